@@ -1,0 +1,63 @@
+"""Files that are either whole or absent: written beside their place, then renamed into it."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mlcrf.errors import MlcrfError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the path of a temporary file in the same folder; rename it to `path` on success.
+
+    The body writes the temporary file by its name. If it raises, the temporary file is removed
+    and whatever stood at `path` before is untouched. The content is synced to the disk before
+    the rename, so that a crash leaves the old file or the new one. Symbolic links are followed.
+
+    Raises:
+        MlcrfError: the folder cannot be written or the disk is full; names the path.
+    """
+    target = Path(os.path.realpath(path))
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.name[:80]}.", suffix=".part", dir=target.parent
+        )
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+        temporary.replace(target)
+    except BaseException as error:
+        if temporary is not None:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+        if isinstance(error, OSError):
+            raise MlcrfError(
+                f"{path}: cannot be written: {error.strerror or error}. "
+                "Check free space and permissions, or choose another place."
+            ) from error
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file at once, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a whole text file at once, atomically, as UTF-8 with line feeds."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,37 @@
+"""What can go wrong through no fault of the code: every error says the cause and what to do."""
+
+
+class MlcrfError(Exception):
+    """Something that the user can mend; the command line prints it as it is and exits with 1."""
+
+
+class PotentialsError(MlcrfError, ValueError):
+    """Potentials, or labels known beside them, that are no CRF: wrong shape, not finite."""
+
+
+class TooManyLabelsError(MlcrfError, ValueError):
+    """Exact inference would enumerate more states than allowed."""
+
+
+class LabelsError(MlcrfError, ValueError):
+    """Label names that are empty, double, or do not match those of a model."""
+
+
+class SettingsError(MlcrfError, ValueError):
+    """A setting that is unknown or out of range."""
+
+
+class DataError(MlcrfError):
+    """A table, folder or picture that cannot be read as it should be."""
+
+
+class DownloadError(MlcrfError):
+    """A file that could not be fetched, verified or unpacked."""
+
+
+class BackboneError(MlcrfError):
+    """A backbone that is unknown, or whose weights are not to be had here."""
+
+
+class RunError(MlcrfError):
+    """A run directory that is not one, is damaged, or is in the way."""

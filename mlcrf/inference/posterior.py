@@ -1,0 +1,94 @@
+"""What every inference method returns, and what every method is."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mlcrf.crf import UNKNOWN, Potentials
+
+
+class LogPartitionKind(StrEnum):
+    """What is known of a value of log Z."""
+
+    EXACT = "exact"
+    ESTIMATE = "estimate"
+    LOWER = "lower bound"
+    UPPER = "upper bound"
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Beliefs about the labels of N images.
+
+    With known labels clamped, `log_partition` is the log-sum over the states that agree with
+    them, their own score included, and their marginals are 0 or 1.
+
+    Attributes:
+        marginals: P(y_i = 1 given x and what is known) (N, L).
+        log_partition: log Z (N,).
+        log_partition_kind: whether that is exact, an estimate or a bound.
+        converged: whether the method met its own criterion (N,).
+        sweeps: passes over the labels that it took; 0 if it makes none.
+        advice: what to do where it did not converge; empty if all did.
+        pairwise_marginals: P(y_i = 1, y_j = 1) an edge (N, E), if asked for.
+        samples: label vectors (S, N, L), if the method draws any.
+    """
+
+    marginals: Tensor
+    log_partition: Tensor
+    log_partition_kind: LogPartitionKind
+    converged: Tensor
+    sweeps: int = 0
+    advice: str = ""
+    pairwise_marginals: Tensor | None = None
+    samples: Tensor | None = None
+
+
+class InferenceMethod(Protocol):
+    """Settings as a value; call it on potentials."""
+
+    @property
+    def name(self) -> str:
+        """The method's name on the command line."""
+        ...
+
+    def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
+        """Beliefs; `known` (N, L) holds 1, 0, or -1 for unknown."""
+        ...
+
+    def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
+        """Most probable label vectors, as well as the method can, int64 (N, L)."""
+        ...
+
+
+def climb(
+    potentials: Potentials, states: Tensor, known: Tensor, *, max_sweeps: int = 100
+) -> Tensor:
+    """Improve label vectors until no single change raises their score.
+
+    Iterated conditional modes (Besag 1986): each label in turn takes its likelier value given
+    the others. The score never falls. Known labels keep their value.
+
+    Args:
+        states: where to start (N, L).
+        known: 1, 0 or -1 for unknown (N, L).
+
+    Returns:
+        Local maxima, int64 (N, L); the global one is not promised.
+
+    Cost: O(N L^2) a sweep.
+    """
+    matrix = potentials.pairwise_matrix()
+    free = known == UNKNOWN
+    y = torch.where(free, states, known).to(potentials.unary.dtype)
+    for _ in range(max_sweeps):
+        before = y.clone()
+        for label in range(potentials.num_labels):
+            field = potentials.unary[:, label] + (matrix[..., label] * y).sum(-1)
+            y[:, label] = torch.where(free[:, label], (field > 0).to(y.dtype), y[:, label])
+        if torch.equal(y, before):
+            break
+    return y.long()

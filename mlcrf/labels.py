@@ -1,0 +1,98 @@
+"""The ordered label names that every column of a score or target refers to."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from mlcrf import atomic
+from mlcrf.errors import LabelsError
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Ordered, distinct, non-empty label names; column i of every (N, L) array is `names[i]`.
+
+    Raises:
+        LabelsError: no name, an empty name, a double name, or one with a line break or a
+            semicolon (which separates labels in our outputs).
+    """
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise LabelsError("no labels: expected at least one label name")
+        seen: set[str] = set()
+        for name in self.names:
+            if not name.strip() or name != name.strip():
+                raise LabelsError(f"label {name!r} is empty or has space around it")
+            if any(sign in name for sign in ";\r\n"):
+                raise LabelsError(f"label {name!r} has a line break or semicolon in it; rename it")
+            if name in seen:
+                raise LabelsError(f"label {name!r} stands twice")
+            seen.add(name)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def index(self, name: str) -> int:
+        """Column of a label.
+
+        Raises:
+            LabelsError: there is no such label; suggests the closest.
+        """
+        try:
+            return self.names.index(name)
+        except ValueError:
+            close = get_close_matches(name, self.names, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise LabelsError(f"unknown label {name!r}{hint}") from None
+
+    def columns_in(self, others: Iterable[str]) -> list[int]:
+        """Where each of our labels stands among `others`, in our order.
+
+        Raises:
+            LabelsError: labels differ; names the missing ones and the ones too many.
+        """
+        position = {name: column for column, name in enumerate(others)}
+        missing = [name for name in self.names if name not in position]
+        extra = [name for name in position if name not in self.names]
+        if missing or extra:
+            parts = []
+            if missing:
+                parts.append(f"missing {_some(missing)}")
+            if extra:
+                parts.append(f"not expected {_some(extra)}")
+            raise LabelsError(f"labels do not match the {len(self)} expected: {'; '.join(parts)}")
+        return [position[name] for name in self.names]
+
+
+def load_labels(path: Path) -> LabelSpace:
+    """Load label names from a text file, one a line; blank lines are skipped.
+
+    Raises:
+        LabelsError: no such file, not UTF-8, or names that are no label space.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise LabelsError(f"{path}: cannot read label names: {reason}") from error
+    try:
+        return LabelSpace(tuple(line.strip() for line in lines if line.strip()))
+    except LabelsError as error:
+        raise LabelsError(f"{path}: {error}") from error
+
+
+def save_labels(path: Path, labels: LabelSpace) -> None:
+    """Save label names, one a line."""
+    atomic.write_text(path, "".join(f"{name}\n" for name in labels))
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
