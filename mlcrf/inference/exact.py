@@ -1,7 +1,7 @@
 """Exact inference for fully connected CRFs of up to about 28 labels."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,7 @@ class _LogPartition(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         (marginals,) = ctx.saved_tensors
         pairwise_grad = torch.zeros_like(ctx.pairwise)
         for split, scores, sums, rows in ctx.kept:
@@ -154,14 +154,13 @@ class _LogPartition(torch.autograd.Function):
 def _chunks(potentials: Potentials, known: Tensor) -> Iterator[tuple[Split, Scores, slice]]:
     """The images in groups that share a kernel and fit in memory; one by one if couplings vary."""
     first_level = int(potentials.unary.dtype == torch.float64)
-    split_of: Callable[[Tensor], Split] = lambda matrix: Split(matrix, first_level=first_level)
     half_states = 2 ** math.ceil(potentials.num_labels / 2)
     size = 1 if potentials.varies_by_image else max(1, min(1024, _CHUNK_ENTRIES // half_states))
     matrix = potentials.pairwise_matrix()
-    shared = None if potentials.varies_by_image else split_of(matrix)
+    shared = None if potentials.varies_by_image else Split(matrix, first_level=first_level)
     for start in range(0, potentials.num_images, size):
         rows = slice(start, start + size)
-        split = shared or split_of(matrix[start])
+        split = shared or Split(matrix[start], first_level=first_level)
         yield split, split.scores(potentials.unary[rows], known[rows]), rows
 
 
@@ -193,7 +192,7 @@ def _best_states(split: Split, scores: Scores, sums: Sums) -> Tensor:
     done, step = 0, 4
     active = torch.arange(len(scores), device=order.device)
     while len(active) and done < order.shape[1]:
-        for part in active.split(max(1, 2**22 // (step * len(split.states_b)))):
+        for part in torch.split(active, max(1, 2**22 // (step * len(split.states_b)))):
             a = order[part, done : done + step]
             joint = split.exponents(split.states_a[a]) + scores.log_beta[part, None]
             value, b = joint.max(-1)

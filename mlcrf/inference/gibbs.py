@@ -143,7 +143,7 @@ def _best_sample(potentials: Potentials, samples: Tensor) -> Tensor:
 def _log_partition(potentials: Potentials, samples: Tensor, known: Tensor) -> Tensor:
     best = climb(potentials, _best_sample(potentials, samples), known)
     log_transition = torch.cat(
-        [_log_transition(potentials, part, best, known) for part in samples.split(64)]
+        [_log_transition(potentials, part, best, known) for part in torch.split(samples, 64)]
     )
     mean = log_transition.logsumexp(0) - math.log(len(samples))
     return potentials.log_score(best) - mean

@@ -82,4 +82,5 @@ def _sweep(unary: Tensor, matrix: Tensor, q: Tensor, known: Tensor) -> Tensor:
 
 
 def _entropy(q: Tensor) -> Tensor:
-    return (torch.special.entr(q) + torch.special.entr(1 - q)).sum(-1)
+    entropy: Tensor = torch.special.entr(q) + torch.special.entr(1 - q)
+    return entropy.sum(-1)

@@ -1,0 +1,141 @@
+"""What runs a frozen backbone: OpenVINO on CPUs, torch elsewhere."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol, assert_never
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlcrf.atomic import replacing
+from mlcrf.backbones.registry import Backbone
+from mlcrf.choices import EngineName
+from mlcrf.errors import BackboneError
+
+
+class Engine(Protocol):
+    """A compiled backbone."""
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features (N, D) of pixels (N, H, W, 3)."""
+        ...
+
+
+class TorchEngine:
+    """Runs the network as it is, channels last."""
+
+    def __init__(self, backbone: Backbone, device: torch.device) -> None:
+        self._device = device
+        self._backbone = backbone.to(device).to(memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features (N, D)."""
+        features = self._backbone(torch.from_numpy(pixels).to(self._device))
+        result: NDArray[np.float32] = features.float().cpu().numpy()
+        return result
+
+
+class OpenVinoEngine:
+    """Runs the network compiled by OpenVINO for the CPU, in float32 (relative error about 1e-6).
+
+    Args:
+        cache_dir: where the converted network is kept, since converting takes 10 to 20 s.
+    """
+
+    def __init__(self, backbone: Backbone, cache_dir: Path | None) -> None:
+        import openvino
+
+        model = _converted(backbone, cache_dir)
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
+        compiled = openvino.compile_model(model, "CPU", settings)
+        self._parts = 2 * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._queue = openvino.AsyncInferQueue(compiled, self._parts)
+        self._queue.set_callback(self._keep)
+        self._results: dict[int, NDArray[np.float32]] = {}
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features (N, D); the batch is cut in parts that run side by side."""
+        self._results = {}
+        for part, images in enumerate(np.array_split(pixels, min(self._parts, len(pixels)))):
+            self._queue.start_async([images], userdata=part)
+        self._queue.wait_all()
+        return np.concatenate([self._results[part] for part in sorted(self._results)])
+
+    def _keep(self, request: Any, part: int) -> None:
+        self._results[part] = request.get_output_tensor(0).data.copy()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the accelerator where torch has one, else the CPU.
+
+    Raises:
+        BackboneError: torch does not know it or cannot use it here.
+    """
+    if name == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if found is None else found
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise BackboneError(f"device {name!r} cannot be used here: {reason}; try cpu") from error
+    return device
+
+
+def engine_key(name: EngineName, device: torch.device) -> str:
+    """Names the engine and precision: no two give each other's bits."""
+    if _uses_openvino(name, device):
+        import openvino
+
+        return f"openvino-{openvino.__version__}-float32"
+    return f"torch-{torch.__version__}-{device.type}-float32"
+
+
+def make_engine(
+    name: EngineName, backbone: Backbone, device: torch.device, *, cache_dir: Path | None = None
+) -> Engine:
+    """Compile a backbone. AUTO takes OpenVINO on the CPU and torch elsewhere."""
+    if _uses_openvino(name, device):
+        return OpenVinoEngine(backbone, cache_dir)
+    return TorchEngine(backbone, device)
+
+
+def _uses_openvino(name: EngineName, device: torch.device) -> bool:
+    match name:
+        case EngineName.AUTO:
+            return device.type == "cpu"
+        case EngineName.OPENVINO:
+            return True
+        case EngineName.TORCH:
+            return False
+        case _:
+            assert_never(name)
+
+
+def _converted(backbone: Backbone, cache_dir: Path | None) -> Any:
+    """The network in OpenVINO's form, from the cache if it was converted before."""
+    import openvino
+
+    name = f"network-{backbone.fingerprint()[:32]}-openvino-{openvino.__version__[:8]}"
+    kept = cache_dir / f"{name}.xml" if cache_dir else None
+    if kept and kept.exists() and kept.with_suffix(".bin").exists():
+        with suppress(RuntimeError):  # damaged: converted again and replaced below
+            return openvino.Core().read_model(kept)
+    size = backbone.spec.size_px
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    exported = torch.export.export(
+        backbone.cpu().eval(),
+        (example,),
+        dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+    )
+    model = openvino.convert_model(exported)
+    model.reshape([-1, size, size, 3])
+    if kept:
+        with replacing(kept.with_suffix(".bin")) as weights, replacing(kept) as graph:
+            openvino.save_model(model, graph.with_suffix(".xml"), compress_to_fp16=False)
+            graph.with_suffix(".xml").replace(graph)
+            graph.with_suffix(".bin").replace(weights)
+    return model

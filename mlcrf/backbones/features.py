@@ -1,0 +1,152 @@
+"""Features of many pictures: decoded side by side with the network, kept for the next time."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlcrf.backbones.cache import FeatureCache
+from mlcrf.backbones.engines import Engine, engine_key, make_engine
+from mlcrf.backbones.registry import Backbone
+from mlcrf.choices import EngineName
+from mlcrf.datasets.images import DECODING, load_pixels
+from mlcrf.datasets.problems import Problems
+from mlcrf.errors import DataError
+
+BATCH_SIZE = 64
+_BATCHES_AHEAD = 2  # decoded, or being decoded, while the network runs
+
+Feature = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    path: Path
+    pixels: NDArray[np.uint8]
+    digest: bytes
+
+
+class FeatureExtractor:
+    """A frozen backbone, ready for files. It is compiled when first needed, not before.
+
+    Args:
+        cache_dir: where features and compiled networks are kept; None keeps nothing.
+        num_workers: threads that decode; as many as there are cores if None.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        engine: EngineName = EngineName.AUTO,
+        device: torch.device = torch.device("cpu"),
+        cache_dir: Path | None = None,
+        num_workers: int | None = None,
+    ) -> None:
+        self._backbone = backbone
+        self._engine_name = engine
+        self._device = device
+        self._cache_dir = cache_dir
+        self._num_workers = num_workers or os.cpu_count() or 1
+        self._engine: Engine | None = None
+        parts = (backbone.fingerprint(), engine_key(engine, device), DECODING)
+        self.key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+    def stream(self, paths: Iterable[Path]) -> Iterator[Feature | DataError]:
+        """For each picture in turn its features (D,), or why there are none.
+
+        Memory does not grow with the number of pictures. A picture that is in the cache, and
+        whose file has kept its size and time, is not read.
+        """
+        remaining = iter(paths)
+        opened = FeatureCache(self._cache_dir, self.key) if self._cache_dir else nullcontext()
+        with opened as cache, ThreadPoolExecutor(self._num_workers) as workers:
+            begun: deque[list[Feature | Future[_Picture]]] = deque()
+            while batch := list(islice(remaining, BATCH_SIZE)):
+                begun.append(self._begin(batch, cache, workers))
+                if len(begun) > _BATCHES_AHEAD:
+                    yield from self._finish(begun.popleft(), cache)
+            while begun:
+                yield from self._finish(begun.popleft(), cache)
+
+    def matrix(
+        self,
+        paths: Sequence[Path],
+        *,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> NDArray[np.float32]:
+        """Features of all pictures, (N, D).
+
+        Args:
+            progress: called with how many pictures are done, and of how many.
+
+        Raises:
+            DataError: some cannot be read or give features that are not finite; names them all.
+        """
+        problems = Problems()
+        features = []
+        pairs = zip(paths, self.stream(paths), strict=True)
+        for done, (path, feature) in enumerate(pairs, start=1):
+            if isinstance(feature, DataError):
+                reason = str(feature).removeprefix(f"{path}: ")
+                problems.add(path, f"{reason}; mend it or remove it from the data")
+            elif not np.isfinite(feature).all():
+                problems.add(path, "its features are not finite; try --engine torch")
+            else:
+                features.append(feature)
+            progress(done, len(paths))
+        problems.raise_if_any()
+        return np.stack(features)
+
+    def _begin(
+        self, paths: list[Path], cache: FeatureCache | None, workers: ThreadPoolExecutor
+    ) -> list[Feature | Future[_Picture]]:
+        found = cache.find(paths) if cache else [None] * len(paths)
+        return [
+            workers.submit(self._decode, path, hashed=cache is not None) if kept is None else kept
+            for path, kept in zip(paths, found, strict=True)
+        ]
+
+    def _decode(self, path: Path, *, hashed: bool) -> _Picture:
+        pixels = load_pixels(path, self._backbone.spec.size_px)
+        digest = hashlib.sha256(path.read_bytes()).digest() if hashed else b""
+        return _Picture(path, pixels, digest)
+
+    def _finish(
+        self, items: list[Feature | Future[_Picture]], cache: FeatureCache | None
+    ) -> list[Feature | DataError]:
+        results: list[Feature | DataError | None] = []
+        pictures: list[_Picture] = []
+        for item in items:
+            if not isinstance(item, Future):
+                results.append(item)
+                continue
+            try:
+                pictures.append(item.result())
+                results.append(None)
+            except DataError as error:
+                results.append(error)
+        if pictures:
+            features = iter(self._run(np.stack([picture.pixels for picture in pictures])))
+            fresh = [(picture, next(features)) for picture in pictures]
+            if cache:
+                cache.add([(one.path, one.digest, feature) for one, feature in fresh])
+            rest = iter(feature for _, feature in fresh)
+            return [next(rest) if result is None else result for result in results]
+        return [result for result in results if result is not None]
+
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if self._engine is None:
+            self._engine = make_engine(
+                self._engine_name, self._backbone, self._device, cache_dir=self._cache_dir
+            )
+        return self._engine(pixels)

@@ -1,0 +1,135 @@
+"""Backbones by name: what network, which weights, which pixels it wants."""
+
+import hashlib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from mlcrf.backbones.tiny import Tiny
+from mlcrf.backbones.wheels import find_weights, load_wheel_weights
+from mlcrf.errors import BackboneError
+
+_HALF = (0.5, 0.5, 0.5)
+_LITE_SIZES_PX = {"lite0": 224, "lite1": 240, "lite2": 260}
+
+
+class Source(StrEnum):
+    """Where the weights of a backbone come from."""
+
+    PACKAGE = "package"
+    SCRATCH = "scratch"
+    HUB = "hub"
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone's input and origin; written into a run, so that prediction sees the same pixels.
+
+    Attributes:
+        name: as given by the user.
+        source: where weights come from.
+        size_px: side of the square input.
+        mean, std: of each colour, on the scale 0 to 1.
+    """
+
+    name: str
+    source: Source
+    size_px: int
+    mean: tuple[float, float, float] = _HALF
+    std: tuple[float, float, float] = _HALF
+
+
+class Backbone(nn.Module):
+    """Pixels uint8 (N, H, W, 3) to features (N, D): normalise, then the network with pooling."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: BackboneSpec, network: nn.Module, num_features: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.network = network
+        self.num_features = num_features
+        # timm's lite nets end in a ReLU6 that must not see bfloat16 buffers: keep these float32
+        self.register_buffer("mean", 255 * torch.tensor(spec.mean), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(spec.std), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Features of a batch of pictures."""
+        images = (pixels.float() - self.mean) / self.std
+        features: Tensor = self.network(images.permute(0, 3, 1, 2))
+        return features
+
+    def fingerprint(self) -> str:
+        """SHA-256 over input settings and all weights: equal features need equal fingerprints."""
+        digest = hashlib.sha256(repr((self.spec.size_px, self.spec.mean, self.spec.std)).encode())
+        for key, value in self.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def find_spec(name: str) -> BackboneSpec:
+    """Say what a backbone wants, without building it.
+
+    Raises:
+        BackboneError: timm has no such network; suggests close names.
+    """
+    if name in _LITE_SIZES_PX:
+        return BackboneSpec(name, Source.PACKAGE, _LITE_SIZES_PX[name])
+    if name == "tiny":
+        return BackboneSpec(name, Source.SCRATCH, 64)
+    if name.split(".", maxsplit=1)[0] not in timm.list_models():
+        known = [*_LITE_SIZES_PX, "tiny", *timm.list_models()]
+        close = get_close_matches(name, known, n=3)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise BackboneError(f"unknown backbone {name!r}: none of lite0-2, tiny or timm's{hint}")
+    config = timm.data.resolve_data_config(timm.get_pretrained_cfg(name).to_dict())
+    return BackboneSpec(name, Source.HUB, config["input_size"][1], config["mean"], config["std"])
+
+
+def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0) -> Backbone:
+    """Build a backbone, in evaluation mode.
+
+    Args:
+        pretrained: load the published weights; False where a checkpoint will fill them in.
+        seed: of the initial weights where there are no published ones.
+
+    Raises:
+        BackboneError: the weights are not to be had here.
+    """
+    network: nn.Module
+    match spec.source:
+        case Source.SCRATCH:
+            network = Tiny(seed=seed)
+            num_features = Tiny.num_features
+        case Source.PACKAGE:
+            network = timm.create_model(f"tf_efficientnet_{spec.name}", num_classes=0)
+            num_features = int(network.num_features)
+            if pretrained:
+                load_wheel_weights(spec.name, network)
+        case Source.HUB:
+            network = _from_hub(spec.name, pretrained=pretrained)
+            num_features = int(network.num_features)
+    return Backbone(spec, network, num_features).eval()
+
+
+def available_offline() -> dict[str, bool]:
+    """Which of the named backbones work without a network."""
+    return {"tiny": True} | {name: find_weights(name) is not None for name in _LITE_SIZES_PX}
+
+
+def _from_hub(name: str, *, pretrained: bool) -> nn.Module:
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except Exception as error:
+        raise BackboneError(
+            f"backbone {name!r}: its weights could not be fetched from timm's hub "
+            f"({type(error).__name__}). Use lite0, lite1 or lite2, whose weights are installed, "
+            "or run once where the hub is reachable"
+        ) from error
+    return network

@@ -1,0 +1,211 @@
+"""A run directory: what training leaves and everything else starts from."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from mlcrf import atomic
+from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, make_backbone
+from mlcrf.config import TrainSettings
+from mlcrf.datasets.manifest import Manifest
+from mlcrf.datasets.tables import read_table
+from mlcrf.errors import DataError, LabelsError, RunError
+from mlcrf.inference import InferenceMethod, make_inference
+from mlcrf.labels import LabelSpace, load_labels, save_labels
+from mlcrf.model import LabelCrf
+from mlcrf.version import __version__
+
+CONFIG = "config.json"
+LABELS = "labels.txt"
+WEIGHTS = "best.safetensors"
+SPLITS = "splits.csv"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model: two heads on one backbone.
+
+    Attributes:
+        path: the run directory.
+        labels: what was learned.
+        settings: those in effect, AUTO resolved.
+        backbone_spec: which network, and the pixels it wants.
+        data: name of the data set that it was trained on.
+        crf, independent: the model and its baseline, for raw features.
+        backbone_weights: of a network that was trained too, else None.
+        digest: SHA-256 of the weights file.
+    """
+
+    path: Path
+    labels: LabelSpace
+    settings: TrainSettings
+    backbone_spec: BackboneSpec
+    data: str
+    crf: LabelCrf
+    independent: LabelCrf
+    backbone_weights: dict[str, Tensor] | None
+    digest: str = ""
+
+    @property
+    def label_set(self) -> int:
+        """Which MIRFLICKR annotations have these labels; 24 where that says nothing."""
+        relevant = sum(name.endswith("_r1") for name in self.labels)
+        return 24 if not relevant else 14 if relevant == len(self.labels) else 38
+
+    def make_backbone(self) -> Backbone:
+        """The network with the weights that the heads were fitted on.
+
+        Raises:
+            BackboneError: its published weights are not to be had here.
+        """
+        backbone = make_backbone(self.backbone_spec, pretrained=self.backbone_weights is None)
+        if self.backbone_weights is not None:
+            backbone.load_state_dict(self.backbone_weights)
+        return backbone
+
+    def make_inference(self) -> InferenceMethod:
+        """The inference that the run was trained for."""
+        return make_inference(
+            self.settings.inference,
+            num_labels=len(self.labels),
+            num_edges=len(self.crf.edges),
+            max_exact_labels=self.settings.max_exact_labels,
+            seed=self.settings.seed,
+        )
+
+
+def save_run(run: Run) -> None:
+    """Write settings, labels and weights; each file is whole or absent, the weights come last."""
+    config = {
+        "format": _FORMAT,
+        "mlcrf": __version__,
+        "data": run.data,
+        "backbone": asdict(run.backbone_spec),
+        "backbone_trained": run.backbone_weights is not None,
+        "num_features": _num_features(run.crf),
+        "settings": run.settings.model_dump(mode="json"),
+    }
+    save_labels(run.path / LABELS, run.labels)
+    atomic.write_text(run.path / CONFIG, json.dumps(config, indent=2) + "\n")
+    tensors = {
+        f"{part}.{key}": value.contiguous()
+        for part, state in (
+            ("crf", run.crf.state_dict()),
+            ("independent", run.independent.state_dict()),
+            ("backbone", run.backbone_weights or {}),
+        )
+        for key, value in state.items()
+    }
+    atomic.write_bytes(run.path / WEIGHTS, save(tensors))
+
+
+def load_run(path: Path) -> Run:
+    """Load a run directory.
+
+    Raises:
+        RunError: no such directory, not one of a finished run, or a file in it is damaged; says
+            which.
+    """
+    if not path.is_dir():
+        raise RunError(f"{path}: no such run directory; make one with `mlcrf train DATA --out DIR`")
+    config = _load_config(path / CONFIG)
+    try:
+        labels = load_labels(path / LABELS)
+    except LabelsError as error:
+        raise RunError(f"{error}; the run is incomplete, train again") from error
+    try:
+        settings = TrainSettings.model_validate(config["settings"])
+        spec = BackboneSpec(**config["backbone"] | {"source": Source(config["backbone"]["source"])})
+        num_features, trained = int(config["num_features"]), bool(config["backbone_trained"])
+        data = str(config["data"])
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{path / CONFIG}: not the settings of a run: {reason}") from error
+    parts, digest = _load_weights(path / WEIGHTS)
+    try:
+        models = [
+            _make_model(parts[name], num_features, len(labels), settings)
+            for name in ("crf", "independent")
+        ]
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{path / WEIGHTS}: does not fit {CONFIG} and {LABELS}: {reason}") from error
+    return Run(
+        path,
+        labels,
+        settings,
+        spec,
+        data,
+        models[0],
+        models[1],
+        parts["backbone"] if trained else None,
+        digest,
+    )
+
+
+def load_splits(run: Run) -> Manifest:
+    """The images, targets and splits that a run was trained on.
+
+    Raises:
+        DataError: the table is missing or damaged.
+    """
+    path = run.path / SPLITS
+    if not path.exists():
+        raise DataError(f"{path}: missing; it is written by `mlcrf train`")
+    return read_table(path, labels=run.labels, check_images=False)
+
+
+def _make_model(
+    state: dict[str, Tensor], num_features: int, num_labels: int, settings: TrainSettings
+) -> LabelCrf:
+    model = LabelCrf(num_features, num_labels, edges=state["edges"], hidden=settings.head)
+    model.load_state_dict(state)
+    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+        raise ValueError("a weight is NaN or infinite")
+    return model.eval()
+
+
+def _load_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(
+            f"{path.parent}: not a finished run: it has no {CONFIG}; "
+            "train it, or finish it with `mlcrf train --resume`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != _FORMAT:
+        raise RunError(f"{path}: not the settings of a run of this version (format {_FORMAT})")
+    return config
+
+
+def _load_weights(path: Path) -> tuple[dict[str, dict[str, Tensor]], str]:
+    try:
+        content = path.read_bytes()
+        tensors = load(content)
+    except FileNotFoundError:
+        raise RunError(
+            f"{path.parent}: not a finished run: it has no {WEIGHTS}; "
+            "finish it with `mlcrf train --resume`"
+        ) from None
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise RunError(f"{path}: damaged: {error}; train again") from error
+    parts: dict[str, dict[str, Tensor]] = {"crf": {}, "independent": {}, "backbone": {}}
+    for name, tensor in tensors.items():
+        part, _, key = name.partition(".")
+        parts.setdefault(part, {})[key] = tensor
+    return parts, hashlib.sha256(content).hexdigest()
+
+
+def _num_features(model: LabelCrf) -> int:
+    return (model.output if model.hidden is None else model.hidden).in_features

@@ -1,0 +1,62 @@
+"""What a user can choose from; imports nothing heavy, so that `mlcrf --help` is instant."""
+
+from enum import StrEnum
+
+
+class Structure(StrEnum):
+    """Which label pairs have a coupling."""
+
+    INDEPENDENT = "independent"
+    FULL = "full"
+
+
+class ObjectiveName(StrEnum):
+    """What is minimised."""
+
+    AUTO = "auto"
+    INDEPENDENT = "independent"
+    PSEUDO_LIKELIHOOD = "pseudo-likelihood"
+    EXACT_LIKELIHOOD = "exact-likelihood"
+    UNROLLED_MEAN_FIELD = "unrolled-mean-field"
+
+
+class InferenceName(StrEnum):
+    """How label sets are inferred."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    MEAN_FIELD = "mean-field"
+    GIBBS = "gibbs"
+
+
+class Finetune(StrEnum):
+    """How much of the network is trained with the head."""
+
+    NONE = "none"
+    ALL = "all"
+
+
+class EngineName(StrEnum):
+    """What runs a frozen network."""
+
+    AUTO = "auto"
+    OPENVINO = "openvino"
+    TORCH = "torch"
+
+
+class Decision(StrEnum):
+    """How a label set is chosen.
+
+    With `unary = [0.2, 0.2]` and a coupling of -3 both marginals are 0.37: the threshold gives no
+    label, MAP gives one.
+    """
+
+    THRESHOLD = "threshold"
+    MAP = "map"
+
+
+class Order(StrEnum):
+    """In which order labels are drawn."""
+
+    CLUSTER = "cluster"
+    GIVEN = "given"

@@ -1,0 +1,59 @@
+"""The command line: one file a command; the only place that prints or exits."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from mlcrf.cli.demo import demo
+from mlcrf.cli.doctor import doctor
+from mlcrf.cli.download import download
+from mlcrf.cli.evaluate import evaluate
+from mlcrf.cli.inspect import inspect
+from mlcrf.cli.plot_correlations import plot_correlations
+from mlcrf.cli.predict import predict
+from mlcrf.cli.train import train
+from mlcrf.errors import MlcrfError
+from mlcrf.version import __version__
+
+app = typer.Typer(
+    name="mlcrf",
+    help="Tag photos with sets of labels that agree with each other.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (download, train, evaluate, predict, inspect, demo, doctor):
+    app.command()(command)
+app.command("plot-correlations")(plot_correlations)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mlcrf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Tag photos with sets of labels that agree with each other."""
+
+
+def main() -> None:
+    """Run a command; what a user can mend ends in one line on standard error and status 1."""
+    try:
+        app()
+        sys.stdout.flush()
+    except MlcrfError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

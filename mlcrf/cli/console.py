@@ -1,0 +1,66 @@
+"""What the commands share: options, the log and the bar on standard error."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcrf.choices import EngineName
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps and so on.")]
+Engine = Annotated[EngineName, typer.Option(help="What runs a frozen network.")]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(help="Where features are kept; $MLCRF_CACHE or ~/.cache/mlcrf by default."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+LabelSet = Annotated[
+    int, typer.Option(help="MIRFLICKR only: 24 potential labels, 14 relevant, or 38 both.")
+]
+ImageRoot = Annotated[
+    Path | None, typer.Option(help="What image paths of a table are relative to.")
+]
+LabelSep = Annotated[str | None, typer.Option(help="What separates labels in one column.")]
+
+
+def quiet() -> None:
+    """Silence warnings that a user can do nothing about: odd metadata, libraries' plans."""
+    warnings.filterwarnings("ignore")
+
+
+def cache_dir(given: Path | None) -> Path:
+    """Where features are kept: as given, $MLCRF_CACHE, or the user's cache folder."""
+    if given is not None:
+        return given
+    if "MLCRF_CACHE" in os.environ:
+        return Path(os.environ["MLCRF_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mlcrf"
+
+
+def log(message: str) -> None:
+    """One line on standard error."""
+    typer.echo(message, err=True)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error that is there only on a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)

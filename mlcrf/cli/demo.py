@@ -1,0 +1,25 @@
+"""`mlcrf demo`: the main job from end to end on drawn scenes, in under a minute."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcrf.cli import console
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for it all; an earlier demo is replaced.")
+    ] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Of the drawn scenes and the training.")] = 0,
+    as_json: console.Json = False,
+) -> None:
+    """Draw scenes whose couplings are known, train, evaluate, predict a folder, draw the matrix."""
+    console.quiet()
+    from mlcrf.demonstration import demo_record, format_demo, run_demo
+
+    result = run_demo(out, seed=seed, log=console.log)
+    from mlcrf.reports.tables import to_json
+
+    typer.echo(to_json(demo_record(result)) if as_json else format_demo(result))

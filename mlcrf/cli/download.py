@@ -1,0 +1,51 @@
+"""`mlcrf download`: fetch a known data set, or draw the synthetic one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SYNTHETIC = "synthetic"
+
+
+def download(
+    name: Annotated[
+        str, typer.Argument(help="mirflickr25k, voc2007, voc2012, coco2017 or synthetic.")
+    ],
+    dest: Annotated[Path, typer.Option(help="Folder to put the data in.")],
+    mirror: Annotated[
+        str | None, typer.Option(help="Folder or URL that has the same archives.")
+    ] = None,
+    keep_archives: Annotated[
+        bool, typer.Option("--keep-archives", help="Do not remove archives once unpacked.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="What the synthetic data set is drawn with.")] = 0,
+) -> None:
+    """Fetch a known data set, verify and unpack it; does nothing if it is there already."""
+    if name == SYNTHETIC:
+        from mlcrf.synthetic.dataset import make_dataset
+
+        make_dataset(dest, seed=seed)
+        typer.echo(f"{name}: {dest}")
+        return
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from mlcrf.datasets.catalog import find_entry
+    from mlcrf.datasets.download import download as fetch
+
+    entry = find_entry(name)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what)
+            bar.update(tasks[what], completed=done, total=total)
+
+        report = fetch(entry, dest, mirror=mirror, progress=show, keep_archives=keep_archives)
+    for note in (*report.notes, f"{entry.licence} ({entry.home})"):
+        typer.echo(f"note: {note}", err=True)
+    state = "already in" if report.already_there else "now in"
+    typer.echo(f"{name}: {report.files} files, {report.bytes / 1e6:.1f} MB, {state} {report.dest}")

@@ -1,0 +1,68 @@
+"""`mlcrf evaluate`: how good a run is, beside the independent baseline."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcrf.choices import EngineName, InferenceName
+from mlcrf.cli import console
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    data: Annotated[Path, typer.Argument(help="Table or folder of images and labels.")],
+    split: Annotated[str, typer.Option(help="train, validation, test or all.")] = "test",
+    label_set: Annotated[
+        int | None,
+        typer.Option(help="MIRFLICKR only: 24, 14 or 38; that of the run by default."),
+    ] = None,
+    image_root: console.ImageRoot = None,
+    label_sep: console.LabelSep = None,
+    inference: Annotated[
+        InferenceName | None, typer.Option(help="Another one than the run was trained for.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the tables there too, as CSV.")] = None,
+    device: console.Device = "auto",
+    engine: console.Engine = EngineName.AUTO,
+    cache_dir: console.CacheDir = None,
+    as_json: console.Json = False,
+) -> None:
+    """Score the CRF and the independent baseline side by side, with intervals and a signature."""
+    console.quiet()
+    from mlcrf.atomic import write_text
+    from mlcrf.backbones.engines import pick_device
+    from mlcrf.backbones.features import FeatureExtractor
+    from mlcrf.checkpoint import load_run
+    from mlcrf.datasets.reading import ReadOptions, read_dataset
+    from mlcrf.datasets.splits import take_split
+    from mlcrf.evaluation import evaluate as score
+    from mlcrf.reports.tables import evaluation_csv, evaluation_record, format_evaluation
+
+    trained = load_run(run)
+    options = ReadOptions(label_set or trained.label_set, image_root, label_sep, trained.labels)
+    manifest = take_split(read_dataset(data, options), split)
+    extractor = FeatureExtractor(
+        trained.make_backbone(),
+        engine=engine,
+        device=pick_device(device),
+        cache_dir=console.cache_dir(cache_dir),
+    )
+    with console.bar("features") as progress:
+        result = score(
+            trained,
+            manifest,
+            extractor,
+            split=split,
+            inference=inference,
+            resamples=resamples,
+            seed=seed,
+            progress=progress,
+        )
+    for note in result.notes:
+        console.log(f"note: {note}")
+    if out is not None:
+        write_text(out, evaluation_csv(result))
+    typer.echo(evaluation_record(result) if as_json else format_evaluation(result))

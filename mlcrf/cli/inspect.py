@@ -1,0 +1,34 @@
+"""`mlcrf inspect`: what a run or a data set holds."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcrf.cli import console
+
+
+def inspect(
+    what: Annotated[Path, typer.Argument(help="Run directory, table or folder of data.")],
+    label_set: console.LabelSet = 24,
+    image_root: console.ImageRoot = None,
+    label_sep: console.LabelSep = None,
+    top: Annotated[int, typer.Option(min=0, help="How many label pairs to list.")] = 10,
+    as_json: console.Json = False,
+) -> None:
+    """Show labels, counts and co-occurrence of data, or labels and settings of a run."""
+    console.quiet()
+    from mlcrf.checkpoint import CONFIG, load_run
+    from mlcrf.datasets.reading import ReadOptions, read_dataset
+    from mlcrf.reports import inspection
+    from mlcrf.reports.tables import to_json
+
+    if (what / CONFIG).exists():
+        record = inspection.run_record(load_run(what))
+        typer.echo(to_json(record) if as_json else inspection.format_run(record))
+        return
+    manifest = read_dataset(what, ReadOptions(label_set, image_root, label_sep))
+    for note in manifest.notes:
+        console.log(f"note: {note}")
+    record = inspection.dataset_record(manifest, top=top)
+    typer.echo(to_json(record) if as_json else inspection.format_dataset(record))

@@ -1,0 +1,67 @@
+"""`mlcrf predict`: folders of photos in, one table of labels out."""
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcrf.choices import Decision, EngineName
+from mlcrf.cli import console
+
+
+def predict(
+    photos: Annotated[
+        list[Path], typer.Argument(help="Folders and files; `-` reads names from standard input.")
+    ],
+    model: Annotated[Path, typer.Option(help="Run directory.")],
+    out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
+    decode: Annotated[
+        Decision, typer.Option(help="How label sets are chosen from the beliefs.")
+    ] = Decision.THRESHOLD,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many photos.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if any photo could not be read.")
+    ] = False,
+    device: console.Device = "auto",
+    engine: console.Engine = EngineName.AUTO,
+    cache_dir: console.CacheDir = None,
+    as_json: console.Json = False,
+) -> None:
+    """Tag photos; every photo gives one row, or one line in a file of errors beside the output."""
+    console.quiet()
+    from mlcrf.backbones.engines import pick_device
+    from mlcrf.checkpoint import load_run
+    from mlcrf.errors import DataError
+    from mlcrf.prediction import PredictionWriter, Tagger, list_pictures
+    from mlcrf.reports.tables import format_predictions, predictions_record
+
+    run = load_run(model)
+    writer = PredictionWriter(out, run.labels, overwrite=overwrite)
+    if photos == [Path("-")]:
+        found: Iterator[Path] = (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
+    else:
+        found = list_pictures(photos)
+    pictures = list(islice(found, limit))
+    if not pictures:
+        raise DataError(f"{', '.join(map(str, photos))}: no pictures found")
+    tagger = Tagger(
+        run,
+        engine=engine,
+        device=pick_device(device),
+        decision=decode,
+        cache_dir=console.cache_dir(cache_dir),
+    )
+    with console.bar("photos") as progress, writer:
+        for done, prediction in enumerate(tagger.predict(pictures), start=1):
+            writer.write(prediction)
+            progress(done, len(pictures))
+        writer.require_one()
+    for error in writer.first_errors():
+        console.log(f"error: {error}")
+    typer.echo(predictions_record(writer) if as_json else format_predictions(writer))
+    if writer.failed and strict:
+        raise typer.Exit(1)

@@ -1,0 +1,89 @@
+"""`mlcrf train`: a data set in, a run directory out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Structure
+from mlcrf.cli import console
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Table or folder of images and labels.")],
+    out: Annotated[Path, typer.Option(help="Run directory to make.")],
+    label_set: console.LabelSet = 24,
+    image_root: console.ImageRoot = None,
+    label_sep: console.LabelSep = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Text file of the labels to expect, one a line.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="lite0, lite1, lite2, tiny or a name of timm's.")
+    ] = None,
+    finetune: Annotated[Finetune | None, typer.Option(help="`all` trains the network too.")] = None,
+    structure: Annotated[
+        Structure | None, typer.Option(help="Which label pairs are coupled.")
+    ] = None,
+    objective: Annotated[ObjectiveName | None, typer.Option(help="What is minimised.")] = None,
+    inference: Annotated[
+        InferenceName | None, typer.Option(help="What the run will be decoded with.")
+    ] = None,
+    max_exact_labels: Annotated[
+        int | None, typer.Option(help="Up to how many labels exact inference is used.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of --finetune all.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    config: Annotated[Path | None, typer.Option(help="JSON file of settings.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, key=value; may be repeated.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an old run.")] = False,
+    device: console.Device = "auto",
+    engine: console.Engine = EngineName.AUTO,
+    cache_dir: console.CacheDir = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log every gradient.")] = False,
+    as_json: console.Json = False,
+) -> None:
+    """Learn labels and their couplings; the independent baseline is always fitted beside them."""
+    console.quiet()
+    from mlcrf.backbones.engines import pick_device
+    from mlcrf.config import make_settings
+    from mlcrf.datasets.reading import ReadOptions, read_dataset
+    from mlcrf.labels import load_labels
+    from mlcrf.reports.tables import format_training, training_record
+    from mlcrf.training.run import Environment
+    from mlcrf.training.run import train as run_training
+
+    settings = make_settings(
+        config,
+        tuple(set_ or ()),
+        backbone=backbone,
+        finetune=finetune,
+        structure=structure,
+        objective=objective,
+        inference=inference,
+        max_exact_labels=max_exact_labels,
+        epochs=epochs,
+        seed=seed,
+    )
+    space = None if labels is None else load_labels(labels)
+    manifest = read_dataset(data, ReadOptions(label_set, image_root, label_sep, space))
+    environment = Environment(pick_device(device), engine, console.cache_dir(cache_dir))
+    with console.bar("features") as progress:
+        report = run_training(
+            manifest,
+            out,
+            settings,
+            environment,
+            resume=resume,
+            overwrite=overwrite,
+            log=lambda message: (
+                console.log(message) if verbose or ": gradient " not in message else None
+            ),
+            progress=progress,
+        )
+    for note in report.notes:
+        console.log(f"note: {note}")
+    typer.echo(training_record(report) if as_json else format_training(report))

@@ -1,0 +1,103 @@
+"""Everything a user can set for a training run, in one frozen value that is saved with the run."""
+
+import json
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mlcrf.choices import Finetune, InferenceName, ObjectiveName, Structure
+from mlcrf.errors import SettingsError
+
+
+class TrainSettings(BaseModel):
+    """Settings of `mlcrf train`.
+
+    Attributes:
+        backbone: `lite0`, `lite1`, `lite2`, `tiny` or any name of timm's.
+        finetune: `all` trains the network too; `tiny` has no published weights and needs it.
+        structure: `full` couples all pairs, `independent` none.
+        objective: `auto` is exact likelihood up to `max_exact_labels`, else pseudo-likelihood.
+        inference: `auto` is exact up to `max_exact_labels`, else Gibbs.
+        head: hidden units of the head; 0 is linear in the features, a convex problem.
+        max_exact_labels: where exact enumeration ends.
+        penalties: L2 penalties on the head's weights that validation chooses from, each about
+            three times the one before it.
+        pairwise_penalties: the same for couplings.
+        tolerance: a fit has converged when the loss it can still gain is estimated to be below
+            this, in nats an image; see `mlcrf.training.fit`.
+        exact_tolerance: the same for the exact likelihood, whose gradient is dear.
+        epochs, learning_rate, batch_size, weight_decay: of `--finetune all`.
+        seed: of everything random.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = "lite0"
+    finetune: Finetune = Finetune.NONE
+    structure: Structure = Structure.FULL
+    objective: ObjectiveName = ObjectiveName.AUTO
+    inference: InferenceName = InferenceName.AUTO
+    head: int = Field(default=0, ge=0, le=65536)
+    max_exact_labels: int = Field(default=24, ge=1, le=32)
+    penalties: tuple[float, ...] = Field(default=(0.01, 0.03, 0.1, 0.3, 1.0), min_length=1)
+    pairwise_penalties: tuple[float, ...] = Field(default=(1e-4, 1e-3, 1e-2), min_length=1)
+    tolerance: float = Field(default=1e-6, gt=0)
+    exact_tolerance: float = Field(default=1e-3, gt=0)
+    epochs: int = Field(default=10, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=64, ge=1)
+    weight_decay: float = Field(default=0.05, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+
+def make_settings(
+    config: Path | None = None, overrides: tuple[str, ...] = (), **given: Any
+) -> TrainSettings:
+    """Settings from a JSON file, then `key=value` texts, then named values; the later wins.
+
+    Args:
+        given: values by name; None means not given.
+
+    Raises:
+        SettingsError: no such file, no JSON object, an unknown key or a value out of range.
+    """
+    values = _load_config(config) if config else {}
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise SettingsError(f"--set {text}: expected key=value")
+        values[key.strip()] = _parsed(value.strip())
+    values |= {key: value for key, value in given.items() if value is not None}
+    for key in values:
+        if key not in TrainSettings.model_fields:
+            close = get_close_matches(key, TrainSettings.model_fields, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise SettingsError(f"unknown setting {key!r}{hint}")
+    try:
+        return TrainSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"setting {name}: {first['msg']}, got {first['input']!r}") from None
+
+
+def _load_config(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(f"{path}: not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: expected a JSON object of settings")
+    return values
+
+
+def _parsed(text: str) -> Any:
+    """A value as JSON where it is that, else as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,1 @@
+"""From a table, a folder or an archive of annotations to one `Manifest`."""

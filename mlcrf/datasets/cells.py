@@ -1,0 +1,42 @@
+"""What a cell of a table says of one label: present, absent or unknown."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcrf.datasets.manifest import UNKNOWN
+
+INVALID = -2
+
+_TEXT_CODES = {
+    **{"": UNKNOWN, "?": UNKNOWN, "-1": UNKNOWN, "-1.0": UNKNOWN},
+    **{"0": 0, "0.0": 0, "false": 0},
+    **{"1": 1, "1.0": 1, "true": 1},
+}
+# True, 1 and 1.0 are one key, and so are False, 0 and 0.0.
+_NUMBER_CODES: dict[float, int] = {-1: UNKNOWN, 0: 0, 1: 1}
+
+
+def cell_codes(cells: Sequence[object]) -> NDArray[np.int8]:
+    """1 present, 0 absent, -1 unknown, -2 neither of these, for each cell (N,).
+
+    Cost: O(N), and the work of reading a cell only once for each distinct one.
+    """
+    try:
+        codes = {cell: cell_code(cell) for cell in set(cells)}
+    except TypeError:  # lists, of JSON or Parquet, cannot be looked up
+        return np.array([cell_code(cell) for cell in cells], dtype=np.int8)
+    return np.array([codes[cell] for cell in cells], dtype=np.int8)
+
+
+def cell_code(cell: object) -> int:
+    """1 for 1, 1.0 and true; 0 likewise; -1 for an empty cell, ? and -1; -2 for all else."""
+    if cell is None:
+        return UNKNOWN
+    if isinstance(cell, str):
+        return _TEXT_CODES.get(cell.strip().lower(), INVALID)
+    if isinstance(cell, int | float):
+        return UNKNOWN if math.isnan(cell) else _NUMBER_CODES.get(cell, INVALID)
+    return INVALID

@@ -1,0 +1,60 @@
+"""Whole text files, and which pictures exist, for every reader of this package."""
+
+import os
+from pathlib import Path
+
+from mlcrf.datasets.images import SUFFIXES
+from mlcrf.datasets.problems import Problems
+
+
+def load_text(path: Path, problems: Problems) -> str:
+    """Load a UTF-8 file, with or without byte-order mark; line ends stay as they are.
+
+    Whatever hinders it is noted in `problems`, and the text is then empty.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        problems.add(path, f"cannot be read: {error.strerror or error}")
+        return ""
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        problems.add(path, "is not UTF-8 text; save it as UTF-8", line=line)
+        return ""
+    if "\0" in text:
+        problems.add(path, "is not a text file: it holds zero bytes; save it as UTF-8 text")
+        return ""
+    return text
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file name is one of a picture that is not hidden."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+class FolderListings:
+    """Tells whether files exist by listing each folder once, not by asking for each file.
+
+    Cost: one listing a folder. A name that is not in it is asked for by itself, since a file
+    system may ignore case.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[str, frozenset[str]] = {}
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file (not a folder) at `path`."""
+        folder, name = os.path.split(path)
+        if folder not in self._names:
+            self._names[folder] = _file_names(folder)
+        return name in self._names[folder] or Path(path).is_file()
+
+
+def _file_names(folder: str) -> frozenset[str]:
+    try:
+        with os.scandir(folder or ".") as entries:
+            return frozenset(entry.name for entry in entries if entry.is_file())
+    except (OSError, ValueError):  # no such folder, or a path that cannot be one
+        return frozenset()

@@ -1,0 +1,142 @@
+"""One door for all formats: look at a path, choose the reader, return a `Manifest`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from pathlib import Path
+from typing import assert_never
+
+from mlcrf.datasets.coco import find_instances, read_coco
+from mlcrf.datasets.huggingface import find_metadata, read_huggingface
+from mlcrf.datasets.manifest import Manifest
+from mlcrf.datasets.mirflickr import is_mirflickr, read_mirflickr
+from mlcrf.datasets.records import TABLE_SUFFIXES
+from mlcrf.datasets.tables import read_table
+from mlcrf.datasets.tagfiles import is_tag_folder, read_tag_folder, walk_pictures
+from mlcrf.datasets.voc import find_voc, read_voc
+from mlcrf.errors import DataError
+from mlcrf.labels import LabelSpace
+
+LAYOUTS = (
+    "a .csv, .tsv, .parquet or .jsonl table with an image column; the .json of COCO; "
+    "a folder with metadata.csv or metadata.jsonl; a MIRFLICKR folder (mirflickr/im1.jpg, "
+    "annotations/sky.txt); a VOC folder (Annotations, JPEGImages); a COCO folder "
+    "(annotations/instances_train2017.json); a folder of pictures, each with a .txt of tags"
+)
+
+
+class Format(StrEnum):
+    """Layouts of data sets that can be read."""
+
+    TABLE = auto()
+    HUGGING_FACE = auto()
+    MIRFLICKR = auto()
+    VOC = auto()
+    COCO = auto()
+    TAG_FILES = auto()
+
+
+# Those that say most of themselves first.
+_FOLDER_TESTS: tuple[tuple[Format, Callable[[Path], object]], ...] = (
+    (Format.HUGGING_FACE, find_metadata),
+    (Format.MIRFLICKR, is_mirflickr),
+    (Format.VOC, find_voc),
+    (Format.COCO, find_instances),
+    (Format.TAG_FILES, is_tag_folder),
+)
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a user may have to say about data that does not say it itself.
+
+    Attributes:
+        label_set: which MIRFLICKR annotations: 24 potential, 14 relevant, or 38 both.
+        image_root: folder that image paths of a table are relative to; the table's own if None.
+        label_sep: what separates labels in a one-column table; found out if None.
+        labels: the labels expected, by name in any order; taken from the data if None.
+        max_problems: how many faults are listed before the rest is only counted.
+    """
+
+    label_set: int = 24
+    image_root: Path | None = None
+    label_sep: str | None = None
+    labels: LabelSpace | None = None
+    max_problems: int = 20
+
+
+def read_dataset(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
+    """Read a data set of any known format.
+
+    Raises:
+        DataError: no such path, no known format, or everything that is wrong with it.
+        LabelsError: the labels differ from `options.labels`.
+        SettingsError: no such MIRFLICKR label set, or an empty separator.
+    """
+    root, sep = options.image_root, options.label_sep
+    labels, limit = options.labels, options.max_problems
+    match sniff_format(path):
+        case Format.TABLE:
+            return read_table(
+                path, image_root=root, label_sep=sep, labels=labels, max_problems=limit
+            )
+        case Format.HUGGING_FACE:
+            return read_huggingface(
+                path, image_root=root, label_sep=sep, labels=labels, max_problems=limit
+            )
+        case Format.MIRFLICKR:
+            return read_mirflickr(
+                path, label_set=options.label_set, labels=labels, max_problems=limit
+            )
+        case Format.VOC:
+            return read_voc(path, labels=labels, max_problems=limit)
+        case Format.COCO:
+            return read_coco(path, image_root=root, labels=labels, max_problems=limit)
+        case Format.TAG_FILES:
+            return read_tag_folder(path, label_sep=sep, labels=labels, max_problems=limit)
+        case unreachable:
+            assert_never(unreachable)
+
+
+def sniff_format(path: Path) -> Format:
+    """Find out the format of a file by its suffix, of a folder by what it holds.
+
+    Files: tables, then the JSON of COCO. Folders, the first that fits: metadata files of Hugging
+    Face, MIRFLICKR, VOC, COCO, tag files beside pictures.
+
+    Raises:
+        DataError: no such path, or none of these; says which layouts are understood.
+
+    Cost: a few directory listings; for a folder of the last kind, a walk to its first tag file.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder")
+    if path.is_file():
+        return _sniff_file(path)
+    found = next((one for one, fits in _FOLDER_TESTS if fits(path)), None)
+    if found is None:
+        raise DataError(_unknown_folder(path))
+    return found
+
+
+def _sniff_file(path: Path) -> Format:
+    suffix = path.suffix.lower()
+    if suffix in TABLE_SUFFIXES:
+        return Format.TABLE
+    if suffix == ".json":
+        return Format.COCO
+    if suffix in {".zip", ".gz", ".tar", ".tgz"}:
+        raise DataError(f"{path}: is an archive; unpack it and give the folder")
+    raise DataError(f"{path}: unknown format. Understood are: {LAYOUTS}.")
+
+
+def _unknown_folder(path: Path) -> str:
+    """What to tell of a folder that is of no known layout."""
+    if not any(path.iterdir()):
+        return f"{path}: the folder is empty. Understood are: {LAYOUTS}."
+    tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)
+    if tables:
+        return f"{path}: a folder of no known layout, but {tables[0]} in it is a table: give that."
+    if any(walk_pictures(path)):
+        return f"{path}: holds pictures but nothing that labels them. Understood are: {LAYOUTS}."
+    return f"{path}: holds no picture and no labels. Understood are: {LAYOUTS}."

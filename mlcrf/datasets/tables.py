@@ -1,0 +1,249 @@
+"""Tables of images and labels: CSV, TSV, JSON lines and Parquet; and saving a manifest as one."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcrf import atomic
+from mlcrf.datasets.cells import INVALID
+from mlcrf.datasets.columns import LIST_COLUMNS, SCORE_PREFIXES, SPLIT_COLUMN, sort_columns
+from mlcrf.datasets.files import FolderListings
+from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.datasets.problems import Problems
+from mlcrf.datasets.records import IMAGE_COLUMNS, Records, load_records
+from mlcrf.datasets.tags import (
+    Tags,
+    parse_tags,
+    sniff_separator,
+    tag_targets,
+    unknown_tags,
+    vocabulary,
+)
+from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.labels import LabelSpace
+
+SPLIT_NAMES = {
+    "train": Split.TRAIN,
+    "validation": Split.VALIDATION,
+    "val": Split.VALIDATION,
+    "test": Split.TEST,
+}
+
+
+def read_table(
+    path: Path,
+    *,
+    image_root: Path | None = None,
+    label_sep: str | None = None,
+    labels: LabelSpace | None = None,
+    max_problems: int = 20,
+    check_images: bool = True,
+) -> Manifest:
+    """Read a table with one row an image.
+
+    The paths stand in the first of the columns `image`, `file_name`, `filename`, `path`; the
+    optional `split` says train, validation (or val) or test. What the other columns are:
+
+    - `p:LABEL` and `independent:LABEL` are scores that our own predictions carry: ignored, and so
+      are further columns of paths;
+    - `labels`, `tags` or `label` is a list of labels if any cell in it is more than 0, 1 or
+      unknown. What is listed is present, all else absent; `[]` is the empty set. Other columns
+      are then ignored, unless one holds nothing but 0, 1 and unknown: that is ambiguous;
+    - otherwise each column is a label of 1, 0 or unknown (also 1.0, 0.0, true, false).
+
+    Unknown is an empty cell, `?` or -1, in a list too.
+
+    Args:
+        image_root: folder that paths are relative to; that of the table if None.
+        label_sep: what separates listed labels; the first of `;`, `|`, `,` that occurs if None.
+        labels: the labels expected, in any order; those of the table if None.
+        max_problems: how many faults are listed before the rest is only counted.
+        check_images: whether a missing picture is a fault.
+
+    Raises:
+        DataError: everything that is wrong with the rows, each with its line, or what is wrong
+            with the table as a whole.
+        LabelsError: label columns other than those of `labels`.
+
+    Cost: O(cells), and one directory listing for each folder with images.
+    """
+    if label_sep == "":
+        raise SettingsError("the label separator is empty; expected a sign such as ';' or '|'")
+    problems = Problems(max_problems)
+    records = load_records(path, problems)
+    columns = sort_columns(records)
+    listings = FolderListings() if check_images else None
+    images = _image_paths(records, columns.image, image_root or path.parent, listings, problems)
+    splits = _row_splits(records, problems)
+    notes = []
+    if columns.ignored:
+        notes.append(f"columns left out: {', '.join(columns.ignored)}")
+    if columns.listed is None:
+        space, targets = _valued_targets(records, columns.valued, labels, problems)
+    else:
+        tags, more = _listed_tags(records, columns.listed, label_sep, labels, problems)
+        notes += more
+        problems.raise_if_any()
+        space = labels or vocabulary(tags, path)
+        targets = tag_targets(tags, space)
+    problems.raise_if_any()
+    return Manifest(tuple(images), targets, space, splits, path.stem, tuple(notes))
+
+
+def save_manifest(path: Path, manifest: Manifest) -> None:
+    """Save a manifest as a CSV table that `read_table` reads back: images, targets, splits.
+
+    Images below the folder of the table are written relative to it, so that both can move
+    together; others as absolute paths.
+
+    Raises:
+        DataError: a label whose name would not be read as one, or a path that is not UTF-8.
+    """
+    reserved = [
+        name
+        for name in manifest.labels
+        if name in {IMAGE_COLUMNS[0], SPLIT_COLUMN} or name.startswith(SCORE_PREFIXES)
+    ]
+    if reserved:
+        raise DataError(f"{path}: label {reserved[0]!r} means something else in a table; rename it")
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    split_header = [] if manifest.splits is None else [SPLIT_COLUMN]
+    writer.writerow([IMAGE_COLUMNS[0], *split_header, *manifest.labels])
+    cells = np.array(["0", "1", ""])[manifest.targets].tolist()  # -1 is the last
+    for row, (image, values) in enumerate(zip(manifest.images, cells, strict=True)):
+        split = [] if manifest.splits is None else [manifest.splits[row].value]
+        writer.writerow([_path_in_table(image, path.parent), *split, *values])
+    try:
+        atomic.write_text(path, stream.getvalue())
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path}: the name of an image is not UTF-8; rename the file") from error
+
+
+def _image_paths(
+    records: Records,
+    column: str,
+    root: Path,
+    listings: FolderListings | None,
+    problems: Problems,
+) -> list[Path]:
+    """Paths of the images (N,); every one that is missing or stands twice is noted."""
+    folder = str(root)
+    first: dict[str, int] = {}
+    images = []
+    for row, cell in enumerate(records.columns[column]):
+        if cell is None or not str(cell).strip():
+            records.fault(problems, row, f"column {column!r} is empty; expected an image path")
+            continue
+        if not isinstance(cell, str):
+            kind = type(cell).__name__
+            records.fault(problems, row, f"column {column!r} holds {kind}, expected a path as text")
+            continue
+        place = _find_image(folder, cell, listings)
+        if place is None:
+            hint = "" if Path(cell).is_absolute() else f" in {root}; is it the image root?"
+            records.fault(problems, row, f"missing image {cell.strip()!r}{hint}")
+            place = os.path.join(folder, cell)  # noqa: PTH118 - quick
+        double = first.setdefault(os.path.normpath(place), row)
+        if double != row:
+            where = records.place(double)
+            records.fault(problems, row, f"duplicate row: {cell.strip()!r} stands on {where} too")
+        images.append(Path(place))
+    return images
+
+
+def _find_image(folder: str, cell: str, listings: FolderListings | None) -> str | None:
+    """Path as written; if there is no such file, without space around it or Windows' backslashes.
+
+    In text rather than `Path` objects, which would take most of the time of reading a table.
+    """
+    place = os.path.join(folder, cell)  # noqa: PTH118
+    if listings is None or listings.has(place):
+        return place
+    others = (cell.strip(), cell.strip().replace("\\", "/"))
+    places = (os.path.join(folder, other) for other in others if other != cell)  # noqa: PTH118
+    return next((one for one in places if listings.has(one)), None)
+
+
+def _row_splits(records: Records, problems: Problems) -> tuple[Split, ...] | None:
+    if SPLIT_COLUMN not in records.columns:
+        return None
+    splits = []
+    for row, cell in enumerate(records.columns[SPLIT_COLUMN]):
+        name = "" if cell is None else str(cell).strip()
+        if name.lower() not in SPLIT_NAMES:
+            records.fault(
+                problems, row, f"unknown split {name!r}; expected {', '.join(SPLIT_NAMES)}"
+            )
+        splits.append(SPLIT_NAMES.get(name.lower(), Split.TRAIN))
+    return tuple(splits)
+
+
+def _valued_targets(
+    records: Records,
+    codes: dict[str, NDArray[np.int8]],
+    labels: LabelSpace | None,
+    problems: Problems,
+) -> tuple[LabelSpace, NDArray[np.int8]]:
+    """Labels and targets (N, L) of a table with one column a label."""
+    try:
+        space = labels or LabelSpace(tuple(codes))
+        space.columns_in(codes)
+    except LabelsError as error:
+        raise LabelsError(f"{records.path}:1: {error}") from error
+    for name in space:
+        wrong = np.flatnonzero(codes[name] == INVALID).tolist()
+        if wrong and not (codes[name] >= 0).any():
+            example = str(records.columns[name][wrong[0]])[:40]
+            problems.add(
+                records.path,
+                f"column {name!r} holds no 0 or 1 but the like of {example!r}; remove the column, "
+                f"or name it `{LIST_COLUMNS[0]}` if it lists labels",
+                line=1,
+            )
+            continue
+        for row in wrong:
+            value = str(records.columns[name][row])[:40]
+            expected = "expected 1, 0, or for unknown an empty cell, ? or -1"
+            records.fault(problems, row, f"label {name!r} is {value!r}; {expected}")
+    return space, np.stack([codes[name] for name in space], axis=1)
+
+
+def _listed_tags(
+    records: Records,
+    column: str,
+    label_sep: str | None,
+    labels: LabelSpace | None,
+    problems: Problems,
+) -> tuple[list[Tags], list[str]]:
+    """Tags of each row (N,), and notes on what had to be guessed."""
+    cells = records.columns[column]
+    separator = label_sep or sniff_separator(cells)
+    tags: list[Tags] = []
+    for row, cell in enumerate(cells):
+        try:
+            tags.append(parse_tags(cell, separator))
+        except ValueError as error:
+            records.fault(problems, row, f"column {column!r}: {error}")
+            tags.append(None)
+        for message in unknown_tags(tags[-1] or frozenset(), labels) if labels else ():
+            records.fault(problems, row, message)
+    notes = []
+    empty = sum(isinstance(cell, str) and not cell.strip() for cell in cells)
+    if empty:
+        notes.append(
+            f"{empty} empty cells in column {column!r} are taken as unknown; "
+            "write [] for an image without labels"
+        )
+    if separator is None and any(isinstance(cell, str) and " " in cell.strip() for cell in cells):
+        notes.append(f"column {column!r} has no separator but spaces: each cell is one label")
+    return tags, notes
+
+
+def _path_in_table(image: Path, folder: Path) -> str:
+    inside = image.is_relative_to(folder)
+    return (image.relative_to(folder) if inside else image.absolute()).as_posix()

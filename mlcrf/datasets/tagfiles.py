@@ -1,0 +1,86 @@
+"""A folder of images, each with a text file of its tags beside it: `im1.jpg` and `im1.txt`."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlcrf.datasets.files import is_picture, load_text
+from mlcrf.datasets.manifest import Manifest
+from mlcrf.datasets.problems import Problems
+from mlcrf.datasets.tags import Tags, clean_tags, tag_targets, unknown_tags, vocabulary
+from mlcrf.errors import DataError
+from mlcrf.labels import LabelSpace
+
+
+def is_tag_folder(folder: Path) -> bool:
+    """Whether any picture in a folder or below has a tag file; stops at the first."""
+    return any(image.with_suffix(".txt").is_file() for image in walk_pictures(folder))
+
+
+def read_tag_folder(
+    folder: Path,
+    *,
+    label_sep: str | None = None,
+    labels: LabelSpace | None = None,
+    max_problems: int = 20,
+) -> Manifest:
+    """Read a folder, and all below it, of images with tag files.
+
+    A tag file holds one tag a line, or several between commas. An empty file is the empty set; a
+    single `?` says that nothing is known. An image without tag file is left out, and counted in
+    the notes.
+
+    Args:
+        label_sep: what separates tags on one line; a comma if None.
+        labels: the labels expected; all tags that occur, sorted, if None.
+
+    Raises:
+        DataError: no image with a tag file, tags that are none of `labels`, files that are not
+            UTF-8; each with file and line.
+    """
+    problems = Problems(max_problems)
+    images: list[Path] = []
+    tags: list[Tags] = []
+    untagged = 0
+    for image in walk_pictures(folder):
+        file = image.with_suffix(".txt")
+        if file.is_file():
+            images.append(image)
+            tags.append(_load_tags(file, label_sep or ",", labels, problems))
+        else:
+            untagged += 1
+    problems.raise_if_any()
+    if not images:
+        raise DataError(f"{folder}: no picture has a tag file; expected im1.txt beside im1.jpg")
+    space = labels or vocabulary(tags, folder)
+    notes = []
+    if untagged:
+        notes.append(f"{untagged} images without a tag file are left out")
+    return Manifest(
+        images=tuple(images),
+        targets=tag_targets(tags, space),
+        labels=space,
+        splits=None,
+        name=folder.resolve().name,
+        notes=tuple(notes),
+    )
+
+
+def walk_pictures(folder: Path) -> Iterator[Path]:
+    """Pictures in a folder and below it, by name, folder after folder; hidden ones are skipped."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in sorted(names) if is_picture(Path(name)))
+
+
+def _load_tags(file: Path, separator: str, labels: LabelSpace | None, problems: Problems) -> Tags:
+    lines = load_text(file, problems).splitlines()
+    if [line.strip() for line in lines if line.strip()] == ["?"]:
+        return None
+    found: set[str] = set()
+    for number, line in enumerate(lines, start=1):
+        tags = clean_tags(line.split(separator))
+        for message in unknown_tags(tags, labels) if labels else ():
+            problems.add(file, message, line=number)
+        found |= tags
+    return frozenset(found)

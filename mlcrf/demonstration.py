@@ -1,0 +1,145 @@
+"""The main job from end to end on drawn scenes whose couplings are known."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcrf import atomic
+from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.choices import Finetune
+from mlcrf.config import TrainSettings
+from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.datasets.reading import read_dataset
+from mlcrf.errors import RunError
+from mlcrf.evaluation import Evaluation, evaluate
+from mlcrf.prediction import PredictionWriter, Tagger, list_pictures
+from mlcrf.reports.correlations import cooccurrence, load_matrix
+from mlcrf.reports.heatmap import Panel, cluster_order, draw_heatmap
+from mlcrf.reports.tables import format_evaluation, format_table
+from mlcrf.synthetic.dataset import COUPLINGS_TABLE, IMAGES, make_dataset
+from mlcrf.training.run import Environment, train
+
+_MARKER = ".mlcrf-demo"
+NUM_IMAGES = 3000
+STRONG_COUPLING = 0.5
+MEETINGS = 30
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How well planted couplings were found.
+
+    Attributes:
+        strong: planted couplings of at least 0.5 in size whose labels meet at least 30 times in
+            the images that the model was fitted on.
+        recovered: how many of those have the right sign in the learned matrix.
+    """
+
+    strong: int
+    recovered: int
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demo made and found."""
+
+    out: Path
+    evaluation: Evaluation
+    recovery: Recovery
+    made: dict[str, Path]
+    seconds: float
+
+
+def run_demo(
+    out: Path, *, seed: int = 0, num_images: int = NUM_IMAGES, log: Callable[[str], None]
+) -> Demo:
+    """Draw, train, evaluate, predict and plot below `out`, replacing an earlier demo.
+
+    Raises:
+        RunError: something stands at `out` that is no earlier demo.
+    """
+    began = perf_counter()
+    if out.exists():
+        if not (out / _MARKER).exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RunError(f"{out}: exists and is no earlier demo; choose another --out")
+        shutil.rmtree(out)
+    atomic.write_text(out / _MARKER, "made by mlcrf demo; replaced by the next one\n")
+    log(f"drawing {num_images} scenes")
+    table = make_dataset(out / "data", seed=seed, num_images=num_images)
+    manifest = read_dataset(table)
+    settings = TrainSettings(
+        backbone="tiny",
+        finetune=Finetune.ALL,
+        epochs=8,
+        learning_rate=5e-3,
+        seed=seed,
+        pairwise_penalties=(1e-4, 1e-3),
+    )
+    run = train(manifest, out / "run", settings, Environment(), log=log).run
+    log("evaluating on the test split")
+    extractor = FeatureExtractor(run.make_backbone())
+    evaluation = evaluate(
+        run, manifest.part(Split.TEST), extractor, split=Split.TEST.value, seed=seed
+    )
+    log("tagging the folder of scenes")
+    tags = out / "tags.csv"
+    with PredictionWriter(tags, run.labels) as writer:
+        for prediction in Tagger(run).predict(list_pictures([out / "data" / IMAGES])):
+            writer.write(prediction)
+    learned = run.crf.pairwise_matrix().double().numpy()
+    planted = load_matrix(out / "data" / COUPLINGS_TABLE, run.labels)
+    heatmap = out / "heatmap.png"
+    panels = [Panel("learned couplings", learned), Panel("planted couplings", planted)]
+    draw_heatmap(heatmap, run.labels.names, panels, cluster_order(planted))
+    return Demo(
+        out,
+        evaluation,
+        count_recovered(learned, planted, manifest),
+        {"data": table, "run": run.path, "tags": tags, "heatmap": heatmap},
+        perf_counter() - began,
+    )
+
+
+def count_recovered(
+    learned: NDArray[np.float64], planted: NDArray[np.float64], manifest: Manifest
+) -> Recovery:
+    """Compare signs where the planted coupling is strong and its labels meet often enough."""
+    fitted = np.array([split is not Split.TEST for split in manifest.splits or ()])
+    met = cooccurrence(manifest.targets[fitted]) >= MEETINGS
+    strong = np.triu((np.abs(planted) >= STRONG_COUPLING) & met, 1)
+    right = strong & (np.sign(learned) == np.sign(planted))
+    return Recovery(int(strong.sum()), int(right.sum()))
+
+
+def format_demo(demo: Demo) -> str:
+    """The table of scores, and the path of everything that was made."""
+    rows = [[name, str(path)] for name, path in demo.made.items()]
+    found = demo.recovery
+    return "\n".join(
+        [
+            format_evaluation(demo.evaluation),
+            f"planted couplings whose sign was found: {found.recovered} of {found.strong} "
+            f"(size at least {STRONG_COUPLING}, labels together in at least {MEETINGS} images)",
+            "",
+            format_table(["made", "where"], rows),
+            f"done in {demo.seconds:.0f} s: {demo.out}",
+        ]
+    )
+
+
+def demo_record(demo: Demo) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "out": str(demo.out),
+        "seconds": demo.seconds,
+        "made": {name: str(path) for name, path in demo.made.items()},
+        "difference": demo.evaluation.difference,
+        "strong_couplings": demo.recovery.strong,
+        "recovered": demo.recovery.recovered,
+    }

@@ -1,0 +1,162 @@
+"""Every measure of a set of predictions, as a function of how much each image counts.
+
+Weights make one formula serve both the figure itself (all ones) and a bootstrap resample (how
+often an image was drawn). With unit weights the values equal those of torchmetrics and
+scikit-learn, which the tests check.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one model says of N images.
+
+    Attributes:
+        marginals: P(y_i = 1) (N, L).
+        map_states: most probable label vectors (N, L).
+        nll: negative log-probability of each image's observed labels, in nats (N,).
+    """
+
+    marginals: Floats
+    map_states: NDArray[np.int64]
+    nll: Floats
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Scores of one model; unknown targets are left out of all of them.
+
+    Attributes:
+        nll: mean negative log-probability of an image's label set, in nats.
+        hamming: share of wrong labels, marginals at 0.5.
+        wrong_per_image: the same, as a number of labels.
+        subset_accuracy: share of images whose MAP label set is right throughout.
+        mean_average_precision: mean over labels with a positive; NaN if none has.
+        labels_with_positives: how many labels that mean is over.
+        micro_f1: over all labels at once, marginals at 0.5.
+        macro_f1: mean over labels with a positive; one never predicted has 0.
+        calibration_error: mean gap of probability and frequency over 15 equal bins, weighted.
+    """
+
+    nll: float
+    hamming: float
+    wrong_per_image: float
+    subset_accuracy: float
+    mean_average_precision: float
+    labels_with_positives: int
+    micro_f1: float
+    macro_f1: float
+    calibration_error: float
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts by image that every measure follows from.
+
+    Attributes:
+        nll: (N,); wrong, observed: number of labels (N,); right_set: 0 or 1 (N,).
+        true_positive, false_positive, false_negative: 0 or 1 (N, L).
+        gap: by bin the sum of probability minus truth (N, bins).
+        scores, targets: marginals (N, L) and 1, 0, -1 unknown (N, L), for ranking.
+    """
+
+    nll: Floats
+    wrong: Floats
+    observed: Floats
+    right_set: Floats
+    true_positive: Floats
+    false_positive: Floats
+    false_negative: Floats
+    gap: Floats
+    scores: Floats
+    targets: NDArray[np.int8]
+
+    @cached_property
+    def _rankings(self) -> list["_Ranking"]:
+        return [_Ranking(s, t) for s, t in zip(self.scores.T, self.targets.T, strict=True)]
+
+    def average_precisions(self, weights: Floats | None = None) -> Floats:
+        """Average precision of each label, NaN for one without a positive (L,)."""
+        ones = np.ones(len(self.nll)) if weights is None else weights
+        return np.array([ranking.average_precision(ones) for ranking in self._rankings])
+
+    def measures(self, weights: Floats | None = None) -> Measures:
+        """All measures, image n counted `weights[n]` times. Cost: O(N L)."""
+        w = np.ones(len(self.nll)) if weights is None else weights
+        images, observed = w.sum(), w @ self.observed
+        hits, false, missed = (
+            w @ counts for counts in (self.true_positive, self.false_positive, self.false_negative)
+        )
+        present = hits + missed > 0
+        precisions = self.average_precisions(w)
+        f1 = 2 * hits[present] / (2 * hits + false + missed)[present]
+        everything = 2 * hits.sum() + false.sum() + missed.sum()
+        return Measures(
+            nll=float(w @ self.nll / images),
+            hamming=float(w @ self.wrong / observed),
+            wrong_per_image=float(w @ self.wrong / images),
+            subset_accuracy=float(w @ self.right_set / images),
+            mean_average_precision=_mean(precisions[present]),
+            labels_with_positives=int(present.sum()),
+            # nothing there and nothing said is a perfect answer
+            micro_f1=float(2 * hits.sum() / everything) if everything else 1.0,
+            macro_f1=_mean(f1),
+            calibration_error=float(np.abs(w @ self.gap).sum() / observed),
+        )
+
+
+class _Ranking:
+    """One label's images in falling order of score; equal scores count as one step."""
+
+    def __init__(self, scores: Floats, targets: NDArray[np.int8]) -> None:
+        known = np.flatnonzero(targets >= 0)
+        self.order = known[np.argsort(-scores[known], kind="stable")]
+        ranked = scores[self.order]
+        self.positive = targets[self.order] == 1
+        self.ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], np.ones(len(ranked) > 0)))
+
+    def average_precision(self, weights: Floats) -> float:
+        w = weights[self.order]
+        hits = np.cumsum(w * self.positive)[self.ends]
+        if not len(hits) or not hits[-1]:
+            return float("nan")
+        found = np.cumsum(w)[self.ends]
+        precision = np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
+        return float(np.diff(hits, prepend=0.0) @ precision / hits[-1])
+
+
+def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> Statistics:
+    """Count what was right and wrong, image by image; targets 1, 0, -1 unknown (N, L)."""
+    known = targets >= 0
+    truth = targets == 1
+    said = predictions.marginals > 0.5
+    bins = np.minimum(
+        (predictions.marginals * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1
+    )
+    excess = np.where(known, predictions.marginals - truth, 0.0)
+    gap = np.stack([np.where(bins == b, excess, 0.0).sum(1) for b in range(CALIBRATION_BINS)], 1)
+    return Statistics(
+        nll=predictions.nll,
+        wrong=((said != truth) & known).sum(1).astype(np.float64),
+        observed=known.sum(1).astype(np.float64),
+        right_set=((predictions.map_states == truth) | ~known).all(1).astype(np.float64),
+        true_positive=(said & truth & known).astype(np.float64),
+        false_positive=(said & ~truth & known).astype(np.float64),
+        false_negative=(~said & truth & known).astype(np.float64),
+        gap=gap,
+        scores=predictions.marginals,
+        targets=targets,
+    )
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else float("nan")

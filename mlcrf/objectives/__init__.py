@@ -1,0 +1,13 @@
+"""What is minimised: one objective a file, summed over labels, averaged over images."""
+
+from mlcrf.objectives.exact_likelihood import exact_likelihood_loss
+from mlcrf.objectives.independent import independent_loss
+from mlcrf.objectives.pseudo_likelihood import pseudo_likelihood_loss
+from mlcrf.objectives.unrolled_mean_field import unrolled_mean_field_loss
+
+__all__ = [
+    "exact_likelihood_loss",
+    "independent_loss",
+    "pseudo_likelihood_loss",
+    "unrolled_mean_field_loss",
+]

@@ -1,0 +1,7 @@
+"""Pictures in, label sets out."""
+
+from mlcrf.prediction.listing import list_pictures
+from mlcrf.prediction.tagger import Prediction, Tagger
+from mlcrf.prediction.writing import OutputFormat, PredictionWriter
+
+__all__ = ["OutputFormat", "Prediction", "PredictionWriter", "Tagger", "list_pictures"]

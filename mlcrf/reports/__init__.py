@@ -1,0 +1,1 @@
+"""Everything that draws or tabulates; returns, never prints."""

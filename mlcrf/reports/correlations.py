@@ -1,0 +1,162 @@
+"""What the learned couplings say, and how they agree with counts or with a published matrix."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from mlcrf.checkpoint import Run, load_splits
+from mlcrf.datasets.manifest import Split
+from mlcrf.errors import DataError
+from mlcrf.labels import LabelSpace
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """Spearman's rank correlation of two matrices over label pairs.
+
+    Attributes:
+        over: which pairs.
+        pairs: how many.
+        correlation: -1 to 1; NaN with fewer than three pairs.
+    """
+
+    over: str
+    pairs: int
+    correlation: float
+
+
+def cooccurrence(targets: NDArray[np.int8]) -> Floats:
+    """In how many images both labels are known to be present, zero diagonal (L, L)."""
+    present = (targets == 1).astype(np.float64)
+    counts: Floats = present.T @ present
+    np.fill_diagonal(counts, 0)
+    return counts
+
+
+def phi(targets: NDArray[np.int8]) -> Floats:
+    """Pearson correlation of each pair of labels over images where both are known (L, L).
+
+    NaN where a label does not vary among those images; zero diagonal.
+    """
+    known = (targets >= 0).astype(np.float64)
+    present = (targets == 1).astype(np.float64)
+    both = known.T @ known
+    with np.errstate(invalid="ignore", divide="ignore"):
+        first = present.T @ known / both
+        together = present.T @ present / both
+        spread = np.sqrt(first * (1 - first) * first.T * (1 - first.T))
+        result: Floats = np.where(spread > 0, (together - first * first.T) / spread, np.nan)
+    np.fill_diagonal(result, 0)
+    return result
+
+
+def rank_agreements(learned: Floats, other: Floats, *, above: float = 0.1) -> list[RankAgreement]:
+    """Rank correlation over all known pairs, and those where `other` exceeds `above` in size."""
+    rows, columns = np.triu_indices(len(learned), 1)
+    ours, theirs = learned[rows, columns], other[rows, columns]
+    known = np.isfinite(theirs)
+    strong = known & (np.abs(np.nan_to_num(theirs)) > above)
+    result = [_agreement("all known pairs", ours[known], theirs[known])]
+    if not strong.all() and strong.any():
+        result.append(_agreement(f"pairs above {above:g} in size", ours[strong], theirs[strong]))
+    return result
+
+
+def strongest_pairs(
+    learned: Floats, names: tuple[str, ...], *, count: int = 10
+) -> tuple[list[tuple[str, str, float]], list[tuple[str, str, float]]]:
+    """The strongest attractions and the strongest repulsions, strongest first."""
+    rows, columns = np.triu_indices(len(learned), 1)
+    values = learned[rows, columns]
+    order = np.argsort(-values, kind="stable")
+    pairs = [(names[rows[k]], names[columns[k]], float(values[k])) for k in order]
+    attractions = [pair for pair in pairs[:count] if pair[2] > 0]
+    repulsions = [pair for pair in pairs[::-1][:count] if pair[2] < 0]
+    return attractions, repulsions
+
+
+def load_comparison(what: str, run: Run) -> Floats:
+    """A matrix to hold the couplings of a run against (L, L).
+
+    Args:
+        what: `phi` or `cooccurrence` of the labels that the run was fitted on (train and
+            validation), or the path of a square CSV file.
+
+    Raises:
+        DataError: the file, or the run's own table of splits, cannot be read.
+    """
+    if what not in ("phi", "cooccurrence"):
+        return load_matrix(Path(what), run.labels)
+    manifest = load_splits(run)
+    fitted = np.array([split is not Split.TEST for split in manifest.splits or ()])
+    targets = manifest.targets[fitted]
+    return phi(targets) if what == "phi" else cooccurrence(targets)
+
+
+def load_matrix(path: Path, labels: LabelSpace) -> Floats:
+    """Load a square CSV of label pairs: a header of names, a name before each row.
+
+    Labels are matched by name in any order, space and hyphen read as underscore; an empty cell is
+    unknown (NaN). Labels that the matrix lacks are unknown, those that we lack are left out.
+
+    Raises:
+        DataError: cannot be read, not square, not symmetric, a cell is no number, or fewer than
+            two labels in common; names file and line.
+    """
+    try:
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    if not rows or len(rows) != len(rows[0]):
+        raise DataError(f"{path}: expected a square matrix with names in the first row and column")
+    names = [_plain(name) for name in rows[0][1:]]
+    values = np.full((len(names), len(names)), np.nan)
+    for line, row in enumerate(rows[1:], start=2):
+        if len(row) != len(names) + 1 or _plain(row[0]) != names[line - 2]:
+            raise DataError(f"{path}:{line}: expected {names[line - 2]!r} and {len(names)} values")
+        for column, cell in enumerate(row[1:]):
+            try:
+                values[line - 2, column] = float(cell) if cell.strip() else np.nan
+            except ValueError:
+                raise DataError(f"{path}:{line}: {cell!r} is not a number") from None
+    if not np.allclose(values, values.T, equal_nan=True):
+        raise DataError(f"{path}: not symmetric")
+    ours = [_plain(name) for name in labels]
+    result = np.full((len(ours), len(ours)), np.nan)
+    shared = [(at, names.index(name)) for at, name in enumerate(ours) if name in names]
+    if len(shared) < 2:
+        raise DataError(
+            f"{path}: has fewer than two labels of this run; expected {', '.join(labels)}"
+        )
+    for at, there in shared:
+        for other, beside in shared:
+            result[at, other] = values[there, beside]
+    return result
+
+
+def format_matrix(matrix: Floats, names: tuple[str, ...]) -> str:
+    """A square matrix as CSV text that `load_matrix` reads."""
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(["label", *names])
+    for name, row in zip(names, matrix, strict=True):
+        table.writerow([name, *("" if np.isnan(value) else f"{value:.6g}" for value in row)])
+    return out.getvalue()
+
+
+def _agreement(over: str, ours: Floats, theirs: Floats) -> RankAgreement:
+    value = float(spearmanr(ours, theirs).statistic) if len(ours) > 2 else float("nan")
+    return RankAgreement(over, len(ours), value)
+
+
+def _plain(name: str) -> str:
+    return name.strip().replace(" ", "_").replace("-", "_")

@@ -1,0 +1,109 @@
+"""The learned couplings as a picture, beside what they are compared with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+from scipy.spatial.distance import squareform
+
+from mlcrf.atomic import replacing
+from mlcrf.errors import DataError
+
+FORMATS = (".png", ".svg", ".pdf")
+_NUMBERS_UP_TO = 30  # labels; with more, the numbers in the cells could not be read
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One matrix to draw: symmetric (L, L), NaN where nothing is known."""
+
+    title: str
+    matrix: NDArray[np.float64]
+
+
+def cluster_order(matrix: NDArray[np.float64]) -> NDArray[np.int64]:
+    """An order of the labels that puts those with strong attraction side by side.
+
+    Average linkage with optimal leaf order (Bar-Joseph et al. 2001) on the distance
+    max(matrix) - matrix_ij. Fewer than three labels stay as they are.
+    """
+    if len(matrix) < 3:
+        return np.arange(len(matrix))
+    distance = np.nanmax(matrix) - np.nan_to_num(matrix)
+    np.fill_diagonal(distance, 0)
+    condensed = squareform(distance, checks=False)
+    tree = optimal_leaf_ordering(linkage(condensed, "average"), condensed)
+    order: NDArray[np.int64] = leaves_list(tree).astype(np.int64)
+    return order
+
+
+def draw_heatmap(
+    path: Path, names: Sequence[str], panels: Sequence[Panel], order: NDArray[np.int64]
+) -> None:
+    """Draw matrices side by side with colours that diverge about zero.
+
+    Each panel has a scale of its own, symmetric about zero; unknown cells are grey. Values are
+    written into the cells up to 30 labels.
+
+    Args:
+        path: ends in .png, .svg or .pdf.
+        order: in which the labels are shown (L,).
+
+    Raises:
+        DataError: another ending.
+        MlcrfError: the file cannot be written.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise DataError(
+            f"{path}: unknown ending; name the picture with one of {', '.join(FORMATS)}"
+        )
+    size = 2.2 + 0.29 * len(names)
+    with mpl.rc_context({"svg.hashsalt": "mlcrf", "font.size": 8}):
+        figure = Figure(figsize=(size * len(panels) + 0.4, size), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axis, panel in zip(axes, panels, strict=True):
+            _draw_panel(figure, axis, names, panel, order)
+        metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+        with replacing(path) as temporary:
+            figure.savefig(
+                temporary,
+                format=path.suffix.lower()[1:],
+                dpi=150,
+                metadata=metadata.get(path.suffix.lower()),
+            )
+
+
+def _draw_panel(
+    figure: Figure, axis: Axes, names: Sequence[str], panel: Panel, order: NDArray[np.int64]
+) -> None:
+    shown = panel.matrix[np.ix_(order, order)].copy()
+    np.fill_diagonal(shown, np.nan)
+    limit = float(np.nanmax(np.abs(shown))) if np.isfinite(shown).any() else 1.0
+    limit = limit or 1.0
+    colours = mpl.colormaps["RdBu_r"].with_extremes(bad="0.85")
+    image = axis.imshow(shown, cmap=colours, vmin=-limit, vmax=limit)
+    ordered = [names[column] for column in order]
+    axis.set_xticks(range(len(names)), ordered, rotation=90)
+    axis.set_yticks(range(len(names)), ordered)
+    axis.set_title(panel.title, fontsize=10)
+    axis.tick_params(length=0)
+    if len(names) <= _NUMBERS_UP_TO:
+        for (row, column), value in np.ndenumerate(shown):
+            if np.isfinite(value):
+                dark = abs(value) > 0.6 * limit
+                axis.text(
+                    column,
+                    row,
+                    f"{value:.1f}" if limit >= 2 else f"{value:.2f}".replace("0.", "."),
+                    ha="center",
+                    va="center",
+                    fontsize=5,
+                    color="white" if dark else "black",
+                )
+    figure.colorbar(image, ax=axis, shrink=0.8, pad=0.01)

@@ -1,0 +1,105 @@
+"""What a run or a data set holds, as text and as a record."""
+
+from typing import Any
+
+import numpy as np
+
+from mlcrf.checkpoint import Run
+from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.reports.correlations import cooccurrence
+from mlcrf.reports.tables import format_table
+
+
+def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
+    """Counts of images, labels and the most frequent pairs of a data set."""
+    targets = manifest.targets
+    present = (targets == 1).sum(0)
+    unknown = (targets < 0).sum(0)
+    together = np.triu(cooccurrence(targets), 1)
+    order = np.argsort(-together, axis=None, kind="stable")[:top]
+    pairs = [np.unravel_index(at, together.shape) for at in order]
+    splits = manifest.splits
+    return {
+        "data": manifest.name,
+        "images": len(manifest),
+        "splits": None if splits is None else {s.value: splits.count(s) for s in Split},
+        "labels_per_image": float((targets == 1).sum(1).mean()) if len(manifest) else 0.0,
+        "without_any_label": int((targets != 1).all(1).sum()),
+        "labels": {
+            name: {"present": int(present[column]), "unknown": int(unknown[column])}
+            for column, name in enumerate(manifest.labels)
+        },
+        "frequent_pairs": [
+            [manifest.labels.names[i], manifest.labels.names[j], int(together[i, j])]
+            for i, j in pairs
+            if together[i, j]
+        ],
+        "notes": list(manifest.notes),
+    }
+
+
+def format_dataset(record: dict[str, Any]) -> str:
+    """A data set's record for people."""
+    images = record["images"]
+    splits = record["splits"]
+    parts = (
+        "no splits"
+        if splits is None
+        else ", ".join(f"{count} {split}" for split, count in splits.items())
+    )
+    rows = [
+        [
+            name,
+            str(counts["present"]),
+            f"{100 * counts['present'] / max(images, 1):.1f}",
+            str(counts["unknown"]),
+        ]
+        for name, counts in record["labels"].items()
+    ]
+    pairs = [
+        [f"{first} + {second}", str(count)] for first, second, count in record["frequent_pairs"]
+    ]
+    return "\n".join(
+        [
+            f"{record['data']}: {images} images ({parts}), {len(rows)} labels, "
+            f"{record['labels_per_image']:.2f} labels an image, "
+            f"{record['without_any_label']} images without any",
+            "",
+            format_table(["label", "present", "%", "unknown"], rows),
+            "",
+            format_table(["most frequent pairs", "images"], pairs),
+        ]
+    )
+
+
+def run_record(run: Run) -> dict[str, Any]:
+    """Settings, labels and size of a run."""
+    matrix = run.crf.pairwise_matrix()
+    return {
+        "run": str(run.path),
+        "data": run.data,
+        "labels": list(run.labels),
+        "backbone": run.backbone_spec.name,
+        "backbone_trained": run.backbone_weights is not None,
+        "inference": run.make_inference().name,
+        "couplings": len(run.crf.edges),
+        "strongest_coupling": float(matrix.abs().max()) if matrix.numel() else 0.0,
+        "parameters": sum(p.numel() for p in run.crf.parameters()),
+        "digest": run.digest,
+        "settings": run.settings.model_dump(mode="json"),
+    }
+
+
+def format_run(record: dict[str, Any]) -> str:
+    """A run's record for people."""
+    rows = [[key, str(value)] for key, value in record.items() if key not in ("settings", "labels")]
+    settings = [[key, str(value)] for key, value in record["settings"].items()]
+    return "\n".join(
+        [
+            format_table(["run", ""], rows),
+            "",
+            f"{len(record['labels'])} labels: {', '.join(record['labels'])}",
+            "",
+            format_table(["setting", ""], settings),
+        ]
+    )

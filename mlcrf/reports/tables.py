@@ -1,0 +1,198 @@
+"""Results as text for people, CSV for spreadsheets and JSON for programs."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mlcrf.evaluation import Evaluation
+from mlcrf.prediction import PredictionWriter
+from mlcrf.reports.correlations import RankAgreement
+from mlcrf.training.run import TrainReport
+
+_MEASURES = {
+    "nll": ("nll per image (nats)", 1, 3),
+    "wrong_per_image": ("wrong labels per image", 1, 3),
+    "hamming": ("wrong labels, %", 100, 2),
+    "subset_accuracy": ("subset accuracy, % (MAP)", 100, 2),
+    "mean_average_precision": ("mAP, %", 100, 2),
+    "micro_f1": ("micro F1, %", 100, 2),
+    "macro_f1": ("macro F1, %", 100, 2),
+    "calibration_error": ("calibration error, %", 100, 2),
+}
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns padded to their widest cell; the first to the left, the others to the right."""
+    table = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+    return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
+
+
+def format_evaluation(result: Evaluation) -> str:
+    """Both models side by side, with the interval of each difference."""
+    rows = []
+    for name, (title, factor, digits) in _MEASURES.items():
+        ours, theirs = (getattr(result.models[model], name) for model in ("crf", "independent"))
+        value, low, high = result.difference[name]
+        signed = f"{factor * value:+.{digits}f}"
+        interval = f"[{factor * low:+.{digits}f}, {factor * high:+.{digits}f}]"
+        rows.append(
+            [
+                title,
+                f"{factor * theirs:.{digits}f}",
+                f"{factor * ours:.{digits}f}",
+                signed,
+                interval,
+            ]
+        )
+    header = ["", "independent", "crf", "difference", "95 % interval"]
+    counted = result.models["crf"].labels_with_positives
+    return "\n".join(
+        [
+            format_table(header, rows),
+            f"averages over {counted} labels with a positive; nll of the crf is {result.nll_kind}",
+            f"signature {result.signature}",
+        ]
+    )
+
+
+def evaluation_record(result: Evaluation) -> str:
+    """One JSON object; what is not a number is null."""
+    return to_json(
+        {
+            "signature": result.signature,
+            "models": {name: asdict(measures) for name, measures in result.models.items()},
+            "difference": result.difference,
+            "per_label": result.per_label,
+            "nll_kind": result.nll_kind,
+            "notes": result.notes,
+        }
+    )
+
+
+def evaluation_csv(result: Evaluation) -> str:
+    """Measures of both models, then average precisions by label, as one tidy CSV text."""
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(["measure", "label", "independent", "crf", "difference", "low", "high"])
+    for name, (value, low, high) in result.difference.items():
+        both = (getattr(result.models[model], name) for model in ("independent", "crf"))
+        table.writerow([name, "", *both, value, low, high])
+    for label, scores in result.per_label.items():
+        theirs, ours = scores["independent_average_precision"], scores["crf_average_precision"]
+        table.writerow(["average_precision", label, theirs, ours, ours - theirs, "", ""])
+    return out.getvalue()
+
+
+def format_training(report: TrainReport) -> str:
+    """What was learned, with what penalties, and how long it took."""
+    rows = [
+        [
+            name,
+            f"{fit['penalty_weights']:g}",
+            f"{fit['penalty_pairwise']:g}",
+            f"{fit['validation_loss']:.4f}",
+            "yes" if fit["converged"] else "NO",
+            f"{fit['remaining']:.1e}",
+        ]
+        for name, fit in report.fits.items()
+    ]
+    header = ["model", "penalty", "on couplings", "validation loss", "converged", "to gain"]
+    images = ", ".join(f"{count} {split}" for split, count in report.images.items())
+    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in report.seconds.items())
+    run = report.run
+    return "\n".join(
+        [
+            f"{run.data}: {len(run.labels)} labels; images: {images}; "
+            f"objective {run.settings.objective.value}",
+            format_table(header, rows),
+            f"time: {seconds}",
+            f"run: {run.path}",
+        ]
+    )
+
+
+def training_record(report: TrainReport) -> str:
+    """The same as one JSON object."""
+    return to_json(
+        {
+            "run": str(report.run.path),
+            "data": report.run.data,
+            "labels": list(report.run.labels),
+            "images": report.images,
+            "fits": report.fits,
+            "seconds": report.seconds,
+            "notes": report.notes,
+        }
+    )
+
+
+def format_predictions(writer: PredictionWriter) -> str:
+    """How many photos were tagged, and where the table is."""
+    failed = (
+        f"; {writer.failed} could not be read, see {writer.errors_path}" if writer.failed else ""
+    )
+    return f"{writer.written} photos tagged: {writer.path}{failed}"
+
+
+def predictions_record(writer: PredictionWriter) -> str:
+    """The same as one JSON object."""
+    errors = str(writer.errors_path) if writer.failed else None
+    return to_json(
+        {
+            "tagged": writer.written,
+            "failed": writer.failed,
+            "out": str(writer.path),
+            "errors": errors,
+        }
+    )
+
+
+def format_pairs(
+    attractions: Sequence[tuple[str, str, float]], repulsions: Sequence[tuple[str, str, float]]
+) -> str:
+    """The strongest couplings, attractions on the left."""
+    rows = []
+    for at in range(max(len(attractions), len(repulsions))):
+        cells: list[str] = []
+        for pairs in (attractions, repulsions):
+            pair = pairs[at] if at < len(pairs) else None
+            cells += [f"{pair[0]} - {pair[1]}", f"{pair[2]:+.2f}"] if pair else ["", ""]
+        rows.append(cells)
+    return format_table(["attract", "", "repel", ""], rows)
+
+
+def format_agreements(name: str, agreements: Sequence[RankAgreement]) -> str:
+    """Rank correlations, a line each."""
+    return "\n".join(
+        f"rank correlation with {name}, {one.over} ({one.pairs}): {one.correlation:+.3f}"
+        for one in agreements
+    )
+
+
+def to_json(value: Any) -> str:
+    """JSON of numbers, texts and containers; NaN and infinity become null."""
+    return json.dumps(_clean(value), indent=2, allow_nan=False)
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {key: _clean(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_clean(inner) for inner in value]
+        case _:
+            return value

@@ -1,0 +1,1 @@
+"""Learning: features and targets to a run directory."""

@@ -1,0 +1,232 @@
+"""One training run, from a data set to a run directory; read it from top to bottom."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from safetensors.torch import save
+
+from mlcrf import atomic
+from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.registry import Source, find_spec, make_backbone
+from mlcrf.checkpoint import CONFIG, SPLITS, Run, save_run
+from mlcrf.choices import EngineName, Finetune, Structure
+from mlcrf.config import TrainSettings
+from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.datasets.splits import split_manifest
+from mlcrf.datasets.tables import save_manifest
+from mlcrf.errors import DataError, RunError, SettingsError
+from mlcrf.training.finetune import finetune
+from mlcrf.training.heads import Examples, Fitted, HeadTrainer, make_objective, resolve_objective
+from mlcrf.training.stages import Result, Stages
+
+STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a run runs; none of it changes what is learned beyond rounding.
+
+    Attributes:
+        device: for the network; heads are always fitted on the CPU.
+        engine: what runs a frozen network.
+        cache_dir: where features are kept; None keeps none.
+    """
+
+    device: torch.device = torch.device("cpu")
+    engine: EngineName = EngineName.AUTO
+    cache_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training run did.
+
+    Attributes:
+        run: the finished run.
+        images: how many images each split has.
+        fits: for `crf` and `independent` penalty, validation loss and how the last fit went.
+        seconds: wall time of this call, by part.
+        notes: what was repaired or left out in the data.
+    """
+
+    run: Run
+    images: dict[str, int]
+    fits: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+    notes: tuple[str, ...]
+
+
+def train(
+    manifest: Manifest,
+    out: Path,
+    settings: TrainSettings,
+    environment: Environment = Environment(),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    log: Callable[[str], None] = lambda message: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> TrainReport:
+    """Learn labels from images and write a run directory.
+
+    Features of a frozen (or first trained) network; penalties chosen on the validation images;
+    the independent baseline and the CRF refitted on training and validation images together. Test
+    images are never read.
+
+    Args:
+        out: the run directory; must not exist unless `resume` or `overwrite`.
+        progress: called with how many pictures' features are there, and of how many.
+
+    Raises:
+        DataError: pictures that cannot be read (all of them named), or no labels to learn from.
+        RunError: the directory is in the way, or cannot be resumed.
+        SettingsError: settings that contradict each other.
+    """
+    clock = _Clock()
+    spec = find_spec(settings.backbone)
+    if spec.source is Source.SCRATCH and settings.finetune is Finetune.NONE:
+        raise SettingsError(f"backbone {spec.name} has no published weights; add --finetune all")
+    manifest = split_manifest(manifest, seed=settings.seed)
+    train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
+    _check_targets(train_part)
+    objective = resolve_objective(settings, len(manifest.labels))
+    _prepare(out, resume=resume, overwrite=overwrite)
+    stages = Stages(out / STATE, _identity(manifest, settings))
+    save_manifest(out / SPLITS, manifest)
+
+    backbone = make_backbone(spec, seed=settings.seed)
+    trained: Result | None = None
+    if settings.finetune is Finetune.ALL:
+        loss = make_objective(objective, settings)
+        trained = stages.run(
+            "network",
+            lambda: finetune(
+                backbone,
+                train_part,
+                validation_part,
+                loss,
+                settings,
+                device=environment.device,
+                stages=stages,
+                log=log,
+            ),
+        )
+        backbone.load_state_dict(trained["best"])
+        clock.note("network")
+
+    extractor = FeatureExtractor(
+        backbone,
+        engine=environment.engine,
+        device=environment.device,
+        cache_dir=environment.cache_dir,
+    )
+    features = extractor.matrix(train_part.images + validation_part.images, progress=progress)
+    examples = Examples(features[: len(train_part)], train_part.targets)
+    held_out = Examples(features[len(train_part) :], validation_part.targets)
+    clock.note("features")
+
+    trainer = HeadTrainer(examples, held_out, settings, stages, log)
+    independent = trainer.fit_independent()
+    clock.note("independent")
+    coupled = settings.structure is Structure.FULL
+    crf = trainer.fit_crf(objective, independent) if coupled else independent
+    clock.note("crf")
+
+    run = Run(
+        path=out,
+        labels=manifest.labels,
+        settings=settings.model_copy(update={"objective": objective}),
+        backbone_spec=spec,
+        data=manifest.name,
+        crf=crf.model,
+        independent=independent.model,
+        backbone_weights=None if trained is None else trained["best"],
+    )
+    images = {split.value: (manifest.splits or ()).count(split) for split in Split}
+    fits = {"crf": _summary(crf), "independent": _summary(independent)}
+    report = TrainReport(run, images, fits, clock.seconds, manifest.notes)
+    save_run(run)
+    _save_record(report, None if trained is None else trained)
+    return report
+
+
+class _Clock:
+    """Wall time by part."""
+
+    def __init__(self) -> None:
+        self._last = perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def note(self, part: str) -> None:
+        now = perf_counter()
+        self.seconds[part] = round(now - self._last, 2)
+        self._last = now
+
+
+def _check_targets(train: Manifest) -> None:
+    known = train.targets >= 0
+    if not known.any():
+        raise DataError(f"{train.name}: every label of every training image is unknown")
+    for column, name in enumerate(train.labels):
+        if not known[:, column].any():
+            raise DataError(
+                f"{train.name}: label {name!r} is unknown in every training image; remove it"
+            )
+
+
+def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
+    if resume:
+        if not (out / STATE).exists():
+            raise RunError(f"{out}: nothing to resume: it has no {STATE}")
+        return
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: is a file; choose another --out")
+    if out.is_dir() and any(out.iterdir()):
+        is_run = (out / STATE).exists() or (out / CONFIG).exists()
+        if not overwrite or not is_run:
+            ways = "--resume it, --overwrite it, or choose" if is_run else "choose"
+            raise RunError(f"{out}: exists already; {ways} another --out")
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be made: {error.strerror}") from error
+
+
+def _identity(manifest: Manifest, settings: TrainSettings) -> str:
+    """What must be the same for a run to be resumed."""
+    digest = hashlib.sha256(manifest.targets.tobytes())
+    for path, split in zip(manifest.images, manifest.splits or (), strict=True):
+        digest.update(f"{path.absolute()}\n{split}\n".encode("utf-8", "surrogateescape"))
+    return json.dumps(
+        {
+            "settings": settings.model_dump(mode="json"),
+            "labels": list(manifest.labels),
+            "data": digest.hexdigest(),
+        },
+        sort_keys=True,
+    )
+
+
+def _summary(fitted: Fitted) -> dict[str, float]:
+    penalty = {f"penalty_{key}": value for key, value in asdict(fitted.penalty).items()}
+    return penalty | {"validation_loss": fitted.score} | fitted.report
+
+
+def _save_record(report: TrainReport, trained: Result | None) -> None:
+    """What the run did, for people and programs: results.csv, metrics.json, last weights."""
+    path = report.run.path
+    rows = ["epoch,train_loss,validation_loss"]
+    for epoch, (loss, checked) in enumerate(trained["losses"] if trained else [], start=1):
+        rows.append(f"{epoch},{loss:.6f},{checked:.6f}")
+    if trained is not None:
+        atomic.write_text(path / "results.csv", "\n".join(rows) + "\n")
+        atomic.write_bytes(path / "last.safetensors", save(trained["last"]))
+    record = {"images": report.images, "fits": report.fits, "seconds": report.seconds}
+    atomic.write_text(path / "metrics.json", json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,72 @@
+"""What a training run has finished, so that a resumed run does not do it again."""
+
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlcrf.atomic import replacing
+from mlcrf.errors import RunError
+
+Result = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
+
+
+class Stages:
+    """Results by name, kept in one file that is replaced after each stage.
+
+    A stage is deterministic given those before it, so a run that is stopped between or inside
+    stages and resumed ends with the same bits.
+
+    Args:
+        path: the file; loaded if it exists.
+        settings: must equal those of the run that is resumed.
+
+    Raises:
+        RunError: the file is damaged or belongs to other settings.
+    """
+
+    def __init__(self, path: Path, settings: str) -> None:
+        self._path = path
+        self._results: dict[str, Result] = {}
+        if path.exists():
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                same, self._results = state["settings"] == settings, state["results"]
+            except (
+                OSError,
+                RuntimeError,
+                ValueError,
+                KeyError,
+                TypeError,
+                EOFError,
+                pickle.UnpicklingError,
+                zipfile.BadZipFile,
+            ) as error:
+                raise RunError(
+                    f"{path}: damaged, cannot resume; train into a new folder"
+                ) from error
+            if not same:
+                raise RunError(
+                    f"{path}: was made with other settings or data; resume with the same ones, "
+                    "or train into a new folder"
+                )
+        self._settings = settings
+
+    def run(self, name: str, compute: Callable[[], Result]) -> Result:
+        """The result of a stage: kept from before, or computed now and kept."""
+        if name not in self._results:
+            self.keep(name, compute())
+        return self._results[name]
+
+    def find(self, name: str) -> Result | None:
+        """A result if there is one."""
+        return self._results.get(name)
+
+    def keep(self, name: str, result: Result) -> None:
+        """Keep a result, in place of an earlier one of that name."""
+        self._results[name] = result
+        with replacing(self._path) as temporary:
+            torch.save({"settings": self._settings, "results": self._results}, temporary)
