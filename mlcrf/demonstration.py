@@ -19,6 +19,7 @@ from mlcrf.datasets.reading import read_dataset
 from mlcrf.errors import RunError
 from mlcrf.evaluation import Evaluation, evaluate
 from mlcrf.prediction import PredictionWriter, Tagger, list_pictures
+from mlcrf.reports.card import save_card
 from mlcrf.reports.correlations import cooccurrence, load_matrix
 from mlcrf.reports.heatmap import Panel, cluster_order, draw_heatmap
 from mlcrf.reports.tables import format_evaluation, format_table
@@ -81,7 +82,15 @@ def run_demo(
         seed=seed,
         pairwise_penalties=(1e-4, 1e-3),
     )
-    run = train(manifest, out / "run", settings, Environment(), log=log).run
+    report = train(
+        manifest,
+        out / "run",
+        settings,
+        Environment(),
+        log=lambda message: None if ": gradient " in message else log(message),
+    )
+    save_card(report)
+    run = report.run
     log("evaluating on the test split")
     extractor = FeatureExtractor(run.make_backbone())
     evaluation = evaluate(

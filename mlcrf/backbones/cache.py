@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,25 @@ CREATE TABLE IF NOT EXISTS files (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS features (digest BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID;
 """
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A file as it is known without reading it."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Stamp | None":
+        """The stamp that a file has now; None where there is none."""
+        try:
+            status = path.stat()
+        except (OSError, ValueError):
+            return None
+        name = str(path.absolute()).encode("utf-8", "surrogateescape")
+        return cls(name, status.st_size, status.st_mtime_ns)
 
 
 class FeatureCache:
@@ -41,8 +61,12 @@ class FeatureCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=60)
-            self._database.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
+            raise self._broken(error) from error
+        try:
+            self._database.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            self._database.close()
             raise self._broken(error) from error
 
     def __enter__(self) -> "FeatureCache":
@@ -58,35 +82,39 @@ class FeatureCache:
 
     def find(self, paths: Sequence[Path]) -> list[Feature | None]:
         """What is known of each file, None where it is new or has changed or is not there."""
-        return [self._find(path) for path in paths]
-
-    def _find(self, path: Path) -> Feature | None:
-        try:
-            status = path.stat()
-        except (OSError, ValueError):
-            return None
         query = (
             "SELECT vector FROM files JOIN features USING (digest) "
             "WHERE path = ? AND size = ? AND mtime_ns = ?"
         )
-        key = (_name(path), status.st_size, status.st_mtime_ns)
+        stamps = [Stamp.of(path) for path in paths]
+        return [
+            self._load(query, (stamp.path, stamp.size, stamp.mtime_ns)) if stamp else None
+            for stamp in stamps
+        ]
+
+    def find_content(self, digest: bytes) -> Feature | None:
+        """What is known of the content that has this SHA-256, whatever file has it."""
+        return self._load("SELECT vector FROM features WHERE digest = ?", (digest,))
+
+    def _load(self, query: str, key: tuple[bytes | int, ...]) -> Feature | None:
         try:
             row = self._database.execute(query, key).fetchone()
-        except sqlite3.Error as error:
+            return None if row is None else np.frombuffer(row[0], dtype="<f4").astype(np.float32)
+        except (sqlite3.Error, TypeError, ValueError) as error:
             raise self._broken(error) from error
-        return None if row is None else np.frombuffer(row[0], dtype="<f4").astype(np.float32)
 
-    def add(self, entries: Sequence[tuple[Path, bytes, Feature]]) -> None:
-        """Keep features of files with the SHA-256 of their content, all or none.
+    def add(self, entries: Sequence[tuple[Stamp, bytes, Feature]]) -> None:
+        """Keep features of files, each with the SHA-256 of its content, all or none.
+
+        Args:
+            entries: stamps are from before the file was read, so that one that has changed since
+                is read again.
 
         Raises:
             DataError: the disk is full or the file damaged.
         """
-        files, features = [], []
-        for path, digest, feature in entries:
-            status = path.stat()
-            files.append((_name(path), status.st_size, status.st_mtime_ns, digest))
-            features.append((digest, feature.astype("<f4").tobytes()))
+        files = [(one.path, one.size, one.mtime_ns, digest) for one, digest, _ in entries]
+        features = [(digest, feature.astype("<f4").tobytes()) for _, digest, feature in entries]
         try:
             with self._database:
                 self._database.executemany("REPLACE INTO files VALUES (?, ?, ?, ?)", files)
@@ -99,7 +127,3 @@ class FeatureCache:
             f"{self.path}: the feature cache cannot be used: {error}. Free some space, delete the "
             "file (it is made again), or choose another --cache-dir."
         )
-
-
-def _name(path: Path) -> bytes:
-    return str(path.absolute()).encode("utf-8", "surrogateescape")

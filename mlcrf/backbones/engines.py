@@ -1,14 +1,15 @@
 """What runs a frozen backbone: OpenVINO on CPUs, torch elsewhere."""
 
-from contextlib import suppress
+import hashlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, assert_never
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.atomic import replacing
+from mlcrf.atomic import write_bytes
 from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError
@@ -119,11 +120,20 @@ def _converted(backbone: Backbone, cache_dir: Path | None) -> Any:
     """The network in OpenVINO's form, from the cache if it was converted before."""
     import openvino
 
-    name = f"network-{backbone.fingerprint()[:32]}-openvino-{openvino.__version__[:8]}"
-    kept = cache_dir / f"{name}.xml" if cache_dir else None
-    if kept and kept.exists() and kept.with_suffix(".bin").exists():
-        with suppress(RuntimeError):  # damaged: converted again and replaced below
-            return openvino.Core().read_model(kept)
+    version = openvino.__version__.partition("-")[0]
+    name = f"network-{backbone.fingerprint()[:32]}-openvino-{version}"
+    kept = cache_dir / name if cache_dir else None
+    if kept and (model := _load_network(kept)) is not None:
+        return model
+    model = _convert(backbone)
+    if kept:
+        _save_network(model, kept)
+    return model
+
+
+def _convert(backbone: Backbone) -> Any:
+    import openvino
+
     size = backbone.spec.size_px
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     exported = torch.export.export(
@@ -133,9 +143,27 @@ def _converted(backbone: Backbone, cache_dir: Path | None) -> Any:
     )
     model = openvino.convert_model(exported)
     model.reshape([-1, size, size, 3])
-    if kept:
-        with replacing(kept.with_suffix(".bin")) as weights, replacing(kept) as graph:
-            openvino.save_model(model, graph.with_suffix(".xml"), compress_to_fp16=False)
-            graph.with_suffix(".xml").replace(graph)
-            graph.with_suffix(".bin").replace(weights)
     return model
+
+
+def _save_network(model: Any, path: Path) -> None:
+    """Write graph and weights to one file with their SHA-256 before them."""
+    import openvino
+
+    with TemporaryDirectory() as folder:
+        graph = Path(folder) / "network.xml"
+        openvino.save_model(model, graph, compress_to_fp16=False)
+        content = graph.read_bytes() + b"\0" + graph.with_suffix(".bin").read_bytes()
+    write_bytes(path, hashlib.sha256(content).digest() + content)
+
+
+def _load_network(path: Path) -> Any | None:
+    """Load what `_save_network` wrote; None if there is nothing, or not what was written."""
+    import openvino
+
+    content = path.read_bytes() if path.is_file() else b""
+    digest, content = content[:32], content[32:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    graph, _, weights = content.partition(b"\0")  # XML has no zero bytes
+    return openvino.Core().read_model(graph, weights)

@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.backbones.cache import FeatureCache
+from mlcrf.backbones.cache import FeatureCache, Stamp
 from mlcrf.backbones.engines import Engine, engine_key, make_engine
 from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
@@ -30,9 +30,11 @@ Feature = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Picture:
-    path: Path
+    """A decoded picture; stamp and SHA-256 of its file where its features are to be kept."""
+
     pixels: NDArray[np.uint8]
-    digest: bytes
+    stamp: Stamp | None = None
+    digest: bytes = b""
 
 
 class FeatureExtractor:
@@ -117,32 +119,46 @@ class FeatureExtractor:
         ]
 
     def _decode(self, path: Path, *, hashed: bool) -> _Picture:
+        stamp = Stamp.of(path) if hashed else None
         pixels = load_pixels(path, self._backbone.spec.size_px)
-        digest = hashlib.sha256(path.read_bytes()).digest() if hashed else b""
-        return _Picture(path, pixels, digest)
+        with suppress(OSError):  # a file that goes or changes while it is read is not kept
+            if stamp:
+                digest = hashlib.sha256(path.read_bytes()).digest()
+                if Stamp.of(path) == stamp:
+                    return _Picture(pixels, stamp, digest)
+        return _Picture(pixels)
 
     def _finish(
         self, items: list[Feature | Future[_Picture]], cache: FeatureCache | None
     ) -> list[Feature | DataError]:
-        results: list[Feature | DataError | None] = []
-        pictures: list[_Picture] = []
-        for item in items:
+        results: dict[int, Feature | DataError] = {}
+        pictures: dict[int, _Picture] = {}
+        for place, item in enumerate(items):
             if not isinstance(item, Future):
-                results.append(item)
+                results[place] = item
                 continue
             try:
-                pictures.append(item.result())
-                results.append(None)
+                pictures[place] = item.result()
             except DataError as error:
-                results.append(error)
-        if pictures:
-            features = iter(self._run(np.stack([picture.pixels for picture in pictures])))
-            fresh = [(picture, next(features)) for picture in pictures]
-            if cache:
-                cache.add([(one.path, one.digest, feature) for one, feature in fresh])
-            rest = iter(feature for _, feature in fresh)
-            return [next(rest) if result is None else result for result in results]
-        return [result for result in results if result is not None]
+                results[place] = error
+        results |= self._features(pictures, cache)
+        return [results[place] for place in range(len(items))]
+
+    def _features(
+        self, pictures: dict[int, _Picture], cache: FeatureCache | None
+    ) -> dict[int, Feature]:
+        features: dict[int, Feature] = {}
+        if cache:  # a file that is new may hold what is known
+            found = ((place, cache.find_content(one.digest)) for place, one in pictures.items())
+            features = {place: feature for place, feature in found if feature is not None}
+        new = [place for place in pictures if place not in features]
+        if new:
+            computed = self._run(np.stack([pictures[place].pixels for place in new]))
+            features |= zip(new, computed, strict=True)
+        if cache:
+            stamped = ((one.stamp, one.digest, features[place]) for place, one in pictures.items())
+            cache.add([(stamp, digest, feature) for stamp, digest, feature in stamped if stamp])
+        return features
 
     def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self._engine is None:

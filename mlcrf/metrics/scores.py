@@ -122,7 +122,8 @@ class _Ranking:
         self.order = known[np.argsort(-scores[known], kind="stable")]
         ranked = scores[self.order]
         self.positive = targets[self.order] == 1
-        self.ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], np.ones(len(ranked) > 0)))
+        last_of_equals = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
+        self.ends = np.flatnonzero(last_of_equals)
 
     def average_precision(self, weights: Floats) -> float:
         w = weights[self.order]

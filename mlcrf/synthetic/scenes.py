@@ -21,8 +21,8 @@ class Visibility:
     if_absent: float
 
 
-EASY_TO_SEE = Visibility(if_present=0.92, if_absent=0.03)
-HARD_TO_SEE = Visibility(if_present=0.60, if_absent=0.15)
+EASY_TO_SEE = Visibility(if_present=0.95, if_absent=0.02)
+HARD_TO_SEE = Visibility(if_present=0.55, if_absent=0.20)
 
 # Backmost first: what spans the picture comes before what stands in it.
 DRAWING_ORDER = (

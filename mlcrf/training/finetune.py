@@ -137,7 +137,10 @@ def _loss(
 
 
 def _weights(backbone: Backbone) -> dict[str, Tensor]:
-    return {key: value.detach().cpu().clone() for key, value in backbone.state_dict().items()}
+    return {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in backbone.state_dict().items()
+    }
 
 
 class _Batches:

@@ -123,7 +123,7 @@ def test_kernel_blocks(monkeypatch: pytest.MonkeyPatch, level: int, kept: bool) 
 
 @pytest.mark.parametrize("size", [5.0, 15.0, 30.0])
 def test_largest_kernel_without_mass(size: float) -> None:
-    """All of A attracts all of B, yet mass lies where A is absent and B present, kernel smallest."""
+    """A attracts B, yet mass lies where A is absent and B present, where the kernel is smallest."""
     half = 5
     edges = full_edges(2 * half)
     between = (edges[:, 0] < half) & (edges[:, 1] >= half)

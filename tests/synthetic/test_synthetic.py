@@ -73,7 +73,7 @@ def test_matrix_is_what_was_planted() -> None:
     for (one, other), coupling in COUPLINGS.items():
         assert matrix[planted.labels.index(one), planted.labels.index(other)] == coupling / 2
     assert np.count_nonzero(np.triu(matrix)) == len(COUPLINGS)
-    assert all(0.5 <= abs(coupling) <= 2.5 for coupling in COUPLINGS.values())
+    assert all(0.5 <= abs(coupling) <= 4 for coupling in COUPLINGS.values())
 
 
 def test_hard_labels_have_company() -> None:

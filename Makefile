@@ -1,0 +1,51 @@
+# The only door: people and CI call these targets and nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS ?= dev,lite
+# TORCH=cpu fetches torch's CPU wheels first, which are 5 GB smaller than those for GPUs.
+TORCH ?= default
+DATA ?= data/mirflickr25k
+
+.PHONY: help setup demo test check format docs ci-system clean
+
+help:  ## List the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.installed  ## Make the virtual environment and install mlcrf in it.
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+ifeq ($(TORCH),cpu)
+	$(BIN)/pip install --quiet torch torchvision --index-url https://download.pytorch.org/whl/cpu
+endif
+	$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: setup  ## Run the main job from end to end on drawn scenes.
+	$(BIN)/mlcrf demo --out runs/demo
+
+test: setup  ## Run the tests.
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+check: setup  ## Lint, types, layers, and docs against the program.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+format: setup  ## Format the code.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: setup  ## Write docs/cli.md anew from --help.
+	$(BIN)/python docs/generate.py
+
+ci-system:  ## Install what needs root, from Debian's packages; nothing so far.
+	@echo "no system packages needed"
+
+clean:  ## Remove the virtual environment, runs/demo and caches.
+	rm -rf $(VENV) runs/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find mlcrf tests experiments -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,21 @@
+"""The small network, and what it is converted to: that takes seconds, so it is done once."""
+
+from pathlib import Path
+
+import pytest
+
+from mlcrf.backbones.engines import OpenVinoEngine
+from mlcrf.backbones.registry import Backbone, find_spec, make_backbone
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Backbone:
+    return make_backbone(find_spec("tiny"))
+
+
+@pytest.fixture(scope="session")
+def kept(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `tiny` in OpenVINO's form, not to be changed."""
+    folder = tmp_path_factory.mktemp("kept")
+    OpenVinoEngine(tiny, folder)
+    return folder

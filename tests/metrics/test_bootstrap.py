@@ -1,0 +1,82 @@
+"""The bootstrap of a difference: paired, repeatable, and about the figures themselves."""
+
+import dataclasses
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from mlcrf.metrics import Measures, Statistics, bootstrap_differences, gather_statistics
+from tests.metrics.test_scores import make_predictions
+
+NAMES = [field.name for field in fields(Measures)]
+
+
+def make_two_models(num_images: int = 80) -> tuple[Statistics, Statistics]:
+    """Two sets of predictions of the same images, the second noisier."""
+    predictions, targets = make_predictions(num_images)
+    rng = np.random.default_rng(7)
+    noisy = np.clip(predictions.marginals + 0.3 * rng.normal(size=targets.shape), 0, 1)
+    worse = dataclasses.replace(
+        predictions, marginals=noisy, nll=predictions.nll + rng.normal(size=num_images)
+    )
+    return gather_statistics(predictions, targets), gather_statistics(worse, targets)
+
+
+def test_the_value_is_the_difference_and_lies_in_its_interval() -> None:
+    """Every measure is there, ours minus theirs, between low and high."""
+    ours, theirs = make_two_models()
+    differences = bootstrap_differences(ours, theirs, resamples=200)
+    assert list(differences) == NAMES
+    mine, other = ours.measures(), theirs.measures()
+    for name, (value, low, high) in differences.items():
+        assert value == getattr(mine, name) - getattr(other, name)
+        assert low <= value <= high
+    assert differences["hamming"][2] < 0 < differences["micro_f1"][1]  # clearly better
+
+
+def test_the_interval_is_as_wide_as_theory_says() -> None:
+    """For a plain mean, normal theory gives its ends within the error of the resampling."""
+    ours, theirs = make_two_models(200)
+    changed = np.random.default_rng(1).normal(size=200)
+    theirs = dataclasses.replace(theirs, nll=ours.nll + changed)
+    value, low, high = bootstrap_differences(ours, theirs, resamples=2000)["nll"]
+    half_width = norm.ppf(0.975) * changed.std() / np.sqrt(200)
+    assert value == pytest.approx(-changed.mean())
+    assert low == pytest.approx(value - half_width, abs=0.15 * half_width)
+    assert high == pytest.approx(value + half_width, abs=0.15 * half_width)
+
+
+def test_both_models_are_on_the_same_resample() -> None:
+    """A difference that is the same on every image has an interval of no width."""
+    ours, _ = make_two_models()
+    theirs = dataclasses.replace(ours, nll=ours.nll + 0.25)
+    value, low, high = bootstrap_differences(ours, theirs, resamples=50)["nll"]
+    assert (value, low, high) == pytest.approx((-0.25, -0.25, -0.25))
+
+
+def test_identical_models_differ_by_nothing() -> None:
+    """Every difference and both ends of its interval are exactly zero."""
+    ours, _ = make_two_models()
+    differences = bootstrap_differences(ours, ours, resamples=20)
+    assert differences == dict.fromkeys(NAMES, (0, 0, 0))
+
+
+def test_same_seed_same_numbers() -> None:
+    """The seed alone decides; another one gives other intervals around the same values."""
+    ours, theirs = make_two_models()
+    once = bootstrap_differences(ours, theirs, resamples=30, seed=3)
+    np.random.seed(5)  # must have no say
+    assert bootstrap_differences(ours, theirs, resamples=30, seed=3) == once
+    other = bootstrap_differences(ours, theirs, resamples=30, seed=4)
+    assert [one[0] for one in other.values()] == [one[0] for one in once.values()]
+    assert other["nll"] != once["nll"]
+
+
+def test_progress_is_told_after_every_resample() -> None:
+    """Progress counts the resamples that are done."""
+    ours, theirs = make_two_models(10)
+    done: list[int] = []
+    bootstrap_differences(ours, theirs, resamples=5, progress=done.append)
+    assert done == [1, 2, 3, 4, 5]

@@ -1,0 +1,251 @@
+"""Measures against scikit-learn and torchmetrics, then what these leave open."""
+
+import dataclasses
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multilabel_average_precision,
+    multilabel_exact_match,
+    multilabel_f1_score,
+    multilabel_hamming_distance,
+)
+
+from mlcrf.metrics import Measures, Predictions, Statistics, gather_statistics
+
+Targets = NDArray[np.int8]
+
+
+def make_predictions(
+    num_images: int = 60, num_labels: int = 4, *, ties: bool = False, seed: int = 0
+) -> tuple[Predictions, Targets]:
+    """Predictions that know something of the targets; if ties, in steps of 0.1 off 0.5."""
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((num_images, num_labels)) < 0.3).astype(np.int8)
+    marginals = np.clip(0.3 * targets + 0.7 * rng.random(targets.shape), 0, 1)
+    if ties:
+        marginals = np.floor(marginals * 10) / 10 + 0.05
+    best = np.where(rng.random(targets.shape) < 0.9, targets, 1 - targets).astype(np.int64)
+    return Predictions(marginals, best, rng.exponential(size=num_images)), targets
+
+
+def measures(predictions: Predictions, targets: Targets) -> Measures:
+    return gather_statistics(predictions, targets).measures()
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_against_scikit_learn(ties: bool) -> None:
+    """Every measure that scikit-learn has is the same there, ties included."""
+    predictions, targets = make_predictions(ties=ties)
+    got = measures(predictions, targets)
+    said = predictions.marginals > 0.5
+    assert got.nll == pytest.approx(predictions.nll.mean())
+    assert got.hamming == pytest.approx(sk.hamming_loss(targets, said))
+    assert got.wrong_per_image == pytest.approx(4 * got.hamming)
+    assert got.subset_accuracy == pytest.approx(sk.accuracy_score(targets, predictions.map_states))
+    precision = sk.average_precision_score(targets, predictions.marginals, average="macro")
+    assert got.mean_average_precision == pytest.approx(precision)
+    assert got.labels_with_positives == 4
+    assert got.micro_f1 == pytest.approx(sk.f1_score(targets, said, average="micro"))
+    assert got.macro_f1 == pytest.approx(sk.f1_score(targets, said, average="macro"))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_against_torchmetrics(ties: bool) -> None:
+    """Torchmetrics agrees too, and has the calibration error that scikit-learn has not."""
+    predictions, targets = make_predictions(ties=ties)
+    got = measures(predictions, targets)
+    scores, truth = torch.from_numpy(predictions.marginals), torch.from_numpy(targets.astype(int))
+    best = torch.from_numpy(predictions.map_states)
+    precision = multilabel_average_precision(scores, truth, num_labels=4)
+    calibration = binary_calibration_error(scores.reshape(-1), truth.reshape(-1), n_bins=15)
+    for value, wanted in (
+        (got.hamming, multilabel_hamming_distance(scores, truth, num_labels=4)),
+        (got.subset_accuracy, multilabel_exact_match(best, truth, num_labels=4)),
+        (got.mean_average_precision, precision),
+        (got.micro_f1, multilabel_f1_score(scores, truth, num_labels=4, average="micro")),
+        (got.macro_f1, multilabel_f1_score(scores, truth, num_labels=4)),
+        (got.calibration_error, calibration),
+    ):
+        assert value == pytest.approx(float(wanted), abs=1e-6)
+
+
+def test_average_precision_of_each_label() -> None:
+    """Label by label it is scikit-learn's; one without a positive has none."""
+    predictions, targets = make_predictions(ties=True)
+    targets[:, 2] = 0
+    got = gather_statistics(predictions, targets).average_precisions()
+    for label in (0, 1, 3):
+        wanted = sk.average_precision_score(targets[:, label], predictions.marginals[:, label])
+        assert got[label] == pytest.approx(wanted)
+    assert math.isnan(got[2])
+
+
+def test_average_precision_does_not_depend_on_the_order_of_ties() -> None:
+    """All scores equal: the precision is the label's frequency, in whatever order images come."""
+    targets = np.array([[1], [0], [0], [0]], dtype=np.int8)
+    for order in (slice(None), slice(None, None, -1)):
+        predictions = Predictions(np.full((4, 1), 0.2), np.zeros((4, 1), np.int64), np.zeros(4))
+        assert measures(predictions, targets[order]).mean_average_precision == 0.25
+
+
+def test_a_label_without_a_positive() -> None:
+    """It is left out of the macro means and of their count, not out of the rest."""
+    predictions, targets = make_predictions()
+    targets[:, 1] = 0
+    got = measures(predictions, targets)
+    keep = [0, 2, 3]
+    said = predictions.marginals > 0.5
+    assert got.labels_with_positives == 3
+    precision = sk.average_precision_score(targets[:, keep], predictions.marginals[:, keep])
+    assert got.mean_average_precision == pytest.approx(precision)
+    macro = sk.f1_score(targets[:, keep], said[:, keep], average="macro")
+    assert got.macro_f1 == pytest.approx(macro)
+    assert got.micro_f1 == pytest.approx(sk.f1_score(targets, said, average="micro"))
+
+
+def test_a_label_that_is_never_predicted_has_an_f1_of_zero() -> None:
+    """It counts in the macro mean."""
+    targets = np.array([[1, 1], [0, 1]], dtype=np.int8)
+    predictions = Predictions(
+        np.array([[0.9, 0.1], [0.1, 0.2]]), np.zeros((2, 2), np.int64), np.zeros(2)
+    )
+    assert measures(predictions, targets).macro_f1 == 0.5
+
+
+def test_unknown_targets_are_left_out() -> None:
+    """Each measure is that of the known entries alone, whatever is said of the others."""
+    predictions, targets = make_predictions()
+    hidden = np.random.default_rng(1).random(targets.shape) < 0.3
+    hidden[0] = True  # nothing is known of the first image
+    masked = np.where(hidden, -1, targets).astype(np.int8)
+    got = measures(predictions, masked)
+    said, known = predictions.marginals > 0.5, ~hidden
+    scores = [predictions.marginals[known[:, i], i] for i in range(4)]
+    truth = [targets[known[:, i], i] for i in range(4)]
+    decided = [one > 0.5 for one in scores]
+    wrong = (said != targets) & known
+    assert got.hamming == pytest.approx(wrong.sum() / known.sum())
+    assert got.wrong_per_image == pytest.approx(wrong.sum() / 60)
+    right = ((predictions.map_states == targets) | hidden).all(1)
+    assert got.subset_accuracy == pytest.approx(right.mean())
+    each = [sk.average_precision_score(t, s) for t, s in zip(truth, scores, strict=True)]
+    assert got.mean_average_precision == pytest.approx(np.mean(each))
+    each = [sk.f1_score(t, s) for t, s in zip(truth, decided, strict=True)]
+    assert got.macro_f1 == pytest.approx(np.mean(each))
+    micro = sk.f1_score(np.concatenate(truth), np.concatenate(decided))
+    assert got.micro_f1 == pytest.approx(micro)
+    flat = (torch.from_numpy(np.concatenate(one)) for one in (scores, truth))
+    assert got.calibration_error == pytest.approx(float(binary_calibration_error(*flat)), abs=1e-6)
+    other = dataclasses.replace(
+        predictions,
+        marginals=np.where(hidden, 1 - predictions.marginals, predictions.marginals),
+        map_states=np.where(hidden, 1 - predictions.map_states, predictions.map_states),
+    )
+    assert dataclasses.astuple(measures(other, masked)) == pytest.approx(dataclasses.astuple(got))
+
+
+def test_nothing_there_and_nothing_said() -> None:
+    """Two empty label sets agree: F1 is 1, and what is over positives is not a number."""
+    nothing = np.zeros((3, 2))
+    got = measures(
+        Predictions(nothing, nothing.astype(np.int64), np.zeros(3)), nothing.astype("i1")
+    )
+    assert (got.micro_f1, got.subset_accuracy, got.hamming) == (1, 1, 0)
+    assert got.labels_with_positives == 0
+    assert math.isnan(got.mean_average_precision)
+    assert math.isnan(got.macro_f1)
+
+
+def test_one_image() -> None:
+    """A single image has measures: here one label of three is wrong and the set with it."""
+    predictions = Predictions(np.array([[0.9, 0.6, 0.2]]), np.array([[1, 1, 0]]), np.array([1.5]))
+    got = measures(predictions, np.array([[1, 0, 0]], dtype=np.int8))
+    assert got == Measures(
+        nll=1.5,
+        hamming=pytest.approx(1 / 3),
+        wrong_per_image=1.0,
+        subset_accuracy=0.0,
+        mean_average_precision=1.0,
+        labels_with_positives=1,
+        micro_f1=pytest.approx(2 / 3),
+        macro_f1=1.0,
+        calibration_error=pytest.approx((0.1 + 0.6 + 0.2) / 3),
+    )
+
+
+def test_half_is_no_yes() -> None:
+    """A marginal of exactly 0.5 is not a prediction of the label, as in torchmetrics."""
+    predictions = Predictions(np.array([[0.5]]), np.array([[0]]), np.zeros(1))
+    assert measures(predictions, np.array([[0]], dtype=np.int8)).hamming == 0
+
+
+def test_certainty_is_in_the_last_bin() -> None:
+    """Probabilities of 0 and of 1 have a bin; right they cost nothing, wrong everything."""
+    marginals = np.array([[0.0, 1.0]])
+    predictions = Predictions(marginals, marginals.astype(np.int64), np.zeros(1))
+    assert measures(predictions, np.array([[0, 1]], dtype=np.int8)).calibration_error == 0
+    assert measures(predictions, np.array([[1, 0]], dtype=np.int8)).calibration_error == 1
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_weights_are_repeated_images(ties: bool) -> None:
+    """Counting an image n times is having it n times, none at all included."""
+    predictions, targets = make_predictions(ties=ties)
+    targets[np.random.default_rng(2).random(targets.shape) < 0.2] = -1
+    counts = np.random.default_rng(3).integers(0, 4, size=60)
+    repeated = np.repeat(np.arange(60), counts)
+    again = Predictions(
+        predictions.marginals[repeated], predictions.map_states[repeated], predictions.nll[repeated]
+    )
+    weighted = gather_statistics(predictions, targets).measures(counts.astype(np.float64))
+    wanted = measures(again, targets[repeated])
+    assert dataclasses.astuple(weighted) == pytest.approx(dataclasses.astuple(wanted), rel=1e-12)
+
+
+def test_a_label_whose_positives_weigh_nothing() -> None:
+    """A resample without any positive of a label leaves it out, as if it had none."""
+    predictions, targets = make_predictions(num_labels=2)
+    weights = np.where(targets[:, 1] == 1, 0.0, 1.0)
+    got = gather_statistics(predictions, targets).measures(weights)
+    assert got.labels_with_positives == 1
+    kept = weights > 0
+    wanted = sk.average_precision_score(targets[kept, 0], predictions.marginals[kept, 0])
+    assert got.mean_average_precision == pytest.approx(wanted)
+
+
+def empty() -> Statistics:
+    nothing = np.zeros((0, 2))
+    return gather_statistics(
+        Predictions(nothing, nothing.astype(np.int64), np.zeros(0)), nothing.astype(np.int8)
+    )
+
+
+def test_no_image_at_all() -> None:
+    """Means over nothing are not numbers, and none of them is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        got = empty().measures()
+    assert got.labels_with_positives == 0
+    for value in (got.nll, got.hamming, got.subset_accuracy, got.mean_average_precision):
+        assert math.isnan(value)
+
+
+def test_predictions_that_are_no_numbers_are_not_scored_as_right() -> None:
+    """NaN marginals must not pass as absent labels that were well predicted."""
+    broken = Predictions(np.full((3, 2), np.nan), np.zeros((3, 2), np.int64), np.zeros(3))
+    targets = np.zeros((3, 2), dtype=np.int8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            got = measures(broken, targets)
+        except (ValueError, AssertionError):
+            return  # refused, which is as good
+    assert math.isnan(got.hamming)
+    assert math.isnan(got.calibration_error)

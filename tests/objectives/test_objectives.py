@@ -1,0 +1,228 @@
+"""Each loss against plain enumeration, its gradient against finite differences."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from mlcrf.crf import Potentials
+from mlcrf.errors import TooManyLabelsError
+from mlcrf.inference import Exact
+from mlcrf.objectives import (
+    exact_likelihood_loss,
+    independent_loss,
+    pseudo_likelihood_loss,
+    unrolled_mean_field_loss,
+)
+from tests.making import close, make_potentials
+from tests.oracle import Oracle, oracles
+
+Loss = Callable[[Potentials, Tensor, Tensor], Tensor]
+LOSSES: tuple[Loss, ...] = (
+    exact_likelihood_loss,
+    independent_loss,
+    pseudo_likelihood_loss,
+    unrolled_mean_field_loss,
+)
+ALL = torch.ones(4, 5, dtype=torch.bool)
+
+
+def every_loss(*losses: Loss) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("loss", losses or LOSSES, ids=lambda one: one.__name__)
+
+
+def make_targets(*, partial: bool = False) -> tuple[Tensor, Tensor]:
+    """Targets and which are observed; if partial about half, one image in full and one not at all.
+
+    What is not observed holds 0 or 1 at random: no loss may look at it.
+    """
+    generator = torch.Generator().manual_seed(5)
+    targets = torch.randint(0, 2, (4, 5), generator=generator).double()
+    observed = torch.rand(4, 5, generator=generator) < 0.5
+    observed[0], observed[1] = True, False
+    assert 5 < int(observed.sum()) < 15
+    return targets, observed if partial else ALL
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def cross_entropy(q: list[float], targets: list[float], observed: list[bool]) -> float:
+    """Of the observed labels of an image, summed."""
+    return -math.fsum(
+        math.log(p if y else 1 - p) for p, y, seen in zip(q, targets, observed, strict=True) if seen
+    )
+
+
+def mean_field(one: Oracle, q: list[float], free: list[bool], sweeps: int) -> list[float]:
+    """Marginals after some sweeps from q, label after label, in plain Python."""
+    q = list(q)
+    for _ in range(sweeps):
+        for i in range(len(q)):
+            if free[i]:
+                terms = [j * q[a + b - i] for (a, b), j in one.couplings.items() if i in (a, b)]
+                q[i] = sigmoid(one.unary[i] + math.fsum(terms))
+    return q
+
+
+def by_enumeration(
+    loss: Loss, potentials: Potentials, targets: Tensor, observed: Tensor
+) -> list[float]:
+    """The loss of each image from the oracle alone."""
+    known = torch.where(observed, targets.long(), -1)
+    rows = zip(
+        oracles(potentials), oracles(potentials, known), targets.tolist(), observed.tolist(),
+        strict=True,
+    )  # fmt: skip
+    values = []
+    for one, agreeing, y, seen in rows:
+        alone = [sigmoid(u) for u in one.unary]
+        if loss is exact_likelihood_loss:
+            agreement = math.fsum(one.probabilities[state] for state in agreeing.scores)
+            values.append(-math.log(agreement))
+        elif loss is independent_loss:
+            values.append(cross_entropy(alone, y, seen))
+        elif loss is pseudo_likelihood_loss:
+            hidden = [not s for s in seen]
+            start = [v if s else q for v, s, q in zip(y, seen, alone, strict=True)]
+            others = mean_field(one, start, hidden, 200)
+            fields = [mean_field(one, others, [j == i for j in range(5)], 1)[i] for i in range(5)]
+            values.append(cross_entropy(fields, y, seen))
+        else:
+            values.append(cross_entropy(mean_field(one, alone, [True] * 5, 5), y, seen))
+    return values
+
+
+@pytest.mark.parametrize("varies", [False, True])
+@pytest.mark.parametrize("partial", [False, True])
+@every_loss()
+def test_equals_enumeration(loss: Loss, partial: bool, varies: bool) -> None:
+    """A sum over observed labels, a mean over images; unknown ones are summed out or masked."""
+    potentials = make_potentials(4, 5, unary=2.0, pairwise=0.8, varies=varies)
+    targets, observed = make_targets(partial=partial)
+    wanted = math.fsum(by_enumeration(loss, potentials, targets, observed)) / 4
+    tolerance = 1e-5 if loss is pseudo_likelihood_loss and partial else 1e-10
+    assert float(loss(potentials, targets, observed)) == pytest.approx(wanted, abs=tolerance)
+
+
+@every_loss(pseudo_likelihood_loss)
+def test_pseudo_likelihood_is_the_product_of_conditionals(loss: Loss) -> None:
+    """Where all is observed it is the log of the product of P(label | all the others)."""
+    potentials = make_potentials(4, 5, unary=2.0, pairwise=3.0)
+    targets, observed = make_targets()
+    total = 0.0
+    for one, y in zip(oracles(potentials), targets.long().tolist(), strict=True):
+        each = [one.conditional(i, y) for i in range(5)]
+        total += cross_entropy(each, y, [True] * 5)
+    assert float(loss(potentials, targets, observed)) == pytest.approx(total / 4, abs=1e-10)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@every_loss()
+def test_what_is_not_observed_is_not_looked_at(loss: Loss, partial: bool) -> None:
+    """Targets may hold anything where they are not observed, and nothing observed is no loss."""
+    potentials = make_potentials(4, 5, pairwise=0.8)
+    targets, observed = make_targets(partial=partial)
+    for junk in (-1.0, 7.0):
+        other = torch.where(observed, targets, junk)
+        assert torch.equal(loss(potentials, other, observed), loss(potentials, targets, observed))
+    assert float(loss(potentials, targets, ~ALL)) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@every_loss()
+def test_equals_independent_at_zero_coupling(loss: Loss, partial: bool) -> None:
+    """Where nothing is coupled all losses are the same, and so are their gradients in unary."""
+    made = make_potentials(4, 5, unary=2.0)
+    targets, observed = make_targets(partial=partial)
+    unary = made.unary.requires_grad_()
+    potentials = Potentials(unary, made.edges, torch.zeros_like(made.pairwise))
+    ours, plain = (one(potentials, targets, observed) for one in (loss, independent_loss))
+    close(ours, plain, 1e-10)
+    close(torch.autograd.grad(ours, unary)[0], torch.autograd.grad(plain, unary)[0], 1e-10)
+
+
+@pytest.mark.parametrize("varies", [False, True])
+@pytest.mark.parametrize("partial", [False, True])
+@every_loss(exact_likelihood_loss, independent_loss, unrolled_mean_field_loss)
+def test_gradient(loss: Loss, partial: bool, varies: bool) -> None:
+    """Finite differences agree with the gradient in both potentials."""
+    made = make_potentials(4, 5, varies=varies)
+    targets, observed = make_targets(partial=partial)
+
+    def value(unary: Tensor, pairwise: Tensor) -> Tensor:
+        return loss(Potentials(unary, made.edges, pairwise), targets, observed)
+
+    inputs = (made.unary.requires_grad_(), made.pairwise.requires_grad_())
+    assert torch.autograd.gradcheck(value, inputs)
+
+
+@pytest.mark.parametrize("varies", [False, True])
+def test_gradient_of_pseudo_likelihood(varies: bool) -> None:
+    """Finite differences agree with the gradient where all is observed."""
+    made = make_potentials(4, 5, varies=varies)
+    targets, observed = make_targets()
+
+    def value(unary: Tensor, pairwise: Tensor) -> Tensor:
+        return pseudo_likelihood_loss(Potentials(unary, made.edges, pairwise), targets, observed)
+
+    inputs = (made.unary.requires_grad_(), made.pairwise.requires_grad_())
+    assert torch.autograd.gradcheck(value, inputs)
+
+
+def test_gradient_of_partial_pseudo_likelihood() -> None:
+    """Beliefs in unobserved neighbours are constants; what is not observed has no residual."""
+    made = make_potentials(4, 5)
+    targets, observed = make_targets(partial=True)
+    unary, pairwise = made.unary.requires_grad_(), made.pairwise.requires_grad_()
+    potentials = Potentials(unary, made.edges, pairwise)
+    loss = pseudo_likelihood_loss(potentials, targets, observed)
+    slope, pair_slope = torch.autograd.grad(loss, (unary, pairwise))
+    rows = zip(oracles(potentials), targets.tolist(), observed.tolist(), strict=True)
+    beliefs = []
+    for one, y, seen in rows:
+        start = [v if s else sigmoid(u) for v, s, u in zip(y, seen, one.unary, strict=True)]
+        beliefs.append(mean_field(one, start, [not s for s in seen], 200))
+    states = torch.tensor(beliefs, dtype=torch.float64)
+    residual = (potentials.conditional_logits(states).sigmoid() - targets) * observed / 4
+    close(slope, residual.detach(), 1e-5)
+    first, second = made.edges.T
+    both = residual[:, first] * states[:, second] + residual[:, second] * states[:, first]
+    close(pair_slope, both.sum(0).detach(), 1e-5)
+
+
+@every_loss()
+def test_finite_at_large_unaries(loss: Loss) -> None:
+    """In float32, labels that are wrong by 50 give a finite loss and gradient."""
+    made = make_potentials(4, 5, dtype=torch.float32)
+    targets, observed = make_targets()
+    unary = (50 * (1 - 2 * targets)).float().requires_grad_()  # as wrong as can be
+    value = loss(Potentials(unary, made.edges, made.pairwise), targets, observed)
+    (slope,) = torch.autograd.grad(value, unary)
+    assert float(value.detach()) > 50
+    assert bool(slope.isfinite().all())
+    assert bool((slope * (1 - 2 * targets) > 0.1).all()), "no way back for what is most wrong"
+
+
+def test_sweeps_are_as_many_as_asked_for() -> None:
+    """Unrolled mean field makes the number of sweeps that it is told."""
+    potentials = make_potentials(4, 5, pairwise=2.0)
+    targets, observed = make_targets()
+    truth = zip(oracles(potentials), targets.tolist(), strict=True)
+    total = 0.0
+    for one, y in truth:
+        q = mean_field(one, [sigmoid(u) for u in one.unary], [True] * 5, 1)
+        total += cross_entropy(q, y, [True] * 5)
+    loss = unrolled_mean_field_loss(potentials, targets, observed, sweeps=1)
+    assert float(loss) == pytest.approx(total / 4, abs=1e-10)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_exact_likelihood_has_a_limit(partial: bool) -> None:
+    """The limit on labels is that of the method passed in."""
+    targets, observed = make_targets(partial=partial)
+    with pytest.raises(TooManyLabelsError, match=r"the limit is 2\*\*4"):
+        exact_likelihood_loss(make_potentials(4, 5), targets, observed, exact=Exact(max_labels=4))
