@@ -24,9 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.name[:80]}.", suffix=".part", dir=target.parent
-        )
+        handle, name = tempfile.mkstemp(prefix=".mlcrf-", suffix=".part", dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary

@@ -3,12 +3,14 @@
 import json
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlcrf.choices import Finetune, InferenceName, ObjectiveName, Structure
 from mlcrf.errors import SettingsError
+
+Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class TrainSettings(BaseModel):
@@ -41,14 +43,14 @@ class TrainSettings(BaseModel):
     inference: InferenceName = InferenceName.AUTO
     head: int = Field(default=0, ge=0, le=65536)
     max_exact_labels: int = Field(default=24, ge=1, le=32)
-    penalties: tuple[float, ...] = Field(default=(0.01, 0.03, 0.1, 0.3, 1.0), min_length=1)
-    pairwise_penalties: tuple[float, ...] = Field(default=(1e-4, 1e-3, 1e-2), min_length=1)
-    tolerance: float = Field(default=1e-6, gt=0)
-    exact_tolerance: float = Field(default=1e-3, gt=0)
+    penalties: tuple[Strength, ...] = Field(default=(0.01, 0.03, 0.1, 0.3, 1.0), min_length=1)
+    pairwise_penalties: tuple[Strength, ...] = Field(default=(1e-4, 1e-3, 1e-2), min_length=1)
+    tolerance: Strength = 1e-6
+    exact_tolerance: Strength = 1e-3
     epochs: int = Field(default=10, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: Strength = 1e-3
     batch_size: int = Field(default=64, ge=1)
-    weight_decay: float = Field(default=0.05, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0)
 
 
@@ -99,5 +101,5 @@ def _parsed(text: str) -> Any:
     """A value as JSON where it is that, else as text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

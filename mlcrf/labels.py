@@ -27,7 +27,7 @@ class LabelSpace:
         for name in self.names:
             if not name.strip() or name != name.strip():
                 raise LabelsError(f"label {name!r} is empty or has space around it")
-            if any(sign in name for sign in ";\r\n"):
+            if ";" in name or len(name.splitlines()) > 1:
                 raise LabelsError(f"label {name!r} has a line break or semicolon in it; rename it")
             if name in seen:
                 raise LabelsError(f"label {name!r} stands twice")
@@ -58,7 +58,11 @@ class LabelSpace:
         Raises:
             LabelsError: labels differ; names the missing ones and the ones too many.
         """
-        position = {name: column for column, name in enumerate(others)}
+        names = list(others)
+        position = {name: column for column, name in enumerate(names)}
+        if len(position) < len(names):
+            double = next(name for name in names if names.count(name) > 1)
+            raise LabelsError(f"label {double!r} stands twice")
         missing = [name for name in self.names if name not in position]
         extra = [name for name in position if name not in self.names]
         if missing or extra:

@@ -41,6 +41,8 @@ class Potentials:
                 f"{tuple(self.unary.shape)}"
             )
         num_images, num_labels = self.unary.shape
+        if not num_labels:
+            raise PotentialsError("unary: expected at least one label, got (N, 0)")
         num_edges = len(self.edges)
         if self.edges.shape != (num_edges, 2) or self.edges.dtype != torch.int64:
             raise PotentialsError(
@@ -50,6 +52,10 @@ class Potentials:
             raise PotentialsError(
                 f"pairwise: expected ({num_edges},) or ({num_images}, {num_edges}), "
                 f"got {tuple(self.pairwise.shape)}"
+            )
+        if self.pairwise.dtype != self.unary.dtype:
+            raise PotentialsError(
+                f"pairwise: expected {self.unary.dtype} as unary, got {self.pairwise.dtype}"
             )
         if num_edges:
             first, second = self.edges[:, 0], self.edges[:, 1]

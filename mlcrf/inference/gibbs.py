@@ -59,7 +59,8 @@ class Gibbs:
         def uniforms() -> Tensor:
             return torch.rand(shape, generator=generator, device=unary.device, dtype=unary.dtype)
 
-        y = (uniforms() < unary.sigmoid()).to(unary.dtype)
+        # far apart, so that chains that get stuck are seen to disagree
+        y = (uniforms() < 0.5).to(unary.dtype)
         y = torch.where(clamped == UNKNOWN, y, clamped.to(unary.dtype))
         for _ in range(self.burn_in):
             sweep(unary, matrix, y, clamped, uniforms())

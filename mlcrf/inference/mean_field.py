@@ -49,7 +49,7 @@ class MeanField:
         sweeps = 0
         while sweeps < self.max_sweeps and bool((moved > self.tolerance).any()):
             before = q
-            q = _sweep(potentials.unary, matrix, q, clamped)
+            q, _ = sweep(potentials.unary, matrix, q, clamped)
             moved = (q - before).detach().abs().amax(-1)
             sweeps += 1
         converged = moved <= self.tolerance
@@ -72,13 +72,25 @@ class MeanField:
             return climb(potentials, rounded, check_known(potentials, known))
 
 
-def _sweep(unary: Tensor, matrix: Tensor, q: Tensor, known: Tensor) -> Tensor:
+def sweep(unary: Tensor, matrix: Tensor, q: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Update every unknown label once, in order.
+
+    Args:
+        unary: (N, L); matrix: couplings (L, L) or (N, L, L).
+        q: marginals before (N, L).
+        known: 1, 0 or -1 for unknown (N, L).
+
+    Returns:
+        Marginals after, and the log-odds from which each was set (N, L).
+    """
+    logits = []
     for label in range(q.shape[-1]):
         field = unary[:, label] + (matrix[..., label] * q).sum(-1)
         updated = torch.where(known[:, label] == UNKNOWN, field.sigmoid(), q[:, label])
         q = q.clone()  # autograd still needs the old one
         q[:, label] = updated
-    return q
+        logits.append(field)
+    return q, torch.stack(logits, -1)
 
 
 def _entropy(q: Tensor) -> Tensor:

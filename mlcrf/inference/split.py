@@ -128,9 +128,10 @@ class Split:
         """Rows of the kernel in blocks that fit in memory, with the half-states they are for."""
         rows = max(1, _BLOCK // len(self.states_b))
         keep = len(self.states_a) * len(self.states_b) <= _KEEP
+        made = dtype in self._kernels
         for start in range(0, len(self.states_a), rows):
             wanted = slice(start, start + rows)
-            if keep and dtype in self._kernels:
+            if made:
                 yield wanted, self._kernels[dtype][wanted]
                 continue
             block = self.exponents(self.states_a[wanted]).exp().to(dtype)

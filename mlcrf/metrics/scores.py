@@ -137,6 +137,7 @@ class _Ranking:
 
 def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> Statistics:
     """Count what was right and wrong, image by image; targets 1, 0, -1 unknown (N, L)."""
+    assert np.isfinite(predictions.marginals).all(), "NaN would pass as a well predicted absence"
     known = targets >= 0
     truth = targets == 1
     said = predictions.marginals > 0.5

@@ -1,5 +1,6 @@
 """Each label on its own."""
 
+import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
@@ -17,7 +18,6 @@ def independent_loss(potentials: Potentials, targets: Tensor, observed: Tensor) 
     Returns:
         A scalar: summed over labels, averaged over images.
     """
-    each = F.binary_cross_entropy_with_logits(
-        potentials.unary, targets.to(potentials.unary.dtype), reduction="none"
-    )
+    y = torch.where(observed, targets.to(potentials.unary.dtype), 0.0)
+    each = F.binary_cross_entropy_with_logits(potentials.unary, y, reduction="none")
     return (each * observed).sum() / len(targets)

@@ -1,10 +1,11 @@
 """Train the inference that will be used: the gradient goes through the sweeps of mean field."""
 
 import torch
+import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
-from mlcrf.crf import Potentials
-from mlcrf.inference import MeanField
+from mlcrf.crf import Potentials, check_known
+from mlcrf.inference.mean_field import sweep
 
 
 def unrolled_mean_field_loss(
@@ -26,11 +27,13 @@ def unrolled_mean_field_loss(
 
     Cost: O(sweeps N L^2), memory too.
     """
-    unrolled = MeanField(max_sweeps=sweeps, tolerance=0.0)
-    # log(q) and log(1 - q) stay finite: float32 sigmoids saturate at 1, so q is kept inside.
-    q = unrolled(potentials).marginals
-    margin = torch.finfo(q.dtype).eps
-    q = q.clamp(margin, 1 - margin)
-    y = targets.to(q.dtype)
-    each = -(torch.xlogy(y, q) + torch.xlogy(1 - y, 1 - q))
+    known = check_known(potentials, None)
+    matrix = potentials.pairwise_matrix()
+    q = potentials.unary.sigmoid()
+    logits = potentials.unary
+    for _ in range(sweeps):
+        q, logits = sweep(potentials.unary, matrix, q, known)
+    y = torch.where(observed, targets.to(logits.dtype), 0.0)
+    # from log-odds, which keep their gradient where the marginal has saturated
+    each = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
     return (each * observed).sum() / len(targets)

@@ -37,11 +37,11 @@ def _summary(report: TrainReport) -> str:
         [
             f"Backbone {settings.backbone} ({network}); unaries {unaries}; objective "
             f"{settings.objective.value}; seed {settings.seed}.",
-            "It says which of the labels below a photo has, as well as the training data could teach. "
-            "It knows no others, was not tested for fairness, and is not meant for decisions about "
-            "people.",
-            "How good it is on photos that it has not seen, beside the independent baseline that is "
-            "stored with it: `mlcrf evaluate RUN DATA`.",
+            "It says which of the labels below a photo has, as well as the training data could "
+            "teach. It knows no others, was not tested for fairness, and is not meant for "
+            "decisions about people.",
+            "How good it is on photos that it has not seen, beside the independent baseline that "
+            "is stored with it: `mlcrf evaluate RUN DATA`.",
             "## Training\n\n" + _block(format_training(report)),
         ]
     )

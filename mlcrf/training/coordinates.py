@@ -25,6 +25,8 @@ from mlcrf.inference import Gibbs
 from mlcrf.model import LabelCrf
 from mlcrf.training.features import FeatureSpace
 
+_LEAST_CURVATURE = 1e-12  # of a feature that does not vary, without a penalty
+
 Objective = Callable[[Potentials, Tensor, Tensor], Tensor]
 
 
@@ -68,9 +70,11 @@ class Coordinates:
         self._unmixing = (vectors * values.sqrt()).T
         values, self._basis = torch.linalg.eigh(moments[:num_labels, :num_labels])
         of_inputs = space.variance if model.hidden is None else torch.ones(())
-        self._scale = (values[:, None] * of_inputs + penalty.weights).rsqrt()
+        curvature = values[:, None] * of_inputs + penalty.weights
+        self._scale = curvature.clamp(min=_LEAST_CURVATURE).rsqrt()
         self._scale = self._scale.expand_as(model.output.weight).double()
-        self._hidden_scale = (space.variance * values.mean() + penalty.weights).rsqrt().double()
+        curvature = space.variance * values.mean() + penalty.weights
+        self._hidden_scale = curvature.clamp(min=_LEAST_CURVATURE).rsqrt().double()
 
     def position(self) -> NDArray[np.float64]:
         """The model's parameters as a flat vector."""

@@ -1,14 +1,14 @@
 """What a training run has finished, so that a resumed run does not do it again."""
 
-import pickle
-import zipfile
+import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mlcrf.atomic import replacing
+from mlcrf.atomic import write_bytes
 from mlcrf.errors import RunError
 
 Result = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
@@ -32,22 +32,8 @@ class Stages:
         self._path = path
         self._results: dict[str, Result] = {}
         if path.exists():
-            try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-                same, self._results = state["settings"] == settings, state["results"]
-            except (
-                OSError,
-                RuntimeError,
-                ValueError,
-                KeyError,
-                TypeError,
-                EOFError,
-                pickle.UnpicklingError,
-                zipfile.BadZipFile,
-            ) as error:
-                raise RunError(
-                    f"{path}: damaged, cannot resume; train into a new folder"
-                ) from error
+            state = _load(path)
+            same, self._results = state["settings"] == settings, state["results"]
             if not same:
                 raise RunError(
                     f"{path}: was made with other settings or data; resume with the same ones, "
@@ -68,5 +54,23 @@ class Stages:
     def keep(self, name: str, result: Result) -> None:
         """Keep a result, in place of an earlier one of that name."""
         self._results[name] = result
-        with replacing(self._path) as temporary:
-            torch.save({"settings": self._settings, "results": self._results}, temporary)
+        stream = io.BytesIO()
+        torch.save({"settings": self._settings, "results": self._results}, stream)
+        content = stream.getvalue()
+        write_bytes(self._path, hashlib.sha256(content).digest() + content)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Load what `keep` wrote, which begins with the SHA-256 of the rest."""
+    try:
+        whole = path.read_bytes()
+        digest, content = whole[:32], whole[32:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("its SHA-256 differs")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if not isinstance(state["settings"], str) or not isinstance(state["results"], dict):
+            raise TypeError("it holds something else")
+    except Exception as error:
+        raise RunError(f"{path}: damaged, cannot resume; train into a new folder") from error
+    checked: dict[str, Any] = state
+    return checked

@@ -165,13 +165,14 @@ def test_squeezes_and_is_close(tmp_path: Path) -> None:
     assert (load_pixels(tmp_path / "b.png", 40) == np.asarray(square)).all()
 
 
-def test_large_jpeg_decoded_small(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", [2, 3, 16])
+def test_large_jpeg_decoded_small(tmp_path: Path, scale: int) -> None:
     """A JPEG decoded at reduced size shows the same as one decoded in full."""
-    image = photo().resize((1600, 1200), Image.Resampling.BICUBIC)
+    image = photo().resize((96 * scale, 64 * scale), Image.Resampling.BICUBIC)
     image.save(tmp_path / "a.jpg", quality=95)
     image.save(tmp_path / "a.png")
     reduced = load_pixels(tmp_path / "a.jpg", SIZE_PX).astype(int)
-    assert np.abs(reduced - load_pixels(tmp_path / "a.png", SIZE_PX)).max() <= 6
+    assert np.abs(reduced - load_pixels(tmp_path / "a.png", SIZE_PX)).max() <= 8
 
 
 # Containers

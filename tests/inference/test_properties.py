@@ -208,6 +208,16 @@ def test_mean_field_says_when_it_has_not_converged() -> None:
     assert "3 of 3 images had not converged after 2 sweeps; raise max_sweeps" in posterior.advice
 
 
+def test_mean_field_converges_image_by_image() -> None:
+    """An image has converged where its last sweep moved no marginal by more than the tolerance."""
+    potentials = make_potentials(20, 6, unary=3.0, pairwise=3.0)
+    posterior = MeanField(max_sweeps=6, tolerance=1e-4)(potentials)
+    before = MeanField(max_sweeps=5, tolerance=1e-4)(potentials)
+    moved = (posterior.marginals - before.marginals).abs().amax(-1)
+    assert posterior.converged.unique().tolist() == [False, True]
+    assert torch.equal(posterior.converged, moved <= 1e-4)
+
+
 @pytest.mark.parametrize("size", [0.5, 3.0, 10.0])
 @pytest.mark.parametrize("num_unknown", [6, 3])
 def test_mean_field_is_never_above_log_partition(size: float, num_unknown: int) -> None:

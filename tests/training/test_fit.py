@@ -228,8 +228,10 @@ def test_coordinates_are_invertible(joint: bool, hidden: int) -> None:
     step = np.random.default_rng(0).normal(size=position.shape)
     along = float(coordinates.slope() @ step)
     coordinates.assign(position + step)
-    moved = zip(model.parameters(), before.parameters(), strict=True)
-    total = sum(float(((new - old) * new.grad).sum()) for new, old in moved if new.grad is not None)
+    total = 0.0
+    for new, old in zip(model.parameters(), before.parameters(), strict=True):
+        assert new.grad is not None
+        total += float(((new - old).detach() * new.grad).sum())
     assert along == pytest.approx(total, rel=1e-4)
 
 

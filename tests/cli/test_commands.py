@@ -1,0 +1,402 @@
+"""The commands as a user meets them: subprocesses, exit status, both streams."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mlcrf import Tagger
+from mlcrf.version import __version__
+from tests.cli.conftest import Mlcrf
+
+MEASURES = [
+    "nll",
+    "hamming",
+    "wrong_per_image",
+    "subset_accuracy",
+    "mean_average_precision",
+    "labels_with_positives",
+    "micro_f1",
+    "macro_f1",
+    "calibration_error",
+]
+
+
+def test_help_is_instant_and_imports_no_torch() -> None:
+    """`--help` takes under 0.3 s of CPU time, the least of three tries, and never loads torch."""
+    script = (
+        "import sys, time\nsys.argv = ['mlcrf', '--help']\nfrom mlcrf.cli import main\n"
+        "try:\n    main()\nexcept SystemExit: pass\n"
+        "print('torch' in sys.modules, 'pandas' in sys.modules, time.process_time())"
+    )
+    results = [
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        .stdout.splitlines()[-1]
+        .split()
+        for _ in range(3)
+    ]
+    assert all(one[:2] == ["False", "False"] for one in results)
+    assert min(float(one[2]) for one in results) < 0.3
+
+
+def test_version(mlcrf: Mlcrf) -> None:
+    """`--version` names the version that the package has."""
+    assert mlcrf("--version").stdout == f"mlcrf {__version__}\n"
+
+
+def test_usage_error_is_2(mlcrf: Mlcrf) -> None:
+    """A wrong option ends in status 2 and says which."""
+    result = mlcrf("train", "--no-such-option")
+    assert result.returncode == 2
+    assert "--no-such-option" in result.stderr
+
+
+def test_head_closes_the_pipe_without_traceback(drawn: Path) -> None:
+    """A reader that stops early, as head does, gets no traceback."""
+    command = f"{sys.executable} -m mlcrf inspect {drawn / 'labels.csv'} | head -1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert "240 images" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_train_leaves_a_whole_run(run: Path) -> None:
+    """A run has settings, labels, weights, splits, record, card and picture, and no temporary."""
+    there = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert there == {
+        "config.json",
+        "labels.txt",
+        "best.safetensors",
+        "last.safetensors",
+        "state.pt",
+        "splits.csv",
+        "results.csv",
+        "metrics.json",
+        "README.md",
+        "plots/couplings.png",
+    }
+    assert json.loads((run / "metrics.json").read_text())["images"] == {
+        "train": 144,
+        "validation": 36,
+        "test": 60,
+    }
+
+
+def test_an_existing_run_is_not_overwritten(mlcrf: Mlcrf, run: Path, drawn: Path) -> None:
+    """Training into an existing run is refused and changes nothing."""
+    before = (run / "best.safetensors").read_bytes()
+    result = mlcrf("train", drawn / "labels.csv", "--out", run)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {run}: exists already; --resume it, --overwrite it")
+    assert (run / "best.safetensors").read_bytes() == before
+
+
+def test_resume_of_a_finished_run_gives_the_same_bits(
+    mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path
+) -> None:
+    """Resuming computes nothing anew: the weights that it writes are the same."""
+    before = (run / "best.safetensors").read_bytes()
+    result = mlcrf(
+        "train",
+        drawn / "labels.csv",
+        "--out",
+        run,
+        "--resume",
+        "--backbone",
+        "tiny",
+        "--finetune",
+        "all",
+        "--epochs",
+        2,
+        "--engine",
+        "torch",
+        "--cache-dir",
+        tmp_path,
+        "--set",
+        "penalties=[0.1]",
+        "--set",
+        "pairwise_penalties=[0.01]",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "epoch" not in result.stderr
+    assert (run / "best.safetensors").read_bytes() == before
+
+
+def test_resume_with_other_settings_is_refused(mlcrf: Mlcrf, run: Path, drawn: Path) -> None:
+    """A resumed run must have the settings that it was begun with."""
+    result = mlcrf(
+        "train",
+        drawn / "labels.csv",
+        "--out",
+        run,
+        "--resume",
+        "--backbone",
+        "tiny",
+        "--finetune",
+        "all",
+        "--epochs",
+        3,
+    )
+    assert result.returncode == 1
+    assert "made with other settings or data" in result.stderr
+
+
+def test_evaluate_prints_one_json_object(mlcrf: Mlcrf, run: Path, drawn: Path) -> None:
+    """`--json` gives both models, every measure, and each difference with its interval."""
+    result = mlcrf("evaluate", run, drawn / "labels.csv", "--json", "--resamples", 50)
+    assert result.returncode == 0, result.stderr
+    record = json.loads(result.stdout)
+    assert set(record["models"]) == {"independent", "crf"}
+    for name in MEASURES:
+        value, low, high = record["difference"][name]
+        ours, theirs = (record["models"][model][name] for model in ("crf", "independent"))
+        assert value == pytest.approx(ours - theirs)
+        assert low <= high
+    assert "split:test|images:60|labels:12" in record["signature"]
+    assert record["models"]["crf"]["wrong_per_image"] == pytest.approx(
+        12 * record["models"]["crf"]["hamming"]
+    )
+
+
+def test_evaluate_with_another_inference_says_so(mlcrf: Mlcrf, run: Path, drawn: Path) -> None:
+    """Decoding with another inference than the run was trained for is noted."""
+    result = mlcrf(
+        "evaluate", run, drawn / "labels.csv", "--inference", "mean-field", "--resamples", 2
+    )
+    assert "trained for exact inference, decoded with mean-field" in result.stderr
+    assert "nll of the crf is lower bound" in result.stdout
+
+
+def test_evaluate_refuses_other_labels(
+    mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path
+) -> None:
+    """Data with other labels than the run's end in one line that names them."""
+    table = tmp_path / "other.csv"
+    table.write_text(f"image,split,moon\n{drawn / 'images'}/000000.jpg,test,1\n")
+    result = mlcrf("evaluate", run, table)
+    assert result.returncode == 1
+    assert "moon" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Four readable pictures, one of them deep, one broken, and a file that is no picture."""
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for name, mode in (("a.jpg", "RGB"), ("b.png", "RGBA"), ("c.gif", "P"), ("deep/d.jpg", "L")):
+        Image.new(mode, (40, 30)).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_predict_gives_each_picture_a_row_or_an_error(
+    mlcrf: Mlcrf, run: Path, photos: Path, tmp_path: Path, ending: str
+) -> None:
+    """Readable pictures have a row with both models' scores, the broken one a reported error."""
+    out = tmp_path / f"tags.{ending}"
+    result = mlcrf("predict", photos, "--model", run, "--out", out, "--engine", "torch")
+    assert result.returncode == 0, result.stderr
+    assert "4 photos tagged" in result.stdout
+    readers = {"csv": pd.read_csv, "parquet": pd.read_parquet}
+    rows = pd.read_json(out, lines=True) if ending == "jsonl" else readers[ending](out)
+    assert [Path(name).name for name in rows["image"]] == ["a.jpg", "b.png", "c.gif", "d.jpg"]
+    labels = (run / "labels.txt").read_text().split()
+    assert list(rows.columns) == [
+        "image",
+        "labels",
+        *(f"{kind}:{name}" for name in labels for kind in ("p", "independent")),
+    ]
+    assert rows[[f"p:{name}" for name in labels]].stack().between(0, 1).all()
+    with (tmp_path / "tags.errors.csv").open(newline="") as stream:
+        errors = list(csv.DictReader(stream))
+    assert [Path(error["image"]).name for error in errors] == ["broken.jpg"]
+    assert "broken.jpg" in result.stderr
+
+
+def test_predict_agrees_with_the_library(
+    mlcrf: Mlcrf, run: Path, photos: Path, tmp_path: Path
+) -> None:
+    """The command and `Tagger.load(run).predict` say the same of a picture."""
+    out = tmp_path / "tags.jsonl"
+    mlcrf("predict", photos / "a.jpg", "--model", run, "--out", out)
+    row = json.loads(out.read_text())
+    prediction = next(Tagger.load(run).predict([photos / "a.jpg"]))
+    assert row["labels"] == list(prediction.labels)
+    first = prediction.marginals[0]
+    assert row[f"p:{Tagger.load(run).labels.names[0]}"] == pytest.approx(first, abs=1e-4)
+
+
+def test_predict_reads_names_from_standard_input(
+    mlcrf: Mlcrf, run: Path, photos: Path, tmp_path: Path
+) -> None:
+    """`-` takes one name a line, keeps their order, and `--limit` ends the list."""
+    names = [photos / "c.gif", photos / "missing.jpg", photos / "a.jpg", photos / "b.png"]
+    out = tmp_path / "tags.csv"
+    result = mlcrf(
+        "predict",
+        "-",
+        "--model",
+        run,
+        "--out",
+        out,
+        "--limit",
+        3,
+        stdin="".join(f"{name}\n" for name in names),
+    )
+    assert result.returncode == 0, result.stderr
+    assert list(pd.read_csv(out)["image"]) == [str(names[0]), str(names[2])]
+    assert "missing.jpg" in (tmp_path / "tags.errors.csv").read_text()
+
+
+def test_predict_strict_and_overwrite(
+    mlcrf: Mlcrf, run: Path, photos: Path, tmp_path: Path
+) -> None:
+    """`--strict` turns an unreadable picture into status 1; an existing file needs --overwrite."""
+    out = tmp_path / "tags.csv"
+    words = ["predict", photos, "--model", run, "--out", out]
+    assert mlcrf(*words, "--strict").returncode == 1
+    refused = mlcrf(*words)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"error: {out}: exists already")
+    assert mlcrf(*words, "--overwrite").returncode == 0
+
+
+def test_predict_with_nothing_readable_fails(mlcrf: Mlcrf, run: Path, tmp_path: Path) -> None:
+    """If no picture can be read the status is 1 and no table is left."""
+    (tmp_path / "x.jpg").write_bytes(b"")
+    out = tmp_path / "tags.csv"
+    result = mlcrf("predict", tmp_path / "x.jpg", "--model", run, "--out", out)
+    assert result.returncode == 1
+    assert "x.jpg" in result.stderr
+    assert not out.exists()
+    assert not list(tmp_path.glob(".*part"))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "nowhere", "--out", "run"], "nowhere"),
+        (["train", ".", "--out", "run"], "Understood are"),
+        (["evaluate", "nowhere", "."], "no such run directory"),
+        (["evaluate", ".", "."], "not a finished run"),
+        (["predict", ".", "--model", ".", "--out", "tags.csv"], "not a finished run"),
+        (["plot-correlations", ".", "--out", "a.png"], "not a finished run"),
+        (["train", ".", "--out", "run", "--set", "epoch=3"], "did you mean 'epochs'"),
+        (["train", ".", "--out", "run", "--device", "no-such"], "device"),
+        (["download", "mirflickr", "--dest", "data"], "mirflickr25k"),
+        (["inspect", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(mlcrf: Mlcrf, tmp_path: Path, words: list[str], says: str) -> None:
+    """Bad input ends in status 1 with a line that says what is wrong, and leaves nothing."""
+    result = mlcrf(*words, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_predict_refuses_empty_folder_and_unknown_ending(
+    mlcrf: Mlcrf, run: Path, tmp_path: Path
+) -> None:
+    """No pictures, and an ending that is none of ours, are one line each."""
+    (tmp_path / "empty").mkdir()
+    result = mlcrf("predict", tmp_path / "empty", "--model", run, "--out", tmp_path / "a.csv")
+    assert (result.returncode, "no pictures found" in result.stderr) == (1, True)
+    result = mlcrf("predict", tmp_path, "--model", run, "--out", tmp_path / "a.xls")
+    assert (result.returncode, "unknown ending" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_plot_correlations_draws_and_compares(
+    mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path, ending: str
+) -> None:
+    """The picture is made in each format, with the matrix as CSV and rank correlations."""
+    out, matrix = tmp_path / f"heatmap.{ending}", tmp_path / "matrix.csv"
+    result = mlcrf(
+        "plot-correlations",
+        run,
+        "--out",
+        out,
+        "--compare",
+        drawn / "couplings.csv",
+        "--matrix-csv",
+        matrix,
+    )
+    assert result.returncode == 0, result.stderr
+    starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    assert out.read_bytes().startswith(starts[ending])
+    assert "rank correlation with" in result.stdout
+    values = pd.read_csv(matrix, index_col="label")
+    assert (values.to_numpy() == values.to_numpy().T).all()
+    assert list(values.columns) == (run / "labels.txt").read_text().split()
+
+
+@pytest.mark.parametrize("what", ["phi", "cooccurrence"])
+def test_plot_correlations_against_the_training_labels(
+    mlcrf: Mlcrf, run: Path, tmp_path: Path, what: str
+) -> None:
+    """`--compare phi` and `cooccurrence` come from the labels that the run was fitted on."""
+    result = mlcrf(
+        "plot-correlations", run, "--out", tmp_path / "a.png", "--compare", what, "--json"
+    )
+    assert result.returncode == 0, result.stderr
+    record = json.loads(result.stdout)
+    assert record["rank_correlation"]["all known pairs"]["pairs"] == 66
+
+
+def test_inspect_shows_a_run_and_data(mlcrf: Mlcrf, run: Path, drawn: Path) -> None:
+    """Labels and settings of a run; counts of a table, in agreement with pandas."""
+    record = json.loads(mlcrf("inspect", run, "--json").stdout)
+    assert (record["backbone"], record["couplings"], record["inference"]) == ("tiny", 66, "exact")
+    record = json.loads(mlcrf("inspect", drawn / "labels.csv", "--json").stdout)
+    table = pd.read_csv(drawn / "labels.csv")
+    for name, counts in record["labels"].items():
+        assert counts == {"present": int(table[name].sum()), "unknown": 0}
+
+
+def test_doctor_names_versions(mlcrf: Mlcrf, tmp_path: Path) -> None:
+    """`doctor` lists versions, devices and which backbones work offline."""
+    record = json.loads(mlcrf("doctor", "--json", "--cache-dir", tmp_path).stdout)
+    assert record["versions"]["mlcrf"] == __version__
+    assert record["backbones_offline"]["lite0"] is True
+    assert "cpu" in record["devices"]
+
+
+def test_training_twice_gives_the_same_bits(mlcrf: Mlcrf, drawn: Path, tmp_path: Path) -> None:
+    """Same seed, same versions: the weights of two runs are equal to the bit."""
+    began = time.monotonic()
+    for name in ("one", "two"):
+        result = mlcrf(
+            "train",
+            drawn / "labels.csv",
+            "--out",
+            tmp_path / name,
+            "--backbone",
+            "tiny",
+            "--finetune",
+            "all",
+            "--epochs",
+            1,
+            "--engine",
+            "torch",
+            "--cache-dir",
+            tmp_path / f"cache-{name}",
+            "--set",
+            "penalties=[0.1]",
+            "--set",
+            "pairwise_penalties=[0.01]",
+        )
+        assert result.returncode == 0, result.stderr
+    weights = [(tmp_path / name / "best.safetensors").read_bytes() for name in ("one", "two")]
+    assert weights[0] == weights[1]
+    assert time.monotonic() - began < 280
