@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mlcrf import atomic
 from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, make_backbone
+from mlcrf.choices import InferenceName
 from mlcrf.config import TrainSettings
 from mlcrf.datasets.manifest import Manifest
 from mlcrf.datasets.tables import read_table
@@ -72,14 +73,16 @@ class Run:
             backbone.load_state_dict(self.backbone_weights)
         return backbone
 
-    def make_inference(self) -> InferenceMethod:
-        """The inference that the run was trained for."""
+    def make_inference(self, name: InferenceName | None = None) -> InferenceMethod:
+        """The inference that the run was trained for, or another one with the run's settings."""
+        settings = self.settings
         return make_inference(
-            self.settings.inference,
+            settings.inference if name is None else name,
             num_labels=len(self.labels),
             num_edges=len(self.crf.edges),
-            max_exact_labels=self.settings.max_exact_labels,
-            seed=self.settings.seed,
+            max_exact_labels=settings.max_exact_labels,
+            mean_field_sweeps=settings.mean_field_sweeps,
+            seed=settings.seed,
         )
 
 

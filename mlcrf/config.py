@@ -21,8 +21,10 @@ class TrainSettings(BaseModel):
         finetune: `all` trains the network too; `tiny` has no published weights and needs it.
         structure: `full` couples all pairs, `independent` none.
         objective: `auto` is exact likelihood up to `max_exact_labels`, else pseudo-likelihood.
-        inference: `auto` is exact up to `max_exact_labels`, else Gibbs.
+        inference: `auto` is mean field for a run trained by unrolling it, else exact up to
+            `max_exact_labels`, else Gibbs.
         head: hidden units of the head; 0 is linear in the features, a convex problem.
+        mean_field_sweeps: passes of mean field, unrolled in training and made in decoding.
         max_exact_labels: where exact enumeration ends.
         penalties: L2 penalties on the head's weights that validation chooses from, each about
             three times the one before it.
@@ -42,6 +44,7 @@ class TrainSettings(BaseModel):
     objective: ObjectiveName = ObjectiveName.AUTO
     inference: InferenceName = InferenceName.AUTO
     head: int = Field(default=0, ge=0, le=65536)
+    mean_field_sweeps: int = Field(default=10, ge=1, le=1000)
     max_exact_labels: int = Field(default=24, ge=1, le=32)
     penalties: tuple[Strength, ...] = Field(default=(0.01, 0.03, 0.1, 0.3, 1.0), min_length=1)
     pairwise_penalties: tuple[Strength, ...] = Field(default=(1e-4, 1e-3, 1e-2), min_length=1)

@@ -12,7 +12,7 @@ from mlcrf.checkpoint import Run
 from mlcrf.choices import InferenceName
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.datasets.manifest import Manifest
-from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind, make_inference
+from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind
 from mlcrf.metrics import (
     Measures,
     Predictions,
@@ -74,17 +74,9 @@ def evaluate(
     features = torch.from_numpy(extractor.matrix(manifest.images, progress=progress))
     method = run.make_inference()
     notes = list(manifest.notes)
-    if inference is not None:
-        used = make_inference(
-            inference,
-            num_labels=len(run.labels),
-            num_edges=len(run.crf.edges),
-            max_exact_labels=run.settings.max_exact_labels,
-            seed=run.settings.seed,
-        )
-        if used != method:
-            notes.append(f"trained for {method.name} inference, decoded with {used.name}")
-        method = used
+    if inference is not None and run.make_inference(inference) != method:
+        trained_for, method = method.name, run.make_inference(inference)
+        notes.append(f"trained for {trained_for} inference, decoded with {method.name}")
     targets = manifest.targets
     crf, kind = _predict(run.crf, features, targets, method)
     independent, _ = _predict(run.independent, features, targets, Independent())

@@ -32,6 +32,9 @@ def train(
     max_exact_labels: Annotated[
         int | None, typer.Option(help="Up to how many labels exact inference is used.")
     ] = None,
+    head: Annotated[
+        int | None, typer.Option(help="Hidden units of the head; 0 is linear, the default.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of --finetune all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     config: Annotated[Path | None, typer.Option(help="JSON file of settings.")] = None,
@@ -66,6 +69,7 @@ def train(
         objective=objective,
         inference=inference,
         max_exact_labels=max_exact_labels,
+        head=head,
         epochs=epochs,
         seed=seed,
     )

@@ -16,6 +16,7 @@ def make_inference(
     num_labels: int,
     num_edges: int,
     max_exact_labels: int,
+    mean_field_sweeps: int = 50,
     seed: int = 0,
 ) -> InferenceMethod:
     """Build a method; AUTO is the closed form without edges, exact within reach, else Gibbs.
@@ -33,7 +34,7 @@ def make_inference(
         case InferenceName.EXACT:
             return Exact(max_labels=max_exact_labels)
         case InferenceName.MEAN_FIELD:
-            return MeanField()
+            return MeanField(max_sweeps=mean_field_sweeps)
         case InferenceName.GIBBS:
             return Gibbs(seed=seed)
         case _:

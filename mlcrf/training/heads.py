@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.choices import ObjectiveName, Structure
+from mlcrf.choices import InferenceName, ObjectiveName, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.inference import Exact
 from mlcrf.model import LabelCrf, no_edges
@@ -70,6 +70,14 @@ def resolve_objective(settings: TrainSettings, num_labels: int) -> ObjectiveName
     return ObjectiveName.EXACT_LIKELIHOOD if within_reach else ObjectiveName.PSEUDO_LIKELIHOOD
 
 
+def resolve_inference(settings: TrainSettings, objective: ObjectiveName) -> InferenceName:
+    """What AUTO means for a run: mean field if it was unrolled in training, else still AUTO."""
+    unrolled = objective is ObjectiveName.UNROLLED_MEAN_FIELD
+    if settings.inference is InferenceName.AUTO and unrolled:
+        return InferenceName.MEAN_FIELD
+    return settings.inference
+
+
 def make_objective(name: ObjectiveName, settings: TrainSettings) -> Objective:
     """The loss of that name."""
     match name:
@@ -80,7 +88,7 @@ def make_objective(name: ObjectiveName, settings: TrainSettings) -> Objective:
         case ObjectiveName.EXACT_LIKELIHOOD:
             return partial(exact_likelihood_loss, exact=Exact(max_labels=settings.max_exact_labels))
         case ObjectiveName.UNROLLED_MEAN_FIELD:
-            return unrolled_mean_field_loss
+            return partial(unrolled_mean_field_loss, sweeps=settings.mean_field_sweeps)
         case ObjectiveName.AUTO:
             raise AssertionError("resolve AUTO first")
 

@@ -22,7 +22,14 @@ from mlcrf.datasets.splits import split_manifest
 from mlcrf.datasets.tables import save_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.training.finetune import finetune
-from mlcrf.training.heads import Examples, Fitted, HeadTrainer, make_objective, resolve_objective
+from mlcrf.training.heads import (
+    Examples,
+    Fitted,
+    HeadTrainer,
+    make_objective,
+    resolve_inference,
+    resolve_objective,
+)
 from mlcrf.training.stages import Result, Stages
 
 STATE = "state.pt"
@@ -126,6 +133,7 @@ def train(
         device=environment.device,
         cache_dir=environment.cache_dir,
     )
+    log(f"features of {len(train_part) + len(validation_part)} pictures")
     features = extractor.matrix(train_part.images + validation_part.images, progress=progress)
     examples = Examples(features[: len(train_part)], train_part.targets)
     held_out = Examples(features[len(train_part) :], validation_part.targets)
@@ -141,7 +149,12 @@ def train(
     run = Run(
         path=out,
         labels=manifest.labels,
-        settings=settings.model_copy(update={"objective": objective}),
+        settings=settings.model_copy(
+            update={
+                "objective": objective,
+                "inference": resolve_inference(settings, objective),
+            }
+        ),
         backbone_spec=spec,
         data=manifest.name,
         crf=crf.model,

@@ -1,0 +1,92 @@
+"""Run directories: what is saved is loaded, what is damaged is refused with its name."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlcrf.backbones.registry import find_spec
+from mlcrf.checkpoint import CONFIG, LABELS, WEIGHTS, Run, load_run, save_run
+from mlcrf.config import TrainSettings
+from mlcrf.errors import RunError
+from mlcrf.labels import LabelSpace
+from mlcrf.model import LabelCrf, no_edges
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Run:
+    """A run with three labels and random weights."""
+    torch.manual_seed(0)
+    crf, independent = LabelCrf(8, 3), LabelCrf(8, 3, edges=no_edges())
+    for model in (crf, independent):
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter)
+    path = tmp_path / "run"
+    path.mkdir()
+    labels = LabelSpace(("a", "b", "c"))
+    run = Run(path, labels, TrainSettings(), find_spec("lite0"), "data", crf, independent, None)
+    save_run(run)
+    return run
+
+
+def test_a_run_survives_its_files(saved: Run) -> None:
+    """Labels, settings, backbone and every weight come back as they were."""
+    loaded = load_run(saved.path)
+    assert loaded.labels == saved.labels
+    assert loaded.settings == saved.settings
+    assert loaded.backbone_spec == saved.backbone_spec
+    for ours, theirs in ((loaded.crf, saved.crf), (loaded.independent, saved.independent)):
+        for key, value in theirs.state_dict().items():
+            assert torch.equal(ours.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("name", [CONFIG, LABELS, WEIGHTS])
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"\x80\x04garbage\x00\xff", b"[1, 2]"])
+def test_a_damaged_file_is_named(saved: Run, name: str, content: bytes | None) -> None:
+    """A file that is missing, empty or something else ends in a RunError that names it."""
+    if content is None:
+        (saved.path / name).unlink()
+    else:
+        (saved.path / name).write_bytes(content)
+    with pytest.raises(RunError, match=name):
+        load_run(saved.path)
+
+
+def test_truncated_weights_are_refused(saved: Run) -> None:
+    """Weights cut at any of ten places are refused."""
+    whole = (saved.path / WEIGHTS).read_bytes()
+    for part in range(10):
+        (saved.path / WEIGHTS).write_bytes(whole[: len(whole) * part // 10])
+        with pytest.raises(RunError, match=WEIGHTS):
+            load_run(saved.path)
+
+
+def test_weights_of_other_labels_are_refused(saved: Run) -> None:
+    """One label too many beside the weights is noticed."""
+    (saved.path / LABELS).write_text("a\nb\nc\nd\n")
+    with pytest.raises(RunError, match="does not fit"):
+        load_run(saved.path)
+
+
+def test_weights_that_are_no_numbers_are_refused(saved: Run) -> None:
+    """A NaN among the couplings is not used."""
+    with torch.no_grad():
+        saved.crf.pairwise[0] = float("nan")
+    save_run(saved)
+    with pytest.raises(RunError, match="NaN"):
+        load_run(saved.path)
+
+
+def test_settings_of_another_version_are_refused(saved: Run) -> None:
+    """An unknown format number is not guessed at."""
+    config = json.loads((saved.path / CONFIG).read_text())
+    (saved.path / CONFIG).write_text(json.dumps(config | {"format": 99}))
+    with pytest.raises(RunError, match="format 1"):
+        load_run(saved.path)
+
+
+def test_no_such_directory(tmp_path: Path) -> None:
+    """The message says how to make one."""
+    with pytest.raises(RunError, match="mlcrf train"):
+        load_run(tmp_path / "none")

@@ -1,0 +1,34 @@
+"""Documentation that is made by the program is as the program makes it."""
+
+import subprocess
+import sys
+import tomllib
+
+from mlcrf.version import __version__
+from tests.mirror import ROOT
+
+
+def test_command_reference_is_up_to_date() -> None:
+    """`docs/cli.md` equals what `--help` says now."""
+    result = subprocess.run(
+        [sys.executable, ROOT / "docs" / "generate.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_one_version() -> None:
+    """Package, project file and citation name the same version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == __version__
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_dependencies_have_lower_bounds_only() -> None:
+    """Every dependency has a lower bound and no upper one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in project["dependencies"]:
+        assert ">=" in requirement
+        assert "<" not in requirement and "==" not in requirement

@@ -1,0 +1,86 @@
+"""The README's commands, run on a slice of the real photos, and its words against the program."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.mirror import ROOT, make_small_mirror
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[list[str]]:
+    """Every `mlcrf ...` line in an indented block, as words, without pipes and comments."""
+    lines = re.findall(r"^    (?:.*\| )?(mlcrf .*)$", README, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_readme_has_the_five_commands() -> None:
+    """The main job is there, in order."""
+    main = ["download", "train", "evaluate", "predict", "plot-correlations"]
+    assert [words[1] for words in commands()][:5] == main
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_options_in_the_readme_exist(words: list[str]) -> None:
+    """Each option that the README uses is one that the command's help lists."""
+    result = subprocess.run(
+        [sys.executable, "-m", "mlcrf", words[1], "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for option in (word for word in words if word.startswith("--")):
+        assert f"{option} " in result.stdout
+
+
+def test_links_in_the_readme_lead_somewhere() -> None:
+    """Every relative link or picture is a file of the project."""
+    targets = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert targets
+    assert [link for link in targets if not (ROOT / link).exists()] == []
+
+
+def test_main_job_on_real_photos(tmp_path: Path) -> None:
+    """Download, train, evaluate, predict and plot, as the README has them, on 700 photos."""
+    numbers = [*range(1, 401), *range(9001, 9101), *range(10001, 10201)]
+    mirror = make_small_mirror(tmp_path / "mirror", numbers)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "lecture_correlation_24.csv").write_bytes(
+        (ROOT / "data" / "lecture_correlation_24.csv").read_bytes()
+    )
+    environment = os.environ | {"MLCRF_CACHE": str(tmp_path / "cache")}
+    more = {
+        "download": ["--mirror", str(mirror)],
+        "train": ["--set", "penalties=[0.3]", "--set", "pairwise_penalties=[0.01]"],
+        "evaluate": ["--json", "--resamples", "20"],
+    }
+    printed = {}
+    photos = "data/mirflickr25k/mirflickr"
+    for line in commands()[:5]:
+        words = [word.replace("SOME_FOLDER", photos) for word in line]
+        result = subprocess.run(
+            [sys.executable, "-m", *words, *more.get(words[1], [])],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        printed[words[1]] = result.stdout
+    record = json.loads(printed["evaluate"])
+    assert record["signature"].startswith("data:mirflickr25k-24|split:test|images:200|labels:24|")
+    crf, independent = record["models"]["crf"], record["models"]["independent"]
+    assert crf["nll"] < independent["nll"]
+    assert crf["hamming"] < 0.15  # always the majority answer has 0.158 on the whole test split
+    assert len(pd.read_csv(tmp_path / "tags.csv")) == len(numbers)
+    assert (tmp_path / "heatmap.png").read_bytes().startswith(b"\x89PNG")
+    assert "pairs above 0.1 in size" in printed["plot-correlations"]

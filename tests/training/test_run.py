@@ -1,0 +1,151 @@
+"""Whole training runs on drawn scenes: stopped, resumed, with every objective."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mlcrf.checkpoint import WEIGHTS, load_run
+from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Structure
+from mlcrf.config import TrainSettings
+from mlcrf.datasets.manifest import Manifest
+from mlcrf.datasets.reading import read_dataset
+from mlcrf.errors import DataError, RunError, SettingsError
+from mlcrf.synthetic.dataset import make_dataset
+from mlcrf.training.run import Environment, train
+
+QUICK = {
+    "backbone": "tiny",
+    "finetune": Finetune.ALL,
+    "epochs": 2,
+    "penalties": (0.1,),
+    "pairwise_penalties": (0.01,),
+}
+TORCH = Environment(engine=EngineName.TORCH)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """160 drawn scenes."""
+    folder = tmp_path_factory.mktemp("scenes") / "data"
+    return read_dataset(make_dataset(folder, num_images=160, image_size_px=32))
+
+
+class _StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "stop_at", ["epoch 1 of 2", "independent on train", "exact-likelihood on train"]
+)
+def test_a_stopped_run_resumes_to_the_same_bits(
+    manifest: Manifest, tmp_path: Path, stop_at: str
+) -> None:
+    """Stopped in the network's training or between fits, a run ends as an undisturbed one."""
+    settings = TrainSettings(**QUICK)
+    train(manifest, tmp_path / "whole", settings, TORCH)
+
+    def stop(message: str) -> None:
+        if stop_at in message and "gradient " not in message:
+            raise _StoppedError
+
+    with pytest.raises(_StoppedError):
+        train(manifest, tmp_path / "stopped", settings, TORCH, log=stop)
+    with pytest.raises(RunError, match="not a finished run"):
+        load_run(tmp_path / "stopped")
+    train(manifest, tmp_path / "stopped", settings, TORCH, resume=True)
+    weights = [(tmp_path / name / WEIGHTS).read_bytes() for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("objective", "inference"),
+    [
+        (ObjectiveName.PSEUDO_LIKELIHOOD, "exact"),
+        (ObjectiveName.UNROLLED_MEAN_FIELD, "mean-field"),
+        (ObjectiveName.EXACT_LIKELIHOOD, "exact"),
+    ],
+)
+def test_every_objective_trains_and_names_its_inference(
+    manifest: Manifest, tmp_path: Path, objective: ObjectiveName, inference: str
+) -> None:
+    """The run says what it was trained with, its couplings are used, and it is decoded to match."""
+    report = train(manifest, tmp_path / "run", TrainSettings(**QUICK, objective=objective), TORCH)
+    run = load_run(tmp_path / "run")
+    assert run.settings.objective is objective
+    assert run.make_inference().name == inference
+    assert run.crf.pairwise.abs().max() > 0.01
+    assert report.fits["independent"]["converged"]
+
+
+def test_independent_structure_has_no_couplings(manifest: Manifest, tmp_path: Path) -> None:
+    """`--structure independent` gives a model without edges that equals its baseline."""
+    settings = TrainSettings(**QUICK, structure=Structure.INDEPENDENT)
+    train(manifest, tmp_path / "run", settings, TORCH)
+    run = load_run(tmp_path / "run")
+    assert len(run.crf.edges) == 0
+    assert run.make_inference().name == "independent"
+    assert torch.equal(run.crf.output.weight, run.independent.output.weight)
+
+
+def test_hidden_units_and_unknown_labels(manifest: Manifest, tmp_path: Path) -> None:
+    """A head with hidden units trains on data where half of the labels are unknown."""
+    targets = manifest.targets.copy()
+    targets[np.random.default_rng(0).random(targets.shape) < 0.5] = -1
+    partly = Manifest(manifest.images, targets, manifest.labels, manifest.splits, "partly")
+    train(partly, tmp_path / "run", TrainSettings(**QUICK, head=6), TORCH)
+    run = load_run(tmp_path / "run")
+    assert run.crf.hidden is not None
+    assert run.crf.hidden.out_features == 6
+    assert all(torch.isfinite(p).all() for p in run.crf.parameters())
+
+
+def test_one_label(manifest: Manifest, tmp_path: Path) -> None:
+    """A single label needs no couplings and is no special case to the user."""
+    keep = np.array([0])
+    one = Manifest(
+        manifest.images,
+        manifest.targets[:, keep],
+        type(manifest.labels)(("sky",)),
+        manifest.splits,
+        "one",
+    )
+    train(one, tmp_path / "run", TrainSettings(**QUICK), TORCH)
+    assert load_run(tmp_path / "run").make_inference().name == "independent"
+
+
+def test_gibbs_is_kept_as_the_inference(manifest: Manifest, tmp_path: Path) -> None:
+    """An inference that is asked for is the one that the run is decoded with."""
+    settings = TrainSettings(**QUICK, inference=InferenceName.GIBBS)
+    train(manifest, tmp_path / "run", settings, TORCH)
+    assert load_run(tmp_path / "run").make_inference().name == "gibbs"
+
+
+def test_unreadable_pictures_are_all_named(manifest: Manifest, tmp_path: Path) -> None:
+    """Training stops with the name of each broken picture, not at the first."""
+    images = list(manifest.images)
+    for row in (3, 5):
+        images[row] = tmp_path / f"broken{row}.jpg"
+        images[row].write_bytes(b"no picture")
+    broken = Manifest(tuple(images), manifest.targets, manifest.labels, manifest.splits, "broken")
+    with pytest.raises(DataError) as caught:
+        train(broken, tmp_path / "run", TrainSettings(backbone="lite0"), TORCH)
+    assert "broken3.jpg" in str(caught.value)
+    assert "broken5.jpg" in str(caught.value)
+
+
+def test_scratch_network_must_be_trained(manifest: Manifest, tmp_path: Path) -> None:
+    """`tiny` without --finetune all is refused before anything is made."""
+    with pytest.raises(SettingsError, match="--finetune all"):
+        train(manifest, tmp_path / "run", TrainSettings(backbone="tiny"), TORCH)
+    assert not (tmp_path / "run").exists()
+
+
+def test_overwrite_replaces_runs_only(manifest: Manifest, tmp_path: Path) -> None:
+    """A folder that holds no run is never removed, --overwrite or not."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "dear.txt").write_text("keep me")
+    with pytest.raises(RunError, match="exists already; choose another"):
+        train(manifest, tmp_path / "photos", TrainSettings(**QUICK), TORCH, overwrite=True)
+    assert (tmp_path / "photos" / "dear.txt").read_text() == "keep me"
