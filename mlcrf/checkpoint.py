@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,12 @@ class Run:
         )
 
 
-def save_run(run: Run) -> None:
-    """Write settings, labels and weights; each file is whole or absent, the weights come last."""
+def save_run(run: Run) -> Run:
+    """Write settings, labels and weights; each file is whole or absent, the weights come last.
+
+    Returns:
+        The run with the digest of its weights file.
+    """
     config = {
         "format": _FORMAT,
         "mlcrf": __version__,
@@ -108,7 +112,9 @@ def save_run(run: Run) -> None:
         )
         for key, value in state.items()
     }
-    atomic.write_bytes(run.path / WEIGHTS, save(tensors))
+    content = save(tensors)
+    atomic.write_bytes(run.path / WEIGHTS, content)
+    return replace(run, digest=hashlib.sha256(content).hexdigest())
 
 
 def load_run(path: Path) -> Run:

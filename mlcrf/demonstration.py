@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -71,6 +71,7 @@ def run_demo(
             raise RunError(f"{out}: exists and is no earlier demo; choose another --out")
         shutil.rmtree(out)
     atomic.write_text(out / _MARKER, "made by mlcrf demo; replaced by the next one\n")
+    cache = out / "cache"
     log(f"drawing {num_images} scenes")
     table = make_dataset(out / "data", seed=seed, num_images=num_images)
     manifest = read_dataset(table)
@@ -86,20 +87,22 @@ def run_demo(
         manifest,
         out / "run",
         settings,
-        Environment(),
+        Environment(cache_dir=cache),
         log=lambda message: None if ": gradient " in message else log(message),
     )
     save_card(report)
     run = report.run
     log("evaluating on the test split")
-    extractor = FeatureExtractor(run.make_backbone())
+    extractor = FeatureExtractor(run.make_backbone(), cache_dir=cache)
     evaluation = evaluate(
         run, manifest.part(Split.TEST), extractor, split=Split.TEST.value, seed=seed
     )
     log("tagging the folder of scenes")
     tags = out / "tags.csv"
     with PredictionWriter(tags, run.labels) as writer:
-        for prediction in Tagger(run).predict(list_pictures([out / "data" / IMAGES])):
+        for prediction in Tagger(run, cache_dir=cache).predict(
+            list_pictures([out / "data" / IMAGES])
+        ):
             writer.write(prediction)
     learned = run.crf.pairwise_matrix().double().numpy()
     planted = load_matrix(out / "data" / COUPLINGS_TABLE, run.labels)
@@ -148,6 +151,7 @@ def demo_record(demo: Demo) -> dict[str, Any]:
         "out": str(demo.out),
         "seconds": demo.seconds,
         "made": {name: str(path) for name, path in demo.made.items()},
+        "models": {name: asdict(scores) for name, scores in demo.evaluation.models.items()},
         "difference": demo.evaluation.difference,
         "strong_couplings": demo.recovery.strong,
         "recovered": demo.recovery.recovered,

@@ -100,10 +100,16 @@ def _draw_panel(
                 axis.text(
                     column,
                     row,
-                    f"{value:.1f}" if limit >= 2 else f"{value:.2f}".replace("0.", "."),
+                    _short(value, 1 if limit >= 2 else 2),
                     ha="center",
                     va="center",
                     fontsize=5,
                     color="white" if dark else "black",
                 )
     figure.colorbar(image, ax=axis, shrink=0.8, pad=0.01)
+
+
+def _short(value: float, digits: int) -> str:
+    """A number for a narrow cell: no sign on zero, no zero before the point."""
+    rounded = round(value, digits) or 0.0
+    return f"{rounded:.{digits}f}".replace("0.", ".") if digits > 1 else f"{rounded:.{digits}f}"

@@ -29,7 +29,7 @@ def make_dataset(
     folder: Path,
     *,
     seed: int = 0,
-    num_images: int = 1500,
+    num_images: int = 6000,
     image_size_px: int = 64,
     coupling_strength: float = 1.0,
 ) -> Path:

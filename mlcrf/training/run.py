@@ -146,26 +146,27 @@ def train(
     crf = trainer.fit_crf(objective, independent) if coupled else independent
     clock.note("crf")
 
-    run = Run(
-        path=out,
-        labels=manifest.labels,
-        settings=settings.model_copy(
-            update={
-                "objective": objective,
-                "inference": resolve_inference(settings, objective),
-            }
-        ),
-        backbone_spec=spec,
-        data=manifest.name,
-        crf=crf.model,
-        independent=independent.model,
-        backbone_weights=None if trained is None else trained["best"],
+    run = save_run(
+        Run(
+            path=out,
+            labels=manifest.labels,
+            settings=settings.model_copy(
+                update={
+                    "objective": objective,
+                    "inference": resolve_inference(settings, objective),
+                }
+            ),
+            backbone_spec=spec,
+            data=manifest.name,
+            crf=crf.model,
+            independent=independent.model,
+            backbone_weights=None if trained is None else trained["best"],
+        )
     )
     images = {split.value: (manifest.splits or ()).count(split) for split in Split}
     fits = {"crf": _summary(crf), "independent": _summary(independent)}
     report = TrainReport(run, images, fits, clock.seconds, manifest.notes)
-    save_run(run)
-    _save_record(report, None if trained is None else trained)
+    _save_record(report, trained)
     return report
 
 
