@@ -55,6 +55,18 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
+def require_ending(path: Path, endings: tuple[str, ...]) -> None:
+    """Check a place to write to before the work, not after.
+
+    Raises:
+        MlcrfError: the name ends otherwise, or is that of a folder.
+    """
+    if path.suffix.lower() not in endings:
+        raise MlcrfError(f"{path}: unknown ending; name the file with one of {', '.join(endings)}")
+    if path.is_dir():
+        raise MlcrfError(f"{path}: is a folder; choose another name")
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

@@ -28,6 +28,7 @@ CONFIG = "config.json"
 LABELS = "labels.txt"
 WEIGHTS = "best.safetensors"
 SPLITS = "splits.csv"
+STATE = "state.pt"
 _FORMAT = 1
 
 
@@ -70,7 +71,13 @@ class Run:
         """
         backbone = make_backbone(self.backbone_spec, pretrained=self.backbone_weights is None)
         if self.backbone_weights is not None:
-            backbone.load_state_dict(self.backbone_weights)
+            try:
+                backbone.load_state_dict(self.backbone_weights)
+            except RuntimeError as error:
+                raise RunError(
+                    f"{self.path / WEIGHTS}: not the weights of {self.backbone_spec.name}, which "
+                    f"{CONFIG} names; train again"
+                ) from error
         return backbone
 
     def make_inference(self, name: InferenceName | None = None) -> InferenceMethod:
@@ -133,7 +140,16 @@ def load_run(path: Path) -> Run:
         raise RunError(f"{error}; the run is incomplete, train again") from error
     try:
         settings = TrainSettings.model_validate(config["settings"])
-        spec = BackboneSpec(**config["backbone"] | {"source": Source(config["backbone"]["source"])})
+        backbone = config["backbone"]
+        spec = BackboneSpec(
+            name=str(backbone["name"]),
+            source=Source(backbone["source"]),
+            size_px=int(backbone["size_px"]),
+            mean=tuple(map(float, backbone["mean"])),
+            std=tuple(map(float, backbone["std"])),
+        )
+        if not 1 <= spec.size_px <= 4096 or min(spec.std) <= 0:
+            raise ValueError("no such input of a network")
         num_features, trained = int(config["num_features"]), bool(config["backbone_trained"])
         data = str(config["data"])
     except (KeyError, TypeError, ValueError, ValidationError) as error:
@@ -187,10 +203,9 @@ def _load_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(
-            f"{path.parent}: not a finished run: it has no {CONFIG}; "
-            "train it, or finish it with `mlcrf train --resume`"
-        ) from None
+        begun = (path.parent / STATE).exists()
+        remedy = "finish it with `mlcrf train --resume`" if begun else "is it the right folder?"
+        raise RunError(f"{path.parent}: not a finished run: it has no {CONFIG}; {remedy}") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
     if not isinstance(config, dict) or config.get("format") != _FORMAT:

@@ -54,7 +54,7 @@ class TrainSettings(BaseModel):
     learning_rate: Strength = 1e-3
     batch_size: int = Field(default=64, ge=1)
     weight_decay: float = Field(default=0.05, ge=0, allow_inf_nan=False)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 def make_settings(

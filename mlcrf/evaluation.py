@@ -12,6 +12,7 @@ from mlcrf.checkpoint import Run
 from mlcrf.choices import InferenceName
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.datasets.manifest import Manifest
+from mlcrf.errors import DataError
 from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind
 from mlcrf.metrics import (
     Measures,
@@ -71,6 +72,8 @@ def evaluate(
         DataError: pictures that cannot be read, all of them named.
     """
     manifest = manifest.relabelled(run.labels)
+    if not (manifest.targets >= 0).any():
+        raise DataError(f"{manifest.name}: no label of any image in split {split} is known")
     features = torch.from_numpy(extractor.matrix(manifest.images, progress=progress))
     method = run.make_inference()
     notes = list(manifest.notes)

@@ -48,12 +48,24 @@ def _global_options(
 
 def main() -> None:
     """Run a command; what a user can mend ends in one line on standard error and status 1."""
+    if "" in sys.argv[1:]:
+        typer.echo("error: an argument is empty; is a variable of your shell not set?", err=True)
+        sys.exit(1)
     try:
         app()
-        sys.stdout.flush()
     except MlcrfError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
     except BrokenPipeError:  # the reader, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         sys.exit(0)
+    except OSError as error:
+        _give_up_output()
+        where = error.filename or "standard output"
+        typer.echo(f"error: {where}: {error.strerror or error}", err=True)
+        sys.exit(1)
+
+
+def _give_up_output() -> None:
+    """Let the interpreter flush what is left into nothing, since there is nobody to read it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

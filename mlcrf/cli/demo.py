@@ -12,7 +12,9 @@ def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for it all; an earlier demo is replaced.")
     ] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Of the drawn scenes and the training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the drawn scenes and the training.")
+    ] = 0,
     as_json: console.Json = False,
 ) -> None:
     """Draw scenes whose couplings are known, train, evaluate, predict a folder, draw the matrix."""

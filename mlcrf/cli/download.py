@@ -19,7 +19,9 @@ def download(
     keep_archives: Annotated[
         bool, typer.Option("--keep-archives", help="Do not remove archives once unpacked.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="What the synthetic data set is drawn with.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="What the synthetic data set is drawn with.")
+    ] = 0,
 ) -> None:
     """Fetch a known data set, verify and unpack it; does nothing if it is there already."""
     if name == SYNTHETIC:

@@ -22,9 +22,11 @@ def evaluate(
     inference: Annotated[
         InferenceName | None, typer.Option(help="Another one than the run was trained for.")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Write the tables there too, as CSV.")] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Write all figures to that .csv file too.")
+    ] = None,
     device: console.Device = "auto",
     engine: console.Engine = EngineName.AUTO,
     cache_dir: console.CacheDir = None,
@@ -32,7 +34,7 @@ def evaluate(
 ) -> None:
     """Score the CRF and the independent baseline side by side, with intervals and a signature."""
     console.quiet()
-    from mlcrf.atomic import write_text
+    from mlcrf.atomic import require_ending, write_text
     from mlcrf.backbones.engines import pick_device
     from mlcrf.backbones.features import FeatureExtractor
     from mlcrf.checkpoint import load_run
@@ -41,6 +43,8 @@ def evaluate(
     from mlcrf.evaluation import evaluate as score
     from mlcrf.reports.tables import evaluation_csv, evaluation_record, format_evaluation
 
+    if out is not None:
+        require_ending(out, (".csv",))
     trained = load_run(run)
     options = ReadOptions(label_set or trained.label_set, image_root, label_sep, trained.labels)
     manifest = take_split(read_dataset(data, options), split)

@@ -29,11 +29,14 @@ def plot_correlations(
     console.quiet()
     import numpy as np
 
-    from mlcrf.atomic import write_text
+    from mlcrf.atomic import require_ending, write_text
     from mlcrf.checkpoint import load_run
     from mlcrf.reports import correlations, tables
-    from mlcrf.reports.heatmap import Panel, cluster_order, draw_heatmap
+    from mlcrf.reports.heatmap import FORMATS, Panel, cluster_order, draw_heatmap
 
+    require_ending(out, FORMATS)
+    if matrix_csv is not None:
+        require_ending(matrix_csv, (".csv",))
     trained = load_run(run)
     names = trained.labels.names
     learned = trained.crf.pairwise_matrix().double().numpy()
@@ -54,7 +57,12 @@ def plot_correlations(
             "attractions": attract,
             "repulsions": repel,
             "rank_correlation": {
-                one.over: {"pairs": one.pairs, "correlation": one.correlation} for one in agreements
+                one.over: {
+                    "pairs": one.pairs,
+                    "correlation": one.correlation,
+                    "same_sign": one.same_sign,
+                }
+                for one in agreements
             },
         }
         typer.echo(tables.to_json(record))

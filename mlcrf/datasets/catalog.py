@@ -184,7 +184,9 @@ def find_entry(name: str) -> CatalogEntry:
         return CATALOG[name]
     close = get_close_matches(name.lower(), CATALOG, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
-    raise DownloadError(f"unknown data set {name!r}{hint} Known are: {', '.join(CATALOG)}.")
+    raise DownloadError(
+        f"unknown data set {name!r}{hint} Known are: {', '.join(CATALOG)}, synthetic."
+    )
 
 
 _LIACS = "https://press.liacs.nl/mirflickr/mirflickr25k.v3b"

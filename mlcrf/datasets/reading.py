@@ -132,6 +132,8 @@ def _sniff_file(path: Path) -> Format:
 
 def _unknown_folder(path: Path) -> str:
     """What to tell of a folder that is of no known layout."""
+    if not path.is_dir():
+        return f"{path}: neither a folder nor a regular file"
     if not any(path.iterdir()):
         return f"{path}: the folder is empty. Understood are: {LAYOUTS}."
     tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)

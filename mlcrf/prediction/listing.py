@@ -22,4 +22,5 @@ def list_pictures(places: Iterable[Path]) -> Iterator[Path]:
         elif place.exists():
             yield place
         else:
-            raise DataError(f"{place}: no such file or folder")
+            hint = "; `-` must stand alone" if str(place) == "-" else ""
+            raise DataError(f"{place}: no such file or folder{hint}")

@@ -15,7 +15,7 @@ from mlcrf.choices import Decision, EngineName
 from mlcrf.decoding import decide
 from mlcrf.errors import DataError
 
-_BATCH_SIZE = 64
+_BATCH_SIZE = 256  # the CRF sets up its kernel once a batch
 
 
 @dataclass(frozen=True)

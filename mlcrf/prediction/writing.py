@@ -85,18 +85,19 @@ class PredictionWriter:
             raise DataError("\n".join(["no picture could be read", *self.first_errors()]))
 
     def __enter__(self) -> "PredictionWriter":
-        self._stack = ExitStack()
-        temporary = self._stack.enter_context(replacing(self.path))
-        rows: type[_CsvRows] | type[_JsonRows] | type[_ParquetRows]
-        match self._format:
-            case OutputFormat.CSV:
-                rows = _CsvRows
-            case OutputFormat.JSONL:
-                rows = _JsonRows
-            case OutputFormat.PARQUET:
-                rows = _ParquetRows
-        self._rows: _Rows = rows(temporary, self._labels)
-        self._stack.callback(self._rows.close)
+        with ExitStack() as stack:
+            temporary = stack.enter_context(replacing(self.path))
+            rows: type[_CsvRows] | type[_JsonRows] | type[_ParquetRows]
+            match self._format:
+                case OutputFormat.CSV:
+                    rows = _CsvRows
+                case OutputFormat.JSONL:
+                    rows = _JsonRows
+                case OutputFormat.PARQUET:
+                    rows = _ParquetRows
+            self._rows: _Rows = rows(temporary, self._labels)
+            stack.callback(self._rows.close)
+            self._stack = stack.pop_all()
         return self
 
     def write(self, prediction: Prediction) -> None:

@@ -25,11 +25,13 @@ class RankAgreement:
         over: which pairs.
         pairs: how many.
         correlation: -1 to 1; NaN with fewer than three pairs.
+        same_sign: for how many pairs both have the same sign.
     """
 
     over: str
     pairs: int
     correlation: float
+    same_sign: int
 
 
 def cooccurrence(targets: NDArray[np.int8]) -> Floats:
@@ -51,7 +53,8 @@ def phi(targets: NDArray[np.int8]) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         first = present.T @ known / both
         together = present.T @ present / both
-        spread = np.sqrt(first * (1 - first) * first.T * (1 - first.T))
+        variance = first * (1 - first)
+        spread = np.sqrt(variance * variance.T)
         result: Floats = np.where(spread > 0, (together - first * first.T) / spread, np.nan)
     np.fill_diagonal(result, 0)
     return result
@@ -155,7 +158,8 @@ def format_matrix(matrix: Floats, names: tuple[str, ...]) -> str:
 
 def _agreement(over: str, ours: Floats, theirs: Floats) -> RankAgreement:
     value = float(spearmanr(ours, theirs).statistic) if len(ours) > 2 else float("nan")
-    return RankAgreement(over, len(ours), value)
+    same_sign = int((np.sign(ours) == np.sign(theirs)).sum())
+    return RankAgreement(over, len(ours), value, same_sign)
 
 
 def _plain(name: str) -> str:

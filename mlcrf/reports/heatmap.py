@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
-from mlcrf.atomic import replacing
-from mlcrf.errors import DataError
+from mlcrf.atomic import replacing, require_ending
 
 FORMATS = (".png", ".svg", ".pdf")
 _NUMBERS_UP_TO = 30  # labels; with more, the numbers in the cells could not be read
@@ -56,13 +55,9 @@ def draw_heatmap(
         order: in which the labels are shown (L,).
 
     Raises:
-        DataError: another ending.
-        MlcrfError: the file cannot be written.
+        MlcrfError: another ending, or the file cannot be written.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise DataError(
-            f"{path}: unknown ending; name the picture with one of {', '.join(FORMATS)}"
-        )
+    require_ending(path, FORMATS)
     size = 2.2 + 0.29 * len(names)
     with mpl.rc_context({"svg.hashsalt": "mlcrf", "font.size": 8}):
         figure = Figure(figsize=(size * len(panels) + 0.4, size), layout="constrained")

@@ -176,7 +176,8 @@ def format_pairs(
 def format_agreements(name: str, agreements: Sequence[RankAgreement]) -> str:
     """Rank correlations, a line each."""
     return "\n".join(
-        f"rank correlation with {name}, {one.over} ({one.pairs}): {one.correlation:+.3f}"
+        f"rank correlation with {name}, {one.over} ({one.pairs}): {one.correlation:+.3f}, "
+        f"same sign in {one.same_sign}"
         for one in agreements
     )
 

@@ -15,7 +15,7 @@ from mlcrf.choices import Structure
 from mlcrf.config import TrainSettings
 from mlcrf.datasets.images import load_pixels
 from mlcrf.datasets.manifest import Manifest
-from mlcrf.errors import DataError, RunError
+from mlcrf.errors import DataError, PotentialsError, RunError
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.training.coordinates import Objective
 from mlcrf.training.stages import Result, Stages
@@ -133,7 +133,10 @@ def _loss(
     known = torch.from_numpy(targets.astype(np.int64)).to(device)
     with torch.autocast(device.type, enabled=device.type == "cuda"):
         features = backbone(torch.from_numpy(pixels).to(device))
-    return objective(head(features.float()), (known == 1).float(), known >= 0)
+    try:
+        return objective(head(features.float()), (known == 1).float(), known >= 0)
+    except PotentialsError as error:
+        raise RunError(f"finetune: diverged ({error}); lower --set learning_rate") from error
 
 
 def _weights(backbone: Backbone) -> dict[str, Tensor]:

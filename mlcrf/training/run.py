@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -14,8 +14,8 @@ from safetensors.torch import save
 from mlcrf import atomic
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.backbones.registry import Source, find_spec, make_backbone
-from mlcrf.checkpoint import CONFIG, SPLITS, Run, save_run
-from mlcrf.choices import EngineName, Finetune, Structure
+from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Run, save_run
+from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.datasets.splits import split_manifest
@@ -31,8 +31,6 @@ from mlcrf.training.heads import (
     resolve_objective,
 )
 from mlcrf.training.stages import Result, Stages
-
-STATE = "state.pt"
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,12 @@ def train(
     train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
     _check_targets(train_part)
     objective = resolve_objective(settings, len(manifest.labels))
+    _check_reach(settings, objective, len(manifest.labels))
+    backbone = make_backbone(spec, seed=settings.seed)
     _prepare(out, resume=resume, overwrite=overwrite)
     stages = Stages(out / STATE, _identity(manifest, settings))
     save_manifest(out / SPLITS, manifest)
 
-    backbone = make_backbone(spec, seed=settings.seed)
     trained: Result | None = None
     if settings.finetune is Finetune.ALL:
         loss = make_objective(objective, settings)
@@ -143,7 +142,10 @@ def train(
     independent = trainer.fit_independent()
     clock.note("independent")
     coupled = settings.structure is Structure.FULL
-    crf = trainer.fit_crf(objective, independent) if coupled else independent
+    if coupled:
+        crf = trainer.fit_crf(objective, independent)
+    else:
+        crf = replace(independent, model=independent.model.clone())
     clock.note("crf")
 
     run = save_run(
@@ -194,6 +196,18 @@ def _check_targets(train: Manifest) -> None:
             )
 
 
+def _check_reach(settings: TrainSettings, objective: ObjectiveName, num_labels: int) -> None:
+    wants_exact = (
+        objective is ObjectiveName.EXACT_LIKELIHOOD or settings.inference is InferenceName.EXACT
+    )
+    if wants_exact and num_labels > settings.max_exact_labels:
+        raise SettingsError(
+            f"exact inference was asked for, over {num_labels} labels; the limit is "
+            f"{settings.max_exact_labels}. Raise --max-exact-labels (cost doubles with each), or "
+            "choose another objective and inference."
+        )
+
+
 def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
     if resume:
         if not (out / STATE).exists():
@@ -204,8 +218,8 @@ def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
     if out.is_dir() and any(out.iterdir()):
         is_run = (out / STATE).exists() or (out / CONFIG).exists()
         if not overwrite or not is_run:
-            ways = "--resume it, --overwrite it, or choose" if is_run else "choose"
-            raise RunError(f"{out}: exists already; {ways} another --out")
+            ways = "--resume it, --overwrite it, or" if is_run else "it is no run, so"
+            raise RunError(f"{out}: exists already; {ways} choose another --out")
         shutil.rmtree(out)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,8 @@ class Stages:
                     "or train into a new folder"
                 )
         self._settings = settings
+        if not path.exists():
+            self._save()
 
     def run(self, name: str, compute: Callable[[], Result]) -> Result:
         """The result of a stage: kept from before, or computed now and kept."""
@@ -54,6 +56,9 @@ class Stages:
     def keep(self, name: str, result: Result) -> None:
         """Keep a result, in place of an earlier one of that name."""
         self._results[name] = result
+        self._save()
+
+    def _save(self) -> None:
         stream = io.BytesIO()
         torch.save({"settings": self._settings, "results": self._results}, stream)
         content = stream.getvalue()

@@ -90,6 +90,7 @@ def test_rank_agreement_over_all_and_over_strong_pairs() -> None:
     assert (whole.pairs, strong.pairs) == (6, 3)
     assert strong.correlation == pytest.approx(1)
     assert 0 < whole.correlation < 1
+    assert (whole.same_sign, strong.same_sign) == (6, 3)
 
 
 def test_strongest_pairs_are_sorted_and_signed() -> None:

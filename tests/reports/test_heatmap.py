@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlcrf.errors import DataError
+from mlcrf.errors import MlcrfError
 from mlcrf.reports.heatmap import Panel, cluster_order, draw_heatmap
 
 
@@ -39,5 +39,5 @@ def test_same_matrix_same_bytes(tmp_path: Path) -> None:
 
 def test_unknown_ending_is_refused(tmp_path: Path) -> None:
     """An ending that is none of ours names those that are."""
-    with pytest.raises(DataError, match=r"\.png, \.svg, \.pdf"):
+    with pytest.raises(MlcrfError, match=r"\.png, \.svg, \.pdf"):
         draw_heatmap(tmp_path / "a.bmp", ["x"], [Panel("t", np.zeros((1, 1)))], np.arange(1))

@@ -1,5 +1,7 @@
 """Stages that are kept and resumed, and the training of both heads that is made of them."""
 
+import hashlib
+import io
 import os
 import pickle
 import warnings
@@ -20,6 +22,18 @@ from mlcrf.training.stages import Stages
 RESULT = {"model": {"weight": torch.arange(200.0)}, "score": 0.5, "report": {"converged": True}}
 
 
+def _results(path: Path) -> dict[str, Any]:
+    """What a file of stages holds after its SHA-256."""
+    content = io.BytesIO(path.read_bytes()[32:])
+    results: dict[str, Any] = torch.load(content, weights_only=True)["results"]
+    return results
+
+
+def _signed(content: bytes) -> bytes:
+    """As if we had written it, so that more than the check of the SHA-256 must hold."""
+    return hashlib.sha256(content).digest() + content
+
+
 def keep_one(path: Path) -> bytes:
     """A file with one stage in it."""
     Stages(path, "settings").keep("first", RESULT)
@@ -35,7 +49,6 @@ def test_a_stage_is_run_once(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     stages = Stages(path, "settings")
     assert stages.find("first") is None
-    assert not path.exists()
     assert stages.run("first", lambda: RESULT) is RESULT
     assert stages.run("first", no_call) is RESULT
     resumed = Stages(path, "settings")
@@ -111,7 +124,7 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, state: object) -> None:
     """A file of torch's that holds something else is reported as damaged."""
     torch.save(state, tmp_path / "made")
-    assert_damaged(tmp_path / "state.pt", (tmp_path / "made").read_bytes())
+    assert_damaged(tmp_path / "state.pt", _signed((tmp_path / "made").read_bytes()))
 
 
 class Malice:
@@ -132,7 +145,7 @@ def test_nothing_in_the_file_is_run(tmp_path: Path, zipped: bool) -> None:
         torch.save(state, tmp_path / "made")
     else:
         (tmp_path / "made").write_bytes(pickle.dumps(state))
-    assert_damaged(tmp_path / "state.pt", (tmp_path / "made").read_bytes())
+    assert_damaged(tmp_path / "state.pt", _signed((tmp_path / "made").read_bytes()))
     assert not (tmp_path / "harm").exists()
     pickle.loads(pickle.dumps(state))  # the bait is good
     assert (tmp_path / "harm").exists()
@@ -202,7 +215,7 @@ def test_killed_anywhere_and_resumed(tmp_path: Path, objective: ObjectiveName) -
         with pytest.raises(KeyboardInterrupt):
             train(path, objective, kill_at=end + 1)
         kept += 1
-        results = torch.load(path, weights_only=True)["results"]
+        results = _results(path)
         assert len(results) == kept
     again, resumed, rest = train(path, objective)
     assert sum("validation" in message for message in rest) == 1
@@ -222,7 +235,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
 def test_the_penalty_with_the_lowest_validation_loss_is_chosen(tmp_path: Path) -> None:
     """Of all candidates, by their own figures; the last fit is on all images."""
     baseline, crf, told = train(tmp_path / "state.pt", ObjectiveName.EXACT_LIKELIHOOD)
-    stages = torch.load(tmp_path / "state.pt", weights_only=True)["results"]
+    stages = _results(tmp_path / "state.pt")
     scores = {name: result["score"] for name, result in stages.items() if "on train" in name}
     alone = {name: score for name, score in scores.items() if name.startswith("independent")}
     assert len(alone) == 3
@@ -241,7 +254,7 @@ def test_the_penalty_with_the_lowest_validation_loss_is_chosen(tmp_path: Path) -
 def test_the_score_is_the_loss_on_validation_images(tmp_path: Path) -> None:
     """Of the model fitted on training images alone."""
     baseline, _, _ = train(tmp_path / "state.pt", ObjectiveName.PSEUDO_LIKELIHOOD)
-    stages = torch.load(tmp_path / "state.pt", weights_only=True)["results"]
+    stages = _results(tmp_path / "state.pt")
     name = f"independent on train, penalties {baseline.penalty.weights:g} and 0"
     model = baseline.model.clone()
     model.load_state_dict(stages[name]["model"])
