@@ -27,7 +27,7 @@ demo: setup  ## Run the main job from end to end on drawn scenes.
 	$(BIN)/mlcrf demo --out runs/demo
 
 test: setup  ## Run the tests.
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: setup  ## Lint, types, layers, and docs against the program.
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -77,28 +78,18 @@ def finetune(
         optimiser.load_state_dict(begun["optimiser"])
         schedule.load_state_dict(begun["schedule"])
         losses, best = begun["losses"], begun["best"]
+    model = _Network(backbone, head, objective, device)
     for epoch in range(len(losses), settings.epochs):
         modules.train()
         total = 0.0
         for pixels, targets in batches.shuffled(epoch):
-            loss = _loss(backbone, head, objective, pixels, targets, device)
-            if not bool(torch.isfinite(loss)):
-                raise RunError(
-                    f"finetune: loss is {float(loss)} in epoch {epoch + 1}; lower "
-                    "--set learning_rate"
-                )
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(modules.parameters(), 5.0)
-            optimiser.step()
-            schedule.step()
+            loss = model.loss(pixels, targets)
+            _step(loss, optimiser, schedule)
             total += float(loss.detach()) * len(pixels) / len(train)
         modules.eval()
         with torch.no_grad():
             checked = sum(
-                float(_loss(backbone, head, objective, pixels, targets, device))
-                * len(pixels)
-                / len(validation)
+                float(model.loss(pixels, targets)) * len(pixels) / len(validation)
                 for pixels, targets in checks.in_order()
             )
         if not losses or checked < min(loss for _, loss in losses):
@@ -122,21 +113,37 @@ def finetune(
     return {"best": best, "last": _weights(backbone), "losses": losses}
 
 
-def _loss(
-    backbone: Backbone,
-    head: LabelCrf,
-    objective: Objective,
-    pixels: NDArray[np.uint8],
-    targets: NDArray[np.int8],
-    device: torch.device,
-) -> Tensor:
-    known = torch.from_numpy(targets.astype(np.int64)).to(device)
-    with torch.autocast(device.type, enabled=device.type == "cuda"):
-        features = backbone(torch.from_numpy(pixels).to(device))
-    try:
-        return objective(head(features.float()), (known == 1).float(), known >= 0)
-    except PotentialsError as error:
-        raise RunError(f"finetune: diverged ({error}); lower --set learning_rate") from error
+@dataclass(frozen=True)
+class _Network:
+    """Pixels to loss."""
+
+    backbone: Backbone
+    head: LabelCrf
+    objective: Objective
+    device: torch.device
+
+    def loss(self, pixels: NDArray[np.uint8], targets: NDArray[np.int8]) -> Tensor:
+        known = torch.from_numpy(targets.astype(np.int64)).to(self.device)
+        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            features = self.backbone(torch.from_numpy(pixels).to(self.device))
+        try:
+            loss = self.objective(self.head(features.float()), (known == 1).float(), known >= 0)
+        except PotentialsError as error:
+            raise RunError(f"finetune: diverged ({error}); lower --set learning_rate") from error
+        if not bool(torch.isfinite(loss)):
+            raise RunError(f"finetune: the loss is {float(loss)}; lower --set learning_rate")
+        return loss
+
+
+def _step(
+    loss: Tensor, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
+) -> None:
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+    optimiser.step()
+    schedule.step()
 
 
 def _weights(backbone: Backbone) -> dict[str, Tensor]:
