@@ -85,7 +85,7 @@ def test_overrides(text: str, name: str, value: Any) -> None:
         ("max_exact_labels=33", "setting max_exact_labels: .*less than or equal to 32, got 33"),
         ("max_exact_labels=0", "setting max_exact_labels: .*greater than or equal to 1, got 0"),
         ("tolerance=0", "setting tolerance: .*greater than 0, got 0"),
-        ("tolerance=NaN", "setting tolerance: .*greater than 0, got nan"),
+        ("tolerance=NaN", "setting tolerance: .*finite number, got nan"),
         ("learning_rate=0", "setting learning_rate: .*greater than 0"),
         ("weight_decay=-0.1", "setting weight_decay: .*greater than or equal to 0"),
         ("epochs=0", "setting epochs: .*greater than or equal to 1"),

@@ -73,9 +73,9 @@ def train(
         epochs=epochs,
         seed=seed,
     )
+    environment = Environment(pick_device(device), engine, console.cache_dir(cache_dir))
     space = None if labels is None else load_labels(labels)
     manifest = read_dataset(data, ReadOptions(label_set, image_root, label_sep, space))
-    environment = Environment(pick_device(device), engine, console.cache_dir(cache_dir))
     with console.bar("features") as progress:
         report = run_training(
             manifest,
