@@ -1,5 +1,14 @@
-"""The model as a value: unaries and couplings, no inference."""
+"""Potentials: the whole CRF as a value. No inference here."""
 
-from mlcrf.crf.potentials import UNKNOWN, Potentials, check_known, full_edges
+from mlcrf.crf.known import UNKNOWN, check_known
+from mlcrf.crf.potentials import Fields, Potentials, full_edges, neighbours, no_implications
 
-__all__ = ["UNKNOWN", "Potentials", "check_known", "full_edges"]
+__all__ = [
+    "UNKNOWN",
+    "Fields",
+    "Potentials",
+    "check_known",
+    "full_edges",
+    "neighbours",
+    "no_implications",
+]

@@ -1,13 +1,19 @@
 """Unaries and couplings of a batch of CRFs over label sets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from mlcrf.errors import PotentialsError
 
-UNKNOWN = -1
+IMPOSSIBLE = 100.0  # log-odds against a state that breaks an implication: e^-100 of the others
+_DENSE_LABELS = 128  # up to here couplings are multiplied as a matrix even if most are missing
+
+
+def no_implications() -> Tensor:
+    """No rule at all, int64 (0, 2)."""
+    return torch.empty((0, 2), dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -18,21 +24,24 @@ class Potentials:
         p(y) = exp(log_score(y)) / Z
 
     One number an edge is stored, so an asymmetric matrix or a non-zero diagonal cannot be
-    written down.
+    written down. An implication (child, parent) says that the child is never present without
+    its parent; where a method does not drop such states, it counts them as `as_couplings` does.
 
     Attributes:
         unary: log-odds of each label on its own, floating point (N, L).
         edges: label pairs i < j, each once, int64 (E, 2).
         pairwise: coupling of each edge, > 0 attracts: (E,), or (N, E) if it varies by image.
+        implications: pairs (child, parent) without a cycle, int64 (R, 2).
 
     Raises:
         PotentialsError: shapes or types do not fit, an edge is not i < j < L or stands twice,
-            or a value is not finite.
+            implications run in a circle, or a value is not finite.
     """
 
     unary: Tensor
     edges: Tensor
     pairwise: Tensor
+    implications: Tensor = field(default_factory=no_implications)
 
     def __post_init__(self) -> None:
         if self.unary.ndim != 2 or not self.unary.is_floating_point():
@@ -66,6 +75,8 @@ class Potentials:
         for name, value in (("unary", self.unary), ("pairwise", self.pairwise)):
             if not bool(torch.isfinite(value).all()):
                 raise PotentialsError(f"{name}: holds NaN or infinity")
+        if len(self.implications):
+            _check_implications(self.implications, num_labels)
 
     @property
     def num_images(self) -> int:
@@ -90,28 +101,99 @@ class Potentials:
         upper[..., first, second] = self.pairwise
         return upper + upper.mT
 
+    def as_couplings(self) -> "Potentials":
+        """The same CRFs without implications: a child alone costs `IMPOSSIBLE`.
+
+            unary_child - IMPOSSIBLE,      pairwise_(child, parent) + IMPOSSIBLE
+
+        Our edges come first and in their order; pairs that have none yet are added at the end.
+        """
+        if not len(self.implications):
+            return self
+        child = self.implications[:, 0]
+        cost = torch.bincount(child, minlength=self.num_labels).to(self.unary) * IMPOSSIBLE
+        ends = self.implications.sort(1).values
+        edges, position = _union(self.edges, ends)
+        missing = len(edges) - len(self.edges)
+        zeros = self.pairwise.new_zeros((*self.pairwise.shape[:-1], missing))
+        gain = self.unary.new_zeros(len(edges)).index_add(
+            0, position, self.unary.new_full((len(ends),), IMPOSSIBLE)
+        )
+        return Potentials(self.unary - cost, edges, torch.cat([self.pairwise, zeros], -1) + gain)
+
     def log_score(self, states: Tensor) -> Tensor:
         """Unnormalised log-probability of label vectors: (..., N, L) -> (..., N)."""
-        y = states.to(self.unary.dtype)
-        together = y[..., self.edges[:, 0]] * y[..., self.edges[:, 1]]
-        return (self.unary * y).sum(-1) + (together * self.pairwise).sum(-1)
+        coupled = self.as_couplings()
+        y = states.to(coupled.unary.dtype)
+        together = y[..., coupled.edges[:, 0]] * y[..., coupled.edges[:, 1]]
+        return (coupled.unary * y).sum(-1) + (together * coupled.pairwise).sum(-1)
 
     def conditional_logits(self, states: Tensor) -> Tensor:
         """Log-odds of each label given all the others: (..., N, L) -> (..., N, L).
 
         Label i's own state has no influence on its entry. Real values in [0, 1] are taken as
         they are, which makes this the mean-field update too.
+
+        Cost: O(N L^2) for up to 128 labels, else O(N E).
         """
-        y = states.to(self.unary.dtype)
-        matrix = self.pairwise_matrix()
-        if self.varies_by_image:
-            return self.unary + (matrix @ y.unsqueeze(-1)).squeeze(-1)
-        return self.unary + y @ matrix
+        return Fields(self).all(states)
 
     def rows(self, wanted: Tensor | slice) -> "Potentials":
         """The CRFs of some of the images."""
         pairwise = self.pairwise[wanted] if self.varies_by_image else self.pairwise
-        return Potentials(self.unary[wanted], self.edges, pairwise)
+        return Potentials(self.unary[wanted], self.edges, pairwise, self.implications)
+
+
+class Fields:
+    """Log-odds of labels given the others, for methods that ask again and again.
+
+    Couplings are a matrix up to 128 labels, else rows of neighbours, so that memory is linear in
+    edges where labels are many. Differentiable in the potentials.
+    """
+
+    def __init__(self, potentials: Potentials) -> None:
+        coupled = potentials.as_couplings()
+        self.unary, self.edges, self.pairwise = coupled.unary, coupled.edges, coupled.pairwise
+        dense = coupled.num_labels <= _DENSE_LABELS
+        self._matrix = coupled.pairwise_matrix() if dense else None
+        self._rows = None if dense else neighbours(coupled.edges, coupled.num_labels)
+
+    def all(self, states: Tensor) -> Tensor:
+        """Those of every label: (..., N, L) -> (..., N, L)."""
+        y = states.to(self.unary.dtype)
+        if self._matrix is None:
+            first, second = self.edges[:, 0], self.edges[:, 1]
+            fields = self.unary.expand(y.shape)
+            fields = fields.index_add(-1, first, y[..., second] * self.pairwise)
+            return fields.index_add(-1, second, y[..., first] * self.pairwise)
+        if self._matrix.ndim == 3:
+            return self.unary + (self._matrix @ y.unsqueeze(-1)).squeeze(-1)
+        return self.unary + y @ self._matrix
+
+    def of(self, label: int, states: Tensor) -> Tensor:
+        """Those of one label: states (..., N, L) of the potentials' type -> (..., N)."""
+        if self._matrix is not None:
+            return self.unary[:, label] + (self._matrix[..., label] * states).sum(-1)
+        assert self._rows is not None
+        offsets, others, edge = self._rows
+        part = slice(int(offsets[label]), int(offsets[label + 1]))
+        return self.unary[:, label] + (
+            states[..., others[part]] * self.pairwise[..., edge[part]]
+        ).sum(-1)
+
+
+def neighbours(edges: Tensor, num_labels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Each label's neighbours, in compressed rows.
+
+    Returns:
+        offsets (L + 1,), neighbouring labels (2 E,) and the edge to each (2 E,), int64: those of
+        label i stand from offsets[i] to offsets[i + 1], in rising order.
+    """
+    ends, others = edges.T.reshape(-1), edges.flip(1).T.reshape(-1)
+    edge = torch.arange(len(edges), device=edges.device).repeat(2)
+    order = (ends * num_labels + others).argsort()
+    counts = torch.bincount(ends, minlength=num_labels)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]), others[order], edge[order]
 
 
 def full_edges(num_labels: int) -> Tensor:
@@ -119,20 +201,28 @@ def full_edges(num_labels: int) -> Tensor:
     return torch.combinations(torch.arange(num_labels), 2).reshape(-1, 2)
 
 
-def check_known(potentials: Potentials, known: Tensor | None) -> Tensor:
-    """Known labels as an int64 tensor (N, L) of 1, 0 and -1 (unknown); all unknown if None.
+def _union(edges: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Edges, then the others that are not among them; and where each of the others stands."""
+    position = {pair: at for at, pair in enumerate(map(tuple, edges.tolist()))}
+    for pair in map(tuple, others.tolist()):
+        position.setdefault(pair, len(position))
+    where = [position[pair] for pair in map(tuple, others.tolist())]
+    together = torch.tensor(list(position), dtype=torch.int64, device=edges.device)
+    return together.reshape(-1, 2), torch.tensor(where, dtype=torch.int64, device=edges.device)
 
-    Raises:
-        PotentialsError: wrong shape or another value.
-    """
-    if known is None:
-        return torch.full(
-            potentials.unary.shape, UNKNOWN, dtype=torch.int64, device=potentials.unary.device
-        )
-    if known.shape != potentials.unary.shape:
+
+def _check_implications(implications: Tensor, num_labels: int) -> None:
+    if implications.shape != (len(implications), 2) or implications.dtype != torch.int64:
         raise PotentialsError(
-            f"known: expected {tuple(potentials.unary.shape)}, got {tuple(known.shape)}"
+            f"implications: expected int64 (R, 2), got {implications.dtype} "
+            f"{tuple(implications.shape)}"
         )
-    if not bool(((known == 0) | (known == 1) | (known == UNKNOWN)).all()):
-        raise PotentialsError("known: expected 1 (present), 0 (absent) or -1 (unknown)")
-    return known.to(device=potentials.unary.device, dtype=torch.int64)
+    if not bool(((implications >= 0) & (implications < num_labels)).all()):
+        raise PotentialsError(f"implications: expected labels below {num_labels}")
+    remaining = list(map(tuple, implications.tolist()))
+    while remaining:  # take away children that are no parent, until none is left
+        parents = {parent for _, parent in remaining}
+        kept = [(child, parent) for child, parent in remaining if child in parents]
+        if len(kept) == len(remaining):
+            raise PotentialsError(f"implications: labels {kept[0]} imply each other in a circle")
+        remaining = kept

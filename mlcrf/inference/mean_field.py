@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlcrf.crf import UNKNOWN, Potentials, check_known
+from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known
 from mlcrf.inference.posterior import LogPartitionKind, Posterior, climb
 
 
@@ -42,14 +42,14 @@ class MeanField:
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
         """Factorised beliefs and a lower bound on log Z."""
         clamped = check_known(potentials, known)
-        matrix = potentials.pairwise_matrix()
-        start = potentials.unary.sigmoid()
+        fields = Fields(potentials)
+        start = fields.unary.sigmoid()
         q = torch.where(clamped == UNKNOWN, start, clamped.to(start.dtype))
         moved = torch.full_like(q[:, 0], torch.inf)
         sweeps = 0
         while sweeps < self.max_sweeps and bool((moved > self.tolerance).any()):
             before = q
-            q, _ = sweep(potentials.unary, matrix, q, clamped)
+            q, _ = sweep(fields, q, clamped)
             moved = (q - before).detach().abs().amax(-1)
             sweeps += 1
         converged = moved <= self.tolerance
@@ -72,11 +72,11 @@ class MeanField:
             return climb(potentials, rounded, check_known(potentials, known))
 
 
-def sweep(unary: Tensor, matrix: Tensor, q: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def sweep(fields: Fields, q: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Update every unknown label once, in order.
 
     Args:
-        unary: (N, L); matrix: couplings (L, L) or (N, L, L).
+        fields: of the potentials.
         q: marginals before (N, L).
         known: 1, 0 or -1 for unknown (N, L).
 
@@ -85,7 +85,7 @@ def sweep(unary: Tensor, matrix: Tensor, q: Tensor, known: Tensor) -> tuple[Tens
     """
     logits = []
     for label in range(q.shape[-1]):
-        field = unary[:, label] + (matrix[..., label] * q).sum(-1)
+        field = fields.of(label, q)
         updated = torch.where(known[:, label] == UNKNOWN, field.sigmoid(), q[:, label])
         q = q.clone()  # autograd still needs the old one
         q[:, label] = updated

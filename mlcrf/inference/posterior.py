@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mlcrf.crf import UNKNOWN, Potentials
+from mlcrf.crf import UNKNOWN, Fields, Potentials
 
 
 class LogPartitionKind(StrEnum):
@@ -81,13 +81,13 @@ def climb(
 
     Cost: O(N L^2) a sweep.
     """
-    matrix = potentials.pairwise_matrix()
+    fields = Fields(potentials)
     free = known == UNKNOWN
     y = torch.where(free, states, known).to(potentials.unary.dtype)
     for _ in range(max_sweeps):
         before = y.clone()
         for label in range(potentials.num_labels):
-            field = potentials.unary[:, label] + (matrix[..., label] * y).sum(-1)
+            field = fields.of(label, y)
             y[:, label] = torch.where(free[:, label], (field > 0).to(y.dtype), y[:, label])
         if torch.equal(y, before):
             break

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
-from mlcrf.crf import Potentials, check_known
+from mlcrf.crf import Fields, Potentials, check_known
 from mlcrf.inference.mean_field import sweep
 
 
@@ -28,11 +28,11 @@ def unrolled_mean_field_loss(
     Cost: O(sweeps N L^2), memory too.
     """
     known = check_known(potentials, None)
-    matrix = potentials.pairwise_matrix()
-    q = potentials.unary.sigmoid()
-    logits = potentials.unary
+    fields = Fields(potentials)
+    q = fields.unary.sigmoid()
+    logits = fields.unary
     for _ in range(sweeps):
-        q, logits = sweep(potentials.unary, matrix, q, known)
+        q, logits = sweep(fields, q, known)
     y = torch.where(observed, targets.to(logits.dtype), 0.0)
     # from log-odds, which keep their gradient where the marginal has saturated
     each = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
