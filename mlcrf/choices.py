@@ -52,7 +52,12 @@ class Decision(StrEnum):
     """
 
     THRESHOLD = "threshold"
+    TUNED_THRESHOLD = "tuned-threshold"
+    LABEL_THRESHOLDS = "label-thresholds"
     MAP = "map"
+    EXPECTED_F1 = "expected-f1"
+    EXPECTED_JACCARD = "expected-jaccard"
+    TOP_K = "top-k"
 
 
 class Order(StrEnum):

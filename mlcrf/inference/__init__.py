@@ -1,20 +1,47 @@
 """Beliefs about label sets: one algorithm a file, one interface."""
 
+from mlcrf.inference.annealing import AnnealedImportanceSampling
+from mlcrf.inference.bethe import Bethe
 from mlcrf.inference.choosing import make_inference
+from mlcrf.inference.convex import ConvexBeliefPropagation
+from mlcrf.inference.dual_bound import DualBound, ScoreBound
+from mlcrf.inference.elimination import treewidth
 from mlcrf.inference.exact import Exact
 from mlcrf.inference.gibbs import Gibbs
 from mlcrf.inference.independent import Independent
+from mlcrf.inference.junction_tree import JunctionTree
+from mlcrf.inference.map_search import MapResult, MapSearch
 from mlcrf.inference.mean_field import MeanField
-from mlcrf.inference.posterior import InferenceMethod, LogPartitionKind, Posterior, climb
+from mlcrf.inference.posterior import (
+    InferenceMethod,
+    LogPartitionKind,
+    Posterior,
+    climb,
+    entropy,
+)
+from mlcrf.inference.tap import Tap
+from mlcrf.inference.tree_reweighted import TreeReweighted
 
 __all__ = [
+    "AnnealedImportanceSampling",
+    "Bethe",
+    "ConvexBeliefPropagation",
+    "DualBound",
     "Exact",
     "Gibbs",
     "Independent",
     "InferenceMethod",
+    "JunctionTree",
     "LogPartitionKind",
+    "MapResult",
+    "MapSearch",
     "MeanField",
     "Posterior",
+    "ScoreBound",
+    "Tap",
+    "TreeReweighted",
     "climb",
+    "entropy",
     "make_inference",
+    "treewidth",
 ]

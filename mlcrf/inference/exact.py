@@ -10,10 +10,16 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, check_known
 from mlcrf.errors import TooManyLabelsError
+from mlcrf.inference.completion import best_states
+from mlcrf.inference.halves import count_states
+from mlcrf.inference.moments import count_marginals, pair_marginals
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
-from mlcrf.inference.split import Scores, Split, Sums
+from mlcrf.inference.split import Scores, Split
 
-_CHUNK_ENTRIES = 2**23  # half-states times images that are handled at once
+_CHUNK_ENTRIES = 2**22  # half-states times images that are handled at once
+_TYPICAL = 256  # images from which half-states are sorted
+_LEAST_IMAGES, _LEAST_STATES = 256, 2**18  # fewer are not worth the sorting
+_SLACK = 2e-7  # of the share that may be left out, for underflow and rounding of the bounds
 
 
 @dataclass(frozen=True)
@@ -24,19 +30,27 @@ class Exact:
                                                  d log Z / d pairwise_ij = P(y_i = 1, y_j = 1)
 
     `log_partition` is differentiable once in both potentials by these identities; the marginals
-    themselves carry no gradient. Any edge set will do, what is not an edge has coupling 0.
+    themselves carry no gradient. Any edge set will do, what is not an edge has coupling 0. States
+    that break an implication are never enumerated.
+
+    For many images in float32, parts of the sum that provably carry less than a share `leave_out`
+    of Z are left out (see `mlcrf.inference.pruning`); `error_bound` of the posterior is that share,
+    which no marginal, of a label or a pair, is off by more than.
 
     Attributes:
-        max_labels: more labels are refused.
-        pairwise_marginals: whether to return them too, which costs far more than the rest.
+        max_labels: refuse more than 2^max_labels states.
+        pairwise_marginals: whether to return them too, which costs L / 4 times the rest.
+        leave_out: share of Z; 0 sums everything.
 
-    Cost: 4 N 2^L operations for log Z and marginals, half as much again for the gradient; N times
-    a kernel of 2^L entries more where couplings vary by image. Memory: 4 bytes x 2^L up to 26
-    labels, less by tiles beyond. Deterministic.
+    Cost: 4 N 2^L operations for log Z and marginals, half as much again for the gradient, a third
+    to a sixth of that where much can be left out; N times a kernel of 2^L entries more where
+    couplings vary by image. Memory: 4 bytes x 2^L up to 26 labels, less by tiles beyond.
+    Deterministic.
     """
 
     max_labels: int = 28
     pairwise_marginals: bool = False
+    leave_out: float = 1e-6
 
     @property
     def name(self) -> str:
@@ -47,19 +61,20 @@ class Exact:
         """Exact marginals and log Z.
 
         Raises:
-            TooManyLabelsError: more than `max_labels` labels.
+            TooManyLabelsError: more than 2^max_labels states.
         """
         clamped = self._check(potentials, known)
-        log_partition, marginals = _LogPartition.apply(
-            potentials.unary, potentials.pairwise, potentials.edges, clamped
+        log_partition, marginals, error_bound = _LogPartition.apply(
+            potentials.unary, potentials.pairwise, potentials, clamped, self.leave_out
         )
-        pairs = _pairs(potentials, clamped) if self.pairwise_marginals else None
+        pairs = self._pairs(potentials, clamped) if self.pairwise_marginals else None
         return Posterior(
             marginals=marginals,
             log_partition=log_partition,
             log_partition_kind=LogPartitionKind.EXACT,
             converged=torch.ones_like(log_partition, dtype=torch.bool),
             pairwise_marginals=pairs,
+            error_bound=error_bound,
         )
 
     @torch.no_grad()
@@ -73,10 +88,24 @@ class Exact:
         """
         clamped = self._check(potentials, known)
         parts = [
-            _best_states(split, scores, split.sums(scores))
-            for split, scores, _ in _chunks(potentials, clamped)
+            best_states(split, scores, split.sums(scores))
+            for split, scores, _ in _chunks(potentials, clamped, self.leave_out)
         ]
         return torch.cat([clamped[:0], *parts])
+
+    @torch.no_grad()
+    def count_marginals(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
+        """P(y_i = 1, |y| = s given x) of every label i and count s, (N, L, L + 1).
+
+        Cost: L / 2 + 1 times that of the marginals.
+        """
+        clamped = self._check(potentials, known)
+        parts = [
+            count_marginals(split, scores, split.sums(scores)).to(potentials.unary.dtype)
+            for split, scores, _ in _chunks(potentials, clamped, self.leave_out)
+        ]
+        shape = (0, potentials.num_labels, potentials.num_labels + 1)
+        return torch.cat([potentials.unary.new_empty(shape), *parts])
 
     @torch.no_grad()
     def sample(
@@ -95,20 +124,31 @@ class Exact:
         drawn = torch.empty(
             (num_samples, *potentials.unary.shape), dtype=torch.uint8, device=clamped.device
         )
-        for split, scores, rows in _chunks(potentials, clamped):
-            mass_a = split.sums(scores).mass_a
-            for sample in range(num_samples):
-                a = torch.multinomial(mass_a, 1, generator=generator).squeeze(1)
-                log_b = split.exponents(split.states_a[a]) + scores.log_beta
-                b = torch.multinomial(log_b.softmax(-1), 1, generator=generator).squeeze(1)
-                drawn[sample, rows] = torch.cat([split.states_a[a], split.states_b[b]], 1).byte()
+        for split, scores, rows in _chunks(potentials, clamped, self.leave_out):
+            for images, mass, _ in split.sums(scores).masses(0):
+                log_beta = split.half_b.log_scores(scores.unary[images], scores.known[images])
+                for sample in range(num_samples):
+                    a = torch.multinomial(mass, 1, generator=generator).squeeze(1)
+                    log_b = split.kernel.exponents(split.half_a.states[a]) + log_beta
+                    b = torch.multinomial(log_b.softmax(-1), 1, generator=generator).squeeze(1)
+                    drawn[sample, images + rows.start] = split.states(a, b).byte()
         return drawn
 
+    @torch.no_grad()
+    def _pairs(self, potentials: Potentials, known: Tensor) -> Tensor:
+        result = torch.empty(potentials.num_images, len(potentials.edges)).to(potentials.unary)
+        for split, scores, rows in _chunks(potentials, known, self.leave_out):
+            pairs = pair_marginals(split, scores, split.sums(scores))
+            of_edges = pairs[:, potentials.edges[:, 0], potentials.edges[:, 1]]
+            result[rows] = of_edges.to(result.dtype)
+        return result
+
     def _check(self, potentials: Potentials, known: Tensor | None) -> Tensor:
-        if potentials.num_labels > self.max_labels:
+        log_states = count_states(potentials.num_labels, potentials.implications)
+        if log_states > self.max_labels:
             raise TooManyLabelsError(
                 f"exact inference over {potentials.num_labels} labels would enumerate "
-                f"2**{potentials.num_labels} states; the limit is 2**{self.max_labels}. "
+                f"2**{math.ceil(log_states)} states; the limit is 2**{self.max_labels}. "
                 "Use --inference gibbs or mean-field, or raise --max-exact-labels."
             )
         return check_known(potentials, known)
@@ -119,28 +159,34 @@ class _LogPartition(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, unary: Tensor, pairwise: Tensor, edges: Tensor, known: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        potentials = Potentials(unary.detach(), edges, pairwise.detach())
-        log_partition = torch.empty_like(potentials.unary[:, 0], dtype=torch.float64)
-        marginals = torch.empty_like(potentials.unary)
+        ctx: Any,
+        unary: Tensor,
+        pairwise: Tensor,
+        potentials: Potentials,
+        known: Tensor,
+        leave_out: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        log_partition = torch.empty_like(unary[:, 0], dtype=torch.float64)
+        error_bound = torch.empty_like(log_partition)
+        marginals = torch.empty_like(unary)
         kept = []
-        for split, scores, rows in _chunks(potentials, known):
+        for split, scores, rows in _chunks(potentials, known, leave_out):
             sums = split.sums(scores)
             log_partition[rows] = sums.log_partition
-            marginals[rows] = _marginals(split, sums).to(unary.dtype)
+            error_bound[rows] = sums.dropped
+            marginals[rows] = split.marginals(sums).to(unary.dtype)
             kept.append((split, scores, sums, rows))
         ctx.kept = kept if ctx.needs_input_grad[1] else []
-        ctx.edges, ctx.pairwise = edges, potentials.pairwise
+        ctx.edges, ctx.shape = potentials.edges, pairwise.shape
         ctx.save_for_backward(marginals)
-        ctx.mark_non_differentiable(marginals)
-        return log_partition.to(unary.dtype), marginals
+        ctx.mark_non_differentiable(marginals, error_bound)
+        return log_partition.to(unary.dtype), marginals, error_bound
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         (marginals,) = ctx.saved_tensors
-        pairwise_grad = torch.zeros_like(ctx.pairwise)
+        pairwise_grad = grad.new_zeros(ctx.shape)
         for split, scores, sums, rows in ctx.kept:
             pairs = split.pair_sums(scores, sums, grad[rows].double())
             of_edges = pairs[ctx.edges[:, 0], ctx.edges[:, 1]].to(pairwise_grad.dtype)
@@ -148,62 +194,30 @@ class _LogPartition(torch.autograd.Function):
                 pairwise_grad[rows] = of_edges
             else:
                 pairwise_grad += of_edges
-        return grad[:, None] * marginals, pairwise_grad, None, None
+        return grad[:, None] * marginals, pairwise_grad, None, None, None
 
 
-def _chunks(potentials: Potentials, known: Tensor) -> Iterator[tuple[Split, Scores, slice]]:
+def _chunks(
+    potentials: Potentials, known: Tensor, leave_out: float
+) -> Iterator[tuple[Split, Scores, slice]]:
     """The images in groups that share a kernel and fit in memory; one by one if couplings vary."""
-    first_level = int(potentials.unary.dtype == torch.float64)
-    half_states = 2 ** math.ceil(potentials.num_labels / 2)
-    size = 1 if potentials.varies_by_image else max(1, min(1024, _CHUNK_ENTRIES // half_states))
-    matrix = potentials.pairwise_matrix()
-    shared = None if potentials.varies_by_image else Split(matrix, first_level=first_level)
-    for start in range(0, potentials.num_images, size):
+    matrix = potentials.pairwise_matrix().detach()
+    unary, rules = potentials.unary, potentials.implications
+    first_level = int(unary.dtype == torch.float64)
+    if potentials.varies_by_image:
+        for image in range(len(unary)):
+            split = Split(matrix[image], rules, first_level=first_level)
+            rows = slice(image, image + 1)
+            yield split, split.scores(unary[rows], known[rows]), rows
+        return
+    split = Split(matrix, rules, first_level=first_level)
+    num_states = len(split.half_a) * len(split.half_b)
+    worth_it = len(unary) >= _LEAST_IMAGES and num_states >= _LEAST_STATES
+    if leave_out > _SLACK and first_level == 0 and worth_it:
+        typical = torch.linspace(0, len(unary) - 1, _TYPICAL, device=unary.device).long()
+        split.prune(unary[typical], known[typical], leave_out - _SLACK)
+    half_states = max(len(split.half_a), len(split.half_b))
+    size = max(1, min(4096, _CHUNK_ENTRIES // half_states))
+    for start in range(0, len(unary), size):
         rows = slice(start, start + size)
-        split = shared or Split(matrix[start], first_level=first_level)
-        yield split, split.scores(potentials.unary[rows], known[rows]), rows
-
-
-def _marginals(split: Split, sums: Sums) -> Tensor:
-    both = torch.cat([sums.mass_a @ split.states_a, sums.mass_b @ split.states_b], 1)
-    return both.clamp_(0, 1)
-
-
-def _pairs(potentials: Potentials, known: Tensor) -> Tensor:
-    result = torch.empty(potentials.num_images, len(potentials.edges), dtype=torch.float64)
-    one = torch.ones(1, dtype=torch.float64, device=known.device)
-    for split, scores, rows in _chunks(potentials, known):
-        sums = split.sums(scores)
-        for offset in range(len(scores)):
-            image = torch.tensor([offset], device=known.device)
-            pairs = split.pair_sums(scores.rows(image), sums.rows(image), one)
-            result[rows.start + offset] = pairs[potentials.edges[:, 0], potentials.edges[:, 1]]
-    return result.to(potentials.unary)
-
-
-def _best_states(split: Split, scores: Scores, sums: Sums) -> Tensor:
-    """Complete half-states of A in falling order of probability until the best is certain."""
-    order = sums.mass_a.argsort(descending=True, dim=1)
-    # what underflow and rounding may have hidden of a half-state's probability
-    log_bound = (sums.mass_a.gather(1, order) * (1 + 1e-5) + 1e-6).log()
-    best_log_prob = torch.full_like(sums.log_partition, -math.inf)
-    best_a = torch.zeros_like(order[:, 0])
-    best_b = torch.zeros_like(best_a)
-    done, step = 0, 4
-    active = torch.arange(len(scores), device=order.device)
-    while len(active) and done < order.shape[1]:
-        for part in torch.split(active, max(1, 2**22 // (step * len(split.states_b)))):
-            a = order[part, done : done + step]
-            joint = split.exponents(split.states_a[a]) + scores.log_beta[part, None]
-            value, b = joint.max(-1)
-            value = value + scores.log_alpha[part].gather(1, a) - sums.log_partition[part, None]
-            top, which = value.max(-1)
-            better = top > best_log_prob[part]
-            changed = part[better]
-            best_log_prob[changed] = top[better]
-            best_a[changed] = a.gather(1, which[:, None]).squeeze(1)[better]
-            best_b[changed] = b.gather(1, which[:, None]).squeeze(1)[better]
-        done, step = done + step, step * 4
-        if done < order.shape[1]:
-            active = active[log_bound[active, done] > best_log_prob[active]]
-    return torch.cat([split.states_a[best_a], split.states_b[best_b]], 1).long()
+        yield split, split.scores(unary[rows], known[rows]), rows

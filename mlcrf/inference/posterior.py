@@ -35,6 +35,8 @@ class Posterior:
         advice: what to do where it did not converge; empty if all did.
         pairwise_marginals: P(y_i = 1, y_j = 1) an edge (N, E), if asked for.
         samples: label vectors (S, N, L), if the method draws any.
+        error_bound: what no marginal of an exact method is off by more than, beside rounding,
+            float64 (N,); None if the method promises nothing.
     """
 
     marginals: Tensor
@@ -45,6 +47,7 @@ class Posterior:
     advice: str = ""
     pairwise_marginals: Tensor | None = None
     samples: Tensor | None = None
+    error_bound: Tensor | None = None
 
 
 class InferenceMethod(Protocol):
@@ -62,6 +65,18 @@ class InferenceMethod(Protocol):
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
         """Most probable label vectors, as well as the method can, int64 (N, L)."""
         ...
+
+
+def entropy(potentials: Potentials, posterior: Posterior) -> Tensor:
+    """Entropy in nats of each image's distribution over label vectors, (N,).
+
+        H = log Z - sum_i unary_i P(y_i = 1) - sum_{ij} pairwise_ij P(y_i = 1, y_j = 1)
+
+    As good as the log Z and the marginals of labels and pairs that it is made of.
+    """
+    assert posterior.pairwise_marginals is not None, "ask for pairwise_marginals"
+    paired = (potentials.pairwise * posterior.pairwise_marginals).sum(-1)
+    return posterior.log_partition - (potentials.unary * posterior.marginals).sum(-1) - paired
 
 
 def climb(

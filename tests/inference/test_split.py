@@ -9,8 +9,9 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.errors import TooManyLabelsError
-from mlcrf.inference import Exact, exact, split
-from mlcrf.inference.split import Split, all_states
+from mlcrf.inference import Exact, exact, kernel, pruning, split
+from mlcrf.inference.halves import all_states
+from mlcrf.inference.split import Split
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import oracles
 
@@ -22,8 +23,13 @@ def make_split(potentials: Potentials, first_level: int = 0) -> tuple[Split, spl
     return halves, halves.scores(potentials.unary, torch.full(potentials.unary.shape, -1))
 
 
-def marginals(halves: Split, sums: split.Sums) -> Tensor:
-    return torch.cat([sums.mass_a @ halves.states_a, sums.mass_b @ halves.states_b], 1)
+def half_masses(sums: split.Sums, half: int) -> Tensor:
+    """Probabilities of one half's states, in the images' own order."""
+    parts = list(sums.masses(half))
+    result = torch.empty(len(sums.log_partition), parts[0][1].shape[1], dtype=torch.float64)
+    for images, mass, total in parts:
+        result[images] = mass.double() / total[:, None]
+    return result
 
 
 def test_all_states() -> None:
@@ -56,7 +62,7 @@ def test_levels_are_reached(coupling: float, unary: float, level: int) -> None:
     assert sums.level.tolist() == [level]
     truth = oracles(potentials)
     close(sums.log_partition, expected(truth, "log_partition", potentials.unary), 1e-6)
-    close(marginals(halves, sums), expected(truth, "marginals", potentials.unary), 1e-6)
+    close(halves.marginals(sums), expected(truth, "marginals", potentials.unary), 1e-6)
     together = halves.pair_sums(scores, sums, torch.ones(1, dtype=torch.float64))[0, 1]
     close(together, torch.tensor(truth[0].probability(0, 1), dtype=torch.float64), 1e-6)
 
@@ -72,7 +78,7 @@ def test_levels_agree(num_labels: int) -> None:
         sums = halves.sums(scores)
         assert sums.level.tolist() == [level] * 4
         pairs = halves.pair_sums(scores, sums, weights)
-        answers.append((sums.log_partition, sums.mass_a, sums.mass_b, pairs))
+        answers.append((sums.log_partition, half_masses(sums, 0), half_masses(sums, 1), pairs))
     for in_float32, in_float64, in_log_space in zip(*answers, strict=True):
         close(in_float32, in_log_space, 3e-6)
         close(in_float64, in_log_space, 1e-12)
@@ -89,7 +95,7 @@ def test_a_batch_may_mix_levels(coupling: float, levels: list[int]) -> None:
     sums = halves.sums(scores)
     assert sums.level.tolist() == levels
     truth = oracles(potentials)
-    close(marginals(halves, sums), expected(truth, "marginals", unary), 1e-6)
+    close(halves.marginals(sums), expected(truth, "marginals", unary), 1e-6)
     weights = [1.0, -2.0, 3.0]
     pairs = halves.pair_sums(scores, sums, torch.tensor(weights, dtype=torch.float64))
     for i, j in product(range(2), repeat=2):
@@ -106,18 +112,21 @@ def test_kernel_blocks(monkeypatch: pytest.MonkeyPatch, level: int, kept: bool) 
     halves, scores = make_split(potentials, level)
     whole = halves.sums(scores)
     pairs = halves.pair_sums(scores, whole, weights)
-    assert len(list(halves.kernel_blocks(torch.float64))) == 1
-    monkeypatch.setattr(split, "_BLOCK", 48)  # three of the eight rows of 16, the last block two
-    monkeypatch.setattr(split, "_KEEP", 128 if kept else 127)
+    exponents = halves.kernel.exponents(halves.half_a.states)
+    for module in (split, pruning):  # three of the eight rows of 16, the last block two
+        monkeypatch.setattr(module, "_BLOCK", 48)
+    monkeypatch.setattr(kernel, "_KEEP", 128 if kept else 127)
+    monkeypatch.setattr(kernel, "_AT_ONCE", 3)
     halves, scores = make_split(potentials, level)
     for _ in range(2):  # the second time from what was kept
-        blocks = [block.clone() for _, block in halves.kernel_blocks(torch.float64)]
+        plan = pruning.dense_plan(3, halves.kernel.shape, device=weights.device)
+        blocks = [halves.kernel.block(rows, torch.float64) for rows in plan.rows]
         assert [len(block) for block in blocks] == [3, 3, 2]
-        close(torch.cat(blocks), halves.exponents(halves.states_a).exp(), 1e-12)
+        close(torch.cat(blocks), exponents.exp(), 1e-12)
         sums = halves.sums(scores)
         close(sums.log_partition, whole.log_partition, 1e-6)
-        close(sums.mass_a, whole.mass_a, 1e-6)
-        close(sums.mass_b, whole.mass_b, 1e-6)
+        for half in (0, 1):
+            close(half_masses(sums, half), half_masses(whole, half), 1e-6)
         close(halves.pair_sums(scores, sums, weights), pairs, 1e-6)
 
 

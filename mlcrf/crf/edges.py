@@ -1,0 +1,238 @@
+"""Which label pairs get an edge: chosen from training labels, or loaded from a file.
+
+Choices go by mutual information: N times that of a pair is what an edge of its own adds to the
+log-likelihood of the training labels, whether they attract or repel each other. The log odds
+ratio would favour rare pairs, where a handful of images makes it large.
+
+Of the n images in which both labels are known, n_ab have the values a and b. With p Laplace's
+estimate for a label, a pair is given one more image, in which its labels are independent:
+
+    p_1 = (n_1 + 1) / (n + 2),    q_ab = (n_ab + p_a p_b) / (n + 1)
+    information = sum_ab q_ab log(q_ab / (q_a q_b))
+
+which is nil where there are no data. An image more in each of the four cells, as is usual, makes
+rare labels look related: of 100,000 images, two labels with 3 each that never meet would get
+nearly as much as two that meet once.
+"""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
+from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.special import rel_entr
+from torch import Tensor
+
+from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.labels import LabelSpace
+
+HEADER = ["label_a", "label_b"]
+_BLOCK_PAIRS = 2**20  # label pairs that are handled at once
+_BLOCK_TARGETS = 2**24  # targets that are read at once
+_DECIMALS = 12  # of information; so that ties are ties whatever the processor's rounding
+
+
+def tree_edges(targets: Tensor | NDArray[np.int8]) -> Tensor:
+    """The tree over all labels that fits the training labels best.
+
+    A maximum spanning tree by mutual information is the tree of greatest likelihood. Of equal
+    pairs the first in row order is taken.
+
+    Args:
+        targets: 1 present, 0 absent, -1 unknown, an integer type (N, L).
+
+    Returns:
+        Pairs i < j in row order, int64 (L - 1, 2).
+
+    Raises:
+        DataError: targets are something else.
+
+    Cost: that of the counts, see `strongest_edges`, and O(L^2 log L). Memory: O(L) and a block.
+
+    Source: Chow and Liu (1968).
+    """
+    states = _states(targets)
+    num_labels = states.shape[1]
+    tree = np.empty((2, 0), dtype=np.int64)
+    gain = np.empty(0)
+    # an edge that is in no best tree of the pairs so far is in none of all pairs
+    for start, information in _information(states):
+        row, column = np.triu_indices(len(information), start + 1, num_labels)
+        gain = np.concatenate([gain, information[row, column]])
+        tree = np.concatenate([tree, [start + row, column]], axis=1)
+        order = np.lexsort((tree[1], tree[0], -gain))
+        tree, gain = tree[:, order], gain[order]
+        weight = np.arange(1, len(gain) + 1)  # all differ, and none is 0, which would be no edge
+        graph = csr_array((weight, (tree[0], tree[1])), shape=(num_labels, num_labels))
+        kept = np.sort(minimum_spanning_tree(graph).data.astype(np.int64)) - 1
+        tree, gain = tree[:, kept], gain[kept]
+    return _in_row_order(tree[0], tree[1], num_labels)
+
+
+def strongest_edges(targets: Tensor | NDArray[np.int8], per_label: int) -> Tensor:
+    """Each label's strongest partners by mutual information, all together.
+
+    A label can get more edges than `per_label`, from those that chose it, and gets fewer where
+    the others tell nothing of it. Of equal partners the first is taken.
+
+    Args:
+        targets: 1 present, 0 absent, -1 unknown, an integer type (N, L).
+        per_label: partners that each label chooses.
+
+    Returns:
+        Pairs i < j in row order, int64 (E, 2); E is at most L per_label.
+
+    Raises:
+        DataError: targets are something else.
+        SettingsError: `per_label` is below 1.
+
+    Cost: O(N k^2), where an image has k labels that are present, or that are known or unknown,
+    whichever are fewer; and O(L^2 log L). Memory: O(N k) and a block of label pairs, never L^2.
+    """
+    if per_label < 1:
+        raise SettingsError(f"edges per label: expected at least 1, got {per_label}")
+    states = _states(targets)
+    pairs = [np.empty((2, 0), dtype=np.int64)]
+    for start, information in _information(states):
+        rows = np.arange(len(information))
+        information[rows, start + rows] = 0  # a label tells all of itself
+        partner = np.argsort(-information, axis=1, kind="stable")[:, :per_label]
+        row, column = np.nonzero(np.take_along_axis(information, partner, axis=1) > 0)
+        pairs.append(np.array([start + row, partner[row, column]]))
+    first, second = np.concatenate(pairs, axis=1)
+    return _in_row_order(first, second, states.shape[1])
+
+
+def load_edges(path: Path, labels: LabelSpace) -> Tensor:
+    """Load edges from a CSV file with two label names a line, in any order.
+
+    A first line `label_a,label_b` and blank lines are skipped.
+
+    Returns:
+        Pairs i < j in row order, int64 (E, 2).
+
+    Raises:
+        DataError: no such file, not UTF-8, a line without exactly two names, or no pair at all.
+        LabelsError: an unknown label, a label with itself, or a pair that stands twice; with
+            the line, and for an unknown label the closest there is.
+    """
+    index = {name: at for at, name in enumerate(labels)}
+    seen: dict[tuple[int, int], int] = {}
+    for line, names in _rows(path):
+        try:
+            first, second = (
+                index[name] if name in index else labels.index(name)  # which names the closest
+                for name in names
+            )
+        except LabelsError as error:
+            raise LabelsError(f"{path}, line {line}: {error}") from error
+        if first == second:
+            raise LabelsError(f"{path}, line {line}: label {names[0]!r} is paired with itself")
+        pair = (min(first, second), max(first, second))
+        if pair in seen:
+            raise LabelsError(
+                f"{path}, line {line}: the pair {names[0]!r}, {names[1]!r} stands on line "
+                f"{seen[pair]} already; keep one of them"
+            )
+        seen[pair] = line
+    if not seen:
+        raise DataError(f"{path}: holds no label pair; expected lines such as `sea,sky`")
+    return torch.tensor(sorted(seen), dtype=torch.int64)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines with something in them, each with its number and two names."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DataError(f"{path}: cannot read label pairs: {reason}") from error
+    reader = csv.reader(text.splitlines(), strict=True, skipinitialspace=True)
+    try:
+        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: no line of CSV: {error}") from error
+    for at, (line, names) in enumerate(rows):
+        if not any(names) or (at == 0 and names == HEADER):
+            continue
+        if len(names) != 2:
+            raise DataError(
+                f"{path}, line {line}: expected two label names separated by a comma, "
+                f"got {len(names)}: {','.join(names)!r}"
+            )
+        yield line, names
+
+
+def _states(targets: Tensor | NDArray[np.int8]) -> NDArray[np.int8]:
+    states = targets.detach().cpu().numpy() if isinstance(targets, Tensor) else targets
+    if states.ndim != 2 or not states.shape[1] or states.dtype.kind not in "iub":
+        raise DataError(f"targets: expected integers (N, L), got {states.dtype} {states.shape}")
+    if states.size and not (states.min() >= -1 and states.max() <= 1):
+        raise DataError("targets: expected 1 (present), 0 (absent) or -1 (unknown)")
+    return states
+
+
+def _information(states: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Mutual information in nats with every label, a block of labels at a time: first, (B, L)."""
+    num_images, num_labels = states.shape
+    present = _indicator(states, 1, equal=True)
+    num_known = sum(int(np.count_nonzero(part != -1)) for part in _parts(states))
+    sure = 2 * num_known > states.size
+    # whichever is sparser; (unknown in either) = (unknown in one) + (in the other) - (in both)
+    marked = _indicator(states, -1, equal=sure)
+    often, marks = (matrix.sum(axis=0) for matrix in (present, marked))
+    size = max(1, _BLOCK_PAIRS // num_labels)
+    for start in range(0, num_labels, size):
+        rows = slice(start, start + size)
+        both = (present[:, rows].T @ present).toarray()
+        first = (present[:, rows].T @ marked).toarray()
+        second = (marked[:, rows].T @ present).toarray()
+        known = (marked[:, rows].T @ marked).toarray()
+        if sure:
+            first, second = often[rows, None] - first, often - second
+            known = num_images - marks[rows, None] - marks + known
+        yield start, _of_counts(both, first, second, known)
+
+
+def _of_counts(
+    both: NDArray[np.int64],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    known: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Mutual information from counts over the images where both labels are known."""
+    p, r = (first + 1) / (known + 2), (second + 1) / (known + 2)
+    q11 = (both + p * r) / (known + 1)
+    q10 = (first - both + p * (1 - r)) / (known + 1)
+    q01 = (second - both + (1 - p) * r) / (known + 1)
+    q00 = (known - first - second + both + (1 - p) * (1 - r)) / (known + 1)
+    information = rel_entr(q11, (q11 + q10) * (q11 + q01))
+    information += rel_entr(q10, (q10 + q11) * (q10 + q00))
+    information += rel_entr(q01, (q01 + q00) * (q01 + q11))
+    information += rel_entr(q00, (q00 + q01) * (q00 + q10))
+    positive: NDArray[np.float64] = np.maximum(information, 0)
+    return positive.round(_DECIMALS)
+
+
+def _parts(states: NDArray[np.int8]) -> Iterator[NDArray[np.int8]]:
+    """A few images at a time; one part without any if there are none."""
+    size = max(1, _BLOCK_TARGETS // states.shape[1])
+    for start in range(0, max(1, len(states)), size):
+        yield states[start : start + size]
+
+
+def _indicator(states: NDArray[np.int8], value: int, *, equal: bool) -> csr_array:
+    """Where states are equal to a value, or where they are not, as ones (N, L)."""
+    parts = [csr_array((part == value) == equal, dtype=np.int64) for part in _parts(states)]
+    return vstack(parts, format="csc")
+
+
+def _in_row_order(first: NDArray[np.int64], second: NDArray[np.int64], num_labels: int) -> Tensor:
+    """Pairs turned to i < j, each once."""
+    codes = np.unique(np.minimum(first, second) * num_labels + np.maximum(first, second))
+    pairs = np.stack(np.divmod(codes, num_labels), axis=1)
+    return torch.from_numpy(pairs)

@@ -1,0 +1,29 @@
+"""From beliefs to label sets; the rule is named, chosen by the caller and kept with the result."""
+
+from mlcrf.decoding.admissible import Admissible
+from mlcrf.decoding.beliefs import CountsLabels, DrawsLabels
+from mlcrf.decoding.counts import (
+    count_marginals_from_samples,
+    count_marginals_if_independent,
+    empty_probability,
+)
+from mlcrf.decoding.decoder import Decoder, decide
+from mlcrf.decoding.expected_f1 import maximise_expected_f1
+from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
+from mlcrf.decoding.thresholds import ThresholdMeasure, tune_label_thresholds, tune_threshold
+
+__all__ = [
+    "Admissible",
+    "CountsLabels",
+    "Decoder",
+    "DrawsLabels",
+    "ThresholdMeasure",
+    "count_marginals_from_samples",
+    "count_marginals_if_independent",
+    "decide",
+    "empty_probability",
+    "maximise_expected_f1",
+    "maximise_expected_jaccard",
+    "tune_label_thresholds",
+    "tune_threshold",
+]

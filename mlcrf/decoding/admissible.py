@@ -1,0 +1,114 @@
+"""Which label sets may be chosen, and an order of the labels whose beginnings all may."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from mlcrf.crf import no_implications
+
+
+@dataclass(frozen=True)
+class Admissible:
+    """Label sets that may be chosen for each of N images.
+
+    They agree with what is known, hold the parents of each of their labels, and have at least
+    `at_least` and at most `at_most` labels. Where not all of that can be, known labels win and
+    the number is as near to the limit as they leave room for.
+
+    Attributes:
+        known: 1, 0 or -1 for unknown, with what follows by implications (see `check_known`) (N, L).
+        implications: pairs (child, parent) without a cycle, int64 (R, 2).
+        at_least, at_most: limits on the number of labels; None is none.
+    """
+
+    known: Tensor
+    implications: Tensor = field(default_factory=no_implications)
+    at_least: int = 0
+    at_most: int | None = None
+
+    @cached_property
+    def fewest(self) -> Tensor:
+        """The smallest number of labels of each image, int64 (N,)."""
+        return self._within_known(self.at_least)
+
+    @cached_property
+    def most(self) -> Tensor:
+        """The largest number of labels of each image, int64 (N,)."""
+        num_labels = self.known.shape[-1]
+        return self._within_known(num_labels if self.at_most is None else self.at_most)
+
+    def rows(self, wanted: Tensor | slice) -> "Admissible":
+        """The same for some of the images."""
+        return replace(self, known=self.known[wanted])
+
+    def order(self, scores: Tensor) -> Tensor:
+        """Labels by falling score, (..., N, L) of scores -> of label numbers.
+
+        Known labels stand first or last and no child before its parent, which moves up to where
+        its best child stands. So the first k labels are an admissible set for every k from
+        `fewest` to `most`. Equal scores stay in the order of the labels.
+        """
+        scores = scores.masked_fill(self.known == 1, torch.inf)
+        lifted = self._close(scores.masked_fill(self.known == 0, -torch.inf))
+        parents_first = self._heights.argsort(descending=True, stable=True)
+        ranked = lifted[..., parents_first].argsort(stable=True, dim=-1, descending=True)
+        return parents_first[ranked]
+
+    def fit(self, states: Tensor, marginals: Tensor) -> Tensor:
+        """Make label sets admissible: (..., N, L) -> the same shape and type.
+
+        Known labels are set and missing parents added. Of too many labels those of highest
+        marginal (N, L) are kept, to too few those of highest marginal are added, a parent
+        always before its child. A set that is admissible stays as it is.
+        """
+        states = states.masked_fill(self.known == 1, 1).masked_fill(self.known == 0, 0)
+        states = self._close(states)
+        size = states.sum(-1)
+        wanted = size.maximum(self.fewest).minimum(self.most)
+        if torch.equal(size, wanted):
+            return states
+        order = self.order(marginals).expand(states.shape)
+        chosen = states.gather(-1, order)
+        kept = chosen.cumsum(-1) <= wanted.unsqueeze(-1)
+        added = (1 - chosen).cumsum(-1) <= (wanted - size).unsqueeze(-1)
+        return torch.zeros_like(states).scatter(
+            -1, order, torch.where(chosen == 1, kept, added).to(states.dtype)
+        )
+
+    def may_turn(self, states: Tensor) -> Tensor:
+        """Which single labels of admissible sets (N, L) can be turned, bool (N, L)."""
+        present = states.long()
+        child, parent = self.implications[:, 0], self.implications[:, 1]
+        held = torch.zeros_like(present).index_add(-1, parent, present[:, child])
+        missing = torch.zeros_like(present).index_add(-1, child, 1 - present[:, parent])
+        size = present.sum(-1, keepdim=True)
+        fewer = (held == 0) & (size > self.fewest[:, None])
+        more = (missing == 0) & (size < self.most[:, None])
+        return (self.known < 0) & torch.where(present == 1, fewer, more)
+
+    @cached_property
+    def _heights(self) -> Tensor:
+        """Length of the longest chain of implications that ends at each label, int64 (L,)."""
+        child, parent = self.implications[:, 0], self.implications[:, 1]
+        heights = self.known.new_zeros(self.known.shape[-1])
+        for _ in range(len(child)):  # no chain is longer
+            before = heights
+            heights = before.scatter_reduce(0, parent, before[child] + 1, "amax")
+            if torch.equal(heights, before):
+                break
+        return heights
+
+    def _close(self, values: Tensor) -> Tensor:
+        """Raise every parent to the largest value below it: (..., N, L) -> (..., N, L)."""
+        child, parent = self.implications[:, 0], self.implications[:, 1]
+        for _ in range(int(self._heights.max())):
+            below = values[..., child]
+            values = values.scatter_reduce(-1, parent.expand(below.shape), below, "amax")
+        return values
+
+    def _within_known(self, limit: int) -> Tensor:
+        present = (self.known == 1).sum(-1)
+        possible = (self.known != 0).sum(-1)
+        return torch.full_like(present, limit).maximum(present).minimum(possible)

@@ -1,0 +1,240 @@
+"""The decision rules behind one call."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, assert_never
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor
+
+from mlcrf.choices import Decision
+from mlcrf.crf import Potentials, check_known
+from mlcrf.decoding.admissible import Admissible
+from mlcrf.decoding.beliefs import Beliefs
+from mlcrf.decoding.counts import empty_probability
+from mlcrf.decoding.expected_f1 import maximise_expected_f1
+from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
+from mlcrf.decoding.thresholds import ThresholdMeasure, tune_label_thresholds, tune_threshold
+from mlcrf.errors import SettingsError
+from mlcrf.inference import InferenceMethod, Posterior
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Choose label sets of N images by one rule.
+
+        THRESHOLD          every label with P(y_i = 1) > threshold; at 0.5 the fewest wrong labels
+                           are expected
+        TUNED_THRESHOLD    the same, the threshold tuned on data; see `tune`
+        LABEL_THRESHOLDS   the same, a tuned threshold a label
+        MAP                the most probable set: the smallest chance that anything is wrong
+        EXPECTED_F1        highest expected F1; see `maximise_expected_f1`
+        EXPECTED_JACCARD   highest expected Jaccard index; see `maximise_expected_jaccard`
+        TOP_K              the k labels of highest marginal, neither more nor fewer
+
+    `at_least` and `at_most` labels: the two maximisers choose among the sets of such a size. With
+    the other rules, of too many chosen labels those of highest marginal are kept, and to too few
+    those of highest marginal are added; after MAP that need not be the most probable set of its
+    size. Known labels keep their value under every rule, a chosen label brings what it implies,
+    and where limits leave no room for known labels, these win.
+
+    Expected F1 is exact where the inference has count marginals (`CountsLabels`); else the
+    expectation is an average over the samples of the posterior, or over samples that the
+    inference draws (`DrawsLabels`), and where there are none labels count as independent given
+    their marginals, which they are if nothing is coupled. Expected Jaccard is an average over
+    samples in the same way; independent labels are drawn.
+
+    Attributes:
+        rule: which of the above.
+        threshold: one, or one a label; None is 0.5 for THRESHOLD and not tuned yet for others.
+        k: for TOP_K only.
+        at_least, at_most: limits on the number of labels; None is none.
+        num_samples: how many are drawn where the posterior has none.
+        seed: of the draws; the same seed gives the same bits.
+
+    Raises:
+        SettingsError: values that are out of range or do not belong to the rule.
+    """
+
+    # a record with a misspelt key must not pass for one with a default
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    rule: Decision = Decision.THRESHOLD
+    threshold: float | tuple[float, ...] | None = None
+    k: int | None = None
+    at_least: int = 0
+    at_most: int | None = None
+    num_samples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None:
+            self._check_threshold(self.threshold)
+        if (self.k is None) == (self.rule is Decision.TOP_K):
+            wanted = "expected a number k" if self.k is None else "takes no k; that is for top-k"
+            raise SettingsError(f"decision {self.rule}: {wanted}, got {self.k}")
+        if self.rule is Decision.TOP_K and (self.at_least or self.at_most is not None):
+            raise SettingsError("decision top-k: takes no limits, its number of labels is k")
+        most = self.at_least if self.at_most is None else self.at_most
+        if not 0 <= self.at_least <= most or (self.k or 0) < 0:
+            raise SettingsError(
+                f"decision {self.rule}: expected 0 <= at least <= at most and k >= 0, got "
+                f"at least {self.at_least}, at most {self.at_most}, k {self.k}"
+            )
+        if self.num_samples < 1:
+            raise SettingsError(f"num_samples: expected 1 or more, got {self.num_samples}")
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        posterior: Posterior,
+        potentials: Potentials,
+        inference: InferenceMethod,
+        *,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """Label sets, int64 (N, L).
+
+        Args:
+            posterior: what `inference` says of `potentials` and `known`.
+            known: 1, 0 or -1 for unknown (N, L).
+
+        Raises:
+            SettingsError: a rule that is tuned has not been, or does not fit the number of labels.
+            PotentialsError: see `check_known`.
+        """
+        self._check_labels(potentials.num_labels)
+        given = check_known(potentials, known)
+        marginals = posterior.marginals.double()
+        admissible = Admissible(
+            given,
+            potentials.implications,
+            self.at_least if self.k is None else self.k,
+            self.at_most if self.k is None else self.k,
+        )
+        beliefs = Beliefs(posterior, potentials, inference, given, self.num_samples, self.seed)
+        match self.rule:
+            case Decision.THRESHOLD | Decision.TUNED_THRESHOLD | Decision.LABEL_THRESHOLDS:
+                states = (marginals > marginals.new_tensor(self._threshold)).long()
+            case Decision.MAP:
+                states = inference.map_states(potentials, known=known)
+            case Decision.TOP_K:
+                states = torch.zeros_like(given)
+            case Decision.EXPECTED_F1:
+                states = torch.zeros_like(given)
+                for rows, counts in beliefs.count_marginals():
+                    states[rows], _ = maximise_expected_f1(
+                        counts, empty_probability(counts), admissible.rows(rows)
+                    )
+            case Decision.EXPECTED_JACCARD:
+                states = torch.zeros_like(given)
+                for rows, samples in beliefs.samples():
+                    states[rows], _ = maximise_expected_jaccard(
+                        samples, marginals[rows], admissible.rows(rows)
+                    )
+            case _:
+                assert_never(self.rule)
+        return admissible.fit(states, marginals)
+
+    def tune(self, marginals: Tensor, targets: Tensor, measure: ThresholdMeasure) -> "Decoder":
+        """The same rule with its thresholds tuned on data, limits aside; itself if it has none.
+
+        Args:
+            marginals: P(y_i = 1) (N, L).
+            targets: 1, 0, or -1 for unknown (N, L).
+        """
+        if self.rule is Decision.TUNED_THRESHOLD:
+            return replace(self, threshold=tune_threshold(marginals, targets, measure))
+        if self.rule is Decision.LABEL_THRESHOLDS:
+            return replace(self, threshold=tune_label_thresholds(marginals, targets, measure))
+        return self
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be called: no threshold is still to be tuned."""
+        return self.rule not in _TUNED or self.threshold is not None
+
+    @property
+    def signature(self) -> str:
+        """The rule and what differs from the default, such as `map,at-most:3`.
+
+        Thresholds by label are too many; they stand in the record.
+        """
+        given = [
+            f",{item.name.replace('_', '-')}:{value:.6g}"
+            for item in fields(self)
+            if item.name != "rule"
+            and (value := getattr(self, item.name)) != item.default
+            and not isinstance(value, tuple)
+        ]
+        return self.rule.value + "".join(given)
+
+    def record(self) -> dict[str, Any]:
+        """All settings as JSON can hold them."""
+        return asdict(self) | {
+            "rule": self.rule.value,
+            "threshold": list(self.threshold)
+            if isinstance(self.threshold, tuple)
+            else self.threshold,
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "Decoder":
+        """The settings that `record` gave.
+
+        Raises:
+            SettingsError: an unknown key, or a value of the wrong type or out of range.
+        """
+        try:
+            return TypeAdapter(cls).validate_python(record)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in ("decoder", *first["loc"]))
+            raise SettingsError(f"{name}: {first['msg']}, got {first['input']!r}") from None
+
+    @property
+    def _threshold(self) -> float | tuple[float, ...]:
+        return 0.5 if self.threshold is None else self.threshold
+
+    def _check_threshold(self, threshold: float | tuple[float, ...]) -> None:
+        expected = "no threshold"
+        if self.rule in _THRESHOLDED:
+            by_label = self.rule is Decision.LABEL_THRESHOLDS
+            expected = f"{'a threshold a label' if by_label else 'one threshold'} from 0 to 1"
+            values = threshold if isinstance(threshold, tuple) else (threshold,)
+            if isinstance(threshold, tuple) == by_label and all(0 <= t <= 1 for t in values):
+                return
+        raise SettingsError(f"decision {self.rule}: expected {expected}, got {threshold}")
+
+    def _check_labels(self, num_labels: int) -> None:
+        if not self.is_ready:
+            raise SettingsError(
+                f"decision {self.rule}: not tuned yet; tune it on validation data, or use threshold"
+            )
+        if isinstance(self.threshold, tuple) and len(self.threshold) != num_labels:
+            raise SettingsError(
+                f"decision {self.rule}: expected {num_labels} thresholds, got {len(self.threshold)}"
+            )
+        wanted = max(self.at_least, self.k or 0)
+        if wanted > num_labels:
+            raise SettingsError(
+                f"decision {self.rule}: {wanted} labels asked for, expected at most {num_labels}"
+            )
+
+
+_TUNED = (Decision.TUNED_THRESHOLD, Decision.LABEL_THRESHOLDS)
+_THRESHOLDED = (Decision.THRESHOLD, *_TUNED)
+
+
+def decide(
+    decision: Decision,
+    posterior: Posterior,
+    potentials: Potentials,
+    inference: InferenceMethod,
+    *,
+    known: Tensor | None = None,
+    threshold: float = 0.5,
+) -> Tensor:
+    """Label sets of N images by a rule that needs nothing but a threshold, int64 (N, L)."""
+    chosen = threshold if decision is Decision.THRESHOLD else None
+    return Decoder(decision, chosen)(posterior, potentials, inference, known=known)

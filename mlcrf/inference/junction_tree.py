@@ -1,0 +1,286 @@
+"""Junction tree: exact inference on sparse label graphs."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlcrf.crf import UNKNOWN, Potentials, check_known
+from mlcrf.errors import TooManyLabelsError
+from mlcrf.inference.elimination import Group, Plan, make_plan, treewidth
+from mlcrf.inference.posterior import LogPartitionKind, Posterior
+
+_CHUNK_ENTRIES = 2**23  # separator states times images that are handled at once
+
+
+@dataclass(frozen=True)
+class JunctionTree:
+    """Eliminate the labels of a sparse graph one after the other, exactly.
+
+    Label v at its turn has neighbours S left, its separator; its children are the eliminated
+    labels whose separators name v first. Messages go up, from the children c to v and on,
+
+        t_v(y_v, y_S) = unary_v y_v + sum_{s in S} pairwise_vs y_v y_s + sum_c m_c(y_v, y_S)
+        m_v(y_S)      = log sum_{y_v} exp t_v(y_v, y_S),        log Z = sum over roots of m
+
+    and beliefs come down, from the roots to v,
+
+        P(y_v = 1, y_S) = P(y_S) sigmoid(t_v(1, y_S) - t_v(0, y_S))
+
+    With max for the sum, the same odds give the best state from the roots down; drawing from
+    them gives exact samples.
+
+    Labels at the same depth with separators of the same size are one batch. `log_partition` is
+    differentiable once in both potentials, with the marginals as its gradient, which themselves
+    carry none. All is done in float64 and returned in the type of the potentials.
+
+    Attributes:
+        max_treewidth: graphs for which min-fill finds no order of this width are refused.
+        pairwise_marginals: whether to return them too.
+
+    Cost: O(N sum_v 2^|S_v|), so linear in L for trees, and as many steps as the tree is deep.
+    Finding the order is Python, about 0.1 ms a label, once an edge set. Memory: 32 bytes x
+    sum_v 2^|S_v| for each image of a chunk. Deterministic.
+
+    Sources: Lauritzen and Spiegelhalter (1988); Koller and Friedman (2009), chapters 9, 10, 13.
+    """
+
+    max_treewidth: int = 16
+    pairwise_marginals: bool = False
+
+    @property
+    def name(self) -> str:
+        """`junction-tree`."""
+        return "junction-tree"
+
+    def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
+        """Exact marginals and log Z.
+
+        Raises:
+            TooManyLabelsError: the label graph is wider than `max_treewidth`.
+        """
+        coupled, clamped, plan = self._prepare(potentials, known)
+        log_partition, marginals, pairs = _LogPartition.apply(
+            coupled.unary, coupled.pairwise, clamped, plan, self.pairwise_marginals
+        )
+        dtype = potentials.unary.dtype
+        return Posterior(
+            marginals=marginals.to(dtype),
+            log_partition=log_partition.to(dtype),
+            log_partition_kind=LogPartitionKind.EXACT,
+            converged=torch.ones_like(log_partition, dtype=torch.bool),
+            pairwise_marginals=pairs[:, : len(potentials.edges)].to(dtype)
+            if self.pairwise_marginals
+            else None,
+        )
+
+    @torch.no_grad()
+    def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
+        """The most probable label vectors, exact but for ties within rounding, int64 (N, L).
+
+        Raises:
+            TooManyLabelsError: the label graph is wider than `max_treewidth`.
+        """
+        coupled, clamped, plan = self._prepare(potentials, known)
+        best = torch.empty_like(clamped)
+        for rows, terms in _chunks(coupled.unary, coupled.pairwise, clamped, plan):
+            _, log_odds = _collect(plan, terms, torch.maximum)
+            best[rows] = _descend(plan, log_odds, 1, lambda odds: odds > 0)[:, 0].T.long()
+        return best
+
+    @torch.no_grad()
+    def sample(
+        self,
+        potentials: Potentials,
+        num_samples: int,
+        generator: torch.Generator,
+        *,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """Independent exact samples, uint8 (num_samples, N, L).
+
+        Raises:
+            TooManyLabelsError: the label graph is wider than `max_treewidth`.
+        """
+
+        def draw(odds: Tensor) -> Tensor:
+            uniforms = torch.rand(
+                odds.shape, generator=generator, dtype=odds.dtype, device=odds.device
+            )
+            return uniforms < odds.sigmoid()
+
+        coupled, clamped, plan = self._prepare(potentials, known)
+        drawn = torch.empty((num_samples, *clamped.shape), dtype=torch.uint8, device=clamped.device)
+        for rows, terms in _chunks(coupled.unary, coupled.pairwise, clamped, plan):
+            _, log_odds = _collect(plan, terms, torch.logaddexp)
+            size = max(1, _CHUNK_ENTRIES // terms.unary.numel())
+            for part in torch.split(drawn, size):
+                states = _descend(plan, log_odds, len(part), draw)
+                part[:, rows] = states.permute(1, 2, 0)
+        return drawn
+
+    def _prepare(
+        self, potentials: Potentials, known: Tensor | None
+    ) -> tuple[Potentials, Tensor, Plan]:
+        """Potentials in float64 without implications, what is known, and the order."""
+        clamped = check_known(potentials, known)
+        coupled = Potentials(
+            potentials.unary.double(),
+            potentials.edges,
+            potentials.pairwise.double(),
+            potentials.implications,
+        ).as_couplings()
+        plan = make_plan(coupled.edges, coupled.num_labels, self.max_treewidth)
+        if plan is None:
+            width = treewidth(coupled.edges, coupled.num_labels, bound=2 * self.max_treewidth)
+            raise TooManyLabelsError(
+                f"junction tree: {len(coupled.edges)} edges over {coupled.num_labels} labels have "
+                f"treewidth {width} as far as min-fill finds; the limit is {self.max_treewidth}, "
+                f"for tables of 2**{self.max_treewidth} states. Use --inference gibbs or "
+                "mean-field, choose fewer edges (a tree has treewidth 1), or raise max_treewidth."
+            )
+        return coupled, clamped, plan
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """Some of the images, with these as the last axis, so that they are what is worked along.
+
+    Attributes:
+        unary: (L, n).
+        pairwise: (E + 1, n), or (E + 1, 1) if shared; the last row is 0, for pairs without edge.
+        known: 1, 0 or -1 (L, n).
+    """
+
+    unary: Tensor
+    pairwise: Tensor
+    known: Tensor
+
+
+class _LogPartition(torch.autograd.Function):
+    """Log Z, marginals and pairwise marginals; these are the gradient of log Z."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, unary: Tensor, pairwise: Tensor, known: Tensor, plan: Plan, pairs_wanted: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        log_partition = torch.empty_like(unary[:, 0])
+        marginals = torch.empty_like(unary)
+        wanted = pairs_wanted or ctx.needs_input_grad[1]
+        pairs = unary.new_empty(len(unary), plan.num_edges if wanted else 0)
+        for rows, terms in _chunks(unary, pairwise, known, plan):
+            log_partition[rows], log_odds = _collect(plan, terms, torch.logaddexp)
+            of_labels, of_edges = _distribute(plan, log_odds, pairs_wanted=wanted)
+            free = terms.known == UNKNOWN
+            marginals[rows] = torch.where(free, of_labels.clamp(max=1), terms.known).T
+            pairs[rows] = of_edges.T.clamp(max=1)
+        ctx.shared = pairwise.ndim == 1
+        ctx.save_for_backward(marginals, pairs)
+        ctx.mark_non_differentiable(marginals, pairs)
+        return log_partition, marginals, pairs
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        marginals, pairs = ctx.saved_tensors
+        pairwise_grad = None
+        if ctx.needs_input_grad[1]:
+            pairwise_grad = grad @ pairs if ctx.shared else grad[:, None] * pairs
+        return grad[:, None] * marginals, pairwise_grad, None, None, None
+
+
+def _chunks(
+    unary: Tensor, pairwise: Tensor, known: Tensor, plan: Plan
+) -> Iterator[tuple[slice, _Terms]]:
+    """The images in groups whose tables fit in memory."""
+    size = max(1, _CHUNK_ENTRIES // plan.entries)
+    for start in range(0, len(unary), size):
+        rows = slice(start, start + size)
+        couplings = pairwise[:, None] if pairwise.ndim == 1 else pairwise[rows].T
+        none = couplings.new_zeros(1, couplings.shape[1])
+        yield rows, _Terms(unary[rows].T, torch.cat([couplings, none]), known[rows].T)
+
+
+def _collect(
+    plan: Plan, terms: _Terms, combine: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Messages from the leaves to the roots.
+
+    Args:
+        combine: of the log-scores without and with a label: their log-sum, or their maximum.
+
+    Returns:
+        That of all label vectors (n,), and of each group the log-odds of its labels given their
+        separators (G, 2^k, n); infinite for known labels.
+    """
+    absent, present = torch.zeros_like(terms.unary), terms.unary
+    evidence = torch.stack(
+        [
+            absent.masked_fill(terms.known == 1, -torch.inf),
+            present.masked_fill(terms.known == 0, -torch.inf),
+        ],
+        1,
+    )
+    messages: list[Tensor] = [absent] * len(plan.groups)
+    log_odds = list(messages)
+    for at, group in reversed(list(enumerate(plan.groups))):
+        table = evidence[group.labels][:, :, None].repeat(1, 1, 2**group.width, 1)
+        table[:, 1] += _states(group.width, table) @ terms.pairwise[group.edges]
+        for link in group.links:
+            message = messages[link.group][link.children]
+            total = message.new_zeros(link.num_parents, *message.shape[1:])
+            total.index_add_(0, link.slots, message)
+            _by_label(table, group)[link.parents] += total.view(-1, *link.axes, total.shape[-1])
+        log_odds[at] = table[:, 1] - table[:, 0]
+        messages[at] = combine(table[:, 0], table[:, 1])
+    return messages[0].sum((0, 1)), log_odds
+
+
+def _distribute(plan: Plan, log_odds: list[Tensor], *, pairs_wanted: bool) -> tuple[Tensor, Tensor]:
+    """Marginals of labels (L, n), and of edges (E, n) or none (0, n), from the roots down."""
+    num_images = log_odds[0].shape[-1]
+    marginals = log_odds[0].new_empty(plan.num_labels, num_images)
+    pairs = marginals.new_empty(plan.num_edges + 1, num_images)
+    outside = [torch.ones_like(odds) for odds in log_odds[:1]]
+    outside += [torch.empty_like(odds) for odds in log_odds[1:]]
+    for group, odds, around in zip(plan.groups, log_odds, outside, strict=True):
+        present = around * odds.sigmoid()
+        marginals[group.labels] = present.sum(1)
+        if pairs_wanted:
+            pairs[group.edges] = _states(group.width, present).T @ present
+        beliefs = torch.stack([around - present, present], 1)
+        for link in group.links:
+            part = _by_label(beliefs, group)[link.parents]
+            absent_axes = [axis for axis, size in enumerate(link.axes, 1) if size == 1]
+            part = part.sum(absent_axes) if absent_axes else part
+            outside[link.group][link.children] = part.flatten(1, -2)[link.slots]
+    return marginals, pairs[:-1] if pairs_wanted else pairs[:0]
+
+
+def _descend(
+    plan: Plan, log_odds: list[Tensor], num_samples: int, decide: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Decide each label by its log-odds given those decided before, uint8 (L, num_samples, n)."""
+    num_images = log_odds[0].shape[-1]
+    states = torch.zeros(
+        (plan.num_labels, num_samples, num_images), dtype=torch.uint8, device=log_odds[0].device
+    )
+    for group, odds in zip(plan.groups, log_odds, strict=True):
+        at = torch.zeros_like(states[: len(group.labels)], dtype=torch.int64)
+        for separator in group.separators.T:
+            at = 2 * at + states[separator]
+        states[group.labels] = decide(odds.gather(1, at)).byte()
+    return states
+
+
+def _by_label(table: Tensor, group: Group) -> Tensor:
+    """View a table (G, 2, 2^k, n) with an axis for each label: (G, 2, ..., 2, n)."""
+    return table.view(len(table), *[2] * (group.width + 1), -1)
+
+
+def _states(width: int, like: Tensor) -> Tensor:
+    """All states of a separator (2^k, k), the first label the slowest to change."""
+    places = torch.arange(width - 1, -1, -1, device=like.device)
+    return (torch.arange(2**width, device=like.device)[:, None] >> places & 1).to(like)

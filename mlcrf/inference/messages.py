@@ -1,0 +1,276 @@
+"""What the message-passing methods share: arcs, the update, and settling image by image."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F  # noqa: N812  the field's name for it
+from torch import Tensor
+
+from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known
+from mlcrf.errors import SettingsError
+from mlcrf.inference.posterior import Posterior, climb
+
+
+class Iteration(Protocol):
+    """An update of every image's state, side by side."""
+
+    def step(self, state: Tensor) -> Tensor:
+        """What the state should be, given what it is: (N, K) -> (N, K)."""
+        ...
+
+    def rows(self, wanted: Tensor) -> "Iteration":
+        """The update of some of the images."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Where an iteration ended: state (N, K), converged (N,), and the sweeps it took."""
+
+    state: Tensor
+    converged: Tensor
+    sweeps: int
+
+
+@dataclass(frozen=True)
+class FixedPointMethod(ABC):
+    """A method that repeats a damped parallel update until the state of each image stands still.
+
+        state <- damping state + (1 - damping) step(state)
+
+    Attributes:
+        max_sweeps: updates at most; the last one that an image needs is only a check.
+        tolerance: an image has converged once no number of its state is further than
+            tolerance (1 + its size) from what the update makes of it. It then stays as it is.
+        damping: share of the old state that is kept, from 0 to below 1.
+
+    Raises:
+        SettingsError: damping is out of range.
+    """
+
+    max_sweeps: int = 200
+    tolerance: float = 1e-5
+    damping: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.damping < 1:
+            raise SettingsError(f"damping: expected 0 <= damping < 1, got {self.damping}")
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The method's name on the command line."""
+
+    @abstractmethod
+    def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
+        """Beliefs; `known` (N, L) holds 1, 0, or -1 for unknown."""
+
+    @torch.no_grad()
+    def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
+        """Marginals rounded at 0.5, then climbed to a local maximum of the score."""
+        rounded = (self(potentials, known=known).marginals > 0.5).long()
+        return climb(potentials, rounded, check_known(potentials, known))
+
+    def settle(self, iteration: Iteration, start: Tensor) -> Settled:
+        """Repeat the update; images that have converged are set aside and cost nothing more."""
+        state, rows = start, torch.arange(len(start), device=start.device)
+        finished, order, sweeps = [], [], 0
+        while sweeps < self.max_sweeps and len(rows):
+            change = iteration.step(state) - state
+            allowed = self.tolerance * (1 + state.detach().abs())
+            still = (change.detach().abs() <= allowed).all(-1)
+            sweeps += 1
+            if bool(still.any()):
+                finished.append(state[still])
+                order.append(rows[still])
+                state, change, rows = state[~still], change[~still], rows[~still]
+                iteration = iteration.rows(~still)
+            state = state + (1 - self.damping) * change
+        back = torch.cat([*order, rows]).argsort()
+        converged = back < len(start) - len(rows)
+        return Settled(torch.cat([*finished, state])[back], converged, sweeps)
+
+    def advice(self, converged: Tensor, sweeps: int, reason: str = "") -> str:
+        """What to do for the images that have not converged; empty if all have."""
+        if bool(converged.all()):
+            return ""
+        return (
+            f"{self.name}: {int((~converged).sum())} of {len(converged)} images had not converged "
+            f"after {sweeps} sweeps{reason}; raise max_sweeps or damping, or use exact or gibbs"
+        )
+
+
+@dataclass(frozen=True)
+class Network:
+    """CRFs as messages see them: known labels are conditioned on, and each edge is two arcs.
+
+    Arc e runs from the first label of edge e to the second, arc E + e the other way.
+
+    Attributes:
+        unary: log-odds of each label given the known ones (N, L).
+        pairwise: couplings, 0 where an end is known: (E,), or (N, E).
+        open: 1 where both ends of an edge are unknown, else 0, as pairwise.
+        edges: (E, 2).
+        known: 1, 0 or -1 for unknown (N, L).
+        known_score: the score of what is known (N,).
+    """
+
+    unary: Tensor
+    pairwise: Tensor
+    open: Tensor
+    edges: Tensor
+    known: Tensor
+    known_score: Tensor
+
+    @property
+    def free(self) -> Tensor:
+        """Which labels are unknown (N, L)."""
+        return self.known == UNKNOWN
+
+    @property
+    def source(self) -> Tensor:
+        """Where each arc starts (2 E,)."""
+        return self.edges.T.reshape(-1)
+
+    def rows(self, wanted: Tensor) -> "Network":
+        """Some of the images."""
+        varies = self.pairwise.ndim == 2
+        return replace(
+            self,
+            unary=self.unary[wanted],
+            pairwise=self.pairwise[wanted] if varies else self.pairwise,
+            open=self.open[wanted] if varies else self.open,
+            known=self.known[wanted],
+            known_score=self.known_score[wanted],
+        )
+
+    def at_source(self, labels: Tensor) -> Tensor:
+        """What stands at the label where each arc starts: (N, L) -> (N, 2 E)."""
+        return labels.index_select(1, self.source)
+
+    def leaving(self, arcs: Tensor) -> Tensor:
+        """Sum at each label of the arcs that start there: (..., 2 E) -> (N, L)."""
+        arcs = arcs.expand(len(self.unary), -1)
+        return torch.zeros_like(self.unary).index_add(1, self.source, arcs)
+
+    def arriving(self, arcs: Tensor) -> Tensor:
+        """Sum at each label of the arcs that end there: (..., 2 E) -> (N, L)."""
+        return self.leaving(reverse(arcs))
+
+    def marginals(self, log_odds: Tensor) -> Tensor:
+        """Probabilities of unknown labels, and the value of known ones (N, L)."""
+        return torch.where(self.free, log_odds.sigmoid(), self.known.to(log_odds.dtype))
+
+    def total(self, by_label: Tensor) -> Tensor:
+        """Sum over the unknown labels, and the score of the known ones (N,)."""
+        unknown = torch.where(self.free, by_label, torch.zeros_like(by_label))
+        return self.known_score + unknown.sum(-1)
+
+
+def condition(potentials: Potentials, known: Tensor | None) -> Network:
+    """The network of the unknown labels, given the known ones; implications become couplings."""
+    clamped = check_known(potentials, known)
+    coupled = potentials.as_couplings()
+    free = clamped == UNKNOWN
+    if bool(free.all()):
+        open_edges = torch.ones_like(coupled.pairwise)
+        unary, pairwise = coupled.unary, coupled.pairwise
+        known_score = torch.zeros_like(unary[:, 0])
+    else:
+        open_edges = free[:, coupled.edges].all(-1).to(coupled.unary.dtype)
+        unary, pairwise = Fields(coupled).all(clamped == 1), coupled.pairwise * open_edges
+        known_score = coupled.log_score(clamped == 1)
+    return Network(unary, pairwise, open_edges, coupled.edges, clamped, known_score)
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """The update of belief propagation for given counting numbers.
+
+    An arc's state is its cavity field h_ij: the log-odds of label i as edge (i, j) sees them
+    without the message that came back from j.
+
+        m_ij = log (1 + exp(pairwise_ij / c_ij + h_ij)) / (1 + exp(h_ij))
+        B_i  = (unary_i + sum_j c_ij m_ji) / (c_i + sum_j c_ij)
+        h_ij = B_i - m_ji
+
+    At a fixed point b_i = sigmoid(B_i) and b_ij(y_i, y_j) ~ exp(pairwise_ij y_i y_j / c_ij +
+    h_ij y_i + h_ji y_j) agree on each label, and are a stationary point of
+
+        sum_i unary_i b_i + sum_ij pairwise_ij b_ij(1, 1) + sum_ij c_ij H(b_ij) + sum_i c_i H(b_i)
+
+    so c_i = 1 - sum_j c_ij makes the denominator 1.
+
+    Attributes:
+        network: what it runs on.
+        edge_count: c_ij of each edge (E,).
+        label_count: the denominator of B_i (L,) or (N, L).
+
+    Cost: O(N E) a step; memory 2 E numbers an image. Messages of known labels are 0.
+
+    Sources: Yedidia, Freeman and Weiss (2005) for c = 1; Hazan and Shashua (2010) for any.
+    """
+
+    network: Network
+    edge_count: Tensor
+    label_count: Tensor
+
+    @property
+    def coupling(self) -> Tensor:
+        """pairwise_ij / c_ij, (E,) or (N, E)."""
+        return self.network.pairwise / self.edge_count
+
+    def start(self) -> Tensor:
+        """The fields before any message (N, 2 E)."""
+        return self.network.at_source(self.network.unary / self.label_count)
+
+    def messages(self, fields: Tensor) -> Tensor:
+        """m on each arc (N, 2 E)."""
+        coupling = both(self.coupling)
+        return F.logsigmoid(-fields) - F.logsigmoid(-fields - coupling)
+
+    def log_odds(self, messages: Tensor) -> Tensor:
+        """B of each label (N, L)."""
+        arriving = self.network.arriving(both(self.edge_count) * messages)
+        return (self.network.unary + arriving) / self.label_count
+
+    def step(self, state: Tensor) -> Tensor:
+        """The fields that follow from the fields."""
+        messages = self.messages(state)
+        return self.network.at_source(self.log_odds(messages)) - reverse(messages)
+
+    def rows(self, wanted: Tensor) -> "Propagation":
+        """The update of some of the images."""
+        by_image = self.label_count.ndim == 2
+        label_count = self.label_count[wanted] if by_image else self.label_count
+        return replace(self, network=self.network.rows(wanted), label_count=label_count)
+
+    def edge_log_partitions(self, fields: Tensor, messages: Tensor) -> Tensor:
+        """Log of the sum of the four terms of b_ij (N, E)."""
+        first, second = fields.chunk(2, -1)
+        return softplus(second) + softplus(first + messages.chunk(2, -1)[1])
+
+    def pairwise_marginals(self, fields: Tensor, messages: Tensor, marginals: Tensor) -> Tensor:
+        """b_ij(1, 1) (N, E); where an end is known, the product of the marginals."""
+        first, second = fields.chunk(2, -1)
+        given = (second + self.coupling).sigmoid()  # P(second given first)
+        both_present = (first + messages.chunk(2, -1)[1]).sigmoid() * given
+        product = marginals[:, self.network.edges].prod(-1)
+        return torch.where(self.network.open > 0, both_present, product)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log (1 + exp x), to the last digit: torch's own stops at x = 20."""
+    return -F.logsigmoid(-x)
+
+
+def both(by_edge: Tensor) -> Tensor:
+    """One number an edge, on both its arcs: (..., E) -> (..., 2 E)."""
+    return torch.cat([by_edge, by_edge], -1)
+
+
+def reverse(by_arc: Tensor) -> Tensor:
+    """What stands on the arc that runs the other way: (..., 2 E) -> (..., 2 E)."""
+    return by_arc.roll(by_arc.shape[-1] // 2, -1)

@@ -1,0 +1,64 @@
+"""Random streams that can be entered anywhere.
+
+What is drawn depends on the seed, the image, the chain, its rung, the sweep and the label alone:
+not on the engine, on other images, on threads or on what was drawn before.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_WORD = 0xFFFFFFFF
+_FIRST_STATES = -1  # number of the sweep whose draws are the random states
+
+
+def stream_keys(seed: int, images: Tensor, *, chains: int, rungs: int = 1) -> Tensor:
+    """Two words of 32 bits for each stream, from seed, image, chain and rung: int64 (2, K, S, N).
+
+    Each number in turn is added to a hash of those before it (Stafford's mix 13, as in SplitMix64),
+    so that two streams have the same key with a chance of 2^-64.
+    """
+    with np.errstate(over="ignore"):
+        key = _mix(np.array(seed % 2**64, dtype=np.uint64))
+        key = _mix(key + images.cpu().numpy().astype(np.uint64))
+        key = _mix(key + np.arange(chains, dtype=np.uint64)[:, None])
+        key = _mix(key + np.arange(rungs, dtype=np.uint64)[:, None, None])
+    words = np.stack([key & np.uint64(_WORD), key >> np.uint64(32)])
+    return torch.from_numpy(words.astype(np.int64))
+
+
+def uniforms(keys: Tensor, number: int, draws: int) -> Tensor:
+    """The draws of one sweep from every stream: multiples of 2^-31 in (0, 1], float64 (..., draws).
+
+    Three rounds of folding and multiplying (Wellons' triple32) of where a walk through all words
+    of 32 bits has got to. It starts at the first half of the key; the second half, added after the
+    first round, keeps walks that meet apart.
+
+    Args:
+        keys: (2, ...).
+        number: of the sweep.
+        draws: how many a sweep has: one a label, then one for the swap.
+    """
+    counter = number * draws + torch.arange(draws, device=keys.device)
+    x = (keys[0].unsqueeze(-1) + counter * 0x9E3779B9) & _WORD
+    x = ((x ^ (x >> 17)) * 0xED5AD4BB + keys[1].unsqueeze(-1)) & _WORD
+    x = ((x ^ (x >> 11)) * 0xAC4C1B51) & _WORD
+    x = ((x ^ (x >> 15)) * 0x31848BAB) & _WORD
+    return (((x ^ (x >> 14)) >> 1) + 1).double() / 2**31
+
+
+def random_states(keys: Tensor, num_labels: int) -> Tensor:
+    """States of which each label is present with probability 1/2, uint8 (K, S, N, L).
+
+    Far apart, so that chains that get stuck are seen to disagree.
+    """
+    return (uniforms(keys, _FIRST_STATES, num_labels + 1)[..., :-1] <= 0.5).to(torch.uint8)
+
+
+def _mix(x: Any) -> Any:
+    x = (x + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
