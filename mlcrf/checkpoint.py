@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from mlcrf.choices import InferenceName
 from mlcrf.config import TrainSettings
 from mlcrf.datasets.manifest import Manifest
 from mlcrf.datasets.tables import read_table
-from mlcrf.errors import DataError, LabelsError, RunError
+from mlcrf.decoding import Decoder
+from mlcrf.errors import DataError, LabelsError, RunError, SettingsError
 from mlcrf.inference import InferenceMethod, make_inference
 from mlcrf.labels import LabelSpace, load_labels, save_labels
 from mlcrf.model import LabelCrf
@@ -44,6 +45,8 @@ class Run:
         data: name of the data set that it was trained on.
         crf, independent: the model and its baseline, for raw features.
         backbone_weights: of a network that was trained too, else None.
+        decoders: by model, `crf` and `independent`, the decisions with thresholds tuned on the
+            validation images.
         digest: SHA-256 of the weights file.
     """
 
@@ -56,6 +59,7 @@ class Run:
     independent: LabelCrf
     backbone_weights: dict[str, Tensor] | None
     digest: str = ""
+    decoders: dict[str, tuple[Decoder, ...]] = field(default_factory=dict)
 
     @property
     def label_set(self) -> int:
@@ -80,13 +84,29 @@ class Run:
                 ) from error
         return backbone
 
+    def make_decoder(self, decoder: Decoder, model: str = "crf") -> Decoder:
+        """The decoder with this run's tuned thresholds, if its rule wants some and has none.
+
+        Raises:
+            RunError: the run has none.
+        """
+        if decoder.is_ready:
+            return decoder
+        for tuned in self.decoders.get(model, ()):
+            if tuned.rule is decoder.rule:
+                return replace(decoder, threshold=tuned.threshold)
+        raise RunError(
+            f"{self.path}: has no tuned thresholds for --decode {decoder.rule.value}: it was "
+            "trained by an earlier version; train again, or use another rule"
+        )
+
     def make_inference(self, name: InferenceName | None = None) -> InferenceMethod:
         """The inference that the run was trained for, or another one with the run's settings."""
         settings = self.settings
         return make_inference(
             settings.inference if name is None else name,
             num_labels=len(self.labels),
-            num_edges=len(self.crf.edges),
+            edges=self.crf.edges,
             max_exact_labels=settings.max_exact_labels,
             mean_field_sweeps=settings.mean_field_sweeps,
             seed=settings.seed,
@@ -107,6 +127,10 @@ def save_run(run: Run) -> Run:
         "backbone_trained": run.backbone_weights is not None,
         "num_features": _num_features(run.crf),
         "settings": run.settings.model_dump(mode="json"),
+        "decoders": {
+            model: [decoder.record() for decoder in decoders]
+            for model, decoders in run.decoders.items()
+        },
     }
     save_labels(run.path / LABELS, run.labels)
     atomic.write_text(run.path / CONFIG, json.dumps(config, indent=2) + "\n")
@@ -152,7 +176,18 @@ def load_run(path: Path) -> Run:
             raise ValueError("no such input of a network")
         num_features, trained = int(config["num_features"]), bool(config["backbone_trained"])
         data = str(config["data"])
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        decoders = {
+            model: tuple(Decoder.from_record(record) for record in records)
+            for model, records in config.get("decoders", {}).items()
+        }
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        ValidationError,
+        SettingsError,
+    ) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{path / CONFIG}: not the settings of a run: {reason}") from error
     parts, digest = _load_weights(path / WEIGHTS)
@@ -174,6 +209,7 @@ def load_run(path: Path) -> Run:
         models[1],
         parts["backbone"] if trained else None,
         digest,
+        decoders,
     )
 
 

@@ -8,6 +8,9 @@ class Structure(StrEnum):
 
     INDEPENDENT = "independent"
     FULL = "full"
+    TREE = "tree"
+    SPARSE = "sparse"
+    FILE = "file"
 
 
 class ObjectiveName(StrEnum):
@@ -25,8 +28,14 @@ class InferenceName(StrEnum):
 
     AUTO = "auto"
     EXACT = "exact"
+    JUNCTION_TREE = "junction-tree"
     MEAN_FIELD = "mean-field"
+    TAP = "tap"
+    BETHE = "bethe"
+    TREE_REWEIGHTED = "tree-reweighted"
+    CONVEX_BP = "convex-bp"
     GIBBS = "gibbs"
+    AIS = "ais"
 
 
 class Finetune(StrEnum):

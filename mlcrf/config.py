@@ -19,10 +19,16 @@ class TrainSettings(BaseModel):
     Attributes:
         backbone: `lite0`, `lite1`, `lite2`, `tiny` or any name of timm's.
         finetune: `all` trains the network too; `tiny` has no published weights and needs it.
-        structure: `full` couples all pairs, `independent` none.
-        objective: `auto` is exact likelihood up to `max_exact_labels`, else pseudo-likelihood.
-        inference: `auto` is mean field for a run trained by unrolling it, else exact up to
-            `max_exact_labels`, else Gibbs.
+        structure: which pairs have a coupling: `full` all, `independent` none, `tree` those of
+            the Chow-Liu tree of the training labels, `sparse` each label's strongest
+            `edges_per_label` partners, `file` those that `edges_file` names.
+        edges_per_label: of `sparse`, by mutual information.
+        edges_file: of `file`, two label names a line, separated by a comma.
+        objective: `auto` is exact likelihood where exact inference reaches, else
+            pseudo-likelihood.
+        inference: `auto` is mean field for a run trained by unrolling it, else the cheapest exact
+            method (a junction tree where the couplings are few, enumeration up to
+            2^`max_exact_labels` states), else Gibbs.
         head: hidden units of the head; 0 is linear in the features, a convex problem.
         mean_field_sweeps: passes of mean field, unrolled in training and made in decoding.
         max_exact_labels: where exact enumeration ends.
@@ -41,6 +47,8 @@ class TrainSettings(BaseModel):
     backbone: str = "lite0"
     finetune: Finetune = Finetune.NONE
     structure: Structure = Structure.FULL
+    edges_per_label: int = Field(default=8, ge=1)
+    edges_file: str | None = None
     objective: ObjectiveName = ObjectiveName.AUTO
     inference: InferenceName = InferenceName.AUTO
     head: int = Field(default=0, ge=0, le=65536)

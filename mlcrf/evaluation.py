@@ -12,6 +12,7 @@ from mlcrf.checkpoint import Run
 from mlcrf.choices import InferenceName
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.datasets.manifest import Manifest
+from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError
 from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind
 from mlcrf.metrics import (
@@ -55,6 +56,7 @@ def evaluate(
     *,
     split: str,
     inference: InferenceName | None = None,
+    decoder: Decoder = Decoder(),
     resamples: int = 1000,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -65,6 +67,8 @@ def evaluate(
         manifest: images and targets, labels in any order.
         split: what the images are called in the signature.
         inference: another one than the run was trained for; noted in the result.
+        decoder: how both models choose label sets, each with thresholds of its own if the rule
+            has some. Subset accuracy is always that of the most probable set.
         resamples, seed: of the bootstrap.
 
     Raises:
@@ -81,8 +85,14 @@ def evaluate(
         trained_for, method = method.name, run.make_inference(inference)
         notes.append(f"trained for {trained_for} inference, decoded with {method.name}")
     targets = manifest.targets
-    crf, kind = _predict(run.crf, features, targets, method)
-    independent, _ = _predict(run.independent, features, targets, Independent())
+    crf, kind = _predict(run.crf, features, targets, method, run.make_decoder(decoder))
+    independent, _ = _predict(
+        run.independent,
+        features,
+        targets,
+        Independent(),
+        run.make_decoder(decoder, "independent"),
+    )
     if kind is not LogPartitionKind.EXACT:
         notes.append(f"nll of the crf rests on a log Z that is {_article(kind)}")
     ours, theirs = gather_statistics(crf, targets), gather_statistics(independent, targets)
@@ -94,7 +104,7 @@ def evaluate(
         "model": run.digest[:12],
         "trained": run.settings.objective.value,
         "inference": method.name,
-        "decision": "marginals>0.5,map",
+        "decision": f"{decoder.signature},map",
         "bootstrap": resamples,
         "seed": seed,
         "mlcrf": __version__,
@@ -115,6 +125,7 @@ def _predict(
     features: torch.Tensor,
     targets: NDArray[np.int8],
     method: InferenceMethod,
+    decoder: Decoder,
 ) -> tuple[Predictions, LogPartitionKind]:
     potentials: Potentials = model(features)
     known = torch.from_numpy(targets.astype(np.int64))
@@ -127,6 +138,7 @@ def _predict(
         marginals=posterior.marginals.double().numpy(),
         map_states=method.map_states(potentials).numpy(),
         nll=(posterior.log_partition - clamped).double().numpy(),
+        chosen=decoder(posterior, potentials, method).numpy(),
     )
     return predictions, posterior.log_partition_kind
 

@@ -24,6 +24,12 @@ LabelSet = Annotated[
 ImageRoot = Annotated[
     Path | None, typer.Option(help="What image paths of a table are relative to.")
 ]
+Threshold = Annotated[
+    float | None, typer.Option(help="Of --decode threshold; 0.5 if none is given.")
+]
+TopK = Annotated[int | None, typer.Option(help="How many labels --decode top-k takes.")]
+AtLeast = Annotated[int, typer.Option(help="Choose no fewer labels.")]
+AtMost = Annotated[int | None, typer.Option(help="Choose no more labels.")]
 LabelSep = Annotated[str | None, typer.Option(help="What separates labels in one column.")]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mlcrf.choices import EngineName, InferenceName
+from mlcrf.choices import Decision, EngineName, InferenceName
 from mlcrf.cli import console
 
 
@@ -22,6 +22,13 @@ def evaluate(
     inference: Annotated[
         InferenceName | None, typer.Option(help="Another one than the run was trained for.")
     ] = None,
+    decode: Annotated[
+        Decision, typer.Option(help="How label sets are chosen from the beliefs.")
+    ] = Decision.THRESHOLD,
+    threshold: console.Threshold = None,
+    top_k: console.TopK = None,
+    at_least: console.AtLeast = 0,
+    at_most: console.AtMost = None,
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     out: Annotated[
@@ -40,6 +47,7 @@ def evaluate(
     from mlcrf.checkpoint import load_run
     from mlcrf.datasets.reading import ReadOptions, read_dataset
     from mlcrf.datasets.splits import take_split
+    from mlcrf.decoding import Decoder
     from mlcrf.evaluation import evaluate as score
     from mlcrf.reports.tables import evaluation_csv, evaluation_record, format_evaluation
 
@@ -61,6 +69,7 @@ def evaluate(
             extractor,
             split=split,
             inference=inference,
+            decoder=Decoder(decode, threshold, top_k, at_least, at_most),
             resamples=resamples,
             seed=seed,
             progress=progress,

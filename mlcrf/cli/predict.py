@@ -21,6 +21,10 @@ def predict(
     decode: Annotated[
         Decision, typer.Option(help="How label sets are chosen from the beliefs.")
     ] = Decision.THRESHOLD,
+    threshold: console.Threshold = None,
+    top_k: console.TopK = None,
+    at_least: console.AtLeast = 0,
+    at_most: console.AtMost = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many photos.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
     strict: Annotated[
@@ -35,6 +39,7 @@ def predict(
     console.quiet()
     from mlcrf.backbones.engines import pick_device
     from mlcrf.checkpoint import load_run
+    from mlcrf.decoding import Decoder
     from mlcrf.errors import DataError
     from mlcrf.prediction import PredictionWriter, Tagger, list_pictures
     from mlcrf.reports.tables import format_predictions, predictions_record
@@ -52,7 +57,7 @@ def predict(
         run,
         engine=engine,
         device=pick_device(device),
-        decision=decode,
+        decoder=Decoder(decode, threshold, top_k, at_least, at_most),
         cache_dir=console.cache_dir(cache_dir),
     )
     with console.bar("photos") as progress, writer:

@@ -2,7 +2,7 @@
 
 from mlcrf.inference.annealing import AnnealedImportanceSampling
 from mlcrf.inference.bethe import Bethe
-from mlcrf.inference.choosing import make_inference
+from mlcrf.inference.choosing import make_exact, make_inference
 from mlcrf.inference.convex import ConvexBeliefPropagation
 from mlcrf.inference.dual_bound import DualBound, ScoreBound
 from mlcrf.inference.elimination import treewidth
@@ -42,6 +42,7 @@ __all__ = [
     "TreeReweighted",
     "climb",
     "entropy",
+    "make_exact",
     "make_inference",
     "treewidth",
 ]

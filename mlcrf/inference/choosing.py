@@ -2,40 +2,100 @@
 
 from typing import assert_never
 
+from torch import Tensor
+
 from mlcrf.choices import InferenceName
+from mlcrf.crf import no_implications
+from mlcrf.inference.annealing import AnnealedImportanceSampling
+from mlcrf.inference.bethe import Bethe
+from mlcrf.inference.convex import ConvexBeliefPropagation
+from mlcrf.inference.elimination import treewidth
 from mlcrf.inference.exact import Exact
 from mlcrf.inference.gibbs import Gibbs
+from mlcrf.inference.halves import count_states
 from mlcrf.inference.independent import Independent
+from mlcrf.inference.junction_tree import JunctionTree
 from mlcrf.inference.mean_field import MeanField
 from mlcrf.inference.posterior import InferenceMethod
+from mlcrf.inference.tap import Tap
+from mlcrf.inference.tree_reweighted import TreeReweighted
+
+_FEW = 12  # log2 of so few states that enumeration is always quick
+_NARROW = 4  # a treewidth so small that a junction tree is quicker than 2^13 states
+_MAX_TREEWIDTH = 12  # beyond, a table of 2^13 entries an image and clique is no longer quick
 
 
-def make_inference(
+def make_exact(
+    num_labels: int,
+    edges: Tensor,
+    *,
+    max_exact_labels: int,
+    implications: Tensor | None = None,
+) -> InferenceMethod | None:
+    """The cheapest exact method, or None where there is none.
+
+    The closed form without edges. Enumeration up to 2^max_exact_labels states, but beyond 2^12 of
+    them a junction tree if its treewidth is at most 4. Where enumeration does not reach, a junction
+    tree up to treewidth 12.
+
+    Args:
+        edges: (E, 2); implications: pairs (child, parent) (R, 2).
+    """
+    rules = no_implications() if implications is None else implications
+    if not len(edges) and not len(rules):
+        return Independent()
+    together = edges if not len(rules) else edges.new_tensor(_union(edges, rules))
+    width = treewidth(together, num_labels, bound=_MAX_TREEWIDTH)
+    log_states = count_states(num_labels, rules)
+    enumerable = log_states <= max_exact_labels
+    if enumerable and (log_states <= _FEW or width > _NARROW):
+        return Exact(max_labels=max_exact_labels)
+    return JunctionTree(max_treewidth=_MAX_TREEWIDTH) if width <= _MAX_TREEWIDTH else None
+
+
+def make_inference(  # noqa: PLR0911  one return a choice
     name: InferenceName,
     *,
     num_labels: int,
-    num_edges: int,
+    edges: Tensor,
     max_exact_labels: int,
+    implications: Tensor | None = None,
     mean_field_sweeps: int = 50,
     seed: int = 0,
 ) -> InferenceMethod:
-    """Build a method; AUTO is the closed form without edges, exact within reach, else Gibbs.
+    """Build a method; AUTO is the cheapest exact one (see `make_exact`), or Gibbs if there is none.
 
     Raises:
-        TooManyLabelsError: when called, if exact was asked for beyond `max_exact_labels`.
+        TooManyLabelsError: when called, if an exact method was asked for that does not reach.
     """
     match name:
         case InferenceName.AUTO:
-            if not num_edges:
-                return Independent()
-            if num_labels <= max_exact_labels:
-                return Exact(max_labels=max_exact_labels)
-            return Gibbs(seed=seed)
+            exact = make_exact(
+                num_labels, edges, max_exact_labels=max_exact_labels, implications=implications
+            )
+            return Gibbs(seed=seed) if exact is None else exact
         case InferenceName.EXACT:
             return Exact(max_labels=max_exact_labels)
+        case InferenceName.JUNCTION_TREE:
+            return JunctionTree()
         case InferenceName.MEAN_FIELD:
             return MeanField(max_sweeps=mean_field_sweeps)
+        case InferenceName.TAP:
+            return Tap()
+        case InferenceName.BETHE:
+            return Bethe()
+        case InferenceName.TREE_REWEIGHTED:
+            return TreeReweighted()
+        case InferenceName.CONVEX_BP:
+            return ConvexBeliefPropagation()
         case InferenceName.GIBBS:
             return Gibbs(seed=seed)
+        case InferenceName.AIS:
+            return AnnealedImportanceSampling(seed=seed)
         case _:
             assert_never(name)
+
+
+def _union(edges: Tensor, rules: Tensor) -> list[list[int]]:
+    pairs = {(min(pair), max(pair)) for pair in edges.tolist() + rules.tolist()}
+    return [list(pair) for pair in sorted(pairs)]

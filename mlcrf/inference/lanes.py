@@ -185,14 +185,14 @@ def clip(typing: Any, lanes: Any, low: Any, high: Any) -> Any:
 
 
 @_operation
-def one_where_at_most(typing: Any, left: Any, right: Any) -> Any:
-    """1.0 where left <= right, else 0.0."""
+def one_where_at_most(typing: Any, lanes: Any, limit: Any) -> Any:
+    """1.0 where a number is at most the limit, else 0.0."""
 
     def build(builder: Any, lanes: Lanes, left: Any, right: Any) -> Any:
         one, zero = (ir.Constant(lanes.vector, [value] * lanes.width) for value in (1.0, 0.0))
         return builder.select(builder.fcmp_ordered("<=", left, right), one, zero)
 
-    return left(left, right), _lower(build)
+    return lanes(lanes, limit), _lower(build)
 
 
 def _converted(lanes: Lanes, floating: bool, instruction: str) -> Any:

@@ -34,7 +34,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class TreeReweighted(FixedPointMethod):
-    """Approximate marginals by the tightest mixture of trees, whose bound on log Z is convex.
+    """Approximate marginals by a mixture of trees, which bounds log Z.
 
     Spanning trees T are weighted so that edge (i, j) is in a share rho_ij of them. The entropy
     of p is at most that of its projection on each tree, so

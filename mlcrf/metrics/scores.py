@@ -24,11 +24,13 @@ class Predictions:
         marginals: P(y_i = 1) (N, L).
         map_states: most probable label vectors (N, L).
         nll: negative log-probability of each image's observed labels, in nats (N,).
+        chosen: the label sets decided on (N, L); None takes every marginal above 0.5.
     """
 
     marginals: Floats
     map_states: NDArray[np.int64]
     nll: Floats
+    chosen: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> St
     assert np.isfinite(predictions.marginals).all(), "NaN would pass as a well predicted absence"
     known = targets >= 0
     truth = targets == 1
-    said = predictions.marginals > 0.5
+    chosen = predictions.chosen
+    said = predictions.marginals > 0.5 if chosen is None else chosen == 1
     bins = np.minimum(
         (predictions.marginals * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1
     )

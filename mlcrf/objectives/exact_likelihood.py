@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials
-from mlcrf.inference import Exact
+from mlcrf.inference import Exact, InferenceMethod
 
 
 def exact_likelihood_loss(
-    potentials: Potentials, targets: Tensor, observed: Tensor, *, exact: Exact = Exact()
+    potentials: Potentials, targets: Tensor, observed: Tensor, *, exact: InferenceMethod = Exact()
 ) -> Tensor:
     """Negative log-probability of the observed labels, the others summed out.
 
@@ -20,7 +20,7 @@ def exact_likelihood_loss(
         potentials: unary (N, L), pairwise (E,).
         targets: 1 present, 0 absent (N, L).
         observed: which targets are known, boolean (N, L).
-        exact: the limit on labels.
+        exact: a method whose log Z is exact and differentiable.
 
     Returns:
         A scalar: summed over labels, averaged over images.
@@ -28,7 +28,8 @@ def exact_likelihood_loss(
     Raises:
         TooManyLabelsError: exact inference does not reach.
 
-    Cost: 6 N 2^L operations with the gradient; twice that where labels are unknown.
+    Cost: that of log Z with its gradient, 6 N 2^L operations by enumeration at most; twice that
+    where labels are unknown.
     """
     log_partition = exact(potentials).log_partition
     if bool(observed.all()):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import Run, load_run
-from mlcrf.choices import Decision, EngineName
-from mlcrf.decoding import decide
+from mlcrf.choices import EngineName
+from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError
 
 _BATCH_SIZE = 256  # the CRF sets up its kernel once a batch
@@ -41,7 +41,7 @@ class Tagger:
     """A run, ready to tag pictures.
 
     Args:
-        decision: how label sets are chosen from the CRF's beliefs.
+        decoder: how label sets are chosen from the CRF's beliefs.
         cache_dir: where features are kept; None keeps none.
     """
 
@@ -51,12 +51,12 @@ class Tagger:
         *,
         engine: EngineName = EngineName.AUTO,
         device: torch.device = torch.device("cpu"),
-        decision: Decision = Decision.THRESHOLD,
+        decoder: Decoder = Decoder(),
         cache_dir: Path | None = None,
     ) -> None:
         self.run = run
         self.labels = run.labels
-        self._decision = decision
+        self._decoder = run.make_decoder(decoder)
         self._inference = run.make_inference()
         self._extractor = FeatureExtractor(
             run.make_backbone(), engine=engine, device=device, cache_dir=cache_dir
@@ -96,7 +96,7 @@ class Tagger:
         inputs = torch.from_numpy(features)
         potentials = self.run.crf(inputs)
         posterior = self._inference(potentials)
-        chosen = decide(self._decision, posterior, potentials, self._inference)
+        chosen = self._decoder(posterior, potentials, self._inference)
         independent = self.run.independent(inputs).unary.sigmoid()
         for states, p, q in zip(chosen, posterior.marginals, independent, strict=True):
             present = tuple(

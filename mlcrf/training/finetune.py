@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcrf.backbones.registry import Backbone
-from mlcrf.choices import Structure
 from mlcrf.config import TrainSettings
 from mlcrf.datasets.images import load_pixels
 from mlcrf.datasets.manifest import Manifest
 from mlcrf.errors import DataError, PotentialsError, RunError
-from mlcrf.model import LabelCrf, no_edges
+from mlcrf.model import LabelCrf
 from mlcrf.training.coordinates import Objective
 from mlcrf.training.stages import Result, Stages
 
@@ -31,6 +30,7 @@ def finetune(
     validation: Manifest,
     objective: Objective,
     settings: TrainSettings,
+    edges: Tensor,
     *,
     device: torch.device,
     stages: Stages,
@@ -53,8 +53,6 @@ def finetune(
     batches = _Batches(train, settings, backbone.spec.size_px)
     checks = _Batches(validation, settings, backbone.spec.size_px)
     backbone.to(device).to(memory_format=torch.channels_last)
-    independent = settings.structure is Structure.INDEPENDENT
-    edges = no_edges() if independent else None
     head = LabelCrf(
         backbone.num_features,
         len(train.labels),

@@ -7,10 +7,12 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from mlcrf.choices import InferenceName, ObjectiveName, Structure
+from mlcrf.choices import Decision, InferenceName, ObjectiveName, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.inference import Exact
+from mlcrf.decoding import Decoder, ThresholdMeasure
+from mlcrf.inference import Exact, InferenceMethod, make_exact, make_inference
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import (
     exact_likelihood_loss,
@@ -52,21 +54,28 @@ class Fitted:
     Attributes:
         score: loss on the validation images of the fit on training images alone.
         report: of the last fit, as a plain dictionary.
+        on_train: the model of that penalty fitted on training images alone.
     """
 
     model: LabelCrf
     penalty: Penalty
     score: float
     report: dict[str, float]
+    on_train: LabelCrf
 
 
-def resolve_objective(settings: TrainSettings, num_labels: int) -> ObjectiveName:
+def exact_method(settings: TrainSettings, num_labels: int, edges: Tensor) -> InferenceMethod | None:
+    """The exact inference that reaches over these labels and couplings; None if none does."""
+    return make_exact(num_labels, edges, max_exact_labels=settings.max_exact_labels)
+
+
+def resolve_objective(settings: TrainSettings, num_labels: int, edges: Tensor) -> ObjectiveName:
     """What AUTO means: exact likelihood within reach, else pseudo-likelihood."""
     if settings.structure is Structure.INDEPENDENT:
         return ObjectiveName.INDEPENDENT
     if settings.objective is not ObjectiveName.AUTO:
         return settings.objective
-    within_reach = num_labels <= settings.max_exact_labels
+    within_reach = exact_method(settings, num_labels, edges) is not None
     return ObjectiveName.EXACT_LIKELIHOOD if within_reach else ObjectiveName.PSEUDO_LIKELIHOOD
 
 
@@ -78,19 +87,53 @@ def resolve_inference(settings: TrainSettings, objective: ObjectiveName) -> Infe
     return settings.inference
 
 
-def make_objective(name: ObjectiveName, settings: TrainSettings) -> Objective:
-    """The loss of that name."""
+def make_objective(
+    name: ObjectiveName, settings: TrainSettings, exact: InferenceMethod | None
+) -> Objective:
+    """The loss of that name; `exact` is what computes an exact likelihood."""
     match name:
         case ObjectiveName.INDEPENDENT:
             return independent_loss
         case ObjectiveName.PSEUDO_LIKELIHOOD:
             return pseudo_likelihood_loss
         case ObjectiveName.EXACT_LIKELIHOOD:
-            return partial(exact_likelihood_loss, exact=Exact(max_labels=settings.max_exact_labels))
+            # without one that reaches, the error of this one says what to do
+            fallback = Exact(max_labels=settings.max_exact_labels)
+            return partial(exact_likelihood_loss, exact=fallback if exact is None else exact)
         case ObjectiveName.UNROLLED_MEAN_FIELD:
             return partial(unrolled_mean_field_loss, sweeps=settings.mean_field_sweeps)
         case ObjectiveName.AUTO:
             raise AssertionError("resolve AUTO first")
+
+
+@torch.no_grad()
+def tune_decoders(
+    model: LabelCrf, held_out: Examples, settings: TrainSettings, inference: InferenceName
+) -> tuple[Decoder, ...]:
+    """One threshold tuned for micro F1, and one a label for macro F1.
+
+    Args:
+        model: fitted without the held-out images.
+        inference: that the run will be decoded with.
+    """
+    potentials = model(torch.from_numpy(held_out.features))
+    method = make_inference(
+        inference,
+        num_labels=model.num_labels,
+        edges=model.edges,
+        max_exact_labels=settings.max_exact_labels,
+        mean_field_sweeps=settings.mean_field_sweeps,
+        seed=settings.seed,
+    )
+    marginals = method(potentials).marginals
+    targets = torch.from_numpy(held_out.targets)
+    return tuple(
+        Decoder(rule).tune(marginals, targets, measure)
+        for rule, measure in (
+            (Decision.TUNED_THRESHOLD, ThresholdMeasure.MICRO_F1),
+            (Decision.LABEL_THRESHOLDS, ThresholdMeasure.MACRO_F1),
+        )
+    )
 
 
 class HeadTrainer:
@@ -105,10 +148,13 @@ class HeadTrainer:
         train: Examples,
         validation: Examples,
         settings: TrainSettings,
+        edges: Tensor,
         stages: Stages,
         log: Log,
     ) -> None:
         self._settings = settings
+        self._edges = edges
+        self._exact = exact_method(settings, train.targets.shape[1], edges)
         self._stages = stages
         self._log = log
         self._validation = validation
@@ -139,6 +185,7 @@ class HeadTrainer:
         start = LabelCrf(
             self._num_features,
             self._num_labels,
+            edges=self._edges,
             hidden=self._settings.head,
             seed=self._settings.seed,
         )
@@ -183,7 +230,7 @@ class HeadTrainer:
 
     def _refit(self, objective: ObjectiveName, chosen: Fitted) -> Fitted:
         final = self._fit("all", objective, chosen.penalty, chosen.model)
-        return Fitted(final.model, chosen.penalty, chosen.score, final.report)
+        return Fitted(final.model, chosen.penalty, chosen.score, final.report, chosen.model)
 
     def _fit(
         self, part: str, objective: ObjectiveName, penalty: Penalty, start: LabelCrf
@@ -196,7 +243,7 @@ class HeadTrainer:
         )
         model = start.clone()
         model.load_state_dict(result["model"])
-        return Fitted(model, penalty, result["score"], result["report"])
+        return Fitted(model, penalty, result["score"], result["report"], model)
 
     def _compute(
         self, name: str, part: str, objective: ObjectiveName, penalty: Penalty, start: LabelCrf
@@ -206,7 +253,7 @@ class HeadTrainer:
         model, report = fit(
             space,
             space.to_axes(start),
-            make_objective(objective, self._settings),
+            make_objective(objective, self._settings, self._exact),
             penalty,
             tolerance=self._settings.exact_tolerance if is_exact else self._settings.tolerance,
             joint=is_exact,
@@ -223,12 +270,9 @@ class HeadTrainer:
     @torch.no_grad()
     def _score(self, objective: ObjectiveName, model: LabelCrf) -> float:
         """Loss on validation images: the joint likelihood where exact inference reaches."""
-        if (
-            objective is ObjectiveName.PSEUDO_LIKELIHOOD
-            and self._num_labels <= self._settings.max_exact_labels
-        ):
+        if objective is ObjectiveName.PSEUDO_LIKELIHOOD and self._exact is not None:
             objective = ObjectiveName.EXACT_LIKELIHOOD
         known = torch.from_numpy(self._validation.targets.astype(np.int64))
         potentials = model(torch.from_numpy(self._validation.features))
-        loss = make_objective(objective, self._settings)
+        loss = make_objective(objective, self._settings, self._exact)
         return float(loss(potentials, (known == 1).float(), known >= 0))

@@ -10,6 +10,7 @@ from time import perf_counter
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from mlcrf import atomic
 from mlcrf.backbones.features import FeatureExtractor
@@ -26,11 +27,14 @@ from mlcrf.training.heads import (
     Examples,
     Fitted,
     HeadTrainer,
+    exact_method,
     make_objective,
     resolve_inference,
     resolve_objective,
+    tune_decoders,
 )
 from mlcrf.training.stages import Result, Stages
+from mlcrf.training.structure import choose_edges
 
 
 @dataclass(frozen=True)
@@ -100,16 +104,19 @@ def train(
     manifest = split_manifest(manifest, seed=settings.seed)
     train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
     _check_targets(train_part)
-    objective = resolve_objective(settings, len(manifest.labels))
-    _check_reach(settings, objective, len(manifest.labels))
+    edges = choose_edges(settings, train_part)
+    objective = resolve_objective(settings, len(manifest.labels), edges)
+    _check_reach(settings, objective, len(manifest.labels), edges)
     backbone = make_backbone(spec, seed=settings.seed)
     _prepare(out, resume=resume, overwrite=overwrite)
-    stages = Stages(out / STATE, _identity(manifest, settings))
+    stages = Stages(out / STATE, _identity(manifest, settings, edges))
     save_manifest(out / SPLITS, manifest)
 
     trained: Result | None = None
     if settings.finetune is Finetune.ALL:
-        loss = make_objective(objective, settings)
+        loss = make_objective(
+            objective, settings, exact_method(settings, len(manifest.labels), edges)
+        )
         trained = stages.run(
             "network",
             lambda: finetune(
@@ -118,6 +125,7 @@ def train(
                 validation_part,
                 loss,
                 settings,
+                edges,
                 device=environment.device,
                 stages=stages,
                 log=log,
@@ -138,16 +146,16 @@ def train(
     held_out = Examples(features[len(train_part) :], validation_part.targets)
     clock.note("features")
 
-    trainer = HeadTrainer(examples, held_out, settings, stages, log)
+    trainer = HeadTrainer(examples, held_out, settings, edges, stages, log)
     independent = trainer.fit_independent()
     clock.note("independent")
-    coupled = settings.structure is Structure.FULL
-    if coupled:
+    if settings.structure is not Structure.INDEPENDENT:
         crf = trainer.fit_crf(objective, independent)
     else:
         crf = replace(independent, model=independent.model.clone())
     clock.note("crf")
 
+    inference = resolve_inference(settings, objective)
     run = save_run(
         Run(
             path=out,
@@ -155,7 +163,7 @@ def train(
             settings=settings.model_copy(
                 update={
                     "objective": objective,
-                    "inference": resolve_inference(settings, objective),
+                    "inference": inference,
                 }
             ),
             backbone_spec=spec,
@@ -163,6 +171,12 @@ def train(
             crf=crf.model,
             independent=independent.model,
             backbone_weights=None if trained is None else trained["best"],
+            decoders={
+                "crf": tune_decoders(crf.on_train, held_out, settings, inference),
+                "independent": tune_decoders(
+                    independent.on_train, held_out, settings, InferenceName.AUTO
+                ),
+            },
         )
     )
     images = {split.value: (manifest.splits or ()).count(split) for split in Split}
@@ -196,11 +210,13 @@ def _check_targets(train: Manifest) -> None:
             )
 
 
-def _check_reach(settings: TrainSettings, objective: ObjectiveName, num_labels: int) -> None:
-    wants_exact = (
-        objective is ObjectiveName.EXACT_LIKELIHOOD or settings.inference is InferenceName.EXACT
-    )
-    if wants_exact and num_labels > settings.max_exact_labels:
+def _check_reach(
+    settings: TrainSettings, objective: ObjectiveName, num_labels: int, edges: Tensor
+) -> None:
+    learns_exactly = objective is ObjectiveName.EXACT_LIKELIHOOD
+    out_of_reach = learns_exactly and exact_method(settings, num_labels, edges) is None
+    enumerates = settings.inference is InferenceName.EXACT
+    if out_of_reach or (enumerates and num_labels > settings.max_exact_labels):
         raise SettingsError(
             f"exact inference was asked for, over {num_labels} labels; the limit is "
             f"{settings.max_exact_labels}. Raise --max-exact-labels (cost doubles with each), or "
@@ -227,9 +243,10 @@ def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
         raise RunError(f"{out}: cannot be made: {error.strerror}") from error
 
 
-def _identity(manifest: Manifest, settings: TrainSettings) -> str:
+def _identity(manifest: Manifest, settings: TrainSettings, edges: Tensor) -> str:
     """What must be the same for a run to be resumed."""
     digest = hashlib.sha256(manifest.targets.tobytes())
+    digest.update(edges.numpy().tobytes())
     for path, split in zip(manifest.images, manifest.splits or (), strict=True):
         digest.update(f"{path.absolute()}\n{split}\n".encode("utf-8", "surrogateescape"))
     return json.dumps(

@@ -10,13 +10,14 @@ from torch import Tensor
 from mlcrf.crf import Fields, Potentials, check_known, full_edges
 from mlcrf.errors import SettingsError
 from mlcrf.inference import Exact, Gibbs, LogPartitionKind, Posterior, gibbs
-from mlcrf.inference.chains import Engine, swap, sweep
+from mlcrf.inference.chains import Engine, run_chains, swap, sweep
 from mlcrf.inference.sample_averages import (
     conditional_means,
     conditional_pairs,
     estimate_log_partition,
     pair_frequencies,
 )
+from mlcrf.inference.streams import random_states, stream_keys
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import oracles
 
@@ -249,6 +250,20 @@ def test_burn_in_is_found_out() -> None:
     assert bool(posterior.converged[0])
     assert not bool(posterior.converged[2])
     assert torch.equal(posterior.marginals[:1], method(easy).marginals)  # no matter what is beside
+
+
+def test_sweeps_go_on_after_burn_in() -> None:
+    """Three sweeps thrown away and four kept are the last four of seven, with new draws."""
+    potentials = make_potentials(2, 4)
+    method = Gibbs(chains=10, burn_in=3, sweeps=4, seed=5)
+    keys = stream_keys(5, torch.arange(2), chains=10)
+    run = run_chains(potentials, random_states(keys, 4)[0], sweeps=7, seed=5, keep_every=1)
+    samples = method(potentials).samples
+    assert samples is not None
+    assert torch.equal(samples.unflatten(0, (4, 10)), run.samples[3:])
+    best = method.map_states(potentials)
+    likeliest = potentials.log_score(samples).amax(0)
+    assert bool((potentials.log_score(best) >= likeliest - 1e-12).all())
 
 
 def test_no_burn_in() -> None:

@@ -126,6 +126,31 @@ def test_implications_are_couplings() -> None:
         assert bool((runs[0].states[..., child] <= runs[0].states[..., parent]).all())
 
 
+def test_probabilities_over_the_whole_range() -> None:
+    """The polynomial is within 1.5e-7 of the probability, and of small ones within a millionth."""
+    unary = torch.linspace(-86, 86, 20001)[:, None]
+    potentials = Potentials(unary, full_edges(1), torch.empty(0))
+    states = torch.zeros(1, *unary.shape, dtype=torch.uint8)
+    p = run_chains(potentials, states, sweeps=1).probabilities.double()
+    wanted = unary.double().sigmoid()
+    close(p, wanted, 1.5e-7)
+    close(p / wanted, torch.ones_like(p), 3e-6)
+
+
+@pytest.mark.parametrize("engine", [Engine.NUMBA, Engine.TORCH])
+def test_averages_are_made_if_asked_for(engine: Engine) -> None:
+    """Without them the draws are the same."""
+    potentials = make_potentials(3, 6, unary=2.0)
+    states = start(potentials, 50)[0]
+    one, other = (
+        run_chains(potentials, states, sweeps=9, average=average, engine=engine)
+        for average in (True, False)
+    )
+    assert torch.equal(one.states, other.states)
+    assert bool(one.probabilities.isfinite().all())
+    assert bool(other.probabilities.isnan().all())
+
+
 def test_long_runs_add_up() -> None:
     """Probabilities of many sweeps are averaged as well as those of a few."""
     potentials = make_potentials(2, 4, unary=2.0)

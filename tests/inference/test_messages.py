@@ -20,6 +20,7 @@ from mlcrf.inference.convex import (
     start_messages,
     update,
 )
+from mlcrf.inference.messages import softplus
 from mlcrf.inference.tap import Tap
 from mlcrf.inference.tree_reweighted import TreeReweighted, tree_shares
 from tests.making import close, draw_known, expected, make_potentials
@@ -80,6 +81,13 @@ def make_sparse(*, pairwise: float, num_edges: int = 9, seed: int = 3) -> Potent
     generator = torch.Generator().manual_seed(seed)
     edges = random_graph(7, num_edges, seed)
     return Potentials(2 * draw(generator, 4, 7), edges, pairwise * draw(generator, num_edges))
+
+
+def test_softplus_is_right_to_the_last_digit() -> None:
+    """Where torch's own is x, from 20 on, log (1 + exp(-x)) still counts."""
+    x = torch.tensor([-800.0, -30.0, 0.0, 15.0, 21.0, 25.0, 800.0], dtype=torch.float64)
+    wanted = [max(v, 0.0) + math.log1p(math.exp(-abs(v))) for v in x.tolist()]
+    close(softplus(x), x.new_tensor(wanted), 1e-15 * (1 + x.abs()))
 
 
 @methods(TAP, BETHE, TREES)
@@ -729,6 +737,18 @@ def test_tree_shares_are_those_of_trees(monkeypatch: pytest.MonkeyPatch, dense_l
     assert float(appearance[:15].sum()) == pytest.approx(5)
     assert float(appearance[16:].sum()) == pytest.approx(2)
     assert float(child[15]) == pytest.approx(1 / 7)  # only the root 7 makes 5 its child
+
+
+def test_trees_are_drawn_until_each_edge_is_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full graph of 40 labels needs at least 20 trees; edges end up in about as many each."""
+    monkeypatch.setattr(tree_reweighted, "_DENSE_LABELS", 0)
+    tree_reweighted._tree_shares.cache_clear()
+    child, _ = tree_shares(full_edges(40), 40)
+    tree_reweighted._tree_shares.cache_clear()
+    appearance = child.reshape(2, -1).sum(0)
+    assert float(appearance.sum()) == pytest.approx(39)
+    assert bool((appearance > 0.5 * 2 / 40).all())
+    assert bool((appearance < 2 * 2 / 40).all())
 
 
 def test_drawn_trees_bound_log_partition(monkeypatch: pytest.MonkeyPatch) -> None:

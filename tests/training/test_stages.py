@@ -14,6 +14,7 @@ import torch
 
 from mlcrf.choices import ObjectiveName, Structure
 from mlcrf.config import TrainSettings
+from mlcrf.crf import full_edges
 from mlcrf.errors import RunError
 from mlcrf.objectives import independent_loss
 from mlcrf.training.heads import Examples, Fitted, HeadTrainer, make_objective, resolve_objective
@@ -179,7 +180,7 @@ def train(
             raise KeyboardInterrupt
         told.append(message)
 
-    trainer = HeadTrainer(*make_examples(), SETTINGS, Stages(path, "settings"), log)
+    trainer = HeadTrainer(*make_examples(), SETTINGS, full_edges(3), Stages(path, "settings"), log)
     baseline = trainer.fit_independent()
     return baseline, trainer.fit_crf(objective, baseline), told
 
@@ -279,5 +280,6 @@ def test_the_score_is_the_loss_on_validation_images(tmp_path: Path) -> None:
 def test_resolve_objective(given: dict[str, Any], num_labels: int, resolved: ObjectiveName) -> None:
     """Auto is exact within reach, else pseudo-likelihood; what is named is taken."""
     settings = TrainSettings(**given)
-    assert resolve_objective(settings, num_labels) is resolved
-    assert callable(make_objective(resolved, settings))
+    edges = full_edges(num_labels)
+    assert resolve_objective(settings, num_labels, edges) is resolved
+    assert callable(make_objective(resolved, settings, None))
