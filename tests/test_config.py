@@ -96,7 +96,7 @@ def test_overrides(text: str, name: str, value: Any) -> None:
         ("pairwise_penalties=[-1]", r"setting pairwise_penalties\.0: .*got -1"),
         ("pairwise_penalties=[Infinity]", r"setting pairwise_penalties\.0: .*got inf"),
         ("penalties=0.1", "setting penalties: .*got 0.1"),
-        ("structure=tree", "setting structure: .*'independent' or 'full', got 'tree'"),
+        ("structure=forest", "setting structure: .*'independent', 'full', .*got 'forest'"),
         ("backbone=3", "setting backbone: .*string, got 3"),
     ],
 )

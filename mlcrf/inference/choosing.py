@@ -36,7 +36,7 @@ def make_exact(
 
     The closed form without edges. Enumeration up to 2^max_exact_labels states, but beyond 2^12 of
     them a junction tree if its treewidth is at most 4. Where enumeration does not reach, a junction
-    tree up to treewidth 12.
+    tree up to treewidth 12, as long as a clique has no more than `max_exact_labels` labels.
 
     Args:
         edges: (E, 2); implications: pairs (child, parent) (R, 2).
@@ -45,12 +45,13 @@ def make_exact(
     if not len(edges) and not len(rules):
         return Independent()
     together = edges if not len(rules) else edges.new_tensor(_union(edges, rules))
-    width = treewidth(together, num_labels, bound=_MAX_TREEWIDTH)
+    widest = max(1, min(_MAX_TREEWIDTH, max_exact_labels - 1))  # a clique has one label more
+    width = treewidth(together, num_labels, bound=widest)
     log_states = count_states(num_labels, rules)
     enumerable = log_states <= max_exact_labels
     if enumerable and (log_states <= _FEW or width > _NARROW):
         return Exact(max_labels=max_exact_labels)
-    return JunctionTree(max_treewidth=_MAX_TREEWIDTH) if width <= _MAX_TREEWIDTH else None
+    return JunctionTree(max_treewidth=widest) if width <= widest else None
 
 
 def make_inference(  # noqa: PLR0911  one return a choice
