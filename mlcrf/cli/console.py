@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mlcrf.choices import EngineName
+from mlcrf.choices import Decision, EngineName
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps and so on.")]
 Engine = Annotated[EngineName, typer.Option(help="What runs a frozen network.")]
@@ -24,6 +24,7 @@ LabelSet = Annotated[
 ImageRoot = Annotated[
     Path | None, typer.Option(help="What image paths of a table are relative to.")
 ]
+Decode = Annotated[Decision, typer.Option(help="How label sets are chosen from the beliefs.")]
 Threshold = Annotated[
     float | None, typer.Option(help="Of --decode threshold; 0.5 if none is given.")
 ]

@@ -22,9 +22,7 @@ def evaluate(
     inference: Annotated[
         InferenceName | None, typer.Option(help="Another one than the run was trained for.")
     ] = None,
-    decode: Annotated[
-        Decision, typer.Option(help="How label sets are chosen from the beliefs.")
-    ] = Decision.THRESHOLD,
+    decode: console.Decode = Decision.THRESHOLD,
     threshold: console.Threshold = None,
     top_k: console.TopK = None,
     at_least: console.AtLeast = 0,

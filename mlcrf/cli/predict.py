@@ -18,9 +18,7 @@ def predict(
     ],
     model: Annotated[Path, typer.Option(help="Run directory.")],
     out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
-    decode: Annotated[
-        Decision, typer.Option(help="How label sets are chosen from the beliefs.")
-    ] = Decision.THRESHOLD,
+    decode: console.Decode = Decision.THRESHOLD,
     threshold: console.Threshold = None,
     top_k: console.TopK = None,
     at_least: console.AtLeast = 0,

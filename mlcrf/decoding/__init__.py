@@ -7,7 +7,7 @@ from mlcrf.decoding.counts import (
     count_marginals_if_independent,
     empty_probability,
 )
-from mlcrf.decoding.decoder import Decoder, decide
+from mlcrf.decoding.decoder import Decoder
 from mlcrf.decoding.expected_f1 import maximise_expected_f1
 from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
 from mlcrf.decoding.thresholds import ThresholdMeasure, tune_label_thresholds, tune_threshold
@@ -20,7 +20,6 @@ __all__ = [
     "ThresholdMeasure",
     "count_marginals_from_samples",
     "count_marginals_if_independent",
-    "decide",
     "empty_probability",
     "maximise_expected_f1",
     "maximise_expected_jaccard",

@@ -224,17 +224,3 @@ class Decoder:
 
 _TUNED = (Decision.TUNED_THRESHOLD, Decision.LABEL_THRESHOLDS)
 _THRESHOLDED = (Decision.THRESHOLD, *_TUNED)
-
-
-def decide(
-    decision: Decision,
-    posterior: Posterior,
-    potentials: Potentials,
-    inference: InferenceMethod,
-    *,
-    known: Tensor | None = None,
-    threshold: float = 0.5,
-) -> Tensor:
-    """Label sets of N images by a rule that needs nothing but a threshold, int64 (N, L)."""
-    chosen = threshold if decision is Decision.THRESHOLD else None
-    return Decoder(decision, chosen)(posterior, potentials, inference, known=known)

@@ -7,7 +7,7 @@ import torch
 
 from mlcrf.choices import Decision
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.decoding import Decoder, decide
+from mlcrf.decoding import Decoder
 from mlcrf.inference import Gibbs, Independent, InferenceMethod, MeanField
 from tests.decoding import brute
 from tests.decoding.methods import ORACLE, READY, Enumeration, Sampling, decided
@@ -28,16 +28,6 @@ def test_threshold_and_map_differ_where_labels_exclude_each_other() -> None:
     potentials = excluding(0.2, 0.2)
     assert decided(Decoder(), potentials).tolist() == [[0, 0]]
     assert decided(Decoder(Decision.MAP), potentials).sum() == 1
-
-
-def test_decide_is_a_decoder_with_a_threshold() -> None:
-    """The function takes a threshold and leaves it out where the rule has none."""
-    potentials = Potentials(torch.tensor([[-1.0, 1.0]]), full_edges(2), torch.tensor([0.0]))
-    posterior = ORACLE(potentials)
-    low = decide(Decision.THRESHOLD, posterior, potentials, ORACLE, threshold=0.1)
-    high = decide(Decision.THRESHOLD, posterior, potentials, ORACLE)
-    best = decide(Decision.MAP, posterior, potentials, ORACLE)
-    assert (low.tolist(), high.tolist(), best.tolist()) == ([[1, 1]], [[0, 1]], [[0, 1]])
 
 
 def test_thresholds_are_compared_label_by_label() -> None:
