@@ -107,6 +107,8 @@ class Run:
             settings.inference if name is None else name,
             num_labels=len(self.labels),
             edges=self.crf.edges,
+            implications=self.crf.implications,
+            varies_by_image=self.crf.rank > 0,
             max_exact_labels=settings.max_exact_labels,
             mean_field_sweeps=settings.mean_field_sweeps,
             seed=settings.seed,
@@ -228,7 +230,15 @@ def load_splits(run: Run) -> Manifest:
 def _make_model(
     state: dict[str, Tensor], num_features: int, num_labels: int, settings: TrainSettings
 ) -> LabelCrf:
-    model = LabelCrf(num_features, num_labels, edges=state["edges"], hidden=settings.head)
+    factors = state.get("factors")
+    model = LabelCrf(
+        num_features,
+        num_labels,
+        edges=state["edges"],
+        implications=state.get("implications"),
+        hidden=settings.head,
+        rank=0 if factors is None else len(factors),
+    )
     model.load_state_dict(state)
     if not all(bool(torch.isfinite(value).all()) for value in state.values()):
         raise ValueError("a weight is NaN or infinite")

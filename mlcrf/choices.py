@@ -13,6 +13,13 @@ class Structure(StrEnum):
     FILE = "file"
 
 
+class Pairwise(StrEnum):
+    """Whether couplings are the same for all images."""
+
+    CONSTANT = "constant"
+    CONDITIONAL = "conditional"
+
+
 class ObjectiveName(StrEnum):
     """What is minimised."""
 
@@ -21,6 +28,15 @@ class ObjectiveName(StrEnum):
     PSEUDO_LIKELIHOOD = "pseudo-likelihood"
     EXACT_LIKELIHOOD = "exact-likelihood"
     UNROLLED_MEAN_FIELD = "unrolled-mean-field"
+    CONTRASTIVE_DIVERGENCE = "contrastive-divergence"
+    BLENDED_CONVEX_BP = "blended-convex-bp"
+
+
+class Schedule(StrEnum):
+    """What moves while couplings are learned."""
+
+    JOINT = "joint"
+    PIECEWISE = "piecewise"
 
 
 class InferenceName(StrEnum):
@@ -30,6 +46,7 @@ class InferenceName(StrEnum):
     EXACT = "exact"
     JUNCTION_TREE = "junction-tree"
     MEAN_FIELD = "mean-field"
+    PARALLEL_MEAN_FIELD = "parallel-mean-field"
     TAP = "tap"
     BETHE = "bethe"
     TREE_REWEIGHTED = "tree-reweighted"

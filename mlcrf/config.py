@@ -7,10 +7,18 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mlcrf.choices import Finetune, InferenceName, ObjectiveName, Structure
+from mlcrf.choices import (
+    Finetune,
+    InferenceName,
+    ObjectiveName,
+    Pairwise,
+    Schedule,
+    Structure,
+)
 from mlcrf.errors import SettingsError
 
 Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class TrainSettings(BaseModel):
@@ -24,17 +32,29 @@ class TrainSettings(BaseModel):
             `edges_per_label` partners, `file` those that `edges_file` names.
         edges_per_label: of `sparse`, by mutual information.
         edges_file: of `file`, two label names a line, separated by a comma.
-        objective: `auto` is exact likelihood where exact inference reaches, else
-            pseudo-likelihood.
-        inference: `auto` is mean field for a run trained by unrolling it, else the cheapest exact
-            method (a junction tree where the couplings are few, enumeration up to
-            2^`max_exact_labels` states), else Gibbs.
+        pairwise: `conditional` lets couplings vary by image, J(x) = J0 + sum_r tanh(g_r(x)) B_r.
+        rank: how many terms that sum has.
+        objective: `auto` is exact likelihood where exact inference reaches, else contrastive
+            divergence; both start from pseudo-likelihood.
+        schedule: `joint` learns unaries and couplings together, from the independent baseline;
+            `piecewise` leaves the baseline's weights as they are and learns couplings and biases.
+        inference: `auto` is what the objective trains for: parallel mean field that was unrolled,
+            convex belief propagation that was blended; for the others the cheapest exact method
+            (a junction tree where the couplings are few, enumeration up to 2^`max_exact_labels`
+            states), else Gibbs.
         head: hidden units of the head; 0 is linear in the features, a convex problem.
+        pos_weight: how much a present label counts beside an absent one in the independent
+            objective, that of the baseline and of the unaries that the CRF starts from.
+        focus_positive, focus_negative, margin: exponents and shift of the asymmetric loss, there
+            too; see `mlcrf.objectives.independent_loss`.
+        chains, chain_sweeps, steps: of contrastive divergence; blended learning makes twice as
+            many steps.
         mean_field_sweeps: passes of mean field, unrolled in training and made in decoding.
         max_exact_labels: where exact enumeration ends.
         penalties: L2 penalties on the head's weights that validation chooses from, each about
             three times the one before it.
         pairwise_penalties: the same for couplings.
+        pairwise_l1: L1 penalties on the couplings that validation chooses from.
         tolerance: a fit has converged when the loss it can still gain is estimated to be below
             this, in nats an image; see `mlcrf.training.fit`.
         exact_tolerance: the same for the exact likelihood, whose gradient is dear.
@@ -49,13 +69,24 @@ class TrainSettings(BaseModel):
     structure: Structure = Structure.FULL
     edges_per_label: int = Field(default=8, ge=1)
     edges_file: str | None = None
+    pairwise: Pairwise = Pairwise.CONSTANT
+    rank: int = Field(default=4, ge=1, le=256)
     objective: ObjectiveName = ObjectiveName.AUTO
+    schedule: Schedule = Schedule.JOINT
     inference: InferenceName = InferenceName.AUTO
     head: int = Field(default=0, ge=0, le=65536)
     mean_field_sweeps: int = Field(default=10, ge=1, le=1000)
+    chains: int = Field(default=10, ge=1, le=10_000)
+    chain_sweeps: int = Field(default=2, ge=1, le=1000)
+    steps: int = Field(default=100, ge=10, le=100_000)
     max_exact_labels: int = Field(default=24, ge=1, le=32)
     penalties: tuple[Strength, ...] = Field(default=(0.01, 0.03, 0.1, 0.3, 1.0), min_length=1)
     pairwise_penalties: tuple[Strength, ...] = Field(default=(1e-4, 1e-3, 1e-2), min_length=1)
+    pairwise_l1: tuple[Size, ...] = Field(default=(0.0,), min_length=1)
+    pos_weight: Strength = 1.0
+    focus_positive: Size = 0.0
+    focus_negative: Size = 0.0
+    margin: float = Field(default=0.0, ge=0, lt=1)
     tolerance: Strength = 1e-6
     exact_tolerance: Strength = 1e-3
     epochs: int = Field(default=10, ge=1)

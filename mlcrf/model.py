@@ -1,29 +1,43 @@
 """The learned part above the features: a head that gives unaries, and couplings between labels."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mlcrf.crf import Potentials, full_edges
+from mlcrf.crf import Potentials, full_edges, no_implications
 
 
 class LabelCrf(nn.Module):
-    """Features to potentials: unary = head(features), one free coupling an edge.
+    """Features to potentials: unary = head(features), and a coupling an edge.
 
-        unary = W x + b                          hidden = 0
-        unary = W2 relu(W1 x + b1) + b2          hidden > 0
+        unary = W x + b                                     hidden = 0
+        unary = W2 relu(W1 x + b1) + b2                     hidden > 0
+        pairwise = J                                        rank = 0, the same for all images
+        pairwise = J + sum_r tanh(g_r(x)) B_r               rank > 0, with g linear
 
-    Without edges it is the independent baseline.
+    A gate is bounded because couplings multiply each other's effect: however odd a photo is, its
+    own differ from J by at most sum_r |B_r|, while free gates would let them grow without limit.
+    B starts at zero, so the model starts as the constant one; g starts at random, so B has a
+    gradient. Without edges it is the independent baseline.
 
     Args:
         num_features, num_labels: D and L.
         edges: label pairs with a coupling, int64 (E, 2); all pairs if None.
         hidden: units of the hidden layer, 0 for none.
-        seed: of the hidden layer's initial weights; everything else starts at zero.
+        rank: R, the number of gates.
+        implications: pairs (child, parent), int64 (K, 2); none if None. A state without them
+            (see `load_state_dict`) leaves them as they are.
+        seed: of the initial weights of hidden layer and gates; everything else starts at zero.
+
+    Attributes:
+        pairwise: J, (E,).
+        gates: D to R, or None; factors: B, (R, E), or None.
     """
 
     edges: Tensor
+    implications: Tensor
 
     def __init__(
         self,
@@ -32,33 +46,54 @@ class LabelCrf(nn.Module):
         *,
         edges: Tensor | None = None,
         hidden: int = 0,
+        rank: int = 0,
+        implications: Tensor | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.num_labels = num_labels
+        rules = no_implications() if implications is None else implications
+        pairs = full_edges(num_labels) if edges is None else edges
+        self.register_buffer("edges", pairs.clone())  # loading a state writes into them
+        self.register_buffer("implications", rules.clone())
+        self.register_load_state_dict_pre_hook(_keep_implications)  # type: ignore[no-untyped-call]
         self.output = nn.Linear(hidden or num_features, num_labels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
+        self.pairwise = nn.Parameter(torch.zeros(len(self.edges)))
         self.hidden: nn.Linear | None = None
-        if hidden:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+        self.gates: nn.Linear | None = None
+        self.factors: nn.Parameter | None = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if hidden:
                 self.hidden = nn.Linear(num_features, hidden)
                 nn.init.normal_(self.output.weight, std=0.01)
-        self.register_buffer("edges", full_edges(num_labels) if edges is None else edges)
-        self.pairwise = nn.Parameter(torch.zeros(len(self.edges)))
+            if rank:
+                self.gates = nn.Linear(num_features, rank)
+                nn.init.normal_(self.gates.weight, std=num_features**-0.5 / 2)
+                nn.init.zeros_(self.gates.bias)
+                self.factors = nn.Parameter(torch.zeros(rank, len(self.edges)))
 
     def forward(self, features: Tensor) -> Potentials:
-        """Potentials of a batch: features (N, D) to unary (N, L), pairwise (E,)."""
+        """Potentials of a batch: features (N, D) to unary (N, L), pairwise (E,) or (N, E)."""
         inner = features if self.hidden is None else self.hidden(features).relu()
-        return Potentials(self.output(inner), self.edges, self.pairwise)
+        pairwise: Tensor = self.pairwise
+        if self.gates is not None and self.factors is not None:
+            pairwise = pairwise + self.gates(features).tanh() @ self.factors
+        return Potentials(self.output(inner), self.edges, pairwise, self.implications)
+
+    @property
+    def rank(self) -> int:
+        """R; 0 if couplings are the same for all images."""
+        return 0 if self.gates is None else self.gates.out_features
 
     def clone(self) -> "LabelCrf":
         """A model of the same shape and values that shares nothing with this one."""
         return copy.deepcopy(self)
 
     def pairwise_matrix(self) -> Tensor:
-        """The learned couplings, symmetric with zero diagonal (L, L)."""
+        """J, the couplings where all gates are at zero: symmetric with zero diagonal (L, L)."""
         empty = self.pairwise.new_zeros(1, self.num_labels)
         return Potentials(empty, self.edges, self.pairwise.detach()).pairwise_matrix()
 
@@ -66,3 +101,8 @@ class LabelCrf(nn.Module):
 def no_edges() -> Tensor:
     """The edge set of the independent baseline, int64 (0, 2)."""
     return torch.empty((0, 2), dtype=torch.int64)
+
+
+def _keep_implications(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Runs of earlier versions have no implications in their state."""
+    state.setdefault(f"{prefix}implications", model.implications)

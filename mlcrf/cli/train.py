@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Structure
+from mlcrf.choices import (
+    EngineName,
+    Finetune,
+    InferenceName,
+    ObjectiveName,
+    Pairwise,
+    Schedule,
+    Structure,
+)
 from mlcrf.cli import console
 
 
@@ -25,7 +33,18 @@ def train(
     structure: Annotated[
         Structure | None, typer.Option(help="Which label pairs are coupled.")
     ] = None,
+    pairwise: Annotated[
+        Pairwise | None, typer.Option(help="`conditional` couplings vary by image.")
+    ] = None,
     objective: Annotated[ObjectiveName | None, typer.Option(help="What is minimised.")] = None,
+    schedule: Annotated[
+        Schedule | None,
+        typer.Option(help="`piecewise` learns couplings on the baseline's unaries."),
+    ] = None,
+    pos_weight: Annotated[
+        float | None,
+        typer.Option(help="How much a present label counts in the independent objective."),
+    ] = None,
     inference: Annotated[
         InferenceName | None, typer.Option(help="What the run will be decoded with.")
     ] = None,
@@ -66,7 +85,10 @@ def train(
         backbone=backbone,
         finetune=finetune,
         structure=structure,
+        pairwise=pairwise,
         objective=objective,
+        schedule=schedule,
+        pos_weight=pos_weight,
         inference=inference,
         max_exact_labels=max_exact_labels,
         head=head,

@@ -22,6 +22,7 @@ from mlcrf.inference.tree_reweighted import TreeReweighted
 
 _FEW = 12  # log2 of so few states that enumeration is always quick
 _NARROW = 4  # a treewidth so small that a junction tree is quicker than 2^13 states
+_FEW_VARYING = 14  # labels up to which a kernel an image is worth it
 _MAX_TREEWIDTH = 12  # beyond, a table of 2^13 entries an image and clique is no longer quick
 
 
@@ -31,12 +32,14 @@ def make_exact(
     *,
     max_exact_labels: int,
     implications: Tensor | None = None,
+    varies_by_image: bool = False,
 ) -> InferenceMethod | None:
     """The cheapest exact method, or None where there is none.
 
     The closed form without edges. Enumeration up to 2^max_exact_labels states, but beyond 2^12 of
     them a junction tree if its treewidth is at most 4. Where enumeration does not reach, a junction
     tree up to treewidth 12, as long as a clique has no more than `max_exact_labels` labels.
+    Couplings that vary by image are enumerated with a kernel an image: only up to 2^14 states.
 
     Args:
         edges: (E, 2); implications: pairs (child, parent) (R, 2).
@@ -48,7 +51,8 @@ def make_exact(
     widest = max(1, min(_MAX_TREEWIDTH, max_exact_labels - 1))  # a clique has one label more
     width = treewidth(together, num_labels, bound=widest)
     log_states = count_states(num_labels, rules)
-    enumerable = log_states <= max_exact_labels
+    most = min(max_exact_labels, _FEW_VARYING) if varies_by_image else max_exact_labels
+    enumerable = log_states <= most
     if enumerable and (log_states <= _FEW or width > _NARROW):
         return Exact(max_labels=max_exact_labels)
     return JunctionTree(max_treewidth=widest) if width <= widest else None
@@ -61,6 +65,7 @@ def make_inference(  # noqa: PLR0911  one return a choice
     edges: Tensor,
     max_exact_labels: int,
     implications: Tensor | None = None,
+    varies_by_image: bool = False,
     mean_field_sweeps: int = 50,
     seed: int = 0,
 ) -> InferenceMethod:
@@ -72,7 +77,11 @@ def make_inference(  # noqa: PLR0911  one return a choice
     match name:
         case InferenceName.AUTO:
             exact = make_exact(
-                num_labels, edges, max_exact_labels=max_exact_labels, implications=implications
+                num_labels,
+                edges,
+                max_exact_labels=max_exact_labels,
+                implications=implications,
+                varies_by_image=varies_by_image,
             )
             return Gibbs(seed=seed) if exact is None else exact
         case InferenceName.EXACT:
@@ -81,6 +90,8 @@ def make_inference(  # noqa: PLR0911  one return a choice
             return JunctionTree()
         case InferenceName.MEAN_FIELD:
             return MeanField(max_sweeps=mean_field_sweeps)
+        case InferenceName.PARALLEL_MEAN_FIELD:
+            return MeanField(max_sweeps=mean_field_sweeps, parallel=True)
         case InferenceName.TAP:
             return Tap()
         case InferenceName.BETHE:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials
@@ -74,6 +75,13 @@ class ConvexBeliefPropagation(FixedPointMethod):
 def start_messages(potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
     """Fields to start `update` from (N, 2 E); E counts the edges that implications add too."""
     return _propagation(potentials, known).start()
+
+
+@torch.no_grad()
+def settled_messages(potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
+    """Fields at which `ConvexBeliefPropagation` has settled, or stopped trying (N, 2 E)."""
+    flow = _propagation(potentials, known)
+    return ConvexBeliefPropagation().settle(flow, flow.start()).state
 
 
 def update(

@@ -14,12 +14,19 @@ _DENSE_LABELS = 128  # up to here sums over neighbours are products with a matri
 _AT_ONCE = 2**19  # numbers that an intermediate result may hold: they stay in the cache
 
 
-def pair_frequencies(states: Tensor, edges: Tensor) -> Tensor:
-    """How often both labels of an edge are present: states (S, N, L) -> float32 (N, E).
+def pair_totals(left: Tensor, right: Tensor, edges: Tensor) -> Tensor:
+    """Sum over rows of left_i right_j for each edge: twice (M, L) -> (E,).
 
-    The counts that contrastive divergence compares with those of the data.
+    Cost: O(M L^2) up to 128 labels, else O(M E).
     """
-    return _together(states.float(), states.float(), edges) / len(states)
+    first, second = edges[:, 0], edges[:, 1]
+    if left.shape[1] <= _DENSE_LABELS:
+        return (left.T @ right)[first, second]
+    total = left.new_zeros(len(edges))
+    at_once = max(1, _AT_ONCE // max(1, len(edges)))
+    for one, other in zip(torch.split(left, at_once), torch.split(right, at_once), strict=True):
+        total += (one[:, first] * other[:, second]).sum(0)
+    return total
 
 
 def conditional_means(potentials: Potentials, states: Tensor, known: Tensor) -> Tensor:
@@ -41,6 +48,16 @@ def conditional_pairs(potentials: Potentials, states: Tensor, known: Tensor) -> 
     for y in _parts(potentials, states):
         p = _conditionals(fields, y, known)
         total += _together(y, p, potentials.edges) + _together(p, y, potentials.edges)
+    return total / (2 * len(states))
+
+
+def conditional_totals(potentials: Potentials, states: Tensor, known: Tensor) -> Tensor:
+    """`conditional_pairs` summed over images, which needs no row an image: (E,)."""
+    fields = Fields(potentials)
+    total = potentials.unary.new_zeros(len(potentials.edges))
+    for part in _parts(potentials, states):
+        y, p = part.flatten(0, 1), _conditionals(fields, part, known).flatten(0, 1)
+        total += pair_totals(y, p, potentials.edges) + pair_totals(p, y, potentials.edges)
     return total / (2 * len(states))
 
 

@@ -1,11 +1,17 @@
 """What is minimised: one objective a file, summed over labels, averaged over images."""
 
+from mlcrf.objectives.blended_convex_bp import BlendedConvexBp
+from mlcrf.objectives.contrastive_divergence import ContrastiveDivergence
 from mlcrf.objectives.exact_likelihood import exact_likelihood_loss
 from mlcrf.objectives.independent import independent_loss
+from mlcrf.objectives.persistent import PersistentObjective
 from mlcrf.objectives.pseudo_likelihood import pseudo_likelihood_loss
 from mlcrf.objectives.unrolled_mean_field import unrolled_mean_field_loss
 
 __all__ = [
+    "BlendedConvexBp",
+    "ContrastiveDivergence",
+    "PersistentObjective",
     "exact_likelihood_loss",
     "independent_loss",
     "pseudo_likelihood_loss",

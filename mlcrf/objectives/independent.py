@@ -7,17 +7,49 @@ from torch import Tensor
 from mlcrf.crf import Potentials
 
 
-def independent_loss(potentials: Potentials, targets: Tensor, observed: Tensor) -> Tensor:
-    """Negative log-probability of the observed labels under sigmoid(unary); couplings are ignored.
+def independent_loss(
+    potentials: Potentials,
+    targets: Tensor,
+    observed: Tensor,
+    *,
+    pos_weight: float = 1.0,
+    focus_positive: float = 0.0,
+    focus_negative: float = 0.0,
+    margin: float = 0.0,
+) -> Tensor:
+    """Negative log-probability of the observed labels under p = sigmoid(unary), label by label.
+
+        present:  -pos_weight (1 - p)^focus_positive log p
+        absent:   -q^focus_negative log (1 - q),              q = max(p - margin, 0)
+
+    Couplings are ignored. As it stands it is the likelihood and p is calibrated; a weight above 1
+    makes rare labels likelier than they are, and the asymmetric loss (focus, margin) leaves out
+    what is easy. Neither is convex in general, nor are p then probabilities.
 
     Args:
         potentials: unary (N, L).
         targets: 1 present, 0 absent; what is not observed may hold anything (N, L).
         observed: which targets are known, boolean (N, L).
+        pos_weight: of present labels.
+        focus_positive, focus_negative, margin: of the asymmetric loss; all 0 does without.
 
     Returns:
         A scalar: summed over labels, averaged over images.
+
+    Source: Ridnik et al. (2021) for the asymmetric loss.
     """
-    y = torch.where(observed, targets.to(potentials.unary.dtype), 0.0)
-    each = F.binary_cross_entropy_with_logits(potentials.unary, y, reduction="none")
+    unary = potentials.unary
+    present = -pos_weight * _focus(F.logsigmoid(-unary), focus_positive) * F.logsigmoid(unary)
+    if margin:
+        q = (unary.sigmoid() - margin).clamp(min=0)
+        # where nothing is left of q there is no loss, and no gradient
+        some = torch.where(q > 0, q, 1.0)
+        absent = torch.where(q > 0, -_focus(some.log(), focus_negative) * torch.log1p(-q), 0.0)
+    else:
+        absent = -_focus(F.logsigmoid(unary), focus_negative) * F.logsigmoid(-unary)
+    each = torch.where(torch.where(observed, targets, 0.0) > 0.5, present, absent)
     return (each * observed).sum() / len(targets)
+
+
+def _focus(log_share: Tensor, exponent: float) -> Tensor | float:
+    return (exponent * log_share).exp() if exponent else 1.0

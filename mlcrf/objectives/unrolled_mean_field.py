@@ -4,36 +4,51 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
-from mlcrf.crf import Fields, Potentials, check_known
-from mlcrf.inference.mean_field import sweep
+from mlcrf.crf import UNKNOWN, Potentials, check_known
+from mlcrf.inference import MeanField
+
+_SHOWN = 0.5  # share of the observed labels that is clamped where others are unknown
 
 
 def unrolled_mean_field_loss(
-    potentials: Potentials, targets: Tensor, observed: Tensor, *, sweeps: int = 5
+    potentials: Potentials,
+    targets: Tensor,
+    observed: Tensor,
+    *,
+    method: MeanField = MeanField(max_sweeps=10, parallel=True),
+    seed: int = 0,
 ) -> Tensor:
     """Cross-entropy of the observed labels under mean field's marginals after some sweeps.
 
     This is the loss of the marginals that are decoded, not of the joint distribution, and it is
-    not convex.
+    not convex. An image of which all is observed is scored with nothing clamped. Where labels are
+    unknown, a random half of the observed ones is clamped and the others are scored, counted
+    twice: what is unknown is inferred from the half that is shown, and tells of the other.
 
     Args:
         potentials: unary (N, L), pairwise (E,).
         targets: 1 present, 0 absent (N, L).
         observed: which targets are known, boolean (N, L).
-        sweeps: how many passes are unrolled; decode with as many.
+        method: whose sweeps are made, all of them; decode with the same.
+        seed: of what is clamped; the same labels every time.
 
     Returns:
         A scalar: summed over labels, averaged over images.
 
-    Cost: O(sweeps N L^2), memory too.
+    Cost: O(sweeps N L^2), memory O(sweeps N L).
     """
-    known = check_known(potentials, None)
-    fields = Fields(potentials)
-    q = fields.unary.sigmoid()
-    logits = fields.unary
-    for _ in range(sweeps):
-        q, logits = sweep(fields, q, known)
+    partly = ~observed.all(-1, keepdim=True)
+    shown = observed & partly & _draw(observed, seed)
+    known = check_known(potentials, targets.long().where(shown, UNKNOWN))
+    logits = method.unroll(potentials, known)
+    weight = (observed & ~shown) * torch.where(partly, 1 / (1 - _SHOWN), 1.0)
     y = torch.where(observed, targets.to(logits.dtype), 0.0)
     # from log-odds, which keep their gradient where the marginal has saturated
     each = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
-    return (each * observed).sum() / len(targets)
+    return (each * weight).sum() / len(targets)
+
+
+def _draw(observed: Tensor, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shown = torch.rand(observed.shape, generator=generator) < _SHOWN
+    return shown.to(observed.device)

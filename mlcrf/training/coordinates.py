@@ -8,12 +8,13 @@ independent of the labels' spread, it falls into two parts,
     C = mean_x Cov(phi | x)              for biases and couplings together
     s_k^2 C_y + penalty                  for the weights of axis k, C_y the y_i part of C
 
-C is estimated from pairs of samples of the model that the fit starts from. The independent and the
-pseudo-likelihood loss curve less across labels: there C is taken as diagonal.
+C is estimated from pairs of samples of the model that the fit starts from. Losses that curve less
+across labels, and models with too many couplings for a matrix, take C as diagonal.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,24 +24,41 @@ from torch import Tensor
 from mlcrf.crf import Potentials
 from mlcrf.inference import Gibbs
 from mlcrf.model import LabelCrf
+from mlcrf.training.blocks import Block, Mixed, Rotated, Scaled, Signed
 from mlcrf.training.features import FeatureSpace
 
 _LEAST_CURVATURE = 1e-12  # of a feature that does not vary, without a penalty
+_MOST_MIXED = 4096  # labels and couplings together whose covariance is still made
 
 Objective = Callable[[Potentials, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Penalty:
-    """Strengths of the L2 penalties: strength / 2 times the sum of squares.
+    """Strengths of the penalties.
 
     Attributes:
-        weights: on the head's weights for standardised features; biases go free.
-        pairwise: on the couplings.
+        weights: of strength / 2 times the sum of squares of the head's weights, for standardised
+            features; biases go free.
+        pairwise: the same for the couplings.
+        pairwise_l1: of strength times the sum of sizes of the couplings, which sets many to 0.
     """
 
     weights: float
     pairwise: float
+    pairwise_l1: float = 0.0
+
+    def __str__(self) -> str:
+        text = f"penalties {self.weights:g} and {self.pairwise:g}"
+        return f"{text}, L1 {self.pairwise_l1:g}" if self.pairwise_l1 else text
+
+
+class Curvature(Protocol):
+    """How a loss curves in biases and couplings, on average over images."""
+
+    def __call__(self, space: FeatureSpace, model: LabelCrf) -> Tensor:
+        """A matrix (L + E, L + E), or its diagonal (L + E,) where the rest does not matter."""
+        ...
 
 
 class Coordinates:
@@ -49,122 +67,173 @@ class Coordinates:
         weights of the output = basis @ (scale * part)        one orthogonal basis over labels
         (biases, couplings)   = mixing @ part                 mixing mixing^T = C^-1
 
+    With an L1 penalty each coupling is the difference of two numbers that are not below 0.
+
     Args:
         model: its parameters are read by `position` and set by `assign`.
-        joint: whether the loss is that of the joint distribution, so that C is sampled; else it
-            is diagonal.
+        curvature: C of the loss.
+        frozen: leave the head's weights as they are; biases and couplings move.
 
-    Cost: O((L + E)^3) once if joint.
+    Cost: O((L + E)^3) once where C is a matrix, else linear in parameters.
     """
 
     def __init__(
-        self, space: FeatureSpace, model: LabelCrf, penalty: Penalty, *, joint: bool
+        self,
+        space: FeatureSpace,
+        model: LabelCrf,
+        penalty: Penalty,
+        *,
+        curvature: Curvature,
+        frozen: bool = False,
     ) -> None:
-        self._model, self._penalty = model, penalty
+        self._model, self._penalty, self._frozen = model, penalty, frozen
         num_labels = model.num_labels
-        moments = _sampled_covariance(space, model) if joint else _diagonal(space, model)
-        moments[num_labels:, num_labels:].diagonal().add_(penalty.pairwise)
-        moments.diagonal().add_(1e-4 * moments.diagonal().mean())
-        values, vectors = torch.linalg.eigh(moments)
-        self._mixing = vectors * values.rsqrt()
-        self._unmixing = (vectors * values.sqrt()).T
-        values, self._basis = torch.linalg.eigh(moments[:num_labels, :num_labels])
+        moments = curvature(space, model)
+        values = moments.diagonal() if moments.ndim == 2 else moments
+        values[num_labels:].add_(penalty.pairwise)
+        values.add_(1e-4 * values.mean())
+        of_labels = values[:num_labels].clone()
+        biases, couplings = model.output.bias, model.pairwise
+        self._blocks: list[Block] = []
+        if penalty.pairwise_l1:
+            root = values.rsqrt()
+            self._blocks += [
+                Scaled(biases, root[:num_labels]),
+                Signed(couplings, root[num_labels:], penalty.pairwise_l1),
+            ]
+        elif moments.ndim == 2:
+            self._blocks.append(Mixed((biases, couplings), moments))
+        else:
+            root = values.rsqrt()
+            self._blocks += [
+                Scaled(biases, root[:num_labels]),
+                Scaled(couplings, root[num_labels:]),
+            ]
+        mean = of_labels.mean()
+        if not frozen:
+            across = moments[:num_labels, :num_labels] if moments.ndim == 2 else of_labels
+            self._blocks += self._of_weights(space, across, mean)
+        self._blocks += self._of_gates(space, values[num_labels:], mean)
+
+    def _of_weights(self, space: FeatureSpace, across: Tensor, mean: Tensor) -> list[Block]:
+        model, penalty = self._model, self._penalty.weights
         of_inputs = space.variance if model.hidden is None else torch.ones(())
-        curvature = values[:, None] * of_inputs + penalty.weights
-        self._scale = curvature.clamp(min=_LEAST_CURVATURE).rsqrt()
-        self._scale = self._scale.expand_as(model.output.weight).double()
-        curvature = space.variance * values.mean() + penalty.weights
-        self._hidden_scale = curvature.clamp(min=_LEAST_CURVATURE).rsqrt().double()
+        if across.ndim == 2:
+            across, basis = torch.linalg.eigh(across)
+        else:
+            basis = None
+        scale = _root(across[:, None] * of_inputs + penalty).expand_as(model.output.weight)
+        blocks: list[Block] = [
+            Scaled(model.output.weight, scale)
+            if basis is None
+            else Rotated(model.output.weight, basis, scale)
+        ]
+        if model.hidden is not None:
+            blocks += [
+                Scaled(model.hidden.weight, _root(space.variance * mean + penalty)),
+                Scaled(model.hidden.bias, torch.ones(())),
+            ]
+        return blocks
+
+    def _of_gates(self, space: FeatureSpace, of_pairs: Tensor, mean: Tensor) -> list[Block]:
+        model, penalty = self._model, self._penalty
+        if model.gates is None or model.factors is None:
+            return []
+        return [
+            Scaled(model.factors, _root(of_pairs)),
+            Scaled(model.gates.weight, _root(space.variance * mean + penalty.weights)),
+            Scaled(model.gates.bias, torch.ones(())),
+        ]
 
     def position(self) -> NDArray[np.float64]:
         """The model's parameters as a flat vector."""
-        model = self._model
-        joint = torch.cat([model.output.bias, model.pairwise]).detach().double()
-        parts = [
-            (self._basis.T @ model.output.weight.detach().double()) / self._scale,
-            self._unmixing @ joint,
-        ]
-        if model.hidden is not None:
-            parts += [
-                model.hidden.weight.detach().double() / self._hidden_scale,
-                model.hidden.bias.detach().double(),
-            ]
-        return torch.cat([part.reshape(-1) for part in parts]).numpy()
+        return np.concatenate([block.position().numpy() for block in self._blocks])
 
     def assign(self, position: NDArray[np.float64]) -> None:
         """Set the model's parameters from a flat vector."""
-        model = self._model
-        sizes = [model.output.weight.numel(), len(self._mixing)]
-        if model.hidden is not None:
-            sizes += [model.hidden.weight.numel(), model.hidden.bias.numel()]
+        sizes = [block.size for block in self._blocks]
         parts = torch.from_numpy(position).split(sizes)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            weight = parts[0].view_as(model.output.weight)
-            model.output.weight.copy_(self._basis @ (self._scale * weight))
-            joint = self._mixing @ parts[1]
-            model.output.bias.copy_(joint[: model.num_labels])
-            model.pairwise.copy_(joint[model.num_labels :])
-            if model.hidden is not None:
-                weight = parts[2].view_as(model.hidden.weight)
-                model.hidden.weight.copy_(weight * self._hidden_scale)
-                model.hidden.bias.copy_(parts[3])
+            for block, part in zip(self._blocks, parts, strict=True):
+                block.assign(part)
 
     def slope(self) -> NDArray[np.float64]:
         """The gradients of the model's parameters as one of the flat vector."""
-        model = self._model
-        joint = torch.cat([_gradient(model.output.bias), _gradient(model.pairwise)])
-        parts = [
-            self._scale * (self._basis.T @ _gradient(model.output.weight)),
-            self._mixing.T @ joint,
-        ]
-        if model.hidden is not None:
-            parts += [
-                _gradient(model.hidden.weight) * self._hidden_scale,
-                _gradient(model.hidden.bias),
-            ]
-        return torch.cat([part.reshape(-1) for part in parts]).numpy()
+        return np.concatenate([block.slope().numpy() for block in self._blocks])
+
+    def lower_bounds(self) -> NDArray[np.float64]:
+        """What no coordinate may fall below."""
+        return np.concatenate(
+            [np.full(block.size, 0.0 if block.is_signed else -np.inf) for block in self._blocks]
+        )
 
     def add_penalty(self) -> float:
-        """The penalty of the model as it is; its gradient is added to that of the parameters."""
+        """The penalty of the model as it is; its gradient is added to that of the parameters.
+
+        That of L1 is part of `slope`.
+        """
         model, total = self._model, 0.0
-        penalised: list[tuple[Tensor, float]] = [
-            (model.output.weight, self._penalty.weights),
+        strengths: list[tuple[Tensor | None, float]] = [
+            (None if self._frozen else model.output.weight, self._penalty.weights),
             (model.pairwise, self._penalty.pairwise),
+            (model.factors, self._penalty.pairwise),
         ]
-        if model.hidden is not None:
-            penalised.append((model.hidden.weight, self._penalty.weights))
-        for parameter, strength in penalised:
+        if model.hidden is not None and not self._frozen:
+            strengths.append((model.hidden.weight, self._penalty.weights))
+        if model.gates is not None:
+            strengths.append((model.gates.weight, self._penalty.weights))
+        for parameter, strength in strengths:
+            if parameter is None:
+                continue
             total += float(strength / 2 * parameter.detach().double().square().sum())
             assert parameter.grad is not None
             parameter.grad.add_(parameter.detach(), alpha=strength)
-        return total
+        size = model.pairwise.detach().double().abs().sum()
+        return total + self._penalty.pairwise_l1 * float(size)
 
 
-def _gradient(parameter: Tensor) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad.double()
+def counted_variance(space: FeatureSpace, model: LabelCrf) -> Tensor:
+    """Variances of y_i and of y_i y_j over the images (L + E,).
 
-
-def _diagonal(space: FeatureSpace, model: LabelCrf) -> Tensor:
-    """Variances of y_i and of y_i y_j over the images, as a diagonal matrix (L + E, L + E)."""
-    frequency = space.frequencies()
-    present = space.targets * space.observed
-    together = (present.T @ present / len(space))[model.edges[:, 0], model.edges[:, 1]]
+    Cost: O(N L^2) up to 1,024 labels, else O(N E).
+    """
+    frequency = space.frequencies().double()
+    together = space.pair_frequencies(model.edges).double()
     together = together.clamp(1 / len(space), 1 - 1 / len(space))
-    both = torch.cat([frequency, together]).double()
-    return torch.diag(both * (1 - both))
+    both = torch.cat([frequency, together])
+    return both * (1 - both)
 
 
 @torch.no_grad()
-def _sampled_covariance(space: FeatureSpace, model: LabelCrf) -> Tensor:
-    """Mean over images of Cov(phi | x) under the model, from two samples each (L + E, L + E)."""
+def sampled_covariance(space: FeatureSpace, model: LabelCrf) -> Tensor:
+    """Mean over images of Cov(phi | x) under the model, from two samples each (L + E, L + E).
+
+    Only its diagonal, (L + E,), where labels and couplings are more than 4,096.
+    """
     potentials = model(space.rotated)
     samples = Gibbs(chains=2, burn_in=30, sweeps=1)(potentials).samples
     assert samples is not None
-    y = samples.double()
     first, second = model.edges[:, 0], model.edges[:, 1]
-    phi = torch.cat([y, y[..., first] * y[..., second]], -1)
-    difference = phi[0] - phi[1]
-    covariance = difference.T @ difference / (2 * len(space))
     # labels that the two samples never tell apart still have some curvature
-    return covariance + 0.05 * torch.diag(_diagonal(space, model).diagonal())
+    floor = 0.05 * counted_variance(space, model)
+    total = floor.new_zeros(len(floor))
+    mixed = len(floor) <= _MOST_MIXED
+    covariance = floor.new_zeros(len(floor), len(floor)) if mixed else None
+    block = max(1, 2**24 // len(floor))
+    for part in torch.split(samples, block, dim=1):
+        y = part.double()
+        phi = torch.cat([y, y[..., first] * y[..., second]], -1)
+        difference = phi[0] - phi[1]
+        if covariance is None:
+            total += difference.square().sum(0)
+        else:
+            covariance.addmm_(difference.T, difference)
+    if covariance is None:
+        return total / (2 * len(space)) + floor
+    covariance /= 2 * len(space)
+    covariance.diagonal().add_(floor)
+    return covariance
+
+
+def _root(curvature: Tensor) -> Tensor:
+    return curvature.clamp(min=_LEAST_CURVATURE).rsqrt().double()

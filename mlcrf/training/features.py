@@ -3,9 +3,12 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlcrf.model import LabelCrf
+
+_DENSE_LABELS = 1024  # up to here pairs are counted by one product of matrices
+_AT_ONCE = 2**24  # pairs of targets that are multiplied at once
 
 
 class FeatureSpace:
@@ -35,24 +38,60 @@ class FeatureSpace:
     def to_features(self, model: LabelCrf) -> LabelCrf:
         """The same model for raw features instead of rotated ones."""
         result = model.clone()
-        first = result.output if result.hidden is None else result.hidden
         with torch.no_grad():
-            weight = (first.weight.double() @ self._axes.T) / self._spread
-            first.bias.copy_(first.bias.double() - weight @ self._mean)
-            first.weight.copy_(weight)
+            for layer in _first_layers(result):
+                weight = (layer.weight.double() @ self._axes.T) / self._spread
+                layer.bias.copy_(layer.bias.double() - weight @ self._mean)
+                layer.weight.copy_(weight)
         return result
 
     def to_axes(self, model: LabelCrf) -> LabelCrf:
         """The inverse of `to_features`, to go on from a fitted model."""
         result = model.clone()
-        first = result.output if result.hidden is None else result.hidden
         with torch.no_grad():
-            raw = first.weight.double()
-            first.bias.copy_(first.bias.double() + raw @ self._mean)
-            first.weight.copy_((raw * self._spread) @ self._axes)
+            for layer in _first_layers(result):
+                raw = layer.weight.double()
+                layer.bias.copy_(layer.bias.double() + raw @ self._mean)
+                layer.weight.copy_((raw * self._spread) @ self._axes)
         return result
+
+    def spread_gates(self, model: LabelCrf) -> LabelCrf:
+        """The same model, for raw features, with gates that read the widest principal axes.
+
+        Each is scaled to a variance of 1, so that the gates differ and say much of the picture.
+        """
+        if model.gates is None:
+            return model
+        result = self.to_axes(model)
+        assert result.gates is not None
+        widest = self.variance.argsort(descending=True, stable=True)[: len(result.gates.weight)]
+        with torch.no_grad():
+            result.gates.weight.zero_()
+            result.gates.bias.zero_()
+            for gate, axis in enumerate(widest.tolist()):
+                result.gates.weight[gate, axis] = self.variance[axis].clamp(min=1e-12).rsqrt()
+        return self.to_features(result)
 
     def frequencies(self) -> Tensor:
         """Share of images with each label among those where it is known, kept off 0 and 1 (L,)."""
         count = self.observed.sum(0)
         return ((self.targets * self.observed).sum(0) + 0.5) / (count + 1)
+
+    def pair_frequencies(self, edges: Tensor) -> Tensor:
+        """Share of all images in which both labels of an edge are known to be present (E,)."""
+        present = self.targets * self.observed
+        first, second = edges[:, 0], edges[:, 1]
+        if present.shape[1] <= _DENSE_LABELS:
+            return (present.T @ present)[first, second] / len(self)
+        step = max(1, _AT_ONCE // max(1, len(self)))
+        counts = [
+            (present[:, one] * present[:, other]).sum(0)
+            for one, other in zip(torch.split(first, step), torch.split(second, step), strict=True)
+        ]
+        return torch.cat([present.new_empty(0), *counts]) / len(self)
+
+
+def _first_layers(model: LabelCrf) -> list[nn.Linear]:
+    """Those that read the features."""
+    unaries = model.output if model.hidden is None else model.hidden
+    return [unaries] if model.gates is None else [unaries, model.gates]

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from mlcrf.model import LabelCrf
-from mlcrf.training.coordinates import Coordinates, Objective, Penalty
+from mlcrf.training.coordinates import (
+    Coordinates,
+    Curvature,
+    Objective,
+    Penalty,
+    counted_variance,
+)
 from mlcrf.training.features import FeatureSpace
 
 _BLOCK = 4096  # images whose gradient is computed at once
@@ -49,7 +55,8 @@ def fit(
     penalty: Penalty,
     *,
     tolerance: float,
-    joint: bool = False,
+    curvature: Curvature = counted_variance,
+    frozen: bool = False,
     max_gradients: int = 1000,
     progress: Callable[[str], None] = lambda message: None,
 ) -> tuple[LabelCrf, FitReport]:
@@ -58,14 +65,16 @@ def fit(
     Args:
         space: features and targets; the model's inputs are its rotated features.
         tolerance: stop once the estimated remaining gain is below this, in nats an image.
-        joint: whether the objective is that of the joint distribution, which curves otherwise.
+        curvature: that of the objective, in biases and couplings.
+        frozen: move biases and couplings only; the head's weights stay.
         max_gradients: stop there in any case; the report then says `converged=False`.
 
     Cost: that of the objective's gradient over all images, 20 to 100 times. Deterministic.
     """
     began = perf_counter()
     model = start.clone()
-    coordinates = Coordinates(space, model, penalty, joint=joint)
+    coordinates = Coordinates(space, model, penalty, curvature=curvature, frozen=frozen)
+    floor = coordinates.lower_bounds()
     gradients = 0
     latest = (np.inf, np.inf)
 
@@ -75,7 +84,8 @@ def fit(
         loss = _loss_and_gradient(space, model, objective) + coordinates.add_penalty()
         slope = coordinates.slope()
         gradients += 1
-        latest = (loss, float(np.square(slope).sum()) / 2)
+        free = slope[(position > floor) | (slope < 0)]
+        latest = (loss, float(np.square(free).sum()) / 2)
         progress(f"gradient {gradients}: loss {loss:.4f}, about {latest[1]:.1e} to gain")
         return loss, slope
 
@@ -88,6 +98,7 @@ def fit(
         coordinates.position(),
         jac=True,
         method="L-BFGS-B",
+        bounds=[(low, None) for low in floor] if np.isfinite(floor).any() else None,
         callback=check,
         options={
             "maxiter": max_gradients,
@@ -98,25 +109,35 @@ def fit(
         },
     )
     coordinates.assign(result.x)
-    remaining = float(np.square(result.jac).sum()) / 2
+    free = result.jac[(result.x > floor) | (result.jac < 0)]
+    remaining = float(np.square(free).sum()) / 2
     return model, FitReport(
         float(result.fun), remaining, remaining <= tolerance, gradients, perf_counter() - began
     )
+
+
+def blocks_of(space: FeatureSpace) -> list[slice]:
+    """The images in parts whose gradients are computed one after the other."""
+    return [slice(start, start + _BLOCK) for start in range(0, len(space), _BLOCK)]
+
+
+def fill_gradients(model: LabelCrf) -> None:
+    """Zeros for what the objective does not depend on."""
+    for parameter in model.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def _loss_and_gradient(space: FeatureSpace, model: LabelCrf, objective: Objective) -> float:
     """Mean loss over all images; leaves its gradient in the parameters."""
     model.zero_grad()
     total = 0.0
-    for start in range(0, len(space), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in blocks_of(space):
         share = len(space.rotated[rows]) / len(space)
         loss = share * objective(
             model(space.rotated[rows]), space.targets[rows], space.observed[rows]
         )
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
-    for parameter in model.parameters():
-        if parameter.grad is None:  # the objective does not depend on it
-            parameter.grad = torch.zeros_like(parameter)
+    fill_gradients(model)
     return total

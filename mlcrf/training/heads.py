@@ -1,28 +1,21 @@
 """Both models on the same features: the independent baseline and the CRF, each at its best."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf.choices import Decision, InferenceName, ObjectiveName, Structure
+from mlcrf.choices import Decision, InferenceName, ObjectiveName, Pairwise, Schedule
 from mlcrf.config import TrainSettings
 from mlcrf.decoding import Decoder, ThresholdMeasure
-from mlcrf.inference import Exact, InferenceMethod, make_exact, make_inference
+from mlcrf.inference import make_inference
 from mlcrf.model import LabelCrf, no_edges
-from mlcrf.objectives import (
-    exact_likelihood_loss,
-    independent_loss,
-    pseudo_likelihood_loss,
-    unrolled_mean_field_loss,
-)
-from mlcrf.training.coordinates import Objective, Penalty
+from mlcrf.training.choosing import Recipe, exact_method, make_recipe
+from mlcrf.training.coordinates import Penalty
 from mlcrf.training.features import FeatureSpace
-from mlcrf.training.fit import fit
 from mlcrf.training.stages import Result, Stages
 
 Log = Callable[[str], None]
@@ -64,48 +57,6 @@ class Fitted:
     on_train: LabelCrf
 
 
-def exact_method(settings: TrainSettings, num_labels: int, edges: Tensor) -> InferenceMethod | None:
-    """The exact inference that reaches over these labels and couplings; None if none does."""
-    return make_exact(num_labels, edges, max_exact_labels=settings.max_exact_labels)
-
-
-def resolve_objective(settings: TrainSettings, num_labels: int, edges: Tensor) -> ObjectiveName:
-    """What AUTO means: exact likelihood within reach, else pseudo-likelihood."""
-    if settings.structure is Structure.INDEPENDENT:
-        return ObjectiveName.INDEPENDENT
-    if settings.objective is not ObjectiveName.AUTO:
-        return settings.objective
-    within_reach = exact_method(settings, num_labels, edges) is not None
-    return ObjectiveName.EXACT_LIKELIHOOD if within_reach else ObjectiveName.PSEUDO_LIKELIHOOD
-
-
-def resolve_inference(settings: TrainSettings, objective: ObjectiveName) -> InferenceName:
-    """What AUTO means for a run: mean field if it was unrolled in training, else still AUTO."""
-    unrolled = objective is ObjectiveName.UNROLLED_MEAN_FIELD
-    if settings.inference is InferenceName.AUTO and unrolled:
-        return InferenceName.MEAN_FIELD
-    return settings.inference
-
-
-def make_objective(
-    name: ObjectiveName, settings: TrainSettings, exact: InferenceMethod | None
-) -> Objective:
-    """The loss of that name; `exact` is what computes an exact likelihood."""
-    match name:
-        case ObjectiveName.INDEPENDENT:
-            return independent_loss
-        case ObjectiveName.PSEUDO_LIKELIHOOD:
-            return pseudo_likelihood_loss
-        case ObjectiveName.EXACT_LIKELIHOOD:
-            # without one that reaches, the error of this one says what to do
-            fallback = Exact(max_labels=settings.max_exact_labels)
-            return partial(exact_likelihood_loss, exact=fallback if exact is None else exact)
-        case ObjectiveName.UNROLLED_MEAN_FIELD:
-            return partial(unrolled_mean_field_loss, sweeps=settings.mean_field_sweeps)
-        case ObjectiveName.AUTO:
-            raise AssertionError("resolve AUTO first")
-
-
 @torch.no_grad()
 def tune_decoders(
     model: LabelCrf, held_out: Examples, settings: TrainSettings, inference: InferenceName
@@ -121,6 +72,8 @@ def tune_decoders(
         inference,
         num_labels=model.num_labels,
         edges=model.edges,
+        implications=model.implications,
+        varies_by_image=model.rank > 0,
         max_exact_labels=settings.max_exact_labels,
         mean_field_sweeps=settings.mean_field_sweeps,
         seed=settings.seed,
@@ -139,8 +92,12 @@ def tune_decoders(
 class HeadTrainer:
     """Chooses penalties on validation images and refits on all.
 
-    For every candidate a model is fitted to convergence on the training images; the one with the
-    lowest loss on the validation images gives its penalty to the final fit, on both together.
+    For every candidate a model is fitted on the training images; the one with the lowest loss on
+    the validation images gives its penalty to the final fit, on both together.
+
+    Args:
+        edges: pairs with a coupling (E, 2).
+        implications: pairs (child, parent) that the CRF keeps to (R, 2).
     """
 
     def __init__(
@@ -149,72 +106,104 @@ class HeadTrainer:
         validation: Examples,
         settings: TrainSettings,
         edges: Tensor,
+        implications: Tensor,
         stages: Stages,
         log: Log,
     ) -> None:
         self._settings = settings
-        self._edges = edges
-        self._exact = exact_method(settings, train.targets.shape[1], edges)
+        self._edges, self._implications = edges, implications
+        self._num_features, self._num_labels = train.features.shape[1], train.targets.shape[1]
+        self._exact = exact_method(settings, self._num_labels, edges, implications)
         self._stages = stages
         self._log = log
         self._validation = validation
         self._train_space = FeatureSpace(train.features, train.targets)
         everything = train + validation
         self._full_space = FeatureSpace(everything.features, everything.targets)
-        self._num_features, self._num_labels = train.features.shape[1], train.targets.shape[1]
 
     def fit_independent(self) -> Fitted:
         """The baseline: no couplings, a penalty of its own."""
-        start = self._start(
-            LabelCrf(
-                self._num_features,
-                self._num_labels,
-                edges=no_edges(),
-                hidden=self._settings.head,
-                seed=self._settings.seed,
-            )
+        start = LabelCrf(
+            self._num_features,
+            self._num_labels,
+            edges=no_edges(),
+            hidden=self._settings.head,
+            seed=self._settings.seed,
         )
+        with torch.no_grad():  # the best constant prediction
+            start.output.bias.copy_(self._train_space.frequencies().logit())
         candidates = [Penalty(weights, 0.0) for weights in sorted(self._settings.penalties)[::-1]]
         best = self._search(ObjectiveName.INDEPENDENT, candidates, start)
         return self._refit(ObjectiveName.INDEPENDENT, best)
 
     def fit_crf(self, objective: ObjectiveName, independent: Fitted) -> Fitted:
-        """The CRF: from the baseline by pseudo-likelihood, from there by the objective."""
-        strengths = sorted(self._settings.penalties)
-        at = strengths.index(independent.penalty.weights)
-        start = LabelCrf(
+        """The CRF: from the baseline by pseudo-likelihood, from there by the objective.
+
+        Where labels are unknown these are not convex: the baseline, from which they start, leaves
+        the unknown out. Blended learning starts from the baseline itself, for it counts entropies
+        so often that its unaries are larger by as much.
+        """
+        start = self._uncoupled(independent.on_train)
+        candidates = self._near(independent.penalty.weights, (0, -1))
+        if objective is ObjectiveName.BLENDED_CONVEX_BP:
+            spread = 1 + 2 * len(self._edges) / self._num_labels  # entropies a label is in
+            with torch.no_grad():
+                start.output.weight.mul_(spread)
+                start.output.bias.mul_(spread)
+            candidates = [
+                replace(one, weights=one.weights / spread, pairwise=one.pairwise / spread)
+                for one in candidates
+            ]
+            return self._refit(objective, self._search(objective, candidates, start))
+        best = self._search(ObjectiveName.PSEUDO_LIKELIHOOD, candidates, start)
+        if objective is not ObjectiveName.PSEUDO_LIKELIHOOD:
+            near = self._near(best.penalty.weights, (0, 1, -1), best.penalty)
+            best = self._search(objective, near, best.model)
+        return self._refit(objective, best)
+
+    def _uncoupled(self, baseline: LabelCrf) -> LabelCrf:
+        """A CRF with the baseline's unaries, whose couplings are still 0."""
+        settings = self._settings
+        model = LabelCrf(
             self._num_features,
             self._num_labels,
             edges=self._edges,
-            hidden=self._settings.head,
-            seed=self._settings.seed,
+            implications=self._implications,
+            hidden=settings.head,
+            rank=settings.rank if settings.pairwise is Pairwise.CONDITIONAL else 0,
+            seed=settings.seed,
         )
-        start.load_state_dict(
-            independent.model.state_dict()
-            | {
-                "edges": start.edges,
-                "pairwise": start.pairwise.detach(),
-            }
-        )
-        candidates = [
-            Penalty(weights, pairwise)
-            for weights in strengths[max(0, at - 1) : at + 1][::-1]
-            for pairwise in sorted(self._settings.pairwise_penalties)[::-1]
-        ]
-        best = self._search(ObjectiveName.PSEUDO_LIKELIHOOD, candidates, start)
-        if objective is not ObjectiveName.PSEUDO_LIKELIHOOD:
-            at = strengths.index(best.penalty.weights)
-            near = [at, *(i for i in (at + 1, at - 1) if 0 <= i < len(strengths))]
-            candidates = [Penalty(strengths[i], best.penalty.pairwise) for i in near]
-            best = self._search(objective, candidates, best.model)
-        return self._refit(objective, best)
+        shared = model.state_dict()
+        unaries = {
+            key: value
+            for key, value in baseline.state_dict().items()
+            if key.startswith(("output.", "hidden."))
+        }
+        model.load_state_dict(shared | unaries)
+        return self._train_space.spread_gates(model)
 
-    def _start(self, model: LabelCrf) -> LabelCrf:
-        """The best constant prediction: biases at the log-odds of each label."""
-        frequency = self._train_space.frequencies()
-        with torch.no_grad():
-            model.output.bias.copy_(frequency.logit())
-        return model
+    def _near(
+        self, weights: float, steps: Sequence[int], chosen: Penalty | None = None
+    ) -> list[Penalty]:
+        """Penalties on the weights so many places from one of them, with those on couplings.
+
+        Args:
+            chosen: gives its penalties on couplings to all; else every one there is.
+        """
+        settings = self._settings
+        strengths = sorted(settings.penalties)
+        at = strengths.index(weights)
+        near = [strengths[at + step] for step in steps if 0 <= at + step < len(strengths)]
+        if settings.schedule is Schedule.PIECEWISE:  # whose weights stay
+            near = [weights]
+        if chosen is not None:
+            return [replace(chosen, weights=strength) for strength in near]
+        return [
+            Penalty(strength, pairwise, l1)
+            for strength in near
+            for pairwise in sorted(settings.pairwise_penalties)[::-1]
+            for l1 in sorted(settings.pairwise_l1)[::-1]
+        ]
 
     def _search(
         self, objective: ObjectiveName, candidates: Iterable[Penalty], start: LabelCrf
@@ -235,9 +224,7 @@ class HeadTrainer:
     def _fit(
         self, part: str, objective: ObjectiveName, penalty: Penalty, start: LabelCrf
     ) -> Fitted:
-        name = (
-            f"{objective.value} on {part}, penalties {penalty.weights:g} and {penalty.pairwise:g}"
-        )
+        name = f"{objective.value} on {part}, {penalty}"
         result = self._stages.run(
             name, lambda: self._compute(name, part, objective, penalty, start)
         )
@@ -249,14 +236,14 @@ class HeadTrainer:
         self, name: str, part: str, objective: ObjectiveName, penalty: Penalty, start: LabelCrf
     ) -> Result:
         space = self._train_space if part == "train" else self._full_space
-        is_exact = objective is ObjectiveName.EXACT_LIKELIHOOD
-        model, report = fit(
+        coupled = objective is not ObjectiveName.INDEPENDENT
+        frozen = coupled and self._settings.schedule is Schedule.PIECEWISE
+        recipe = self._recipe(objective)
+        model, report = recipe.fit(
             space,
             space.to_axes(start),
-            make_objective(objective, self._settings, self._exact),
             penalty,
-            tolerance=self._settings.exact_tolerance if is_exact else self._settings.tolerance,
-            joint=is_exact,
+            frozen=frozen,
             progress=lambda message: self._log(f"{name}: {message}"),
         )
         fitted = space.to_features(model)
@@ -267,6 +254,9 @@ class HeadTrainer:
         )
         return {"model": fitted.state_dict(), "score": score, "report": asdict(report)}
 
+    def _recipe(self, objective: ObjectiveName) -> Recipe:
+        return make_recipe(objective, self._settings, self._exact)
+
     @torch.no_grad()
     def _score(self, objective: ObjectiveName, model: LabelCrf) -> float:
         """Loss on validation images: the joint likelihood where exact inference reaches."""
@@ -274,5 +264,4 @@ class HeadTrainer:
             objective = ObjectiveName.EXACT_LIKELIHOOD
         known = torch.from_numpy(self._validation.targets.astype(np.int64))
         potentials = model(torch.from_numpy(self._validation.features))
-        loss = make_objective(objective, self._settings, self._exact)
-        return float(loss(potentials, (known == 1).float(), known >= 0))
+        return float(self._recipe(objective).loss(potentials, (known == 1).float(), known >= 0))

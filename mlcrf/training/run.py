@@ -18,21 +18,20 @@ from mlcrf.backbones.registry import Source, find_spec, make_backbone
 from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Run, save_run
 from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Structure
 from mlcrf.config import TrainSettings
+from mlcrf.crf import no_implications
 from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.datasets.splits import split_manifest
 from mlcrf.datasets.tables import save_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
-from mlcrf.training.finetune import finetune
-from mlcrf.training.heads import (
-    Examples,
-    Fitted,
-    HeadTrainer,
+from mlcrf.inference import InferenceMethod
+from mlcrf.training.choosing import (
     exact_method,
-    make_objective,
+    make_recipe,
     resolve_inference,
     resolve_objective,
-    tune_decoders,
 )
+from mlcrf.training.finetune import finetune
+from mlcrf.training.heads import Examples, Fitted, HeadTrainer, tune_decoders
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.structure import choose_edges
 
@@ -105,8 +104,10 @@ def train(
     train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
     _check_targets(train_part)
     edges = choose_edges(settings, train_part)
-    objective = resolve_objective(settings, len(manifest.labels), edges)
-    _check_reach(settings, objective, len(manifest.labels), edges)
+    rules = no_implications()
+    exact = exact_method(settings, len(manifest.labels), edges, rules)
+    objective = resolve_objective(settings, exact)
+    _check_reach(settings, objective, len(manifest.labels), exact)
     backbone = make_backbone(spec, seed=settings.seed)
     _prepare(out, resume=resume, overwrite=overwrite)
     stages = Stages(out / STATE, _identity(manifest, settings, edges))
@@ -114,9 +115,7 @@ def train(
 
     trained: Result | None = None
     if settings.finetune is Finetune.ALL:
-        loss = make_objective(
-            objective, settings, exact_method(settings, len(manifest.labels), edges)
-        )
+        loss = make_recipe(objective, settings, exact).loss
         trained = stages.run(
             "network",
             lambda: finetune(
@@ -146,7 +145,7 @@ def train(
     held_out = Examples(features[len(train_part) :], validation_part.targets)
     clock.note("features")
 
-    trainer = HeadTrainer(examples, held_out, settings, edges, stages, log)
+    trainer = HeadTrainer(examples, held_out, settings, edges, rules, stages, log)
     independent = trainer.fit_independent()
     clock.note("independent")
     if settings.structure is not Structure.INDEPENDENT:
@@ -211,10 +210,13 @@ def _check_targets(train: Manifest) -> None:
 
 
 def _check_reach(
-    settings: TrainSettings, objective: ObjectiveName, num_labels: int, edges: Tensor
+    settings: TrainSettings,
+    objective: ObjectiveName,
+    num_labels: int,
+    exact: InferenceMethod | None,
 ) -> None:
     learns_exactly = objective is ObjectiveName.EXACT_LIKELIHOOD
-    out_of_reach = learns_exactly and exact_method(settings, num_labels, edges) is None
+    out_of_reach = learns_exactly and exact is None
     enumerates = settings.inference is InferenceName.EXACT
     if out_of_reach or (enumerates and num_labels > settings.max_exact_labels):
         raise SettingsError(

@@ -14,8 +14,9 @@ from mlcrf.inference.chains import Engine, run_chains, swap, sweep
 from mlcrf.inference.sample_averages import (
     conditional_means,
     conditional_pairs,
+    conditional_totals,
     estimate_log_partition,
-    pair_frequencies,
+    pair_totals,
 )
 from mlcrf.inference.streams import random_states, stream_keys
 from tests.making import close, draw_known, expected, make_potentials
@@ -175,7 +176,7 @@ def test_a_run_from_end_to_end(engine: Engine, dtype: torch.dtype, tempering: in
     # averaging probabilities instead of draws must gain
     frequencies = samples.to(dtype).mean(0)
     assert float((posterior.marginals - p).abs().mean()) < float((frequencies - p).abs().mean())
-    plain = pair_frequencies(samples, potentials.edges).to(dtype)
+    plain = samples.to(dtype)[..., potentials.edges].prod(-1).mean(0)
     assert float((pairs - wanted).abs().mean()) < float((plain - wanted).abs().mean())
     close(posterior.log_partition, expected(truth, "log_partition", p), 0.1)
 
@@ -397,11 +398,13 @@ def test_averages_by_their_formulas(num_labels: int) -> None:
     p = torch.where(known == -1, p, known.double())
     close(conditional_means(potentials, states.to(torch.uint8), known), p.mean(0), 1e-12)
     pairs = conditional_pairs(potentials, states.to(torch.uint8), known)
-    frequencies = pair_frequencies(states.to(torch.uint8), potentials.edges)
+    totals = pair_totals(states.flatten(0, 1).double(), p.flatten(0, 1), potentials.edges)
     for at, (i, j) in list(enumerate(potentials.edges.tolist()))[:: num_labels // 4]:
         wanted = ((states[..., i] * p[..., j] + p[..., i] * states[..., j]) / 2).mean(0)
         close(pairs[:, at], wanted, 1e-12)
-        close(frequencies[:, at], (states[..., i] * states[..., j]).float().mean(0), 1e-7)
+        close(totals[at], (states[..., i] * p[..., j]).sum(), 1e-9)
+    summed = conditional_totals(potentials, states.to(torch.uint8), known)
+    close(summed, pairs.sum(0), 1e-9)
 
 
 @pytest.mark.parametrize("varies", [False, True])

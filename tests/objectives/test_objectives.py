@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials
 from mlcrf.errors import TooManyLabelsError
-from mlcrf.inference import Exact
+from mlcrf.inference import Exact, MeanField
 from mlcrf.objectives import (
     exact_likelihood_loss,
     independent_loss,
@@ -20,17 +21,26 @@ from tests.making import close, make_potentials
 from tests.oracle import Oracle, oracles
 
 Loss = Callable[[Potentials, Tensor, Tensor], Tensor]
+one_by_one = partial(unrolled_mean_field_loss, method=MeanField(max_sweeps=5))
+in_parallel = partial(
+    unrolled_mean_field_loss, method=MeanField(max_sweeps=5, parallel=True, damping=0.25)
+)
+UNROLLED = (one_by_one, in_parallel)
 LOSSES: tuple[Loss, ...] = (
     exact_likelihood_loss,
     independent_loss,
     pseudo_likelihood_loss,
-    unrolled_mean_field_loss,
+    *UNROLLED,
 )
+NAMES = {one_by_one: "unrolled_one_by_one", in_parallel: "unrolled_in_parallel"}
 ALL = torch.ones(4, 5, dtype=torch.bool)
 
 
 def every_loss(*losses: Loss) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("loss", losses or LOSSES, ids=lambda one: one.__name__)
+    def name(loss: Loss) -> str:
+        return NAMES.get(loss) or loss.__name__
+
+    return pytest.mark.parametrize("loss", losses or LOSSES, ids=name)
 
 
 def make_targets(*, partial: bool = False) -> tuple[Tensor, Tensor]:
@@ -68,10 +78,54 @@ def mean_field(one: Oracle, q: list[float], free: list[bool], sweeps: int) -> li
     return q
 
 
+def parallel_mean_field(one: Oracle, known: list[int]) -> list[float]:
+    """Log-odds after five damped parallel sweeps, in plain Python."""
+    logits = list(one.unary)
+    for _ in range(5):
+        q = [sigmoid(x) if k == -1 else k for x, k in zip(logits, known, strict=True)]
+        fields = [
+            math.fsum(
+                [u] + [j * q[a + b - i] for (a, b), j in one.couplings.items() if i in (a, b)]
+            )
+            for i, u in enumerate(one.unary)
+        ]
+        logits = [0.25 * x + 0.75 * field for x, field in zip(logits, fields, strict=True)]
+    return logits
+
+
+def shown_part(observed: Tensor) -> Tensor:
+    """What unrolled mean field clamps: half of what is observed where something is not."""
+    half = torch.rand(observed.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    return observed & half & ~observed.all(1, keepdim=True)
+
+
+def unrolled_by_hand(
+    loss: Loss, potentials: Potentials, targets: Tensor, observed: Tensor
+) -> list[float]:
+    """Unrolled mean field of each image: what is not shown is scored, twice if any is hidden."""
+    shown = shown_part(observed)
+    known = torch.where(shown, targets.long(), -1).tolist()
+    rows = zip(
+        oracles(potentials), targets.tolist(), known, (observed & ~shown).tolist(), strict=True
+    )
+    values = []
+    for at, (one, y, given, scored) in enumerate(rows):
+        if loss is in_parallel:
+            q = [sigmoid(x) for x in parallel_mean_field(one, given)]
+        else:
+            start = [sigmoid(u) if k == -1 else k for u, k in zip(one.unary, given, strict=True)]
+            q = mean_field(one, start, [k == -1 for k in given], 5)
+        weight = 1 if observed[at].all() else 2
+        values.append(weight * cross_entropy(q, y, scored))
+    return values
+
+
 def by_enumeration(
     loss: Loss, potentials: Potentials, targets: Tensor, observed: Tensor
 ) -> list[float]:
     """The loss of each image from the oracle alone."""
+    if loss in UNROLLED:
+        return unrolled_by_hand(loss, potentials, targets, observed)
     known = torch.where(observed, targets.long(), -1)
     rows = zip(
         oracles(potentials), oracles(potentials, known), targets.tolist(), observed.tolist(),
@@ -85,26 +139,24 @@ def by_enumeration(
             values.append(-math.log(agreement))
         elif loss is independent_loss:
             values.append(cross_entropy(alone, y, seen))
-        elif loss is pseudo_likelihood_loss:
+        else:
             hidden = [not s for s in seen]
             start = [v if s else q for v, s, q in zip(y, seen, alone, strict=True)]
             others = mean_field(one, start, hidden, 200)
             fields = [mean_field(one, others, [j == i for j in range(5)], 1)[i] for i in range(5)]
             values.append(cross_entropy(fields, y, seen))
-        else:
-            values.append(cross_entropy(mean_field(one, alone, [True] * 5, 5), y, seen))
     return values
 
 
 @pytest.mark.parametrize("varies", [False, True])
-@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("hidden", [False, True])
 @every_loss()
-def test_equals_enumeration(loss: Loss, partial: bool, varies: bool) -> None:
+def test_equals_enumeration(loss: Loss, hidden: bool, varies: bool) -> None:
     """A sum over observed labels, a mean over images; unknown ones are summed out or masked."""
     potentials = make_potentials(4, 5, unary=2.0, pairwise=0.8, varies=varies)
-    targets, observed = make_targets(partial=partial)
+    targets, observed = make_targets(partial=hidden)
     wanted = math.fsum(by_enumeration(loss, potentials, targets, observed)) / 4
-    tolerance = 1e-5 if loss is pseudo_likelihood_loss and partial else 1e-10
+    tolerance = 1e-5 if loss is pseudo_likelihood_loss and hidden else 1e-10
     assert float(loss(potentials, targets, observed)) == pytest.approx(wanted, abs=tolerance)
 
 
@@ -120,38 +172,46 @@ def test_pseudo_likelihood_is_the_product_of_conditionals(loss: Loss) -> None:
     assert float(loss(potentials, targets, observed)) == pytest.approx(total / 4, abs=1e-10)
 
 
-@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("hidden", [False, True])
 @every_loss()
-def test_what_is_not_observed_is_not_looked_at(loss: Loss, partial: bool) -> None:
+def test_what_is_not_observed_is_not_looked_at(loss: Loss, hidden: bool) -> None:
     """Targets may hold anything where they are not observed, and nothing observed is no loss."""
     potentials = make_potentials(4, 5, pairwise=0.8)
-    targets, observed = make_targets(partial=partial)
+    targets, observed = make_targets(partial=hidden)
     for junk in (-1.0, 7.0):
         other = torch.where(observed, targets, junk)
         assert torch.equal(loss(potentials, other, observed), loss(potentials, targets, observed))
     assert float(loss(potentials, targets, ~ALL)) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("hidden", [False, True])
 @every_loss()
-def test_equals_independent_at_zero_coupling(loss: Loss, partial: bool) -> None:
-    """Where nothing is coupled all losses are the same, and so are their gradients in unary."""
+def test_equals_independent_at_zero_coupling(loss: Loss, hidden: bool) -> None:
+    """Where nothing is coupled all losses are the same, and so are their gradients in unary.
+
+    For what unrolled mean field scores: it counts that twice where something is hidden.
+    """
     made = make_potentials(4, 5, unary=2.0)
-    targets, observed = make_targets(partial=partial)
+    targets, observed = make_targets(partial=hidden)
     unary = made.unary.requires_grad_()
     potentials = Potentials(unary, made.edges, torch.zeros_like(made.pairwise))
-    ours, plain = (one(potentials, targets, observed) for one in (loss, independent_loss))
+    ours = loss(potentials, targets, observed)
+    plain = independent_loss(potentials, targets, observed)
+    if loss in UNROLLED and hidden:
+        scored, whole = observed & ~shown_part(observed), observed.all(1, keepdim=True)
+        plain = 2 * independent_loss(potentials, targets, scored & ~whole)
+        plain = plain + independent_loss(potentials, targets, scored & whole)
     close(ours, plain, 1e-10)
     close(torch.autograd.grad(ours, unary)[0], torch.autograd.grad(plain, unary)[0], 1e-10)
 
 
 @pytest.mark.parametrize("varies", [False, True])
-@pytest.mark.parametrize("partial", [False, True])
-@every_loss(exact_likelihood_loss, independent_loss, unrolled_mean_field_loss)
-def test_gradient(loss: Loss, partial: bool, varies: bool) -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+@every_loss(exact_likelihood_loss, independent_loss, *UNROLLED)
+def test_gradient(loss: Loss, hidden: bool, varies: bool) -> None:
     """Finite differences agree with the gradient in both potentials."""
     made = make_potentials(4, 5, varies=varies)
-    targets, observed = make_targets(partial=partial)
+    targets, observed = make_targets(partial=hidden)
 
     def value(unary: Tensor, pairwise: Tensor) -> Tensor:
         return loss(Potentials(unary, made.edges, pairwise), targets, observed)
@@ -216,13 +276,67 @@ def test_sweeps_are_as_many_as_asked_for() -> None:
     for one, y in truth:
         q = mean_field(one, [sigmoid(u) for u in one.unary], [True] * 5, 1)
         total += cross_entropy(q, y, [True] * 5)
-    loss = unrolled_mean_field_loss(potentials, targets, observed, sweeps=1)
+    once = MeanField(max_sweeps=1)
+    loss = unrolled_mean_field_loss(potentials, targets, observed, method=once)
     assert float(loss) == pytest.approx(total / 4, abs=1e-10)
 
 
-@pytest.mark.parametrize("partial", [False, True])
-def test_exact_likelihood_has_a_limit(partial: bool) -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+def test_exact_likelihood_has_a_limit(hidden: bool) -> None:
     """The limit on labels is that of the method passed in."""
-    targets, observed = make_targets(partial=partial)
+    targets, observed = make_targets(partial=hidden)
     with pytest.raises(TooManyLabelsError, match=r"the limit is 2\*\*4"):
         exact_likelihood_loss(make_potentials(4, 5), targets, observed, exact=Exact(max_labels=4))
+
+
+def test_what_is_shown_is_about_half_and_changes_by_seed() -> None:
+    """Of a partly observed image about half is clamped: the loss depends on which."""
+    potentials = make_potentials(200, 5, pairwise=2.0)
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(0, 2, (200, 5), generator=generator).double()
+    observed = torch.ones(200, 5, dtype=torch.bool)
+    observed[:, 4] = False
+    values = {float(in_parallel(potentials, targets, observed, seed=seed)) for seed in range(3)}
+    assert len(values) == 3
+    shown = shown_part(observed)
+    assert 0.4 < float(shown[:, :4].double().mean()) < 0.6
+
+
+@pytest.mark.parametrize("settings", [(1, 0, 0, 0), (3, 0, 0, 0), (1, 1, 4, 0), (2, 0.5, 2, 0.1)])
+def test_weighted_and_asymmetric_independent_loss(
+    settings: tuple[float, float, float, float],
+) -> None:
+    """Each label's term is that of the formula, its gradient that of finite differences."""
+    weight, positive, negative, margin = settings
+    loss = partial(
+        independent_loss,
+        pos_weight=weight, focus_positive=positive, focus_negative=negative, margin=margin,
+    )  # fmt: skip
+    potentials = make_potentials(4, 5, unary=3.0)
+    targets, observed = make_targets(partial=True)
+    total = []
+    rows = zip(potentials.unary.tolist(), targets.tolist(), observed.tolist(), strict=True)
+    for u, y, seen in rows:
+        for x, present, known in zip(u, y, seen, strict=True):
+            p = sigmoid(x)
+            q = max(p - margin, 0)
+            term = -weight * (1 - p) ** positive * math.log(p)
+            total += [(term if present else -(q**negative) * math.log(1 - q)) * known]
+    wanted = math.fsum(total) / 4
+    assert float(loss(potentials, targets, observed)) == pytest.approx(wanted, abs=1e-12)
+
+    def value(unary: Tensor) -> Tensor:
+        return loss(Potentials(unary, potentials.edges, potentials.pairwise), targets, observed)
+
+    assert torch.autograd.gradcheck(value, (potentials.unary.requires_grad_(),))
+
+
+def test_an_easy_absent_label_has_no_slope() -> None:
+    """Below the margin an absent label costs nothing and moves nothing, and nothing is NaN."""
+    unary = torch.tensor([[-50.0, -3.0, 3.0]]).requires_grad_()
+    potentials = Potentials(unary, torch.empty((0, 2), dtype=torch.int64), torch.empty(0))
+    seen = torch.ones(1, 3, dtype=torch.bool)
+    loss = independent_loss(potentials, torch.zeros(1, 3), seen, margin=0.05, focus_negative=0.5)
+    (slope,) = torch.autograd.grad(loss, unary)
+    assert slope[0, :2].tolist() == [0.0, 0.0]
+    assert float(slope[0, 2]) > 0.4

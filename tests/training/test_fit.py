@@ -14,7 +14,13 @@ from mlcrf.inference import Exact
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import exact_likelihood_loss, independent_loss, pseudo_likelihood_loss
 from mlcrf.training import fit as fit_module
-from mlcrf.training.coordinates import Coordinates, Penalty
+from mlcrf.training.coordinates import (
+    Coordinates,
+    Curvature,
+    Penalty,
+    counted_variance,
+    sampled_covariance,
+)
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import fit
 from tests.making import close
@@ -77,15 +83,17 @@ def sample_crf(num_images: int) -> tuple[Features, Targets, Tensor]:
     return features, states[drawn].astype(np.int8), torch.tensor(list(couplings.values()))
 
 
-@pytest.mark.parametrize("joint", [False, True])
-def test_couplings_are_recovered(joint: bool) -> None:
+@pytest.mark.parametrize("curvature", [counted_variance, sampled_covariance])
+def test_couplings_are_recovered(curvature: Curvature) -> None:
     """Exact likelihood finds the couplings that label sets were drawn with, within their error."""
     features, targets, couplings = sample_crf(4000)
     space = FeatureSpace(features, targets)
     penalty = Penalty(1e-5, 1e-5)
     start, _ = fit(space, LabelCrf(2, 5), pseudo_likelihood_loss, penalty, tolerance=1e-7)
     assert float((start.pairwise.detach() - couplings).abs().max()) < 0.5
-    model, report = fit(space, start, exact_likelihood_loss, penalty, tolerance=1e-7, joint=joint)
+    model, report = fit(
+        space, start, exact_likelihood_loss, penalty, tolerance=1e-7, curvature=curvature
+    )
     assert report.converged
     pairwise = model.pairwise.detach().double()
     assert float((pairwise - couplings).abs().max()) < 0.4  # about four standard errors
@@ -207,8 +215,8 @@ def test_rotated_features_are_white_but_for_scale() -> None:
 
 
 @pytest.mark.parametrize("hidden", [0, 6])
-@pytest.mark.parametrize("joint", [False, True])
-def test_coordinates_are_invertible(joint: bool, hidden: int) -> None:
+@pytest.mark.parametrize("curvature", [counted_variance, sampled_covariance])
+def test_coordinates_are_invertible(curvature: Curvature, hidden: int) -> None:
     """Position and assign are inverses, and slope is the gradient along the coordinates."""
     features, targets = make_data()
     space = FeatureSpace(features, targets)
@@ -217,7 +225,7 @@ def test_coordinates_are_invertible(joint: bool, hidden: int) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / 5)
-    coordinates = Coordinates(space, model, Penalty(0.1, 0.2), joint=joint)
+    coordinates = Coordinates(space, model, Penalty(0.1, 0.2), curvature=curvature)
     position, before = coordinates.position(), model.clone()
     coordinates.assign(np.zeros_like(position))
     assert not any(bool(parameter.any()) for parameter in model.parameters())

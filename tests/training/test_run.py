@@ -63,7 +63,9 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     ("objective", "inference"),
     [
         (ObjectiveName.PSEUDO_LIKELIHOOD, "exact"),
-        (ObjectiveName.UNROLLED_MEAN_FIELD, "mean-field"),
+        (ObjectiveName.UNROLLED_MEAN_FIELD, "parallel-mean-field"),
+        (ObjectiveName.CONTRASTIVE_DIVERGENCE, "exact"),
+        (ObjectiveName.BLENDED_CONVEX_BP, "convex-bp"),
         (ObjectiveName.EXACT_LIKELIHOOD, "exact"),
     ],
 )

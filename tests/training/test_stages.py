@@ -12,12 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from mlcrf.choices import ObjectiveName, Structure
+from mlcrf.choices import InferenceName, ObjectiveName, Schedule, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.crf import full_edges
+from mlcrf.crf import full_edges, no_implications
 from mlcrf.errors import RunError
 from mlcrf.objectives import independent_loss
-from mlcrf.training.heads import Examples, Fitted, HeadTrainer, make_objective, resolve_objective
+from mlcrf.training.choosing import (
+    exact_method,
+    make_recipe,
+    resolve_inference,
+    resolve_objective,
+)
+from mlcrf.training.heads import Examples, Fitted, HeadTrainer
 from mlcrf.training.stages import Stages
 
 RESULT = {"model": {"weight": torch.arange(200.0)}, "score": 0.5, "report": {"converged": True}}
@@ -152,7 +158,7 @@ def test_nothing_in_the_file_is_run(tmp_path: Path, zipped: bool) -> None:
     assert (tmp_path / "harm").exists()
 
 
-SETTINGS = TrainSettings(penalties=(0.003, 0.03, 0.3), pairwise_penalties=(0.01, 0.1))
+SETTINGS = TrainSettings(penalties=(0.003, 0.03, 0.3), pairwise_penalties=(0.01, 0.1), steps=10)
 
 
 def make_examples() -> tuple[Examples, Examples]:
@@ -180,7 +186,8 @@ def train(
             raise KeyboardInterrupt
         told.append(message)
 
-    trainer = HeadTrainer(*make_examples(), SETTINGS, full_edges(3), Stages(path, "settings"), log)
+    stages = Stages(path, "settings")
+    trainer = HeadTrainer(*make_examples(), SETTINGS, full_edges(3), no_implications(), stages, log)
     baseline = trainer.fit_independent()
     return baseline, trainer.fit_crf(objective, baseline), told
 
@@ -197,7 +204,12 @@ def same(one: Fitted, other: Fitted) -> bool:
 
 
 @pytest.mark.parametrize(
-    "objective", [ObjectiveName.EXACT_LIKELIHOOD, ObjectiveName.PSEUDO_LIKELIHOOD]
+    "objective",
+    [
+        ObjectiveName.EXACT_LIKELIHOOD,
+        ObjectiveName.PSEUDO_LIKELIHOOD,
+        ObjectiveName.CONTRASTIVE_DIVERGENCE,
+    ],
 )
 def test_killed_anywhere_and_resumed(tmp_path: Path, objective: ObjectiveName) -> None:
     """Killed in or between any two stages and resumed, a run ends with the bits of a whole one."""
@@ -271,15 +283,48 @@ def test_the_score_is_the_loss_on_validation_images(tmp_path: Path) -> None:
     ("given", "num_labels", "resolved"),
     [
         ({}, 24, ObjectiveName.EXACT_LIKELIHOOD),
-        ({}, 25, ObjectiveName.PSEUDO_LIKELIHOOD),
-        ({"max_exact_labels": 10}, 11, ObjectiveName.PSEUDO_LIKELIHOOD),
+        ({}, 25, ObjectiveName.CONTRASTIVE_DIVERGENCE),
+        ({"max_exact_labels": 10}, 11, ObjectiveName.CONTRASTIVE_DIVERGENCE),
+        ({"pairwise": "conditional"}, 14, ObjectiveName.EXACT_LIKELIHOOD),
+        ({"pairwise": "conditional"}, 15, ObjectiveName.CONTRASTIVE_DIVERGENCE),
         ({"objective": "unrolled-mean-field"}, 5, ObjectiveName.UNROLLED_MEAN_FIELD),
         ({"structure": Structure.INDEPENDENT}, 5, ObjectiveName.INDEPENDENT),
     ],
 )
 def test_resolve_objective(given: dict[str, Any], num_labels: int, resolved: ObjectiveName) -> None:
-    """Auto is exact within reach, else pseudo-likelihood; what is named is taken."""
+    """Auto is exact within reach, else contrastive divergence; what is named is taken."""
     settings = TrainSettings(**given)
-    edges = full_edges(num_labels)
-    assert resolve_objective(settings, num_labels, edges) is resolved
-    assert callable(make_objective(resolved, settings, None))
+    exact = exact_method(settings, num_labels, full_edges(num_labels), no_implications())
+    assert resolve_objective(settings, exact) is resolved
+    assert callable(make_recipe(resolved, settings, exact).loss)
+
+
+@pytest.mark.parametrize(
+    ("objective", "resolved"),
+    [
+        (ObjectiveName.UNROLLED_MEAN_FIELD, InferenceName.PARALLEL_MEAN_FIELD),
+        (ObjectiveName.BLENDED_CONVEX_BP, InferenceName.CONVEX_BP),
+        (ObjectiveName.EXACT_LIKELIHOOD, InferenceName.AUTO),
+    ],
+)
+def test_resolve_inference(objective: ObjectiveName, resolved: InferenceName) -> None:
+    """Auto decodes with what the objective was about; what is named is taken."""
+    assert resolve_inference(TrainSettings(), objective) is resolved
+    named = TrainSettings(inference=InferenceName.TAP)
+    assert resolve_inference(named, objective) is InferenceName.TAP
+
+
+def test_piecewise_leaves_the_weights_of_the_baseline(tmp_path: Path) -> None:
+    """Couplings and biases move, the weights are those of the baseline on the same images."""
+    settings = SETTINGS.model_copy(update={"schedule": Schedule.PIECEWISE})
+    stages = Stages(tmp_path / "state.pt", "settings")
+    trainer = HeadTrainer(
+        *make_examples(), settings, full_edges(3), no_implications(), stages, lambda _: None
+    )
+    baseline = trainer.fit_independent()
+    crf = trainer.fit_crf(ObjectiveName.EXACT_LIKELIHOOD, baseline)
+    weights = baseline.on_train.output.weight.detach()
+    assert float((crf.on_train.output.weight.detach() - weights).abs().max()) < 1e-6
+    biases = [fitted.on_train.output.bias.detach() for fitted in (crf, baseline)]
+    assert float((biases[0] - biases[1]).abs().max()) > 0.1
+    assert float(crf.model.pairwise.detach()[2]) > 0.3

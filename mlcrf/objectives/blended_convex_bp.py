@@ -1,0 +1,106 @@
+"""The paper's learning: convex belief propagation and steps on the potentials take turns."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mlcrf.crf import Potentials
+from mlcrf.inference.convex import dual_value, settled_messages, start_messages, update
+from mlcrf.objectives.persistent import as_known
+
+
+@dataclass(frozen=True)
+class Messages:
+    """The memory of blended learning.
+
+    Attributes:
+        known: 1, 0 or -1 for unknown (N, L).
+        free: fields (N, 2 E).
+        clamped: fields where what is known is clamped; None if that is everything.
+        marginals, pairs: beliefs that go with the clamped ones, (N, L) and (N, E), or None.
+    """
+
+    known: Tensor
+    free: Tensor
+    clamped: Tensor | None = None
+    marginals: Tensor | None = None
+    pairs: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class BlendedConvexBp:
+    """An upper bound on the negative log-likelihood, by convex belief propagation.
+
+        loss = D(messages; potentials) - log_score(targets),     log Z <= D at any messages
+
+    with all counting numbers 1. It is jointly convex in messages and potentials, so that a sweep
+    of messages and a step on the potentials can take turns instead of inference being run to its
+    end at every step. Where labels are unknown the second term is the bound with the observed
+    ones clamped: the difference of two bounds is no bound, and no longer convex; its step holds
+    the beliefs in the unknown fixed, as expectation maximisation does.
+
+    What is minimised is not the likelihood of the CRF: predict with `ConvexBeliefPropagation`,
+    which it is trained for.
+
+    Attributes:
+        sweeps: of messages a step.
+
+    Cost: O(sweeps N E) a step. Memory: 2 E numbers an image.
+
+    Sources: Hazan and Urtasun (2010); Chen et al. (2015).
+    """
+
+    sweeps: int = 2
+
+    @torch.no_grad()
+    def start(self, potentials: Potentials, targets: Tensor, observed: Tensor) -> Messages:
+        """No messages yet."""
+        known = as_known(targets, observed)
+        clamped = None
+        if not bool(observed.all()):
+            clamped = start_messages(potentials, known=known)
+        return Messages(known, start_messages(potentials), clamped)
+
+    @torch.no_grad()
+    def advance(self, memory: Messages, potentials: Potentials) -> Messages:
+        """Some sweeps."""
+        free, clamped = memory.free, memory.clamped
+        for _ in range(self.sweeps):
+            free = update(potentials, free)
+            if clamped is not None:
+                clamped = update(potentials, clamped, known=memory.known)
+        memory = replace(memory, free=free, clamped=clamped)
+        if clamped is None:
+            return memory
+        with torch.enable_grad():
+            unary = potentials.unary.detach().requires_grad_()
+            pairwise = potentials.pairwise.detach().expand(len(unary), -1).requires_grad_()
+            held = replace(potentials, unary=unary, pairwise=pairwise)
+            bound = dual_value(held, clamped, known=memory.known).sum()
+        marginals, pairs = torch.autograd.grad(bound, (unary, pairwise), materialize_grads=True)
+        return replace(memory, marginals=marginals, pairs=pairs)
+
+    def loss(self, memory: Messages, potentials: Potentials) -> Tensor:
+        """The bound at these messages minus the score of what is there, a mean over images."""
+        if memory.marginals is None or memory.pairs is None:
+            score = potentials.log_score(memory.known)
+        else:
+            score = (potentials.unary * memory.marginals).sum(-1)
+            score = score + (potentials.pairwise * memory.pairs).sum(-1)
+        return (dual_value(potentials, memory.free) - score).mean()
+
+    def __call__(self, potentials: Potentials, targets: Tensor, observed: Tensor) -> Tensor:
+        """The bound with messages that have settled.
+
+        Args: as `PersistentObjective`.
+
+        Returns:
+            A scalar: summed over labels, averaged over images.
+        """
+        known = as_known(targets, observed)
+        bound = dual_value(potentials, settled_messages(potentials))
+        if bool(observed.all()):
+            return (bound - potentials.log_score(known)).mean()
+        clamped = settled_messages(potentials, known=known)
+        return (bound - dual_value(potentials, clamped, known=known)).mean()

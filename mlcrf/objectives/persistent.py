@@ -1,0 +1,41 @@
+"""Objectives whose expectations are carried on from step to step instead of computed anew."""
+
+from typing import Protocol, TypeVar
+
+from torch import Tensor
+
+from mlcrf.crf import UNKNOWN, Potentials
+
+Memory = TypeVar("Memory")
+
+
+class PersistentObjective(Protocol[Memory]):
+    """A loss with something to remember of each image between steps.
+
+        memory = objective.start(potentials, targets, observed)
+        repeat: memory = objective.advance(memory, potentials); a step down objective.loss(...)
+
+    Called with potentials and targets alone it is a loss like any other, which computes
+    everything anew.
+    """
+
+    def start(self, potentials: Potentials, targets: Tensor, observed: Tensor) -> Memory:
+        """What there is before the first step."""
+        ...
+
+    def advance(self, memory: Memory, potentials: Potentials) -> Memory:
+        """Bring the expectations closer to those of these potentials."""
+        ...
+
+    def loss(self, memory: Memory, potentials: Potentials) -> Tensor:
+        """A scalar whose gradient, with the memory held fixed, is the step's direction."""
+        ...
+
+    def __call__(self, potentials: Potentials, targets: Tensor, observed: Tensor) -> Tensor:
+        """The loss, a scalar: summed over labels, averaged over images."""
+        ...
+
+
+def as_known(targets: Tensor, observed: Tensor) -> Tensor:
+    """Observed targets as known labels, int64 (N, L): 1, 0 or -1 for unknown."""
+    return targets.long().where(observed, UNKNOWN)

@@ -1,0 +1,165 @@
+"""What the settings mean: which objective, how it is minimised, and what decodes the result."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from mlcrf.choices import InferenceName, ObjectiveName, Pairwise, Structure
+from mlcrf.config import TrainSettings
+from mlcrf.inference import Exact, InferenceMethod, MeanField, make_exact
+from mlcrf.model import LabelCrf
+from mlcrf.objectives import (
+    BlendedConvexBp,
+    ContrastiveDivergence,
+    PersistentObjective,
+    exact_likelihood_loss,
+    independent_loss,
+    pseudo_likelihood_loss,
+    unrolled_mean_field_loss,
+)
+from mlcrf.training.coordinates import (
+    Curvature,
+    Objective,
+    Penalty,
+    counted_variance,
+    sampled_covariance,
+)
+from mlcrf.training.features import FeatureSpace
+from mlcrf.training.fit import FitReport, fit
+from mlcrf.training.persistent import Steps, fit_persistent
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an objective is minimised on fixed features.
+
+    Attributes:
+        loss: the objective.
+        curvature: of the loss.
+        tolerance: nats an image.
+        steps: where the objective keeps a memory and is followed step by step; None if L-BFGS
+            minimises it.
+    """
+
+    loss: Objective | PersistentObjective[Any]
+    curvature: Curvature
+    tolerance: float
+    steps: Steps | None = None
+
+    def fit(
+        self,
+        space: FeatureSpace,
+        start: LabelCrf,
+        penalty: Penalty,
+        *,
+        frozen: bool = False,
+        progress: Callable[[str], None] = lambda message: None,
+    ) -> tuple[LabelCrf, FitReport]:
+        """Minimise it with a penalty; see `fit` and `fit_persistent`."""
+        method: Any = fit if self.steps is None else partial(fit_persistent, steps=self.steps)
+        fitted: tuple[LabelCrf, FitReport] = method(
+            space,
+            start,
+            self.loss,
+            penalty,
+            curvature=self.curvature,
+            tolerance=self.tolerance,
+            frozen=frozen,
+            progress=progress,
+        )
+        return fitted
+
+
+def resolve_objective(settings: TrainSettings, exact: InferenceMethod | None) -> ObjectiveName:
+    """What AUTO means: exact likelihood within reach, else contrastive divergence.
+
+    Args:
+        exact: the exact inference that reaches over the labels and couplings, if any does.
+    """
+    if settings.structure is Structure.INDEPENDENT:
+        return ObjectiveName.INDEPENDENT
+    if settings.objective is not ObjectiveName.AUTO:
+        return settings.objective
+    if exact is not None:
+        return ObjectiveName.EXACT_LIKELIHOOD
+    return ObjectiveName.CONTRASTIVE_DIVERGENCE
+
+
+def resolve_inference(settings: TrainSettings, objective: ObjectiveName) -> InferenceName:
+    """What AUTO means for a run: the inference that the objective is about, else still AUTO."""
+    if settings.inference is not InferenceName.AUTO:
+        return settings.inference
+    match objective:
+        case ObjectiveName.UNROLLED_MEAN_FIELD:
+            return InferenceName.PARALLEL_MEAN_FIELD
+        case ObjectiveName.BLENDED_CONVEX_BP:
+            return InferenceName.CONVEX_BP
+        case _:
+            return InferenceName.AUTO
+
+
+def make_recipe(
+    name: ObjectiveName,
+    settings: TrainSettings,
+    exact: InferenceMethod | None,
+) -> Recipe:
+    """The objective of that name with its settings, and how it is minimised.
+
+    Args:
+        exact: what computes an exact likelihood.
+    """
+    match name:
+        case ObjectiveName.INDEPENDENT:
+            loss = partial(
+                independent_loss,
+                pos_weight=settings.pos_weight,
+                focus_positive=settings.focus_positive,
+                focus_negative=settings.focus_negative,
+                margin=settings.margin,
+            )
+            return Recipe(loss, counted_variance, settings.tolerance)
+        case ObjectiveName.PSEUDO_LIKELIHOOD:
+            return Recipe(pseudo_likelihood_loss, counted_variance, settings.tolerance)
+        case ObjectiveName.EXACT_LIKELIHOOD:
+            # without one that reaches, the error of this one says what to do
+            fallback = Exact(max_labels=settings.max_exact_labels)
+            likelihood = partial(exact_likelihood_loss, exact=fallback if exact is None else exact)
+            return Recipe(likelihood, sampled_covariance, settings.exact_tolerance)
+        case ObjectiveName.UNROLLED_MEAN_FIELD:
+            one_by_one = settings.inference is InferenceName.MEAN_FIELD
+            method = MeanField(max_sweeps=settings.mean_field_sweeps, parallel=not one_by_one)
+            unrolled = partial(unrolled_mean_field_loss, method=method, seed=settings.seed)
+            return Recipe(unrolled, counted_variance, settings.tolerance)
+        case ObjectiveName.CONTRASTIVE_DIVERGENCE:
+            chains = ContrastiveDivergence(settings.chains, settings.chain_sweeps, settings.seed)
+            return Recipe(
+                chains,
+                sampled_covariance,
+                settings.exact_tolerance,
+                Steps(settings.steps, rate=0.3),
+            )
+        case ObjectiveName.BLENDED_CONVEX_BP:
+            return Recipe(
+                BlendedConvexBp(),
+                counted_variance,  # at fixed messages; less once they have settled
+                settings.exact_tolerance,
+                Steps(2 * settings.steps, rate=0.5, momentum=0.9),
+            )
+        case ObjectiveName.AUTO:
+            raise AssertionError("resolve AUTO first")
+
+
+def exact_method(
+    settings: TrainSettings, num_labels: int, edges: Tensor, implications: Tensor
+) -> InferenceMethod | None:
+    """The exact inference that reaches over these labels and couplings; None if none does."""
+    return make_exact(
+        num_labels,
+        edges,
+        max_exact_labels=settings.max_exact_labels,
+        implications=implications,
+        varies_by_image=settings.pairwise is Pairwise.CONDITIONAL,
+    )

@@ -1,0 +1,130 @@
+"""Fit by steps, where the gradient comes from a memory that follows the model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlcrf.errors import RunError
+from mlcrf.model import LabelCrf
+from mlcrf.objectives import PersistentObjective
+from mlcrf.training.coordinates import Coordinates, Curvature, Penalty
+from mlcrf.training.features import FeatureSpace
+from mlcrf.training.fit import FitReport, blocks_of, fill_gradients
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a model is moved.
+
+        velocity <- momentum velocity - rate slope
+        position <- position + velocity
+
+    in coordinates in which the loss is about equally curved, so that a rate of 1 would be Newton's
+    step. The first tenth of the steps is only for the memory, with a rate that rises from 0; the
+    result is the average of the positions of the second half, in which noise cancels out (Polyak
+    and Juditsky 1992).
+
+    Attributes:
+        count: of steps.
+        rate, momentum: above.
+    """
+
+    count: int = 200
+    rate: float = 0.3
+    momentum: float = 0.0
+
+
+def fit_persistent(
+    space: FeatureSpace,
+    start: LabelCrf,
+    objective: PersistentObjective[Any],
+    penalty: Penalty,
+    *,
+    curvature: Curvature,
+    tolerance: float,
+    steps: Steps = Steps(),
+    frozen: bool = False,
+    progress: Callable[[str], None] = lambda message: None,
+) -> tuple[LabelCrf, FitReport]:
+    """Minimise objective + penalty from `start`, which is not changed.
+
+    Args:
+        space: features and targets; the model's inputs are its rotated features.
+        tolerance: what the estimated remaining gain must be below to count as converged, in nats
+            an image. It is that of the mean slope over the second half, in which the noise of a
+            sampled gradient still shows.
+        frozen: move biases and couplings only.
+
+    Returns:
+        The averaged model, and a report whose loss is computed anew.
+
+    Raises:
+        RunError: a gradient is not finite.
+
+    Cost: `steps.count` gradients and advances of the memory. Deterministic.
+    """
+    began = perf_counter()
+    model = start.clone()
+    coordinates = Coordinates(space, model, penalty, curvature=curvature, frozen=frozen)
+    parts = blocks_of(space)
+    with torch.no_grad():
+        memories = [
+            objective.start(model(space.rotated[rows]), space.targets[rows], space.observed[rows])
+            for rows in parts
+        ]
+    position, floor = coordinates.position(), coordinates.lower_bounds()
+    velocity = np.zeros_like(position)
+    mean_position, mean_slope = np.zeros_like(position), np.zeros_like(position)
+    averaged, warm_up = 0, max(1, steps.count // 10)
+    for step in range(steps.count):
+        model.zero_grad()
+        for at, rows in enumerate(parts):
+            potentials = model(space.rotated[rows])
+            memories[at] = objective.advance(memories[at], potentials)
+            share = len(space.rotated[rows]) / len(space)
+            (share * objective.loss(memories[at], potentials)).backward()  # type: ignore[no-untyped-call]
+        fill_gradients(model)
+        coordinates.add_penalty()
+        slope = coordinates.slope()
+        slope[(position <= floor) & (slope > 0)] = 0.0
+        if not np.isfinite(slope).all():
+            raise RunError(f"step {step + 1}: the gradient is not finite; raise the penalties")
+        rate = steps.rate * min(1.0, step / warm_up)
+        velocity = steps.momentum * velocity - rate * slope
+        position = np.maximum(position + velocity, floor)
+        coordinates.assign(position)
+        if step >= steps.count // 2:
+            averaged += 1
+            mean_position += (position - mean_position) / averaged
+            mean_slope += (slope - mean_slope) / averaged
+        size = float(np.square(slope).sum()) / 2
+        progress(f"gradient {step + 1}: about {size:.1e} to gain, noise included")
+    coordinates.assign(mean_position)
+    remaining = float(np.square(mean_slope).sum()) / 2
+    report = FitReport(
+        loss=_loss(space, model, objective) + _penalty(model, coordinates),
+        remaining=remaining,
+        converged=remaining <= tolerance,
+        gradients=steps.count,
+        seconds=perf_counter() - began,
+    )
+    return model, report
+
+
+@torch.no_grad()
+def _loss(space: FeatureSpace, model: LabelCrf, objective: PersistentObjective[Any]) -> float:
+    total = 0.0
+    for rows in blocks_of(space):
+        share = len(space.rotated[rows]) / len(space)
+        potentials = model(space.rotated[rows])
+        total += share * float(objective(potentials, space.targets[rows], space.observed[rows]))
+    return total
+
+
+def _penalty(model: LabelCrf, coordinates: Coordinates) -> float:
+    fill_gradients(model)
+    return coordinates.add_penalty()
