@@ -12,7 +12,13 @@ from torch import Tensor
 from mlcrf.crf import full_edges
 from mlcrf.inference import Exact
 from mlcrf.model import LabelCrf, no_edges
-from mlcrf.objectives import exact_likelihood_loss, independent_loss, pseudo_likelihood_loss
+from mlcrf.objectives import (
+    ContrastiveDivergence,
+    exact_likelihood_loss,
+    independent_loss,
+    pseudo_likelihood_loss,
+)
+from mlcrf.training import features as features_module
 from mlcrf.training import fit as fit_module
 from mlcrf.training.coordinates import (
     Coordinates,
@@ -23,6 +29,7 @@ from mlcrf.training.coordinates import (
 )
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import fit
+from mlcrf.training.persistent import Steps, fit_persistent
 from tests.making import close
 from tests.oracle import Oracle
 
@@ -291,3 +298,144 @@ def test_a_label_that_is_never_known() -> None:
         fits.append(model.output.weight.detach())
     assert not bool(fits[0][1].any())
     close(fits[0][[0, 2]], fits[1], 3e-3)
+
+
+def test_steps_with_chains_reach_the_likelihood() -> None:
+    """Contrastive divergence ends within its noise of the exact fit, in loss and in couplings."""
+    features, targets, _ = sample_crf(500)
+    space = FeatureSpace(features, targets)
+    penalty = Penalty(1e-3, 1e-3)
+    start, _ = fit(space, LabelCrf(2, 5), pseudo_likelihood_loss, penalty, tolerance=1e-6)
+    best, exact = fit(space, start, exact_likelihood_loss, penalty, tolerance=1e-8)
+    model, report = fit_persistent(
+        space, start, ContrastiveDivergence(10, 2), penalty,
+        curvature=sampled_covariance, tolerance=5e-3, steps=Steps(60),
+    )  # fmt: skip
+    assert report.converged
+    assert report.gradients == 60
+    close(model.pairwise.detach(), best.pairwise.detach(), 0.15)
+    assert float((start.pairwise.detach() - best.pairwise.detach()).abs().max()) > 0.05
+    again = fit_persistent(
+        space, start, ContrastiveDivergence(10, 2), penalty,
+        curvature=sampled_covariance, tolerance=5e-3, steps=Steps(60),
+    )[0]  # fmt: skip
+    assert torch.equal(again.pairwise, model.pairwise)
+    assert report.loss == pytest.approx(exact.loss, abs=0.02)  # log Z of the first is an estimate
+
+
+def test_steps_that_are_too_few_have_not_converged() -> None:
+    """The mean slope of the second half says so."""
+    features, targets, _ = sample_crf(500)
+    space = FeatureSpace(features, targets)
+    _, report = fit_persistent(
+        space, LabelCrf(2, 5), ContrastiveDivergence(5, 1), Penalty(1e-3, 1e-3),
+        curvature=sampled_covariance, tolerance=1e-3, steps=Steps(6, rate=0.01),
+    )  # fmt: skip
+    assert not report.converged
+    assert report.remaining > 1e-2
+
+
+def test_partial_labels_by_chains_and_exactly() -> None:
+    """With labels hidden at random clamped chains end where summing out does."""
+    features, targets, _ = sample_crf(600)
+    targets[np.random.default_rng(0).random(targets.shape) < 0.3] = -1
+    space = FeatureSpace(features, targets)
+    penalty = Penalty(1e-3, 1e-2)
+    start, _ = fit(space, LabelCrf(2, 5), pseudo_likelihood_loss, penalty, tolerance=1e-5)
+    exact, _ = fit(space, start, exact_likelihood_loss, penalty, tolerance=1e-6)
+    sampled, _ = fit_persistent(
+        space, start, ContrastiveDivergence(10, 2), penalty,
+        curvature=sampled_covariance, tolerance=1e-3, steps=Steps(60),
+    )  # fmt: skip
+    close(sampled.pairwise.detach(), exact.pairwise.detach(), 0.2)
+    moved = (start.pairwise.detach() - exact.pairwise.detach()).abs()
+    assert float(moved.max()) > 0.2, "the start is no different: nothing is shown"
+
+
+@pytest.mark.parametrize("strength", [0.02, 0.1])
+def test_l1_sets_couplings_to_zero_by_its_own_condition(strength: float) -> None:
+    """Where a coupling is 0 the slope is below the strength, elsewhere it is the strength."""
+    features, targets, _ = sample_crf(800)
+    space = FeatureSpace(features, targets)
+    model, report = fit(
+        space, LabelCrf(2, 5), pseudo_likelihood_loss, Penalty(1e-3, 0, strength), tolerance=1e-7
+    )
+    assert report.converged
+    loss = pseudo_likelihood_loss(model(space.rotated), space.targets, space.observed)
+    (slope,) = torch.autograd.grad(loss, model.pairwise)
+    pairwise = model.pairwise.detach()
+    zero = pairwise == 0
+    assert 0 < int(zero.sum()) < len(zero)
+    assert bool((slope[zero].abs() <= strength + 1e-3).all())
+    close(slope[~zero], -strength * pairwise[~zero].sign(), 1e-3)
+    plain = float(loss.detach()) + float(5e-4 * model.output.weight.detach().square().sum())
+    assert report.loss == pytest.approx(plain + strength * float(pairwise.abs().sum()), abs=1e-5)
+
+
+@pytest.mark.parametrize("signed", [0.0, 0.05])
+def test_frozen_weights_stay(signed: float) -> None:
+    """Piecewise training moves biases and couplings, and counts no penalty for what it keeps."""
+    features, targets, _ = sample_crf(300)
+    space = FeatureSpace(features, targets)
+    start = LabelCrf(2, 5)
+    with torch.no_grad():
+        start.output.weight.fill_(0.7)
+    model, report = fit(
+        space, start, pseudo_likelihood_loss, Penalty(10.0, 0.01, signed),
+        tolerance=1e-6, frozen=True,
+    )  # fmt: skip
+    assert report.converged
+    assert torch.equal(model.output.weight, start.output.weight)
+    assert float(model.output.bias.detach().abs().min()) > 1e-3
+    assert bool(model.pairwise.detach().any())
+    assert report.loss < 10
+
+
+def test_couplings_that_vary_by_image_are_found() -> None:
+    """Two labels that attract on one side of a feature and repel on the other; J alone is blind."""
+    rng = np.random.default_rng(0)
+    side = rng.choice([-1.0, 1.0], size=1500)
+    features = np.stack([side, rng.normal(size=1500)], 1).astype(np.float32)
+    first = rng.random(1500) < 0.5
+    agree = rng.random(1500) < 1 / (1 + np.exp(-3 * side))
+    targets = np.stack([first, first == agree], 1).astype(np.int8)
+    space = FeatureSpace(features, targets)
+    losses, penalty = [], Penalty(1e-4, 1e-4)
+    for rank in (0, 2):
+        start = space.to_axes(space.spread_gates(LabelCrf(2, 2, rank=rank)))
+        model, report = fit(space, start, pseudo_likelihood_loss, penalty, tolerance=1e-6)
+        losses.append(report.loss)
+    assert losses[0] > 1.1
+    assert losses[1] < 0.75
+    with torch.no_grad():
+        pairwise = space.to_features(model)(torch.from_numpy(features)).pairwise[:, 0]
+    assert bool((pairwise[features[:, 0] > 0] > 2).all())
+    assert bool((pairwise[features[:, 0] < 0] < -2).all())
+
+
+def test_a_thousand_labels_take_no_matrix_of_couplings() -> None:
+    """Sparse couplings of 1,000 labels are fitted in memory linear in edges."""
+    rng = np.random.default_rng(0)
+    num_labels = 1000
+    features = rng.normal(size=(64, 3)).astype(np.float32)
+    targets = (rng.random((64, num_labels)) < 0.05).astype(np.int8)
+    ring = torch.stack([torch.arange(num_labels - 1), torch.arange(1, num_labels)], 1)
+    space = FeatureSpace(features, targets)
+    start = LabelCrf(3, num_labels, edges=ring)
+    assert counted_variance(space, start).shape == (2 * num_labels - 1,)
+    model, report = fit(space, start, pseudo_likelihood_loss, Penalty(0.1, 0.1), tolerance=1e-2)
+    assert report.converged
+    assert bool(model.pairwise.detach().isfinite().all())
+
+
+def test_pairs_are_counted_alike_by_matrix_and_by_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many labels go edge by edge; unknown ones are never counted as met."""
+    features, targets = make_data(50, num_labels=4)
+    targets[3, 1] = -1
+    space, edges = FeatureSpace(features, targets), full_edges(4)
+    dense = space.pair_frequencies(edges)
+    monkeypatch.setattr(features_module, "_DENSE_LABELS", 2)
+    monkeypatch.setattr(features_module, "_AT_ONCE", 100)
+    close(space.pair_frequencies(edges), dense, 1e-7)
+    met = ((targets[:, 0] == 1) & (targets[:, 1] == 1)).mean()
+    assert float(dense[0]) == pytest.approx(met, abs=1e-6)
