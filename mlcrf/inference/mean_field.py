@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known
@@ -76,7 +77,7 @@ class MeanField:
         converged = moved <= self.tolerance
         return Posterior(
             marginals=q,
-            log_partition=potentials.log_score(q) + _entropy(q),
+            log_partition=potentials.log_score(q) + _entropy(q, logits, clamped),
             log_partition_kind=LogPartitionKind.LOWER,
             converged=converged,
             sweeps=sweeps,
@@ -140,6 +141,7 @@ def _beliefs(logits: Tensor, known: Tensor) -> Tensor:
     return torch.where(known == UNKNOWN, q, known.to(q.dtype))
 
 
-def _entropy(q: Tensor) -> Tensor:
-    entropy: Tensor = torch.special.entr(q) + torch.special.entr(1 - q)
-    return entropy.sum(-1)
+def _entropy(q: Tensor, logits: Tensor, known: Tensor) -> Tensor:
+    """Of the unknown labels (N,), by their log-odds: the slope of q log q has no limit at 0."""
+    entropy = -q * F.logsigmoid(logits) - (1 - q) * F.logsigmoid(-logits)
+    return torch.where(known == UNKNOWN, entropy, 0).sum(-1)
