@@ -1,6 +1,10 @@
 """What runs a frozen backbone: OpenVINO on CPUs, torch elsewhere."""
 
 import hashlib
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, assert_never
@@ -141,9 +145,25 @@ def _convert(backbone: Backbone) -> Any:
         (example,),
         dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
     )
-    model = openvino.convert_model(exported)
+    with _quiet():
+        model = openvino.convert_model(exported)
     model.reshape([-1, size, size, 3])
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to ourselves what the converter says of operations that it does not know.
+
+    It also prints its arguments where a program was started with --verbose, ours included.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _save_network(model: Any, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Engines give what the network gives, and a converted network is kept only as it was made."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,14 @@ def test_devices_by_name() -> None:
     for name in ("no-such-device", "cuda:99"):
         with pytest.raises(BackboneError, match=f"device '{name}' cannot be used here: .*try cpu"):
             engines.pick_device(name)
+
+
+def test_the_converter_keeps_quiet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not a word on either stream, also where our own command was given --verbose."""
+    monkeypatch.setattr("sys.argv", ["mlcrf", "train", "--verbose"])
+    before = logging.root.manager.disable
+    engines._convert(make_backbone(find_spec("tiny"), seed=0))
+    assert capsys.readouterr() == ("", "")
+    assert logging.root.manager.disable == before
