@@ -15,7 +15,6 @@ rare labels look related: of 100,000 images, two labels with 3 each that never m
 nearly as much as two that meet once.
 """
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,10 +26,11 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.special import rel_entr
 from torch import Tensor
 
-from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.datasets.pairs import load_pairs
+from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import LabelSpace
 
-HEADER = ["label_a", "label_b"]
+HEADER = ("label_a", "label_b")
 _BLOCK_PAIRS = 2**20  # label pairs that are handled at once
 _BLOCK_TARGETS = 2**24  # targets that are read at once
 _DECIMALS = 12  # of information; so that ties are ties whatever the processor's rounding
@@ -116,55 +116,9 @@ def load_edges(path: Path, labels: LabelSpace) -> Tensor:
         Pairs i < j in row order, int64 (E, 2).
 
     Raises:
-        DataError: no such file, not UTF-8, a line without exactly two names, or no pair at all.
-        LabelsError: an unknown label, a label with itself, or a pair that stands twice; with
-            the line, and for an unknown label the closest there is.
+        DataError, LabelsError: see `mlcrf.datasets.pairs.load_pairs`.
     """
-    index = {name: at for at, name in enumerate(labels)}
-    seen: dict[tuple[int, int], int] = {}
-    for line, names in _rows(path):
-        try:
-            first, second = (
-                index[name] if name in index else labels.index(name)  # which names the closest
-                for name in names
-            )
-        except LabelsError as error:
-            raise LabelsError(f"{path}, line {line}: {error}") from error
-        if first == second:
-            raise LabelsError(f"{path}, line {line}: label {names[0]!r} is paired with itself")
-        pair = (min(first, second), max(first, second))
-        if pair in seen:
-            raise LabelsError(
-                f"{path}, line {line}: the pair {names[0]!r}, {names[1]!r} stands on line "
-                f"{seen[pair]} already; keep one of them"
-            )
-        seen[pair] = line
-    if not seen:
-        raise DataError(f"{path}: holds no label pair; expected lines such as `sea,sky`")
-    return torch.tensor(sorted(seen), dtype=torch.int64)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines with something in them, each with its number and two names."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise DataError(f"{path}: cannot read label pairs: {reason}") from error
-    reader = csv.reader(text.splitlines(), strict=True, skipinitialspace=True)
-    try:
-        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: no line of CSV: {error}") from error
-    for at, (line, names) in enumerate(rows):
-        if not any(names) or (at == 0 and names == HEADER):
-            continue
-        if len(names) != 2:
-            raise DataError(
-                f"{path}, line {line}: expected two label names separated by a comma, "
-                f"got {len(names)}: {','.join(names)!r}"
-            )
-        yield line, names
+    return torch.tensor(sorted(load_pairs(path, labels, HEADER, directed=False)))
 
 
 def _states(targets: Tensor | NDArray[np.int8]) -> NDArray[np.int8]:

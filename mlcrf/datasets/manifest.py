@@ -12,6 +12,8 @@ from mlcrf.labels import LabelSpace
 
 UNKNOWN = -1
 
+Implication = tuple[str, str]  # names of child and parent: no child is present without its parent
+
 
 class Split(StrEnum):
     """Which part of a data set an image belongs to."""
@@ -32,6 +34,7 @@ class Manifest:
         splits: part of each image (N,), or None where the data set does not say.
         name: what the data are called in results, such as `mirflickr25k-24`.
         notes: what a reader repaired or left out, for the user to know.
+        implications: rules that the targets obey; see `mlcrf.datasets.implications`.
     """
 
     images: tuple[Path, ...]
@@ -40,6 +43,7 @@ class Manifest:
     splits: tuple[Split, ...] | None
     name: str
     notes: tuple[str, ...] = field(default=())
+    implications: tuple[Implication, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.targets.shape == (len(self.images), len(self.labels))
@@ -47,6 +51,13 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def rules(self) -> NDArray[np.int64]:
+        """The implications as columns (child, parent), int64 (R, 2)."""
+        column = {name: at for at, name in enumerate(self.labels)}
+        pairs = [(column[child], column[parent]) for child, parent in self.implications]
+        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
     def rows(self, wanted: NDArray[np.int64]) -> "Manifest":
         """The images at the given positions, in that order."""

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.datasets.files import load_text
-from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.datasets.implications import with_implications
+from mlcrf.datasets.manifest import Implication, Manifest, Split
 from mlcrf.datasets.problems import Problems
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.labels import LabelSpace
@@ -47,8 +48,8 @@ def read_mirflickr(
     im10001-im20000, train im1-im10000 and validation im20001-im25000; where none of the last is
     here, validation is im9001-im10000 and train what comes before.
 
-    With 38 labels an image that has `x_r1` without `x` is given `x`, and the notes say so: every
-    relevant label implies its potential one.
+    With 38 labels every relevant label implies its potential one: an image that has `x_r1`
+    without `x` is given `x`, and the notes say so.
 
     Args:
         label_set: 24 potential labels (files without `_r1`), 14 relevant ones, or 38 for both.
@@ -86,7 +87,6 @@ def read_mirflickr(
     left_out = int(present.any(axis=1).sum() - targets.any(axis=1).sum())
     if left_out:
         notes.append(f"{left_out} annotated images have no picture here and are left out")
-    notes += _repair_upward(targets, names)
     try:
         space = LabelSpace(tuple(names))
     except LabelsError as error:
@@ -99,6 +99,7 @@ def read_mirflickr(
         name=f"mirflickr25k-{label_set}",
         notes=tuple(notes),
     )
+    manifest = with_implications(manifest, _implications(names))
     return manifest.relabelled(labels) if labels else manifest
 
 
@@ -152,20 +153,10 @@ def _load_flags(file: Path, problems: Problems) -> NDArray[np.bool_]:
     return flags
 
 
-def _repair_upward(targets: NDArray[np.int8], names: list[str]) -> list[str]:
-    """Set `x` where `x_r1` is present without it, in place; a note for each such label."""
-    notes = []
-    for column, name in enumerate(names):
-        potential = name.removesuffix(RELEVANT_SUFFIX)
-        if potential == name or potential not in names:
-            continue
-        broken = targets[:, column] > targets[:, names.index(potential)]
-        if broken.any():
-            count = int(broken.sum())
-            targets[broken, names.index(potential)] = 1
-            what = "1 image has" if count == 1 else f"{count} images have"
-            notes.append(f"{what} {name} without {potential}: {potential} was set")
-    return notes
+def _implications(names: list[str]) -> list[Implication]:
+    """Of each relevant label that it is a potential one, where both are here."""
+    potential = {name: name.removesuffix(RELEVANT_SUFFIX) for name in names}
+    return [(name, of) for name, of in potential.items() if of != name and of in potential]
 
 
 def _splits(numbers: NDArray[np.int64]) -> tuple[Split, ...]:
