@@ -8,7 +8,7 @@ EXTRAS ?= dev,lite
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test check format docs bench-inference ci-system clean
+.PHONY: help setup demo test check format docs bench-inference experiment-objectives ci-system clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ OUT ?= experiments/benchmarks/inference.json
 bench-inference: setup  ## Measure inference beside its limits and peers; DATA=folder RUN=run OUT=file.json.
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python experiments/benchmarks/inference.py --data $(DATA) --run $(RUN) --out $(OUT)
+
+experiment-objectives: setup  ## Train and score every objective on MIRFLICKR, about half an hour; DATA=folder.
+	$(BIN)/python experiments/objectives/run.py --data $(DATA)
 
 ci-system:  ## Install what needs root, from Debian's packages; nothing so far.
 	@echo "no system packages needed"

@@ -60,7 +60,7 @@ def trained(name: str, data: Manifest, changes: dict[str, Any], runs: Path) -> t
     out = runs / name.replace(",", "").replace(" ", "-")
     if not (out / "metrics.json").exists():
         settings = TrainSettings(**changes)
-        # splits come from the data set, so that another seed draws other chains alone
+        # the splits are made already, so that another seed draws other chains and no more
         environment = Environment(cache_dir=cache_dir(None))
         train(data, out, settings, environment, overwrite=out.exists())
     seconds = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["seconds"]
@@ -117,6 +117,25 @@ def main() -> None:
             )
             print(name, inference.value, rows[-1]["crf"], flush=True)
             arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print(format_rows(rows))
+
+
+def format_rows(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table of the figures, a line an objective and inference."""
+    lines = [
+        "| objective | inference | nll | wrong, % | subset accuracy, % | mAP, % | macro F1, % "
+        "| calibration error, % | couplings learned in, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        crf = row["crf"]
+        shares = ("hamming", "subset_accuracy", "mean_average_precision", "macro_f1")
+        figures = [f"{100 * crf[name]:.2f}" for name in (*shares, "calibration_error")]
+        name = f"**{row['inference']}**" if row["matched"] else row["inference"]
+        nll = f"{crf['nll']:.3f}" + ("" if row["nll_kind"] == "exact" else f" ({row['nll_kind']})")
+        cells = [row["objective"], name, nll, *figures, f"{row['train_seconds']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
