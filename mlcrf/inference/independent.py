@@ -29,7 +29,7 @@ class Independent:
         """Exact beliefs.
 
         Raises:
-            PotentialsError: there is an edge.
+            PotentialsError: there is an edge, or an implication.
         """
         clamped = self._check(potentials, known)
         free = clamped == UNKNOWN
@@ -49,8 +49,9 @@ class Independent:
         return torch.where(clamped == UNKNOWN, (potentials.unary > 0).long(), clamped)
 
     def _check(self, potentials: Potentials, known: Tensor | None) -> Tensor:
-        if len(potentials.edges):
-            raise PotentialsError(
-                f"independent inference: expected no edge, got {len(potentials.edges)}"
-            )
+        for what, given in (("edge", potentials.edges), ("implication", potentials.implications)):
+            if len(given):
+                raise PotentialsError(
+                    f"independent inference: expected no {what}, got {len(given)}"
+                )
         return check_known(potentials, known)
