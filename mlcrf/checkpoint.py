@@ -16,7 +16,7 @@ from mlcrf import atomic
 from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, make_backbone
 from mlcrf.choices import InferenceName
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Manifest
+from mlcrf.datasets.manifest import Implication, Manifest
 from mlcrf.datasets.tables import read_table
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, LabelsError, RunError, SettingsError
@@ -100,8 +100,22 @@ class Run:
             "trained by an earlier version; train again, or use another rule"
         )
 
-    def make_inference(self, name: InferenceName | None = None) -> InferenceMethod:
-        """The inference that the run was trained for, or another one with the run's settings."""
+    @property
+    def implications(self) -> tuple[Implication, ...]:
+        """The rules that the CRF keeps to, as names of child and parent."""
+        names = self.labels.names
+        rules = self.crf.implications.tolist()
+        return tuple((names[child], names[parent]) for child, parent in rules)
+
+    def make_inference(
+        self, name: InferenceName | None = None, *, max_exact_labels: int | None = None
+    ) -> InferenceMethod:
+        """The inference that the run was trained for, or another one with the run's settings.
+
+        Args:
+            max_exact_labels: in place of that setting, since enumeration is never out of reach
+                for a few images.
+        """
         settings = self.settings
         return make_inference(
             settings.inference if name is None else name,
@@ -109,7 +123,7 @@ class Run:
             edges=self.crf.edges,
             implications=self.crf.implications,
             varies_by_image=self.crf.rank > 0,
-            max_exact_labels=settings.max_exact_labels,
+            max_exact_labels=max_exact_labels or settings.max_exact_labels,
             mean_field_sweeps=settings.mean_field_sweeps,
             seed=settings.seed,
         )

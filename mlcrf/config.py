@@ -79,7 +79,7 @@ class TrainSettings(BaseModel):
     chains: int = Field(default=10, ge=1, le=10_000)
     chain_sweeps: int = Field(default=2, ge=1, le=1000)
     steps: int = Field(default=100, ge=10, le=100_000)
-    max_exact_labels: int = Field(default=24, ge=1, le=32)
+    max_exact_labels: int = Field(default=24, ge=1, le=40)
     penalties: tuple[Strength, ...] = Field(default=(0.01, 0.03, 0.1, 0.3, 1.0), min_length=1)
     pairwise_penalties: tuple[Strength, ...] = Field(default=(1e-4, 1e-3, 1e-2), min_length=1)
     pairwise_l1: tuple[Size, ...] = Field(default=(0.0,), min_length=1)

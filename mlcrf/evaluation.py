@@ -11,6 +11,7 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import Run
 from mlcrf.choices import InferenceName
 from mlcrf.crf import UNKNOWN, Potentials
+from mlcrf.datasets.implications import with_implications
 from mlcrf.datasets.manifest import Manifest
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError
@@ -56,6 +57,7 @@ def evaluate(
     *,
     split: str,
     inference: InferenceName | None = None,
+    max_exact_labels: int | None = None,
     decoder: Decoder = Decoder(),
     resamples: int = 1000,
     seed: int = 0,
@@ -64,9 +66,11 @@ def evaluate(
     """Score both models of a run.
 
     Args:
-        manifest: images and targets, labels in any order.
+        manifest: images and targets, labels in any order. Targets that break an implication of
+            the run are repaired as they were in training, and the notes say so.
         split: what the images are called in the signature.
         inference: another one than the run was trained for; noted in the result.
+        max_exact_labels: in place of that setting of the run.
         decoder: how both models choose label sets, each with thresholds of its own if the rule
             has some. Subset accuracy is always that of the most probable set.
         resamples, seed: of the bootstrap.
@@ -75,15 +79,15 @@ def evaluate(
         LabelsError: the data have other labels than the run.
         DataError: pictures that cannot be read, all of them named.
     """
-    manifest = manifest.relabelled(run.labels)
+    manifest = with_implications(manifest.relabelled(run.labels), run.implications)
     if not (manifest.targets >= 0).any():
         raise DataError(f"{manifest.name}: no label of any image in split {split} is known")
     features = torch.from_numpy(extractor.matrix(manifest.images, progress=progress))
-    method = run.make_inference()
+    trained_for = run.make_inference()
+    method = run.make_inference(inference, max_exact_labels=max_exact_labels)
     notes = list(manifest.notes)
-    if inference is not None and run.make_inference(inference) != method:
-        trained_for, method = method.name, run.make_inference(inference)
-        notes.append(f"trained for {trained_for} inference, decoded with {method.name}")
+    if method.name != trained_for.name:
+        notes.append(f"trained for {trained_for.name} inference, decoded with {method.name}")
     targets = manifest.targets
     crf, kind = _predict(run.crf, features, targets, method, run.make_decoder(decoder))
     independent, _ = _predict(

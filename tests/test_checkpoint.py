@@ -1,10 +1,12 @@
 """Run directories: what is saved is loaded, what is damaged is refused with its name."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mlcrf.backbones.registry import find_spec
 from mlcrf.checkpoint import CONFIG, LABELS, WEIGHTS, Run, load_run, save_run
@@ -18,7 +20,8 @@ from mlcrf.model import LabelCrf, no_edges
 def saved(tmp_path: Path) -> Run:
     """A run with three labels and random weights."""
     torch.manual_seed(0)
-    crf, independent = LabelCrf(8, 3), LabelCrf(8, 3, edges=no_edges())
+    crf = LabelCrf(8, 3, rank=2, implications=torch.tensor([[2, 0]]))
+    independent = LabelCrf(8, 3, edges=no_edges())
     for model in (crf, independent):
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter)
@@ -39,6 +42,34 @@ def test_a_run_survives_its_files(saved: Run) -> None:
     for ours, theirs in ((loaded.crf, saved.crf), (loaded.independent, saved.independent)):
         for key, value in theirs.state_dict().items():
             assert torch.equal(ours.state_dict()[key], value)
+    assert loaded.implications == (("c", "a"),)
+    assert loaded.crf.rank == 2
+    assert loaded.make_inference().name == "junction-tree"  # which couplings by image are for
+
+
+def test_a_run_of_an_earlier_version_loads(saved: Run) -> None:
+    """Weights without implications and gates are those of a model that has none."""
+    crf = LabelCrf(8, 3, seed=1)
+    whole = save_run(replace(saved, crf=crf))
+    tensors = load_file(whole.path / WEIGHTS)
+    old = {key: value for key, value in tensors.items() if "implications" not in key}
+    assert len(old) == len(tensors) - 2
+    save_file(old, whole.path / WEIGHTS)
+    loaded = load_run(whole.path)
+    assert loaded.implications == ()
+    assert loaded.crf.rank == 0
+    assert torch.equal(loaded.crf.output.weight, crf.output.weight)
+    assert loaded.make_inference().name == "exact"
+
+
+@pytest.mark.parametrize("part", ["gates.weight", "factors"])
+def test_gates_without_factors_are_refused(saved: Run, part: str) -> None:
+    """Half of what makes couplings vary is not taken for a model."""
+    tensors = load_file(saved.path / WEIGHTS)
+    del tensors[f"crf.{part}"]
+    save_file(tensors, saved.path / WEIGHTS)
+    with pytest.raises(RunError, match="does not fit"):
+        load_run(saved.path)
 
 
 @pytest.mark.parametrize("name", [CONFIG, LABELS, WEIGHTS])

@@ -22,11 +22,18 @@ def evaluate(
     inference: Annotated[
         InferenceName | None, typer.Option(help="Another one than the run was trained for.")
     ] = None,
+    max_exact_labels: Annotated[
+        int | None,
+        typer.Option(min=1, max=40, help="Up to how many labels exact inference is used."),
+    ] = None,
     decode: console.Decode = Decision.THRESHOLD,
     threshold: console.Threshold = None,
     top_k: console.TopK = None,
     at_least: console.AtLeast = 0,
     at_most: console.AtMost = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Score the first so many images alone.")
+    ] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     out: Annotated[
@@ -39,6 +46,8 @@ def evaluate(
 ) -> None:
     """Score the CRF and the independent baseline side by side, with intervals and a signature."""
     console.quiet()
+    import numpy as np
+
     from mlcrf.atomic import require_ending, write_text
     from mlcrf.backbones.engines import pick_device
     from mlcrf.backbones.features import FeatureExtractor
@@ -54,6 +63,7 @@ def evaluate(
     trained = load_run(run)
     options = ReadOptions(label_set or trained.label_set, image_root, label_sep, trained.labels)
     manifest = take_split(read_dataset(data, options), split)
+    manifest = manifest.rows(np.arange(len(manifest))[:limit])
     extractor = FeatureExtractor(
         trained.make_backbone(),
         engine=engine,
@@ -67,6 +77,7 @@ def evaluate(
             extractor,
             split=split,
             inference=inference,
+            max_exact_labels=max_exact_labels,
             decoder=Decoder(decode, threshold, top_k, at_least, at_most),
             resamples=resamples,
             seed=seed,

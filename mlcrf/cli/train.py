@@ -26,6 +26,9 @@ def train(
     labels: Annotated[
         Path | None, typer.Option(help="Text file of the labels to expect, one a line.")
     ] = None,
+    implications: Annotated[
+        Path | None, typer.Option(help="File of rules between labels, `child,parent` a line.")
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="lite0, lite1, lite2, tiny or a name of timm's.")
     ] = None,
@@ -72,6 +75,7 @@ def train(
     console.quiet()
     from mlcrf.backbones.engines import pick_device
     from mlcrf.config import make_settings
+    from mlcrf.datasets.implications import load_implications, with_implications
     from mlcrf.datasets.reading import ReadOptions, read_dataset
     from mlcrf.labels import load_labels
     from mlcrf.reports.card import save_card
@@ -98,6 +102,10 @@ def train(
     environment = Environment(pick_device(device), engine, console.cache_dir(cache_dir))
     space = None if labels is None else load_labels(labels)
     manifest = read_dataset(data, ReadOptions(label_set, image_root, label_sep, space))
+    if implications is not None:
+        given = manifest.implications
+        rules = load_implications(implications, manifest.labels, given=given)
+        manifest = with_implications(manifest, rules)
     with console.bar("features") as progress:
         report = run_training(
             manifest,

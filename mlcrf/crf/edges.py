@@ -73,7 +73,9 @@ def tree_edges(targets: Tensor | NDArray[np.int8]) -> Tensor:
     return _in_row_order(tree[0], tree[1], num_labels)
 
 
-def strongest_edges(targets: Tensor | NDArray[np.int8], per_label: int) -> Tensor:
+def strongest_edges(
+    targets: Tensor | NDArray[np.int8], per_label: int, *, without: Tensor | None = None
+) -> Tensor:
     """Each label's strongest partners by mutual information, all together.
 
     A label can get more edges than `per_label`, from those that chose it, and gets fewer where
@@ -82,6 +84,7 @@ def strongest_edges(targets: Tensor | NDArray[np.int8], per_label: int) -> Tenso
     Args:
         targets: 1 present, 0 absent, -1 unknown, an integer type (N, L).
         per_label: partners that each label chooses.
+        without: pairs that are not to be chosen, int64 (K, 2).
 
     Returns:
         Pairs i < j in row order, int64 (E, 2); E is at most L per_label.
@@ -97,12 +100,17 @@ def strongest_edges(targets: Tensor | NDArray[np.int8], per_label: int) -> Tenso
         raise SettingsError(f"edges per label: expected at least 1, got {per_label}")
     states = _states(targets)
     pairs = [np.empty((2, 0), dtype=np.int64)]
+    label = np.arange(states.shape[1])
+    none = [np.stack([label, label])]  # a label tells all of itself
+    if without is not None:
+        none += [without.numpy().T, without.numpy().T[::-1]]
+    row, column = np.concatenate(none, axis=1)
     for start, information in _information(states):
-        rows = np.arange(len(information))
-        information[rows, start + rows] = 0  # a label tells all of itself
+        here = (row >= start) & (row < start + len(information))
+        information[row[here] - start, column[here]] = 0
         partner = np.argsort(-information, axis=1, kind="stable")[:, :per_label]
-        row, column = np.nonzero(np.take_along_axis(information, partner, axis=1) > 0)
-        pairs.append(np.array([start + row, partner[row, column]]))
+        of, place = np.nonzero(np.take_along_axis(information, partner, axis=1) > 0)
+        pairs.append(np.array([start + of, partner[of, place]]))
     first, second = np.concatenate(pairs, axis=1)
     return _in_row_order(first, second, states.shape[1])
 

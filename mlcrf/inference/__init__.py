@@ -8,6 +8,7 @@ from mlcrf.inference.dual_bound import DualBound, ScoreBound
 from mlcrf.inference.elimination import treewidth
 from mlcrf.inference.exact import Exact
 from mlcrf.inference.gibbs import Gibbs
+from mlcrf.inference.halves import count_states
 from mlcrf.inference.independent import Independent
 from mlcrf.inference.junction_tree import JunctionTree
 from mlcrf.inference.map_search import MapResult, MapSearch
@@ -41,6 +42,7 @@ __all__ = [
     "Tap",
     "TreeReweighted",
     "climb",
+    "count_states",
     "entropy",
     "make_exact",
     "make_inference",

@@ -22,8 +22,8 @@ from mlcrf.inference.tree_reweighted import TreeReweighted
 
 _FEW = 12  # log2 of so few states that enumeration is always quick
 _NARROW = 4  # a treewidth so small that a junction tree is quicker than 2^13 states
-_FEW_VARYING = 14  # labels up to which a kernel an image is worth it
 _MAX_TREEWIDTH = 12  # beyond, a table of 2^13 entries an image and clique is no longer quick
+_MAX_TREEWIDTH_VARYING = 13  # where enumeration is no quicker: 14 labels that are all coupled
 
 
 def make_exact(
@@ -39,7 +39,8 @@ def make_exact(
     The closed form without edges. Enumeration up to 2^max_exact_labels states, but beyond 2^12 of
     them a junction tree if its treewidth is at most 4. Where enumeration does not reach, a junction
     tree up to treewidth 12, as long as a clique has no more than `max_exact_labels` labels.
-    Couplings that vary by image are enumerated with a kernel an image: only up to 2^14 states.
+    Couplings that vary by image are not enumerated, which would need a kernel for each image: a
+    junction tree does all images at once, up to treewidth 13, so 14 labels that are all coupled.
 
     Args:
         edges: (E, 2); implications: pairs (child, parent) (R, 2).
@@ -48,11 +49,11 @@ def make_exact(
     if not len(edges) and not len(rules):
         return Independent()
     together = edges if not len(rules) else edges.new_tensor(_union(edges, rules))
-    widest = max(1, min(_MAX_TREEWIDTH, max_exact_labels - 1))  # a clique has one label more
+    most = _MAX_TREEWIDTH_VARYING if varies_by_image else _MAX_TREEWIDTH
+    widest = max(1, min(most, max_exact_labels - 1))  # a clique has one label more
     width = treewidth(together, num_labels, bound=widest)
     log_states = count_states(num_labels, rules)
-    most = min(max_exact_labels, _FEW_VARYING) if varies_by_image else max_exact_labels
-    enumerable = log_states <= most
+    enumerable = log_states <= max_exact_labels and not varies_by_image
     if enumerable and (log_states <= _FEW or width > _NARROW):
         return Exact(max_labels=max_exact_labels)
     return JunctionTree(max_treewidth=widest) if width <= widest else None

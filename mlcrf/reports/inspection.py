@@ -34,6 +34,7 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
             for i, j in pairs
             if together[i, j]
         ],
+        "implications": [list(rule) for rule in manifest.implications],
         "notes": list(manifest.notes),
     }
 
@@ -68,13 +69,14 @@ def format_dataset(record: dict[str, Any]) -> str:
             format_table(["label", "present", "%", "unknown"], rows),
             "",
             format_table(["most frequent pairs", "images"], pairs),
+            *_rules(record),
         ]
     )
 
 
 def run_record(run: Run) -> dict[str, Any]:
     """Settings, labels and size of a run."""
-    matrix = run.crf.pairwise_matrix()
+    coupled = len(run.crf.edges) > 0
     return {
         "run": str(run.path),
         "data": run.data,
@@ -83,7 +85,9 @@ def run_record(run: Run) -> dict[str, Any]:
         "backbone_trained": run.backbone_weights is not None,
         "inference": run.make_inference().name,
         "couplings": len(run.crf.edges),
-        "strongest_coupling": float(matrix.abs().max()) if matrix.numel() else 0.0,
+        "strongest_coupling": float(run.crf.pairwise.detach().abs().amax()) if coupled else 0.0,
+        "gates": run.crf.rank,
+        "implications": [list(rule) for rule in run.implications],
         "parameters": sum(p.numel() for p in run.crf.parameters()),
         "digest": run.digest,
         "settings": run.settings.model_dump(mode="json"),
@@ -92,14 +96,22 @@ def run_record(run: Run) -> dict[str, Any]:
 
 def format_run(record: dict[str, Any]) -> str:
     """A run's record for people."""
-    rows = [[key, str(value)] for key, value in record.items() if key not in ("settings", "labels")]
+    apart = ("settings", "labels", "implications")
+    rows = [[key, str(value)] for key, value in record.items() if key not in apart]
     settings = [[key, str(value)] for key, value in record["settings"].items()]
     return "\n".join(
         [
             format_table(["run", ""], rows),
             "",
             f"{len(record['labels'])} labels: {', '.join(record['labels'])}",
+            *_rules(record),
             "",
             format_table(["setting", ""], settings),
         ]
     )
+
+
+def _rules(record: dict[str, Any]) -> list[str]:
+    """A line for the implications, if there are any."""
+    rules = [" => ".join(rule) for rule in record["implications"]]
+    return ["", f"{len(rules)} implications: {', '.join(rules)}"] if rules else []

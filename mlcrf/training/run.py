@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -16,14 +17,14 @@ from mlcrf import atomic
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.backbones.registry import Source, find_spec, make_backbone
 from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Run, save_run
-from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Structure
+from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Pairwise, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.crf import no_implications
 from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.datasets.splits import split_manifest
 from mlcrf.datasets.tables import save_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
-from mlcrf.inference import InferenceMethod
+from mlcrf.inference import InferenceMethod, count_states
+from mlcrf.model import LabelCrf
 from mlcrf.training.choosing import (
     exact_method,
     make_recipe,
@@ -104,10 +105,10 @@ def train(
     train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
     _check_targets(train_part)
     edges = choose_edges(settings, train_part)
-    rules = no_implications()
+    rules = torch.from_numpy(manifest.rules)
     exact = exact_method(settings, len(manifest.labels), edges, rules)
     objective = resolve_objective(settings, exact)
-    _check_reach(settings, objective, len(manifest.labels), exact)
+    _check_settings(settings, objective, count_states(len(manifest.labels), rules), exact)
     backbone = make_backbone(spec, seed=settings.seed)
     _prepare(out, resume=resume, overwrite=overwrite)
     stages = Stages(out / STATE, _identity(manifest, settings, edges))
@@ -151,7 +152,11 @@ def train(
     if settings.structure is not Structure.INDEPENDENT:
         crf = trainer.fit_crf(objective, independent)
     else:
-        crf = replace(independent, model=independent.model.clone())
+        crf = replace(
+            independent,
+            model=_ruled(independent.model, rules),
+            on_train=_ruled(independent.on_train, rules),
+        )
     clock.note("crf")
 
     inference = resolve_inference(settings, objective)
@@ -209,21 +214,35 @@ def _check_targets(train: Manifest) -> None:
             )
 
 
-def _check_reach(
+def _check_settings(
     settings: TrainSettings,
     objective: ObjectiveName,
-    num_labels: int,
+    log_states: float,
     exact: InferenceMethod | None,
 ) -> None:
+    """Refuse what cannot be done before any picture is read; `log_states` is log2 of them."""
     learns_exactly = objective is ObjectiveName.EXACT_LIKELIHOOD
     out_of_reach = learns_exactly and exact is None
     enumerates = settings.inference is InferenceName.EXACT
-    if out_of_reach or (enumerates and num_labels > settings.max_exact_labels):
+    if out_of_reach or (enumerates and log_states > settings.max_exact_labels):
         raise SettingsError(
-            f"exact inference was asked for, over {num_labels} labels; the limit is "
-            f"{settings.max_exact_labels}. Raise --max-exact-labels (cost doubles with each), or "
-            "choose another objective and inference."
+            f"exact inference was asked for, over 2**{math.ceil(log_states)} label sets; the limit "
+            f"is 2**{settings.max_exact_labels}. Raise --max-exact-labels (cost doubles with each "
+            "label), or choose another objective and inference."
         )
+    varies = settings.pairwise is Pairwise.CONDITIONAL
+    if varies and settings.structure is Structure.INDEPENDENT:
+        raise SettingsError(
+            "--pairwise conditional lets couplings vary by image, and --structure independent has "
+            "none; leave one out"
+        )
+
+
+def _ruled(model: LabelCrf, implications: Tensor) -> LabelCrf:
+    """The same without couplings, but with rules."""
+    result = model.clone()
+    result.implications = implications
+    return result
 
 
 def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -255,6 +274,7 @@ def _identity(manifest: Manifest, settings: TrainSettings, edges: Tensor) -> str
         {
             "settings": settings.model_dump(mode="json"),
             "labels": list(manifest.labels),
+            "implications": list(manifest.implications),
             "data": digest.hexdigest(),
         },
         sort_keys=True,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import assert_never
 
+import torch
 from torch import Tensor
 
 from mlcrf.choices import Structure
@@ -16,6 +17,10 @@ from mlcrf.model import no_edges
 def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
     """The edge set that the settings ask for, int64 (E, 2).
 
+    A label and what it implies get no edge unless a file names it. The child is never present
+    alone, so the coupling could only be told from the child's unary by the penalty; and of a
+    child's strongest partners the parent would always be one.
+
     Args:
         train: the training images alone, from whose labels `tree` and `sparse` choose.
 
@@ -26,17 +31,38 @@ def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
     given = settings.edges_file is not None
     if given != (settings.structure is Structure.FILE):
         raise SettingsError("--structure file and --set edges_file=FILE go together; give both")
+    tied, num_labels = _tied_pairs(train), len(train.labels)
     match settings.structure:
         case Structure.INDEPENDENT:
             return no_edges()
         case Structure.FULL:
-            return full_edges(len(train.labels))
+            return _without(full_edges(num_labels), tied, num_labels)
         case Structure.TREE:
-            return tree_edges(train.targets)
+            return _without(tree_edges(train.targets), tied, num_labels)
         case Structure.SPARSE:
-            return strongest_edges(train.targets, settings.edges_per_label)
+            return strongest_edges(train.targets, settings.edges_per_label, without=tied)
         case Structure.FILE:
             assert settings.edges_file is not None
             return load_edges(Path(settings.edges_file), train.labels)
         case _:
             assert_never(settings.structure)
+
+
+def _tied_pairs(train: Manifest) -> Tensor:
+    """Each label with all that it implies, through others too, int64 (K, 2)."""
+    parents: dict[int, set[int]] = {}
+    for child, parent in train.rules.tolist():
+        parents.setdefault(child, set()).add(parent)
+    tied: set[tuple[int, int]] = set()
+    for label in parents:
+        above = [label]
+        while above:
+            new = [one for one in parents.get(above.pop(), ()) if (label, one) not in tied]
+            tied.update((label, one) for one in new)
+            above += new
+    return torch.tensor(sorted(tied), dtype=torch.int64).reshape(-1, 2)
+
+
+def _without(edges: Tensor, pairs: Tensor, num_labels: int) -> Tensor:
+    ends, row = pairs.sort(1).values, torch.tensor([num_labels, 1])
+    return edges[~torch.isin((edges * row).sum(1), (ends * row).sum(1))]

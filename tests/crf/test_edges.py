@@ -121,14 +121,20 @@ def test_blocks_make_no_difference(unknown: float, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("per_label", [1, 2, 4])
 @pytest.mark.parametrize("unknown", [0.0, 0.4])
-def test_strongest_partners(per_label: int, unknown: float) -> None:
-    """The union over labels of those with which each has the most mutual information."""
+@pytest.mark.parametrize("without", [(), ((2, 1), (1, 3), (6, 7))])
+def test_strongest_partners(
+    per_label: int, unknown: float, without: tuple[Pair, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The union over labels of those with which each has the most, but for what is ruled out."""
+    monkeypatch.setattr(module, "_BLOCK_PAIRS", 3 * 8)
     targets = draw_targets(200, 8, unknown=unknown)
     wanted: set[Pair] = set()
     for label in range(8):
-        others = sorted(set(range(8)) - {label}, key=lambda j: -information(targets, label, j))
+        ruled_out = {label, *(sum(pair) - label for pair in without if label in pair)}
+        others = sorted(set(range(8)) - ruled_out, key=lambda j: -information(targets, label, j))
         wanted |= {(min(label, j), max(label, j)) for j in others[:per_label]}
-    assert pairs_of(strongest_edges(targets, per_label)) == sorted(wanted)
+    given = torch.tensor(without, dtype=torch.int64).reshape(-1, 2)
+    assert pairs_of(strongest_edges(targets, per_label, without=given)) == sorted(wanted)
 
 
 def test_more_partners_than_labels_is_every_pair() -> None:

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import WEIGHTS, load_run
-from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Structure
+from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Pairwise, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Manifest
+from mlcrf.datasets.implications import with_implications
+from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.datasets.reading import read_dataset
 from mlcrf.errors import DataError, RunError, SettingsError
+from mlcrf.evaluation import evaluate
+from mlcrf.prediction import Tagger
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training.run import Environment, train
 
@@ -81,14 +85,59 @@ def test_every_objective_trains_and_names_its_inference(
     assert report.fits["independent"]["converged"]
 
 
+def test_rules_and_gates_go_all_the_way(manifest: Manifest, tmp_path: Path) -> None:
+    """What was trained with them is decoded and scored with them, also on data that break rules."""
+    rules = (("beach", "sea"), ("bird", "sky"))
+    settings = TrainSettings(**QUICK, pairwise=Pairwise.CONDITIONAL, rank=2)
+    ruled = with_implications(manifest, rules)
+    train(ruled, tmp_path / "run", settings, TORCH)
+    run = load_run(tmp_path / "run")
+    assert run.implications == rules
+    assert len(run.crf.edges) == 12 * 11 // 2 - 2
+    assert run.crf.factors is not None and run.crf.factors.shape == (2, len(run.crf.edges))
+    assert float(run.crf.factors.detach().abs().max()) > 1e-3
+    assert run.independent.rank == 0 and run.independent.implications.shape == (0, 2)
+
+    extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
+    test = manifest.part(Split.TEST)
+    result = evaluate(run, test, extractor, split="test", resamples=10)
+    assert "|inference:junction-tree|" in result.signature
+    assert any("bird without sky: sky was set" in note for note in result.notes)
+    assert result.models["crf"].nll < 12  # an impossible label set would cost 100
+    names = [set(one.labels) for one in Tagger(run, engine=EngineName.TORCH).predict(test.images)]
+    assert any("bird" in chosen for chosen in names)
+    assert all(chosen >= {"sky"} for chosen in names if "bird" in chosen)
+
+    with pytest.raises(RunError, match="other settings or data"):
+        free = with_implications(ruled, ())
+        train(free, tmp_path / "run", settings, TORCH, resume=True)
+
+
+def test_gates_without_couplings_are_refused(manifest: Manifest, tmp_path: Path) -> None:
+    """Two settings that contradict each other, before anything is made."""
+    settings = TrainSettings(
+        **QUICK, pairwise=Pairwise.CONDITIONAL, structure=Structure.INDEPENDENT
+    )
+    with pytest.raises(SettingsError, match="leave one out"):
+        train(manifest, tmp_path / "run", settings, TORCH)
+    assert not (tmp_path / "run").exists()
+
+
 def test_independent_structure_has_no_couplings(manifest: Manifest, tmp_path: Path) -> None:
-    """`--structure independent` gives a model without edges that equals its baseline."""
+    """`--structure independent` is the baseline, given that its rules hold."""
     settings = TrainSettings(**QUICK, structure=Structure.INDEPENDENT)
-    train(manifest, tmp_path / "run", settings, TORCH)
+    train(with_implications(manifest, (("bird", "sky"),)), tmp_path / "run", settings, TORCH)
     run = load_run(tmp_path / "run")
     assert len(run.crf.edges) == 0
-    assert run.make_inference().name == "independent"
     assert torch.equal(run.crf.output.weight, run.independent.output.weight)
+    extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
+    features = torch.from_numpy(extractor.matrix(manifest.part(Split.TEST).images))
+    found = run.make_inference()(run.crf(features)).marginals
+    p = run.independent(features).unary.sigmoid()
+    sky, bird = manifest.labels.index("sky"), manifest.labels.index("bird")
+    possible = 1 - p[:, bird] * (1 - p[:, sky])
+    assert torch.allclose(found[:, bird], p[:, bird] * p[:, sky] / possible, atol=1e-5)
+    assert torch.allclose(found[:, sky], p[:, sky] / possible, atol=1e-5)
 
 
 def test_hidden_units_and_unknown_labels(manifest: Manifest, tmp_path: Path) -> None:
