@@ -82,7 +82,7 @@ def test_overrides(text: str, name: str, value: Any) -> None:
         ("seed=-1", "setting seed: .*greater than or equal to 0, got -1"),
         ("seed=1.5", "setting seed: .*integer.*got 1.5"),
         ("head=many", "setting head: .*integer.*got 'many'"),
-        ("max_exact_labels=33", "setting max_exact_labels: .*less than or equal to 32, got 33"),
+        ("max_exact_labels=41", "setting max_exact_labels: .*less than or equal to 40, got 41"),
         ("max_exact_labels=0", "setting max_exact_labels: .*greater than or equal to 1, got 0"),
         ("tolerance=0", "setting tolerance: .*greater than 0, got 0"),
         ("tolerance=NaN", "setting tolerance: .*finite number, got nan"),
