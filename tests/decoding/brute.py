@@ -1,6 +1,6 @@
 """Decisions by trying every label set, and what the oracle says of the numbers of labels."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import product
 
 import torch
@@ -14,20 +14,19 @@ def every_state(num_labels: int) -> list[State]:
     return list(product((0, 1), repeat=num_labels))
 
 
-def f1(first: int, second: int) -> float:
-    """F1 of two label sets, a bit a label; 1 if both are empty."""
-    size = first.bit_count() + second.bit_count()
-    return 2 * (first & second).bit_count() / size if size else 1.0
+# of two label sets, from how many labels both have and how many each has
+MEASURES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "f1": lambda both, chosen, truth: _share(2 * both, chosen + truth),
+    "jaccard": lambda both, chosen, truth: _share(both, chosen + truth - both),
+    "fewest wrong labels": lambda both, chosen, truth: 2 * both - chosen - truth,
+    "nothing wrong": lambda both, chosen, truth: ((chosen == both) & (truth == both)).double(),
+    "labels in common": lambda both, chosen, truth: both,
+}
 
 
-def jaccard(first: int, second: int) -> float:
-    """Jaccard index of two label sets, a bit a label; 1 if both are empty."""
-    either = first | second
-    return (first & second).bit_count() / either.bit_count() if either else 1.0
-
-
-def as_bits(state: State) -> int:
-    return sum(value << label for label, value in enumerate(state))
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """Part of the whole; 1 if both sets are empty."""
+    return torch.where(whole > 0, part / whole, 1.0)
 
 
 def admissible_states(
@@ -46,14 +45,17 @@ def admissible_states(
 
 
 def best_expectation(measure: str, probabilities: dict[State, float], among: list[State]) -> float:
-    """The highest expectation of F1 or Jaccard of the sets among which to choose."""
-    score = {"f1": f1, "jaccard": jaccard}[measure]
-    mass = [(as_bits(state), p) for state, p in probabilities.items() if p > 0]
-    return max(sum(p * score(chosen, truth) for truth, p in mass) for chosen in map(as_bits, among))
+    """The highest expectation of a measure of the sets among which to choose."""
+    possible = {state: p for state, p in probabilities.items() if p > 0}
+    mass = torch.tensor(list(possible.values()), dtype=torch.float64)
+    truth = torch.tensor(list(possible), dtype=torch.float64)
+    chosen = torch.tensor(among, dtype=torch.float64)
+    of_pairs = MEASURES[measure](chosen @ truth.T, chosen.sum(1, keepdim=True), truth.sum(1))
+    return float((of_pairs @ mass).max())
 
 
 def expectation(measure: str, probabilities: dict[State, float], chosen: Tensor) -> float:
-    """The expectation of F1 or Jaccard of one label set (L,)."""
+    """The expectation of a measure of one label set (L,)."""
     return best_expectation(measure, probabilities, [tuple(chosen.tolist())])
 
 

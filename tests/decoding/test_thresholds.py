@@ -163,5 +163,5 @@ def test_a_thousand_images(measure: ThresholdMeasure) -> None:
     """On more data and in single precision the sweep still finds what a fine grid finds."""
     marginals, targets = draw(1000, 8, seed=0)
     tuned = tune_threshold(marginals.float(), targets, measure)
-    values = [measured(measure, marginals, targets, [t / 50] * 8) for t in range(51)]
+    values = [measured(measure, marginals, targets, [t / 20] * 8) for t in range(21)]
     assert measured(measure, marginals.float(), targets, [tuned] * 8) >= max(values) - 1e-9

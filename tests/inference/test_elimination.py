@@ -125,7 +125,7 @@ def test_plans_are_kept() -> None:
     assert make_plan(edges[1:], 9, 4) is not plan
 
 
-@pytest.mark.parametrize("num_edges", [6_000, 25_000, 50_000, 80_000])
+@pytest.mark.parametrize("num_edges", [6_000, 80_000])
 def test_large_graphs_are_soon_given_up(num_edges: int) -> None:
     """5,000 labels with up to 16 edges each are seen to be wider than 16 within seconds."""
     edges = edges_of(nx.gnm_random_graph(5000, num_edges, seed=0))

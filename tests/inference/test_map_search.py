@@ -90,17 +90,18 @@ BOUNDS: dict[str, Callable[[Potentials, int], ScoreBound]] = {
 }
 
 
-@pytest.mark.parametrize("sweeps", [0, 1, 2, 5, 50])
 @pytest.mark.parametrize("size", [0.5, 3.0, 30.0])
 @pytest.mark.parametrize("varies", [False, True])
 @pytest.mark.parametrize("name", list(BOUNDS))
-def test_every_iterate_is_a_bound(name: str, varies: bool, size: float, sweeps: int) -> None:
+def test_every_iterate_is_a_bound(name: str, varies: bool, size: float) -> None:
     """After any number of sweeps no score exceeds the bound, and it is of some use."""
     potentials = make_potentials(12, 6, unary=3.0, pairwise=size, varies=varies)
-    value = BOUNDS[name](potentials, sweeps).value
-    assert bool((value >= best(potentials) - 1e-10).all())
+    wanted = best(potentials)
+    for sweeps in (0, 1, 2, 5, 50):
+        value = BOUNDS[name](potentials, sweeps).value
+        assert bool((value >= wanted - 1e-10).all())
     every = potentials.unary.clamp_min(0).sum(1) + potentials.pairwise.clamp_min(0).sum(-1)
-    assert sweeps < 50 or bool((value <= every + 1e-9).all())
+    assert bool((value <= every + 1e-9).all())
 
 
 @pytest.mark.parametrize("name", list(BOUNDS))
@@ -258,7 +259,7 @@ def test_trials_mend_a_poor_search() -> None:
 @pytest.mark.parametrize("implied", [False, True])
 def test_chains_find_more_than_climbing(implied: bool) -> None:
     """Two chains end at the best state far more often than climbing from where they start."""
-    potentials = make_potentials(50, 24, unary=2.0, pairwise=0.7, varies=True)
+    potentials = make_potentials(30, 24, unary=2.0, pairwise=0.7, varies=True)
     if implied:
         rules = torch.tensor([[label, label + 12] for label in range(12)])
         potentials = dataclasses.replace(potentials, implications=rules)
@@ -267,7 +268,7 @@ def test_chains_find_more_than_climbing(implied: bool) -> None:
         states = MapSearch(starts=starts, sweeps=sweeps).map_states(potentials)
         return potentials.log_score(states)
 
-    top = scores(16, 200) - 1e-6
+    top = scores(8, 150) - 1e-6
     reached = [float((scores(2, sweeps) >= top).double().mean()) for sweeps in (0, 100)]
     assert reached[1] >= 0.8
     assert reached[1] >= reached[0] + 0.1
@@ -299,8 +300,7 @@ def test_what_a_bound_leads_to_is_climbed() -> None:
         assert bool((potentials.log_score(turned) <= result.score + 1e-9).all())
 
 
-@pytest.mark.parametrize("implied", [False, True])
-@pytest.mark.parametrize("varies", [False, True])
+@pytest.mark.parametrize(("varies", "implied"), [(False, True), (True, False)])
 @pytest.mark.parametrize("num_unknown", [8, 5, 1, 0])
 def test_known_labels_are_kept(num_unknown: int, varies: bool, implied: bool) -> None:
     """The best among the states that agree is found; no free label's change betters it."""

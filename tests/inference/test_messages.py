@@ -1,8 +1,6 @@
-"""TAP and the message-passing methods: Bethe, tree-reweighted, convex."""
+"""What is particular to TAP and to messages: free energies, duals, spanning trees, memory."""
 
 import math
-from collections.abc import Iterator
-from itertools import combinations
 from typing import Any
 
 import pytest
@@ -10,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mlcrf.crf import Potentials, check_known, full_edges
+from mlcrf.crf import Potentials, full_edges
 from mlcrf.errors import SettingsError
-from mlcrf.inference import InferenceMethod, LogPartitionKind, Posterior, tree_reweighted
+from mlcrf.inference import InferenceMethod, Posterior, tree_reweighted
 from mlcrf.inference.bethe import Bethe
 from mlcrf.inference.convex import (
     ConvexBeliefPropagation,
@@ -23,8 +21,9 @@ from mlcrf.inference.convex import (
 from mlcrf.inference.messages import softplus
 from mlcrf.inference.tap import Tap
 from mlcrf.inference.tree_reweighted import TreeReweighted, tree_shares
-from tests.making import close, draw_known, expected, make_potentials
-from tests.oracle import oracles
+from tests.inference import equations
+from tests.inference.methods import enumerated, make
+from tests.making import close, draw_known, make_potentials
 
 FINE = {"max_sweeps": 1500, "tolerance": 1e-12}
 TAP = Tap(**FINE)
@@ -34,6 +33,11 @@ CONVEX = ConvexBeliefPropagation(**FINE)
 MESSAGES = (BETHE, TREES, CONVEX)
 ALL = (TAP, *MESSAGES)
 USUAL = (Tap(), Bethe(), TreeReweighted(), ConvexBeliefPropagation())
+COUNTS = {
+    "bethe": equations.bethe_counts,
+    "tree-reweighted": equations.tree_counts,
+    "convex-bp": equations.convex_counts,
+}
 
 
 def methods(*chosen: InferenceMethod) -> pytest.MarkDecorator:
@@ -45,42 +49,8 @@ def pairs_of(posterior: Posterior) -> Tensor:
     return posterior.pairwise_marginals
 
 
-def log_partitions(potentials: Potentials, known: Tensor | None = None) -> Tensor:
-    return expected(oracles(potentials, known), "log_partition", potentials.unary)
-
-
 def draw(generator: torch.Generator, *shape: int) -> Tensor:
     return 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
-
-
-def random_graph(num_labels: int, num_edges: int, seed: int) -> Tensor:
-    """Some of the pairs, in random order."""
-    order = torch.randperm(
-        num_labels * (num_labels - 1) // 2, generator=torch.Generator().manual_seed(seed)
-    )
-    return full_edges(num_labels)[order[:num_edges]]
-
-
-def make_forest(
-    num_images: int, num_labels: int, *, pairwise: float, varies: bool = False, seed: int = 0
-) -> Potentials:
-    """A random tree over all labels but the last, which has no edge."""
-    generator = torch.Generator().manual_seed(seed)
-    names = torch.randperm(num_labels - 1, generator=generator)
-    parents = [int(torch.randint(0, i, (1,), generator=generator)) for i in range(1, len(names))]
-    ends = [[int(names[i]), int(names[p])] for i, p in enumerate(parents, start=1)]
-    edges = torch.tensor(ends).sort(1).values
-    shape = (num_images, len(edges)) if varies else (len(edges),)
-    return Potentials(
-        3 * draw(generator, num_images, num_labels), edges, pairwise * draw(generator, *shape)
-    )
-
-
-def make_sparse(*, pairwise: float, num_edges: int = 9, seed: int = 3) -> Potentials:
-    """Seven labels with cycles, not full."""
-    generator = torch.Generator().manual_seed(seed)
-    edges = random_graph(7, num_edges, seed)
-    return Potentials(2 * draw(generator, 4, 7), edges, pairwise * draw(generator, num_edges))
 
 
 def test_softplus_is_right_to_the_last_digit() -> None:
@@ -90,248 +60,20 @@ def test_softplus_is_right_to_the_last_digit() -> None:
     close(softplus(x), x.new_tensor(wanted), 1e-15 * (1 + x.abs()))
 
 
-@methods(TAP, BETHE, TREES)
-def test_zero_coupling_is_exact(method: InferenceMethod) -> None:
-    """Edges without coupling change nothing: bounds are tight, pairs are products."""
-    made = make_potentials(4, 5, unary=4.0)
-    potentials = Potentials(made.unary, made.edges, torch.zeros_like(made.pairwise))
-    posterior = method(potentials)
-    q = potentials.unary.sigmoid()
-    close(posterior.marginals, q, 1e-12)
-    close(pairs_of(posterior), q[:, made.edges].prod(-1), 1e-12)
-    close(posterior.log_partition, torch.nn.functional.softplus(made.unary).sum(-1), 1e-12)
-    assert bool(posterior.converged.all())
-
-
-def test_convex_at_zero_coupling_shares_each_unary_among_all_labels() -> None:
-    """On a full graph without coupling it gives sigmoid(unary / L) and a bound above log Z."""
-    made = make_potentials(4, 5, unary=4.0)
-    potentials = Potentials(made.unary, made.edges, torch.zeros_like(made.pairwise))
-    posterior = CONVEX(potentials)
-    q = (potentials.unary / 5).sigmoid()
-    close(posterior.marginals, q, 1e-11)
-    close(pairs_of(posterior), q[:, made.edges].prod(-1), 1e-11)
-    each = torch.nn.functional.softplus(potentials.unary / 5)
-    close(posterior.log_partition, 5 * each.sum(-1), 1e-11)
-    log_z = torch.nn.functional.softplus(potentials.unary).sum(-1)
-    assert bool((posterior.log_partition > log_z + 1).all())
-
-
-@methods(*ALL)
-def test_without_edges_all_are_exact(method: InferenceMethod) -> None:
-    """Labels that no edge touches have sigmoid(unary); an empty batch has empty beliefs."""
-    potentials = make_potentials(4, 5, unary=4.0, pairwise=0.0)
-    posterior = method(potentials)
-    close(posterior.marginals, potentials.unary.sigmoid(), 1e-12)
-    log_z = torch.nn.functional.softplus(potentials.unary).sum(-1)
-    close(posterior.log_partition, log_z, 1e-12)
-    assert pairs_of(posterior).shape == (4, 0)
-    empty = method(make_potentials(0, 5))
-    assert empty.marginals.shape == (0, 5)
-    assert empty.log_partition.shape == empty.converged.shape == (0,)
-    assert pairs_of(empty).shape == (0, 10)
-    assert empty.advice == ""
-
-
-@pytest.mark.parametrize("varies", [False, True])
-@pytest.mark.parametrize("num_unknown", [8, 5, 2, 0])
-@pytest.mark.parametrize("size", [1.0, 8.0])
-@methods(BETHE, TREES)
-def test_forests_are_exact(
-    method: InferenceMethod, size: float, num_unknown: int, varies: bool
-) -> None:
-    """Marginals of labels and pairs and log Z are those of enumeration, clamped labels and all."""
-    potentials = make_forest(4, 8, pairwise=size, varies=varies)
-    known = draw_known(potentials, num_unknown=num_unknown)
-    truth, posterior = oracles(potentials, known), method(potentials, known=known)
-    assert bool(posterior.converged.all())
-    wanted = expected(truth, "marginals", potentials.unary)
-    close(posterior.marginals, wanted, 1e-9)
-    pairs = [one.pairwise_marginals(potentials.edges.tolist()) for one in truth]
-    close(pairs_of(posterior), wanted.new_tensor(pairs), 1e-9)
-    close(posterior.log_partition, expected(truth, "log_partition", wanted), 1e-9)
-
-
-@pytest.mark.parametrize("num_unknown", [1, 0])
-@methods(*ALL)
-def test_all_but_one_clamped_is_exact(method: InferenceMethod, num_unknown: int) -> None:
-    """With at most one label unknown every method is exact, at any coupling."""
-    potentials = make_potentials(6, 5, pairwise=5.0)
-    known = draw_known(potentials, num_unknown=num_unknown)
-    truth, posterior = oracles(potentials, known), method(potentials, known=known)
-    close(posterior.marginals, expected(truth, "marginals", potentials.unary), 1e-12)
-    log_z = expected(truth, "log_partition", potentials.unary)
-    close(posterior.log_partition, log_z, 1e-12)
-    assert bool(posterior.converged.all())
-
-
-@pytest.mark.parametrize("varies", [False, True])
-@methods(TAP, BETHE, CONVEX)
-def test_clamping_equals_conditioning(method: InferenceMethod, varies: bool) -> None:
-    """Beliefs with known labels are those of the CRF over the unknown ones alone."""
-    potentials = make_potentials(3, 6, pairwise=1.0, varies=varies)
-    known = torch.tensor([[-1, 1, -1, -1, 0, -1]]).repeat(3, 1)
-    kept = torch.tensor([0, 2, 3, 5])
-    matrix = potentials.pairwise_matrix()
-    edges = full_edges(4)
-    pairwise = matrix[..., kept[edges[:, 0]], kept[edges[:, 1]]]
-    rest = Potentials(potentials.unary[:, kept] + matrix[..., 1, kept], edges, pairwise)
-    whole, alone = method(potentials, known=known), method(rest)
-    close(whole.marginals[:, kept], alone.marginals, 1e-10)
-    assert whole.marginals[:, [1, 4]].tolist() == [[1.0, 0.0]] * 3
-    close(whole.log_partition, alone.log_partition + potentials.unary[:, 1], 1e-9)
-    where = [potentials.edges.tolist().index([int(kept[a]), int(kept[b])]) for a, b in edges]
-    close(pairs_of(whole)[:, where], pairs_of(alone), 1e-10)
-    for edge, (first, second) in enumerate(potentials.edges.tolist()):
-        if {first, second} & {1, 4}:  # an end is known
-            q = whole.marginals
-            close(pairs_of(whole)[:, edge], q[:, first] * q[:, second], 1e-12)
-
-
-@pytest.mark.parametrize("size", [0.5, 3.0, 30.0])
-@pytest.mark.parametrize("num_unknown", [7, 4])
-@methods(TREES, CONVEX)
-def test_upper_bounds_hold_after_any_sweep(
-    method: TreeReweighted | ConvexBeliefPropagation, size: float, num_unknown: int
-) -> None:
-    """Cut off after any number of sweeps, the bound is above log Z; it is far off at first."""
-    for potentials in (make_potentials(6, 7, unary=3.0, pairwise=size), make_sparse(pairwise=size)):
-        known = draw_known(potentials, num_unknown=num_unknown)
-        log_z = log_partitions(potentials, known)
-        bounds = []
-        for sweeps in (0, 1, 2, 3, 5, 10, 300):
-            posterior = type(method)(max_sweeps=sweeps)(potentials, known=known)
-            assert posterior.log_partition_kind is LogPartitionKind.UPPER
-            assert bool((posterior.log_partition >= log_z - 1e-9).all())
-            bounds.append(posterior.log_partition)
-        assert bool((bounds[-1] <= bounds[0] + 1e-9).all())
-
-
-def test_tree_reweighted_bound_is_below_the_convex_one() -> None:
-    """Its entropy is smaller, so at convergence its bound is tighter, yet not tight on cycles."""
-    potentials = make_potentials(6, 6, unary=2.0, pairwise=0.5)
-    log_z = log_partitions(potentials)
-    trees, convex = TREES(potentials), CONVEX(potentials)
-    assert bool((trees.log_partition < convex.log_partition - 1).all())
-    assert bool((trees.log_partition > log_z + 1e-4).all())
-    assert bool((trees.log_partition < log_z + 0.5).all())
-
-
-def entropy(*probabilities: float) -> float:
-    return -math.fsum(p * math.log(p) for p in probabilities if p > 0)
-
-
-def free_energies(
-    potentials: Potentials,
-    posterior: Posterior,
-    edge_counts: list[float],
-    label_counts: list[float],
-) -> Iterator[float]:
-    """Expected score and counted entropies of each image's beliefs, in plain Python."""
-    pairwise = potentials.pairwise.expand(potentials.num_images, -1).tolist()
-    for unary, coupling, b, both in zip(
-        potentials.unary.tolist(),
-        pairwise,
-        posterior.marginals.tolist(),
-        pairs_of(posterior).tolist(),
-        strict=True,
-    ):
-        total = sum(u * q for u, q in zip(unary, b, strict=True))
-        total += sum(c * entropy(q, 1 - q) for c, q in zip(label_counts, b, strict=True))
-        for edge, (i, j) in enumerate(potentials.edges.tolist()):
-            pair = both[edge]
-            total += coupling[edge] * pair
-            total += edge_counts[edge] * entropy(
-                pair, b[i] - pair, b[j] - pair, 1 - b[i] - b[j] + pair
-            )
-        yield total
-
-
-def counting_numbers(
-    method: InferenceMethod, potentials: Potentials
-) -> tuple[list[float], list[float]]:
-    """Of edges and labels, from the definition of each method."""
-    edges = potentials.edges.tolist()
-    if isinstance(method, TreeReweighted):
-        of_edge = spanning_tree_counts(edges, potentials.num_labels)
-    else:
-        of_edge = [1.0] * len(edges)
-    if isinstance(method, ConvexBeliefPropagation):
-        return of_edge, [1.0] * potentials.num_labels
-    touching = [
-        sum(c for c, ends in zip(of_edge, edges, strict=True) if label in ends)
-        for label in range(potentials.num_labels)
-    ]
-    return of_edge, [1 - c for c in touching]
-
-
-def spanning_trees(edges: list[list[int]], num_labels: int) -> Iterator[tuple[int, ...]]:
-    """Every spanning tree of a connected graph, as edge numbers."""
-    for chosen in combinations(range(len(edges)), num_labels - 1):
-        group = list(range(num_labels))
-        for edge in chosen:
-            first, second = (group[end] for end in edges[edge])
-            group = [first if one == second else one for one in group]
-        if len(set(group)) == 1:
-            yield chosen
-
-
-def spanning_tree_counts(edges: list[list[int]], num_labels: int) -> list[float]:
-    """Share of the spanning trees that each edge is in."""
-    trees = list(spanning_trees(edges, num_labels))
-    return [sum(edge in tree for tree in trees) / len(trees) for edge in range(len(edges))]
-
-
 @pytest.mark.parametrize("size", [0.7, 1.5])
 @methods(*MESSAGES)
 def test_log_partition_is_the_free_energy_of_the_beliefs(
     method: InferenceMethod, size: float
 ) -> None:
     """At convergence the dual meets the primal: score plus entropies with the counting numbers."""
-    for potentials in (make_potentials(3, 5, pairwise=size), make_sparse(pairwise=size)):
+    for potentials in (make_potentials(3, 5, pairwise=size), make("sparse", 4, pairwise=size)):
         posterior = method(potentials)
         assert bool(posterior.converged.all())
-        numbers = counting_numbers(method, potentials)
-        wanted = torch.tensor(list(free_energies(potentials, posterior, *numbers))).double()
+        numbers = COUNTS[method.name](potentials)
+        wanted = torch.tensor(
+            list(equations.free_energies(potentials, posterior, *numbers))
+        ).double()
         close(posterior.log_partition, wanted, 1e-6)
-
-
-@pytest.mark.parametrize("size", [0.7, 1.5])
-@methods(*MESSAGES)
-def test_converged_beliefs_are_stationary(method: InferenceMethod, size: float) -> None:
-    """Beliefs of pairs and labels meet the fixed point: odds ratios, and one equation a label.
-
-    b_ij has log odds ratio pairwise_ij / c_ij; and (c_i + sum_j c_ij) logit b_i is unary_i plus
-    sum_j c_ij [logit b_i - logit b(y_i | y_j = 0)].
-    """
-    for potentials in (make_potentials(3, 5, pairwise=size), make_sparse(pairwise=size)):
-        posterior = method(potentials)
-        assert bool(posterior.converged.all())
-        of_edge, of_label = (
-            torch.tensor(c, dtype=torch.float64) for c in counting_numbers(method, potentials)
-        )
-        b, both = posterior.marginals, pairs_of(posterior)
-        first, second = potentials.edges.T
-        only_first, only_second = b[:, first] - both, b[:, second] - both
-        neither = 1 - b[:, first] - b[:, second] + both
-        log_ratio = (both * neither / (only_first * only_second)).log()
-        close(log_ratio, (potentials.pairwise / of_edge).expand_as(log_ratio), 1e-8)
-        left, right = (of_label * b.logit()), potentials.unary
-        for ends, only in ((first, only_first), (second, only_second)):
-            given_absent = (only / neither).log()
-            right = right.index_add(1, ends, -of_edge * given_absent)
-        close(left, right, 1e-8)
-
-
-@pytest.mark.parametrize("size", [0.3, 1.0])
-def test_converged_tap_meets_its_equation(size: float) -> None:
-    """logit q_i = unary_i + sum_j J_ij q_j + (1/2 - q_i) sum_j J_ij^2 q_j (1 - q_j)."""
-    potentials = make_potentials(5, 6, unary=2.0, pairwise=size)
-    posterior = TAP(potentials)
-    assert bool(posterior.converged.all())
-    q, matrix = posterior.marginals, potentials.pairwise_matrix()
-    reaction = (0.5 - q) * ((q * (1 - q)) @ matrix.square())
-    close(q.logit(), potentials.unary + q @ matrix + reaction, 1e-9)
 
 
 def test_tap_is_right_to_second_order() -> None:
@@ -340,7 +82,9 @@ def test_tap_is_right_to_second_order() -> None:
 
     def error(scale: float) -> float:
         potentials = Potentials(made.unary, made.edges, scale * made.pairwise)
-        return float((TAP(potentials).log_partition - log_partitions(potentials)).abs().max())
+        return float(
+            (TAP(potentials).log_partition - enumerated(potentials).log_partition).abs().max()
+        )
 
     assert error(1.0) / error(0.5) == pytest.approx(8, rel=0.1)
 
@@ -352,7 +96,7 @@ def test_tap_does_not_trust_what_it_settles_on_beyond_its_reach() -> None:
     settled = Tap(max_sweeps=2999, damping=0.98)(made)
     still = (posterior.marginals - settled.marginals).abs().amax(-1) < 1e-6
     assert int(still.sum()) >= 5
-    truth = expected(oracles(made), "marginals", made.unary)
+    truth = enumerated(made).marginals
     wrong = (posterior.marginals - truth).abs().amax(-1) > 0.2
     assert int((still & wrong).sum()) >= 5
     assert not bool((posterior.converged & wrong).any())
@@ -373,42 +117,11 @@ def test_pairs_are_within_what_marginals_allow(method: InferenceMethod, size: fl
     assert bool((pairs >= ends.sum(-1) - 1 - slack - 1e-12)[sound].all())
 
 
-@pytest.mark.parametrize("varies", [False, True])
-@pytest.mark.parametrize("num_unknown", [5, 2])
-@methods(*ALL)
-def test_marginals_are_the_gradient_of_log_partition(
-    method: InferenceMethod, num_unknown: int, varies: bool
-) -> None:
-    """At convergence the derivatives of log Z or its bound are the beliefs of labels and pairs."""
-    made = make_potentials(2, 5, pairwise=0.5, varies=varies)
-    known = draw_known(made, num_unknown=num_unknown)
-    unary, pairwise = made.unary.requires_grad_(), made.pairwise.requires_grad_()
-    posterior = method(Potentials(unary, made.edges, pairwise), known=known)
-    assert bool(posterior.converged.all())
-    by_unary, by_pairwise = torch.autograd.grad(posterior.log_partition.sum(), (unary, pairwise))
-    close(by_unary, posterior.marginals.detach(), 1e-8)
-    pairs = pairs_of(posterior).detach()
-    close(by_pairwise, pairs if varies else pairs.sum(0), 1e-8)
-
-
-@methods(*ALL)
-def test_beliefs_are_differentiable(method: InferenceMethod) -> None:
-    """Gradients of marginals and log Z through the sweeps agree with finite differences."""
-    made = make_potentials(1, 3, pairwise=0.4)
-    unary, pairwise = made.unary.requires_grad_(), made.pairwise.requires_grad_()
-
-    def beliefs(unary: Tensor, pairwise: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = method(Potentials(unary, made.edges, pairwise))
-        return posterior.marginals, posterior.log_partition
-
-    assert torch.autograd.gradcheck(beliefs, (unary, pairwise))
-
-
 def test_convex_dual_bounds_at_any_messages() -> None:
     """The dual is above log Z for fields drawn at random, and convex along lines between them."""
     potentials = make_potentials(10, 5, unary=2.0, pairwise=2.0)
     known = draw_known(potentials, num_unknown=4)
-    log_z = log_partitions(potentials, known)
+    log_z = enumerated(potentials, known).log_partition
     generator = torch.Generator().manual_seed(0)
     least = CONVEX(potentials, known=known).log_partition
     for size in (0.0, 1.0, 10.0):
@@ -445,7 +158,7 @@ def test_gradient_of_the_convex_dual_is_the_beliefs_of_its_factors() -> None:
 def test_no_sweep_of_convex_propagation_raises_its_dual(size: float) -> None:
     """With damping 1/2, from any start, the dual falls at every update, on any graph."""
     generator = torch.Generator().manual_seed(0)
-    for potentials in (make_potentials(6, 8, pairwise=size), make_sparse(pairwise=size)):
+    for potentials in (make_potentials(6, 8, pairwise=size), make("sparse", 4, pairwise=size)):
         known = draw_known(potentials, num_unknown=6)
         fields = 5 * draw(generator, potentials.num_images, 2 * len(potentials.edges))
         value = dual_value(potentials, fields, known=known)
@@ -492,98 +205,6 @@ def test_blended_learning_fits_the_beliefs_to_the_data() -> None:
 
 
 @methods(*ALL)
-def test_relabelling_permutes(method: InferenceMethod) -> None:
-    """Another order of labels and edges gives the same beliefs, moved."""
-    potentials = make_sparse(pairwise=1.0)
-    order = torch.tensor([3, 0, 4, 6, 1, 2, 5])
-    place = order.argsort()
-    edges = place[potentials.edges].sort(1).values.flip(0)
-    moved = Potentials(potentials.unary[:, order], edges, potentials.pairwise.flip(0))
-    before, after = method(potentials), method(moved)
-    close(after.marginals, before.marginals[:, order], 1e-9)
-    close(after.log_partition, before.log_partition, 1e-9)
-    close(pairs_of(after).flip(1), pairs_of(before), 1e-9)
-
-
-@pytest.mark.parametrize("clamp", [False, True])
-@pytest.mark.parametrize("varies", [False, True])
-@methods(*USUAL)
-def test_a_batch_equals_its_rows(method: InferenceMethod, varies: bool, clamp: bool) -> None:
-    """An image stops by itself: alone it has the beliefs, flag and states it has among others."""
-    batch = make_potentials(5, 6, unary=3.0, pairwise=2.5, varies=varies)
-    known = draw_known(batch, num_unknown=4 if clamp else 6)
-    whole, best = method(batch, known=known), method.map_states(batch, known=known)
-    sweeps = []
-    for row in range(5):
-        one = slice(row, row + 1)
-        pairwise = batch.pairwise[row] if varies else batch.pairwise
-        alone = Potentials(batch.unary[one], batch.edges, pairwise)
-        posterior = method(alone, known=known[one])
-        close(posterior.marginals, whole.marginals[one], 1e-12)
-        close(posterior.log_partition, whole.log_partition[one], 1e-10)
-        close(pairs_of(posterior), pairs_of(whole)[one], 1e-12)
-        assert torch.equal(posterior.converged, whole.converged[one])
-        assert torch.equal(method.map_states(alone, known=known[one]), best[one])
-        sweeps.append(posterior.sweeps)
-    assert len(set(sweeps)) > 1
-    assert max(sweeps) == whole.sweeps
-
-
-@methods(*USUAL)
-def test_same_call_same_bits(method: InferenceMethod) -> None:
-    """Nothing is random."""
-    potentials = make_potentials(pairwise=2.0)
-    before, after = method(potentials), method(potentials)
-    assert torch.equal(before.marginals, after.marginals)
-    assert torch.equal(before.log_partition, after.log_partition)
-
-
-@pytest.mark.parametrize("with_implications", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("size", [0.5, 30.0])
-@methods(*USUAL)
-def test_finite_at_large_potentials(
-    method: InferenceMethod, size: float, dtype: torch.dtype, with_implications: bool
-) -> None:
-    """Unaries of 50 and couplings of 30 give finite beliefs, and gradients, of the type given."""
-    made = make_potentials(8, 7, pairwise=size, dtype=dtype)
-    unary = (50 * made.unary.sign()).requires_grad_()
-    pairwise = (size * made.pairwise.sign()).requires_grad_()
-    rules = torch.tensor([[0, 1], [2, 1]]) if with_implications else made.implications
-    potentials = Potentials(unary, made.edges, pairwise, rules)
-    posterior = method(potentials)
-    assert posterior.marginals.dtype == posterior.log_partition.dtype == dtype
-    for beliefs in (posterior.marginals, pairs_of(posterior)):
-        assert bool(((beliefs >= 0) & (beliefs <= 1)).all())
-    assert bool(posterior.log_partition.isfinite().all())
-    total = posterior.log_partition.sum() + posterior.marginals.sum()
-    for gradient in torch.autograd.grad(total, (unary, pairwise)):
-        assert bool(gradient.isfinite().all())
-
-
-@pytest.mark.parametrize("size", [0.5, 2.0])
-@methods(BETHE, TREES, CONVEX)
-def test_float32_agrees_with_float64(method: InferenceMethod, size: float) -> None:
-    """Single precision gives the same beliefs to five digits, bounds to six of theirs."""
-    fine = make_potentials(4, 7, unary=3.0, pairwise=size)
-    coarse = Potentials(fine.unary.float(), fine.edges, fine.pairwise.float())
-    cut = type(method)(max_sweeps=100, tolerance=0.0)
-    one, other = cut(fine), cut(coarse)
-    close(other.marginals.double(), one.marginals, 1e-4)
-    close(other.log_partition.double(), one.log_partition, 1e-5 * one.log_partition.abs())
-
-
-@methods(*ALL)
-def test_says_when_it_has_not_converged(method: Tap) -> None:
-    """Cut short, it says for how many images and what to do; sweeps counts what was made."""
-    posterior = type(method)(max_sweeps=2, tolerance=1e-10)(make_potentials(3, 5, pairwise=3.0))
-    assert not bool(posterior.converged.any())
-    assert posterior.sweeps == 2
-    assert posterior.advice.startswith(f"{method.name}: 3 of 3 images had not converged after 2 sw")
-    assert posterior.advice.endswith("raise max_sweeps or damping, or use exact or gibbs")
-
-
-@methods(*ALL)
 def test_converges_image_by_image(method: Tap) -> None:
     """An image that has converged stays as it is, and has less than the tolerance still to go."""
     potentials = make_potentials(20, 6, unary=3.0, pairwise=3.0)
@@ -612,78 +233,11 @@ def test_damping_out_of_range_is_refused(damping: float) -> None:
         Bethe(damping=damping)
 
 
-@pytest.mark.parametrize(
-    ("size", "limits"),
-    [
-        (0.3, {"tap": 0.001, "bethe": 0.001, "tree-reweighted": 0.05, "convex-bp": 0.35}),
-        (1.5, {"tap": 0.05, "bethe": 0.05, "tree-reweighted": 0.35, "convex-bp": 0.4}),
-    ],
-)
-@methods(*ALL)
-def test_marginals_near_the_truth(
-    method: InferenceMethod, size: float, limits: dict[str, float]
-) -> None:
-    """Mean errors are what each is known for: TAP and Bethe small at weak couplings."""
-    potentials = make_potentials(10, 10, unary=1.5, pairwise=size)
-    truth = expected(oracles(potentials), "marginals", potentials.unary)
-    assert float((method(potentials).marginals - truth).abs().mean()) < limits[method.name]
-    estimates = method in (TAP, BETHE)
-    kind = method(potentials).log_partition_kind
-    assert kind is (LogPartitionKind.ESTIMATE if estimates else LogPartitionKind.UPPER)
-
-
-@methods(*USUAL)
-def test_implications_are_couplings(method: InferenceMethod) -> None:
-    """Rules count as `as_couplings` says, known labels close under them, pairs are the given."""
-    made = make_potentials(3, 5, pairwise=0.5)
-    edges = made.edges[[0, 5, 9]]
-    ruled = Potentials(made.unary, edges, made.pairwise[:3], torch.tensor([[0, 2], [3, 4]]))
-    known = torch.full((3, 5), -1)
-    known[0, 0], known[1, 4] = 1, 0
-    posterior = method(ruled, known=known)
-    coupled = method(ruled.as_couplings(), known=check_known(ruled, known))
-    assert torch.equal(posterior.marginals, coupled.marginals)
-    assert torch.equal(posterior.log_partition, coupled.log_partition)
-    assert torch.equal(pairs_of(posterior), pairs_of(coupled)[:, :3])
-    assert pairs_of(posterior).shape == (3, 3)
-    assert posterior.marginals[0, 2] == 1
-    assert posterior.marginals[1, 3] == 0
-
-
-@methods(BETHE, TREES)
-def test_implications_on_a_tree_are_exact(method: InferenceMethod) -> None:
-    """A chain of rules is a tree: no child without its parent, and beliefs as enumerated."""
-    made = make_potentials(3, 4, unary=2.0, pairwise=0.0)
-    ruled = Potentials(made.unary, made.edges, made.pairwise, torch.tensor([[0, 1], [1, 2]]))
-    truth, posterior = oracles(ruled.as_couplings()), method(ruled)
-    close(posterior.marginals, expected(truth, "marginals", made.unary), 1e-9)
-    close(posterior.log_partition, expected(truth, "log_partition", made.unary), 1e-9)
-    assert bool((posterior.marginals[:, 0] <= posterior.marginals[:, 1]).all())
-
-
-@pytest.mark.parametrize("size", [0.5, 3.0, 30.0])
-@methods(*USUAL)
-def test_map_states(method: InferenceMethod, size: float) -> None:
-    """They keep what is known, never exceed the best score, and stop where no flip helps."""
-    potentials = make_potentials(8, 6, unary=3.0, pairwise=size)
-    known = draw_known(potentials, num_unknown=4)
-    states = method.map_states(potentials, known=known)
-    assert states.dtype == torch.int64
-    assert bool(((states == known) | (known == -1)).all())
-    score = potentials.log_score(states)
-    best = expected(oracles(potentials, known), "best_score", score)
-    assert bool((score <= best + 1e-9).all())
-    for label in range(6):
-        turned = states.clone()
-        turned[:, label] = torch.where(known[:, label] == -1, 1 - turned[:, label], known[:, label])
-        assert bool((potentials.log_score(turned) <= score + 1e-9).all())
-
-
 def directed_counts(edges: list[list[int]], num_labels: int) -> list[float]:
     """Share of rooted spanning trees in which each arc runs from child to parent."""
     arcs = [tuple(pair) for pair in edges] + [(second, first) for first, second in edges]
     counts = dict.fromkeys(arcs, 0.0)
-    trees = list(spanning_trees(edges, num_labels))
+    trees = list(equations.spanning_trees(edges, num_labels))
     for tree in trees:
         for root in range(num_labels):
             reached, waiting = {root}, [root]
@@ -755,14 +309,14 @@ def test_drawn_trees_bound_log_partition(monkeypatch: pytest.MonkeyPatch) -> Non
     """With trees drawn by seed the bound holds and forests stay exact; another seed differs."""
     monkeypatch.setattr(tree_reweighted, "_DENSE_LABELS", 0)
     tree_reweighted._tree_shares.cache_clear()
-    potentials, forest = make_sparse(pairwise=2.0), make_forest(4, 8, pairwise=5.0)
+    potentials, forest = make("sparse", pairwise=2.0), make("forest", pairwise=5.0)
     bounds = [TreeReweighted(seed=seed, **FINE)(potentials).log_partition for seed in (0, 0, 1)]
     exact_forest = TREES(forest).log_partition
     tree_reweighted._tree_shares.cache_clear()
     assert torch.equal(bounds[0], bounds[1])
     assert not torch.equal(bounds[0], bounds[2])
-    assert bool((bounds[0] > log_partitions(potentials)).all())
-    close(exact_forest, log_partitions(forest), 1e-9)
+    assert bool((bounds[0] > enumerated(potentials).log_partition).all())
+    close(exact_forest, enumerated(forest).log_partition, 1e-9)
 
 
 class LargestTensor(TorchDispatchMode):
