@@ -45,9 +45,10 @@ docs: setup  ## Write docs/cli.md anew from --help.
 
 RUN ?= runs/mir24
 OUT ?= experiments/benchmarks/inference.json
-bench-inference: setup  ## Measure inference beside its limits and peers; DATA=folder RUN=run OUT=file.json.
+bench-inference: setup  ## Measure inference beside its limits and peers; DATA=folder RUN=run OUT=file.json QUICK=1.
 	$(BIN)/pip install --quiet --editable '.[bench]'
-	$(BIN)/python experiments/benchmarks/inference.py --data $(DATA) --run $(RUN) --out $(OUT)
+	$(BIN)/python experiments/benchmarks/inference.py --out $(OUT) $(if $(QUICK),--quick) \
+		$(if $(RUN),--data $(DATA) --run $(RUN))
 
 experiment-objectives: setup  ## Train and score every objective on MIRFLICKR, about half an hour; DATA=folder.
 	$(BIN)/python experiments/objectives/run.py --data $(DATA)

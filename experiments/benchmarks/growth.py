@@ -37,8 +37,8 @@ _QUICK = {"labels": (8, 40), "images": (2,), "chains": (2,)}
 _QUICK_METHODS = ("exact", "gibbs")
 _SIZES = {"labels": _LABELS, "images": _IMAGES, "chains": _CHAINS}
 _NEIGHBOURS = 10
-_BATCH = 16  # images, where it is not images that grow
-_LIMIT_S = 4.0  # what would take longer is not tried
+_BATCH = 8  # images, where it is not images that grow
+_LIMIT_S = 10.0  # what would take longer is not tried
 _TIMEOUT_S = 60.0
 _REPEAT_S = 0.5  # shorter calls are timed three times more
 

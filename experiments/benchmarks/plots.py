@@ -11,9 +11,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 _TITLES = {
-    "labels": "labels L, 16 images a call",
+    "labels": "labels L, 8 images a call",
     "images": "images a call, 24 labels",
-    "chains": "chains an image, 24 labels, 16 images a call",
+    "chains": "chains an image, 24 labels, 8 images a call",
 }
 _MARKS = "osv^D<>Pp"
 

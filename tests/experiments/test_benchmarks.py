@@ -1,0 +1,196 @@
+"""The benchmarks run, on tiny sizes, and their JSON holds what readers of it look for."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mlcrf.crf import Potentials
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
+KEYS = {
+    "exact": {
+        "labels",
+        "ms_per_image",
+        "states_per_s",
+        "share_of_matmul",
+        "pruned_speedup",
+        "gradient_over_marginals",
+        "error_bound",
+        "max_error",
+        "images",
+        "model",
+    },
+    "approximate": {
+        "method",
+        "model",
+        "ms_per_image",
+        "marginal_error",
+        "pairwise_error",
+        "log_partition_error",
+    },
+    "gibbs": {
+        "labels",
+        "cores",
+        "updates_per_s",
+        "dwave_updates_per_s",
+        "torch_updates_per_s",
+        "effective_samples_per_s",
+        "dwave_effective_samples_per_s",
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+
+
+def run_quick(out: Path, *parts: str) -> tuple[dict[str, Any], str]:
+    command = [sys.executable, str(FOLDER / "inference.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(
+        [*command, "--parts", *parts], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text()), done.stdout
+
+
+def small_model(num_labels: int = 6) -> Potentials:
+    from models import random_model
+
+    return random_model(num_labels, 1, 0.8)
+
+
+def test_parts_without_peers(tmp_path: Path) -> None:
+    """Exact, approximate and growth are measured, tabulated and drawn without any peer."""
+    result, printed = run_quick(tmp_path / "out.json", "exact", "approximate", "growth")
+    for part in ("exact", "approximate"):
+        assert result[part]
+        for row in result[part]:
+            assert row.keys() >= KEYS[part]
+    assert {"torch", "numba"} <= result["versions"].keys() and result["threads"] >= 1
+    assert {row["axis"] for row in result["growth"]} == {"labels", "images", "chains"}
+    refused = [row for row in result["growth"] if "stopped" in row]
+    assert [(row["method"], row["size"]) for row in refused] == [("exact", 40)]
+    assert all(row["seconds"] > 0 for row in result["growth"] if "stopped" not in row)
+    assert len(list(tmp_path.glob("growth-*.png"))) == 3
+    assert "### Exact inference" in printed and "### Growth" in printed
+
+
+def test_gibbs_beside_peers() -> None:
+    """A row on sampling says how fast both sides are, and what effective samples come of it."""
+    pytest.importorskip("dwave.samplers", reason="dwave-samplers is not installed")
+    import gibbs
+
+    row = gibbs.measure("even", 6, None, 1, 0.01, "")  # no thrml, which compiles for long
+    assert row.keys() >= KEYS["gibbs"]
+    assert all(value > 0 for key, value in row.items() if key.endswith("_per_s"))
+
+
+def test_samplers_agree_with_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours, dwave-samplers on two threads and the loop in torch sample the model they are given."""
+    pytest.importorskip("dwave.samplers", reason="dwave-samplers is not installed")
+    import gibbs
+
+    monkeypatch.setattr(gibbs, "installed", lambda _: False)  # no thrml
+    largest = gibbs.check_samplers(2, "")
+    names = {"ours", "states", "dwave", "torch"}
+    assert largest.keys() == {f"{name}, {kind}" for name in names for kind in ("full", "tree")}
+
+
+@pytest.mark.parametrize("name", ["PgmpyElimination", "PgmpyBeliefPropagation"])
+def test_pgmpy_gets_the_same_model(name: str) -> None:
+    """The model as it is handed to pgmpy has our marginals and log Z."""
+    pytest.importorskip("pgmpy", reason="pgmpy is not installed")
+    import peers
+
+    from mlcrf.inference import Exact
+
+    potentials = small_model()
+    truth, peer = Exact()(potentials), getattr(peers, name)(potentials)
+    assert torch.allclose(peer.marginals().float(), truth.marginals[0], atol=1e-5)
+    assert math.isclose(float(peer.log_partition()), float(truth.log_partition), abs_tol=1e-4)
+
+
+def test_spins_have_the_same_energy() -> None:
+    """The model as it is handed to samplers of spins has energy -log_score up to a constant."""
+    pytest.importorskip("dimod", reason="dwave-samplers is not installed")
+    from peers import to_spins
+
+    potentials = small_model()
+    model = to_spins(potentials)
+    states = torch.randint(2, (20, 1, 6), generator=torch.Generator().manual_seed(0))
+    energies = torch.tensor(
+        [model.energy({i: 2 * int(y) - 1 for i, y in enumerate(state[0])}) for state in states]
+    )
+    assert torch.allclose(energies, -potentials.log_score(states)[:, 0].double(), atol=1e-4)
+
+
+def test_a_wrong_sampler_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sampler whose couplings are a tenth too weak does not pass for one of the model."""
+    pytest.importorskip("dwave.samplers", reason="dwave-samplers is not installed")
+    import gibbs
+
+    def too_weak(potentials: Potentials, cores: int, cache: str, **_: int) -> dict[str, Any]:
+        weak = Potentials(potentials.unary, potentials.edges, 0.9 * potentials.pairwise)
+        return {"weak": gibbs.TorchLoop(weak, chains=8192)}
+
+    monkeypatch.setattr(gibbs, "make_samplers", too_weak)
+    with pytest.raises(AssertionError, match="weak samples another distribution"):
+        gibbs.check_samplers(1, "")
+
+
+def test_torch_loop_counts_its_updates() -> None:
+    """A sweep of S chains of L labels is S x L updates, and only those count."""
+    from peers import TorchLoop
+
+    work = TorchLoop(small_model(), chains=10).run(3)
+    assert work.updates == 3 * 10 * 6 and work.seconds > 0
+
+
+def test_a_killed_process_is_told_from_a_slow_one() -> None:
+    """What takes too long is stopped, and what dies says so, instead of waiting for ever."""
+    import os
+    import time
+
+    from processes import Stopped, run_apart
+
+    with pytest.raises(Stopped, match="not done"):
+        run_apart(time.sleep, 60, cores=1, timeout_s=1)
+    with pytest.raises(Stopped, match="killed"):
+        run_apart(os.abort, cores=1, timeout_s=60)
+    with pytest.raises(RuntimeError, match="math domain error"):
+        run_apart(math.sqrt, -1, cores=1, timeout_s=60)
+
+
+def test_peak_memory_sees_what_was_given_back() -> None:
+    """Memory that a call takes and gives back before it ends counts, what was there does not."""
+    from processes import peak_memory_mb
+
+    kept = torch.ones(10_000_000)
+    assert abs(peak_memory_mb(lambda: torch.ones(25_000_000)) - 100) < 10
+    assert len(kept) and peak_memory_mb(lambda: None) < 5
+
+
+def test_sparse_edges_are_pairs_once_each() -> None:
+    """As many edges as asked for, each a pair i < j, none twice, even if nearly all are wanted."""
+    from models import sparse_edges
+
+    edges = sparse_edges(8, 27, torch.Generator().manual_seed(0))
+    assert len(set(map(tuple, edges.tolist()))) == 27
+    assert bool((edges[:, 0] < edges[:, 1]).all()) and int(edges.max()) <= 7
+
+
+def test_tables_go_between_their_marks() -> None:
+    """A page keeps its text; only what is between the marks is replaced, again and again."""
+    from tables import fill
+
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    filled = fill(page, "| new |")
+    assert "| new |" in filled and fill(filled, "| newer |").count("| new") == 1
+    assert filled.split("<!-- tables: begin -->")[0] == page.split("<!-- tables: begin -->")[0]
