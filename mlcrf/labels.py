@@ -64,7 +64,8 @@ class LabelSpace:
             double = next(name for name in names if names.count(name) > 1)
             raise LabelsError(f"label {double!r} stands twice")
         missing = [name for name in self.names if name not in position]
-        extra = [name for name in position if name not in self.names]
+        ours = set(self.names)
+        extra = [name for name in position if name not in ours]
         if missing or extra:
             parts = []
             if missing:

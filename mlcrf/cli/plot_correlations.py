@@ -25,7 +25,11 @@ def plot_correlations(
     top: Annotated[int, typer.Option(min=0, help="How many strongest pairs to list.")] = 10,
     as_json: console.Json = False,
 ) -> None:
-    """Draw the learned couplings between labels: red attracts, blue repels."""
+    """Draw the learned couplings between labels: red attracts, blue repels.
+
+    Of a run with --pairwise conditional, those where its gates are at zero. A label and what it
+    implies have none: the rule says it all.
+    """
     console.quiet()
     import numpy as np
 
@@ -40,7 +44,7 @@ def plot_correlations(
     trained = load_run(run)
     names = trained.labels.names
     learned = trained.crf.pairwise_matrix().double().numpy()
-    panels = [Panel(f"learned couplings, {trained.data}", learned)]
+    panels = [Panel(correlations.title(trained), learned)]
     agreements = []
     if compare is not None:
         other = correlations.load_comparison(compare, trained)
@@ -50,7 +54,7 @@ def plot_correlations(
     draw_heatmap(out, names, panels, shown)
     if matrix_csv is not None:
         write_text(matrix_csv, correlations.format_matrix(learned, names))
-    attract, repel = correlations.strongest_pairs(learned, names, count=top)
+    attract, repel = correlations.strongest_pairs(trained.crf, names, count=top)
     if as_json:
         record = {
             "out": str(out),

@@ -1,30 +1,34 @@
 """What a finished run says of itself: a model card and a picture of its couplings."""
 
 from mlcrf import atomic
-from mlcrf.reports.correlations import strongest_pairs
+from mlcrf.reports.correlations import strongest_pairs, title
 from mlcrf.reports.heatmap import Panel, cluster_order, draw_heatmap
 from mlcrf.reports.tables import format_pairs, format_training
 from mlcrf.training.run import TrainReport
 
+_MOST_DRAWN = 128  # labels; the picture grows with their square
+
 
 def save_card(report: TrainReport) -> None:
-    """Write `README.md` and, where labels are coupled, `plots/couplings.png` into the run.
+    """Write `README.md` and, of up to 128 coupled labels, `plots/couplings.png` into the run.
 
     Raises:
         MlcrfError: the files cannot be written.
     """
     run = report.run
     names = run.labels.names
-    learned = run.crf.pairwise_matrix().double().numpy()
     parts = [f"# A tagger for {len(names)} labels, trained on {run.data}", _summary(report)]
     if len(run.crf.edges):
-        title = f"learned couplings, {run.data}"
-        picture = run.path / "plots" / "couplings.png"
-        draw_heatmap(picture, names, [Panel(title, learned)], cluster_order(learned))
-        pairs = format_pairs(*strongest_pairs(learned, names))
-        parts.append(
-            "## Couplings\n\n![Learned couplings](plots/couplings.png)\n\n" + _block(pairs)
-        )
+        parts.append("## Couplings")
+        if len(names) <= _MOST_DRAWN:
+            learned = run.crf.pairwise_matrix().double().numpy()
+            picture = run.path / "plots" / "couplings.png"
+            draw_heatmap(picture, names, [Panel(title(run), learned)], cluster_order(learned))
+            parts.append("![Learned couplings](plots/couplings.png)")
+        parts.append(_block(format_pairs(*strongest_pairs(run.crf, names))))
+    if run.implications:
+        rules = (f"- {child} => {parent}" for child, parent in run.implications)
+        parts.append("## Implications\n\n" + "\n".join(rules))
     parts.append("## Labels\n\n" + ", ".join(names))
     atomic.write_text(run.path / "README.md", "\n\n".join(parts) + "\n")
 

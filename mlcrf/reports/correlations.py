@@ -13,6 +13,7 @@ from mlcrf.checkpoint import Run, load_splits
 from mlcrf.datasets.manifest import Split
 from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
+from mlcrf.model import LabelCrf
 
 Floats = NDArray[np.float64]
 
@@ -60,6 +61,12 @@ def phi(targets: NDArray[np.int8]) -> Floats:
     return result
 
 
+def title(run: Run) -> str:
+    """What the matrix of a run shows."""
+    closed = ", gates at zero" if run.crf.rank else ""
+    return f"learned couplings, {run.data}{closed}"
+
+
 def rank_agreements(learned: Floats, other: Floats, *, above: float = 0.1) -> list[RankAgreement]:
     """Rank correlation over all known pairs, and those where `other` exceeds `above` in size."""
     rows, columns = np.triu_indices(len(learned), 1)
@@ -73,15 +80,17 @@ def rank_agreements(learned: Floats, other: Floats, *, above: float = 0.1) -> li
 
 
 def strongest_pairs(
-    learned: Floats, names: tuple[str, ...], *, count: int = 10
+    model: LabelCrf, names: tuple[str, ...], *, count: int = 10
 ) -> tuple[list[tuple[str, str, float]], list[tuple[str, str, float]]]:
     """The strongest attractions and the strongest repulsions, strongest first."""
-    rows, columns = np.triu_indices(len(learned), 1)
-    values = learned[rows, columns]
+    edges, values = model.edges.numpy(), model.pairwise.detach().double().numpy()
     order = np.argsort(-values, kind="stable")
-    pairs = [(names[rows[k]], names[columns[k]], float(values[k])) for k in order]
-    attractions = [pair for pair in pairs[:count] if pair[2] > 0]
-    repulsions = [pair for pair in pairs[::-1][:count] if pair[2] < 0]
+
+    def named(places: NDArray[np.int64]) -> list[tuple[str, str, float]]:
+        return [(names[edges[k, 0]], names[edges[k, 1]], float(values[k])) for k in places]
+
+    attractions = [pair for pair in named(order[:count]) if pair[2] > 0]
+    repulsions = [pair for pair in named(order[::-1][:count]) if pair[2] < 0]
     return attractions, repulsions
 
 

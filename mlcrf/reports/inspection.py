@@ -3,10 +3,10 @@
 from typing import Any
 
 import numpy as np
+from scipy.sparse import coo_array, csr_array, triu
 
 from mlcrf.checkpoint import Run
 from mlcrf.datasets.manifest import Manifest, Split
-from mlcrf.reports.correlations import cooccurrence
 from mlcrf.reports.tables import format_table
 
 
@@ -15,9 +15,9 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
     targets = manifest.targets
     present = (targets == 1).sum(0)
     unknown = (targets < 0).sum(0)
-    together = np.triu(cooccurrence(targets), 1)
-    order = np.argsort(-together, axis=None, kind="stable")[:top]
-    pairs = [np.unravel_index(at, together.shape) for at in order]
+    some = csr_array(targets == 1, dtype=np.int64)  # of many labels few pairs ever meet
+    together = coo_array(triu(some.T @ some, 1))
+    order = np.lexsort((together.col, together.row, -together.data))[:top]
     splits = manifest.splits
     return {
         "data": manifest.name,
@@ -30,9 +30,13 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
             for column, name in enumerate(manifest.labels)
         },
         "frequent_pairs": [
-            [manifest.labels.names[i], manifest.labels.names[j], int(together[i, j])]
-            for i, j in pairs
-            if together[i, j]
+            [manifest.labels.names[i], manifest.labels.names[j], count]
+            for i, j, count in zip(
+                together.row[order].tolist(),
+                together.col[order].tolist(),
+                together.data[order].tolist(),
+                strict=True,
+            )
         ],
         "implications": [list(rule) for rule in manifest.implications],
         "notes": list(manifest.notes),

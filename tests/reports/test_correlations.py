@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import pearsonr
 
 from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
+from mlcrf.model import LabelCrf
 from mlcrf.reports import correlations
 from tests.mirror import ROOT
 
@@ -95,7 +97,10 @@ def test_rank_agreement_over_all_and_over_strong_pairs() -> None:
 
 def test_strongest_pairs_are_sorted_and_signed() -> None:
     """Attractions fall, repulsions rise, and neither holds the other's sign."""
-    matrix = np.array([[0, 3, -1], [3, 0, 2], [-1, 2, 0.0]])
-    attract, repel = correlations.strongest_pairs(matrix, ("a", "b", "c"))
+    model = LabelCrf(1, 3)  # of a and b, a and c, b and c
+    with torch.no_grad():
+        model.pairwise.copy_(torch.tensor([3.0, -1.0, 2.0]))
+    attract, repel = correlations.strongest_pairs(model, ("a", "b", "c"))
     assert attract == [("a", "b", 3.0), ("b", "c", 2.0)]
     assert repel == [("a", "c", -1.0)]
+    assert correlations.strongest_pairs(model, ("a", "b", "c"), count=1) == (attract[:1], repel)
