@@ -67,7 +67,8 @@ def test_every_rule_is_the_best_of_all_label_sets(
     clamp: bool,
 ) -> None:
     """At its own measure no set that may be chosen has a higher expectation."""
-    potentials = make_potentials(3, num_labels, unary=1.5, pairwise=1.0)
+    images = 3 if num_labels < 10 else 1
+    potentials = make_potentials(images, num_labels, unary=1.5, pairwise=1.0)
     known = draw_known(potentials, num_unknown=num_labels - clamp)
     truth, posterior = oracles(potentials, known), ORACLE(potentials, known=known)
     samples = brute.draw(potentials, 50, known)
@@ -151,7 +152,7 @@ def test_limits_keep_and_add_by_marginal(rule: Decision) -> None:
 @pytest.mark.parametrize("rule", Decision)
 def test_many_labels(rule: Decision) -> None:
     """Hundreds of labels on a sparse graph, of which few are present, are decided in moments."""
-    num_labels, generator = 600, torch.Generator().manual_seed(0)
+    num_labels, generator = 300, torch.Generator().manual_seed(0)
     unary = torch.randn(3, num_labels, generator=generator) - 4
     first = torch.arange(num_labels - 1)
     edges = torch.stack([first, first + 1], 1)
@@ -164,7 +165,7 @@ def test_many_labels(rule: Decision) -> None:
     states = decided(decoder, potentials, MeanField(), known)
     assert bool((states[:, 7] == 1).all())
     assert bool((states[:, edges[:3, 0]] <= states[:, edges[:3, 1]]).all())
-    assert 3 <= int(states.sum()) < 200
+    assert 3 <= int(states.sum()) < 100
 
 
 @pytest.mark.parametrize("rule", Decision)

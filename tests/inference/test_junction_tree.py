@@ -135,7 +135,7 @@ def test_too_wide() -> None:
     JunctionTree(max_treewidth=7)(potentials)
 
 
-@pytest.mark.parametrize("reach", [4999, 50, 3])
+@pytest.mark.parametrize("reach", [4999, 3])
 def test_tree_of_five_thousand_labels_takes_seconds(reach: int) -> None:
     """Broad or deep trees take seconds, first call included; log Z = score - log p of any state."""
     edges = random_tree(5000, reach=reach)
