@@ -101,6 +101,30 @@ def resolve_inference(settings: TrainSettings, objective: ObjectiveName) -> Infe
             return InferenceName.AUTO
 
 
+def make_model(
+    settings: TrainSettings,
+    num_features: int,
+    edges: Tensor,
+    implications: Tensor,
+    num_labels: int,
+) -> LabelCrf:
+    """A CRF as the settings want it, that has learned nothing yet.
+
+    Args:
+        edges: pairs with a coupling (E, 2).
+        implications: pairs (child, parent) (R, 2).
+    """
+    return LabelCrf(
+        num_features,
+        num_labels,
+        edges=edges,
+        implications=implications,
+        hidden=settings.head,
+        rank=settings.rank if settings.pairwise is Pairwise.CONDITIONAL else 0,
+        seed=settings.seed,
+    )
+
+
 def make_recipe(
     name: ObjectiveName,
     settings: TrainSettings,

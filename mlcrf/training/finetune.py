@@ -30,7 +30,7 @@ def finetune(
     validation: Manifest,
     objective: Objective,
     settings: TrainSettings,
-    edges: Tensor,
+    start: LabelCrf,
     *,
     device: torch.device,
     stages: Stages,
@@ -41,6 +41,9 @@ def finetune(
     The learning rate rises over the first tenth of the steps and falls to zero by a cosine; a
     picture is flipped left to right half of the time. Each epoch is a stage: a run that is
     stopped and resumed draws the same batches and ends with the same bits.
+
+    Args:
+        start: head and couplings to begin with; not changed.
 
     Returns:
         `best`: weights of the network after the epoch with the lowest validation loss;
@@ -53,13 +56,7 @@ def finetune(
     batches = _Batches(train, settings, backbone.spec.size_px)
     checks = _Batches(validation, settings, backbone.spec.size_px)
     backbone.to(device).to(memory_format=torch.channels_last)
-    head = LabelCrf(
-        backbone.num_features,
-        len(train.labels),
-        edges=edges,
-        hidden=settings.head,
-        seed=settings.seed,
-    ).to(device)
+    head = start.clone().to(device)
     modules = torch.nn.ModuleDict({"backbone": backbone, "head": head})
     optimiser = torch.optim.AdamW(
         modules.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay

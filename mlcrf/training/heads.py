@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf.choices import Decision, InferenceName, ObjectiveName, Pairwise, Schedule
+from mlcrf.choices import Decision, InferenceName, ObjectiveName, Schedule
 from mlcrf.config import TrainSettings
 from mlcrf.decoding import Decoder, ThresholdMeasure
 from mlcrf.inference import make_inference
 from mlcrf.model import LabelCrf, no_edges
-from mlcrf.training.choosing import Recipe, exact_method, make_recipe
+from mlcrf.training.choosing import Recipe, exact_method, make_model, make_recipe
 from mlcrf.training.coordinates import Penalty
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.stages import Result, Stages
@@ -163,15 +163,8 @@ class HeadTrainer:
 
     def _uncoupled(self, baseline: LabelCrf) -> LabelCrf:
         """A CRF with the baseline's unaries, whose couplings are still 0."""
-        settings = self._settings
-        model = LabelCrf(
-            self._num_features,
-            self._num_labels,
-            edges=self._edges,
-            implications=self._implications,
-            hidden=settings.head,
-            rank=settings.rank if settings.pairwise is Pairwise.CONDITIONAL else 0,
-            seed=settings.seed,
+        model = make_model(
+            self._settings, self._num_features, self._edges, self._implications, self._num_labels
         )
         shared = model.state_dict()
         unaries = {

@@ -27,6 +27,7 @@ from mlcrf.inference import InferenceMethod, count_states
 from mlcrf.model import LabelCrf
 from mlcrf.training.choosing import (
     exact_method,
+    make_model,
     make_recipe,
     resolve_inference,
     resolve_objective,
@@ -125,7 +126,7 @@ def train(
                 validation_part,
                 loss,
                 settings,
-                edges,
+                make_model(settings, backbone.num_features, edges, rules, len(manifest.labels)),
                 device=environment.device,
                 stages=stages,
                 log=log,

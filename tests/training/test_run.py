@@ -5,19 +5,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.checkpoint import WEIGHTS, load_run
 from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Pairwise, Structure
 from mlcrf.config import TrainSettings
+from mlcrf.crf import Potentials, full_edges
 from mlcrf.datasets.implications import with_implications
 from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.datasets.reading import read_dataset
+from mlcrf.datasets.splits import split_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
+from mlcrf.objectives import independent_loss
 from mlcrf.prediction import Tagger
 from mlcrf.synthetic.dataset import make_dataset
+from mlcrf.training.choosing import make_model
+from mlcrf.training.finetune import finetune
 from mlcrf.training.run import Environment, train
+from mlcrf.training.stages import Stages
 
 QUICK = {
     "backbone": "tiny",
@@ -200,3 +208,32 @@ def test_overwrite_replaces_runs_only(manifest: Manifest, tmp_path: Path) -> Non
     with pytest.raises(RunError, match="it is no run, so choose another"):
         train(manifest, tmp_path / "photos", TrainSettings(**QUICK), TORCH, overwrite=True)
     assert (tmp_path / "photos" / "dear.txt").read_text() == "keep me"
+
+
+def test_the_network_is_trained_with_rules_and_gates(manifest: Manifest, tmp_path: Path) -> None:
+    """The potentials that its objective sees are those of the model that the run is to have."""
+    data = split_manifest(manifest, seed=0)
+    settings = TrainSettings(**QUICK, pairwise=Pairwise.CONDITIONAL, rank=2)
+    rules = torch.tensor([[0, 1]])
+    backbone = make_backbone(find_spec("tiny"), seed=0)
+    seen = []
+
+    def objective(potentials: Potentials, targets: Tensor, observed: Tensor) -> Tensor:
+        seen.append((potentials.varies_by_image, potentials.implications.tolist()))
+        return independent_loss(potentials, targets, observed)
+
+    num_labels = len(data.labels)
+    start = make_model(settings, backbone.num_features, full_edges(num_labels), rules, num_labels)
+    finetune(
+        backbone,
+        data.part(Split.TRAIN),
+        data.part(Split.VALIDATION),
+        objective,
+        settings,
+        start,
+        device=torch.device("cpu"),
+        stages=Stages(tmp_path / "state.pt", "settings"),
+        log=lambda _: None,
+    )
+    assert set(map(str, seen)) == {"(True, [[0, 1]])"}
+    assert not bool(start.output.weight.any())
