@@ -36,6 +36,12 @@ PENALTIES: dict[str, Any] = {
 }
 
 
+def log(message: str) -> None:
+    """A line a fit."""
+    if ": gradient " not in message:
+        print(message, flush=True)
+
+
 def hide(data: Manifest, share: float, seed: int) -> Manifest:
     """The same data with a share of the training and validation targets unknown."""
     rng = np.random.default_rng(seed)
@@ -66,7 +72,7 @@ def main() -> None:
             settings = TrainSettings(objective=objective, seed=arguments.seed, **more)
             hidden = hide(data, share, arguments.seed)
             environment = Environment(cache_dir=cache_dir(None))
-            train(hidden, out, settings, environment, overwrite=out.exists(), log=print)
+            train(hidden, out, settings, environment, overwrite=out.exists(), log=log)
         run = load_run(out)
         extractor = FeatureExtractor(run.make_backbone(), cache_dir=cache_dir(None))
         result = evaluate(run, data.part(Split.TEST), extractor, split="test")

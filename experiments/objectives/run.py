@@ -55,6 +55,12 @@ EXACT_REACH = (
 )
 
 
+def log(message: str) -> None:
+    """A line a fit."""
+    if ": gradient " not in message:
+        print(message, flush=True)
+
+
 def trained(name: str, data: Manifest, changes: dict[str, Any], runs: Path) -> tuple[Path, float]:
     """The run of an objective, and what its CRF took to learn, in seconds."""
     out = runs / name.replace(",", "").replace(" ", "-")
@@ -62,7 +68,7 @@ def trained(name: str, data: Manifest, changes: dict[str, Any], runs: Path) -> t
         settings = TrainSettings(**changes)
         # the splits are made already, so that another seed draws other chains and no more
         environment = Environment(cache_dir=cache_dir(None))
-        train(data, out, settings, environment, overwrite=out.exists())
+        train(data, out, settings, environment, overwrite=out.exists(), log=log)
     seconds = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["seconds"]
     return out, float(seconds["crf"])
 

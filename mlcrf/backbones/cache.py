@@ -14,7 +14,6 @@ from mlcrf.errors import DataError
 Feature = NDArray[np.float32]
 
 _SCHEMA = """
-PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, digest BLOB

@@ -42,6 +42,9 @@ class Measures:
         hamming: share of wrong labels, marginals at 0.5.
         wrong_per_image: the same, as a number of labels.
         subset_accuracy: share of images whose MAP label set is right throughout.
+        chosen_accuracy: the same of the label set decided on.
+        example_f1, example_jaccard: mean over images of 2 |A and B| / (|A| + |B|) and of
+            |A and B| / |A or B| of the labels decided on and the true ones; 1 if both are empty.
         mean_average_precision: mean over labels with a positive; NaN if none has.
         labels_with_positives: how many labels that mean is over.
         micro_f1: over all labels at once, marginals at 0.5.
@@ -53,6 +56,9 @@ class Measures:
     hamming: float
     wrong_per_image: float
     subset_accuracy: float
+    chosen_accuracy: float
+    example_f1: float
+    example_jaccard: float
     mean_average_precision: float
     labels_with_positives: int
     micro_f1: float
@@ -83,6 +89,15 @@ class Statistics:
     targets: NDArray[np.int8]
 
     @cached_property
+    def _overlaps(self) -> tuple[Floats, Floats]:
+        """F1 and Jaccard of each image (N,)."""
+        hits = self.true_positive.sum(1)
+        either = hits + self.false_positive.sum(1) + self.false_negative.sum(1)
+        empty = either == 0
+        jaccard = np.where(empty, 1.0, hits / np.where(empty, 1.0, either))
+        return 2 * jaccard / (1 + jaccard), jaccard
+
+    @cached_property
     def _rankings(self) -> list["_Ranking"]:
         return [_Ranking(s, t) for s, t in zip(self.scores.T, self.targets.T, strict=True)]
 
@@ -107,6 +122,9 @@ class Statistics:
             hamming=float(w @ self.wrong / observed),
             wrong_per_image=float(w @ self.wrong / images),
             subset_accuracy=float(w @ self.right_set / images),
+            chosen_accuracy=float(w @ (self.wrong == 0) / images),
+            example_f1=float(w @ self._overlaps[0] / images),
+            example_jaccard=float(w @ self._overlaps[1] / images),
             mean_average_precision=_mean(precisions[present]),
             labels_with_positives=int(present.sum()),
             # nothing there and nothing said is a perfect answer

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -108,20 +108,18 @@ def test_all_or_none(tmp_path: Path) -> None:
         assert cache.find_content(b"A") is None
 
 
-def test_two_writers(tmp_path: Path) -> None:
-    """Sessions that write at the same time lose nothing."""
-    paths = [make_file(tmp_path / f"{number}") for number in range(40)]
+@pytest.mark.parametrize("attempt", range(10))
+def test_many_writers(tmp_path: Path, attempt: int) -> None:
+    """Sessions that make the file and write to it at the same time lose nothing."""
+    paths = [make_file(tmp_path / f"{number}") for number in range(20)]
 
     def write(part: list[Path]) -> None:
         with FeatureCache(tmp_path, "key") as cache:
             for path in part:
                 cache.add([(stamp_of(path), path.name.encode(), ONE)])
 
-    threads = [threading.Thread(target=write, args=(paths[i::2],)) for i in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, [paths[start::4] for start in range(4)]))
     with FeatureCache(tmp_path, "key") as cache:
         assert all(found is not None for found in cache.find(paths))
 

@@ -54,6 +54,11 @@ def test_against_scikit_learn(ties: bool) -> None:
     assert got.labels_with_positives == 4
     assert got.micro_f1 == pytest.approx(sk.f1_score(targets, said, average="micro"))
     assert got.macro_f1 == pytest.approx(sk.f1_score(targets, said, average="macro"))
+    assert got.chosen_accuracy == pytest.approx(sk.accuracy_score(targets, said))
+    f1 = sk.f1_score(targets, said, average="samples", zero_division=1.0)
+    assert got.example_f1 == pytest.approx(f1)
+    jaccard = sk.jaccard_score(targets, said, average="samples", zero_division=1.0)
+    assert got.example_jaccard == pytest.approx(jaccard)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -172,12 +177,23 @@ def test_one_image() -> None:
         hamming=pytest.approx(1 / 3),
         wrong_per_image=1.0,
         subset_accuracy=0.0,
+        chosen_accuracy=0.0,
+        example_f1=pytest.approx(2 / 3),
+        example_jaccard=0.5,
         mean_average_precision=1.0,
         labels_with_positives=1,
         micro_f1=pytest.approx(2 / 3),
         macro_f1=1.0,
         calibration_error=pytest.approx((0.1 + 0.6 + 0.2) / 3),
     )
+
+
+def test_two_empty_sets_agree() -> None:
+    """Nothing said of a photo with nothing on it is right; of one with a label it is all wrong."""
+    nothing = np.zeros((2, 3))
+    predictions = Predictions(nothing, nothing.astype(np.int64), np.zeros(2))
+    got = measures(predictions, np.array([[0, 0, 0], [0, 1, 0]], dtype=np.int8))
+    assert (got.example_f1, got.example_jaccard, got.chosen_accuracy) == (0.5, 0.5, 0.5)
 
 
 def test_half_is_no_yes() -> None:
