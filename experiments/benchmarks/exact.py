@@ -11,7 +11,7 @@ from timing import median_ratio, take_turns
 from mlcrf.crf import Potentials
 from mlcrf.inference import Exact
 
-_IMAGES = {16: 8192, 20: 4096, 24: 1024, 28: 256}  # an image takes 16 times longer from 20 to 24
+_IMAGES = {16: 8192, 20: 4096, 24: 1024, 28: 512}  # an image takes 16 times longer from 20 to 24
 _QUICK_IMAGES = {8: 64, 12: 32}
 _SQUARES, _QUICK_SQUARES = (4096, 5120), (256,)
 

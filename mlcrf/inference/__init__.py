@@ -8,11 +8,11 @@ from mlcrf.inference.dual_bound import DualBound, ScoreBound
 from mlcrf.inference.elimination import treewidth
 from mlcrf.inference.exact import Exact
 from mlcrf.inference.gibbs import Gibbs
-from mlcrf.inference.halves import count_states
 from mlcrf.inference.independent import Independent
 from mlcrf.inference.junction_tree import JunctionTree
 from mlcrf.inference.map_search import MapResult, MapSearch
 from mlcrf.inference.mean_field import MeanField
+from mlcrf.inference.partition import count_states
 from mlcrf.inference.posterior import (
     InferenceMethod,
     LogPartitionKind,

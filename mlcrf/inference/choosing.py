@@ -12,10 +12,10 @@ from mlcrf.inference.convex import ConvexBeliefPropagation
 from mlcrf.inference.elimination import treewidth
 from mlcrf.inference.exact import Exact
 from mlcrf.inference.gibbs import Gibbs
-from mlcrf.inference.halves import count_states
 from mlcrf.inference.independent import Independent
 from mlcrf.inference.junction_tree import JunctionTree
 from mlcrf.inference.mean_field import MeanField
+from mlcrf.inference.partition import count_states
 from mlcrf.inference.posterior import InferenceMethod
 from mlcrf.inference.tap import Tap
 from mlcrf.inference.tree_reweighted import TreeReweighted

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from mlcrf.inference.split import Scores, Split, Sums
+from mlcrf.inference.split import Split
+from mlcrf.inference.sums import Scores, Sums
 
 _ROUNDING = 1e-6  # of a half-state's probability, and what underflow may hide of it
 _AT_ONCE = 1024  # images

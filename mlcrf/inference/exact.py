@@ -11,14 +11,15 @@ from torch import Tensor
 from mlcrf.crf import Potentials, check_known
 from mlcrf.errors import TooManyLabelsError
 from mlcrf.inference.completion import best_states
-from mlcrf.inference.halves import count_states
-from mlcrf.inference.moments import count_marginals, pair_marginals
+from mlcrf.inference.moments import count_marginals, pair_marginals, pair_sums
+from mlcrf.inference.partition import count_states, split_labels
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
-from mlcrf.inference.split import Scores, Split
+from mlcrf.inference.split import Split
+from mlcrf.inference.sums import Scores
 
-_CHUNK_ENTRIES = 2**22  # half-states times images that are handled at once
-_TYPICAL = 256  # images from which half-states are sorted
-_LEAST_IMAGES, _LEAST_STATES = 256, 2**18  # fewer are not worth the sorting
+_CHUNK_ENTRIES = 2**23  # half-states times images that are handled at once
+_TYPICAL = 64  # images from which half-states are sorted
+_LEAST_IMAGES, _LEAST_STATES = 512, 2**22  # fewer are not worth the sorting
 _SLACK = 2e-7  # of the share that may be left out, for underflow and rounding of the bounds
 
 
@@ -42,9 +43,9 @@ class Exact:
         pairwise_marginals: whether to return them too, which costs L / 4 times the rest.
         leave_out: share of Z; 0 sums everything.
 
-    Cost: 4 N 2^L operations for log Z and marginals, half as much again for the gradient, a third
-    to a sixth of that where much can be left out; N times a kernel of 2^L entries more where
-    couplings vary by image. Memory: 4 bytes x 2^L up to 26 labels, less by tiles beyond.
+    Cost: 4 N 2^L operations for log Z and marginals, half as much again for the gradient, a fifth
+    to an eighth of that where much can be left out; N times a kernel of 2^L entries more where
+    couplings vary by image. Memory: 4 bytes x 2^L up to 26 labels, less by blocks beyond.
     Deterministic.
     """
 
@@ -175,8 +176,9 @@ class _LogPartition(torch.autograd.Function):
             log_partition[rows] = sums.log_partition
             error_bound[rows] = sums.dropped
             marginals[rows] = split.marginals(sums).to(unary.dtype)
-            kept.append((split, scores, sums, rows))
-        ctx.kept = kept if ctx.needs_input_grad[1] else []
+            if ctx.needs_input_grad[1]:
+                kept.append((split, scores, sums.without_arrays(), rows))
+        ctx.kept = kept
         ctx.edges, ctx.shape = potentials.edges, pairwise.shape
         ctx.save_for_backward(marginals)
         ctx.mark_non_differentiable(marginals, error_bound)
@@ -187,13 +189,13 @@ class _LogPartition(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         (marginals,) = ctx.saved_tensors
         pairwise_grad = grad.new_zeros(ctx.shape)
-        for split, scores, sums, rows in ctx.kept:
-            pairs = split.pair_sums(scores, sums, grad[rows].double())
-            of_edges = pairs[ctx.edges[:, 0], ctx.edges[:, 1]].to(pairwise_grad.dtype)
-            if pairwise_grad.ndim == 2:
-                pairwise_grad[rows] = of_edges
-            else:
-                pairwise_grad += of_edges
+        varies = pairwise_grad.ndim == 2  # a split an image, or one that all chunks share
+        for kept in [[one] for one in ctx.kept] if varies else [ctx.kept]:
+            parts = [(scores, sums, grad[rows].double()) for _, scores, sums, rows in kept]
+            pairs = pair_sums(kept[0][0], parts) if kept else None
+            if pairs is not None:
+                of_edges = pairs[ctx.edges[:, 0], ctx.edges[:, 1]].to(pairwise_grad.dtype)
+                pairwise_grad[kept[0][3] if varies else slice(None)] = of_edges
         return grad[:, None] * marginals, pairwise_grad, None, None, None
 
 
@@ -205,14 +207,14 @@ def _chunks(
     unary, rules = potentials.unary, potentials.implications
     first_level = int(unary.dtype == torch.float64)
     if potentials.varies_by_image:
+        parts = split_labels(matrix.abs().mean(0), rules) if len(unary) else None
         for image in range(len(unary)):
-            split = Split(matrix[image], rules, first_level=first_level)
+            split = Split(matrix[image], rules, first_level=first_level, parts=parts)
             rows = slice(image, image + 1)
             yield split, split.scores(unary[rows], known[rows]), rows
         return
     split = Split(matrix, rules, first_level=first_level)
-    num_states = len(split.half_a) * len(split.half_b)
-    worth_it = len(unary) >= _LEAST_IMAGES and num_states >= _LEAST_STATES
+    worth_it = len(unary) >= _LEAST_IMAGES and split.num_states >= _LEAST_STATES
     if leave_out > _SLACK and first_level == 0 and worth_it:
         typical = torch.linspace(0, len(unary) - 1, _TYPICAL, device=unary.device).long()
         split.prune(unary[typical], known[typical], leave_out - _SLACK)

@@ -1,24 +1,33 @@
-"""The labels in two halves, and the states that each half can be in."""
+"""The labels in two halves, these in two quarters, and the states that each can be in."""
 
 import math
 from dataclasses import dataclass, replace
-from graphlib import TopologicalSorter
+from functools import cached_property
 
-import networkx as nx
-import numpy as np
 import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
-from mlcrf.errors import TooManyLabelsError
+from mlcrf.inference.partition import possible_states, split_labels
 
-_LARGEST = 24  # log2 of the states that a half may have: they are listed one by one
-_AT_ONCE = 2**17  # scores that are turned into weights at once, to stay in the cache
+
+class Scratch:
+    """Large arrays that are used again: to fetch fresh memory takes longer than to fill it."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """An array of any content, that of the last call of this name if it is large enough."""
+        size, key = math.prod(shape), (name, like.dtype)
+        if key not in self._arrays or self._arrays[key].numel() < size:
+            self._arrays[key] = like.new_empty(size)
+        return self._arrays[key][:size].view(shape)
 
 
 @dataclass(frozen=True)
-class Half:
-    """Some of the labels with all their possible states, in any order.
+class Part:
+    """Some of the labels with all their possible states.
 
     Attributes:
         labels: their columns, int64 (l,).
@@ -32,10 +41,6 @@ class Half:
 
     def __len__(self) -> int:
         return len(self.states)
-
-    def permuted(self, order: Tensor) -> "Half":
-        """The same states in another order."""
-        return replace(self, states=self.states[order], inside=self.inside[order])
 
     def log_scores(self, unary: Tensor, known: Tensor) -> Tensor:
         """Of every state, minus infinity if it contradicts what is known: float64 (N, S).
@@ -54,114 +59,136 @@ class Half:
             scores[wrong > 0] = -math.inf
         return scores
 
-    def weights(self, unary: Tensor, known: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """exp(log_scores - top) in `dtype` (N, S), and each image's top, float64 (N,)."""
-        result = torch.empty(len(unary), len(self), dtype=dtype, device=unary.device)
-        top = unary.new_empty(len(unary))
-        step = max(1, _AT_ONCE // len(self))
-        for start in range(0, len(unary), step):
-            rows = slice(start, start + step)
-            scores = self.log_scores(unary[rows], known[rows])
-            top[rows] = scores.amax(-1)
-            torch.exp(result[rows].copy_(scores.sub_(top[rows, None])), out=result[rows])
-        return result, top
+
+@dataclass(frozen=True)
+class Half(Part):
+    """Half of the labels, made of two quarters: a state for each pair of theirs, in any order.
+
+    Attributes:
+        quarters: the last one's state is the first to change.
+        joint: what couples them, around 1/2 as in `mlcrf.inference.split`, float64 (S,); it is
+            the same for all images and goes into the kernel.
+        shift: what of that belongs to single labels, float64 (L,).
+        constant: and to none.
+        order: of the states; None as the quarters give them.
+    """
+
+    quarters: tuple[Part, Part]
+    joint: Tensor
+    shift: Tensor
+    constant: float
+    order: Tensor | None = None
+
+    @property
+    def exponent_bound(self) -> float:
+        """No entry of `joint` is larger in size."""
+        return float(self.joint.abs().max())
+
+    def permuted(self, order: Tensor) -> "Half":
+        """The same states in another order."""
+        before = order if self.order is None else self.order[order]
+        moved = {name: getattr(self, name)[order] for name in ("states", "inside", "joint")}
+        return replace(self, **moved, order=before)
+
+    @cached_property
+    def _places(self) -> Tensor:
+        """Where the quarters' own order finds each state."""
+        assert self.order is not None, "wanted only if there is another order"
+        return self.order.argsort()
+
+    def presence(self, mass: Tensor, scratch: Scratch) -> Tensor:
+        """Each label's share of the states' mass (N, S), float64 (N, l).
+
+        Summed over the other quarter first, pairwise, which is quicker than a product with all
+        states, and better: of many small numbers a product in float32 loses 1e-6 of the sum.
+        """
+        if self.order is not None:
+            mass = in_order(mass, self._places, scratch.take("ordered", (*mass.shape,), mass))
+        first, second = self.quarters
+        by_both = mass.view(len(mass), len(first), len(second))
+        by_first, by_second = by_both.sum(2).double(), by_both.sum(1).double()
+        present = torch.cat([by_first @ first.states, by_second @ second.states], 1)
+        return present / by_first.sum(1, keepdim=True)
+
+    def weights(
+        self, unary: Tensor, known: Tensor, dtype: torch.dtype, scratch: Scratch, name: str
+    ) -> tuple[Tensor, Tensor]:
+        """exp(log_scores - joint - top) in `dtype` (N, S), and each image's top, float64 (N,).
+
+        The product of two small tables, one a quarter, which are computed in float64. The largest
+        of an image is 1.
+
+        Args:
+            name: of the array in `scratch` that the weights are put in.
+
+        Cost: N S operations.
+        """
+        tables, top = [], unary.new_full((len(unary),), -self.constant)
+        shifted = unary + self.shift
+        for quarter in self.quarters:
+            scores = quarter.log_scores(shifted, known)
+            largest = scores.amax(-1)
+            tables.append(scores.sub_(largest[:, None]).exp_().to(dtype))
+            top += largest
+        first, second = tables
+        shape = (len(unary), len(self))
+        weights = scratch.take(name if self.order is None else "ordered", shape, first)
+        by_both = weights.view(len(unary), first.shape[1], second.shape[1])
+        torch.mul(first[:, :, None], second[:, None], out=by_both)
+        if self.order is not None:
+            weights = in_order(weights, self.order, scratch.take(name, shape, first))
+        return weights, top
 
 
-def make_halves(matrix: Tensor, implications: Tensor) -> tuple[Half, Half]:
-    """Split the labels so that an implication stays within a half and states are about as many.
+def in_order(values: Tensor, order: Tensor, out: Tensor) -> Tensor:
+    """Columns in another order, (N, S) -> (N, S); `gather` takes half as long as other ways."""
+    return torch.gather(values, 1, order.expand(len(values), -1), out=out)
 
-    Without implications the first half is the first L // 2 labels.
+
+def make_halves(
+    matrix: Tensor, implications: Tensor, parts: tuple[list[int], list[int]]
+) -> tuple[Half, Half]:
+    """The halves that `split_labels` chose.
 
     Args:
         matrix: couplings (L, L).
         implications: pairs (child, parent) (R, 2); states that break one are left out.
-
-    Raises:
-        TooManyLabelsError: a half would have more than 2^24 states.
     """
-    groups, sizes = _groups(len(matrix), implications)
-    parts: tuple[list[int], list[int]] = ([], [])
-    room = [sum(sizes) / 2, math.inf]
-    for group, size in zip(groups, sizes, strict=True):
-        part = 0 if size <= room[0] + 1e-9 else 1
-        room[part] -= size
-        parts[part].extend(group)
-    largest = max(sum(sizes) / 2 - room[0], sum(sizes) / 2 + room[0])
-    if largest > _LARGEST:
-        raise TooManyLabelsError(
-            f"exact inference would list 2**{math.ceil(largest)} states of half of the labels; the "
-            f"limit is 2**{_LARGEST}. Use --inference gibbs."
-        )
-    if not parts[1]:  # a single group: all of it in the second half
-        parts = parts[1], parts[0]
-    return _make_half(parts[0], matrix, implications), _make_half(parts[1], matrix, implications)
-
-
-def count_states(num_labels: int, implications: Tensor) -> float:
-    """Log2 of how many label vectors break no implication.
-
-    An upper bound where more than 24 labels hang together, some of them with several parents.
-
-    Cost: linear in labels and implications, but for 2^24 states at most of such groups.
-    """
-    return math.fsum(_groups(num_labels, implications)[1])
-
-
-def all_states(num_labels: int) -> Tensor:
-    """Every label vector, the first label the slowest to change: uint8 (2^L, L)."""
-    index = torch.arange(2**num_labels)
-    shifts = torch.arange(num_labels - 1, -1, -1)
-    return ((index[:, None] >> shifts) & 1).to(torch.uint8)
+    first, second = (_make_half(part, matrix, implications) for part in parts)
+    return first, second
 
 
 def _make_half(labels: list[int], matrix: Tensor, implications: Tensor) -> Half:
-    columns = torch.tensor(labels, dtype=torch.int64)
-    states = _possible(labels, implications).to(matrix)
-    couplings = matrix[columns][:, columns].triu(1)
-    return Half(columns, states, ((states @ couplings) * states).sum(-1))
-
-
-def _groups(num_labels: int, implications: Tensor) -> tuple[list[list[int]], list[float]]:
-    """Labels that hang together by implications, most of them alone; and log2 of their states.
-
-    In a tree a label is absent with all below it, or present, and its branches are free:
-
-        size_i = log2(1 + 2^(sum over children of size))
-    """
-    parents: dict[int, list[int]] = {}
-    for child, parent in implications.tolist():
-        parents.setdefault(child, []).append(parent)
-    below = dict.fromkeys(range(num_labels), 0.0)
-    size = dict.fromkeys(range(num_labels), 1.0)
-    for label in reversed(list(TopologicalSorter(parents).static_order())):
-        size[label] = float(np.logaddexp2(0, below[label]))
-        if label in parents:
-            below[parents[label][0]] += size[label]
-    graph = nx.Graph()
-    graph.add_nodes_from(range(num_labels))
-    graph.add_edges_from(implications.tolist())
-    groups, sizes = sorted(map(sorted, nx.connected_components(graph))), []
-    for group in groups:
-        is_tree = all(len(parents.get(label, ())) < 2 for label in group)
-        if is_tree or len(group) > _LARGEST:
-            sizes.append(math.fsum(size[label] for label in group if label not in parents))
-        else:
-            sizes.append(math.log2(len(_possible(group, implications))))
-    return groups, sizes
-
-
-def _possible(labels: list[int], implications: Tensor) -> Tensor:
-    """The states of some labels that break no implication among them, uint8 (S, l).
-
-    In the order of `all_states`, label by label, so that no more than twice as many are ever held.
-    """
+    sub = matrix[labels][:, labels]
     at = {label: place for place, label in enumerate(labels)}
-    rules = [(at[c], at[p]) for c, p in implications.tolist() if c in at and p in at]
-    states = torch.zeros((1, 0), dtype=torch.uint8)
-    for place in range(len(labels)):
-        longer = torch.arange(2, dtype=torch.uint8).repeat(len(states))
-        states = torch.cat([states.repeat_interleave(2, 0), longer[:, None]], 1)
-        for child, parent in rules:
-            if max(child, parent) == place:
-                states = states[states[:, child] <= states[:, parent]]
-    return states
+    rules = [(at[c], at[p]) for c, p in implications.tolist() if c in at]
+    pairs = torch.tensor(rules, dtype=torch.int64).reshape(-1, 2)
+    sides = split_labels(sub, pairs)
+    first, second = quarters = [
+        _make_part([labels[place] for place in side], matrix, implications) for side in sides
+    ]
+    between = matrix[first.labels][:, second.labels]
+    shift = matrix.new_zeros(len(matrix))
+    shift[first.labels], shift[second.labels] = between.sum(1) / 2, between.sum(0) / 2
+    joint = (first.states - 0.5) @ between @ (second.states - 0.5).T
+    inside = first.inside[:, None] + second.inside + first.states @ between @ second.states.T
+    states = [
+        first.states.repeat_interleave(len(second), 0),
+        second.states.repeat(len(first), 1),
+    ]
+    return Half(
+        labels=torch.cat([first.labels, second.labels]),
+        states=torch.cat(states, 1),
+        inside=inside.flatten(),
+        quarters=(quarters[0], quarters[1]),
+        joint=joint.flatten(),
+        shift=shift,
+        constant=float(between.sum()) / 4,
+    )
+
+
+def _make_part(labels: list[int], matrix: Tensor, implications: Tensor) -> Part:
+    columns = torch.tensor(labels, dtype=torch.int64)
+    states = possible_states(labels, implications).to(matrix)
+    couplings = matrix[columns][:, columns].triu(1)
+    return Part(columns, states, ((states @ couplings) * states).sum(-1))

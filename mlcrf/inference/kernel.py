@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor
 
-from mlcrf.inference.halves import Half, all_states
+from mlcrf.inference.halves import Half, Scratch, in_order
 
 _KEEP = 2**26  # a kernel up to this many entries is kept, a larger one made again when needed
-_AT_ONCE = 128  # rows that are made at once, so that they stay in the processor's cache
+_BLOCK = 2**24  # entries of the larger one that are made at once
+_AT_ONCE = 2**19  # entries that are put in order at once, so that they stay in the cache
 
 
 class Kernel:
-    """K = exp((S_A - 1/2) J (S_B - 1/2)^T), in blocks of rows.
+    """K = exp(joint_A + (S_A - 1/2) J (S_B - 1/2)^T + joint_B), in blocks of rows.
 
     Args:
         half_a, half_b: rows and columns.
@@ -20,37 +21,57 @@ class Kernel:
     def __init__(self, half_a: Half, half_b: Half, between: Tensor) -> None:
         self._half_a, self._half_b, self._between = half_a, half_b, between
         self.shape = (len(half_a), len(half_b))
+        self.is_kept = len(half_a) * len(half_b) <= _KEEP
         # no exponent is larger in size
-        self.exponent_bound = float(between.abs().sum()) / 4
+        self.exponent_bound = (
+            float(between.abs().sum()) / 4 + half_a.exponent_bound + half_b.exponent_bound
+        )
         self._made: dict[torch.dtype, Tensor] = {}
+        self._scratch = Scratch()
+
+    @property
+    def blocks(self) -> list[slice]:
+        """Rows that fit in memory together: all, where the kernel is kept."""
+        size, columns = self.shape
+        step = size if self.is_kept else max(1, _BLOCK // columns)
+        return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
     def exponents(self, states_a: Tensor) -> Tensor:
-        """Log-kernel of given half-states of A (..., |A|) against all of B: (..., 2^|B|)."""
+        """The middle part of the log-kernel, of given half-states of A (..., |A|): (..., S_B)."""
         return (states_a - 0.5) @ self._between @ (self._half_b.states - 0.5).T
 
     def block(self, rows: slice, dtype: torch.dtype) -> Tensor:
-        """Some rows of the kernel, (rows, S_B); rounded twice in `dtype`."""
-        if self.shape[0] * self.shape[1] > _KEEP:
-            return self._make(rows, dtype)
+        """Some rows of the kernel, (rows, S_B), rounded four times in `dtype`.
+
+        Good until the next call, which may use the same memory.
+        """
+        if not self.is_kept:
+            shape = (len(range(self.shape[0])[rows]), self.shape[1])
+            made = self._scratch.take("block", shape, self._between.new_empty(0, dtype=dtype))
+            return self._make(rows, dtype, made)
         if dtype not in self._made:
             whole = self._between.new_empty(self.shape, dtype=dtype)
-            for start in range(0, len(whole), _AT_ONCE):
-                part = slice(start, start + _AT_ONCE)
-                whole[part] = self._make(part, dtype)
+            step = max(1, _AT_ONCE // self.shape[1])
+            for start in range(0, len(whole), step):
+                part = slice(start, start + step)
+                self._make(part, dtype, whole[part])
             self._made[dtype] = whole
         return self._made[dtype][rows]
 
-    def _make(self, rows: slice, dtype: torch.dtype) -> Tensor:
-        """The product of two small tables, one for each part of B's labels."""
-        left = self._half_a.states[rows] - 0.5
-        num_labels = self._between.shape[1]
-        product = None
-        for part in (slice(0, num_labels // 2), slice(num_labels // 2, num_labels)):
-            states = all_states(part.stop - part.start).to(self._between)
-            table = (left @ self._between[:, part] @ (states - 0.5).T).exp().to(dtype)
-            powers = 2.0 ** torch.arange(states.shape[1] - 1, -1, -1, device=states.device)
-            index = (self._half_b.states[:, part] @ powers.to(self._between)).long()
-            factor = table.index_select(1, index)
-            product = factor if product is None else product.mul_(factor)
-        assert product is not None
-        return product
+    def _make(self, rows: slice, dtype: torch.dtype, out: Tensor) -> Tensor:
+        """The product of two small tables, one for each quarter of B, and of exp(joint_B)."""
+        left, joint = self._half_a.states[rows] - 0.5, self._half_a.joint[rows]
+        tables, start = [], 0
+        for quarter in self._half_b.quarters:
+            stop = start + len(quarter.labels)
+            exponents = left @ self._between[:, start:stop] @ (quarter.states - 0.5).T
+            tables.append(exponents.add_(joint[:, None] / 2).exp_().to(dtype))
+            start = stop
+        first, second = tables
+        order = self._half_b.order
+        made = out if order is None else self._scratch.take("natural", (*out.shape,), out)
+        product = made.view(len(left), first.shape[1], second.shape[1])
+        torch.mul(first[:, :, None], second[:, None], out=product)
+        if order is not None:
+            in_order(made, order, out)
+        return out.mul_(self._half_b.joint.exp().to(dtype))

@@ -1,14 +1,19 @@
-"""Probabilities of pairs and of counts, image by image, from the same two halves.
+"""Probabilities of pairs and of counts from the same two halves.
 
-Both need one more product of a half with the kernel for each label of the other half, or for each
-number of labels that may be present in it.
+Image by image, both need one more product of a half with the kernel for each label of the other
+half, or for each number of labels that may be present in it; of pairs summed over images, which is
+what a gradient needs, one product is enough.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mlcrf.inference.halves import Half
-from mlcrf.inference.split import Scores, Split, Sums
+from mlcrf.inference.pruning import Plan
+from mlcrf.inference.split import LEVELS, Split
+from mlcrf.inference.sums import Scores, Sums
 
 
 def pair_marginals(split: Split, scores: Scores, sums: Sums) -> Tensor:
@@ -37,7 +42,71 @@ def pair_marginals(split: Split, scores: Scores, sums: Sums) -> Tensor:
             together = split.half_a.states[rows].T @ mass @ split.half_b.states
             result[image, a[:, None], b] += together
     result[:, b[:, None], a] = result[:, a[:, None], b].mT
+    return result.clamp_(0, 1)
+
+
+def pair_sums(split: Split, parts: Sequence[tuple[Scores, Sums, Tensor]]) -> Tensor:
+    """sum_n weight_n P_n(y_i = 1, y_j = 1) for all pairs, the diagonal included: (L, L).
+
+    All comes from the weighted sum over images of the half-states' joint probabilities,
+
+        K o sum_n (weight_n / Z_n) alpha_n beta_n^T
+
+    Args:
+        parts: scores of some images, their sums, arrays or not, and weights, float64 (N,).
+
+    Cost: one product of S_A x N with N x S_B, 2 N S_A S_B operations.
+    """
+    a, b = split.half_a.labels, split.half_b.labels
+    between = torch.zeros_like(split.between)
+    by_state = [split.matrix.new_zeros(len(half)) for half in (split.half_a, split.half_b)]
+    for dtype in LEVELS:
+        linear = [
+            (scores.rows(one.images), weight[one.images] / one.total, one.plan)
+            for scores, sums, weight in parts
+            for one in sums.linear
+            if one.dtype is dtype
+        ]
+        for rows in split.kernel.blocks if linear else []:
+            joint = _joint_mass(split, linear, rows, dtype)
+            by_state[0][rows] += joint.sum(1).double()
+            by_state[1] += joint.sum(0).double()
+            on_b = (joint @ split.half_b.states.to(dtype)).double()
+            between += split.half_a.states[rows].T @ on_b
+    for scores, sums, weight in parts:
+        for image in sums.logs:
+            for rows, mass in split.joint(scores, sums, image):
+                on_b = mass @ split.half_b.states
+                between += weight[image] * (split.half_a.states[rows].T @ on_b)
+        for which in (0, 1):
+            for images, mass, _ in sums.log_space_masses(which):
+                by_state[which] += weight[images] @ mass
+    result = torch.zeros_like(split.matrix)
+    for half, total in zip((split.half_a, split.half_b), by_state, strict=True):
+        inside = half.states.T @ (total[:, None] * half.states)
+        result[half.labels[:, None], half.labels] = inside
+    result[a[:, None], b] = between
+    result[b[:, None], a] = between.T
     return result
+
+
+def _joint_mass(
+    split: Split, parts: list[tuple[Scores, Tensor, Plan | None]], rows: slice, dtype: torch.dtype
+) -> Tensor:
+    """K o sum_n scale_n alpha_n beta_n^T, some rows of it."""
+    block = split.kernel.block(rows, dtype)
+    mass = torch.zeros_like(block)
+    for scores, scale, plan in parts:
+        alpha, beta, _ = split.weights(scores, dtype)
+        alpha = alpha[:, rows] * scale[:, None].to(dtype)
+        if plan is None:
+            mass.addmm_(alpha.T, beta)
+        else:
+            for row, column, images in plan.tiles():
+                of_a = alpha[:, plan.rows[row]].index_select(0, images)
+                of_b = beta[:, plan.columns[column]].index_select(0, images)
+                mass[plan.rows[row], plan.columns[column]].addmm_(of_a.T, of_b)
+    return mass.mul_(block)
 
 
 def count_marginals(split: Split, scores: Scores, sums: Sums) -> Tensor:

@@ -11,7 +11,9 @@ where log_alpha and log_beta hold the unaries and the couplings inside a half. A
 
 so the kernel K = exp((S_A - m_A) J (S_B - m_B)^T) spans far less than exp(S_A J S_B^T) does, and
 the rest goes into log_alpha and log_beta, image by image. We take m = 1/2, which bounds the
-exponent of K by sum |J_AB| / 4.
+exponent of K by sum |J_AB| / 4, and split the labels so that this is small. What couples the two
+quarters that a half is made of is split likewise, and its part that is the same for all images goes
+into the kernel too.
 
 Then Z = alpha^T K beta. Each image is first tried in float32; the sum of all that can have been
 lost to underflow is bounded, and where that bound is not below `_SLACK` of Z, the image is done
@@ -20,94 +22,23 @@ again in float64, then in log space.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mlcrf.crf import no_implications
-from mlcrf.inference.halves import make_halves
+from mlcrf.inference.halves import Scratch, make_halves
 from mlcrf.inference.kernel import Kernel
-from mlcrf.inference.pruning import Plan, Pruner, Reference, dense_plan, popularity
+from mlcrf.inference.partition import split_labels
+from mlcrf.inference.pruning import DENSE, Plan, Pruner, popularity
+from mlcrf.inference.sums import Linear, Scores, Sums
 
 _SLACK = 1e-7  # the share of Z that underflow may cost
 _BLOCK = 2**24  # entries of the joint scores that are handled at once in log space
 _LOG_TINY = {torch.float32: -87.0, torch.float64: -708.0}  # logs of the smallest normal numbers
+_FACTORS = 3  # that are multiplied one after the other, each of which may underflow
 _LOG_SPACE = 2  # after the levels float32 (0) and float64 (1)
-_LEVELS = (torch.float32, torch.float64)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What the half-states' scores are made of, for N images.
-
-    Attributes:
-        unary: with the shift that goes with m = 1/2, float64 (N, L).
-        known: 1, 0, -1 unknown (N, L).
-    """
-
-    unary: Tensor
-    known: Tensor
-
-    def rows(self, wanted: Tensor | slice) -> "Scores":
-        """Those of some of the images."""
-        return Scores(self.unary[wanted], self.known[wanted])
-
-    def __len__(self) -> int:
-        return len(self.unary)
-
-
-@dataclass(frozen=True)
-class Linear:
-    """Some images at a level that is not log space.
-
-    Attributes:
-        images: which of the batch they are, in the plan's order, int64 (n,).
-        alpha, beta: exp(log_alpha - top_a), exp(log_beta - top_b) in the level's type, in the
-            plan's order (n, S_A), (n, S_B).
-        mass_a, mass_b: alpha * (K beta) and beta * (alpha K), in that order.
-        total: their sum, Z scaled, float64 (n,).
-        plan: which tiles of the kernel the images need.
-    """
-
-    images: Tensor
-    alpha: Tensor
-    beta: Tensor
-    mass_a: Tensor
-    mass_b: Tensor
-    total: Tensor
-    plan: Plan
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What follows from summing over all states.
-
-    Attributes:
-        log_partition: float64 (N,).
-        level: 0 float32, 1 float64, 2 log space, by image (N,).
-        dropped: bound on the share of Z that was left out, float64 (N,).
-        linear: the images of the levels before log space.
-        logs: log-probabilities of the half-states, of A and of B, by image in log space.
-    """
-
-    log_partition: Tensor
-    level: Tensor
-    dropped: Tensor
-    linear: list[Linear]
-    logs: dict[int, tuple[Tensor, Tensor]]
-
-    def masses(self, half: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Probabilities of one half's states (0 for A, 1 for B), some images at a time.
-
-        Returns:
-            images (n,), masses (n, S) and what to divide them by, float64 (n,).
-        """
-        for linear in self.linear:
-            yield linear.images, (linear.mass_a, linear.mass_b)[half], linear.total
-        for image, logs in self.logs.items():
-            one = logs[half].new_ones(1)
-            yield torch.tensor([image], device=one.device), logs[half].exp()[None], one
+LEVELS = (torch.float32, torch.float64)
 
 
 class Split:
@@ -117,43 +48,70 @@ class Split:
         matrix: couplings, symmetric with zero diagonal (L, L).
         implications: pairs (child, parent); states that break one are left out.
         first_level: 0 to begin in float32, 1 in float64.
+        parts: the halves, as `split_labels` chooses them.
     """
 
     def __init__(
-        self, matrix: Tensor, implications: Tensor | None = None, *, first_level: int = 0
+        self,
+        matrix: Tensor,
+        implications: Tensor | None = None,
+        *,
+        first_level: int = 0,
+        parts: tuple[list[int], list[int]] | None = None,
     ) -> None:
         matrix = matrix.detach().double()
         rules = no_implications() if implications is None else implications
         self.first_level = first_level
-        self.half_a, self.half_b = make_halves(matrix, rules)
-        self._matrix = matrix
-        self._between = matrix[self.half_a.labels][:, self.half_b.labels]
-        self.kernel = Kernel(self.half_a, self.half_b, self._between)
+        parts = parts or split_labels(matrix, rules)
+        self.half_a, self.half_b = make_halves(matrix, rules, parts)
+        self.matrix = matrix
+        self.between = matrix[self.half_a.labels][:, self.half_b.labels]
+        self.kernel = Kernel(self.half_a, self.half_b, self.between)
         self._pruner: Pruner | None = None
+        self._scratch = Scratch()
         # the part of the couplings between the halves that belongs to one half's state alone
         self._shift = matrix.new_zeros(len(matrix))
-        self._shift[self.half_a.labels] = self._between.sum(1) / 2
-        self._shift[self.half_b.labels] = self._between.sum(0) / 2
-        self.constant = float(self._between.sum()) / 4
+        self._shift[self.half_a.labels] = self.between.sum(1) / 2
+        self._shift[self.half_b.labels] = self.between.sum(0) / 2
+        self.constant = float(self.between.sum()) / 4
+
+    @property
+    def num_states(self) -> int:
+        """How many label vectors are summed over."""
+        return len(self.half_a) * len(self.half_b)
 
     def prune(self, unary: Tensor, known: Tensor, tolerance: float) -> None:
-        """From now on leave out up to a share `tolerance` of each image's Z, at the first level.
+        """From now on leave out up to a share `tolerance` of each image's Z, in float32.
 
-        Sorts the half-states. Args: some typical images, unary (N, L) and known (N, L).
+        Sorts the half-states. Does nothing where the kernel is too large to be kept, or for
+        float32. Args: some typical images, unary (N, L) and known (N, L).
         """
-        scores = self.scores(unary, known)
-        reference = Reference.of(
-            *(
-                half.weights(scores.unary, scores.known, torch.float32)[0]
-                for half in (self.half_a, self.half_b)
+        if not (self.kernel.is_kept and self._is_in_range(0)):
+            return
+        alpha, beta, _ = self.weights(self.scores(unary, known), torch.float32)
+        order_a, order_b = (
+            popularity(
+                weights, half.states, along @ (other.presence(others, self._scratch) - 0.5).T
+            )
+            for weights, half, along, others, other in (
+                (alpha, self.half_a, self.between, beta, self.half_b),
+                (beta, self.half_b, self.between.T, alpha, self.half_a),
             )
         )
-        order_a, order_b = popularity(reference, self.half_a, self.half_b, self._between)
         self.half_a, self.half_b = self.half_a.permuted(order_a), self.half_b.permuted(order_b)
-        self.kernel = Kernel(self.half_a, self.half_b, self._between)
-        if self.kernel.exponent_bound <= 0.8 * -_LOG_TINY[torch.float32]:
-            reference = Reference(reference.weight_a[order_a], reference.weight_b[order_b])
-            self._pruner = Pruner(self.kernel, reference, tolerance)
+        self.kernel = Kernel(self.half_a, self.half_b, self.between)
+        self._pruner = Pruner(self.kernel, alpha[:, order_a], beta[:, order_b], tolerance)
+
+    def weights(self, scores: Scores, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """alpha (N, S_A), beta (N, S_B), and the log of what they were divided by (N,).
+
+        Good until the next call, which uses the same memory.
+        """
+        (alpha, top_a), (beta, top_b) = (
+            half.weights(scores.unary, scores.known, dtype, self._scratch, name)
+            for half, name in ((self.half_a, "alpha"), (self.half_b, "beta"))
+        )
+        return alpha, beta, top_a + top_b - self.constant
 
     def scores(self, unary: Tensor, known: Tensor) -> Scores:
         """Of unary (N, L) and known (N, L) of 1, 0, -1."""
@@ -161,16 +119,15 @@ class Split:
 
     def marginals(self, sums: Sums) -> Tensor:
         """P(y_i = 1) of every label, float64 (N, L)."""
-        result = self._matrix.new_empty(len(sums.log_partition), len(self._matrix))
+        result = self.matrix.new_empty(len(sums.log_partition), len(self.matrix))
         for which, half in enumerate((self.half_a, self.half_b)):
-            for images, mass, total in sums.masses(which):
-                present = (mass @ half.states.to(mass)).double()
-                result[images[:, None], half.labels] = present / total[:, None]
+            for images, mass, _ in sums.masses(which):
+                result[images[:, None], half.labels] = half.presence(mass, self._scratch)
         return result.clamp_(0, 1)
 
     def states(self, index_a: Tensor, index_b: Tensor) -> Tensor:
         """Label vectors (..., L) from the numbers of their half-states (...)."""
-        result = index_a.new_empty((*index_a.shape, len(self._matrix)))
+        result = index_a.new_empty((*index_a.shape, len(self.matrix)))
         result[..., self.half_a.labels] = self.half_a.states[index_a].long()
         result[..., self.half_b.labels] = self.half_b.states[index_b].long()
         return result
@@ -190,73 +147,125 @@ class Split:
         )
         pending = torch.arange(num_images, device=device)
         for level in range(self.first_level, _LOG_SPACE):
-            tiny = _LOG_TINY[_LEVELS[level]]
-            if len(pending) and self.kernel.exponent_bound <= 0.8 * -tiny:
+            if len(pending) and self._is_in_range(level):
                 pending = self._sums_linear(scores, pending, level, out)
         for image in pending.tolist():
             self._sums_log_space(scores, image, out)
         return out
 
-    def to_a(self, beta: Tensor, plan: Plan) -> Tensor:
-        """K beta for images in the plan's order: (n, S_B) -> (n, S_A)."""
-        result = beta.new_zeros(len(beta), len(self.half_a))
-        for at, rows in enumerate(plan.rows):
-            block = self.kernel.block(rows, beta.dtype)
-            for images, runs in plan.runs(at):
-                for columns in runs:
-                    result[images, rows].addmm_(beta[images, columns], block[:, columns].T)
+    def to_a(self, beta: Tensor, plan: Plan | None) -> Tensor:
+        """K beta of images, (n, S_B) -> (n, S_A)."""
+        if plan is None:
+            result = beta.new_empty(len(beta), len(self.half_a))
+            for rows in self.kernel.blocks:
+                block = self.kernel.block(rows, beta.dtype)
+                torch.mm(beta, block.T, out=result[:, rows])
+            return result
+        result = beta.new_empty(len(beta), len(self.half_a))
+        self._by_tiles(None, beta, plan, (result, None))
         return result
 
-    def to_b(self, alpha: Tensor, plan: Plan) -> Tensor:
-        """alpha K for images in the plan's order: (n, S_A) -> (n, S_B)."""
-        result = alpha.new_zeros(len(alpha), len(self.half_b))
-        for at, rows in enumerate(plan.rows):
-            block = self.kernel.block(rows, alpha.dtype)
-            for images, runs in plan.runs(at):
-                for columns in runs:
-                    result[images, columns].addmm_(alpha[images, rows], block[:, columns])
+    def to_b(self, alpha: Tensor, plan: Plan | None) -> Tensor:
+        """alpha K of images, (n, S_A) -> (n, S_B)."""
+        if plan is None:
+            result = alpha.new_zeros(len(alpha), len(self.half_b))
+            for rows in self.kernel.blocks:
+                result.addmm_(alpha[:, rows], self.kernel.block(rows, alpha.dtype))
+            return result
+        result = alpha.new_empty(len(alpha), len(self.half_b))
+        self._by_tiles(alpha, None, plan, (None, result))
         return result
+
+    def _masses(self, alpha: Tensor, beta: Tensor, plan: Plan | None) -> tuple[Tensor, Tensor]:
+        """alpha * (K beta) and beta * (alpha K), at one walk through the kernel."""
+        mass_a = self._scratch.take("mass_a", (*alpha.shape,), alpha)
+        mass_b = self._scratch.take("mass_b", (*beta.shape,), beta)
+        if plan is not None:
+            self._by_tiles(alpha, beta, plan, (mass_a, mass_b))
+        else:
+            for rows in self.kernel.blocks:
+                block = self.kernel.block(rows, alpha.dtype)
+                torch.mm(beta, block.T, out=mass_a[:, rows])
+                mass_b = torch.addmm(
+                    mass_b, alpha[:, rows], block, beta=int(rows.start > 0), out=mass_b
+                )
+        return mass_a.mul_(alpha), mass_b.mul_(beta)
+
+    def _by_tiles(
+        self,
+        alpha: Tensor | None,
+        beta: Tensor | None,
+        plan: Plan,
+        out: tuple[Tensor | None, Tensor | None],
+    ) -> None:
+        """K beta and alpha K of what is given, with what the plan keeps."""
+        on_a = self._zeros("on_a", plan.rows, beta)
+        on_b = self._zeros("on_b", plan.columns, alpha)
+        for row, column, images in plan.tiles():
+            rows, columns = plan.rows[row], plan.columns[column]
+            if beta is not None:
+                tile = self.kernel.block(rows, beta.dtype)[:, columns]
+                of_b = beta[:, columns].index_select(0, images)
+                on_a[row].index_add_(0, images, of_b @ tile.T)
+            if alpha is not None:
+                tile = self.kernel.block(rows, alpha.dtype)[:, columns]
+                of_a = alpha[:, rows].index_select(0, images)
+                on_b[column].index_add_(0, images, of_a @ tile)
+        for parts, whole in zip((on_a, on_b), out, strict=True):
+            if whole is not None:
+                torch.cat(parts, 1, out=whole)
+
+    def _zeros(self, name: str, parts: list[slice], like: Tensor | None) -> list[Tensor]:
+        if like is None:
+            return []
+        shapes = [(len(like), part.stop - part.start) for part in parts]
+        arrays = (self._scratch.take(f"{name} {at}", s, like) for at, s in enumerate(shapes))
+        return [array.zero_() for array in arrays]
+
+    def _is_in_range(self, level: int) -> bool:
+        """Whether neither the factors nor a sum of products can be too large for the level."""
+        largest = -_LOG_TINY[LEVELS[level]]
+        log_sum = self.kernel.exponent_bound + math.log(self.num_states)
+        return self.kernel.exponent_bound <= 0.8 * largest and log_sum <= largest
 
     def _sums_linear(self, scores: Scores, wanted: Tensor, level: int, out: Sums) -> Tensor:
         """Fill in the images that are safe at this level; return the others."""
-        dtype = _LEVELS[level]
+        dtype = LEVELS[level]
         some = scores if len(wanted) == len(scores) else scores.rows(wanted)
-        alpha, top_a = self.half_a.weights(some.unary, some.known, dtype)
-        beta, top_b = self.half_b.weights(some.unary, some.known, dtype)
-        top = top_a + top_b - self.constant
-        if level == 0 and self._pruner is not None:
-            plan = self._pruner.plan(alpha, beta)
-        else:
-            plan = self._dense_plan(len(wanted))
-        if plan.order is not None:
-            alpha, beta = alpha.index_select(0, plan.order), beta.index_select(0, plan.order)
-            wanted, top = wanted[plan.order], top[plan.order]
-        mass_a = self.to_a(beta, plan).mul_(alpha)
-        mass_b = self.to_b(alpha, plan).mul_(beta)
+        alpha, beta, top = self.weights(some, dtype)
+        plan = self._plan(alpha, beta) if level == 0 else None
+        mass_a, mass_b = self._masses(alpha, beta, plan)
         total = mass_a.sum(-1).double()  # pairwise sums, each as good as its type
-        log_states = math.log(len(self.half_a)) + math.log(len(self.half_b))
-        log_lost = _LOG_TINY[dtype] + self.kernel.exponent_bound + log_states
+        if plan is not None and self._pruner is not None:
+            over = (plan.dropped > self._pruner.tolerance * total).nonzero().squeeze(1)
+            if len(over):  # Z was guessed too high; it is no less than what was found
+                more = self._pruner.plan(alpha[over], beta[over], at_least=total[over])
+                mass_a[over] = self.to_a(beta[over], more).mul_(alpha[over])
+                mass_b[over] = self.to_b(alpha[over], more).mul_(beta[over])
+                total[over] = mass_a[over].sum(-1).double()
+                plan = plan.updated(over, more)
+        log_lost = (
+            _LOG_TINY[dtype] + self.kernel.exponent_bound + math.log(_FACTORS * self.num_states)
+        )
         safe = total.log() >= log_lost - math.log(_SLACK)
-        linear = Linear(wanted, alpha, beta, mass_a, mass_b, total, plan)
-        if not bool(safe.all()):  # the others leave, so that the groups no longer hold
-            whole = self._dense_plan(int(safe.sum()))
-            linear = Linear(
-                wanted[safe],
-                alpha[safe],
-                beta[safe],
-                mass_a[safe],
-                mass_b[safe],
-                total[safe],
-                whole,
-            )
-        out.log_partition[linear.images] = linear.total.log() + top[safe]
-        out.dropped[linear.images] = plan.dropped[safe]
+        linear = Linear(wanted, dtype, total, plan, alpha, beta, mass_a, mass_b)
+        if not bool(safe.all()):
+            linear, top = linear.among(safe), top[safe]
+        out.log_partition[linear.images] = linear.total.log() + top
+        if linear.plan is not None:
+            out.dropped[linear.images] = linear.plan.dropped / linear.total
         out.level[linear.images] = level
         out.linear.append(linear)
         return wanted[~safe]
 
-    def _dense_plan(self, num_images: int) -> Plan:
-        return dense_plan(num_images, self.kernel.shape, device=self._matrix.device)
+    def _plan(self, alpha: Tensor, beta: Tensor) -> Plan | None:
+        if self._pruner is None:
+            return None
+        plan = self._pruner.plan(alpha, beta)
+        if plan.share > DENSE:  # nor will it be worth it for the next images
+            self._pruner = None
+            return None
+        return plan
 
     def _sums_log_space(self, scores: Scores, image: int, out: Sums) -> None:
         log_a = scores.unary.new_full((len(self.half_a),), -math.inf)
@@ -282,41 +291,3 @@ class Split:
         """Probability of every state of one image, by rows of half-states of A: (rows, S_B)."""
         for rows, joint in self._joint_blocks(scores, image):
             yield rows, (joint - sums.log_partition[image]).exp()
-
-    def pair_sums(self, scores: Scores, sums: Sums, weight: Tensor) -> Tensor:
-        """sum_n weight_n P_n(y_i = 1, y_j = 1) for all pairs, the diagonal included: (L, L).
-
-        Cost: one product of S_A x N with N x S_B, 2 N S_A S_B operations.
-        """
-        a, b = self.half_a.labels, self.half_b.labels
-        result = torch.zeros_like(self._matrix)
-        for which, half in enumerate((self.half_a, self.half_b)):
-            for images, mass, total in sums.masses(which):
-                each = (weight[images] / total).to(mass) @ mass
-                inside = half.states.T @ (each.double()[:, None] * half.states)
-                result[half.labels[:, None], half.labels] += inside
-        between = torch.zeros_like(self._between)
-        for linear in sums.linear:
-            between += self._between_linear(linear, weight[linear.images] / linear.total)
-        for image in sums.logs:
-            for rows, mass in self.joint(scores, sums, image):
-                on_b = mass @ self.half_b.states
-                between += weight[image] * (self.half_a.states[rows].T @ on_b)
-        result[a[:, None], b] = between
-        result[b[:, None], a] = between.T
-        return result
-
-    def _between_linear(self, linear: Linear, scale: Tensor) -> Tensor:
-        dtype = linear.alpha.dtype
-        weighted = linear.alpha * scale[:, None].to(dtype)
-        states_b = self.half_b.states.to(dtype)
-        total = torch.zeros_like(self._between)
-        for at, rows in enumerate(linear.plan.rows):
-            block = self.kernel.block(rows, dtype)
-            mass = torch.zeros_like(block)
-            for images, runs in linear.plan.runs(at):
-                for columns in runs:
-                    mass[:, columns].addmm_(weighted[images, rows].T, linear.beta[images, columns])
-            on_b = mass.mul_(block) @ states_b
-            total += self.half_a.states[rows].T @ on_b.double()
-        return total

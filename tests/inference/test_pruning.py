@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.inference import Exact, entropy, exact, pruning
-from mlcrf.inference.pruning import Pruner, Reference
+from mlcrf.inference import Exact, entropy, exact, pruning, split
+from mlcrf.inference.pruning import Pruner
 from mlcrf.inference.split import Split
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import oracles
@@ -26,24 +26,28 @@ def make_photos(num_images: int = 300, num_labels: int = 12, seed: int = 0) -> P
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prune models of 12 labels as others are from 18 on."""
+    """Prune models of 12 labels as others are from 22 on."""
     monkeypatch.setattr(exact, "_LEAST_STATES", 2**12)
+    monkeypatch.setattr(exact, "_LEAST_IMAGES", 64)
+    monkeypatch.setattr(pruning, "_TILES", 16)
     monkeypatch.setattr(pruning, "_LEAST_TILE", 4)
-    monkeypatch.setattr(pruning, "_GROUP", 16)
-    monkeypatch.setattr(pruning, "_DENSE", 0.99)
+    monkeypatch.setattr(split, "DENSE", 0.99)
 
 
 def make_pruner(potentials: Potentials) -> tuple[Split, Tensor, Tensor, Pruner]:
     halves = Split(potentials.pairwise_matrix())
     known = torch.full(potentials.unary.shape, -1)
     halves.prune(potentials.unary[::7], known[::7], 1e-3)
-    scores = halves.scores(potentials.unary, known)
-    alpha, beta = (
-        half.weights(scores.unary, scores.known, torch.float32)[0]
-        for half in (halves.half_a, halves.half_b)
-    )
+    alpha, beta, _ = halves.weights(halves.scores(potentials.unary, known), torch.float32)
     assert halves._pruner is not None
     return halves, alpha, beta, halves._pruner
+
+
+def tile_masses(halves: Split, alpha: Tensor, beta: Tensor) -> Tensor:
+    """Of 16 x 16 tiles, (N, 16, 16)."""
+    kernel = halves.kernel.block(slice(0, 64), torch.float64)
+    joint = alpha.double()[:, :, None] * kernel * beta.double()[:, None]
+    return joint.view(-1, 16, 4, 16, 4).sum((2, 4))
 
 
 @pytest.mark.usefixtures("small")
@@ -51,27 +55,46 @@ def make_pruner(potentials: Potentials) -> tuple[Split, Tensor, Tensor, Pruner]:
 def test_bounds_hold(seed: int) -> None:
     """No tile of any image has more mass than its bound, and most bounds are within ten times."""
     halves, alpha, beta, pruner = make_pruner(make_photos(seed=seed))
-    kernel = halves.kernel.block(slice(0, 64), torch.float64)
-    joint = alpha.double()[:, :, None] * kernel * beta.double()[:, None]
-    mass = joint.view(-1, 16, 4, 16, 4).sum((2, 4))
-    bounds = pruner._bounds(alpha, beta).double()
-    assert bool((bounds * 1.001 >= mass).all())
+    mass = tile_masses(halves, alpha, beta)
+    bounds, guess = pruner.bounds(alpha, beta)
+    assert bool((bounds.double() * 1.001 >= mass).all())
     assert float((bounds < 10 * mass).double().mean()) > 0.5
+    of_truth = guess.double() / mass.sum((1, 2))
+    assert bool((of_truth > 0.1).all() & (of_truth < 5).all())
 
 
-def test_bound_is_tight_for_the_reference() -> None:
-    """For the very image that the reference is made of, the bound is the mass."""
-    one = make_photos(num_images=1)
-    halves = Split(one.pairwise_matrix())
-    scores = halves.scores(one.unary, torch.full((1, 12), -1))
-    alpha, beta = (
-        half.weights(scores.unary, scores.known, torch.float32)[0]
-        for half in (halves.half_a, halves.half_b)
-    )
-    bounds = Pruner(halves.kernel, Reference.of(alpha, beta), 0.1)._bounds(alpha, beta)
-    kernel = halves.kernel.block(slice(0, 64), torch.float64)
-    total = alpha.double() @ kernel @ beta.double().T
-    close(bounds.double().sum((1, 2)), total[0], 1e-5 * float(total))
+@pytest.mark.usefixtures("small")
+def test_bound_is_tight_without_couplings() -> None:
+    """Where the kernel is flat, bounds are masses and the guess of Z is Z, but for rounding."""
+    photos = make_photos()
+    flat = dataclasses.replace(photos, pairwise=torch.zeros_like(photos.pairwise))
+    halves, alpha, beta, pruner = make_pruner(flat)
+    mass = tile_masses(halves, alpha, beta)
+    bounds, guess = pruner.bounds(alpha, beta)
+    close(bounds.double() / mass, torch.ones_like(mass), 2e-3)
+    close(guess.double() / mass.sum((1, 2)), torch.ones(300, dtype=torch.float64), 1e-5)
+
+
+@pytest.mark.usefixtures("small")
+def test_half_states_are_sorted() -> None:
+    """The first of sixteen parts of either half carries most of a typical photo's mass."""
+    halves, alpha, beta, _ = make_pruner(make_photos())
+    mass = tile_masses(halves, alpha, beta)
+    share = mass / mass.sum((1, 2), keepdim=True)
+    assert float(share[:, 0].sum(1).median()) > 0.5
+    assert float(share[:, :, 0].sum(1).median()) > 0.5
+
+
+@pytest.mark.usefixtures("small")
+def test_a_guess_that_is_too_high_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Z was guessed a thousand times too high, no more is left out than is allowed."""
+    photos = make_photos()
+    monkeypatch.setattr(pruning, "_CAUTION", 1000.0)
+    posterior, truth = Exact(leave_out=1e-4)(photos), DENSE(photos)
+    bound = posterior.error_bound
+    assert bound is not None
+    assert 0 < float(bound.max()) <= 1e-4
+    close(posterior.marginals, truth.marginals, bound[:, None].float() + 1e-6)
 
 
 @pytest.mark.usefixtures("small")
@@ -101,14 +124,28 @@ def test_error_is_within_its_bound(leave_out: float, clamp: bool) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_something_is_left_out() -> None:
-    """Much of the kernel is not multiplied, more at a wider tolerance, none without one."""
+    """Much of the kernel is not multiplied, more at a wider tolerance; tiles are as planned."""
     _, alpha, beta, pruner = make_pruner(make_photos())
     wide = pruner.plan(alpha, beta)
-    pruner._tolerance = 1e-6
+    pruner.tolerance = 1e-6
     fine = pruner.plan(alpha, beta)
     assert wide.share < fine.share < 0.6
-    assert wide.order is not None
-    assert sorted(wide.order.tolist()) == list(range(300))
+    listed = torch.zeros_like(wide.kept)
+    for row, column, images in wide.tiles():
+        listed[images, row, column] = True
+    assert torch.equal(listed, wide.kept)
+
+
+def test_nothing_is_sorted_where_little_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels that are present half of the time keep most tiles, and are summed in full."""
+    monkeypatch.setattr(exact, "_LEAST_STATES", 2**12)
+    monkeypatch.setattr(pruning, "_LEAST_TILE", 4)
+    even = make_potentials(600, 12, pairwise=0.3)
+    single = Potentials(even.unary.float(), even.edges, even.pairwise.float())
+    posterior = Exact()(single)
+    assert posterior.error_bound is not None
+    assert float(posterior.error_bound.max()) == 0
+    close(posterior.marginals, DENSE(single).marginals, 1e-6)
 
 
 @pytest.mark.usefixtures("small")

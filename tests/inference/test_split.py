@@ -9,33 +9,28 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.errors import TooManyLabelsError
-from mlcrf.inference import Exact, exact, kernel, pruning, split
-from mlcrf.inference.halves import all_states
+from mlcrf.inference import Exact, exact, kernel
+from mlcrf.inference.moments import pair_sums
 from mlcrf.inference.split import Split
+from mlcrf.inference.sums import Scores, Sums
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import oracles
 
 EXACT = Exact(pairwise_marginals=True)
 
 
-def make_split(potentials: Potentials, first_level: int = 0) -> tuple[Split, split.Scores]:
+def make_split(potentials: Potentials, first_level: int = 0) -> tuple[Split, Scores]:
     halves = Split(potentials.pairwise_matrix(), first_level=first_level)
     return halves, halves.scores(potentials.unary, torch.full(potentials.unary.shape, -1))
 
 
-def half_masses(sums: split.Sums, half: int) -> Tensor:
+def half_masses(sums: Sums, half: int) -> Tensor:
     """Probabilities of one half's states, in the images' own order."""
     parts = list(sums.masses(half))
     result = torch.empty(len(sums.log_partition), parts[0][1].shape[1], dtype=torch.float64)
     for images, mass, total in parts:
         result[images] = mass.double() / total[:, None]
     return result
-
-
-def test_all_states() -> None:
-    """Every label vector once, the first label the slowest to change."""
-    assert all_states(3).tolist() == [list(state) for state in product((0, 1), repeat=3)]
-    assert all_states(0).shape == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +58,7 @@ def test_levels_are_reached(coupling: float, unary: float, level: int) -> None:
     truth = oracles(potentials)
     close(sums.log_partition, expected(truth, "log_partition", potentials.unary), 1e-6)
     close(halves.marginals(sums), expected(truth, "marginals", potentials.unary), 1e-6)
-    together = halves.pair_sums(scores, sums, torch.ones(1, dtype=torch.float64))[0, 1]
+    together = pair_sums(halves, [(scores, sums, torch.ones(1, dtype=torch.float64))])[0, 1]
     close(together, torch.tensor(truth[0].probability(0, 1), dtype=torch.float64), 1e-6)
 
 
@@ -77,7 +72,7 @@ def test_levels_agree(num_labels: int) -> None:
         halves, scores = make_split(potentials, level)
         sums = halves.sums(scores)
         assert sums.level.tolist() == [level] * 4
-        pairs = halves.pair_sums(scores, sums, weights)
+        pairs = pair_sums(halves, [(scores, sums.without_arrays(), weights)])
         answers.append((sums.log_partition, half_masses(sums, 0), half_masses(sums, 1), pairs))
     for in_float32, in_float64, in_log_space in zip(*answers, strict=True):
         close(in_float32, in_log_space, 3e-6)
@@ -97,7 +92,7 @@ def test_a_batch_may_mix_levels(coupling: float, levels: list[int]) -> None:
     truth = oracles(potentials)
     close(halves.marginals(sums), expected(truth, "marginals", unary), 1e-6)
     weights = [1.0, -2.0, 3.0]
-    pairs = halves.pair_sums(scores, sums, torch.tensor(weights, dtype=torch.float64))
+    pairs = pair_sums(halves, [(scores, sums, torch.tensor(weights, dtype=torch.float64))])
     for i, j in product(range(2), repeat=2):
         wanted = sum(w * one.probability(i, j) for w, one in zip(weights, truth, strict=True))
         assert float(pairs[i, j]) == pytest.approx(wanted, abs=1e-5)
@@ -111,23 +106,23 @@ def test_kernel_blocks(monkeypatch: pytest.MonkeyPatch, level: int, kept: bool) 
     weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     halves, scores = make_split(potentials, level)
     whole = halves.sums(scores)
-    pairs = halves.pair_sums(scores, whole, weights)
+    pairs = pair_sums(halves, [(scores, whole, weights)])
     exponents = halves.kernel.exponents(halves.half_a.states)
-    for module in (split, pruning):  # three of the eight rows of 16, the last block two
-        monkeypatch.setattr(module, "_BLOCK", 48)
+    exponents += halves.half_a.joint[:, None] + halves.half_b.joint
+    # three of the eight rows of 16 at once, the last block two
+    monkeypatch.setattr(kernel, "_BLOCK", 48)
     monkeypatch.setattr(kernel, "_KEEP", 128 if kept else 127)
-    monkeypatch.setattr(kernel, "_AT_ONCE", 3)
+    monkeypatch.setattr(kernel, "_AT_ONCE", 48)
     halves, scores = make_split(potentials, level)
+    assert [rows.stop for rows in halves.kernel.blocks] == [8] if kept else [3, 6, 8]
     for _ in range(2):  # the second time from what was kept
-        plan = pruning.dense_plan(3, halves.kernel.shape, device=weights.device)
-        blocks = [halves.kernel.block(rows, torch.float64) for rows in plan.rows]
-        assert [len(block) for block in blocks] == [3, 3, 2]
+        blocks = [halves.kernel.block(r, torch.float64).clone() for r in halves.kernel.blocks]
         close(torch.cat(blocks), exponents.exp(), 1e-12)
         sums = halves.sums(scores)
         close(sums.log_partition, whole.log_partition, 1e-6)
         for half in (0, 1):
             close(half_masses(sums, half), half_masses(whole, half), 1e-6)
-        close(halves.pair_sums(scores, sums, weights), pairs, 1e-6)
+        close(pair_sums(halves, [(scores, sums.without_arrays(), weights)]), pairs, 1e-6)
 
 
 @pytest.mark.parametrize("size", [5.0, 15.0, 30.0])

@@ -1,0 +1,136 @@
+"""Which labels go in which half, and which states implications leave."""
+
+import math
+from graphlib import TopologicalSorter
+
+import networkx as nx
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlcrf.errors import TooManyLabelsError
+
+_LARGEST = 24  # log2 of the states that a half may have: they are listed one by one
+_STARTS = 4  # splits that the search for a weakly coupled one begins at
+
+Floats = NDArray[np.float64]
+
+
+def split_labels(strength: Tensor, implications: Tensor) -> tuple[list[int], list[int]]:
+    """Two halves of about as many states, with weak couplings between them.
+
+    Starting from a few splits, the two labels gain most by changing sides do so, until none gain
+    (Kernighan and Lin's exchange). Labels that hang together by implications stay together.
+
+    Args:
+        strength: sizes of couplings, (L, L).
+        implications: pairs (child, parent) (R, 2).
+
+    Raises:
+        TooManyLabelsError: a half would have more than 2^24 states.
+    """
+    groups, log_states = _groups(len(strength), implications)
+    sizes = np.array(log_states)
+    member = np.zeros((len(groups), len(strength)))
+    for at, group in enumerate(groups):
+        member[at, group] = 1
+    between = member @ strength.abs().double().cpu().numpy() @ member.T
+    np.fill_diagonal(between, 0)
+    draw = np.random.default_rng(0)
+    starts = [np.arange(len(groups)), *(draw.permutation(len(groups)) for _ in range(_STARTS - 1))]
+    found = [_exchange(_fill(start, sizes), sizes, between) for start in starts]
+    largest, _, second = min(found, key=lambda one: (round(one[0], 6), one[1]))
+    if largest > _LARGEST:
+        raise TooManyLabelsError(
+            f"exact inference would list 2**{math.ceil(largest)} states of half of the labels; the "
+            f"limit is 2**{_LARGEST}. Use --inference gibbs."
+        )
+    parts: tuple[list[int], list[int]] = ([], [])
+    for group, side in zip(groups, second.tolist(), strict=True):
+        parts[int(side)].extend(group)
+    return parts
+
+
+def count_states(num_labels: int, implications: Tensor) -> float:
+    """Log2 of how many label vectors break no implication.
+
+    An upper bound where more than 24 labels hang together, some of them with several parents.
+
+    Cost: linear in labels and implications, but for 2^24 states at most of such groups.
+    """
+    return math.fsum(_groups(num_labels, implications)[1])
+
+
+def _fill(order: NDArray[np.int64], sizes: Floats) -> Floats:
+    """Put groups in the first half in this order while they fit: 0 or 1 for each."""
+    side, room = np.ones(len(sizes)), sizes.sum() / 2
+    for group in order:
+        if sizes[group] <= room + 1e-9:
+            side[group] = 0
+            room -= sizes[group]
+    return side
+
+
+def _exchange(side: Floats, sizes: Floats, between: Floats) -> tuple[float, float, Floats]:
+    """Exchange groups as long as that cuts less; returns the larger half, the cut and the sides."""
+    same_size = np.abs(sizes[:, None] - sizes) < 1e-9
+    while True:
+        sign = 1 - 2 * side
+        gain = -sign * (between @ sign)  # of changing sides alone
+        both = gain[:, None] + gain - 2 * between
+        allowed = same_size & (side[:, None] < side) & (both > 1e-9)
+        if not allowed.any():
+            break
+        best = np.unravel_index(np.argmax(np.where(allowed, both, -np.inf)), both.shape)
+        side[list(best)] = 1 - side[list(best)]
+    cut = float(side @ between @ (1 - side))
+    first = float(sizes @ (1 - side))
+    return max(first, float(sizes.sum()) - first), cut, side
+
+
+def _groups(num_labels: int, implications: Tensor) -> tuple[list[list[int]], list[float]]:
+    """Labels that hang together by implications, most of them alone; and log2 of their states.
+
+    In a tree a label is absent with all below it, or present, and its branches are free:
+
+        size_i = log2(1 + 2^(sum over children of size))
+    """
+    parents: dict[int, list[int]] = {}
+    for child, parent in implications.tolist():
+        parents.setdefault(child, []).append(parent)
+    below = dict.fromkeys(range(num_labels), 0.0)
+    size = dict.fromkeys(range(num_labels), 1.0)
+    for label in reversed(list(TopologicalSorter(parents).static_order())):
+        size[label] = float(np.logaddexp2(0, below[label]))
+        if label in parents:
+            below[parents[label][0]] += size[label]
+    graph = nx.Graph()
+    graph.add_nodes_from(range(num_labels))
+    graph.add_edges_from(implications.tolist())
+    groups, sizes = sorted(map(sorted, nx.connected_components(graph))), []
+    for group in groups:
+        is_tree = all(len(parents.get(label, ())) < 2 for label in group)
+        if is_tree or len(group) > _LARGEST:
+            sizes.append(math.fsum(size[label] for label in group if label not in parents))
+        else:
+            sizes.append(math.log2(len(possible_states(group, implications))))
+    return groups, sizes
+
+
+def possible_states(labels: list[int], implications: Tensor) -> Tensor:
+    """The states of some labels that break no implication among them, uint8 (S, l).
+
+    The first label is the slowest to change. Made label by label, so that no more than twice as
+    many are ever held.
+    """
+    at = {label: place for place, label in enumerate(labels)}
+    rules = [(at[c], at[p]) for c, p in implications.tolist() if c in at and p in at]
+    states = torch.zeros((1, 0), dtype=torch.uint8)
+    for place in range(len(labels)):
+        longer = torch.arange(2, dtype=torch.uint8).repeat(len(states))
+        states = torch.cat([states.repeat_interleave(2, 0), longer[:, None]], 1)
+        for child, parent in rules:
+            if max(child, parent) == place:
+                states = states[states[:, child] <= states[:, parent]]
+    return states
