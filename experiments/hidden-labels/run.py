@@ -31,8 +31,8 @@ HERE = Path(__file__).parent
 SAMPLED, EXACT = ObjectiveName.CONTRASTIVE_DIVERGENCE, ObjectiveName.EXACT_LIKELIHOOD
 CASES = [(0.1, SAMPLED), (0.25, SAMPLED), (0.5, SAMPLED), (0.9, SAMPLED), (0.5, EXACT)]
 PENALTIES: dict[str, Any] = {
-    "penalties": (0.03, 0.1, 0.3, 1.0),
-    "pairwise_penalties": (1e-3, 1e-2),
+    "penalties": (0.1, 0.3, 1.0),
+    "pairwise_penalties": (1e-3,),
 }
 
 

@@ -2,7 +2,8 @@
 
     python experiments/objectives/run.py --data data/mirflickr25k [--label-set 24] [--quick]
 
-Runs that are there already are not trained again; `results.json` is rewritten after every row.
+Runs that are there already are not trained again; `results.json` is rewritten after every row, and
+keeps what is not among `--only`.
 """
 
 import argparse
@@ -92,7 +93,7 @@ def main() -> None:
         data = data.rows(np.concatenate(first))
         more = {"penalties": (0.3,), "pairwise_penalties": (0.01,), "steps": 20}
     test = data.part(Split.TEST)
-    rows = []
+    rows = _rows_of_others(arguments.out, arguments.only)
     for name in arguments.only:
         path, seconds = trained(name, data, OBJECTIVES[name] | more, arguments.runs)
         run = load_run(path)
@@ -124,6 +125,12 @@ def main() -> None:
             print(name, inference.value, rows[-1]["crf"], flush=True)
             arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(format_rows(rows))
+
+
+def _rows_of_others(path: Path, names: list[str]) -> list[dict[str, Any]]:
+    """What an earlier call found out about objectives that are not done again."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [row for row in kept if row["objective"] not in names]
 
 
 def format_rows(rows: list[dict[str, Any]]) -> str:

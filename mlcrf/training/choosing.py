@@ -42,12 +42,15 @@ class Recipe:
         tolerance: nats an image.
         steps: where the objective keeps a memory and is followed step by step; None if L-BFGS
             minimises it.
+        watched: whether to stop where the loss on held-out images is least, for the minimum over
+            the training images is far worse than that.
     """
 
     loss: Objective | PersistentObjective[Any]
     curvature: Curvature
     tolerance: float
     steps: Steps | None = None
+    watched: bool = False
 
     def fit(
         self,
@@ -57,9 +60,17 @@ class Recipe:
         *,
         frozen: bool = False,
         progress: Callable[[str], None] = lambda message: None,
+        held_out: Callable[[LabelCrf], float] | None = None,
     ) -> tuple[LabelCrf, FitReport]:
-        """Minimise it with a penalty; see `fit` and `fit_persistent`."""
-        method: Any = fit if self.steps is None else partial(fit_persistent, steps=self.steps)
+        """Minimise it with a penalty; see `fit` and `fit_persistent`.
+
+        Args:
+            held_out: the loss on other images, which is looked at if the recipe is watched.
+        """
+        watch = held_out if self.watched else None
+        method: Any = partial(fit, watch=watch)
+        if self.steps is not None:
+            method = partial(fit_persistent, steps=self.steps)
         fitted: tuple[LabelCrf, FitReport] = method(
             space,
             start,
@@ -156,7 +167,7 @@ def make_recipe(
             one_by_one = settings.inference is InferenceName.MEAN_FIELD
             method = MeanField(max_sweeps=settings.mean_field_sweeps, parallel=not one_by_one)
             unrolled = partial(unrolled_mean_field_loss, method=method, seed=settings.seed)
-            return Recipe(unrolled, counted_variance, settings.tolerance)
+            return Recipe(unrolled, counted_variance, settings.tolerance, watched=True)
         case ObjectiveName.CONTRASTIVE_DIVERGENCE:
             chains = ContrastiveDivergence(settings.chains, settings.chain_sweeps, settings.seed)
             return Recipe(

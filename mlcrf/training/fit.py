@@ -14,7 +14,7 @@ from time import perf_counter
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 
 from mlcrf.model import LabelCrf
 from mlcrf.training.coordinates import (
@@ -27,6 +27,7 @@ from mlcrf.training.coordinates import (
 from mlcrf.training.features import FeatureSpace
 
 _BLOCK = 4096  # images whose gradient is computed at once
+_PATIENCE = 15  # steps without gain on held-out images
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class FitReport:
         converged: whether that is at most the tolerance.
         gradients: how many gradients over all images were computed.
         seconds: wall time.
+        stopped_early: whether the model is not the last one, but the best on held-out images.
     """
 
     loss: float
@@ -46,6 +48,7 @@ class FitReport:
     converged: bool
     gradients: int
     seconds: float
+    stopped_early: bool = False
 
 
 def fit(
@@ -59,6 +62,7 @@ def fit(
     frozen: bool = False,
     max_gradients: int = 1000,
     progress: Callable[[str], None] = lambda message: None,
+    watch: Callable[[LabelCrf], float] | None = None,
 ) -> tuple[LabelCrf, FitReport]:
     """Minimise objective + penalty from `start`, which is not changed.
 
@@ -68,6 +72,8 @@ def fit(
         curvature: that of the objective, in biases and couplings.
         frozen: move biases and couplings only; the head's weights stay.
         max_gradients: stop there in any case; the report then says `converged=False`.
+        watch: loss on held-out images. It stops after `_PATIENCE` steps in which that has not
+            fallen, and the model is the best by it.
 
     Cost: that of the objective's gradient over all images, 20 to 100 times. Deterministic.
     """
@@ -77,6 +83,9 @@ def fit(
     floor = coordinates.lower_bounds()
     gradients = 0
     latest = (np.inf, np.inf)
+    best, best_position, steps_since = np.inf, coordinates.position(), 0
+    if watch is not None:
+        best = watch(model)
 
     def evaluate(position: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         nonlocal gradients, latest
@@ -89,8 +98,14 @@ def fit(
         progress(f"gradient {gradients}: loss {loss:.4f}, about {latest[1]:.1e} to gain")
         return loss, slope
 
-    def check(intermediate_result: object) -> None:
-        if latest[1] <= tolerance:
+    def check(intermediate_result: OptimizeResult) -> None:
+        nonlocal best, best_position, steps_since
+        if watch is not None:
+            coordinates.assign(intermediate_result.x)
+            held_out, steps_since = watch(model), steps_since + 1
+            if held_out < best:
+                best, best_position, steps_since = held_out, intermediate_result.x.copy(), 0
+        if latest[1] <= tolerance or steps_since >= _PATIENCE:
             raise StopIteration
 
     result = minimize(
@@ -108,11 +123,17 @@ def fit(
             "maxcor": 30,
         },
     )
-    coordinates.assign(result.x)
+    stopped_early = watch is not None and steps_since > 0
+    coordinates.assign(best_position if stopped_early else result.x)
     free = result.jac[(result.x > floor) | (result.jac < 0)]
     remaining = float(np.square(free).sum()) / 2
     return model, FitReport(
-        float(result.fun), remaining, remaining <= tolerance, gradients, perf_counter() - began
+        float(result.fun),
+        remaining,
+        remaining <= tolerance,
+        gradients,
+        perf_counter() - began,
+        stopped_early,
     )
 
 

@@ -211,6 +211,8 @@ class HeadTrainer:
         return best
 
     def _refit(self, objective: ObjectiveName, chosen: Fitted) -> Fitted:
+        if self._recipe(objective).watched:  # it needs images that it is not fitted on
+            return chosen
         final = self._fit("all", objective, chosen.penalty, chosen.model)
         return Fitted(final.model, chosen.penalty, chosen.score, final.report, chosen.model)
 
@@ -238,12 +240,16 @@ class HeadTrainer:
             penalty,
             frozen=frozen,
             progress=lambda message: self._log(f"{name}: {message}"),
+            held_out=lambda model: self._score(objective, space.to_features(model)),
         )
         fitted = space.to_features(model)
         score = self._score(objective, fitted)
+        ending = "" if report.converged else ", NOT converged"
+        if report.stopped_early:
+            ending = ", stopped at the best on validation images"
         self._log(
             f"{name}: loss {report.loss:.4f}, validation {score:.4f}, {report.gradients} gradients "
-            f"in {report.seconds:.0f} s" + ("" if report.converged else ", NOT converged")
+            f"in {report.seconds:.0f} s{ending}"
         )
         return {"model": fitted.state_dict(), "score": score, "report": asdict(report)}
 

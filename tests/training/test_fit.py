@@ -1,6 +1,6 @@
 """Fits: the same solution as scikit-learn's, the couplings that data came from, honest reports."""
 
-from itertools import combinations, product
+from itertools import combinations, count, product
 
 import numpy as np
 import pytest
@@ -154,6 +154,45 @@ def test_a_fit_that_is_cut_short_says_so() -> None:
     assert report.remaining > 1e-10
     assert len(told) == report.gradients <= 4
     assert told[0].startswith("gradient 1: loss ")
+
+
+def test_a_watched_fit_ends_at_the_best_on_held_out_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where held-out images get worse, the best model by them is returned, and looking stops."""
+    monkeypatch.setattr(fit_module, "_PATIENCE", 3)
+    features, targets = make_data(60)
+    space = FeatureSpace(features[:30], targets[:30])  # few, and learned by heart
+    others = FeatureSpace(features[30:], targets[30:])
+    seen: list[float] = []
+
+    def watch(model: LabelCrf) -> float:
+        with torch.no_grad():
+            potentials = space.to_features(model)(torch.from_numpy(features[30:]))
+            loss = independent_loss(potentials, others.targets, others.observed)
+        seen.append(float(loss))
+        return seen[-1]
+
+    penalty = Penalty(1e-3, 0)
+    model, report = fit(
+        space, independent(), independent_loss, penalty, tolerance=1e-12, watch=watch
+    )
+    assert report.stopped_early
+    assert not report.converged
+    assert len(seen) == int(np.argmin(seen)) + 1 + 3
+    assert seen[0] > min(seen) + 0.1
+    best = min(seen)
+    assert watch(model) == best
+    steps = count()
+    last, plain = fit(
+        space,
+        independent(),
+        independent_loss,
+        penalty,
+        tolerance=1e-8,
+        watch=lambda _: -float(next(steps)),
+    )
+    assert plain.converged
+    assert not plain.stopped_early
+    assert watch(last) > best
 
 
 def test_start_is_not_changed_and_the_same_fit_has_the_same_bits() -> None:
