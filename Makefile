@@ -8,7 +8,7 @@ EXTRAS ?= dev,lite
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test check format docs bench-inference experiment-objectives experiment-hidden-labels ci-system clean
+.PHONY: help setup demo test check format docs bench-inference experiment-objectives experiment-hidden-labels experiment-decisions ci-system clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,9 @@ bench-inference: setup  ## Measure inference beside its limits and peers; DATA=f
 
 experiment-objectives: setup  ## Train and score every objective on MIRFLICKR, about half an hour; DATA=folder.
 	$(BIN)/python experiments/objectives/run.py --data $(DATA)
+
+experiment-decisions: setup  ## Score every rule of --decode on a run; DATA=folder RUN=run.
+	$(BIN)/python experiments/decisions/run.py --data $(DATA) --run $(RUN)
 
 experiment-hidden-labels: setup  ## Train with most labels unknown, about an hour; DATA=folder.
 	$(BIN)/python experiments/hidden-labels/run.py --data $(DATA)

@@ -140,8 +140,9 @@ class HeadTrainer:
         """The CRF: from the baseline by pseudo-likelihood, from there by the objective.
 
         Where labels are unknown these are not convex: the baseline, from which they start, leaves
-        the unknown out. Blended learning starts from the baseline itself, for it counts entropies
-        so often that its unaries are larger by as much.
+        the unknown out. Unrolled mean field starts from the baseline itself, which it then is no
+        worse than on validation images; blended learning too, for it counts entropies so often that
+        its unaries are larger by as much.
         """
         start = self._uncoupled(independent.on_train)
         candidates = self._near(independent.penalty.weights, (0, -1))
@@ -154,6 +155,7 @@ class HeadTrainer:
                 replace(one, weights=one.weights / spread, pairwise=one.pairwise / spread)
                 for one in candidates
             ]
+        if objective in (ObjectiveName.BLENDED_CONVEX_BP, ObjectiveName.UNROLLED_MEAN_FIELD):
             return self._refit(objective, self._search(objective, candidates, start))
         best = self._search(ObjectiveName.PSEUDO_LIKELIHOOD, candidates, start)
         if objective is not ObjectiveName.PSEUDO_LIKELIHOOD:
@@ -202,9 +204,10 @@ class HeadTrainer:
         self, objective: ObjectiveName, candidates: Iterable[Penalty], start: LabelCrf
     ) -> Fitted:
         best: Fitted | None = None
+        again = self._recipe(objective).watched  # a fit that stops early is no start for the next
         for penalty in candidates:
             fitted = self._fit("train", objective, penalty, start)
-            start = fitted.model
+            start = start if again else fitted.model
             if best is None or fitted.score < best.score:
                 best = fitted
         assert best is not None
