@@ -17,7 +17,7 @@ from mlcrf.inference.posterior import LogPartitionKind, Posterior
 from mlcrf.inference.split import Split
 from mlcrf.inference.sums import Scores
 
-_CHUNK_ENTRIES = 2**23  # half-states times images that are handled at once
+_CHUNK_ENTRIES = 2**22  # half-states times images that are handled at once
 _TYPICAL = 64  # images from which half-states are sorted
 _LEAST_IMAGES, _LEAST_STATES = 512, 2**22  # fewer are not worth the sorting
 _SLACK = 2e-7  # of the share that may be left out, for underflow and rounding of the bounds
@@ -219,7 +219,9 @@ def _chunks(
         typical = torch.linspace(0, len(unary) - 1, _TYPICAL, device=unary.device).long()
         split.prune(unary[typical], known[typical], leave_out - _SLACK)
     half_states = max(len(split.half_a), len(split.half_b))
-    size = max(1, min(4096, _CHUNK_ENTRIES // half_states))
+    # a kernel that is made again for every chunk is worth larger ones
+    entries = _CHUNK_ENTRIES if split.kernel.is_kept else 2 * _CHUNK_ENTRIES
+    size = max(1, min(4096, entries // half_states))
     for start in range(0, len(unary), size):
         rows = slice(start, start + size)
         yield split, split.scores(unary[rows], known[rows]), rows
