@@ -1,6 +1,6 @@
 """Inference beside the machine's limits and other programs.
 
-`make bench-inference [DATA=folder RUN=run OUT=file.json]` runs it in about 20 minutes. It prints
+`make bench-inference [DATA=folder RUN=run OUT=file.json]` runs it in about 16 minutes. It prints
 every row, then tables, and writes them as JSON, with pictures of the growth beside the file.
 Without --data and --run the rows on a learned model are left out.
 """

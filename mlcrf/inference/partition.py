@@ -12,7 +12,7 @@ from torch import Tensor
 from mlcrf.errors import TooManyLabelsError
 
 _LARGEST = 24  # log2 of the states that a half may have: they are listed one by one
-_STARTS = 4  # splits that the search for a weakly coupled one begins at
+_STARTS, _MANY = 4, 16  # splits that the search begins at, where there are many groups to put
 
 Floats = NDArray[np.float64]
 
@@ -37,8 +37,8 @@ def split_labels(strength: Tensor, implications: Tensor) -> tuple[list[int], lis
         member[at, group] = 1
     between = member @ strength.abs().double().cpu().numpy() @ member.T
     np.fill_diagonal(between, 0)
-    draw = np.random.default_rng(0)
-    starts = [np.arange(len(groups)), *(draw.permutation(len(groups)) for _ in range(_STARTS - 1))]
+    draw, more = np.random.default_rng(0), _STARTS - 1 if len(groups) >= _MANY else 0
+    starts = [np.arange(len(groups)), *(draw.permutation(len(groups)) for _ in range(more))]
     found = [_exchange(_fill(start, sizes), sizes, between) for start in starts]
     largest, _, second = min(found, key=lambda one: (round(one[0], 6), one[1]))
     if largest > _LARGEST:
