@@ -24,8 +24,7 @@ from mlcrf.evaluation import evaluate
 
 HERE = Path(__file__).parent
 DECODERS = [
-    Decoder(Decision.TOP_K, top_k=3) if rule is Decision.TOP_K else Decoder(rule)
-    for rule in Decision
+    Decoder(Decision.TOP_K, k=3) if rule is Decision.TOP_K else Decoder(rule) for rule in Decision
 ]
 TITLES = {
     "hamming": "wrong, %",
