@@ -94,7 +94,7 @@ class Sums:
             yield torch.tensor([image], device=one.device), logs[half].exp()[None], one
 
     def without_arrays(self) -> "Sums":
-        """The same without weights and masses, which is enough for `Split.pair_sums`."""
+        """The same without weights and masses, which is enough for `moments.pair_sums`."""
         none = torch.empty(0)
         linear = [
             replace(one, alpha=none, beta=none, mass_a=none, mass_b=none) for one in self.linear
