@@ -5,7 +5,7 @@
 Each label of each training and validation image is hidden with the same chance; test labels never
 are. The baseline leaves out what is unknown; the CRF sums it out, by contrastive divergence with
 clamped chains, and at one share by exact likelihood too. Runs that are there already are not
-trained again; `results.json` is rewritten after every row.
+trained again, runs that were stopped go on; `results.json` is rewritten after every row.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mlcrf.backbones.features import FeatureExtractor
-from mlcrf.checkpoint import load_run
+from mlcrf.checkpoint import STATE, load_run
 from mlcrf.choices import ObjectiveName
 from mlcrf.cli.console import cache_dir
 from mlcrf.config import TrainSettings
@@ -72,7 +72,16 @@ def main() -> None:
             settings = TrainSettings(objective=objective, seed=arguments.seed, **more)
             hidden = hide(data, share, arguments.seed)
             environment = Environment(cache_dir=cache_dir(None))
-            train(hidden, out, settings, environment, overwrite=out.exists(), log=log)
+            begun = (out / STATE).exists()
+            train(
+                hidden,
+                out,
+                settings,
+                environment,
+                resume=begun,
+                overwrite=out.exists() and not begun,
+                log=log,
+            )
         run = load_run(out)
         extractor = FeatureExtractor(run.make_backbone(), cache_dir=cache_dir(None))
         result = evaluate(run, data.part(Split.TEST), extractor, split="test")

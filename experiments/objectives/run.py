@@ -2,8 +2,8 @@
 
     python experiments/objectives/run.py --data data/mirflickr25k [--label-set 24] [--quick]
 
-Runs that are there already are not trained again; `results.json` is rewritten after every row, and
-keeps what is not among `--only`.
+Runs that are there already are not trained again, runs that were stopped go on; `results.json` is
+rewritten after every row, and keeps what is not among `--only`.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mlcrf.backbones.features import FeatureExtractor
-from mlcrf.checkpoint import load_run
+from mlcrf.checkpoint import STATE, load_run
 from mlcrf.choices import InferenceName, ObjectiveName, Schedule
 from mlcrf.cli.console import cache_dir
 from mlcrf.config import TrainSettings
@@ -69,7 +69,16 @@ def trained(name: str, data: Manifest, changes: dict[str, Any], runs: Path) -> t
         settings = TrainSettings(**changes)
         # the splits are made already, so that another seed draws other chains and no more
         environment = Environment(cache_dir=cache_dir(None))
-        train(data, out, settings, environment, overwrite=out.exists(), log=log)
+        begun = (out / STATE).exists()
+        train(
+            data,
+            out,
+            settings,
+            environment,
+            resume=begun,
+            overwrite=out.exists() and not begun,
+            log=log,
+        )
     seconds = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["seconds"]
     return out, float(seconds["crf"])
 

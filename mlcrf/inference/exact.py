@@ -17,7 +17,7 @@ from mlcrf.inference.posterior import LogPartitionKind, Posterior
 from mlcrf.inference.split import Split
 from mlcrf.inference.sums import Scores
 
-_CHUNK_ENTRIES = 2**22  # half-states times images that are handled at once
+_CHUNK_ENTRIES = 2**23  # half-states times images that are handled at once
 _TYPICAL = 64  # images from which half-states are sorted
 _LEAST_IMAGES, _LEAST_STATES = 512, 2**22  # fewer are not worth the sorting
 _SLACK = 2e-7  # of the share that may be left out, for underflow and rounding of the bounds
@@ -45,8 +45,8 @@ class Exact:
 
     Cost: 4 N 2^L operations for log Z and marginals, half as much again for the gradient, a fifth
     to an eighth of that where much can be left out; N times a kernel of 2^L entries more where
-    couplings vary by image. Memory: 4 bytes x 2^L up to 26 labels, less by blocks beyond.
-    Deterministic.
+    couplings vary by image. Memory: 4 bytes x 2^L up to 26 labels, less by blocks beyond, and five
+    arrays of up to 32 MB; up to 512 MB are kept for the next call. Deterministic.
     """
 
     max_labels: int = 28

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from mlcrf.inference.halves import Half, Scratch, in_order
+from mlcrf.inference.halves import Half, in_order
+from mlcrf.inference.scratch import Scratch
 
 _KEEP = 2**26  # a kernel up to this many entries is kept, a larger one made again when needed
 _BLOCK = 2**24  # entries of the larger one that are made at once
@@ -16,9 +17,10 @@ class Kernel:
     Args:
         half_a, half_b: rows and columns.
         between: couplings between their labels, float64 (|A|, |B|).
+        scratch: whose arrays `kernel`, `block` and `natural` it fills.
     """
 
-    def __init__(self, half_a: Half, half_b: Half, between: Tensor) -> None:
+    def __init__(self, half_a: Half, half_b: Half, between: Tensor, scratch: Scratch) -> None:
         self._half_a, self._half_b, self._between = half_a, half_b, between
         self.shape = (len(half_a), len(half_b))
         self.is_kept = len(half_a) * len(half_b) <= _KEEP
@@ -27,7 +29,7 @@ class Kernel:
             float(between.abs().sum()) / 4 + half_a.exponent_bound + half_b.exponent_bound
         )
         self._made: dict[torch.dtype, Tensor] = {}
-        self._scratch = Scratch()
+        self._scratch = scratch
 
     @property
     def blocks(self) -> list[slice]:
@@ -50,7 +52,8 @@ class Kernel:
             made = self._scratch.take("block", shape, self._between.new_empty(0, dtype=dtype))
             return self._make(rows, dtype, made)
         if dtype not in self._made:
-            whole = self._between.new_empty(self.shape, dtype=dtype)
+            like = self._between.new_empty(0, dtype=dtype)
+            whole = self._scratch.take("kernel", self.shape, like)
             step = max(1, _AT_ONCE // self.shape[1])
             for start in range(0, len(whole), step):
                 part = slice(start, start + step)

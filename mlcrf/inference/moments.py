@@ -101,11 +101,12 @@ def _joint_mass(
         alpha = alpha[:, rows] * scale[:, None].to(dtype)
         if plan is None:
             mass.addmm_(alpha.T, beta)
-        else:
-            for row, column, images in plan.tiles():
-                of_a = alpha[:, plan.rows[row]].index_select(0, images)
-                of_b = beta[:, plan.columns[column]].index_select(0, images)
-                mass[plan.rows[row], plan.columns[column]].addmm_(of_a.T, of_b)
+            continue
+        for some_a, some_b, images in plan.products:
+            of_a, of_b = alpha[:, some_a], beta[:, some_b]
+            if images is not None:
+                of_a, of_b = of_a.index_select(0, images), of_b.index_select(0, images)
+            mass[some_a, some_b].addmm_(of_a.T, of_b)
     return mass.mul_(block)
 
 

@@ -12,14 +12,16 @@ these sum to no more than the tolerance times Z: a guess of it first, and where 
 kept shows that the guess was too high, that sum. No marginal, of one label or two, is then off by
 more than the tolerance.
 
-Each tile is multiplied by the images that need it, put side by side.
+Tiles that nearly all images need are multiplied together for all; each of the others by the images
+that need it, put side by side.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcrf.inference.kernel import Kernel
@@ -27,6 +29,7 @@ from mlcrf.inference.kernel import Kernel
 _TILES = 8  # along each half, at least
 _LEAST_TILE = 256  # half-states along a side
 DENSE = 0.5  # keeping a larger share than this is not worth the smaller products
+_USUAL = 0.85  # a tile that this share of images needs is multiplied for all
 _CAUTION = 0.6  # of the tolerance that is used where Z is guessed
 _ROUNDING = 1.001  # of the bounds, computed in float32
 
@@ -52,16 +55,26 @@ class Plan:
         return float(self.kept.double().mean())
 
     @cached_property
-    def _by_tile(self) -> list[list[Tensor]]:
-        by_tile = self.kept.permute(1, 2, 0).contiguous()
-        return [[images.nonzero().squeeze(1) for images in row] for row in by_tile]
+    def products(self) -> list[tuple[slice, slice, Tensor | None]]:
+        """Half-states of A, of B, and the images that need their product, int64 (n,); None if all.
 
-    def tiles(self) -> Iterator[tuple[int, int, Tensor]]:
-        """Row, column and the images that need the tile, int64 (n,), of all that any needs."""
-        for row, by_column in enumerate(self._by_tile):
-            for column, images in enumerate(by_column):
-                if len(images):
-                    yield row, column, images
+        Neighbouring tiles that all images need are one product.
+        """
+        whole = self.kept.all(0)
+        some = (self.kept.any(0) & ~whole).nonzero().tolist()
+        by_tile = self.kept.permute(1, 2, 0).contiguous()
+        found: list[tuple[slice, slice, Tensor | None]] = [
+            (self.rows[row], self.columns[column], by_tile[row, column].nonzero().squeeze(1))
+            for row, column in some
+        ]
+        left = whole.cpu().numpy()
+        while left.any():  # as far to the right as it goes, then as far down
+            row, column = np.argwhere(left)[0]
+            right = column + _run(left[row, column:])
+            below = row + _run(np.all(left[row:, column:right], axis=1))
+            left[row:below, column:right] = False
+            found.append((_span(self.rows[row:below]), _span(self.columns[column:right]), None))
+        return found
 
     def among(self, images: Tensor) -> "Plan":
         """That of some of the images, int64 (n,) or boolean (N,)."""
@@ -132,9 +145,10 @@ class Pruner:
         rising = bounds.flatten(1).sort(1)
         budget = self.tolerance * (_CAUTION * guess if at_least is None else at_least)
         dropping = rising.values.cumsum(1) <= budget[:, None]
-        kept = torch.ones_like(dropping).scatter(1, rising.indices, ~dropping)
-        dropped = (rising.values * dropping).sum(1, dtype=torch.float64)
-        return Plan(self._rows, self._columns, kept.view_as(bounds), dropped)
+        kept = torch.ones_like(dropping).scatter(1, rising.indices, ~dropping).view_as(bounds)
+        kept |= kept.double().mean(0) >= _USUAL
+        dropped = bounds.masked_fill(kept, 0).sum((1, 2), dtype=torch.float64)
+        return Plan(self._rows, self._columns, kept, dropped)
 
     def bounds(self, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         """Of every tile's mass (N, rows, columns), and a guess of Z (N,)."""
@@ -146,12 +160,21 @@ class Pruner:
 
 
 def _spread(values: Tensor, ranges: list[slice]) -> Tensor:
-    """A column for each range, with the values in it and 0 elsewhere (S, ranges)."""
-    result = values.new_zeros(len(values), len(ranges))
-    for column, one in enumerate(ranges):
-        result[one, column] = values[one]
-    return result
+    """A row for each range, with the values in it and 0 elsewhere (ranges, S), transposed."""
+    result = values.new_zeros(len(ranges), len(values))
+    for row, one in enumerate(ranges):
+        result[row, one] = values[one]
+    return result.T
 
 
 def _ranges(size: int, step: int) -> list[slice]:
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def _run(flags: NDArray[np.bool_]) -> int:
+    """How many are true before the first that is not."""
+    return int(np.append(flags, False).argmin())
+
+
+def _span(ranges: list[slice]) -> slice:
+    return slice(ranges[0].start, ranges[-1].stop)

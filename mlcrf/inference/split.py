@@ -27,10 +27,11 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import no_implications
-from mlcrf.inference.halves import Scratch, make_halves
+from mlcrf.inference.halves import make_halves
 from mlcrf.inference.kernel import Kernel
 from mlcrf.inference.partition import split_labels
 from mlcrf.inference.pruning import DENSE, Plan, Pruner, popularity
+from mlcrf.inference.scratch import borrow_scratch
 from mlcrf.inference.sums import Linear, Scores, Sums
 
 _SLACK = 1e-7  # the share of Z that underflow may cost
@@ -66,9 +67,9 @@ class Split:
         self.half_a, self.half_b = make_halves(matrix, rules, parts)
         self.matrix = matrix
         self.between = matrix[self.half_a.labels][:, self.half_b.labels]
-        self.kernel = Kernel(self.half_a, self.half_b, self.between)
+        self._scratch = borrow_scratch(self)
+        self.kernel = Kernel(self.half_a, self.half_b, self.between, self._scratch)
         self._pruner: Pruner | None = None
-        self._scratch = Scratch()
         # the part of the couplings between the halves that belongs to one half's state alone
         self._shift = matrix.new_zeros(len(matrix))
         self._shift[self.half_a.labels] = self.between.sum(1) / 2
@@ -90,16 +91,14 @@ class Split:
             return
         alpha, beta, _ = self.weights(self.scores(unary, known), torch.float32)
         order_a, order_b = (
-            popularity(
-                weights, half.states, along @ (other.presence(others, self._scratch) - 0.5).T
-            )
+            popularity(weights, half.states, along @ (other.presence(others) - 0.5).T)
             for weights, half, along, others, other in (
                 (alpha, self.half_a, self.between, beta, self.half_b),
                 (beta, self.half_b, self.between.T, alpha, self.half_a),
             )
         )
         self.half_a, self.half_b = self.half_a.permuted(order_a), self.half_b.permuted(order_b)
-        self.kernel = Kernel(self.half_a, self.half_b, self.between)
+        self.kernel = Kernel(self.half_a, self.half_b, self.between, self._scratch)
         self._pruner = Pruner(self.kernel, alpha[:, order_a], beta[:, order_b], tolerance)
 
     def weights(self, scores: Scores, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,7 +121,7 @@ class Split:
         result = self.matrix.new_empty(len(sums.log_partition), len(self.matrix))
         for which, half in enumerate((self.half_a, self.half_b)):
             for images, mass, _ in sums.masses(which):
-                result[images[:, None], half.labels] = half.presence(mass, self._scratch)
+                result[images[:, None], half.labels] = half.presence(mass)
         return result.clamp_(0, 1)
 
     def states(self, index_a: Tensor, index_b: Tensor) -> Tensor:
@@ -155,72 +154,51 @@ class Split:
 
     def to_a(self, beta: Tensor, plan: Plan | None) -> Tensor:
         """K beta of images, (n, S_B) -> (n, S_A)."""
-        if plan is None:
-            result = beta.new_empty(len(beta), len(self.half_a))
-            for rows in self.kernel.blocks:
-                block = self.kernel.block(rows, beta.dtype)
-                torch.mm(beta, block.T, out=result[:, rows])
-            return result
         result = beta.new_empty(len(beta), len(self.half_a))
-        self._by_tiles(None, beta, plan, (result, None))
+        self._multiply(plan, beta=beta, on_a=result)
         return result
 
     def to_b(self, alpha: Tensor, plan: Plan | None) -> Tensor:
         """alpha K of images, (n, S_A) -> (n, S_B)."""
-        if plan is None:
-            result = alpha.new_zeros(len(alpha), len(self.half_b))
-            for rows in self.kernel.blocks:
-                result.addmm_(alpha[:, rows], self.kernel.block(rows, alpha.dtype))
-            return result
         result = alpha.new_empty(len(alpha), len(self.half_b))
-        self._by_tiles(alpha, None, plan, (None, result))
+        self._multiply(plan, alpha=alpha, on_b=result)
         return result
 
     def _masses(self, alpha: Tensor, beta: Tensor, plan: Plan | None) -> tuple[Tensor, Tensor]:
         """alpha * (K beta) and beta * (alpha K), at one walk through the kernel."""
         mass_a = self._scratch.take("mass_a", (*alpha.shape,), alpha)
         mass_b = self._scratch.take("mass_b", (*beta.shape,), beta)
-        if plan is not None:
-            self._by_tiles(alpha, beta, plan, (mass_a, mass_b))
-        else:
-            for rows in self.kernel.blocks:
-                block = self.kernel.block(rows, alpha.dtype)
-                torch.mm(beta, block.T, out=mass_a[:, rows])
-                mass_b = torch.addmm(
-                    mass_b, alpha[:, rows], block, beta=int(rows.start > 0), out=mass_b
-                )
+        self._multiply(plan, alpha=alpha, beta=beta, on_a=mass_a, on_b=mass_b)
         return mass_a.mul_(alpha), mass_b.mul_(beta)
 
-    def _by_tiles(
+    def _multiply(
         self,
-        alpha: Tensor | None,
-        beta: Tensor | None,
-        plan: Plan,
-        out: tuple[Tensor | None, Tensor | None],
+        plan: Plan | None,
+        *,
+        alpha: Tensor | None = None,
+        beta: Tensor | None = None,
+        on_a: Tensor | None = None,
+        on_b: Tensor | None = None,
     ) -> None:
-        """K beta and alpha K of what is given, with what the plan keeps."""
-        on_a = self._zeros("on_a", plan.rows, beta)
-        on_b = self._zeros("on_b", plan.columns, alpha)
-        for row, column, images in plan.tiles():
-            rows, columns = plan.rows[row], plan.columns[column]
-            if beta is not None:
+        """Fill in K beta on A's half-states and alpha K on B's, or one of them, as planned."""
+        if plan is None:
+            for rows in self.kernel.blocks:
+                if beta is not None and on_a is not None:
+                    torch.mm(beta, self.kernel.block(rows, beta.dtype).T, out=on_a[:, rows])
+                if alpha is not None and on_b is not None:
+                    block = self.kernel.block(rows, alpha.dtype)
+                    on_b.addmm_(alpha[:, rows], block, beta=int(rows.start > 0))
+            return
+        for result in (on_a, on_b):
+            if result is not None:
+                result.zero_()
+        for rows, columns, images in plan.products:
+            if beta is not None and on_a is not None:
                 tile = self.kernel.block(rows, beta.dtype)[:, columns]
-                of_b = beta[:, columns].index_select(0, images)
-                on_a[row].index_add_(0, images, of_b @ tile.T)
-            if alpha is not None:
+                _add_product(on_a[:, rows], beta[:, columns], tile.T, images)
+            if alpha is not None and on_b is not None:
                 tile = self.kernel.block(rows, alpha.dtype)[:, columns]
-                of_a = alpha[:, rows].index_select(0, images)
-                on_b[column].index_add_(0, images, of_a @ tile)
-        for parts, whole in zip((on_a, on_b), out, strict=True):
-            if whole is not None:
-                torch.cat(parts, 1, out=whole)
-
-    def _zeros(self, name: str, parts: list[slice], like: Tensor | None) -> list[Tensor]:
-        if like is None:
-            return []
-        shapes = [(len(like), part.stop - part.start) for part in parts]
-        arrays = (self._scratch.take(f"{name} {at}", s, like) for at, s in enumerate(shapes))
-        return [array.zero_() for array in arrays]
+                _add_product(on_b[:, columns], alpha[:, rows], tile, images)
 
     def _is_in_range(self, level: int) -> bool:
         """Whether neither the factors nor a sum of products can be too large for the level."""
@@ -291,3 +269,12 @@ class Split:
         """Probability of every state of one image, by rows of half-states of A: (rows, S_B)."""
         for rows, joint in self._joint_blocks(scores, image):
             yield rows, (joint - sums.log_partition[image]).exp()
+
+
+def _add_product(target: Tensor, left: Tensor, right: Tensor, images: Tensor | None) -> None:
+    """Add left @ right to rows of the target, all of them or some."""
+    if images is None:
+        target.addmm_(left, right)
+    else:  # quicker than `index_add_` to part of an array
+        added = target.index_select(0, images).addmm_(left.index_select(0, images), right)
+        target.index_copy_(0, images, added)

@@ -9,8 +9,9 @@ import torch
 from mlcrf.crf import Potentials, no_implications
 from mlcrf.errors import TooManyLabelsError
 from mlcrf.inference import Exact, count_states
-from mlcrf.inference.halves import Scratch, make_halves
+from mlcrf.inference.halves import make_halves
 from mlcrf.inference.partition import possible_states, split_labels
+from mlcrf.inference.scratch import Scratch
 from tests.making import close, make_potentials
 
 Rules = list[tuple[int, int]]
@@ -76,7 +77,7 @@ def test_weights_of_half_states(rules: Rules) -> None:
             )
             close(one.log_scores(made.unary, known).exp(), wanted, 1e-9 * float(wanted.max()))
             close(
-                one.presence(weights, scratch),
+                one.presence(weights),
                 wanted @ one.states / wanted.sum(1, keepdim=True),
                 1e-12,
             )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.inference import Exact, entropy, exact, pruning, split
-from mlcrf.inference.pruning import Pruner
+from mlcrf.inference.pruning import Plan, Pruner
 from mlcrf.inference.split import Split
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import oracles
@@ -124,16 +124,12 @@ def test_error_is_within_its_bound(leave_out: float, clamp: bool) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_something_is_left_out() -> None:
-    """Much of the kernel is not multiplied, more at a wider tolerance; tiles are as planned."""
+    """Much of the kernel is not multiplied, more at a wider tolerance."""
     _, alpha, beta, pruner = make_pruner(make_photos())
     wide = pruner.plan(alpha, beta)
     pruner.tolerance = 1e-6
     fine = pruner.plan(alpha, beta)
     assert wide.share < fine.share < 0.6
-    listed = torch.zeros_like(wide.kept)
-    for row, column, images in wide.tiles():
-        listed[images, row, column] = True
-    assert torch.equal(listed, wide.kept)
 
 
 def test_nothing_is_sorted_where_little_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,3 +231,22 @@ def test_implications_bring_more_labels_within_reach() -> None:
         steps = [0 * u[:, 2], u[:, 2], u[:, 2] + u[:, 1], u.sum(1)]
         log_z += torch.stack(steps).logsumexp(0)
     close(posterior.log_partition, log_z, 1e-10)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_products_are_the_tiles_that_are_needed(seed: int) -> None:
+    """Each once, and those that all images need as a few large ones."""
+    generator = torch.Generator().manual_seed(seed)
+    chance = torch.tensor([0.0, 0.5, 1.0])[torch.randint(3, (5, 4), generator=generator)]
+    kept = torch.rand(7, 5, 4, generator=generator) < chance
+    rows, columns = ([slice(3 * at, 3 * at + 3) for at in range(n)] for n in (5, 4))
+    plan = Plan(rows, columns, kept, torch.zeros(7))
+    counted = torch.zeros(7, 15, 12)
+    for some_a, some_b, images in plan.products:
+        counted[slice(None) if images is None else images, some_a, some_b] += 1
+    wanted = kept.repeat_interleave(3, 1).repeat_interleave(3, 2)
+    assert torch.equal(counted, wanted.float())
+    whole = sum(images is None for _, _, images in plan.products)
+    assert whole <= int(kept.all(0).sum())
+    everything = Plan(rows, columns, torch.ones_like(kept), torch.zeros(7))
+    assert everything.products == [(slice(0, 15), slice(0, 12), None)]
