@@ -147,8 +147,8 @@ class Potentials:
 class Fields:
     """Log-odds of labels given the others, for methods that ask again and again.
 
-    Couplings are a matrix up to 128 labels, else rows of neighbours, so that memory is linear in
-    edges where labels are many. Differentiable in the potentials.
+    Couplings are a matrix up to 128 labels, else a sparse one and rows of neighbours, so that
+    memory is linear in edges where labels are many. Differentiable in the potentials.
     """
 
     def __init__(self, potentials: Potentials) -> None:
@@ -157,10 +157,16 @@ class Fields:
         dense = coupled.num_labels <= _DENSE_LABELS
         self._matrix = coupled.pairwise_matrix() if dense else None
         self._rows = None if dense else neighbours(coupled.edges, coupled.num_labels)
+        self._sparse = None if dense or coupled.varies_by_image else _sparse_matrix(coupled)
 
     def all(self, states: Tensor) -> Tensor:
         """Those of every label: (..., N, L) -> (..., N, L)."""
         y = states.to(self.unary.dtype)
+        if self._sparse is not None:
+            # a label's values side by side: the product would make them so more slowly
+            by_label = y.reshape(-1, y.shape[-1]).T.contiguous()
+            fields: Tensor = torch.sparse.mm(self._sparse, by_label)
+            return self.unary + fields.T.reshape(y.shape)
         if self._matrix is None:
             first, second = self.edges[:, 0], self.edges[:, 1]
             fields = self.unary.expand(y.shape)
@@ -180,6 +186,17 @@ class Fields:
         return self.unary[:, label] + (
             states[..., others[part]] * self.pairwise[..., edge[part]]
         ).sum(-1)
+
+
+def _sparse_matrix(potentials: Potentials) -> Tensor:
+    """The couplings of all images, symmetric (L, L)."""
+    edges, pairwise = potentials.edges, potentials.pairwise
+    return torch.sparse_coo_tensor(
+        torch.cat([edges, edges.flip(1)]).T,
+        torch.cat([pairwise, pairwise]),
+        (potentials.num_labels, potentials.num_labels),
+        check_invariants=False,
+    ).coalesce()
 
 
 def neighbours(edges: Tensor, num_labels: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """What is averaged over sampled states: marginals of labels and pairs, and log Z."""
 
 import math
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -20,13 +21,22 @@ def pair_totals(left: Tensor, right: Tensor, edges: Tensor) -> Tensor:
     Cost: O(M L^2) up to 128 labels, else O(M E).
     """
     first, second = edges[:, 0], edges[:, 1]
-    if left.shape[1] <= _DENSE_LABELS:
+    num_labels = left.shape[1]
+    if num_labels <= _DENSE_LABELS:
         return (left.T @ right)[first, second]
-    total = left.new_zeros(len(edges))
-    at_once = max(1, _AT_ONCE // max(1, len(edges)))
-    for one, other in zip(torch.split(left, at_once), torch.split(right, at_once), strict=True):
-        total += (one[:, first] * other[:, second]).sum(0)
-    return total
+    order = (first * num_labels + second).argsort()
+    starts = torch.searchsorted(first[order], torch.arange(num_labels + 1, device=first.device))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        wanted = torch.sparse_csr_tensor(
+            starts,
+            second[order],
+            left.new_zeros(len(edges)),
+            (num_labels, num_labels),
+            check_invariants=False,
+        )
+    totals = torch.sparse.sampled_addmm(wanted, left.T.contiguous(), right.contiguous()).values()
+    return torch.empty_like(totals).index_copy_(0, order, totals)
 
 
 def conditional_means(potentials: Potentials, states: Tensor, known: Tensor) -> Tensor:

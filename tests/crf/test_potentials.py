@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlcrf.crf import Potentials, check_known, full_edges
+from mlcrf.crf import Fields, Potentials, check_known, full_edges
 from mlcrf.errors import PotentialsError
 from tests.oracle import oracles
 
@@ -172,3 +172,28 @@ def test_check_known() -> None:
     for wrong in (2, 0.5, torch.nan):
         with pytest.raises(PotentialsError, match="known: expected 1"):
             check_known(potentials, given.index_fill(0, torch.tensor([1]), wrong))
+
+
+@pytest.mark.parametrize("varies", [False, True])
+def test_many_labels_are_coupled_along_edges(varies: bool) -> None:
+    """Beyond 128 labels fields are those of the matrix, in any order of edges, gradients too."""
+    generator = torch.Generator().manual_seed(5)
+    edges = full_edges(140)
+    edges = edges[torch.randperm(len(edges), generator=generator)[:400]]
+    shape = (3, 400) if varies else (400,)
+    pairwise = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+    unary = torch.randn(3, 140, generator=generator, dtype=torch.float64).requires_grad_()
+    potentials = Potentials(unary, edges, pairwise)
+    states = torch.randint(2, (4, 3, 140), generator=generator)
+    matrix = potentials.pairwise_matrix()
+    wanted = unary + (matrix @ states.double().unsqueeze(-1)).squeeze(-1)
+    found = Fields(potentials).all(states)
+    assert torch.allclose(found, wanted, atol=1e-12)
+    assert torch.allclose(Fields(potentials).of(7, states.double()), wanted[..., 7], atol=1e-12)
+    weights = torch.randn(4, 3, 140, generator=generator, dtype=torch.float64)
+    for one, other in zip(
+        torch.autograd.grad((found * weights).sum(), (unary, pairwise)),
+        torch.autograd.grad((wanted * weights).sum(), (unary, pairwise)),
+        strict=True,
+    ):
+        assert torch.allclose(one, other, atol=1e-12)

@@ -479,3 +479,14 @@ def test_ladder() -> None:
     assert ladder[0] == 1
     assert math.isclose(float(ladder[-1]), 1 / 5)
     close(ladder[1:] / ladder[:-1], torch.full((4,), 5**-0.25, dtype=torch.float64), 1e-12)
+
+
+def test_totals_of_many_labels() -> None:
+    """Beyond 128 labels sums are made for the edges alone, in whatever order these come."""
+    generator = torch.Generator().manual_seed(4)
+    edges = full_edges(150)
+    edges = edges[torch.randperm(len(edges), generator=generator)[:500]]
+    left, right = torch.randn(2, 70, 150, generator=generator, dtype=torch.float64)
+    wanted = (left.T @ right)[edges[:, 0], edges[:, 1]]
+    close(pair_totals(left, right, edges), wanted, 1e-12)
+    assert pair_totals(left, right, edges[:0]).shape == (0,)
