@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, check_known
 from mlcrf.errors import TooManyLabelsError
-from mlcrf.inference.completion import best_states
+from mlcrf.inference.completion import best_states, draw_states
 from mlcrf.inference.moments import count_marginals, pair_marginals, pair_sums
 from mlcrf.inference.partition import count_states, split_labels
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
@@ -119,21 +119,15 @@ class Exact:
     ) -> Tensor:
         """Independent exact samples, uint8 (num_samples, N, L).
 
-        Draws the half-state of A by its probability, then that of B given it.
+        Cost: that of the marginals, and num_samples N 2^(L/2) operations of a matrix product.
         """
         clamped = self._check(potentials, known)
-        drawn = torch.empty(
-            (num_samples, *potentials.unary.shape), dtype=torch.uint8, device=clamped.device
-        )
-        for split, scores, rows in _chunks(potentials, clamped, self.leave_out):
-            for images, mass, _ in split.sums(scores).masses(0):
-                log_beta = split.half_b.log_scores(scores.unary[images], scores.known[images])
-                for sample in range(num_samples):
-                    a = torch.multinomial(mass, 1, generator=generator).squeeze(1)
-                    log_b = split.kernel.exponents(split.half_a.states[a]) + log_beta
-                    b = torch.multinomial(log_b.softmax(-1), 1, generator=generator).squeeze(1)
-                    drawn[sample, images + rows.start] = split.states(a, b).byte()
-        return drawn
+        parts = [
+            draw_states(split, scores, split.sums(scores), num_samples, generator)
+            for split, scores, _ in _chunks(potentials, clamped, self.leave_out)
+        ]
+        none = clamped.new_empty((num_samples, 0, potentials.num_labels), dtype=torch.uint8)
+        return torch.cat([none, *parts], 1)
 
     @torch.no_grad()
     def _pairs(self, potentials: Potentials, known: Tensor) -> Tensor:

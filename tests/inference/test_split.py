@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.errors import TooManyLabelsError
-from mlcrf.inference import Exact, exact, kernel
+from mlcrf.inference import Exact, completion, exact, kernel
 from mlcrf.inference.moments import pair_sums
 from mlcrf.inference.split import Split
 from mlcrf.inference.sums import Scores, Sums
@@ -195,9 +195,13 @@ def test_images_in_chunks(monkeypatch: pytest.MonkeyPatch, num_unknown: int) -> 
         close(one, all_at_once, 1e-12)
 
 
+@pytest.mark.parametrize("in_range", [300.0, 0.0])
 @pytest.mark.parametrize("clamp", [False, True])
-def test_samples_have_the_frequencies_of_their_probabilities(clamp: bool) -> None:
+def test_samples_have_the_frequencies_of_their_probabilities(
+    monkeypatch: pytest.MonkeyPatch, clamp: bool, in_range: float
+) -> None:
     """Pearson's statistic over all states is below its 99.9 % quantile; known labels are kept."""
+    monkeypatch.setattr(completion, "_IN_RANGE", in_range)  # 0: in log space
     one = make_potentials(1, 4, pairwise=1.5)
     known = torch.tensor([[-1, 1, -1, -1] if clamp else [-1] * 4])
     batch = Potentials(one.unary.expand(3000, -1), one.edges, one.pairwise)
@@ -217,6 +221,17 @@ def test_samples_have_the_frequencies_of_their_probabilities(clamp: bool) -> Non
     assert statistic < chi2.ppf(0.999, len(probabilities) - 1)
     again = EXACT.sample(batch, 4, torch.Generator().manual_seed(0), known=known.expand(3000, -1))
     assert torch.equal(again, drawn)
+
+
+@pytest.mark.parametrize("size", [2.0, 30.0, 400.0])
+def test_samples_are_drawn_alike_in_log_space(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
+    """The same draws outside of log space, where that is chosen; the likeliest state prevails."""
+    potentials = make_potentials(20, 9, unary=50.0, pairwise=size)
+    chosen = EXACT.sample(potentials, 30, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(completion, "_IN_RANGE", 0.0)
+    assert torch.equal(EXACT.sample(potentials, 30, torch.Generator().manual_seed(0)), chosen)
+    usual = chosen.double().mean(0)
+    close(usual, EXACT(potentials).marginals, 0.5)
 
 
 def test_too_many_labels() -> None:
