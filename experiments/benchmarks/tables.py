@@ -2,6 +2,9 @@
 
 python experiments/benchmarks/tables.py FILE.json             # prints the tables
 python experiments/benchmarks/tables.py FILE.json README.md   # puts them between its marks
+
+A page with the marks "learned: begin" and "learned: end" gets the approximate methods on the
+learned model alone.
 """
 
 import json
@@ -10,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_BEGIN, _END = "<!-- tables: begin -->", "<!-- tables: end -->"
+_BEGIN, _END = "<!-- {}: begin -->", "<!-- {}: end -->"
 # title, key in the JSON, then head: key in its rows and format
 _TABLES: tuple[tuple[str, str, dict[str, tuple[str, str]]], ...] = (
     (
@@ -112,11 +115,20 @@ def format_tables(result: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def fill(page: str, tables: str) -> str:
+def format_learned(result: dict[str, Any]) -> str:
+    """How right and how fast each method is on the learned model."""
+    title, columns = next((t, columns) for t, key, columns in _TABLES if key == "approximate")
+    rows = [row for row in result["approximate"] if row["model"] == "learned"]
+    wanted = ("method", "ms an image", "marginals", "pairs", "log Z", "log Z is", "converged")
+    return f"{title}:\n\n{_table(rows, {head: columns[head] for head in wanted})}\n"
+
+
+def fill(page: str, tables: str, mark: str = "tables") -> str:
     """The page with the tables between its marks."""
-    before, rest = page.split(_BEGIN)
-    _, after = rest.split(_END)
-    return f"{before}{_BEGIN}\n\n{tables}\n{_END}{after}"
+    begin, end = _BEGIN.format(mark), _END.format(mark)
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n\n{tables}\n{end}{after}"
 
 
 def _furthest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -149,11 +161,16 @@ def _cell(value: Any, form: str) -> str:
 def main(arguments: list[str]) -> None:
     """Print the tables, or put them in a page."""
     source, *pages = map(Path, arguments)
-    tables = format_tables(json.loads(source.read_text(encoding="utf-8")))
+    result = json.loads(source.read_text(encoding="utf-8"))
     if not pages:
-        print(tables, end="")
+        print(format_tables(result), end="")
     for page in pages:
-        page.write_text(fill(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        text = page.read_text(encoding="utf-8")
+        if _BEGIN.format("learned") in text:
+            text = fill(text, format_learned(result), "learned")
+        else:
+            text = fill(text, format_tables(result))
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
