@@ -11,7 +11,7 @@ from timing import median_ratio, take_turns
 from mlcrf.crf import Potentials
 from mlcrf.inference import Exact
 
-_IMAGES = {16: 16384, 20: 16384, 24: 4096, 28: 512}  # four labels more take 16 times longer
+_IMAGES = {16: 16384, 20: 16384, 24: 4096, 28: 1024}  # four labels more take 16 times longer
 _QUICK_IMAGES = {8: 64, 12: 32}
 _SQUARES, _QUICK_SQUARES = (4096, 5120), (256,)
 
@@ -41,7 +41,7 @@ def measure(name: str, potentials: Potentials, *, quick: bool) -> dict[str, Any]
             "gradient": lambda: _gradient(potentials, shipped),
             **{str(len(s[0])): lambda pair=s: pair[0] @ pair[1] for s in squares},
         },
-        turns=2 if quick else 3,
+        turns=2 if quick else 5,
     )
     rates = zip(
         *([2 * n**3 / s for s in seconds[str(n)]] for n in map(_side, squares)), strict=True

@@ -47,28 +47,30 @@ class Kernel:
 
         Good until the next call, which may use the same memory.
         """
+        if dtype in self._made:
+            return self._made[dtype][rows]
+        wanted = slice(0, self.shape[0]) if self.is_kept else rows
+        numbers = range(self.shape[0])[wanted]
+        name, shape = "kernel" if self.is_kept else "block", (len(numbers), self.shape[1])
+        made = self._scratch.take(name, shape, self._between.new_empty(0, dtype=dtype))
+        factor = self._half_b.joint.exp().to(dtype)
+        step = max(1, _AT_ONCE // self.shape[1])
+        for at in range(0, len(numbers), step):
+            some = numbers[at : at + step]
+            self._make(slice(some.start, some.stop), factor, made[at : at + step])
         if not self.is_kept:
-            shape = (len(range(self.shape[0])[rows]), self.shape[1])
-            made = self._scratch.take("block", shape, self._between.new_empty(0, dtype=dtype))
-            return self._make(rows, dtype, made)
-        if dtype not in self._made:
-            like = self._between.new_empty(0, dtype=dtype)
-            whole = self._scratch.take("kernel", self.shape, like)
-            step = max(1, _AT_ONCE // self.shape[1])
-            for start in range(0, len(whole), step):
-                part = slice(start, start + step)
-                self._make(part, dtype, whole[part])
-            self._made[dtype] = whole
-        return self._made[dtype][rows]
+            return made
+        self._made[dtype] = made
+        return made[rows]
 
-    def _make(self, rows: slice, dtype: torch.dtype, out: Tensor) -> Tensor:
-        """The product of two small tables, one for each quarter of B, and of exp(joint_B)."""
+    def _make(self, rows: slice, factor: Tensor, out: Tensor) -> None:
+        """The product of two small tables, one for each quarter of B, and of `factor` (S_B,)."""
         left, joint = self._half_a.states[rows] - 0.5, self._half_a.joint[rows]
         tables, start = [], 0
         for quarter in self._half_b.quarters:
             stop = start + len(quarter.labels)
             exponents = left @ self._between[:, start:stop] @ (quarter.states - 0.5).T
-            tables.append(exponents.add_(joint[:, None] / 2).exp_().to(dtype))
+            tables.append(exponents.add_(joint[:, None] / 2).exp_().to(factor))
             start = stop
         first, second = tables
         order = self._half_b.order
@@ -77,4 +79,4 @@ class Kernel:
         torch.mul(first[:, :, None], second[:, None], out=product)
         if order is not None:
             in_order(made, order, out)
-        return out.mul_(self._half_b.joint.exp().to(dtype))
+        out.mul_(factor)
