@@ -37,17 +37,16 @@ _IMAGES, _QUICK_IMAGES = 10_000, 16
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print a line a row and then tables, and write the JSON file and pictures."""
     options = _parse(arguments)
-    began = perf_counter()
     learned = None
     if options.run:
         images = _QUICK_IMAGES if options.quick else _IMAGES
         learned = learned_model(options.data, options.run, images)
-    result: dict[str, Any] = {**describe_machine(), "quick": options.quick, "parts_s": {}}
+    result = _earlier(options.out, {**describe_machine(), "quick": options.quick})
     for name in options.parts:
         part_began = perf_counter()
         result[name] = [_show(name, row) for row in _PARTS[name](learned, options.quick)]
         result["parts_s"][name] = perf_counter() - part_began
-    result["seconds"] = perf_counter() - began
+    result["seconds"] = sum(result["parts_s"].values())
     print(f"\n{format_tables(result)}")
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     written = [options.out]
@@ -56,13 +55,28 @@ def main(arguments: list[str] | None = None) -> None:
     print("wrote", *written)
 
 
+def _earlier(path: Path, machine: dict[str, Any]) -> dict[str, Any]:
+    """Parts of an earlier run on the same machine, versions and sizes, for `--parts` to add to."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if any(known.get(key) != value for key, value in machine.items()):
+        known = {}
+    parts = {name: known[name] for name in _PARTS if name in known}
+    return {**machine, "parts_s": {name: known["parts_s"][name] for name in parts}, **parts}
+
+
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="data set, as `mlcrf train` takes it")
     parser.add_argument("--run", type=Path, help="run trained on it")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("inference.json"))
     parser.add_argument("--quick", action="store_true", help="try out every part on tiny sizes")
-    parser.add_argument("--parts", nargs="+", choices=_PARTS, default=list(_PARTS))
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=_PARTS,
+        default=list(_PARTS),
+        help="what to measure; other parts stay as --out has them, if versions and machine agree",
+    )
     options = parser.parse_args(arguments)
     if bool(options.data) != bool(options.run):
         parser.error("--data and --run go together")

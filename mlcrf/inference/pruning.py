@@ -87,7 +87,9 @@ class Plan:
         return replace(self, kept=kept, dropped=dropped)
 
 
-def popularity(weights: Tensor, states: Tensor, field: Tensor) -> Tensor:
+def popularity(
+    weights: Tensor, states: Tensor, field: Tensor, tolerance: float
+) -> tuple[Tensor, float]:
     """The order of half-states in which those come first that typically carry much mass.
 
     The other half is taken at its mean, image by image, which is enough for an order.
@@ -96,10 +98,15 @@ def popularity(weights: Tensor, states: Tensor, field: Tensor) -> Tensor:
         weights: of typical images, (N, S).
         states: float64 (S, l).
         field: what the other half's mean adds to each label's unary, float64 (l, N).
+
+    Returns:
+        The order (S,), and which share of the half-states has all but `tolerance` of the mass.
     """
     mass = weights * ((states - 0.5) @ field).exp().T
-    mass /= mass.sum(1, keepdim=True)
-    return mass.nan_to_num().sqrt().mean(0).argsort(descending=True, stable=True)
+    mass = (mass / mass.sum(1, keepdim=True)).nan_to_num()
+    order = mass.sqrt().mean(0).argsort(descending=True, stable=True)
+    reached = mass.mean(0)[order].cumsum(0)
+    return order, float((reached < (1 - tolerance) * reached[-1]).double().mean())
 
 
 class Pruner:

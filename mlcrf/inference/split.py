@@ -85,18 +85,21 @@ class Split:
         """From now on leave out up to a share `tolerance` of each image's Z, in float32.
 
         Sorts the half-states. Does nothing where the kernel is too large to be kept, or for
-        float32. Args: some typical images, unary (N, L) and known (N, L).
+        float32, or where typical images need most half-states. Args: some of these, unary (N, L)
+        and known (N, L).
         """
         if not (self.kernel.is_kept and self._is_in_range(0)):
             return
         alpha, beta, _ = self.weights(self.scores(unary, known), torch.float32)
-        order_a, order_b = (
-            popularity(weights, half.states, along @ (other.presence(others) - 0.5).T)
+        (order_a, needed_a), (order_b, needed_b) = (
+            popularity(weights, half.states, along @ (other.presence(others) - 0.5).T, tolerance)
             for weights, half, along, others, other in (
                 (alpha, self.half_a, self.between, beta, self.half_b),
                 (beta, self.half_b, self.between.T, alpha, self.half_a),
             )
         )
+        if needed_a * needed_b > DENSE:
+            return
         self.half_a, self.half_b = self.half_a.permuted(order_a), self.half_b.permuted(order_b)
         self.kernel = Kernel(self.half_a, self.half_b, self.between, self._scratch)
         self._pruner = Pruner(self.kernel, alpha[:, order_a], beta[:, order_b], tolerance)
