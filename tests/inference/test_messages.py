@@ -320,7 +320,7 @@ def test_drawn_trees_bound_log_partition(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the most numbers that any operation returned."""
+    """Remembers the most numbers that any operation returned; of a sparse matrix those it holds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -330,7 +330,8 @@ class LargestTensor(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for one in result if isinstance(result, (tuple, list)) else [result]:
             if isinstance(one, Tensor):
-                self.numbers = max(self.numbers, one.numel())
+                numbers = one._nnz() if one.is_sparse else one.numel()
+                self.numbers = max(self.numbers, numbers)
         return result
 
 
