@@ -8,7 +8,7 @@ EXTRAS ?= dev,lite
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test check format docs bench-inference experiment-objectives experiment-hidden-labels experiment-decisions ci-system clean
+.PHONY: help setup demo test check format docs bench-inference experiment-lecture experiment-objectives experiment-hidden-labels experiment-decisions ci-system clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ bench-inference: setup  ## Measure inference beside its limits and peers; DATA=f
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python experiments/benchmarks/inference.py --out $(OUT) $(if $(QUICK),--quick) \
 		$(if $(RUN),--data $(DATA) --run $(RUN))
+
+experiment-lecture: setup  ## Check the lecture's formulas and claims on differentiation, 40 seconds.
+	$(BIN)/python experiments/lecture/run.py
 
 experiment-objectives: setup  ## Train and score every objective on MIRFLICKR, about half an hour; DATA=folder.
 	$(BIN)/python experiments/objectives/run.py --data $(DATA)
