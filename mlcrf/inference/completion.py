@@ -82,7 +82,8 @@ def draw_states(
     in_range = float(joint.abs().max()) <= _IN_RANGE
     entries = num_samples * (len(first) + len(second) if in_range else len(split.half_b))
     for images, mass, _ in sums.masses(0):
-        for part in torch.split(torch.arange(len(images)), max(1, _ENTRIES // entries)):
+        everyone = torch.arange(len(images), device=images.device)
+        for part in torch.split(everyone, max(1, _ENTRIES // entries)):
             wanted = images[part]
             a = torch.multinomial(mass[part], num_samples, replacement=True, generator=generator)
             some = scores.rows(wanted)
