@@ -8,7 +8,7 @@ EXTRAS ?= dev,lite
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test check format docs bench-inference experiment-lecture experiment-objectives experiment-hidden-labels experiment-decisions ci-system clean
+.PHONY: help setup demo test check format docs bench-inference experiments experiments-quick ci-system clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -35,13 +35,15 @@ check: setup  ## Lint, types, layers, and docs against the program.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m experiments.pages --check
 
 format: setup  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup  ## Write docs/cli.md anew from --help.
+docs: setup  ## Write docs/cli.md anew from --help, and the tables from the experiments' figures.
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m experiments.pages
 
 RUN ?= runs/mir24
 OUT ?= experiments/benchmarks/inference.json
@@ -50,17 +52,17 @@ bench-inference: setup  ## Measure inference beside its limits and peers; DATA=f
 	$(BIN)/python experiments/benchmarks/inference.py --out $(OUT) $(if $(QUICK),--quick) \
 		$(if $(RUN),--data $(DATA) --run $(RUN))
 
-experiment-lecture: setup  ## Check the lecture's formulas and claims on differentiation, 40 seconds.
-	$(BIN)/python experiments/lecture/run.py
+EXPERIMENTS := lecture objectives decisions hidden_labels learning_curves known_tags structures calibration correlations
+experiment-%: setup  # One experiment, such as experiment-known_tags; DATA=folder.
+	$(BIN)/python -m experiments.$*.run $(if $(filter lecture,$*),,--data $(DATA))
 
-experiment-objectives: setup  ## Train and score every objective on MIRFLICKR, about half an hour; DATA=folder.
-	$(BIN)/python experiments/objectives/run.py --data $(DATA)
+experiments: setup  ## Run every experiment on MIRFLICKR, about three hours; DATA=folder.
+	@for name in $(EXPERIMENTS); do $(MAKE) --no-print-directory experiment-$$name || exit 1; done
 
-experiment-decisions: setup  ## Score every rule of --decode on a run; DATA=folder RUN=run.
-	$(BIN)/python experiments/decisions/run.py --data $(DATA) --run $(RUN)
-
-experiment-hidden-labels: setup  ## Train with most labels unknown, about an hour; DATA=folder.
-	$(BIN)/python experiments/hidden-labels/run.py --data $(DATA)
+experiments-quick: setup  ## Run every experiment on 600 photos, into runs/quick; DATA=folder.
+	$(BIN)/python -m experiments.lecture.run --quick --out runs/quick/lecture.json
+	@for name in $(filter-out lecture,$(EXPERIMENTS)); do \
+		$(BIN)/python -m experiments.$$name.run --quick --data $(DATA) || exit 1; done
 
 ci-system:  ## Install what needs root, from Debian's packages; nothing so far.
 	@echo "no system packages needed"

@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
-from message_passing import SINE, SOFTPLUS, TANH, Layer, Network
 from torch import Tensor
+
+from experiments.lecture.message_passing import SINE, SOFTPLUS, TANH, Layer, Network
 
 GRAPHS = {
     "chain of the slides": {

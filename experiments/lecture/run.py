@@ -1,6 +1,6 @@
 """The lecture's claims on differentiation, graphs and inference, each with its check.
 
-    python experiments/lecture/run.py [--quick]
+    python -m experiments.lecture.run [--quick]
 
 Writes `results.json` and prints its tables.
 """
@@ -11,12 +11,15 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import differentiation
-import formulas
-import graphs
-import messages
-import through_inference
 import torch
+
+from experiments.lecture import (
+    differentiation,
+    formulas,
+    graphs,
+    messages,
+    through_inference,
+)
 
 HERE = Path(__file__).parent
 
@@ -48,12 +51,16 @@ def main() -> None:
         ),
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for name, rows in result.items():
-        if isinstance(rows, list):
-            print(f"\n{name}\n\n{format_rows(rows)}")
+    for name, table in tables(result).items():
+        print(f"\n{name}\n\n{table}")
 
 
-def format_rows(rows: list[dict[str, Any]]) -> str:
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """Every list of rows, under its name."""
+    return {name: _table(rows) for name, rows in results.items() if isinstance(rows, list)}
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
     """A Markdown table."""
     lines = [f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|"]
     for row in rows:

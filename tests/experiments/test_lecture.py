@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "lecture"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a quick run of all of it writes."""
     out = tmp_path_factory.mktemp("lecture") / "results.json"
-    command = [sys.executable, str(FOLDER / "run.py"), "--quick", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "experiments.lecture.run", "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "| formula |" in done.stdout
     return json.loads(out.read_text(encoding="utf-8"))

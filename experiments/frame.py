@@ -1,0 +1,154 @@
+"""What experiments do alike: options, photos, runs that go on where they stopped, figures kept.
+
+A question has a folder with `run.py`, started as `python -m experiments.FOLDER.run` from the
+project's root, `results.json` that it writes, and `README.md` whose tables `experiments.pages`
+makes of that file.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.checkpoint import STATE, Run, load_run
+from mlcrf.cli.console import cache_dir
+from mlcrf.config import TrainSettings
+from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.datasets.reading import ReadOptions, read_dataset
+from mlcrf.datasets.splits import split_manifest
+from mlcrf.training.run import Environment, train
+
+ROOT = Path(__file__).parent.parent
+QUICK: dict[str, Any] = {"penalties": (0.3,), "pairwise_penalties": (0.01,), "steps": 20}
+_QUICK_PHOTOS = {Split.TRAIN: 300, Split.VALIDATION: 100, Split.TEST: 200}
+
+Rows = list[dict[str, Any]]
+
+
+def read_options(doc: str | None, folder: str, **more: dict[str, Any]) -> argparse.Namespace:
+    """The options of an experiment on photos: data, runs, out, quick, and `more` by name.
+
+    With `--quick` runs and figures go to `runs/quick`, where they replace nothing.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("data/mirflickr25k"))
+    parser.add_argument("--runs", type=Path, help="folder of runs; runs, or runs/quick")
+    parser.add_argument("--out", type=Path, help="file of the figures")
+    parser.add_argument("--quick", action="store_true", help="600 photos, few steps")
+    for name, settings in more.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", **settings)
+    arguments = parser.parse_args()
+    quick = arguments.quick
+    arguments.runs = arguments.runs or (Path("runs/quick") if quick else Path("runs"))
+    kept = ROOT / "experiments" / folder / "results.json"
+    arguments.out = arguments.out or (arguments.runs / f"{folder}.json" if quick else kept)
+    return arguments
+
+
+def photos(arguments: argparse.Namespace, label_set: int = 24) -> Manifest:
+    """MIRFLICKR with its splits; a few photos of each with `--quick`."""
+    data = split_manifest(read_dataset(arguments.data, ReadOptions(label_set)), seed=0)
+    return first_photos(data, _QUICK_PHOTOS) if arguments.quick else data
+
+
+def first_photos(data: Manifest, counts: dict[Split, int]) -> Manifest:
+    """The first so many photos of each split, in their order."""
+    splits = np.array(data.splits)
+    wanted = [np.flatnonzero(splits == split)[:count] for split, count in counts.items()]
+    return data.rows(np.sort(np.concatenate(wanted)))
+
+
+def trained(data: Manifest, out: Path, settings: TrainSettings) -> Run:
+    """The run at `out`: as it is there, or trained to its end. Needs the data's splits made."""
+    if not (out / "metrics.json").exists():
+        begun = (out / STATE).exists()
+        train(
+            data,
+            out,
+            settings,
+            Environment(cache_dir=cache_dir(None)),
+            resume=begun,
+            overwrite=out.exists() and not begun,
+            log=_log_fits,
+        )
+    return load_run(out)
+
+
+def default_run(arguments: argparse.Namespace, data: Manifest) -> Run:
+    """The run that `mlcrf train DATA --label-set L` makes, as `mir24` among the runs."""
+    settings = TrainSettings(**(QUICK if arguments.quick else {}))
+    return trained(data, arguments.runs / f"mir{len(data.labels)}", settings)
+
+
+def record_of(run: Run) -> dict[str, Any]:
+    """What training wrote of itself: images, fits, seconds."""
+    record: dict[str, Any] = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
+    return record
+
+
+def extractor_of(run: Run) -> FeatureExtractor:
+    """A run's network, with features kept from earlier."""
+    return FeatureExtractor(run.make_backbone(), cache_dir=cache_dir(None))
+
+
+def features_of(run: Run, data: Manifest) -> torch.Tensor:
+    """Features of the photos, (N, D)."""
+    return torch.from_numpy(extractor_of(run).matrix(data.images))
+
+
+def keep(arguments: argparse.Namespace, rows: Rows, **more: Any) -> None:
+    """Write the figures so far, with what they were made on."""
+    about = {
+        "mlcrf": metadata.version("mlcrf"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "quick": arguments.quick,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"about": about, "rows": rows, **more}, indent=1)
+    arguments.out.write_text(text + "\n", encoding="utf-8")
+
+
+def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def percent(value: float) -> str:
+    """A share as a percentage with two digits."""
+    return f"{100 * value:.2f}"
+
+
+def gain(interval: Sequence[float], factor: float = 100) -> str:
+    """A difference with its 95 % interval."""
+    mean, low, high = (factor * value for value in interval)
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _log_fits(message: str) -> None:
+    if ": gradient " not in message:
+        print(message, flush=True)
+
+
+def _commit() -> str:
+    """The commit that is checked out, with a plus sign if the package has changed since."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROOT, check=True)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "mlcrf", "experiments/*.py", "experiments/*/*.py")
+    return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
