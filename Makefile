@@ -8,7 +8,7 @@ EXTRAS ?= dev,lite
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test check format docs bench-inference experiments experiments-quick ci-system clean
+.PHONY: help setup demo test check format docs bench-inference experiments experiments-quick pretrained ci-system clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,9 @@ experiments-quick: setup  ## Run every experiment on 600 photos, into runs/quick
 	$(BIN)/python -m experiments.lecture.run --quick --out runs/quick/lecture.json
 	@for name in $(filter-out lecture,$(EXPERIMENTS)); do \
 		$(BIN)/python -m experiments.$$name.run --quick --data $(DATA) || exit 1; done
+
+pretrained: setup  ## Make the models that come with the package anew, half an hour; DATA=folder.
+	$(BIN)/python -m experiments.pretrained.run --data $(DATA)
 
 ci-system:  ## Install what needs root, from Debian's packages; nothing so far.
 	@echo "no system packages needed"

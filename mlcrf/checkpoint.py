@@ -20,9 +20,10 @@ from mlcrf.datasets.manifest import Implication, Manifest
 from mlcrf.datasets.tables import read_table
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, LabelsError, RunError, SettingsError
-from mlcrf.inference import InferenceMethod, make_inference
+from mlcrf.inference import InferenceMethod, SceneSum, make_inference
 from mlcrf.labels import LabelSpace, load_labels, save_labels
 from mlcrf.model import LabelCrf
+from mlcrf.pretrained import find_model, names
 from mlcrf.version import __version__
 
 CONFIG = "config.json"
@@ -117,7 +118,7 @@ class Run:
                 for a few images.
         """
         settings = self.settings
-        return make_inference(
+        method = make_inference(
             settings.inference if name is None else name,
             num_labels=len(self.labels),
             edges=self.crf.edges,
@@ -127,6 +128,7 @@ class Run:
             mean_field_sweeps=settings.mean_field_sweeps,
             seed=settings.seed,
         )
+        return SceneSum(method) if self.crf.num_scenes else method
 
 
 def save_run(run: Run) -> Run:
@@ -165,14 +167,18 @@ def save_run(run: Run) -> Run:
 
 
 def load_run(path: Path) -> Run:
-    """Load a run directory.
+    """Load a run directory, or a model that comes with the package by its name.
 
     Raises:
         RunError: no such directory, not one of a finished run, or a file in it is damaged; says
             which.
     """
+    path = find_model(path)
     if not path.is_dir():
-        raise RunError(f"{path}: no such run directory; make one with `mlcrf train DATA --out DIR`")
+        raise RunError(
+            f"{path}: no such run directory; make one with `mlcrf train DATA --out DIR`, or use "
+            f"{' or '.join(names())}, which come with mlcrf"
+        )
     config = _load_config(path / CONFIG)
     try:
         labels = load_labels(path / LABELS)
@@ -244,7 +250,7 @@ def load_splits(run: Run) -> Manifest:
 def _make_model(
     state: dict[str, Tensor], num_features: int, num_labels: int, settings: TrainSettings
 ) -> LabelCrf:
-    factors = state.get("factors")
+    factors, shifts = state.get("factors"), state.get("shifts")
     model = LabelCrf(
         num_features,
         num_labels,
@@ -252,6 +258,7 @@ def _make_model(
         implications=state.get("implications"),
         hidden=settings.head,
         rank=0 if factors is None else len(factors),
+        scenes=0 if shifts is None else len(shifts),
     )
     model.load_state_dict(state)
     if not all(bool(torch.isfinite(value).all()) for value in state.values()):

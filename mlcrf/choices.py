@@ -11,6 +11,7 @@ class Structure(StrEnum):
     TREE = "tree"
     SPARSE = "sparse"
     FILE = "file"
+    LATENT = "latent"
 
 
 class Pairwise(StrEnum):

@@ -29,7 +29,12 @@ class TrainSettings(BaseModel):
         finetune: `all` trains the network too; `tiny` has no published weights and needs it.
         structure: which pairs have a coupling: `full` all, `independent` none, `tree` those of
             the Chow-Liu tree of the training labels, `sparse` each label's strongest
-            `edges_per_label` partners, `file` those that `edges_file` names.
+            `edges_per_label` partners, `file` those that `edges_file` names. `latent` has none: a
+            mixture over `scenes` latent scenes takes their place.
+        scenes: of `latent`, how many.
+        albums: of `latent`, learn how scenes follow each other too, from the photos of each folder
+            in the order in which they were taken; see `mlcrf.datasets.albums`.
+        album_gap_minutes: a longer gap between two photos begins another album.
         edges_per_label: of `sparse`, by mutual information.
         edges_file: of `file`, two label names a line, separated by a comma.
         pairwise: `conditional` lets couplings vary by image, J(x) = J0 + sum_r tanh(g_r(x)) B_r.
@@ -69,6 +74,9 @@ class TrainSettings(BaseModel):
     structure: Structure = Structure.FULL
     edges_per_label: int = Field(default=8, ge=1)
     edges_file: str | None = None
+    scenes: int = Field(default=8, ge=2, le=1000)
+    albums: bool = False
+    album_gap_minutes: float = Field(default=60.0, gt=0, allow_inf_nan=False, le=1e7)
     pairwise: Pairwise = Pairwise.CONSTANT
     rank: int = Field(default=4, ge=1, le=256)
     objective: ObjectiveName = ObjectiveName.AUTO

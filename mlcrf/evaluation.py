@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import Run
 from mlcrf.choices import InferenceName
-from mlcrf.crf import UNKNOWN, Potentials
+from mlcrf.crf import UNKNOWN, Potentials, ScenePotentials
 from mlcrf.datasets.implications import with_implications
 from mlcrf.datasets.manifest import Manifest
 from mlcrf.decoding import Decoder
@@ -134,7 +134,7 @@ def _predict(
     potentials: Potentials = model(features)
     known = torch.from_numpy(targets.astype(np.int64))
     posterior = method(potentials)
-    if bool((known == UNKNOWN).any()):
+    if bool((known == UNKNOWN).any()) or isinstance(potentials, ScenePotentials):
         clamped = method(potentials, known=known).log_partition
     else:
         clamped = potentials.log_score(known)

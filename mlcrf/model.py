@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlcrf.crf import Potentials, full_edges, no_implications
+from mlcrf.crf import Potentials, ScenePotentials, full_edges, no_implications
 
 
 class LabelCrf(nn.Module):
@@ -19,6 +19,12 @@ class LabelCrf(nn.Module):
 
     A gate is bounded because couplings multiply each other's effect: however odd a photo is, its
     own differ from J by at most sum_r |B_r|, while free gates would let them grow without limit.
+    With scenes, p(y | x) is a mixture instead, whose gates are linear in the features:
+
+        gates = G x + c,    scene k adds shifts_k to the unaries
+
+    and `transitions` says how scenes follow each other in an album; see `ScenePotentials`.
+
     B starts at zero, so the model starts as the constant one; g starts at random, so B has a
     gradient. Without edges it is the independent baseline.
 
@@ -27,6 +33,7 @@ class LabelCrf(nn.Module):
         edges: label pairs with a coupling, int64 (E, 2); all pairs if None.
         hidden: units of the hidden layer, 0 for none.
         rank: R, the number of gates.
+        scenes: K, the number of latent scenes; 0 for none.
         implications: pairs (child, parent), int64 (K, 2); none if None. A state without them
             (see `load_state_dict`) leaves them as they are.
         seed: of the initial weights of hidden layer and gates; everything else starts at zero.
@@ -34,6 +41,7 @@ class LabelCrf(nn.Module):
     Attributes:
         pairwise: J, (E,).
         gates: D to R, or None; factors: B, (R, E), or None.
+        scene_gates: D to K, shifts: (K, L), transitions: (K, K); or None.
     """
 
     edges: Tensor
@@ -47,6 +55,7 @@ class LabelCrf(nn.Module):
         edges: Tensor | None = None,
         hidden: int = 0,
         rank: int = 0,
+        scenes: int = 0,
         implications: Tensor | None = None,
         seed: int = 0,
     ) -> None:
@@ -64,6 +73,9 @@ class LabelCrf(nn.Module):
         self.hidden: nn.Linear | None = None
         self.gates: nn.Linear | None = None
         self.factors: nn.Parameter | None = None
+        self.scene_gates: nn.Linear | None = None
+        self.shifts: nn.Parameter | None = None
+        self.transitions: nn.Parameter | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if hidden:
@@ -74,6 +86,12 @@ class LabelCrf(nn.Module):
                 nn.init.normal_(self.gates.weight, std=num_features**-0.5 / 2)
                 nn.init.zeros_(self.gates.bias)
                 self.factors = nn.Parameter(torch.zeros(rank, len(self.edges)))
+            if scenes:
+                self.scene_gates = nn.Linear(num_features, scenes)
+                nn.init.zeros_(self.scene_gates.weight)
+                nn.init.zeros_(self.scene_gates.bias)
+                self.shifts = nn.Parameter(torch.zeros(scenes, num_labels))
+                self.transitions = nn.Parameter(torch.zeros(scenes, scenes))
 
     def forward(self, features: Tensor) -> Potentials:
         """Potentials of a batch: features (N, D) to unary (N, L), pairwise (E,) or (N, E)."""
@@ -81,7 +99,17 @@ class LabelCrf(nn.Module):
         pairwise: Tensor = self.pairwise
         if self.gates is not None and self.factors is not None:
             pairwise = pairwise + self.gates(features).tanh() @ self.factors
-        return Potentials(self.output(inner), self.edges, pairwise, self.implications)
+        unary = self.output(inner)
+        if self.scene_gates is not None and self.shifts is not None:
+            gates = self.scene_gates(features)
+            rules = self.implications
+            return ScenePotentials(unary, self.edges, pairwise, rules, gates, self.shifts)
+        return Potentials(unary, self.edges, pairwise, self.implications)
+
+    @property
+    def num_scenes(self) -> int:
+        """K; 0 if it is no mixture."""
+        return 0 if self.shifts is None else len(self.shifts)
 
     @property
     def rank(self) -> int:

@@ -11,6 +11,9 @@ import typer
 
 from mlcrf.choices import Decision, EngineName
 
+RunDirectory = Annotated[
+    Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps and so on.")]
 Engine = Annotated[EngineName, typer.Option(help="What runs a frozen network.")]
 CacheDir = Annotated[

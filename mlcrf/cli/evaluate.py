@@ -10,7 +10,9 @@ from mlcrf.cli import console
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    run: Annotated[
+        Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
+    ],
     data: Annotated[Path, typer.Argument(help="Table or folder of images and labels.")],
     split: Annotated[str, typer.Option(help="train, validation, test or all.")] = "test",
     label_set: Annotated[

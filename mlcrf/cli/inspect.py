@@ -9,7 +9,9 @@ from mlcrf.cli import console
 
 
 def inspect(
-    what: Annotated[Path, typer.Argument(help="Run directory, table or folder of data.")],
+    what: Annotated[
+        Path, typer.Argument(help="Run directory or model's name, table or folder of data.")
+    ],
     label_set: console.LabelSet = 24,
     image_root: console.ImageRoot = None,
     label_sep: console.LabelSep = None,
@@ -20,10 +22,11 @@ def inspect(
     console.quiet()
     from mlcrf.checkpoint import CONFIG, load_run
     from mlcrf.datasets.reading import ReadOptions, read_dataset
+    from mlcrf.pretrained import find_model
     from mlcrf.reports import inspection
     from mlcrf.reports.tables import to_json
 
-    if (what / CONFIG).exists():
+    if (find_model(what) / CONFIG).exists():
         record = inspection.run_record(load_run(what))
         typer.echo(to_json(record) if as_json else inspection.format_run(record))
         return

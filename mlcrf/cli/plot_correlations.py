@@ -10,7 +10,9 @@ from mlcrf.cli import console
 
 
 def plot_correlations(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    run: Annotated[
+        Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
+    ],
     out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")],
     compare: Annotated[
         str | None,

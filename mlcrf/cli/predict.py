@@ -10,14 +10,25 @@ import typer
 
 from mlcrf.choices import Decision, EngineName
 from mlcrf.cli import console
+from mlcrf.pretrained import DEFAULT
 
 
 def predict(
     photos: Annotated[
         list[Path], typer.Argument(help="Folders and files; `-` reads names from standard input.")
     ],
-    model: Annotated[Path, typer.Option(help="Run directory.")],
     out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
+    model: Annotated[
+        Path, typer.Option(help="Run directory, or a name that `mlcrf models` lists.")
+    ] = Path(DEFAULT),
+    album: Annotated[
+        bool,
+        typer.Option(
+            "--album",
+            help="Photos of one folder taken close in time inform each other; the run needs to "
+            "have been trained with --album.",
+        ),
+    ] = False,
     decode: console.Decode = Decision.THRESHOLD,
     threshold: console.Threshold = None,
     top_k: console.TopK = None,
@@ -57,6 +68,7 @@ def predict(
         device=pick_device(device),
         decoder=Decoder(decode, threshold, top_k, at_least, at_most),
         cache_dir=console.cache_dir(cache_dir),
+        album=album,
     )
     with console.bar("photos") as progress, writer:
         for done, prediction in enumerate(tagger.predict(pictures), start=1):

@@ -34,8 +34,16 @@ def train(
     ] = None,
     finetune: Annotated[Finetune | None, typer.Option(help="`all` trains the network too.")] = None,
     structure: Annotated[
-        Structure | None, typer.Option(help="Which label pairs are coupled.")
+        Structure | None,
+        typer.Option(help="Which label pairs are coupled; `latent`: a mixture over scenes."),
     ] = None,
+    album: Annotated[
+        bool,
+        typer.Option(
+            "--album",
+            help="With --structure latent: learn how scenes follow each other in folders.",
+        ),
+    ] = False,
     pairwise: Annotated[
         Pairwise | None, typer.Option(help="`conditional` couplings vary by image.")
     ] = None,
@@ -89,6 +97,7 @@ def train(
         backbone=backbone,
         finetune=finetune,
         structure=structure,
+        albums=album or None,
         pairwise=pairwise,
         objective=objective,
         schedule=schedule,

@@ -10,12 +10,14 @@ from mlcrf.crf.potentials import (
     neighbours,
     no_implications,
 )
+from mlcrf.crf.scenes import ScenePotentials
 
 __all__ = [
     "IMPOSSIBLE",
     "UNKNOWN",
     "Fields",
     "Potentials",
+    "ScenePotentials",
     "check_known",
     "full_edges",
     "load_edges",

@@ -20,6 +20,7 @@ from mlcrf.inference.posterior import (
     climb,
     entropy,
 )
+from mlcrf.inference.scenes import SceneChain, SceneSum, with_album
 from mlcrf.inference.tap import Tap
 from mlcrf.inference.tree_reweighted import TreeReweighted
 
@@ -38,6 +39,8 @@ __all__ = [
     "MapSearch",
     "MeanField",
     "Posterior",
+    "SceneChain",
+    "SceneSum",
     "ScoreBound",
     "Tap",
     "TreeReweighted",
@@ -47,4 +50,5 @@ __all__ = [
     "make_exact",
     "make_inference",
     "treewidth",
+    "with_album",
 ]

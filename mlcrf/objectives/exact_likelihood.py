@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mlcrf.crf import UNKNOWN, Potentials
+from mlcrf.crf import UNKNOWN, Potentials, ScenePotentials
 from mlcrf.inference import Exact, InferenceMethod
 
 
@@ -32,7 +32,7 @@ def exact_likelihood_loss(
     where labels are unknown.
     """
     log_partition = exact(potentials).log_partition
-    if bool(observed.all()):
+    if bool(observed.all()) and not isinstance(potentials, ScenePotentials):
         clamped = potentials.log_score(targets)
     else:
         known = torch.where(observed, targets.long(), UNKNOWN)

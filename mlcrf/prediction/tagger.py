@@ -1,8 +1,9 @@
 """The whole library in one line: `Tagger.load(run).predict(images)`."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice, tee
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import groupby, islice, tee
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,15 @@ from numpy.typing import NDArray
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.choices import EngineName
+from mlcrf.crf import ScenePotentials
+from mlcrf.datasets.albums import find_albums
 from mlcrf.decoding import Decoder
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, RunError
+from mlcrf.inference import SceneChain, SceneSum, with_album
+from mlcrf.pretrained import DEFAULT
 
 _BATCH_SIZE = 256  # the CRF sets up its kernel once a batch
+_LARGEST_ALBUM = 1024  # photos of a folder that are held at once
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,11 @@ class Tagger:
     Args:
         decoder: how label sets are chosen from the CRF's beliefs.
         cache_dir: where features are kept; None keeps none.
+        album: let photos of one folder that were taken close in time inform each other. They have
+            to come one after the other; of more than 1,024 each thousand is an album of its own.
+
+    Raises:
+        RunError: `album` of a run that has not learned from albums.
     """
 
     def __init__(
@@ -53,8 +64,14 @@ class Tagger:
         device: torch.device = torch.device("cpu"),
         decoder: Decoder = Decoder(),
         cache_dir: Path | None = None,
+        album: bool = False,
     ) -> None:
+        if album and not run.settings.albums:
+            raise RunError(
+                f"{run.path}: knows nothing of albums; train with --structure latent --album"
+            )
         self.run = run
+        self._album = album
         self.labels = run.labels
         self._decoder = run.make_decoder(decoder)
         self._inference = run.make_inference()
@@ -63,8 +80,8 @@ class Tagger:
         )
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tagger":
-        """Load a run directory with default settings.
+    def load(cls, path: str | Path = DEFAULT) -> "Tagger":
+        """Load a run directory, or a model that comes with mlcrf, with default settings.
 
         Raises:
             RunError: it is none; see `mlcrf.checkpoint.load_run`.
@@ -79,9 +96,9 @@ class Tagger:
         """
         paths, again = tee(Path(image) for image in images)
         stream = zip(again, self._extractor.stream(paths), strict=True)
-        while batch := list(islice(stream, _BATCH_SIZE)):
-            features = [feature for _, feature in batch if not isinstance(feature, DataError)]
-            records = self._tag(np.stack(features)) if features else iter(())
+        for batch in _by_folder(stream) if self._album else _by_number(stream):
+            readable = [(path, one) for path, one in batch if not isinstance(one, DataError)]
+            records = self._tag(*map(list, zip(*readable, strict=True))) if readable else iter(())
             for path, feature in batch:
                 if isinstance(feature, DataError):
                     yield Prediction(path, error=str(feature))
@@ -91,10 +108,12 @@ class Tagger:
 
     @torch.no_grad()
     def _tag(
-        self, features: NDArray[np.float32]
+        self, paths: list[Path], features: list[NDArray[np.float32]]
     ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]]:
-        inputs = torch.from_numpy(features)
+        inputs = torch.from_numpy(np.stack(features))
         potentials = self.run.crf(inputs)
+        if self._album:
+            potentials = self._in_albums(potentials, paths)
         posterior = self._inference(potentials)
         chosen = self._decoder(posterior, potentials, self._inference)
         independent = self.run.independent(inputs).unary.sigmoid()
@@ -103,3 +122,29 @@ class Tagger:
                 name for name, state in zip(self.labels, states.tolist(), strict=True) if state
             )
             yield present, tuple(p.tolist()), tuple(q.tolist())
+
+    def _in_albums(self, potentials: ScenePotentials, paths: list[Path]) -> ScenePotentials:
+        """What the photos' scenes are, once those of an album have heard of each other."""
+        transitions, method = self.run.crf.transitions, self._inference
+        assert transitions is not None and isinstance(method, SceneSum)
+        gates = potentials.gates.clone()
+        gap = timedelta(minutes=self.run.settings.album_gap_minutes)
+        for places in find_albums(paths, gap=gap):
+            rows = torch.tensor(places)
+            heard = with_album(potentials.rows(rows), method, SceneChain(transitions))
+            gates[rows] = heard.gates
+        return replace(potentials, gates=gates)
+
+
+_Item = tuple[Path, NDArray[np.float32] | DataError]
+
+
+def _by_number(stream: Iterator[_Item]) -> Iterator[list[_Item]]:
+    while batch := list(islice(stream, _BATCH_SIZE)):
+        yield batch
+
+
+def _by_folder(stream: Iterator[_Item]) -> Iterator[list[_Item]]:
+    for _, items in groupby(stream, key=lambda item: item[0].parent):
+        while batch := list(islice(items, _LARGEST_ALBUM)):
+            yield batch

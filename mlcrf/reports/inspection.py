@@ -1,12 +1,15 @@
 """What a run or a data set holds, as text and as a record."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array, triu
 
-from mlcrf.checkpoint import Run
+from mlcrf.checkpoint import Run, load_run
 from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.pretrained import DEFAULT, names
 from mlcrf.reports.tables import format_table
 
 
@@ -119,3 +122,43 @@ def _rules(record: dict[str, Any]) -> list[str]:
     """A line for the implications, if there are any."""
     rules = [" => ".join(rule) for rule in record["implications"]]
     return ["", f"{len(rules)} implications: {', '.join(rules)}"] if rules else []
+
+
+def models_record() -> list[dict[str, Any]]:
+    """What comes with the package, with the figures of its recipe on photos not seen."""
+    records = []
+    for name in names():
+        run = load_run(Path(name))
+        figures = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
+        records.append(
+            {
+                "model": name,
+                "default": name == DEFAULT,
+                "labels": list(run.labels),
+                "backbone": run.backbone_spec.name,
+                "trained_on": f"{figures['images']:,d} photos of {run.data}",
+                "of_its_recipe": figures["recipe"],
+                "card": str(run.path / "README.md"),
+            }
+        )
+    return records
+
+
+def format_models(records: list[dict[str, Any]]) -> str:
+    """The models for people."""
+    rows = [
+        [
+            record["model"] + (" (default)" if record["default"] else ""),
+            str(len(record["labels"])),
+            record["backbone"],
+            record["trained_on"],
+            f"{100 * record['of_its_recipe']['crf']['hamming']:.2f}",
+            f"{100 * record['of_its_recipe']['crf']['mean_average_precision']:.1f}",
+        ]
+        for record in records
+    ]
+    head = ["model", "labels", "backbone", "trained on", "wrong labels, %", "mAP, %"]
+    lines = [format_table(head, rows), ""]
+    lines += [f"{record['model']}: {', '.join(record['labels'])}" for record in records]
+    lines += ["", "Figures are of the same recipe on half of the photos, scored on the other half."]
+    return "\n".join([*lines, *(f"card: {record['card']}" for record in records)])

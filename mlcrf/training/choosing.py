@@ -1,5 +1,6 @@
 """What the settings mean: which objective, how it is minimised, and what decodes the result."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from mlcrf.choices import InferenceName, ObjectiveName, Pairwise, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.inference import Exact, InferenceMethod, MeanField, make_exact
+from mlcrf.errors import SettingsError
+from mlcrf.inference import Exact, InferenceMethod, MeanField, SceneSum, make_exact
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import (
     BlendedConvexBp,
@@ -132,8 +134,48 @@ def make_model(
         implications=implications,
         hidden=settings.head,
         rank=settings.rank if settings.pairwise is Pairwise.CONDITIONAL else 0,
+        scenes=settings.scenes if settings.structure is Structure.LATENT else 0,
         seed=settings.seed,
     )
+
+
+def check_settings(
+    settings: TrainSettings,
+    objective: ObjectiveName,
+    log_states: float,
+    exact: InferenceMethod | None,
+) -> None:
+    """Refuse what cannot be done, before any picture is read.
+
+    Args:
+        log_states: log2 of the number of label sets.
+        exact: the exact inference that reaches over them, if any does.
+
+    Raises:
+        SettingsError: settings that contradict each other, or exact inference out of reach.
+    """
+    learns_exactly = objective is ObjectiveName.EXACT_LIKELIHOOD
+    out_of_reach = learns_exactly and exact is None
+    enumerates = settings.inference is InferenceName.EXACT
+    if out_of_reach or (enumerates and log_states > settings.max_exact_labels):
+        raise SettingsError(
+            f"exact inference was asked for, over 2**{math.ceil(log_states)} label sets; the limit "
+            f"is 2**{settings.max_exact_labels}. Raise --max-exact-labels (cost doubles with each "
+            "label), or choose another objective and inference."
+        )
+    if settings.structure is Structure.LATENT and not learns_exactly:
+        raise SettingsError(
+            f"--structure latent sums over its scenes exactly and is learned by exact-likelihood; "
+            f"--objective {objective.value} does not go with it"
+        )
+    if settings.albums and settings.structure is not Structure.LATENT:
+        raise SettingsError("--album is about scenes; it goes with --structure latent")
+    varies = settings.pairwise is Pairwise.CONDITIONAL
+    if varies and settings.structure in (Structure.INDEPENDENT, Structure.LATENT):
+        raise SettingsError(
+            f"--pairwise conditional lets couplings vary by image, and --structure "
+            f"{settings.structure.value} has none; leave one out"
+        )
 
 
 def make_recipe(
@@ -162,7 +204,9 @@ def make_recipe(
             # without one that reaches, the error of this one says what to do
             fallback = Exact(max_labels=settings.max_exact_labels)
             likelihood = partial(exact_likelihood_loss, exact=fallback if exact is None else exact)
-            return Recipe(likelihood, sampled_covariance, settings.exact_tolerance)
+            latent = settings.structure is Structure.LATENT  # a mixture's sets are not sampled
+            curvature = counted_variance if latent else sampled_covariance
+            return Recipe(likelihood, curvature, settings.exact_tolerance)
         case ObjectiveName.UNROLLED_MEAN_FIELD:
             one_by_one = settings.inference is InferenceName.MEAN_FIELD
             method = MeanField(max_sweeps=settings.mean_field_sweeps, parallel=not one_by_one)
@@ -191,10 +235,13 @@ def exact_method(
     settings: TrainSettings, num_labels: int, edges: Tensor, implications: Tensor
 ) -> InferenceMethod | None:
     """The exact inference that reaches over these labels and couplings; None if none does."""
-    return make_exact(
+    method = make_exact(
         num_labels,
         edges,
         max_exact_labels=settings.max_exact_labels,
         implications=implications,
         varies_by_image=settings.pairwise is Pairwise.CONDITIONAL,
     )
+    if method is not None and settings.structure is Structure.LATENT:
+        return SceneSum(method)
+    return method

@@ -114,6 +114,7 @@ class Coordinates:
             across = moments[:num_labels, :num_labels] if moments.ndim == 2 else of_labels
             self._blocks += self._of_weights(space, across, mean)
         self._blocks += self._of_gates(space, values[num_labels:], mean)
+        self._blocks += self._of_scenes(space, of_labels)
 
     def _of_weights(self, space: FeatureSpace, across: Tensor, mean: Tensor) -> list[Block]:
         model, penalty = self._model, self._penalty.weights
@@ -143,6 +144,19 @@ class Coordinates:
             Scaled(model.factors, _root(of_pairs)),
             Scaled(model.gates.weight, _root(space.variance * mean + penalty.weights)),
             Scaled(model.gates.bias, torch.ones(())),
+        ]
+
+    def _of_scenes(self, space: FeatureSpace, of_labels: Tensor) -> list[Block]:
+        model, penalty = self._model, self._penalty
+        if model.scene_gates is None or model.shifts is None:
+            return []
+        share = 1 / len(model.shifts)  # of the images that show a scene
+        return [
+            Scaled(
+                model.shifts, _root(share * of_labels + penalty.pairwise).expand_as(model.shifts)
+            ),
+            Scaled(model.scene_gates.weight, _root(space.variance * share + penalty.weights)),
+            Scaled(model.scene_gates.bias, torch.tensor(share).rsqrt().double()),
         ]
 
     def position(self) -> NDArray[np.float64]:
@@ -182,6 +196,9 @@ class Coordinates:
             strengths.append((model.hidden.weight, self._penalty.weights))
         if model.gates is not None:
             strengths.append((model.gates.weight, self._penalty.weights))
+        if model.scene_gates is not None:
+            strengths.append((model.scene_gates.weight, self._penalty.weights))
+            strengths.append((model.shifts, self._penalty.pairwise))
         for parameter, strength in strengths:
             if parameter is None:
                 continue

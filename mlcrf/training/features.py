@@ -94,4 +94,4 @@ class FeatureSpace:
 def _first_layers(model: LabelCrf) -> list[nn.Linear]:
     """Those that read the features."""
     unaries = model.output if model.hidden is None else model.hidden
-    return [unaries] if model.gates is None else [unaries, model.gates]
+    return [unaries, *(gates for gates in (model.gates, model.scene_gates) if gates is not None)]

@@ -11,11 +11,12 @@ from torch import Tensor
 from mlcrf.choices import Decision, InferenceName, ObjectiveName, Schedule
 from mlcrf.config import TrainSettings
 from mlcrf.decoding import Decoder, ThresholdMeasure
-from mlcrf.inference import make_inference
+from mlcrf.inference import SceneSum, make_inference
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.training.choosing import Recipe, exact_method, make_model, make_recipe
 from mlcrf.training.coordinates import Penalty
 from mlcrf.training.features import FeatureSpace
+from mlcrf.training.scenes import spread_scenes
 from mlcrf.training.stages import Result, Stages
 
 Log = Callable[[str], None]
@@ -78,6 +79,8 @@ def tune_decoders(
         mean_field_sweeps=settings.mean_field_sweeps,
         seed=settings.seed,
     )
+    if model.num_scenes:
+        method = SceneSum(method)
     marginals = method(potentials).marginals
     targets = torch.from_numpy(held_out.targets)
     return tuple(
@@ -146,6 +149,10 @@ class HeadTrainer:
         """
         start = self._uncoupled(independent.on_train)
         candidates = self._near(independent.penalty.weights, (0, -1))
+        if start.num_scenes:
+            space, seed = self._train_space, self._settings.seed
+            start = spread_scenes(start, space.targets, space.observed, seed=seed)
+            return self._refit(objective, self._search(objective, candidates, start))
         if objective is ObjectiveName.BLENDED_CONVEX_BP:
             spread = 1 + 2 * len(self._edges) / self._num_labels  # entropies a label is in
             with torch.no_grad():

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
 
@@ -17,15 +17,17 @@ from mlcrf import atomic
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.backbones.registry import Source, find_spec, make_backbone
 from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Run, save_run
-from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Pairwise, Structure
+from mlcrf.choices import EngineName, Finetune, InferenceName, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.datasets.splits import split_manifest
 from mlcrf.datasets.tables import save_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
-from mlcrf.inference import InferenceMethod, count_states
+from mlcrf.inference import SceneSum, count_states
 from mlcrf.model import LabelCrf
+from mlcrf.training.albums import learn_transitions, training_albums
 from mlcrf.training.choosing import (
+    check_settings,
     exact_method,
     make_model,
     make_recipe,
@@ -109,7 +111,9 @@ def train(
     rules = torch.from_numpy(manifest.rules)
     exact = exact_method(settings, len(manifest.labels), edges, rules)
     objective = resolve_objective(settings, exact)
-    _check_settings(settings, objective, count_states(len(manifest.labels), rules), exact)
+    check_settings(settings, objective, count_states(len(manifest.labels), rules), exact)
+    gap = timedelta(minutes=settings.album_gap_minutes)
+    albums = training_albums(train_part, validation_part, gap) if settings.albums else None
     backbone = make_backbone(spec, seed=settings.seed)
     _prepare(out, resume=resume, overwrite=overwrite)
     stages = Stages(out / STATE, _identity(manifest, settings, edges))
@@ -152,6 +156,8 @@ def train(
     clock.note("independent")
     if settings.structure is not Structure.INDEPENDENT:
         crf = trainer.fit_crf(objective, independent)
+        if albums is not None and isinstance(exact, SceneSum):
+            crf = learn_transitions(crf, exact, (examples, held_out), albums, log=log)
     else:
         crf = replace(
             independent,
@@ -213,30 +219,6 @@ def _check_targets(train: Manifest) -> None:
             raise DataError(
                 f"{train.name}: label {name!r} is unknown in every training image; remove it"
             )
-
-
-def _check_settings(
-    settings: TrainSettings,
-    objective: ObjectiveName,
-    log_states: float,
-    exact: InferenceMethod | None,
-) -> None:
-    """Refuse what cannot be done before any picture is read; `log_states` is log2 of them."""
-    learns_exactly = objective is ObjectiveName.EXACT_LIKELIHOOD
-    out_of_reach = learns_exactly and exact is None
-    enumerates = settings.inference is InferenceName.EXACT
-    if out_of_reach or (enumerates and log_states > settings.max_exact_labels):
-        raise SettingsError(
-            f"exact inference was asked for, over 2**{math.ceil(log_states)} label sets; the limit "
-            f"is 2**{settings.max_exact_labels}. Raise --max-exact-labels (cost doubles with each "
-            "label), or choose another objective and inference."
-        )
-    varies = settings.pairwise is Pairwise.CONDITIONAL
-    if varies and settings.structure is Structure.INDEPENDENT:
-        raise SettingsError(
-            "--pairwise conditional lets couplings vary by image, and --structure independent has "
-            "none; leave one out"
-        )
 
 
 def _ruled(model: LabelCrf, implications: Tensor) -> LabelCrf:

@@ -33,7 +33,7 @@ def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
         raise SettingsError("--structure file and --set edges_file=FILE go together; give both")
     tied, num_labels = _tied_pairs(train), len(train.labels)
     match settings.structure:
-        case Structure.INDEPENDENT:
+        case Structure.INDEPENDENT | Structure.LATENT:
             return no_edges()
         case Structure.FULL:
             return _without(full_edges(num_labels), tied, num_labels)

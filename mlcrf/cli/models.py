@@ -1,0 +1,15 @@
+"""`mlcrf models`: what comes with the package."""
+
+import typer
+
+from mlcrf.cli import console
+
+
+def models(as_json: console.Json = False) -> None:
+    """List the models that come with mlcrf, for --model and wherever a run is asked for."""
+    console.quiet()
+    from mlcrf.reports.inspection import format_models, models_record
+    from mlcrf.reports.tables import to_json
+
+    record = models_record()
+    typer.echo(to_json(record) if as_json else format_models(record))

@@ -1,0 +1,77 @@
+"""Random z in place of dependent y: label sets that follow from the scene that a photo shows."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mlcrf.crf.potentials import Potentials
+from mlcrf.errors import PotentialsError
+
+
+@dataclass(frozen=True)
+class ScenePotentials(Potentials):
+    """A batch of mixtures over K scenes, each with a label bias of its own:
+
+        p(y) = sum_k softmax(gates)_k p_k(y),      p_k(y) ~ exp(log_score_k(y))
+
+    log_score_k is that of `Potentials` with unaries `unary + shifts_k`. Every p_k is normalised,
+    so that no score can be given for a label set without a sum over all of them.
+
+    Attributes:
+        gates: log-odds of the scenes, (N, K).
+        shifts: what each scene adds to the unaries, (K, L).
+
+    Raises:
+        PotentialsError: shapes do not fit, or a value is not finite.
+    """
+
+    gates: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    shifts: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shape = self.num_images, self.num_scenes
+        if not self.num_scenes or self.gates.shape != shape:
+            raise PotentialsError(f"gates: expected {shape}, got {tuple(self.gates.shape)}")
+        if self.shifts.shape != (self.num_scenes, self.num_labels):
+            raise PotentialsError(
+                f"shifts: expected ({self.num_scenes}, {self.num_labels}), "
+                f"got {tuple(self.shifts.shape)}"
+            )
+        for name, value in (("gates", self.gates), ("shifts", self.shifts)):
+            if not bool(torch.isfinite(value).all()):
+                raise PotentialsError(f"{name}: holds NaN or infinity")
+
+    @property
+    def num_scenes(self) -> int:
+        """K."""
+        return len(self.shifts)
+
+    def by_scene(self) -> Potentials:
+        """The CRFs of every image and scene, N K of them, an image's scenes side by side."""
+        unary = (self.unary[:, None] + self.shifts).flatten(0, 1)
+        pairwise = self.pairwise
+        if self.varies_by_image:
+            pairwise = pairwise.repeat_interleave(self.num_scenes, 0)
+        return Potentials(unary, self.edges, pairwise, self.implications)
+
+    def log_score(self, states: Tensor) -> Tensor:
+        """None: see above.
+
+        Raises:
+            PotentialsError: always.
+        """
+        raise PotentialsError("a mixture over scenes has no log_score; clamp the labels instead")
+
+    def rows(self, wanted: Tensor | slice) -> "ScenePotentials":
+        """The mixtures of some of the images."""
+        plain = super().rows(wanted)
+        return ScenePotentials(
+            plain.unary,
+            plain.edges,
+            plain.pairwise,
+            plain.implications,
+            self.gates[wanted],
+            self.shifts,
+        )

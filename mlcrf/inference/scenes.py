@@ -1,0 +1,218 @@
+"""Exact sums over latent scenes: of one photo, and of the photos of an album in turn."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlcrf.crf import UNKNOWN, Potentials, ScenePotentials, check_known
+from mlcrf.inference.posterior import InferenceMethod, LogPartitionKind, Posterior
+
+_FLIPS = 2**24  # entries of label sets that are scored at once
+_MAX_FLIPS = 100
+
+
+@dataclass(frozen=True)
+class SceneSum:
+    """Beliefs of a mixture over scenes; takes `ScenePotentials` and nothing else.
+
+        P(known) = sum_k softmax(gates)_k Z_k(known) / Z_k
+        P(y_i = 1, known) = sum_k softmax(gates)_k P_k(y_i = 1, known)
+
+    `log_partition` is log P(known), which is 0 where nothing is. Exact and differentiable if the
+    inference within a scene is.
+
+    `map_states` is not exact: no closed form is known. It is the best of the scenes' own most
+    probable sets and of the marginals above 0.5, improved by single labels.
+
+    Attributes:
+        emission: the inference within a scene.
+
+    Cost: that of `emission` on N K images, twice if labels are known.
+    """
+
+    emission: InferenceMethod
+
+    @property
+    def name(self) -> str:
+        """`scenes`."""
+        return "scenes"
+
+    def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
+        """Beliefs, given what is known (N, L)."""
+        mixture = _mixture(potentials)
+        clamped = check_known(mixture, known)
+        evidence, within = self._evidence(mixture, clamped)
+        joint = mixture.gates.log_softmax(-1) + evidence
+        weights = joint.softmax(-1)
+        num_scenes = mixture.num_scenes
+        marginals = within.marginals.reshape(-1, num_scenes, mixture.num_labels)
+        return Posterior(
+            marginals=(weights.unsqueeze(-1) * marginals).sum(1),
+            log_partition=joint.logsumexp(-1),
+            log_partition_kind=within.log_partition_kind,
+            converged=within.converged.reshape(-1, num_scenes).all(-1),
+        )
+
+    def evidence(self, potentials: Potentials, known: Tensor) -> Tensor:
+        """log P(known given the scene), (N, K)."""
+        mixture = _mixture(potentials)
+        return self._evidence(mixture, check_known(mixture, known))[0]
+
+    def scene_weights(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
+        """P(scene given x and what is known), (N, K)."""
+        mixture = _mixture(potentials)
+        evidence, _ = self._evidence(mixture, check_known(mixture, known))
+        return (mixture.gates.log_softmax(-1) + evidence).softmax(-1)
+
+    def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
+        """A probable label set that no change of one label improves, int64 (N, L)."""
+        mixture = _mixture(potentials)
+        clamped = check_known(mixture, known)
+        by_scene = self.emission.map_states(
+            mixture.by_scene(), known=clamped.repeat_interleave(mixture.num_scenes, 0)
+        ).reshape(-1, mixture.num_scenes, mixture.num_labels)
+        by_label = (self(mixture, known=clamped).marginals > 0.5).long()
+        candidates = [*by_scene.unbind(1), by_label]
+        values = torch.stack([self._log_probability(mixture, states) for states in candidates])
+        best = values.argmax(0)
+        states = torch.stack(candidates)[best, torch.arange(len(best))]
+        step = max(1, _FLIPS // (mixture.num_labels**2 * mixture.num_scenes))
+        parts = [
+            self._climb(mixture.rows(rows), states[rows], clamped[rows])
+            for rows in (slice(at, at + step) for at in range(0, len(states), step))
+        ]
+        return torch.cat(parts) if parts else states
+
+    def sample(
+        self,
+        potentials: Potentials,
+        num_samples: int,
+        generator: torch.Generator,
+        *,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """Independent label sets given what is known, uint8 (num_samples, N, L).
+
+        Within a scene they are drawn by the emission, label by label if nothing is coupled.
+        """
+        mixture = _mixture(potentials)
+        clamped = check_known(mixture, known)
+        weights = self.scene_weights(mixture, known=clamped)
+        scene = torch.multinomial(weights, num_samples, replacement=True, generator=generator).T
+        repeated = clamped.repeat_interleave(mixture.num_scenes, 0)
+        drawer: Any = self.emission
+        if hasattr(drawer, "sample"):
+            drawn: Tensor = drawer.sample(
+                mixture.by_scene(), num_samples, generator, known=repeated
+            )
+            drawn = drawn.reshape(num_samples, -1, mixture.num_scenes, mixture.num_labels)
+            place = scene[:, :, None, None].expand(-1, -1, 1, mixture.num_labels)
+            chosen: Tensor = drawn.gather(2, place).squeeze(2)
+            return chosen
+        marginals = self.emission(mixture.by_scene(), known=repeated).marginals
+        p = marginals.reshape(-1, mixture.num_scenes, mixture.num_labels)
+        taken = p[torch.arange(len(p)), scene]
+        uniform = torch.rand(taken.shape, generator=generator, dtype=p.dtype, device=p.device)
+        return (uniform < taken).to(torch.uint8)
+
+    def _evidence(self, mixture: ScenePotentials, known: Tensor) -> tuple[Tensor, Posterior]:
+        """log P(known given the scene) (N, K), and beliefs within scenes (N K images)."""
+        each = mixture.by_scene()
+        free = self.emission(each)
+        if bool((known == UNKNOWN).all()):
+            return torch.zeros_like(mixture.gates), free
+        clamped = self.emission(each, known=known.repeat_interleave(mixture.num_scenes, 0))
+        ratio = clamped.log_partition - free.log_partition
+        exact = free.log_partition_kind is LogPartitionKind.EXACT
+        kind = LogPartitionKind.EXACT if exact else LogPartitionKind.ESTIMATE
+        return ratio.reshape(-1, mixture.num_scenes), replace(clamped, log_partition_kind=kind)
+
+    def _log_probability(self, mixture: ScenePotentials, states: Tensor) -> Tensor:
+        """log p(y) but for what all label sets of an image share: (..., N, L) -> (..., N)."""
+        each = mixture.by_scene()
+        scores = each.log_score(states.repeat_interleave(mixture.num_scenes, -2))
+        scores = scores - self.emission(each).log_partition
+        by_scene = scores.reshape(*scores.shape[:-1], -1, mixture.num_scenes)
+        return (by_scene + mixture.gates).logsumexp(-1)
+
+    def _climb(self, mixture: ScenePotentials, states: Tensor, known: Tensor) -> Tensor:
+        """Flip the one label that gains most, until none gains."""
+        flips = torch.eye(mixture.num_labels, dtype=torch.int64, device=states.device)
+        fixed = (known != UNKNOWN).T
+        current = self._log_probability(mixture, states)
+        for _ in range(_MAX_FLIPS):
+            tried = (states - flips[:, None]).abs()
+            values = self._log_probability(mixture, tried).masked_fill(fixed, -torch.inf)
+            best, label = values.max(0)
+            better = best > current + 1e-6
+            if not bool(better.any()):
+                break
+            rows = torch.arange(len(states))
+            states = torch.where(better[:, None], tried[label, rows], states)
+            current = torch.where(better, best, current)
+        return states
+
+
+@dataclass(frozen=True)
+class SceneChain:
+    """The scenes of an album's photos in turn, a hidden Markov model whose scores are neural:
+
+        p(z | x) ~ exp( sum_t gates_t[z_t] + sum_t transitions[z_t, z_t+1] )
+
+    With all transitions equal the photos know nothing of each other.
+
+    Attributes:
+        transitions: score of a scene (row) being followed by another, (K, K).
+    """
+
+    transitions: Tensor
+
+    def log_partition(self, scores: Tensor) -> Tensor:
+        """Log-sum over all scenes of all photos, by the forward algorithm: (..., T, K) -> (...).
+
+        Cost: O(T K^2). Differentiable.
+        """
+        return self._forward(scores)[..., -1, :].logsumexp(-1)
+
+    def marginals(self, scores: Tensor) -> Tensor:
+        """P(scene of each photo given the whole album): (..., T, K) -> (..., T, K).
+
+        Forward-backward. Cost: O(T K^2).
+        """
+        forward = self._forward(scores)
+        turned = SceneChain(self.transitions.T)
+        backward = turned._forward(scores.flip(-2)).flip(-2)
+        return (forward + backward - scores).softmax(-1)
+
+    def _forward(self, scores: Tensor) -> Tensor:
+        """Log-sum over the scenes of earlier photos, own score included, (..., T, K)."""
+        steps = [scores[..., 0, :]]
+        for now in scores.unbind(-2)[1:]:
+            before = steps[-1].unsqueeze(-1) + self.transitions
+            steps.append(now + before.logsumexp(-2))
+        return torch.stack(steps, -2)
+
+
+def with_album(
+    potentials: Potentials, method: SceneSum, chain: SceneChain, *, known: Tensor | None = None
+) -> ScenePotentials:
+    """The mixtures of an album's photos, in their order, once each has heard of the others.
+
+    What is known of one photo informs the others through their scenes. Its own labels still have
+    to be given to `method` as known.
+
+    Cost: that of `method`, and O(T K^2).
+    """
+    mixture = _mixture(potentials)
+    scores = mixture.gates.log_softmax(-1)
+    clamped = check_known(mixture, known)
+    evidence = method.evidence(mixture, clamped)
+    heard = chain.marginals(scores + evidence).clamp(min=torch.finfo(scores.dtype).tiny).log()
+    return replace(mixture, gates=heard - evidence)  # its own evidence comes in again with `known`
+
+
+def _mixture(potentials: Potentials) -> ScenePotentials:
+    assert isinstance(potentials, ScenePotentials), "a sum over scenes needs some"
+    return potentials

@@ -1,0 +1,20 @@
+"""Models that come with the package: run directories of a head and couplings, by name.
+
+Each holds what `mlcrf.checkpoint` writes, a model card `README.md`, and `metrics.json` with the
+figures of the same recipe on photos that it had not seen. `make pretrained` makes them.
+"""
+
+from pathlib import Path
+
+DEFAULT = "mirflickr24"
+_HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """What there is, in order."""
+    return sorted(folder.parent.name for folder in _HERE.glob("*/config.json"))
+
+
+def find_model(path: Path) -> Path:
+    """The run directory that a user names: a folder, else a model of ours of that name."""
+    return _HERE / path if not path.exists() and str(path) in names() else path
