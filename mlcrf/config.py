@@ -25,7 +25,8 @@ class TrainSettings(BaseModel):
     """Settings of `mlcrf train`.
 
     Attributes:
-        backbone: `lite0`, `lite1`, `lite2`, `tiny` or any name of timm's.
+        backbone: `lite0`, `lite1`, `lite2`, `tiny` or any name of timm's; names with `+` between
+            them are networks side by side, whose features stand one after the other.
         finetune: `all` trains the network too; `tiny` has no published weights and needs it.
         structure: which pairs have a coupling: `full` all, `independent` none, `tree` those of
             the Chow-Liu tree of the training labels, `sparse` each label's strongest

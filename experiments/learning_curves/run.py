@@ -26,6 +26,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "lite0": {},
     "lite1": {"backbone": "lite1"},
     "lite2": {"backbone": "lite2"},
+    "lite0 + lite1 + lite2": {"backbone": "lite0+lite1+lite2"},
 }
 MEASURES = {
     "hamming": "wrong, %",
@@ -54,7 +55,7 @@ def main() -> None:
     more = frame.QUICK if arguments.quick else {}
     cases = [(f"{size}-{seed}", "lite0", size, seed) for size in sizes for seed in seeds]
     whole = sum(split != Split.TEST for split in data.splits or ())
-    cases += [(name.split(",")[0], name, whole, 0) for name in backbones]
+    cases += [(name.split(",")[0].replace(" ", ""), name, whole, 0) for name in backbones]
     rows: Rows = []
     for folder, backbone, size, seed in cases:
         part = data if size == whole else drawn(data, size, seed)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,12 @@ class FeatureExtractor:
         self._cache_dir = cache_dir
         self._num_workers = num_workers or os.cpu_count() or 1
         self._engine: Engine | None = None
+        self._beside = [
+            FeatureExtractor(
+                part, engine=engine, device=device, cache_dir=cache_dir, num_workers=num_workers
+            )
+            for part in backbone.parts
+        ]
         parts = (backbone.fingerprint(), engine_key(engine, device), DECODING)
         self.key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
@@ -69,6 +75,9 @@ class FeatureExtractor:
         Memory does not grow with the number of pictures. A picture that is in the cache, and
         whose file has kept its size and time, is not read.
         """
+        if self._beside:
+            yield from self._side_by_side(paths)
+            return
         remaining = iter(paths)
         opened = FeatureCache(self._cache_dir, self.key) if self._cache_dir else nullcontext()
         with opened as cache, ThreadPoolExecutor(self._num_workers) as workers:
@@ -108,6 +117,14 @@ class FeatureExtractor:
             progress(done, len(paths))
         problems.raise_if_any()
         return np.stack(features)
+
+    def _side_by_side(self, paths: Iterable[Path]) -> Iterator[Feature | DataError]:
+        """Those of every network of several, one after the other."""
+        copies = tee(paths, len(self._beside))
+        streams = [one.stream(copy) for one, copy in zip(self._beside, copies, strict=True)]
+        for found in zip(*streams, strict=True):
+            errors = [one for one in found if isinstance(one, DataError)]
+            yield errors[0] if errors else np.concatenate(found)
 
     def _begin(
         self, paths: list[Path], cache: FeatureCache | None, workers: ThreadPoolExecutor

@@ -49,22 +49,36 @@ class BackboneSpec:
 
 
 class Backbone(nn.Module):
-    """Pixels uint8 (N, H, W, 3) to features (N, D): normalise, then the network with pooling."""
+    """Pixels uint8 (N, H, W, 3) to features (N, D): normalise, then the network with pooling.
+
+    Attributes:
+        num_features: D.
+        parts: of several networks side by side, each as a backbone with pixels of its own size;
+            their features stand one after the other, and the whole takes no pixels. Else empty.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: BackboneSpec, network: nn.Module, num_features: int) -> None:
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        network: nn.Module,
+        num_features: int,
+        parts: "tuple[Backbone, ...]" = (),
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.network = network
         self.num_features = num_features
+        self.parts = parts
         # timm's lite nets end in a ReLU6 that must not see bfloat16 buffers: keep these float32
         self.register_buffer("mean", 255 * torch.tensor(spec.mean), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(spec.std), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Features of a batch of pictures."""
+        assert not self.parts, "each part has pixels of its own"
         images = (pixels.float() - self.mean) / self.std
         features: Tensor = self.network(images.permute(0, 3, 1, 2))
         return features
@@ -83,9 +97,19 @@ class Backbone(nn.Module):
 def find_spec(name: str) -> BackboneSpec:
     """Say what a backbone wants, without building it.
 
+    Several networks side by side are names with `+` between them.
+
     Raises:
         BackboneError: timm has no such network, or no such weights of it; suggests close names.
     """
+    if "+" in name:
+        parts = [find_spec(part) for part in name.split("+")]
+        if len({part.source for part in parts}) > 1 or parts[0].source is Source.SCRATCH:
+            raise BackboneError(
+                f"backbone {name!r}: networks stand side by side only if all have published "
+                "weights from one place, such as lite0+lite2"
+            )
+        return BackboneSpec(name, parts[0].source, max(part.size_px for part in parts))
     if name in _LITE_SIZES_PX:
         return BackboneSpec(name, Source.PACKAGE, _LITE_SIZES_PX[name])
     if name == "tiny":
@@ -117,6 +141,12 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
         BackboneError: the weights are not to be had here.
     """
     network: nn.Module
+    if "+" in spec.name:
+        parts = tuple(
+            make_backbone(find_spec(part), pretrained=pretrained) for part in spec.name.split("+")
+        )
+        together = sum(part.num_features for part in parts)
+        return Backbone(spec, nn.ModuleList(parts), together, parts).eval()
     match spec.source:
         case Source.SCRATCH:
             network = Tiny(seed=seed)

@@ -30,7 +30,8 @@ def train(
         Path | None, typer.Option(help="File of rules between labels, `child,parent` a line.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="lite0, lite1, lite2, tiny or a name of timm's.")
+        str | None,
+        typer.Option(help="lite0, lite1, lite2, tiny or a name of timm's; lite0+lite2 is both."),
     ] = None,
     finetune: Annotated[Finetune | None, typer.Option(help="`all` trains the network too.")] = None,
     structure: Annotated[

