@@ -1,0 +1,92 @@
+"""The models that come with the package."""
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mlcrf import Tagger
+from mlcrf.checkpoint import WEIGHTS, load_run
+from mlcrf.errors import RunError
+from mlcrf.pretrained import DEFAULT, find_model, names
+from mlcrf.synthetic.dataset import make_dataset
+
+
+def run_cli(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mlcrf", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+def test_there_are_two() -> None:
+    """24 and 38 labels of MIRFLICKR, small, whole, and with their cards."""
+    assert names() == ["mirflickr24", "mirflickr38"] and DEFAULT in names()
+    for name, num_labels in (("mirflickr24", 24), ("mirflickr38", 38)):
+        run = load_run(Path(name))
+        assert len(run.labels) == num_labels == run.label_set
+        assert run.backbone_weights is None and run.backbone_spec.name == "lite0"
+        weights = (run.path / WEIGHTS).read_bytes()
+        assert len(weights) < 1_000_000
+        card = (run.path / "README.md").read_text(encoding="utf-8")
+        assert hashlib.sha256(weights).hexdigest() == run.digest
+        assert run.digest in " ".join(card.split())
+        figures = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
+        assert figures["images"] == 20_000
+        signature = figures["signature"]
+        assert f"data:mirflickr25k-{num_labels}|split:test|images:10000|" in signature
+        assert run.digest[:12] not in signature, "figures are of a run that has not seen the test"
+    assert len(load_run(Path("mirflickr38")).implications) == 14
+
+
+def test_a_folder_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the way of a name is taken, as a path is."""
+    monkeypatch.chdir(tmp_path)
+    assert find_model(Path(DEFAULT)).is_absolute()
+    (tmp_path / DEFAULT).mkdir()
+    assert find_model(Path(DEFAULT)) == Path(DEFAULT)
+    with pytest.raises(RunError, match="not a finished run"):
+        load_run(Path(DEFAULT))
+    with pytest.raises(RunError, match=r"or use mirflickr24 or mirflickr38, which come with mlcrf"):
+        load_run(Path("mirflickr25"))
+
+
+def test_predict_needs_no_model(tmp_path: Path) -> None:
+    """Photos of any size and shape get a row each, right after installation."""
+    make_dataset(tmp_path / "drawn", num_images=4, image_size_px=64)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    drawn = sorted((tmp_path / "drawn" / "images").iterdir())
+    for source, size in zip(drawn, [(64, 64), (2000, 300), (31, 700), (1, 1)], strict=True):
+        Image.open(source).resize(size).save(photos / source.name)
+    done = run_cli("predict", "photos", "--out", "tags.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "tags.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 4 and "p:sky" in rows[0]
+    assert next(iter(Tagger.load().predict([photos / drawn[0].name]))).error == ""
+
+
+def test_models_lists_them(tmp_path: Path) -> None:
+    """For people, and as JSON."""
+    shown = run_cli("models", cwd=tmp_path).stdout
+    assert "mirflickr24 (default)" in shown and "mirflickr38:" in shown
+    record = json.loads(run_cli("models", "--json", cwd=tmp_path).stdout)
+    assert [one["model"] for one in record] == names()
+    assert all(Path(one["card"]).exists() for one in record)
+    inspected = json.loads(run_cli("inspect", "mirflickr38", "--json", cwd=tmp_path).stdout)
+    assert len(inspected["labels"]) == 38
+    drawn = run_cli("plot-correlations", "mirflickr24", "--out", "matrix.png", cwd=tmp_path)
+    assert drawn.returncode == 0 and (tmp_path / "matrix.png").exists()
+    wrong = run_cli(
+        "plot-correlations", DEFAULT, "--out", "a.png", "--compare", "phi", cwd=tmp_path
+    )
+    assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
