@@ -166,9 +166,25 @@ class HeadTrainer:
             return self._refit(objective, self._search(objective, candidates, start))
         best = self._search(ObjectiveName.PSEUDO_LIKELIHOOD, candidates, start)
         if objective is not ObjectiveName.PSEUDO_LIKELIHOOD:
-            near = self._near(best.penalty.weights, (0, 1, -1), best.penalty)
-            best = self._search(objective, near, best.model)
+            best = self._search_near(objective, best)
         return self._refit(objective, best)
+
+    def _search_near(self, objective: ObjectiveName, found: Fitted) -> Fitted:
+        """From what pseudo-likelihood chose, the penalties beside it.
+
+        Those on couplings too where labels are unknown, for then pseudo-likelihood, which only
+        averages over them, wants stronger ones than the objective does.
+        """
+        start = found.model
+        if not bool(self._train_space.observed.all()):
+            strengths = sorted(self._settings.pairwise_penalties)
+            at = strengths.index(found.penalty.pairwise)
+            steps = [at + step for step in (0, -1, 1) if 0 <= at + step < len(strengths)]
+            beside = [replace(found.penalty, pairwise=strengths[step]) for step in steps]
+            found = self._search(objective, beside, start)
+            start = found.model
+        near = self._near(found.penalty.weights, (0, 1, -1), found.penalty)
+        return self._search(objective, near, start)
 
     def _uncoupled(self, baseline: LabelCrf) -> LabelCrf:
         """A CRF with the baseline's unaries, whose couplings are still 0."""

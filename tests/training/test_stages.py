@@ -257,6 +257,8 @@ def test_the_penalty_with_the_lowest_validation_loss_is_chosen(tmp_path: Path) -
     joint = {name: score for name, score in scores.items() if name.startswith("exact")}
     assert len(joint) >= 2
     assert crf.score == min(joint.values())
+    of_couplings = {name.split(" and ")[1] for name in joint}
+    assert of_couplings == {"0.01", "0.1"}, "some labels are unknown: both are tried"
     pair = f"penalties {crf.penalty.weights:g} and {crf.penalty.pairwise:g}"
     assert pair in min(joint, key=joint.__getitem__)
     assert sum(message.startswith("independent on all") for message in told) > 0
