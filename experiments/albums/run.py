@@ -190,24 +190,19 @@ def _product(
     marginals, nll = [], []
 
     def ratio(rows: slice, states: Tensor) -> Tensor:
-        parts = [_log_probability(one.rows(rows), method, states) for one in (heard, mixture)]
+        parts = [method.log_probability(one.rows(rows), states) for one in (heard, mixture)]
         return parts[0] - parts[1]
 
     for start in range(0, len(y), 100):
         rows = slice(start, start + 100)
         drawn = exact.sample(coupled.rows(rows), SAMPLES, generator).long()
-        weight = torch.stack([ratio(rows, one) for one in drawn])
+        weight = ratio(rows, drawn)
         log_mean = weight.logsumexp(0) - np.log(SAMPLES)
         share = weight.softmax(0)
         marginals.append((share.unsqueeze(-1) * drawn).sum(0))
         own = coupled.rows(rows).log_score(y[rows]) - exact(coupled.rows(rows)).log_partition
         nll.append(-(own + ratio(rows, y[rows]) - log_mean))
     return torch.cat(marginals), torch.cat(nll)
-
-
-def _log_probability(mixture: ScenePotentials, method: SceneSum, states: Tensor) -> Tensor:
-    evidence = method.evidence(mixture, states)
-    return (mixture.gates.log_softmax(-1) + evidence).logsumexp(-1)
 
 
 def _statistics(marginals: Tensor, nll: Tensor, y: Tensor) -> Statistics:

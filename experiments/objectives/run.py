@@ -49,6 +49,7 @@ EXACT_REACH = (
     InferenceName.CONVEX_BP,
     InferenceName.GIBBS,
 )
+STRATEGIES = ("exact likelihood", "contrastive divergence", "unrolled mean field")
 MEASURES = {
     "wrong, %": "hamming",
     "subset accuracy, %": "subset_accuracy",
@@ -121,7 +122,11 @@ def _kept(arguments: argparse.Namespace, names: list[str]) -> Rows:
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
-    """`own-L`: each objective decoded as it was trained; `grid-L`: by every inference."""
+    """For each label set of L, and all where marked:
+
+    `own-L`: each objective decoded as it was trained; `grid-L`: by every inference;
+    `strategies`: the lecture's three; `schedules`: the paper's three, of all label sets.
+    """
     made = {}
     for labels in {row["labels"] for row in results["rows"]}:
         rows = [row for row in results["rows"] if row["labels"] == labels]
@@ -130,7 +135,30 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
             [_line(row, bold=row["matched"]) for row in rows],
             ["trained by", "decoded by", "nll", *MEASURES, "couplings learned in, s"],
         )
+    made["strategies"] = _own(
+        [row for row in results["rows"] if row["objective"] in STRATEGIES and row["labels"] == 24]
+    )
+    made["schedules"] = _schedules(results["rows"])
     return made
+
+
+def _schedules(rows: Rows) -> str:
+    """Unary, piecewise, joint: percent of labels wrong, for each label set."""
+    lines = []
+    for labels in sorted({row["labels"] for row in rows}):
+        own = {row["objective"]: row for row in rows if row["labels"] == labels and row["matched"]}
+        found = next(row for row in own.values())
+        cells = [str(labels), percent(found["independent"]["hamming"])]
+        by = "contrastive divergence" if labels > 24 else "exact likelihood"
+        for name in (f"{by}, piecewise", by):
+            row = own.get(name)
+            cells.append(
+                f"{percent(row['crf']['hamming'])}, {gain(row['difference']['hamming'])}"
+                if row
+                else ""
+            )
+        lines.append([*cells, by])
+    return frame.table(lines, ["labels", "unary", "piecewise", "joint", "learned by"])
 
 
 def _own(rows: Rows) -> str:

@@ -66,6 +66,15 @@ class SceneSum:
         evidence, _ = self._evidence(mixture, check_known(mixture, known))
         return (mixture.gates.log_softmax(-1) + evidence).softmax(-1)
 
+    def log_probability(self, potentials: Potentials, states: Tensor) -> Tensor:
+        """log p(y) of whole label sets: (..., N, L) -> (..., N)."""
+        mixture = _mixture(potentials)
+        each = mixture.by_scene()
+        scores = each.log_score(states.repeat_interleave(mixture.num_scenes, -2))
+        scores = scores - self.emission(each).log_partition
+        by_scene = scores.reshape(*scores.shape[:-1], -1, mixture.num_scenes)
+        return (by_scene + mixture.gates.log_softmax(-1)).logsumexp(-1)
+
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
         """A probable label set that no change of one label improves, int64 (N, L)."""
         mixture = _mixture(potentials)
@@ -75,7 +84,7 @@ class SceneSum:
         ).reshape(-1, mixture.num_scenes, mixture.num_labels)
         by_label = (self(mixture, known=clamped).marginals > 0.5).long()
         candidates = [*by_scene.unbind(1), by_label]
-        values = torch.stack([self._log_probability(mixture, states) for states in candidates])
+        values = torch.stack([self.log_probability(mixture, states) for states in candidates])
         best = values.argmax(0)
         states = torch.stack(candidates)[best, torch.arange(len(best))]
         step = max(1, _FLIPS // (mixture.num_labels**2 * mixture.num_scenes))
@@ -129,22 +138,14 @@ class SceneSum:
         kind = LogPartitionKind.EXACT if exact else LogPartitionKind.ESTIMATE
         return ratio.reshape(-1, mixture.num_scenes), replace(clamped, log_partition_kind=kind)
 
-    def _log_probability(self, mixture: ScenePotentials, states: Tensor) -> Tensor:
-        """log p(y) but for what all label sets of an image share: (..., N, L) -> (..., N)."""
-        each = mixture.by_scene()
-        scores = each.log_score(states.repeat_interleave(mixture.num_scenes, -2))
-        scores = scores - self.emission(each).log_partition
-        by_scene = scores.reshape(*scores.shape[:-1], -1, mixture.num_scenes)
-        return (by_scene + mixture.gates).logsumexp(-1)
-
     def _climb(self, mixture: ScenePotentials, states: Tensor, known: Tensor) -> Tensor:
         """Flip the one label that gains most, until none gains."""
         flips = torch.eye(mixture.num_labels, dtype=torch.int64, device=states.device)
         fixed = (known != UNKNOWN).T
-        current = self._log_probability(mixture, states)
+        current = self.log_probability(mixture, states)
         for _ in range(_MAX_FLIPS):
             tried = (states - flips[:, None]).abs()
-            values = self._log_probability(mixture, tried).masked_fill(fixed, -torch.inf)
+            values = self.log_probability(mixture, tried).masked_fill(fixed, -torch.inf)
             best, label = values.max(0)
             better = best > current + 1e-6
             if not bool(better.any()):

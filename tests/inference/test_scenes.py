@@ -75,6 +75,8 @@ def test_map_and_samples(coupled: bool, rules: bool, seed: int) -> None:
     """MAP is no worse than any set one label away; samples are as frequent as they are probable."""
     mixture, method = make(coupled, rules=rules, seed=seed)
     p = joint(mixture).sum(1)
+    values = method.log_probability(mixture, STATES[:, None].expand(-1, PHOTOS, -1)).T
+    torch.testing.assert_close(values.exp(), p, atol=1e-9, rtol=0)
     found = method.map_states(mixture)
     place = (found[:, None] == STATES).all(-1).int().argmax(-1)
     for photo in range(PHOTOS):
