@@ -103,6 +103,8 @@ def find_spec(name: str) -> BackboneSpec:
         BackboneError: timm has no such network, or no such weights of it; suggests close names.
     """
     if "+" in name:
+        if not all(name.split("+")):
+            raise BackboneError(f"backbone {name!r}: expected a network on each side of every +")
         parts = [find_spec(part) for part in name.split("+")]
         if len({part.source for part in parts}) > 1 or parts[0].source is Source.SCRATCH:
             raise BackboneError(

@@ -37,6 +37,7 @@ def plot_correlations(
 
     from mlcrf.atomic import require_ending, write_text
     from mlcrf.checkpoint import load_run
+    from mlcrf.errors import RunError
     from mlcrf.reports import correlations, tables
     from mlcrf.reports.heatmap import FORMATS, Panel, cluster_order, draw_heatmap
 
@@ -44,6 +45,11 @@ def plot_correlations(
     if matrix_csv is not None:
         require_ending(matrix_csv, (".csv",))
     trained = load_run(run)
+    if not len(trained.crf.edges):
+        structure = trained.settings.structure.value
+        raise RunError(
+            f"{run}: has no couplings to draw: it was trained with --structure {structure}"
+        )
     names = trained.labels.names
     learned = trained.crf.pairwise_matrix().double().numpy()
     panels = [Panel(correlations.title(trained), learned)]

@@ -21,6 +21,18 @@ def predict(
     model: Annotated[
         Path, typer.Option(help="Run directory, or a name that `mlcrf models` lists.")
     ] = Path(DEFAULT),
+    given: Annotated[
+        str | None, typer.Option(help="Labels known of every photo, as in `sea=1,indoor=0`.")
+    ] = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labels known of some photos: any table or folder that `train` reads, with "
+            "unknowns; a list says what is present and nothing of the rest."
+        ),
+    ] = None,
+    image_root: console.ImageRoot = None,
+    label_sep: console.LabelSep = None,
     album: Annotated[
         bool,
         typer.Option(
@@ -48,12 +60,17 @@ def predict(
     console.quiet()
     from mlcrf.backbones.engines import pick_device
     from mlcrf.checkpoint import load_run
+    from mlcrf.datasets.reading import ReadOptions
     from mlcrf.decoding import Decoder
     from mlcrf.errors import DataError
-    from mlcrf.prediction import PredictionWriter, Tagger, list_pictures
+    from mlcrf.prediction import PredictionWriter, Tagger, list_pictures, read_known
     from mlcrf.reports.tables import format_predictions, predictions_record
 
     run = load_run(model)
+    told = None
+    if given is not None or known is not None:
+        options = ReadOptions(run.label_set, image_root, label_sep)
+        told = read_known(run.labels, run.implications, given=given, table=known, options=options)
     writer = PredictionWriter(out, run.labels, overwrite=overwrite)
     if photos == [Path("-")]:
         found: Iterator[Path] = (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
@@ -62,12 +79,15 @@ def predict(
     pictures = list(islice(found, limit))
     if not pictures:
         raise DataError(f"{', '.join(map(str, photos))}: no pictures found")
+    if told is not None and told.of_photo and not told.covers(pictures):
+        console.log(f"note: {known} says nothing of these photos; are its paths right?")
     tagger = Tagger(
         run,
         engine=engine,
         device=pick_device(device),
         decoder=Decoder(decode, threshold, top_k, at_least, at_most),
         cache_dir=console.cache_dir(cache_dir),
+        known=told,
         album=album,
     )
     with console.bar("photos") as progress, writer:

@@ -94,6 +94,18 @@ def read_table(
     return Manifest(tuple(images), targets, space, splits, path.stem, tuple(notes))
 
 
+def is_list_table(path: Path) -> bool:
+    """Whether a table has its labels as a list in one column, rather than a column a label.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    problems = Problems(1)
+    columns = sort_columns(load_records(path, problems))
+    problems.raise_if_any()
+    return columns.listed is not None
+
+
 def save_manifest(path: Path, manifest: Manifest) -> None:
     """Save a manifest as a CSV table that `read_table` reads back: images, targets, splits.
 

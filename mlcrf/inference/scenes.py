@@ -36,8 +36,9 @@ class SceneSum:
 
     @property
     def name(self) -> str:
-        """`scenes`."""
-        return "scenes"
+        """`scenes`, with the name of the inference within one if that is not exact."""
+        exact = ("independent", "exact", "junction-tree")
+        return "scenes" if self.emission.name in exact else f"scenes-{self.emission.name}"
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
         """Beliefs, given what is known (N, L)."""

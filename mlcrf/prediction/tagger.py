@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import Run, load_run
@@ -18,6 +19,7 @@ from mlcrf.datasets.albums import find_albums
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, RunError
 from mlcrf.inference import SceneChain, SceneSum, with_album
+from mlcrf.prediction.known import KnownLabels
 from mlcrf.pretrained import DEFAULT
 
 _BATCH_SIZE = 256  # the CRF sets up its kernel once a batch
@@ -49,6 +51,8 @@ class Tagger:
     Args:
         decoder: how label sets are chosen from the CRF's beliefs.
         cache_dir: where features are kept; None keeps none.
+        known: labels that are known of photos already: they keep their value, the others follow
+            from them too, and so do other photos of an album.
         album: let photos of one folder that were taken close in time inform each other. They have
             to come one after the other; of more than 1,024 each thousand is an album of its own.
 
@@ -64,6 +68,7 @@ class Tagger:
         device: torch.device = torch.device("cpu"),
         decoder: Decoder = Decoder(),
         cache_dir: Path | None = None,
+        known: KnownLabels | None = None,
         album: bool = False,
     ) -> None:
         if album and not run.settings.albums:
@@ -71,7 +76,7 @@ class Tagger:
                 f"{run.path}: knows nothing of albums; train with --structure latent --album"
             )
         self.run = run
-        self._album = album
+        self._known, self._album = known, album
         self.labels = run.labels
         self._decoder = run.make_decoder(decoder)
         self._inference = run.make_inference()
@@ -112,10 +117,11 @@ class Tagger:
     ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]]:
         inputs = torch.from_numpy(np.stack(features))
         potentials = self.run.crf(inputs)
+        known = None if self._known is None else torch.from_numpy(self._known.of(paths)).long()
         if self._album:
-            potentials = self._in_albums(potentials, paths)
-        posterior = self._inference(potentials)
-        chosen = self._decoder(posterior, potentials, self._inference)
+            potentials = self._in_albums(potentials, paths, known)
+        posterior = self._inference(potentials, known=known)
+        chosen = self._decoder(posterior, potentials, self._inference, known=known)
         independent = self.run.independent(inputs).unary.sigmoid()
         for states, p, q in zip(chosen, posterior.marginals, independent, strict=True):
             present = tuple(
@@ -123,7 +129,9 @@ class Tagger:
             )
             yield present, tuple(p.tolist()), tuple(q.tolist())
 
-    def _in_albums(self, potentials: ScenePotentials, paths: list[Path]) -> ScenePotentials:
+    def _in_albums(
+        self, potentials: ScenePotentials, paths: list[Path], known: Tensor | None
+    ) -> ScenePotentials:
         """What the photos' scenes are, once those of an album have heard of each other."""
         transitions, method = self.run.crf.transitions, self._inference
         assert transitions is not None and isinstance(method, SceneSum)
@@ -131,7 +139,12 @@ class Tagger:
         gap = timedelta(minutes=self.run.settings.album_gap_minutes)
         for places in find_albums(paths, gap=gap):
             rows = torch.tensor(places)
-            heard = with_album(potentials.rows(rows), method, SceneChain(transitions))
+            heard = with_album(
+                potentials.rows(rows),
+                method,
+                SceneChain(transitions),
+                known=None if known is None else known[rows],
+            )
             gates[rows] = heard.gates
         return replace(potentials, gates=gates)
 

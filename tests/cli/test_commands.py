@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -222,6 +223,53 @@ def test_predict_gives_each_picture_a_row_or_an_error(
         errors = list(csv.DictReader(stream))
     assert [Path(error["image"]).name for error in errors] == ["broken.jpg"]
     assert "broken.jpg" in result.stderr
+
+
+def test_predict_keeps_what_is_known(mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path) -> None:
+    """Known labels are 0 or 1 in the table, the others move, and mistakes are one line."""
+    images = sorted((drawn / "images").iterdir())[:3]
+    table = tmp_path / "known.csv"
+    table.write_text(f"image,dog,sea\n{images[0]},1,\n{images[1]},,0\n")
+
+    def tags(name: str, *more: object) -> pd.DataFrame:
+        out = tmp_path / name
+        result = mlcrf("predict", *images, "--model", run, "--out", out, *more)
+        assert result.returncode == 0, result.stderr
+        return pd.read_csv(out)
+
+    free = tags("free.csv")
+    told = tags("told.csv", "--known", table, "--given", "night=0,tree=1")
+    assert told["p:dog"][0] == 1 and told["p:sea"][1] == 0
+    assert (told["p:night"] == 0).all() and (told["p:tree"] == 1).all()
+    assert all("tree" in labels.split(";") for labels in told["labels"])
+    assert "dog" in told["labels"][0].split(";")
+    assert not np.allclose(told["p:people"], free["p:people"], atol=1e-3)
+    assert (told["independent:people"] == free["independent:people"]).all()
+
+    def refused(*more: object) -> str:
+        out = tmp_path / "none.csv"
+        result = mlcrf("predict", *images, "--model", run, "--out", out, *more)
+        assert result.returncode == 1 and not out.exists()
+        assert result.stderr.count("\n") == 1
+        return result.stderr
+
+    assert "did you mean 'night'" in refused("--given", "nigth=1")
+    assert "no such file" in refused("--known", tmp_path / "absent.csv")
+    elsewhere = tmp_path / "elsewhere.csv"
+    elsewhere.write_text(f"image,dog\n{sorted((drawn / 'images').iterdir())[5]},1\n")
+    out = tmp_path / "other.csv"
+    result = mlcrf("predict", *images, "--model", run, "--out", out, "--known", elsewhere)
+    assert "says nothing of these photos" in result.stderr
+
+
+def test_predict_albums_need_a_run_that_knows_them(
+    mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path
+) -> None:
+    """One line that says how to get one."""
+    words = ("predict", drawn / "images", "--model", run, "--out", tmp_path / "a.csv", "--album")
+    result = mlcrf(*words)
+    assert result.returncode == 1
+    assert "knows nothing of albums; train with --structure latent --album" in result.stderr
 
 
 def test_predict_agrees_with_the_library(

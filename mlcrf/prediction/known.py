@@ -1,0 +1,117 @@
+"""What a user knows of photos before they are tagged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcrf.datasets.huggingface import find_metadata
+from mlcrf.datasets.manifest import UNKNOWN, Implication
+from mlcrf.datasets.reading import Format, ReadOptions, read_dataset, sniff_format
+from mlcrf.datasets.tables import is_list_table
+from mlcrf.errors import DataError, SettingsError
+from mlcrf.labels import LabelSpace
+
+Targets = NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class KnownLabels:
+    """1 present, 0 absent, -1 unknown, for every photo or for some.
+
+    Attributes:
+        everywhere: of every photo (L,).
+        of_photo: by absolute path, links followed, what else is known of it (L,); it wins.
+    """
+
+    everywhere: Targets
+    of_photo: dict[str, Targets] = field(default_factory=dict)
+
+    def covers(self, images: Sequence[Path]) -> bool:
+        """Whether any of the photos is among those that something is known of."""
+        return any(str(image.resolve()) in self.of_photo for image in images)
+
+    def of(self, images: Sequence[Path]) -> Targets:
+        """What is known of the photos, (N, L)."""
+        rows = np.tile(self.everywhere, (len(images), 1))
+        for row, image in zip(rows, images, strict=True):
+            own = self.of_photo.get(str(image.resolve()))
+            if own is not None:
+                row[own != UNKNOWN] = own[own != UNKNOWN]
+        return rows
+
+
+def read_known(
+    labels: LabelSpace,
+    implications: Sequence[Implication],
+    *,
+    given: str | None = None,
+    table: Path | None = None,
+    options: ReadOptions = ReadOptions(),
+) -> KnownLabels:
+    """What is given for all photos, and what a table says of each.
+
+    A column of 0, 1 and unknown is taken at its word. A list of labels says that these are
+    present and nothing of the others, unlike in training. Labels without a column are unknown.
+
+    Args:
+        given: `sea=1,indoor=0`.
+        table: any data set that training reads; labels by name, some or all of them.
+
+    Raises:
+        SettingsError: `given` is not of that form, or contradicts the implications.
+        LabelsError: a label that there is not.
+        DataError: the table cannot be read, or contradicts the implications; names the photo.
+    """
+    everywhere = np.full(len(labels), UNKNOWN, dtype=np.int8)
+    for part in given.split(",") if given else ():
+        name, sign, value = part.rpartition("=")
+        if not sign or value.strip() not in ("0", "1"):
+            raise SettingsError(f"--given {part.strip()}: expected label=1 or label=0")
+        everywhere[labels.index(name.strip())] = int(value)
+    broken = _contradiction(everywhere, labels, implications)
+    if broken:
+        raise SettingsError(f"--given {given}: {broken}")
+    known = KnownLabels(everywhere)
+    if table is not None:
+        for image, row in _rows(table, labels, options):
+            known.of_photo[image] = row
+            merged = np.where(row == UNKNOWN, everywhere, row)
+            broken = _contradiction(merged, labels, implications)
+            if broken:
+                raise DataError(f"{table}: {image}: {broken}")
+    return known
+
+
+def _rows(table: Path, labels: LabelSpace, options: ReadOptions) -> list[tuple[str, Targets]]:
+    match sniff_format(table):
+        case Format.TAG_FILES:
+            listed = True
+        case Format.TABLE:
+            listed = is_list_table(table)
+        case Format.HUGGING_FACE:
+            listed = any(is_list_table(file) for file in find_metadata(table))
+        case _:  # whole annotations
+            listed = False
+    manifest = read_dataset(table, options)
+    columns = [labels.index(name) for name in manifest.labels]
+    rows: Targets = np.full((len(manifest), len(labels)), UNKNOWN, dtype=np.int8)
+    rows[:, columns] = manifest.targets
+    if listed:
+        rows[rows == 0] = UNKNOWN
+    return [(str(image.resolve()), row) for image, row in zip(manifest.images, rows, strict=True)]
+
+
+def _contradiction(
+    row: Targets, labels: LabelSpace, implications: Sequence[Implication]
+) -> str | None:
+    """What of a row cannot be, if something cannot; rules that hang together are followed."""
+    present = {name for name, value in zip(labels, row, strict=True) if value == 1}
+    absent = {name for name, value in zip(labels, row, strict=True) if value == 0}
+    for _ in implications:
+        present |= {parent for child, parent in implications if child in present}
+    for name in sorted(present & absent):
+        return f"{name} is said to be absent, but another label that is present implies it"
+    return None
