@@ -50,9 +50,10 @@ def _filled(match: re.Match[str]) -> str:
 
 @cache
 def _tables(folder: str) -> dict[str, str]:
-    results = json.loads(
-        (ROOT / "experiments" / folder / "results.json").read_text(encoding="utf-8")
-    )
+    path = ROOT / "experiments" / folder / "results.json"
+    if not path.exists():
+        raise SystemExit(f"{path}: missing; `make experiment-{folder}` makes it")
+    results = json.loads(path.read_text(encoding="utf-8"))
     module = importlib.import_module(f"experiments.{folder}.run")
     tables: dict[str, str] = module.tables(results)
     return tables

@@ -61,7 +61,14 @@ def main() -> None:
         part = data if size == whole else drawn(data, size, seed)
         settings = TrainSettings(**(BACKBONES[backbone] | more))
         run = frame.trained(part, arguments.runs / "learning_curves" / folder, settings)
-        result = evaluate(run, data.part(Split.TEST), frame.extractor_of(run), split="test")
+        resamples = 1000 if size == whole else 1  # of draws, it is the spread that tells
+        result = evaluate(
+            run,
+            data.part(Split.TEST),
+            frame.extractor_of(run),
+            split="test",
+            resamples=resamples,
+        )
         rows.append(
             {
                 "images": size,
