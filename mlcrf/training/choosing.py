@@ -44,6 +44,8 @@ class Recipe:
         tolerance: nats an image.
         steps: where the objective keeps a memory and is followed step by step; None if L-BFGS
             minimises it.
+        fresh: whether every penalty's fit starts from the beginning rather than from the last one,
+            for where it ends depends on where it starts.
         watched: whether to stop where the loss on held-out images is least, for the minimum over
             the training images is far worse than that.
     """
@@ -53,6 +55,7 @@ class Recipe:
     tolerance: float
     steps: Steps | None = None
     watched: bool = False
+    fresh: bool = False
 
     def fit(
         self,
@@ -205,8 +208,9 @@ def make_recipe(
             fallback = Exact(max_labels=settings.max_exact_labels)
             likelihood = partial(exact_likelihood_loss, exact=fallback if exact is None else exact)
             latent = settings.structure is Structure.LATENT  # a mixture's sets are not sampled
-            curvature = counted_variance if latent else sampled_covariance
-            return Recipe(likelihood, curvature, settings.exact_tolerance)
+            if latent:  # whose gradient is cheap
+                return Recipe(likelihood, counted_variance, settings.tolerance, fresh=True)
+            return Recipe(likelihood, sampled_covariance, settings.exact_tolerance)
         case ObjectiveName.UNROLLED_MEAN_FIELD:
             one_by_one = settings.inference is InferenceName.MEAN_FIELD
             method = MeanField(max_sweeps=settings.mean_field_sweeps, parallel=not one_by_one)

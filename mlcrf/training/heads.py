@@ -227,7 +227,8 @@ class HeadTrainer:
         self, objective: ObjectiveName, candidates: Iterable[Penalty], start: LabelCrf
     ) -> Fitted:
         best: Fitted | None = None
-        again = self._recipe(objective).watched  # a fit that stops early is no start for the next
+        recipe = self._recipe(objective)
+        again = recipe.fresh or recipe.watched  # a fit that stops early is no start for the next
         for penalty in candidates:
             fitted = self._fit("train", objective, penalty, start)
             start = start if again else fitted.model
