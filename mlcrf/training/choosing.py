@@ -207,10 +207,10 @@ def make_recipe(
             # without one that reaches, the error of this one says what to do
             fallback = Exact(max_labels=settings.max_exact_labels)
             likelihood = partial(exact_likelihood_loss, exact=fallback if exact is None else exact)
-            latent = settings.structure is Structure.LATENT  # a mixture's sets are not sampled
-            if latent:  # whose gradient is cheap
-                return Recipe(likelihood, counted_variance, settings.tolerance, fresh=True)
-            return Recipe(likelihood, sampled_covariance, settings.exact_tolerance)
+            usual = Recipe(likelihood, sampled_covariance, settings.exact_tolerance)
+            # a mixture's gradient is cheap, and its label sets are not sampled
+            latent = Recipe(likelihood, counted_variance, settings.tolerance, fresh=True)
+            return latent if settings.structure is Structure.LATENT else usual
         case ObjectiveName.UNROLLED_MEAN_FIELD:
             one_by_one = settings.inference is InferenceName.MEAN_FIELD
             method = MeanField(max_sweeps=settings.mean_field_sweeps, parallel=not one_by_one)

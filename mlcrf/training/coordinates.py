@@ -40,7 +40,8 @@ class Penalty:
     Attributes:
         weights: of strength / 2 times the sum of squares of the head's weights, for standardised
             features; biases go free.
-        pairwise: the same for the couplings.
+        pairwise: the same for the couplings; for the shifts of K latent scenes a K-th of it, since
+            each is learned from a share of the images.
         pairwise_l1: of strength times the sum of sizes of the couplings, which sets many to 0.
     """
 
@@ -153,7 +154,7 @@ class Coordinates:
         share = 1 / len(model.shifts)  # of the images that show a scene
         return [
             Scaled(
-                model.shifts, _root(share * of_labels + penalty.pairwise).expand_as(model.shifts)
+                model.shifts, _root(share * (of_labels + penalty.pairwise)).expand_as(model.shifts)
             ),
             Scaled(model.scene_gates.weight, _root(space.variance * share + penalty.weights)),
             Scaled(model.scene_gates.bias, torch.tensor(share).rsqrt().double()),
@@ -198,7 +199,7 @@ class Coordinates:
             strengths.append((model.gates.weight, self._penalty.weights))
         if model.scene_gates is not None:
             strengths.append((model.scene_gates.weight, self._penalty.weights))
-            strengths.append((model.shifts, self._penalty.pairwise))
+            strengths.append((model.shifts, self._penalty.pairwise / model.num_scenes))
         for parameter, strength in strengths:
             if parameter is None:
                 continue
