@@ -9,8 +9,9 @@ from torch import Tensor
 from mlcrf.crf import UNKNOWN, Potentials, ScenePotentials, check_known
 from mlcrf.inference.posterior import InferenceMethod, LogPartitionKind, Posterior
 
-_FLIPS = 2**24  # entries of label sets that are scored at once
+_ENTRIES = 2**24  # of label sets that are scored at once
 _MAX_FLIPS = 100
+_LEAST_GAIN = 1e-6  # in log-probability, so that rounding flips nothing to and fro
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class SceneSum:
         values = torch.stack([self.log_probability(mixture, states) for states in candidates])
         best = values.argmax(0)
         states = torch.stack(candidates)[best, torch.arange(len(best))]
-        step = max(1, _FLIPS // (mixture.num_labels**2 * mixture.num_scenes))
+        step = max(1, _ENTRIES // (mixture.num_labels * mixture.num_scenes))
         parts = [
             self._climb(mixture.rows(rows), states[rows], clamped[rows])
             for rows in (slice(at, at + step) for at in range(0, len(states), step))
@@ -141,19 +142,22 @@ class SceneSum:
 
     def _climb(self, mixture: ScenePotentials, states: Tensor, known: Tensor) -> Tensor:
         """Flip the one label that gains most, until none gains."""
-        flips = torch.eye(mixture.num_labels, dtype=torch.int64, device=states.device)
-        fixed = (known != UNKNOWN).T
-        current = self.log_probability(mixture, states)
+        each, num_scenes = mixture.by_scene(), mixture.num_scenes
+        constant = mixture.gates - self.emission(each).log_partition.reshape(-1, num_scenes)
+        free = known == UNKNOWN
         for _ in range(_MAX_FLIPS):
-            tried = (states - flips[:, None]).abs()
-            values = self.log_probability(mixture, tried).masked_fill(fixed, -torch.inf)
-            best, label = values.max(0)
-            better = best > current + 1e-6
+            within = states.repeat_interleave(num_scenes, 0)
+            odds = each.conditional_logits(within).reshape(-1, num_scenes, mixture.num_labels)
+            scores = each.log_score(within).reshape(-1, num_scenes) + constant
+            gain = odds * (1 - 2 * states).unsqueeze(1)
+            flipped = (scores.unsqueeze(-1) + gain).logsumexp(1).masked_fill(~free, -torch.inf)
+            best, label = flipped.max(1)
+            better = best > scores.logsumexp(1) + _LEAST_GAIN
             if not bool(better.any()):
                 break
-            rows = torch.arange(len(states))
-            states = torch.where(better[:, None], tried[label, rows], states)
-            current = torch.where(better, best, current)
+            rows = better.nonzero().squeeze(1)
+            states = states.clone()
+            states[rows, label[rows]] = 1 - states[rows, label[rows]]
         return states
 
 
