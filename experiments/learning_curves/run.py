@@ -20,13 +20,13 @@ from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.evaluation import evaluate
 
 SIZES = (100, 300, 1000, 3000)
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (0, 1, 2)
 BACKBONES: dict[str, dict[str, Any]] = {
-    "tiny, from scratch": {"backbone": "tiny", "finetune": Finetune.ALL, "epochs": 20},
     "lite0": {},
     "lite1": {"backbone": "lite1"},
     "lite2": {"backbone": "lite2"},
     "lite0 + lite1 + lite2": {"backbone": "lite0+lite1+lite2"},
+    "tiny, from scratch": {"backbone": "tiny", "finetune": Finetune.ALL, "epochs": 20},
 }
 MEASURES = {
     "hamming": "wrong, %",
@@ -53,7 +53,7 @@ def main() -> None:
     if arguments.quick:
         sizes, seeds, backbones = (100, 300), (0,), {"lite0": {}}
     more = frame.QUICK if arguments.quick else {}
-    cases = [(f"{size}-{seed}", "lite0", size, seed) for size in sizes for seed in seeds]
+    cases = [(f"{size}-{seed}", "lite0", size, seed) for seed in seeds for size in sizes]
     whole = sum(split != Split.TEST for split in data.splits or ())
     cases += [(name.split(",")[0].replace(" ", ""), name, whole, 0) for name in backbones]
     rows: Rows = []
