@@ -20,7 +20,7 @@ LECTURE = Path("data/lecture_correlation_24.csv")
 def main() -> None:
     """Compare, draw, and keep the figures."""
     arguments = frame.read_options(__doc__, "correlations")
-    data = frame.photos(arguments)
+    data = frame.photos(arguments, 24)  # the lecture's
     run = frame.default_run(arguments, data)
     fitted = data.targets[np.array(data.splits) != Split.TEST]
     matrices = {

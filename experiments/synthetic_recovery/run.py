@@ -47,7 +47,7 @@ def main() -> None:
     num_images = 400 if arguments.quick else 6000
     more = frame.QUICK if arguments.quick else {}
     rows: Rows = []
-    for strength in STRENGTHS[1:3] if arguments.quick else STRENGTHS:
+    for strength in STRENGTHS[2:3] if arguments.quick else STRENGTHS:
         folder = arguments.runs / "synthetic_recovery" / f"data-{strength:g}"
         if not (folder / "labels.csv").exists():
             make_dataset(folder, num_images=num_images, coupling_strength=strength)

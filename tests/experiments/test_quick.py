@@ -47,7 +47,7 @@ def test_runs_on_a_slice(folder: str, data: Path, tmp_path: Path) -> None:
         text=True,
         check=False,
         cwd=ROOT,
-        env=os.environ | {"MLCRF_CACHE": str(data.parent / "cache")},
+        env=os.environ | {"MLCRF_CACHE": str(data.parent / "cache"), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
     results = json.loads(out.read_text(encoding="utf-8"))
