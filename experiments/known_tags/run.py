@@ -57,7 +57,6 @@ def naive_bayes(unary: Tensor, known: Tensor, ratios: Tensor, weight: float) -> 
     return (unary + weight * gathered).sigmoid()
 
 
-@torch.no_grad()
 def main() -> None:
     """Reveal, infer, score, and keep the figures."""
     arguments = frame.read_options(
@@ -68,12 +67,25 @@ def main() -> None:
     data = frame.photos(arguments)
     run = frame.default_run(arguments, data)
     train, validation, test = (data.part(split) for split in Split)
-    ratios = evidence(train.targets)
     features = {
         split: frame.features_of(run, part)
         for split, part in ((Split.VALIDATION, validation), (Split.TEST, test))
     }
-    rows = []
+    rows = _score(arguments, run, (train, validation, test), features)
+    print(tables({"rows": rows})["protocols"])
+
+
+@torch.no_grad()
+def _score(
+    arguments: Any,
+    run: Run,
+    parts: tuple[Manifest, Manifest, Manifest],
+    features: dict[Split, Tensor],
+) -> frame.Rows:
+    """Every protocol, every model; the figures so far are kept after each."""
+    train, validation, test = parts
+    ratios = evidence(train.targets)
+    rows: frame.Rows = []
     for protocol in (*map(str, SHARES), PRESENT):
         weight = _choose(run, validation, features[Split.VALIDATION], protocol, ratios, arguments)
         known = revealed(test.targets, protocol, arguments.seed)
@@ -106,7 +118,7 @@ def main() -> None:
             }
         )
         frame.keep(arguments, rows)
-    print(tables({"rows": rows})["protocols"])
+    return rows
 
 
 def _choose(
