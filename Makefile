@@ -57,7 +57,7 @@ EXPERIMENTS := lecture objectives decisions hidden_labels learning_curves known_
 experiment-%: setup  # One experiment, such as experiment-known_tags; DATA=folder.
 	$(BIN)/python -m experiments.$*.run $(if $(filter lecture,$*),,--data $(DATA))
 
-experiments: setup  ## Run every experiment on MIRFLICKR, about three hours; DATA=folder.
+experiments: setup  ## Run every experiment on MIRFLICKR, for hours; DATA=folder.
 	@for name in $(EXPERIMENTS); do $(MAKE) --no-print-directory experiment-$$name || exit 1; done
 
 experiments-quick: setup  ## Run every experiment on 600 photos, into runs/quick; DATA=folder.
