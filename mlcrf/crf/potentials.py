@@ -157,24 +157,37 @@ class Fields:
         dense = coupled.num_labels <= _DENSE_LABELS
         self._matrix = coupled.pairwise_matrix() if dense else None
         self._rows = None if dense else neighbours(coupled.edges, coupled.num_labels)
-        self._sparse = None if dense or coupled.varies_by_image else _sparse_matrix(coupled)
+        self._sparse = self._sparse_later = None
+        if not dense and not coupled.varies_by_image:
+            self._sparse = _sparse_matrix(coupled)
+            self._sparse_later = _sparse_matrix(coupled, later=True)
 
     def all(self, states: Tensor) -> Tensor:
         """Those of every label: (..., N, L) -> (..., N, L)."""
         y = states.to(self.unary.dtype)
         if self._sparse is not None:
-            # a label's values side by side: the product would make them so more slowly
-            by_label = y.reshape(-1, y.shape[-1]).T.contiguous()
-            fields: Tensor = torch.sparse.mm(self._sparse, by_label)
-            return self.unary + fields.T.reshape(y.shape)
+            return self.unary + _product(self._sparse, y)
         if self._matrix is None:
             first, second = self.edges[:, 0], self.edges[:, 1]
             fields = self.unary.expand(y.shape)
             fields = fields.index_add(-1, first, y[..., second] * self.pairwise)
             return fields.index_add(-1, second, y[..., first] * self.pairwise)
         if self._matrix.ndim == 3:
-            return self.unary + (self._matrix @ y.unsqueeze(-1)).squeeze(-1)
+            return self.unary + torch.einsum("...nj,nji->...ni", y, self._matrix)
         return self.unary + y @ self._matrix
+
+    def later(self, states: Tensor) -> Tensor:
+        """What the labels after each one add to its log-odds: (..., N, L) -> (..., N, L)."""
+        y = states.to(self.unary.dtype)
+        if self._sparse_later is not None:
+            return _product(self._sparse_later, y)
+        if self._matrix is None:
+            first, second = self.edges[:, 0], self.edges[:, 1]
+            return torch.zeros_like(y).index_add(-1, first, y[..., second] * self.pairwise)
+        after = self._matrix.tril(-1)
+        if after.ndim == 3:
+            return torch.einsum("...nj,nji->...ni", y, after)
+        return y @ after
 
     def of(self, label: int, states: Tensor) -> Tensor:
         """Those of one label: states (..., N, L) of the potentials' type -> (..., N)."""
@@ -188,15 +201,23 @@ class Fields:
         ).sum(-1)
 
 
-def _sparse_matrix(potentials: Potentials) -> Tensor:
-    """The couplings of all images, symmetric (L, L)."""
+def _sparse_matrix(potentials: Potentials, *, later: bool = False) -> Tensor:
+    """The couplings of all images, symmetric (L, L), or row i those to j > i alone."""
     edges, pairwise = potentials.edges, potentials.pairwise
     return torch.sparse_coo_tensor(
-        torch.cat([edges, edges.flip(1)]).T,
-        torch.cat([pairwise, pairwise]),
+        edges.T if later else torch.cat([edges, edges.flip(1)]).T,
+        pairwise if later else torch.cat([pairwise, pairwise]),
         (potentials.num_labels, potentials.num_labels),
         check_invariants=False,
     ).coalesce()
+
+
+def _product(matrix: Tensor, y: Tensor) -> Tensor:
+    """A sparse matrix (L, L) times states (..., L)."""
+    # a label's values side by side: the product would make them so more slowly
+    by_label = y.reshape(-1, y.shape[-1]).T.contiguous()
+    product: Tensor = torch.sparse.mm(matrix, by_label)
+    return product.T.reshape(y.shape)
 
 
 def neighbours(edges: Tensor, num_labels: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -88,38 +88,25 @@ def estimate_log_partition(
     Returns:
         The estimate (N,), and y*, int64 (N, L).
     """
-    best = climb(potentials, _likeliest(potentials, states), known)
+    fields = Fields(potentials)
+    best = climb(potentials, _likeliest(potentials, fields, states), known)
     end = best.to(potentials.unary.dtype)
-    before = Fields(potentials).all(end) - _later(potentials, end[None])[0]
+    before = fields.all(end) - fields.later(end)
     free, sign = known == UNKNOWN, 2 * end - 1
     steps = [
-        (F.logsigmoid(sign * (before + _later(potentials, y))) * free).sum(-1)
+        (F.logsigmoid(sign * (before + fields.later(y))) * free).sum(-1)
         for y in _parts(potentials, states)
     ]
     mean = torch.cat(steps).logsumexp(0) - math.log(len(states))
     return potentials.log_score(best) - mean, best
 
 
-def _likeliest(potentials: Potentials, states: Tensor) -> Tensor:
+def _likeliest(potentials: Potentials, fields: Fields, states: Tensor) -> Tensor:
     scores = torch.cat(
-        [
-            ((potentials.unary + _later(potentials, y)) * y).sum(-1)
-            for y in _parts(potentials, states)
-        ]
+        [((potentials.unary + fields.later(y)) * y).sum(-1) for y in _parts(potentials, states)]
     )
     first = scores.argmax(0)
     return states[first, torch.arange(len(first), device=first.device)].long()
-
-
-def _later(potentials: Potentials, y: Tensor) -> Tensor:
-    """sum_{j > i} pairwise_ij y_j, for states (S, N, L)."""
-    if potentials.num_labels > _DENSE_LABELS:
-        first, second = potentials.edges[:, 0], potentials.edges[:, 1]
-        return torch.zeros_like(y).index_add(-1, first, y[..., second] * potentials.pairwise)
-    lower = potentials.pairwise_matrix().tril(-1)
-    if lower.ndim == 2:
-        return y @ lower
-    return (y.transpose(0, 1) @ lower).transpose(0, 1)
 
 
 def _conditionals(fields: Fields, y: Tensor, known: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mlcrf.crf import Potentials
+from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.inference import Gibbs, Posterior
 from mlcrf.inference.chains import run_chains
 from mlcrf.inference.sample_averages import (
@@ -129,14 +129,14 @@ class ContrastiveDivergence:
     def _estimate(self, potentials: Potentials, known: Tensor | None) -> tuple[Tensor, Tensor]:
         """Sum of log Z over images, and something whose gradient is that of log Z."""
         seed = self.seed if known is None else self.seed + _CLAMPED_SEED
-        gibbs = Gibbs(chains=2 * self.chains, seed=seed, pairwise_marginals=True)
-        posterior: Posterior = gibbs(potentials, known=known)
-        assert posterior.pairwise_marginals is not None
-        pairs = posterior.pairwise_marginals
-        moments = Moments(
-            posterior.marginals, pairs if potentials.varies_by_image else pairs.sum(0)
-        )
-        return posterior.log_partition.sum(), moments.times(potentials)
+        posterior: Posterior = Gibbs(chains=2 * self.chains, seed=seed)(potentials, known=known)
+        value = posterior.log_partition.sum()
+        if not torch.is_grad_enabled():
+            return value, torch.zeros_like(value)
+        assert posterior.samples is not None
+        clamped = _known_or_not(potentials, known)
+        moments = Moments(posterior.marginals, _pairs(potentials, posterior.samples, clamped))
+        return value, moments.times(potentials)
 
     def _sample(
         self, potentials: Potentials, states: Tensor, first_sweep: int, known: Tensor | None
@@ -150,10 +150,19 @@ class ContrastiveDivergence:
             known=known,
             keep_every=1,
         )
-        samples = run.samples.flatten(0, 1)
-        clamped = torch.full_like(potentials.unary, -1).long() if known is None else known
-        average = conditional_pairs if potentials.varies_by_image else conditional_totals
-        return run.states, Moments(run.probabilities, average(potentials, samples, clamped))
+        clamped = _known_or_not(potentials, known)
+        pairs = _pairs(potentials, run.samples.flatten(0, 1), clamped)
+        return run.states, Moments(run.probabilities, pairs)
+
+
+def _known_or_not(potentials: Potentials, known: Tensor | None) -> Tensor:
+    return torch.full_like(potentials.unary, UNKNOWN).long() if known is None else known
+
+
+@torch.no_grad()
+def _pairs(potentials: Potentials, samples: Tensor, known: Tensor) -> Tensor:
+    average = conditional_pairs if potentials.varies_by_image else conditional_totals
+    return average(potentials, samples, known)
 
 
 def _of_targets(potentials: Potentials, known: Tensor) -> Moments:
