@@ -1,5 +1,6 @@
 """Gibbs sampling with many chains side by side."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,7 +97,7 @@ class Gibbs:
     @torch.no_grad()
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
         """Sampled beliefs, the samples (sweeps x chains, N, L), and an estimate of log Z."""
-        parts = self._parts(potentials, known)
+        parts = [self._part(sampled) for sampled in self._sample(potentials, known)]
         samples = torch.cat([part.samples for part in parts], 2)
         thin = -(-samples.numel() // _KEPT_BYTES) or 1
         pairs = torch.cat([part.pairs for part in parts])[:, : len(potentials.edges)]
@@ -117,44 +118,49 @@ class Gibbs:
     @torch.no_grad()
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
         """The sample of highest score, climbed to a local maximum."""
-        return torch.cat([part.best for part in self._parts(potentials, known)])
+        return torch.cat([sampled.estimate()[1] for sampled in self._sample(potentials, known)])
 
-    def _parts(self, potentials: Potentials, known: Tensor | None) -> list["_Part"]:
-        """Beliefs about some images after the other, so that memory is bounded."""
+    @torch.no_grad()
+    def log_partition(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
+        """The estimate of log Z alone, (N,): no diagnostics, and no samples are kept."""
+        return torch.cat([sampled.estimate()[0] for sampled in self._sample(potentials, known)])
+
+    def _sample(self, potentials: Potentials, known: Tensor | None) -> Iterator["_Sampled"]:
+        """Some images after the other, so that memory is bounded."""
         clamped, coupled = check_known(potentials, known), potentials.as_couplings()
         of_image = self.sweeps * self.chains * potentials.num_labels
         keep_every = -(-of_image // _BLOCK_BYTES)
         at_once = max(1, _BLOCK_BYTES * keep_every // of_image)
         images = torch.arange(potentials.num_images, device=clamped.device)
-        return [
-            self._part(coupled.rows(some), clamped[some], some, keep_every)
-            for some in torch.split(images, at_once)
-        ]
+        for some in torch.split(images, at_once):
+            yield self._sample_part(coupled.rows(some), clamped[some], some, keep_every)
 
-    def _part(
+    def _sample_part(
         self, potentials: Potentials, known: Tensor, images: Tensor, keep_every: int
-    ) -> "_Part":
+    ) -> "_Sampled":
         keys = stream_keys(self.seed, images, chains=self.chains, rungs=self.tempering)
         states = random_states(keys, potentials.num_labels).to(images.device)
         first, burned = self._burn(potentials, known, images, states)
         run = self._run(potentials, known, images, states, first, self.sweeps, keep_every)
+        return _Sampled(potentials, known, run, burned)
+
+    def _part(self, sampled: "_Sampled") -> "_Part":
+        potentials, known, run = sampled.potentials, sampled.known, sampled.run
         flat = run.samples.flatten(0, 1)
         exact = potentials.unary.dtype == torch.float64
-        on_numba = choose_engine(self.engine, images.device) is Engine.NUMBA
-        log_partition, best = estimate_log_partition(potentials, flat, known)
+        on_numba = choose_engine(self.engine, known.device) is Engine.NUMBA
         return _Part(
             marginals=conditional_means(potentials, flat, known)
             if exact and on_numba
             else run.probabilities,
-            log_partition=log_partition,
+            log_partition=sampled.estimate()[0],
             pairs=conditional_pairs(potentials, flat, known)
             if self.pairwise_marginals
             else potentials.unary[:, :0],
-            best=best,
             samples=run.samples,
             r_hat=split_r_hat(run.samples).amax(-1),
             effective=effective_sample_size(run.samples).amin(-1),
-            burned=burned,
+            burned=sampled.burned,
         )
 
     def _burn(
@@ -217,13 +223,25 @@ class Gibbs:
         return "gibbs: " + "; ".join(said) if said else ""
 
 
+class _Sampled(NamedTuple):
+    """What chains gave for some of the images."""
+
+    potentials: Potentials
+    known: Tensor
+    run: ChainRun
+    burned: int
+
+    def estimate(self) -> tuple[Tensor, Tensor]:
+        """Log Z (n,), and the state it was estimated at (n, L)."""
+        return estimate_log_partition(self.potentials, self.run.samples.flatten(0, 1), self.known)
+
+
 class _Part(NamedTuple):
     """Beliefs about some of the images; `samples` (T, chains, N, L), the rest image by image."""
 
     marginals: Tensor
     log_partition: Tensor
     pairs: Tensor
-    best: Tensor
     samples: Tensor
     r_hat: Tensor
     effective: Tensor

@@ -129,10 +129,12 @@ class ContrastiveDivergence:
     def _estimate(self, potentials: Potentials, known: Tensor | None) -> tuple[Tensor, Tensor]:
         """Sum of log Z over images, and something whose gradient is that of log Z."""
         seed = self.seed if known is None else self.seed + _CLAMPED_SEED
-        posterior: Posterior = Gibbs(chains=2 * self.chains, seed=seed)(potentials, known=known)
-        value = posterior.log_partition.sum()
+        gibbs = Gibbs(chains=2 * self.chains, seed=seed)
         if not torch.is_grad_enabled():
+            value = gibbs.log_partition(potentials, known=known).sum()
             return value, torch.zeros_like(value)
+        posterior: Posterior = gibbs(potentials, known=known)
+        value = posterior.log_partition.sum()
         assert posterior.samples is not None
         clamped = _known_or_not(potentials, known)
         moments = Moments(posterior.marginals, _pairs(potentials, posterior.samples, clamped))
