@@ -215,8 +215,7 @@ def load_run(path: Path) -> Run:
     parts, digest = _load_weights(path / WEIGHTS)
     try:
         models = [
-            _make_model(parts[name], num_features, len(labels), settings)
-            for name in ("crf", "independent")
+            _make_model(parts[name], num_features, len(labels)) for name in ("crf", "independent")
         ]
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -247,16 +246,15 @@ def load_splits(run: Run) -> Manifest:
     return read_table(path, labels=run.labels, check_images=False)
 
 
-def _make_model(
-    state: dict[str, Tensor], num_features: int, num_labels: int, settings: TrainSettings
-) -> LabelCrf:
+def _make_model(state: dict[str, Tensor], num_features: int, num_labels: int) -> LabelCrf:
     factors, shifts = state.get("factors"), state.get("shifts")
+    units = state.get("hidden.bias")
     model = LabelCrf(
         num_features,
         num_labels,
         edges=state["edges"],
         implications=state.get("implications"),
-        hidden=settings.head,
+        hidden=0 if units is None else len(units),
         rank=0 if factors is None else len(factors),
         scenes=0 if shifts is None else len(shifts),
     )

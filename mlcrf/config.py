@@ -49,6 +49,10 @@ class TrainSettings(BaseModel):
             (a junction tree where the couplings are few, enumeration up to 2^`max_exact_labels`
             states), else Gibbs.
         head: hidden units of the head; 0 is linear in the features, a convex problem.
+        dropout: share of features and of hidden units that are left out at random while the head
+            is learned. Above 0 the head is the mean of several `members`, see
+            `mlcrf.training.members`, each with `head` units.
+        members: of a head with dropout, how many; each learns from all but its part of the images.
         pos_weight: how much a present label counts beside an absent one in the independent
             objective, that of the baseline and of the unaries that the CRF starts from.
         focus_positive, focus_negative, margin: exponents and shift of the asymmetric loss, there
@@ -64,7 +68,8 @@ class TrainSettings(BaseModel):
         tolerance: a fit has converged when the loss it can still gain is estimated to be below
             this, in nats an image; see `mlcrf.training.fit`.
         exact_tolerance: the same for the exact likelihood, whose gradient is dear.
-        epochs, learning_rate, batch_size, weight_decay: of `--finetune all`.
+        epochs, learning_rate, batch_size, weight_decay: of `--finetune all`, and of a head with
+            dropout.
         seed: of everything random.
     """
 
@@ -84,6 +89,8 @@ class TrainSettings(BaseModel):
     schedule: Schedule = Schedule.JOINT
     inference: InferenceName = InferenceName.AUTO
     head: int = Field(default=0, ge=0, le=65536)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    members: int = Field(default=5, ge=2, le=100)
     mean_field_sweeps: int = Field(default=10, ge=1, le=1000)
     chains: int = Field(default=10, ge=1, le=10_000)
     chain_sweeps: int = Field(default=2, ge=1, le=1000)

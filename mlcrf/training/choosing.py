@@ -174,6 +174,13 @@ def check_settings(
     if settings.albums and settings.structure is not Structure.LATENT:
         raise SettingsError("--album is about scenes; it goes with --structure latent")
     varies = settings.pairwise is Pairwise.CONDITIONAL
+    if settings.dropout and not settings.head:
+        raise SettingsError("dropout is for a head with hidden units; add --set head=512")
+    if settings.dropout and (varies or settings.structure is Structure.LATENT):
+        raise SettingsError(
+            "a head with dropout gives log-odds alone, and gates read features; leave out dropout, "
+            "or --pairwise conditional and --structure latent"
+        )
     if varies and settings.structure in (Structure.INDEPENDENT, Structure.LATENT):
         raise SettingsError(
             f"--pairwise conditional lets couplings vary by image, and --structure "

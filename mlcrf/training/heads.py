@@ -101,6 +101,7 @@ class HeadTrainer:
     Args:
         edges: pairs with a coupling (E, 2).
         implications: pairs (child, parent) that the CRF keeps to (R, 2).
+        everything: what the refit is on, if it is not `train` and `validation` as they are.
     """
 
     def __init__(
@@ -112,6 +113,8 @@ class HeadTrainer:
         implications: Tensor,
         stages: Stages,
         log: Log,
+        *,
+        everything: Examples | None = None,
     ) -> None:
         self._settings = settings
         self._edges, self._implications = edges, implications
@@ -121,7 +124,7 @@ class HeadTrainer:
         self._log = log
         self._validation = validation
         self._train_space = FeatureSpace(train.features, train.targets)
-        everything = train + validation
+        everything = everything or train + validation
         self._full_space = FeatureSpace(everything.features, everything.targets)
 
     def fit_independent(self) -> Fitted:

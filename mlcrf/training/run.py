@@ -35,7 +35,8 @@ from mlcrf.training.choosing import (
     resolve_objective,
 )
 from mlcrf.training.finetune import finetune
-from mlcrf.training.heads import Examples, Fitted, HeadTrainer, tune_decoders
+from mlcrf.training.heads import Examples, Fitted, tune_decoders
+from mlcrf.training.members import make_trainer
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.structure import choose_edges
 
@@ -153,7 +154,7 @@ def train(
     held_out = Examples(features[len(train_part) :], validation_part.targets)
     clock.note("features")
 
-    trainer = HeadTrainer(examples, held_out, settings, edges, rules, stages, log)
+    trainer, whole = make_trainer(examples, held_out, settings, edges, rules, stages, log)
     independent = trainer.fit_independent()
     clock.note("independent")
     if settings.structure is not Structure.INDEPENDENT:
@@ -166,6 +167,7 @@ def train(
             model=_ruled(independent.model, rules),
             on_train=_ruled(independent.on_train, rules),
         )
+    crf, independent = whole(crf), whole(independent)
     clock.note("crf")
 
     inference = resolve_inference(settings, objective)

@@ -161,6 +161,21 @@ def test_hidden_units_and_unknown_labels(manifest: Manifest, tmp_path: Path) -> 
     assert all(torch.isfinite(p).all() for p in run.crf.parameters())
 
 
+def test_a_head_with_dropout(manifest: Manifest, tmp_path: Path) -> None:
+    """Its members are units of one hidden layer in the run, over which both models stand."""
+    settings = TrainSettings(**QUICK, head=6, dropout=0.3, members=3)
+    train(manifest, tmp_path / "run", settings, TORCH)
+    run = load_run(tmp_path / "run")
+    for model in (run.crf, run.independent):
+        assert model.hidden is not None
+        assert model.hidden.out_features == 18
+    extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
+    result = evaluate(run, manifest.part(Split.TEST), extractor, split="test", resamples=10)
+    assert 0 <= result.models["crf"].hamming < 0.5
+    again = train(manifest, tmp_path / "run", settings, TORCH, resume=True)
+    assert again.run.digest == run.digest
+
+
 def test_one_label(manifest: Manifest, tmp_path: Path) -> None:
     """A single label needs no couplings and is no special case to the user."""
     keep = np.array([0])

@@ -1,0 +1,140 @@
+"""The best that can be had without a network connection: three backbones, and heads with dropout.
+
+    python -m experiments.best.run [--quick]
+
+How the head is learned is chosen by cross-validation on im1 to im10000: the log-odds that each
+member gives to images that it has not seen. Then each system is trained and scored once on test.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from experiments import frame
+from experiments.frame import Rows, percent
+from mlcrf.config import TrainSettings
+from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.evaluation import evaluate
+from mlcrf.metrics import Predictions, gather_statistics
+from mlcrf.training.heads import Examples
+from mlcrf.training.members import fit_members
+from mlcrf.training.stages import Stages
+
+THREE = "lite0+lite1+lite2"
+HEAD: dict[str, Any] = {
+    "head": 512,
+    "dropout": 0.6,
+    "epochs": 20,
+    "batch_size": 128,
+    "weight_decay": 0.3,
+}
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "lite0": {"backbone": "lite0"},
+    "lite0 + lite2": {"backbone": "lite0+lite2"},
+    "lite0 + lite1 + lite2": {},
+    "128 units": {"head": 128},
+    "2,048 units": {"head": 2048},
+    "no dropout": {"dropout": 1e-6},
+    "dropout 0.3": {"dropout": 0.3},
+    "dropout 0.8": {"dropout": 0.8},
+    "weight decay 0.05": {"weight_decay": 0.05},
+    "weight decay 1": {"weight_decay": 1.0},
+    "10 epochs": {"epochs": 10},
+    "40 epochs": {"epochs": 40},
+}
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "lite0, linear": {},
+    "lite0, head with dropout": {"backbone": "lite0"} | HEAD,
+    "three, linear": {"backbone": THREE},
+    "three, head with dropout": {"backbone": THREE} | HEAD,
+}
+_FOLDERS = {"lite0, linear": "mir24", "three, linear": f"learning_curves/{THREE}"}
+_MEASURES = {
+    "hamming": "wrong, %",
+    "subset_accuracy": "subset accuracy, %",
+    "mean_average_precision": "mAP, %",
+}
+
+
+def main() -> None:
+    """Cross-validate, train, score, and keep the figures."""
+    arguments = frame.read_options(__doc__, "best")
+    data = frame.photos(arguments)
+    more = frame.QUICK | {"head": 8, "epochs": 2} if arguments.quick else {}
+    seen = data.rows(np.flatnonzero(np.array(data.splits) != Split.TEST))
+    candidates, systems = list(CANDIDATES.items()), list(SYSTEMS.items())
+    if arguments.quick:
+        candidates, systems = candidates[:1], systems[:2]
+    chosen: Rows = []
+    for name, changes in candidates:
+        settings = TrainSettings(**({"backbone": THREE} | HEAD | changes | more))
+        chosen.append({"head": name} | cross_validate(arguments.runs, name, seen, settings))
+        frame.keep(arguments, [], candidates=chosen)
+        print(chosen[-1], flush=True)
+    rows: Rows = []
+    for name, changes in systems:
+        folder = _FOLDERS.get(name, f"best/{name.replace(', ', '-').replace(' ', '-')}")
+        kept = more if changes.get("head") else (frame.QUICK if arguments.quick else {})
+        run = frame.trained(data, arguments.runs / folder, TrainSettings(**(changes | kept)))
+        result = evaluate(run, data.part(Split.TEST), frame.extractor_of(run), split="test")
+        rows.append(
+            {
+                "system": name,
+                "seconds": frame.record_of(run)["seconds"],
+                "models": {key: asdict(scores) for key, scores in result.models.items()},
+                "difference": result.difference,
+                "signature": result.signature,
+            }
+        )
+        frame.keep(arguments, rows, candidates=chosen)
+    print("\n\n".join(tables({"rows": rows, "candidates": chosen}).values()))
+
+
+def cross_validate(
+    runs: Any, name: str, data: Manifest, settings: TrainSettings
+) -> dict[str, Any]:
+    """Measures of independent labels on images that the member in question has not seen."""
+    from mlcrf.backbones.features import FeatureExtractor
+    from mlcrf.backbones.registry import find_spec, make_backbone
+    from mlcrf.cli.console import cache_dir
+
+    backbone = make_backbone(find_spec(settings.backbone))
+    features = FeatureExtractor(backbone, cache_dir=cache_dir(None)).matrix(data.images)
+    folder = runs / "best" / "candidates"
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = Stages(folder / f"{name.replace(' ', '-')}.pt", settings.model_dump_json())
+    members = fit_members(
+        Examples(features, data.targets), settings, stages, "all", lambda message: None
+    )
+    odds = members.unseen.astype(np.float64)
+    nll = (np.logaddexp(0, odds) - odds * (data.targets == 1)).sum(1)
+    states = (odds > 0).astype(np.int8)
+    predictions = Predictions(1 / (1 + np.exp(-odds)), states, nll, states)
+    return asdict(gather_statistics(predictions, data.targets).measures())
+
+
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """`systems`: on test; `candidates`: by cross-validation."""
+    lines = []
+    for row in results["rows"]:
+        cells = [row["system"]]
+        for name in _MEASURES:
+            independent, crf = (row["models"][model][name] for model in ("independent", "crf"))
+            cells.append(f"{percent(independent)} -> {percent(crf)}")
+            cells.append(frame.gain(row["difference"][name]))
+        lines.append(cells)
+    heads = [head for title in _MEASURES.values() for head in (title, "gain [95 %]")]
+    systems = frame.table(lines, ["system", *heads])
+    lines = [
+        [row["head"], *(percent(row[name]) for name in _MEASURES), f"{row['nll']:.3f}"]
+        for row in results["candidates"]
+    ]
+    return {
+        "systems": systems,
+        "candidates": frame.table(lines, ["head", *_MEASURES.values(), "nll"]),
+    }
+
+
+if __name__ == "__main__":
+    main()

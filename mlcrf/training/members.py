@@ -1,0 +1,189 @@
+"""Heads that are a little network each: several, learned with dropout, whose mean is the head.
+
+The images are cut in as many parts as there are members, and each member learns from all parts
+but one. So for every image there are log-odds from a member that has not seen it, and couplings
+learned on those expect the errors that new photos will have. A photo meets the mean of all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mlcrf.choices import ObjectiveName
+from mlcrf.config import TrainSettings
+from mlcrf.crf import Potentials
+from mlcrf.model import LabelCrf, no_edges
+from mlcrf.training.choosing import make_recipe
+from mlcrf.training.heads import Examples, Fitted, HeadTrainer
+from mlcrf.training.stages import Result, Stages
+
+Log = Callable[[str], None]
+
+# on log-odds, which are few and of one size; those of the settings are for hundreds of features
+_PENALTIES = (1e-4, 1e-3, 1e-2)
+_WARM_UP = 0.1
+
+
+@dataclass(frozen=True)
+class Members:
+    """The mean of several networks with a hidden layer, as one with all their units.
+
+    Attributes:
+        head: without couplings, for raw features.
+        unseen: log-odds of each image from the member that did not see it, float32 (N, L).
+    """
+
+    head: LabelCrf
+    unseen: NDArray[np.float32]
+
+    @torch.no_grad()
+    def log_odds(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of images that none has seen: the mean, (N, D) -> (N, L)."""
+        unary: NDArray[np.float32] = self.head(torch.from_numpy(features)).unary.numpy()
+        return unary
+
+    @torch.no_grad()
+    def beneath(self, model: LabelCrf) -> LabelCrf:
+        """A model of log-odds as one of features, which have these heads in between."""
+        assert self.head.hidden is not None
+        assert model.hidden is None
+        result = LabelCrf(
+            self.head.hidden.in_features,
+            model.num_labels,
+            edges=model.edges,
+            hidden=self.head.hidden.out_features,
+            implications=model.implications,
+        )
+        assert result.hidden is not None
+        weight, mean = model.output.weight, self.head.output
+        result.hidden.load_state_dict(self.head.hidden.state_dict())
+        result.output.weight.copy_(weight @ mean.weight)
+        result.output.bias.copy_(weight @ mean.bias + model.output.bias)
+        result.pairwise.copy_(model.pairwise)
+        return result
+
+
+def fit_members(
+    examples: Examples, settings: TrainSettings, stages: Stages, name: str, log: Log
+) -> Members:
+    """Learn as many members as there are parts, each from all parts but its own.
+
+    Args:
+        name: of the images, for stages and messages.
+
+    Cost: O(epochs members N D hidden). Deterministic given the seed.
+    """
+    num_features, num_labels = examples.features.shape[1], examples.targets.shape[1]
+    count, hidden = settings.members, settings.head
+    part = np.random.default_rng(settings.seed).permutation(len(examples.features)) % count
+    whole = LabelCrf(num_features, num_labels, edges=no_edges(), hidden=count * hidden)
+    assert whole.hidden is not None
+    unseen = np.zeros(examples.targets.shape, np.float32)
+    for member in range(count):
+        inside = part != member
+        seen = Examples(examples.features[inside], examples.targets[inside])
+        one = LabelCrf(num_features, num_labels, edges=no_edges(), hidden=hidden)
+        title = f"member {member + 1} of {count} on {name}"
+        compute = partial(_learn, seen, settings, settings.seed + member, title, log)
+        one.load_state_dict(stages.run(title, compute)["model"])
+        with torch.no_grad():
+            rows = torch.from_numpy(examples.features[~inside])
+            unseen[~inside] = one(rows).unary.numpy()
+            units = slice(member * hidden, (member + 1) * hidden)
+            assert one.hidden is not None
+            whole.hidden.weight[units] = one.hidden.weight
+            whole.hidden.bias[units] = one.hidden.bias
+            whole.output.weight[:, units] = one.output.weight / count
+            whole.output.bias.add_(one.output.bias, alpha=1 / count)
+    return Members(whole, unseen)
+
+
+def make_trainer(
+    train: Examples,
+    validation: Examples,
+    settings: TrainSettings,
+    edges: Tensor,
+    implications: Tensor,
+    stages: Stages,
+    log: Log,
+) -> tuple[HeadTrainer, Callable[[Fitted], Fitted]]:
+    """The trainer of both models, and what makes of its fits models of raw features.
+
+    Without dropout they are that already. With dropout, members are learned first, and the
+    trainer's features are their log-odds.
+    """
+    if not settings.dropout:
+        trainer = HeadTrainer(train, validation, settings, edges, implications, stages, log)
+        return trainer, _as_it_is
+    everything = train + validation
+    on_train = fit_members(train, settings, stages, "train", log)
+    on_all = fit_members(everything, settings, stages, "all", log)
+    trainer = HeadTrainer(
+        Examples(on_train.unseen, train.targets),
+        Examples(on_train.log_odds(validation.features), validation.targets),
+        settings.model_copy(update={"head": 0, "penalties": _PENALTIES}),
+        edges,
+        implications,
+        stages,
+        log,
+        everything=Examples(on_all.unseen, everything.targets),
+    )
+
+    def whole(fitted: Fitted) -> Fitted:
+        return replace(
+            fitted,
+            model=on_all.beneath(fitted.model),
+            on_train=on_train.beneath(fitted.on_train),
+        )
+
+    return trainer, whole
+
+
+def _as_it_is(fitted: Fitted) -> Fitted:
+    return fitted
+
+
+def _learn(examples: Examples, settings: TrainSettings, seed: int, title: str, log: Log) -> Result:
+    """One network, by AdamW on standardised features with dropout of these and of hidden units."""
+    raw = torch.from_numpy(examples.features)
+    mean, spread = raw.mean(0), raw.std(0, correction=0)
+    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
+    rows, known = (raw - mean) / spread, torch.from_numpy(examples.targets.astype(np.int64))
+    loss_of = make_recipe(ObjectiveName.INDEPENDENT, settings, None).loss
+    model = LabelCrf(
+        raw.shape[1], known.shape[1], edges=no_edges(), hidden=settings.head, seed=seed
+    )
+    assert model.hidden is not None
+    left_out = nn.Dropout(settings.dropout)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    batches = max(1, len(rows) // settings.batch_size)
+    steps = settings.epochs * batches
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=max(steps, 2), pct_start=_WARM_UP
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for epoch in range(settings.epochs):
+            total = 0.0
+            for batch in torch.randperm(len(rows)).tensor_split(batches):
+                inner = left_out(model.hidden(left_out(rows[batch])).relu())
+                potentials = Potentials(model.output(inner), model.edges, model.pairwise)
+                targets = known[batch]
+                loss = loss_of(potentials, (targets == 1).float(), targets >= 0)
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                schedule.step()
+                total += float(loss.detach()) * len(batch) / len(rows)
+            log(f"{title}: epoch {epoch + 1} of {settings.epochs}, loss {total:.4f}")
+    with torch.no_grad():
+        model.hidden.weight.div_(spread)
+        model.hidden.bias.sub_(model.hidden.weight @ mean)
+    return {"model": model.state_dict()}

@@ -1,0 +1,134 @@
+"""Heads with dropout: members that have not seen an image, their mean, and what stands on top."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mlcrf.choices import ObjectiveName, Pairwise, Structure
+from mlcrf.config import TrainSettings
+from mlcrf.crf import full_edges, no_implications
+from mlcrf.errors import SettingsError
+from mlcrf.inference import Exact
+from mlcrf.model import LabelCrf
+from mlcrf.training.choosing import check_settings
+from mlcrf.training.heads import Examples
+from mlcrf.training.members import Members, fit_members, make_trainer
+from mlcrf.training.stages import Stages
+
+SETTINGS = TrainSettings(
+    head=16,
+    dropout=0.2,
+    members=3,
+    epochs=30,
+    batch_size=32,
+    learning_rate=0.02,
+    pairwise_penalties=(0.01,),
+)
+
+
+def quiet(message: str) -> None:
+    """No log."""
+
+
+def make_examples(count: int = 240, seed: int = 0) -> Examples:
+    """Two signs, and three labels: exclusive or of these, the same mostly, and the first sign."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(count, 5)).astype(np.float32)
+    signs = features[:, :2] > 0
+    either = signs[:, 0] ^ signs[:, 1]
+    mostly = either ^ (rng.random(count) < 0.1)
+    targets = np.stack([either, mostly, signs[:, 0]], 1).astype(np.int8)
+    return Examples(3 * features + 7, targets)
+
+
+def members_of(examples: Examples, path: Path, settings: TrainSettings = SETTINGS) -> Members:
+    return fit_members(examples, settings, Stages(path, "settings"), "all", quiet)
+
+
+def test_no_member_saw_what_it_is_asked_about(tmp_path: Path) -> None:
+    """An image's own targets have no influence on its unseen log-odds; those of others have."""
+    examples = make_examples()
+    targets = examples.targets.copy()
+    targets[5] = 1 - targets[5]
+    changed = replace(examples, targets=targets)
+    before = members_of(examples, tmp_path / "one").unseen
+    after = members_of(changed, tmp_path / "other").unseen
+    assert np.array_equal(before[5], after[5])
+    part = np.random.default_rng(SETTINGS.seed).permutation(len(targets)) % SETTINGS.members
+    others = part != part[5]
+    assert np.array_equal(before[~others], after[~others])
+    assert (before[others] != after[others]).any(1).all()
+
+
+def test_the_head_is_the_mean_of_the_members(tmp_path: Path) -> None:
+    """One network with all units gives the mean of the log-odds; a model on top is one below."""
+    examples = make_examples()
+    members = members_of(examples, tmp_path / "state.pt")
+    stages = Stages(tmp_path / "state.pt", "settings")
+    features = torch.from_numpy(make_examples(20, seed=1).features)
+    alone = []
+    for number in range(1, 4):
+        one = LabelCrf(5, 3, edges=full_edges(3)[:0], hidden=16)
+        found = stages.find(f"member {number} of 3 on all")
+        assert found is not None
+        one.load_state_dict(found["model"])
+        alone.append(one(features).unary)
+    mean = torch.stack(alone).mean(0)
+    assert torch.allclose(torch.from_numpy(members.log_odds(features.numpy())), mean, atol=1e-4)
+
+    top = LabelCrf(3, 3, implications=torch.tensor([[0, 1]]))
+    with torch.no_grad():
+        top.output.weight.copy_(torch.randn(3, 3))
+        top.output.bias.copy_(torch.randn(3))
+        top.pairwise.copy_(torch.randn(3))
+    whole = members.beneath(top)
+    assert torch.allclose(whole(features).unary, top(mean).unary, atol=1e-3)
+    assert torch.equal(whole.pairwise, top.pairwise)
+    assert torch.equal(whole.edges, top.edges)
+    assert torch.equal(whole.implications, top.implications)
+
+
+def test_it_learns_what_no_linear_head_can(tmp_path: Path) -> None:
+    """Exclusive or, on images that were not seen; and couplings that say the labels go together."""
+    train, validation, test = make_examples(), make_examples(80, seed=1), make_examples(400, seed=2)
+    stages = Stages(tmp_path / "state.pt", "settings")
+    trainer, whole = make_trainer(
+        train, validation, SETTINGS, full_edges(3), no_implications(), stages, quiet
+    )
+    baseline = trainer.fit_independent()
+    crf = whole(trainer.fit_crf(ObjectiveName.EXACT_LIKELIHOOD, baseline)).model
+    independent = whole(baseline).model
+    features = torch.from_numpy(test.features)
+    with torch.no_grad():
+        wrong = ((independent(features).unary > 0).numpy() != test.targets).mean(0)
+    assert wrong[0] < 0.1
+    assert wrong[2] < 0.1
+    assert float(crf.pairwise[0].detach()) > 0.5
+
+
+def test_resumed_it_is_the_same(tmp_path: Path) -> None:
+    """Members that are there are not learned again, and give the same bits."""
+    examples = make_examples(60)
+    first = members_of(examples, tmp_path / "state.pt")
+    told: list[str] = []
+    stages = Stages(tmp_path / "state.pt", "settings")
+    again = fit_members(examples, SETTINGS, stages, "all", told.append)
+    assert told == []
+    assert np.array_equal(first.unseen, again.unseen)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (TrainSettings(dropout=0.5), "hidden units"),
+        (TrainSettings(dropout=0.5, head=8, structure=Structure.LATENT), "gates"),
+        (TrainSettings(dropout=0.5, head=8, pairwise=Pairwise.CONDITIONAL), "gates"),
+    ],
+)
+def test_what_does_not_go_with_dropout(settings: TrainSettings, reason: str) -> None:
+    """It is said before anything is read."""
+    with pytest.raises(SettingsError, match=reason):
+        check_settings(settings, ObjectiveName.EXACT_LIKELIHOOD, 3, Exact())
