@@ -91,9 +91,7 @@ def main() -> None:
     print("\n\n".join(tables({"rows": rows, "candidates": chosen}).values()))
 
 
-def cross_validate(
-    runs: Any, name: str, data: Manifest, settings: TrainSettings
-) -> dict[str, Any]:
+def cross_validate(runs: Any, name: str, data: Manifest, settings: TrainSettings) -> dict[str, Any]:
     """Measures of independent labels on images that the member in question has not seen."""
     from mlcrf.backbones.features import FeatureExtractor
     from mlcrf.backbones.registry import find_spec, make_backbone

@@ -44,7 +44,7 @@ def draw_tags(data: Manifest, num_labels: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "image": [str(path.absolute()) for path in data.images],
-            "labels": [";".join(names[row]) for row in tags],
+            "labels": [";".join(names[row]) or "[]" for row in tags],  # empty would be unknown
             "split": [split.value for split in data.splits or ()],
         }
     )
