@@ -7,12 +7,16 @@ member gives to images that it has not seen. Then each system is trained and sco
 """
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments import frame
 from experiments.frame import Rows, percent
+from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.registry import find_spec, make_backbone
+from mlcrf.cli.console import cache_dir
 from mlcrf.config import TrainSettings
 from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.evaluation import evaluate
@@ -91,12 +95,10 @@ def main() -> None:
     print("\n\n".join(tables({"rows": rows, "candidates": chosen}).values()))
 
 
-def cross_validate(runs: Any, name: str, data: Manifest, settings: TrainSettings) -> dict[str, Any]:
+def cross_validate(
+    runs: Path, name: str, data: Manifest, settings: TrainSettings
+) -> dict[str, Any]:
     """Measures of independent labels on images that the member in question has not seen."""
-    from mlcrf.backbones.features import FeatureExtractor
-    from mlcrf.backbones.registry import find_spec, make_backbone
-    from mlcrf.cli.console import cache_dir
-
     backbone = make_backbone(find_spec(settings.backbone))
     features = FeatureExtractor(backbone, cache_dir=cache_dir(None)).matrix(data.images)
     folder = runs / "best" / "candidates"

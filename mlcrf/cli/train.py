@@ -66,7 +66,9 @@ def train(
     head: Annotated[
         int | None, typer.Option(help="Hidden units of the head; 0 is linear, the default.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of --finetune all.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of --finetune all, and of a head with dropout.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     config: Annotated[Path | None, typer.Option(help="JSON file of settings.")] = None,
     set_: Annotated[
