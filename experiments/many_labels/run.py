@@ -1,6 +1,6 @@
 """Hundreds and thousands of labels: does `mlcrf train` get through, and at what time and memory?
 
-    python -m experiments.many_labels.run [--quick]
+    python -m experiments.many_labels.run [--sizes 374 ...] [--quick]
 
 There is no such data set here, so tags are drawn: each of MIRFLICKR's 24 labels stands for a topic
 of its own, whose tags are present with chances that fall as 1 / rank, and every label may have any
@@ -52,14 +52,23 @@ def draw_tags(data: Manifest, num_labels: int, seed: int) -> pd.DataFrame:
 
 def main() -> None:
     """Draw, train, evaluate, and keep the figures."""
-    arguments = frame.read_options(__doc__, "many_labels")
+    arguments = frame.read_options(
+        __doc__,
+        "many_labels",
+        sizes={"nargs": "*", "type": int, "help": "numbers of labels; the others stay"},
+    )
     data = frame.photos(arguments)
     if not arguments.quick:
         data = frame.first_photos(data, _PHOTOS)
     folder = arguments.runs / "many_labels"
     folder.mkdir(parents=True, exist_ok=True)
+    sizes = {40: 10} if arguments.quick else SIZES
+    wanted = {size: sizes[size] for size in arguments.sizes or sizes}
     rows: Rows = []
-    for num_labels, steps in {40: 10}.items() if arguments.quick else SIZES.items():
+    if arguments.out.exists():
+        kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
+        rows = [row for row in kept if row["labels"] not in wanted]
+    for num_labels, steps in wanted.items():
         table, out = folder / f"{num_labels}.csv", folder / str(num_labels)
         draw_tags(data, num_labels, seed=0).to_csv(table, index=False)
         settings = ["penalties=[0.3]", "pairwise_penalties=[0.01]", f"steps={steps}"]

@@ -28,6 +28,7 @@ from mlcrf.training.features import FeatureSpace
 
 _BLOCK = 4096  # images whose gradient is computed at once
 _PATIENCE = 15  # steps without gain on held-out images
+_ROUNDING = 1e-7  # of a loss in float32: what is less of it cannot be told
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class FitReport:
     Attributes:
         loss: objective plus penalty, in nats an image.
         remaining: estimated loss still to gain (Newton decrement), in nats an image.
-        converged: whether that is at most the tolerance.
+        converged: whether that is at most the tolerance, or what rounding leaves of the loss.
         gradients: how many gradients over all images were computed.
         seconds: wall time.
         stopped_early: whether the model is not the last one, but the best on held-out images.
@@ -68,7 +69,8 @@ def fit(
 
     Args:
         space: features and targets; the model's inputs are its rotated features.
-        tolerance: stop once the estimated remaining gain is below this, in nats an image.
+        tolerance: stop once the estimated remaining gain is below this, in nats an image, or
+            below a ten-millionth of the loss, where line searches would meet rounding alone.
         curvature: that of the objective, in biases and couplings.
         frozen: move biases and couplings only; the head's weights stay.
         max_gradients: stop there in any case; the report then says `converged=False`.
@@ -105,7 +107,7 @@ def fit(
             held_out, steps_since = watch(model), steps_since + 1
             if held_out < best:
                 best, best_position, steps_since = held_out, intermediate_result.x.copy(), 0
-        if latest[1] <= tolerance or steps_since >= _PATIENCE:
+        if latest[1] <= _enough(tolerance, latest[0]) or steps_since >= _PATIENCE:
             raise StopIteration
 
     result = minimize(
@@ -130,11 +132,15 @@ def fit(
     return model, FitReport(
         float(result.fun),
         remaining,
-        remaining <= tolerance,
+        remaining <= _enough(tolerance, float(result.fun)),
         gradients,
         perf_counter() - began,
         stopped_early,
     )
+
+
+def _enough(tolerance: float, loss: float) -> float:
+    return max(tolerance, _ROUNDING * abs(loss))
 
 
 def blocks_of(space: FeatureSpace) -> list[slice]:
