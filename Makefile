@@ -8,7 +8,7 @@ EXTRAS ?= dev,lite
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test check format docs bench-inference experiments experiments-quick pretrained ci-system clean
+.PHONY: help setup demo test check format docs bench-inference bench-predict experiments experiments-quick pretrained ci-system clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -46,24 +46,30 @@ docs: setup  ## Write docs/cli.md anew from --help, and the tables from the expe
 	$(BIN)/python -m experiments.pages
 
 RUN ?= runs/mir24
-OUT ?= experiments/benchmarks/inference.json
 bench-inference: setup  ## Measure inference beside its limits and peers; DATA=folder RUN=run OUT=file.json QUICK=1.
 	$(BIN)/pip install --quiet --editable '.[bench]'
-	$(BIN)/python experiments/benchmarks/inference.py --out $(OUT) $(if $(QUICK),--quick) \
+	$(BIN)/python experiments/benchmarks/inference.py $(if $(OUT),--out $(OUT)) $(if $(QUICK),--quick) \
 		$(if $(RUN),--data $(DATA) --run $(RUN))
 
 EXPERIMENTS := lecture objectives decisions hidden_labels learning_curves known_tags structures calibration correlations \
-	albums synthetic_recovery resolution best many_labels
+	clicks albums synthetic_recovery resolution best many_labels
 experiment-%: setup  # One experiment, such as experiment-known_tags; DATA=folder.
 	$(BIN)/python -m experiments.$*.run $(if $(filter lecture,$*),,--data $(DATA))
 
 experiments: setup  ## Run every experiment on MIRFLICKR, for hours; DATA=folder.
 	@for name in $(EXPERIMENTS); do $(MAKE) --no-print-directory experiment-$$name || exit 1; done
 
-experiments-quick: setup  ## Run every experiment on 600 photos, into runs/quick; DATA=folder.
+experiments-quick: setup  ## Run every experiment on 600 photos, two at a time, into runs/quick; DATA=folder.
 	$(BIN)/python -m experiments.lecture.run --quick --out runs/quick/lecture.json
-	@for name in $(filter-out lecture,$(EXPERIMENTS)); do \
-		$(BIN)/python -m experiments.$$name.run --quick --data $(DATA) || exit 1; done
+	@# the first makes the run that most of the others start from
+	OMP_NUM_THREADS=2 $(BIN)/python -m experiments.decisions.run --quick --data $(DATA)
+	@printf '%s\n' $(filter-out lecture decisions,$(EXPERIMENTS)) | OMP_NUM_THREADS=1 xargs -P 2 -I NAME \
+		$(BIN)/python -m experiments.NAME.run --quick --data $(DATA)
+
+bench-predict: setup  ## Measure `predict` beside its limits and other programs; DATA=folder RUN=run OUT=file.json.
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python experiments/benchmarks/predict.py --data $(DATA) --run $(RUN) $(if $(QUICK),--quick) \
+		$(if $(OUT),--out $(OUT))
 
 pretrained: setup  ## Make the models that come with the package anew, half an hour; DATA=folder.
 	$(BIN)/python -m experiments.pretrained.run --data $(DATA)

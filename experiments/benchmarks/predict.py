@@ -1,0 +1,282 @@
+"""`mlcrf predict` beside its own limits and beside the scripts that users would write.
+
+    make bench-predict [DATA=folder RUN=run OUT=file.json]
+
+For photos of three sizes, in one run on the same threads: decoding alone, the network alone, the
+CRF alone, the whole of `mlcrf predict` from files to a table, a script with timm and a `DataLoader`
+and the image-classification pipeline of transformers. All use the run's backbone and its
+independent head (both scripts as one timm model), read pictures in the same way, and must agree on
+what they predict. Larger photos are made from the test photos, with grain, for sharp ones are not
+to be had.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from timing import describe_machine
+from torch.utils.data import DataLoader, Dataset
+
+from mlcrf.backbones.engines import make_engine
+from mlcrf.backbones.features import BATCH_SIZE
+from mlcrf.checkpoint import Run, load_run
+from mlcrf.choices import EngineName
+from mlcrf.datasets.images import load_pixels
+from mlcrf.datasets.manifest import Split
+from mlcrf.datasets.reading import ReadOptions, read_dataset
+from mlcrf.datasets.splits import split_manifest
+from mlcrf.prediction import PredictionWriter, Tagger
+
+SIZES: dict[str, tuple[tuple[int, int], int]] = {
+    "128 x 128": ((128, 128), 2000),
+    "500 x 375": ((500, 375), 2000),
+    "4,000 x 3,000": ((4000, 3000), 300),
+}
+_SCRIPT_BATCH = 32
+_TOLERANCE = 1e-3  # between probabilities of different engines
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print a line a row, write the JSON file."""
+    options = _parse(arguments)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    run = load_run(options.run)
+    data = split_manifest(read_dataset(options.data, ReadOptions(run.label_set)), seed=0)
+    test = data.part(Split.TEST).images
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (size, wanted) in SIZES.items():
+            count = min(wanted, len(test), 40 if options.quick else wanted)
+            photos = make_photos(test[:count], Path(folder) / name.replace(" ", ""), size)
+            rows.append({"photos": name, "count": count} | measure(run, photos))
+            print(json.dumps(rows[-1]), flush=True)
+    versions = {name: version(name) for name in ("mlcrf", "timm", "transformers", "openvino")}
+    result = {**describe_machine(), "programs": versions, "quick": options.quick, "predict": rows}
+    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"\n{format_table(rows)}\nwrote {options.out}")
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of MIRFLICKR")
+    parser.add_argument("--run", type=Path, required=True, help="run, or a model's name")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("predict.json"))
+    parser.add_argument("--quick", action="store_true", help="40 photos of each size")
+    return parser.parse_args(arguments)
+
+
+def make_photos(images: Iterable[Path], folder: Path, size: tuple[int, int]) -> list[Path]:
+    """The photos in that size, with grain as a camera's, as JPEGs of quality 90."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    grain = rng.normal(0, 6, (size[1], size[0], 1)).astype(np.float32)
+
+    def make(image: Path) -> Path:
+        path = folder / image.name
+        with Image.open(image) as opened:
+            if opened.size == size:
+                path.write_bytes(image.read_bytes())
+                return path
+            large = opened.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+        pixels = np.clip(np.asarray(large, np.float32) + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(path, quality=90)
+        return path
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(make, images))
+
+
+def measure(run: Run, photos: list[Path]) -> dict[str, Any]:
+    """Photos a second of every part and every program, and how they compare."""
+    size_px, count = run.backbone_spec.size_px, len(photos)
+    backbone = run.make_backbone()
+    engine = make_engine(EngineName.AUTO, backbone, torch.device("cpu"))
+    tagger = Tagger(run)
+    next(iter(tagger.predict(photos[:1])))  # compiles the network
+    first = np.stack([load_pixels(path, size_px) for path in photos[:BATCH_SIZE]])
+    features = engine(first)
+
+    def decode() -> None:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(lambda path: load_pixels(path, size_px), photos):
+                pass
+
+    def network() -> None:
+        for start in range(0, count, BATCH_SIZE):
+            engine(first[: min(BATCH_SIZE, count - start)])
+
+    inputs = torch.from_numpy(np.concatenate([features] * (-(-count // len(features))))[:count])
+
+    @torch.no_grad()
+    def crf() -> None:
+        inference = run.make_inference()
+        for part in inputs.split(256):
+            potentials = run.crf(part)
+            inference(potentials)
+            run.independent(part)
+
+    found: dict[str, np.ndarray] = {}
+
+    def whole() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = []
+            with PredictionWriter(Path(folder) / "tags.csv", run.labels) as writer:
+                for prediction in tagger.predict(photos):
+                    writer.write(prediction)
+                    rows.append(prediction.independent)
+        found["mlcrf"] = np.array(rows)
+
+    script, pipeline = TimmScript(run), HfPipeline(run)
+
+    def with_timm() -> None:
+        found["timm"] = script(photos)
+
+    def with_hf() -> None:
+        found["hf"] = pipeline(photos)
+
+    parts: dict[str, Callable[[], None]] = {
+        "decode": decode,
+        "network": network,
+        "crf": crf,
+        "mlcrf": whole,
+        "timm_script": with_timm,
+        "hf_pipeline": with_hf,
+    }
+    seconds = {}
+    for name, call in parts.items():
+        began = perf_counter()
+        call()
+        seconds[name] = perf_counter() - began
+    apart = {name: float(np.abs(found[name] - found["mlcrf"]).max()) for name in ("timm", "hf")}
+    if max(apart.values()) > _TOLERANCE:
+        raise SystemExit(f"predictions differ by {apart}, more than {_TOLERANCE}")
+    speed = {f"{name}_images_per_s": count / took for name, took in seconds.items()}
+    limit = count / (seconds["decode"] + seconds["network"] + seconds["crf"])
+    best = max(speed["timm_script_images_per_s"], speed["hf_pipeline_images_per_s"])
+    return speed | {
+        "limit_images_per_s": limit,
+        "limit_share": speed["mlcrf_images_per_s"] / limit,
+        "crf_share": seconds["crf"] / seconds["mlcrf"],
+        "over_scripts": speed["mlcrf_images_per_s"] / best,
+        "largest_difference": max(apart.values()),
+    }
+
+
+def _classifier(run: Run) -> torch.nn.Module:
+    """The run's network and independent head as one model of timm's."""
+    name = f"tf_efficientnet_{run.backbone_spec.name}"
+    model = timm.create_model(name, num_classes=len(run.labels))
+    model.load_state_dict(run.make_backbone().network.state_dict(), strict=False)
+    head = model.get_classifier()
+    assert isinstance(head, torch.nn.Linear) and run.independent.hidden is None
+    head.load_state_dict(run.independent.output.state_dict())
+    return model.eval()
+
+
+class _Photos(Dataset[torch.Tensor]):
+    def __init__(self, photos: list[Path], size_px: int) -> None:
+        self._photos, self._size_px = photos, size_px
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        with Image.open(self._photos[index]) as image:
+            square = image.convert("RGB").resize((self._size_px,) * 2, Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)
+        return (pixels.float() / 255 - 0.5) / 0.5
+
+
+class TimmScript:
+    """As timm's own inference script: a model in evaluation mode and a loader with workers."""
+
+    def __init__(self, run: Run) -> None:
+        self._model, self._size_px = _classifier(run), run.backbone_spec.size_px
+
+    @torch.inference_mode()
+    def __call__(self, photos: list[Path]) -> np.ndarray:
+        """Probabilities (N, L)."""
+        data = _Photos(photos, self._size_px)
+        loader = DataLoader(data, batch_size=_SCRIPT_BATCH, num_workers=os.cpu_count() or 1)
+        return np.concatenate([self._model(batch).sigmoid().numpy() for batch in loader])
+
+
+class HfPipeline:
+    """`pipeline("image-classification")` of transformers around the same timm model."""
+
+    def __init__(self, run: Run) -> None:
+        from transformers import (
+            TimmWrapperConfig,
+            TimmWrapperForImageClassification,
+            TimmWrapperImageProcessor,
+            pipeline,
+        )
+
+        self._names = run.labels.names
+        size = run.backbone_spec.size_px
+        pixels = {
+            "input_size": (3, size, size),
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "crop_mode": "squash",
+        }
+        config = TimmWrapperConfig(
+            architecture=f"tf_efficientnet_{run.backbone_spec.name}",
+            pretrained_cfg=pixels,
+            num_labels=len(self._names),
+            id2label=dict(enumerate(self._names)),
+            label2id={name: number for number, name in enumerate(self._names)},
+        )
+        model = TimmWrapperForImageClassification(config)
+        model.timm_model.load_state_dict(_classifier(run).state_dict())
+        self._pipe = pipeline(
+            "image-classification",
+            model=model.eval(),
+            image_processor=TimmWrapperImageProcessor(pretrained_cfg=pixels),
+            function_to_apply="sigmoid",
+        )
+
+    def __call__(self, photos: list[Path]) -> np.ndarray:
+        """Probabilities (N, L)."""
+        files: Iterator[str] = map(str, photos)
+        rows = []
+        results = self._pipe(
+            list(files),
+            batch_size=_SCRIPT_BATCH,
+            num_workers=os.cpu_count() or 1,
+            top_k=len(self._names),
+        )
+        for result in results:
+            scores = {one["label"]: one["score"] for one in result}
+            rows.append([scores[name] for name in self._names])
+        return np.array(rows)
+
+
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table: photos a second, and the shares."""
+    speeds = ("decode", "network", "crf", "mlcrf", "timm_script", "hf_pipeline")
+    head = ["photos", *(f"{name.replace('_', ' ')}, photos/s" for name in speeds)]
+    head += ["share of the limit", "CRF's share of the time", "over the faster script"]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        cells = [row["photos"], *(f"{row[f'{name}_images_per_s']:,.0f}" for name in speeds)]
+        cells += [f"{row['limit_share']:.0%}", f"{row['crf_share']:.1%}"]
+        lines.append([*cells, f"{row['over_scripts']:.1f}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
