@@ -35,6 +35,7 @@ class Prediction:
         labels: those decided present.
         marginals: P(label present) under the CRF, by label.
         independent: the same under the independent baseline.
+        confirmed: those present because they were known to be.
         error: why there is no prediction; the rest is empty then.
     """
 
@@ -42,6 +43,7 @@ class Prediction:
     labels: tuple[str, ...] = ()
     marginals: tuple[float, ...] = ()
     independent: tuple[float, ...] = ()
+    confirmed: tuple[str, ...] = ()
     error: str = ""
 
 
@@ -108,13 +110,10 @@ class Tagger:
                 if isinstance(feature, DataError):
                     yield Prediction(path, error=str(feature))
                 else:
-                    labels, marginals, independent = next(records)
-                    yield Prediction(path, labels, marginals, independent)
+                    yield next(records)
 
     @torch.no_grad()
-    def _tag(
-        self, paths: list[Path], features: list[NDArray[np.float32]]
-    ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]]:
+    def _tag(self, paths: list[Path], features: list[NDArray[np.float32]]) -> Iterator[Prediction]:
         inputs = torch.from_numpy(np.stack(features))
         potentials = self.run.crf(inputs)
         known = None if self._known is None else torch.from_numpy(self._known.of(paths)).long()
@@ -123,11 +122,21 @@ class Tagger:
         posterior = self._inference(potentials, known=known)
         chosen = self._decoder(posterior, potentials, self._inference, known=known)
         independent = self.run.independent(inputs).unary.sigmoid()
-        for states, p, q in zip(chosen, posterior.marginals, independent, strict=True):
-            present = tuple(
-                name for name, state in zip(self.labels, states.tolist(), strict=True) if state
+        confirmed = torch.zeros_like(chosen) if known is None else (known == 1)
+        rows = zip(paths, chosen, posterior.marginals, independent, confirmed, strict=True)
+        for path, states, p, q, said in rows:
+            yield Prediction(
+                path,
+                self._named(states),
+                tuple(p.tolist()),
+                tuple(q.tolist()),
+                self._named(said),
             )
-            yield present, tuple(p.tolist()), tuple(q.tolist())
+
+    def _named(self, states: Tensor) -> tuple[str, ...]:
+        return tuple(
+            name for name, state in zip(self.labels, states.tolist(), strict=True) if state
+        )
 
     def _in_albums(
         self, potentials: ScenePotentials, paths: list[Path], known: Tensor | None
