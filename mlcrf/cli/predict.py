@@ -105,11 +105,13 @@ def predict(
 ) -> None:
     """Tag photos: each gives a row in a table, keywords in files beside it, or a reported error."""
     console.quiet()
-    from mlcrf.prediction import BesideOptions
+    from mlcrf.prediction import BesideOptions, Change
+
+    def report(change: Change) -> None:
+        typer.echo(str(change), err=as_json)
 
     _check_usage(out, xmp=xmp, txt=txt, undo=undo, dry_run=dry_run)
-    report = (console.log if as_json else typer.echo) if dry_run else None
-    options = BesideOptions(xmp, txt, overwrite, dry_run, report)
+    options = BesideOptions(xmp, txt, overwrite, dry_run, report if dry_run else None)
     pictures = _list(photos, limit)
     named = pictures if photos == [_STDIN] else photos
     if undo:

@@ -1,5 +1,6 @@
 """A folder of photos with keywords: in XMP sidecars, in the pictures' own XMP, in their IPTC."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from mlcrf.datasets.manifest import Manifest
@@ -12,17 +13,12 @@ from mlcrf.metadata import PhotoPlaces, read_keywords
 
 
 def has_keywords(folder: Path) -> bool:
-    """Whether any picture in a folder or below has a keyword; stops at the first.
-
-    What cannot be read counts as having some, so that reading it says what is wrong.
-    """
+    """Whether any picture in a folder or below has a keyword; stops at the first."""
     places = PhotoPlaces()
     for image in walk_pictures(folder):
-        try:
+        with suppress(DataError):
             if _keywords(image, places):
                 return True
-        except DataError:
-            return True
     return False
 
 
@@ -39,7 +35,8 @@ def read_keyword_folder(
             and counted in the notes. All keywords that occur, sorted, if None.
 
     Raises:
-        DataError: no image with keywords, or metadata that cannot be read; each with its file.
+        DataError: no image with keywords, none of the labels among them, or metadata that cannot
+            be read; each with its file.
 
     Cost: reads the header of every picture.
     """
@@ -70,6 +67,9 @@ def read_keyword_folder(
     problems.raise_if_any()
     if not images:
         raise DataError(f"{folder}: no picture has a keyword in its XMP, its IPTC or a sidecar")
+    if labels is not None and not any(tags):
+        some = ", ".join(repr(name) for name in sorted(left_out)[:5])
+        raise DataError(f"{folder}: none of the labels is among its keywords, such as {some}")
     space = labels or vocabulary(tags, folder)
     notes = []
     if untagged:

@@ -46,7 +46,8 @@ _FOLDER_TESTS: tuple[tuple[Format, Callable[[Path], object]], ...] = (
     (Format.VOC, find_voc),
     (Format.COCO, find_instances),
     (Format.TAG_FILES, is_tag_folder),
-    (Format.KEYWORDS, has_keywords),
+    # a table says more than the keywords that pictures happen to carry
+    (Format.KEYWORDS, lambda folder: not _tables(folder) and has_keywords(folder)),
 )
 
 
@@ -144,9 +145,14 @@ def _unknown_folder(path: Path) -> str:
         return f"{path}: neither a folder nor a regular file"
     if not any(path.iterdir()):
         return f"{path}: the folder is empty. Understood are: {LAYOUTS}."
-    tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)
+    tables = _tables(path)
     if tables:
         return f"{path}: a folder of no known layout, but {tables[0]} in it is a table: give that."
     if any(walk_pictures(path)):
         return f"{path}: holds pictures but nothing that labels them. Understood are: {LAYOUTS}."
     return f"{path}: holds no picture and no labels. Understood are: {LAYOUTS}."
+
+
+def _tables(folder: Path) -> list[str]:
+    """Names of the tables in a folder."""
+    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)

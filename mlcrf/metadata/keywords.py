@@ -89,4 +89,4 @@ def _iptc_text(raw: bytes, is_utf8: bool) -> str:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = raw.decode("utf-8", "replace") if is_utf8 else raw.decode("latin-1")
-    return text.strip().strip("\0")
+    return text.strip("\0 \t\r\n")

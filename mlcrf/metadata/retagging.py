@@ -8,7 +8,7 @@ from lxml import etree
 
 from mlcrf.errors import SettingsError
 from mlcrf.labels import fold
-from mlcrf.metadata.xmp import Packet, Property
+from mlcrf.metadata.xmp import OURS, Packet, Property
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,19 @@ class _Place:
         return [self.separator.join(path) for path in dict.fromkeys(paths)]
 
 
-_SUBJECT = _Place(Property("dc", "subject"), Property("mlcrf", "subject"))
+# Names that no other property has: programs that show no namespaces would mix them up.
+_SUBJECT = _Place(Property("dc", "subject"), Property(OURS, "addedSubject"))
 _PLACES = (
     _SUBJECT,
     _Place(
         Property("lr", "hierarchicalSubject"),
-        Property("mlcrf", "hierarchicalSubject"),
+        Property(OURS, "addedHierarchicalSubject"),
         separator="|",
     ),
-    _Place(Property("digiKam", "TagsList", "Seq"), Property("mlcrf", "TagsList"), separator="/"),
+    _Place(Property("digiKam", "TagsList", "Seq"), Property(OURS, "addedTagsList"), separator="/"),
 )
-_MODEL, _WEIGHTS = Property("mlcrf", "model"), Property("mlcrf", "weights")
-_MADE_FILE = Property("mlcrf", "madeFile")
+_MODEL, _WEIGHTS = Property(OURS, "taggedBy"), Property(OURS, "taggedByWeights")
+_MADE_FILE = Property(OURS, "madeFile")
 
 
 def require_taggable(names: Iterable[str]) -> None:
@@ -139,7 +140,7 @@ def retag(raw: bytes | None, tags: Sequence[Tag], author: Author | None) -> Reta
         fold(name) for place in _PLACES for value in own[place] for name in place.levels(value)
     }
     refused = _taken_out(packet, marks[_SUBJECT]) - theirs if author else set[str]()
-    packet.remove_namespace("mlcrf")
+    packet.remove_ours()
     free = [tag for tag in tags if fold(tag.name) not in theirs | refused]
     confirmed, ours = ([tag for tag in free if tag.confirmed is said] for said in (True, False))
     marked = False

@@ -14,27 +14,24 @@ from mlcrf.version import __version__
 
 MAX_BYTES = 16 * 2**20  # sidecars with long editing histories have some hundred kilobytes
 
+OURS = "mlcrf"
 NAMESPACES = {
     "dc": "http://purl.org/dc/elements/1.1/",
     "lr": "http://ns.adobe.com/lightroom/1.0/",
     "digiKam": "http://www.digikam.org/ns/1.0/",
-    "mlcrf": "urn:mlcrf:tags/1.0/",
+    OURS: "urn:mlcrf:tags/1.0/",
 }
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _ROOT, _DESCRIPTION, _ITEM = f"{{{_RDF}}}RDF", f"{{{_RDF}}}Description", f"{{{_RDF}}}li"
+_ABOUT = f"{{{_RDF}}}about"
 _CONTAINERS = tuple(f"{{{_RDF}}}{kind}" for kind in ("Bag", "Seq", "Alt"))
 _NOT_PROPERTIES = ("{" + _RDF, "{http://www.w3.org/XML/1998/namespace}")
 
+_NAMES = " ".join(f'xmlns:{name}="{uri}"' for name, uri in NAMESPACES.items() if name != OURS)
 _NEW = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="mlcrf {__version__}">
  <rdf:RDF xmlns:rdf="{_RDF}">
-  <rdf:Description rdf:about=""{
-    "".join(
-        f'''
-    xmlns:{prefix}="{uri}"'''
-        for prefix, uri in NAMESPACES.items()
-    )
-}/>
+  <rdf:Description rdf:about="" {_NAMES}/>
  </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="w"?>
@@ -140,9 +137,9 @@ class Packet:
                     assert element is not None
                     _remove(element)
 
-    def remove_namespace(self, prefix: str) -> None:
-        """Take all properties of a namespace away, and descriptions that are empty then."""
-        start = f"{{{NAMESPACES[prefix]}}}"
+    def remove_ours(self) -> None:
+        """Take all properties of our namespace away, and descriptions that are empty then."""
+        start = f"{{{NAMESPACES[OURS]}}}"
         for description in list(self._descriptions()):
             before = len(description) + len(self._attributes(description))
             for name in [name for name in self._attributes(description) if name.startswith(start)]:
@@ -185,12 +182,20 @@ class Packet:
         return container
 
     def _property(self, wanted: Property) -> etree._Element:
-        """A new, empty element for a property, in the first description."""
-        place = next(self._descriptions(), None)
-        if place is None:
-            place = etree.Element(_DESCRIPTION, {f"{{{_RDF}}}about": ""})
-            _append(self._rdf, place)
+        """A new, empty element for a property.
+
+        It goes to the first description that knows its namespace, else to the first one; but what
+        is ours stands in a description by itself, which can go again without a trace.
+        """
         uri = NAMESPACES[wanted.prefix]
+        there = list(self._descriptions())
+        place = next((one for one in there if uri in one.nsmap.values()), None)
+        if place is None and there and wanted.prefix != OURS:
+            place = there[0]
+        if place is None:
+            about = there[0].get(_ABOUT, "") if there else ""
+            place = etree.Element(_DESCRIPTION, {_ABOUT: about}, nsmap={wanted.prefix: uri})
+            _append(self._rdf, place)
         new_names = {} if uri in place.nsmap.values() else {wanted.prefix: uri}
         element = etree.Element(wanted.tag, nsmap=new_names or None)
         _append(place, element)

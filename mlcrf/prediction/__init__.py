@@ -5,8 +5,9 @@ from mlcrf.prediction.keywords import KnownKeywords
 from mlcrf.prediction.known import KnownLabels, read_known
 from mlcrf.prediction.listing import list_pictures
 from mlcrf.prediction.outputs import BesideOptions
+from mlcrf.prediction.record import Prediction
 from mlcrf.prediction.selection import LabelSelection, load_names
-from mlcrf.prediction.tagger import Prediction, Tagger
+from mlcrf.prediction.tagger import Tagger
 from mlcrf.prediction.writing import OutputFormat, PredictionWriter
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from mlcrf.errors import MlcrfError
 from mlcrf.metadata import shown
-from mlcrf.prediction.tagger import Prediction
+from mlcrf.prediction.record import Prediction
 
 
 class Action(StrEnum):

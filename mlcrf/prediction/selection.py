@@ -9,7 +9,7 @@ from mlcrf.datasets.manifest import Implication
 from mlcrf.datasets.pairs import load_rows
 from mlcrf.errors import LabelsError, SettingsError
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.tagger import Prediction
+from mlcrf.prediction.record import Prediction
 
 
 class LabelSelection:

@@ -18,7 +18,7 @@ from mlcrf.metadata import (
     retag,
 )
 from mlcrf.prediction.beside import Action, Change
-from mlcrf.prediction.tagger import Prediction
+from mlcrf.prediction.record import Prediction
 
 
 class Sidecars:

@@ -10,7 +10,7 @@ from mlcrf.errors import DataError, MlcrfError, SettingsError
 from mlcrf.labels import LabelSpace
 from mlcrf.metadata import PhotoPlaces, shown
 from mlcrf.prediction.beside import Action, Change
-from mlcrf.prediction.tagger import Prediction
+from mlcrf.prediction.record import Prediction
 
 LOG = ".mlcrf-tags"
 
@@ -47,7 +47,7 @@ class TagFiles:
                 )
         self._places, self._overwrite, self._dry_run = places, overwrite, dry_run
         self._log: tuple[Path | None, set[str]] = (None, set())
-        self._undone: dict[Path, set[str]] = {}
+        self._undone: set[Path] = set()
 
     def write(self, prediction: Prediction) -> Change:
         """Write the labels of a prediction.
@@ -87,13 +87,14 @@ class TagFiles:
             return Change(path, Action.UNCHANGED)
         if not self._dry_run:
             atomic.remove(path)
-            self._undone.setdefault(path.parent, set()).add(_digest(path, content))
+            self._undone.add(path.parent)
         return Change(path, Action.DELETED, removed=tuple(_tags(content)))
 
     def close(self) -> None:
-        """Forget the files that were taken back."""
-        for folder, gone in self._undone.items():
-            left = _load_log(folder) - gone
+        """After files were taken back, forget all that are no longer there as we wrote them."""
+        for folder in self._undone:
+            there = (_digest(path, _content(path) or b"") for path in folder.glob("*.txt"))
+            left = _load_log(folder) & set(there)
             if left:
                 atomic.write_text(folder / LOG, "".join(f"{one}\n" for one in sorted(left)))
             else:

@@ -1,7 +1,7 @@
 """The whole library in one line: `Tagger.load(run).predict(images)`."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby, islice, tee
 from pathlib import Path
@@ -20,31 +20,11 @@ from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, RunError
 from mlcrf.inference import SceneChain, SceneSum, with_album
 from mlcrf.prediction.known import KnownLabels
+from mlcrf.prediction.record import Prediction
 from mlcrf.pretrained import DEFAULT
 
 _BATCH_SIZE = 256  # the CRF sets up its kernel once a batch
 _LARGEST_ALBUM = 1024  # photos of a folder that are held at once
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What is said of one picture.
-
-    Attributes:
-        image: its path.
-        labels: those decided present.
-        marginals: P(label present) under the CRF, by label.
-        independent: the same under the independent baseline.
-        confirmed: those present because they were known to be.
-        error: why there is no prediction; the rest is empty then.
-    """
-
-    image: Path
-    labels: tuple[str, ...] = ()
-    marginals: tuple[float, ...] = ()
-    independent: tuple[float, ...] = ()
-    confirmed: tuple[str, ...] = ()
-    error: str = ""
 
 
 class Tagger:

@@ -17,7 +17,7 @@ from mlcrf.atomic import replacing
 from mlcrf.errors import DataError, MlcrfError
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.beside import Beside
-from mlcrf.prediction.tagger import Prediction
+from mlcrf.prediction.record import Prediction
 
 _ROWS_AT_ONCE = 1024
 
