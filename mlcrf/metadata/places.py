@@ -36,13 +36,16 @@ class PhotoPlaces:
 
     def existing_sidecar(self, photo: Path) -> Path | None:
         """The sidecar of a photo, if it has one."""
-        base = self._base(photo)
-        names = [f"{base.name}.xmp", f"{base.name}.XMP", f"{base.stem}.xmp", f"{base.stem}.XMP"]
-        for name, shared in zip(names, (False, False, True, True), strict=True):
-            place = base.with_name(name)
-            if place.is_file() and not (shared and self.rivals(photo)):
+        for place in self.all_sidecars(photo):
+            if place.stem == photo.name or not self.rivals(photo):
                 return place
         return None
+
+    def all_sidecars(self, photo: Path) -> list[Path]:
+        """All that there are by either name, the photo's alone first, also if it has rivals."""
+        base = self._base(photo)
+        names = [f"{base.name}.xmp", f"{base.name}.XMP", f"{base.stem}.xmp", f"{base.stem}.XMP"]
+        return [place for name in names if (place := base.with_name(name)).is_file()]
 
     def tag_file(self, photo: Path) -> Path:
         """Where the tag file goes: `photo.txt`, as training reads it."""

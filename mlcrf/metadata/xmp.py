@@ -213,8 +213,10 @@ def _append(parent: etree._Element, child: etree._Element) -> None:
     if len(parent):
         child.tail, parent[-1].tail = parent[-1].tail, parent.text
     else:
-        depth = sum(1 for _ in parent.iterancestors())
-        parent.text, child.tail = "\n" + " " * (depth + 1), "\n" + " " * depth
+        before, above = parent.getprevious(), parent.getparent()
+        space = before.tail if before is not None else above.text if above is not None else ""
+        indent = "\n" + (space or "").rpartition("\n")[2]
+        parent.text, child.tail = f"{indent} ", indent
     parent.append(child)
 
 

@@ -44,8 +44,8 @@ class PhotoFiles(Protocol):
     def write(self, prediction: Prediction) -> Change:
         """Write the file of one photo."""
 
-    def undo(self, photo: Path) -> Change:
-        """Take out of the file of one photo what we have put into it."""
+    def undo(self, photo: Path) -> list[Change]:
+        """Take out of the files of one photo what we have put into them."""
 
     def close(self) -> None:
         """Do what is left to do after the last photo."""
@@ -74,7 +74,7 @@ class Beside:
         Raises:
             MlcrfError: some could not be written; says which and why, in one line.
         """
-        self._each(lambda kind: kind.write(prediction))
+        self._each(lambda kind: [kind.write(prediction)])
 
     def undo(self, photo: Path) -> None:
         """Take what is ours out of the files of one photo.
@@ -89,16 +89,17 @@ class Beside:
         for kind in self._kinds:
             kind.close()
 
-    def _each(self, act: Callable[[PhotoFiles], Change]) -> None:
+    def _each(self, act: Callable[[PhotoFiles], list[Change]]) -> None:
         faults = []
         for kind in self._kinds:
             try:
-                change = act(kind)
+                changes = act(kind)
             except MlcrfError as error:
                 faults.append(str(error))
                 continue
-            self.counts[kind.kind][change.action] += 1
-            if self._report is not None and change.action is not Action.NONE:
-                self._report(change)
+            for change in changes:
+                self.counts[kind.kind][change.action] += 1
+                if self._report is not None and change.action is not Action.NONE:
+                    self._report(change)
         if faults:
             raise MlcrfError("; ".join(faults))

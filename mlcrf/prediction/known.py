@@ -39,13 +39,19 @@ class KnownLabels:
 
     def of(self, images: Sequence[Path]) -> Targets:
         """What is known of the photos, (N, L)."""
+        rows = self.told_of(images)
+        if self.keywords is not None:
+            for row, image in zip(rows, images, strict=True):
+                self.keywords.fill(row, image)
+        return rows
+
+    def told_of(self, images: Sequence[Path]) -> Targets:
+        """What was said of the photos, leaving aside their keywords, (N, L)."""
         rows = np.tile(self.everywhere, (len(images), 1))
         for row, image in zip(rows, images, strict=True):
             own = self.of_photo.get(str(image.resolve()))
             if own is not None:
                 row[own != UNKNOWN] = own[own != UNKNOWN]
-            if self.keywords is not None:
-                self.keywords.fill(row, image)
         return rows
 
 

@@ -13,7 +13,7 @@ class Prediction:
         labels: those decided present.
         marginals: P(label present) under the CRF, by label.
         independent: the same under the independent baseline.
-        confirmed: those present because they were known to be.
+        confirmed: those that were said to be present; not those of which only keywords say so.
         error: why there is no prediction; the rest is empty then.
     """
 

@@ -58,17 +58,16 @@ class Sidecars:
         """
         confirmed = frozenset(prediction.confirmed)
         tags = [Tag(one, self._paths[one], one in confirmed) for one in prediction.labels]
-        return self._retag(prediction.image, tags, self._author)
+        return self._retag(self._places.sidecar(prediction.image), tags, self._author)
 
-    def undo(self, photo: Path) -> Change:
-        """Take our tags out; raises as `write` does."""
-        return self._retag(photo, (), None)
+    def undo(self, photo: Path) -> list[Change]:
+        """Take our tags out of all sidecars that may be the photo's; raises as `write` does."""
+        return [self._retag(path, (), None) for path in self._places.all_sidecars(photo)]
 
     def close(self) -> None:
         """Nothing is left to do."""
 
-    def _retag(self, photo: Path, tags: Sequence[Tag], author: Author | None) -> Change:
-        path = self._places.sidecar(photo)
+    def _retag(self, path: Path, tags: Sequence[Tag], author: Author | None) -> Change:
         old = load_sidecar(path) if path.is_file() else None
         try:
             new = retag(old, tags, author)

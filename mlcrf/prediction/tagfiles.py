@@ -77,18 +77,18 @@ class TagFiles:
         lost = tuple(name for name in before if name not in now)
         return Change(path, Action.NEW if old is None else Action.CHANGED, gained, lost)
 
-    def undo(self, photo: Path) -> Change:
+    def undo(self, photo: Path) -> list[Change]:
         """Delete the photo's tag file if we wrote it and nobody has changed it since."""
         path = self._places.tag_file(photo)
         content = _content(path)
         if content is None:
-            return Change(path, Action.NONE)
+            return []
         if not self._is_ours(path, content):
-            return Change(path, Action.UNCHANGED)
+            return [Change(path, Action.UNCHANGED)]
         if not self._dry_run:
             atomic.remove(path)
             self._undone.add(path.parent)
-        return Change(path, Action.DELETED, removed=tuple(_tags(content)))
+        return [Change(path, Action.DELETED, removed=tuple(_tags(content)))]
 
     def close(self) -> None:
         """After files were taken back, forget all that are no longer there as we wrote them."""

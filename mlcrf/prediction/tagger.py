@@ -102,7 +102,9 @@ class Tagger:
         posterior = self._inference(potentials, known=known)
         chosen = self._decoder(posterior, potentials, self._inference, known=known)
         independent = self.run.independent(inputs).unary.sigmoid()
-        confirmed = torch.zeros_like(chosen) if known is None else (known == 1)
+        confirmed = torch.zeros_like(chosen)
+        if self._known is not None:
+            confirmed = torch.from_numpy(self._known.told_of(paths) == 1)
         rows = zip(paths, chosen, posterior.marginals, independent, confirmed, strict=True)
         for path, states, p, q, said in rows:
             yield Prediction(

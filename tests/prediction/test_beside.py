@@ -61,10 +61,10 @@ def test_sidecar_of_a_photo_of_any_name(tmp_path: Path, name: str) -> None:
     second = sidecars().write(Prediction(photo, ("sky", "pet", "dog")))
     assert str(second).endswith(": changed; +pet, +dog, -people, -child")
     assert str(second).isprintable()
-    assert sidecars(dry_run=True).undo(photo).action == "deleted"
-    assert sidecars().undo(photo).action == "deleted"
+    assert [one.action for one in sidecars(dry_run=True).undo(photo)] == ["deleted"]
+    assert [one.action for one in sidecars().undo(photo)] == ["deleted"]
     assert everything(tmp_path) == before
-    assert sidecars().undo(photo).action == "none"
+    assert sidecars().undo(photo) == []
     assert sidecars().write(Prediction(photo)).action == "none"
 
 
@@ -129,6 +129,17 @@ def test_a_sidecar_that_cannot_be_written(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_undo_finds_ours_wherever_it_was_written(tmp_path: Path) -> None:
+    """Also in `photo.xmp` once a raw file has come beside the photo, or another sidecar."""
+    photo = make_photo(tmp_path / "a.jpg")
+    (tmp_path / "a.xmp").write_bytes(xmp_of("own"))
+    assert sidecars().write(Prediction(photo, ("sky",))).path.name == "a.xmp"
+    (tmp_path / "a.CR2").touch()
+    assert sidecars().write(Prediction(photo, ("pet",))).path.name == "a.jpg.xmp"
+    assert [one.action for one in sidecars().undo(photo)] == ["deleted", "changed"]
+    assert Packet((tmp_path / "a.xmp").read_bytes()).values(Property("dc", "subject")) == ["own"]
+
+
 def test_tag_files_are_what_training_reads(tmp_path: Path) -> None:
     """One tag a line, empty for none; run again they are replaced, undone they are gone."""
     photos = [make_photo(tmp_path / name) for name in ("a.jpg", "b\nc.jpg", "sub/d.jpg")]
@@ -143,7 +154,7 @@ def test_tag_files_are_what_training_reads(tmp_path: Path) -> None:
     assert str(change).endswith("a.txt: changed; +sky, -child")
     assert files.write(Prediction(photos[0], ("people", "sky"))).action == "unchanged"
     files = TagFiles(PhotoPlaces())
-    assert [files.undo(photo).action for photo in photos] == ["deleted"] * 3
+    assert [one.action for photo in photos for one in files.undo(photo)] == ["deleted"] * 3
     files.close()
     assert everything(tmp_path) == before
 
@@ -163,7 +174,7 @@ def test_tag_files_of_a_person_stay(tmp_path: Path) -> None:
     assert (tmp_path / LOG).exists()
     undoing = TagFiles(PhotoPlaces())
     photos = (old, edited, ours, tmp_path / "copy.jpg")
-    actions = [undoing.undo(photo).action for photo in photos]
+    actions = [one.action for photo in photos for one in undoing.undo(photo)]
     assert actions == ["unchanged", "unchanged", "deleted", "unchanged"]
     undoing.close()
     assert not (tmp_path / LOG).exists()

@@ -42,6 +42,7 @@ def test_what_is_said_otherwise_wins(tmp_path: Path) -> None:
     photo = make_photo(tmp_path / "1.jpg", xmp=xmp_of("bird", "sea"))
     known = read_known(LABELS, RULES, given="sky=0", keywords=keywords())
     assert known.of([photo]).tolist() == [[1, 0, -1, -1]]
+    assert known.told_of([photo]).tolist() == [[-1, 0, -1, -1]]
     table = tmp_path / "known.csv"
     table.write_text("image,sea\n1.jpg,0\n")
     known = read_known(LABELS, RULES, table=table, keywords=keywords())
