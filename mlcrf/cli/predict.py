@@ -115,6 +115,7 @@ def predict(
     pictures = _list(photos, limit)
     named = pictures if photos == [_STDIN] else photos
     if undo:
+        _require_some(pictures, photos)
         _undo(pictures, named, sidecar_dir, options, as_json=as_json, strict=strict)
         return
 
@@ -154,14 +155,15 @@ def predict(
             keywords=keywords,
             options=ReadOptions(run.label_set, image_root, label_sep),
         )
-        if told.of_photo and not told.covers(pictures):
-            console.log(f"note: {known} says nothing of these photos; are its paths right?")
     writer = PredictionWriter(
         None if dry_run else out,
         selection.labels,
         overwrite=overwrite,
         beside=options.make(places, selection, run),
     )
+    _require_some(pictures, photos)
+    if told is not None and told.of_photo and not told.covers(pictures):
+        console.log(f"note: {known} says nothing of these photos; are its paths right?")
     tagger = Tagger(
         run,
         engine=engine,
@@ -199,17 +201,20 @@ def _check_usage(out: Path | None, *, xmp: bool, txt: bool, undo: bool, dry_run:
 
 
 def _list(photos: list[Path], limit: int | None) -> list[Path]:
-    from mlcrf.errors import DataError
     from mlcrf.prediction import list_pictures
 
     if photos == [_STDIN]:
         found: Iterator[Path] = (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
     else:
         found = list_pictures(photos)
-    pictures = list(islice(found, limit))
+    return list(islice(found, limit))
+
+
+def _require_some(pictures: list[Path], photos: list[Path]) -> None:
+    from mlcrf.errors import DataError
+
     if not pictures:
         raise DataError(f"{', '.join(map(str, photos))}: no pictures found")
-    return pictures
 
 
 def _names(given: str | None) -> list[str] | None:

@@ -25,7 +25,7 @@ class PhotoPlaces:
         self._root = Path()
         if directory is not None:
             folders = {(one if one.is_dir() else one.parent).resolve() for one in places}
-            self._root = Path(os.path.commonpath(folders))
+            self._root = Path(os.path.commonpath(folders)) if folders else Path()
         self._listed: tuple[Path, dict[str, list[str]]] = (Path(), {})
 
     def sidecar(self, photo: Path) -> Path:
