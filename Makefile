@@ -74,8 +74,8 @@ bench-predict: setup  ## Measure `predict` beside its limits and other programs;
 pretrained: setup  ## Make the models that come with the package anew, half an hour; DATA=folder.
 	$(BIN)/python -m experiments.pretrained.run --data $(DATA)
 
-ci-system:  ## Install what needs root, from Debian's packages; nothing so far.
-	@echo "no system packages needed"
+ci-system:  ## Install what tests use and needs root, from Debian's packages: exiftool.
+	apt-get install -y --no-install-recommends libimage-exiftool-perl
 
 clean:  ## Remove the virtual environment, runs/demo and caches.
 	rm -rf $(VENV) runs/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -55,6 +55,18 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
+def remove(path: Path) -> None:
+    """Delete a file, if it is there.
+
+    Raises:
+        MlcrfError: it cannot be deleted; names it.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise MlcrfError(f"{path}: cannot be deleted: {error.strerror or error}") from error
+
+
 def require_ending(path: Path, endings: tuple[str, ...]) -> None:
     """Check a place to write to before the work, not after.
 

@@ -1,5 +1,6 @@
 """The ordered label names that every column of a score or target refers to."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -74,6 +75,11 @@ class LabelSpace:
                 parts.append(f"not expected {_some(extra)}")
             raise LabelsError(f"labels do not match the {len(self)} expected: {'; '.join(parts)}")
         return [position[name] for name in self.names]
+
+
+def fold(name: str) -> str:
+    """A name as people compare names: without regard to case and to how accents are composed."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def load_labels(path: Path) -> LabelSpace:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +12,17 @@ from mlcrf.choices import Decision, EngineName
 from mlcrf.cli import console
 from mlcrf.pretrained import DEFAULT
 
+if TYPE_CHECKING:
+    from mlcrf.prediction import BesideOptions
+
 
 def predict(
     photos: Annotated[
         list[Path], typer.Argument(help="Folders and files; `-` reads names from standard input.")
     ],
-    out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")
+    ] = None,
     model: Annotated[
         Path, typer.Option(help="Run directory, or a name that `mlcrf models` lists.")
     ] = Path(DEFAULT),
@@ -31,6 +36,14 @@ def predict(
             "unknowns; a list says what is present and nothing of the rest."
         ),
     ] = None,
+    known_keywords: Annotated[
+        bool,
+        typer.Option(
+            "--known-keywords",
+            help="Labels among the keywords that a person gave a photo (in its XMP, IPTC or "
+            "sidecar) are known to be present.",
+        ),
+    ] = False,
     image_root: console.ImageRoot = None,
     label_sep: console.LabelSep = None,
     album: Annotated[
@@ -46,8 +59,42 @@ def predict(
     top_k: console.TopK = None,
     at_least: console.AtLeast = 0,
     at_most: console.AtMost = None,
+    rename: Annotated[
+        Path | None, typer.Option(help="Your own names: a CSV file, `label,name` a line.")
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Labels to write, between commas; what they imply comes with them."),
+    ] = None,
+    never: Annotated[
+        str | None,
+        typer.Option(help="Labels not to write, and with them those that imply them."),
+    ] = None,
+    min_prob: Annotated[float, typer.Option(help="Write labels only from this probability.")] = 0,
+    xmp: Annotated[
+        bool, typer.Option("--xmp", help="Write labels as keywords to XMP sidecars.")
+    ] = False,
+    txt: Annotated[
+        bool, typer.Option("--txt", help="Write labels to a .txt beside each photo.")
+    ] = False,
+    sidecar_dir: Annotated[
+        Path | None,
+        typer.Option(help="Put sidecars and .txt there, in a tree like that of the photos."),
+    ] = None,
+    undo: Annotated[
+        bool,
+        typer.Option(
+            "--undo",
+            help="Tag nothing; take back what --xmp and --txt wrote, or both if neither is named.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing; say what would become of each file.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many photos.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --out, and .txt not by mlcrf.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if any photo could not be read.")
     ] = False,
@@ -56,29 +103,65 @@ def predict(
     cache_dir: console.CacheDir = None,
     as_json: console.Json = False,
 ) -> None:
-    """Tag photos; every photo gives one row, or one line in a file of errors beside the output."""
+    """Tag photos: each gives a row in a table, keywords in files beside it, or a reported error."""
     console.quiet()
+    from mlcrf.prediction import BesideOptions, Change
+
+    def report(change: Change) -> None:
+        typer.echo(str(change), err=as_json)
+
+    _check_usage(out, xmp=xmp, txt=txt, undo=undo, dry_run=dry_run)
+    options = BesideOptions(xmp, txt, overwrite, dry_run, report if dry_run else None)
+    pictures = _list(photos, limit)
+    named = pictures if photos == [_STDIN] else photos
+    if undo:
+        _require_some(pictures, photos)
+        _undo(pictures, named, sidecar_dir, options, as_json=as_json, strict=strict)
+        return
+
     from mlcrf.backbones.engines import pick_device
     from mlcrf.checkpoint import load_run
     from mlcrf.datasets.reading import ReadOptions
     from mlcrf.decoding import Decoder
-    from mlcrf.errors import DataError
-    from mlcrf.prediction import PredictionWriter, Tagger, list_pictures, read_known
+    from mlcrf.metadata import PhotoPlaces
+    from mlcrf.prediction import (
+        KnownKeywords,
+        LabelSelection,
+        PredictionWriter,
+        Tagger,
+        load_names,
+        read_known,
+    )
     from mlcrf.reports.tables import format_predictions, predictions_record
 
     run = load_run(model)
+    selection = LabelSelection(
+        run.labels,
+        run.implications,
+        renamed=load_names(rename, run.labels) if rename else None,
+        only=_names(only),
+        never=_names(never) or (),
+        min_prob=min_prob,
+    )
+    places = PhotoPlaces(sidecar_dir, named)
+    keywords = KnownKeywords(selection, [PhotoPlaces(), places]) if known_keywords else None
     told = None
-    if given is not None or known is not None:
-        options = ReadOptions(run.label_set, image_root, label_sep)
-        told = read_known(run.labels, run.implications, given=given, table=known, options=options)
-    writer = PredictionWriter(out, run.labels, overwrite=overwrite)
-    if photos == [Path("-")]:
-        found: Iterator[Path] = (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
-    else:
-        found = list_pictures(photos)
-    pictures = list(islice(found, limit))
-    if not pictures:
-        raise DataError(f"{', '.join(map(str, photos))}: no pictures found")
+    if given is not None or known is not None or keywords is not None:
+        told = read_known(
+            run.labels,
+            run.implications,
+            given=given,
+            table=known,
+            keywords=keywords,
+            options=ReadOptions(run.label_set, image_root, label_sep),
+        )
+    writer = PredictionWriter(
+        None if dry_run else out,
+        selection.labels,
+        overwrite=overwrite,
+        beside=options.make(places, selection, run),
+    )
+    _require_some(pictures, photos)
     if told is not None and told.of_photo and not told.covers(pictures):
         console.log(f"note: {known} says nothing of these photos; are its paths right?")
     tagger = Tagger(
@@ -92,11 +175,67 @@ def predict(
     )
     with console.bar("photos") as progress, writer:
         for done, prediction in enumerate(tagger.predict(pictures), start=1):
-            writer.write(prediction)
+            writer.write(selection(prediction))
             progress(done, len(pictures))
         writer.require_one()
+    for fault in keywords.unreadable if keywords is not None else ():
+        console.log(f"note: {fault}; tagged without them")
     for error in writer.first_errors():
         console.log(f"error: {error}")
     typer.echo(predictions_record(writer) if as_json else format_predictions(writer))
     if writer.failed and strict:
+        raise typer.Exit(1)
+
+
+_STDIN = Path("-")
+
+
+def _check_usage(out: Path | None, *, xmp: bool, txt: bool, undo: bool, dry_run: bool) -> None:
+    if undo and out is not None:
+        raise typer.BadParameter("--undo tags nothing, so there is nothing for --out")
+    if not (xmp or txt or undo):
+        if out is None:
+            raise typer.BadParameter("nothing to write: give --out FILE, --xmp or --txt")
+        if dry_run:
+            raise typer.BadParameter("--dry-run is for --xmp, --txt and --undo")
+
+
+def _list(photos: list[Path], limit: int | None) -> list[Path]:
+    from mlcrf.prediction import list_pictures
+
+    if photos == [_STDIN]:
+        found: Iterator[Path] = (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
+    else:
+        found = list_pictures(photos)
+    return list(islice(found, limit))
+
+
+def _require_some(pictures: list[Path], photos: list[Path]) -> None:
+    from mlcrf.errors import DataError
+
+    if not pictures:
+        raise DataError(f"{', '.join(map(str, photos))}: no pictures found")
+
+
+def _names(given: str | None) -> list[str] | None:
+    return None if given is None else [name.strip() for name in given.split(",")]
+
+
+def _undo(
+    pictures: list[Path],
+    named: list[Path],
+    sidecar_dir: Path | None,
+    options: "BesideOptions",
+    *,
+    as_json: bool,
+    strict: bool,
+) -> None:
+    from mlcrf.metadata import PhotoPlaces
+    from mlcrf.reports.tables import format_undone, undone_record
+
+    beside, faults = options.undo(pictures, PhotoPlaces(sidecar_dir, named))
+    for fault in faults:
+        console.log(f"error: {fault}")
+    typer.echo((undone_record if as_json else format_undone)(beside, len(faults)))
+    if faults and strict:
         raise typer.Exit(1)

@@ -50,6 +50,21 @@ def load_implications(
     return together
 
 
+def with_implied(names: Iterable[str], rules: Iterable[Implication]) -> frozenset[str]:
+    """Labels and all that they imply, rules that hang together followed."""
+    parents: dict[str, list[str]] = {}
+    for child, parent in rules:
+        parents.setdefault(child, []).append(parent)
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += parents.get(name, ())
+    return frozenset(found)
+
+
 def with_implications(manifest: Manifest, implications: Iterable[Implication]) -> Manifest:
     """The same images with these implications, and targets that obey them.
 

@@ -31,7 +31,7 @@ def load_pairs(
     """
     index = {name: at for at, name in enumerate(labels)}
     found: dict[tuple[int, int], int] = {}
-    for line, names in _rows(path, header, directed):
+    for line, names in load_rows(path, header, arrow=directed):
         try:
             first, second = (
                 index[name] if name in index else labels.index(name)  # which names the closest
@@ -54,10 +54,19 @@ def load_pairs(
     return found
 
 
-def _rows(
-    path: Path, header: tuple[str, str], directed: bool
+def load_rows(
+    path: Path, header: tuple[str, str], *, arrow: bool = False
 ) -> Iterator[tuple[int, tuple[str, str]]]:
-    """The lines with something in them, each with its number and two names."""
+    """Load a CSV file with two names a line, of which one at least is a label: number and names.
+
+    A first line that is the header, and blank lines, are skipped.
+
+    Args:
+        arrow: whether `a => b` may stand for `a,b`.
+
+    Raises:
+        DataError: no such file, not UTF-8, or a line without exactly two names.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -70,12 +79,12 @@ def _rows(
         raise DataError(f"{path}, line {reader.line_num}: no line of CSV: {error}") from error
     for at, (line, cells) in enumerate(rows):
         names = cells
-        if directed and len(cells) == 1:
+        if arrow and len(cells) == 1:
             names = [name.strip() for name in cells[0].split(ARROW)]
         if not any(names) or (at == 0 and tuple(names) == header):
             continue
         if len(names) != 2:
-            separator = f"a comma or {ARROW}" if directed else "a comma"
+            separator = f"a comma or {ARROW}" if arrow else "a comma"
             raise DataError(
                 f"{path}, line {line}: expected two label names separated by {separator}, "
                 f"got {len(names)}: {','.join(cells)!r}"

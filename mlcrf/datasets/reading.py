@@ -8,6 +8,7 @@ from typing import assert_never
 
 from mlcrf.datasets.coco import find_instances, read_coco
 from mlcrf.datasets.huggingface import find_metadata, read_huggingface
+from mlcrf.datasets.keywords import has_keywords, read_keyword_folder
 from mlcrf.datasets.manifest import Manifest
 from mlcrf.datasets.mirflickr import is_mirflickr, read_mirflickr
 from mlcrf.datasets.records import TABLE_SUFFIXES
@@ -21,7 +22,8 @@ LAYOUTS = (
     "a .csv, .tsv, .parquet or .jsonl table with an image column; the .json of COCO; "
     "a folder with metadata.csv or metadata.jsonl; a MIRFLICKR folder (mirflickr/im1.jpg, "
     "annotations/sky.txt); a VOC folder (Annotations, JPEGImages); a COCO folder "
-    "(annotations/instances_train2017.json); a folder of pictures, each with a .txt of tags"
+    "(annotations/instances_train2017.json); a folder of pictures, each with a .txt of tags; a "
+    "folder of pictures with keywords in their XMP or IPTC, or in .xmp sidecars"
 )
 
 
@@ -34,6 +36,7 @@ class Format(StrEnum):
     VOC = auto()
     COCO = auto()
     TAG_FILES = auto()
+    KEYWORDS = auto()
 
 
 # Those that say most of themselves first.
@@ -43,6 +46,8 @@ _FOLDER_TESTS: tuple[tuple[Format, Callable[[Path], object]], ...] = (
     (Format.VOC, find_voc),
     (Format.COCO, find_instances),
     (Format.TAG_FILES, is_tag_folder),
+    # a table says more than the keywords that pictures happen to carry
+    (Format.KEYWORDS, lambda folder: not _tables(folder) and has_keywords(folder)),
 )
 
 
@@ -65,7 +70,9 @@ class ReadOptions:
     max_problems: int = 20
 
 
-def read_dataset(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
+def read_dataset(  # noqa: PLR0911 - a format each
+    path: Path, options: ReadOptions = ReadOptions()
+) -> Manifest:
     """Read a data set of any known format.
 
     Raises:
@@ -94,6 +101,8 @@ def read_dataset(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
             return read_coco(path, image_root=root, labels=labels, max_problems=limit)
         case Format.TAG_FILES:
             return read_tag_folder(path, label_sep=sep, labels=labels, max_problems=limit)
+        case Format.KEYWORDS:
+            return read_keyword_folder(path, labels=labels, max_problems=limit)
         case unreachable:
             assert_never(unreachable)
 
@@ -102,12 +111,12 @@ def sniff_format(path: Path) -> Format:
     """Find out the format of a file by its suffix, of a folder by what it holds.
 
     Files: tables, then the JSON of COCO. Folders, the first that fits: metadata files of Hugging
-    Face, MIRFLICKR, VOC, COCO, tag files beside pictures.
+    Face, MIRFLICKR, VOC, COCO, tag files beside pictures, pictures with keywords.
 
     Raises:
         DataError: no such path, or none of these; says which layouts are understood.
 
-    Cost: a few directory listings; for a folder of the last kind, a walk to its first tag file.
+    Cost: a few directory listings; for a folder of the last kind, a walk to its first keyword.
     """
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
@@ -136,9 +145,14 @@ def _unknown_folder(path: Path) -> str:
         return f"{path}: neither a folder nor a regular file"
     if not any(path.iterdir()):
         return f"{path}: the folder is empty. Understood are: {LAYOUTS}."
-    tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)
+    tables = _tables(path)
     if tables:
         return f"{path}: a folder of no known layout, but {tables[0]} in it is a table: give that."
     if any(walk_pictures(path)):
         return f"{path}: holds pictures but nothing that labels them. Understood are: {LAYOUTS}."
     return f"{path}: holds no picture and no labels. Understood are: {LAYOUTS}."
+
+
+def _tables(folder: Path) -> list[str]:
+    """Names of the tables in a folder."""
+    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)

@@ -1,16 +1,28 @@
 """Pictures in, label sets out."""
 
+from mlcrf.prediction.beside import Action, Beside, Change
+from mlcrf.prediction.keywords import KnownKeywords
 from mlcrf.prediction.known import KnownLabels, read_known
 from mlcrf.prediction.listing import list_pictures
-from mlcrf.prediction.tagger import Prediction, Tagger
+from mlcrf.prediction.outputs import BesideOptions
+from mlcrf.prediction.record import Prediction
+from mlcrf.prediction.selection import LabelSelection, load_names
+from mlcrf.prediction.tagger import Tagger
 from mlcrf.prediction.writing import OutputFormat, PredictionWriter
 
 __all__ = [
+    "Action",
+    "Beside",
+    "BesideOptions",
+    "Change",
+    "KnownKeywords",
     "KnownLabels",
+    "LabelSelection",
     "OutputFormat",
     "Prediction",
     "PredictionWriter",
     "Tagger",
     "list_pictures",
+    "load_names",
     "read_known",
 ]

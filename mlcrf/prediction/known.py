@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.datasets.huggingface import find_metadata
+from mlcrf.datasets.implications import with_implied
 from mlcrf.datasets.manifest import UNKNOWN, Implication
 from mlcrf.datasets.reading import Format, ReadOptions, read_dataset, sniff_format
 from mlcrf.datasets.tables import is_list_table
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import LabelSpace
+from mlcrf.prediction.keywords import KnownKeywords
 
 Targets = NDArray[np.int8]
 
@@ -24,10 +26,12 @@ class KnownLabels:
     Attributes:
         everywhere: of every photo (L,).
         of_photo: by absolute path, links followed, what else is known of it (L,); it wins.
+        keywords: what a photo's keywords say, as far as the other two leave it open.
     """
 
     everywhere: Targets
     of_photo: dict[str, Targets] = field(default_factory=dict)
+    keywords: KnownKeywords | None = None
 
     def covers(self, images: Sequence[Path]) -> bool:
         """Whether any of the photos is among those that something is known of."""
@@ -35,6 +39,14 @@ class KnownLabels:
 
     def of(self, images: Sequence[Path]) -> Targets:
         """What is known of the photos, (N, L)."""
+        rows = self.told_of(images)
+        if self.keywords is not None:
+            for row, image in zip(rows, images, strict=True):
+                self.keywords.fill(row, image)
+        return rows
+
+    def told_of(self, images: Sequence[Path]) -> Targets:
+        """What was said of the photos, leaving aside their keywords, (N, L)."""
         rows = np.tile(self.everywhere, (len(images), 1))
         for row, image in zip(rows, images, strict=True):
             own = self.of_photo.get(str(image.resolve()))
@@ -49,9 +61,10 @@ def read_known(
     *,
     given: str | None = None,
     table: Path | None = None,
+    keywords: KnownKeywords | None = None,
     options: ReadOptions = ReadOptions(),
 ) -> KnownLabels:
-    """What is given for all photos, and what a table says of each.
+    """What is given for all photos, and what a table or its keywords say of each.
 
     A column of 0, 1 and unknown is taken at its word. A list of labels says that these are
     present and nothing of the others, unlike in training. Labels without a column are unknown.
@@ -59,6 +72,7 @@ def read_known(
     Args:
         given: `sea=1,indoor=0`.
         table: any data set that training reads; labels by name, some or all of them.
+        keywords: what the photos carry, read when they are asked for.
 
     Raises:
         SettingsError: `given` is not of that form, or contradicts the implications.
@@ -74,7 +88,7 @@ def read_known(
     broken = _contradiction(everywhere, labels, implications)
     if broken:
         raise SettingsError(f"--given {given}: {broken}")
-    known = KnownLabels(everywhere)
+    known = KnownLabels(everywhere, keywords=keywords)
     if table is not None:
         for image, row in _rows(table, labels, options):
             known.of_photo[image] = row
@@ -87,7 +101,7 @@ def read_known(
 
 def _rows(table: Path, labels: LabelSpace, options: ReadOptions) -> list[tuple[str, Targets]]:
     match sniff_format(table):
-        case Format.TAG_FILES:
+        case Format.TAG_FILES | Format.KEYWORDS:
             listed = True
         case Format.TABLE:
             listed = is_list_table(table)
@@ -110,8 +124,6 @@ def _contradiction(
     """What of a row cannot be, if something cannot; rules that hang together are followed."""
     present = {name for name, value in zip(labels, row, strict=True) if value == 1}
     absent = {name for name, value in zip(labels, row, strict=True) if value == 0}
-    for _ in implications:
-        present |= {parent for child, parent in implications if child in present}
-    for name in sorted(present & absent):
+    for name in sorted(with_implied(present, implications) & absent):
         return f"{name} is said to be absent, but another label that is present implies it"
     return None

@@ -1,7 +1,7 @@
 """The whole library in one line: `Tagger.load(run).predict(images)`."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby, islice, tee
 from pathlib import Path
@@ -20,29 +20,11 @@ from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, RunError
 from mlcrf.inference import SceneChain, SceneSum, with_album
 from mlcrf.prediction.known import KnownLabels
+from mlcrf.prediction.record import Prediction
 from mlcrf.pretrained import DEFAULT
 
 _BATCH_SIZE = 256  # the CRF sets up its kernel once a batch
 _LARGEST_ALBUM = 1024  # photos of a folder that are held at once
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What is said of one picture.
-
-    Attributes:
-        image: its path.
-        labels: those decided present.
-        marginals: P(label present) under the CRF, by label.
-        independent: the same under the independent baseline.
-        error: why there is no prediction; the rest is empty then.
-    """
-
-    image: Path
-    labels: tuple[str, ...] = ()
-    marginals: tuple[float, ...] = ()
-    independent: tuple[float, ...] = ()
-    error: str = ""
 
 
 class Tagger:
@@ -108,13 +90,10 @@ class Tagger:
                 if isinstance(feature, DataError):
                     yield Prediction(path, error=str(feature))
                 else:
-                    labels, marginals, independent = next(records)
-                    yield Prediction(path, labels, marginals, independent)
+                    yield next(records)
 
     @torch.no_grad()
-    def _tag(
-        self, paths: list[Path], features: list[NDArray[np.float32]]
-    ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]]:
+    def _tag(self, paths: list[Path], features: list[NDArray[np.float32]]) -> Iterator[Prediction]:
         inputs = torch.from_numpy(np.stack(features))
         potentials = self.run.crf(inputs)
         known = None if self._known is None else torch.from_numpy(self._known.of(paths)).long()
@@ -123,11 +102,23 @@ class Tagger:
         posterior = self._inference(potentials, known=known)
         chosen = self._decoder(posterior, potentials, self._inference, known=known)
         independent = self.run.independent(inputs).unary.sigmoid()
-        for states, p, q in zip(chosen, posterior.marginals, independent, strict=True):
-            present = tuple(
-                name for name, state in zip(self.labels, states.tolist(), strict=True) if state
+        confirmed = torch.zeros_like(chosen)
+        if self._known is not None:
+            confirmed = torch.from_numpy(self._known.told_of(paths) == 1)
+        rows = zip(paths, chosen, posterior.marginals, independent, confirmed, strict=True)
+        for path, states, p, q, said in rows:
+            yield Prediction(
+                path,
+                self._named(states),
+                tuple(p.tolist()),
+                tuple(q.tolist()),
+                self._named(said),
             )
-            yield present, tuple(p.tolist()), tuple(q.tolist())
+
+    def _named(self, states: Tensor) -> tuple[str, ...]:
+        return tuple(
+            name for name, state in zip(self.labels, states.tolist(), strict=True) if state
+        )
 
     def _in_albums(
         self, potentials: ScenePotentials, paths: list[Path], known: Tensor | None

@@ -14,9 +14,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from mlcrf.atomic import replacing
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, MlcrfError
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.tagger import Prediction
+from mlcrf.prediction.beside import Beside
+from mlcrf.prediction.record import Prediction
 
 _ROWS_AT_ONCE = 1024
 
@@ -36,18 +37,38 @@ class _Rows(Protocol):
 
 
 class PredictionWriter:
-    """Writes predictions as they come; the file gets its name when all are written.
+    """Writes predictions as they come; the table gets its name when all are written.
 
     Columns: `image`; `labels`, joined by `;` in CSV and a list elsewhere; for every label
     `p:LABEL`, its marginal under the CRF, and `independent:LABEL`, that of the baseline. Pictures
     that failed go to `NAME.errors.csv` (image, error), which is there only if there are any.
+
+    Args:
+        path: of the table; None for none.
+        beside: what else is written, file by file. A file that cannot be written is an error of
+            its picture, which has its row in the table all the same.
 
     Raises:
         DataError: the ending is none of `OutputFormat`'s, or the file exists already.
         MlcrfError: the disk is full, or the folder cannot be written.
     """
 
-    def __init__(self, path: Path, labels: LabelSpace, *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        labels: LabelSpace,
+        *,
+        overwrite: bool = False,
+        beside: Beside | None = None,
+    ) -> None:
+        self.path, self.beside = path, beside or Beside()
+        self.errors_path: Path | None = None
+        self._labels = labels
+        self._rows: _Rows | None = None
+        self._errors: list[tuple[str, str]] = []
+        self.written = 0
+        if path is None:
+            return
         try:
             self._format = OutputFormat(path.suffix.lower())
         except ValueError:
@@ -55,14 +76,10 @@ class PredictionWriter:
             raise DataError(
                 f"{path}: unknown ending; name the file with one of {endings}"
             ) from None
-        self.path = path
         self.errors_path = path.with_name(f"{path.stem}.errors.csv")
         for existing in (path, self.errors_path):
             if existing.exists() and not overwrite:
                 raise DataError(f"{existing}: exists already; choose another --out or --overwrite")
-        self._labels = labels
-        self._errors: list[tuple[str, str]] = []
-        self.written = 0
 
     @property
     def failed(self) -> int:
@@ -70,7 +87,12 @@ class PredictionWriter:
         return len(self._errors)
 
     def first_errors(self, limit: int = 10) -> list[str]:
-        """The first few errors, each naming its picture, and how many more there are."""
+        """The first few errors, each naming its picture, and how many more there are.
+
+        All of them, where there is no file for them.
+        """
+        if self.errors_path is None:
+            return [error for _, error in self._errors]
         shown = [error for _, error in self._errors[:limit]]
         more = self.failed - len(shown)
         return [*shown, f"... and {more} more, in {self.errors_path}"] if more else shown
@@ -82,9 +104,12 @@ class PredictionWriter:
             DataError: no picture could be read; says why for the first few.
         """
         if self._errors and not self.written:
-            raise DataError("\n".join(["no picture could be read", *self.first_errors()]))
+            raise DataError("\n".join(["no picture could be tagged", *self.first_errors()]))
 
     def __enter__(self) -> "PredictionWriter":
+        self._stack = ExitStack()
+        if self.path is None:
+            return self
         with ExitStack() as stack:
             temporary = stack.enter_context(replacing(self.path))
             rows: type[_CsvRows] | type[_JsonRows] | type[_ParquetRows]
@@ -95,18 +120,25 @@ class PredictionWriter:
                     rows = _JsonRows
                 case OutputFormat.PARQUET:
                     rows = _ParquetRows
-            self._rows: _Rows = rows(temporary, self._labels)
+            self._rows = rows(temporary, self._labels)
             stack.callback(self._rows.close)
             self._stack = stack.pop_all()
         return self
 
     def write(self, prediction: Prediction) -> None:
-        """Add one picture's row or error."""
+        """Add one picture's row and files, or its error."""
         if prediction.error:
             self._errors.append((str(prediction.image), prediction.error))
-        else:
+            return
+        if self._rows is not None:
             self._rows.write(prediction)
-            self.written += 1
+        try:
+            self.beside.write(prediction)
+        except MlcrfError as error:
+            self._errors.append((str(prediction.image), str(error)))
+            if self._rows is None:
+                return
+        self.written += 1
 
     def __exit__(
         self,
@@ -116,6 +148,9 @@ class PredictionWriter:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
         if error is not None:
+            return
+        self.beside.close()
+        if self.errors_path is None:
             return
         if not self._errors:
             self.errors_path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mlcrf.evaluation import Evaluation
-from mlcrf.prediction import PredictionWriter
+from mlcrf.prediction import Action, Beside, PredictionWriter
 from mlcrf.reports.correlations import RankAgreement
 from mlcrf.training.run import TrainReport
 
@@ -142,22 +142,52 @@ def training_record(report: TrainReport) -> str:
 
 
 def format_predictions(writer: PredictionWriter) -> str:
-    """How many photos were tagged, and where the table is."""
-    failed = (
-        f"; {writer.failed} could not be read, see {writer.errors_path}" if writer.failed else ""
+    """How many photos were tagged, where the table is, and what became of files beside photos."""
+    table = f": {writer.path}" if writer.path else ""
+    failed = f"; {writer.failed} with errors" if writer.failed else ""
+    if failed and writer.errors_path:
+        failed += f", see {writer.errors_path}"
+    return "\n".join(
+        [f"{writer.written} photos tagged{table}{failed}", *format_beside(writer.beside)]
     )
-    return f"{writer.written} photos tagged: {writer.path}{failed}"
+
+
+def format_beside(beside: Beside) -> list[str]:
+    """For each kind of files beside photos, a line of how many had which fate."""
+    return [
+        f"{kind}: " + (", ".join(f"{count} {fate}" for fate, count in fates.items()) or "none")
+        for kind, fates in beside_record(beside).items()
+    ]
+
+
+def format_undone(beside: Beside, failed: int) -> str:
+    """For each kind of files, how many had which fate."""
+    return "\n".join([*format_beside(beside), *([f"{failed} with errors"] if failed else [])])
+
+
+def undone_record(beside: Beside, failed: int) -> str:
+    """The same as one JSON object."""
+    return to_json({"failed": failed, **beside_record(beside)})
+
+
+def beside_record(beside: Beside) -> dict[str, dict[str, int]]:
+    """How many files had which fate, by kind; those that there are not and need not be left out."""
+    return {
+        kind: {fate.value: counts[fate] for fate in Action if counts[fate] and fate != Action.NONE}
+        for kind, counts in beside.counts.items()
+    }
 
 
 def predictions_record(writer: PredictionWriter) -> str:
     """The same as one JSON object."""
-    errors = str(writer.errors_path) if writer.failed else None
+    errors = str(writer.errors_path) if writer.failed and writer.errors_path else None
     return to_json(
         {
             "tagged": writer.written,
             "failed": writer.failed,
-            "out": str(writer.path),
+            "out": str(writer.path) if writer.path else None,
             "errors": errors,
+            **beside_record(writer.beside),
         }
     )
 

@@ -10,6 +10,7 @@ from mlcrf.datasets.manifest import Split
 from mlcrf.datasets.reading import Format, ReadOptions, read_dataset, sniff_format
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.labels import LabelSpace
+from tests.metadata.pictures import make_photo, xmp_of
 
 
 def make_file(path: Path, text: str = "") -> Path:
@@ -45,6 +46,8 @@ def make_layout(root: Path, layout: Format) -> Path:
         case Format.TAG_FILES:
             make_file(root / "im1.jpg")
             make_file(root / "im1.txt", "dog\n")
+        case Format.KEYWORDS:
+            make_photo(root / "im1.jpg", xmp=xmp_of("dog"))
     return root
 
 

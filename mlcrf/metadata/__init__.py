@@ -1,0 +1,18 @@
+"""Keywords of photos: read from pictures and XMP sidecars, written to sidecars."""
+
+from mlcrf.metadata.keywords import damaged, load_sidecar, read_keywords, shown
+from mlcrf.metadata.places import PhotoPlaces
+from mlcrf.metadata.retagging import Author, Retagged, Tag, require_taggable, retag
+
+__all__ = [
+    "Author",
+    "PhotoPlaces",
+    "Retagged",
+    "Tag",
+    "damaged",
+    "load_sidecar",
+    "read_keywords",
+    "require_taggable",
+    "retag",
+    "shown",
+]

@@ -1,0 +1,231 @@
+"""XMP packets: parsed safely, their lists of texts read and changed, all else kept as it is.
+
+Source: ISO 16684-1 (XMP), sections 6 and 7; RDF/XML in the forms that it allows.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from lxml import etree
+
+from mlcrf.version import __version__
+
+MAX_BYTES = 16 * 2**20  # sidecars with long editing histories have some hundred kilobytes
+
+OURS = "mlcrf"
+NAMESPACES = {
+    "dc": "http://purl.org/dc/elements/1.1/",
+    "lr": "http://ns.adobe.com/lightroom/1.0/",
+    "digiKam": "http://www.digikam.org/ns/1.0/",
+    OURS: "urn:mlcrf:tags/1.0/",
+}
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_ROOT, _DESCRIPTION, _ITEM = f"{{{_RDF}}}RDF", f"{{{_RDF}}}Description", f"{{{_RDF}}}li"
+_ABOUT = f"{{{_RDF}}}about"
+_CONTAINERS = tuple(f"{{{_RDF}}}{kind}" for kind in ("Bag", "Seq", "Alt"))
+_NOT_PROPERTIES = ("{" + _RDF, "{http://www.w3.org/XML/1998/namespace}")
+
+_NAMES = " ".join(f'xmlns:{name}="{uri}"' for name, uri in NAMESPACES.items() if name != OURS)
+_NEW = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="mlcrf {__version__}">
+ <rdf:RDF xmlns:rdf="{_RDF}">
+  <rdf:Description rdf:about="" {_NAMES}/>
+ </rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="w"?>
+"""
+
+
+@dataclass(frozen=True)
+class Property:
+    """A property by its usual prefix and name, and the kind of list that its values stand in."""
+
+    prefix: str
+    name: str
+    container: Literal["Bag", "Seq"] = "Bag"
+
+    @property
+    def tag(self) -> str:
+        """Its name as lxml writes it."""
+        return f"{{{NAMESPACES[self.prefix]}}}{self.name}"
+
+
+class Packet:
+    """One XMP packet, such as a sidecar holds.
+
+    Raises:
+        ValueError: no XMP, damaged, too large, or with a document type (which XMP has no use for
+            and which could declare entities); says what, in one line.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        if len(raw) > MAX_BYTES:
+            raise ValueError(f"it has {len(raw)} bytes; the limit is {MAX_BYTES}")
+        parser = etree.XMLParser(
+            resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+        )
+        try:
+            root = etree.fromstring(raw, parser)
+        except etree.XMLSyntaxError as error:
+            raise ValueError(f"it is not XML: {' '.join(str(error.msg).split())}") from error
+        self._tree = root.getroottree()
+        if self._tree.docinfo.internalDTD is not None:
+            raise ValueError("it declares a document type, which XMP does not have")
+        found = root if root.tag == _ROOT else next(root.iter(_ROOT), None)
+        if found is None:
+            raise ValueError("it holds no rdf:RDF")
+        self._rdf = found
+        self._declared = raw.startswith((b"<?xml ", b"\xef\xbb\xbf<?xml "))
+
+    @classmethod
+    def new(cls) -> "Packet":
+        """A packet without properties."""
+        return cls(_NEW.encode())
+
+    def to_bytes(self) -> bytes:
+        """The packet as UTF-8, with the instructions and comments around it."""
+        root = self._tree.getroot()
+        parts = [*reversed(list(root.itersiblings(preceding=True))), root, *root.itersiblings()]
+        lines = [etree.tostring(part, encoding="UTF-8", with_tail=False) for part in parts]
+        if self._declared:
+            lines.insert(0, b'<?xml version="1.0" encoding="UTF-8"?>')
+        return b"\n".join(lines) + b"\n"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no property at all."""
+        return not any(len(one) or self._attributes(one) for one in self._descriptions())
+
+    def values(self, wanted: Property) -> list[str]:
+        """The texts of a property, in any form that RDF allows; empty ones are left out."""
+        texts = [_item_text(item) for item in self._items(wanted)]
+        for description in self._descriptions():
+            texts.append(description.get(wanted.tag, ""))
+            texts += [
+                one.text or "" for one in description.iterchildren(wanted.tag) if not len(one)
+            ]
+        return [text.strip() for text in texts if text.strip()]
+
+    def add(self, wanted: Property, values: Iterable[str]) -> None:
+        """Put values at the end of a property's list, which is made where there is none."""
+        container = None
+        for value in values:
+            if container is None:
+                container = self._container(wanted)
+            item = etree.Element(_ITEM)
+            item.text = value
+            _append(container, item)
+
+    def add_text(self, wanted: Property, text: str) -> None:
+        """Put a property that is a single text."""
+        self._property(wanted).text = text
+
+    def remove(self, wanted: Property, values: Iterable[str]) -> None:
+        """Take one of each value away, the last; a list that is empty then goes too."""
+        left = Counter(values)
+        for item in reversed(list(self._items(wanted))):
+            text = _item_text(item).strip()
+            if left[text]:
+                left[text] -= 1
+                container = item.getparent()
+                assert container is not None
+                _remove(item)
+                if not len(container):
+                    element = container.getparent()
+                    assert element is not None
+                    _remove(element)
+
+    def remove_ours(self) -> None:
+        """Take all properties of our namespace away, and descriptions that are empty then."""
+        start = f"{{{NAMESPACES[OURS]}}}"
+        for description in list(self._descriptions()):
+            before = len(description) + len(self._attributes(description))
+            for name in [name for name in self._attributes(description) if name.startswith(start)]:
+                del description.attrib[name]
+            for element in description.findall(f"{start}*"):
+                _remove(element)
+            after = len(description) + len(self._attributes(description))
+            if before and not after and len(list(self._descriptions())) > 1:
+                _remove(description)
+
+    def _descriptions(self) -> Iterator[etree._Element]:
+        return self._rdf.iterchildren(_DESCRIPTION)
+
+    @staticmethod
+    def _attributes(description: etree._Element) -> list[str]:
+        names = [str(name) for name in description.attrib]
+        return [name for name in names if not name.startswith(_NOT_PROPERTIES)]
+
+    def _items(self, wanted: Property) -> Iterator[etree._Element]:
+        for description in self._descriptions():
+            for element in description.iterchildren(wanted.tag):
+                for container in element.iterchildren(*_CONTAINERS):
+                    yield from container.iterchildren(_ITEM)
+
+    def _container(self, wanted: Property) -> etree._Element:
+        """The list of a property; a value that stands by itself is moved into one."""
+        alone = []
+        for description in self._descriptions():
+            if wanted.tag in description.attrib:
+                alone.append(str(description.attrib.pop(wanted.tag)))
+            for element in description.findall(wanted.tag):
+                container = next(element.iterchildren(*_CONTAINERS), None)
+                if container is not None:
+                    return container
+                alone.append(element.text or "")
+                _remove(element)
+        container = etree.Element(f"{{{_RDF}}}{wanted.container}")
+        _append(self._property(wanted), container)
+        self.add(wanted, [text.strip() for text in alone if text.strip()])
+        return container
+
+    def _property(self, wanted: Property) -> etree._Element:
+        """A new, empty element for a property.
+
+        It goes to the first description that knows its namespace, else to the first one; but what
+        is ours stands in a description by itself, which can go again without a trace.
+        """
+        uri = NAMESPACES[wanted.prefix]
+        there = list(self._descriptions())
+        place = next((one for one in there if uri in one.nsmap.values()), None)
+        if place is None and there and wanted.prefix != OURS:
+            place = there[0]
+        if place is None:
+            about = there[0].get(_ABOUT, "") if there else ""
+            place = etree.Element(_DESCRIPTION, {_ABOUT: about}, nsmap={wanted.prefix: uri})
+            _append(self._rdf, place)
+        new_names = {} if uri in place.nsmap.values() else {wanted.prefix: uri}
+        element = etree.Element(wanted.tag, nsmap=new_names or None)
+        _append(place, element)
+        return element
+
+
+def _item_text(item: etree._Element) -> str:
+    """Text of a list's item, also of one with qualifiers, which has it one level deeper."""
+    value = item.find(f".//{{{_RDF}}}value") if len(item) else None
+    return (item.text if value is None else value.text) or ""
+
+
+def _append(parent: etree._Element, child: etree._Element) -> None:
+    """Append in the layout that the parent has; in lines of their own where it has none."""
+    if len(parent):
+        child.tail, parent[-1].tail = parent[-1].tail, parent.text
+    else:
+        before, above = parent.getprevious(), parent.getparent()
+        space = before.tail if before is not None else above.text if above is not None else ""
+        indent = "\n" + (space or "").rpartition("\n")[2]
+        parent.text, child.tail = f"{indent} ", indent
+    parent.append(child)
+
+
+def _remove(child: etree._Element) -> None:
+    parent, before = child.getparent(), child.getprevious()
+    assert parent is not None
+    if child.getnext() is None:
+        if before is not None:
+            before.tail = child.tail
+        else:
+            parent.text = None
+    parent.remove(child)

@@ -1,0 +1,73 @@
+"""Which files beside photos are wanted, and taking them back."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlcrf.checkpoint import Run
+from mlcrf.errors import DataError, MlcrfError
+from mlcrf.metadata import Author, PhotoPlaces, shown
+from mlcrf.prediction.beside import Beside, Change, PhotoFiles
+from mlcrf.prediction.selection import LabelSelection
+from mlcrf.prediction.sidecars import Sidecars
+from mlcrf.prediction.tagfiles import TagFiles
+
+
+@dataclass(frozen=True)
+class BesideOptions:
+    """What is written beside photos.
+
+    Attributes:
+        xmp, txt: whether sidecars and tag files are.
+        overwrite: whether tag files that are not ours are replaced.
+        dry_run: change nothing, only report.
+        report: is told each change of a file.
+    """
+
+    xmp: bool = False
+    txt: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+    report: Callable[[Change], None] | None = None
+
+    def make(self, places: PhotoPlaces, selection: LabelSelection, run: Run) -> Beside:
+        """The files of these kinds, to be written with the labels of a run.
+
+        Raises:
+            SettingsError: a label whose name one of them cannot hold.
+        """
+        kinds: list[PhotoFiles] = []
+        if self.xmp:
+            rules = selection.implications
+            author = Author(shown(Path(run.path.resolve().name)), run.digest)
+            kinds.append(Sidecars(places, author, selection.labels, rules, dry_run=self.dry_run))
+        if self.txt:
+            kinds.append(
+                TagFiles(places, selection.labels, overwrite=self.overwrite, dry_run=self.dry_run)
+            )
+        return Beside(kinds, self.report)
+
+    def undo(self, photos: Iterable[Path], places: PhotoPlaces) -> tuple[Beside, list[str]]:
+        """Take out of files beside photos what we put there; of both kinds if neither is named.
+
+        Returns:
+            How many files had which fate, and a line for each photo of which one is damaged.
+
+        Raises:
+            DataError: there was nothing but faults.
+        """
+        kinds: list[PhotoFiles] = []
+        if self.xmp or not self.txt:
+            kinds.append(Sidecars(places, dry_run=self.dry_run))
+        if self.txt or not self.xmp:
+            kinds.append(TagFiles(places, dry_run=self.dry_run))
+        beside, faults = Beside(kinds, self.report), []
+        for photo in photos:
+            try:
+                beside.undo(photo)
+            except MlcrfError as error:
+                faults.append(str(error))
+        beside.close()
+        if faults and not any(counts.total() for counts in beside.counts.values()):
+            raise DataError("\n".join(["nothing could be undone", *faults]))
+        return beside, faults

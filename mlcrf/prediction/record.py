@@ -1,0 +1,25 @@
+"""What is said of one picture, on its way from the model to every output."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is said of one picture.
+
+    Attributes:
+        image: its path.
+        labels: those decided present.
+        marginals: P(label present) under the CRF, by label.
+        independent: the same under the independent baseline.
+        confirmed: those that were said to be present; not those of which only keywords say so.
+        error: why there is no prediction; the rest is empty then.
+    """
+
+    image: Path
+    labels: tuple[str, ...] = ()
+    marginals: tuple[float, ...] = ()
+    independent: tuple[float, ...] = ()
+    confirmed: tuple[str, ...] = ()
+    error: str = ""

@@ -1,0 +1,116 @@
+"""Which labels are written as present, and by what names: one answer for all outputs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mlcrf.datasets.implications import with_implied
+from mlcrf.datasets.manifest import Implication
+from mlcrf.datasets.pairs import load_rows
+from mlcrf.errors import LabelsError, SettingsError
+from mlcrf.labels import LabelSpace
+from mlcrf.prediction.record import Prediction
+
+
+class LabelSelection:
+    """From predictions to what is written of them.
+
+    Of the labels that were decided present are left those that are in `only`, not in `never`, and
+    have a probability of `min_prob` or more. It stays a set that the implications allow: a label
+    that is left keeps all that it implies, whatever `only` and `min_prob` say of those; and
+    `never` goes for all labels that imply one in it, too. Probabilities stay as they are.
+
+    Args:
+        labels: of the run.
+        implications: the run's.
+        renamed: the user's own names of some labels; see `load_names`.
+        only: None for all.
+
+    Attributes:
+        given: the labels by the names of the run.
+        labels: by the user's own names, in the order of the run.
+        implications: by these names.
+
+    Raises:
+        LabelsError: a label that there is not.
+        SettingsError: a probability that is none, or a label in `only` that `never` forbids.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        implications: Sequence[Implication] = (),
+        *,
+        renamed: Mapping[str, str] | None = None,
+        only: Sequence[str] | None = None,
+        never: Sequence[str] = (),
+        min_prob: float = 0.0,
+    ) -> None:
+        if not 0 <= min_prob <= 1:
+            raise SettingsError(f"--min-prob: expected 0 to 1, got {min_prob}")
+        for name in (*(only or ()), *never):
+            labels.index(name)
+        self._rules = tuple(implications)
+        forbidden = with_implied(never, [(parent, child) for child, parent in self._rules])
+        for name in only or ():
+            if name in forbidden:
+                implied = ", ".join(sorted(with_implied([name], self._rules) & set(never)))
+                raise SettingsError(f"--only {name}: --never {implied} forbids it; take one out")
+        self._allowed = frozenset(labels if only is None else only) - forbidden
+        self._min_prob = min_prob
+        self.given = labels
+        names = renamed or {}
+        self._name = {name: names.get(name, name) for name in labels}
+        self.labels = LabelSpace(tuple(self._name[name] for name in labels))
+        self.implications = tuple(
+            (self._name[child], self._name[parent]) for child, parent in self._rules
+        )
+
+    def __call__(self, prediction: Prediction) -> Prediction:
+        """The prediction with the labels that are left, by the user's own names."""
+        probability = dict(zip(self.given, prediction.marginals, strict=False))
+        left = with_implied(
+            (
+                name
+                for name in prediction.labels
+                if name in self._allowed and probability[name] >= self._min_prob
+            ),
+            self._rules,
+        )
+        confirmed = with_implied(prediction.confirmed, self._rules) & left
+        return replace(
+            prediction,
+            labels=tuple(self._name[name] for name in self.given if name in left),
+            confirmed=tuple(self._name[name] for name in self.given if name in confirmed),
+        )
+
+
+def load_names(path: Path, labels: LabelSpace) -> dict[str, str]:
+    """Load the user's own names of labels from a CSV file, `label,name` a line.
+
+    A first line `label,name` and blank lines are skipped. Labels that are not in it keep their
+    names.
+
+    Raises:
+        DataError: no such file, not UTF-8, a line without exactly two names.
+        LabelsError: an unknown label, one that stands twice, a name that two labels would have or
+            that none can; with the line.
+    """
+    line_of: dict[str, int] = {}
+    names: dict[str, str] = {}
+    for line, (label, name) in load_rows(path, ("label", "name")):
+        try:
+            labels.index(label)
+            LabelSpace((name,))
+        except LabelsError as error:
+            raise LabelsError(f"{path}, line {line}: {error}") from error
+        if label in names:
+            raise LabelsError(f"{path}, line {line}: {label!r} stands on line {line_of[label]} too")
+        line_of[label], names[label] = line, name
+    owner: dict[str, str] = {name: name for name in labels if name not in names}
+    for label, name in names.items():
+        if owner.setdefault(name, label) != label:
+            raise LabelsError(
+                f"{path}, line {line_of[label]}: {name!r} would be the name of {owner[name]!r} too"
+            )
+    return names

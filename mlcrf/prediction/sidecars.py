@@ -1,0 +1,116 @@
+"""Predictions as keywords in XMP sidecars."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mlcrf import atomic
+from mlcrf.datasets.implications import with_implied
+from mlcrf.datasets.manifest import Implication
+from mlcrf.errors import DataError
+from mlcrf.labels import LabelSpace
+from mlcrf.metadata import (
+    Author,
+    PhotoPlaces,
+    Tag,
+    damaged,
+    load_sidecar,
+    require_taggable,
+    retag,
+)
+from mlcrf.prediction.beside import Action, Change
+from mlcrf.prediction.record import Prediction
+
+
+class Sidecars:
+    """An XMP sidecar a photo; see `mlcrf.metadata.retag` for what becomes of its tags.
+
+    A label that implies others stands below each that it implies directly.
+
+    Args:
+        labels: by the names that are written; none are needed to undo.
+        author: None where nothing is written, only undone.
+
+    Raises:
+        SettingsError: a label whose name cannot be a keyword.
+    """
+
+    kind = "sidecars"
+
+    def __init__(
+        self,
+        places: PhotoPlaces,
+        author: Author | None = None,
+        labels: LabelSpace | None = None,
+        implications: Iterable[Implication] = (),
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        require_taggable(labels or ())
+        self._paths = _paths(labels or (), list(implications))
+        self._places, self._author, self._dry_run = places, author, dry_run
+
+    def write(self, prediction: Prediction) -> Change:
+        """Give the photo's sidecar the labels of a prediction.
+
+        Raises:
+            DataError: there is a sidecar and it cannot be read; it stays as it is.
+            MlcrfError: it cannot be written.
+        """
+        confirmed = frozenset(prediction.confirmed)
+        tags = [Tag(one, self._paths[one], one in confirmed) for one in prediction.labels]
+        return self._retag(self._places.sidecar(prediction.image), tags, self._author)
+
+    def undo(self, photo: Path) -> list[Change]:
+        """Take our tags out of all sidecars that may be the photo's; raises as `write` does."""
+        return [self._retag(path, (), None) for path in self._places.all_sidecars(photo)]
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+    def _retag(self, path: Path, tags: Sequence[Tag], author: Author | None) -> Change:
+        old = load_sidecar(path) if path.is_file() else None
+        try:
+            new = retag(old, tags, author)
+        except ValueError as error:
+            raise DataError(damaged(path, error)) from error
+        match old, new.content:
+            case None, None:
+                action = Action.NONE
+            case None, _:
+                action = Action.NEW
+            case _, None:
+                action = Action.DELETED
+            case _:
+                action = Action.UNCHANGED if new.content == old else Action.CHANGED
+        if not self._dry_run:
+            if action is Action.DELETED:
+                atomic.remove(path)
+            elif action in (Action.NEW, Action.CHANGED):
+                assert new.content is not None
+                atomic.write_bytes(path, new.content)
+        return Change(path, action, new.added, new.removed)
+
+
+def _paths(
+    labels: Iterable[str], rules: Sequence[Implication]
+) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """For each label its paths from the top, one for each label that it implies directly.
+
+    Of the labels above those, which may have several paths themselves, the first one counts.
+    """
+    parents: dict[str, list[str]] = {name: [] for name in labels}
+    for child, parent in rules:
+        others = [other for one, other in rules if one == child and other != parent]
+        if parent not in with_implied(others, rules):
+            parents[child].append(parent)
+
+    def first(name: str) -> tuple[str, ...]:
+        path = [name]
+        while above := parents[path[-1]]:
+            path.append(above[0])
+        return tuple(reversed(path))
+
+    return {
+        name: tuple((*first(parent), name) for parent in above) or ((name,),)
+        for name, above in parents.items()
+    }

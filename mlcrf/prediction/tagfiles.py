@@ -1,0 +1,149 @@
+"""Predictions as text files of tags, `photo.txt` beside `photo.jpg`, as training reads them."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from mlcrf import atomic
+from mlcrf.datasets.files import is_picture
+from mlcrf.errors import DataError, MlcrfError, SettingsError
+from mlcrf.labels import LabelSpace
+from mlcrf.metadata import PhotoPlaces, shown
+from mlcrf.prediction.beside import Action, Change
+from mlcrf.prediction.record import Prediction
+
+LOG = ".mlcrf-tags"
+
+
+class TagFiles:
+    """A text file a photo, a tag a line, empty where there is none.
+
+    The form has no room for a note on who wrote it. So a hidden file `.mlcrf-tags` in each folder
+    holds a SHA-256 a line, over name and content of each tag file that we wrote there. One that
+    is not in it, or was changed since, is a person's.
+
+    Args:
+        overwrite: replace those of a person, too.
+
+    Raises:
+        SettingsError: a label that training would not read back as it was written.
+    """
+
+    kind = "tag files"
+
+    def __init__(
+        self,
+        places: PhotoPlaces,
+        labels: LabelSpace | None = None,
+        *,
+        overwrite: bool = False,
+        dry_run: bool = False,
+    ) -> None:
+        for name in labels or ():
+            if "," in name or name == "?":
+                raise SettingsError(
+                    f"label {name!r}: means something else in a tag file, where a comma separates "
+                    "tags and ? is unknown; give it another name with --rename"
+                )
+        self._places, self._overwrite, self._dry_run = places, overwrite, dry_run
+        self._log: tuple[Path | None, set[str]] = (None, set())
+        self._undone: set[Path] = set()
+
+    def write(self, prediction: Prediction) -> Change:
+        """Write the labels of a prediction.
+
+        Raises:
+            DataError: the file is a person's, or another picture's too.
+            MlcrfError: it cannot be written.
+        """
+        photo = prediction.image
+        path = self._places.tag_file(photo)
+        others = [name for name in self._places.rivals(photo) if is_picture(Path(name))]
+        if others:
+            raise DataError(
+                f"{shown(path)}: would be the tag file of {others[0]} too; rename one of them"
+            )
+        new = "".join(f"{name}\n" for name in prediction.labels).encode()
+        old = _content(path)
+        if old == new:
+            return Change(path, Action.UNCHANGED)
+        if old is not None and not self._overwrite and not self._is_ours(path, old):
+            raise DataError(f"{shown(path)}: is there and not by mlcrf; --overwrite replaces it")
+        if not self._dry_run:
+            self._note(path, new)
+            atomic.write_bytes(path, new)
+        before, now = _tags(old or b""), _tags(new)
+        gained = tuple(name for name in now if name not in before)
+        lost = tuple(name for name in before if name not in now)
+        return Change(path, Action.NEW if old is None else Action.CHANGED, gained, lost)
+
+    def undo(self, photo: Path) -> list[Change]:
+        """Delete the photo's tag file if we wrote it and nobody has changed it since."""
+        path = self._places.tag_file(photo)
+        content = _content(path)
+        if content is None:
+            return []
+        if not self._is_ours(path, content):
+            return [Change(path, Action.UNCHANGED)]
+        if not self._dry_run:
+            atomic.remove(path)
+            self._undone.add(path.parent)
+        return [Change(path, Action.DELETED, removed=tuple(_tags(content)))]
+
+    def close(self) -> None:
+        """After files were taken back, forget all that are no longer there as we wrote them."""
+        for folder in self._undone:
+            there = (_digest(path, _content(path) or b"") for path in folder.glob("*.txt"))
+            left = _load_log(folder) & set(there)
+            if left:
+                atomic.write_text(folder / LOG, "".join(f"{one}\n" for one in sorted(left)))
+            else:
+                atomic.remove(folder / LOG)
+
+    def _is_ours(self, path: Path, content: bytes) -> bool:
+        return _digest(path, content) in self._written_in(path.parent)
+
+    def _written_in(self, folder: Path) -> set[str]:
+        if self._log[0] != folder:
+            self._log = (folder, _load_log(folder))
+        return self._log[1]
+
+    def _note(self, path: Path, content: bytes) -> None:
+        """Before the file is written: what is noted and not there does no harm."""
+        digest, written = _digest(path, content), self._written_in(path.parent)
+        if digest in written:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with (path.parent / LOG).open("a", encoding="ascii") as stream:
+                stream.write(f"{digest}\n")
+        except OSError as error:
+            raise MlcrfError(
+                f"{shown(path.parent / LOG)}: cannot be written: {error.strerror or error}"
+            ) from error
+        written.add(digest)
+
+
+def _content(path: Path) -> bytes | None:
+    """What a file holds; None where there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_bytes() if os.path.lexists(path) else None
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+
+
+def _tags(content: bytes) -> list[str]:
+    lines = content.decode("utf-8", "replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _digest(path: Path, content: bytes) -> str:
+    return hashlib.sha256(os.fsencode(path.name) + b"\0" + content).hexdigest()
+
+
+def _load_log(folder: Path) -> set[str]:
+    return set((_content(folder / LOG) or b"").decode("ascii", "replace").split())

@@ -1,0 +1,148 @@
+"""`mlcrf predict` with sidecars, tag files and chosen labels, in one process."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from mlcrf.cli import app
+from mlcrf.errors import MlcrfError
+from mlcrf.metadata import read_keywords
+from mlcrf.metadata.xmp import Packet, Property
+from tests.metadata.pictures import xmp_of
+
+
+def predict(*words: object) -> Result:
+    return CliRunner().invoke(app, ["predict", "--engine", "torch", *map(str, words)])
+
+
+@pytest.fixture
+def photos(drawn: Path, tmp_path: Path) -> Path:
+    """Four drawn scenes, one of them deep."""
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for at, image in enumerate(sorted((drawn / "images").iterdir())[:4]):
+        place = folder / ("deep" if at == 3 else "") / image.name
+        place.write_bytes(image.read_bytes())
+    return folder
+
+
+def subjects(folder: Path) -> dict[str, list[str]]:
+    return {
+        path.relative_to(folder).as_posix(): Packet(path.read_bytes()).values(
+            Property("dc", "subject")
+        )
+        for path in sorted(folder.rglob("*.xmp"))
+    }
+
+
+def test_table_sidecars_and_tag_files_say_the_same(run: Path, photos: Path, tmp_path: Path) -> None:
+    """By the user's names, limited in the same way; undone nothing is left but the table."""
+    before = set(photos.rglob("*"))
+    names, out = tmp_path / "names.csv", tmp_path / "tags.csv"
+    first = (run / "labels.txt").read_text().split()[0]
+    names.write_text(f"label,name\n{first},Etwas & mehr\n")
+    words = [photos, "--model", run, "--rename", names, "--min-prob", 0.05, "--threshold", 0.05]
+    words += ["--xmp", "--txt"]
+    dry = predict(*words, "--out", out, "--dry-run")
+    assert dry.exit_code == 0, dry.output
+    assert set(photos.rglob("*")) == before and not out.exists()
+    done = predict(*words, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert f"4 photos tagged: {out}\nsidecars: 4 new\ntag files: 4 new\n" == done.stdout
+    assert [line for line in dry.stdout.splitlines() if ": new; +" in line]
+    rows = pd.read_csv(out)
+    assert "p:Etwas & mehr" in rows and f"p:{first}" not in rows
+    for row in rows.to_dict("records"):
+        image = Path(row["image"])
+        tags = row["labels"].split(";")
+        assert (
+            Packet(image.with_name(f"{image.name}.xmp").read_bytes()).values(
+                Property("dc", "subject")
+            )
+            == tags
+        )
+        assert image.with_suffix(".txt").read_text().splitlines() == tags
+        assert all(row[f"p:{tag}"] >= 0.05 for tag in tags)
+    assert any("Etwas & mehr" in tags.split(";") for tags in rows["labels"])
+    undone = predict(photos, "--undo", "--json")
+    assert json.loads(undone.stdout) == {
+        "failed": 0,
+        "sidecars": {"deleted": 4},
+        "tag files": {"deleted": 4},
+    }
+    assert set(photos.rglob("*")) == before
+
+
+def test_a_parallel_tree_known_keywords_and_confirmed_tags(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    """The photos' folder is left alone; what was --given is a person's own."""
+    one = sorted(photos.glob("*.jpg"))[0]
+    one.with_suffix(".xmp").write_bytes(xmp_of("Dog", "Grandma"))
+    tree = tmp_path / "tree"
+    words = [photos, "--model", run, "--xmp", "--sidecar-dir", tree, "--known-keywords"]
+    words += ["--given", "night=1", "--only", "dog,night", "--json"]
+    result = predict(*words)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["sidecars"] == {"new": 4}
+    found = subjects(tree)
+    assert sorted(name.count("/") for name in found) == [0, 0, 0, 1]
+    assert "dog" in found[f"{one.name}.xmp"]
+    assert all("night" in tags and set(tags) <= {"dog", "night"} for tags in found.values())
+    assert list(photos.rglob("*.xmp")) == [one.with_suffix(".xmp")]
+    assert predict(photos, "--undo", "--sidecar-dir", tree).exit_code == 0
+    assert read_keywords(one, one.with_suffix(".xmp")) == ("Dog", "Grandma")
+    assert list(subjects(tree).values()) == [["night"]] * 4
+
+
+def test_damaged_sidecar(run: Path, photos: Path) -> None:
+    """One error, status 1 if --strict; the others are written, it is not touched."""
+    one = sorted(photos.glob("*.jpg"))[0]
+    broken = one.with_name(f"{one.name}.xmp")
+    broken.write_bytes(b"<x:xmpmeta>")
+    words = [photos, "--model", run, "--xmp", "--known-keywords", "--given", "night=1"]
+    result = predict(*words)
+    assert result.exit_code == 0
+    assert result.stderr.count(f"error: {broken}: cannot be read as a sidecar") == 1
+    assert f"note: {broken}" in result.stderr
+    assert result.stdout == "3 photos tagged; 1 with errors\nsidecars: 3 new\n"
+    assert broken.read_bytes() == b"<x:xmpmeta>"
+    assert predict(*words, "--strict").exit_code == 1
+    assert predict(photos, "--undo", "--strict").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "nothing to write: give --out FILE, --xmp or --txt"),
+        (["--out", "a.csv", "--dry-run"], "--dry-run is for --xmp, --txt and --undo"),
+        (["--undo", "--out", "a.csv"], "--undo tags nothing"),
+    ],
+)
+def test_usage_errors(photos: Path, words: list[str], says: str) -> None:
+    """Status 2, and nothing done."""
+    result = predict(photos, *words)
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--only", "dgo"], "unknown label 'dgo'; did you mean 'dog'"),
+        (["--never", "dog,"], "unknown label ''"),
+        (["--min-prob", "2"], "--min-prob: expected 0 to 1"),
+        (["--rename", "absent.csv"], "absent.csv"),
+    ],
+)
+def test_bad_input(run: Path, photos: Path, words: list[str], says: str) -> None:
+    """An error of ours, which the program prints as one line; nothing is written."""
+    before = set(photos.rglob("*"))
+    result = predict(photos, "--model", run, "--xmp", "--txt", *words)
+    assert isinstance(result.exception, MlcrfError)
+    assert says in str(result.exception)
+    assert set(photos.rglob("*")) == before

@@ -1,0 +1,248 @@
+"""Sidecars and tag files of predictions: written, run again, undone, and refused."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlcrf.datasets.reading import read_dataset
+from mlcrf.datasets.tagfiles import read_tag_folder
+from mlcrf.errors import DataError, MlcrfError, SettingsError
+from mlcrf.labels import LabelSpace
+from mlcrf.metadata import Author, PhotoPlaces, Tag, read_keywords, retag
+from mlcrf.metadata.xmp import Packet, Property
+from mlcrf.prediction import Beside, BesideOptions, Change, Prediction, PredictionWriter
+from mlcrf.prediction.sidecars import Sidecars
+from mlcrf.prediction.tagfiles import LOG, TagFiles
+from tests.metadata.pictures import make_photo, xmp_of
+
+LABELS = LabelSpace(("people", "child", "pet", "dog", "sky"))
+RULES = (("child", "people"), ("dog", "pet"))
+AUTHOR = Author("model", "c0ffee")
+
+
+def sidecars(**settings: Any) -> Sidecars:
+    places = settings.pop("places", PhotoPlaces())
+    return Sidecars(places, AUTHOR, LABELS, settings.pop("rules", RULES), **settings)
+
+
+def levels(path: Path) -> list[str]:
+    return Packet(path.read_bytes()).values(Property("lr", "hierarchicalSubject"))
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+ODD = [
+    "a.jpg",
+    "b\nc.jpg",
+    "d\"'<&>.jpg",
+    "=1+1.jpg",
+    "-e.jpg",
+    b"\xff.jpg".decode("utf-8", "surrogateescape"),
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_sidecar_of_a_photo_of_any_name(tmp_path: Path, name: str) -> None:
+    """New, unchanged, changed, gone, whatever the photo is called."""
+    photo = make_photo(tmp_path / name)
+    before = everything(tmp_path)
+    first = sidecars().write(Prediction(photo, ("people", "child", "sky")))
+    assert (first.action, first.path.name) == ("new", f"{name}.xmp")
+    assert levels(first.path) == ["people|child", "sky"]
+    assert sidecars().write(Prediction(photo, ("people", "child", "sky"))).action == "unchanged"
+    second = sidecars().write(Prediction(photo, ("sky", "pet", "dog")))
+    assert str(second).endswith(": changed; +pet, +dog, -people, -child")
+    assert str(second).isprintable()
+    assert [one.action for one in sidecars(dry_run=True).undo(photo)] == ["deleted"]
+    assert [one.action for one in sidecars().undo(photo)] == ["deleted"]
+    assert everything(tmp_path) == before
+    assert sidecars().undo(photo) == []
+    assert sidecars().write(Prediction(photo)).action == "none"
+
+
+def test_dry_run_changes_nothing(tmp_path: Path) -> None:
+    """It says the same as the run that follows."""
+    photos = [make_photo(tmp_path / name) for name in ("a.jpg", "b.jpg")]
+    (tmp_path / "b.xmp").write_bytes(xmp_of("own"))
+    before = everything(tmp_path)
+    predictions = [Prediction(photo, ("sky",)) for photo in photos]
+    said = [sidecars(dry_run=True).write(one) for one in predictions]
+    said += [TagFiles(PhotoPlaces(), LABELS, dry_run=True).write(one) for one in predictions]
+    assert everything(tmp_path) == before
+    done = [sidecars().write(one) for one in predictions]
+    done += [TagFiles(PhotoPlaces(), LABELS).write(one) for one in predictions]
+    assert said == done
+    assert [change.action for change in done] == ["new", "changed", "new", "new"]
+
+
+def test_transitive_rules_make_one_path(tmp_path: Path) -> None:
+    """A rule that follows from others adds no path of its own."""
+    rules = (("dog", "pet"), ("pet", "people"), ("dog", "people"))
+    photo = make_photo(tmp_path / "a.jpg")
+    labels = ("people", "pet", "dog")
+    change = sidecars(rules=rules).write(Prediction(photo, labels))
+    assert levels(change.path) == ["people|pet|dog"]
+
+
+def test_a_damaged_sidecar_is_one_error_and_stays(tmp_path: Path) -> None:
+    """The photo has its row and its error; the others have their sidecars."""
+    photos = [make_photo(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    (tmp_path / "b.jpg.xmp").write_bytes(b"<x:xmpmeta>")
+    out = tmp_path / "out" / "tags.csv"
+    seen: list[Change] = []
+    beside = Beside([sidecars()], seen.append)
+    with PredictionWriter(out, LABELS, beside=beside) as writer:
+        for photo in photos:
+            writer.write(Prediction(photo, ("sky",), (0.5,) * 5, (0.5,) * 5))
+        writer.require_one()
+    assert (writer.written, writer.failed) == (3, 1)
+    assert "b.jpg.xmp: cannot be read as a sidecar: it is not XML" in writer.first_errors()[0]
+    assert (tmp_path / "b.jpg.xmp").read_bytes() == b"<x:xmpmeta>"
+    assert "b.jpg.xmp" in (out.parent / "tags.errors.csv").read_text()
+    assert len(out.read_text().splitlines()) == 4
+    assert [change.path.name for change in seen] == ["a.jpg.xmp", "c.jpg.xmp"]
+    assert beside.counts == {"sidecars": Counter({"new": 2})}
+    with PredictionWriter(None, LABELS, beside=beside) as writer:
+        writer.write(Prediction(photos[1], ("sky",)))
+        with pytest.raises(DataError, match=r"no picture could be tagged\n.*b\.jpg\.xmp"):
+            writer.require_one()
+    _, faults = BesideOptions(xmp=True).undo(photos, PhotoPlaces())
+    assert len(faults) == 1 and "b.jpg.xmp" in faults[0]
+    with pytest.raises(DataError, match="nothing could be undone"):
+        BesideOptions(xmp=True).undo(photos[1:2], PhotoPlaces())
+
+
+def test_a_sidecar_that_cannot_be_written(tmp_path: Path) -> None:
+    """One line that names it; what stood in the way is untouched."""
+    photo = make_photo(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg.xmp").mkdir()
+    with pytest.raises(MlcrfError, match=r"a\.jpg\.xmp: cannot be written"):
+        sidecars().write(Prediction(photo, ("sky",)))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_undo_finds_ours_wherever_it_was_written(tmp_path: Path) -> None:
+    """Also in `photo.xmp` once a raw file has come beside the photo, or another sidecar."""
+    photo = make_photo(tmp_path / "a.jpg")
+    (tmp_path / "a.xmp").write_bytes(xmp_of("own"))
+    assert sidecars().write(Prediction(photo, ("sky",))).path.name == "a.xmp"
+    (tmp_path / "a.CR2").touch()
+    assert sidecars().write(Prediction(photo, ("pet",))).path.name == "a.jpg.xmp"
+    assert [one.action for one in sidecars().undo(photo)] == ["deleted", "changed"]
+    assert Packet((tmp_path / "a.xmp").read_bytes()).values(Property("dc", "subject")) == ["own"]
+
+
+def test_tag_files_are_what_training_reads(tmp_path: Path) -> None:
+    """One tag a line, empty for none; run again they are replaced, undone they are gone."""
+    photos = [make_photo(tmp_path / name) for name in ("a.jpg", "b\nc.jpg", "sub/d.jpg")]
+    before = everything(tmp_path)
+    chosen: list[tuple[str, ...]] = [("people", "child"), (), ("sky",)]
+    for photo, labels in zip(photos, chosen, strict=True):
+        assert TagFiles(PhotoPlaces(), LABELS).write(Prediction(photo, labels)).action == "new"
+    manifest = read_tag_folder(tmp_path, labels=LABELS)
+    assert manifest.targets.tolist() == [[1, 1, 0, 0, 0], [0] * 5, [0, 0, 0, 0, 1]]
+    files = TagFiles(PhotoPlaces(), LABELS)
+    change = files.write(Prediction(photos[0], ("people", "sky")))
+    assert str(change).endswith("a.txt: changed; +sky, -child")
+    assert files.write(Prediction(photos[0], ("people", "sky"))).action == "unchanged"
+    files = TagFiles(PhotoPlaces())
+    assert [one.action for photo in photos for one in files.undo(photo)] == ["deleted"] * 3
+    files.close()
+    assert everything(tmp_path) == before
+
+
+def test_tag_files_of_a_person_stay(tmp_path: Path) -> None:
+    """One that was there, and one of ours that was edited; --overwrite takes both."""
+    old, edited, ours = (make_photo(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg"))
+    (tmp_path / "a.txt").write_text("grandma\n")
+    files = TagFiles(PhotoPlaces(), LABELS)
+    files.write(Prediction(edited, ("sky",)))
+    files.write(Prediction(ours, ("sky",)))
+    (tmp_path / "b.txt").write_text("sky\ngrandpa\n")
+    (tmp_path / "copy.txt").write_bytes((tmp_path / "c.txt").read_bytes())
+    for photo in (old, edited):
+        with pytest.raises(DataError, match="is there and not by mlcrf; --overwrite replaces it"):
+            files.write(Prediction(photo, ("pet",)))
+    assert (tmp_path / LOG).exists()
+    undoing = TagFiles(PhotoPlaces())
+    photos = (old, edited, ours, tmp_path / "copy.jpg")
+    actions = [one.action for photo in photos for one in undoing.undo(photo)]
+    assert actions == ["unchanged", "unchanged", "deleted", "unchanged"]
+    undoing.close()
+    assert not (tmp_path / LOG).exists()
+    assert (tmp_path / "a.txt").read_text() == "grandma\n"
+    for photo in (old, edited):
+        TagFiles(PhotoPlaces(), LABELS, overwrite=True).write(Prediction(photo, ("pet",)))
+    assert (tmp_path / "b.txt").read_text() == "pet\n"
+
+
+def test_tag_files_that_two_photos_would_share(tmp_path: Path) -> None:
+    """An error that names the other one."""
+    photo = make_photo(tmp_path / "a.jpg")
+    make_photo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.txt: would be the tag file of a\.png too"):
+        TagFiles(PhotoPlaces(), LABELS).write(Prediction(photo, ("sky",)))
+    assert not (tmp_path / "a.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "xmp", "txt"), [("a,b", True, False), ("?", True, False), ("a/b", False, True)]
+)
+def test_names_that_one_form_cannot_hold(name: str, xmp: bool, txt: bool) -> None:
+    """Refused at once, with what to do."""
+    labels = LabelSpace((name,))
+    for allowed, make in (
+        (xmp, lambda: Sidecars(PhotoPlaces(), AUTHOR, labels)),
+        (txt, lambda: TagFiles(PhotoPlaces(), labels)),
+    ):
+        if allowed:
+            make()
+        else:
+            with pytest.raises(SettingsError, match="--rename"):
+                make()
+
+
+def test_a_folder_with_keywords_is_a_data_set(tmp_path: Path) -> None:
+    """A person's keywords are labels, ours are not; what has none is left out and counted."""
+    make_photo(tmp_path / "a.jpg", xmp=xmp_of("Sea", "Ann"))
+    make_photo(tmp_path / "b.jpg")
+    (tmp_path / "b.xmp").write_bytes(xmp_of("sky", "x;y"))
+    ours = make_photo(tmp_path / "c.jpg")
+    Sidecars(PhotoPlaces(), AUTHOR, LABELS).write(Prediction(ours, ("sky",)))
+    manifest = read_dataset(tmp_path)
+    assert [image.name for image in manifest.images] == ["a.jpg", "b.jpg"]
+    assert manifest.labels.names == ("Ann", "Sea", "sky")
+    assert manifest.targets.tolist() == [[1, 1, 0], [0, 0, 1]]
+    assert manifest.notes == (
+        "1 images without keywords are left out",
+        "1 keywords that are no labels are left out: x;y",
+    )
+    from mlcrf.datasets.keywords import read_keyword_folder
+
+    told = read_keyword_folder(tmp_path, labels=LabelSpace(("sky", "sea", "dog")))
+    assert told.targets.tolist() == [[0, 1, 0], [1, 0, 0]]
+    (tmp_path / "d.jpg.xmp").write_bytes(b"")
+    make_photo(tmp_path / "d.jpg")
+    with pytest.raises(DataError, match=r"d\.jpg.*not XML"):
+        read_dataset(tmp_path)
+
+
+def test_retagging_never_counts_as_keywords(tmp_path: Path) -> None:
+    """What we wrote as ours is no known keyword; what a person confirmed is."""
+    photo = make_photo(tmp_path / "a.jpg")
+    files = sidecars()
+    prediction = Prediction(photo, ("people", "child", "sky"), confirmed=("sky",))
+    path = files.write(prediction).path
+    assert read_keywords(photo, path) == ("sky",)
+    assert retag(path.read_bytes(), [Tag("dog", (("dog",),))], AUTHOR).removed == (
+        "people",
+        "child",
+    )
