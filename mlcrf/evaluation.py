@@ -144,7 +144,7 @@ def answer(
         run.independent(features), known, Independent(), run.make_decoder(decoder, "independent")
     )
     if kind is not LogPartitionKind.EXACT:
-        notes.append(f"nll of the crf rests on a log Z that is {_article(kind)}")
+        notes.append(f"nll of the crf rests on a log Z that is {article(kind)}")
     return Answers(
         manifest,
         crf,
@@ -239,5 +239,8 @@ def _per_label(
     }
 
 
-def _article(kind: LogPartitionKind) -> str:
+def article(kind: LogPartitionKind) -> str:
+    """As a sentence has it: exact, an estimate, a lower bound."""
+    if kind is LogPartitionKind.EXACT:
+        return kind.value
     return f"{'an' if kind is LogPartitionKind.ESTIMATE else 'a'} {kind.value}"
