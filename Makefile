@@ -68,8 +68,9 @@ experiments-quick: setup  ## Run every experiment on 600 photos, into runs/quick
 pretrained: setup  ## Make the models that come with the package anew, half an hour; DATA=folder.
 	$(BIN)/python -m experiments.pretrained.run --data $(DATA)
 
-ci-system:  ## Install what needs root, from Debian's packages; nothing so far.
-	@echo "no system packages needed"
+ci-system:  ## Install what needs root, from Debian's packages: Chromium, which tests of pages run in.
+	apt-get update
+	apt-get install -y --no-install-recommends chromium
 
 clean:  ## Remove the virtual environment, runs/demo and caches.
 	rm -rf $(VENV) runs/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

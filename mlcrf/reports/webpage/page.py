@@ -106,11 +106,12 @@ def _measures(result: Evaluation) -> dict[str, _Measure]:
     for name, cells in evaluation_rows(result).items():
         value, low, high = result.difference[name]
         shape = charts.interval(value, low, high, lower_is_better=name in LOWER_IS_BETTER)
-        verdict = ""
-        if shape is not None:
-            verdict = "better" if shape.low > 0 else "worse" if shape.high < 0 else "not told apart"
         title, *figures = cells
         theirs, ours, difference, interval = map(_minus, figures)
+        if shape is None:
+            interval = verdict = ""
+        else:
+            verdict = "better" if shape.low > 0 else "worse" if shape.high < 0 else "not told apart"
         measures[name] = _Measure(title, theirs, ours, difference, interval, shape, verdict)
     return measures
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from mlcrf.backbones.features import FeatureExtractor
@@ -79,12 +80,20 @@ def make_run(
     return save_run(Run(folder, space, TrainSettings(), spec, "data", crf, independent, None))
 
 
-def ask(run: Run, images: list[Path], *, unknown: float = 0.0) -> tuple[Answers, Evaluation]:
-    """What a run says of images whose labels are drawn at random."""
+def draw_targets(run: Run, images: list[Path], *, unknown: float = 0.0) -> NDArray[np.int8]:
+    """Labels at random, of which 0.4 are present."""
     rng = np.random.default_rng(1)
     shape = (len(images), len(run.labels))
     targets = (rng.random(shape) < 0.4).astype(np.int8)
     targets[rng.random(shape) < unknown] = -1
+    return targets
+
+
+def ask(
+    run: Run, images: list[Path], targets: NDArray[np.int8] | None = None
+) -> tuple[Answers, Evaluation]:
+    """What a run says of images, whose labels are drawn if none are given."""
+    targets = draw_targets(run, images) if targets is None else targets
     manifest = Manifest(tuple(images), targets, run.labels, None, "data")
     extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
     answers = answer(run, manifest, extractor, with_surprise=True)
