@@ -74,8 +74,11 @@ bench-predict: setup  ## Measure `predict` beside its limits and other programs;
 pretrained: setup  ## Make the models that come with the package anew, half an hour; DATA=folder.
 	$(BIN)/python -m experiments.pretrained.run --data $(DATA)
 
-ci-system:  ## Install what tests use and needs root, from Debian's packages: exiftool.
-	apt-get install -y --no-install-recommends libimage-exiftool-perl
+# What tests use and needs root; a test that needs what is missing skips.
+DEBIAN := chromium libimage-exiftool-perl
+ci-system:  ## Install what needs root, from Debian's packages: Chromium and exiftool, for tests.
+	apt-get update
+	apt-get install -y --no-install-recommends $(DEBIAN)
 
 clean:  ## Remove the virtual environment, runs/demo and caches.
 	rm -rf $(VENV) runs/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -15,7 +15,7 @@ from mlcrf.datasets.implications import with_implications
 from mlcrf.datasets.manifest import Manifest
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError
-from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind
+from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind, SceneSum
 from mlcrf.metrics import (
     Measures,
     Predictions,
@@ -23,10 +23,34 @@ from mlcrf.metrics import (
     bootstrap_differences,
     gather_statistics,
 )
-from mlcrf.model import LabelCrf
 from mlcrf.version import __version__
 
 Interval = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What both models of a run say of every image of a data set.
+
+    Attributes:
+        manifest: N images; labels as in the run, targets that obey its implications.
+        crf, independent: the predictions of each.
+        inference, decision: names of what inferred and of what decided.
+        nll_kind: whether the CRF's nll is exact, an estimate or a bound.
+        notes: what a reader of the figures should know.
+        surprise: by how many nats the CRF holds the label set that it thinks likeliest for
+            likelier than the likeliest one that agrees with the targets; at least 0 if its MAP
+            is exact (N,). None if it was not asked for.
+    """
+
+    manifest: Manifest
+    crf: Predictions
+    independent: Predictions
+    inference: str
+    decision: str
+    nll_kind: LogPartitionKind
+    notes: tuple[str, ...]
+    surprise: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,17 +87,41 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Score both models of a run.
+    """Score both models of a run: `answer`, then `score`, which say what the arguments are."""
+    answers = answer(
+        run,
+        manifest,
+        extractor,
+        inference=inference,
+        max_exact_labels=max_exact_labels,
+        decoder=decoder,
+        progress=progress,
+    )
+    return score(run, answers, split=split, resamples=resamples, seed=seed)
+
+
+@torch.no_grad()
+def answer(
+    run: Run,
+    manifest: Manifest,
+    extractor: FeatureExtractor,
+    *,
+    inference: InferenceName | None = None,
+    max_exact_labels: int | None = None,
+    decoder: Decoder = Decoder(),
+    with_surprise: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Answers:
+    """Ask both models of a run about every image.
 
     Args:
         manifest: images and targets, labels in any order. Targets that break an implication of
             the run are repaired as they were in training, and the notes say so.
-        split: what the images are called in the signature.
         inference: another one than the run was trained for; noted in the result.
         max_exact_labels: in place of that setting of the run.
         decoder: how both models choose label sets, each with thresholds of its own if the rule
             has some. Subset accuracy is always that of the most probable set.
-        resamples, seed: of the bootstrap.
+        with_surprise: see `Answers`; where labels are unknown it takes one more MAP.
 
     Raises:
         LabelsError: the data have other labels than the run.
@@ -81,7 +129,7 @@ def evaluate(
     """
     manifest = with_implications(manifest.relabelled(run.labels), run.implications)
     if not (manifest.targets >= 0).any():
-        raise DataError(f"{manifest.name}: no label of any image in split {split} is known")
+        raise DataError(f"{manifest.name}: no label of any of its {len(manifest)} images is known")
     features = torch.from_numpy(extractor.matrix(manifest.images, progress=progress))
     trained_for = run.make_inference()
     method = run.make_inference(inference, max_exact_labels=max_exact_labels)
@@ -89,26 +137,47 @@ def evaluate(
     if method.name != trained_for.name:
         notes.append(f"trained for {trained_for.name} inference, decoded with {method.name}")
     targets = manifest.targets
-    crf, kind = _predict(run.crf, features, targets, method, run.make_decoder(decoder))
+    known = torch.from_numpy(targets.astype(np.int64))
+    potentials = run.crf(features)
+    crf, kind = _predict(potentials, known, method, run.make_decoder(decoder))
     independent, _ = _predict(
-        run.independent,
-        features,
-        targets,
-        Independent(),
-        run.make_decoder(decoder, "independent"),
+        run.independent(features), known, Independent(), run.make_decoder(decoder, "independent")
     )
     if kind is not LogPartitionKind.EXACT:
-        notes.append(f"nll of the crf rests on a log Z that is {_article(kind)}")
-    ours, theirs = gather_statistics(crf, targets), gather_statistics(independent, targets)
+        notes.append(f"nll of the crf rests on a log Z that is {article(kind)}")
+    return Answers(
+        manifest,
+        crf,
+        independent,
+        inference=method.name,
+        decision=decoder.signature,
+        nll_kind=kind,
+        notes=tuple(notes),
+        surprise=_surprise(potentials, known, crf, method) if with_surprise else None,
+    )
+
+
+def score(
+    run: Run, answers: Answers, *, split: str, resamples: int = 1000, seed: int = 0
+) -> Evaluation:
+    """Measure the answers of both models, and how sure the difference is.
+
+    Args:
+        split: what the images are called in the signature.
+        resamples, seed: of the bootstrap.
+    """
+    targets = answers.manifest.targets
+    ours = gather_statistics(answers.crf, targets)
+    theirs = gather_statistics(answers.independent, targets)
     parts = {
-        "data": manifest.name,
+        "data": answers.manifest.name,
         "split": split,
-        "images": len(manifest),
+        "images": len(answers.manifest),
         "labels": len(run.labels),
         "model": run.digest[:12],
         "trained": run.settings.objective.value,
-        "inference": method.name,
-        "decision": f"{decoder.signature},map",
+        "inference": answers.inference,
+        "decision": f"{answers.decision},map",
         "bootstrap": resamples,
         "seed": seed,
         "mlcrf": __version__,
@@ -118,21 +187,14 @@ def evaluate(
         models={"independent": theirs.measures(), "crf": ours.measures()},
         difference=bootstrap_differences(ours, theirs, resamples=resamples, seed=seed),
         per_label=_per_label(run, targets, ours, theirs),
-        nll_kind=kind.value,
-        notes=tuple(notes),
+        nll_kind=answers.nll_kind.value,
+        notes=answers.notes,
     )
 
 
-@torch.no_grad()
 def _predict(
-    model: LabelCrf,
-    features: torch.Tensor,
-    targets: NDArray[np.int8],
-    method: InferenceMethod,
-    decoder: Decoder,
+    potentials: Potentials, known: torch.Tensor, method: InferenceMethod, decoder: Decoder
 ) -> tuple[Predictions, LogPartitionKind]:
-    potentials: Potentials = model(features)
-    known = torch.from_numpy(targets.astype(np.int64))
     posterior = method(potentials)
     if bool((known == UNKNOWN).any()) or isinstance(potentials, ScenePotentials):
         clamped = method(potentials, known=known).log_partition
@@ -145,6 +207,22 @@ def _predict(
         chosen=decoder(posterior, potentials, method).numpy(),
     )
     return predictions, posterior.log_partition_kind
+
+
+def _surprise(
+    potentials: Potentials, known: torch.Tensor, crf: Predictions, method: InferenceMethod
+) -> NDArray[np.float64]:
+    """See `Answers`."""
+    states = [torch.from_numpy(crf.map_states), known]
+    if bool((known == UNKNOWN).any()):
+        states[1] = method.map_states(potentials, known=known)
+    likeliest, agreeing = (
+        method.log_probability(potentials, one)
+        if isinstance(method, SceneSum)
+        else potentials.log_score(one)  # log Z stands on both sides
+        for one in states
+    )
+    return (likeliest - agreeing).double().numpy()
 
 
 def _per_label(
@@ -161,5 +239,8 @@ def _per_label(
     }
 
 
-def _article(kind: LogPartitionKind) -> str:
+def article(kind: LogPartitionKind) -> str:
+    """As a sentence has it: exact, an estimate, a lower bound."""
+    if kind is LogPartitionKind.EXACT:
+        return kind.value
     return f"{'an' if kind is LogPartitionKind.ESTIMATE else 'a'} {kind.value}"

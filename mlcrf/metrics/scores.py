@@ -66,6 +66,9 @@ class Measures:
     calibration_error: float
 
 
+LOWER_IS_BETTER = frozenset({"nll", "hamming", "wrong_per_image", "calibration_error"})
+
+
 @dataclass(frozen=True)
 class Statistics:
     """Counts by image that every measure follows from.
@@ -98,8 +101,8 @@ class Statistics:
         return 2 * jaccard / (1 + jaccard), jaccard
 
     @cached_property
-    def _rankings(self) -> list["_Ranking"]:
-        return [_Ranking(s, t) for s, t in zip(self.scores.T, self.targets.T, strict=True)]
+    def _rankings(self) -> list["Ranking"]:
+        return [Ranking(s, t) for s, t in zip(self.scores.T, self.targets.T, strict=True)]
 
     def average_precisions(self, weights: Floats | None = None) -> Floats:
         """Average precision of each label, NaN for one without a positive (L,)."""
@@ -134,7 +137,7 @@ class Statistics:
         )
 
 
-class _Ranking:
+class Ranking:
     """One label's images in falling order of score; equal scores count as one step."""
 
     def __init__(self, scores: Floats, targets: NDArray[np.int8]) -> None:
@@ -145,13 +148,18 @@ class _Ranking:
         last_of_equals = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
         self.ends = np.flatnonzero(last_of_equals)
 
-    def average_precision(self, weights: Floats) -> float:
+    def steps(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Positives among the images down to each step, and their share of these."""
         w = weights[self.order]
         hits = np.cumsum(w * self.positive)[self.ends]
+        found = np.cumsum(w)[self.ends]
+        return hits, np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
+
+    def average_precision(self, weights: Floats) -> float:
+        """Area below the steps, not interpolated; NaN without a positive."""
+        hits, precision = self.steps(weights)
         if not len(hits) or not hits[-1]:
             return float("nan")
-        found = np.cumsum(w)[self.ends]
-        precision = np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
         return float(np.diff(hits, prepend=0.0) @ precision / hits[-1])
 
 
@@ -162,9 +170,7 @@ def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> St
     truth = targets == 1
     chosen = predictions.chosen
     said = predictions.marginals > 0.5 if chosen is None else chosen == 1
-    bins = np.minimum(
-        (predictions.marginals * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1
-    )
+    bins = calibration_bins(predictions.marginals)
     excess = np.where(known, predictions.marginals - truth, 0.0)
     gap = np.stack([np.where(bins == b, excess, 0.0).sum(1) for b in range(CALIBRATION_BINS)], 1)
     return Statistics(
@@ -179,6 +185,11 @@ def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> St
         scores=predictions.marginals,
         targets=targets,
     )
+
+
+def calibration_bins(marginals: Floats) -> NDArray[np.int64]:
+    """Which of the equal bins each probability falls into."""
+    return np.minimum((marginals * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
 def _mean(values: Floats) -> float:

@@ -42,28 +42,31 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
 
 
-def format_evaluation(result: Evaluation) -> str:
-    """Both models side by side, with the interval of each difference."""
-    rows = []
+def evaluation_rows(result: Evaluation) -> dict[str, list[str]]:
+    """By measure: title, independent, crf, difference, its 95 % interval."""
+    rows = {}
     for name, (title, factor, digits) in _MEASURES.items():
         ours, theirs = (getattr(result.models[model], name) for model in ("crf", "independent"))
         value, low, high = result.difference[name]
         signed = f"{factor * value:+.{digits}f}"
         interval = f"[{factor * low:+.{digits}f}, {factor * high:+.{digits}f}]"
-        rows.append(
-            [
-                title,
-                f"{factor * theirs:.{digits}f}",
-                f"{factor * ours:.{digits}f}",
-                signed,
-                interval,
-            ]
-        )
+        rows[name] = [
+            title,
+            f"{factor * theirs:.{digits}f}",
+            f"{factor * ours:.{digits}f}",
+            signed,
+            interval,
+        ]
+    return rows
+
+
+def format_evaluation(result: Evaluation) -> str:
+    """Both models side by side, with the interval of each difference."""
     header = ["", "independent", "crf", "difference", "95 % interval"]
     counted = result.models["crf"].labels_with_positives
     return "\n".join(
         [
-            format_table(header, rows),
+            format_table(header, evaluation_rows(result).values()),
             f"averages over {counted} labels with a positive; nll of the crf is {result.nll_kind}",
             f"signature {result.signature}",
         ]

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 
-from mlcrf.datasets.images import load_pixels
+from mlcrf.datasets.images import load_pixels, load_thumbnail
 from mlcrf.errors import DataError
 
 RED, GREEN, BLUE, WHITE, GREY = (
@@ -433,3 +433,39 @@ def test_random_damage(tmp_path: Path, kind: str) -> None:
             assert pixels.shape == (SIZE_PX, SIZE_PX, 3)
             outcomes["pixels"] += 1
     assert min(outcomes.values()) > 0
+
+
+def test_a_thumbnail_keeps_proportions_and_turn(tmp_path: Path) -> None:
+    """The longer side is as asked, a small picture stays small, and EXIF turns but is not kept."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.ImageDescription] = "secret"
+    path = tmp_path / "photo.jpg"
+    quarters().save(path, exif=exif, comment=b"secret")
+    small = load_thumbnail(path, 48)
+    assert (small.width, small.height) == (32, 48)
+    assert b"secret" not in small.jpeg
+    with Image.open(io.BytesIO(small.jpeg)) as shown:
+        assert shown.size == (32, 48) and not shown.getexif()
+        red, green, blue = shown.getpixel((24, 12))  # turned right: red is above on the right
+        assert red > 200 and green < 60 and blue < 60
+    large = load_thumbnail(path, 500)
+    assert (large.width, large.height) == (64, 96)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "L", "CMYK", "I;16", "1"])
+def test_a_thumbnail_of_every_mode_is_rgb(tmp_path: Path, mode: str) -> None:
+    """What a JPEG could not hold is laid on white or converted, as for the network."""
+    path = tmp_path / ("a.tif" if mode in ("CMYK", "I;16") else "a.png")
+    Image.new(mode, (40, 20)).save(path)
+    with Image.open(io.BytesIO(load_thumbnail(path, 16).jpeg)) as shown:
+        assert shown.mode == "RGB" and shown.size == (16, 8)
+
+
+def test_no_thumbnail_of_what_is_no_picture(tmp_path: Path) -> None:
+    """The same errors as of pixels."""
+    (tmp_path / "a.jpg").write_bytes(b"<b>no picture")
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be read as a picture: of no known kind"):
+        load_thumbnail(tmp_path / "a.jpg", 16)
+    with pytest.raises(DataError, match="not a regular file"):
+        load_thumbnail(tmp_path, 16)

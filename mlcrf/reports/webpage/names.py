@@ -1,0 +1,34 @@
+"""Labels and names of files as text for a page: on one line, of bounded length, hiding nothing."""
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+_ESCAPED = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, surrogates, separators of lines
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def readable(text: str, limit: int = 80) -> str:
+    """Anyone's text, cut at a limit; controls and what turns its direction as escapes.
+
+    It is not safe as markup; the template escapes it.
+    """
+    shown = text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return "".join(
+        one.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(one) in _ESCAPED or one in _TURNING
+        else one
+        for one in shown
+    )
+
+
+def shared_folder(images: Sequence[Path]) -> str:
+    """The deepest folder that all images are in; names below it tell no page where that is."""
+    return os.path.commonpath([image.absolute().parent for image in images])
+
+
+def file_name(image: Path, below: str) -> str:
+    """A path below a folder; bytes that are no UTF-8 as escapes, of a long one the end."""
+    name = os.fsencode(os.path.relpath(image, below)).decode("utf-8", "backslashreplace")
+    return readable(name if len(name) <= 120 else f"…{name[-119:]}", 500)

@@ -1,0 +1,190 @@
+"""The page as a whole: figures, shapes and pictures put into the template, with nothing loaded."""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mlcrf.atomic import write_text
+from mlcrf.checkpoint import Run
+from mlcrf.evaluation import Answers, Evaluation, article
+from mlcrf.inference import LogPartitionKind
+from mlcrf.metrics import LOWER_IS_BETTER, precision_recall, reliability
+from mlcrf.reports.correlations import strongest_pairs
+from mlcrf.reports.tables import evaluation_rows
+from mlcrf.reports.webpage import charts
+from mlcrf.reports.webpage.gallery import Gallery, changed_cards, surprising_cards
+from mlcrf.reports.webpage.names import readable
+from mlcrf.version import __version__
+
+_MOST_LABELS = 80  # with average precisions of their own
+_MOST_CURVES = 24  # labels with a plot of their own
+_PAIRS = 12  # strongest ones, of either sign
+_HEADLINES = ("subset_accuracy", "wrong_per_image", "mean_average_precision", "nll")
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """A row of the table of measures; `verdict` is empty where a figure is missing."""
+
+    title: str
+    independent: str
+    crf: str
+    difference: str
+    interval: str
+    shape: charts.Interval | None
+    verdict: str
+
+
+def save_page(path: Path, run: Run, answers: Answers, result: Evaluation, gallery: Gallery) -> None:
+    """Write the report on a run as one HTML file that loads nothing and stands alone.
+
+    Labels, names of files and notes may hold anything: they are escaped, and a policy in the page
+    forbids every script and style but the two that come with it. The same answers give the same
+    bytes.
+
+    Args:
+        answers: with their surprise, see `answer`; result: the score of the same answers.
+
+    Raises:
+        MlcrfError: the file cannot be written.
+
+    Cost: linear in images and labels, O(N L log N) for the curves; the page itself is bounded by
+    the gallery and 80 labels. No more than one picture is decoded at a time.
+    """
+    environment = Environment(
+        loader=PackageLoader("mlcrf.reports.webpage"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    hashes = {
+        f"{kind}_hash": _csp_hash(environment.get_template(f"page.{kind}").render())
+        for kind in ("css", "js")
+    }
+    names = [readable(name) for name in run.labels]
+    context = (
+        hashes
+        | _overview(run, answers, result)
+        | _by_label(answers, result, names)
+        | _couplings(run, names)
+        | _images(answers, gallery, names)
+    )
+    write_text(path, environment.get_template("page.html").render(context, signed=_signed))
+
+
+def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
+    measures = _measures(result)
+    verdicts = [one.verdict for one in measures.values()]
+    return {
+        "run": readable(run.path.name),
+        "data": readable(answers.manifest.name),
+        "trained_on": readable(run.data),
+        "objective": run.settings.objective.value,
+        "inference": answers.inference,
+        "decision": answers.decision,
+        "num_images": len(answers.manifest),
+        "num_labels": len(run.labels),
+        "signature": readable(result.signature, 1000),
+        "notes": [readable(note, 500) for note in result.notes],
+        "nll_kind": article(answers.nll_kind),
+        "measures": list(measures.values()),
+        "headlines": [measures[name] for name in _HEADLINES],
+        "verdicts": {one: verdicts.count(one) for one in ("better", "worse", "not told apart")},
+        "averaged": result.models["crf"].labels_with_positives,
+        "version": __version__,
+    }
+
+
+def _measures(result: Evaluation) -> dict[str, _Measure]:
+    measures = {}
+    for name, cells in evaluation_rows(result).items():
+        value, low, high = result.difference[name]
+        shape = charts.interval(value, low, high, lower_is_better=name in LOWER_IS_BETTER)
+        title, *figures = cells
+        theirs, ours, difference, interval = map(_minus, figures)
+        if shape is None:
+            interval = verdict = ""
+        else:
+            verdict = "better" if shape.low > 0 else "worse" if shape.high < 0 else "not told apart"
+        measures[name] = _Measure(title, theirs, ours, difference, interval, shape, verdict)
+    return measures
+
+
+def _by_label(answers: Answers, result: Evaluation, names: list[str]) -> dict[str, Any]:
+    targets = answers.manifest.targets
+    figures = list(result.per_label.values())
+    positives = np.array([one["positives"] for one in figures])
+    commonest = np.argsort(-positives, kind="stable")
+    both = (answers.crf.marginals, answers.independent.marginals)
+
+    def curves(column: slice) -> list[str]:
+        found = (precision_recall(one[:, column], targets[:, column]) for one in both)
+        return [charts.curve_path(curve) for curve in found if curve is not None]
+
+    rows = [
+        {
+            "name": names[label],
+            "positives": int(figures[label]["positives"]),
+            "crf": figures[label]["crf_average_precision"],
+            "independent": figures[label]["independent_average_precision"],
+        }
+        for label in commonest[:_MOST_LABELS]
+    ]
+    bins = [reliability(one, targets) for one in both]
+    points = [charts.reliability_points(one) for one in bins]
+    return {
+        "labels": sorted(rows, key=lambda row: -row["crf"] if row["positives"] else 1),
+        "pooled": curves(slice(None)),
+        "curves": [
+            (names[label], int(positives[label]), curves(slice(label, label + 1)))
+            for label in commonest[:_MOST_CURVES]
+            if positives[label]
+        ],
+        "calibration": [(one, charts.reliability_path(one)) for one in points],
+        "counts": [charts.count_bars(one) for one in bins],
+    }
+
+
+def _couplings(run: Run, names: list[str]) -> dict[str, Any]:
+    attract, repel = strongest_pairs(run.crf, tuple(names), count=_PAIRS)
+    return {
+        "heatmap": charts.make_heatmap(run.crf),
+        "names": names,
+        "levels": charts.LEVELS,
+        "attractions": [(*pair, _signed(pair[2], 2)) for pair in attract],
+        "repulsions": [(*pair, _signed(pair[2], 2)) for pair in repel],
+        "largest": max((abs(value) for _, _, value in (*attract, *repel)), default=1.0),
+        "gates": run.crf.rank,
+        "scenes": run.crf.num_scenes,
+        "structure": run.settings.structure.value,
+    }
+
+
+def _images(answers: Answers, gallery: Gallery, names: list[str]) -> dict[str, Any]:
+    return {
+        "changes": changed_cards(answers, gallery, names),
+        "surprises": surprising_cards(answers, gallery, names),
+        "exact": answers.nll_kind is LogPartitionKind.EXACT,
+    }
+
+
+def _csp_hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"sha256-{digest}"
+
+
+def _signed(value: float, digits: int) -> str:
+    """With its sign, unless it is rounded to zero."""
+    text = f"{value:+.{digits}f}"
+    return _minus(text if float(text) else text[1:])
+
+
+def _minus(cell: str) -> str:
+    """Figures as they are set in a text."""
+    return "none" if cell in ("nan", "+nan") else cell.replace("-", "\N{MINUS SIGN}")
