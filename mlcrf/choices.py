@@ -71,6 +71,15 @@ class EngineName(StrEnum):
     TORCH = "torch"
 
 
+class GraphInference(StrEnum):
+    """What computes the marginals in an exported graph."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    MEAN_FIELD = "mean-field"
+    BETHE = "bethe"
+
+
 class Decision(StrEnum):
     """How a label set is chosen.
 
