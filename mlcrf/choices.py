@@ -80,6 +80,13 @@ class GraphInference(StrEnum):
     BETHE = "bethe"
 
 
+class Program(StrEnum):
+    """Which other program predictions are written for."""
+
+    LABEL_STUDIO = "label-studio"
+    FIFTYONE = "fiftyone"
+
+
 class Decision(StrEnum):
     """How a label set is chosen.
 

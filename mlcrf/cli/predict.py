@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlcrf.choices import Decision, EngineName
+from mlcrf.choices import Decision, EngineName, Program
 from mlcrf.cli import console
 from mlcrf.pretrained import DEFAULT
 
@@ -17,7 +17,9 @@ def predict(
     photos: Annotated[
         list[Path], typer.Argument(help="Folders and files; `-` reads names from standard input.")
     ],
-    out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write: .csv, .jsonl or .parquet; .json with --for.")
+    ],
     model: Annotated[
         Path, typer.Option(help="Run directory, or a name that `mlcrf models` lists.")
     ] = Path(DEFAULT),
@@ -46,6 +48,23 @@ def predict(
     top_k: console.TopK = None,
     at_least: console.AtLeast = 0,
     at_most: console.AtMost = None,
+    tidy: Annotated[
+        bool, typer.Option("--tidy", help="One row a photo and label, rather than one a photo.")
+    ] = False,
+    program: Annotated[
+        Program | None, typer.Option("--for", help="Write what that program imports, as .json.")
+    ] = None,
+    image_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --for label-studio: what addresses of photos begin with; its local files "
+            "if not given.",
+        ),
+    ] = None,
+    url_root: Annotated[
+        Path | None,
+        typer.Option(help="The folder that --image-url stands for; / if not given."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many photos.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
     strict: Annotated[
@@ -63,7 +82,7 @@ def predict(
     from mlcrf.datasets.reading import ReadOptions
     from mlcrf.decoding import Decoder
     from mlcrf.errors import DataError
-    from mlcrf.prediction import PredictionWriter, Tagger, list_pictures, read_known
+    from mlcrf.prediction import PredictionWriter, Tagger, choose_form, list_pictures, read_known
     from mlcrf.reports.tables import format_predictions, predictions_record
 
     run = load_run(model)
@@ -71,7 +90,10 @@ def predict(
     if given is not None or known is not None:
         options = ReadOptions(run.label_set, image_root, label_sep)
         told = read_known(run.labels, run.implications, given=given, table=known, options=options)
-    writer = PredictionWriter(out, run.labels, overwrite=overwrite)
+    form = choose_form(
+        program, tidy=tidy, digest=run.digest, image_url=image_url, url_root=url_root
+    )
+    writer = PredictionWriter(out, run.labels, overwrite=overwrite, form=form)
     if photos == [Path("-")]:
         found: Iterator[Path] = (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
     else:
