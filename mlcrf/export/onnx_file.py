@@ -118,6 +118,7 @@ def export_onnx(
         own = run.make_inference()
         if _same_inference(graph, own.name):
             _require(largest, tolerance, path, f"the graph and the run's own {own.name} differ")
+    independent_gap = _differences(found[1], expected)[1]
     return ExportReport(
         path,
         len(model),
@@ -128,10 +129,10 @@ def export_onnx(
         rounding,
         largest,
         mean,
-        _differences(found[1], expected)[1],
+        independent_gap,
         seconds,
         own_seconds,
-        _notes(run, graph),
+        _notes(run, graph, mean, independent_gap),
     )
 
 
@@ -271,13 +272,13 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _notes(run: Run, graph: TaggerGraph) -> tuple[str, ...]:
+def _notes(run: Run, graph: TaggerGraph, gap: float, independent_gap: float) -> tuple[str, ...]:
     notes = []
-    if not graph.is_exact:
+    if not graph.is_exact and gap > independent_gap:
         notes.append(
-            "the graph's inference is approximate; compare its mean difference from the run's own "
-            "with that of `independent`, and take the nearer output"
+            f"{graph.inference} is farther from the run's own inference than its baseline is: take "
+            "the output `independent`, or mlcrf itself"
         )
     if run.settings.albums:
-        notes.append("the graph takes each photo alone; photos of an album inform each other here")
+        notes.append("the graph takes each photo alone, although the run has learned from albums")
     return tuple(notes)
