@@ -25,7 +25,7 @@ def export(
         ),
     ] = GraphInference.AUTO,
     max_exact_labels: Annotated[
-        int, typer.Option(min=1, max=30, help="Exact up to 2^N label sets.")
+        int, typer.Option(min=1, max=28, help="Exact up to 2^N label sets.")
     ] = 24,
     tolerance: Annotated[
         float, typer.Option(min=0, help="Largest difference of a probability to accept.")
@@ -42,13 +42,12 @@ def export(
     console.quiet()
     from mlcrf.checkpoint import load_run
     from mlcrf.export import draw_pictures, export_onnx, load_pictures
-    from mlcrf.prediction import list_pictures
     from mlcrf.reports.exports import export_record, format_export
 
     report = export_onnx(
         load_run(run),
         onnx,
-        draw_pictures if check is None else partial(load_pictures, list_pictures([check])),
+        draw_pictures if check is None else partial(load_pictures, check),
         inference=inference,
         max_exact_labels=max_exact_labels,
         tolerance=tolerance,

@@ -1,12 +1,13 @@
 """Pictures to compare an exported graph with mlcrf on: drawn ones, or some of a user's."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.datasets.images import load_pixels
+from mlcrf.datasets.tagfiles import walk_pictures
 from mlcrf.errors import DataError
 from mlcrf.synthetic.planted import make_planted_crf
 from mlcrf.synthetic.scenes import draw_scene
@@ -33,15 +34,15 @@ def draw_pictures(sizes: Sequence[int]) -> Pixels:
     }
 
 
-def load_pictures(paths: Iterable[Path], sizes: Sequence[int]) -> Pixels:
-    """The first few photos that can be read, squeezed to each size.
+def load_pictures(place: Path, sizes: Sequence[int]) -> Pixels:
+    """The first few photos of a folder that can be read, or one photo, squeezed to each size.
 
     Raises:
-        DataError: none can be read; says why for the first.
+        DataError: there is none; says why for the first.
     """
     loaded: list[list[NDArray[np.uint8]]] = []
     first_error: DataError | None = None
-    for path in paths:
+    for path in walk_pictures(place) if place.is_dir() else [place]:
         try:
             loaded.append([load_pixels(path, size) for size in sizes])
         except DataError as error:
@@ -49,7 +50,7 @@ def load_pictures(paths: Iterable[Path], sizes: Sequence[int]) -> Pixels:
         if len(loaded) == NUM_PICTURES:
             break
     if not loaded:
-        raise first_error or DataError("no pictures found")
+        raise first_error or DataError(f"{place}: no pictures found")
     return {
         size: np.stack(each) for size, each in zip(sizes, zip(*loaded, strict=True), strict=True)
     }

@@ -216,9 +216,14 @@ def test_errors_before_the_work(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     ):
         write(run, tmp_path / "m.pt")
     (tmp_path / "a.jpg").write_text("no picture")
-    unreadable = partial(load_pictures, [tmp_path / "a.jpg", tmp_path / "b.jpg"])
-    with pytest.raises(DataError, match=r"a\.jpg: cannot be read as a picture"):
-        write(run, tmp_path / "m.onnx", pictures=unreadable)
+    (tmp_path / "empty").mkdir()
+    for place, message in (
+        (tmp_path, r"a\.jpg: cannot be read as a picture"),
+        (tmp_path / "b.jpg", r"b\.jpg: cannot be read as a picture: No such file"),
+        (tmp_path / "empty", "empty: no pictures found"),
+    ):
+        with pytest.raises(DataError, match=message):
+            write(run, tmp_path / "m.onnx", pictures=partial(load_pictures, place))
     monkeypatch.setattr("mlcrf.export.onnx_file.find_spec", lambda name: None)
     with pytest.raises(MlcrfError, match=r"needs onnx, onnxscript, onnxruntime: .*'mlcrf\[onnx\]'"):
         write(run, tmp_path / "m.onnx")
