@@ -71,6 +71,22 @@ class EngineName(StrEnum):
     TORCH = "torch"
 
 
+class GraphInference(StrEnum):
+    """What computes the marginals in an exported graph."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    MEAN_FIELD = "mean-field"
+    BETHE = "bethe"
+
+
+class Program(StrEnum):
+    """Which other program predictions are written for."""
+
+    LABEL_STUDIO = "label-studio"
+    FIFTYONE = "fiftyone"
+
+
 class Decision(StrEnum):
     """How a label set is chosen.
 

@@ -95,16 +95,21 @@ class LabelCrf(nn.Module):
 
     def forward(self, features: Tensor) -> Potentials:
         """Potentials of a batch: features (N, D) to unary (N, L), pairwise (E,) or (N, E)."""
-        inner = features if self.hidden is None else self.hidden(features).relu()
         pairwise: Tensor = self.pairwise
         if self.gates is not None and self.factors is not None:
             pairwise = pairwise + self.gates(features).tanh() @ self.factors
-        unary = self.output(inner)
+        unary = self.unary(features)
         if self.scene_gates is not None and self.shifts is not None:
             gates = self.scene_gates(features)
             rules = self.implications
             return ScenePotentials(unary, self.edges, pairwise, rules, gates, self.shifts)
         return Potentials(unary, self.edges, pairwise, self.implications)
+
+    def unary(self, features: Tensor) -> Tensor:
+        """Log-odds of each label on its own: features (N, D) to (N, L)."""
+        inner = features if self.hidden is None else self.hidden(features).relu()
+        unary: Tensor = self.output(inner)
+        return unary
 
     @property
     def num_scenes(self) -> int:

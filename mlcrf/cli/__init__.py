@@ -10,6 +10,7 @@ from mlcrf.cli.demo import demo
 from mlcrf.cli.doctor import doctor
 from mlcrf.cli.download import download
 from mlcrf.cli.evaluate import evaluate
+from mlcrf.cli.export import export
 from mlcrf.cli.inspect import inspect
 from mlcrf.cli.models import models
 from mlcrf.cli.plot_correlations import plot_correlations
@@ -27,7 +28,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (download, train, evaluate, report, predict, models, inspect, demo, doctor):
+for command in (
+    download,
+    train,
+    evaluate,
+    report,
+    predict,
+    export,
+    models,
+    inspect,
+    demo,
+    doctor,
+):
     app.command()(command)
 app.command("plot-correlations")(plot_correlations)
 

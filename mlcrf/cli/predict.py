@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlcrf.choices import Decision, EngineName
+from mlcrf.choices import Decision, EngineName, Program
 from mlcrf.cli import console
 from mlcrf.pretrained import DEFAULT
 
@@ -21,7 +21,7 @@ def predict(
         list[Path], typer.Argument(help="Folders and files; `-` reads names from standard input.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")
+        Path | None, typer.Option(help="File to write: .csv, .jsonl or .parquet; .json with --for.")
     ] = None,
     model: Annotated[
         Path, typer.Option(help="Run directory, or a name that `mlcrf models` lists.")
@@ -71,6 +71,23 @@ def predict(
         typer.Option(help="Labels not to write, and with them those that imply them."),
     ] = None,
     min_prob: Annotated[float, typer.Option(help="Write labels only from this probability.")] = 0,
+    tidy: Annotated[
+        bool, typer.Option("--tidy", help="One row a photo and label, rather than one a photo.")
+    ] = False,
+    program: Annotated[
+        Program | None, typer.Option("--for", help="Write what that program imports, as .json.")
+    ] = None,
+    image_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --for label-studio: what addresses of photos begin with; its local files "
+            "if not given.",
+        ),
+    ] = None,
+    url_root: Annotated[
+        Path | None,
+        typer.Option(help="The folder that --image-url stands for; / if not given."),
+    ] = None,
     xmp: Annotated[
         bool, typer.Option("--xmp", help="Write labels as keywords to XMP sidecars.")
     ] = False,
@@ -111,6 +128,8 @@ def predict(
         typer.echo(str(change), err=as_json)
 
     _check_usage(out, xmp=xmp, txt=txt, undo=undo, dry_run=dry_run)
+    if out is None and (tidy or program is not None):
+        raise typer.BadParameter("--tidy and --for say what --out is; give it")
     options = BesideOptions(xmp, txt, overwrite, dry_run, report if dry_run else None)
     pictures = _list(photos, limit)
     named = pictures if photos == [_STDIN] else photos
@@ -129,6 +148,7 @@ def predict(
         LabelSelection,
         PredictionWriter,
         Tagger,
+        choose_form,
         load_names,
         read_known,
     )
@@ -155,10 +175,14 @@ def predict(
             keywords=keywords,
             options=ReadOptions(run.label_set, image_root, label_sep),
         )
+    form = choose_form(
+        program, tidy=tidy, digest=run.digest, image_url=image_url, url_root=url_root
+    )
     writer = PredictionWriter(
         None if dry_run else out,
         selection.labels,
         overwrite=overwrite,
+        form=form,
         beside=options.make(places, selection, run),
     )
     _require_some(pictures, photos)

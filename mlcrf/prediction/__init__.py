@@ -5,23 +5,29 @@ from mlcrf.prediction.keywords import KnownKeywords
 from mlcrf.prediction.known import KnownLabels, read_known
 from mlcrf.prediction.listing import list_pictures
 from mlcrf.prediction.outputs import BesideOptions
+from mlcrf.prediction.programs import FiftyOne, LabelStudio, choose_form
 from mlcrf.prediction.record import Prediction
 from mlcrf.prediction.selection import LabelSelection, load_names
 from mlcrf.prediction.tagger import Tagger
-from mlcrf.prediction.writing import OutputFormat, PredictionWriter
+from mlcrf.prediction.writing import OutputForm, OutputFormat, PredictionWriter, Table
 
 __all__ = [
     "Action",
     "Beside",
     "BesideOptions",
     "Change",
+    "FiftyOne",
     "KnownKeywords",
     "KnownLabels",
     "LabelSelection",
+    "LabelStudio",
+    "OutputForm",
     "OutputFormat",
     "Prediction",
     "PredictionWriter",
+    "Table",
     "Tagger",
+    "choose_form",
     "list_pictures",
     "load_names",
     "read_known",

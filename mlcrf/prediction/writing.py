@@ -1,10 +1,10 @@
-"""Predictions as files: one row a picture, and beside it one of the pictures that failed."""
+"""Predictions as files, and beside them one of the pictures that failed."""
 
 import csv
 import json
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 from pyarrow import parquet
 
-from mlcrf.atomic import replacing
+from mlcrf.atomic import replacing, write_text
 from mlcrf.errors import DataError, MlcrfError
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.beside import Beside
+from mlcrf.prediction.layouts import Layout, TidyLayout, WideLayout
 from mlcrf.prediction.record import Prediction
 
 _ROWS_AT_ONCE = 1024
@@ -36,20 +37,65 @@ class _Rows(Protocol):
     def close(self) -> None: ...
 
 
+class OutputForm(Protocol):
+    """What is written, and how: a table or what another program imports."""
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Those that a file's name may have."""
+        ...
+
+    def open(self, path: Path, ending: str, labels: LabelSpace) -> _Rows:
+        """Begin a file; pictures follow one by one."""
+        ...
+
+    def companions(self, labels: LabelSpace) -> dict[str, str]:
+        """Other files that belong to it, by ending."""
+        ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """CSV, JSONL or Parquet; `tidy` has one row a picture and label, else one a picture.
+
+    Attributes:
+        tidy: columns are those of `TidyLayout`, else of `WideLayout`: lists of labels are joined by
+            `;` in CSV, where present is 1 and absent 0.
+    """
+
+    tidy: bool = False
+    endings: tuple[str, ...] = tuple(OutputFormat)
+
+    def open(self, path: Path, ending: str, labels: LabelSpace) -> _Rows:
+        """Begin the file."""
+        layout = TidyLayout(labels) if self.tidy else WideLayout(labels)
+        match OutputFormat(ending):
+            case OutputFormat.CSV:
+                return _CsvRows(path, layout)
+            case OutputFormat.JSONL:
+                return _JsonRows(path, layout)
+            case OutputFormat.PARQUET:
+                return _ParquetRows(path, layout)
+
+    def companions(self, labels: LabelSpace) -> dict[str, str]:
+        """None."""
+        return {}
+
+
 class PredictionWriter:
     """Writes predictions as they come; the table gets its name when all are written.
 
-    Columns: `image`; `labels`, joined by `;` in CSV and a list elsewhere; for every label
-    `p:LABEL`, its marginal under the CRF, and `independent:LABEL`, that of the baseline. Pictures
-    that failed go to `NAME.errors.csv` (image, error), which is there only if there are any.
+    Pictures that failed go to `NAME.errors.csv` (image, error), which is there only if there are
+    any.
 
     Args:
         path: of the table; None for none.
+        form: what is written there; a table with one row a picture if None.
         beside: what else is written, file by file. A file that cannot be written is an error of
             its picture, which has its row in the table all the same.
 
     Raises:
-        DataError: the ending is none of `OutputFormat`'s, or the file exists already.
+        DataError: the ending is none of the form's, or a file exists already.
         MlcrfError: the disk is full, or the folder cannot be written.
     """
 
@@ -59,25 +105,28 @@ class PredictionWriter:
         labels: LabelSpace,
         *,
         overwrite: bool = False,
+        form: OutputForm | None = None,
         beside: Beside | None = None,
     ) -> None:
         self.path, self.beside = path, beside or Beside()
         self.errors_path: Path | None = None
-        self._labels = labels
+        self._form, self._labels = form or Table(), labels
+        self._companions: dict[Path, str] = {}
         self._rows: _Rows | None = None
         self._errors: list[tuple[str, str]] = []
         self.written = 0
         if path is None:
             return
-        try:
-            self._format = OutputFormat(path.suffix.lower())
-        except ValueError:
-            endings = ", ".join(OutputFormat)
-            raise DataError(
-                f"{path}: unknown ending; name the file with one of {endings}"
-            ) from None
+        self._ending = path.suffix.lower()
+        if self._ending not in self._form.endings:
+            endings = ", ".join(self._form.endings)
+            raise DataError(f"{path}: unknown ending; name the file with one of {endings}")
         self.errors_path = path.with_name(f"{path.stem}.errors.csv")
-        for existing in (path, self.errors_path):
+        self._companions = {
+            path.with_name(f"{path.stem}.{ending}"): text
+            for ending, text in self._form.companions(labels).items()
+        }
+        for existing in (path, self.errors_path, *self._companions):
             if existing.exists() and not overwrite:
                 raise DataError(f"{existing}: exists already; choose another --out or --overwrite")
 
@@ -112,15 +161,7 @@ class PredictionWriter:
             return self
         with ExitStack() as stack:
             temporary = stack.enter_context(replacing(self.path))
-            rows: type[_CsvRows] | type[_JsonRows] | type[_ParquetRows]
-            match self._format:
-                case OutputFormat.CSV:
-                    rows = _CsvRows
-                case OutputFormat.JSONL:
-                    rows = _JsonRows
-                case OutputFormat.PARQUET:
-                    rows = _ParquetRows
-            self._rows = rows(temporary, self._labels)
+            self._rows = self._form.open(temporary, self._ending, self._labels)
             stack.callback(self._rows.close)
             self._stack = stack.pop_all()
         return self
@@ -150,6 +191,8 @@ class PredictionWriter:
         if error is not None:
             return
         self.beside.close()
+        for path, text in self._companions.items():
+            write_text(path, text)
         if self.errors_path is None:
             return
         if not self._errors:
@@ -165,48 +208,49 @@ class PredictionWriter:
 
 
 class _CsvRows:
-    def __init__(self, path: Path, labels: LabelSpace) -> None:
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self._layout = layout
         # names of files that are no UTF-8 keep their bytes
         self._stream = path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
         self._table = csv.writer(self._stream, lineterminator="\n")
-        self._table.writerow(["image", "labels", *_score_columns(labels)])
+        self._table.writerow(layout.columns)
 
     def write(self, prediction: Prediction) -> None:
-        scores = (f"{value:.6g}" for value in _scores(prediction))
-        self._table.writerow([str(prediction.image), ";".join(prediction.labels), *scores])
+        for row in self._layout.rows(prediction):
+            self._table.writerow(map(_cell, row))
 
     def close(self) -> None:
         self._stream.close()
 
 
 class _JsonRows:
-    def __init__(self, path: Path, labels: LabelSpace) -> None:
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self._layout = layout
         self._stream = path.open("w", encoding="utf-8", newline="\n")
-        self._columns = _score_columns(labels)
 
     def write(self, prediction: Prediction) -> None:
-        row: dict[str, Any] = {"image": str(prediction.image), "labels": list(prediction.labels)}
-        values = (float(f"{value:.6g}") for value in _scores(prediction))
-        row |= dict(zip(self._columns, values, strict=True))
-        self._stream.write(json.dumps(row) + "\n")
+        for row in self._layout.rows(prediction):
+            values = (float(f"{v:.6g}") if isinstance(v, float) else v for v in row)
+            record = dict(zip(self._layout.columns, values, strict=True))
+            self._stream.write(json.dumps(record) + "\n")
 
     def close(self) -> None:
         self._stream.close()
 
 
 class _ParquetRows:
-    def __init__(self, path: Path, labels: LabelSpace) -> None:
-        self._columns = _score_columns(labels)
-        fields = [("image", pa.string()), ("labels", pa.list_(pa.string()))]
-        self._schema = pa.schema([*fields, *((name, pa.float32()) for name in self._columns)])
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self._layout = layout
+        self._schema = pa.schema(list(layout.columns.items()))
         self._writer = parquet.ParquetWriter(path, self._schema)
         self._rows: list[dict[str, Any]] = []
 
     def write(self, prediction: Prediction) -> None:
-        name = os.fsencode(prediction.image).decode("utf-8", "backslashreplace")
-        row: dict[str, Any] = {"image": name, "labels": list(prediction.labels)}
-        self._rows.append(row | dict(zip(self._columns, _scores(prediction), strict=True)))
-        if len(self._rows) == _ROWS_AT_ONCE:
+        for row in self._layout.rows(prediction):
+            record = dict(zip(self._layout.columns, row, strict=True))
+            name = os.fsencode(prediction.image).decode("utf-8", "backslashreplace")
+            self._rows.append(record | {"image": name})
+        if len(self._rows) >= _ROWS_AT_ONCE:
             self._flush()
 
     def _flush(self) -> None:
@@ -218,11 +262,13 @@ class _ParquetRows:
         self._writer.close()
 
 
-def _score_columns(labels: LabelSpace) -> list[str]:
-    return [f"{kind}:{name}" for name in labels for kind in ("p", "independent")]
-
-
-def _scores(prediction: Prediction) -> Iterator[float]:
-    for p, independent in zip(prediction.marginals, prediction.independent, strict=True):
-        yield p
-        yield independent
+def _cell(value: Any) -> Any:
+    match value:
+        case bool():
+            return int(value)
+        case float():
+            return f"{value:.6g}"
+        case list():
+            return ";".join(value)
+        case _:
+            return value

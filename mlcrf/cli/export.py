@@ -1,0 +1,60 @@
+"""`mlcrf export`: a run as one file that other programs run."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcrf.choices import EngineName, GraphInference
+from mlcrf.cli import console
+
+
+def export(
+    run: console.RunDirectory,
+    onnx: Annotated[Path, typer.Option(help="File to write, ending in .onnx.")],
+    check: Annotated[
+        Path | None,
+        typer.Option(help="Folder or file of photos to compare on; drawn pictures if none."),
+    ] = None,
+    inference: Annotated[
+        GraphInference,
+        typer.Option(
+            help="Of the graph: auto is exact where it reaches, mean field where the run was "
+            "trained through it, else the nearer of mean-field and bethe."
+        ),
+    ] = GraphInference.AUTO,
+    max_exact_labels: Annotated[
+        int, typer.Option(min=1, max=28, help="Exact up to 2^N label sets.")
+    ] = 24,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Largest difference of a probability to accept.")
+    ] = 1e-4,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    engine: console.Engine = EngineName.AUTO,
+    cache_dir: console.CacheDir = None,
+    as_json: console.Json = False,
+) -> None:
+    """Write network, head and CRF as one ONNX graph, from pixels to probabilities.
+
+    It is compared with the run itself before it gets its name. Needs `pip install 'mlcrf[onnx]'`.
+    """
+    console.quiet()
+    from mlcrf.checkpoint import load_run
+    from mlcrf.export import draw_pictures, export_onnx, load_pictures
+    from mlcrf.reports.exports import export_record, format_export
+
+    report = export_onnx(
+        load_run(run),
+        onnx,
+        draw_pictures if check is None else partial(load_pictures, check),
+        inference=inference,
+        max_exact_labels=max_exact_labels,
+        tolerance=tolerance,
+        overwrite=overwrite,
+        engine=engine,
+        cache_dir=console.cache_dir(cache_dir),
+    )
+    for note in report.notes:
+        console.log(f"note: {note}")
+    typer.echo(export_record(report) if as_json else format_export(report))
