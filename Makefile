@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= dev,lite
+EXTRAS ?= dev,lite,review
 # TORCH=cpu fetches torch's CPU wheels first, which are 5 GB smaller than those for GPUs.
 TORCH ?= default
 DATA ?= data/mirflickr25k
@@ -68,8 +68,8 @@ experiments-quick: setup  ## Run every experiment on 600 photos, into runs/quick
 pretrained: setup  ## Make the models that come with the package anew, half an hour; DATA=folder.
 	$(BIN)/python -m experiments.pretrained.run --data $(DATA)
 
-ci-system:  ## Install what needs root, from Debian's packages; nothing so far.
-	@echo "no system packages needed"
+ci-system:  ## Install what tests use and needs root, from Debian's packages: chromium, postgresql.
+	apt-get install -y --no-install-recommends chromium postgresql
 
 clean:  ## Remove the virtual environment, runs/demo and caches.
 	rm -rf $(VENV) runs/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

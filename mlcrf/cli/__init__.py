@@ -14,6 +14,7 @@ from mlcrf.cli.inspect import inspect
 from mlcrf.cli.models import models
 from mlcrf.cli.plot_correlations import plot_correlations
 from mlcrf.cli.predict import predict
+from mlcrf.cli.review import review
 from mlcrf.cli.train import train
 from mlcrf.errors import MlcrfError
 from mlcrf.version import __version__
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (download, train, evaluate, predict, models, inspect, demo, doctor):
+for command in (download, train, evaluate, predict, review, models, inspect, demo, doctor):
     app.command()(command)
 app.command("plot-correlations")(plot_correlations)
 

@@ -1,7 +1,10 @@
 """Where an image comes in: a file of any common kind becomes RGB pixels."""
 
+import io
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,15 @@ _TURNS = {
 }
 
 
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small JPEG and its size in pixels."""
+
+    jpeg: bytes
+    width: int
+    height: int
+
+
 def load_pixels(path: Path, size_px: int) -> NDArray[np.uint8]:
     """Decode a picture to RGB and resize it to a square, (size_px, size_px, 3).
 
@@ -45,16 +57,42 @@ def load_pixels(path: Path, size_px: int) -> NDArray[np.uint8]:
         DataError: no regular file, no picture, damaged, or over Pillow's limit of 179 million
             pixels; one line, also where the file's name has several.
     """
+    with _opened(path, size_px) as image:
+        square = (size_px, size_px)
+        return np.asarray(image.resize(square, Image.Resampling.BICUBIC, reducing_gap=3.0))
+
+
+def load_thumbnail(path: Path, largest_px: int) -> Thumbnail:
+    """Decode a picture as `load_pixels` does and make it a small JPEG of its own proportions.
+
+    Nothing but the pixels is taken over: no EXIF, place, comment or profile. A picture that is
+    small already keeps its size.
+
+    Raises:
+        DataError: see `load_pixels`.
+    """
+    with _opened(path, largest_px) as image:
+        small = image.copy()
+        small.thumbnail((largest_px, largest_px), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        stream = io.BytesIO()
+        Image.fromarray(np.asarray(small)).save(stream, "JPEG", quality=82, optimize=True)
+        return Thumbnail(stream.getvalue(), *small.size)
+
+
+@contextmanager
+def _opened(path: Path, size_px: int) -> Iterator[Image.Image]:
+    """The picture upright in RGB, of at least twice that size if it is that large.
+
+    Raises:
+        DataError: see `load_pixels`; also for what goes wrong in the body.
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise OSError("not a regular file")
         with Image.open(path, formats=_FORMATS) as image:
             image.draft("RGB", (2 * size_px, 2 * size_px))
             image.load()
-            resized = _to_rgb(_upright(image)).resize(
-                (size_px, size_px), Image.Resampling.BICUBIC, reducing_gap=3.0
-            )
-            return np.asarray(resized)
+            yield _to_rgb(_upright(image))
     except Exception as error:  # what Pillow raises on damaged files is nowhere bounded
         name = str(path) if str(path).isprintable() else repr(str(path))
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
