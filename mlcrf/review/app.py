@@ -17,9 +17,10 @@ from starlette.routing import Route
 
 from mlcrf.errors import DatabaseError, DataError
 from mlcrf.review.answers import Verdict
+from mlcrf.review.looks import Filter, Look, Order, State
 from mlcrf.review.photos import Pictures, Width
 from mlcrf.review.safety import Guard, Hosts
-from mlcrf.review.session import Filter, Look, Order, Review, State
+from mlcrf.review.session import Review
 from mlcrf.version import __version__
 
 _PAGE = files("mlcrf.review") / "page"
@@ -36,7 +37,7 @@ class _Act(BaseModel):
     """Who does something, and a name for the act so that it happens once."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    person: str = Field(min_length=1, max_length=60, pattern=r"^\S(.*\S)?$")
+    person: str = Field(min_length=1, max_length=60, pattern=r"^[^\s\p{C}]([^\p{C}]*[^\s\p{C}])?$")
     request: str = Field(min_length=8, max_length=64, pattern=r"^[0-9A-Za-z-]+$")
 
 

@@ -39,9 +39,18 @@ def serve(
     Raises:
         SettingsError: the address cannot be listened on.
     """
-    listener = _listen(host, port)
-    port = listener.getsockname()[1]
     token = secrets.token_urlsafe(24)
+    with listen(host, port) as listener, _ranking(review), _quiet_signals():
+        port = listener.getsockname()[1]
+        server = make_server(review, token=token, person=person, host=host, port=port)
+        shown = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host  # noqa: S104  for people
+        shown = f"[{shown}]" if ":" in shown else shown
+        announce(f"http://{shown}:{port}/?token={token}")
+        server.run(sockets=[listener])
+
+
+def make_server(review: Review, *, token: str, person: str, host: str, port: int) -> uvicorn.Server:
+    """A server to run with a socket that listens on that host and port."""
     app = make_app(review, token=token, person=person, hosts=Hosts(host), port=port)
     config = uvicorn.Config(
         app,
@@ -55,11 +64,23 @@ def serve(
         timeout_keep_alive=15,
         timeout_graceful_shutdown=10,
     )
-    shown = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host  # noqa: S104  not bound here
-    shown = f"[{shown}]" if ":" in shown else shown
-    with listener, _ranking(review), _quiet_signals():
-        announce(f"http://{shown}:{port}/?token={token}")
-        uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 takes a free one.
+
+    Raises:
+        SettingsError: the address is not this machine's, or the port is taken.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"--host {host} --port {port}: cannot listen there: {reason}; --port 0 takes a free one"
+        ) from error
 
 
 def open_browser(address: str) -> None:
@@ -69,17 +90,6 @@ def open_browser(address: str) -> None:
     )
     if graphical and sys.stdout.isatty():
         webbrowser.open(address)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SettingsError(
-            f"--host {host} --port {port}: cannot listen there: {reason}; --port 0 takes a free one"
-        ) from error
 
 
 @contextmanager

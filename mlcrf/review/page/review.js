@@ -255,7 +255,7 @@ function choose(label, scroll = true) {
     text.replaceChildren("Every tag is settled.");
     return;
   }
-  text.replaceChildren("Is it tagged ", make("strong", "", labels[label]), "?");
+  text.replaceChildren("Does ", make("strong", "", labels[label]), " fit?");
   chipOf(label).classList.add("current");
   if (scroll) chipOf(label).scrollIntoView({ block: "nearest" });
 }
