@@ -44,9 +44,11 @@ def review(
     from mlcrf.checkpoint import load_run
     from mlcrf.review.database import ReviewDatabase
     from mlcrf.review.safety import is_loopback
+    from mlcrf.review.scan import require_folder
     from mlcrf.review.server import open_browser, serve
     from mlcrf.review.starting import start_review
 
+    require_folder(folder)
     run = load_run(model)
     extractor = FeatureExtractor(
         run.make_backbone(),

@@ -60,9 +60,7 @@ def scan_folder(
 
     Cost: every new file is read once.
     """
-    if not folder.is_dir():
-        why = "is a file, expected a folder" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {why}")
+    require_folder(folder)
     paths = list(walk_pictures(folder))
     if not paths:
         raise DataError(f"{folder}: no pictures found")
@@ -78,6 +76,17 @@ def scan_folder(
                 files.append(one)
             progress(done, len(paths))
     return files, problems
+
+
+def require_folder(folder: Path) -> None:
+    """Check a folder before the work.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not folder.is_dir():
+        why = "is a file, expected a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {why}")
 
 
 def _stamp(path: Path, name: str, known: Mapping[str, Stamped]) -> Stamped | str:

@@ -16,7 +16,7 @@ from mlcrf.review.looks import Filter, Look, Order, State
 from mlcrf.review.ordering import answer_information, label_entropy, next_questions, pair_marginals
 from mlcrf.review.photos import Photo
 
-_RANKED_AT_ONCE = 16  # photos between two looks at whether somebody waits
+_RANKED_AT_ONCE = 2  # photos; who answers meanwhile waits for them
 
 
 class Review:
