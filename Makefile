@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= dev,lite,onnx
+EXTRAS ?= dev,lite,onnx,review
 # TORCH=cpu fetches torch's CPU wheels first, which are 5 GB smaller than those for GPUs.
 TORCH ?= default
 DATA ?= data/mirflickr25k
@@ -75,8 +75,8 @@ pretrained: setup  ## Make the models that come with the package anew, half an h
 	$(BIN)/python -m experiments.pretrained.run --data $(DATA)
 
 # What tests use and needs root; a test that needs what is missing skips.
-DEBIAN := chromium libimage-exiftool-perl
-ci-system:  ## Install what needs root, from Debian's packages: Chromium and exiftool, for tests.
+DEBIAN := chromium libimage-exiftool-perl postgresql
+ci-system:  ## Install what needs root, from Debian's packages: Chromium, exiftool and PostgreSQL, for tests.
 	apt-get update
 	apt-get install -y --no-install-recommends $(DEBIAN)
 

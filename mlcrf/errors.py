@@ -35,3 +35,7 @@ class BackboneError(MlcrfError):
 
 class RunError(MlcrfError):
     """A run directory that is not one, is damaged, or is in the way."""
+
+
+class DatabaseError(MlcrfError):
+    """A database of answers that is out of reach, or is not one."""

@@ -16,6 +16,7 @@ from mlcrf.cli.models import models
 from mlcrf.cli.plot_correlations import plot_correlations
 from mlcrf.cli.predict import predict
 from mlcrf.cli.report import report
+from mlcrf.cli.review import review
 from mlcrf.cli.train import train
 from mlcrf.errors import MlcrfError
 from mlcrf.version import __version__
@@ -34,6 +35,7 @@ for command in (
     evaluate,
     report,
     predict,
+    review,
     export,
     models,
     inspect,

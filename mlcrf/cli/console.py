@@ -1,15 +1,18 @@
 """What the commands share: options, the log and the bar on standard error."""
 
+import getpass
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mlcrf.choices import Decision, EngineName
+from mlcrf.errors import MlcrfError
 
 RunDirectory = Annotated[
     Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
@@ -49,6 +52,27 @@ def cache_dir(given: Path | None) -> Path:
     if "MLCRF_CACHE" in os.environ:
         return Path(os.environ["MLCRF_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mlcrf"
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Say how to install what a command needs and most users do not.
+
+    Raises:
+        MlcrfError: one of the modules is missing.
+    """
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise MlcrfError(
+            f"this needs {', '.join(missing)}, not installed here; pip install 'mlcrf[{extra}]'"
+        )
+
+
+def login_name() -> str:
+    """Who uses this machine, `somebody` if it does not say."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "somebody"
 
 
 def log(message: str) -> None:

@@ -18,8 +18,21 @@ from mlcrf.cli import console
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Table or folder of images and labels.")],
     out: Annotated[Path, typer.Option(help="Run directory to make.")],
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA", help="Table or folder of images and labels.", show_default=False
+        ),
+    ] = None,
+    from_review: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DB",
+            help="Train on the answers in this database of `mlcrf review`; DATA is then the "
+            "folder of the photos, or nothing if it has not moved.",
+        ),
+    ] = None,
     label_set: console.LabelSet = 24,
     image_root: console.ImageRoot = None,
     label_sep: console.LabelSep = None,
@@ -113,7 +126,15 @@ def train(
     )
     environment = Environment(pick_device(device), engine, console.cache_dir(cache_dir))
     space = None if labels is None else load_labels(labels)
-    manifest = read_dataset(data, ReadOptions(label_set, image_root, label_sep, space))
+    if from_review is not None:
+        console.require_extra("review", "sqlalchemy")
+        from mlcrf.review.training import read_review
+
+        manifest = read_review(from_review, [data] if data else [], labels=space)
+    elif data is not None:
+        manifest = read_dataset(data, ReadOptions(label_set, image_root, label_sep, space))
+    else:
+        raise typer.BadParameter("missing argument DATA, or --from-review DB")
     if implications is not None:
         given = manifest.implications
         rules = load_implications(implications, manifest.labels, given=given)

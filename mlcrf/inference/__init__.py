@@ -20,6 +20,7 @@ from mlcrf.inference.posterior import (
     climb,
     entropy,
 )
+from mlcrf.inference.prepared import PreparedExact
 from mlcrf.inference.scenes import SceneChain, SceneSum, with_album
 from mlcrf.inference.tap import Tap
 from mlcrf.inference.tree_reweighted import TreeReweighted
@@ -39,6 +40,7 @@ __all__ = [
     "MapSearch",
     "MeanField",
     "Posterior",
+    "PreparedExact",
     "SceneChain",
     "SceneSum",
     "ScoreBound",

@@ -138,7 +138,12 @@ class Exact:
             result[rows] = of_edges.to(result.dtype)
         return result
 
-    def _check(self, potentials: Potentials, known: Tensor | None) -> Tensor:
+    def check_size(self, potentials: Potentials) -> None:
+        """Refuse more states than are allowed.
+
+        Raises:
+            TooManyLabelsError: more than 2^max_labels states.
+        """
         log_states = count_states(potentials.num_labels, potentials.implications)
         if log_states > self.max_labels:
             raise TooManyLabelsError(
@@ -146,6 +151,9 @@ class Exact:
                 f"2**{math.ceil(log_states)} states; the limit is 2**{self.max_labels}. "
                 "Use --inference gibbs or mean-field, or raise --max-exact-labels."
             )
+
+    def _check(self, potentials: Potentials, known: Tensor | None) -> Tensor:
+        self.check_size(potentials)
         return check_known(potentials, known)
 
 

@@ -45,6 +45,43 @@ def pair_marginals(split: Split, scores: Scores, sums: Sums) -> Tensor:
     return result.clamp_(0, 1)
 
 
+def likely_pair_marginals(split: Split, scores: Scores, sums: Sums, leave_out: float) -> Tensor:
+    """`pair_marginals` among the likely half-states of each image.
+
+    The masses of half-states are exact; those that carry no more than a share `leave_out` together
+    are left out, and no result is off by more than twice that. Of a trained model with 24 labels
+    and 1e-3, some three hundred of 4,096 are left in each half.
+
+    Cost: S'_A S'_B operations an image for the S' half-states that are left, one image after the
+    other.
+    """
+    if not split.kernel.is_kept or sums.logs or any(one.plan for one in sums.linear):
+        return pair_marginals(split, scores, sums)
+    half_a, half_b = split.half_a, split.half_b
+    order = torch.cat([half_a.labels, half_b.labels]).argsort()
+    result = scores.unary.new_empty(len(scores), len(order), len(order))
+    for linear in sums.linear:
+        kernel = split.kernel.block(slice(0, len(half_a)), linear.dtype)
+        for row, image in enumerate(linear.images.tolist()):
+            a, b = (_likely(mass[row], leave_out / 2) for mass in (linear.mass_a, linear.mass_b))
+            among = kernel.index_select(0, a).index_select(1, b).double()
+            joint = linear.alpha[row, a, None].double() * among * linear.beta[row, b].double()
+            on_a, on_b = half_a.states[a], half_b.states[b]
+            across = on_a.T @ joint @ on_b
+            first = on_a.T @ (joint.sum(1)[:, None] * on_a)
+            second = on_b.T @ (joint.sum(0)[:, None] * on_b)
+            pairs = torch.cat([torch.cat([first, across], 1), torch.cat([across.T, second], 1)])
+            result[image] = (pairs / joint.sum())[order][:, order]
+    return result.clamp_(0, 1)
+
+
+def _likely(mass: Tensor, leave_out: float) -> Tensor:
+    """The half-states (S',) that carry all but a share of the mass (S,)."""
+    falling = mass.double().sort(descending=True)
+    rest = falling.values.flip(0).cumsum(0).flip(0)  # of each and all after it
+    return falling.indices[rest > leave_out * rest[0]]
+
+
 def pair_sums(split: Split, parts: Sequence[tuple[Scores, Sums, Tensor]]) -> Tensor:
     """sum_n weight_n P_n(y_i = 1, y_j = 1) for all pairs, the diagonal included: (L, L).
 

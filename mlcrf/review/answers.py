@@ -1,0 +1,114 @@
+"""What people answered, one event after the other, and what holds because of it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from mlcrf.datasets.manifest import UNKNOWN
+
+YES, NO = 1, 0
+VALUES = (YES, NO, UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One event of the log; nothing of it ever changes.
+
+    Attributes:
+        id: rising, but for events of other people that were written at the same moment.
+        photo: the photo's number in the database.
+        label: its name.
+        value: 1 yes, 0 no, -1 cannot be told; None where nothing holds any more, after an undo.
+        person: who said so.
+        at: when, in UTC.
+        request: what was sent together, and is undone together.
+        undoes: the event that this one takes back, if it does.
+    """
+
+    id: int
+    photo: int
+    label: str
+    value: int | None
+    person: str
+    at: datetime
+    request: str
+    undoes: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the people who answered say together of one label of one photo.
+
+    Attributes:
+        votes: the last answer of each person that still holds, by person.
+    """
+
+    votes: Mapping[str, Answer] = field(default_factory=dict)
+
+    @property
+    def value(self) -> int:
+        """1 or 0 if all who know say so; -1 where none does or they contradict each other."""
+        said = self._said
+        return next(iter(said)) if len(said) == 1 else UNKNOWN
+
+    @property
+    def is_conflict(self) -> bool:
+        """Whether some say yes and some say no."""
+        return len(self._said) > 1
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether anybody has looked, be it in vain."""
+        return bool(self.votes)
+
+    def of(self, person: str) -> int | None:
+        """What one person says."""
+        vote = self.votes.get(person)
+        return None if vote is None else vote.value
+
+    @property
+    def _said(self) -> set[int]:
+        return {one.value for one in self.votes.values() if one.value in (YES, NO)}
+
+
+_NOTHING = Verdict()
+
+
+class Board:
+    """The state that follows from the events: for each photo, label and person the last one.
+
+    Events may be told twice and in any order.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[int, dict[str, dict[str, Answer]]] = {}
+        self.last_id = 0
+
+    def tell(self, answers: Iterable[Answer]) -> set[int]:
+        """Take events in; the photos of which something changed."""
+        changed = set()
+        for answer in answers:
+            self.last_id = max(self.last_id, answer.id)
+            people = self._last.setdefault(answer.photo, {}).setdefault(answer.label, {})
+            before = people.get(answer.person)
+            if before is None or before.id < answer.id:
+                people[answer.person] = answer
+                changed.add(answer.photo)
+        return changed
+
+    def verdicts(self, photo: int) -> dict[str, Verdict]:
+        """By label, those that anybody answered."""
+        found = {}
+        for label, people in self._last.get(photo, {}).items():
+            votes = {who: one for who, one in sorted(people.items()) if one.value is not None}
+            if votes:
+                found[label] = Verdict(votes)
+        return found
+
+    def verdict(self, photo: int, label: str) -> Verdict:
+        """Of one label, also if nobody answered."""
+        return self.verdicts(photo).get(label, _NOTHING)
+
+    def photos(self) -> Iterator[int]:
+        """Photos of which any answer holds."""
+        return (photo for photo in self._last if self.verdicts(photo))

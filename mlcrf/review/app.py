@@ -1,0 +1,216 @@
+"""The review as a web application: every path of it, and what it takes and gives."""
+
+import re
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from mlcrf.errors import DatabaseError, DataError
+from mlcrf.review.answers import Verdict
+from mlcrf.review.looks import Filter, Look, Order, State
+from mlcrf.review.photos import Pictures, Width
+from mlcrf.review.safety import Guard, Hosts
+from mlcrf.review.session import Review
+from mlcrf.version import __version__
+
+_PAGE = files("mlcrf.review") / "page"
+_FILES = {
+    "review.css": "text/css",
+    "review.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+_MOST_AT_ONCE = 2000  # photos in one list
+_LATER = {503: {"Retry-After": "2"}}
+
+
+class _Act(BaseModel):
+    """Who does something, and a name for the act so that it happens once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    person: str = Field(min_length=1, max_length=60, pattern=r"^[^\s\p{C}]([^\p{C}]*[^\s\p{C}])?$")
+    request: str = Field(min_length=8, max_length=64, pattern=r"^[0-9A-Za-z-]+$")
+
+
+class _AnswerAct(_Act):
+    """One answer."""
+
+    label: int = Field(ge=0)
+    value: int = Field(ge=-1, le=1)
+
+
+def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int) -> Starlette:
+    """The page and what it asks for.
+
+    Args:
+        token: what a visitor must know.
+        person: who answers unless the page says otherwise.
+        port: names the cookie, since browsers share cookies between the ports of a host.
+    """
+    pages = _Pages(review, person)
+    paths: dict[str, tuple[str, Callable[[Request], Response]]] = {
+        "/": ("GET", pages.page),
+        "/health": ("GET", pages.health),
+        "/static/{name}": ("GET", pages.static),
+        "/api/progress": ("GET", pages.progress),
+        "/api/photos": ("GET", pages.list_photos),
+        "/api/photos/{number:int}": ("GET", pages.look),
+        "/api/photos/{number:int}/answer": ("POST", pages.answer),
+        "/api/photos/{number:int}/accept": ("POST", pages.accept),
+        "/api/undo": ("POST", pages.undo),
+        "/photos/{number:int}/{size}.jpg": ("GET", pages.picture),
+    }
+    routes = [
+        Route(path, _in_thread(endpoint), methods=[method])
+        for path, (method, endpoint) in paths.items()
+    ]
+    guard = Middleware(Guard, token=token, hosts=hosts, cookie=f"mlcrf-review-{port}")
+    errors: Any = {
+        HTTPException: lambda _, error: _refusal(error.status_code, str(error.detail)),
+        DataError: lambda _, error: _refusal(404, str(error)),
+        DatabaseError: lambda _, error: _refusal(503, str(error)),
+        ValidationError: lambda _, error: _refusal(422, _first(error)),
+    }
+    return Starlette(routes=routes, middleware=[guard], exception_handlers=errors)
+
+
+def _in_thread(endpoint: Callable[[Request], Response]) -> Callable[[Request], Any]:
+    """Torch and the database would hold up the other requests."""
+
+    async def run(request: Request) -> Response:
+        request.state.body = await request.body()
+        return await run_in_threadpool(endpoint, request)
+
+    return run
+
+
+class _Pages:
+    def __init__(self, review: Review, person: str) -> None:
+        self._review, self._person = review, person
+        self._pictures = Pictures(review.photos)
+        template = (_PAGE / "page.html").read_text(encoding="utf-8")
+        self._template = Environment(autoescape=True).from_string(template)
+
+    def page(self, request: Request) -> Response:
+        labels = list(self._review.labels)
+        return HTMLResponse(
+            self._template.render(labels=labels, person=self._person, version=__version__)
+        )
+
+    def health(self, request: Request) -> Response:
+        self._review.database.ping()
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    def static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _FILES:
+            raise HTTPException(404, "no such file")
+        return Response((_PAGE / name).read_bytes(), media_type=_FILES[name])
+
+    def progress(self, request: Request) -> Response:
+        return JSONResponse(self._review.progress())
+
+    def list_photos(self, request: Request) -> Response:
+        asked = request.query_params
+        try:
+            label = asked.get("label") or None
+            wanted = Filter(
+                label=None if label is None else int(label),
+                state=State(asked["state"]) if asked.get("state") else None,
+                name=asked.get("name", ""),
+                order=Order(asked.get("order") or Order.TEACHES),
+            )
+            offset, limit = int(asked.get("offset", "0")), int(asked.get("limit", "60"))
+            if offset < 0 or not 0 <= limit <= _MOST_AT_ONCE:
+                raise ValueError("out of range")
+            if wanted.label is not None and not 0 <= wanted.label < len(self._review.labels):
+                raise ValueError("no such label")
+        except ValueError as error:
+            raise HTTPException(422, f"no such list of photos: {error}") from error
+        found = self._review.find(wanted)
+        shown = [self._tile(number) for number in found[offset : offset + limit]]
+        record = {"total": len(found), "photos": shown, "progress": self._review.progress()}
+        return JSONResponse(record)
+
+    def look(self, request: Request) -> Response:
+        return self._shown(self._review.look(request.path_params["number"]))
+
+    def answer(self, request: Request) -> Response:
+        body = _AnswerAct.model_validate_json(request.state.body)
+        number, values = request.path_params["number"], {body.label: body.value}
+        return self._shown(self._review.answer(number, values, body.person, body.request))
+
+    def accept(self, request: Request) -> Response:
+        body = _Act.model_validate_json(request.state.body)
+        number = request.path_params["number"]
+        return self._shown(self._review.accept(number, body.person, body.request))
+
+    def undo(self, request: Request) -> Response:
+        body = _Act.model_validate_json(request.state.body)
+        look = self._review.undo(body.person, body.request)
+        return JSONResponse({"photo": None}) if look is None else self._shown(look)
+
+    def picture(self, request: Request) -> Response:
+        number, size = request.path_params["number"], request.path_params["size"]
+        if number >= len(self._review.photos) or size not in ("small", "large"):
+            raise HTTPException(404, "no such picture")
+        content = self._pictures.jpeg(number, Width[size.upper()])
+        lasting = {"Cache-Control": "private, max-age=3600"}
+        return Response(content, media_type="image/jpeg", headers=lasting)
+
+    def _tile(self, number: int) -> dict[str, Any]:
+        photo = self._review.photos[number]
+        return {
+            "number": number,
+            "name": photo.name,
+            "version": photo.sha256[:12],
+            "state": self._review.state(number),
+            "tags": self._review.tags(number),
+        }
+
+    def _shown(self, look: Look) -> Response:
+        labels = [
+            _label(p, known, verdict, label in look.contradicts)
+            for label, (p, known, verdict) in enumerate(
+                zip(look.marginals, look.known, look.verdicts, strict=True)
+            )
+        ]
+        record = self._tile(look.number) | {
+            "labels": labels,
+            "question": look.question,
+            "information": round(look.information, 4),
+        }
+        return JSONResponse({"photo": record, "progress": self._review.progress()})
+
+
+def _label(p: float, known: int, verdict: Verdict, contradicts: bool) -> dict[str, Any]:
+    votes = [
+        {"person": who, "value": vote.value, "at": vote.at.isoformat(timespec="seconds")}
+        for who, vote in verdict.votes.items()
+    ]
+    return {
+        "p": round(p, 4),
+        "known": known,
+        "conflict": verdict.is_conflict or contradicts,
+        "votes": votes,
+    }
+
+
+def _refusal(status: int, message: str) -> Response:
+    # names of files may hold bytes that are no UTF-8
+    text = re.sub("[\ud800-\udfff]", "\ufffd", message)
+    return JSONResponse({"error": text}, status_code=status, headers=_LATER.get(status))
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"

@@ -1,0 +1,292 @@
+"""The database of a review: which photos there are, and an append-only log of answers."""
+
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Select, create_engine, event, func, insert, inspect, select
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+
+from mlcrf.errors import DatabaseError, SettingsError
+from mlcrf.review import schema
+from mlcrf.review.answers import VALUES, Answer
+from mlcrf.review.scan import Stamped
+from mlcrf.review.schema import answers, contents, facts, photos, places
+
+_LOCK = 0x6D6C637266  # PostgreSQL: held while photos are registered or tables made
+_OVERLAP = 256  # events read again, since PostgreSQL may show a later one first
+_TRIES = 8
+
+
+def parse_url(text: str) -> URL:
+    """`sqlite:///tags.db`, `postgresql://user@host/name`, or the name of an SQLite file.
+
+    Raises:
+        SettingsError: neither.
+    """
+    try:
+        url = make_url(text if "://" in text else f"sqlite:///{text}")
+    except (ArgumentError, ValueError):
+        url = None
+    kind = None if url is None else url.get_backend_name()
+    if url is None or kind not in ("sqlite", "postgresql", "postgres") or not url.database:
+        raise SettingsError(
+            "--db: expected sqlite:///FILE or postgresql://USER@HOST/DATABASE, "
+            f"got {text.rsplit('@', maxsplit=1)[-1]}"
+        )
+    return url if kind == "sqlite" else url.set(drivername="postgresql+psycopg")
+
+
+class ReviewDatabase:
+    """Photos and answers. Safe to use from several threads, and by several processes at once.
+
+    SQLite keeps a write-ahead log and syncs it with every answer, so that neither a kill nor a
+    loss of power takes back one that was acknowledged.
+
+    Args:
+        url: see `parse_url`.
+        must_exist: refuse to make a new SQLite file.
+
+    Raises:
+        SettingsError: the URL is not understood, or psycopg is missing.
+        DatabaseError: cannot be opened, holds something else, or is of a later version.
+    """
+
+    def __init__(self, url: str, *, must_exist: bool = False) -> None:
+        self._url = parse_url(url)
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self.name = self._url.render_as_string(hide_password=True)
+        if must_exist and self.is_sqlite and not Path(str(self._url.database)).is_file():
+            raise DatabaseError(f"{self.name}: there is no such file; `mlcrf review` makes one")
+        self._engine = self._connect()
+        with self._errors("cannot be opened"), self._engine.begin() as connection:
+            self._begin(connection, locked=True)
+            self._make_tables(connection)
+
+    def close(self) -> None:
+        """Let go of all connections; the last one of SQLite clears away its log."""
+        self._engine.dispose()
+
+    def ping(self) -> None:
+        """Ask for one row.
+
+        Raises:
+            DatabaseError: out of reach.
+        """
+        with self._errors("cannot be read"), self._engine.connect() as connection:
+            connection.execute(select(facts.c.value).limit(1))
+
+    def folders(self) -> list[str]:
+        """Every folder whose photos were reviewed."""
+        query = select(places.c.folder).distinct().order_by(places.c.folder)
+        with self._errors("cannot be read"), self._engine.connect() as connection:
+            return list(connection.scalars(query))
+
+    def stamps(self, folder: str) -> dict[str, Stamped]:
+        """By path in the folder, size, time and SHA-256 of the files as they were seen last."""
+        query = select(places).where(places.c.folder == folder)
+        with self._errors("cannot be read"), self._engine.connect() as connection:
+            return {
+                row.path: Stamped(row.path, row.size, row.mtime_ns, row.sha256)
+                for row in connection.execute(query)
+            }
+
+    def register(self, folder: str, files: Sequence[Stamped]) -> tuple[list[int], int]:
+        """The photo that each file is, made where it is new.
+
+        A file is the photo that had its content, wherever that was. A file of new content at the
+        place of one that is gone is the same photo, edited.
+
+        Args:
+            folder: absolute path.
+            files: all that are there.
+
+        Returns:
+            A number for each file, and how many were edited.
+        """
+        with self._errors("cannot be written"), self._engine.begin() as connection:
+            self._begin(connection, locked=True)
+            of_content = {row.sha256: row.photo for row in connection.execute(select(contents))}
+            query = select(places).where(places.c.folder == folder)
+            before = {row.path: row for row in connection.execute(query)}
+            here = {file.sha256 for file in files}
+            edited = 0
+            fresh: list[str] = []
+            linked: dict[str, int] = {}
+            for file in files:
+                if file.sha256 in of_content or file.sha256 in linked or file.sha256 in fresh:
+                    continue
+                old = before.get(file.path)
+                if old is not None and old.sha256 not in here:
+                    linked[file.sha256] = of_content[old.sha256]
+                    edited += 1
+                else:
+                    fresh.append(file.sha256)
+            linked |= zip(fresh, self._new_photos(connection, len(fresh)), strict=True)
+            _insert(connection, contents, [{"sha256": s, "photo": p} for s, p in linked.items()])
+            of_content |= linked
+            moved = [file for file in files if not file.is_at(before.get(file.path))]
+            for file in moved:
+                if file.path in before:
+                    connection.execute(
+                        places.delete().where(places.c.folder == folder, places.c.path == file.path)
+                    )
+            _insert(connection, places, [{"folder": folder} | file.record() for file in moved])
+            return [of_content[file.sha256] for file in files], edited
+
+    def add(self, photo: int, values: Mapping[str, int], person: str, request: str) -> list[Answer]:
+        """Append what a person says of some labels of a photo; all or none, and on the disk.
+
+        Args:
+            values: 1 yes, 0 no, -1 cannot be told, by label.
+            request: names this act; the same again changes nothing and returns what was written.
+        """
+        assert values and all(value in VALUES for value in values.values())
+        rows = [
+            {"photo": photo, "label": label, "value": value, "person": person, "request": request}
+            for label, value in values.items()
+        ]
+        return self._append(request, lambda connection: rows)
+
+    def undo(self, person: str, request: str, among: Collection[int]) -> list[Answer]:
+        """Take back what a person said last; the events that do so, none if there is nothing.
+
+        Args:
+            among: photos that count.
+            request: as in `add`.
+        """
+
+        def rows(connection: Connection) -> list[dict[str, Any]]:
+            taken_back = select(answers.c.undoes).where(answers.c.undoes.is_not(None))
+            own = select(answers).where(answers.c.person == person).order_by(answers.c.id.desc())
+            live = own.where(answers.c.undoes.is_(None), answers.c.id.not_in(taken_back))
+            last = next((row for row in connection.execute(live) if row.photo in among), None)
+            if last is None:
+                return []
+            found = []
+            for row in connection.execute(live.where(answers.c.request == last.request)).all():
+                earlier = own.where(
+                    answers.c.photo == row.photo,
+                    answers.c.label == row.label,
+                    answers.c.id < row.id,
+                )
+                before = connection.execute(earlier.limit(1)).first()
+                value = None if before is None else before.value
+                same = {"photo": row.photo, "label": row.label, "person": person}
+                found.append(same | {"value": value, "request": request, "undoes": row.id})
+            return found
+
+        return self._append(request, rows)
+
+    def since(self, last_id: int) -> Iterator[Answer]:
+        """Events after one, with some that may have been told before."""
+        overlap = 0 if self.is_sqlite else _OVERLAP
+        yield from self._read(
+            select(answers).where(answers.c.id > last_id - overlap).order_by(answers.c.id)
+        )
+
+    def _append(
+        self, request: str, rows: Callable[[Connection], list[dict[str, Any]]]
+    ) -> list[Answer]:
+        for attempt in range(_TRIES):
+            try:
+                with self._errors("the answer was not saved"), self._engine.begin() as connection:
+                    self._begin(connection)
+                    done = connection.execute(
+                        select(answers).where(answers.c.request == request).order_by(answers.c.id)
+                    ).all()
+                    if not done:
+                        at = datetime.now(UTC)
+                        new = [row | {"at": at} for row in rows(connection)]
+                        if not new:
+                            return []
+                        done = connection.execute(
+                            insert(answers).returning(answers, sort_by_parameter_order=True), new
+                        ).all()
+                return [_answer(row) for row in done]
+            except DatabaseError as error:
+                # someone else sent the same, or took back the same, at the same moment
+                if not isinstance(error.__cause__, IntegrityError) or attempt == _TRIES - 1:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _read(self, query: Select[Any]) -> list[Answer]:
+        with self._errors("cannot be read"), self._engine.connect() as connection:
+            return [_answer(row) for row in connection.execute(query)]
+
+    def _connect(self) -> Engine:
+        options: dict[str, Any] = {"timeout": 30} if self.is_sqlite else {"connect_timeout": 10}
+        try:
+            engine = create_engine(self._url, connect_args=options, pool_pre_ping=True)
+        except ImportError as error:
+            raise SettingsError(f"--db {self.name}: needs psycopg: {_INSTALL}") from error
+        if self.is_sqlite:
+            event.listen(engine, "connect", _set_up_sqlite)
+        return engine
+
+    def _begin(self, connection: Connection, *, locked: bool = False) -> None:
+        """Take the lock of a writer at once rather than in the middle."""
+        if self.is_sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif locked:
+            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+
+    def _make_tables(self, connection: Connection) -> None:
+        present = set(inspect(connection).get_table_names())
+        if facts.name not in present:
+            if self.is_sqlite and present:
+                some = ", ".join(sorted(present)[:3])
+                raise DatabaseError(
+                    f"{self.name}: holds other tables ({some}); choose another file for --db"
+                )
+            schema.metadata().create_all(connection)
+            connection.execute(insert(facts), {"name": "version", "value": schema.VERSION})
+        version = connection.scalar(select(facts.c.value).where(facts.c.name == "version"))
+        if version != schema.VERSION:
+            raise DatabaseError(
+                f"{self.name}: made by another version of mlcrf (tables {version}, this one knows "
+                f"{schema.VERSION}); update mlcrf, or choose another --db"
+            )
+
+    @staticmethod
+    def _new_photos(connection: Connection, number: int) -> list[int]:
+        if not number:
+            return []
+        rows = [{"since": datetime.now(UTC)}] * number
+        return list(connection.scalars(insert(photos).returning(photos.c.id), rows))
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error)
+            line = " ".join(reason.split()) or type(error).__name__
+            raise DatabaseError(f"{self.name}: {what}: {line}") from error
+
+
+_INSTALL = "pip install 'mlcrf[review]'"
+
+
+def new_request() -> str:
+    """A name for an act that has none."""
+    return uuid.uuid4().hex
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _insert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(insert(table), rows)
+
+
+def _answer(row: Any) -> Answer:
+    return Answer(**row._mapping)

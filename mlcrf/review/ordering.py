@@ -1,0 +1,133 @@
+"""Where an answer teaches most: the next question of a photo, and the next photo.
+
+An answer about label i tells, in nats, summed over what it says of each of the photo's labels j,
+
+    information_i = sum_j I(y_i; y_j | x, known),      I(y_i; y_i) = H(y_i)
+
+the expected fall of the sum of all labels' own entropies, which is what still has to be asked if
+labels are asked one by one. Without couplings only H(y_i) is left. (The expected fall of the
+entropy of the whole label set is H(y_i) for every joint distribution, and could not tell a label
+that settles five others from one that stands alone.) A photo is worth as much as its best question.
+
+Source: mutual information as in Cover and Thomas, Elements of Information Theory (2006), chapter 2.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from mlcrf.crf import UNKNOWN, Potentials, check_known
+from mlcrf.inference import InferenceMethod
+
+
+@runtime_checkable
+class PairsLabels(Protocol):
+    """An inference method that has the marginals of all pairs itself."""
+
+    def pair_marginals(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
+        """P(y_i = 1, y_j = 1), the marginals on the diagonal, (N, L, L)."""
+        ...
+
+
+@torch.no_grad()
+def pair_marginals(
+    method: InferenceMethod, potentials: Potentials, *, known: Tensor | None = None
+) -> Tensor:
+    """P(y_i = 1, y_j = 1 | known) of all pairs, the marginals on the diagonal.
+
+    The method's own where it has them (`PreparedExact`), else from clamping every label in turn:
+    P(y_i = 1) P(y_j = 1 | y_i = 1), which is as good as the method.
+
+    Returns:
+        Symmetric, float64 (N, L, L).
+
+    Cost: without pairs of its own, that of the method on N (L + 1) images.
+    """
+    if isinstance(method, PairsLabels):
+        return method.pair_marginals(potentials, known=known).double()
+    given = check_known(potentials, known)
+    p = method(potentials, known=given).marginals.double()
+    result = torch.diag_embed(p)
+    for label in range(potentials.num_labels):
+        asked = (given[:, label] == UNKNOWN).nonzero().squeeze(1)
+        together = p[:, label, None] * p  # of a label that is known
+        if len(asked):
+            clamped = given[asked].clone()
+            clamped[:, label] = 1
+            beside = method(potentials.rows(asked), known=clamped).marginals.double()
+            together[asked] = p[asked, label, None] * beside
+        together[:, label] = p[:, label]
+        result[:, label] = together
+    return (result + result.mT) / 2
+
+
+def label_entropy(marginals: Tensor) -> Tensor:
+    """H(y_i) in nats of P(y_i = 1), any shape; of an answer's information the least it can be."""
+    p = marginals.double().clamp(0, 1)
+    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
+
+
+def mutual_information(pairs: Tensor) -> Tensor:
+    """I(y_i; y_j) in nats of every two labels, H(y_i) on the diagonal.
+
+        I = sum_{a, b in {0, 1}} P(a, b) log (P(a, b) / (P(a) P(b)))
+
+    Args:
+        pairs: P(y_i = 1, y_j = 1), the marginals on the diagonal, (N, L, L).
+
+    Returns:
+        float64 (N, L, L), none below 0.
+    """
+    both = pairs.double().clamp(0, 1)
+    p = both.diagonal(dim1=-2, dim2=-1)
+    first, second = p.unsqueeze(-1), p.unsqueeze(-2)
+    cells = (
+        (both, first * second),
+        ((first - both).clamp(min=0), first * (1 - second)),
+        ((second - both).clamp(min=0), (1 - first) * second),
+        ((1 - first - second + both).clamp(min=0), (1 - first) * (1 - second)),
+    )
+    tiny = torch.finfo(both.dtype).tiny
+    information = sum(
+        (torch.xlogy(joint, joint / apart.clamp(min=tiny)) for joint, apart in cells),
+        torch.zeros_like(both),
+    )
+    entropy = label_entropy(p)
+    limit = torch.minimum(entropy.unsqueeze(-1), entropy.unsqueeze(-2))  # of rounded pairs too
+    information = torch.minimum(information.clamp(min=0), limit)
+    return information.diagonal_scatter(entropy, dim1=-2, dim2=-1)
+
+
+def answer_information(pairs: Tensor, *, known: Tensor | None = None) -> Tensor:
+    """What an answer about each label tells, in nats, float64 (N, L); 0 of what is known.
+
+    Args:
+        pairs: as `pair_marginals` gives them, (N, L, L).
+        known: 1, 0, or -1 for unknown (N, L).
+    """
+    information = mutual_information(pairs).sum(-1)
+    return information if known is None else information.masked_fill(known != UNKNOWN, 0)
+
+
+def next_questions(information: Tensor, askable: Tensor | None = None) -> Tensor:
+    """The label to ask of each photo next, int64 (N,); -1 where none may be asked.
+
+    Args:
+        information: of an answer about each label (N, L).
+        askable: which labels may be asked, boolean (N, L); all if None.
+    """
+    if askable is None:
+        return information.argmax(1)
+    best = information.masked_fill(~askable, -torch.inf).argmax(1)
+    return best.masked_fill(~askable.any(1), -1)
+
+
+def photo_order(information: Tensor, askable: Tensor | None = None) -> Tensor:
+    """Photos by what the best question about each tells, most first, int64 (N,); ties as given.
+
+    Args: as in `next_questions`; photos of which nothing may be asked come last.
+    """
+    if askable is not None:
+        information = information.masked_fill(~askable, -torch.inf)
+    return information.amax(1).argsort(descending=True, stable=True)

@@ -1,0 +1,102 @@
+"""The photos of a review, and the pictures of them that a page shows."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from threading import Lock
+
+from mlcrf.datasets.images import load_thumbnail
+from mlcrf.errors import DataError
+from mlcrf.review.database import ReviewDatabase
+from mlcrf.review.scan import scan_folder
+
+_MOST_BYTES = 2**26  # of pictures that are kept
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo of a folder.
+
+    Attributes:
+        id: its number in the database.
+        path: where it is.
+        name: its path in the folder, for people: what is no UTF-8 is replaced.
+        sha256: of its content.
+    """
+
+    id: int
+    path: Path
+    name: str
+    sha256: str
+
+
+class Width(IntEnum):
+    """The longer side, in pixels, of what is shown."""
+
+    SMALL = 360
+    LARGE = 1600
+
+
+def find_photos(
+    folder: Path,
+    database: ReviewDatabase,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Photo], list[str]]:
+    """The photos of a folder, each once, as the database knows them, and notes for the user.
+
+    Raises:
+        DataError: no such folder, or no picture in it that can be read.
+        DatabaseError: the database cannot be written.
+    """
+    place = str(folder.resolve()).replace("\\", "/")
+    files, notes = scan_folder(folder, database.stamps(place), progress=progress)
+    if not files:
+        raise DataError(notes[0])
+    numbers, edited = database.register(place, files)
+    photos: dict[int, Photo] = {}
+    for number, file in zip(numbers, files, strict=True):
+        name = file.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        photos.setdefault(number, Photo(number, folder / file.path, name, file.sha256))
+    copies = len(files) - len(photos)
+    if copies:
+        notes.append(f"{copies} pictures are copies of others and are shown once")
+    if edited:
+        notes.append(f"{edited} photos were edited since; they keep their answers")
+    return list(photos.values()), notes
+
+
+class Pictures:
+    """Photos as JPEG of a given size, upright, without metadata; the last ones are kept.
+
+    Nothing but decoded pixels leaves: what is no picture is not served, nor where it was taken.
+    """
+
+    def __init__(self, photos: Sequence[Photo]) -> None:
+        self._photos = photos
+        self._kept: OrderedDict[tuple[int, Width], bytes] = OrderedDict()
+        self._size = 0
+        self._lock = Lock()
+
+    def jpeg(self, number: int, width: Width) -> bytes:
+        """The picture with the given number.
+
+        Raises:
+            DataError: it is gone or damaged.
+        """
+        key = number, width
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        content = load_thumbnail(self._photos[number].path, width).jpeg
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = content
+                self._size += len(content)
+            while self._size > _MOST_BYTES and len(self._kept) > 1:
+                _, dropped = self._kept.popitem(last=False)
+                self._size -= len(dropped)
+        return content

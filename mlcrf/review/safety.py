@@ -1,0 +1,176 @@
+"""What keeps strangers out: hosts, a token, origins, sizes, times, and headers that forbid."""
+
+import asyncio
+import hmac
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_MOST_BYTES = 2**14  # of a request
+_MOST_SECONDS = 10.0  # that a request may take to come in
+_OPEN = "/health"  # the only path that needs no token
+
+# Nothing but our own files; no inline script or style, no frames, no forms, no other place.
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Names that the page may be asked for under, so that no other name leads to us.
+
+    A page elsewhere can have its own name point to this machine, and would then count as ours.
+
+    Attributes:
+        bound: the address that the server listens on. If it is not this machine's own, the page
+            may also be asked for under any address in numbers, and this machine's name.
+    """
+
+    bound: str = "127.0.0.1"
+
+    def allow(self, header: str) -> bool:
+        """Whether a Host header, with or without port, is one of ours."""
+        name = header.rpartition(":")[0] if header.count(":") == 1 else header
+        if header.startswith("["):
+            name = header[1:].partition("]")[0]
+        if name.lower() in {"localhost", "127.0.0.1", "::1", self.bound.lower()}:
+            return True
+        if is_loopback(self.bound):
+            return False
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name.lower() == socket.gethostname().lower()
+        return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+class Guard:
+    """Lets a request through to the app if it is one of ours; adds headers to every reply.
+
+    - The Host header is one of `hosts`.
+    - The cookie holds the token; it is given to who opens `/?token=...` and sent back by browsers
+      to pages of our own only. `/health` needs none.
+    - What changes something comes from our own page, by the Origin header, as JSON.
+    - A request is small and comes in quickly.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str, hosts: Hosts, cookie: str) -> None:
+        self._app, self._token, self._hosts, self._cookie = app, token, hosts, cookie
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        reply = self._with_headers(send)
+        refusal = self._refuse(Request(scope))
+        if refusal is not None:
+            await refusal(scope, receive, reply)
+            return
+        try:
+            body = await asyncio.wait_for(_read(receive), _MOST_SECONDS)
+        except TimeoutError:
+            await _error(408, "the request took too long to come in")(scope, receive, reply)
+            return
+        if body is None:
+            await _error(413, f"more than {_MOST_BYTES} bytes")(scope, receive, reply)
+            return
+        await self._app(scope, _replay(body, receive), reply)
+
+    def _refuse(self, request: Request) -> Response | None:
+        headers, path = request.headers, request.url.path
+        host = headers.get("host", "")
+        if not self._hosts.allow(host):
+            return _error(400, "this page is not served under that host name")
+        if request.method not in ("GET", "HEAD", "POST"):
+            return _error(405, "only GET and POST")
+        if path == _OPEN:
+            return None
+        if request.method == "GET" and path == "/" and "token" in request.query_params:
+            return self._admit(request.query_params["token"])
+        if not self._is_token(request.cookies.get(self._cookie, "")):
+            return _error(403, "open the address that mlcrf review printed")
+        return _refuse_write(headers, host) if request.method == "POST" else None
+
+    def _admit(self, token: str) -> Response:
+        if not self._is_token(token):
+            return _error(403, "that token is of another run; open the address printed last")
+        reply = RedirectResponse("/", status_code=303)
+        reply.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", path="/")
+        return reply
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
+
+    def _with_headers(self, send: Send) -> Callable[[Message], Awaitable[None]]:
+        async def reply(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        return reply
+
+
+def _refuse_write(headers: Headers, host: str) -> Response | None:
+    if headers.get("origin", "") not in (f"http://{host}", f"https://{host}"):
+        return _error(403, "answers are taken from our own page only")
+    if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        return _error(415, "expected JSON")
+    return None
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The whole body, None if it is too large."""
+    body = b""
+    while True:
+        message = await receive()
+        part: bytes = message.get("body", b"")
+        body += part
+        if len(body) > _MOST_BYTES:
+            return None
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    told = False
+
+    async def again() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _error(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status_code=status)

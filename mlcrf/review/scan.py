@@ -1,0 +1,106 @@
+"""The pictures of a folder, each known by its path in it and by what it holds."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlcrf.datasets.tagfiles import walk_pictures
+from mlcrf.errors import DataError
+
+_BLOCK = 2**20
+
+
+@dataclass(frozen=True)
+class Stamped:
+    """A file as it was when it was hashed.
+
+    Attributes:
+        path: relative to the folder, with `/` between its parts; bytes that are no UTF-8 as
+            Python escapes them.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    def is_at(self, row: Any) -> bool:
+        """Whether a row of the database, if there is one, says the same."""
+        return row is not None and (row.size, row.mtime_ns, row.sha256) == (
+            self.size,
+            self.mtime_ns,
+            self.sha256,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As a row."""
+        return asdict(self)
+
+
+def scan_folder(
+    folder: Path,
+    known: Mapping[str, Stamped],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Stamped], list[str]]:
+    """All pictures of a folder and below it, by path; hidden ones are skipped.
+
+    Args:
+        known: by path, what was seen before: a file of the same size and time is not read again.
+
+    Returns:
+        The files, and for each that cannot be read a line that says why.
+
+    Raises:
+        DataError: no such folder, or no picture in it.
+
+    Cost: every new file is read once.
+    """
+    require_folder(folder)
+    paths = list(walk_pictures(folder))
+    if not paths:
+        raise DataError(f"{folder}: no pictures found")
+    files, problems = [], []
+    with ThreadPoolExecutor(os.cpu_count() or 1) as workers:
+        found: Iterator[Stamped | str] = workers.map(
+            lambda path: _stamp(path, path.relative_to(folder).as_posix(), known), paths
+        )
+        for done, one in enumerate(found, start=1):
+            if isinstance(one, str):
+                problems.append(one)
+            else:
+                files.append(one)
+            progress(done, len(paths))
+    return files, problems
+
+
+def require_folder(folder: Path) -> None:
+    """Check a folder before the work.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not folder.is_dir():
+        why = "is a file, expected a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {why}")
+
+
+def _stamp(path: Path, name: str, known: Mapping[str, Stamped]) -> Stamped | str:
+    try:
+        status = path.stat()
+        before = known.get(name)
+        if before and (before.size, before.mtime_ns) == (status.st_size, status.st_mtime_ns):
+            return before
+        if not path.is_file():
+            return f"{path}: not a regular file"
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+        return Stamped(name, status.st_size, status.st_mtime_ns, digest.hexdigest())
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror or error}"

@@ -1,0 +1,116 @@
+"""The tables of a review, for SQLite and PostgreSQL."""
+
+from datetime import UTC, datetime
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator
+
+VERSION = "1"
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point of time in UTC; SQLite keeps no zone, and has it added when read."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class FileName(TypeDecorator[str]):
+    """A path as text that every database takes: bytes that are no UTF-8, and %, stand as %XX."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Quote what needs it."""
+        if value is None:
+            return None
+        return "".join(
+            quote_from_bytes(one.encode("utf-8", "surrogateescape"), safe="")
+            if one in "%\0" or "\ud800" <= one <= "\udfff"
+            else one
+            for one in value
+        )
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """Unquote it again."""
+        return None if value is None else unquote_to_bytes(value).decode("utf-8", "surrogateescape")
+
+
+_METADATA = MetaData()
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # which alone counts up in SQLite
+
+facts = Table(
+    "review_facts",
+    _METADATA,
+    Column("name", String, primary_key=True),
+    Column("value", String, nullable=False),
+)
+photos = Table(
+    "review_photos",
+    _METADATA,
+    Column("id", _NUMBER, primary_key=True),
+    Column("since", Moment, nullable=False),
+)
+# every content that a photo has had: one that is edited in its place stays the same photo
+contents = Table(
+    "review_contents",
+    _METADATA,
+    Column("sha256", String(64), primary_key=True),
+    Column("photo", ForeignKey(photos.c.id), nullable=False, index=True),
+)
+# where a content was seen last
+places = Table(
+    "review_places",
+    _METADATA,
+    Column("folder", FileName, primary_key=True),
+    Column("path", FileName, primary_key=True),
+    Column("sha256", ForeignKey(contents.c.sha256), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+)
+answers = Table(
+    "review_answers",
+    _METADATA,
+    Column("id", _NUMBER, primary_key=True),
+    Column("photo", ForeignKey(photos.c.id), nullable=False),
+    Column("label", String, nullable=False),
+    Column("value", Integer),
+    Column("person", String, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("request", String(64), nullable=False),
+    Column("undoes", ForeignKey("review_answers.id"), unique=True),
+    CheckConstraint("value IN (-1, 0, 1)", name="review_value"),
+    UniqueConstraint("request", "photo", "label", name="review_once"),
+    Index("review_by_photo", "photo"),
+    Index("review_by_person", "person"),
+)
+
+
+def metadata() -> MetaData:
+    """All tables."""
+    return _METADATA

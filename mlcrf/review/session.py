@@ -1,0 +1,254 @@
+"""A review: the photos of a folder, what a model believes of them, and what people answered."""
+
+from collections.abc import Sequence
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from mlcrf.crf import UNKNOWN, Potentials
+from mlcrf.errors import DataError
+from mlcrf.inference import Exact, InferenceMethod, PreparedExact
+from mlcrf.labels import LabelSpace
+from mlcrf.review.answers import Answer, Board, Verdict
+from mlcrf.review.database import ReviewDatabase
+from mlcrf.review.looks import Filter, Look, Order, State
+from mlcrf.review.ordering import answer_information, label_entropy, next_questions, pair_marginals
+from mlcrf.review.photos import Photo
+
+_RANKED_AT_ONCE = 2  # photos; who answers meanwhile waits for them
+
+
+class Review:
+    """Everything a page asks for; safe to call from several threads.
+
+    Args:
+        photos: all different, in the order of the folder.
+        potentials: of the photos (N, L).
+        method: the inference of the run.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        labels: LabelSpace,
+        potentials: Potentials,
+        method: InferenceMethod,
+        database: ReviewDatabase,
+    ) -> None:
+        self.photos, self.labels, self.database = tuple(photos), labels, database
+        self._potentials = potentials
+        self._method = method
+        if isinstance(method, Exact) and not potentials.varies_by_image:
+            self._method = PreparedExact(method, potentials)
+        self._number = {photo.id: number for number, photo in enumerate(photos)}
+        self._board = Board()
+        shape = len(photos), len(labels)
+        self._known = torch.full(shape, UNKNOWN, dtype=torch.int64)
+        self._answered = torch.zeros(shape, dtype=torch.bool)
+        self._contradicts: dict[int, frozenset[int]] = {}
+        self._marginals = torch.zeros(shape, dtype=torch.float64)
+        self._states = [State.NEW] * len(photos)
+        self._worth = torch.zeros(len(photos), dtype=torch.float64)
+        self._ranked = torch.zeros(len(photos), dtype=torch.bool)
+        self._lock = Lock()
+        with self._lock:
+            self._believe(list(range(len(photos))))
+            self._refresh()
+
+    def look(self, number: int) -> Look:
+        """One photo, with what others answered in the meantime.
+
+        Raises:
+            DataError: no such photo.
+            DatabaseError: the database is out of reach.
+        """
+        self._check(number)
+        with self._lock:
+            self._refresh()
+            return self._look(number)
+
+    def answer(self, number: int, values: dict[int, int], person: str, request: str) -> Look:
+        """Keep what a person says of labels of a photo; how it stands then.
+
+        Args:
+            values: 1 yes, 0 no, -1 cannot be told, by label.
+            request: see `ReviewDatabase.add`.
+
+        Raises:
+            DataError: no such photo or label.
+            DatabaseError: the answer could not be kept.
+        """
+        self._check(number)
+        if not values or any(not 0 <= label < len(self.labels) for label in values):
+            raise DataError("no such label")
+        named = {self.labels.names[label]: value for label, value in values.items()}
+        written = self.database.add(self.photos[number].id, named, person, request)
+        return self._take(number, written)
+
+    def accept(self, number: int, person: str, request: str) -> Look:
+        """A person says that all that is shown of a photo is right: the rest is answered so."""
+        look = self.look(number)
+        rest = {
+            label: int(p > 0.5)
+            for label, (p, verdict) in enumerate(zip(look.marginals, look.verdicts, strict=True))
+            if not verdict.is_answered
+        }
+        return self.answer(number, rest, person, request) if rest else look
+
+    def undo(self, person: str, request: str) -> Look | None:
+        """Take back what a person did last to any of these photos; that photo, None if nothing."""
+        written = self.database.undo(person, request, self._number.keys())
+        return self._take(self._number[written[0].photo], written) if written else None
+
+    def find(self, wanted: Filter) -> list[int]:
+        """The numbers of the photos that are meant, in order."""
+        with self._lock:
+            self._refresh()
+            text = wanted.name.casefold()
+            has = None if wanted.label is None else self._present()[:, wanted.label].tolist()
+            found = [
+                number
+                for number, photo in enumerate(self.photos)
+                if (wanted.state is None or self._states[number] is wanted.state)
+                and (has is None or has[number])
+                and text in photo.name.casefold()
+            ]
+            if wanted.order is Order.TEACHES:
+                worth = self._worth.tolist()
+                found.sort(key=lambda number: -worth[number])
+            return found
+
+    def tags(self, number: int, limit: int = 3) -> list[int]:
+        """The labels that a photo has, likeliest first."""
+        present = self._present(slice(number, number + 1))[0]
+        labels: list[int] = self._marginals[number].argsort(descending=True).tolist()
+        return [label for label in labels if present[label]][:limit]
+
+    def state(self, number: int) -> State:
+        """How far a photo has come."""
+        return self._states[number]
+
+    def progress(self) -> dict[str, int]:
+        """Photos by state, answered labels, and photos whose worth is known exactly."""
+        with self._lock:
+            counts = {state.value: self._states.count(state) for state in State}
+            return {
+                "photos": len(self.photos),
+                "answers": int(self._answered.sum()),
+                "labels": self._answered.numel(),
+                "ranked": int(self._ranked.sum()),
+            } | counts
+
+    def rank(self) -> bool:
+        """Find out what the most promising photos that are not ranked yet would tell.
+
+        Until then a photo counts for the entropy of its least certain label, which is the least
+        that it can be worth.
+
+        Returns:
+            Whether there are more.
+        """
+        with self._lock:
+            waiting = (~self._ranked).nonzero().squeeze(1)
+            best = self._worth[waiting].argsort(descending=True, stable=True)
+            some = waiting[best[:_RANKED_AT_ONCE]]
+            if len(some):
+                self._value(some)
+            return len(waiting) > len(some)
+
+    def _check(self, number: int) -> None:
+        if not 0 <= number < len(self.photos):
+            raise DataError(f"there is no photo {number}; there are {len(self.photos)}")
+
+    def _present(self, rows: slice = slice(None)) -> Tensor:
+        """Which labels photos have, by an answer or more likely than not, (n, L)."""
+        known = self._known[rows]
+        return (known == 1) | ((known == UNKNOWN) & (self._marginals[rows] > 0.5))
+
+    def _take(self, number: int, written: list[Answer]) -> Look:
+        with self._lock:
+            self._update(self._board.tell(written))
+            return self._look(number)
+
+    def _refresh(self) -> None:
+        """Take in what was written since, by us or by others."""
+        self._update(self._board.tell(self.database.since(self._board.last_id)))
+
+    def _update(self, photos: set[int]) -> None:
+        changed = sorted(self._number[photo] for photo in photos if photo in self._number)
+        for number in changed:
+            verdicts = self._board.verdicts(self.photos[number].id)
+            for label, name in enumerate(self.labels):
+                verdict = verdicts.get(name)
+                self._answered[number, label] = verdict is not None
+                self._known[number, label] = UNKNOWN if verdict is None else verdict.value
+            self._contradicts[number] = self._settle(number)
+        if changed:
+            self._believe(changed)
+
+    def _settle(self, number: int) -> frozenset[int]:
+        """Forget answers that break an implication together; which they are."""
+        rules = self._potentials.implications.tolist()
+        row = self._known[number]
+        above: dict[int, set[int]] = {}
+        for _ in rules:
+            for child, parent in rules:
+                above.setdefault(child, set()).update({parent} | above.get(parent, set()))
+        broken = {
+            label
+            for child, parents in above.items()
+            for parent in parents
+            if row[child] == 1 and row[parent] == 0
+            for label in (child, parent)
+        }
+        row[sorted(broken)] = UNKNOWN
+        return frozenset(broken)
+
+    def _believe(self, numbers: list[int]) -> None:
+        rows = torch.tensor(numbers, dtype=torch.int64)
+        posterior = self._method(self._potentials.rows(rows), known=self._known[rows])
+        self._marginals[rows] = posterior.marginals.double()
+        least = label_entropy(self._marginals[rows]).masked_fill(~self._askable(rows), 0)
+        self._worth[rows] = least.amax(1)
+        self._ranked[rows] = False
+        for number in numbers:
+            self._states[number] = self._state(number)
+
+    def _value(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The best question of each photo, -1 for none, and what it tells; kept as its worth."""
+        askable = self._askable(rows)
+        pairs = pair_marginals(self._method, self._potentials.rows(rows), known=self._known[rows])
+        information = answer_information(pairs).masked_fill(~askable, 0)
+        self._worth[rows] = information.amax(1)
+        self._ranked[rows] = True
+        return next_questions(information, askable), self._worth[rows]
+
+    def _askable(self, rows: Tensor) -> Tensor:
+        """What nobody answered and what is not certain from what was answered, (n, L)."""
+        p = self._marginals[rows]
+        return ~self._answered[rows] & (p > 0) & (p < 1)
+
+    def _look(self, number: int) -> Look:
+        rows = torch.tensor([number])
+        question, information = (value.item() for value in self._value(rows))
+        verdicts = self._board.verdicts(self.photos[number].id)
+        return Look(
+            number=number,
+            marginals=tuple(self._marginals[number].tolist()),
+            known=tuple(self._known[number].tolist()),
+            verdicts=tuple(verdicts.get(name, Verdict()) for name in self.labels),
+            contradicts=self._contradicts.get(number, frozenset()),
+            question=None if question < 0 else int(question),
+            information=float(information),
+            state=self._states[number],
+        )
+
+    def _state(self, number: int) -> State:
+        verdicts = self._board.verdicts(self.photos[number].id)
+        ours = [verdicts[name] for name in self.labels if name in verdicts]
+        if any(one.is_conflict for one in ours) or self._contradicts.get(number):
+            return State.CONFLICT
+        if not ours:
+            return State.NEW
+        return State.BEGUN if bool(self._askable(torch.tensor([number])).any()) else State.DONE

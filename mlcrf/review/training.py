@@ -1,0 +1,103 @@
+"""What people answered, as data to train on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mlcrf.datasets.manifest import UNKNOWN, Manifest
+from mlcrf.errors import DataError
+from mlcrf.labels import LabelSpace
+from mlcrf.review.answers import Board
+from mlcrf.review.database import ReviewDatabase
+from mlcrf.review.photos import Photo, find_photos
+
+_FEWEST = 10  # answers that say yes or no, for a label to be learned
+
+
+def read_review(
+    url: str, folders: Sequence[Path] = (), *, labels: LabelSpace | None = None
+) -> Manifest:
+    """Photos that anybody answered for, partly labelled as they are.
+
+    Yes is present, no is absent; what nobody answered, what cannot be told, and what people
+    contradict each other on is unknown.
+
+    Args:
+        url: see `mlcrf.review.database.parse_url`.
+        folders: where the photos are now; those that the database remembers if none is given.
+        labels: those to learn. If None, all that have ten answers or more; the notes say which do
+            not.
+
+    Raises:
+        DatabaseError: no such database, or out of reach.
+        DataError: no photos, or no answers to learn from.
+    """
+    database = ReviewDatabase(url, must_exist=True)
+    try:
+        board = Board()
+        board.tell(database.since(0))
+        if not folders:
+            folders = [Path(one) for one in database.folders() if Path(one).is_dir()]
+        if not folders:
+            raise DataError(
+                f"{database.name}: its folders are not here; name the one of the photos"
+            )
+        photos: dict[int, Photo] = {}
+        notes: list[str] = []
+        for folder in folders:
+            found, told = find_photos(folder, database)
+            photos |= {photo.id: photo for photo in found}
+            notes += told
+        return _manifest(board, photos, labels, database.name, notes)
+    finally:
+        database.close()
+
+
+def _manifest(
+    board: Board,
+    photos: dict[int, Photo],
+    labels: LabelSpace | None,
+    name: str,
+    notes: list[str],
+) -> Manifest:
+    answered = set(board.photos())
+    here = sorted(answered & photos.keys())
+    verdicts = {number: board.verdicts(number) for number in here}
+    if not here:
+        raise DataError(f"{name}: has no answers about these photos; `mlcrf review` asks for them")
+    known: dict[str, int] = {}
+    for row in verdicts.values():
+        for label, verdict in row.items():
+            known[label] = known.get(label, 0) + (verdict.value != UNKNOWN)
+    if labels is None:
+        few = sorted(label for label, number in known.items() if number < _FEWEST)
+        enough = tuple(sorted(label for label, number in known.items() if number >= _FEWEST))
+        if not enough:
+            raise DataError(
+                f"{name}: no label has {_FEWEST} answers of yes or no yet; answer more, or name "
+                "those to learn in a file for --labels"
+            )
+        labels = LabelSpace(enough)
+        if few:
+            notes.append(f"labels with fewer than {_FEWEST} answers are left out: {', '.join(few)}")
+    targets = np.full((len(here), len(labels)), UNKNOWN, dtype=np.int8)
+    conflicts = 0
+    for at, number in enumerate(here):
+        for column, label in enumerate(labels):
+            if label in verdicts[number]:
+                targets[at, column] = verdicts[number][label].value
+                conflicts += verdicts[number][label].is_conflict
+    if conflicts:
+        notes.append(f"{conflicts} answers that people contradict each other on are unknown")
+    missing = len(answered) - len(here)
+    if missing:
+        notes.append(f"{missing} photos with answers are not in these folders")
+    return Manifest(
+        images=tuple(photos[number].path for number in here),
+        targets=targets,
+        labels=labels,
+        splits=None,
+        name="review",
+        notes=tuple(notes),
+    )

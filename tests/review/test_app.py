@@ -1,0 +1,287 @@
+"""The page's server: what it gives, what it refuses, and that markup stays text."""
+
+import asyncio
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.checkpoint import load_run
+from mlcrf.choices import EngineName
+from mlcrf.errors import DatabaseError, DataError
+from mlcrf.review import safety
+from mlcrf.review.app import make_app
+from mlcrf.review.database import ReviewDatabase, new_request
+from mlcrf.review.photos import find_photos
+from mlcrf.review.safety import Guard, Hosts
+from mlcrf.review.session import Review
+from mlcrf.review.starting import start_review
+from tests.review.conftest import LABELS, make_folder
+
+HOME = "http://127.0.0.1:8000"
+OWN = {"Origin": HOME}
+MARKUP = "<img src=x onerror=alert(1)> \"'\n\udcff.png"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = make_folder(tmp_path / "photos", ["a.png", "b/c.png", MARKUP, "copy.png"])
+    (folder / "copy.png").write_bytes((folder / "a.png").read_bytes())
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "secret.txt").write_text("secret")
+    return folder
+
+
+@pytest.fixture
+def review(photos: Path, small_run: Path, tmp_path: Path) -> Iterator[Review]:
+    run = load_run(small_run)
+    database = ReviewDatabase(str(tmp_path / "tags.db"))
+    extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
+    session, notes = start_review(photos, run, database, extractor)
+    assert len(session.photos) == 3
+    assert any("broken.jpg: cannot be read as a picture" in note for note in notes)
+    assert "1 pictures are copies of others and are shown once" in notes
+    yield session
+    database.close()
+
+
+@pytest.fixture
+def client(review: Review) -> Iterator[TestClient]:
+    app = make_app(review, token="t0ken", person="anna", hosts=Hosts(), port=8000)
+    with TestClient(app, base_url=HOME) as visitor:
+        assert visitor.get("/?token=t0ken").status_code == 200
+        yield visitor
+
+
+def act(**content: object) -> dict[str, object]:
+    return {"person": "anna", "request": new_request()} | content
+
+
+def test_an_answer_through_the_page(client: TestClient) -> None:
+    """The reply to an answer has the other tags' new probabilities; undo gives the old ones."""
+    number = client.get("/api/photos").json()["photos"][0]["number"]
+    before = client.get(f"/api/photos/{number}").json()["photo"]
+    assert [one["known"] for one in before["labels"]] == [-1] * len(LABELS)
+    sent = act(label=0, value=1)
+    after = client.post(f"/api/photos/{number}/answer", json=sent, headers=OWN).json()
+    labels = after["photo"]["labels"]
+    assert labels[0]["p"] == 1 and labels[0]["known"] == 1
+    assert labels[2]["p"] > before["labels"][2]["p"] + 0.05  # beach
+    assert labels[3]["p"] < before["labels"][3]["p"] - 0.05  # indoor
+    (vote,) = labels[0]["votes"]
+    assert (vote["person"], vote["value"]) == ("anna", 1) and vote["at"].endswith("+00:00")
+    again = client.post(f"/api/photos/{number}/answer", json=sent, headers=OWN).json()
+    assert again == after and after["progress"]["answers"] == 1
+    done = client.post(f"/api/photos/{number}/accept", json=act(), headers=OWN).json()
+    assert done["photo"]["state"] == "done" and done["progress"]["done"] == 1
+    for _ in range(2):
+        back = client.post("/api/undo", json=act(), headers=OWN).json()
+    assert back["photo"] == before
+    assert client.post("/api/undo", json=act(), headers=OWN).json() == {"photo": None}
+
+
+def test_lists_are_filtered_and_cut(client: TestClient) -> None:
+    """By name and state, with the number of all; a wrong filter is refused."""
+    whole = client.get("/api/photos?order=name").json()
+    assert whole["total"] == 3 and [one["number"] for one in whole["photos"]] == [0, 1, 2]
+    part = client.get("/api/photos?order=name&offset=1&limit=1").json()
+    assert part["photos"] == whole["photos"][1:2] and part["total"] == 3
+    assert client.get("/api/photos?name=B%2FC").json()["total"] == 1
+    assert client.get("/api/photos?state=done").json()["total"] == 0
+    for wrong in (
+        "state=x",
+        "order=x",
+        "label=9",
+        "label=x",
+        "limit=-1",
+        "limit=9999",
+        "offset=-1",
+    ):
+        assert client.get(f"/api/photos?{wrong}").status_code == 422, wrong
+
+
+def test_pictures_are_pixels_of_listed_photos(client: TestClient, review: Review) -> None:
+    """By number alone; JPEG without metadata; gone and never listed are 404."""
+    reply = client.get("/photos/0/small.jpg")
+    assert reply.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(reply.content)).size == (48, 36)
+    for path in (
+        "/photos/3/small.jpg",
+        "/photos/0/huge.jpg",
+        "/photos/-1/small.jpg",
+        "/photos/secret.txt/small.jpg",
+        "/photos/..%2f..%2fsecret.txt",
+        "/static/..%2fapp.py",
+        "/static/page.html",
+        "/secret.txt",
+    ):
+        assert client.get(path).status_code == 404, path
+    review.photos[0].path.unlink()
+    assert client.get("/photos/0/large.jpg").status_code == 404
+    assert client.get("/photos/0/small.jpg").status_code == 200  # kept
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 422),
+        (b"{", 422),
+        (b"[]", 422),
+        (b'{"label": 0}', 422),
+        (json.dumps(act(request="0" * 32, label=0, value=2)).encode(), 422),
+        (json.dumps(act(request="0" * 32, label=True, value="x")).encode(), 422),
+        (json.dumps(act(request="0" * 32, label=99, value=1)).encode(), 404),
+        (json.dumps(act(request="0" * 32, label=0, value=1, person=" ")).encode(), 422),
+        (json.dumps(act(request="0" * 32, label=0, value=1, person="x" * 61)).encode(), 422),
+        (json.dumps(act(request="0" * 32, label=0, value=1, person="a\nb")).encode(), 422),
+        (json.dumps(act(request="0" * 32, label=0, value=1, person="a\0b")).encode(), 422),
+        (json.dumps(act(label=0, value=1, request="'; DROP TABLE")).encode(), 422),
+        (json.dumps(act(request="0" * 32, label=0, value=1, more=1)).encode(), 422),
+        (b"x" * 20_000, 413),
+    ],
+)
+def test_answers_that_are_none(
+    client: TestClient, review: Review, content: bytes, status: int
+) -> None:
+    """Refused with a line that says why, and nothing is written."""
+    headers = OWN | {"Content-Type": "application/json"}
+    reply = client.post("/api/photos/0/answer", content=content, headers=headers)
+    assert reply.status_code == status and reply.json()["error"]
+    assert list(review.database.since(0)) == []
+
+
+def test_strangers_are_kept_out(client: TestClient, review: Review) -> None:
+    """No token, another host, another origin, none, a form: refused, and nothing is written."""
+    stranger = TestClient(client.app, base_url=HOME)
+    for path in ("/", "/api/photos", "/photos/0/small.jpg", "/static/review.js", "/?token=wrong"):
+        assert stranger.get(path).status_code == 403, path
+    assert stranger.get("/health").json()["status"] == "ok"
+    sent = act(label=0, value=1)
+    path = "/api/photos/0/answer"
+    assert stranger.post(path, json=sent, headers=OWN).status_code == 403
+    for origin in ("http://evil.example", "http://127.0.0.1:9", "null", ""):
+        assert client.post(path, json=sent, headers={"Origin": origin}).status_code == 403
+    assert client.post(path, json=sent).status_code == 403
+    assert client.post(path, data={"label": "0"}, headers=OWN).status_code == 415
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    assert client.get("/health", headers={"Host": "127.0.0.1.evil.example:8000"}).status_code == 400
+    assert client.put(path, json=sent, headers=OWN).status_code == 405
+    assert client.get(path).status_code == 405
+    assert list(review.database.since(0)) == []
+
+
+def test_the_token_becomes_a_strict_cookie(review: Review) -> None:
+    """And leaves the address; every reply forbids what the page does not need."""
+    app = make_app(review, token="t0ken", person="anna", hosts=Hosts(), port=8000)
+    client = TestClient(app, base_url=HOME)
+    reply = client.get("/?token=t0ken", follow_redirects=False)
+    assert reply.status_code == 303 and reply.headers["location"] == "/"
+    cookie = reply.headers["set-cookie"].lower()
+    assert "mlcrf-review-8000=" in cookie and "httponly" in cookie and "samesite=strict" in cookie
+    for path in ("/", "/api/photos", "/health", "/no/such/page", "/photos/0/small.jpg"):
+        headers = client.get(path).headers
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'")
+        assert "unsafe" not in policy and "http" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+    assert client.get("/api/photos").headers["cache-control"] == "no-store"
+
+
+def test_markup_stays_text(client: TestClient) -> None:
+    """Names of files and labels come as JSON or escaped; bytes that are no UTF-8 do no harm."""
+    page = client.get("/").text
+    assert "<b>bird</b>" not in page and r"\u003cb\u003ebird" in page
+    assert "http://" not in page and "https://" not in page
+    names = [one["name"] for one in client.get("/api/photos").json()["photos"]]
+    assert "<img src=x onerror=alert(1)> \"'\n\ufffd.png" in names
+    script = client.get("/static/review.js").text
+    assert (
+        "innerHTML" not in script and "insertAdjacentHTML" not in script and "eval(" not in script
+    )
+    assert "http" not in script.replace("https", "http").replace("// ", "")
+
+
+def test_a_database_out_of_reach_is_said_and_nothing_is_half_done(
+    client: TestClient, review: Review, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 with the reason; afterwards the photo stands as before."""
+    before = client.get("/api/photos/0").json()
+
+    def out_of_reach(*_: object, **__: object) -> Any:
+        raise DatabaseError("tags: the answer was not saved: disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(review.database, "add", out_of_reach)
+        patch.setattr(review.database, "ping", out_of_reach)
+        reply = client.post("/api/photos/0/answer", json=act(label=0, value=1), headers=OWN)
+        assert reply.status_code == 503 and "disk full" in reply.json()["error"]
+        assert client.get("/health").status_code == 503
+    assert client.get("/api/photos/0").json() == before
+
+
+@pytest.mark.parametrize(
+    ("bound", "header", "allowed"),
+    [
+        ("127.0.0.1", "localhost:8000", True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "[::1]:8000", True),
+        ("127.0.0.1", "192.168.1.5:8000", False),
+        ("127.0.0.1", "", False),
+        ("127.0.0.1", "evil.example:8000", False),
+        ("0.0.0.0", "192.168.1.5:8000", True),
+        ("0.0.0.0", "[fe80::1]:8000", True),
+        ("0.0.0.0", "evil.example:8000", False),
+        ("photos.home", "Photos.home:8000", True),
+    ],
+)
+def test_hosts(bound: str, header: str, allowed: bool) -> None:
+    """A name that somebody else may point here is refused; numbers cannot be pointed."""
+    assert Hosts(bound).allow(header) is allowed
+
+
+def test_a_request_that_trickles_in_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """408 once the time is over, before the app has heard of it."""
+    monkeypatch.setattr(safety, "_MOST_SECONDS", 0.05)
+    sent: list[Any] = []
+
+    async def app(*_: object) -> None:
+        raise AssertionError("not reached")
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/health", "query_string": b""}
+    scope |= {"headers": [(b"host", b"localhost")], "scheme": "http", "server": ("localhost", 80)}
+    guard = Guard(app, token="t", hosts=Hosts(), cookie="c")
+    asyncio.run(asyncio.wait_for(guard(scope, receive, send), 5))
+    assert sent[0]["status"] == 408
+
+
+def test_folders_that_hold_nothing(tmp_path: Path, small_run: Path) -> None:
+    """No folder, a file, no pictures, only broken ones: one line each."""
+    database = ReviewDatabase(str(tmp_path / "tags.db"))
+    empty = tmp_path / "empty"
+    with pytest.raises(DataError, match="no such folder"):
+        find_photos(empty, database)
+    empty.mkdir()
+    with pytest.raises(DataError, match="no pictures found"):
+        find_photos(empty, database)
+    (empty / "x.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="is a file, expected a folder"):
+        find_photos(empty / "x.jpg", database)
+    run = load_run(small_run)
+    extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
+    with pytest.raises(DataError, match="none of its pictures can be read"):
+        start_review(empty, run, database, extractor)
+    database.close()

@@ -1,0 +1,311 @@
+"""The page in a real browser: by keys alone, by clicks, on a phone; nothing from elsewhere."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.checkpoint import load_run
+from mlcrf.choices import EngineName
+from mlcrf.review.database import ReviewDatabase, new_request
+from mlcrf.review.server import listen, make_server
+from mlcrf.review.session import Review
+from mlcrf.review.starting import start_review
+from tests.review.conftest import LABELS, make_folder
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+MARKUP = "<img src=x onerror=window.fired=1>.png"
+NAMES = [MARKUP, "a.png", "b.png", "trip/c.png"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("no chromium here; apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A page, served by a thread of this process, and the database that it writes to."""
+
+    address: str
+    database: ReviewDatabase
+    review: Review
+
+
+@pytest.fixture
+def place(tmp_path: Path, small_run: Path) -> Iterator[Place]:
+    run, database = load_run(small_run), ReviewDatabase(str(tmp_path / "tags.db"))
+    folder = make_folder(tmp_path / "photos", NAMES)
+    extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
+    review, _ = start_review(folder, run, database, extractor)
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        server = make_server(review, token="t0ken", person="anna", host="127.0.0.1", port=port)
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield Place(f"http://127.0.0.1:{port}/?token=t0ken", database, review)
+        server.should_exit = True
+        thread.join()
+    database.close()
+
+
+class Visit:
+    """One visitor; all complaints of the browser, and every address that it asked for."""
+
+    def __init__(self, browser: Any, address: str, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.addresses: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.addresses.append(request.url))
+        self.page.goto(address)
+        self.page.wait_for_selector(".tile")
+
+    def chances(self) -> dict[int, float]:
+        """Of each tag, as far as its chip is filled."""
+        chips = self.page.query_selector_all(".chip")
+        return {
+            int(chip.get_attribute("data-label")): float(
+                chip.evaluate("node => parseFloat(node.style.getPropertyValue('--p'))")
+            )
+            for chip in chips
+        }
+
+    def answers(self, number: int) -> None:
+        """Wait until so many are counted."""
+        words = "1 answer" if number == 1 else f"{number} answers"
+        until(
+            self.page, f"document.getElementById('progress-text').textContent.endsWith('{words}')"
+        )
+
+
+def until(page: Any, condition: str, *, timeout_s: float = 20) -> None:
+    """Wait for something to be true on the page, whose policy forbids the driver's own way."""
+    end = monotonic() + timeout_s
+    while not page.evaluate(condition):
+        assert monotonic() < end, condition
+        page.wait_for_timeout(20)
+
+
+def pressed(page: Any, label: int) -> list[str]:
+    return [
+        button.get_attribute("data-value")
+        for button in page.query_selector_all(f".chip[data-label='{label}'] [aria-pressed=true]")
+    ]
+
+
+def test_by_keys_alone(browser: Any, place: Place) -> None:
+    """Start, answer, see other tags change, undo, accept, go on, back, help: no mouse."""
+    visit = Visit(browser, place.address)
+    page = visit.page
+    page.keyboard.press("s")
+    page.wait_for_selector(".chip.current")
+    before = visit.chances()
+    asked = int(page.get_attribute(".chip.current", "data-label"))
+    assert page.inner_text("#ask-text strong") == LABELS[asked]
+    page.keyboard.press("y")
+    visit.answers(1)
+    after = visit.chances()
+    assert after[asked] == 100 and pressed(page, asked) == ["1"]
+    assert max(abs(after[label] - before[label]) for label in before if label != asked) > 1
+    page.keyboard.press("z")
+    visit.answers(0)
+    assert visit.chances() == before and pressed(page, asked) == []
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("n")
+    visit.answers(1)
+    page.keyboard.press("u")
+    visit.answers(2)
+    page.keyboard.press("a")
+    visit.answers(len(LABELS))
+    assert page.inner_text("#photo-state") == "Done"
+    assert page.inner_text("#ask-text") == "Every tag is settled."
+    first = page.url
+    page.keyboard.press("Enter")
+    until(page, f"location.href !== '{first}' && document.querySelector('.current')")
+    page.keyboard.press("ArrowLeft")
+    until(page, f"location.href === '{first}'")
+    page.keyboard.press("?")
+    assert page.is_visible("#help")
+    page.keyboard.press("Escape")
+    assert not page.is_visible("#help")
+    page.keyboard.press("/")
+    until(page, "document.activeElement.id === 'name'")
+    page.keyboard.type("TRIP/")
+    until(page, "document.getElementById('count').textContent === '1 photo'")
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    until(page, "document.getElementById('photo-name').textContent === 'trip/c.png'")
+    page.keyboard.press("g")
+    page.wait_for_selector(".tile")
+    assert visit.complaints == []
+    assert {answer.person for answer in place.database.since(0)} == {"anna"}
+
+
+def test_by_clicks(browser: Any, place: Place) -> None:
+    """Open a photo, answer on chips and on the question, change an answer, undo, filter."""
+    visit = Visit(browser, place.address)
+    page = visit.page
+    page.select_option("#order", "name")
+    until(page, "document.querySelector('.tile').dataset.number === '0'")
+    page.click(".tile[data-number='1']")
+    page.wait_for_selector(".chip")
+    before = visit.chances()
+    page.click(".chip[data-label='0'] button[data-value='1']")
+    visit.answers(1)
+    after = visit.chances()
+    assert after[0] == 100 and after[2] > before[2] + 3 and after[3] < before[3] - 3
+    assert page.inner_text(".chip[data-label='2'] .delta").startswith("+")
+    page.click(".chip[data-label='0'] button[data-value='0']")
+    until(
+        page,
+        "document.querySelector('.chip[data-label=\"0\"]').style.getPropertyValue('--p') === '0%'",
+    )
+    page.click(".chip[data-label='1'] .chip-name")
+    assert page.inner_text("#ask-text strong") == LABELS[1]
+    page.click(".ask-buttons .unsure")
+    visit.answers(2)
+    assert pressed(page, 1) == ["-1"]
+    page.click("#undo")
+    visit.answers(1)
+    page.click("#next")
+    until(page, "!location.hash.endsWith('/1')")
+    page.click(".brand")
+    page.select_option("#state", "begun")
+    until(page, "document.getElementById('count').textContent === '1 photo'")
+    assert page.inner_text(".tile .badge") == "Begun"
+    page.select_option("#label", "0")
+    until(page, "document.getElementById('count').textContent.startsWith('No photo')")
+    assert visit.complaints == []
+
+
+def test_markup_fires_nothing_and_nothing_comes_from_elsewhere(browser: Any, place: Place) -> None:
+    """A file and a label that are markup are read as text, in the list and with their photo."""
+    visit = Visit(browser, place.address)
+    page = visit.page
+    page.wait_for_selector(f".tile[title='{MARKUP}']")
+    page.click(f".tile[title='{MARKUP}']")
+    page.wait_for_selector(".chip")
+    assert page.inner_text("#photo-name") == MARKUP
+    assert LABELS[4] in [name.inner_text() for name in page.query_selector_all(".chip-name")]
+    assert page.evaluate("window.fired") is None and page.query_selector(".chip b") is None
+    home = place.address.partition("/?")[0] + "/"
+    assert visit.addresses and all(one.startswith(home) for one in visit.addresses)
+    assert visit.complaints == []
+    page.evaluate(
+        "() => { const s = document.createElement('script');"
+        " s.textContent = 'window.fired = 1'; document.body.append(s); }"
+    )
+    assert page.evaluate("window.fired") is None  # the policy of the page forbids it
+    assert any("Content Security Policy" in one for one in visit.complaints)
+
+
+def test_another_persons_answer_is_shown_beside_ones_own(browser: Any, place: Place) -> None:
+    """Names, a conflict, and the question moves on; the name stays for the next visit."""
+    place.review.answer(0, {0: 0}, "ben <b>", new_request())
+    visit = Visit(browser, place.address)
+    page = visit.page
+    page.fill("#person", "carla")
+    page.keyboard.press("Tab")
+    page.goto(place.address.partition("?")[0] + "#/photo/0")
+    page.wait_for_selector(".chip .votes")
+    assert page.inner_text(".chip[data-label='0'] .votes") == "ben <b>: no"
+    page.click(".chip[data-label='0'] button[data-value='1']")
+    page.wait_for_selector(".chip.conflict[data-label='0']")
+    assert page.inner_text(".chip.conflict .votes") == "ben <b>: no · carla: yes"
+    assert page.inner_text("#photo-state") == "Conflict"
+    page.reload()
+    page.wait_for_selector(".chip.conflict")
+    assert page.input_value("#person") == "carla"
+
+
+def test_an_answer_is_sent_again_until_it_is_kept(browser: Any, place: Place) -> None:
+    """Where the server cannot be reached the page says so, tries again, and counts it once."""
+    visit = Visit(browser, place.address)
+    page = visit.page
+    page.keyboard.press("s")
+    page.wait_for_selector(".chip.current")
+    failures = []
+
+    def fail_twice(route: Any) -> None:
+        if len(failures) < 2:
+            failures.append(route.fetch())  # it arrives, but the reply is lost
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/answer", fail_twice)
+    page.keyboard.press("y")
+    until(page, "document.getElementById('notice').textContent.startsWith('Not saved yet')")
+    visit.answers(1)
+    assert not page.is_visible("#notice") and len(failures) == 2
+    assert len(list(place.database.since(0))) == 1
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_and_can_be_read(
+    browser: Any, place: Place, tmp_path: Path, width: int, scheme: str
+) -> None:
+    """Nothing sticks out to the side; text stands out from its ground; targets are large enough."""
+    options = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme}
+    visit = Visit(browser, place.address, **options, has_touch=width < 500)
+    page = visit.page
+    for name in ("grid", "photo"):
+        if name == "photo":
+            page.click("#start")
+            page.wait_for_selector(".chip")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        low = page.evaluate(_LOW_CONTRAST)
+        assert low == [], name
+        page.screenshot(path=tmp_path / f"{name}.png")
+    small = page.evaluate(
+        "[...document.querySelectorAll('button')].filter(b => b.offsetParent)"
+        ".map(b => [b.textContent, b.offsetWidth, b.offsetHeight])"
+        ".filter(([, w, h]) => Math.min(w, h) < 34)"
+    )
+    assert small == []
+
+
+# Texts whose contrast to the ground behind them is below 4.5 (WCAG 2, AA), disabled ones aside.
+_LOW_CONTRAST = """() => {
+  const rgba = (text) => {
+    const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = rgba(getComputedStyle(node).backgroundColor);
+      if (colour[3] === 1) return colour;
+    }
+    return [255, 255, 255, 1];
+  };
+  const found = [];
+  for (const node of document.querySelectorAll("body *:not(kbd)")) {
+    const text = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+    if (!text || !node.offsetParent || node.closest(":disabled, .spoken")) continue;
+    const [a, b] = [light(rgba(getComputedStyle(node).color)), light(ground(node))];
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < 4.5) found.push([node.className, node.textContent.trim(), contrast]);
+  }
+  return found;
+}"""

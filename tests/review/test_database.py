@@ -1,0 +1,229 @@
+"""Answers are kept, once each, in order, by whom and when; on SQLite and on PostgreSQL."""
+
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mlcrf.errors import DatabaseError, SettingsError
+from mlcrf.review.answers import Board
+from mlcrf.review.database import ReviewDatabase, new_request, parse_url
+from mlcrf.review.scan import Stamped, scan_folder
+from tests.review.conftest import make_folder
+
+ODD = "a/50% <b>\n\"ü\udcff'.png"
+
+
+def stamped(path: str, content: int, mtime_ns: int = 1) -> Stamped:
+    return Stamped(path, 10, mtime_ns, f"{content:064x}")
+
+
+def board(database: ReviewDatabase) -> Board:
+    result = Board()
+    result.tell(database.since(0))
+    return result
+
+
+def test_answers_are_a_log_with_who_and_when(url: str) -> None:
+    """Every event stays; the last of each person holds; time is UTC."""
+    database = ReviewDatabase(url)
+    (photo,), _ = database.register("/photos", [stamped("1.jpg", 1)])
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    for value in (1, 0, -1):
+        database.add(photo, {"sea": value}, "anna", new_request())
+    database.add(photo, {"sea": 1, "sky": 0}, "ben", new_request())
+    database.close()
+    database = ReviewDatabase(url)
+    events = list(database.since(0))
+    assert [(one.label, one.value, one.person) for one in events] == [
+        ("sea", 1, "anna"),
+        ("sea", 0, "anna"),
+        ("sea", -1, "anna"),
+        ("sea", 1, "ben"),
+        ("sky", 0, "ben"),
+    ]
+    assert [one.id for one in events] == sorted({one.id for one in events})
+    assert all(before <= one.at <= datetime.now(UTC) for one in events)
+    verdicts = board(database).verdicts(photo)
+    assert verdicts["sea"].of("anna") == -1 and verdicts["sea"].value == 1
+    assert not verdicts["sea"].is_conflict
+    database.add(photo, {"sea": 0}, "anna", new_request())
+    verdict = board(database).verdict(photo, "sea")
+    assert verdict.is_conflict and verdict.value == -1
+    assert {who: vote.value for who, vote in verdict.votes.items()} == {"anna": 0, "ben": 1}
+    database.close()
+
+
+def test_the_same_request_is_written_once(url: str) -> None:
+    """What is sent again after a lost reply, from many threads at once, is one answer."""
+    database = ReviewDatabase(url)
+    (photo,), _ = database.register("/photos", [stamped("1.jpg", 1)])
+    with ThreadPoolExecutor(8) as workers:
+        results = list(
+            workers.map(lambda _: database.add(photo, {"sea": 1}, "anna", "same"), range(16))
+        )
+    assert len({one.id for result in results for one in result}) == 1
+    assert len(list(database.since(0))) == 1
+    database.close()
+
+
+def test_answers_of_several_threads_and_servers_are_all_there_once(url: str) -> None:
+    """Two connections, eight threads, four hundred answers: none lost, none doubled."""
+    databases = [ReviewDatabase(url), ReviewDatabase(url)]
+    numbers, _ = databases[0].register("/photos", [stamped(f"{n}.jpg", n) for n in range(40)])
+    acts = [(photo, f"l{label}") for photo in numbers for label in range(10)]
+
+    def answer(at: int) -> None:
+        photo, label = acts[at]
+        databases[at % 2].add(photo, {label: at % 2}, f"p{at % 3}", new_request())
+
+    with ThreadPoolExecutor(8) as workers:
+        list(workers.map(answer, range(len(acts))))
+    found = [(one.photo, one.label) for one in databases[1].since(0)]
+    assert sorted(found) == sorted(acts)
+    for database in databases:
+        database.close()
+
+
+def test_undo_goes_back_step_by_step(url: str) -> None:
+    """The last act of a person, whole, and what held before holds again; the log only grows."""
+    database = ReviewDatabase(url)
+    (one, other), _ = database.register("/photos", [stamped("1.jpg", 1), stamped("2.jpg", 2)])
+    database.add(one, {"sea": 1}, "anna", "r1")
+    database.add(one, {"sea": 0, "sky": 1}, "anna", "r2")
+    database.add(one, {"sea": 1}, "ben", "r3")
+    database.add(other, {"sea": 1}, "anna", "r4")
+    taken = database.undo("anna", "u1", {one})  # the other photo is of another folder
+    assert {(a.label, a.value) for a in taken} == {("sea", 1), ("sky", None)}
+    assert database.undo("anna", "u1", {one}) == taken  # sent twice
+    verdicts = board(database).verdicts(one)
+    assert verdicts["sea"].of("anna") == 1 and "sky" not in verdicts
+    assert [a.value for a in database.undo("anna", "u2", {one})] == [None]
+    assert database.undo("anna", "u3", {one}) == []
+    assert board(database).verdict(one, "sea").of("ben") == 1
+    assert len(list(database.since(0))) == 8
+    database.close()
+
+
+def test_undo_at_the_same_moment_takes_back_different_answers(url: str) -> None:
+    """Eight undos at once take back eight answers."""
+    database = ReviewDatabase(url)
+    (photo,), _ = database.register("/photos", [stamped("1.jpg", 1)])
+    for at in range(10):
+        database.add(photo, {f"l{at}": 1}, "anna", new_request())
+    with ThreadPoolExecutor(4) as workers:
+        list(workers.map(lambda _: database.undo("anna", new_request(), {photo}), range(8)))
+    assert sorted(board(database).verdicts(photo)) == ["l0", "l1"]
+    database.close()
+
+
+def test_photos_are_known_by_content_then_by_place(url: str) -> None:
+    """Moved: the same. Edited in its place: the same. Replaced by another that was here: that."""
+    database = ReviewDatabase(url)
+    first = [stamped("1.jpg", 1), stamped(ODD, 2), stamped("copy.jpg", 1), stamped("4.jpg", 4)]
+    (a, b, copy, d), edited = database.register("/photos", first)
+    assert a == copy and len({a, b, d}) == 3 and edited == 0
+    assert set(database.stamps("/photos")) == {file.path for file in first}
+    assert database.stamps("/photos")[ODD] == first[1]
+    # 1 and its copy are gone to another folder, 4 stands where 1 was, odd one was edited
+    later = [stamped("1.jpg", 4, 2), stamped(ODD, 20, 2), stamped("new.jpg", 5)]
+    (was_d, was_b, new), edited = database.register("/photos", later)
+    assert (was_d, was_b, edited) == (d, b, 1) and new not in (a, b, d)
+    moved, edited = database.register("/elsewhere", [stamped("x/1.jpg", 1), stamped("1.jpg", 9)])
+    assert moved[0] == a and moved[1] not in (a, b, d, new) and edited == 0
+    # the content that the edited one had before is still it
+    again, _ = database.register("/elsewhere", [stamped("old.jpg", 2)])
+    assert again == [b]
+    assert database.folders() == ["/elsewhere", "/photos"]
+    database.close()
+
+
+def test_several_open_a_new_database_at_once(url: str) -> None:
+    """Tables are made once, photos are registered once."""
+    files = [stamped(f"{n}.jpg", n) for n in range(50)]
+
+    def start(_: int) -> list[int]:
+        database = ReviewDatabase(url)
+        numbers, _ = database.register("/photos", files)
+        database.close()
+        return numbers
+
+    with ThreadPoolExecutor(4) as workers:
+        results = list(workers.map(start, range(4)))
+    assert all(result == results[0] for result in results)
+    assert len(set(results[0])) == 50
+
+
+def test_an_answer_is_there_after_a_kill(tmp_path: Path) -> None:
+    """A process that is killed by SIGKILL right after an answer leaves the answer."""
+    script = (
+        "import os, signal, sys\n"
+        "from mlcrf.review.database import ReviewDatabase\n"
+        "from mlcrf.review.scan import Stamped\n"
+        "d = ReviewDatabase(sys.argv[1])\n"
+        "(p,), _ = d.register('/photos', [Stamped('1.jpg', 1, 1, '0' * 64)])\n"
+        "d.add(p, {'sea': 1}, 'anna', 'r')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    url = f"sqlite:///{tmp_path / 'tags.db'}"
+    assert subprocess.run([sys.executable, "-c", script, url], check=False).returncode == -9
+    database = ReviewDatabase(url)
+    assert [one.value for one in database.since(0)] == [1]
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://host/db", "sqlite://", "postgresql://anna:secret@host", "http://[x/y", ""]
+)
+def test_urls_that_are_not_understood(url: str) -> None:
+    """One line, without the password."""
+    with pytest.raises(SettingsError, match="--db: expected sqlite:///FILE") as caught:
+        parse_url(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_databases_that_cannot_be_used(tmp_path: Path) -> None:
+    """No folder, no database, somebody else's tables, a later version, no server: one line."""
+    with pytest.raises(DatabaseError, match="cannot be opened: unable to open database file"):
+        ReviewDatabase(f"sqlite:///{tmp_path}/no/tags.db")
+    text = tmp_path / "text.db"
+    text.write_text("this is no database" * 100)
+    with pytest.raises(DatabaseError, match="file is not a database"):
+        ReviewDatabase(str(text))
+    other = tmp_path / "digikam4.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE Albums (id INTEGER)")
+    before = other.read_bytes()
+    with pytest.raises(DatabaseError, match=r"holds other tables \(Albums\)"):
+        ReviewDatabase(str(other))
+    with sqlite3.connect(other) as connection:
+        assert [n for (n,) in connection.execute("SELECT name FROM sqlite_master")] == ["Albums"]
+    assert len(other.read_bytes()) == len(before)
+    ours = tmp_path / "tags.db"
+    ReviewDatabase(str(ours)).close()
+    with sqlite3.connect(ours) as connection:
+        connection.execute("UPDATE review_facts SET value = '99'")
+    with pytest.raises(DatabaseError, match="another version of mlcrf"):
+        ReviewDatabase(str(ours))
+    with pytest.raises(DatabaseError, match="there is no such file"):
+        ReviewDatabase(str(tmp_path / "none.db"), must_exist=True)
+    assert not (tmp_path / "none.db").exists()
+    with pytest.raises(DatabaseError, match="cannot be opened") as caught:
+        ReviewDatabase("postgresql://anna:secret@127.0.0.1:1/tags")
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_folder_is_scanned_once(tmp_path: Path) -> None:
+    """Odd names; a file that is unchanged is not read again; what is no file is a problem."""
+    folder = make_folder(tmp_path / "p", ["1.png", ODD, "sub/ä.png"])
+    (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    files, problems = scan_folder(folder, {})
+    assert {file.path for file in files} == {"1.png", ODD, "sub/ä.png"}
+    assert len(problems) == 1 and "gone.jpg: cannot be read" in problems[0]
+    told = {file.path: Stamped(file.path, file.size, file.mtime_ns, "f" * 64) for file in files}
+    again, _ = scan_folder(folder, told)
+    assert {file.sha256 for file in again} == {"f" * 64}

@@ -1,0 +1,214 @@
+"""A review as functions: beliefs follow answers, order, filter, conflicts, other servers."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from time import thread_time
+
+import pytest
+import torch
+
+from mlcrf.crf import Potentials, full_edges
+from mlcrf.errors import DataError
+from mlcrf.inference import Exact, InferenceMethod, MeanField
+from mlcrf.labels import LabelSpace
+from mlcrf.review.database import ReviewDatabase, new_request
+from mlcrf.review.looks import Filter, Order, State
+from mlcrf.review.ordering import answer_information, pair_marginals, photo_order
+from mlcrf.review.photos import Photo
+from mlcrf.review.scan import Stamped
+from mlcrf.review.session import Review
+from tests.making import make_potentials
+
+NAMES = ("sea", "sky", "indoor", "bird", "night")
+
+
+def start(
+    database: ReviewDatabase, potentials: Potentials, method: InferenceMethod | None = None
+) -> Review:
+    count = potentials.num_images
+    files = [Stamped(f"im{n}.jpg", 1, 1, f"{n:064x}") for n in range(count)]
+    numbers, _ = database.register("/photos", files)
+    photos = [
+        Photo(number, Path("/photos") / file.path, file.path, file.sha256)
+        for number, file in zip(numbers, files, strict=True)
+    ]
+    labels = LabelSpace(
+        NAMES
+        if potentials.num_labels == 5
+        else tuple(f"l{at}" for at in range(potentials.num_labels))
+    )
+    return Review(photos, labels, potentials, method or Exact(), database)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[ReviewDatabase]:
+    opened = ReviewDatabase(str(tmp_path / "tags.db"))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("method", [Exact(), MeanField()])
+def test_an_answer_moves_the_other_tags_of_the_photo(
+    database: ReviewDatabase, method: InferenceMethod
+) -> None:
+    """As inference with that label clamped says; other photos stay; undo brings all back."""
+    potentials = make_potentials(4, 5, pairwise=1.5, dtype=torch.float32)
+    review = start(database, potentials, method)
+    before, beside = review.look(1), review.look(2)
+    look = review.answer(1, {0: 1}, "anna", new_request())
+    known = torch.full((1, 5), -1)
+    known[0, 0] = 1
+    wanted = method(potentials.rows(slice(1, 2)), known=known).marginals[0]
+    assert torch.allclose(torch.tensor(look.marginals), wanted, atol=1e-6)
+    assert look.known == (1, -1, -1, -1, -1) and look.state is State.BEGUN
+    assert (
+        max(abs(a - b) for a, b in zip(look.marginals[1:], before.marginals[1:], strict=True))
+        > 0.01
+    )
+    assert review.look(2) == beside
+    undone = review.undo("anna", new_request())
+    assert undone is not None and undone.state is State.NEW
+    # mean field stops when all images of a batch have converged
+    assert undone.marginals == pytest.approx(before.marginals, abs=1e-5)
+    assert undone.verdicts == before.verdicts
+    assert review.undo("anna", new_request()) is None
+
+
+def test_the_next_question_and_photo_are_those_that_tell_most(database: ReviewDatabase) -> None:
+    """As the plain functions say; once all is ranked the list is in their order."""
+    potentials = make_potentials(40, 5, unary=2.0, pairwise=1.5)
+    review = start(database, potentials)
+    review.answer(3, {1: 0}, "anna", new_request())
+    while review.rank():
+        pass
+    known = torch.full((40, 5), -1)
+    known[3, 1] = 0
+    information = answer_information(pair_marginals(Exact(), potentials, known=known), known=known)
+    found = review.find(Filter())
+    worth = information.amax(1)
+    # half-states of 1e-3 may be left out on our side
+    assert all(worth[a] > worth[b] - 0.02 for a, b in pairwise(found))
+    assert int(photo_order(information)[0]) == found[0]
+    assert review.look(3).question == int(information[3].argmax())
+    assert review.progress()["ranked"] == 40
+
+
+def test_can_not_tell_is_not_asked_again_and_tells_nothing(database: ReviewDatabase) -> None:
+    """The label stays unknown to the model, and the next question is another."""
+    review = start(database, make_potentials(1, 5, dtype=torch.float64))
+    look = review.look(0)
+    assert look.question is not None
+    after = review.answer(0, {look.question: -1}, "anna", new_request())
+    assert after.marginals == look.marginals and after.known == look.known
+    assert after.question not in (None, look.question)
+
+
+def test_conflicts_are_shown_and_count_as_unknown(database: ReviewDatabase) -> None:
+    """Two people, two answers: both kept; when one gives in the label is known again."""
+    review = start(database, make_potentials(2, 5))
+    review.answer(0, {0: 1}, "anna", new_request())
+    look = review.answer(0, {0: 0}, "ben", new_request())
+    assert look.verdicts[0].is_conflict and look.known[0] == -1
+    assert {who: vote.value for who, vote in look.verdicts[0].votes.items()} == {
+        "anna": 1,
+        "ben": 0,
+    }
+    assert look.state is State.CONFLICT and look.question != 0
+    assert review.find(Filter(state=State.CONFLICT)) == [0]
+    assert review.progress()["conflict"] == 1
+    look = review.answer(0, {0: 1}, "ben", new_request())
+    assert look.known[0] == 1 and look.state is State.BEGUN
+
+
+def test_answers_that_break_an_implication_are_a_conflict_not_a_crash(
+    database: ReviewDatabase,
+) -> None:
+    """bird => sky => sea: bird without sea counts as unknown for both, and is shown."""
+    plain = make_potentials(1, 5)
+    rules = torch.tensor([[3, 1], [1, 0]])
+    potentials = Potentials(plain.unary, plain.edges, plain.pairwise, rules)
+    review = start(database, potentials)
+    look = review.answer(0, {3: 1}, "anna", new_request())
+    assert look.marginals[0] == look.marginals[1] == 1.0  # they follow, and are not asked
+    assert look.question in (2, 4)
+    look = review.answer(0, {0: 0}, "anna", new_request())
+    assert look.contradicts == {0, 3} and look.state is State.CONFLICT
+    assert look.known == (-1,) * 5
+    look = review.answer(0, {3: 0}, "anna", new_request())
+    assert not look.contradicts and look.known[0] == 0
+
+
+def test_accepting_the_rest_answers_what_is_shown_and_is_undone_at_once(
+    database: ReviewDatabase,
+) -> None:
+    """Answers that were given stay; one undo takes all of the rest back."""
+    review = start(database, make_potentials(1, 5, unary=3.0))
+    first = review.answer(0, {2: 1, 4: -1}, "anna", new_request())
+    look = review.accept(0, "anna", new_request())
+    assert look.state is State.DONE and look.question is None
+    assert look.known[2] == 1 and look.known[4] == -1
+    for label in (0, 1, 3):
+        assert look.known[label] == int(first.marginals[label] > 0.5)
+    assert review.accept(0, "anna", new_request()) == look
+    assert review.undo("anna", new_request()) == first
+
+
+def test_filters(database: ReviewDatabase) -> None:
+    """By label, by state, by a part of the name, and by name alone in order."""
+    review = start(database, make_potentials(12, 5, unary=2.0))
+    review.answer(3, {0: 1}, "anna", new_request())
+    review.answer(4, {0: 0}, "anna", new_request())
+    by_label = review.find(Filter(label=0))
+    assert 3 in by_label and 4 not in by_label
+    for number in range(12):
+        assert (number in by_label) == (
+            number == 3 or (number != 4 and review.look(number).marginals[0] > 0.5)
+        )
+        assert (0 in review.tags(number, 9)) == (number in by_label)
+    assert sorted(review.find(Filter(state=State.BEGUN))) == [3, 4]
+    assert review.find(Filter(name="IM1", order=Order.NAME)) == [1, 10, 11]
+    assert review.find(Filter(name="no such")) == []
+
+
+def test_another_server_sees_the_answer(url: str) -> None:
+    """Two reviews of one database: each sees what the other was told, at its next look."""
+    databases = [ReviewDatabase(url), ReviewDatabase(url)]
+    potentials = make_potentials(3, 5)
+    first, second = (start(database, potentials) for database in databases)
+    looked = first.answer(1, {2: 1}, "anna", new_request())
+    assert second.look(1) == looked
+    assert second.answer(1, {2: 0}, "ben", new_request()).state is State.CONFLICT
+    assert first.find(Filter(state=State.CONFLICT)) == [1]
+    assert start(databases[0], potentials).look(1).state is State.CONFLICT  # started later
+    for database in databases:
+        database.close()
+
+
+def test_what_is_not_there_is_refused(database: ReviewDatabase) -> None:
+    """Photos and labels out of range; nothing is written."""
+    review = start(database, make_potentials(2, 5))
+    for number, values in ((2, {0: 1}), (-1, {0: 1}), (0, {5: 1}), (0, {})):
+        with pytest.raises(DataError):
+            review.answer(number, values, "anna", new_request())
+    assert list(database.since(0)) == []
+
+
+def test_an_answer_at_24_labels_takes_under_50_ms(database: ReviewDatabase) -> None:
+    """Of processor time, the least of several: marginals of all labels, and the next question."""
+    generator = torch.Generator().manual_seed(0)
+    edges = full_edges(24)
+    unary = 2 * torch.randn(3, 24, generator=generator) - 2
+    potentials = Potentials(unary, edges, 0.7 * torch.randn(len(edges), generator=generator))
+    review = start(database, potentials)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # whose time is then that of one thread
+    try:
+        seconds = []
+        for label in range(8):
+            begin = thread_time()
+            review.answer(0, {label: label % 2}, "anna", new_request())
+            seconds.append(thread_time() - begin)
+    finally:
+        torch.set_num_threads(threads)
+    assert min(seconds) < 0.05

@@ -1,0 +1,110 @@
+"""Training on answers: partly labelled as they are, conflicts unknown, moved photos found."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mlcrf.cli import app
+from mlcrf.datasets.images import load_pixels
+from mlcrf.errors import DatabaseError, DataError
+from mlcrf.labels import LabelSpace
+from mlcrf.review.database import ReviewDatabase, new_request
+from mlcrf.review.photos import find_photos
+from mlcrf.review.training import read_review
+from tests.review.conftest import make_folder
+
+
+def answered(folder: Path, url: str, count: int = 14) -> None:
+    """sea of all photos, sky of the first ten, bird of three; a conflict and a can't tell."""
+    make_folder(folder, [f"{n:02}.png" for n in range(count)] + ["never.png"])
+    database = ReviewDatabase(url)
+    photos, _ = find_photos(folder, database)
+    for n, photo in enumerate(photos[:count]):
+        values = (
+            {"sea": n % 2} | ({"sky": n % 3 % 2} if n < 10 else {}) | ({"bird": 1} if n < 3 else {})
+        )
+        database.add(photo.id, values, "anna", new_request())
+    database.add(photos[0].id, {"sea": 1}, "ben", new_request())
+    database.add(photos[1].id, {"sea": -1}, "anna", new_request())
+    database.close()
+
+
+def test_answers_become_targets(tmp_path: Path) -> None:
+    """1, 0, and unknown for conflicts, for what cannot be told and for what nobody answered."""
+    folder, url = tmp_path / "photos", f"sqlite:///{tmp_path / 'tags.db'}"
+    answered(folder, url)
+    manifest = read_review(url)
+    assert manifest.labels.names == ("sea", "sky")
+    assert [image.name for image in manifest.images] == [f"{n:02}.png" for n in range(14)]
+    assert manifest.targets[:5].tolist() == [[-1, 0], [-1, 1], [0, 0], [1, 0], [0, 1]]
+    assert manifest.targets[10:].tolist() == [[0, -1], [1, -1], [0, -1], [1, -1]]
+    assert "1 answers that people contradict each other on are unknown" in manifest.notes
+    assert "labels with fewer than 10 answers are left out: bird" in manifest.notes
+    named = read_review(url, labels=LabelSpace(("bird", "sea")))
+    assert named.targets[:4].tolist() == [[1, -1], [1, -1], [1, 0], [-1, 1]]
+
+
+def test_moved_photos_keep_their_answers(tmp_path: Path) -> None:
+    """Renamed, in another folder, one of them gone: the targets follow the pictures."""
+    folder, url = tmp_path / "photos", f"sqlite:///{tmp_path / 'tags.db'}"
+    answered(folder, url)
+    first = read_review(url)
+    before = {
+        load_pixels(image, 8).tobytes(): row.tolist()
+        for image, row in zip(first.images, first.targets, strict=True)
+    }
+    moved = tmp_path / "elsewhere" / "deep"
+    moved.parent.mkdir()
+    folder.rename(moved)
+    for path in sorted(moved.iterdir()):
+        path.rename(moved / f"new-{path.name}")
+    (moved / "new-13.png").unlink()
+    with pytest.raises(DataError, match="its folders are not here"):
+        read_review(url)
+    manifest = read_review(url, [moved.parent])
+    assert len(manifest) == 13
+    for image, row in zip(manifest.images, manifest.targets, strict=True):
+        assert before[load_pixels(image, 8).tobytes()] == row.tolist()
+    assert "1 photos with answers are not in these folders" in manifest.notes
+
+
+def test_nothing_to_learn_from(tmp_path: Path) -> None:
+    """No database, no answers, too few: one line that says what to do."""
+    url = f"sqlite:///{tmp_path / 'tags.db'}"
+    with pytest.raises(DatabaseError, match="there is no such file"):
+        read_review(url)
+    folder = make_folder(tmp_path / "photos", ["1.png"])
+    database = ReviewDatabase(url)
+    (photo,), _ = find_photos(folder, database)
+    with pytest.raises(DataError, match="has no answers about these photos"):
+        read_review(url, [folder])
+    database.add(photo.id, {"sea": 1}, "anna", new_request())
+    database.close()
+    with pytest.raises(DataError, match="no label has 10 answers"):
+        read_review(url)
+
+
+def test_train_from_review(tmp_path: Path) -> None:
+    """The command trains a run whose labels are those answered."""
+    folder, url = tmp_path / "photos", f"sqlite:///{tmp_path / 'tags.db'}"
+    answered(folder, url, count=30)
+    words = ["train", "--from-review", url, "--out", tmp_path / "run", "--backbone", "tiny"]
+    words += [
+        "--finetune",
+        "all",
+        "--epochs",
+        1,
+        "--engine",
+        "torch",
+        "--cache-dir",
+        tmp_path / "c",
+    ]
+    words += ["--set", "penalties=[0.1]", "--set", "pairwise_penalties=[0.01]", "--json"]
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "labels.txt").read_text() == "sea\nsky\n"
+    assert sum(json.loads((tmp_path / "run" / "metrics.json").read_text())["images"].values()) == 30
+    missing = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "other")])
+    assert missing.exit_code == 2 and "--from-review DB" in missing.output
