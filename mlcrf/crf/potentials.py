@@ -200,6 +200,16 @@ class Fields:
             states[..., others[part]] * self.pairwise[..., edge[part]]
         ).sum(-1)
 
+    def move(self, log_odds: Tensor, label: int, change: Tensor) -> None:
+        """Put right, in place, those of every label (N, L) once one changed by so much (N,)."""
+        if self._matrix is not None:
+            log_odds += change.unsqueeze(-1) * self._matrix[..., label, :]
+            return
+        assert self._rows is not None
+        offsets, others, edge = self._rows
+        part = slice(int(offsets[label]), int(offsets[label + 1]))
+        log_odds[:, others[part]] += change.unsqueeze(-1) * self.pairwise[..., edge[part]]
+
 
 def _sparse_matrix(potentials: Potentials, *, later: bool = False) -> Tensor:
     """The couplings of all images, symmetric (L, L), or row i those to j > i alone."""

@@ -79,6 +79,7 @@ def entropy(potentials: Potentials, posterior: Posterior) -> Tensor:
     return posterior.log_partition - (potentials.unary * posterior.marginals).sum(-1) - paired
 
 
+@torch.no_grad()
 def climb(
     potentials: Potentials, states: Tensor, known: Tensor, *, max_sweeps: int = 100
 ) -> Tensor:
@@ -94,16 +95,24 @@ def climb(
     Returns:
         Local maxima, int64 (N, L); the global one is not promised.
 
-    Cost: O(N L^2) a sweep.
+    Cost: O(N L) for each label of a sweep that changes in any image; the others are passed over.
     """
     fields = Fields(potentials)
     free = known == UNKNOWN
     y = torch.where(free, states, known).to(potentials.unary.dtype)
+    log_odds = fields.all(y)
     for _ in range(max_sweeps):
-        before = y.clone()
-        for label in range(potentials.num_labels):
-            field = fields.of(label, y)
-            y[:, label] = torch.where(free[:, label], (field > 0).to(y.dtype), y[:, label])
-        if torch.equal(y, before):
+        label, settled = 0, True
+        while True:
+            wrong = (((log_odds > 0).to(y.dtype) != y) & free)[:, label:].any(0).nonzero()
+            if not len(wrong):
+                break
+            label, settled = label + int(wrong[0]), False
+            likelier = (log_odds[:, label] > 0).to(y.dtype)
+            change = torch.where(free[:, label], likelier - y[:, label], 0.0)
+            y[:, label] += change
+            fields.move(log_odds, label, change)
+            label += 1
+        if settled:
             break
     return y.long()
