@@ -21,9 +21,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Run directory to make.")],
     data: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="DATA", help="Table or folder of images and labels.", show_default=False
-        ),
+        typer.Argument(help="Table or folder of images and labels.", show_default=False),
     ] = None,
     from_review: Annotated[
         str | None,

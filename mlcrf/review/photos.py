@@ -62,9 +62,9 @@ def find_photos(
         photos.setdefault(number, Photo(number, folder / file.path, name, file.sha256))
     copies = len(files) - len(photos)
     if copies:
-        notes.append(f"{copies} pictures are copies of others and are shown once")
+        notes.append(f"pictures that are copies of others and are shown once: {copies}")
     if edited:
-        notes.append(f"{edited} photos were edited since; they keep their answers")
+        notes.append(f"photos that were edited since and keep their answers: {edited}")
     return list(photos.values()), notes
 
 

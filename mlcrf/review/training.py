@@ -89,10 +89,10 @@ def _manifest(
                 targets[at, column] = verdicts[number][label].value
                 conflicts += verdicts[number][label].is_conflict
     if conflicts:
-        notes.append(f"{conflicts} answers that people contradict each other on are unknown")
+        notes.append(f"labels that people contradict each other on, unknown here: {conflicts}")
     missing = len(answered) - len(here)
     if missing:
-        notes.append(f"{missing} photos with answers are not in these folders")
+        notes.append(f"photos with answers that are not in these folders: {missing}")
     return Manifest(
         images=tuple(photos[number].path for number in here),
         targets=targets,

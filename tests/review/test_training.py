@@ -40,7 +40,7 @@ def test_answers_become_targets(tmp_path: Path) -> None:
     assert [image.name for image in manifest.images] == [f"{n:02}.png" for n in range(14)]
     assert manifest.targets[:5].tolist() == [[-1, 0], [-1, 1], [0, 0], [1, 0], [0, 1]]
     assert manifest.targets[10:].tolist() == [[0, -1], [1, -1], [0, -1], [1, -1]]
-    assert "1 answers that people contradict each other on are unknown" in manifest.notes
+    assert "labels that people contradict each other on, unknown here: 1" in manifest.notes
     assert "labels with fewer than 10 answers are left out: bird" in manifest.notes
     named = read_review(url, labels=LabelSpace(("bird", "sea")))
     assert named.targets[:4].tolist() == [[1, -1], [1, -1], [1, 0], [-1, 1]]
@@ -67,7 +67,7 @@ def test_moved_photos_keep_their_answers(tmp_path: Path) -> None:
     assert len(manifest) == 13
     for image, row in zip(manifest.images, manifest.targets, strict=True):
         assert before[load_pixels(image, 8).tobytes()] == row.tolist()
-    assert "1 photos with answers are not in these folders" in manifest.notes
+    assert "photos with answers that are not in these folders: 1" in manifest.notes
 
 
 def test_nothing_to_learn_from(tmp_path: Path) -> None:
