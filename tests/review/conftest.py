@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -68,18 +69,16 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """URL of a PostgreSQL server of our own, on a free port, run by a user that is not root."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         pytest.skip("no PostgreSQL server here; apt-get install postgresql")
     pytest.importorskip("psycopg", reason="needs psycopg")
     place = programs[-1].parent
-    folder = tmp_path_factory.mktemp("postgres")
+    folder = Path(mkdtemp(prefix="mlcrf-postgres-"))  # pytest's own are for root alone
     options: dict[str, object] = {}
     if os.getuid() == 0:
-        for parent in (folder, *folder.parents[:2]):  # pytest makes them for root alone
-            parent.chmod(0o755)
         shutil.chown(folder, "postgres", "postgres")
         options = {"user": "postgres", "group": "postgres", "extra_groups": []}
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -103,6 +102,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql://mlcrf@127.0.0.1:{port}/postgres"
     finally:
         call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
