@@ -65,15 +65,20 @@ def make_run(
     *,
     edges: torch.Tensor | None = None,
     rules: list[list[int]] | None = None,
+    scenes: int = 0,
 ) -> Run:
     """A run with random weights on the small network, saved."""
     torch.manual_seed(0)
     implications = None if rules is None else torch.tensor(rules)
-    crf = LabelCrf(Tiny.num_features, len(labels), edges=edges, implications=implications)
+    crf = LabelCrf(
+        Tiny.num_features, len(labels), edges=edges, implications=implications, scenes=scenes
+    )
     independent = LabelCrf(Tiny.num_features, len(labels), edges=no_edges())
     for model in (crf, independent):
         torch.nn.init.normal_(model.output.weight, std=0.3)
         torch.nn.init.normal_(model.pairwise)
+        if model.shifts is not None:
+            torch.nn.init.normal_(model.shifts)
     folder.mkdir(parents=True)
     spec = find_spec("tiny")
     space = LabelSpace(labels)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import Run
 from mlcrf.choices import EngineName
 from mlcrf.evaluation import Answers
+from mlcrf.model import no_edges
 from mlcrf.reports.webpage import findings
 from mlcrf.reports.webpage.findings import Kind
 from mlcrf.reports.webpage.gallery import times
@@ -56,6 +58,31 @@ def test_surprise_is_the_log_ratio_of_the_best_sets(run: Run, answers: Answers) 
         ]
         expected = max(scores.values()) - max(agreeing)
         assert answers.surprise[row] == pytest.approx(expected, abs=1e-4)
+
+
+def test_surprise_of_a_mixture_over_scenes(answers: Answers, tmp_path: Path) -> None:
+    """There is no score to compare; the probabilities of both sets are summed over the scenes."""
+    mixture = make_run(tmp_path / "run", LABELS, edges=no_edges(), scenes=2)
+    images = list(answers.manifest.images)[:6]
+    said, _ = ask(mixture, images)
+    extractor = FeatureExtractor(mixture.make_backbone(), engine=EngineName.TORCH)
+    with torch.no_grad():
+        potentials = mixture.crf(torch.from_numpy(extractor.matrix(images)))
+    scenes = potentials.gates.double().softmax(-1)
+    present = (potentials.unary[:, None] + potentials.shifts.detach()).double().sigmoid()
+
+    def probability(row: int, states: list[int]) -> float:
+        return math.fsum(
+            float(weight)
+            * math.prod(float(p) if y else 1 - float(p) for p, y in zip(ps, states, strict=True))
+            for weight, ps in zip(scenes[row], present[row], strict=True)
+        )
+
+    assert said.surprise is not None
+    for row, value in enumerate(said.surprise.tolist()):
+        best = probability(row, said.crf.map_states[row].tolist())
+        annotated = probability(row, said.manifest.targets[row].tolist())
+        assert value == pytest.approx(math.log(best / annotated), abs=1e-4)
 
 
 def test_surprises_are_sorted_and_differ_in_what_is_known(answers: Answers) -> None:

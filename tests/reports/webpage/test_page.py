@@ -180,9 +180,12 @@ def test_many_labels_are_cut_and_the_page_says_so(images: list[Path], tmp_path: 
 def test_a_run_without_couplings_says_so(images: list[Path], tmp_path: Path) -> None:
     """No heatmap, no pairs, and nothing that the CRF changed but what its own head says."""
     run = make_run(tmp_path / "run", LABELS, edges=no_edges())
-    page = taken_apart(write_page(tmp_path / "page.html", run, images))
-    assert "This run has no couplings between labels" in page.text
-    assert not [one for one in page.named("table") if "heat" in one.get("class", "")]
+    mixture = make_run(tmp_path / "mixture", LABELS, edges=no_edges(), scenes=3)
+    for made, says in ((run, "its structure is full"), (mixture, "through 3 latent scenes")):
+        page = taken_apart(write_page(tmp_path / "page.html", made, images))
+        assert "This run has no couplings between labels" in page.text
+        assert says in " ".join(page.text.split())
+        assert not [one for one in page.named("table") if "heat" in one.get("class", "")]
 
 
 def test_one_label_one_image(tmp_path: Path) -> None:
