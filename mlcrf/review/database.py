@@ -180,7 +180,8 @@ class ReviewDatabase:
                 found.append(same | {"value": value, "request": request, "undoes": row.id})
             return found
 
-        return self._append(request, rows)
+        # one after the other, or what is last could be taken back between two of the queries
+        return self._append(request, rows, locked=True)
 
     def since(self, last_id: int) -> Iterator[Answer]:
         """Events after one, with some that may have been told before."""
@@ -190,12 +191,16 @@ class ReviewDatabase:
         )
 
     def _append(
-        self, request: str, rows: Callable[[Connection], list[dict[str, Any]]]
+        self,
+        request: str,
+        rows: Callable[[Connection], list[dict[str, Any]]],
+        *,
+        locked: bool = False,
     ) -> list[Answer]:
         for attempt in range(_TRIES):
             try:
                 with self._errors("the answer was not saved"), self._engine.begin() as connection:
-                    self._begin(connection)
+                    self._begin(connection, locked=locked)
                     done = connection.execute(
                         select(answers).where(answers.c.request == request).order_by(answers.c.id)
                     ).all()
