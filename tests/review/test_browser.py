@@ -1,7 +1,7 @@
 """The page in a real browser: by keys alone, by clicks, on a phone; nothing from elsewhere."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -93,6 +93,23 @@ class Visit:
         )
 
 
+Visiting = Callable[..., Visit]
+
+
+@pytest.fixture
+def visiting(browser: Any, place: Place) -> Iterator[Visiting]:
+    """Opens the page; closes it before its server ends."""
+    visits: list[Visit] = []
+
+    def visit(**options: Any) -> Visit:
+        visits.append(Visit(browser, place.address, **options))
+        return visits[-1]
+
+    yield visit
+    for one in visits:
+        one.context.close()
+
+
 def until(page: Any, condition: str, *, timeout_s: float = 20) -> None:
     """Wait for something to be true on the page, whose policy forbids the driver's own way."""
     end = monotonic() + timeout_s
@@ -108,9 +125,9 @@ def pressed(page: Any, label: int) -> list[str]:
     ]
 
 
-def test_by_keys_alone(browser: Any, place: Place) -> None:
+def test_by_keys_alone(visiting: Visiting, place: Place) -> None:
     """Start, answer, see other tags change, undo, accept, go on, back, help: no mouse."""
-    visit = Visit(browser, place.address)
+    visit = visiting()
     page = visit.page
     page.keyboard.press("s")
     page.wait_for_selector(".chip.current")
@@ -124,7 +141,7 @@ def test_by_keys_alone(browser: Any, place: Place) -> None:
     assert max(abs(after[label] - before[label]) for label in before if label != asked) > 1
     page.keyboard.press("z")
     visit.answers(0)
-    assert visit.chances() == before and pressed(page, asked) == []
+    assert visit.chances() == pytest.approx(before, abs=0.02) and pressed(page, asked) == []
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("n")
@@ -135,11 +152,12 @@ def test_by_keys_alone(browser: Any, place: Place) -> None:
     visit.answers(len(LABELS))
     assert page.inner_text("#photo-state") == "Done"
     assert page.inner_text("#ask-text") == "Every tag is settled."
-    first = page.url
+    first, name = page.url, page.inner_text("#photo-name")
     page.keyboard.press("Enter")
-    until(page, f"location.href !== '{first}' && document.querySelector('.current')")
+    until(page, f"document.getElementById('photo-name').textContent !== {name!r}")
     page.keyboard.press("ArrowLeft")
-    until(page, f"location.href === '{first}'")
+    until(page, f"document.getElementById('photo-name').textContent === {name!r}")
+    assert page.url == first
     page.keyboard.press("?")
     assert page.is_visible("#help")
     page.keyboard.press("Escape")
@@ -167,9 +185,9 @@ KEEP_DELTAS = """() => {
 }"""
 
 
-def test_by_clicks(browser: Any, place: Place) -> None:
+def test_by_clicks(visiting: Visiting) -> None:
     """Open a photo, answer on chips and on the question, change an answer, undo, filter."""
-    visit = Visit(browser, place.address)
+    visit = visiting()
     page = visit.page
     page.select_option("#order", "name")
     until(page, "document.querySelector('.tile').dataset.number === '0'")
@@ -205,9 +223,11 @@ def test_by_clicks(browser: Any, place: Place) -> None:
     assert visit.complaints == []
 
 
-def test_markup_fires_nothing_and_nothing_comes_from_elsewhere(browser: Any, place: Place) -> None:
+def test_markup_fires_nothing_and_nothing_comes_from_elsewhere(
+    visiting: Visiting, place: Place
+) -> None:
     """A file and a label that are markup are read as text, in the list and with their photo."""
-    visit = Visit(browser, place.address)
+    visit = visiting()
     page = visit.page
     page.wait_for_selector(f".tile[title='{MARKUP}']")
     page.click(f".tile[title='{MARKUP}']")
@@ -226,10 +246,10 @@ def test_markup_fires_nothing_and_nothing_comes_from_elsewhere(browser: Any, pla
     assert any("Content Security Policy" in one for one in visit.complaints)
 
 
-def test_another_persons_answer_is_shown_beside_ones_own(browser: Any, place: Place) -> None:
+def test_another_persons_answer_is_shown_beside_ones_own(visiting: Visiting, place: Place) -> None:
     """Names, a conflict, and the question moves on; the name stays for the next visit."""
     place.review.answer(0, {0: 0}, "ben <b>", new_request())
-    visit = Visit(browser, place.address)
+    visit = visiting()
     page = visit.page
     page.fill("#person", "carla")
     page.keyboard.press("Tab")
@@ -245,9 +265,9 @@ def test_another_persons_answer_is_shown_beside_ones_own(browser: Any, place: Pl
     assert page.input_value("#person") == "carla"
 
 
-def test_an_answer_is_sent_again_until_it_is_kept(browser: Any, place: Place) -> None:
+def test_an_answer_is_sent_again_until_it_is_kept(visiting: Visiting, place: Place) -> None:
     """Where the server cannot be reached the page says so, tries again, and counts it once."""
-    visit = Visit(browser, place.address)
+    visit = visiting()
     page = visit.page
     page.keyboard.press("s")
     page.wait_for_selector(".chip.current")
@@ -271,11 +291,11 @@ def test_an_answer_is_sent_again_until_it_is_kept(browser: Any, place: Place) ->
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_and_can_be_read(
-    browser: Any, place: Place, tmp_path: Path, width: int, scheme: str
+    visiting: Visiting, place: Place, tmp_path: Path, width: int, scheme: str
 ) -> None:
     """Nothing sticks out to the side; text stands out from its ground; targets are large enough."""
     options = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme}
-    visit = Visit(browser, place.address, **options, has_touch=width < 500)
+    visit = visiting(**options, has_touch=width < 500)
     page = visit.page
     for name in ("grid", "photo"):
         if name == "photo":

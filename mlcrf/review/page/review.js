@@ -17,6 +17,7 @@ let tilesShown = 0;
 let waiting = 0; // acts that are not on the disk yet
 let queue = Promise.resolve(); // acts, one after the other
 let lastProgress = null; // as it was told last
+let searching = false; // the search takes the focus once the grid is there
 let listing = 0; // the newest list asked for: an older reply is dropped
 
 // --- talking to the server ---------------------------------------------------------------
@@ -107,6 +108,8 @@ async function showGrid() {
   $("photo-view").hidden = true;
   $("grid-view").hidden = false;
   document.title = "mlcrf review";
+  if (searching) $("name").focus();
+  searching = false;
   await fillGrid(false);
 }
 
@@ -117,6 +120,8 @@ async function fillGrid(more) {
   query.set("limit", more ? PAGE : Math.max(PAGE, tilesShown));
   const record = await ask(`/api/photos?${query}`);
   if (asked !== listing) return;
+  const isFree = document.activeElement === document.body;
+  const focused = isFree ? trail.at(-1) : document.activeElement?.dataset.number;
   const tiles = record.photos.map(tile);
   if (more) $("tiles").append(...tiles); else $("tiles").replaceChildren(...tiles);
   tilesShown = $("tiles").children.length;
@@ -124,8 +129,7 @@ async function fillGrid(more) {
   $("count").textContent = record.total === 1 ? "1 photo" : record.total ? `${record.total} photos` : "No photo fits. Change the filter.";
   $("start").disabled = !record.total;
   showProgress(record.progress);
-  const last = trail.length ? $("tiles").querySelector(`[data-number="${trail.at(-1)}"]`) : null;
-  if (!more && last && document.activeElement === document.body) last.focus({ preventScroll: false });
+  if (!more && focused !== undefined) $("tiles").querySelector(`[data-number="${focused}"]`)?.focus();
 }
 
 function tile(one) {
@@ -343,7 +347,11 @@ const KEYS_OF_GRID = {
 };
 const KEYS = {
   "?": () => $("help").showModal(), z: undo,
-  "/": () => { location.hash = "#/"; setTimeout(() => $("name").focus(), 50); },
+  "/": () => {
+    if (!$("grid-view").hidden) return $("name").focus();
+    searching = true;
+    location.hash = "#/";
+  },
 };
 
 document.addEventListener("keydown", (event) => {
@@ -391,7 +399,10 @@ $("person").addEventListener("change", () => {
 setInterval(() => {
   if (document.hidden || waiting) return;
   if (!photo) return void ask("/api/progress").then(showProgress, () => {});
-  ask(`/api/photos/${photo.number}`).then((record) => { if (!waiting && photo?.number === record.photo.number) take(record, false); }, () => {});
+  ask(`/api/photos/${photo.number}`).then((record) => {
+    const isNews = JSON.stringify(record.photo) !== JSON.stringify(photo);
+    if (isNews && !waiting && photo?.number === record.photo.number) take(record, false);
+  }, () => {});
 }, 10000);
 window.addEventListener("beforeunload", (event) => { if (waiting) event.preventDefault(); });
 window.addEventListener("hashchange", route);
