@@ -51,7 +51,8 @@ class TrainSettings(BaseModel):
         head: hidden units of the head; 0 is linear in the features, a convex problem.
         dropout: share of features and of hidden units that are left out at random while the head
             is learned. Above 0 the head is the mean of several `members`, see
-            `mlcrf.training.members`, each with `head` units.
+            `mlcrf.training.members`, each with `head` units; `weight_decay` is their penalty, and
+            `penalties` are not used.
         members: of a head with dropout, how many; each learns from all but its part of the images.
         pos_weight: how much a present label counts beside an absent one in the independent
             objective, that of the baseline and of the unaries that the CRF starts from.

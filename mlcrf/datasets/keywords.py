@@ -6,7 +6,7 @@ from pathlib import Path
 from mlcrf.datasets.manifest import Manifest
 from mlcrf.datasets.problems import Problems
 from mlcrf.datasets.tagfiles import walk_pictures
-from mlcrf.datasets.tags import clean_tags, tag_targets, vocabulary
+from mlcrf.datasets.tags import clean_tags, folder_manifest
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.labels import LabelSpace, fold
 from mlcrf.metadata import PhotoPlaces, read_keywords
@@ -70,21 +70,13 @@ def read_keyword_folder(
     if labels is not None and not any(tags):
         some = ", ".join(repr(name) for name in sorted(left_out)[:5])
         raise DataError(f"{folder}: none of the labels is among its keywords, such as {some}")
-    space = labels or vocabulary(tags, folder)
     notes = []
     if untagged:
         notes.append(f"{untagged} images without keywords are left out")
     if left_out:
         some = ", ".join(sorted(left_out)[:5]) + (", ..." if len(left_out) > 5 else "")
         notes.append(f"{len(left_out)} keywords that are no labels are left out: {some}")
-    return Manifest(
-        images=tuple(images),
-        targets=tag_targets(tags, space),
-        labels=space,
-        splits=None,
-        name=folder.resolve().name,
-        notes=tuple(notes),
-    )
+    return folder_manifest(folder, images, tags, labels, notes)
 
 
 def _keywords(image: Path, places: PhotoPlaces) -> tuple[str, ...]:

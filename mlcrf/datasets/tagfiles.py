@@ -7,7 +7,7 @@ from pathlib import Path
 from mlcrf.datasets.files import is_picture, load_text
 from mlcrf.datasets.manifest import Manifest
 from mlcrf.datasets.problems import Problems
-from mlcrf.datasets.tags import Tags, clean_tags, tag_targets, unknown_tags, vocabulary
+from mlcrf.datasets.tags import Tags, clean_tags, folder_manifest, unknown_tags
 from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
 
@@ -52,18 +52,10 @@ def read_tag_folder(
     problems.raise_if_any()
     if not images:
         raise DataError(f"{folder}: no picture has a tag file; expected im1.txt beside im1.jpg")
-    space = labels or vocabulary(tags, folder)
     notes = []
     if untagged:
         notes.append(f"{untagged} images without a tag file are left out")
-    return Manifest(
-        images=tuple(images),
-        targets=tag_targets(tags, space),
-        labels=space,
-        splits=None,
-        name=folder.resolve().name,
-        notes=tuple(notes),
-    )
+    return folder_manifest(folder, images, tags, labels, notes)
 
 
 def walk_pictures(folder: Path) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.datasets.manifest import UNKNOWN
+from mlcrf.datasets.manifest import UNKNOWN, Manifest
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.labels import LabelSpace
 
@@ -93,6 +93,20 @@ def tag_targets(tags: Sequence[Tags], labels: LabelSpace) -> NDArray[np.int8]:
         else:
             targets[row, [column[name] for name in names]] = 1
     return targets
+
+
+def folder_manifest(
+    folder: Path,
+    images: Sequence[Path],
+    tags: Sequence[Tags],
+    labels: LabelSpace | None,
+    notes: Sequence[str],
+) -> Manifest:
+    """A data set without splits, named as its folder; all tags are labels if None are given."""
+    space = labels or vocabulary(tags, folder)
+    targets = tag_targets(tags, space)
+    name = folder.resolve().name
+    return Manifest(tuple(images), targets, space, None, name, notes=tuple(notes))
 
 
 def _is_literal(text: str) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mlcrf.choices import ObjectiveName
 from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials
+from mlcrf.errors import RunError, SettingsError
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.training.choosing import make_recipe
 from mlcrf.training.heads import Examples, Fitted, HeadTrainer
@@ -76,10 +77,19 @@ def fit_members(
     Args:
         name: of the images, for stages and messages.
 
+    Raises:
+        SettingsError: fewer images than members.
+        RunError: a loss is not finite.
+
     Cost: O(epochs members N D hidden). Deterministic given the seed.
     """
     num_features, num_labels = examples.features.shape[1], examples.targets.shape[1]
     count, hidden = settings.members, settings.head
+    if len(examples.features) < count:
+        raise SettingsError(
+            f"{count} members need as many images, and there are {len(examples.features)}; lower "
+            "--set members, or leave out dropout"
+        )
     part = np.random.default_rng(settings.seed).permutation(len(examples.features)) % count
     whole = LabelCrf(num_features, num_labels, edges=no_edges(), hidden=count * hidden)
     assert whole.hidden is not None
@@ -174,7 +184,10 @@ def _learn(examples: Examples, settings: TrainSettings, seed: int, title: str, l
             total = 0.0
             for batch in torch.randperm(len(rows)).tensor_split(batches):
                 inner = left_out(model.hidden(left_out(rows[batch])).relu())
-                potentials = Potentials(model.output(inner), model.edges, model.pairwise)
+                unary = model.output(inner)
+                if not bool(torch.isfinite(unary).all()):
+                    raise RunError(f"{title}: diverged; lower --set learning_rate")
+                potentials = Potentials(unary, model.edges, model.pairwise)
                 targets = known[batch]
                 loss = loss_of(potentials, (targets == 1).float(), targets >= 0)
                 optimiser.zero_grad()

@@ -10,7 +10,7 @@ import torch
 from mlcrf.choices import ObjectiveName, Pairwise, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import full_edges, no_implications
-from mlcrf.errors import SettingsError
+from mlcrf.errors import RunError, SettingsError
 from mlcrf.inference import Exact
 from mlcrf.model import LabelCrf
 from mlcrf.training.choosing import check_settings
@@ -118,6 +118,16 @@ def test_resumed_it_is_the_same(tmp_path: Path) -> None:
     again = fit_members(examples, SETTINGS, stages, "all", told.append)
     assert told == []
     assert np.array_equal(first.unseen, again.unseen)
+
+
+def test_too_few_images_and_too_large_steps_are_said(tmp_path: Path) -> None:
+    """Each with what to do; nothing of it is kept."""
+    with pytest.raises(SettingsError, match="3 members need as many images, and there are 2"):
+        members_of(make_examples(2), tmp_path / "few")
+    wild = SETTINGS.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(RunError, match="diverged; lower --set learning_rate"):
+        members_of(make_examples(), tmp_path / "wild", wild)
+    assert Stages(tmp_path / "wild", "settings").find("member 1 of 3 on all") is None
 
 
 @pytest.mark.parametrize(
