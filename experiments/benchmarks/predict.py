@@ -25,7 +25,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
-from timing import describe_machine
+from timing import describe_machine, seconds_of
 from torch.utils.data import DataLoader, Dataset
 
 from mlcrf.backbones.engines import make_engine
@@ -99,13 +99,37 @@ def make_photos(images: Iterable[Path], folder: Path, size: tuple[int, int]) -> 
 
 def measure(run: Run, photos: list[Path]) -> dict[str, Any]:
     """Photos a second of every part and every program, and how they compare."""
+    alone, programs = _parts_alone(run, photos), _programs(run)
+    seconds = {name: seconds_of(call) for name, call in alone.items()}
+    found = {}
+    for name, program in programs.items():
+        program(photos[:BATCH_SIZE])  # compiles networks; nothing is kept of photos
+        began = perf_counter()
+        found[name] = program(photos)
+        seconds[name] = perf_counter() - began
+    apart = {name: float(np.abs(rows - found["mlcrf"]).max()) for name, rows in found.items()}
+    if max(apart.values()) > _TOLERANCE:
+        raise SystemExit(f"predictions differ by {apart}, more than {_TOLERANCE}")
+    speed = {f"{name}_images_per_s": len(photos) / took for name, took in seconds.items()}
+    limit = len(photos) / sum(seconds[name] for name in alone)
+    best = max(speed["timm_script_images_per_s"], speed["hf_pipeline_images_per_s"])
+    return speed | {
+        "limit_images_per_s": limit,
+        "limit_share": speed["mlcrf_images_per_s"] / limit,
+        "crf_share": seconds["crf"] / seconds["mlcrf"],
+        "over_scripts": speed["mlcrf_images_per_s"] / best,
+        "largest_difference": max(apart.values()),
+    }
+
+
+def _parts_alone(run: Run, photos: list[Path]) -> dict[str, Callable[[], None]]:
+    """Decoding, the network and the CRF, each warm and on as many photos."""
     size_px, count = run.backbone_spec.size_px, len(photos)
-    backbone = run.make_backbone()
-    engine = make_engine(EngineName.AUTO, backbone, torch.device("cpu"))
-    tagger = Tagger(run)
-    next(iter(tagger.predict(photos[:1])))  # compiles the network
+    engine = make_engine(EngineName.AUTO, run.make_backbone(), torch.device("cpu"))
     first = np.stack([load_pixels(path, size_px) for path in photos[:BATCH_SIZE]])
     features = engine(first)
+    inputs = torch.from_numpy(np.tile(features, (-(-count // len(features)), 1))[:count])
+    inference = run.make_inference()
 
     def decode() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -116,61 +140,31 @@ def measure(run: Run, photos: list[Path]) -> dict[str, Any]:
         for start in range(0, count, BATCH_SIZE):
             engine(first[: min(BATCH_SIZE, count - start)])
 
-    inputs = torch.from_numpy(np.concatenate([features] * (-(-count // len(features))))[:count])
-
     @torch.no_grad()
     def crf() -> None:
-        inference = run.make_inference()
         for part in inputs.split(256):
-            potentials = run.crf(part)
-            inference(potentials)
+            inference(run.crf(part))
             run.independent(part)
 
-    found: dict[str, np.ndarray] = {}
+    return {"decode": decode, "network": network, "crf": crf}
 
-    def whole() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            rows = []
-            with PredictionWriter(Path(folder) / "tags.csv", run.labels) as writer:
-                for prediction in tagger.predict(photos):
-                    writer.write(prediction)
-                    rows.append(prediction.independent)
-        found["mlcrf"] = np.array(rows)
 
-    script, pipeline = TimmScript(run), HfPipeline(run)
+def _programs(run: Run) -> dict[str, Callable[[list[Path]], np.ndarray]]:
+    """From photos to the probabilities of the independent head, (N, L)."""
+    tagger = Tagger(run)
 
-    def with_timm() -> None:
-        found["timm"] = script(photos)
+    def mlcrf(photos: list[Path]) -> np.ndarray:
+        rows = []
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            PredictionWriter(Path(folder) / "tags.csv", run.labels) as writer,
+        ):
+            for prediction in tagger.predict(photos):
+                writer.write(prediction)
+                rows.append(prediction.independent)
+        return np.array(rows)
 
-    def with_hf() -> None:
-        found["hf"] = pipeline(photos)
-
-    parts: dict[str, Callable[[], None]] = {
-        "decode": decode,
-        "network": network,
-        "crf": crf,
-        "mlcrf": whole,
-        "timm_script": with_timm,
-        "hf_pipeline": with_hf,
-    }
-    seconds = {}
-    for name, call in parts.items():
-        began = perf_counter()
-        call()
-        seconds[name] = perf_counter() - began
-    apart = {name: float(np.abs(found[name] - found["mlcrf"]).max()) for name in ("timm", "hf")}
-    if max(apart.values()) > _TOLERANCE:
-        raise SystemExit(f"predictions differ by {apart}, more than {_TOLERANCE}")
-    speed = {f"{name}_images_per_s": count / took for name, took in seconds.items()}
-    limit = count / (seconds["decode"] + seconds["network"] + seconds["crf"])
-    best = max(speed["timm_script_images_per_s"], speed["hf_pipeline_images_per_s"])
-    return speed | {
-        "limit_images_per_s": limit,
-        "limit_share": speed["mlcrf_images_per_s"] / limit,
-        "crf_share": seconds["crf"] / seconds["mlcrf"],
-        "over_scripts": speed["mlcrf_images_per_s"] / best,
-        "largest_difference": max(apart.values()),
-    }
+    return {"mlcrf": mlcrf, "timm_script": TimmScript(run), "hf_pipeline": HfPipeline(run)}
 
 
 def _classifier(run: Run) -> torch.nn.Module:
