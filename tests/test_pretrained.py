@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ from PIL import Image
 
 from mlcrf import Tagger
 from mlcrf.checkpoint import WEIGHTS, load_run
-from mlcrf.errors import RunError
+from mlcrf.errors import DataError, LabelsError, RunError
 from mlcrf.pretrained import DEFAULT, find_model, names
 from mlcrf.synthetic.dataset import make_dataset
+from tests.mirror import ROOT
 
 
 def run_cli(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -73,6 +75,43 @@ def test_predict_needs_no_model(tmp_path: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 4 and "p:sky" in rows[0]
     assert next(iter(Tagger.load().predict([photos / drawn[0].name]))).error == ""
+
+
+def test_the_examples_for_python_run(tmp_path: Path) -> None:
+    """Every block of docs/library.md, in a folder with one photo, says what it should."""
+    make_dataset(tmp_path / "drawn", num_images=4, image_size_px=64)
+    photo = min((tmp_path / "drawn" / "images").iterdir())
+    Image.open(photo).save(tmp_path / "photo.jpg")
+    page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    said = []
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert re.match(r"photo\.jpg \(.*\) [01]\.\d+\nnot tagged: no-photo\.jpg: ", said[0])
+    assert said[2].startswith("runs/nothing: no such run directory")
+
+
+def test_known_labels_from_python(tmp_path: Path) -> None:
+    """They keep their value, the others move, and what cannot be is said at once."""
+    make_dataset(tmp_path / "drawn", num_images=4, image_size_px=64)
+    one, other, *_ = sorted((tmp_path / "drawn" / "images").iterdir())
+    tagger = Tagger.load("mirflickr38")
+    labels = tagger.labels
+    plain = list(tagger.predict([one, other]))
+    told = list(tagger.predict([one, other], known={str(one): {"sea": True, "indoor": False}}))
+    assert told[0].marginals[labels.index("sea")] == 1
+    assert told[0].marginals[labels.index("indoor")] == 0
+    water = labels.index("water")
+    assert told[0].marginals[water] > plain[0].marginals[water]
+    assert told[1].marginals == plain[1].marginals
+    assert told[0].independent == plain[0].independent
+    with pytest.raises(LabelsError, match="no-label"):
+        tagger.predict([one], known={one: {"no-label": True}})
+    with pytest.raises(DataError, match=r"sea is said to be absent, but .* implies it"):
+        tagger.predict([one], known={one: {"sea": False, "sea_r1": True}})
 
 
 def test_models_lists_them(tmp_path: Path) -> None:

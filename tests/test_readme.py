@@ -17,8 +17,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def commands() -> list[list[str]]:
-    """Every `mlcrf ...` line in an indented block, as words, without pipes and comments."""
-    lines = re.findall(r"^    (?:.*\| )?(mlcrf .*)$", README, re.MULTILINE)
+    """Every `mlcrf ...` line in an indented block, as words, without pipes and comments.
+
+    A line that ends in a backslash goes on in the next.
+    """
+    whole = README.replace("\\\n", " ")
+    lines = re.findall(r"^    (?:.*\| )?(mlcrf .*)$", whole, re.MULTILINE)
     return [shlex.split(line, comments=True) for line in lines]
 
 

@@ -1,7 +1,7 @@
 """What a user knows of photos before they are tagged."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +97,35 @@ def read_known(
             if broken:
                 raise DataError(f"{table}: {image}: {broken}")
     return known
+
+
+def with_told(
+    known: KnownLabels | None,
+    told: Mapping[str | Path, Mapping[str, bool]],
+    labels: LabelSpace,
+    implications: Sequence[Implication],
+) -> KnownLabels:
+    """What is known, and by photo what a caller says of its labels; the latter wins.
+
+    Raises:
+        LabelsError: a label that there is not.
+        DataError: a photo's labels contradict the implications; names it.
+    """
+    if known is None:
+        known = KnownLabels(np.full(len(labels), UNKNOWN, dtype=np.int8))
+    of_photo = dict(known.of_photo)
+    for photo, values in told.items():
+        image = str(Path(photo).resolve())
+        row = of_photo.get(image, np.full(len(labels), UNKNOWN, dtype=np.int8)).copy()
+        for name, value in values.items():
+            row[labels.index(name)] = int(value)
+        broken = _contradiction(
+            np.where(row == UNKNOWN, known.everywhere, row), labels, implications
+        )
+        if broken:
+            raise DataError(f"{photo}: {broken}")
+        of_photo[image] = row
+    return replace(known, of_photo=of_photo)
 
 
 def _rows(table: Path, labels: LabelSpace, options: ReadOptions) -> list[tuple[str, Targets]]:

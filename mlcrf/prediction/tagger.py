@@ -1,6 +1,6 @@
 """The whole library in one line: `Tagger.load(run).predict(images)`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby, islice, tee
@@ -19,7 +19,7 @@ from mlcrf.datasets.albums import find_albums
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, RunError
 from mlcrf.inference import SceneChain, SceneSum, with_album
-from mlcrf.prediction.known import KnownLabels
+from mlcrf.prediction.known import KnownLabels, with_told
 from mlcrf.prediction.record import Prediction
 from mlcrf.pretrained import DEFAULT
 
@@ -76,16 +76,39 @@ class Tagger:
         """
         return cls(load_run(Path(path)))
 
-    def predict(self, images: Iterable[str | Path]) -> Iterator[Prediction]:
+    def predict(
+        self,
+        images: Iterable[str | Path],
+        *,
+        known: Mapping[str | Path, Mapping[str, bool]] | None = None,
+    ) -> Iterator[Prediction]:
         """One prediction a picture, in order; a picture that cannot be read gives its error.
 
         Memory does not grow with the number of pictures.
+
+        Args:
+            known: by picture what is known of its labels, as in `{"a.jpg": {"sea": True}}`. They
+                keep that value and the others follow.
+
+        Raises:
+            LabelsError: `known` names a label that there is not.
+            DataError: `known` contradicts the implications of the run.
         """
+        told = self._known
+        if known is not None:
+            told = with_told(told, known, self.labels, self.run.implications)
+        return self._predict(images, told)
+
+    def _predict(
+        self, images: Iterable[str | Path], told: KnownLabels | None
+    ) -> Iterator[Prediction]:
         paths, again = tee(Path(image) for image in images)
         stream = zip(again, self._extractor.stream(paths), strict=True)
         for batch in _by_folder(stream) if self._album else _by_number(stream):
             readable = [(path, one) for path, one in batch if not isinstance(one, DataError)]
-            records = self._tag(*map(list, zip(*readable, strict=True))) if readable else iter(())
+            records: Iterator[Prediction] = iter(())
+            if readable:
+                records = self._tag(*map(list, zip(*readable, strict=True)), told=told)
             for path, feature in batch:
                 if isinstance(feature, DataError):
                     yield Prediction(path, error=str(feature))
@@ -93,18 +116,24 @@ class Tagger:
                     yield next(records)
 
     @torch.no_grad()
-    def _tag(self, paths: list[Path], features: list[NDArray[np.float32]]) -> Iterator[Prediction]:
+    def _tag(
+        self,
+        paths: list[Path],
+        features: list[NDArray[np.float32]],
+        *,
+        told: KnownLabels | None,
+    ) -> Iterator[Prediction]:
         inputs = torch.from_numpy(np.stack(features))
         potentials = self.run.crf(inputs)
-        known = None if self._known is None else torch.from_numpy(self._known.of(paths)).long()
+        known = None if told is None else torch.from_numpy(told.of(paths)).long()
         if self._album:
             potentials = self._in_albums(potentials, paths, known)
         posterior = self._inference(potentials, known=known)
         chosen = self._decoder(posterior, potentials, self._inference, known=known)
         independent = self.run.independent(inputs).unary.sigmoid()
         confirmed = torch.zeros_like(chosen)
-        if self._known is not None:
-            confirmed = torch.from_numpy(self._known.told_of(paths) == 1)
+        if told is not None:
+            confirmed = torch.from_numpy(told.told_of(paths) == 1)
         rows = zip(paths, chosen, posterior.marginals, independent, confirmed, strict=True)
         for path, states, p, q, said in rows:
             yield Prediction(
