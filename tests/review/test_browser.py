@@ -169,6 +169,7 @@ def test_by_keys_alone(visiting: Visiting, place: Place) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
+    page.wait_for_selector("#photo-view")  # its name may still be there from an earlier visit
     until(page, "document.getElementById('photo-name').textContent === 'trip/c.png'")
     page.keyboard.press("g")
     page.wait_for_selector(".tile")
