@@ -1,5 +1,6 @@
 """Files that are either whole or absent: written beside their place, then renamed into it."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +49,18 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file at once, atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_sealed(path: Path, content: bytes) -> None:
+    """Write a file atomically with the SHA-256 of its content before it."""
+    write_bytes(path, hashlib.sha256(content).digest() + content)
+
+
+def read_sealed(path: Path) -> bytes | None:
+    """What `write_sealed` wrote; None if there is nothing, or not what was written."""
+    content = path.read_bytes() if path.is_file() else b""
+    digest, content = content[:32], content[32:]
+    return content if hashlib.sha256(content).digest() == digest else None
 
 
 def write_text(path: Path, content: str) -> None:

@@ -64,11 +64,14 @@ class Finetune(StrEnum):
 
 
 class EngineName(StrEnum):
-    """What runs a frozen network."""
+    """What runs a frozen network; in float32 if not said otherwise."""
 
     AUTO = "auto"
     OPENVINO = "openvino"
+    OPENVINO_BFLOAT16 = "openvino-bfloat16"
+    ONNXRUNTIME = "onnxruntime"
     TORCH = "torch"
+    TORCH_BFLOAT16 = "torch-bfloat16"
 
 
 class GraphInference(StrEnum):

@@ -5,6 +5,10 @@ class MlcrfError(Exception):
     """Something that the user can mend; the command line prints it as it is and exits with 1."""
 
 
+class MlcrfWarning(UserWarning):
+    """Something that a user should know of work that went on; the command line prints a note."""
+
+
 class PotentialsError(MlcrfError, ValueError):
     """Potentials, or labels known beside them, that are no CRF: wrong shape, not finite."""
 

@@ -92,6 +92,53 @@ _TABLES: tuple[tuple[str, str, dict[str, tuple[str, str]]], ...] = (
             "why no further": ("stopped", "s"),
         },
     ),
+    (
+        "Parts and programs, photos a second",
+        "predict",
+        {
+            "photos": ("photos", "s"),
+            "how many": ("count", ",d"),
+            "decoding alone": ("decode_images_per_s", ",.0f"),
+            "network alone": ("network_images_per_s", ",.0f"),
+            "CRF alone": ("crf_images_per_s", ",.0f"),
+            "limit": ("limit_images_per_s", ",.0f"),
+            "mlcrf": ("mlcrf_images_per_s", ",.0f"),
+            "timm script": ("timm_script_images_per_s", ",.1f"),
+            "transformers pipeline": ("hf_pipeline_images_per_s", ",.1f"),
+            "mlcrf / limit": ("limit_share", ".0%"),
+            "mlcrf / faster script": ("over_scripts", ".1f"),
+            "CRF's share of the time": ("crf_share", ".1%"),
+        },
+    ),
+    (
+        "Engines: the network alone, batches of 64",
+        "engines",
+        {
+            "engine": ("engine", "s"),
+            "photos a second": ("images_per_s", ",.0f"),
+            "off from torch, of the largest feature": ("largest_difference", ".1e"),
+        },
+    ),
+    (
+        "The whole command",
+        "start",
+        {
+            "photos": ("photos", "s"),
+            "first photo, nothing kept, s": ("first_row_s", ".1f"),
+            "first photo, network kept, s": ("first_row_warm_s", ".1f"),
+            "photos a second": ("images_per_s", ",.0f"),
+            "again, unchanged": ("again_images_per_s", ",.0f"),
+        },
+    ),
+    (
+        "Memory of the whole command",
+        "memory",
+        {
+            "files": ("count", ",d"),
+            "peak, MB": ("peak_mb", ",.0f"),
+            "s": ("seconds", ".0f"),
+        },
+    ),
 )
 _SCALES = {"G": (1e9, ".2f"), "M": (1e6, ".1f"), "k": (1e3, ".0f")}
 

@@ -134,7 +134,10 @@ def _agreement(run: Run, planted: PlantedCrf) -> dict[str, float]:
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
-    """`gaps`: wrong labels and likelihood, and how much of the gap to the best is closed."""
+    """`gaps`: wrong labels and likelihood, and how much of the gap to the best is closed.
+
+    `short`: the same for strength 1.
+    """
     lines = []
     for strength in sorted({row["strength"] for row in results["rows"]}):
         part = {row["method"]: row for row in results["rows"] if row["strength"] == strength}
@@ -153,7 +156,9 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
             )
             lines.append(cells)
     head = ["strength", "method", "nll", "wrong, %", "subset accuracy, %", "gap closed: nll"]
-    return {"gaps": frame.table(lines, [*head, "wrong", "couplings: rank correlation, sign"])}
+    head += ["wrong", "couplings: rank correlation, sign"]
+    short = [cells[1:] for cells in lines if cells[0] == "1"]
+    return {"gaps": frame.table(lines, head), "short": frame.table(short, head[1:])}
 
 
 if __name__ == "__main__":

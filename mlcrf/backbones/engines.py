@@ -1,22 +1,22 @@
-"""What runs a frozen backbone: OpenVINO on CPUs, torch elsewhere."""
+"""What runs a frozen backbone: torch anywhere, OpenVINO or ONNX Runtime on CPUs."""
 
-import hashlib
-import io
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Protocol, assert_never
+from typing import Protocol, assert_never
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.atomic import write_bytes
+from mlcrf.backbones.onnx_engine import OnnxEngine, has_onnxruntime, require_onnxruntime
+from mlcrf.backbones.openvino_engine import OpenVinoEngine
 from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError
+
+TOLERANCE = 1e-4  # of the largest feature: what AUTO's engine may be off from torch in float32
+_CHECKED = 2  # pictures that this is checked on
 
 
 class Engine(Protocol):
@@ -28,48 +28,24 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """Runs the network as it is, channels last."""
+    """Runs the network as it is, channels last.
 
-    def __init__(self, backbone: Backbone, device: torch.device) -> None:
-        self._device = device
+    Args:
+        bfloat16: multiply in bfloat16 (automatic mixed precision); features are a percent off.
+    """
+
+    def __init__(self, backbone: Backbone, device: torch.device, *, bfloat16: bool = False) -> None:
+        self._device, self._bfloat16 = device, bfloat16
         self._backbone = backbone.to(device).to(memory_format=torch.channels_last).eval()
 
     @torch.inference_mode()
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features (N, D)."""
-        features = self._backbone(torch.from_numpy(pixels).to(self._device))
+        images = torch.from_numpy(pixels).to(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+            features = self._backbone(images)
         result: NDArray[np.float32] = features.float().cpu().numpy()
         return result
-
-
-class OpenVinoEngine:
-    """Runs the network compiled by OpenVINO for the CPU, in float32 (relative error about 1e-6).
-
-    Args:
-        cache_dir: where the converted network is kept, since converting takes 10 to 20 s.
-    """
-
-    def __init__(self, backbone: Backbone, cache_dir: Path | None) -> None:
-        import openvino
-
-        model = _converted(backbone, cache_dir)
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
-        compiled = openvino.compile_model(model, "CPU", settings)
-        self._parts = 2 * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._queue = openvino.AsyncInferQueue(compiled, self._parts)
-        self._queue.set_callback(self._keep)
-        self._results: dict[int, NDArray[np.float32]] = {}
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features (N, D); the batch is cut in parts that run side by side."""
-        self._results = {}
-        for part, images in enumerate(np.array_split(pixels, min(self._parts, len(pixels)))):
-            self._queue.start_async([images], userdata=part)
-        self._queue.wait_all()
-        return np.concatenate([self._results[part] for part in sorted(self._results)])
-
-    def _keep(self, request: Any, part: int) -> None:
-        self._results[part] = request.get_output_tensor(0).data.copy()
 
 
 def pick_device(name: str) -> torch.device:
@@ -91,99 +67,99 @@ def pick_device(name: str) -> torch.device:
 
 
 def engine_key(name: EngineName, device: torch.device) -> str:
-    """Names the engine and precision: no two give each other's bits."""
-    if _uses_openvino(name, device):
-        import openvino
+    """Names the engine and precision: no two give each other's bits.
 
-        return f"openvino-{openvino.__version__}-float32"
-    return f"torch-{torch.__version__}-{device.type}-float32"
+    Raises:
+        BackboneError: ONNX Runtime is asked for and not installed.
+    """
+    torch_key = f"torch-{torch.__version__}-{device.type}"
+    match _candidates(name, device)[0]:
+        case EngineName.OPENVINO:
+            return f"{_openvino_key()}-float32"
+        case EngineName.OPENVINO_BFLOAT16:
+            return f"{_openvino_key()}-bfloat16"
+        case EngineName.ONNXRUNTIME:
+            require_onnxruntime()
+            return f"onnxruntime-{version('onnxruntime')}-float32"
+        case EngineName.TORCH_BFLOAT16:
+            return f"{torch_key}-bfloat16"
+        case _:
+            return f"{torch_key}-float32"
 
 
 def make_engine(
-    name: EngineName, backbone: Backbone, device: torch.device, *, cache_dir: Path | None = None
+    name: EngineName,
+    backbone: Backbone,
+    device: torch.device,
+    *,
+    cache_dir: Path | None = None,
+    on_fallback: Callable[[str], None] = lambda reason: None,
 ) -> Engine:
-    """Compile a backbone. AUTO takes OpenVINO on the CPU and torch elsewhere."""
-    if _uses_openvino(name, device):
-        return OpenVinoEngine(backbone, cache_dir)
-    return TorchEngine(backbone, device)
+    """Compile a backbone.
+
+    AUTO takes torch on accelerators. On the CPU it takes OpenVINO, the fastest that we measured,
+    if that gives the features that torch gives for two drawn pictures, within `TOLERANCE`; then
+    ONNX Runtime where it is installed, and at last torch.
+
+    Args:
+        cache_dir: where converted networks are kept.
+        on_fallback: told in one line why AUTO passes over an engine that `engine_key` names.
+
+    Raises:
+        BackboneError: the engine that was asked for is not installed, or cannot run the network.
+    """
+    candidates = _candidates(name, device)
+    for candidate in candidates[:-1]:
+        try:
+            engine = _compile(candidate, backbone, device, cache_dir)
+            apart = _difference(engine, TorchEngine(backbone, device), backbone.spec.size_px)
+        except (RuntimeError, BackboneError) as error:  # what compilers raise of a network
+            reason = f"cannot run the network: {' '.join(str(error).split())[:200]}"
+        else:
+            if apart <= TOLERANCE:
+                return engine
+            reason = f"gives features that are {apart:.1e} off those of torch"
+        on_fallback(f"{candidate.value} {reason}; passed over for another engine")
+    return _compile(candidates[-1], backbone, device, cache_dir)
 
 
-def _uses_openvino(name: EngineName, device: torch.device) -> bool:
+def _candidates(name: EngineName, device: torch.device) -> list[EngineName]:
+    """What to try, in this order."""
+    if name is not EngineName.AUTO:
+        return [name]
+    if device.type != "cpu":
+        return [EngineName.TORCH]
+    onnx = [EngineName.ONNXRUNTIME] if has_onnxruntime() else []
+    return [EngineName.OPENVINO, *onnx, EngineName.TORCH]
+
+
+def _compile(
+    name: EngineName, backbone: Backbone, device: torch.device, cache_dir: Path | None
+) -> Engine:
     match name:
+        case EngineName.OPENVINO | EngineName.OPENVINO_BFLOAT16:
+            bfloat16 = name is EngineName.OPENVINO_BFLOAT16
+            return OpenVinoEngine(backbone, cache_dir, bfloat16=bfloat16)
+        case EngineName.ONNXRUNTIME:
+            return OnnxEngine(backbone, cache_dir)
+        case EngineName.TORCH | EngineName.TORCH_BFLOAT16:
+            return TorchEngine(backbone, device, bfloat16=name is EngineName.TORCH_BFLOAT16)
         case EngineName.AUTO:
-            return device.type == "cpu"
-        case EngineName.OPENVINO:
-            return True
-        case EngineName.TORCH:
-            return False
+            raise AssertionError("AUTO stands for others")
         case _:
             assert_never(name)
 
 
-def _converted(backbone: Backbone, cache_dir: Path | None) -> Any:
-    """The network in OpenVINO's form, from the cache if it was converted before."""
+def _difference(engine: Engine, reference: Engine, size_px: int) -> float:
+    """The largest between features of drawn pictures, over the largest feature; NaN if any is."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (_CHECKED, size_px, size_px, 3), dtype=np.uint8)
+    pixels[0] = np.linspace(0, 255, size_px, dtype=np.uint8)[:, None, None]  # smooth, then noise
+    expected = reference(pixels)
+    return float(np.abs(engine(pixels) - expected).max() / np.abs(expected).max())
+
+
+def _openvino_key() -> str:
     import openvino
 
-    version = openvino.__version__.partition("-")[0]
-    name = f"network-{backbone.fingerprint()[:32]}-openvino-{version}"
-    kept = cache_dir / name if cache_dir else None
-    if kept and (model := _load_network(kept)) is not None:
-        return model
-    model = _convert(backbone)
-    if kept:
-        _save_network(model, kept)
-    return model
-
-
-def _convert(backbone: Backbone) -> Any:
-    import openvino
-
-    size = backbone.spec.size_px
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    exported = torch.export.export(
-        backbone.cpu().eval(),
-        (example,),
-        dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
-    )
-    with _quiet():
-        model = openvino.convert_model(exported)
-    model.reshape([-1, size, size, 3])
-    return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep to ourselves what the converter says of operations that it does not know.
-
-    It also prints its arguments where a program was started with --verbose, ours included.
-    """
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _save_network(model: Any, path: Path) -> None:
-    """Write graph and weights to one file with their SHA-256 before them."""
-    import openvino
-
-    with TemporaryDirectory() as folder:
-        graph = Path(folder) / "network.xml"
-        openvino.save_model(model, graph, compress_to_fp16=False)
-        content = graph.read_bytes() + b"\0" + graph.with_suffix(".bin").read_bytes()
-    write_bytes(path, hashlib.sha256(content).digest() + content)
-
-
-def _load_network(path: Path) -> Any | None:
-    """Load what `_save_network` wrote; None if there is nothing, or not what was written."""
-    import openvino
-
-    content = path.read_bytes() if path.is_file() else b""
-    digest, content = content[:32], content[32:]
-    if hashlib.sha256(content).digest() != digest:
-        return None
-    graph, _, weights = content.partition(b"\0")  # XML has no zero bytes
-    return openvino.Core().read_model(graph, weights)
+    return f"openvino-{openvino.__version__}"

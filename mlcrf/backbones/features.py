@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
 from mlcrf.datasets.images import DECODING, load_pixels
 from mlcrf.datasets.problems import Problems
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, MlcrfWarning
 
 BATCH_SIZE = 64
 _BATCHES_AHEAD = 2  # decoded, or being decoded, while the network runs
@@ -60,6 +61,7 @@ class FeatureExtractor:
         self._cache_dir = cache_dir
         self._num_workers = num_workers or os.cpu_count() or 1
         self._engine: Engine | None = None
+        self._is_as_named = True  # the engine is the one that the key stands for
         self._beside = [
             FeatureExtractor(
                 part, engine=engine, device=device, cache_dir=cache_dir, num_workers=num_workers
@@ -172,7 +174,7 @@ class FeatureExtractor:
         if new:
             computed = self._run(np.stack([pictures[place].pixels for place in new]))
             features |= zip(new, computed, strict=True)
-        if cache:
+        if cache and self._is_as_named:
             stamped = ((one.stamp, one.digest, features[place]) for place, one in pictures.items())
             cache.add([(stamp, digest, feature) for stamp, digest, feature in stamped if stamp])
         return features
@@ -180,6 +182,14 @@ class FeatureExtractor:
     def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self._engine is None:
             self._engine = make_engine(
-                self._engine_name, self._backbone, self._device, cache_dir=self._cache_dir
+                self._engine_name,
+                self._backbone,
+                self._device,
+                cache_dir=self._cache_dir,
+                on_fallback=self._fall_back,
             )
         return self._engine(pixels)
+
+    def _fall_back(self, reason: str) -> None:
+        self._is_as_named = False
+        warnings.warn(f"{reason}; features are not kept", MlcrfWarning, stacklevel=2)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from threading import Event, Thread
+from typing import Any
 
 import httpx
 import huggingface_hub.constants as hub
@@ -154,8 +155,8 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
             network = Tiny(seed=seed)
             num_features = Tiny.num_features
         case Source.PACKAGE:
-            network = timm.create_model(f"tf_efficientnet_{spec.name}", num_classes=0)
-            num_features = _measure(network, spec.size_px)
+            lite: Any = timm.create_model(f"tf_efficientnet_{spec.name}", num_classes=0)
+            network, num_features = lite, lite.num_features
             if pretrained:
                 load_wheel_weights(spec.name, network)
         case Source.HUB:

@@ -12,13 +12,16 @@ from typing import Annotated
 import typer
 
 from mlcrf.choices import Decision, EngineName
-from mlcrf.errors import MlcrfError
+from mlcrf.errors import MlcrfError, MlcrfWarning
 
 RunDirectory = Annotated[
     Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps and so on.")]
-Engine = Annotated[EngineName, typer.Option(help="What runs a frozen network.")]
+Engine = Annotated[
+    EngineName,
+    typer.Option(help="What runs a frozen network; auto: the fastest that gives what torch gives."),
+]
 CacheDir = Annotated[
     Path | None,
     typer.Option(help="Where features are kept; $MLCRF_CACHE or ~/.cache/mlcrf by default."),
@@ -41,8 +44,17 @@ LabelSep = Annotated[str | None, typer.Option(help="What separates labels in one
 
 
 def quiet() -> None:
-    """Silence warnings that a user can do nothing about: odd metadata, libraries' plans."""
+    """Silence warnings that a user can do nothing about: odd metadata, libraries' plans.
+
+    What mlcrf itself warns of is one line on standard error.
+    """
     warnings.filterwarnings("ignore")
+    warnings.filterwarnings("always", category=MlcrfWarning)
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    log(f"note: {message}")
 
 
 def cache_dir(given: Path | None) -> Path:

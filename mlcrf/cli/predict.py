@@ -1,8 +1,7 @@
 """`mlcrf predict`: folders of photos in, one table of labels out."""
 
 import sys
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ from mlcrf.cli import console
 from mlcrf.pretrained import DEFAULT
 
 if TYPE_CHECKING:
-    from mlcrf.prediction import BesideOptions
+    from mlcrf.prediction import BesideOptions, Pictures
 
 
 def predict(
@@ -224,17 +223,16 @@ def _check_usage(out: Path | None, *, xmp: bool, txt: bool, undo: bool, dry_run:
             raise typer.BadParameter("--dry-run is for --xmp, --txt and --undo")
 
 
-def _list(photos: list[Path], limit: int | None) -> list[Path]:
-    from mlcrf.prediction import list_pictures
+def _list(photos: list[Path], limit: int | None) -> "Pictures":
+    from mlcrf.prediction import Pictures, list_pictures
 
     if photos == [_STDIN]:
-        found: Iterator[Path] = (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
-    else:
-        found = list_pictures(photos)
-    return list(islice(found, limit))
+        lines = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+        return Pictures(lambda: map(Path, lines), limit=limit)
+    return Pictures(lambda: list_pictures(photos), limit=limit)
 
 
-def _require_some(pictures: list[Path], photos: list[Path]) -> None:
+def _require_some(pictures: "Pictures", photos: list[Path]) -> None:
     from mlcrf.errors import DataError
 
     if not pictures:
@@ -246,8 +244,8 @@ def _names(given: str | None) -> list[str] | None:
 
 
 def _undo(
-    pictures: list[Path],
-    named: list[Path],
+    pictures: "Pictures",
+    named: Iterable[Path],
     sidecar_dir: Path | None,
     options: "BesideOptions",
     *,

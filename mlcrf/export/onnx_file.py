@@ -1,12 +1,9 @@
 """A run as one ONNX file, compared with the run itself before it gets its name."""
 
 import json
-import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +13,17 @@ from numpy.typing import NDArray
 
 from mlcrf.atomic import replacing, require_ending
 from mlcrf.backbones.engines import make_engine
+from mlcrf.backbones.onnx_engine import open_session, require_onnxruntime, trace
 from mlcrf.backbones.registry import Backbone
 from mlcrf.checkpoint import Run
 from mlcrf.choices import EngineName, GraphInference
-from mlcrf.errors import BackboneError, MlcrfError
+from mlcrf.errors import MlcrfError
 from mlcrf.export.graph import TaggerGraph, choose_marginals
 from mlcrf.export.pictures import Pixels
 from mlcrf.version import __version__
 
 OUTPUTS = ("marginals", "independent")
 TOLERANCE = 1e-4  # of a probability; float32 in another order of operations costs about 1e-5
-_NEEDED = ("onnx", "onnxscript", "onnxruntime")
-_OPSET = 18  # of 2022: what runtimes of the last years know
 _LARGEST_BYTES = 2**31 - 2**24  # what one protobuf file can hold, and room for the graph
 
 Marginals = NDArray[np.float32]
@@ -96,7 +92,7 @@ def export_onnx(
 
     Cost: tracing takes about half a minute for the default network.
     """
-    _require_packages()
+    require_onnxruntime()
     require_ending(path, (".onnx",))
     if path.exists() and not overwrite:
         raise MlcrfError(f"{path}: exists already; choose another --onnx or --overwrite")
@@ -134,14 +130,6 @@ def export_onnx(
         own_seconds,
         _notes(run, graph, mean, independent_gap),
     )
-
-
-def _require_packages() -> None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise MlcrfError(
-            f"exporting needs {', '.join(missing)}: install them with `pip install 'mlcrf[onnx]'`"
-        )
 
 
 def _require(difference: float, tolerance: float, path: Path, what: str) -> None:
@@ -192,11 +180,7 @@ def _own_marginals(
 
 def _run_file(path: Path, feed: dict[str, NDArray[np.uint8]]) -> tuple[list[Marginals], float]:
     """Outputs of the file for all pictures, of which the first is done alone, and the seconds."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: what it folds is no news to a user
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     alone = session.run(OUTPUTS, {name: each[:1] for name, each in feed.items()})
     together, seconds = _timed(lambda: session.run(OUTPUTS, feed))
     joined = [np.concatenate([one, all_[1:]]) for one, all_ in zip(alone, together, strict=True)]
@@ -216,33 +200,15 @@ def _trace(graph: TaggerGraph, run: Run) -> bytes:
         raise MlcrfError(
             f"{run.path}: its weights take {size / 2**30:.1f} GB, and one ONNX file holds 2 GB"
         )
-    example = tuple(
-        torch.zeros(2, size, size, 3, dtype=torch.uint8) for size in graph.inputs.values()
-    )
     batch = torch.export.Dim("batch")
-    try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                graph,
-                example,
-                dynamo=True,
-                opset_version=_OPSET,
-                input_names=list(graph.inputs),
-                output_names=OUTPUTS,
-                dynamic_shapes={"pixels": tuple({0: batch} for _ in example)},
-                external_data=False,
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise BackboneError(
-            f"backbone {run.backbone_spec.name!r}: torch cannot export it to ONNX: {reason}"
-        ) from error
-    assert program is not None, "the exporter returns its program"
-    model = program.model_proto
-    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer):
-        part.ClearField("metadata_props")  # where in the source a node comes from
-    del model.metadata_props[:]
+    model = trace(
+        graph,
+        [torch.zeros(2, size, size, 3, dtype=torch.uint8) for size in graph.inputs.values()],
+        inputs=list(graph.inputs),
+        outputs=OUTPUTS,
+        dynamic_shapes={"pixels": tuple({0: batch} for _ in graph.inputs)},
+        name=run.backbone_spec.name,
+    )
     for key, value in _metadata(graph, run).items():
         model.metadata_props.add(key=key, value=value)
     content: bytes = model.SerializeToString()
@@ -259,17 +225,6 @@ def _metadata(graph: TaggerGraph, run: Run) -> dict[str, str]:
         "backbone": run.backbone_spec.name,
         "preparation": f"RGB, upright by EXIF, squeezed to {sizes} by bicubic interpolation",
     }
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep to ourselves what the exporter logs of its passes."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _notes(run: Run, graph: TaggerGraph, gap: float, independent_gap: float) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from mlcrf.prediction.beside import Action, Beside, Change
 from mlcrf.prediction.keywords import KnownKeywords
 from mlcrf.prediction.known import KnownLabels, read_known
-from mlcrf.prediction.listing import list_pictures
+from mlcrf.prediction.listing import Pictures, list_pictures
 from mlcrf.prediction.outputs import BesideOptions
 from mlcrf.prediction.programs import FiftyOne, LabelStudio, choose_form
 from mlcrf.prediction.record import Prediction
@@ -23,6 +23,7 @@ __all__ = [
     "LabelStudio",
     "OutputForm",
     "OutputFormat",
+    "Pictures",
     "Prediction",
     "PredictionWriter",
     "Table",

@@ -1,6 +1,6 @@
 """What a user knows of photos before they are tagged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class KnownLabels:
     of_photo: dict[str, Targets] = field(default_factory=dict)
     keywords: KnownKeywords | None = None
 
-    def covers(self, images: Sequence[Path]) -> bool:
+    def covers(self, images: Iterable[Path]) -> bool:
         """Whether any of the photos is among those that something is known of."""
         return any(str(image.resolve()) in self.of_photo for image in images)
 

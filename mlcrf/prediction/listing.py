@@ -1,6 +1,7 @@
 """Which pictures are meant by the folders and files that a user names."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from mlcrf.datasets.tagfiles import walk_pictures
@@ -24,3 +25,24 @@ def list_pictures(places: Iterable[Path]) -> Iterator[Path]:
         else:
             hint = "; `-` must stand alone" if str(place) == "-" else ""
             raise DataError(f"{place}: no such file or folder{hint}")
+
+
+class Pictures:
+    """Pictures that are listed anew whenever they are gone through, so that none is held.
+
+    Args:
+        listing: lists them from the first.
+        limit: how many of them are meant; all if None.
+    """
+
+    def __init__(self, listing: Callable[[], Iterable[Path]], *, limit: int | None = None) -> None:
+        self._listing, self._limit = listing, limit
+        self._count: int | None = None
+
+    def __iter__(self) -> Iterator[Path]:
+        return islice(self._listing(), self._limit)
+
+    def __len__(self) -> int:
+        if self._count is None:
+            self._count = sum(1 for _ in self)
+        return self._count

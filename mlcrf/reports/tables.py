@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlcrf.evaluation import Evaluation
 from mlcrf.prediction import Action, Beside, PredictionWriter
-from mlcrf.reports.correlations import RankAgreement
-from mlcrf.training.run import TrainReport
+
+if TYPE_CHECKING:  # they bring half of SciPy, which `mlcrf predict` would wait for
+    from mlcrf.reports.correlations import RankAgreement
+    from mlcrf.training.run import TrainReport
 
 _MEASURES = {
     "nll": ("nll per image (nats)", 1, 3),
@@ -101,7 +103,7 @@ def evaluation_csv(result: Evaluation) -> str:
     return out.getvalue()
 
 
-def format_training(report: TrainReport) -> str:
+def format_training(report: "TrainReport") -> str:
     """What was learned, with what penalties, and how long it took."""
     rows = [
         [
@@ -129,7 +131,7 @@ def format_training(report: TrainReport) -> str:
     )
 
 
-def training_record(report: TrainReport) -> str:
+def training_record(report: "TrainReport") -> str:
     """The same as one JSON object."""
     return to_json(
         {
@@ -209,7 +211,7 @@ def format_pairs(
     return format_table(["attract", "", "repel", ""], rows)
 
 
-def format_agreements(name: str, agreements: Sequence[RankAgreement]) -> str:
+def format_agreements(name: str, agreements: Sequence["RankAgreement"]) -> str:
     """Rank correlations, a line each."""
     return "\n".join(
         f"rank correlation with {name}, {one.over} ({one.pairs}): {one.correlation:+.3f}, "

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mlcrf.backbones.engines import OpenVinoEngine
+from mlcrf.backbones.onnx_engine import OnnxEngine
+from mlcrf.backbones.openvino_engine import OpenVinoEngine
 from mlcrf.backbones.registry import Backbone, find_spec, make_backbone
 
 
@@ -15,7 +16,8 @@ def tiny() -> Backbone:
 
 @pytest.fixture(scope="session")
 def kept(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `tiny` in OpenVINO's form, not to be changed."""
+    """A folder with `tiny` in the forms of OpenVINO and ONNX, not to be changed."""
     folder = tmp_path_factory.mktemp("kept")
     OpenVinoEngine(tiny, folder)
+    OnnxEngine(tiny, folder)
     return folder

@@ -2,17 +2,21 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import openvino
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.backbones import engines
-from mlcrf.backbones.engines import OpenVinoEngine, TorchEngine, engine_key, make_engine
+from mlcrf.backbones import engines, openvino_engine
+from mlcrf.backbones.engines import TorchEngine, engine_key, make_engine
+from mlcrf.backbones.onnx_engine import OnnxEngine
+from mlcrf.backbones.openvino_engine import OpenVinoEngine
 from mlcrf.backbones.registry import Backbone, find_spec, make_backbone
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError
@@ -34,14 +38,14 @@ def assert_equal(one: NDArray[np.float32], other: NDArray[np.float32]) -> None:
 @pytest.fixture
 def conversions(kept: Path, monkeypatch: pytest.MonkeyPatch) -> list[Backbone]:
     """What is converted from here on; it all becomes `tiny`, since converting takes seconds."""
-    (network,) = kept.iterdir()
+    (network,) = kept.glob("*-openvino-*")
     done: list[Backbone] = []
 
     def convert(backbone: Backbone) -> Any:
         done.append(backbone)
-        return engines._load_network(network)
+        return openvino_engine._load_network(network)
 
-    monkeypatch.setattr(engines, "_convert", convert)
+    monkeypatch.setattr(openvino_engine, "_convert", convert)
     return done
 
 
@@ -123,7 +127,7 @@ def test_damaged_networks_are_converted_anew(
     damage: Callable[[bytes], bytes],
 ) -> None:
     """A kept network that is cut off, changed or empty is replaced by a good one."""
-    (whole,) = kept.iterdir()
+    (whole,) = kept.glob("*-openvino-*")
     path = tmp_path / whole.name
     path.write_bytes(damage(whole.read_bytes()))
     pixels = random_pixels(2, 64)
@@ -137,19 +141,99 @@ def test_damaged_networks_are_converted_anew(
 def test_choice_of_engine(tiny: Backbone, kept: Path) -> None:
     """AUTO is OpenVINO on a CPU; names that give other bits have other keys."""
     makers = {
-        name: type(make_engine(name, tiny, CPU, cache_dir=kept)).__name__ for name in EngineName
+        name.value: type(make_engine(name, tiny, CPU, cache_dir=kept)).__name__
+        for name in EngineName
     }
     assert makers == {
         "auto": "OpenVinoEngine",
         "openvino": "OpenVinoEngine",
+        "openvino-bfloat16": "OpenVinoEngine",
+        "onnxruntime": "OnnxEngine",
         "torch": "TorchEngine",
+        "torch-bfloat16": "TorchEngine",
     }
     keys = {name: engine_key(name, CPU) for name in EngineName}
-    assert keys[EngineName.AUTO] == keys[EngineName.OPENVINO] != keys[EngineName.TORCH]
+    assert keys[EngineName.AUTO] == keys[EngineName.OPENVINO]
+    assert len(set(keys.values())) == len(EngineName) - 1
     assert openvino.__version__ in keys[EngineName.OPENVINO]
+    assert onnxruntime.__version__ in keys[EngineName.ONNXRUNTIME]
     other = torch.device("cuda")
     assert engine_key(EngineName.AUTO, other) == engine_key(EngineName.TORCH, other)
     assert engine_key(EngineName.TORCH, other) != keys[EngineName.TORCH]
+
+
+def test_onnxruntime_equals_torch(tiny: Backbone, kept: Path) -> None:
+    """Batches of any length, traced once; a damaged trace is made anew."""
+    for count in (1, 7):
+        pixels = random_pixels(count, 64)
+        assert_equal(OnnxEngine(tiny, kept)(pixels), TorchEngine(tiny, CPU)(pixels))
+
+
+def test_a_damaged_trace_is_made_anew(tiny: Backbone, kept: Path, tmp_path: Path) -> None:
+    (whole,) = kept.glob("*-onnx-*")
+    path = tmp_path / whole.name
+    path.write_bytes(cut(whole.read_bytes()))
+    OnnxEngine(tiny, tmp_path)
+    assert path.stat().st_size == whole.stat().st_size
+
+
+def test_bfloat16_is_near(tiny: Backbone, kept: Path) -> None:
+    """Half as many bits: not the same features, and not far away either."""
+    pixels = random_pixels(5, 64)
+    expected = TorchEngine(tiny, CPU)(pixels)
+    found = make_engine(EngineName.TORCH_BFLOAT16, tiny, CPU)(pixels)
+    assert found.dtype == np.float32
+    apart = np.abs(found - expected).max() / np.abs(expected).max()
+    assert 1e-5 < apart < 0.02
+    compiled = make_engine(EngineName.OPENVINO_BFLOAT16, tiny, CPU, cache_dir=kept)(pixels)
+    assert np.abs(compiled - expected).max() <= 0.02 * np.abs(expected).max()
+
+
+class _Off:
+    """An engine whose features are off by a share, or that cannot be made."""
+
+    def __init__(self, share: float | None) -> None:
+        self._share = share
+
+    def __call__(self, backbone: Backbone, *_: object, **__: object) -> Any:
+        if self._share is None:
+            raise RuntimeError("no such\ninstruction")
+        engine, factor = TorchEngine(backbone, CPU), np.float32(1 + self._share)
+        return lambda pixels: engine(pixels) * factor
+
+
+def test_auto_passes_over_engines_that_err(tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off by more than the tolerance, NaN, or not to be compiled: the next, and it is said."""
+    said: list[str] = []
+    make = partial(make_engine, EngineName.AUTO, tiny, CPU, on_fallback=said.append)
+    monkeypatch.setattr(engines, "OpenVinoEngine", _Off(1e-2))
+    monkeypatch.setattr(engines, "OnnxEngine", _Off(1e-5))
+    pixels = random_pixels(2, 64)
+    expected = TorchEngine(tiny, CPU)(pixels)
+    assert 0 < np.abs(make()(pixels) - expected).max() < 2e-5 * np.abs(expected).max()
+    assert len(said) == 1
+    assert said[0].startswith("openvino gives features that are 1.0e-02 off those of torch")
+    said.clear()
+    monkeypatch.setattr(engines, "OpenVinoEngine", _Off(None))
+    monkeypatch.setattr(engines, "OnnxEngine", _Off(float("nan")))
+    assert isinstance(make(), TorchEngine)
+    assert [one.split(";")[0] for one in said] == [
+        "openvino cannot run the network: no such instruction",
+        "onnxruntime gives features that are nan off those of torch",
+    ]
+
+
+def test_onnxruntime_that_is_not_installed(
+    tiny: Backbone, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says how to get it; AUTO does without."""
+    monkeypatch.setattr("mlcrf.backbones.onnx_engine.find_spec", lambda name: None)
+    with pytest.raises(BackboneError, match=r"needs onnx, .*'mlcrf\[onnx\]'"):
+        engine_key(EngineName.ONNXRUNTIME, CPU)
+    with pytest.raises(BackboneError, match=r"needs onnx, .*'mlcrf\[onnx\]'"):
+        make_engine(EngineName.ONNXRUNTIME, tiny, CPU)
+    monkeypatch.setattr(engines, "OpenVinoEngine", _Off(None))
+    assert isinstance(make_engine(EngineName.AUTO, tiny, CPU), TorchEngine)
 
 
 def test_devices_by_name() -> None:
@@ -167,6 +251,6 @@ def test_the_converter_keeps_quiet(
     """Not a word on either stream, also where our own command was given --verbose."""
     monkeypatch.setattr("sys.argv", ["mlcrf", "train", "--verbose"])
     before = logging.root.manager.disable
-    engines._convert(make_backbone(find_spec("tiny"), seed=0))
+    openvino_engine._convert(make_backbone(find_spec("tiny"), seed=0))
     assert capsys.readouterr() == ("", "")
     assert logging.root.manager.disable == before

@@ -1,0 +1,106 @@
+"""`mlcrf predict` as the command that users type: its start, its memory, its second run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from timing import take_turns
+
+from mlcrf.backbones.engines import make_engine
+from mlcrf.backbones.features import BATCH_SIZE
+from mlcrf.checkpoint import Run
+from mlcrf.choices import EngineName
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How long a command took, and its peak of resident memory."""
+
+    seconds: float
+    peak_mb: float
+
+
+def run_predict(run: Path, photos: Path, cache: Path, *options: str) -> Ended:
+    """Tag a folder in a process of its own; the table goes beside the cache and is replaced."""
+    command = [sys.executable, "-m", "mlcrf", "predict", str(photos), "--model", str(run)]
+    command += ["--out", str(cache.with_suffix(".csv")), "--cache-dir", str(cache), "--overwrite"]
+    began = perf_counter()
+    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = perf_counter() - began
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return Ended(seconds, usage.ru_maxrss * 1.024e-3)
+
+
+def measure_start(run: Path, photos: Sequence[Path], folder: Path) -> dict[str, Any]:
+    """One photo with nothing kept and with a converted network; all photos, then again."""
+    place, cache = photos[0].parent, folder / "kept"
+    first, warm = (run_predict(run, place, cache, "--limit", str(limit)) for limit in (1, 2))
+    fresh, again = (run_predict(run, place, cache) for _ in range(2))
+    return {
+        "first_row_s": first.seconds,
+        "first_row_warm_s": warm.seconds,
+        "images_per_s": len(photos) / fresh.seconds,
+        "again_images_per_s": len(photos) / again.seconds,
+    }
+
+
+def measure_memory(
+    run: Path, photo: Path, counts: Sequence[int], folder: Path
+) -> list[dict[str, Any]]:
+    """Peak memory for folders of that many copies (hard links) of one small photo.
+
+    Features of the same content are computed once, so that decoding and the CRF take the time.
+    """
+    rows = []
+    folder.mkdir()
+    for count in counts:
+        place = folder / f"links-{count}"
+        for number in range(count):
+            link = place / f"{number // 10_000:03d}" / f"{number:07d}.jpg"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            _link(photo, link, folder / "originals", number)
+        ended = run_predict(run, place, folder / f"kept-{count}")
+        rows.append({"count": count, "peak_mb": ended.peak_mb, "seconds": ended.seconds})
+    return rows
+
+
+def _link(photo: Path, link: Path, originals: Path, number: int) -> None:
+    """Hard links of a file are limited (to 65,000 on ext4), so some are of another copy."""
+    original = originals / f"{number // 30_000}.jpg"
+    if not original.exists():
+        originals.mkdir(exist_ok=True)
+        original.write_bytes(photo.read_bytes())
+    os.link(original, link)
+
+
+def measure_engines(run: Run, pixels: np.ndarray) -> list[dict[str, Any]]:
+    """Photos a second of every engine, and how far its features are from torch's in float32."""
+    engines = {
+        name: make_engine(name, run.make_backbone(), torch.device("cpu"))
+        for name in EngineName
+        if name is not EngineName.AUTO
+    }
+    batch = pixels[:BATCH_SIZE]
+    found = {name: engine(batch) for name, engine in engines.items()}
+    expected = found[EngineName.TORCH]
+    calls = {name: partial(engine, batch) for name, engine in engines.items()}
+    seconds = take_turns(calls, turns=5, warm=False)
+    return [
+        {
+            "engine": name.value,
+            "images_per_s": len(batch) / median(seconds[name]),
+            "largest_difference": float(np.abs(found[name] - expected).max() / expected.max()),
+        }
+        for name in engines
+    ]
