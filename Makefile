@@ -8,7 +8,7 @@ EXTRAS ?= dev,lite,onnx,review
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test check format docs bench-inference bench-predict experiments experiments-quick pretrained ci-system clean
+.PHONY: help setup demo test check format docs bench-inference bench-predict screenshots experiments experiments-quick pretrained ci-system clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,9 @@ bench-predict: setup  ## Measure `predict` beside its limits and other programs;
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python experiments/benchmarks/predict.py --data $(DATA) --run $(RUN) $(if $(QUICK),--quick) \
 		$(if $(OUT),--out $(OUT))
+
+screenshots: setup  ## Make the screenshots of docs/images anew; RUN=run DATA=folder.
+	$(BIN)/python docs/screenshots.py --run $(RUN) --data $(DATA)
 
 pretrained: setup  ## Make the models that come with the package anew, half an hour; DATA=folder.
 	$(BIN)/python -m experiments.pretrained.run --data $(DATA)

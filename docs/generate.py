@@ -30,7 +30,7 @@ def make_page() -> str:
 
 def _help(words: list[str]) -> str:
     environment = os.environ | {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
-    result = subprocess.run(  # noqa: S603  our own program
+    result = subprocess.run(
         [sys.executable, "-m", "mlcrf", *words, "--help"],
         capture_output=True,
         text=True,

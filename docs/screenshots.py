@@ -1,0 +1,105 @@
+"""The screenshots in README.md and docs: pages of the program itself, in Debian's Chromium.
+
+    make screenshots [RUN=run] [DATA=folder]
+
+The page for review shows scenes drawn by `mlcrf demo`, since the photos of data sets belong to
+those who took them; the report shows a run's figures and none of the photos.
+"""
+
+import argparse
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+from mlcrf.prediction import list_pictures
+
+IMAGES = Path(__file__).parent / "images"
+_SCENES = 300
+_MLCRF = [sys.executable, "-m", "mlcrf"]
+
+
+def main() -> None:
+    """Make all of them anew."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="what the report is on")
+    parser.add_argument("--data", type=Path, required=True, help="its data set")
+    options = parser.parse_args()
+    program = shutil.which("chromium")
+    if program is None:
+        raise SystemExit("no chromium here; `make ci-system` installs it")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        draw_report(browser, options.run, options.data, Path(folder))
+        draw_review(browser, Path(folder))
+        browser.close()
+
+
+def draw_report(browser: Any, run: Path, data: Path, folder: Path) -> None:
+    """The head of a report, and the couplings with what is said of a pair."""
+    page_file = folder / "report.html"
+    _run("report", run, data, "--split", "test", "--images", 0, "--out", page_file)
+    page = browser.new_page(viewport={"width": 1100, "height": 760}, device_scale_factor=1.5)
+    page.goto(page_file.as_uri())
+    page.wait_for_timeout(500)
+    page.screenshot(path=IMAGES / "report.png")
+    page.close()
+
+
+def draw_review(browser: Any, folder: Path) -> None:
+    """The grid of photos, and one of them after an answer."""
+    _run("demo", "--out", folder / "demo")
+    (folder / "photos").mkdir()
+    for scene in islice(list_pictures([folder / "demo" / "data"]), _SCENES):
+        shutil.copy(scene, folder / "photos" / scene.name)
+    with _review(folder) as address:
+        page = browser.new_page(viewport={"width": 1100, "height": 760}, device_scale_factor=1.5)
+        page.goto(address)
+        page.wait_for_selector(".tile")
+        page.wait_for_timeout(1000)  # the order settles, small pictures come in
+        page.reload()
+        page.wait_for_selector(".tile")
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=IMAGES / "review-grid.png")
+        page.keyboard.press("s")
+        page.wait_for_selector(".chip.current")
+        page.keyboard.press("y")
+        page.wait_for_selector(".chip .delta")
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(1000)  # bars move to where they belong
+        page.screenshot(path=IMAGES / "review-photo.png")
+        page.close()
+
+
+@contextmanager
+def _review(folder: Path) -> Iterator[str]:
+    database = f"sqlite:///{folder / 'tags.db'}"
+    words = ["review", folder / "photos", "--model", folder / "demo" / "run", "--db", database]
+    words += ["--person", "anna", "--no-browser"]
+    process = subprocess.Popen(  # our own program
+        [*_MLCRF, *map(str, words)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        yield next(line.strip() for line in lines if re.match("http://", line))
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def _run(*words: object) -> None:
+    subprocess.run([*_MLCRF, *map(str, words)], check=True)  # our own program
+
+
+if __name__ == "__main__":
+    main()
