@@ -2,12 +2,19 @@
 
 import hashlib
 import os
+import platform
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlcrf.errors import MlcrfError
+
+_PREFIX, _SUFFIX = ".mlcrf-", ".part"
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_TEMPORARY = re.compile(rf"{re.escape(_PREFIX)}{_HOST}-(\d+)-\w+{re.escape(_SUFFIX)}")
+_swept: set[Path] = set()
 
 
 @contextmanager
@@ -16,7 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The body writes the temporary file by its name. If it raises, the temporary file is removed
     and whatever stood at `path` before is untouched. The content is synced to the disk before
-    the rename, so that a crash leaves the old file or the new one. Symbolic links are followed.
+    the rename, so that a crash leaves the old file or the new one. What a killed process left in
+    the folder is removed by the next that writes there. Symbolic links are followed.
 
     Raises:
         MlcrfError: the folder cannot be written or the disk is full; names the path.
@@ -25,7 +33,9 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".mlcrf-", suffix=".part", dir=target.parent)
+        _sweep_once(target.parent)
+        prefix = f"{_PREFIX}{_HOST}-{os.getpid()}-"
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=_SUFFIX, dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -43,6 +53,33 @@ def replacing(path: Path) -> Iterator[Path]:
                 "Check free space and permissions, or choose another place."
             ) from error
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Delete the temporary files that processes of this machine left when they were killed."""
+    if os.name != "posix":  # nowhere else can we ask for a process without harm
+        return
+    with suppress(OSError):  # what cannot be listed or deleted is in nobody's way
+        for path in folder.iterdir():
+            match = _TEMPORARY.fullmatch(path.name)
+            if match and not _is_alive(int(match[1])):
+                path.unlink(missing_ok=True)
+
+
+def _sweep_once(folder: Path) -> None:
+    if folder not in _swept:
+        _swept.add(folder)
+        sweep(folder)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:

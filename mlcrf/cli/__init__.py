@@ -17,6 +17,7 @@ from mlcrf.cli.plot_correlations import plot_correlations
 from mlcrf.cli.predict import predict
 from mlcrf.cli.report import report
 from mlcrf.cli.review import review
+from mlcrf.cli.stopping import stopping
 from mlcrf.cli.train import train
 from mlcrf.errors import MlcrfError
 from mlcrf.version import __version__
@@ -68,7 +69,8 @@ def main() -> None:
         typer.echo("error: an argument is empty; is a variable of your shell not set?", err=True)
         sys.exit(1)
     try:
-        app()
+        with stopping():
+            app()
     except MlcrfError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)

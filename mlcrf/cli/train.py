@@ -85,7 +85,9 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="One setting, key=value; may be repeated.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a stopped run, or begin it.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an old run.")] = False,
     device: console.Device = "auto",
     engine: console.Engine = EngineName.AUTO,
@@ -137,19 +139,23 @@ def train(
         given = manifest.implications
         rules = load_implications(implications, manifest.labels, given=given)
         manifest = with_implications(manifest, rules)
-    with console.bar("features") as progress:
-        report = run_training(
-            manifest,
-            out,
-            settings,
-            environment,
-            resume=resume,
-            overwrite=overwrite,
-            log=lambda message: (
-                console.log(message) if verbose or ": gradient " not in message else None
-            ),
-            progress=progress,
-        )
+    try:
+        with console.bar("features") as progress:
+            report = run_training(
+                manifest,
+                out,
+                settings,
+                environment,
+                resume=resume,
+                overwrite=overwrite,
+                log=lambda message: (
+                    console.log(message) if verbose or ": gradient " not in message else None
+                ),
+                progress=progress,
+            )
+    except (KeyboardInterrupt, SystemExit):
+        console.log(f"stopped; the same command with --resume goes on from what {out} holds")
+        raise
     save_card(report)
     for note in report.notes:
         console.log(f"note: {note}")

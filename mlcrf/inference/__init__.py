@@ -20,7 +20,7 @@ from mlcrf.inference.posterior import (
     climb,
     entropy,
 )
-from mlcrf.inference.prepared import PreparedExact
+from mlcrf.inference.prepared import PreparedExact, prepare
 from mlcrf.inference.scenes import SceneChain, SceneSum, with_album
 from mlcrf.inference.tap import Tap
 from mlcrf.inference.tree_reweighted import TreeReweighted
@@ -51,6 +51,7 @@ __all__ = [
     "entropy",
     "make_exact",
     "make_inference",
+    "prepare",
     "treewidth",
     "with_album",
 ]

@@ -18,7 +18,7 @@ from mlcrf.inference.split import Split
 from mlcrf.inference.sums import Scores
 
 _CHUNK_ENTRIES = 2**23  # half-states times images that are handled at once
-_TYPICAL = 64  # images from which half-states are sorted
+TYPICAL = 64  # images from which half-states are sorted
 _LEAST_IMAGES, _LEAST_STATES = 512, 2**22  # fewer are not worth the sorting
 _SLACK = 2e-7  # of the share that may be left out, for underflow and rounding of the bounds
 
@@ -201,6 +201,13 @@ class _LogPartition(torch.autograd.Function):
         return grad[:, None] * marginals, pairwise_grad, None, None, None
 
 
+def sort_states(split: Split, unary: Tensor, known: Tensor, leave_out: float) -> None:
+    """Let a split leave out up to that share of Z, judging by some of these images; see `prune`."""
+    if leave_out > _SLACK:
+        typical = torch.linspace(0, len(unary) - 1, TYPICAL, device=unary.device).long()
+        split.prune(unary[typical], known[typical], leave_out - _SLACK)
+
+
 def _chunks(
     potentials: Potentials, known: Tensor, leave_out: float
 ) -> Iterator[tuple[Split, Scores, slice]]:
@@ -217,9 +224,8 @@ def _chunks(
         return
     split = Split(matrix, rules, first_level=first_level)
     worth_it = len(unary) >= _LEAST_IMAGES and split.num_states >= _LEAST_STATES
-    if leave_out > _SLACK and first_level == 0 and worth_it:
-        typical = torch.linspace(0, len(unary) - 1, _TYPICAL, device=unary.device).long()
-        split.prune(unary[typical], known[typical], leave_out - _SLACK)
+    if first_level == 0 and worth_it:
+        sort_states(split, unary, known, leave_out)
     half_states = max(len(split.half_a), len(split.half_b))
     # a kernel that is made again for every chunk is worth larger ones
     entries = _CHUNK_ENTRIES if split.kernel.is_kept else 2 * _CHUNK_ENTRIES

@@ -18,12 +18,13 @@ from mlcrf.crf import ScenePotentials
 from mlcrf.datasets.albums import find_albums
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, RunError
-from mlcrf.inference import SceneChain, SceneSum, with_album
+from mlcrf.inference import InferenceMethod, SceneChain, SceneSum, prepare, with_album
 from mlcrf.prediction.known import KnownLabels, with_told
 from mlcrf.prediction.record import Prediction
 from mlcrf.pretrained import DEFAULT
 
-_BATCH_SIZE = 256  # the CRF sets up its kernel once a batch
+_BATCH_SIZE = 256  # for the CRF
+_LEAVE_OUT = 1e-6  # of probability, as `Exact` does by itself for many images
 _LARGEST_ALBUM = 1024  # photos of a folder that are held at once
 
 
@@ -62,6 +63,7 @@ class Tagger:
         self.labels = run.labels
         self._decoder = run.make_decoder(decoder)
         self._inference = run.make_inference()
+        self._prepared: InferenceMethod | None = None
         self._extractor = FeatureExtractor(
             run.make_backbone(), engine=engine, device=device, cache_dir=cache_dir
         )
@@ -128,7 +130,9 @@ class Tagger:
         known = None if told is None else torch.from_numpy(told.of(paths)).long()
         if self._album:
             potentials = self._in_albums(potentials, paths, known)
-        posterior = self._inference(potentials, known=known)
+        if self._prepared is None:
+            self._prepared = prepare(self._inference, potentials, leave_out=_LEAVE_OUT)
+        posterior = self._prepared(potentials, known=known)
         chosen = self._decoder(posterior, potentials, self._inference, known=known)
         independent = self.run.independent(inputs).unary.sigmoid()
         confirmed = torch.zeros_like(chosen)

@@ -115,8 +115,10 @@ def _ranking(review: Review) -> Iterator[None]:
 def _quiet_signals() -> Iterator[None]:
     """Let the server end by itself: it raises the signals that it has handled once more."""
     before = {one: signal.signal(one, lambda *_: None) for one in _STOPPING}
+    wakeup = signal.set_wakeup_fd(-1)  # nobody else is told of them either
     try:
         yield
     finally:
+        signal.set_wakeup_fd(wakeup)
         for one, handler in before.items():
             signal.signal(one, handler)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.errors import DataError
-from mlcrf.inference import Exact, InferenceMethod, PreparedExact
+from mlcrf.inference import InferenceMethod, prepare
 from mlcrf.labels import LabelSpace
 from mlcrf.review.answers import Answer, Board, Verdict
 from mlcrf.review.database import ReviewDatabase
@@ -38,9 +38,7 @@ class Review:
     ) -> None:
         self.photos, self.labels, self.database = tuple(photos), labels, database
         self._potentials = potentials
-        self._method = method
-        if isinstance(method, Exact) and not potentials.varies_by_image:
-            self._method = PreparedExact(method, potentials)
+        self._method = prepare(method, potentials)
         self._number = {photo.id: number for number, photo in enumerate(photos)}
         self._board = Board()
         shape = len(photos), len(labels)

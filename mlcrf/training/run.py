@@ -94,6 +94,7 @@ def train(
 
     Args:
         out: the run directory; must not exist unless `resume` or `overwrite`.
+        resume: go on where a run was stopped; it begins if nothing was kept yet.
         progress: called with how many pictures' features are there, and of how many.
 
     Raises:
@@ -233,13 +234,14 @@ def _ruled(model: LabelCrf, implications: Tensor) -> LabelCrf:
 
 
 def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
-    if resume:
-        if not (out / STATE).exists():
-            raise RunError(f"{out}: nothing to resume: it has no {STATE}")
-        return
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: is a file; choose another --out")
+    atomic.sweep(out)
+    if resume and (out / STATE).exists():
+        return
     if out.is_dir() and any(out.iterdir()):
+        if resume:
+            raise RunError(f"{out}: nothing to resume: it has no {STATE}")
         is_run = (out / STATE).exists() or (out / CONFIG).exists()
         if not overwrite or not is_run:
             ways = "--resume it, --overwrite it, or" if is_run else "it is no run, so"

@@ -1,6 +1,5 @@
 """What a training run has finished, so that a resumed run does not do it again."""
 
-import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mlcrf.atomic import write_bytes
+from mlcrf.atomic import read_sealed, write_sealed
 from mlcrf.errors import RunError
 
 Result = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
@@ -61,16 +60,14 @@ class Stages:
     def _save(self) -> None:
         stream = io.BytesIO()
         torch.save({"settings": self._settings, "results": self._results}, stream)
-        content = stream.getvalue()
-        write_bytes(self._path, hashlib.sha256(content).digest() + content)
+        write_sealed(self._path, stream.getvalue())
 
 
 def _load(path: Path) -> dict[str, Any]:
     """Load what `keep` wrote, which begins with the SHA-256 of the rest."""
     try:
-        whole = path.read_bytes()
-        digest, content = whole[:32], whole[32:]
-        if hashlib.sha256(content).digest() != digest:
+        content = read_sealed(path)
+        if content is None:
             raise ValueError("its SHA-256 differs")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(state["settings"], str) or not isinstance(state["results"], dict):

@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM: a command puts away what it has begun, and ends within seconds."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+GRACE_S = 8.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Let SIGTERM unwind the body as Ctrl-C does, with status 143, so that nothing is half done.
+
+    Python hears of a signal only between its own instructions. So a thread watches too: after a
+    second signal, or after `GRACE_S`, it ends the process as it is. Files are whole or absent
+    even then, and what is left of temporary ones goes with the next run.
+
+    Only for the main thread of a program.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.set_wakeup_fd(wakeup)
+        writer.close()
+
+
+def _terminate(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _watch(reader: socket.socket) -> None:
+    with reader:
+        timer: threading.Timer | None = None
+        while received := reader.recv(1):
+            number = received[0]
+            if number not in _SIGNALS:
+                continue
+            if timer is not None:
+                os._exit(128 + number)
+            timer = threading.Timer(GRACE_S, os._exit, (128 + number,))
+            timer.daemon = True
+            timer.start()
+        if timer is not None:
+            timer.cancel()
