@@ -8,7 +8,7 @@ EXTRAS ?= dev,lite,onnx,review
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test check format docs bench-inference bench-predict screenshots experiments experiments-quick pretrained ci-system clean
+.PHONY: help setup demo test test-reliability check format docs bench-inference bench-predict screenshots experiments experiments-quick pretrained ci-system clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -27,7 +27,11 @@ demo: setup  ## Run the main job from end to end on drawn scenes.
 	$(BIN)/mlcrf demo --out runs/demo
 
 test: setup  ## Run the tests.
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 15
+
+N ?= 0.1
+test-reliability: setup  ## Try the promises of docs/promises.md at length: N=1 in full, N=0.1 in 40 minutes.
+	MLCRF_RELIABILITY=$(N) $(BIN)/python -m pytest tests/reliability
 
 check: setup  ## Lint, types, layers, and docs against the program.
 	$(BIN)/ruff check .

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,23 @@ def run_predict(run: Path, photos: Path, cache: Path, *options: str) -> Ended:
     command += ["--out", str(cache.with_suffix(".csv")), "--cache-dir", str(cache), "--overwrite"]
     began = perf_counter()
     process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    peak_kb = 0
+    while process.poll() is None:  # what wait4 says counts us too, whom it was forked from
+        peak_kb = max(peak_kb, _high_water_kb(process.pid))
+        sleep(0.05)
     seconds = perf_counter() - began
-    if status:
+    if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
-    return Ended(seconds, usage.ru_maxrss * 1.024e-3)
+    return Ended(seconds, peak_kb * 1.024e-3)
+
+
+def _high_water_kb(process: int) -> int:
+    """The kernel's own mark of the peak of resident memory; 0 of a process that has ended."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1])
+    return 0
 
 
 def measure_start(run: Path, photos: Sequence[Path], folder: Path) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""What a cell of a table says of one label: present, absent or unknown."""
+"""Cells of tables: what one says of a label, and how a row of them is written as CSV."""
 
+import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,3 +42,16 @@ def cell_code(cell: object) -> int:
     if isinstance(cell, int | float):
         return UNKNOWN if math.isnan(cell) else _NUMBER_CODES.get(cell, INVALID)
     return INVALID
+
+
+def write_csv_row(stream: TextIO, cells: Iterable[object]) -> None:
+    """Write a row with a line feed at its end, so that it is read back as it is.
+
+    Python before 3.13 leaves a lone carriage return without quotes, at which readers begin a row.
+    """
+    row = list(cells)
+    odd = any("\r" in cell for cell in row if isinstance(cell, str))
+    if odd:
+        csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(row)
+    else:
+        csv.writer(stream, lineterminator="\n").writerow(row)

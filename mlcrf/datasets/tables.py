@@ -1,6 +1,5 @@
 """Tables of images and labels: CSV, TSV, JSON lines and Parquet; and saving a manifest as one."""
 
-import csv
 import io
 import os
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf import atomic
-from mlcrf.datasets.cells import INVALID
+from mlcrf.datasets.cells import INVALID, write_csv_row
 from mlcrf.datasets.columns import LIST_COLUMNS, SCORE_PREFIXES, SPLIT_COLUMN, sort_columns
 from mlcrf.datasets.files import FolderListings
 from mlcrf.datasets.manifest import Manifest, Split
@@ -123,13 +122,12 @@ def save_manifest(path: Path, manifest: Manifest) -> None:
     if reserved:
         raise DataError(f"{path}: label {reserved[0]!r} means something else in a table; rename it")
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     split_header = [] if manifest.splits is None else [SPLIT_COLUMN]
-    writer.writerow([IMAGE_COLUMNS[0], *split_header, *manifest.labels])
+    write_csv_row(stream, [IMAGE_COLUMNS[0], *split_header, *manifest.labels])
     cells = np.array(["0", "1", ""])[manifest.targets].tolist()  # -1 is the last
     for row, (image, values) in enumerate(zip(manifest.images, cells, strict=True)):
         split = [] if manifest.splits is None else [manifest.splits[row].value]
-        writer.writerow([_path_in_table(image, path.parent), *split, *values])
+        write_csv_row(stream, [_path_in_table(image, path.parent), *split, *values])
     try:
         atomic.write_text(path, stream.getvalue())
     except UnicodeEncodeError as error:

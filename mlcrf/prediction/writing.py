@@ -1,6 +1,5 @@
 """Predictions as files, and beside them one of the pictures that failed."""
 
-import csv
 import json
 import os
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from mlcrf.atomic import replacing, write_text
+from mlcrf.datasets.cells import write_csv_row
 from mlcrf.errors import DataError, MlcrfError
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.beside import Beside
@@ -202,9 +202,8 @@ class PredictionWriter:
             replacing(self.errors_path) as temporary,
             temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
         ):
-            table = csv.writer(stream, lineterminator="\n")
-            table.writerow(["image", "error"])
-            table.writerows(self._errors)
+            for row in (("image", "error"), *self._errors):
+                write_csv_row(stream, row)
 
 
 class _CsvRows:
@@ -212,12 +211,11 @@ class _CsvRows:
         self._layout = layout
         # names of files that are no UTF-8 keep their bytes
         self._stream = path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-        self._table = csv.writer(self._stream, lineterminator="\n")
-        self._table.writerow(layout.columns)
+        write_csv_row(self._stream, layout.columns)
 
     def write(self, prediction: Prediction) -> None:
         for row in self._layout.rows(prediction):
-            self._table.writerow(map(_cell, row))
+            write_csv_row(self._stream, map(_cell, row))
 
     def close(self) -> None:
         self._stream.close()

@@ -1,0 +1,134 @@
+"""A disk that fills at any point: the old file stands, one line names the path, nothing is left."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlcrf.synthetic.dataset import make_dataset
+from tests.reliability.scale import at_length, times
+
+_SIZE_KB = 8192
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={_SIZE_KB}k", "none", str(place)]
+    if os.geteuid() != 0 or subprocess.run(["mount", *options], check=False).returncode:
+        pytest.skip("may not mount a tmpfs here; run as root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes and a run on them."""
+    folder = tmp_path_factory.mktemp("drawn")
+    table = make_dataset(folder / "data", seed=0, num_images=120)
+    options = ["--backbone", "tiny", "--finetune", "all", "--epochs", "1", "--engine", "torch"]
+    done = mlcrf("train", table, "--out", folder / "run", *options, "--cache-dir", folder / "kept")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def mlcrf(*words: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "mlcrf", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def fill(disk: Path, left_kb: int) -> Path:
+    """A file that leaves so much."""
+    free = shutil.disk_usage(disk).free - 1024 * left_kb
+    filler = disk / "filler"
+    with filler.open("wb") as stream:
+        stream.truncate(0)
+        os.posix_fallocate(stream.fileno(), 0, max(free, 1))
+    return filler
+
+
+def predict(ending: str) -> Callable[[Path, Path], list[object]]:
+    def words(drawn: Path, disk: Path) -> list[object]:
+        out = disk / f"tags.{ending}"
+        kept = ["--cache-dir", drawn / "kept", "--overwrite"]
+        return ["predict", drawn / "data", "--model", drawn / "run", "--out", out, *kept]
+
+    return words
+
+
+def sidecars(drawn: Path, disk: Path) -> list[object]:
+    kept = ["--cache-dir", drawn / "kept", "--strict", "--sidecar-dir", disk]
+    return ["predict", drawn / "data", "--model", drawn / "run", "--xmp", "--txt", *kept]
+
+
+def report(drawn: Path, disk: Path) -> list[object]:
+    table = drawn / "data" / "labels.csv"
+    kept = ["--cache-dir", drawn / "kept", "--resamples", 5, "--overwrite"]
+    return ["report", drawn / "run", table, "--out", disk / "report.html", *kept]
+
+
+def heatmap(drawn: Path, disk: Path) -> list[object]:
+    return ["plot-correlations", drawn / "run", "--out", disk / "heatmap.png"]
+
+
+def features(drawn: Path, disk: Path) -> list[object]:
+    out = ["--out", drawn / "elsewhere.csv", "--overwrite", "--engine", "torch"]
+    return ["predict", drawn / "data", "--model", drawn / "run", *out, "--cache-dir", disk]
+
+
+def training(drawn: Path, disk: Path) -> list[object]:
+    table = drawn / "data" / "labels.csv"
+    options = ["--backbone", "tiny", "--finetune", "all", "--epochs", "1", "--engine", "torch"]
+    kept = ["--cache-dir", drawn / "kept", "--resume"]
+    return ["train", table, "--out", disk / "run", *options, *kept]
+
+
+WRITERS = {
+    "csv": predict("csv"),
+    "jsonl": predict("jsonl"),
+    "parquet": predict("parquet"),
+    "sidecars": sidecars,
+    "report": report,
+    "heatmap": heatmap,
+    "features": features,
+    "training": training,
+}
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(
+    "name", [one if one == "csv" else pytest.param(one, marks=at_length) for one in WRITERS]
+)
+def test_a_disk_that_fills(name: str, drawn: Path, disk: Path) -> None:
+    """With room for a part of what is written only; then with room enough."""
+    rng = np.random.default_rng(0)
+    words = WRITERS[name](drawn, disk)
+    for trial in range(times(30)):
+        old = {}
+        if trial % 2 and name not in ("features", "training"):
+            assert mlcrf(*words).returncode == 0
+            old = contents(disk)
+        filler = fill(disk, int(rng.integers(0, 24)))
+        done = mlcrf(*words)
+        lines = [one for one in done.stderr.splitlines() if one.startswith("error: ")]
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+        assert lines and all(str(disk) in one for one in lines), done.stderr
+        assert old.items() <= contents(disk).items(), "what was there stands"
+        filler.unlink()
+        again = mlcrf(*words)
+        assert again.returncode == 0, again.stderr
+        assert list(disk.rglob("*.part")) == []
+        for path in disk.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def contents(disk: Path) -> dict[str, bytes]:
+    files = (path for path in disk.rglob("*") if path.is_file() and path.name != "filler")
+    return {str(path.relative_to(disk)): path.read_bytes() for path in files}

@@ -1,0 +1,157 @@
+"""A training run that is killed, terminated or interrupted goes on to the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlcrf.synthetic.dataset import make_dataset
+from tests.reliability.scale import at_length, times
+
+OPTIONS = {
+    "features": ["--backbone", "lite0", "--set", "penalties=[0.3]"],
+    "finetune": ["--backbone", "tiny", "--finetune", "all", "--epochs", "4"],
+}
+COMMON = ["--set", "pairwise_penalties=[0.01]", "--engine", "torch"]
+_LONGEST_S = 120
+
+
+@dataclass
+class Training:
+    """`mlcrf train` on drawn scenes, as processes."""
+
+    table: Path
+    out: Path
+    cache: Path
+    options: list[str]
+
+    def start(self) -> "subprocess.Popen[str]":
+        words = ["train", str(self.table), "--out", str(self.out), "--resume", *self.options]
+        command = [sys.executable, "-m", "mlcrf", *words, "--cache-dir", str(self.cache)]
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    def finish(self) -> None:
+        process = self.start()
+        _, errors = process.communicate(timeout=_LONGEST_S)
+        assert process.returncode == 0, errors
+
+    def result(self) -> tuple[dict[str, bytes], Any]:
+        """Weights and what was measured, but for times; and no temporary file is there."""
+        assert list(self.out.rglob("*.part")) == []
+        record = json.loads((self.out / "metrics.json").read_text())
+        del record["seconds"]
+        weights = {one.name: one.read_bytes() for one in self.out.glob("*.safetensors")}
+        return weights, _without_times(record)
+
+
+def _without_times(record: Any) -> Any:
+    if isinstance(record, dict):
+        return {key: _without_times(one) for key, one in record.items() if key != "seconds"}
+    return record
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("drawn") / "data", seed=0, num_images=150)
+
+
+@pytest.fixture(scope="module", params=["finetune", pytest.param("features", marks=at_length)])
+def undisturbed(
+    request: pytest.FixtureRequest, table: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[list[str], float, Any]]:
+    """Its options, how long it takes, and how it ends."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    options = [*OPTIONS[request.param], *COMMON]
+    training = Training(table, folder / "run", folder / "cache", options)
+    began = time.monotonic()
+    training.finish()
+    yield options, time.monotonic() - began, training.result()
+
+
+def at_random(longest_s: float, rng: np.random.Generator) -> Callable[[Path], None]:
+    delay = float(rng.uniform(0.5, longest_s))
+    return lambda _: time.sleep(delay)
+
+
+def inside_saving(longest_s: float, rng: np.random.Generator) -> Callable[[Path], None]:
+    """Wait for one of the moments at which a file is being written."""
+    wanted = int(rng.integers(1, 6))
+
+    def wait(out: Path) -> None:
+        seen: set[str] = set()
+        end = time.monotonic() + longest_s
+        while len(seen) < wanted and time.monotonic() < end:
+            seen |= {one.name for one in out.glob(".mlcrf-*.part")} if out.is_dir() else set()
+
+    return wait
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("moment", [inside_saving, pytest.param(at_random, marks=at_length)])
+def test_killed_it_goes_on_to_the_same_bits(
+    undisturbed: tuple[list[str], float, Any],
+    table: Path,
+    tmp_path: Path,
+    moment: Callable[[float, np.random.Generator], Callable[[Path], None]],
+) -> None:
+    """Killed once to three times, at random or while a file is written, then left to its end."""
+    options, seconds, expected = undisturbed
+    for trial in range(times(50)):
+        rng = np.random.default_rng(trial)
+        folder = tmp_path / str(trial)
+        training = Training(table, folder / "run", folder / "cache", options)
+        for _ in range(int(rng.integers(1, 4))):
+            process = training.start()
+            moment(seconds, rng)(training.out)
+            process.kill()
+            process.communicate()
+        training.finish()
+        assert training.result() == expected, f"trial {trial}"
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(
+    ("number", "twice"),
+    [
+        pytest.param(signal.SIGINT, False, marks=at_length),
+        pytest.param(signal.SIGINT, True, marks=at_length),
+        (signal.SIGTERM, False),
+        pytest.param(signal.SIGTERM, True, marks=at_length),
+    ],
+)
+def test_stopped_it_loses_nothing(
+    undisturbed: tuple[list[str], float, Any],
+    table: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    twice: bool,
+) -> None:
+    """It ends within ten seconds, with the signal's status, and goes on to the same bits."""
+    options, seconds, expected = undisturbed
+    for trial in range(times(12)):
+        rng = np.random.default_rng(trial)
+        folder = tmp_path / str(trial)
+        training = Training(table, folder / "run", folder / "cache", options)
+        process = training.start()
+        at_random(seconds, rng)(training.out)
+        began = time.monotonic()
+        for _ in range(1 + twice):
+            if process.poll() is None:
+                os.kill(process.pid, number)
+        _, errors = process.communicate(timeout=_LONGEST_S)
+        assert time.monotonic() - began < 10, errors
+        assert process.returncode in (128 + number, 0), errors
+        assert "Traceback" not in errors
+        training.finish()
+        assert training.result() == expected, f"trial {trial}"
