@@ -22,7 +22,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={_SIZE_KB}k", "none", str(place)]
-    if os.geteuid() != 0 or subprocess.run(["mount", *options], check=False).returncode:
+    may = os.geteuid() == 0 and shutil.which("mount") is not None
+    if not may or subprocess.run(["mount", *options], check=False).returncode:
         pytest.skip("may not mount a tmpfs here; run as root")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
