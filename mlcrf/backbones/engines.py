@@ -31,7 +31,8 @@ class TorchEngine:
     """Runs the network as it is, channels last.
 
     Args:
-        bfloat16: multiply in bfloat16 (automatic mixed precision); features of lite0 are up to 9 % off the largest.
+        bfloat16: multiply in bfloat16 (automatic mixed precision); features of lite0 are then up
+            to 9 % of the largest one off.
     """
 
     def __init__(self, backbone: Backbone, device: torch.device, *, bfloat16: bool = False) -> None:
