@@ -53,7 +53,7 @@ def draw_report(browser: Any, run: Path, data: Path, folder: Path) -> None:
     page = browser.new_page(viewport={"width": 1100, "height": 760}, device_scale_factor=1.5)
     page.goto(page_file.as_uri())
     page.wait_for_timeout(500)
-    _save(page, "report.png")
+    _save(page, "report.webp")
     page.close()
 
 
@@ -71,14 +71,14 @@ def draw_review(browser: Any, folder: Path) -> None:
         page.reload()
         page.wait_for_selector(".tile")
         page.wait_for_load_state("networkidle")
-        _save(page, "review-grid.png")
+        _save(page, "review-grid.webp")
         page.keyboard.press("s")
         page.wait_for_selector(".chip.current")
         page.keyboard.press("y")
         page.wait_for_selector(".chip .delta")
         page.wait_for_load_state("networkidle")
         page.wait_for_timeout(1000)  # bars move to where they belong
-        _save(page, "review-photo.png")
+        _save(page, "review-photo.webp")
         page.close()
 
 
@@ -100,9 +100,9 @@ def _review(folder: Path) -> Iterator[str]:
 
 
 def _save(page: Any, name: str) -> None:
-    """In 128 colours, which for pages like these are enough and a third of the size."""
+    """As WebP, which keeps text sharp in a tenth of the bytes of PNG."""
     with Image.open(io.BytesIO(page.screenshot())) as picture:
-        picture.convert("RGB").quantize(128).save(IMAGES / name, optimize=True)
+        picture.convert("RGB").save(IMAGES / name, quality=85, method=6)
 
 
 def _run(*words: object) -> None:
