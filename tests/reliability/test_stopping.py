@@ -55,6 +55,25 @@ class Training:
         return weights, _without_times(record)
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """Options of a training run, how long it takes, and how it ends when nobody disturbs it."""
+
+    table: Path
+    options: list[str]
+    seconds: float
+    result: Any
+
+    def trials(self, full: int, folder: Path) -> Iterator[tuple[Training, np.random.Generator]]:
+        """Runs to disturb, so many in full; once one is, it is finished and has to be the same."""
+        for trial in range(times(full)):
+            place = folder / str(trial)
+            training = Training(self.table, place / "run", place / "cache", self.options)
+            yield training, np.random.default_rng(trial)
+            training.finish()
+            assert training.result() == self.result, f"trial {trial}"
+
+
 def _without_times(record: Any) -> Any:
     if isinstance(record, dict):
         return {key: _without_times(one) for key, one in record.items() if key != "seconds"}
@@ -69,18 +88,17 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["finetune", pytest.param("features", marks=at_length)])
 def undisturbed(
     request: pytest.FixtureRequest, table: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[list[str], float, Any]]:
-    """Its options, how long it takes, and how it ends."""
+) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
     options = [*OPTIONS[request.param], *COMMON]
     training = Training(table, folder / "run", folder / "cache", options)
     began = time.monotonic()
     training.finish()
-    yield options, time.monotonic() - began, training.result()
+    return Undisturbed(table, options, time.monotonic() - began, training.result())
 
 
 def at_random(longest_s: float, rng: np.random.Generator) -> Callable[[Path], None]:
-    delay = float(rng.uniform(0.5, longest_s))
+    delay = float(rng.uniform(2, longest_s))
     return lambda _: time.sleep(delay)
 
 
@@ -100,24 +118,17 @@ def inside_saving(longest_s: float, rng: np.random.Generator) -> Callable[[Path]
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("moment", [inside_saving, pytest.param(at_random, marks=at_length)])
 def test_killed_it_goes_on_to_the_same_bits(
-    undisturbed: tuple[list[str], float, Any],
-    table: Path,
+    undisturbed: Undisturbed,
     tmp_path: Path,
     moment: Callable[[float, np.random.Generator], Callable[[Path], None]],
 ) -> None:
     """Killed once to three times, at random or while a file is written, then left to its end."""
-    options, seconds, expected = undisturbed
-    for trial in range(times(50)):
-        rng = np.random.default_rng(trial)
-        folder = tmp_path / str(trial)
-        training = Training(table, folder / "run", folder / "cache", options)
+    for training, rng in undisturbed.trials(50, tmp_path):
         for _ in range(int(rng.integers(1, 4))):
             process = training.start()
-            moment(seconds, rng)(training.out)
+            moment(undisturbed.seconds, rng)(training.out)
             process.kill()
             process.communicate()
-        training.finish()
-        assert training.result() == expected, f"trial {trial}"
 
 
 @pytest.mark.timeout(0)
@@ -131,20 +142,12 @@ def test_killed_it_goes_on_to_the_same_bits(
     ],
 )
 def test_stopped_it_loses_nothing(
-    undisturbed: tuple[list[str], float, Any],
-    table: Path,
-    tmp_path: Path,
-    number: signal.Signals,
-    twice: bool,
+    undisturbed: Undisturbed, tmp_path: Path, number: signal.Signals, twice: bool
 ) -> None:
     """It ends within ten seconds, with the signal's status, and goes on to the same bits."""
-    options, seconds, expected = undisturbed
-    for trial in range(times(12)):
-        rng = np.random.default_rng(trial)
-        folder = tmp_path / str(trial)
-        training = Training(table, folder / "run", folder / "cache", options)
+    for training, rng in undisturbed.trials(12, tmp_path):
         process = training.start()
-        at_random(seconds, rng)(training.out)
+        at_random(undisturbed.seconds, rng)(training.out)
         began = time.monotonic()
         for _ in range(1 + twice):
             if process.poll() is None:
@@ -153,5 +156,3 @@ def test_stopped_it_loses_nothing(
         assert time.monotonic() - began < 10, errors
         assert process.returncode in (128 + number, 0), errors
         assert "Traceback" not in errors
-        training.finish()
-        assert training.result() == expected, f"trial {trial}"
