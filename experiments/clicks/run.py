@@ -11,6 +11,8 @@ inferred anew; until nothing is wrong. Who clicks on which mistake first:
 
 and, with `passed`, who goes through the tags in that order has seen those before it to be right, so
 they are known from then on too. Independent labels need a click for every wrong tag.
+
+The other way round, in `asking.py`, the program asks, and which photo comes first matters.
 """
 
 from collections.abc import Callable
@@ -22,12 +24,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments import frame
+from experiments.clicks.asking import (
+    PHOTO_ORDERS,
+    with_couplings,
+    without_couplings,
+    wrong_after,
+)
 from experiments.known_tags.run import WEIGHTS, evidence, naive_bayes
 from mlcrf.checkpoint import Run
 from mlcrf.datasets.manifest import Split
 
 ORDERS = ("any", "glaring")
 MODELS = {"independent": "independent", "naive_bayes": "naive Bayes", "crf": "CRF"}
+ANSWERS = (0, 0.25, 0.5, 1, 2, 4)  # for each photo on average
 _RESAMPLES = 1000
 
 # rows of images and what is known of each (n, L), to marginals (n, L)
@@ -90,7 +99,28 @@ def main() -> None:
             }
             rows.append(how | {"weight": weight} | _summary(counts))
             frame.keep(arguments, rows)
-    print(tables({"rows": rows})["clicks"])
+    orders = _orders(run, frame.features_of(run, parts[Split.TEST]), truths[Split.TEST])
+    frame.keep(arguments, rows, orders=orders)
+    for table in tables({"rows": rows, "orders": orders}).values():
+        print(f"{table}\n")
+
+
+@torch.no_grad()
+def _orders(run: Run, features: Tensor, truth: Tensor) -> list[dict[str, Any]]:
+    """Wrong labels per photo by answers, for both models and both orders of photos."""
+    budgets = sorted({round(share * len(truth) / 250) * 250 for share in ANSWERS})
+    asking = {
+        "independent": without_couplings(run.independent(features).unary),
+        "crf": with_couplings(run.crf(features), run.make_inference()),
+    }
+    return [
+        {"model": name, "order": order, "answers": budget, "photos": len(truth), "wrong": wrong}
+        for name, ask in asking.items()
+        for order in PHOTO_ORDERS
+        for budget, wrong in zip(
+            budgets, wrong_after(ask, truth, budgets, order=order), strict=True
+        )
+    ]
 
 
 @torch.no_grad()
@@ -127,7 +157,7 @@ def _summary(counts: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
-    """`clicks`: by how one clicks, those of each model and what is saved."""
+    """`clicks`: by how one clicks, those of each model and what is saved; `orders`: of photos."""
     lines = []
     for row in results["rows"]:
         how = f"{row['order']} mistake first"
@@ -136,7 +166,26 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         cells += [frame.gain(row["fewer"][name]) for name in ("naive_bayes", "crf")]
         lines.append(cells)
     heads = ["naive Bayes: fewer, %", "CRF: fewer, %"]
-    return {"clicks": frame.table(lines, ["who clicks", *MODELS.values(), *heads])}
+    made = {"clicks": frame.table(lines, ["who clicks", *MODELS.values(), *heads])}
+    curves: dict[tuple[str, str], dict[int, float]] = {}
+    for row in results["orders"]:
+        curves.setdefault((row["model"], row["order"]), {})[row["answers"]] = row["wrong"]
+    plain = curves["independent", "name"]
+    last = max(plain)
+    lines = [
+        [MODELS[name], order, *(f"{wrong:.3f}" for wrong in curve.values()), _saved(curve, plain)]
+        for (name, order), curve in curves.items()
+    ]
+    head = ["who asks", "which photo next", *(f"{answers:,} answers" for answers in plain)]
+    head.append(f"fewer answers for what independent, by name, needs {last:,} for")
+    return made | {"orders": frame.table(lines, head)}
+
+
+def _saved(curve: dict[int, float], plain: dict[int, float]) -> str:
+    """By how much fewer answers a curve comes to where the plain one ends, read off linearly."""
+    last = max(plain)
+    needed = float(np.interp(-plain[last], [-wrong for wrong in curve.values()], list(curve)))
+    return f"{1 - needed / last:.0%}"
 
 
 if __name__ == "__main__":
