@@ -73,6 +73,14 @@ def predict(
     tidy: Annotated[
         bool, typer.Option("--tidy", help="One row a photo and label, rather than one a photo.")
     ] = False,
+    excel_safe: Annotated[
+        bool,
+        typer.Option(
+            "--excel-safe",
+            help="Of .csv: nothing in it becomes a formula in a spreadsheet, by an apostrophe "
+            "before names that begin like one; and the mark that lets Excel read its letters.",
+        ),
+    ] = False,
     program: Annotated[
         Program | None, typer.Option("--for", help="Write what that program imports, as .json.")
     ] = None,
@@ -127,8 +135,8 @@ def predict(
         typer.echo(str(change), err=as_json)
 
     _check_usage(out, xmp=xmp, txt=txt, undo=undo, dry_run=dry_run)
-    if out is None and (tidy or program is not None):
-        raise typer.BadParameter("--tidy and --for say what --out is; give it")
+    if out is None and (tidy or excel_safe or program is not None):
+        raise typer.BadParameter("--tidy, --excel-safe and --for say what --out is; give it")
     options = BesideOptions(xmp, txt, overwrite, dry_run, report if dry_run else None)
     pictures = _list(photos, limit)
     named = pictures if photos == [_STDIN] else photos
@@ -175,7 +183,12 @@ def predict(
             options=ReadOptions(run.label_set, image_root, label_sep),
         )
     form = choose_form(
-        program, tidy=tidy, digest=run.digest, image_url=image_url, url_root=url_root
+        program,
+        tidy=tidy,
+        excel_safe=excel_safe,
+        digest=run.digest,
+        image_url=image_url,
+        url_root=url_root,
     )
     writer = PredictionWriter(
         None if dry_run else out,

@@ -21,6 +21,9 @@ _TEXT_CODES = {
 _NUMBER_CODES: dict[float, int] = {-1: UNKNOWN, 0: 0, 1: 1}
 
 
+_FORMULA_SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"  # also as wide as an ideograph, in Japanese Excel
+
+
 def cell_codes(cells: Sequence[object]) -> NDArray[np.int8]:
     """1 present, 0 absent, -1 unknown, -2 neither of these, for each cell (N,).
 
@@ -42,6 +45,15 @@ def cell_code(cell: object) -> int:
     if isinstance(cell, int | float):
         return UNKNOWN if math.isnan(cell) else _NUMBER_CODES.get(cell, INVALID)
     return INVALID
+
+
+def without_formula(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: with an apostrophe before it if one might.
+
+    Source: the OWASP page on CSV injection.
+    """
+    risky = text.lstrip()[:1] in _FORMULA_SIGNS or text[:1] in "\t\r\n"
+    return f"'{text}" if text and risky else text
 
 
 def write_csv_row(stream: TextIO, cells: Iterable[object]) -> None:

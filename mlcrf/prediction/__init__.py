@@ -8,8 +8,9 @@ from mlcrf.prediction.outputs import BesideOptions
 from mlcrf.prediction.programs import FiftyOne, LabelStudio, choose_form
 from mlcrf.prediction.record import Prediction
 from mlcrf.prediction.selection import LabelSelection, load_names
+from mlcrf.prediction.tables import OutputFormat, Table
 from mlcrf.prediction.tagger import Tagger
-from mlcrf.prediction.writing import OutputForm, OutputFormat, PredictionWriter, Table
+from mlcrf.prediction.writing import OutputForm, PredictionWriter
 
 __all__ = [
     "Action",

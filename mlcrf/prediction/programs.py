@@ -13,7 +13,8 @@ from mlcrf.choices import Program
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.record import Prediction
-from mlcrf.prediction.writing import OutputForm, Table
+from mlcrf.prediction.tables import OutputFormat, Table
+from mlcrf.prediction.writing import OutputForm
 from mlcrf.version import __version__
 
 LOCAL_FILES = "/data/local-files/?d="  # what Label Studio serves from its own disk
@@ -129,6 +130,7 @@ def choose_form(
     program: Program | None,
     *,
     tidy: bool = False,
+    excel_safe: bool = False,
     digest: str = "",
     image_url: str | None = None,
     url_root: Path | None = None,
@@ -143,12 +145,15 @@ def choose_form(
     """
     if program is not None and tidy:
         raise SettingsError(f"--tidy is for tables; leave it out with --for {program.value}")
+    if program is not None and excel_safe:
+        raise SettingsError(f"--excel-safe is for tables; leave it out with --for {program.value}")
     addresses = image_url is not None or url_root is not None
     if addresses and program is not Program.LABEL_STUDIO:
         raise SettingsError("--image-url and --url-root go with --for label-studio only")
     match program:
         case None:
-            return Table(tidy=tidy)
+            endings = (OutputFormat.CSV,) if excel_safe else tuple(OutputFormat)
+            return Table(tidy, excel_safe, endings)
         case Program.LABEL_STUDIO:
             return LabelStudio(
                 f"mlcrf {__version__}, model {digest[:12]}",

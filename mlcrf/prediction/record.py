@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,15 @@ class Prediction:
     independent: tuple[float, ...] = ()
     confirmed: tuple[str, ...] = ()
     error: str = ""
+
+
+class Rows(Protocol):
+    """A file that takes predictions one by one."""
+
+    def write(self, prediction: Prediction) -> None:
+        """Add one."""
+        ...
+
+    def close(self) -> None:
+        """End the file."""
+        ...

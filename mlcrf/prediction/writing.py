@@ -1,40 +1,16 @@
 """Predictions as files, and beside them one of the pictures that failed."""
 
-import json
-import os
-from contextlib import ExitStack
-from dataclasses import dataclass
-from enum import StrEnum
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
-
-import pyarrow as pa
-from pyarrow import parquet
+from typing import Protocol
 
 from mlcrf.atomic import replacing, write_text
-from mlcrf.datasets.cells import write_csv_row
 from mlcrf.errors import DataError, MlcrfError
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.beside import Beside
-from mlcrf.prediction.layouts import Layout, TidyLayout, WideLayout
-from mlcrf.prediction.record import Prediction
-
-_ROWS_AT_ONCE = 1024
-
-
-class OutputFormat(StrEnum):
-    """Formats by the ending of the file's name."""
-
-    CSV = ".csv"
-    JSONL = ".jsonl"
-    PARQUET = ".parquet"
-
-
-class _Rows(Protocol):
-    def write(self, prediction: Prediction) -> None: ...
-
-    def close(self) -> None: ...
+from mlcrf.prediction.record import Prediction, Rows
+from mlcrf.prediction.tables import CsvFile, Table
 
 
 class OutputForm(Protocol):
@@ -45,41 +21,13 @@ class OutputForm(Protocol):
         """Those that a file's name may have."""
         ...
 
-    def open(self, path: Path, ending: str, labels: LabelSpace) -> _Rows:
+    def open(self, path: Path, ending: str, labels: LabelSpace) -> Rows:
         """Begin a file; pictures follow one by one."""
         ...
 
     def companions(self, labels: LabelSpace) -> dict[str, str]:
         """Other files that belong to it, by ending."""
         ...
-
-
-@dataclass(frozen=True)
-class Table:
-    """CSV, JSONL or Parquet; `tidy` has one row a picture and label, else one a picture.
-
-    Attributes:
-        tidy: columns are those of `TidyLayout`, else of `WideLayout`: lists of labels are joined by
-            `;` in CSV, where present is 1 and absent 0.
-    """
-
-    tidy: bool = False
-    endings: tuple[str, ...] = tuple(OutputFormat)
-
-    def open(self, path: Path, ending: str, labels: LabelSpace) -> _Rows:
-        """Begin the file."""
-        layout = TidyLayout(labels) if self.tidy else WideLayout(labels)
-        match OutputFormat(ending):
-            case OutputFormat.CSV:
-                return _CsvRows(path, layout)
-            case OutputFormat.JSONL:
-                return _JsonRows(path, layout)
-            case OutputFormat.PARQUET:
-                return _ParquetRows(path, layout)
-
-    def companions(self, labels: LabelSpace) -> dict[str, str]:
-        """None."""
-        return {}
 
 
 class PredictionWriter:
@@ -111,8 +59,9 @@ class PredictionWriter:
         self.path, self.beside = path, beside or Beside()
         self.errors_path: Path | None = None
         self._form, self._labels = form or Table(), labels
+        self._excel_safe = isinstance(self._form, Table) and self._form.excel_safe
         self._companions: dict[Path, str] = {}
-        self._rows: _Rows | None = None
+        self._rows: Rows | None = None
         self._errors: list[tuple[str, str]] = []
         self.written = 0
         if path is None:
@@ -200,73 +149,7 @@ class PredictionWriter:
             return
         with (
             replacing(self.errors_path) as temporary,
-            temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+            closing(CsvFile(temporary, excel_safe=self._excel_safe)) as table,
         ):
             for row in (("image", "error"), *self._errors):
-                write_csv_row(stream, row)
-
-
-class _CsvRows:
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self._layout = layout
-        # names of files that are no UTF-8 keep their bytes
-        self._stream = path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-        write_csv_row(self._stream, layout.columns)
-
-    def write(self, prediction: Prediction) -> None:
-        for row in self._layout.rows(prediction):
-            write_csv_row(self._stream, map(_cell, row))
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class _JsonRows:
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self._layout = layout
-        self._stream = path.open("w", encoding="utf-8", newline="\n")
-
-    def write(self, prediction: Prediction) -> None:
-        for row in self._layout.rows(prediction):
-            values = (float(f"{v:.6g}") if isinstance(v, float) else v for v in row)
-            record = dict(zip(self._layout.columns, values, strict=True))
-            self._stream.write(json.dumps(record) + "\n")
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class _ParquetRows:
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self._layout = layout
-        self._schema = pa.schema(list(layout.columns.items()))
-        self._writer = parquet.ParquetWriter(path, self._schema)
-        self._rows: list[dict[str, Any]] = []
-
-    def write(self, prediction: Prediction) -> None:
-        for row in self._layout.rows(prediction):
-            record = dict(zip(self._layout.columns, row, strict=True))
-            name = os.fsencode(prediction.image).decode("utf-8", "backslashreplace")
-            self._rows.append(record | {"image": name})
-        if len(self._rows) >= _ROWS_AT_ONCE:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-        self._rows = []
-
-    def close(self) -> None:
-        self._flush()
-        self._writer.close()
-
-
-def _cell(value: Any) -> Any:
-    match value:
-        case bool():
-            return int(value)
-        case float():
-            return f"{value:.6g}"
-        case list():
-            return ";".join(value)
-        case _:
-            return value
+                table.write(row)

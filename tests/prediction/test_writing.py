@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
@@ -49,6 +50,34 @@ def test_tidy_csv(photos: list[Path], tmp_path: Path) -> None:
         ["naïve", "1", "0.333333", "0.5"],
     ]
     assert (tmp_path / "tags.errors.csv").read_text() == "image,error\nx.jpg,x.jpg: broken\n"
+
+
+FORMULAS = ["=1+1.jpg", "+a.jpg", "-2.jpg", "@SUM.jpg", " =x.jpg", "\t=x.jpg", "\uff1d1.jpg"]
+
+
+@pytest.mark.parametrize("tidy", [False, True])
+def test_excel_safe(tmp_path: Path, tidy: bool) -> None:
+    """What begins like a formula has an apostrophe before it; all else is as it is."""
+    labels = LabelSpace(("=cmd|'x'!A1", "sea"))
+    for name in ("plain", "safe"):
+        form = choose_form(None, tidy=tidy, excel_safe=name == "safe")
+        with PredictionWriter(tmp_path / f"{name}.csv", labels, form=form) as writer:
+            for photo in (*FORMULAS, "a-b=c.jpg"):
+                both = Prediction(Path(photo), labels.names, (1e-7, 0.5), (0.5, 0.5))
+                writer.write(both)
+                writer.write(Prediction(Path(photo), error=f"{photo}: broken"))
+    for name in ("{}.csv", "{}.errors.csv"):
+        plain, safe = (tmp_path / name.format(which) for which in ("plain", "safe"))
+        assert safe.read_bytes().startswith(b"\xef\xbb\xbf")
+        with plain.open(newline="", encoding="utf-8") as one:
+            before = list(csv.reader(one))
+        with safe.open(newline="", encoding="utf-8-sig") as other:
+            after = list(csv.reader(other))
+        risky = re.compile("\\s*[=+@\uff1d-]")
+        parts = [part for row in after for cell in row for part in cell.split(";")]
+        assert not any(risky.match(part) for part in parts)
+        assert sum(part.startswith("'") for part in parts) >= len(FORMULAS)
+        assert [[re.sub(r"(^|;)'", r"\1", cell) for cell in row] for row in after] == before
 
 
 def test_tidy_holds_what_wide_does(photos: list[Path], tmp_path: Path) -> None:
@@ -161,9 +190,15 @@ def test_choices_that_exclude_each_other(tmp_path: Path) -> None:
     """One line that says what goes with what."""
     with pytest.raises(SettingsError, match="--tidy is for tables; leave it out with --for fift"):
         choose_form(Program.FIFTYONE, tidy=True)
+    with pytest.raises(SettingsError, match="--excel-safe is for tables; leave it out with"):
+        choose_form(Program.FIFTYONE, excel_safe=True)
     for program in (None, Program.FIFTYONE):
         with pytest.raises(SettingsError, match="go with --for label-studio only"):
             choose_form(program, image_url="http://h/")
-    for name, form in (("a.json", Table(tidy=True)), ("a.csv", choose_form(Program.FIFTYONE))):
+    for name, form in (
+        ("a.json", Table(tidy=True)),
+        ("a.csv", choose_form(Program.FIFTYONE)),
+        ("a.jsonl", choose_form(None, excel_safe=True)),
+    ):
         with pytest.raises(DataError, match=f"{name}: unknown ending; name the file with one of"):
             PredictionWriter(tmp_path / name, LABELS, form=form)
