@@ -6,7 +6,9 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
+
+from mlcrf.metadata import open_picture
 
 
 def find_albums(images: Sequence[Path], *, gap: timedelta) -> list[list[int]]:
@@ -43,7 +45,7 @@ def find_albums(images: Sequence[Path], *, gap: timedelta) -> list[list[int]]:
 def capture_time(path: Path) -> datetime | None:
     """When a photo was taken, by the clock of its camera; None if its EXIF does not say."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             exif = image.getexif()
             text = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
         return datetime.strptime(str(text)[:19], "%Y:%m:%d %H:%M:%S")

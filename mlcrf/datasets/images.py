@@ -1,7 +1,6 @@
 """Where an image comes in: a file of any common kind becomes RGB pixels."""
 
 import io
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -9,21 +8,27 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from mlcrf.errors import DataError
+from mlcrf.metadata import open_picture
 
 # fmt: off
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
-    ".ppm", ".pgm", ".pbm",
+    ".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm",
 })
 # fmt: on
 
 DECODING = "rgb-squeezed-bicubic-1"  # changes whenever the same file would give other pixels
 
-# Nothing else is tried: Pillow would run Ghostscript on an EPS file that is named .jpg.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")
+# What decodes to more pixels than this has to have some bytes for them: black pages of a few
+# kilobytes would take gigabytes of memory. Black and white take a quarter of what colours take.
+_LARGE_PX = 16_000_000
+_LARGE_PX_BILEVEL = 48_000_000
+# Photos have 0.2 to 20. Black has from 28 in TIFF, from 60 in CMYK, and 170 to 60,000 elsewhere.
+_MOST_PX_PER_BYTE = 100
+_MOST_PX_PER_BYTE_PRINT = 25  # TIFF and CMYK, whose photos are saved well
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -51,11 +56,15 @@ def load_pixels(path: Path, size_px: int) -> NDArray[np.uint8]:
     The orientation in EXIF is applied; an animation gives its first frame; transparency is laid
     on white; 16-bit grey keeps its upper 8 bits; CMYK is converted. The picture is squeezed
     rather than cropped, so that no label leaves the frame. JPEGs are decoded at reduced size
-    where that leaves at least twice the target.
+    where that leaves at least twice the target. HEIC is read if the extra `heic` is installed.
+
+    Memory is in proportion to the pixels that are decoded, up to 16 bytes for each.
 
     Raises:
-        DataError: no regular file, no picture, damaged, or over Pillow's limit of 179 million
-            pixels; one line, also where the file's name has several.
+        DataError: no regular file, no picture, damaged, over Pillow's limit of 179 million
+            pixels, or a decompression bomb: over 16 million pixels to decode (48 million in black
+            and white) and more than 100 to a byte of the file (25 in CMYK and in TIFF
+            but for black and white); one line, also where the file's name has several.
     """
     with _opened(path, size_px) as image:
         square = (size_px, size_px)
@@ -87,20 +96,32 @@ def _opened(path: Path, size_px: int) -> Iterator[Image.Image]:
         DataError: see `load_pixels`; also for what goes wrong in the body.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise OSError("not a regular file")
-        with Image.open(path, formats=_FORMATS) as image:
+        with open_picture(path) as image:
+            if not image.info.get("progressive"):  # else all of it is in memory before it shrinks
+                image.draft("RGB", (2 * size_px, 2 * size_px))
+            _refuse_bomb(image, path.stat().st_size)
             image.draft("RGB", (2 * size_px, 2 * size_px))
             image.load()
             yield _to_rgb(_upright(image))
     except Exception as error:  # what Pillow raises on damaged files is nowhere bounded
         name = str(path) if str(path).isprintable() else repr(str(path))
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
-            reason = "of no known kind, or damaged"
         raise DataError(
             f"{name}: cannot be read as a picture: {' '.join(reason.split())}"
         ) from error
+
+
+def _refuse_bomb(image: Image.Image, file_bytes: int) -> None:
+    pixels = image.width * image.height
+    bilevel = image.mode == "1"
+    printed = image.mode == "CMYK" or (image.format == "TIFF" and not bilevel)
+    most = _MOST_PX_PER_BYTE_PRINT if printed else _MOST_PX_PER_BYTE
+    large = pixels > (_LARGE_PX_BILEVEL if bilevel else _LARGE_PX)
+    if large and pixels > most * file_bytes:
+        raise OSError(
+            f"{pixels / 1e6:.0f} million pixels in {file_bytes:,} bytes: a decompression bomb, or "
+            "an empty page; save it smaller"
+        )
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -113,10 +134,13 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        if image.mode == "I":
+            values = values.clip(0, 65535)
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        paper = Image.new("RGB", layer.size, "white")
+        paper.paste(layer, mask=layer.getchannel("A"))
+        return paper
+    return image if image.mode == "RGB" else image.convert("RGB")

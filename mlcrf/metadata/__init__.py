@@ -1,6 +1,7 @@
 """Keywords of photos: read from pictures and XMP sidecars, written to sidecars."""
 
 from mlcrf.metadata.keywords import damaged, load_sidecar, read_keywords, shown
+from mlcrf.metadata.pictures import open_picture
 from mlcrf.metadata.places import PhotoPlaces
 from mlcrf.metadata.retagging import Author, Retagged, Tag, require_taggable, retag
 
@@ -11,6 +12,7 @@ __all__ = [
     "Tag",
     "damaged",
     "load_sidecar",
+    "open_picture",
     "read_keywords",
     "require_taggable",
     "retag",

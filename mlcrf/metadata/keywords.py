@@ -6,10 +6,10 @@ from PIL import Image, ImageFile, IptcImagePlugin
 
 from mlcrf.errors import DataError
 from mlcrf.labels import fold
+from mlcrf.metadata.pictures import open_picture
 from mlcrf.metadata.retagging import marked_names, own_keywords
 from mlcrf.metadata.xmp import MAX_BYTES, Packet
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")  # those we decode
 _IPTC_CHARSET, _IPTC_KEYWORDS = (1, 90), (2, 25)
 _IPTC_UTF8 = b"\x1b%G"
 
@@ -44,7 +44,7 @@ def read_keywords(photo: Path, *sidecars: Path) -> tuple[str, ...]:
         except ValueError as error:
             raise DataError(damaged(sidecar, error)) from error
     try:
-        with Image.open(photo, formats=_FORMATS) as image:
+        with open_picture(photo) as image:
             raw = _embedded_xmp(image)
             ours = set[str]()
             if raw:

@@ -67,7 +67,7 @@ def test_links_pipes_and_closed_folders(tmp_path: Path) -> None:
         server.bind("socket.jpg")
         os.chdir(before)
         listed = {path.name for path in walk_pictures(folder)}
-        done = mlcrf("predict", folder, "--out", tmp_path / "tags.csv")
+        done = mlcrf("predict", folder, "--out", tmp_path / "tags.csv", "--known-keywords")
     assert "secret.jpg" not in listed
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "tags.csv").open(encoding="utf-8")))

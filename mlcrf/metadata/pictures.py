@@ -1,0 +1,45 @@
+"""How a picture's file is opened: only regular files, of kinds that are no programs."""
+
+import importlib
+import stat
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+# Nothing else is tried: Pillow would run Ghostscript on an EPS file that is named .jpg.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+
+
+def open_picture(path: Path) -> ImageFile.ImageFile:
+    """Open a picture; its header is read, its pixels are not. HEIC needs the extra `heic`.
+
+    Raises:
+        OSError: no regular file, or of no known kind. For what damaged files raise besides there
+            is no bound.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("not a regular file")
+    try:
+        return Image.open(path, formats=_formats())
+    except UnidentifiedImageError as error:
+        if _is_heif(path) and "HEIF" not in _formats():
+            raise OSError("HEIC; to read it: pip install 'mlcrf[heic]'") from error
+        raise OSError("of no known kind, or damaged") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow may try: HEIC too, if its reader is installed."""
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+    except ImportError:
+        return _FORMATS
+    return (*_FORMATS, "HEIF")
+
+
+def _is_heif(path: Path) -> bool:
+    with path.open("rb") as stream:
+        head = stream.read(12)
+    return head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS
