@@ -8,7 +8,7 @@ EXTRAS ?= dev,heic,lite,onnx,review
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test test-reliability check format docs bench-inference bench-predict screenshots experiments experiments-quick pretrained ci-system clean
+.PHONY: help setup demo test test-reliability check format docs bench-inference bench-predict screenshots dependencies audit experiments experiments-quick pretrained ci-system clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -77,6 +77,14 @@ bench-predict: setup  ## Measure `predict` beside its limits and other programs;
 
 screenshots: setup  ## Make the screenshots of docs/images anew; RUN=run DATA=folder.
 	$(BIN)/python docs/screenshots.py --run $(RUN) --data $(DATA)
+
+dependencies: setup  ## Write down exact versions, hashes and licences anew: docs/constraints.txt, docs/dependencies.md.
+	$(BIN)/pip install --quiet uv
+	$(BIN)/python docs/dependencies.py
+
+audit: setup  ## Ask PyPI's database for known vulnerabilities of docs/constraints.txt.
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement docs/constraints.txt
 
 pretrained: setup  ## Make the models that come with the package anew, half an hour; DATA=folder.
 	$(BIN)/python -m experiments.pretrained.run --data $(DATA)
