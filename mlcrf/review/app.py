@@ -1,19 +1,21 @@
 """The review as a web application: every path of it, and what it takes and gives."""
 
+import asyncio
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from mlcrf.errors import DatabaseError, DataError
 from mlcrf.review.answers import Verdict
@@ -30,7 +32,23 @@ _FILES = {
     "icon.svg": "image/svg+xml",
 }
 _MOST_AT_ONCE = 2000  # photos in one list
+_WORKERS = 4  # threads; more would wait for each other
 _LATER = {503: {"Retry-After": "2"}}
+
+
+class _Number(Convertor[int]):
+    """Of a photo; Python refuses to read numbers of thousands of digits."""
+
+    regex = "[0-9]{1,9}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("photo", _Number())
 
 
 class _Act(BaseModel):
@@ -48,7 +66,7 @@ class _AnswerAct(_Act):
     value: int = Field(ge=-1, le=1)
 
 
-def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int) -> Starlette:
+def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int) -> ASGIApp:
     """The page and what it asks for.
 
     Args:
@@ -63,32 +81,49 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
         "/static/{name}": ("GET", pages.static),
         "/api/progress": ("GET", pages.progress),
         "/api/photos": ("GET", pages.list_photos),
-        "/api/photos/{number:int}": ("GET", pages.look),
-        "/api/photos/{number:int}/answer": ("POST", pages.answer),
-        "/api/photos/{number:int}/accept": ("POST", pages.accept),
+        "/api/photos/{number:photo}": ("GET", pages.look),
+        "/api/photos/{number:photo}/answer": ("POST", pages.answer),
+        "/api/photos/{number:photo}/accept": ("POST", pages.accept),
         "/api/undo": ("POST", pages.undo),
-        "/photos/{number:int}/{size}.jpg": ("GET", pages.picture),
+        "/photos/{number:photo}/{size}.jpg": ("GET", pages.picture),
     }
+    workers = _Workers(_WORKERS)
+    apart = {"/health": _Workers(1)}  # waits for nobody
     routes = [
-        Route(path, _in_thread(endpoint), methods=[method])
+        Route(path, _in_thread(endpoint, apart.get(path, workers)), methods=[method])
         for path, (method, endpoint) in paths.items()
     ]
-    guard = Middleware(Guard, token=token, hosts=hosts, cookie=f"mlcrf-review-{port}")
     errors: Any = {
         HTTPException: lambda _, error: _refusal(error.status_code, str(error.detail)),
         DataError: lambda _, error: _refusal(404, str(error)),
         DatabaseError: lambda _, error: _refusal(503, str(error)),
         ValidationError: lambda _, error: _refusal(422, _first(error)),
     }
-    return Starlette(routes=routes, middleware=[guard], exception_handlers=errors)
+    app = Starlette(routes=routes, exception_handlers=errors)
+    app.router.redirect_slashes = False  # a path is one of these or none
+    return Guard(app, token=token, hosts=hosts, cookie=f"mlcrf-review-{port}")
 
 
-def _in_thread(endpoint: Callable[[Request], Response]) -> Callable[[Request], Any]:
-    """Torch and the database would hold up the other requests."""
+class _Workers:
+    """Threads for torch and the database, which would hold up the other requests.
 
+    Each takes the next request only once the loop has taken its last reply, so that replies do not
+    pile up there before others who wait to be let in.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._threads, self._turns = ThreadPoolExecutor(number), asyncio.Semaphore(number)
+
+    async def run(self, endpoint: Callable[[Request], Response], request: Request) -> Response:
+        async with self._turns:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, endpoint, request)
+
+
+def _in_thread(endpoint: Callable[[Request], Response], workers: _Workers) -> Callable[..., Any]:
     async def run(request: Request) -> Response:
         request.state.body = await request.body()
-        return await run_in_threadpool(endpoint, request)
+        return await workers.run(endpoint, request)
 
     return run
 
@@ -107,7 +142,10 @@ class _Pages:
         )
 
     def health(self, request: Request) -> Response:
-        self._review.database.ping()
+        try:
+            self._review.database.ping()
+        except DatabaseError as error:  # which says where it is
+            raise HTTPException(503, "the database cannot be read") from error
         return JSONResponse({"status": "ok", "version": __version__})
 
     def static(self, request: Request) -> Response:

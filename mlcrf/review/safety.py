@@ -3,21 +3,25 @@
 import asyncio
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import chain
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _MOST_BYTES = 2**14  # of a request
-_MOST_SECONDS = 10.0  # that a request may take to come in
-_OPEN = "/health"  # the only path that needs no token
+_MOST_SECONDS = 5.0  # that it may take to come in
+_MOST_AT_ONCE = 256  # requests that are worked on; more are told to come later
+_OPEN = "/health"  # the only path that needs no token, and is answered however busy we are
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z._-]+))(?::[0-9]{1,5})?")
 
 # Nothing but our own files; no inline script or style, no frames, no forms, no other place.
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -46,9 +50,10 @@ class Hosts:
 
     def allow(self, header: str) -> bool:
         """Whether a Host header, with or without port, is one of ours."""
-        name = header.rpartition(":")[0] if header.count(":") == 1 else header
-        if header.startswith("["):
-            name = header[1:].partition("]")[0]
+        match = _HOST.fullmatch(header)
+        if match is None:
+            return False
+        name = match[1] or match[2]
         if name.lower() in {"localhost", "127.0.0.1", "::1", self.bound.lower()}:
             return True
         if is_loopback(self.bound):
@@ -75,11 +80,15 @@ class Guard:
     - The cookie holds the token; it is given to who opens `/?token=...` and sent back by browsers
       to pages of our own only. `/health` needs none.
     - What changes something comes from our own page, by the Origin header, as JSON.
-    - A request is small and comes in quickly.
+    - Nothing is asked for by a page elsewhere, by the Sec-Fetch-Site header; a link to our page is.
+    - A request is small and comes in quickly, and there are not too many at once.
+
+    It stands around the whole app: the reply to a failure of ours has the headers too.
     """
 
     def __init__(self, app: ASGIApp, *, token: str, hosts: Hosts, cookie: str) -> None:
         self._app, self._token, self._hosts, self._cookie = app, token, hosts, cookie
+        self._working = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -95,27 +104,50 @@ class Guard:
         try:
             body = await asyncio.wait_for(_read(receive), _MOST_SECONDS)
         except TimeoutError:
-            await _error(408, "the request took too long to come in")(scope, receive, reply)
+            late = _error(408, "the request took too long to come in", {"Connection": "close"})
+            await late(scope, receive, reply)
             return
         if body is None:
             await _error(413, f"more than {_MOST_BYTES} bytes")(scope, receive, reply)
             return
-        await self._app(scope, _replay(body, receive), reply)
+        await self._work(scope, _replay(body, receive), reply)
+
+    async def _work(self, scope: Scope, receive: Receive, reply: Send) -> None:
+        if scope["path"] == _OPEN:
+            await self._app(scope, receive, reply)
+            return
+        if self._working >= _MOST_AT_ONCE:
+            busy = _error(503, "too many ask at once; try again", {"Retry-After": "2"})
+            await busy(scope, receive, reply)
+            return
+        self._working += 1
+        try:
+            await self._app(scope, receive, reply)
+        finally:
+            self._working -= 1
 
     def _refuse(self, request: Request) -> Response | None:
-        headers, path = request.headers, request.url.path
-        host = headers.get("host", "")
-        if not self._hosts.allow(host):
-            return _error(400, "this page is not served under that host name")
-        if request.method not in ("GET", "HEAD", "POST"):
-            return _error(405, "only GET and POST")
-        if path == _OPEN:
-            return None
+        # the path that leads on; that of request.url depends on what stands in the Host header
+        path = request.scope["path"]
+        wrong = self._refuse_always(request)
+        if wrong is not None or path == _OPEN:
+            return wrong
         if request.method == "GET" and path == "/" and "token" in request.query_params:
             return self._admit(request.query_params["token"])
         if not self._is_token(request.cookies.get(self._cookie, "")):
             return _error(403, "open the address that mlcrf review printed")
-        return _refuse_write(headers, host) if request.method == "POST" else None
+        return _refuse_elsewhere(request, path)
+
+    def _refuse_always(self, request: Request) -> Response | None:
+        headers, scope = request.headers, request.scope
+        head = [scope["path"].encode(), scope["query_string"], *chain(*headers.raw)]
+        if sum(map(len, head)) > _MOST_BYTES:
+            return _error(431, f"more than {_MOST_BYTES} bytes before the body")
+        if not self._hosts.allow(headers.get("host", "")):
+            return _error(400, "this page is not served under that host name")
+        if request.method not in ("GET", "HEAD", "POST"):
+            return _error(405, "only GET and POST")
+        return None
 
     def _admit(self, token: str) -> Response:
         if not self._is_token(token):
@@ -131,14 +163,20 @@ class Guard:
         async def reply(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(_HEADERS)
+                headers.update(HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         return reply
 
 
-def _refuse_write(headers: Headers, host: str) -> Response | None:
+def _refuse_elsewhere(request: Request, path: str) -> Response | None:
+    headers = request.headers
+    if path != "/" and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        return _error(403, "nothing is given to other pages")
+    if request.method != "POST":
+        return None
+    host = headers.get("host", "")
     if headers.get("origin", "") not in (f"http://{host}", f"https://{host}"):
         return _error(403, "answers are taken from our own page only")
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
@@ -172,5 +210,5 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _error(status: int, message: str) -> Response:
-    return JSONResponse({"error": message}, status_code=status)
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status_code=status, headers=headers)

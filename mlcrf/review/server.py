@@ -14,11 +14,11 @@ import uvicorn
 
 from mlcrf.errors import SettingsError
 from mlcrf.review.app import make_app
+from mlcrf.review.connections import Connection
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
-_MOST_AT_ONCE = 64  # requests that are worked on; more are told to come later
 _PAUSE_S = 0.02  # between photos that are ranked, for those who wait for an answer
 
 
@@ -54,14 +54,13 @@ def make_server(review: Review, *, token: str, person: str, host: str, port: int
     app = make_app(review, token=token, person=person, hosts=Hosts(host), port=port)
     config = uvicorn.Config(
         app,
+        http=Connection,
         lifespan="off",
-        log_level="warning",
+        log_level="error",  # warnings are about strangers, who could fill the terminal with them
         access_log=False,  # the token is in the first address
         proxy_headers=False,
         server_header=False,
         ws="none",
-        limit_concurrency=_MOST_AT_ONCE,
-        timeout_keep_alive=15,
         timeout_graceful_shutdown=10,
     )
     return uvicorn.Server(config)
