@@ -14,7 +14,7 @@ from mlcrf.crf import UNKNOWN, Potentials, ScenePotentials
 from mlcrf.datasets.implications import with_implications
 from mlcrf.datasets.manifest import Manifest
 from mlcrf.decoding import Decoder
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, PotentialsError, RunError
 from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind, SceneSum
 from mlcrf.metrics import (
     Measures,
@@ -126,10 +126,14 @@ def answer(
     Raises:
         LabelsError: the data have other labels than the run.
         DataError: pictures that cannot be read, all of them named.
+        RunError: beliefs in labels are not finite.
     """
     manifest = with_implications(manifest.relabelled(run.labels), run.implications)
     if not (manifest.targets >= 0).any():
-        raise DataError(f"{manifest.name}: no label of any of its {len(manifest)} images is known")
+        raise DataError(
+            f"{manifest.name}: no label of any of its {len(manifest)} images is known; choose "
+            "another --split, or data that say 0 or 1"
+        )
     features = torch.from_numpy(extractor.matrix(manifest.images, progress=progress))
     trained_for = run.make_inference()
     method = run.make_inference(inference, max_exact_labels=max_exact_labels)
@@ -138,10 +142,13 @@ def answer(
         notes.append(f"trained for {trained_for.name} inference, decoded with {method.name}")
     targets = manifest.targets
     known = torch.from_numpy(targets.astype(np.int64))
-    potentials = run.crf(features)
+    try:
+        potentials, uncoupled = run.crf(features), run.independent(features)
+    except PotentialsError as error:
+        raise RunError(f"{run.path}: of these pictures {error}; try --engine torch") from error
     crf, kind = _predict(potentials, known, method, run.make_decoder(decoder))
     independent, _ = _predict(
-        run.independent(features), known, Independent(), run.make_decoder(decoder, "independent")
+        uncoupled, known, Independent(), run.make_decoder(decoder, "independent")
     )
     if kind is not LogPartitionKind.EXACT:
         notes.append(f"nll of the crf rests on a log Z that is {article(kind)}")
@@ -200,10 +207,13 @@ def _predict(
         clamped = method(potentials, known=known).log_partition
     else:
         clamped = potentials.log_score(known)
+    nll = posterior.log_partition - clamped
+    if not bool(torch.isfinite(posterior.marginals).all() and torch.isfinite(nll).all()):
+        raise RunError(f"{method.name} inference gives NaN or infinity; choose another --inference")
     predictions = Predictions(
         marginals=posterior.marginals.double().numpy(),
         map_states=method.map_states(potentials).numpy(),
-        nll=(posterior.log_partition - clamped).double().numpy(),
+        nll=nll.double().numpy(),
         chosen=decoder(posterior, potentials, method).numpy(),
     )
     return predictions, posterior.log_partition_kind

@@ -21,7 +21,7 @@ from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
 from mlcrf.datasets.images import DECODING, load_pixels
 from mlcrf.datasets.problems import Problems
-from mlcrf.errors import DataError, MlcrfWarning
+from mlcrf.errors import BackboneError, DataError, MlcrfWarning
 
 BATCH_SIZE = 64
 _BATCHES_AHEAD = 2  # decoded, or being decoded, while the network runs
@@ -43,7 +43,10 @@ class FeatureExtractor:
 
     Args:
         cache_dir: where features and compiled networks are kept; None keeps nothing.
-        num_workers: threads that decode; as many as there are cores if None.
+        num_workers: threads that decode; as many as there are cores to run on if None.
+
+    Raises:
+        BackboneError: a weight of the network is not finite.
     """
 
     def __init__(
@@ -55,11 +58,16 @@ class FeatureExtractor:
         cache_dir: Path | None = None,
         num_workers: int | None = None,
     ) -> None:
+        if not all(bool(torch.isfinite(one).all()) for one in backbone.state_dict().values()):
+            raise BackboneError(
+                f"backbone {backbone.spec.name}: a weight is NaN or infinite; use another run, or "
+                "train again"
+            )
         self._backbone = backbone
         self._engine_name = engine
         self._device = device
         self._cache_dir = cache_dir
-        self._num_workers = num_workers or os.cpu_count() or 1
+        self._num_workers = num_workers or _cores()
         self._engine: Engine | None = None
         self._is_as_named = True  # the engine is the one that the key stands for
         self._beside = [
@@ -72,7 +80,7 @@ class FeatureExtractor:
         self.key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def stream(self, paths: Iterable[Path]) -> Iterator[Feature | DataError]:
-        """For each picture in turn its features (D,), or why there are none.
+        """For each picture in turn its features (D,), all finite, or why there are none.
 
         Memory does not grow with the number of pictures. A picture that is in the cache, and
         whose file has kept its size and time, is not read.
@@ -83,13 +91,13 @@ class FeatureExtractor:
         remaining = iter(paths)
         opened = FeatureCache(self._cache_dir, self.key) if self._cache_dir else nullcontext()
         with opened as cache, ThreadPoolExecutor(self._num_workers) as workers:
-            begun: deque[list[Feature | Future[_Picture]]] = deque()
+            begun: deque[tuple[list[Path], list[Feature | Future[_Picture]]]] = deque()
             while batch := list(islice(remaining, BATCH_SIZE)):
-                begun.append(self._begin(batch, cache, workers))
+                begun.append((batch, self._begin(batch, cache, workers)))
                 if len(begun) > _BATCHES_AHEAD:
-                    yield from self._finish(begun.popleft(), cache)
+                    yield from self._finish(*begun.popleft(), cache)
             while begun:
-                yield from self._finish(begun.popleft(), cache)
+                yield from self._finish(*begun.popleft(), cache)
 
     def matrix(
         self,
@@ -112,8 +120,6 @@ class FeatureExtractor:
             if isinstance(feature, DataError):
                 reason = str(feature).removeprefix(f"{path}: ")
                 problems.add(path, f"{reason}; mend it or remove it from the data")
-            elif not np.isfinite(feature).all():
-                problems.add(path, "its features are not finite; try --engine torch")
             else:
                 features.append(feature)
             progress(done, len(paths))
@@ -133,22 +139,32 @@ class FeatureExtractor:
     ) -> list[Feature | Future[_Picture]]:
         found = cache.find(paths) if cache else [None] * len(paths)
         return [
-            workers.submit(self._decode, path, hashed=cache is not None) if kept is None else kept
+            kept
+            if kept is not None and self._is_sound(kept)
+            else workers.submit(self._decode, path, hashed=cache is not None)
             for path, kept in zip(paths, found, strict=True)
         ]
+
+    def _is_sound(self, kept: Feature) -> bool:
+        """Whether features can be what was kept; if not they are computed anew, in their place."""
+        return len(kept) == self._backbone.num_features and bool(np.isfinite(kept).all())
 
     def _decode(self, path: Path, *, hashed: bool) -> _Picture:
         stamp = Stamp.of(path) if hashed else None
         pixels = load_pixels(path, self._backbone.spec.size_px)
         with suppress(OSError):  # a file that goes or changes while it is read is not kept
             if stamp:
-                digest = hashlib.sha256(path.read_bytes()).digest()
+                with path.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").digest()
                 if Stamp.of(path) == stamp:
                     return _Picture(pixels, stamp, digest)
         return _Picture(pixels)
 
     def _finish(
-        self, items: list[Feature | Future[_Picture]], cache: FeatureCache | None
+        self,
+        paths: list[Path],
+        items: list[Feature | Future[_Picture]],
+        cache: FeatureCache | None,
     ) -> list[Feature | DataError]:
         results: dict[int, Feature | DataError] = {}
         pictures: dict[int, _Picture] = {}
@@ -160,7 +176,10 @@ class FeatureExtractor:
                 pictures[place] = item.result()
             except DataError as error:
                 results[place] = error
-        results |= self._features(pictures, cache)
+        for place, feature in self._features(pictures, cache).items():
+            finite = bool(np.isfinite(feature).all())
+            reason = f"{paths[place]}: its features are not finite; try --engine torch"
+            results[place] = feature if finite else DataError(reason)
         return [results[place] for place in range(len(items))]
 
     def _features(
@@ -169,14 +188,24 @@ class FeatureExtractor:
         features: dict[int, Feature] = {}
         if cache:  # a file that is new may hold what is known
             found = ((place, cache.find_content(one.digest)) for place, one in pictures.items())
-            features = {place: feature for place, feature in found if feature is not None}
+            features = {
+                place: feature
+                for place, feature in found
+                if feature is not None and self._is_sound(feature)
+            }
         new = [place for place in pictures if place not in features]
         if new:
             computed = self._run(np.stack([pictures[place].pixels for place in new]))
             features |= zip(new, computed, strict=True)
         if cache and self._is_as_named:
             stamped = ((one.stamp, one.digest, features[place]) for place, one in pictures.items())
-            cache.add([(stamp, digest, feature) for stamp, digest, feature in stamped if stamp])
+            cache.add(
+                [
+                    (stamp, digest, feature)
+                    for stamp, digest, feature in stamped
+                    if stamp and np.isfinite(feature).all()
+                ]
+            )
         return features
 
     def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -193,3 +222,8 @@ class FeatureExtractor:
     def _fall_back(self, reason: str) -> None:
         self._is_as_named = False
         warnings.warn(f"{reason}; features are not kept", MlcrfWarning, stacklevel=2)
+
+
+def _cores() -> int:
+    """Those that this process may use, of which a container or `taskset` may leave it few."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -44,6 +44,9 @@ def bootstrap_differences(
         counts = np.bincount(rng.integers(num_images, size=num_images), minlength=num_images)
         drawn.append(difference(counts.astype(np.float64)))
         progress(done + 1)
-    low, high = np.nanpercentile(np.array(drawn), [2.5, 97.5], axis=0)
+    samples = np.array(drawn)
+    defined = ~np.isnan(samples).all(0)  # of some measures no resample, or the data, has any
+    low, high = np.full((2, len(names)), np.nan)
+    low[defined], high[defined] = np.nanpercentile(samples[:, defined], [2.5, 97.5], axis=0)
     values = difference(None)
     return {name: (values[i], float(low[i]), float(high[i])) for i, name in enumerate(names)}

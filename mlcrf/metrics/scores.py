@@ -122,7 +122,7 @@ class Statistics:
         everything = 2 * hits.sum() + false.sum() + missed.sum()
         return Measures(
             nll=float(w @ self.nll / images),
-            hamming=float(w @ self.wrong / observed),
+            hamming=_share(float(w @ self.wrong), float(observed)),
             wrong_per_image=float(w @ self.wrong / images),
             subset_accuracy=float(w @ self.right_set / images),
             chosen_accuracy=float(w @ (self.wrong == 0) / images),
@@ -133,7 +133,7 @@ class Statistics:
             # nothing there and nothing said is a perfect answer
             micro_f1=float(2 * hits.sum() / everything) if everything else 1.0,
             macro_f1=_mean(f1),
-            calibration_error=float(np.abs(w @ self.gap).sum() / observed),
+            calibration_error=_share(float(np.abs(w @ self.gap).sum()), float(observed)),
         )
 
 
@@ -190,6 +190,11 @@ def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> St
 def calibration_bins(marginals: Floats) -> NDArray[np.int64]:
     """Which of the equal bins each probability falls into."""
     return np.minimum((marginals * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+
+
+def _share(part: float, whole: float) -> float:
+    """NaN of nothing, which a resample of images without a known label is."""
+    return part / whole if whole else float("nan")
 
 
 def _mean(values: Floats) -> float:

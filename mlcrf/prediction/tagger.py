@@ -17,7 +17,7 @@ from mlcrf.choices import EngineName
 from mlcrf.crf import ScenePotentials
 from mlcrf.datasets.albums import find_albums
 from mlcrf.decoding import Decoder
-from mlcrf.errors import DataError, RunError
+from mlcrf.errors import DataError, PotentialsError, RunError
 from mlcrf.inference import InferenceMethod, SceneChain, SceneSum, prepare, with_album
 from mlcrf.prediction.known import KnownLabels, with_told
 from mlcrf.prediction.record import Prediction
@@ -95,6 +95,7 @@ class Tagger:
         Raises:
             LabelsError: `known` names a label that there is not.
             DataError: `known` contradicts the implications of the run.
+            RunError: log-odds of finite features are not finite.
         """
         told = self._known
         if known is not None:
@@ -126,7 +127,12 @@ class Tagger:
         told: KnownLabels | None,
     ) -> Iterator[Prediction]:
         inputs = torch.from_numpy(np.stack(features))
-        potentials = self.run.crf(inputs)
+        try:
+            potentials = self.run.crf(inputs)
+            independent = self.run.independent(inputs).unary.sigmoid()
+        except PotentialsError as error:
+            reason = f"{self.run.path}: of pictures such as {paths[0]} {error}; try --engine torch"
+            raise RunError(reason) from error
         known = None if told is None else torch.from_numpy(told.of(paths)).long()
         if self._album:
             potentials = self._in_albums(potentials, paths, known)
@@ -134,12 +140,15 @@ class Tagger:
             self._prepared = prepare(self._inference, potentials, leave_out=_LEAVE_OUT)
         posterior = self._prepared(potentials, known=known)
         chosen = self._decoder(posterior, potentials, self._inference, known=known)
-        independent = self.run.independent(inputs).unary.sigmoid()
         confirmed = torch.zeros_like(chosen)
         if told is not None:
             confirmed = torch.from_numpy(told.told_of(paths) == 1)
         rows = zip(paths, chosen, posterior.marginals, independent, confirmed, strict=True)
         for path, states, p, q, said in rows:
+            if not bool(p.isfinite().all()):
+                reason = f"{path}: {self._inference.name} inference gives NaN; train with another"
+                yield Prediction(path, error=reason)
+                continue
             yield Prediction(
                 path,
                 self._named(states),

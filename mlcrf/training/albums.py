@@ -10,9 +10,10 @@ from torch import Tensor
 from mlcrf.crf import ScenePotentials
 from mlcrf.datasets.albums import find_albums
 from mlcrf.datasets.manifest import Manifest
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, RunError
 from mlcrf.inference import SceneChain, SceneSum
 from mlcrf.model import LabelCrf
+from mlcrf.training.finite import diverging, require_finite
 from mlcrf.training.heads import Examples, Fitted
 
 _PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -50,6 +51,9 @@ class Albums:
 def fit_transitions(albums: Albums, *, penalty: float) -> Tensor:
     """Transitions (K, K) of highest gain less penalty / 2 |T|^2, by L-BFGS from 0.
 
+    Raises:
+        RunError: the gain or its gradient is not finite.
+
     Cost: some 200 times O(N K^2).
     """
     num_scenes = albums.gates.shape[1]
@@ -61,6 +65,9 @@ def fit_transitions(albums: Albums, *, penalty: float) -> Tensor:
         squares = transitions.square().sum()
         loss = penalty / 2 * squares - albums.gain(SceneChain(transitions))
         loss.backward()  # type: ignore[no-untyped-call]
+        assert transitions.grad is not None
+        if not bool(torch.isfinite(loss + transitions.grad.sum())):
+            raise RunError("transitions: the gain is not finite; leave out --album")
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
@@ -109,6 +116,7 @@ def learn_transitions(
     for penalty in _PENALTIES:
         transitions = fit_transitions(parts[0], penalty=penalty)
         gain = float(parts[1].gain(SceneChain(transitions)))
+        require_finite("transitions", {"gain": gain})
         log(f"transitions, penalty {penalty:g}: held-out albums gain {gain:.4f} nats a photo")
         tried[penalty] = gain, transitions
     penalty = max(tried, key=lambda one: tried[one][0])
@@ -119,6 +127,7 @@ def learn_transitions(
     return replace(fitted, report=report)
 
 
+@diverging("transitions")
 @torch.no_grad()
 def _albums(
     model: LabelCrf,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcrf.crf import Potentials
+from mlcrf.errors import RunError
 from mlcrf.inference import Gibbs
 from mlcrf.model import LabelCrf
 from mlcrf.training.blocks import Block, Mixed, Rotated, Scaled, Signed
@@ -75,6 +76,9 @@ class Coordinates:
         curvature: C of the loss.
         frozen: leave the head's weights as they are; biases and couplings move.
 
+    Raises:
+        RunError: the curvature is not finite.
+
     Cost: O((L + E)^3) once where C is a matrix, else linear in parameters.
     """
 
@@ -90,6 +94,8 @@ class Coordinates:
         self._model, self._penalty, self._frozen = model, penalty, frozen
         num_labels = model.num_labels
         moments = curvature(space, model)
+        if not bool(torch.isfinite(moments).all()):
+            raise RunError("the curvature is not finite; raise the penalties")
         values = moments.diagonal() if moments.ndim == 2 else moments
         values[num_labels:].add_(penalty.pairwise)
         values.add_(1e-4 * values.mean())

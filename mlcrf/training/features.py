@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mlcrf.errors import DataError
 from mlcrf.model import LabelCrf
 
 _DENSE_LABELS = 1024  # up to here pairs are counted by one product of matrices
@@ -17,6 +18,9 @@ class FeatureSpace:
     Args:
         features: float32 (N, D).
         targets: 1, 0, -1 unknown (N, L).
+
+    Raises:
+        DataError: a feature is not finite.
     """
 
     def __init__(self, features: NDArray[np.float32], targets: NDArray[np.int8]) -> None:
@@ -25,7 +29,10 @@ class FeatureSpace:
         spread = raw.std(0, correction=0)
         self._spread = torch.where(spread > 0, spread, torch.ones_like(spread))
         standard = (raw - self._mean) / self._spread
-        variance, self._axes = torch.linalg.eigh(standard.T @ standard / len(raw))
+        moments = standard.T @ standard / len(raw)
+        if not bool(torch.isfinite(moments).all()):
+            raise DataError("a feature is NaN or infinite; try --engine torch, or another backbone")
+        variance, self._axes = torch.linalg.eigh(moments)
         self.variance = variance.clamp(min=0).float()
         self.rotated = (standard @ self._axes).float()
         known = torch.from_numpy(targets.astype(np.int64))

@@ -51,7 +51,7 @@ def finetune(
 
     Raises:
         DataError: a picture cannot be read.
-        RunError: the loss is not finite.
+        RunError: loss, gradient or weights are not finite; what earlier epochs left stays.
     """
     batches = _Batches(train, settings, backbone.spec.size_px)
     checks = _Batches(validation, settings, backbone.spec.size_px)
@@ -126,7 +126,9 @@ class _Network:
         except PotentialsError as error:
             raise RunError(f"finetune: diverged ({error}); lower --set learning_rate") from error
         if not bool(torch.isfinite(loss)):
-            raise RunError(f"finetune: the loss is {float(loss)}; lower --set learning_rate")
+            raise RunError(
+                f"finetune: the loss is {float(loss.detach())}; lower --set learning_rate"
+            )
         return loss
 
 
@@ -136,7 +138,9 @@ def _step(
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+    if not bool(torch.isfinite(norm)):
+        raise RunError("finetune: the gradient is not finite; lower --set learning_rate")
     optimiser.step()
     schedule.step()
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, minimize
 
+from mlcrf.errors import RunError
 from mlcrf.model import LabelCrf
 from mlcrf.training.coordinates import (
     Coordinates,
@@ -77,6 +78,9 @@ def fit(
         watch: loss on held-out images. It stops after `_PATIENCE` steps in which that has not
             fallen, and the model is the best by it.
 
+    Raises:
+        RunError: the loss or its gradient is not finite.
+
     Cost: that of the objective's gradient over all images, 20 to 100 times. Deterministic.
     """
     began = perf_counter()
@@ -95,6 +99,9 @@ def fit(
         loss = _loss_and_gradient(space, model, objective) + coordinates.add_penalty()
         slope = coordinates.slope()
         gradients += 1
+        if not (np.isfinite(loss) and np.isfinite(slope).all()):
+            what = "gradient" if np.isfinite(loss) else "loss"
+            raise RunError(f"gradient {gradients}: the {what} is not finite; raise the penalties")
         free = slope[(position > floor) | (slope < 0)]
         latest = (loss, float(np.square(free).sum()) / 2)
         progress(f"gradient {gradients}: loss {loss:.4f}, about {latest[1]:.1e} to gain")

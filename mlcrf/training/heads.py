@@ -8,14 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf.choices import Decision, InferenceName, ObjectiveName, Schedule
+from mlcrf.choices import ObjectiveName, Schedule
 from mlcrf.config import TrainSettings
-from mlcrf.decoding import Decoder, ThresholdMeasure
-from mlcrf.inference import SceneSum, make_inference
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.training.choosing import Recipe, exact_method, make_model, make_recipe
 from mlcrf.training.coordinates import Penalty
 from mlcrf.training.features import FeatureSpace
+from mlcrf.training.finite import diverging
 from mlcrf.training.scenes import spread_scenes
 from mlcrf.training.stages import Result, Stages
 
@@ -56,40 +55,6 @@ class Fitted:
     score: float
     report: dict[str, float]
     on_train: LabelCrf
-
-
-@torch.no_grad()
-def tune_decoders(
-    model: LabelCrf, held_out: Examples, settings: TrainSettings, inference: InferenceName
-) -> tuple[Decoder, ...]:
-    """One threshold tuned for micro F1, and one a label for macro F1.
-
-    Args:
-        model: fitted without the held-out images.
-        inference: that the run will be decoded with.
-    """
-    potentials = model(torch.from_numpy(held_out.features))
-    method = make_inference(
-        inference,
-        num_labels=model.num_labels,
-        edges=model.edges,
-        implications=model.implications,
-        varies_by_image=model.rank > 0,
-        max_exact_labels=settings.max_exact_labels,
-        mean_field_sweeps=settings.mean_field_sweeps,
-        seed=settings.seed,
-    )
-    if model.num_scenes:
-        method = SceneSum(method)
-    marginals = method(potentials).marginals
-    targets = torch.from_numpy(held_out.targets)
-    return tuple(
-        Decoder(rule).tune(marginals, targets, measure)
-        for rule, measure in (
-            (Decision.TUNED_THRESHOLD, ThresholdMeasure.MICRO_F1),
-            (Decision.LABEL_THRESHOLDS, ThresholdMeasure.MACRO_F1),
-        )
-    )
 
 
 class HeadTrainer:
@@ -264,16 +229,17 @@ class HeadTrainer:
         coupled = objective is not ObjectiveName.INDEPENDENT
         frozen = coupled and self._settings.schedule is Schedule.PIECEWISE
         recipe = self._recipe(objective)
-        model, report = recipe.fit(
-            space,
-            space.to_axes(start),
-            penalty,
-            frozen=frozen,
-            progress=lambda message: self._log(f"{name}: {message}"),
-            held_out=lambda model: self._score(objective, space.to_features(model)),
-        )
-        fitted = space.to_features(model)
-        score = self._score(objective, fitted)
+        with diverging(name):
+            model, report = recipe.fit(
+                space,
+                space.to_axes(start),
+                penalty,
+                frozen=frozen,
+                progress=lambda message: self._log(f"{name}: {message}"),
+                held_out=lambda model: self._score(objective, space.to_features(model)),
+            )
+            fitted = space.to_features(model)
+            score = self._score(objective, fitted)
         ending = "" if report.converged else ", NOT converged"
         if report.stopped_early:
             ending = ", stopped at the best on validation images"

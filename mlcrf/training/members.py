@@ -79,7 +79,7 @@ def fit_members(
 
     Raises:
         SettingsError: fewer images than members.
-        RunError: a loss is not finite.
+        RunError: a loss or a gradient is not finite.
 
     Cost: O(epochs members N D hidden). Deterministic given the seed.
     """
@@ -192,6 +192,9 @@ def _learn(examples: Examples, settings: TrainSettings, seed: int, title: str, l
                 loss = loss_of(potentials, (targets == 1).float(), targets >= 0)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
+                slopes = [one.grad for one in model.parameters() if one.grad is not None]
+                if not bool(torch.isfinite(loss + nn.utils.get_total_norm(slopes))):
+                    raise RunError(f"{title}: diverged; lower --set learning_rate")
                 optimiser.step()
                 schedule.step()
                 total += float(loss.detach()) * len(batch) / len(rows)

@@ -63,7 +63,7 @@ def fit_persistent(
         The averaged model, and a report whose loss is computed anew.
 
     Raises:
-        RunError: a gradient is not finite.
+        RunError: a loss or a gradient is not finite.
 
     Cost: `steps.count` gradients and advances of the memory. Deterministic.
     """
@@ -82,17 +82,21 @@ def fit_persistent(
     averaged, warm_up = 0, max(1, steps.count // 10)
     for step in range(steps.count):
         model.zero_grad()
+        total = 0.0
         for at, rows in enumerate(parts):
             potentials = model(space.rotated[rows])
             memories[at] = objective.advance(memories[at], potentials)
             share = len(space.rotated[rows]) / len(space)
-            (share * objective.loss(memories[at], potentials)).backward()  # type: ignore[no-untyped-call]
+            loss = share * objective.loss(memories[at], potentials)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
         fill_gradients(model)
         coordinates.add_penalty()
         slope = coordinates.slope()
         slope[(position <= floor) & (slope > 0)] = 0.0
-        if not np.isfinite(slope).all():
-            raise RunError(f"step {step + 1}: the gradient is not finite; raise the penalties")
+        if not (np.isfinite(total) and np.isfinite(slope).all()):
+            what = "gradient" if np.isfinite(total) else "loss"
+            raise RunError(f"step {step + 1}: the {what} is not finite; raise the penalties")
         rate = steps.rate * min(1.0, step / warm_up)
         velocity = steps.momentum * velocity - rate * slope
         position = np.maximum(position + velocity, floor)

@@ -35,10 +35,12 @@ from mlcrf.training.choosing import (
     resolve_objective,
 )
 from mlcrf.training.finetune import finetune
-from mlcrf.training.heads import Examples, Fitted, tune_decoders
+from mlcrf.training.finite import require_finite
+from mlcrf.training.heads import Examples, Fitted
 from mlcrf.training.members import make_trainer
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.structure import choose_edges
+from mlcrf.training.thresholds import tune_decoders
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def train(
     clock.note("crf")
 
     inference = resolve_inference(settings, objective)
-    run = save_run(
+    run = _save_finite(
         Run(
             path=out,
             labels=manifest.labels,
@@ -218,7 +220,7 @@ class _Clock:
 def _check_targets(train: Manifest) -> None:
     known = train.targets >= 0
     if not known.any():
-        raise DataError(f"{train.name}: every label of every training image is unknown")
+        raise DataError(f"{train.name}: every label of every training image is unknown; say 0 or 1")
     for column, name in enumerate(train.labels):
         if not known[:, column].any():
             raise DataError(
@@ -268,6 +270,12 @@ def _identity(manifest: Manifest, settings: TrainSettings, edges: Tensor) -> str
         },
         sort_keys=True,
     )
+
+
+def _save_finite(run: Run) -> Run:
+    models = {"crf": run.crf.state_dict(), "independent": run.independent.state_dict()}
+    require_finite("training", models | {"backbone": run.backbone_weights or {}})
+    return save_run(run)
 
 
 def _summary(fitted: Fitted) -> dict[str, float]:

@@ -9,6 +9,7 @@ import torch
 
 from mlcrf.atomic import read_sealed, write_sealed
 from mlcrf.errors import RunError
+from mlcrf.training.finite import require_finite
 
 Result = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
 
@@ -53,7 +54,12 @@ class Stages:
         return self._results.get(name)
 
     def keep(self, name: str, result: Result) -> None:
-        """Keep a result, in place of an earlier one of that name."""
+        """Keep a result, in place of an earlier one of that name.
+
+        Raises:
+            RunError: a number in it is not finite; what was kept before stays.
+        """
+        require_finite(name, result)
         self._results[name] = result
         self._save()
 
@@ -69,7 +75,9 @@ def _load(path: Path) -> dict[str, Any]:
         content = read_sealed(path)
         if content is None:
             raise ValueError("its SHA-256 differs")
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state = torch.load(  # noqa: TID251, what we wrote
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
         if not isinstance(state["settings"], str) or not isinstance(state["results"], dict):
             raise TypeError("it holds something else")
     except Exception as error:

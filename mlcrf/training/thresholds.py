@@ -1,0 +1,49 @@
+"""Thresholds of the finished models, tuned on the validation images."""
+
+import torch
+
+from mlcrf.choices import Decision, InferenceName
+from mlcrf.config import TrainSettings
+from mlcrf.decoding import Decoder, ThresholdMeasure
+from mlcrf.inference import SceneSum, make_inference
+from mlcrf.model import LabelCrf
+from mlcrf.training.finite import diverging, require_finite
+from mlcrf.training.heads import Examples
+
+
+@torch.no_grad()
+def tune_decoders(
+    model: LabelCrf, held_out: Examples, settings: TrainSettings, inference: InferenceName
+) -> tuple[Decoder, ...]:
+    """One threshold tuned for micro F1, and one a label for macro F1.
+
+    Args:
+        model: fitted without the held-out images.
+        inference: that the run will be decoded with.
+
+    Raises:
+        RunError: marginals are not finite.
+    """
+    method = make_inference(
+        inference,
+        num_labels=model.num_labels,
+        edges=model.edges,
+        implications=model.implications,
+        varies_by_image=model.rank > 0,
+        max_exact_labels=settings.max_exact_labels,
+        mean_field_sweeps=settings.mean_field_sweeps,
+        seed=settings.seed,
+    )
+    if model.num_scenes:
+        method = SceneSum(method)
+    with diverging("thresholds"):
+        marginals = method(model(torch.from_numpy(held_out.features))).marginals
+    require_finite("thresholds", {"marginals": marginals})
+    targets = torch.from_numpy(held_out.targets)
+    return tuple(
+        Decoder(rule).tune(marginals, targets, measure)
+        for rule, measure in (
+            (Decision.TUNED_THRESHOLD, ThresholdMeasure.MICRO_F1),
+            (Decision.LABEL_THRESHOLDS, ThresholdMeasure.MACRO_F1),
+        )
+    )
