@@ -17,16 +17,7 @@ from mlcrf.errors import DataError, LabelsError, RunError
 from mlcrf.pretrained import DEFAULT, find_model, names
 from mlcrf.synthetic.dataset import make_dataset
 from tests.mirror import ROOT
-
-
-def run_cli(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mlcrf", *words],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-    )
+from tests.program import run_program
 
 
 def test_there_are_two() -> None:
@@ -69,7 +60,7 @@ def test_predict_needs_no_model(tmp_path: Path) -> None:
     drawn = sorted((tmp_path / "drawn" / "images").iterdir())
     for source, size in zip(drawn, [(64, 64), (2000, 300), (31, 700), (1, 1)], strict=True):
         Image.open(source).resize(size).save(photos / source.name)
-    done = run_cli("predict", "photos", "--out", "tags.csv", cwd=tmp_path)
+    done = run_program("predict", "photos", "--out", "tags.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "tags.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -116,16 +107,16 @@ def test_known_labels_from_python(tmp_path: Path) -> None:
 
 def test_models_lists_them(tmp_path: Path) -> None:
     """For people, and as JSON."""
-    shown = run_cli("models", cwd=tmp_path).stdout
+    shown = run_program("models", cwd=tmp_path).stdout
     assert "mirflickr24 (default)" in shown and "mirflickr38:" in shown
-    record = json.loads(run_cli("models", "--json", cwd=tmp_path).stdout)
+    record = json.loads(run_program("models", "--json", cwd=tmp_path).stdout)
     assert [one["model"] for one in record] == names()
     assert all(Path(one["card"]).exists() for one in record)
-    inspected = json.loads(run_cli("inspect", "mirflickr38", "--json", cwd=tmp_path).stdout)
+    inspected = json.loads(run_program("inspect", "mirflickr38", "--json", cwd=tmp_path).stdout)
     assert len(inspected["labels"]) == 38
-    drawn = run_cli("plot-correlations", "mirflickr24", "--out", "matrix.png", cwd=tmp_path)
+    drawn = run_program("plot-correlations", "mirflickr24", "--out", "matrix.png", cwd=tmp_path)
     assert drawn.returncode == 0 and (tmp_path / "matrix.png").exists()
-    wrong = run_cli(
+    wrong = run_program(
         "plot-correlations", DEFAULT, "--out", "a.png", "--compare", "phi", cwd=tmp_path
     )
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr

@@ -1,38 +1,21 @@
 """A small drawn data set and a run trained on it, made once by the commands themselves."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mlcrf.synthetic.dataset import make_dataset
+from tests.program import run_program
 
 Mlcrf = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def run_mlcrf(
-    *words: object, stdin: str = "", cwd: Path | None = None
-) -> "subprocess.CompletedProcess[str]":
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "mlcrf", *map(str, words)],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cwd,
-        timeout=280,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="session")
 def mlcrf() -> Mlcrf:
     """Runs the program as a user does, in a process of its own."""
-    return run_mlcrf
+    return run_program
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +30,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs on those scenes."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    result = run_mlcrf(
+    result = run_program(
         "train",
         drawn / "labels.csv",
         "--out",

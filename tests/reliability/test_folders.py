@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from mlcrf.datasets.tagfiles import walk_pictures
+from tests.program import run_program
 from tests.reliability.scale import times
 
 ODD = [
@@ -43,11 +42,6 @@ def random_name(rng: np.random.Generator) -> bytes:
     return name.lstrip(b".") + b".jpg"
 
 
-def mlcrf(*words: object) -> "subprocess.CompletedProcess[bytes]":
-    command = [sys.executable, "-m", "mlcrf", *map(str, words)]
-    return subprocess.run(command, capture_output=True, check=False)
-
-
 def test_links_pipes_and_closed_folders(tmp_path: Path) -> None:
     """Loops end, links do not lead out, what is no file is an error, and nothing hangs."""
     folder, outside = tmp_path / "photos", tmp_path / "outside"
@@ -67,7 +61,7 @@ def test_links_pipes_and_closed_folders(tmp_path: Path) -> None:
         server.bind("socket.jpg")
         os.chdir(before)
         listed = {path.name for path in walk_pictures(folder)}
-        done = mlcrf("predict", folder, "--out", tmp_path / "tags.csv", "--known-keywords")
+        done = run_program("predict", folder, "--out", tmp_path / "tags.csv", "--known-keywords")
     assert "secret.jpg" not in listed
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "tags.csv").open(encoding="utf-8")))
@@ -89,7 +83,7 @@ def test_names_come_back(tmp_path: Path) -> None:
         picture(Path(os.fsdecode(os.fsencode(folder) + b"/" + name)), seed)
     tables = {ending: tmp_path / f"tags.{ending}" for ending in ("csv", "jsonl", "parquet")}
     for table in tables.values():
-        done = mlcrf("predict", folder, "--out", table, "--xmp", "--strict")
+        done = run_program("predict", folder, "--out", table, "--xmp", "--strict")
         assert done.returncode == 0, done.stderr
     with tables["csv"].open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
         from_csv = {os.fsencode(Path(row["image"]).name) for row in csv.DictReader(stream)}
@@ -101,5 +95,5 @@ def test_names_come_back(tmp_path: Path) -> None:
     }
     column = parquet.read_table(tables["parquet"])["image"].to_pylist()
     assert {Path(name).name for name in column} == {Path(name).name for name in shown}
-    assert mlcrf("predict", folder, "--undo", "--strict").returncode == 0
+    assert run_program("predict", folder, "--undo", "--strict").returncode == 0
     assert {os.fsencode(path.name) for path in folder.iterdir()} == names

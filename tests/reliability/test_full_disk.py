@@ -3,14 +3,17 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mlcrf.errors import DatabaseError
+from mlcrf.review.database import ReviewDatabase, new_request
+from mlcrf.review.scan import Stamped
 from mlcrf.synthetic.dataset import make_dataset
+from tests.program import run_program
 from tests.reliability.scale import at_length, times
 
 _SIZE_KB = 8192
@@ -35,14 +38,11 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
     table = make_dataset(folder / "data", seed=0, num_images=120)
     options = ["--backbone", "tiny", "--finetune", "all", "--epochs", "1", "--engine", "torch"]
-    done = mlcrf("train", table, "--out", folder / "run", *options, "--cache-dir", folder / "kept")
+    done = run_program(
+        "train", table, "--out", folder / "run", *options, "--cache-dir", folder / "kept"
+    )
     assert done.returncode == 0, done.stderr
     return folder
-
-
-def mlcrf(*words: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "mlcrf", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def fill(disk: Path, left_kb: int) -> Path:
@@ -114,16 +114,16 @@ def test_a_disk_that_fills(name: str, drawn: Path, disk: Path) -> None:
     for trial in range(times(30)):
         old = {}
         if trial % 2 and name not in ("features", "training"):
-            assert mlcrf(*words).returncode == 0
+            assert run_program(*words).returncode == 0
             old = contents(disk)
         filler = fill(disk, int(rng.integers(0, 24)))
-        done = mlcrf(*words)
+        done = run_program(*words)
         lines = [one for one in done.stderr.splitlines() if one.startswith("error: ")]
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
         assert lines and all(str(disk) in one for one in lines), done.stderr
         assert old.items() <= contents(disk).items(), "what was there stands"
         filler.unlink()
-        again = mlcrf(*words)
+        again = run_program(*words)
         assert again.returncode == 0, again.stderr
         assert list(disk.rglob("*.part")) == []
         for path in disk.iterdir():
@@ -133,3 +133,28 @@ def test_a_disk_that_fills(name: str, drawn: Path, disk: Path) -> None:
 def contents(disk: Path) -> dict[str, bytes]:
     files = (path for path in disk.rglob("*") if path.is_file() and path.name != "filler")
     return {str(path.relative_to(disk)): path.read_bytes() for path in files}
+
+
+@pytest.mark.timeout(0)
+def test_a_database_on_a_disk_that_fills(disk: Path) -> None:
+    """An answer is in the database, or refused in one line; those before it stay."""
+    rng = np.random.default_rng(0)
+    for trial in range(max(times(30), 3)):
+        file = disk / f"{trial}.db"
+        database = ReviewDatabase(str(file))
+        (photo,), _ = database.register("/photos", [Stamped("1.jpg", 10, 1, "0" * 64)])
+        filler = fill(disk, int(rng.integers(0, 64)))
+        kept = 0
+        with pytest.raises(DatabaseError) as caught:
+            for _ in range(10_000):
+                database.add(photo, {"sea": kept % 2}, "anna", new_request())
+                kept += 1
+        assert str(file) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+        assert [one.value for one in database.since(0)] == [at % 2 for at in range(kept)]
+        filler.unlink()
+        database.add(photo, {"sky": 1}, "anna", new_request())
+        database.close()
+        again = ReviewDatabase(str(file))
+        assert [one.label for one in again.since(0)] == ["sea"] * kept + ["sky"]
+        again.close()
+        file.unlink()

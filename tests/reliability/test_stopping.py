@@ -34,12 +34,22 @@ class Training:
     cache: Path
     options: list[str]
 
-    def start(self) -> "subprocess.Popen[str]":
+    def start(self, cores: set[int] | None = None) -> "subprocess.Popen[str]":
+        """Begin or go on; as many threads decode as it has cores."""
         words = ["train", str(self.table), "--out", str(self.out), "--resume", *self.options]
         command = [sys.executable, "-m", "mlcrf", *words, "--cache-dir", str(self.cache)]
-        return subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, cores or before)  # which the process takes over
+        try:
+            return subprocess.Popen(
+                command,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+        finally:
+            os.sched_setaffinity(0, before)
 
     def finish(self) -> None:
         process = self.start()
@@ -122,10 +132,14 @@ def test_killed_it_goes_on_to_the_same_bits(
     tmp_path: Path,
     moment: Callable[[float, np.random.Generator], Callable[[Path], None]],
 ) -> None:
-    """Killed once to three times, at random or while a file is written, then left to its end."""
+    """Killed once to three times, at random or while a file is written, then left to its end.
+
+    Each time with another number of threads that decode.
+    """
     for training, rng in undisturbed.trials(50, tmp_path):
         for _ in range(int(rng.integers(1, 4))):
-            process = training.start()
+            cores = rng.permutation(sorted(os.sched_getaffinity(0)))[: int(rng.integers(1, 3))]
+            process = training.start(set(cores.tolist()))
             moment(undisturbed.seconds, rng)(training.out)
             process.kill()
             process.communicate()
@@ -145,7 +159,7 @@ def test_stopped_it_loses_nothing(
     undisturbed: Undisturbed, tmp_path: Path, number: signal.Signals, twice: bool
 ) -> None:
     """It ends within ten seconds, with the signal's status, and goes on to the same bits."""
-    for training, rng in undisturbed.trials(12, tmp_path):
+    for training, rng in undisturbed.trials(13, tmp_path):
         process = training.start()
         at_random(undisturbed.seconds, rng)(training.out)
         began = time.monotonic()
