@@ -3,23 +3,25 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import torch
-from pydantic import ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from mlcrf import atomic
-from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, make_backbone
+from mlcrf.backbones.registry import Backbone, BackboneSpec, make_backbone
 from mlcrf.choices import InferenceName
 from mlcrf.config import TrainSettings
 from mlcrf.datasets.manifest import Implication, Manifest
 from mlcrf.datasets.tables import read_table
 from mlcrf.decoding import Decoder
-from mlcrf.errors import DataError, LabelsError, RunError, SettingsError
+from mlcrf.errors import DataError, LabelsError, RunError
 from mlcrf.inference import InferenceMethod, SceneSum, make_inference
 from mlcrf.labels import LabelSpace, load_labels, save_labels
 from mlcrf.model import LabelCrf
@@ -32,6 +34,24 @@ WEIGHTS = "best.safetensors"
 SPLITS = "splits.csv"
 STATE = "state.pt"
 _FORMAT = 1
+
+
+def _sound(spec: BackboneSpec) -> BackboneSpec:
+    colours = len(spec.mean) == len(spec.std) == 3 and all(map(isfinite, (*spec.mean, *spec.std)))
+    if not colours or min(spec.std) <= 0 or not 1 <= spec.size_px <= 4096:
+        raise ValueError("no such input of a network")
+    return spec
+
+
+class _Config(BaseModel):
+    """What is read of config.json; earlier versions wrote no decoders."""
+
+    settings: TrainSettings
+    backbone: Annotated[BackboneSpec, AfterValidator(_sound)]
+    backbone_trained: bool
+    num_features: int = Field(ge=1)
+    data: str
+    decoders: dict[str, tuple[Decoder, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -184,54 +204,18 @@ def load_run(path: Path) -> Run:
         labels = load_labels(path / LABELS)
     except LabelsError as error:
         raise RunError(f"{error}; the run is incomplete, train again") from error
-    try:
-        settings = TrainSettings.model_validate(config["settings"])
-        backbone = config["backbone"]
-        spec = BackboneSpec(
-            name=str(backbone["name"]),
-            source=Source(backbone["source"]),
-            size_px=int(backbone["size_px"]),
-            mean=tuple(map(float, backbone["mean"])),
-            std=tuple(map(float, backbone["std"])),
-        )
-        if not 1 <= spec.size_px <= 4096 or min(spec.std) <= 0:
-            raise ValueError("no such input of a network")
-        num_features, trained = int(config["num_features"]), bool(config["backbone_trained"])
-        data = str(config["data"])
-        decoders = {
-            model: tuple(Decoder.from_record(record) for record in records)
-            for model, records in config.get("decoders", {}).items()
-        }
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        ValidationError,
-        SettingsError,
-    ) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{path / CONFIG}: not the settings of a run: {reason}") from error
     parts, digest = _load_weights(path / WEIGHTS)
     try:
-        models = [
-            _make_model(parts[name], num_features, len(labels)) for name in ("crf", "independent")
-        ]
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        crf, independent = (
+            _make_model(parts[name], config.num_features, len(labels))
+            for name in ("crf", "independent")
+        )
+    except (KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        reason = _one_line(error)
         raise RunError(f"{path / WEIGHTS}: does not fit {CONFIG} and {LABELS}: {reason}") from error
-    return Run(
-        path,
-        labels,
-        settings,
-        spec,
-        data,
-        models[0],
-        models[1],
-        parts["backbone"] if trained else None,
-        digest,
-        decoders,
-    )
+    weights = parts["backbone"] if config.backbone_trained else None
+    given = (config.settings, config.backbone, config.data)
+    return Run(path, labels, *given, crf, independent, weights, digest, config.decoders)
 
 
 def load_splits(run: Run) -> Manifest:
@@ -249,7 +233,8 @@ def load_splits(run: Run) -> Manifest:
 def _make_model(state: dict[str, Tensor], num_features: int, num_labels: int) -> LabelCrf:
     factors, shifts = state.get("factors"), state.get("shifts")
     units = state.get("hidden.bias")
-    model = LabelCrf(
+    make = partial(
+        LabelCrf,
         num_features,
         num_labels,
         edges=state["edges"],
@@ -258,24 +243,34 @@ def _make_model(state: dict[str, Tensor], num_features: int, num_labels: int) ->
         rank=0 if factors is None else len(factors),
         scenes=0 if shifts is None else len(shifts),
     )
+    with torch.device("meta"):  # shapes first: damaged ones could ask for any amount of memory
+        make().load_state_dict(state, assign=True)
+    model = make()
     model.load_state_dict(state)
-    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+    if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
         raise ValueError("a weight is NaN or infinite")
+    with torch.no_grad():
+        model(torch.zeros(1, num_features))  # which checks edges and implications
     return model.eval()
 
 
-def _load_config(path: Path) -> dict[str, Any]:
+def _load_config(path: Path) -> _Config:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         begun = (path.parent / STATE).exists()
         remedy = "finish it with `mlcrf train --resume`" if begun else "is it the right folder?"
         raise RunError(f"{path.parent}: not a finished run: it has no {CONFIG}; {remedy}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
         raise RunError(f"{path}: not the settings of a run of this version (format {_FORMAT})")
-    return config
+    try:
+        return _Config.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = " ".join(".".join(map(str, first["loc"])).split())
+        raise RunError(f"{path}: not the settings of a run: {where}: {first['msg']}") from error
 
 
 def _load_weights(path: Path) -> tuple[dict[str, dict[str, Tensor]], str]:
@@ -288,12 +283,16 @@ def _load_weights(path: Path) -> tuple[dict[str, dict[str, Tensor]], str]:
             "finish it with `mlcrf train --resume`"
         ) from None
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise RunError(f"{path}: damaged: {error}; train again") from error
+        raise RunError(f"{path}: damaged: {_one_line(error)}; train again") from error
     parts: dict[str, dict[str, Tensor]] = {"crf": {}, "independent": {}, "backbone": {}}
     for name, tensor in tensors.items():
         part, _, key = name.partition(".")
         parts.setdefault(part, {})[key] = tensor
     return parts, hashlib.sha256(content).hexdigest()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _num_features(model: LabelCrf) -> int:

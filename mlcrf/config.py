@@ -1,11 +1,12 @@
 """Everything a user can set for a training run, in one frozen value that is saved with the run."""
 
 import json
+import reprlib
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from mlcrf.choices import (
     Finetune,
@@ -17,6 +18,16 @@ from mlcrf.choices import (
 )
 from mlcrf.errors import SettingsError
 
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8, which config.json is written in") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
 Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -76,11 +87,11 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: str = "lite0"
+    backbone: Text = "lite0"
     finetune: Finetune = Finetune.NONE
     structure: Structure = Structure.FULL
     edges_per_label: int = Field(default=8, ge=1)
-    edges_file: str | None = None
+    edges_file: Text | None = None
     scenes: int = Field(default=8, ge=2, le=1000)
     albums: bool = False
     album_gap_minutes: float = Field(default=60.0, gt=0, allow_inf_nan=False, le=1e7)
@@ -124,24 +135,30 @@ def make_settings(
     Raises:
         SettingsError: no such file, no JSON object, an unknown key or a value out of range.
     """
-    values = _load_config(config) if config else {}
+    in_file = _load_config(config) if config else {}
+    later: dict[str, Any] = {}
     for text in overrides:
         key, sign, value = text.partition("=")
         if not sign:
-            raise SettingsError(f"--set {text}: expected key=value")
-        values[key.strip()] = _parsed(value.strip())
-    values |= {key: value for key, value in given.items() if value is not None}
+            raise SettingsError(f"--set {' '.join(text.split())}: expected key=value")
+        later[key.strip()] = _parsed(value.strip())
+    later |= {key: value for key, value in given.items() if value is not None}
+    values = in_file | later
+    source = {key: "" if key in later else f"{config}: " for key in values}
     for key in values:
         if key not in TrainSettings.model_fields:
             close = get_close_matches(key, TrainSettings.model_fields, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise SettingsError(f"unknown setting {key!r}{hint}")
+            raise SettingsError(f"{source[key]}unknown setting {key!r}{hint}")
     try:
         return TrainSettings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"setting {name}: {first['msg']}, got {first['input']!r}") from None
+        got = reprlib.repr(first["input"])
+        raise SettingsError(
+            f"{source[str(first['loc'][0])]}setting {name}: {first['msg']}, got {got}"
+        ) from None
 
 
 def _load_config(path: Path) -> dict[str, Any]:
@@ -149,7 +166,7 @@ def _load_config(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: not JSON: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: expected a JSON object of settings")

@@ -16,7 +16,7 @@ class LabelSpace:
 
     Raises:
         LabelsError: no name, an empty name, a double name, or one with a line break or a
-            semicolon (which separates labels in our outputs).
+            semicolon (which separates labels in our outputs), or that a text file cannot hold.
     """
 
     names: tuple[str, ...]
@@ -30,6 +30,8 @@ class LabelSpace:
                 raise LabelsError(f"label {name!r} is empty or has space around it")
             if ";" in name or len(name.splitlines()) > 1:
                 raise LabelsError(f"label {name!r} has a line break or semicolon in it; rename it")
+            if "\0" in name or "\ufeff" in name or not _is_unicode(name):
+                raise LabelsError(f"label {name!r} holds a sign that is no text; rename it")
             if name in seen:
                 raise LabelsError(f"label {name!r} stands twice")
             seen.add(name)
@@ -102,6 +104,14 @@ def load_labels(path: Path) -> LabelSpace:
 def save_labels(path: Path, labels: LabelSpace) -> None:
     """Save label names, one a line."""
     atomic.write_text(path, "".join(f"{name}\n" for name in labels))
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON and names of files may hold
+        return False
+    return True
 
 
 def _some(names: list[str], limit: int = 5) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import reprlib
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -42,9 +43,14 @@ def cell_code(cell: object) -> int:
         return UNKNOWN
     if isinstance(cell, str):
         return _TEXT_CODES.get(cell.strip().lower(), INVALID)
-    if isinstance(cell, int | float):
-        return UNKNOWN if math.isnan(cell) else _NUMBER_CODES.get(cell, INVALID)
-    return INVALID
+    if isinstance(cell, float) and math.isnan(cell):
+        return UNKNOWN
+    return _NUMBER_CODES.get(cell, INVALID) if isinstance(cell, int | float) else INVALID
+
+
+def shown_cell(cell: object) -> str:
+    """A few signs of a cell in quotes, for a message; of a list, few of its values and levels."""
+    return repr((cell if isinstance(cell, str) else reprlib.repr(cell))[:40])
 
 
 def without_formula(text: str) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from mlcrf.datasets.files import FolderListings, load_text
 from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.datasets.problems import Problems
+from mlcrf.datasets.tags import relabelled
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.labels import LabelSpace
 
@@ -131,7 +132,7 @@ def read_coco(
     known = tuple(split for split in splits if split is not None)
     name = "coco-" + "+".join(file.stem.removeprefix(_PREFIX) for file in files)
     manifest = Manifest(tuple(images), targets, space, known or None, name)
-    return manifest.relabelled(labels) if labels else manifest
+    return relabelled(manifest, labels, path)
 
 
 def _load_instances(file: Path, image_root: Path | None, problems: Problems) -> _Instances:

@@ -49,7 +49,7 @@ class FolderListings:
         folder, name = os.path.split(path)
         if folder not in self._names:
             self._names[folder] = _file_names(folder)
-        return name in self._names[folder] or Path(path).is_file()
+        return name in self._names[folder] or os.path.isfile(path)  # noqa: PTH113 - any text
 
 
 def _file_names(folder: str) -> frozenset[str]:

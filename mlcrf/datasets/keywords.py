@@ -74,7 +74,8 @@ def read_keyword_folder(
     if untagged:
         notes.append(f"{untagged} images without keywords are left out")
     if left_out:
-        some = ", ".join(sorted(left_out)[:5]) + (", ..." if len(left_out) > 5 else "")
+        names = [" ".join(name.split()) for name in sorted(left_out)[:5]]
+        some = ", ".join(names) + (", ..." if len(left_out) > 5 else "")
         notes.append(f"{len(left_out)} keywords that are no labels are left out: {some}")
     return folder_manifest(folder, images, tags, labels, notes)
 

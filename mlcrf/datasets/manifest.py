@@ -82,7 +82,9 @@ class Manifest:
         wanted = np.flatnonzero([one == split for one in self.splits])
         if not len(wanted):
             counts = ", ".join(f"{s.value} {self.splits.count(s)}" for s in Split)
-            raise DataError(f"{self.name}: no image in split {split.value!r} ({counts})")
+            raise DataError(
+                f"{self.name}: no image in split {split.value!r} ({counts}); choose another"
+            )
         return self.rows(wanted)
 
     def relabelled(self, labels: LabelSpace) -> "Manifest":

@@ -13,6 +13,7 @@ from mlcrf.datasets.files import load_text
 from mlcrf.datasets.implications import with_implications
 from mlcrf.datasets.manifest import Implication, Manifest, Split
 from mlcrf.datasets.problems import Problems
+from mlcrf.datasets.tags import relabelled
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.labels import LabelSpace
 
@@ -100,7 +101,7 @@ def read_mirflickr(
         notes=tuple(notes),
     )
     manifest = with_implications(manifest, _implications(names))
-    return manifest.relabelled(labels) if labels else manifest
+    return relabelled(manifest, labels, path)
 
 
 def _numbered_pictures(folder: Path) -> dict[int, Path]:
@@ -124,7 +125,9 @@ def _annotation_files(folder: Path) -> list[Path]:
     return [
         file
         for file in sorted(folder.glob("*.txt"))
-        if file.stem.upper() != "README" and not re.fullmatch(r"im[0-9]+|\..*", file.stem)
+        if file.is_file()
+        and file.stem.upper() != "README"
+        and not re.fullmatch(r"im[0-9]+|\..*", file.stem)
     ]
 
 

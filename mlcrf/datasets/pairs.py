@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.labels import LabelSpace
+from mlcrf.metadata import shown
 
 ARROW = "=>"
 
@@ -69,9 +70,11 @@ def load_rows(
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise DataError(f"{path}: cannot read label pairs: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot read label pairs: not UTF-8 text") from error
+    except (OSError, ValueError) as error:  # a ValueError where no file can have such a name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{shown(path)}: cannot read label pairs: {reason}") from error
     reader = csv.reader(text.splitlines(), strict=True, skipinitialspace=True)
     try:
         rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]

@@ -104,9 +104,8 @@ def _csv_rows(path: Path, text: str) -> tuple[list[list[str]], list[int]]:
     """Rows that are not blank, and the line on which each starts."""
     rows, lines, start = [], [], 1
     try:
-        reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter=_sniff_delimiter(text), strict=True
-        )
+        delimiter = _sniff_delimiter(text)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         for row in reader:
             if any(cell.strip() for cell in row):
                 rows.append(row)
@@ -143,7 +142,7 @@ def _load_json_lines(path: Path, problems: Problems) -> Records:
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+            reason = _json_fault(error)
             problems.add(path, f"is not JSON: {reason}; expected one object a line", line=number)
             continue
         if not isinstance(entry, dict):
@@ -155,16 +154,23 @@ def _load_json_lines(path: Path, problems: Problems) -> Records:
     return Records(path, {name: [entry.get(name) for entry in objects] for name in names}, lines)
 
 
+def _json_fault(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+
+
 def _load_parquet(path: Path) -> Records:
+    # texts that are not UTF-8 and values that Python cannot hold show when they are taken out
     try:
         with pq.ParquetFile(path) as file:
             table = file.read()
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+        header = [str(name).strip() for name in table.column_names]
+        _check_header(path, header)
+        columns = {name: table.column(place).to_pylist() for place, name in enumerate(header)}
+    except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: cannot be read as Parquet: {reason}") from error
-    header = [str(name).strip() for name in table.column_names]
-    _check_header(path, header)
-    columns = {name: table.column(place).to_pylist() for place, name in enumerate(header)}
     return Records(path, columns, list(range(1, table.num_rows + 1)), has_lines=False)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf import atomic
-from mlcrf.datasets.cells import INVALID, write_csv_row
+from mlcrf.datasets.cells import INVALID, shown_cell, write_csv_row
 from mlcrf.datasets.columns import LIST_COLUMNS, SCORE_PREFIXES, SPLIT_COLUMN, sort_columns
 from mlcrf.datasets.files import FolderListings
 from mlcrf.datasets.manifest import Manifest, Split
@@ -80,7 +80,8 @@ def read_table(
     splits = _row_splits(records, problems)
     notes = []
     if columns.ignored:
-        notes.append(f"columns left out: {', '.join(columns.ignored)}")
+        ignored = (" ".join(name.split()) for name in columns.ignored)
+        notes.append(f"columns left out: {', '.join(ignored)}")
     if columns.listed is None:
         space, targets = _valued_targets(records, columns.valued, labels, problems)
     else:
@@ -146,7 +147,7 @@ def _image_paths(
     first: dict[str, int] = {}
     images = []
     for row, cell in enumerate(records.columns[column]):
-        if cell is None or not str(cell).strip():
+        if cell is None or (isinstance(cell, str) and not cell.strip()):
             records.fault(problems, row, f"column {column!r} is empty; expected an image path")
             continue
         if not isinstance(cell, str):
@@ -184,12 +185,12 @@ def _row_splits(records: Records, problems: Problems) -> tuple[Split, ...] | Non
         return None
     splits = []
     for row, cell in enumerate(records.columns[SPLIT_COLUMN]):
-        name = "" if cell is None else str(cell).strip()
-        if name.lower() not in SPLIT_NAMES:
-            records.fault(
-                problems, row, f"unknown split {name!r}; expected {', '.join(SPLIT_NAMES)}"
-            )
-        splits.append(SPLIT_NAMES.get(name.lower(), Split.TRAIN))
+        name = cell.strip() if isinstance(cell, str) else "" if cell is None else cell
+        split = SPLIT_NAMES.get(name.lower()) if isinstance(name, str) else None
+        if split is None:
+            expected = f"expected {', '.join(SPLIT_NAMES)}"
+            records.fault(problems, row, f"unknown split {shown_cell(name)}; {expected}")
+        splits.append(split or Split.TRAIN)
     return tuple(splits)
 
 
@@ -208,18 +209,18 @@ def _valued_targets(
     for name in space:
         wrong = np.flatnonzero(codes[name] == INVALID).tolist()
         if wrong and not (codes[name] >= 0).any():
-            example = str(records.columns[name][wrong[0]])[:40]
+            example = shown_cell(records.columns[name][wrong[0]])
             problems.add(
                 records.path,
-                f"column {name!r} holds no 0 or 1 but the like of {example!r}; remove the column, "
+                f"column {name!r} holds no 0 or 1 but the like of {example}; remove the column, "
                 f"or name it `{LIST_COLUMNS[0]}` if it lists labels",
                 line=1,
             )
             continue
         for row in wrong:
-            value = str(records.columns[name][row])[:40]
+            value = shown_cell(records.columns[name][row])
             expected = "expected 1, 0, or for unknown an empty cell, ? or -1"
-            records.fault(problems, row, f"label {name!r} is {value!r}; {expected}")
+            records.fault(problems, row, f"label {name!r} is {value}; {expected}")
     return space, np.stack([codes[name] for name in space], axis=1)
 
 

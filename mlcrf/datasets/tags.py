@@ -2,12 +2,14 @@
 
 import ast
 import json
+import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlcrf.datasets.cells import shown_cell
 from mlcrf.datasets.manifest import UNKNOWN, Manifest
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.labels import LabelSpace
@@ -42,13 +44,15 @@ def parse_tags(cell: object, separator: str | None) -> Tags:
     if isinstance(cell, list):
         wrong = [item for item in cell if not isinstance(item, str | int) or isinstance(item, bool)]
         if wrong:
-            raise ValueError(f"{wrong[0]!r} in a list of labels is no name")
+            raise ValueError(f"{reprlib.repr(wrong[0])} in a list of labels is no name")
         return clean_tags(str(item) for item in cell)
-    if cell is None or str(cell).strip() in _UNKNOWN_TEXTS:
+    if cell is None:
         return None
     if not isinstance(cell, str | int) or isinstance(cell, bool):
-        raise ValueError(f"expected a list of labels, got {str(cell)[:40]!r}")
+        raise ValueError(f"expected a list of labels, got {shown_cell(cell)}")
     text = str(cell)
+    if text.strip() in _UNKNOWN_TEXTS:
+        return None
     return clean_tags(text.split(separator) if separator else [text])
 
 
@@ -95,6 +99,18 @@ def tag_targets(tags: Sequence[Tags], labels: LabelSpace) -> NDArray[np.int8]:
     return targets
 
 
+def relabelled(manifest: Manifest, labels: LabelSpace | None, source: Path) -> Manifest:
+    """The manifest with the columns of the labels expected, if any are.
+
+    Raises:
+        LabelsError: the names differ; says where.
+    """
+    try:
+        return manifest.relabelled(labels) if labels else manifest
+    except LabelsError as error:
+        raise LabelsError(f"{source}: {error}") from error
+
+
 def folder_manifest(
     folder: Path,
     images: Sequence[Path],
@@ -119,7 +135,7 @@ def _parse_literal(text: str) -> list[object]:
     for parse in (json.loads, ast.literal_eval):
         try:
             parsed = parse(text.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
         if isinstance(parsed, list):
             return parsed

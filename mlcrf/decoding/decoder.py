@@ -1,5 +1,6 @@
 """The decision rules behind one call."""
 
+import reprlib
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, assert_never
 
@@ -189,8 +190,9 @@ class Decoder:
             return TypeAdapter(cls).validate_python(record)
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in ("decoder", *first["loc"]))
-            raise SettingsError(f"{name}: {first['msg']}, got {first['input']!r}") from None
+            name = " ".join(".".join(map(str, ("decoder", *first["loc"]))).split())
+            got = reprlib.repr(first["input"])
+            raise SettingsError(f"{name}: {first['msg']}, got {got}") from None
 
     @property
     def _threshold(self) -> float | tuple[float, ...]:

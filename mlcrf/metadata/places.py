@@ -45,7 +45,8 @@ class PhotoPlaces:
         """All that there are by either name, the photo's alone first, also if it has rivals."""
         base = self._base(photo)
         names = [f"{base.name}.xmp", f"{base.name}.XMP", f"{base.stem}.xmp", f"{base.stem}.XMP"]
-        return [place for name in names if (place := base.with_name(name)).is_file()]
+        there = (base.with_name(name) for name in names)
+        return [one for one in there if os.path.isfile(one)]  # noqa: PTH113 - too long a name is none
 
     def tag_file(self, photo: Path) -> Path:
         """Where the tag file goes: `photo.txt`, as training reads it."""

@@ -12,8 +12,9 @@ from mlcrf.datasets.implications import with_implied
 from mlcrf.datasets.manifest import UNKNOWN, Implication
 from mlcrf.datasets.reading import Format, ReadOptions, read_dataset, sniff_format
 from mlcrf.datasets.tables import is_list_table
-from mlcrf.errors import DataError, SettingsError
+from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.labels import LabelSpace
+from mlcrf.metadata import shown
 from mlcrf.prediction.keywords import KnownKeywords
 
 Targets = NDArray[np.int8]
@@ -80,14 +81,15 @@ def read_known(
         DataError: the table cannot be read, or contradicts the implications; names the photo.
     """
     everywhere = np.full(len(labels), UNKNOWN, dtype=np.int8)
-    for part in given.split(",") if given else ():
+    text = " ".join((given or "").split())  # one line, for messages
+    for part in text.split(",") if given else ():
         name, sign, value = part.rpartition("=")
         if not sign or value.strip() not in ("0", "1"):
             raise SettingsError(f"--given {part.strip()}: expected label=1 or label=0")
         everywhere[labels.index(name.strip())] = int(value)
     broken = _contradiction(everywhere, labels, implications)
     if broken:
-        raise SettingsError(f"--given {given}: {broken}")
+        raise SettingsError(f"--given {text}: {broken}")
     known = KnownLabels(everywhere, keywords=keywords)
     if table is not None:
         for image, row in _rows(table, labels, options):
@@ -95,7 +97,7 @@ def read_known(
             merged = np.where(row == UNKNOWN, everywhere, row)
             broken = _contradiction(merged, labels, implications)
             if broken:
-                raise DataError(f"{table}: {image}: {broken}")
+                raise DataError(f"{table}: {shown(Path(image))}: {broken}")
     return known
 
 
@@ -139,7 +141,10 @@ def _rows(table: Path, labels: LabelSpace, options: ReadOptions) -> list[tuple[s
         case _:  # whole annotations
             listed = False
     manifest = read_dataset(table, options)
-    columns = [labels.index(name) for name in manifest.labels]
+    try:
+        columns = [labels.index(name) for name in manifest.labels]
+    except LabelsError as error:
+        raise LabelsError(f"{table}: {error}") from error
     rows: Targets = np.full((len(manifest), len(labels)), UNKNOWN, dtype=np.int8)
     rows[:, columns] = manifest.targets
     if listed:
