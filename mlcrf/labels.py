@@ -9,6 +9,8 @@ from pathlib import Path
 from mlcrf import atomic
 from mlcrf.errors import LabelsError
 
+_LONGEST = 1000  # signs; tables could not hold names of 100,000
+
 
 @dataclass(frozen=True)
 class LabelSpace:
@@ -16,7 +18,8 @@ class LabelSpace:
 
     Raises:
         LabelsError: no name, an empty name, a double name, or one with a line break or a
-            semicolon (which separates labels in our outputs), or that a text file cannot hold.
+            semicolon (which separates labels in our outputs), or that a text file cannot hold, or
+            a very long one.
     """
 
     names: tuple[str, ...]
@@ -28,6 +31,10 @@ class LabelSpace:
         for name in self.names:
             if not name.strip() or name != name.strip():
                 raise LabelsError(f"label {name!r} is empty or has space around it")
+            if len(name) > _LONGEST:
+                raise LabelsError(
+                    f"label {name[:40]!r}... has {len(name)} signs, at most {_LONGEST} are allowed"
+                )
             if ";" in name or len(name.splitlines()) > 1:
                 raise LabelsError(f"label {name!r} has a line break or semicolon in it; rename it")
             if "\0" in name or "\ufeff" in name or not _is_unicode(name):

@@ -18,19 +18,21 @@ def stopping() -> Iterator[None]:
 
     Python hears of a signal only between its own instructions. So a thread watches too: after a
     second signal, or after `GRACE_S`, it ends the process as it is. Files are whole or absent
-    even then, and what is left of temporary ones goes with the next run.
+    even then, and what is left of temporary ones goes with the next run. Once the body has ended,
+    signals are ignored: the work is done, and the interpreter's own end takes no second.
 
-    Only for the main thread of a program.
+    Only for the main thread of a program that ends after it.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    before = signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(wakeup)
         writer.close()
 

@@ -121,14 +121,18 @@ def _csv_rows(path: Path, text: str) -> tuple[list[list[str]], list[int]]:
 def _sniff_delimiter(text: str) -> str:
     """The delimiter that shows an image column in the header, else the one with most columns."""
     header = next(line for line in io.StringIO(text, newline=None) if line.strip())
-    names = {
-        delimiter: [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
-        for delimiter in _DELIMITERS
-    }
+    names = {delimiter: _header_names(header, delimiter) for delimiter in _DELIMITERS}
     return max(
         _DELIMITERS,
         key=lambda sign: (any(n in IMAGE_COLUMNS for n in names[sign]), len(names[sign])),
     )
+
+
+def _header_names(header: str, delimiter: str) -> list[str]:
+    try:
+        return [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
+    except csv.Error:  # a cell beyond the module's limit, as thousands of names by the wrong sign
+        return []
 
 
 def _load_json_lines(path: Path, problems: Problems) -> Records:

@@ -124,7 +124,7 @@ def load_matrix(path: Path, labels: LabelSpace) -> Floats:
     """
     try:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from error

@@ -36,7 +36,7 @@ def parse_url(text: str) -> URL:
     if url is None or kind not in ("sqlite", "postgresql", "postgres") or not url.database:
         raise SettingsError(
             "--db: expected sqlite:///FILE or postgresql://USER@HOST/DATABASE, "
-            f"got {text.rsplit('@', maxsplit=1)[-1]}"
+            f"got {' '.join(text.rsplit('@', maxsplit=1)[-1].split())}"
         )
     return url if kind == "sqlite" else url.set(drivername="postgresql+psycopg")
 

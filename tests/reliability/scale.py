@@ -5,7 +5,7 @@ import os
 import pytest
 
 SCALE = float(os.environ.get("MLCRF_RELIABILITY", "0.01"))
-at_length = pytest.mark.skipif(SCALE < 0.1, reason="takes long; `make test-reliability` tries it")
+at_length = pytest.mark.at_length  # takes long; only `make test-reliability` tries it
 
 
 def times(full: int) -> int:

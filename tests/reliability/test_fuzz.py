@@ -457,12 +457,15 @@ def test_damaged_folders(tmp_path: Path, layout: str) -> None:
     @given(data=st.data(), labels=st.none() | st.just(LABEL_SPACE))
     def check(data: st.DataObject, labels: LabelSpace | None) -> None:
         file = data.draw(st.sampled_from(list(written)))
-        file.write_bytes(data.draw(spoilt(whole[file])))
+        content = data.draw(spoilt(whole[file]))
         options = ReadOptions(labels=labels)
-        got = outcomes.attempt(lambda: read_dataset(root, options), root, lines=21)
-        if got is not None:
-            check_manifest(outcomes, got, tmp_path)
-        file.write_bytes(whole[file])
+        try:
+            file.write_bytes(content)
+            got = outcomes.attempt(lambda: read_dataset(root, options), root, lines=21)
+            if got is not None:
+                check_manifest(outcomes, got, tmp_path)
+        finally:
+            file.write_bytes(whole[file])
 
     check()
     outcomes.require_both()
@@ -511,6 +514,20 @@ def test_damaged_lists(folder: Path, kind: str) -> None:
 
     check()
     outcomes.require_both()
+
+
+def test_long_headers_and_names(folder: Path) -> None:
+    """Thousands of labels make a header longer than a cell may be; a label as long is refused."""
+    names = [f"label number {number}" for number in range(9_000)]
+    (folder / "t.csv").write_text(f"image,{','.join(names)}\na.jpg{',1' * len(names)}\n")
+    assert list(read_dataset(folder / "t.csv").labels) == names
+    outcomes = Outcomes()
+    make_tag_folder(folder / "tags", a="x" * 1_001)
+    outcomes.attempt(lambda: read_dataset(folder / "tags"), folder)
+    make_tag_folder(folder / "tags", a="x" * 1_000)
+    got = outcomes.attempt(lambda: read_dataset(folder / "tags"), folder)
+    assert got is not None and outcomes["refused"] == 1
+    check_manifest(outcomes, got, folder)
 
 
 def test_names_that_are_too_long_or_none(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ HOSTILE_LABELS = (
     "=cmd|'/C calc'!A0",
     "&lt&#60<!--",
     "gpj.\u202eexe",
-    "nul\x00 and \x1b[31m",
+    "bell\x07 and \x1b[31m",
     "x" * 300,
 )
 HOSTILE_FILES = (
