@@ -36,6 +36,7 @@ Rows = list[dict[str, Any]]
 def read_options(doc: str | None, folder: str, **more: dict[str, Any]) -> argparse.Namespace:
     """The options of an experiment on photos: data, runs, out, quick, and `more` by name.
 
+    Of the bootstrap of differences, `resamples` says how often.
     With `--quick` runs and figures go to `runs/quick`, where they replace nothing.
     """
     parser = argparse.ArgumentParser(
@@ -49,6 +50,7 @@ def read_options(doc: str | None, folder: str, **more: dict[str, Any]) -> argpar
         parser.add_argument(f"--{name.replace('_', '-')}", **settings)
     arguments = parser.parse_args()
     quick = arguments.quick
+    arguments.resamples = 50 if quick else 1000
     arguments.runs = arguments.runs or (Path("runs/quick") if quick else Path("runs"))
     kept = ROOT / "experiments" / folder / "results.json"
     arguments.out = arguments.out or (arguments.runs / f"{folder}.json" if quick else kept)

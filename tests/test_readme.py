@@ -1,17 +1,15 @@
 """The README's commands, run on a slice of the real photos, and its words against the program."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests.mirror import ROOT, make_small_mirror
+from tests.program import run_program
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -42,12 +40,8 @@ def test_readme_has_the_five_commands() -> None:
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_options_in_the_readme_exist(words: list[str]) -> None:
     """Each option that the README uses is one that the command's help lists."""
-    result = subprocess.run(
-        [sys.executable, "-m", "mlcrf", words[1], "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    result = run_program(words[1], "--help")
+    assert result.returncode == 0
     for option in (word for word in words if word.startswith("--")):
         assert f"{option} " in result.stdout
 
@@ -67,7 +61,6 @@ def test_main_job_on_real_photos(tmp_path: Path) -> None:
     (tmp_path / "data" / "lecture_correlation_24.csv").write_bytes(
         (ROOT / "data" / "lecture_correlation_24.csv").read_bytes()
     )
-    environment = os.environ | {"MLCRF_CACHE": str(tmp_path / "cache")}
     more = {
         "download": ["--mirror", str(mirror)],
         "train": ["--set", "penalties=[0.3]", "--set", "pairwise_penalties=[0.01]"],
@@ -77,14 +70,7 @@ def test_main_job_on_real_photos(tmp_path: Path) -> None:
     photos = "data/mirflickr25k/mirflickr"
     for line in main_job():
         words = [word.replace("SOME_FOLDER", photos) for word in line]
-        result = subprocess.run(
-            [sys.executable, "-m", *words, *more.get(words[1], [])],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment,
-            check=False,
-        )
+        result = run_program(*words[1:], *more.get(words[1], []), cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         printed[words[1]] = result.stdout
     record = json.loads(printed["evaluate"])

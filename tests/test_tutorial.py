@@ -1,7 +1,6 @@
 """The tutorial's commands, in its order, on real photos, with a person who knows their tags."""
 
 import json
-import os
 import re
 import shlex
 import signal
@@ -18,6 +17,7 @@ import pandas as pd
 import pytest
 
 from tests.mirror import ARCHIVES, MIRROR, ROOT
+from tests.program import run_program
 
 pytest.importorskip("sqlalchemy", reason="needs mlcrf[review]")
 pytest.importorskip("starlette", reason="needs mlcrf[review]")
@@ -99,17 +99,13 @@ def unpack(folder: Path) -> dict[str, set[int]]:
 def test_tutorial(tmp_path: Path) -> None:
     """Every command ends well, and what the page says of it is so."""
     person = Person(unpack(tmp_path / "photos"))
-    environment = os.environ | {"MLCRF_CACHE": str(tmp_path / "cache")}
     more = {"train": ["--set", "penalties=[1]", "--set", "pairwise_penalties=[0.01]"]}
     reviews = []
     for words in commands():
-        line = [sys.executable, "-m", "mlcrf", *words, *more.get(words[0], [])]
         if words[0] == "review":
-            reviews.append(_review(line, tmp_path, environment, person, first=not reviews))
+            reviews.append(_review(words, tmp_path, person, first=not reviews))
             continue
-        done = subprocess.run(
-            line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
+        done = run_program(*words, *more.get(words[0], []), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         _look(words, tmp_path, done.stdout)
     assert [words[0] for words in commands()].count("review") == len(reviews) == 2
@@ -119,12 +115,13 @@ def test_tutorial(tmp_path: Path) -> None:
     assert person.clicks < 24 * ANSWERED / 2, "it knew most of the tags"
 
 
-def _review(
-    line: list[str], folder: Path, environment: dict[str, str], person: Person, *, first: bool
-) -> dict[str, Any]:
+def _review(words: list[str], folder: Path, person: Person, *, first: bool) -> dict[str, Any]:
     """Start the page, answer, end it with Ctrl-C; how far it was then."""
     process = subprocess.Popen(
-        [*line, "--no-browser"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "mlcrf", *words, "--no-browser"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None

@@ -106,13 +106,21 @@ def main() -> None:
             run = frame.trained(planted, arguments.runs / "albums" / name, settings)
             if features is None:
                 features = frame.features_of(run, test)
-            rows += _score(run, crf, features, test, order, scenes)
+            rows += _score(run, crf, features, test, order, scenes, arguments.resamples)
             frame.keep(arguments, rows)
     print(tables({"rows": rows})["albums"])
 
 
 @torch.no_grad()
-def _score(run: Run, crf: Run, features: Tensor, test: Manifest, order: str, scenes: int) -> Rows:
+def _score(
+    run: Run,
+    crf: Run,
+    features: Tensor,
+    test: Manifest,
+    order: str,
+    scenes: int,
+    resamples: int,
+) -> Rows:
     """Every model on the test albums; likelihoods of an album's sets a photo."""
     y = torch.from_numpy(test.targets.astype(np.int64))
     albums = [torch.tensor(one) for one in find_albums(test.images, gap=_ENDLESS)]
@@ -156,7 +164,7 @@ def _score(run: Run, crf: Run, features: Tensor, test: Manifest, order: str, sce
     found = []
     for name, one in statistics.items():
         measures = one.measures()
-        difference = bootstrap_differences(one, statistics[base[name]], resamples=1000, seed=0)
+        difference = bootstrap_differences(one, statistics[base[name]], resamples=resamples, seed=0)
         found.append(
             {
                 "order": order,

@@ -68,7 +68,13 @@ def main() -> None:
         folder = _FOLDERS.get(name, f"best/{name.replace(', ', '-').replace(' ', '-')}")
         kept = more if changes.get("head") else (frame.QUICK if arguments.quick else {})
         run = frame.trained(data, arguments.runs / folder, TrainSettings(**(changes | kept)))
-        result = evaluate(run, data.part(Split.TEST), frame.extractor_of(run), split="test")
+        result = evaluate(
+            run,
+            data.part(Split.TEST),
+            frame.extractor_of(run),
+            split="test",
+            resamples=arguments.resamples,
+        )
         rows.append(
             {
                 "system": name,

@@ -50,7 +50,13 @@ def main() -> None:
         run = frame.trained(
             hide(data, share, arguments.seed), arguments.runs / "hidden_labels" / name, settings
         )
-        result = evaluate(run, data.part(Split.TEST), frame.extractor_of(run), split="test")
+        result = evaluate(
+            run,
+            data.part(Split.TEST),
+            frame.extractor_of(run),
+            split="test",
+            resamples=arguments.resamples,
+        )
         record = frame.record_of(run)
         rows.append(
             {

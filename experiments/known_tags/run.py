@@ -97,7 +97,6 @@ def _score(
             "crf": run.make_inference()(potentials, known=known).marginals,
         }
         scores = {name: score(p, test.targets, known) for name, p in beliefs.items()}
-        resamples = 1000
         rows.append(
             {
                 "protocol": protocol,
@@ -111,7 +110,7 @@ def _score(
                 },
                 "difference": {
                     name: bootstrap_differences(
-                        scores["crf"], scores[name], resamples=resamples, seed=0
+                        scores["crf"], scores[name], resamples=arguments.resamples, seed=0
                     )
                     for name in ("independent", "naive_bayes")
                 },

@@ -61,7 +61,9 @@ def main() -> None:
         part = data if size == whole else drawn(data, size, seed)
         settings = TrainSettings(**(BACKBONES[backbone] | more))
         run = frame.trained(part, arguments.runs / "learning_curves" / folder, settings)
-        resamples = 1000 if size == whole else 1  # of draws, it is the spread that tells
+        resamples = (
+            arguments.resamples if size == whole else 1
+        )  # of draws, it is the spread that tells
         result = evaluate(
             run,
             data.part(Split.TEST),

@@ -76,7 +76,8 @@ def main() -> None:
             ["train", str(table), "--out", str(out), "--structure", "sparse", "--overwrite"]
             + [word for one in settings for word in ("--set", one)]
         )
-        evaluated = _measured(["evaluate", str(out), str(table), "--resamples", "100"])
+        resamples = str(arguments.resamples // 10)
+        evaluated = _measured(["evaluate", str(out), str(table), "--resamples", resamples])
         fits = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
         scores = {model: evaluated["record"]["models"][model] for model in ("independent", "crf")}
         rows.append(

@@ -90,7 +90,7 @@ def main() -> None:
                 extractor,
                 split="test",
                 inference=inference,
-                resamples=1000 if matched else 1,
+                resamples=arguments.resamples if matched else 1,
             )
             rows.append(
                 {

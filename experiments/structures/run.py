@@ -48,7 +48,7 @@ def main() -> None:
         run = frame.trained(data, arguments.runs / "structures" / folder, settings)
         extractor = frame.extractor_of(run)
         began = perf_counter()
-        result = evaluate(run, test, extractor, split="test")
+        result = evaluate(run, test, extractor, split="test", resamples=arguments.resamples)
         rows.append(
             {
                 "structure": name,

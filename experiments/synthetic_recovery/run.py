@@ -57,7 +57,13 @@ def main() -> None:
         for name, changes in METHODS.items():
             out = folder.with_name(f"{name.replace(' ', '-')}-{strength:g}")
             run = frame.trained(data, out, TrainSettings(**(changes | more)))
-            result = evaluate(run, data.part(Split.TEST), frame.extractor_of(run), split="test")
+            result = evaluate(
+                run,
+                data.part(Split.TEST),
+                frame.extractor_of(run),
+                split="test",
+                resamples=arguments.resamples,
+            )
             if name == "exact likelihood":
                 scores = result.models["independent"]
                 plain = {key: getattr(scores, key) for key in MEASURES}

@@ -2,14 +2,13 @@
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.mirror import ROOT, make_small_mirror
+from tests.program import run_program
 
 FOLDERS = sorted(
     path.parent.name
@@ -30,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     numbers = [*range(1, 301), *range(9001, 9101), *range(10001, 10201)]
     mirror = make_small_mirror(home / "mirror", numbers)
     words = ["download", "mirflickr25k", "--mirror", str(mirror), "--dest", str(home / "data")]
-    subprocess.run([sys.executable, "-m", "mlcrf", *words], check=True, capture_output=True)
+    assert run_program(*words).returncode == 0
     return home / "data"
 
 
@@ -41,14 +40,7 @@ def test_runs_on_a_slice(folder: str, data: Path, tmp_path: Path) -> None:
     before = kept.read_bytes() if kept.exists() else None
     out = tmp_path / "out" / "results.json"
     words = ["--quick", "--data", str(data), "--runs", str(tmp_path / "runs"), "--out", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-m", f"experiments.{folder}.run", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env=os.environ | {"MLCRF_CACHE": str(data.parent / "cache"), "OMP_NUM_THREADS": "1"},
-    )
+    done = run_program(*words, module=f"experiments.{folder}.run", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     results = json.loads(out.read_text(encoding="utf-8"))
     assert results["about"]["quick"] is True and results["rows"]

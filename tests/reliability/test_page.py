@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
 import socket
@@ -75,7 +74,6 @@ def serving(folder: Path, run: Path, db: Path, *options: str) -> Iterator[Callab
             stdout=subprocess.PIPE,
             stderr=stream,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "MLCRF_CACHE": str(folder.parent / "cache")},
         )
 
     def wait() -> Server:

@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 
 from mlcrf.synthetic.dataset import make_dataset
+from tests.program import Program
 from tests.reliability.scale import at_length, times
 
 OPTIONS = {
@@ -34,27 +33,14 @@ class Training:
     cache: Path
     options: list[str]
 
-    def start(self, cores: set[int] | None = None) -> "subprocess.Popen[str]":
+    def start(self, cores: Set[int] = frozenset()) -> Program:
         """Begin or go on; as many threads decode as it has cores."""
-        words = ["train", str(self.table), "--out", str(self.out), "--resume", *self.options]
-        command = [sys.executable, "-m", "mlcrf", *words, "--cache-dir", str(self.cache)]
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores or before)  # which the process takes over
-        try:
-            return subprocess.Popen(
-                command,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
-        finally:
-            os.sched_setaffinity(0, before)
+        words = ["train", self.table, "--out", self.out, "--resume", *self.options]
+        return Program(*words, "--cache-dir", self.cache, cores=cores)
 
     def finish(self) -> None:
-        process = self.start()
-        _, errors = process.communicate(timeout=_LONGEST_S)
-        assert process.returncode == 0, errors
+        done = self.start().end(_LONGEST_S)
+        assert done.returncode == 0, done.stderr
 
     def result(self) -> tuple[dict[str, bytes], Any]:
         """Weights and what was measured, but for times; and no temporary file is there."""
@@ -108,7 +94,7 @@ def undisturbed(
 
 
 def at_random(longest_s: float, rng: np.random.Generator) -> Callable[[Path], None]:
-    delay = float(rng.uniform(2, longest_s))
+    delay = float(rng.uniform(1, longest_s))
     return lambda _: time.sleep(delay)
 
 
@@ -141,8 +127,8 @@ def test_killed_it_goes_on_to_the_same_bits(
             cores = rng.permutation(sorted(os.sched_getaffinity(0)))[: int(rng.integers(1, 3))]
             process = training.start(set(cores.tolist()))
             moment(undisturbed.seconds, rng)(training.out)
-            process.kill()
-            process.communicate()
+            process.send(signal.SIGKILL)
+            process.end(_LONGEST_S)
 
 
 @pytest.mark.timeout(0)
@@ -164,9 +150,8 @@ def test_stopped_it_loses_nothing(
         at_random(undisturbed.seconds, rng)(training.out)
         began = time.monotonic()
         for _ in range(1 + twice):
-            if process.poll() is None:
-                os.kill(process.pid, number)
-        _, errors = process.communicate(timeout=_LONGEST_S)
-        assert time.monotonic() - began < 10, errors
-        assert process.returncode in (128 + number, 0), errors
-        assert "Traceback" not in errors
+            process.send(number)
+        done = process.end(_LONGEST_S)
+        assert time.monotonic() - began < 10, done.stderr
+        assert done.returncode in (128 + number, 0), done.stderr
+        assert "Traceback" not in done.stderr

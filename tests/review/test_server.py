@@ -1,6 +1,5 @@
 """The program as it runs: its address, its end by every signal, and what is missing."""
 
-import os
 import re
 import signal
 import socket
@@ -32,7 +31,6 @@ def serving(folder: Path, run: Path, db: str) -> Iterator[Callable[[], Server]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "MLCRF_CACHE": str(folder.parent / "cache")},
     )
 
     def wait() -> Server:
