@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from mlcrf.inference import MapSearch
+from mlcrf.inference import Exact, MapSearch
 from tests.inference.methods import ANY, EXACT, ROWS, Row, enumerated, make
-from tests.making import close, draw_known
+from tests.making import close, draw_known, make_potentials
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,18 @@ def test_states_at_large_potentials(finder: Finder, dtype: torch.dtype) -> None:
     score = made.log_score(states)
     assert bool((score <= truth.best_score + 1e-3).all())
     assert bool((score > truth.best_score - (1e-3 if finder.is_best else 60)).all())
+
+
+def test_the_best_is_far_down_among_half_states() -> None:
+    """Where sets are almost equally probable, the best half-state need not be likely."""
+    potentials = make_potentials(300, 12, unary=0.4, pairwise=0.6)
+    best = enumerated(potentials).best_score
+    close(potentials.log_score(Exact().map_states(potentials)), best, 1e-9)
+
+
+def test_draws_where_one_set_has_all_the_mass() -> None:
+    """Couplings too large for exponents outside of log space."""
+    potentials = make_potentials(3, 10, unary=400.0, pairwise=900.0)
+    exact = Exact()
+    drawn = exact.sample(potentials, 20, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn.long(), exact.map_states(potentials).expand(20, -1, -1))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.errors import PotentialsError
-from mlcrf.inference.chains import ChainRun, Engine, run_chains
+from mlcrf.inference.chains import ChainRun, Engine, choose_engine, run_chains
 from mlcrf.inference.streams import random_states, stream_keys, uniforms
 from tests.making import close, draw_known, make_potentials
 from tests.oracle import oracles
@@ -45,6 +45,15 @@ def same(one: ChainRun, other: ChainRun, tolerance: float = 1e-6) -> None:
     assert torch.equal(one.states, other.states)
     assert torch.equal(one.samples, other.samples)
     close(one.probabilities, other.probabilities, tolerance)
+
+
+def test_which_engine() -> None:
+    """The one that is asked for, else the fast one where it runs."""
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        for engine in (Engine.NUMBA, Engine.TORCH):
+            assert choose_engine(engine, device) is engine
+    assert choose_engine(Engine.AUTO, torch.device("cpu")) is Engine.NUMBA
+    assert choose_engine(Engine.AUTO, torch.device("cuda")) is Engine.TORCH
 
 
 @pytest.mark.parametrize("engine", [Engine.NUMBA, Engine.TORCH])

@@ -23,7 +23,7 @@ def possible(num_labels: int, rules: Rules) -> set[tuple[int, ...]]:
     return {y for y in states if all(y[child] <= y[parent] for child, parent in rules)}
 
 
-@pytest.mark.parametrize("most_parents", [1, 3])
+@pytest.mark.parametrize("most_parents", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(6))
 def test_states_are_those_that_break_no_rule(seed: int, most_parents: int) -> None:
     """Counted and listed, for trees of labels and for labels with several parents."""

@@ -231,6 +231,7 @@ def test_damping_out_of_range_is_refused(damping: float) -> None:
     """Nothing would ever move at 1; the error names the range."""
     with pytest.raises(SettingsError, match="expected 0 <= damping < 1, got"):
         Bethe(damping=damping)
+    assert Bethe(damping=0).damping == 0, "none is allowed"
 
 
 def directed_counts(edges: list[list[int]], num_labels: int) -> list[float]:

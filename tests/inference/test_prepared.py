@@ -2,7 +2,7 @@
 
 import torch
 
-from mlcrf.inference import Exact, PreparedExact
+from mlcrf.inference import Exact, MeanField, PreparedExact, prepare
 from tests.making import close, draw_known, make_potentials
 
 
@@ -22,6 +22,19 @@ def test_equals_exact_with_other_images_and_other_known_labels() -> None:
                 Exact().map_states(potentials, known=known),
             )
         assert len(prepared(potentials.rows(slice(0, 0))).marginals) == 0
+
+
+def test_only_what_gains_by_it_is_prepared() -> None:
+    """And unless told nothing is left out."""
+    potentials = make_potentials(70, 9, pairwise=1.5)
+    prepared = prepare(Exact(), potentials)
+    assert isinstance(prepared, PreparedExact)
+    close(prepared(potentials).marginals, Exact(leave_out=0)(potentials).marginals, 1e-6)
+    assert float(prepared(potentials).error_bound.max()) == 0
+    approximate = MeanField()
+    assert prepare(approximate, potentials) is approximate
+    apart, exact = make_potentials(3, 9, varies=True), Exact()
+    assert prepare(exact, apart) is exact
 
 
 def test_pairs_are_those_of_exact_up_to_what_is_left_out() -> None:

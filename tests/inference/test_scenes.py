@@ -8,7 +8,16 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, ScenePotentials, full_edges
 from mlcrf.errors import PotentialsError
-from mlcrf.inference import Exact, Independent, JunctionTree, SceneChain, SceneSum, with_album
+from mlcrf.inference import (
+    Exact,
+    Independent,
+    JunctionTree,
+    LogPartitionKind,
+    MeanField,
+    SceneChain,
+    SceneSum,
+    with_album,
+)
 
 LABELS, SCENES, PHOTOS = 4, 3, 5
 STATES = torch.tensor(list(product((0, 1), repeat=LABELS)))
@@ -62,6 +71,7 @@ def test_mixture_equals_enumeration(coupled: bool, rules: bool) -> None:
     fits = ((known[:, None] == -1) | (known[:, None] == STATES)).all(-1)
     left = p * fits[:, None]
     told = method(mixture, known=known)
+    assert beliefs.log_partition_kind is told.log_partition_kind is LogPartitionKind.EXACT
     torch.testing.assert_close(told.log_partition, left.sum((1, 2)).log(), atol=1e-9, rtol=0)
     given = left / left.sum((1, 2), keepdim=True)
     torch.testing.assert_close(told.marginals, given.sum(1) @ STATES.double(), atol=1e-9, rtol=0)
@@ -86,6 +96,33 @@ def test_map_and_samples(coupled: bool, rules: bool, seed: int) -> None:
     codes = (drawn.long() * 2 ** torch.arange(LABELS - 1, -1, -1)).sum(-1)
     shares = torch.stack([torch.bincount(one, minlength=len(STATES)) for one in codes.T]) / 20_000
     assert float((shares - p).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize(("coupled", "rules"), CASES)
+def test_climbing_ends_where_no_change_helps(coupled: bool, rules: bool) -> None:
+    """From any states, by adding labels and taking them away; what is known stays."""
+    mixture, method = make(coupled, rules=rules, seed=1)
+    p = joint(mixture).sum(1)
+    known = torch.full((PHOTOS, LABELS), -1)
+    known[1:, 3] = torch.tensor([0, 1, 0, 1])
+    fits = ((known[:, None] == -1) | (known[:, None] == STATES)).all(-1)
+    for begun in STATES[STATES[:, 0] >= STATES[:, 1]]:  # as the rule has it
+        states = torch.where(known == -1, begun, known)
+        found = method._climb(mixture, states, known)
+        place = (found[:, None] == STATES).all(-1).int().argmax(-1)
+        for photo in range(PHOTOS):
+            near = ((found[photo] != STATES).sum(1) <= 1) & fits[photo]
+            assert fits[photo, place[photo]]
+            assert p[photo, place[photo]] >= p[photo, near].max() - 1e-9
+
+
+def test_an_estimate_within_scenes_makes_an_estimate() -> None:
+    """The difference of two approximations is no bound, whatever each of them is."""
+    mixture, _ = make(True)
+    known = torch.full((PHOTOS, LABELS), -1)
+    known[:, 0] = 1
+    told = SceneSum(MeanField())(mixture, known=known)
+    assert told.log_partition_kind is LogPartitionKind.ESTIMATE
 
 
 def test_map_keeps_what_is_known() -> None:
