@@ -8,7 +8,7 @@ EXTRAS ?= dev,heic,lite,onnx,review
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test test-reliability check format docs bench-inference bench-predict screenshots dependencies audit experiments experiments-quick pretrained ci-system clean
+.PHONY: help setup demo test test-reliability coverage mutants check format docs bench-inference bench-predict screenshots dependencies audit experiments experiments-quick pretrained ci-system clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,13 @@ test: setup  ## Run the tests.
 N ?= 0.1
 test-reliability: setup  ## Try the promises of docs/promises.md at length: N=1 in full, N=0.1 in 40 minutes.
 	MLCRF_RELIABILITY=$(N) $(BIN)/python -m pytest tests/reliability
+
+coverage: setup  ## Run the tests and show which lines and branches of the package they pass over.
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-branch --cov-report term --timeout 900
+
+mutants: setup  ## Change the CRF core at 400 places and see whether tests notice, an hour: tests/reliability/mutants.md.
+	$(BIN)/pip install --quiet 'cosmic-ray>=8.7'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/mutants.py --again
 
 check: setup  ## Lint, types, layers, and docs against the program.
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from mlcrf.cli.download import download
 from mlcrf.cli.evaluate import evaluate
 from mlcrf.cli.export import export
 from mlcrf.cli.inspect import inspect
+from mlcrf.cli.merge import merge
 from mlcrf.cli.models import models
 from mlcrf.cli.plot_correlations import plot_correlations
 from mlcrf.cli.predict import predict
@@ -36,6 +37,7 @@ for command in (
     evaluate,
     report,
     predict,
+    merge,
     review,
     export,
     models,

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlcrf.choices import Decision, EngineName
+from mlcrf.choices import Decision, EngineName, Program
 from mlcrf.errors import MlcrfError, MlcrfWarning
+
+if TYPE_CHECKING:
+    from mlcrf.prediction import PredictionWriter
 
 RunDirectory = Annotated[
     Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
@@ -25,6 +28,33 @@ Engine = Annotated[
 CacheDir = Annotated[
     Path | None,
     typer.Option(help="Where features are kept; $MLCRF_CACHE or ~/.cache/mlcrf by default."),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit with 1 if any photo could not be tagged.")
+]
+Tidy = Annotated[
+    bool, typer.Option("--tidy", help="One row a photo and label, rather than one a photo.")
+]
+ExcelSafe = Annotated[
+    bool,
+    typer.Option(
+        "--excel-safe",
+        help="Of .csv: nothing in it becomes a formula in a spreadsheet, by an apostrophe before "
+        "names that begin like one; and the mark that lets Excel read its letters.",
+    ),
+]
+ForProgram = Annotated[
+    Program | None, typer.Option("--for", help="Write what that program imports, as .json.")
+]
+ImageUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="Of --for label-studio: what addresses of photos begin with; its local files if not "
+        "given.",
+    ),
+]
+UrlRoot = Annotated[
+    Path | None, typer.Option(help="The folder that --image-url stands for; / if not given.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 LabelSet = Annotated[
@@ -90,6 +120,17 @@ def login_name() -> str:
 def log(message: str) -> None:
     """One line on standard error."""
     typer.echo(message, err=True)
+
+
+def report_predictions(writer: "PredictionWriter", *, as_json: bool, strict: bool) -> None:
+    """Say what was written, and the first errors; status 1 if strict and there are any."""
+    from mlcrf.reports.tables import format_predictions, predictions_record
+
+    for error in writer.first_errors():
+        log(f"error: {error}")
+    typer.echo(predictions_record(writer) if as_json else format_predictions(writer))
+    if writer.failed and strict:
+        raise typer.Exit(1)
 
 
 @contextmanager

@@ -1,18 +1,20 @@
 """`mlcrf predict`: folders of photos in, one table of labels out."""
 
+import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlcrf.choices import Decision, EngineName, Program
+from mlcrf.choices import Decision, EngineName
 from mlcrf.cli import console
 from mlcrf.pretrained import DEFAULT
 
 if TYPE_CHECKING:
-    from mlcrf.prediction import BesideOptions, Pictures
+    from mlcrf.prediction import BesideOptions, Pictures, Shard
 
 
 def predict(
@@ -20,7 +22,10 @@ def predict(
         list[Path], typer.Argument(help="Folders and files; `-` reads names from standard input.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="File to write: .csv, .jsonl or .parquet; .json with --for.")
+        Path | None,
+        typer.Option(
+            help="File to write: .csv, .jsonl or .parquet; .json with --for; with --shard a folder."
+        ),
     ] = None,
     model: Annotated[
         Path, typer.Option(help="Run directory, or a name that `mlcrf models` lists.")
@@ -70,31 +75,11 @@ def predict(
         typer.Option(help="Labels not to write, and with them those that imply them."),
     ] = None,
     min_prob: Annotated[float, typer.Option(help="Write labels only from this probability.")] = 0,
-    tidy: Annotated[
-        bool, typer.Option("--tidy", help="One row a photo and label, rather than one a photo.")
-    ] = False,
-    excel_safe: Annotated[
-        bool,
-        typer.Option(
-            "--excel-safe",
-            help="Of .csv: nothing in it becomes a formula in a spreadsheet, by an apostrophe "
-            "before names that begin like one; and the mark that lets Excel read its letters.",
-        ),
-    ] = False,
-    program: Annotated[
-        Program | None, typer.Option("--for", help="Write what that program imports, as .json.")
-    ] = None,
-    image_url: Annotated[
-        str | None,
-        typer.Option(
-            help="Of --for label-studio: what addresses of photos begin with; its local files "
-            "if not given.",
-        ),
-    ] = None,
-    url_root: Annotated[
-        Path | None,
-        typer.Option(help="The folder that --image-url stands for; / if not given."),
-    ] = None,
+    tidy: console.Tidy = False,
+    excel_safe: console.ExcelSafe = False,
+    program: console.ForProgram = None,
+    image_url: console.ImageUrl = None,
+    url_root: console.UrlRoot = None,
     xmp: Annotated[
         bool, typer.Option("--xmp", help="Write labels as keywords to XMP sidecars.")
     ] = False,
@@ -115,13 +100,19 @@ def predict(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write nothing; say what would become of each file.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Tag the K-th of N parts of the photos, into a file of the folder --out; nothing "
+            "to do if it is there. `mlcrf merge` makes one table of the parts.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many photos.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace --out, and .txt not by mlcrf.")
     ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if any photo could not be read.")
-    ] = False,
+    strict: console.Strict = False,
     device: console.Device = "auto",
     engine: console.Engine = EngineName.AUTO,
     cache_dir: console.CacheDir = None,
@@ -138,7 +129,9 @@ def predict(
     if out is None and (tidy or excel_safe or program is not None):
         raise typer.BadParameter("--tidy, --excel-safe and --for say what --out is; give it")
     options = BesideOptions(xmp, txt, overwrite, dry_run, report if dry_run else None)
-    pictures = _list(photos, limit)
+    part = _part(shard, out, other=tidy or excel_safe or program is not None or undo)
+    chosen = part.chooser(photos, of_folders=album) if part is not None else None
+    pictures = _list(photos, limit, chosen)
     named = pictures if photos == [_STDIN] else photos
     if undo:
         _require_some(pictures, photos)
@@ -154,12 +147,12 @@ def predict(
         KnownKeywords,
         LabelSelection,
         PredictionWriter,
+        ShardForm,
         Tagger,
         choose_form,
         load_names,
         read_known,
     )
-    from mlcrf.reports.tables import format_predictions, predictions_record
 
     run = load_run(model)
     selection = LabelSelection(
@@ -182,6 +175,7 @@ def predict(
             keywords=keywords,
             options=ReadOptions(run.label_set, image_root, label_sep),
         )
+    decoder = Decoder(decode, threshold, top_k, at_least, at_most)
     form = choose_form(
         program,
         tidy=tidy,
@@ -190,6 +184,16 @@ def predict(
         image_url=image_url,
         url_root=url_root,
     )
+    if part is not None and out is not None:
+        made_with = {
+            **{"run": run.digest, "decoder": asdict(decoder), "limit": limit, "album": album},
+            **{"given": given, "known": _digest(known), "known-keywords": known_keywords},
+            **{"only": only, "never": never, "min-prob": min_prob, "rename": _digest(rename)},
+        }
+        form, out = ShardForm(part, made_with), part.path(out)
+        if not overwrite and form.is_finished(out):
+            typer.echo(f"nothing to do: {out} is finished")
+            return
     writer = PredictionWriter(
         None if dry_run else out,
         selection.labels,
@@ -198,29 +202,26 @@ def predict(
         beside=options.make(places, selection, run),
     )
     _require_some(pictures, photos)
-    if told is not None and told.of_photo and not told.covers(pictures):
+    if told is not None and told.of_photo and part is None and not told.covers(pictures):
         console.log(f"note: {known} says nothing of these photos; are its paths right?")
     tagger = Tagger(
         run,
         engine=engine,
         device=pick_device(device),
-        decoder=Decoder(decode, threshold, top_k, at_least, at_most),
+        decoder=decoder,
         cache_dir=console.cache_dir(cache_dir),
         known=told,
         album=album,
     )
     with console.bar("photos") as progress, writer:
-        for done, prediction in enumerate(tagger.predict(pictures), start=1):
+        for done, prediction in enumerate(tagger.predict_listed(pictures), start=1):
             writer.write(selection(prediction))
             progress(done, len(pictures))
-        writer.require_one()
+        if part is None:
+            writer.require_one()
     for fault in keywords.unreadable if keywords is not None else ():
         console.log(f"note: {fault}; tagged without them")
-    for error in writer.first_errors():
-        console.log(f"error: {error}")
-    typer.echo(predictions_record(writer) if as_json else format_predictions(writer))
-    if writer.failed and strict:
-        raise typer.Exit(1)
+    console.report_predictions(writer, as_json=as_json, strict=strict)
 
 
 _STDIN = Path("-")
@@ -236,20 +237,43 @@ def _check_usage(out: Path | None, *, xmp: bool, txt: bool, undo: bool, dry_run:
             raise typer.BadParameter("--dry-run is for --xmp, --txt and --undo")
 
 
-def _list(photos: list[Path], limit: int | None) -> "Pictures":
+def _part(shard: str | None, out: Path | None, *, other: bool) -> "Shard | None":
+    from mlcrf.prediction import Shard
+
+    if shard is None:
+        return None
+    if out is None or other:
+        raise typer.BadParameter(
+            "--shard writes a part to a folder: give --out FOLDER, and neither --undo nor --tidy, "
+            "--excel-safe or --for, which are for `mlcrf merge` or for what is not sharded"
+        )
+    return Shard.parse(shard)
+
+
+def _list(
+    photos: list[Path], limit: int | None, chosen: Callable[[Path], bool] | None
+) -> "Pictures":
     from mlcrf.prediction import Pictures, list_pictures
 
     if photos == [_STDIN]:
         lines = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-        return Pictures(lambda: map(Path, lines), limit=limit)
-    return Pictures(lambda: list_pictures(photos), limit=limit)
+        return Pictures(lambda: map(Path, lines), limit=limit, chosen=chosen)
+    return Pictures(lambda: list_pictures(photos), limit=limit, chosen=chosen)
 
 
 def _require_some(pictures: "Pictures", photos: list[Path]) -> None:
     from mlcrf.errors import DataError
 
-    if not pictures:
+    if not pictures.any_listed():
         raise DataError(f"{', '.join(map(str, photos))}: no pictures found")
+
+
+def _digest(table: Path | None) -> str | None:
+    """Of a file what is in it, of a folder its name."""
+    if table is None or not table.is_file():
+        return None if table is None else str(table)
+    with table.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _names(given: str | None) -> list[str] | None:

@@ -8,6 +8,7 @@ from mlcrf.prediction.outputs import BesideOptions
 from mlcrf.prediction.programs import FiftyOne, LabelStudio, choose_form
 from mlcrf.prediction.record import Prediction
 from mlcrf.prediction.selection import LabelSelection, load_names
+from mlcrf.prediction.shards import Shard, ShardForm, Shards
 from mlcrf.prediction.tables import OutputFormat, Table
 from mlcrf.prediction.tagger import Tagger
 from mlcrf.prediction.writing import OutputForm, PredictionWriter
@@ -27,6 +28,9 @@ __all__ = [
     "Pictures",
     "Prediction",
     "PredictionWriter",
+    "Shard",
+    "ShardForm",
+    "Shards",
     "Table",
     "Tagger",
     "choose_form",

@@ -33,14 +33,30 @@ class Pictures:
     Args:
         listing: lists them from the first.
         limit: how many of them are meant; all if None.
+        chosen: which of these; all if None.
     """
 
-    def __init__(self, listing: Callable[[], Iterable[Path]], *, limit: int | None = None) -> None:
-        self._listing, self._limit = listing, limit
+    def __init__(
+        self,
+        listing: Callable[[], Iterable[Path]],
+        *,
+        limit: int | None = None,
+        chosen: Callable[[Path], bool] | None = None,
+    ) -> None:
+        self._listing, self._limit, self._chosen = listing, limit, chosen
         self._count: int | None = None
 
     def __iter__(self) -> Iterator[Path]:
-        return islice(self._listing(), self._limit)
+        return (path for _, path in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, Path]]:
+        """Each with its place among all that are listed, from 0."""
+        listed = enumerate(islice(self._listing(), self._limit))
+        return (one for one in listed if self._chosen is None or self._chosen(one[1]))
+
+    def any_listed(self) -> bool:
+        """Whether there is a picture at all, chosen or not."""
+        return next(iter(self._listing()), None) is not None
 
     def __len__(self) -> int:
         if self._count is None:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
 from urllib.parse import quote
@@ -40,6 +40,7 @@ class LabelStudio:
     image_url: str = LOCAL_FILES
     url_root: Path = Path("/")
     endings: tuple[str, ...] = (".json",)
+    holds_errors: bool = field(default=False, init=False)
 
     def open(self, path: Path, ending: str, labels: LabelSpace) -> "_JsonItems":
         """Begin the file."""
@@ -101,6 +102,7 @@ class FiftyOne:
     """
 
     endings: tuple[str, ...] = (".json",)
+    holds_errors: bool = field(default=False, init=False)
 
     def open(self, path: Path, ending: str, labels: LabelSpace) -> "_JsonItems":
         """Begin the file."""

@@ -16,6 +16,7 @@ class Prediction:
         independent: the same under the independent baseline.
         confirmed: those that were said to be present; not those of which only keywords say so.
         error: why there is no prediction; the rest is empty then.
+        listed: its place in the listing of all pictures, where that matters.
     """
 
     image: Path
@@ -24,6 +25,7 @@ class Prediction:
     independent: tuple[float, ...] = ()
     confirmed: tuple[str, ...] = ()
     error: str = ""
+    listed: int = 0
 
 
 class Rows(Protocol):

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Table:
     tidy: bool = False
     excel_safe: bool = False
     endings: tuple[str, ...] = tuple(OutputFormat)
+    holds_errors: bool = field(default=False, init=False)
 
     def open(self, path: Path, ending: str, labels: LabelSpace) -> Rows:
         """Begin the file."""

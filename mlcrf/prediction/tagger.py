@@ -20,6 +20,7 @@ from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, PotentialsError, RunError
 from mlcrf.inference import InferenceMethod, SceneChain, SceneSum, prepare, with_album
 from mlcrf.prediction.known import KnownLabels, with_told
+from mlcrf.prediction.listing import Pictures
 from mlcrf.prediction.record import Prediction
 from mlcrf.pretrained import DEFAULT
 
@@ -101,6 +102,13 @@ class Tagger:
         if known is not None:
             told = with_told(told, known, self.labels, self.run.implications)
         return self._predict(images, told)
+
+    def predict_listed(self, pictures: Pictures) -> Iterator[Prediction]:
+        """The same of `Pictures`, each prediction with its place in their listing."""
+        numbered, again = tee(pictures.numbered())
+        predictions = self.predict(path for _, path in again)
+        for (number, _), prediction in zip(numbered, predictions, strict=True):
+            yield replace(prediction, listed=number)
 
     def _predict(
         self, images: Iterable[str | Path], told: KnownLabels | None

@@ -1,6 +1,7 @@
 """Predictions as files, and beside them one of the pictures that failed."""
 
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -19,6 +20,11 @@ class OutputForm(Protocol):
     @property
     def endings(self) -> tuple[str, ...]:
         """Those that a file's name may have."""
+        ...
+
+    @property
+    def holds_errors(self) -> bool:
+        """Whether pictures that failed have rows too, so that there is no file of errors."""
         ...
 
     def open(self, path: Path, ending: str, labels: LabelSpace) -> Rows:
@@ -70,13 +76,14 @@ class PredictionWriter:
         if self._ending not in self._form.endings:
             endings = ", ".join(self._form.endings)
             raise DataError(f"{path}: unknown ending; name the file with one of {endings}")
-        self.errors_path = path.with_name(f"{path.stem}.errors.csv")
+        if not self._form.holds_errors:
+            self.errors_path = path.with_name(f"{path.stem}.errors.csv")
         self._companions = {
             path.with_name(f"{path.stem}.{ending}"): text
             for ending, text in self._form.companions(labels).items()
         }
         for existing in (path, self.errors_path, *self._companions):
-            if existing.exists() and not overwrite:
+            if existing is not None and existing.exists() and not overwrite:
                 raise DataError(f"{existing}: exists already; choose another --out or --overwrite")
 
     @property
@@ -89,11 +96,13 @@ class PredictionWriter:
 
         All of them, where there is no file for them.
         """
-        if self.errors_path is None:
+        if self.path is None:
             return [error for _, error in self._errors]
         shown = [error for _, error in self._errors[:limit]]
         more = self.failed - len(shown)
-        return [*shown, f"... and {more} more, in {self.errors_path}"] if more else shown
+        return (
+            [*shown, f"... and {more} more, in {self.errors_path or self.path}"] if more else shown
+        )
 
     def require_one(self) -> None:
         """Refuse an empty result.
@@ -116,19 +125,19 @@ class PredictionWriter:
         return self
 
     def write(self, prediction: Prediction) -> None:
-        """Add one picture's row and files, or its error."""
-        if prediction.error:
-            self._errors.append((str(prediction.image), prediction.error))
-            return
-        if self._rows is not None:
-            self._rows.write(prediction)
-        try:
-            self.beside.write(prediction)
-        except MlcrfError as error:
-            self._errors.append((str(prediction.image), str(error)))
-            if self._rows is None:
-                return
-        self.written += 1
+        """Add one picture's row and files, or its error; or both, if only the files failed."""
+        error = prediction.error
+        is_tagged = bool(prediction.marginals) or not error
+        if is_tagged:
+            try:
+                self.beside.write(prediction)
+            except MlcrfError as fault:
+                error = str(fault)
+        if error:
+            self._errors.append((str(prediction.image), error))
+        if self._rows is not None and (is_tagged or self._form.holds_errors):
+            self._rows.write(replace(prediction, error=error))
+        self.written += is_tagged and (self._rows is not None or not error)
 
     def __exit__(
         self,

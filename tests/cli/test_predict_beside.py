@@ -146,3 +146,29 @@ def test_bad_input(run: Path, photos: Path, words: list[str], says: str) -> None
     assert isinstance(result.exception, MlcrfError)
     assert says in str(result.exception)
     assert set(photos.rglob("*")) == before
+
+
+def test_parts_and_their_merging(run: Path, photos: Path, tmp_path: Path) -> None:
+    """As the whole would be; a part that is finished is not made again."""
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    whole, merged, parts = tmp_path / "whole.csv", tmp_path / "merged.csv", tmp_path / "parts"
+    words = [photos, "--model", run, "--threshold", 0.05]
+    assert predict(*words, "--out", whole).exit_code == 0
+    for number in (1, 2, 3):
+        done = predict(*words, "--shard", f"{number}/3", "--out", parts, "--txt")
+        assert done.exit_code == 0, done.output
+    again = predict(*words, "--shard", "2/3", "--out", parts)
+    assert again.stdout == f"nothing to do: {parts}/part-00002-of-00003.parquet is finished\n"
+    done = CliRunner().invoke(app, ["merge", str(parts), "--out", str(merged)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"4 photos tagged: {merged}; 1 with errors")
+    pd.testing.assert_frame_equal(pd.read_csv(whole), pd.read_csv(merged), rtol=0, atol=2e-6)
+    errors = [path.with_suffix(".errors.csv").read_text() for path in (whole, merged)]
+    assert errors[0] == errors[1] and "broken.jpg" in errors[0]
+    other = predict(photos, "--model", run, "--shard", "2/3", "--out", parts)
+    assert isinstance(other.exception, MlcrfError)
+    assert "was made with another decoder" in str(other.exception)
+    for wrong in (["--tidy"], ["--excel-safe"], ["--for", "fiftyone"]):
+        assert predict(*words, "--shard", "1/3", "--out", parts, *wrong).exit_code == 2
+    strict = CliRunner().invoke(app, ["merge", str(parts), "--out", str(merged), "--strict"])
+    assert isinstance(strict.exception, MlcrfError) and "exists already" in str(strict.exception)

@@ -461,6 +461,7 @@ def test_settings_out_of_range(settings: dict[str, int], message: str) -> None:
     """Numbers of which nothing comes are refused when the method is made."""
     with pytest.raises(SettingsError, match=message):
         Gibbs(**settings)  # type: ignore[arg-type]
+    assert Gibbs(burn_in=0, tempering=64), "the limits themselves are allowed"
 
 
 def test_ladder() -> None:

@@ -26,7 +26,7 @@ def test_equals_exact_with_other_images_and_other_known_labels() -> None:
 
 def test_only_what_gains_by_it_is_prepared() -> None:
     """And unless told nothing is left out."""
-    potentials = make_potentials(70, 9, pairwise=1.5)
+    potentials = make_potentials(70, 22, unary=4.0, pairwise=2.0, dtype=torch.float32)
     prepared = prepare(Exact(), potentials)
     assert isinstance(prepared, PreparedExact)
     close(prepared(potentials).marginals, Exact(leave_out=0)(potentials).marginals, 1e-6)

@@ -1,0 +1,142 @@
+"""Parts of an archive: every picture in one of them, and together the table of them all."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mlcrf.errors import DataError, SettingsError
+from mlcrf.labels import LabelSpace
+from mlcrf.prediction import Prediction, PredictionWriter, Shard, ShardForm, Shards, Table
+
+LABELS = LabelSpace(("sea", '<b> "x"', "naïve"))
+MADE_WITH = {"run": "abc", "given": None}
+ODD = [b"a\nb.jpg", b"=1+1 &'\".jpg", b"caf\xe9.jpg", b"caf\\xe9.jpg", "ü +%20.jpg".encode()]
+
+
+def said() -> list[Prediction]:
+    """Of pictures with odd names, one that failed, and one whose sidecar did."""
+    names = [os.fsdecode(one) for one in [*ODD, *(b"p%d.jpg" % at for at in range(40))]]
+    tagged = [
+        Prediction(Path("photos", name), ("sea",), (0.75, at / 64, 0.5), (0.5,) * 3, listed=at)
+        for at, name in enumerate(names)
+    ]
+    failed = Prediction(Path("photos", "x.jpg"), error="x.jpg: broken", listed=len(tagged))
+    return [*tagged, failed]
+
+
+def write(folder: Path, of: int, **made_with: str) -> None:
+    for number in range(1, of + 1):
+        shard = Shard(number, of)
+        form = ShardForm(shard, MADE_WITH | made_with)
+        has = shard.chooser([Path("photos")], of_folders=False)
+        with PredictionWriter(shard.path(folder), LABELS, form=form) as writer:
+            for one in said():
+                if has(one.image):
+                    writer.write(one)
+
+
+@pytest.mark.parametrize("tidy", [False, True])
+@pytest.mark.parametrize("of", [1, 3, 100])
+def test_together_they_are_the_table(tmp_path: Path, of: int, *, tidy: bool) -> None:
+    """Row by row and error by error, in the order of the listing; some of 100 parts are empty."""
+    write(tmp_path / "parts", of)
+    shards = Shards(tmp_path / "parts")
+    assert len(shards) == len(said()) and shards.labels == LABELS and shards.digest == "abc"
+    for name, predictions in (("whole", said()), ("merged", shards)):
+        path = tmp_path / f"{name}.csv"
+        with PredictionWriter(path, LABELS, form=Table(tidy=tidy)) as writer:
+            for one in predictions:
+                writer.write(one)
+    for ending in ("csv", "errors.csv"):
+        whole, merged = (tmp_path / f"{name}.{ending}" for name in ("whole", "merged"))
+        assert whole.read_bytes() == merged.read_bytes()
+
+
+def test_a_part_is_a_table_by_itself(tmp_path: Path) -> None:
+    """With the errors as rows of their own."""
+    write(tmp_path, 1)
+    rows = pd.read_parquet(tmp_path)
+    assert list(rows.columns[:3]) == ["image", "labels", "p:sea"]
+    assert rows["error"].dropna().tolist() == ["x.jpg: broken"]
+    assert rows["p:sea"].isna().sum() == 1
+    assert list(tmp_path.iterdir()) == [Shard(1, 1).path(tmp_path)]
+
+
+def test_which_part_depends_on_the_name_alone(tmp_path: Path) -> None:
+    """Below the folder that is named, wherever that is; about as many in each."""
+    places = [tmp_path / "here", tmp_path / "there"]
+    counts = [0] * 8
+    for at in range(4000):
+        found = []
+        for place in places:
+            place.mkdir(exist_ok=True)
+            photo = place / f"{at % 50}" / f"{at}.jpg"
+            has = [Shard(k, 8).chooser([place], of_folders=False)(photo) for k in range(1, 9)]
+            assert sum(has) == 1
+            found.append(has.index(True))
+        assert found[0] == found[1]
+        counts[found[0]] += 1
+    assert min(counts) > 400 and max(counts) < 600
+    together = Shard(3, 8).chooser(places, of_folders=True)
+    for folder in range(50):
+        assert len({together(places[0] / f"{folder}" / f"{at}.jpg") for at in range(9)}) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "0/3", "4/3", "1/0", "a/3", "1/3/5", "-1/3", "\u0661/\u0663"]
+)
+def test_what_is_no_part(text: str) -> None:
+    """Named with what was expected."""
+    with pytest.raises(SettingsError, match="expected K/N with K from 1 to N"):
+        Shard.parse(text)
+
+
+def test_what_does_not_belong_together(tmp_path: Path) -> None:
+    """Missing, damaged, of another number, run or label: one line that names the file."""
+    assert Shard.parse("3/64") == Shard(3, 64)
+    write(tmp_path, 3)
+    one, two, three = (Shard(number, 3).path(tmp_path) for number in (1, 2, 3))
+    form = ShardForm(Shard(2, 3), MADE_WITH)
+    assert form.is_finished(two)
+    with pytest.raises(DataError, match=r"another given: None, now sea=1; choose another --out"):
+        replace(form, made_with=MADE_WITH | {"given": "sea=1"}).is_finished(two)
+    kept = two.read_bytes()
+    for damaged in (b"", kept[:200], kept[:-9]):
+        two.write_bytes(damaged)
+        for refused in (lambda: Shards(tmp_path), lambda: form.is_finished(two)):
+            with pytest.raises(DataError, match=r"part-00002-of-00003.* or damaged; delete it"):
+                refused()
+    two.unlink()
+    assert not form.is_finished(two)
+    with pytest.raises(DataError, match=r"1 of 3 parts are missing: 2; `mlcrf predict --shard`"):
+        Shards(tmp_path)
+    write(tmp_path / "other", 3, given="sea=1")
+    Shard(2, 3).path(tmp_path / "other").rename(two)
+    with pytest.raises(DataError, match="made with other run or options"):
+        Shards(tmp_path)
+    write(tmp_path / "four", 4)
+    two.unlink()
+    Shard(2, 4).path(tmp_path / "four").rename(tmp_path / "part-00002-of-00004.parquet")
+    with pytest.raises(DataError, match=r"is one of 4 parts, part-00001-of-00003\S* one of 3"):
+        Shards(tmp_path)
+    for place, match in ((tmp_path / "none", "No such file"), (one, "Not a directory")):
+        with pytest.raises(DataError, match=match):
+            Shards(place)
+    three.unlink()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no part-"):
+        Shards(tmp_path / "empty")
+
+
+def test_damage_within_a_part(tmp_path: Path) -> None:
+    """Found when the rows are read; nothing of it becomes a table."""
+    write(tmp_path, 1)
+    path = Shard(1, 1).path(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[4:400] = bytes(396)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"part-00001-of-00001.parquet: damaged (?s:.*); delete"):
+        list(Shards(tmp_path))
