@@ -126,13 +126,27 @@ class FeatureExtractor:
         problems.raise_if_any()
         return np.stack(features)
 
+    def of_contents(self, contents: Sequence[bytes]) -> list[Feature | DataError]:
+        """For each picture, given as what its file would hold, its features or why there are none.
+
+        Nothing is kept; all are held at once.
+        """
+        if self._beside:
+            return _joined(zip(*(one.of_contents(contents) for one in self._beside), strict=True))
+        size_px = self._backbone.spec.size_px
+        with ThreadPoolExecutor(self._num_workers) as workers:
+            begun: list[Feature | Future[_Picture]] = [
+                workers.submit(lambda one: _Picture(load_pixels(one, size_px)), content)
+                for content in contents
+            ]
+            return self._finish([Path("picture")] * len(contents), begun, None)
+
     def _side_by_side(self, paths: Iterable[Path]) -> Iterator[Feature | DataError]:
         """Those of every network of several, one after the other."""
         copies = tee(paths, len(self._beside))
         streams = [one.stream(copy) for one, copy in zip(self._beside, copies, strict=True)]
         for found in zip(*streams, strict=True):
-            errors = [one for one in found if isinstance(one, DataError)]
-            yield errors[0] if errors else np.concatenate(found)
+            yield from _joined([found])
 
     def _begin(
         self, paths: list[Path], cache: FeatureCache | None, workers: ThreadPoolExecutor
@@ -222,6 +236,16 @@ class FeatureExtractor:
     def _fall_back(self, reason: str) -> None:
         self._is_as_named = False
         warnings.warn(f"{reason}; features are not kept", MlcrfWarning, stacklevel=2)
+
+
+def _joined(found: Iterable[tuple[Feature | DataError, ...]]) -> list[Feature | DataError]:
+    """What several networks say of each picture, as one."""
+    joined: list[Feature | DataError] = []
+    for each in found:
+        errors = [one for one in each if isinstance(one, DataError)]
+        whole = [one for one in each if not isinstance(one, DataError)]
+        joined.append(errors[0] if errors else np.concatenate(whole))
+    return joined
 
 
 def _cores() -> int:

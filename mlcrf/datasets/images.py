@@ -50,7 +50,7 @@ class Thumbnail:
     height: int
 
 
-def load_pixels(path: Path, size_px: int) -> NDArray[np.uint8]:
+def load_pixels(source: Path | bytes, size_px: int) -> NDArray[np.uint8]:
     """Decode a picture to RGB and resize it to a square, (size_px, size_px, 3).
 
     The orientation in EXIF is applied; an animation gives its first frame; transparency is laid
@@ -60,13 +60,16 @@ def load_pixels(path: Path, size_px: int) -> NDArray[np.uint8]:
 
     Memory is in proportion to the pixels that are decoded, up to 16 bytes for each.
 
+    Args:
+        source: the file, or what would be in it.
+
     Raises:
         DataError: no regular file, no picture, damaged, over Pillow's limit of 179 million
             pixels, or a decompression bomb: over 16 million pixels to decode (48 million in black
             and white) and more than 100 to a byte of the file (25 in CMYK and in TIFF
             but for black and white); one line, also where the file's name has several.
     """
-    with _opened(path, size_px) as image:
+    with _opened(source, size_px) as image:
         square = (size_px, size_px)
         return np.asarray(image.resize(square, Image.Resampling.BICUBIC, reducing_gap=3.0))
 
@@ -89,22 +92,24 @@ def load_thumbnail(path: Path, largest_px: int) -> Thumbnail:
 
 
 @contextmanager
-def _opened(path: Path, size_px: int) -> Iterator[Image.Image]:
+def _opened(source: Path | bytes, size_px: int) -> Iterator[Image.Image]:
     """The picture upright in RGB, of at least twice that size if it is that large.
 
     Raises:
         DataError: see `load_pixels`; also for what goes wrong in the body.
     """
     try:
-        with open_picture(path) as image:
+        with open_picture(source) as image:
             if not image.info.get("progressive"):  # else all of it is in memory before it shrinks
                 image.draft("RGB", (2 * size_px, 2 * size_px))
-            _refuse_bomb(image, path.stat().st_size)
+            size = len(source) if isinstance(source, bytes) else source.stat().st_size
+            _refuse_bomb(image, size)
             image.draft("RGB", (2 * size_px, 2 * size_px))
             image.load()
             yield _to_rgb(_upright(image))
     except Exception as error:  # what Pillow raises on damaged files is nowhere bounded
-        name = str(path) if str(path).isprintable() else repr(str(path))
+        name = "picture" if isinstance(source, bytes) else str(source)
+        name = name if name.isprintable() else repr(name)
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(
             f"{name}: cannot be read as a picture: {' '.join(reason.split())}"

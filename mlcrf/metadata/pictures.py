@@ -3,6 +3,7 @@
 import importlib
 import stat
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -12,19 +13,23 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 
 
-def open_picture(path: Path) -> ImageFile.ImageFile:
+def open_picture(source: Path | bytes) -> ImageFile.ImageFile:
     """Open a picture; its header is read, its pixels are not. HEIC needs the extra `heic`.
+
+    Args:
+        source: its file, or what would be in it.
 
     Raises:
         OSError: no regular file, or of no known kind. For what damaged files raise besides there
             is no bound.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
         raise OSError("not a regular file")
     try:
-        return Image.open(path, formats=_formats())
+        readable = BytesIO(source) if isinstance(source, bytes) else source
+        return Image.open(readable, formats=_formats())
     except UnidentifiedImageError as error:
-        if _is_heif(path) and "HEIF" not in _formats():
+        if _is_heif(source) and "HEIF" not in _formats():
             raise OSError("HEIC; to read it: pip install 'mlcrf[heic]'") from error
         raise OSError("of no known kind, or damaged") from error
 
@@ -39,7 +44,7 @@ def _formats() -> tuple[str, ...]:
     return (*_FORMATS, "HEIF")
 
 
-def _is_heif(path: Path) -> bool:
-    with path.open("rb") as stream:
+def _is_heif(source: Path | bytes) -> bool:
+    with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
         head = stream.read(12)
     return head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS

@@ -1,6 +1,6 @@
 """The whole library in one line: `Tagger.load(run).predict(images)`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby, islice, tee
@@ -27,6 +27,8 @@ from mlcrf.pretrained import DEFAULT
 _BATCH_SIZE = 256  # for the CRF
 _LEAVE_OUT = 1e-6  # of probability, as `Exact` does by itself for many images
 _LARGEST_ALBUM = 1024  # photos of a folder that are held at once
+
+_Item = tuple[Path, NDArray[np.float32] | DataError]
 
 
 class Tagger:
@@ -116,15 +118,37 @@ class Tagger:
         paths, again = tee(Path(image) for image in images)
         stream = zip(again, self._extractor.stream(paths), strict=True)
         for batch in _by_folder(stream) if self._album else _by_number(stream):
-            readable = [(path, one) for path, one in batch if not isinstance(one, DataError)]
-            records: Iterator[Prediction] = iter(())
-            if readable:
-                records = self._tag(*map(list, zip(*readable, strict=True)), told=told)
-            for path, feature in batch:
-                if isinstance(feature, DataError):
-                    yield Prediction(path, error=str(feature))
-                else:
-                    yield next(records)
+            yield from self._records(batch, told)
+
+    def predict_contents(
+        self, contents: Sequence[bytes], known: Sequence[Mapping[str, bool]] | None = None
+    ) -> list[Prediction]:
+        """One prediction a picture, given as what its file would hold; nothing is kept.
+
+        Args:
+            known: by picture what is known of its labels.
+
+        Raises:
+            LabelsError, DataError: see `predict`.
+        """
+        names = [Path(f"picture {number}") for number in range(1, len(contents) + 1)]
+        told = self._known
+        if known is not None:
+            by_name: dict[str | Path, Mapping[str, bool]] = dict(zip(names, known, strict=True))
+            told = with_told(told, by_name, self.labels, self.run.implications)
+        features = self._extractor.of_contents(contents)
+        return list(self._records(list(zip(names, features, strict=True)), told))
+
+    def _records(self, batch: list[_Item], told: KnownLabels | None) -> Iterator[Prediction]:
+        readable = [(path, one) for path, one in batch if not isinstance(one, DataError)]
+        records: Iterator[Prediction] = iter(())
+        if readable:
+            records = self._tag(*map(list, zip(*readable, strict=True)), told=told)
+        for path, feature in batch:
+            if isinstance(feature, DataError):
+                yield Prediction(path, error=str(feature))
+            else:
+                yield next(records)
 
     @torch.no_grad()
     def _tag(
@@ -188,9 +212,6 @@ class Tagger:
             )
             gates[rows] = heard.gates
         return replace(potentials, gates=gates)
-
-
-_Item = tuple[Path, NDArray[np.float32] | DataError]
 
 
 def _by_number(stream: Iterator[_Item]) -> Iterator[list[_Item]]:

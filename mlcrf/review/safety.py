@@ -14,25 +14,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlcrf.web.headers import HEADERS
+from mlcrf.web.listening import is_loopback
+
 _MOST_BYTES = 2**14  # of a request
 _MOST_SECONDS = 5.0  # that it may take to come in
 _MOST_AT_ONCE = 256  # requests that are worked on; more are told to come later
 _OPEN = "/health"  # the only path that needs no token, and is answered however busy we are
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z._-]+))(?::[0-9]{1,5})?")
-
-# Nothing but our own files; no inline script or style, no frames, no forms, no other place.
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
 
 
 @dataclass(frozen=True)
@@ -63,14 +52,6 @@ class Hosts:
         except ValueError:
             return name.lower() == socket.gethostname().lower()
         return True
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 class Guard:

@@ -2,8 +2,6 @@
 
 import os
 import secrets
-import signal
-import socket
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -12,13 +10,12 @@ from threading import Event, Thread
 
 import uvicorn
 
-from mlcrf.errors import SettingsError
 from mlcrf.review.app import make_app
-from mlcrf.review.connections import Connection
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
+from mlcrf.web.connections import Connection
+from mlcrf.web.listening import address_of, listen, quiet_signals
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
 _PAUSE_S = 0.02  # between photos that are ranked, for those who wait for an answer
 
 
@@ -40,12 +37,10 @@ def serve(
         SettingsError: the address cannot be listened on.
     """
     token = secrets.token_urlsafe(24)
-    with listen(host, port) as listener, _ranking(review), _quiet_signals():
+    with listen(host, port) as listener, _ranking(review), quiet_signals():
         port = listener.getsockname()[1]
         server = make_server(review, token=token, person=person, host=host, port=port)
-        shown = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host  # noqa: S104  for people
-        shown = f"[{shown}]" if ":" in shown else shown
-        announce(f"http://{shown}:{port}/?token={token}")
+        announce(f"{address_of(host, port)}/?token={token}")
         server.run(sockets=[listener])
 
 
@@ -64,23 +59,6 @@ def make_server(review: Review, *, token: str, person: str, host: str, port: int
         timeout_graceful_shutdown=10,
     )
     return uvicorn.Server(config)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 takes a free one.
-
-    Raises:
-        SettingsError: the address is not this machine's, or the port is taken.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number and number > 0 else error
-        raise SettingsError(
-            f"--host {host} --port {port}: cannot listen there: {reason}; --port 0 takes a free one"
-        ) from error
 
 
 def open_browser(address: str) -> None:
@@ -108,16 +86,3 @@ def _ranking(review: Review) -> Iterator[None]:
     finally:
         done.set()
         worker.join()
-
-
-@contextmanager
-def _quiet_signals() -> Iterator[None]:
-    """Let the server end by itself: it raises the signals that it has handled once more."""
-    before = {one: signal.signal(one, lambda *_: None) for one in _STOPPING}
-    wakeup = signal.set_wakeup_fd(-1)  # nobody else is told of them either
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        for one, handler in before.items():
-            signal.signal(one, handler)

@@ -14,9 +14,10 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.review.database import ReviewDatabase, new_request
-from mlcrf.review.server import listen, make_server
+from mlcrf.review.server import make_server
 from mlcrf.review.session import Review
 from mlcrf.review.starting import start_review
+from mlcrf.web.listening import listen
 from tests.review.conftest import LABELS, make_folder
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")

@@ -5,7 +5,7 @@ import asyncio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mlcrf.review.safety import HEADERS
+from mlcrf.web.headers import HEADERS
 
 _MOST = 512  # connections; systems often allow a process 1024 files
 _NEXT_S = 5.0  # until the head of a request is in, from the beginning or the last reply on

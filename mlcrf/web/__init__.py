@@ -1,0 +1,1 @@
+"""What every server of ours does alike: listen, wait no longer than it should, end in peace."""
