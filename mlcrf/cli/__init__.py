@@ -18,6 +18,7 @@ from mlcrf.cli.plot_correlations import plot_correlations
 from mlcrf.cli.predict import predict
 from mlcrf.cli.report import report
 from mlcrf.cli.review import review
+from mlcrf.cli.serve import serve
 from mlcrf.cli.stopping import stopping
 from mlcrf.cli.train import train
 from mlcrf.errors import MlcrfError
@@ -39,6 +40,7 @@ for command in (
     predict,
     merge,
     review,
+    serve,
     export,
     models,
     inspect,

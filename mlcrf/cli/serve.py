@@ -1,0 +1,59 @@
+"""`mlcrf serve`: the tagger as an HTTP service."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcrf.choices import Decision, EngineName
+from mlcrf.cli import console
+from mlcrf.pretrained import DEFAULT
+
+
+def serve(
+    model: Annotated[
+        Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
+    ] = Path(DEFAULT),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default is this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    decode: console.Decode = Decision.THRESHOLD,
+    threshold: console.Threshold = None,
+    top_k: console.TopK = None,
+    at_least: console.AtLeast = 0,
+    at_most: console.AtMost = None,
+    pictures: Annotated[int, typer.Option(min=1, help="At most so many of one request.")] = 64,
+    megabytes: Annotated[int, typer.Option(min=1, help="At most so many of one request.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures worked on together.")] = 64,
+    waiting: Annotated[
+        int, typer.Option(min=1, help="Pictures that may wait; more are told to come later.")
+    ] = 256,
+    device: console.Device = "auto",
+    engine: console.Engine = EngineName.AUTO,
+    cache_dir: console.CacheDir = None,
+) -> None:
+    """Tag pictures that come by HTTP: POST /tags; Ctrl-C ends it."""
+    console.quiet()
+    console.require_extra("serve", "fastapi", "prometheus_client", "uvicorn")
+    from mlcrf.backbones.engines import pick_device
+    from mlcrf.checkpoint import load_run
+    from mlcrf.decoding import Decoder
+    from mlcrf.prediction import Tagger
+    from mlcrf.serving.app import Limits, make_app, warm_up
+    from mlcrf.serving.server import serve as serve_app
+    from mlcrf.web.listening import is_loopback
+
+    run = load_run(model)
+    tagger = Tagger(
+        run,
+        engine=engine,
+        device=pick_device(device),
+        decoder=Decoder(decode, threshold, top_k, at_least, at_most),
+        cache_dir=console.cache_dir(cache_dir),
+    )
+    warm_up(tagger)
+    app = make_app(run, tagger, Limits(pictures, megabytes, batch, waiting))
+    if not is_loopback(host):
+        console.log("note: whoever reaches this address can have pictures tagged")
+    serve_app(app, host=host, port=port, announce=typer.echo)

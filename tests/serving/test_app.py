@@ -1,0 +1,114 @@
+"""What the service answers, and what it refuses."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from mlcrf.prediction import Tagger
+
+PICTURE = {"Content-Type": "image/png"}
+
+
+def encoded(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def test_the_same_as_for_files(client: TestClient, tagger: Tagger, photos: list[Path]) -> None:
+    """With known labels too; a picture that cannot be read is an error in its place."""
+    known = {photos[1]: {"sea": True, "indoor": False}}
+    wanted = list(tagger.predict(photos[:2], known=known))
+    pictures = [
+        {"name": "a", "data": encoded(photos[0])},
+        {"data": "aGVsbG8="},
+        {"data": encoded(photos[1]), "known": known[photos[1]]},
+    ]
+    reply = client.post("/tags", json={"pictures": pictures}).raise_for_status().json()
+    assert reply["model"] == tagger.run.digest
+    first, broken, second = reply["pictures"]
+    assert broken == {
+        **{"name": "", "labels": [], "p": {}, "independent": {}},
+        "error": "picture: cannot be read as a picture: of no known kind, or damaged",
+    }
+    for one, expected in ((first, wanted[0]), (second, wanted[1])):
+        assert tuple(one["labels"]) == expected.labels and one["error"] is None
+        assert list(one["p"].values()) == pytest.approx(expected.marginals, abs=1e-6)
+        assert list(one["independent"].values()) == pytest.approx(expected.independent, abs=1e-6)
+        assert list(one["p"]) == list(tagger.labels)
+    assert (first["name"], second["p"]["sea"], second["p"]["indoor"]) == ("a", 1, 0)
+
+
+def test_a_picture_as_it_is(client: TestClient, tagger: Tagger, photos: list[Path]) -> None:
+    """The body of the request, and known labels in its address."""
+    content = photos[0].read_bytes()
+    reply = client.post("/tags/picture?known=sea=1, indoor=0", content=content, headers=PICTURE)
+    (wanted,) = tagger.predict_contents([content], [{"sea": True, "indoor": False}])
+    assert tuple(reply.raise_for_status().json()["labels"]) == wanted.labels
+
+
+def test_no_pictures(client: TestClient, tagger: Tagger) -> None:
+    """The model, health, and a description that names every path; every reply has the headers."""
+    model = client.get("/model").json()
+    assert model["labels"] == list(tagger.labels) and model["model"] == tagger.run.digest
+    assert client.get("/health").json() == {"status": "ok"}
+    described = client.get("/openapi.json").json()
+    assert set(described["paths"]) == {"/tags", "/tags/picture", "/model", "/health", "/metrics"}
+    assert "image/*" in described["paths"]["/tags/picture"]["post"]["requestBody"]["content"]
+    for path in ("/health", "/nothing", "/docs"):
+        assert client.get(path).headers["X-Content-Type-Options"] == "nosniff"
+    assert client.get("/docs").status_code == 404
+
+
+def test_metrics(client: TestClient, photos: list[Path]) -> None:
+    """As Prometheus reads them; addresses that there are not are counted as one."""
+    client.post("/tags/picture", content=photos[0].read_bytes(), headers=PICTURE)
+    client.post("/tags/picture", content=b"none", headers=PICTURE)
+    for path in ("/a", "/b"):
+        client.get(path)
+    lines = client.get("/metrics").text.splitlines()
+    assert 'mlcrf_pictures_total{as="tagged"} 1.0' in lines
+    assert 'mlcrf_pictures_total{as="error"} 1.0' in lines
+    assert 'mlcrf_request_seconds_count{path="other",status="404"} 2.0' in lines
+    assert 'mlcrf_request_seconds_count{path="/tags/picture",status="422"} 1.0' in lines
+    assert "mlcrf_waiting_pictures 0.0" in lines and "mlcrf_batch_pictures_count 2.0" in lines
+
+
+GOOD = "R0lGODlhAQABAAAAACw="
+REFUSED: list[tuple[Any, int, str]] = [
+    ({"pictures": []}, 422, "at least 1 item"),
+    ({"pictures": [{"data": GOOD}] * 4}, 422, "more than 3 pictures; send several requests"),
+    ({"pictures": [{"data": "%"}]}, 422, "pictures[0].data: no base64"),
+    ({"pictures": [{"data": GOOD, "known": {"see": 1}}]}, 422, "unknown label 'see'"),
+    ({"pictures": [{"data": GOOD, "known": {"sea": 7}}]}, 422, "valid boolean"),
+    ({"pictures": [{"data": GOOD, "nown": {}}]}, 422, "Extra inputs"),
+    ({"pictures": [{"data": "A" * 2**20}]}, 413, "more than 1 MB"),
+    ([], 422, "valid dictionary"),
+]
+
+
+@pytest.mark.parametrize(("asked", "status", "reason"), REFUSED)
+def test_what_is_refused(client: TestClient, asked: Any, status: int, reason: str) -> None:
+    """With the reason; the service goes on."""
+    reply = client.post("/tags", json=asked)
+    assert reply.status_code == status
+    assert reason in reply.text
+    assert client.get("/health").status_code == 200
+
+
+def test_what_is_refused_as_a_body(client: TestClient, photos: list[Path]) -> None:
+    """No JSON, no picture, a picture that says it is none, labels that make no sense."""
+    content = photos[0].read_bytes()
+    cases: list[tuple[str, bytes, dict[str, str], int, str]] = [
+        ("/tags", b"{", {}, 422, "JSON decode error"),
+        ("/tags/picture", b"x", PICTURE, 422, "cannot be read as a picture"),
+        ("/tags/picture", content, {"Content-Type": "text/plain"}, 415, "expected a picture"),
+        ("/tags/picture?known=sea", content, PICTURE, 422, "expected label=1 or label=0"),
+        ("/tags/picture?known=sea=2", content, PICTURE, 422, "expected label=1 or label=0"),
+        ("/tags/picture", bytes(2**20 + 1), PICTURE, 413, "more than 1 MB"),
+    ]
+    for path, body, more, status, reason in cases:
+        headers = {"Content-Type": "application/json"} | more
+        reply = client.post(path, content=body, headers=headers)
+        assert (reply.status_code, reason in reply.text) == (status, True), reply.text
