@@ -138,6 +138,7 @@ def make_app(run: Run, tagger: Tagger, limits: Limits = Limits()) -> FastAPI:
     )
     metrics = _Metrics(lambda: batcher.waiting)
     app.router.add_event_handler("shutdown", batcher.close)
+
     @app.exception_handler(MlcrfError)
     async def failed(request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": str(error)}, 500)
