@@ -58,6 +58,7 @@ _OPERATORS = [
     *("RemoveDecorator", "ZeroIterationForLoop"),
 ]
 _AT_ONCE = r"_(AT_ONCE|BLOCK\w*|CHUNK_ENTRIES|ENTRIES|KEEP|PART|TILES)"
+_NO_CHANGE = ("same result", "only time or memory")  # how reasons of such survivors begin
 _TESTS_S = 60.0  # of tests for one mutant
 _FEW = 10  # tests: a line that no more run is one that runs on import, or is compiled
 _START_S = 90.0  # to import and compile
@@ -278,18 +279,21 @@ def _followed() -> Followed:
 def page(rows: list[dict[str, Any]]) -> str:
     """What came out, as `mutants.md`."""
     left = [row for row in rows if row["outcome"] == "survived"]
+    none = [row for row in left if row["reason"].startswith(_NO_CHANGE)]
+    noticed, telling = len(rows) - len(left), len(rows) - len(none)
     lines = [
         "# Mutants of the CRF core",
         "",
         f"Of {len(rows)} small changes to `mlcrf/crf`, `inference`, `objectives` and `decoding`, "
-        f"drawn at random by `make mutants`, tests notice {len(rows) - len(left)} "
-        f"({(len(rows) - len(left)) / len(rows):.0%}). The others, and why:",
+        f"drawn at random by `make mutants`, tests notice {noticed}. {len(none)} of the others "
+        f"change no result, or only time and memory; of the {telling} that can be noticed that is "
+        f"{noticed / telling:.0%}. Those that were not, and why:",
         "",
         "| where | line | changed to | reason |",
         "|---|---|---|---|",
     ]
     for row in sorted(left, key=lambda row: (row["reason"], row["module"], row["line"])):
-        cells = [f"`{row[key]}`".replace("|", "\\|") for key in ("before", "after")]
+        cells = [f"`{row[key] or '@'}`".replace("|", "\\|") for key in ("before", "after")]
         where = row["module"].removeprefix("mlcrf/")
         lines.append(f"| {where} | {cells[0]} | {cells[1]} | {row['reason']} |")
     return "\n".join(lines) + "\n"
