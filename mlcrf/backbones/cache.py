@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.errors import DataError
+from mlcrf.metadata import find_member
 
 Feature = NDArray[np.float32]
 
@@ -32,12 +33,14 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path) -> "Stamp | None":
-        """The stamp that a file has now; None where there is none."""
-        try:
-            status = path.stat()
-        except (OSError, ValueError):
-            return None
+        """The stamp that a file has now, also one within a tar; None where there is none."""
         name = str(path.absolute()).encode("utf-8", "surrogateescape")
+        try:
+            if (member := find_member(path)) is not None:
+                return cls(name, member.size, member.mtime_ns)
+            status = path.stat()
+        except (OSError, ValueError, DataError):
+            return None
         return cls(name, status.st_size, status.st_mtime_ns)
 
 

@@ -22,6 +22,7 @@ from mlcrf.choices import EngineName
 from mlcrf.datasets.images import DECODING, load_pixels
 from mlcrf.datasets.problems import Problems
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
+from mlcrf.metadata import find_member
 
 BATCH_SIZE = 64
 _BATCHES_AHEAD = 2  # decoded, or being decoded, while the network runs
@@ -168,8 +169,11 @@ class FeatureExtractor:
         pixels = load_pixels(path, self._backbone.spec.size_px)
         with suppress(OSError):  # a file that goes or changes while it is read is not kept
             if stamp:
-                with path.open("rb") as stream:
-                    digest = hashlib.file_digest(stream, "sha256").digest()
+                if (member := find_member(path)) is not None:
+                    digest = hashlib.sha256(member.read()).digest()
+                else:
+                    with path.open("rb") as stream:
+                        digest = hashlib.file_digest(stream, "sha256").digest()
                 if Stamp.of(path) == stamp:
                     return _Picture(pixels, stamp, digest)
         return _Picture(pixels)

@@ -5,15 +5,18 @@ from pathlib import Path
 
 from mlcrf.datasets.images import SUFFIXES
 from mlcrf.datasets.problems import Problems
+from mlcrf.metadata import find_member
 
 
 def load_text(path: Path, problems: Problems) -> str:
     """Load a UTF-8 file, with or without byte-order mark; line ends stay as they are.
 
-    Whatever hinders it is noted in `problems`, and the text is then empty.
+    It may be one within a tar file. Whatever hinders it is noted in `problems`, and the text is
+    then empty.
     """
     try:
-        raw = path.read_bytes()
+        member = find_member(path)
+        raw = path.read_bytes() if member is None else member.read()
     except OSError as error:
         problems.add(path, f"cannot be read: {error.strerror or error}")
         return ""

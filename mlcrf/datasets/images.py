@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from mlcrf.errors import DataError
-from mlcrf.metadata import open_picture
+from mlcrf.metadata import open_picture, picture_bytes
 
 # fmt: off
 SUFFIXES = frozenset({
@@ -102,8 +102,7 @@ def _opened(source: Path | bytes, size_px: int) -> Iterator[Image.Image]:
         with open_picture(source) as image:
             if not image.info.get("progressive"):  # else all of it is in memory before it shrinks
                 image.draft("RGB", (2 * size_px, 2 * size_px))
-            size = len(source) if isinstance(source, bytes) else source.stat().st_size
-            _refuse_bomb(image, size)
+            _refuse_bomb(image, picture_bytes(source))
             image.draft("RGB", (2 * size_px, 2 * size_px))
             image.load()
             yield _to_rgb(_upright(image))

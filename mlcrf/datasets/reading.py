@@ -15,6 +15,7 @@ from mlcrf.datasets.records import TABLE_SUFFIXES
 from mlcrf.datasets.tables import read_table
 from mlcrf.datasets.tagfiles import is_tag_folder, read_tag_folder, walk_pictures
 from mlcrf.datasets.voc import find_voc, read_voc
+from mlcrf.datasets.webdataset import find_tars, read_webdataset
 from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
 
@@ -23,7 +24,8 @@ LAYOUTS = (
     "a folder with metadata.csv or metadata.jsonl; a MIRFLICKR folder (mirflickr/im1.jpg, "
     "annotations/sky.txt); a VOC folder (Annotations, JPEGImages); a COCO folder "
     "(annotations/instances_train2017.json); a folder of pictures, each with a .txt of tags; a "
-    "folder of pictures with keywords in their XMP or IPTC, or in .xmp sidecars"
+    "folder of pictures with keywords in their XMP or IPTC, or in .xmp sidecars; a .tar, or a "
+    "folder of them, of pictures with their tags in .json or .txt (WebDataset)"
 )
 
 
@@ -37,6 +39,7 @@ class Format(StrEnum):
     COCO = auto()
     TAG_FILES = auto()
     KEYWORDS = auto()
+    WEBDATASET = auto()
 
 
 # Those that say most of themselves first.
@@ -46,6 +49,7 @@ _FOLDER_TESTS: tuple[tuple[Format, Callable[[Path], object]], ...] = (
     (Format.VOC, find_voc),
     (Format.COCO, find_instances),
     (Format.TAG_FILES, is_tag_folder),
+    (Format.WEBDATASET, find_tars),
     # a table says more than the keywords that pictures happen to carry
     (Format.KEYWORDS, lambda folder: not _tables(folder) and has_keywords(folder)),
 )
@@ -103,6 +107,8 @@ def read_dataset(  # noqa: PLR0911 - a format each
             return read_tag_folder(path, label_sep=sep, labels=labels, max_problems=limit)
         case Format.KEYWORDS:
             return read_keyword_folder(path, labels=labels, max_problems=limit)
+        case Format.WEBDATASET:
+            return read_webdataset(path, label_sep=sep, labels=labels, max_problems=limit)
         case unreachable:
             assert_never(unreachable)
 
@@ -110,8 +116,8 @@ def read_dataset(  # noqa: PLR0911 - a format each
 def sniff_format(path: Path) -> Format:
     """Find out the format of a file by its suffix, of a folder by what it holds.
 
-    Files: tables, then the JSON of COCO. Folders, the first that fits: metadata files of Hugging
-    Face, MIRFLICKR, VOC, COCO, tag files beside pictures, pictures with keywords.
+    Files: tables, the JSON of COCO, tar files. Folders, the first that fits: metadata of Hugging
+    Face, MIRFLICKR, VOC, COCO, tag files beside pictures, tar files, pictures with keywords.
 
     Raises:
         DataError: no such path, or none of these; says which layouts are understood.
@@ -134,7 +140,9 @@ def _sniff_file(path: Path) -> Format:
         return Format.TABLE
     if suffix == ".json":
         return Format.COCO
-    if suffix in {".zip", ".gz", ".tar", ".tgz"}:
+    if suffix == ".tar":
+        return Format.WEBDATASET
+    if suffix in {".zip", ".gz", ".tgz"}:
         raise DataError(f"{path}: is an archive; unpack it and give the folder")
     raise DataError(f"{path}: unknown format. Understood are: {LAYOUTS}.")
 

@@ -46,7 +46,7 @@ def read_tag_folder(
         file = image.with_suffix(".txt")
         if file.is_file():
             images.append(image)
-            tags.append(_load_tags(file, label_sep or ",", labels, problems))
+            tags.append(load_tags(file, label_sep or ",", labels, problems))
         else:
             untagged += 1
     problems.raise_if_any()
@@ -65,7 +65,8 @@ def walk_pictures(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(names) if is_picture(Path(name)))
 
 
-def _load_tags(file: Path, separator: str, labels: LabelSpace | None, problems: Problems) -> Tags:
+def load_tags(file: Path, separator: str, labels: LabelSpace | None, problems: Problems) -> Tags:
+    """The tags that a file holds, a line or a part of a line each; faults go to `problems`."""
     lines = load_text(file, problems).splitlines()
     if [line.strip() for line in lines if line.strip()] == ["?"]:
         return None

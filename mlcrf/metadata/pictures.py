@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from mlcrf.metadata.containers import find_member
+
 # Nothing else is tried: Pillow would run Ghostscript on an EPS file that is named .jpg.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
@@ -17,14 +19,17 @@ def open_picture(source: Path | bytes) -> ImageFile.ImageFile:
     """Open a picture; its header is read, its pixels are not. HEIC needs the extra `heic`.
 
     Args:
-        source: its file, or what would be in it.
+        source: its file, also one within a tar file, or what would be in it.
 
     Raises:
         OSError: no regular file, or of no known kind. For what damaged files raise besides there
             is no bound.
     """
-    if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
-        raise OSError("not a regular file")
+    if isinstance(source, Path):
+        if (member := find_member(source)) is not None:
+            return open_picture(member.read())
+        if not stat.S_ISREG(source.stat().st_mode):
+            raise OSError("not a regular file")
     try:
         readable = BytesIO(source) if isinstance(source, bytes) else source
         return Image.open(readable, formats=_formats())
@@ -42,6 +47,18 @@ def _formats() -> tuple[str, ...]:
     except ImportError:
         return _FORMATS
     return (*_FORMATS, "HEIF")
+
+
+def picture_bytes(source: Path | bytes) -> int:
+    """How long the file of a picture is.
+
+    Raises:
+        OSError: there is none.
+    """
+    if isinstance(source, bytes):
+        return len(source)
+    member = find_member(source)
+    return source.stat().st_size if member is None else member.size
 
 
 def _is_heif(source: Path | bytes) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 _BESIDE = frozenset({".xmp", ".txt"})  # files that themselves belong to a photo
@@ -57,7 +58,7 @@ class PhotoPlaces:
         folder = photo.parent
         if self._listed[0] != folder:
             by_stem: dict[str, list[str]] = {}
-            with os.scandir(folder) as entries:
+            with os.scandir(folder) if folder.is_dir() else nullcontext(()) as entries:  # or a tar
                 for entry in entries:
                     name = Path(entry.name)
                     if name.suffix.lower() in _BESIDE or not entry.is_file():

@@ -132,7 +132,7 @@ def with_told(
 
 def _rows(table: Path, labels: LabelSpace, options: ReadOptions) -> list[tuple[str, Targets]]:
     match sniff_format(table):
-        case Format.TAG_FILES | Format.KEYWORDS:
+        case Format.TAG_FILES | Format.KEYWORDS | Format.WEBDATASET:
             listed = True
         case Format.TABLE:
             listed = is_list_table(table)

@@ -4,15 +4,17 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from mlcrf.datasets.files import is_picture
 from mlcrf.datasets.tagfiles import walk_pictures
 from mlcrf.errors import DataError
+from mlcrf.metadata import is_tar, members
 
 
 def list_pictures(places: Iterable[Path]) -> Iterator[Path]:
     """Files as they are named, folders walked through by name, one picture after the other.
 
     Hidden files and folders are skipped, links to folders are not followed. A file that is named
-    is listed whatever it is called.
+    is listed whatever it is called; a tar file stands for the pictures in it, in its order.
 
     Raises:
         DataError: a place does not exist.
@@ -20,6 +22,8 @@ def list_pictures(places: Iterable[Path]) -> Iterator[Path]:
     for place in places:
         if place.is_dir():
             yield from walk_pictures(place)
+        elif is_tar(place):
+            yield from filter(is_picture, members(place))
         elif place.exists():
             yield place
         else:
