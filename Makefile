@@ -31,7 +31,7 @@ test: setup  ## Run the tests.
 
 N ?= 0.1
 test-reliability: setup  ## Try the promises of docs/promises.md at length: N=1 in full, N=0.1 in 40 minutes.
-	MLCRF_RELIABILITY=$(N) $(BIN)/python -m pytest tests/reliability
+	MLCRF_RELIABILITY=$(N) $(BIN)/python -m pytest -n 2 --dist worksteal --durations 15 tests/reliability
 
 coverage: setup  ## Run the tests and show which lines and branches of the package they pass over.
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-branch --cov-report term --timeout 900
