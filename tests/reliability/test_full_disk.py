@@ -113,7 +113,8 @@ def test_a_disk_that_fills(name: str, drawn: Path, disk: Path) -> None:
     words = WRITERS[name](drawn, disk)
     for trial in range(times(30)):
         old = {}
-        if trial % 2 and name not in ("features", "training"):
+        # of sidecars those that are as they should be are not written again
+        if trial % 2 and name not in ("features", "training", "sidecars"):
             assert run_program(*words).returncode == 0
             old = contents(disk)
         filler = fill(disk, int(rng.integers(0, 24)))
