@@ -24,6 +24,7 @@ from mlcrf.config import TrainSettings
 from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.datasets.reading import ReadOptions, read_dataset
 from mlcrf.datasets.splits import split_manifest
+from mlcrf.evaluation import Evaluation, evaluate
 from mlcrf.training.run import Environment, train
 
 ROOT = Path(__file__).parent.parent
@@ -94,6 +95,12 @@ def default_run(arguments: argparse.Namespace, data: Manifest) -> Run:
     """The run that `mlcrf train DATA --label-set L` makes, as `mir24` among the runs."""
     settings = TrainSettings(**(QUICK if arguments.quick else {}))
     return trained(data, arguments.runs / f"mir{len(data.labels)}", settings)
+
+
+def scored(arguments: argparse.Namespace, run: Run, data: Manifest) -> Evaluation:
+    """A run's measures on the test split of its data."""
+    test, extractor = data.part(Split.TEST), extractor_of(run)
+    return evaluate(run, test, extractor, split="test", resamples=arguments.resamples)
 
 
 def record_of(run: Run) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.cli.console import cache_dir
 from mlcrf.config import TrainSettings
 from mlcrf.datasets.manifest import Manifest, Split
-from mlcrf.evaluation import evaluate
 from mlcrf.metrics import Predictions, gather_statistics
 from mlcrf.training.heads import Examples
 from mlcrf.training.members import fit_members
@@ -68,13 +67,7 @@ def main() -> None:
         folder = _FOLDERS.get(name, f"best/{name.replace(', ', '-').replace(' ', '-')}")
         kept = more if changes.get("head") else (frame.QUICK if arguments.quick else {})
         run = frame.trained(data, arguments.runs / folder, TrainSettings(**(changes | kept)))
-        result = evaluate(
-            run,
-            data.part(Split.TEST),
-            frame.extractor_of(run),
-            split="test",
-            resamples=arguments.resamples,
-        )
+        result = frame.scored(arguments, run, data)
         rows.append(
             {
                 "system": name,

@@ -17,7 +17,6 @@ from experiments.frame import percent
 from mlcrf.choices import ObjectiveName
 from mlcrf.config import TrainSettings
 from mlcrf.datasets.manifest import Manifest, Split
-from mlcrf.evaluation import evaluate
 
 SAMPLED, EXACT = ObjectiveName.CONTRASTIVE_DIVERGENCE, ObjectiveName.EXACT_LIKELIHOOD
 CASES = [(0.1, SAMPLED), (0.25, SAMPLED), (0.5, SAMPLED), (0.9, SAMPLED), (0.5, EXACT)]
@@ -50,13 +49,7 @@ def main() -> None:
         run = frame.trained(
             hide(data, share, arguments.seed), arguments.runs / "hidden_labels" / name, settings
         )
-        result = evaluate(
-            run,
-            data.part(Split.TEST),
-            frame.extractor_of(run),
-            split="test",
-            resamples=arguments.resamples,
-        )
+        result = frame.scored(arguments, run, data)
         record = frame.record_of(run)
         rows.append(
             {

@@ -23,7 +23,6 @@ from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.datasets.reading import read_dataset
-from mlcrf.evaluation import evaluate
 from mlcrf.inference import Exact, Independent, InferenceMethod
 from mlcrf.metrics import Predictions, gather_statistics
 from mlcrf.reports.correlations import rank_agreements
@@ -57,13 +56,7 @@ def main() -> None:
         for name, changes in METHODS.items():
             out = folder.with_name(f"{name.replace(' ', '-')}-{strength:g}")
             run = frame.trained(data, out, TrainSettings(**(changes | more)))
-            result = evaluate(
-                run,
-                data.part(Split.TEST),
-                frame.extractor_of(run),
-                split="test",
-                resamples=arguments.resamples,
-            )
+            result = frame.scored(arguments, run, data)
             if name == "exact likelihood":
                 scores = result.models["independent"]
                 plain = {key: getattr(scores, key) for key in MEASURES}

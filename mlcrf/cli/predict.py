@@ -188,6 +188,7 @@ def predict(
         made_with = {
             **{"run": run.digest, "decoder": asdict(decoder), "limit": limit, "album": album},
             **{"given": given, "known": _digest(known), "known-keywords": known_keywords},
+            **{"xmp": xmp, "txt": txt},  # else a finished part would pass for one with sidecars
             **{"only": only, "never": never, "min-prob": min_prob, "rename": _digest(rename)},
         }
         form, out = ShardForm(part, made_with), part.path(out)

@@ -22,6 +22,7 @@ from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.layouts import WideLayout
 from mlcrf.prediction.record import Prediction, Rows
+from mlcrf.prediction.tables import ParquetFile
 
 _NAME = re.compile(r"part-(\d+)-of-(\d+)\.parquet")
 _KEY = b"mlcrf"
@@ -127,10 +128,8 @@ class _ShardRows:
     def __init__(self, path: Path, labels: LabelSpace, about: str) -> None:
         self._layout = WideLayout(labels)
         columns = self._layout.columns | _MORE
-        self._schema = pa.schema(list(columns.items()), {_KEY: about.encode()})
-        self._writer = parquet.ParquetWriter(path, self._schema)
+        self._file = ParquetFile(path, pa.schema(list(columns.items()), {_KEY: about.encode()}))
         self._nothing = [None] * (len(self._layout.columns) - 2)
-        self._rows: list[dict[str, Any]] = []
 
     def write(self, prediction: Prediction) -> None:
         if prediction.marginals:
@@ -145,17 +144,10 @@ class _ShardRows:
         # an error may name the picture, whose name may be no text
         error = prediction.error.encode("utf-8", "surrogateescape")
         record["error"] = error.decode("utf-8", "backslashreplace") or None
-        self._rows.append(record)
-        if len(self._rows) >= _ROWS_AT_ONCE:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-        self._rows = []
+        self._file.write(record)
 
     def close(self) -> None:
-        self._flush()
-        self._writer.close()
+        self._file.close()
 
 
 class Shards:

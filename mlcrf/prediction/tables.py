@@ -105,28 +105,42 @@ class _JsonRows:
         self._stream.close()
 
 
-class _ParquetRows:
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self._layout = layout
-        self._schema = pa.schema(list(layout.columns.items()))
-        self._writer = parquet.ParquetWriter(path, self._schema)
-        self._rows: list[dict[str, Any]] = []
+class ParquetFile:
+    """Parquet that is written row by row."""
 
-    def write(self, prediction: Prediction) -> None:
-        for row in self._layout.rows(prediction):
-            record = dict(zip(self._layout.columns, row, strict=True))
-            name = os.fsencode(prediction.image).decode("utf-8", "backslashreplace")
-            self._rows.append(record | {"image": name})
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema, self._rows = schema, list[dict[str, Any]]()
+        self._writer = parquet.ParquetWriter(path, schema)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Add a row, by column."""
+        self._rows.append(row)
         if len(self._rows) >= _ROWS_AT_ONCE:
             self._flush()
+
+    def close(self) -> None:
+        """End the file."""
+        self._flush()
+        self._writer.close()
 
     def _flush(self) -> None:
         self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
         self._rows = []
 
+
+class _ParquetRows:
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self._layout = layout
+        self._file = ParquetFile(path, pa.schema(list(layout.columns.items())))
+
+    def write(self, prediction: Prediction) -> None:
+        for row in self._layout.rows(prediction):
+            record = dict(zip(self._layout.columns, row, strict=True))
+            name = os.fsencode(prediction.image).decode("utf-8", "backslashreplace")
+            self._file.write(record | {"image": name})
+
     def close(self) -> None:
-        self._flush()
-        self._writer.close()
+        self._file.close()
 
 
 def _cell(value: Any) -> Any:

@@ -157,7 +157,7 @@ def test_parts_and_their_merging(run: Path, photos: Path, tmp_path: Path) -> Non
     for number in (1, 2, 3):
         done = predict(*words, "--shard", f"{number}/3", "--out", parts, "--txt")
         assert done.exit_code == 0, done.output
-    again = predict(*words, "--shard", "2/3", "--out", parts)
+    again = predict(*words, "--shard", "2/3", "--out", parts, "--txt")
     assert again.stdout == f"nothing to do: {parts}/part-00002-of-00003.parquet is finished\n"
     done = CliRunner().invoke(app, ["merge", str(parts), "--out", str(merged)])
     assert done.exit_code == 0, done.output
@@ -165,7 +165,9 @@ def test_parts_and_their_merging(run: Path, photos: Path, tmp_path: Path) -> Non
     pd.testing.assert_frame_equal(pd.read_csv(whole), pd.read_csv(merged), rtol=0, atol=2e-6)
     errors = [path.with_suffix(".errors.csv").read_text() for path in (whole, merged)]
     assert errors[0] == errors[1] and "broken.jpg" in errors[0]
-    other = predict(photos, "--model", run, "--shard", "2/3", "--out", parts)
+    bare = predict(*words, "--shard", "2/3", "--out", parts)
+    assert "was made with another txt: True, now False" in str(bare.exception)
+    other = predict(photos, "--model", run, "--shard", "2/3", "--out", parts, "--txt")
     assert isinstance(other.exception, MlcrfError)
     assert "was made with another decoder" in str(other.exception)
     for wrong in (["--tidy"], ["--excel-safe"], ["--for", "fiftyone"]):
