@@ -1,13 +1,14 @@
 """A connection that does not wait for the other side forever."""
 
 import asyncio
+import socket
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mlcrf.web.headers import HEADERS
 
-_MOST = 512  # connections; systems often allow a process 1024 files
+MOST = 512  # connections; systems often allow a process 1024 files
 _NEXT_S = 5.0  # until the head of a request is in, from the beginning or the last reply on
 _WHOLE_S = 60.0  # from there until its reply is taken
 
@@ -17,15 +18,23 @@ class Connection(H11Protocol):
 
     uvicorn waits without end for the head of a request, for the rest of one that was refused, and
     for a reader to take a reply; its limit of connections keeps everybody out instead. Here each
-    of these has its time, after which the connection is cut.
+    of these has its time, after which the connection is cut. Where there are too many, the one that
+    has waited longest for a request gives way to the newest.
     """
 
     _end: asyncio.TimerHandle | None = None
+    _idle_since: float | None = None  # until the head of a request is in
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request, unless there are too many who do."""
+        """Begin to wait for a request, in place of another if there are too many."""
         super().connection_made(transport)
-        self._cut_in(_NEXT_S if len(self.connections) <= _MOST else 0)
+        # asyncio does so where a socket names its protocol, which accepted ones do not: the body
+        # of a reply would wait 40 ms for the other side to acknowledge its head.
+        own: socket.socket = transport.get_extra_info("socket")
+        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._wait_for_next()
+        if len(self.connections) > MOST:
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
@@ -38,12 +47,13 @@ class Connection(H11Protocol):
         before = self.cycle
         super().handle_events()
         if self.cycle is not before and not self.cycle.response_complete:
+            self._idle_since = None
             self._cut_in(_WHOLE_S)
 
     def on_response_complete(self) -> None:
         """Wait for the next request; for a reply that is not taken the time goes on."""
         if not self.transport.get_write_buffer_size():
-            self._cut_in(_NEXT_S)
+            self._wait_for_next()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -53,9 +63,23 @@ class Connection(H11Protocol):
             return
         head = [("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close")]
         reply = h11.Response(status_code=400, headers=[*head, *HEADERS.items()])
-        for event in (reply, h11.Data(data=msg.encode()), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        events = (reply, h11.Data(data=msg.encode()), h11.EndOfMessage())
+        self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         self.transport.close()
+
+    def _wait_for_next(self) -> None:
+        self._idle_since = self.loop.time()
+        self._cut_in(_NEXT_S)
+
+    def _make_room(self) -> None:
+        idle = [
+            (one._idle_since, id(one), one)
+            for one in self.connections
+            if isinstance(one, Connection) and one._idle_since is not None
+        ]
+        _, _, longest = min(idle)  # the newest is among them
+        longest._idle_since = None  # its end comes with the next turn of the loop
+        longest._cut_in(0)
 
     def _cut_in(self, seconds: float) -> None:
         if self._end is not None:
