@@ -28,6 +28,7 @@ BATCH_SIZE = 64
 _BATCHES_AHEAD = 2  # decoded, or being decoded, while the network runs
 
 Feature = NDArray[np.float32]
+Decoded = tuple[NDArray[np.uint8], ...]  # pixels as each network of a backbone takes them
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class FeatureExtractor:
         self._engine_name = engine
         self._device = device
         self._cache_dir = cache_dir
-        self._num_workers = num_workers or _cores()
+        self.num_workers = num_workers or _cores()
         self._engine: Engine | None = None
         self._is_as_named = True  # the engine is the one that the key stands for
         self._beside = [
@@ -91,7 +92,7 @@ class FeatureExtractor:
             return
         remaining = iter(paths)
         opened = FeatureCache(self._cache_dir, self.key) if self._cache_dir else nullcontext()
-        with opened as cache, ThreadPoolExecutor(self._num_workers) as workers:
+        with opened as cache, ThreadPoolExecutor(self.num_workers) as workers:
             begun: deque[tuple[list[Path], list[Feature | Future[_Picture]]]] = deque()
             while batch := list(islice(remaining, BATCH_SIZE)):
                 begun.append((batch, self._begin(batch, cache, workers)))
@@ -132,15 +133,37 @@ class FeatureExtractor:
 
         Nothing is kept; all are held at once.
         """
-        if self._beside:
-            return _joined(zip(*(one.of_contents(contents) for one in self._beside), strict=True))
-        size_px = self._backbone.spec.size_px
-        with ThreadPoolExecutor(self._num_workers) as workers:
-            begun: list[Feature | Future[_Picture]] = [
-                workers.submit(lambda one: _Picture(load_pixels(one, size_px)), content)
-                for content in contents
-            ]
-            return self._finish([Path("picture")] * len(contents), begun, None)
+        with ThreadPoolExecutor(self.num_workers) as workers:
+            return self.of_decoded(list(workers.map(self.decode, contents)))
+
+    def decode(self, content: bytes) -> Decoded | DataError:
+        """The first half of `of_contents`, of one picture; threads may do this side by side."""
+        sizes = [one._backbone.spec.size_px for one in self._beside or [self]]
+        try:
+            pixels = {size_px: load_pixels(content, size_px) for size_px in set(sizes)}
+        except DataError as error:
+            return error
+        return tuple(pixels[size_px] for size_px in sizes)
+
+    def of_decoded(self, decoded: Sequence[Decoded | DataError]) -> list[Feature | DataError]:
+        """The second half; one thread at a time."""
+        each = [
+            one._of_pixels([row if isinstance(row, DataError) else row[at] for row in decoded])
+            for at, one in enumerate(self._beside or [self])
+        ]
+        return _joined(zip(*each, strict=True))
+
+    def _of_pixels(
+        self, pixels: Sequence[NDArray[np.uint8] | DataError]
+    ) -> list[Feature | DataError]:
+        results: dict[int, Feature | DataError] = {}
+        pictures: dict[int, _Picture] = {}
+        for place, one in enumerate(pixels):
+            if isinstance(one, DataError):
+                results[place] = one
+            else:
+                pictures[place] = _Picture(one)
+        return self._finite([Path("picture")] * len(pixels), pictures, results, None)
 
     def _side_by_side(self, paths: Iterable[Path]) -> Iterator[Feature | DataError]:
         """Those of every network of several, one after the other."""
@@ -194,11 +217,21 @@ class FeatureExtractor:
                 pictures[place] = item.result()
             except DataError as error:
                 results[place] = error
+        return self._finite(paths, pictures, results, cache)
+
+    def _finite(
+        self,
+        paths: list[Path],
+        pictures: dict[int, _Picture],
+        results: dict[int, Feature | DataError],
+        cache: FeatureCache | None,
+    ) -> list[Feature | DataError]:
+        """The results with those of the pictures, in order."""
         for place, feature in self._features(pictures, cache).items():
             finite = bool(np.isfinite(feature).all())
             reason = f"{paths[place]}: its features are not finite; try --engine torch"
             results[place] = feature if finite else DataError(reason)
-        return [results[place] for place in range(len(items))]
+        return [results[place] for place in range(len(paths))]
 
     def _features(
         self, pictures: dict[int, _Picture], cache: FeatureCache | None

@@ -29,6 +29,9 @@ def serve(
     waiting: Annotated[
         int, typer.Option(min=1, help="Pictures that may wait; more are told to come later.")
     ] = 256,
+    megabytes_together: Annotated[
+        int, typer.Option(min=1, help="At most so many of all requests that wait for an answer.")
+    ] = 512,
     device: console.Device = "auto",
     engine: console.Engine = EngineName.AUTO,
     cache_dir: console.CacheDir = None,
@@ -40,10 +43,12 @@ def serve(
     from mlcrf.checkpoint import load_run
     from mlcrf.decoding import Decoder
     from mlcrf.prediction import Tagger
-    from mlcrf.serving.app import Limits, make_app, warm_up
+    from mlcrf.serving.app import make_app, warm_up
     from mlcrf.serving.server import serve as serve_app
+    from mlcrf.serving.watching import Limits
     from mlcrf.web.listening import is_loopback
 
+    limits = Limits(pictures, megabytes, batch, waiting, megabytes_together)
     run = load_run(model)
     tagger = Tagger(
         run,
@@ -53,7 +58,7 @@ def serve(
         cache_dir=console.cache_dir(cache_dir),
     )
     warm_up(tagger)
-    app = make_app(run, tagger, Limits(pictures, megabytes, batch, waiting))
+    app = make_app(run, tagger, limits)
     if not is_loopback(host):
         console.log("note: whoever reaches this address can have pictures tagged")
     serve_app(app, host=host, port=port, announce=typer.echo)

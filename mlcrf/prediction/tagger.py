@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.features import Decoded, FeatureExtractor
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.choices import EngineName
 from mlcrf.crf import ScenePotentials
@@ -131,12 +131,35 @@ class Tagger:
         Raises:
             LabelsError, DataError: see `predict`.
         """
-        names = [Path(f"picture {number}") for number in range(1, len(contents) + 1)]
+        return self._predict_features(self._extractor.of_contents(contents), known)
+
+    @property
+    def threads(self) -> int:
+        """How many threads decode pictures side by side."""
+        return self._extractor.num_workers
+
+    def decode(self, content: bytes) -> Decoded | DataError:
+        """What `predict_decoded` takes of a picture, or why it cannot be read; in any thread."""
+        return self._extractor.decode(content)
+
+    def predict_decoded(
+        self,
+        decoded: Sequence[Decoded | DataError],
+        known: Sequence[Mapping[str, bool]] | None = None,
+    ) -> list[Prediction]:
+        """`predict_contents` of pictures that are decoded already; one thread at a time."""
+        return self._predict_features(self._extractor.of_decoded(decoded), known)
+
+    def _predict_features(
+        self,
+        features: Sequence[NDArray[np.float32] | DataError],
+        known: Sequence[Mapping[str, bool]] | None,
+    ) -> list[Prediction]:
+        names = [Path(f"picture {number}") for number in range(1, len(features) + 1)]
         told = self._known
-        if known is not None:
+        if known is not None and any(known):
             by_name: dict[str | Path, Mapping[str, bool]] = dict(zip(names, known, strict=True))
             told = with_told(told, by_name, self.labels, self.run.implications)
-        features = self._extractor.of_contents(contents)
         return list(self._records(list(zip(names, features, strict=True)), told))
 
     def _records(self, batch: list[_Item], told: KnownLabels | None) -> Iterator[Prediction]:

@@ -4,9 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Condition, Thread
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
 
@@ -14,30 +17,57 @@ class Busy(Exception):  # noqa: N818  no fault of anybody's
     """So many wait already that another would wait too long."""
 
 
-class Batcher(Generic[Item, Result]):
-    """Works on what waits, as much at a time as there is, in one thread.
+@dataclass(eq=False)
+class _Waiting(Generic[Prepared, Result]):
+    """An item that waits, and once it is prepared what it became."""
+
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Result]"
+    prepared: list[Prepared] = field(default_factory=list)
+
+
+class Batcher(Generic[Item, Prepared, Result]):
+    """Prepares each item as it comes, in threads, and works on what is prepared, in one more.
 
     Nobody waits for others to come: while one batch is worked on the next gathers, so that batches
-    are small where there is little to do and grow as there is more.
+    are small where there is little to do and grow as there is more. Who asks for many items takes
+    turns with the others: one of them is prepared, then one of the next.
 
     Args:
-        work: from items to their results, in order; called in one thread only.
+        prepare: what an item needs by itself; called in several threads.
+        work: from what is prepared to results, in order; called in one thread only.
+        threads: that prepare.
         most: items of one batch.
         waiting: items that may wait; more are refused.
     """
 
     def __init__(
-        self, work: Callable[[list[Item]], Sequence[Result]], *, most: int, waiting: int
+        self,
+        prepare: Callable[[Item], Prepared],
+        work: Callable[[list[Prepared]], Sequence[Result]],
+        *,
+        threads: int,
+        most: int,
+        waiting: int,
     ) -> None:
-        self._work, self._most, self._limit = work, most, waiting
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tagging")
-        self._working: asyncio.Task[None] | None = None
+        self._prepare, self._work, self._most, self._limit = prepare, work, most, waiting
+        self._waiting = 0  # changed in the event loop's thread only
+        self._ready: deque[_Waiting[Prepared, Result]] = deque()
+        self._asked: deque[deque[tuple[Item, _Waiting[Prepared, Result]]]] = deque()
+        self._changed, self._closed = Condition(), False
+        self._preparing = ThreadPoolExecutor(threads, thread_name_prefix="preparing")
+        self._thread = Thread(target=self._go_on, name="tagging", daemon=True)
+        self._thread.start()
 
     @property
     def waiting(self) -> int:
         """How many items wait, those that are worked on not counted."""
-        return len(self._waiting)
+        return self._waiting
+
+    @property
+    def full(self) -> bool:
+        """Whether not one more may wait."""
+        return self._waiting >= self._limit
 
     async def __call__(self, items: Sequence[Item]) -> list[Result]:
         """The results of some items, all of them or none.
@@ -45,42 +75,85 @@ class Batcher(Generic[Item, Result]):
         Raises:
             Busy: they are more than may wait.
         """
-        if len(self._waiting) + len(items) > self._limit:
+        if self._waiting + len(items) > self._limit:
             raise Busy
         loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Result]] = [loop.create_future() for _ in items]
-        self._waiting.extend(zip(items, futures, strict=True))
-        if self._working is None or self._working.done():
-            self._working = asyncio.create_task(self._run())
+        asked = deque(
+            (item, _Waiting[Prepared, Result](loop, loop.create_future())) for item in items
+        )
+        futures = [one.future for _, one in asked]
+        self._waiting += len(asked)
+        if asked:
+            with self._changed:
+                self._asked.append(asked)
+        for _ in futures:
+            self._preparing.submit(self._prepare_next)
         try:
             return list(await asyncio.gather(*futures))
         finally:  # who has gone is not worked for
             for future in futures:
                 future.cancel()
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch: list[tuple[Item, asyncio.Future[Result]]] = []
-            while self._waiting and len(batch) < self._most:
-                item, future = self._waiting.popleft()
-                if not future.done():
-                    batch.append((item, future))
+    def _prepare_next(self) -> None:
+        with self._changed:
+            request = self._asked.popleft()
+            item, one = request.popleft()
+            if request:
+                self._asked.append(request)
+        try:
+            if not one.future.done():
+                one.prepared.append(self._prepare(item))
+        except Exception as error:  # noqa: BLE001  it is raised where the item came from
+            _tell(one.loop, self._begin, 1)
+            _tell(one.loop, _fail, [one], error)
+            return
+        with self._changed:
+            self._ready.append(one)
+            self._changed.notify()
+
+    def _go_on(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ready or self._closed)
+                if not self._ready:
+                    return
+                taken = [self._ready.popleft() for _ in range(min(self._most, len(self._ready)))]
+            _tell(taken[0].loop, self._begin, len(taken))
+            batch = [one for one in taken if one.prepared and not one.future.done()]
             if not batch:
                 continue
             try:
-                results = await loop.run_in_executor(
-                    self._thread, self._work, [item for item, _ in batch]
-                )
+                results = self._work([one.prepared.pop() for one in batch])
             except Exception as error:  # noqa: BLE001  it is raised where the items came from
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
+                _tell(batch[0].loop, _fail, batch, error)
+            else:
+                _tell(batch[0].loop, _give, batch, results)
+
+    def _begin(self, number: int) -> None:
+        self._waiting -= number
 
     def close(self) -> None:
-        """Wait for the batch that is worked on."""
-        self._thread.shutdown()
+        """Wait for what is worked on, and for what waits."""
+        self._preparing.shutdown()
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> None:
+    """Have a call made in the event loop's thread, unless the loop has ended and nobody waits."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, *arguments)
+
+
+def _give(batch: list[_Waiting[Prepared, Result]], results: Sequence[Result]) -> None:
+    for one, result in zip(batch, results, strict=True):
+        if not one.future.done():
+            one.future.set_result(result)
+
+
+def _fail(batch: list[_Waiting[Prepared, Result]], error: Exception) -> None:
+    for one in batch:
+        if not one.future.done():
+            one.future.set_exception(error)

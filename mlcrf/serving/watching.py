@@ -1,0 +1,137 @@
+"""What every request goes through: its limits, what goes out with its answer, how long it took."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from fastapi import HTTPException
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mlcrf.errors import SettingsError
+from mlcrf.web.headers import HEADERS
+
+PATHS = frozenset({"/tags", "/tags/picture", "/model", "/health", "/metrics"})
+LATER = {"Retry-After": "1"}
+_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request, and all together, may ask for.
+
+    Attributes:
+        pictures: of one request.
+        megabytes: of one request.
+        batch: pictures that are worked on together.
+        waiting: pictures that may wait; more are told to come later.
+        megabytes_together: of the bodies of all requests that are not answered yet.
+
+    Raises:
+        SettingsError: one request may ask for more than all together.
+    """
+
+    pictures: int = 64
+    megabytes: int = 64
+    batch: int = 64
+    waiting: int = 256
+    megabytes_together: int = 512
+
+    def __post_init__(self) -> None:
+        if self.waiting < self.pictures:
+            raise SettingsError(
+                f"--waiting {self.waiting} is less than --pictures {self.pictures}: such a request "
+                "could never be taken; raise the one or lower the other"
+            )
+        if self.megabytes_together < self.megabytes:
+            raise SettingsError(
+                f"--megabytes-together {self.megabytes_together} is less than --megabytes "
+                f"{self.megabytes}: such a request could never be taken; raise the one or lower "
+                "the other"
+            )
+
+
+class Metrics:
+    """Counts in a registry of their own."""
+
+    def __init__(self, waiting: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        make: dict[str, Any] = {"registry": self.registry}
+        self.requests = Histogram(
+            "mlcrf_request_seconds",
+            "Time from the request to its answer.",
+            ["path", "status"],
+            buckets=_SECONDS,
+            **make,
+        )
+        self.pictures = Counter("mlcrf_pictures", "Pictures by what came of them.", ["as"], **make)
+        self.batches = Histogram(
+            "mlcrf_batch_pictures", "Pictures worked on together.", buckets=_SIZES, **make
+        )
+        gauge = Gauge("mlcrf_waiting_pictures", "Pictures that wait.", **make)
+        gauge.set_function(lambda: float(waiting()))
+
+
+class Watched:
+    """Limits what comes in, adds headers to what goes out, and notes how long it took.
+
+    Args:
+        full: whether pictures would be refused now; they are then not read at all.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limits: Limits, requests: Histogram, full: Callable[[], bool]
+    ) -> None:
+        self._app, self._requests, self._full = app, requests, full
+        self._most, self._most_together = (
+            number * 2**20 for number in (limits.megabytes, limits.megabytes_together)
+        )
+        self._too_large = f"more than {limits.megabytes} MB; send several requests"
+        self._held = 0  # bytes of all bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI calls it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status, size = perf_counter(), 500, 0
+
+        async def receive_some() -> Message:
+            nonlocal size
+            message = await receive()
+            more = len(message.get("body", b""))
+            size += more
+            self._held += more
+            if size > self._most:
+                raise HTTPException(413, self._too_large)
+            if self._held > self._most_together:
+                raise HTTPException(503, "too much is being read already; try again", LATER)
+            return message
+
+        async def send_more(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        app = self._refusal(scope) or self._app
+        try:
+            await app(scope, receive_some, send_more)
+        finally:
+            self._held -= size
+            path = scope["path"] if scope["path"] in PATHS else "other"
+            self._requests.labels(path, str(status)).observe(perf_counter() - began)
+
+    def _refusal(self, scope: Scope) -> ASGIApp | None:
+        """The answer to a request that is not worth reading."""
+        length = Headers(scope=scope).get("content-length", "0")
+        if int(length) > self._most:  # digits: all else is no HTTP and does not come here
+            return JSONResponse({"detail": self._too_large}, 413)
+        if scope["method"] == "POST" and scope["path"].startswith("/tags") and self._full():
+            return JSONResponse({"detail": "many pictures wait already; try again"}, 503, LATER)
+        return None
