@@ -139,6 +139,39 @@ _TABLES: tuple[tuple[str, str, dict[str, tuple[str, str]]], ...] = (
             "s": ("seconds", ".0f"),
         },
     ),
+    (
+        "The service's capacity, photos a second",
+        "capacity",
+        {
+            "photos": ("photos", "s"),
+            "`Tagger`, offline": ("offline_per_s", ".0f"),
+            "served, one a request": ("served_per_s", ".0f"),
+            "share of offline": ("share", ".0%"),
+            "served, eight a request in JSON": ("json_per_s", ".0f"),
+            "share of it": ("json_share", ".0%"),
+            "cores that the load itself took": ("generator_cores", ".2f"),
+        },
+    ),
+    (
+        "The service under loads that wait for no answer: milliseconds",
+        "loads",
+        {
+            "photos": ("photos", "s"),
+            "load, of capacity": ("load", ".0%"),
+            "photos a second": ("offered_per_s", ".0f"),
+            "requests": ("requests", ",d"),
+            "p50": ("latency_p50_ms", ",.0f"),
+            "p95": ("latency_p95_ms", ",.0f"),
+            "p99": ("latency_p99_ms", ",.0f"),
+            "p99.9": ("latency_p99.9_ms", ",.0f"),
+            "503": ("refused", ",d"),
+            "503, p99": ("refused_p99_ms", ",.0f"),
+            "other errors": ("errors", ",d"),
+            "worked on together, mean": ("mean_batch", ".1f"),
+            "`/health`, p99": ("health_p99_ms", ",.0f"),
+            "asked late, p99": ("late_p99_ms", ",.0f"),
+        },
+    ),
 )
 _SCALES = {"G": (1e9, ".2f"), "M": (1e6, ".1f"), "k": (1e3, ".0f")}
 

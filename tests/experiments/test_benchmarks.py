@@ -194,3 +194,51 @@ def test_tables_go_between_their_marks() -> None:
     filled = fill(page, "| new |")
     assert "| new |" in filled and fill(filled, "| newer |").count("| new") == 1
     assert filled.split("<!-- tables: begin -->")[0] == page.split("<!-- tables: begin -->")[0]
+
+
+def test_a_stall_is_felt_by_all_who_would_have_come(tmp_path: Path) -> None:
+    """An open loop goes on asking while the service stalls; a closed one asks once a connection."""
+    import asyncio
+    from time import perf_counter
+
+    import load
+
+    (tmp_path / "body").write_bytes(b"12345")
+
+    async def measured(**more: Any) -> dict[str, Any]:
+        began = perf_counter()
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while head := await reader.readline():
+                post = head.startswith(b"POST")
+                await reader.readuntil(b"\r\n\r\n")
+                assert not post or await reader.readexactly(5) == b"12345"
+                if post and 0.5 < perf_counter() - began < 1:
+                    await asyncio.sleep(began + 1 - perf_counter())
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        plan = {"address": address, "path": "/", "type": "x", "bodies": [tmp_path / "body"]}
+        found = await load.run(plan | {"warm_s": 0.1, "seconds": 1.4} | more)
+        server.close()
+        return found
+
+    opened = asyncio.run(measured(rate=200, seed=0))
+    assert opened["statuses"] == {"200": opened["requests"]} and 200 < opened["requests"] < 360
+    assert 0.3 < opened["latency_s"]["p95"] < opened["latency_s"]["max"]  # of a third, 0 to 0.5 s
+    closed = asyncio.run(measured(connections=2))
+    assert closed["requests"] > 200 and closed["latency_s"]["max"] > 0.3
+    assert closed["latency_s"]["p95"] < 0.3 and closed["opened"] == 3
+
+
+def test_quantiles_of_loads() -> None:
+    """The value that so many of a thousand do not exceed; of nothing there is none."""
+    import load
+
+    found = load.quantiles([float(at) for at in range(1000, 0, -1)])
+    assert [found[name] for name in ("p50", "p95", "p99", "p99.9", "max")] == [
+        *(500, 950, 990, 999, 1000),
+    ]
+    assert load.quantiles([3.0])["p50"] == 3 and load.quantiles([]) == {}
