@@ -200,7 +200,7 @@ def predict(
         selection.labels,
         overwrite=overwrite,
         form=form,
-        beside=options.make(places, selection, run),
+        beside=options.make(places, selection, run, pictures),
     )
     _require_some(pictures, photos)
     if told is not None and told.of_photo and part is None and not told.covers(pictures):

@@ -11,8 +11,8 @@ from mlcrf.metadata import find_member
 def load_text(path: Path, problems: Problems) -> str:
     """Load a UTF-8 file, with or without byte-order mark; line ends stay as they are.
 
-    It may be one within a tar file. Whatever hinders it is noted in `problems`, and the text is
-    then empty.
+    It may be one within a tar or Parquet file. Whatever hinders it is noted in `problems`, and the
+    text is then empty.
     """
     try:
         member = find_member(path)
@@ -48,11 +48,16 @@ class FolderListings:
         self._names: dict[str, frozenset[str]] = {}
 
     def has(self, path: str) -> bool:
-        """Whether there is a file (not a folder) at `path`."""
+        """Whether there is a file (not a folder) at `path`, also one within a tar or Parquet file.
+
+        Raises:
+            DataError: such a file is damaged.
+        """
         folder, name = os.path.split(path)
         if folder not in self._names:
             self._names[folder] = _file_names(folder)
-        return name in self._names[folder] or os.path.isfile(path)  # noqa: PTH113 - any text
+        is_there = name in self._names[folder] or os.path.isfile(path)  # noqa: PTH113 - any text
+        return is_there or _is_within(path)
 
 
 def _file_names(folder: str) -> frozenset[str]:
@@ -61,3 +66,10 @@ def _file_names(folder: str) -> frozenset[str]:
             return frozenset(entry.name for entry in entries if entry.is_file())
     except (OSError, ValueError):  # no such folder, or a path that cannot be one
         return frozenset()
+
+
+def _is_within(path: str) -> bool:
+    try:
+        return find_member(Path(path)) is not None
+    except OSError:
+        return False

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from mlcrf.errors import DataError
-from mlcrf.metadata import open_picture, picture_bytes
+from mlcrf.metadata import open_picture, picture_source
 
 # fmt: off
 SUFFIXES = frozenset({
@@ -99,10 +99,12 @@ def _opened(source: Path | bytes, size_px: int) -> Iterator[Image.Image]:
         DataError: see `load_pixels`; also for what goes wrong in the body.
     """
     try:
-        with open_picture(source) as image:
+        content = picture_source(source)
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        with open_picture(content) as image:
             if not image.info.get("progressive"):  # else all of it is in memory before it shrinks
                 image.draft("RGB", (2 * size_px, 2 * size_px))
-            _refuse_bomb(image, picture_bytes(source))
+            _refuse_bomb(image, size)
             image.draft("RGB", (2 * size_px, 2 * size_px))
             image.load()
             yield _to_rgb(_upright(image))

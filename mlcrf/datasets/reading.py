@@ -11,13 +11,15 @@ from mlcrf.datasets.huggingface import find_metadata, read_huggingface
 from mlcrf.datasets.keywords import has_keywords, read_keyword_folder
 from mlcrf.datasets.manifest import Manifest
 from mlcrf.datasets.mirflickr import is_mirflickr, read_mirflickr
+from mlcrf.datasets.pictorial import read_pictorial
 from mlcrf.datasets.records import TABLE_SUFFIXES
 from mlcrf.datasets.tables import read_table
 from mlcrf.datasets.tagfiles import is_tag_folder, read_tag_folder, walk_pictures
 from mlcrf.datasets.voc import find_voc, read_voc
-from mlcrf.datasets.webdataset import find_tars, read_webdataset
+from mlcrf.datasets.webdataset import read_webdataset
 from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
+from mlcrf.metadata import find_picture_tables, find_tars
 
 LAYOUTS = (
     "a .csv, .tsv, .parquet or .jsonl table with an image column; the .json of COCO; "
@@ -25,7 +27,8 @@ LAYOUTS = (
     "annotations/sky.txt); a VOC folder (Annotations, JPEGImages); a COCO folder "
     "(annotations/instances_train2017.json); a folder of pictures, each with a .txt of tags; a "
     "folder of pictures with keywords in their XMP or IPTC, or in .xmp sidecars; a .tar, or a "
-    "folder of them, of pictures with their tags in .json or .txt (WebDataset)"
+    "folder of them, of pictures with their tags in .json or .txt (WebDataset); a .parquet, or a "
+    "folder of them, with pictures in a column `image` (Hugging Face)"
 )
 
 
@@ -40,6 +43,7 @@ class Format(StrEnum):
     TAG_FILES = auto()
     KEYWORDS = auto()
     WEBDATASET = auto()
+    PICTORIAL = auto()
 
 
 # Those that say most of themselves first.
@@ -50,6 +54,7 @@ _FOLDER_TESTS: tuple[tuple[Format, Callable[[Path], object]], ...] = (
     (Format.COCO, find_instances),
     (Format.TAG_FILES, is_tag_folder),
     (Format.WEBDATASET, find_tars),
+    (Format.PICTORIAL, find_picture_tables),
     # a table says more than the keywords that pictures happen to carry
     (Format.KEYWORDS, lambda folder: not _tables(folder) and has_keywords(folder)),
 )
@@ -109,6 +114,8 @@ def read_dataset(  # noqa: PLR0911 - a format each
             return read_keyword_folder(path, labels=labels, max_problems=limit)
         case Format.WEBDATASET:
             return read_webdataset(path, label_sep=sep, labels=labels, max_problems=limit)
+        case Format.PICTORIAL:
+            return read_pictorial(path, label_sep=sep, labels=labels, max_problems=limit)
         case unreachable:
             assert_never(unreachable)
 
@@ -117,7 +124,8 @@ def sniff_format(path: Path) -> Format:
     """Find out the format of a file by its suffix, of a folder by what it holds.
 
     Files: tables, the JSON of COCO, tar files. Folders, the first that fits: metadata of Hugging
-    Face, MIRFLICKR, VOC, COCO, tag files beside pictures, tar files, pictures with keywords.
+    Face, MIRFLICKR, VOC, COCO, tag files beside pictures, tar files, Parquet files of pictures,
+    pictures with keywords.
 
     Raises:
         DataError: no such path, or none of these; says which layouts are understood.
@@ -136,6 +144,8 @@ def sniff_format(path: Path) -> Format:
 
 def _sniff_file(path: Path) -> Format:
     suffix = path.suffix.lower()
+    if find_picture_tables(path):
+        return Format.PICTORIAL
     if suffix in TABLE_SUFFIXES:
         return Format.TABLE
     if suffix == ".json":

@@ -87,7 +87,7 @@ def _load_csv(path: Path, problems: Problems) -> Records:
     if not rows:
         raise DataError(f"{path}: is empty; expected a header line and one row an image")
     header = [name.strip() for name in rows[0]]
-    _check_header(path, header)
+    check_header(path, header)
     whole = []
     for row, line in zip(rows[1:], lines[1:], strict=True):
         if len(row) == len(header):
@@ -170,7 +170,7 @@ def _load_parquet(path: Path) -> Records:
         with pq.ParquetFile(path) as file:
             table = file.read()
         header = [str(name).strip() for name in table.column_names]
-        _check_header(path, header)
+        check_header(path, header)
         columns = {name: table.column(place).to_pylist() for place, name in enumerate(header)}
     except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -178,7 +178,12 @@ def _load_parquet(path: Path) -> Records:
     return Records(path, columns, list(range(1, table.num_rows + 1)), has_lines=False)
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def check_header(path: Path, header: list[str]) -> None:
+    """Refuse names of columns that stand twice, and columns without one.
+
+    Raises:
+        DataError: names the column.
+    """
     double = [name for name, count in Counter(header).items() if count > 1 and name]
     if double:
         shown = ", ".join(repr(name) for name in double)

@@ -70,13 +70,32 @@ def read_table(
 
     Cost: O(cells), and one directory listing for each folder with images.
     """
-    if label_sep == "":
-        raise SettingsError("the label separator is empty; expected a sign such as ';' or '|'")
     problems = Problems(max_problems)
     records = load_records(path, problems)
-    columns = sort_columns(records)
     listings = FolderListings() if check_images else None
-    images = _image_paths(records, columns.image, image_root or path.parent, listings, problems)
+    root = image_root or path.parent
+    return records_manifest(records, root, listings, label_sep, labels, problems)
+
+
+def records_manifest(
+    records: Records,
+    root: Path,
+    listings: FolderListings | None,
+    label_sep: str | None,
+    labels: LabelSpace | None,
+    problems: Problems,
+) -> Manifest:
+    """What rows say, by the rules and with the errors of `read_table`.
+
+    Args:
+        root: folder that paths are relative to.
+        listings: tells which pictures there are; None where that is known.
+        problems: what was wrong with the rows so far.
+    """
+    if label_sep == "":
+        raise SettingsError("the label separator is empty; expected a sign such as ';' or '|'")
+    columns = sort_columns(records)
+    images = _image_paths(records, columns.image, root, listings, problems)
     splits = _row_splits(records, problems)
     notes = []
     if columns.ignored:
@@ -88,10 +107,10 @@ def read_table(
         tags, more = _listed_tags(records, columns.listed, label_sep, labels, problems)
         notes += more
         problems.raise_if_any()
-        space = labels or vocabulary(tags, path)
+        space = labels or vocabulary(tags, records.path)
         targets = tag_targets(tags, space)
     problems.raise_if_any()
-    return Manifest(tuple(images), targets, space, splits, path.stem, tuple(notes))
+    return Manifest(tuple(images), targets, space, splits, records.path.stem, tuple(notes))
 
 
 def is_list_table(path: Path) -> bool:

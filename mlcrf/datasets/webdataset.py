@@ -10,16 +10,9 @@ from mlcrf.datasets.tagfiles import load_tags
 from mlcrf.datasets.tags import Tags, folder_manifest, parse_tags, unknown_tags
 from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
-from mlcrf.metadata import is_tar, members
+from mlcrf.metadata import find_tars, members
 
 _KEYS = ("labels", "tags")  # of the JSON, the first that is there
-
-
-def find_tars(path: Path) -> list[Path]:
-    """The tar files that a path means: itself, or those of a folder, by name."""
-    if path.is_dir():
-        return sorted(one for one in path.iterdir() if is_tar(one))
-    return [path] if is_tar(path) else []
 
 
 def read_webdataset(

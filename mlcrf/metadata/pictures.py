@@ -19,17 +19,15 @@ def open_picture(source: Path | bytes) -> ImageFile.ImageFile:
     """Open a picture; its header is read, its pixels are not. HEIC needs the extra `heic`.
 
     Args:
-        source: its file, also one within a tar file, or what would be in it.
+        source: its file, also one within a tar or Parquet file, or what would be in it.
 
     Raises:
         OSError: no regular file, or of no known kind. For what damaged files raise besides there
             is no bound.
     """
-    if isinstance(source, Path):
-        if (member := find_member(source)) is not None:
-            return open_picture(member.read())
-        if not stat.S_ISREG(source.stat().st_mode):
-            raise OSError("not a regular file")
+    source = picture_source(source)
+    if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
+        raise OSError("not a regular file")
     try:
         readable = BytesIO(source) if isinstance(source, bytes) else source
         return Image.open(readable, formats=_formats())
@@ -49,16 +47,15 @@ def _formats() -> tuple[str, ...]:
     return (*_FORMATS, "HEIF")
 
 
-def picture_bytes(source: Path | bytes) -> int:
-    """How long the file of a picture is.
+def picture_source(source: Path | bytes) -> Path | bytes:
+    """A file, or what would be in it where the picture is within a tar or Parquet file.
 
     Raises:
-        OSError: there is none.
+        OSError: it cannot be read out of there.
+        DataError: that file is damaged.
     """
-    if isinstance(source, bytes):
-        return len(source)
-    member = find_member(source)
-    return source.stat().st_size if member is None else member.size
+    member = find_member(source) if isinstance(source, Path) else None
+    return source if member is None else member.read()
 
 
 def _is_heif(source: Path | bytes) -> bool:

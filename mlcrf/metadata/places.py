@@ -1,9 +1,12 @@
 """Where the files stand that belong to a photo: its sidecar and its tag file."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+
+from mlcrf.errors import DataError
+from mlcrf.metadata.containers import container_of, members
 
 _BESIDE = frozenset({".xmp", ".txt"})  # files that themselves belong to a photo
 
@@ -13,7 +16,8 @@ class PhotoPlaces:
 
     A sidecar is called `photo.jpg.xmp`, which no two photos share. An existing `photo.xmp` is
     used in its place if the photo is the only file that it can belong to: there must be none in
-    its folder that is called the same but for the ending, such as a raw file.
+    its folder that is called the same but for the ending, such as a raw file. A photo within a
+    tar or Parquet file has its files in a parallel tree only, `DIR/shard.tar/photo.jpg.xmp`.
 
     Args:
         directory: top of the parallel tree; None for beside the photos.
@@ -30,7 +34,12 @@ class PhotoPlaces:
         self._listed: tuple[Path, dict[str, list[str]]] = (Path(), {})
 
     def sidecar(self, photo: Path) -> Path:
-        """The sidecar that there is, or where a new one goes."""
+        """The sidecar that there is, or where a new one goes.
+
+        Raises:
+            DataError: see `require_room`.
+        """
+        self.require_room(photo)
         found = self.existing_sidecar(photo)
         base = self._base(photo)
         return found or base.with_name(f"{base.name}.xmp")
@@ -50,21 +59,37 @@ class PhotoPlaces:
         return [one for one in there if os.path.isfile(one)]  # noqa: PTH113 - too long a name is none
 
     def tag_file(self, photo: Path) -> Path:
-        """Where the tag file goes: `photo.txt`, as training reads it."""
+        """Where the tag file goes: `photo.txt`, as training reads it.
+
+        Raises:
+            DataError: see `require_room`.
+        """
+        self.require_room(photo)
         return self._base(photo).with_suffix(".txt")
+
+    def require_room(self, photo: Path) -> None:
+        """Refuse to put files beside a photo where there is no beside.
+
+        Raises:
+            DataError: it is within a tar or Parquet file, and there is no parallel tree.
+        """
+        container = container_of(photo) if self._directory is None else None
+        if container is not None:
+            raise DataError(
+                f"{photo}: is inside {container.name}, where no file can be put beside it; "
+                "give --sidecar-dir DIR"
+            )
 
     def rivals(self, photo: Path) -> Sequence[str]:
         """Other files in the photo's folder that `photo.xmp` or `photo.txt` could belong to."""
         folder = photo.parent
         if self._listed[0] != folder:
             by_stem: dict[str, list[str]] = {}
-            with os.scandir(folder) if folder.is_dir() else nullcontext(()) as entries:  # or a tar
-                for entry in entries:
-                    name = Path(entry.name)
-                    if name.suffix.lower() in _BESIDE or not entry.is_file():
-                        continue
-                    for stem in {name.stem, name.name}:  # a.jpg.xmp is of a.jpg, not a.jpg.png
-                        by_stem.setdefault(stem, []).append(entry.name)
+            for name in map(Path, _file_names(photo)):
+                if name.suffix.lower() in _BESIDE:
+                    continue
+                for stem in {name.stem, name.name}:  # a.jpg.xmp is of a.jpg, not a.jpg.png
+                    by_stem.setdefault(stem, []).append(name.name)
             self._listed = (folder, by_stem)
         return [name for name in self._listed[1].get(photo.stem, ()) if name != photo.name]
 
@@ -73,3 +98,14 @@ class PhotoPlaces:
         if self._directory is None:
             return photo
         return self._directory / photo.parent.resolve().relative_to(self._root) / photo.name
+
+
+def _file_names(photo: Path) -> Iterator[str]:
+    """Names of the files in a photo's folder, also one within a tar or Parquet file."""
+    folder = photo.parent
+    container = container_of(photo)
+    if container is not None:
+        yield from (one.name for one in members(container) if one.parent == folder)
+        return
+    with os.scandir(folder) if folder.is_dir() else nullcontext(()) as entries:
+        yield from (entry.name for entry in entries if entry.is_file())

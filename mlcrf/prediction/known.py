@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mlcrf.datasets.huggingface import find_metadata
 from mlcrf.datasets.implications import with_implied
 from mlcrf.datasets.manifest import UNKNOWN, Implication
+from mlcrf.datasets.pictorial import is_list_pictorial
 from mlcrf.datasets.reading import Format, ReadOptions, read_dataset, sniff_format
 from mlcrf.datasets.tables import is_list_table
 from mlcrf.errors import DataError, LabelsError, SettingsError
@@ -134,6 +135,8 @@ def _rows(table: Path, labels: LabelSpace, options: ReadOptions) -> list[tuple[s
     match sniff_format(table):
         case Format.TAG_FILES | Format.KEYWORDS | Format.WEBDATASET:
             listed = True
+        case Format.PICTORIAL:
+            listed = is_list_pictorial(table)
         case Format.TABLE:
             listed = is_list_table(table)
         case Format.HUGGING_FACE:

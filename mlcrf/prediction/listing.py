@@ -7,28 +7,36 @@ from pathlib import Path
 from mlcrf.datasets.files import is_picture
 from mlcrf.datasets.tagfiles import walk_pictures
 from mlcrf.errors import DataError
-from mlcrf.metadata import is_tar, members
+from mlcrf.metadata import find_containers, is_parquet, is_tar, members
 
 
 def list_pictures(places: Iterable[Path]) -> Iterator[Path]:
     """Files as they are named, folders walked through by name, one picture after the other.
 
     Hidden files and folders are skipped, links to folders are not followed. A file that is named
-    is listed whatever it is called; a tar file stands for the pictures in it, in its order.
+    is listed whatever it is called; a tar or Parquet file stands for the pictures in it, in its
+    order, and so do those in a folder that has no pictures else.
 
     Raises:
-        DataError: a place does not exist.
+        DataError: a place does not exist, or a tar or Parquet file is damaged.
     """
     for place in places:
         if place.is_dir():
-            yield from walk_pictures(place)
-        elif is_tar(place):
-            yield from filter(is_picture, members(place))
-        elif place.exists():
-            yield place
-        else:
+            found = walk_pictures(place)
+            first = next(found, None)
+            if first is not None:
+                yield first
+                yield from found
+                continue
+        elif not is_tar(place) and not is_parquet(place):
+            if place.exists():
+                yield place
+                continue
             hint = "; `-` must stand alone" if str(place) == "-" else ""
             raise DataError(f"{place}: no such file or folder{hint}")
+        for container in find_containers(place):
+            inside = members(container)
+            yield from inside if is_parquet(container) else filter(is_picture, inside)
 
 
 class Pictures:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from mlcrf.checkpoint import Run
@@ -30,12 +31,25 @@ class BesideOptions:
     dry_run: bool = False
     report: Callable[[Change], None] | None = None
 
-    def make(self, places: PhotoPlaces, selection: LabelSelection, run: Run) -> Beside:
+    def make(
+        self,
+        places: PhotoPlaces,
+        selection: LabelSelection,
+        run: Run,
+        photos: Iterable[Path] = (),
+    ) -> Beside:
         """The files of these kinds, to be written with the labels of a run.
+
+        Args:
+            photos: those that will be tagged. The first is looked at before the work; another
+                that has no place for files is an error of its own.
 
         Raises:
             SettingsError: a label whose name one of them cannot hold.
+            DataError: no file can be put beside the first photo.
         """
+        if self.xmp or self.txt:
+            _require_room(places, photos)
         kinds: list[PhotoFiles] = []
         if self.xmp:
             rules = selection.implications
@@ -54,8 +68,9 @@ class BesideOptions:
             How many files had which fate, and a line for each photo of which one is damaged.
 
         Raises:
-            DataError: there was nothing but faults.
+            DataError: there was nothing but faults, or no file can be beside the first photo.
         """
+        _require_room(places, photos)
         kinds: list[PhotoFiles] = []
         if self.xmp or not self.txt:
             kinds.append(Sidecars(places, dry_run=self.dry_run))
@@ -71,3 +86,8 @@ class BesideOptions:
         if faults and not any(counts.total() for counts in beside.counts.values()):
             raise DataError("\n".join(["nothing could be undone", *faults]))
         return beside, faults
+
+
+def _require_room(places: PhotoPlaces, photos: Iterable[Path]) -> None:
+    for photo in islice(photos, 1):
+        places.require_room(photo)

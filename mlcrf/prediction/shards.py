@@ -20,6 +20,7 @@ from pyarrow import parquet
 
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import LabelSpace
+from mlcrf.metadata import is_parquet, is_tar, reading_unit
 from mlcrf.prediction.layouts import WideLayout
 from mlcrf.prediction.record import Prediction, Rows
 from mlcrf.prediction.tables import ParquetFile
@@ -57,16 +58,23 @@ class Shard:
     def chooser(self, places: Iterable[Path], *, of_folders: bool) -> Callable[[Path], bool]:
         """Which pictures are in this part, by their names below the folders among the places.
 
-        The folders themselves may be elsewhere on another machine.
+        The folders themselves, and tar and Parquet files, may be elsewhere on another machine.
+        The rows of a row group of Parquet stay together up to 256 of them, since who reads one
+        unpacks those before it.
 
         Args:
             of_folders: keep pictures of one folder together.
         """
-        folders = [place for place in places if place.is_dir()]
+        tops = [
+            place if place.is_dir() else place.parent
+            for place in places
+            if place.is_dir() or is_tar(place) or is_parquet(place)
+        ]
 
         def has(path: Path) -> bool:
-            inside = next((one for one in folders if path.is_relative_to(one)), None)
-            name = path if inside is None else path.relative_to(inside)
+            unit = path if of_folders else reading_unit(path)
+            inside = next((one for one in tops if unit.is_relative_to(one)), None)
+            name = unit if inside is None else unit.relative_to(inside)
             return self.has(str(name.parent if of_folders else name))
 
         return has

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlcrf.datasets.tagfiles import walk_pictures
 from mlcrf.errors import DataError
+from mlcrf.metadata import find_member, is_parquet, is_tar
+from mlcrf.prediction import list_pictures
 
 _BLOCK = 2**20
 
@@ -49,6 +50,8 @@ def scan_folder(
 ) -> tuple[list[Stamped], list[str]]:
     """All pictures of a folder and below it, by path; hidden ones are skipped.
 
+    Of a folder that has none, those within its tar and Parquet files.
+
     Args:
         known: by path, what was seen before: a file of the same size and time is not read again.
 
@@ -56,12 +59,12 @@ def scan_folder(
         The files, and for each that cannot be read a line that says why.
 
     Raises:
-        DataError: no such folder, or no picture in it.
+        DataError: no such folder, no picture in it, or a damaged tar or Parquet file.
 
     Cost: every new file is read once.
     """
     require_folder(folder)
-    paths = list(walk_pictures(folder))
+    paths = list(list_pictures([folder]))
     if not paths:
         raise DataError(f"{folder}: no pictures found")
     files, problems = [], []
@@ -86,21 +89,30 @@ def require_folder(folder: Path) -> None:
     """
     if not folder.is_dir():
         why = "is a file, expected a folder" if folder.exists() else "no such folder"
+        if is_tar(folder) or is_parquet(folder):
+            why += "; give the one that it is in"
         raise DataError(f"{folder}: {why}")
 
 
 def _stamp(path: Path, name: str, known: Mapping[str, Stamped]) -> Stamped | str:
     try:
-        status = path.stat()
+        member = find_member(path)
+        if member is not None:
+            size, mtime_ns = member.size, member.mtime_ns
+        else:
+            status = path.stat()
+            size, mtime_ns = status.st_size, status.st_mtime_ns
         before = known.get(name)
-        if before and (before.size, before.mtime_ns) == (status.st_size, status.st_mtime_ns):
+        if before and (before.size, before.mtime_ns) == (size, mtime_ns):
             return before
+        if member is not None:
+            return Stamped(name, size, mtime_ns, hashlib.sha256(member.read()).hexdigest())
         if not path.is_file():
             return f"{path}: not a regular file"
         digest = hashlib.sha256()
         with path.open("rb") as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)
-        return Stamped(name, status.st_size, status.st_mtime_ns, digest.hexdigest())
+        return Stamped(name, size, mtime_ns, digest.hexdigest())
     except OSError as error:
         return f"{path}: cannot be read: {error.strerror or error}"

@@ -11,6 +11,7 @@ from mlcrf.datasets.reading import Format, ReadOptions, read_dataset, sniff_form
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.labels import LabelSpace
 from mlcrf.metadata import find_member
+from tests.datasets.test_pictorial import make_parquet
 from tests.datasets.test_webdataset import make_tar
 from tests.metadata.pictures import make_photo, xmp_of
 
@@ -52,6 +53,8 @@ def make_layout(root: Path, layout: Format) -> Path:
             make_photo(root / "im1.jpg", xmp=xmp_of("dog"))
         case Format.WEBDATASET:
             make_tar(root / "shard.tar", {"im1.jpg": b"x", "im1.txt": b"dog\n"})
+        case Format.PICTORIAL:
+            make_parquet(root / "shard.parquet", [{"image": b"x", "dog": 1}])
     return root
 
 

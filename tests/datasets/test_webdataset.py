@@ -82,7 +82,7 @@ def test_pixels_are_those_of_the_files(shards: Path, tmp_path: Path) -> None:
 
 
 def test_listing(shards: Path) -> None:
-    """A tar that is named stands for its pictures; one found in a folder of photos does not."""
+    """A tar stands for its pictures, and so does a folder of tars; one among photos does not."""
     listed = list(list_pictures([shards / "b.tar", shards / "a.tar"]))
     assert [path.name for path in listed] == [
         "001.seg.PNG",
@@ -91,7 +91,9 @@ def test_listing(shards: Path) -> None:
         "002.png",
         "003.png",
     ]
-    assert list(list_pictures([shards])) == []
+    assert list(list_pictures([shards])) == [*listed[2:], *listed[:2]]
+    (shards / "loose.png").write_bytes(picture(7))
+    assert list(list_pictures([shards])) == [shards / "loose.png"]
 
 
 def test_a_tar_that_is_written_anew(shards: Path) -> None:

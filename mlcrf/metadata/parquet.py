@@ -1,0 +1,243 @@
+"""Parquet files with pictures in them: which column holds them, how their rows are called.
+
+A picture is a value of bytes, or of a struct of `bytes` and `path` as Hugging Face writes it.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlcrf.errors import DataError
+
+SUFFIX = ".parquet"
+# What pyarrow raises on damaged files, and on values that Python cannot hold.
+FAULTS = (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException)
+
+_COLUMN = "image"
+_PATH_COLUMNS = ("file_name", "filename", "path")  # a table of paths, if there is no `image`
+_INDEXES = 256  # files whose tables of contents are kept
+_LONGEST_NAME = 200  # of a file, so that there is room for `.xmp`
+_NAMES_AT_ONCE = 64
+_UNIT_ROWS = 256
+
+# Photos hardly become smaller, so what claims to unpack to far more than it takes is no photo.
+_LARGE_BYTES = 2**26
+_MOST_TIMES = 100
+_LARGEST_PICTURE = 2**29
+
+
+class Kind(Enum):
+    """What a Parquet file is to us."""
+
+    PICTURES = auto()
+    PATHS = auto()  # it says where pictures are
+    NEITHER = auto()
+    DAMAGED = auto()
+
+
+@dataclass(frozen=True)
+class PictureTable:
+    """A Parquet file of pictures, as it was at a certain time and size.
+
+    Attributes:
+        column: the column of pictures; `leaf` is what of it is read.
+        starts: first row of each row group, and the number of rows (G + 1).
+        bytes_a_row: of all columns, in each row group on average (G,).
+        rows: row of each name; None where the numbers of rows are the names.
+    """
+
+    path: Path
+    size: int
+    mtime_ns: int
+    column: str
+    leaf: str
+    starts: tuple[int, ...]
+    bytes_a_row: tuple[int, ...]
+    rows: dict[str, int] | None = field(repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def names(self) -> Iterator[str]:
+        """The name of each row, in order."""
+        if self.rows is not None:
+            return iter(self.rows)
+        return (_numbered(row) for row in range(len(self)))
+
+    def row(self, name: str) -> int | None:
+        """The row of that name; None if there is none."""
+        if self.rows is not None:
+            return self.rows.get(name)
+        number = name.removesuffix(".jpg")
+        row = int(number) if number.isascii() and number.isdecimal() else len(self)
+        return row if row < len(self) and _numbered(row) == name else None
+
+    def group(self, row: int) -> int:
+        """The row group that a row is in."""
+        return bisect_right(self.starts, row) - 1
+
+    def unit(self, row: int) -> str:
+        """Names the rows that are best read by one process: a row group, or 256 rows of one."""
+        group = self.group(row)
+        return f"{group}.{(row - self.starts[group]) // _UNIT_ROWS}"
+
+
+def load_table(path: Path) -> PictureTable:
+    """What a Parquet file of pictures says of itself; no picture is read.
+
+    Rows are called by the `path` of their pictures where these are all different and lead nowhere
+    else, else by their numbers from 0, `0000123.jpg`.
+
+    Raises:
+        DataError: no Parquet file, damaged, no column of pictures, or one that claims to unpack
+            to what no pictures do.
+
+    Cost: its last part is read, and paths; once as long as it does not change.
+    """
+    status = path.stat()
+    return _load(path, status.st_mtime_ns, status.st_size)
+
+
+def kind_of(path: Path) -> Kind:
+    """What is in a Parquet file, by its columns."""
+    try:
+        schema = pq.read_schema(path)
+    except FAULTS:
+        return Kind.DAMAGED
+    if picture_column(schema) is not None:
+        return Kind.PICTURES
+    texts = [one for one in (_COLUMN, *_PATH_COLUMNS) if _is_text(schema, one)]
+    return Kind.PATHS if texts else Kind.NEITHER
+
+
+def picture_column(schema: pa.Schema) -> str | None:
+    """The column `image` if it holds pictures; without one, the only column that does, if any.
+
+    A table without `image` that has a column of paths is one of paths.
+    """
+    if _COLUMN in schema.names:
+        return _COLUMN if holds_pictures(schema.field(_COLUMN).type) else None
+    found = [one.name for one in schema if holds_pictures(one.type)]
+    are_paths = any(_is_text(schema, one) for one in _PATH_COLUMNS)
+    return found[0] if len(found) == 1 and not are_paths else None
+
+
+def holds_pictures(kind: pa.DataType) -> bool:
+    """Whether a column of this type may hold pictures."""
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
+    return _is_binary(kind)
+
+
+def check_claims(path: Path, metadata: pq.FileMetaData) -> None:
+    """Refuse a file that claims to unpack to what no honest one does.
+
+    By what it says of row groups: pyarrow ends the process where it is asked for what is damaged
+    in its notes on columns.
+
+    Raises:
+        DataError: a decompression bomb, or numbers that cannot be.
+    """
+    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+    rows, unpacked = [g.num_rows for g in groups], [g.total_byte_size for g in groups]
+    size = path.stat().st_size
+    if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows or sum(rows) > size:
+        raise DataError(
+            f"{path}: claims {metadata.num_rows:,} rows in {size:,} bytes; damaged, or no file of "
+            "pictures"
+        )
+    bomb = sum(unpacked) > _LARGE_BYTES and sum(unpacked) > _MOST_TIMES * size
+    large = any(n > _LARGEST_PICTURE * max(of, 1) for n, of in zip(unpacked, rows, strict=True))
+    if bomb or large or min(unpacked, default=0) < 0:
+        raise DataError(
+            f"{path}: claims to unpack {size:,} bytes to {sum(unpacked):,}: a decompression bomb, "
+            "or damaged"
+        )
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@lru_cache(maxsize=_INDEXES)
+def _load(path: Path, mtime_ns: int, size: int) -> PictureTable:
+    try:
+        with pq.ParquetFile(path) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+            column = picture_column(schema)
+            if column is None:
+                raise DataError(f"{path}: {_no_pictures(schema)}")
+            kind = schema.field(column).type
+            is_struct = pa.types.is_struct(kind)
+            leaf = f"{column}.bytes" if is_struct else column
+            check_claims(path, metadata)
+            rows = None
+            if is_struct and kind.get_field_index("path") >= 0:
+                rows = _names(file, f"{column}.path")
+            groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+    except FAULTS as error:
+        reason = reason_of(error).removesuffix(".")
+        raise DataError(f"{path}: cannot be read as Parquet: {reason}; copy it again") from error
+    starts = tuple(accumulate((one.num_rows for one in groups), initial=0))
+    average = tuple(one.total_byte_size // max(one.num_rows, 1) for one in groups)
+    return PictureTable(path, size, mtime_ns, column, leaf, starts, average, rows)
+
+
+def _names(file: pq.ParquetFile, leaf: str) -> dict[str, int] | None:
+    """The row of each path; None where one is missing, stands twice, or leads out of the file."""
+    rows: dict[str, int] = {}
+    for batch in file.iter_batches(_NAMES_AT_ONCE, columns=[leaf], use_threads=False):
+        for text in batch.column(0).flatten()[0].to_pylist():
+            if not isinstance(text, str) or not _is_safe(text) or text in rows:
+                return None
+            rows[text] = len(rows)
+    return rows
+
+
+def _is_safe(text: str) -> bool:
+    """Whether a path is one of a file below, written as it always is."""
+    path = PurePosixPath(text)
+    return (
+        str(path) == text
+        and not path.is_absolute()
+        and bool(path.name)
+        and text.isprintable()
+        and "\\" not in text
+        and ".." not in path.parts
+        and all(len(part.encode("utf-8", "replace")) <= _LONGEST_NAME for part in path.parts)
+    )
+
+
+def _no_pictures(schema: pa.Schema) -> str:
+    found = ", ".join(f"{one.name!r} ({str(one.type)[:40]})" for one in list(schema)[:10])
+    return (
+        f"has no column of pictures; found {found or 'no column'}. Expected {_COLUMN!r} of bytes, "
+        "or of structs with `bytes`"
+    )
+
+
+def _numbered(row: int) -> str:
+    return f"{row:07d}.jpg"
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(test(kind) for test in tests)
+
+
+def _is_text(schema: pa.Schema, name: str) -> bool:
+    if schema.get_field_index(name) < 0:
+        return False
+    kind = schema.field(name).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(test(kind) for test in tests)

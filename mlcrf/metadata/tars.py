@@ -1,0 +1,83 @@
+"""Files within a tar file: where each begins and how long it is."""
+
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from mlcrf.errors import DataError
+
+SUFFIX = ".tar"
+_INDEXES = 256  # tar files whose tables of contents are kept
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """A file within a tar file."""
+
+    tar: Path
+    offset: int
+    size: int
+    mtime_ns: int
+
+    def read(self) -> bytes:
+        """What is in it.
+
+        Raises:
+            OSError: the tar file ends before it does, or cannot be read.
+        """
+        with self.tar.open("rb") as stream:
+            content = os.pread(stream.fileno(), self.size, self.offset)
+        if len(content) < self.size:
+            raise OSError(f"{self.tar} ends within it")
+        return content
+
+
+def find_in_tar(tar: Path, name: str) -> TarMember:
+    """The file of this name within a tar file.
+
+    Raises:
+        OSError: there is no such file within it.
+        DataError: the tar file is damaged; see `tar_names`.
+    """
+    status = tar.stat()
+    try:
+        offset, size = _index(tar, status.st_mtime_ns, status.st_size)[name]
+    except KeyError:
+        raise OSError(f"no such file in {tar.name}") from None
+    return TarMember(tar, offset, size, status.st_mtime_ns)
+
+
+def tar_names(tar: Path) -> Iterator[str]:
+    """Names of the files within a tar file, in its order.
+
+    Raises:
+        DataError: it is damaged or compressed, holds a name twice, or one that leads out of it.
+    """
+    status = tar.stat()
+    return iter(_index(tar, status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=_INDEXES)
+def _index(tar: Path, mtime_ns: int, size: int) -> dict[str, tuple[int, int]]:
+    """Where each file begins and how long it is; of a tar file at a certain time and size."""
+    found: dict[str, tuple[int, int]] = {}
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            for one in archive:
+                if not one.isreg() or one.issparse():
+                    continue
+                name = PurePosixPath(one.name)
+                if name.is_absolute() or ".." in name.parts:
+                    raise DataError(f"{tar}: holds {one.name!r}, which leads out of it")
+                if str(name) in found:
+                    raise DataError(f"{tar}: holds {one.name!r} twice")
+                found[str(name)] = one.offset_data, one.size
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{tar}: cannot be read as a tar file, not compressed: {reason}") from error
+    if found and max(offset + length for offset, length in found.values()) > size:
+        raise DataError(f"{tar}: ends before its last file does; copy it again")
+    return found
