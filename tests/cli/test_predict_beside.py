@@ -1,6 +1,7 @@
 """`mlcrf predict` with sidecars, tag files and chosen labels, in one process."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -9,9 +10,11 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from mlcrf.cli import app
-from mlcrf.errors import MlcrfError
+from mlcrf.errors import DataError, MlcrfError
 from mlcrf.metadata import read_keywords
 from mlcrf.metadata.xmp import Packet, Property
+from tests.datasets.test_pictorial import make_parquet
+from tests.datasets.test_webdataset import make_tar
 from tests.metadata.pictures import xmp_of
 
 
@@ -113,6 +116,35 @@ def test_damaged_sidecar(run: Path, photos: Path) -> None:
     assert broken.read_bytes() == b"<x:xmpmeta>"
     assert predict(*words, "--strict").exit_code == 1
     assert predict(photos, "--undo", "--strict").exit_code == 1
+
+
+def test_photos_within_a_container(run: Path, photos: Path, tmp_path: Path) -> None:
+    """Nothing can stand beside them, so a parallel tree is asked for before the work."""
+    images = [path.read_bytes() for path in sorted(photos.rglob("*.jpg"))]
+    folder = tmp_path / "shards"
+    tar = make_tar(folder / "a.tar", {"1.jpg": images[0], "2.jpg": images[1], "2.png": images[1]})
+    table = make_parquet(folder / "b.parquet", [{"image": images[2]}, {"image": b"?"}])
+    for words in (["--xmp", "--model", run], ["--txt", "--model", run], ["--undo"]):
+        for place, name in ((tar, "a.tar"), (table, "b.parquet")):
+            result = predict(place, *words)
+            assert isinstance(result.exception, DataError)
+            says = rf"/\S+\.jpg: is inside {name}, where no file .*; give --sidecar-dir DIR$"
+            assert re.search(says, str(result.exception))
+    tree = tmp_path / "tree"
+    words = [folder, "--model", run, "--xmp", "--txt", "--threshold", 0.05]
+    words += ["--sidecar-dir", tree, "--out", tmp_path / "tags.csv"]
+    result = predict(*words)
+    assert result.exit_code == 0, result.output
+    assert "4 photos tagged" in result.stdout and "tag files: 2 new" in result.stdout
+    assert sorted(subjects(tree)) == [
+        *(f"a.tar/{name}.xmp" for name in ("1.jpg", "2.jpg", "2.png")),
+        "b.parquet/0000000.jpg.xmp",
+    ]
+    errors = pd.read_csv(tmp_path / "tags.errors.csv")
+    names = [f"{folder}/{name}" for name in ("a.tar/2.jpg", "a.tar/2.png", "b.parquet/0000001.jpg")]
+    assert errors["image"].tolist() == names
+    assert predict(folder, "--undo", "--sidecar-dir", tree).exit_code == 0
+    assert not [path for path in tree.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import pytest
 
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import LabelSpace
+from mlcrf.metadata import members
 from mlcrf.prediction import Prediction, PredictionWriter, Shard, ShardForm, Shards, Table
+from tests.datasets.test_pictorial import make_parquet
 
 LABELS = LabelSpace(("sea", '<b> "x"', "naïve"))
 MADE_WITH = {"run": "abc", "given": None}
@@ -83,6 +85,24 @@ def test_which_part_depends_on_the_name_alone(tmp_path: Path) -> None:
     together = Shard(3, 8).chooser(places, of_folders=True)
     for folder in range(50):
         assert len({together(places[0] / f"{folder}" / f"{at}.jpg") for at in range(9)}) == 1
+
+
+def test_rows_of_a_row_group_are_in_one_part(tmp_path: Path) -> None:
+    """Wherever the file is; of a large row group 256 of them; each row in one part."""
+    rows = [{"image": b"x"} for _ in range(1200)]
+    parts = []
+    for place in ("here", "there"):
+        path = make_parquet(tmp_path / place / "x.parquet", rows, row_group_size=600)
+        has = [Shard(k, 8).chooser([path], of_folders=False) for k in range(1, 9)]
+        found = [[one(picture) for one in has] for picture in members(path)]
+        assert all(sum(one) == 1 for one in found)
+        parts.append([one.index(True) for one in found])
+    assert parts[0] == parts[1]
+    for first, last in ((0, 256), (256, 512), (512, 600), (600, 856), (856, 1112), (1112, 1200)):
+        assert len(set(parts[0][first:last])) == 1
+    assert len(set(parts[0])) > 1
+    stray = tmp_path / "here" / "x.parquet" / "none.jpg"
+    assert sum(one(stray) for one in has) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Answers are kept, once each, in order, by whom and when; on SQLite and on PostgreSQL."""
 
+import hashlib
 import sqlite3
 import subprocess
 import sys
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mlcrf.errors import DatabaseError, SettingsError
+from mlcrf.errors import DatabaseError, DataError, SettingsError
 from mlcrf.review.answers import Board
 from mlcrf.review.database import ReviewDatabase, new_request, parse_url
+from mlcrf.review.photos import Pictures, Width, find_photos
 from mlcrf.review.scan import Stamped, scan_folder
+from tests.datasets.test_pictorial import make_parquet
+from tests.datasets.test_webdataset import make_tar
 from tests.review.conftest import make_folder
 
 ODD = "a/50% <b>\n\"ü\udcff'.png"
@@ -227,3 +231,26 @@ def test_a_folder_is_scanned_once(tmp_path: Path) -> None:
     told = {file.path: Stamped(file.path, file.size, file.mtime_ns, "f" * 64) for file in files}
     again, _ = scan_folder(folder, told)
     assert {file.sha256 for file in again} == {"f" * 64}
+
+
+def test_photos_within_tar_and_parquet_files(tmp_path: Path) -> None:
+    """A folder of them is one of the photos in them, shown from there; a file alone is refused."""
+    pictures = [make_folder(tmp_path / "loose", [f"{n}.png"]) / f"{n}.png" for n in "ab"]
+    raw = [path.read_bytes() + bytes(at) for at, path in enumerate(pictures)]
+    folder = tmp_path / "shards"
+    tar = make_tar(folder / "a.tar", {"1.png": raw[0], "1.txt": b"sea"})
+    make_parquet(folder / "b.parquet", [{"image": raw[1]}, {"image": None}])
+    files, problems = scan_folder(folder, {})
+    assert [file.path for file in files] == ["a.tar/1.png", "b.parquet/0000000.jpg"]
+    assert [file.sha256 for file in files] == [hashlib.sha256(one).hexdigest() for one in raw]
+    assert len(problems) == 1 and "b.parquet/0000001.jpg: cannot be read: column" in problems[0]
+    told = {file.path: Stamped(file.path, file.size, file.mtime_ns, "f" * 64) for file in files}
+    assert {file.sha256 for file in scan_folder(folder, told)[0]} == {"f" * 64}
+    database = ReviewDatabase(f"sqlite:///{tmp_path / 'tags.db'}")
+    photos, _ = find_photos(folder, database)
+    database.close()
+    assert len(photos) == 2
+    shown = Pictures(photos)
+    assert all(shown.jpeg(at, Width.SMALL)[:2] == b"\xff\xd8" for at in range(2))
+    with pytest.raises(DataError, match=r"a\.tar: is a file, expected a folder; give the one that"):
+        scan_folder(tar, {})
