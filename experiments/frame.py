@@ -25,7 +25,8 @@ from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.datasets.reading import ReadOptions, read_dataset
 from mlcrf.datasets.splits import split_manifest
 from mlcrf.evaluation import Evaluation, evaluate
-from mlcrf.training.run import Environment, train
+from mlcrf.training.extraction import Environment
+from mlcrf.training.run import train
 
 ROOT = Path(__file__).parent.parent
 QUICK: dict[str, Any] = {"penalties": (0.3,), "pairwise_penalties": (0.01,), "steps": 20}

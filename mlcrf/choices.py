@@ -21,6 +21,19 @@ class Pairwise(StrEnum):
     CONDITIONAL = "conditional"
 
 
+class Precision(StrEnum):
+    """What a network that is trained computes in; its weights are kept in float32 in any case.
+
+    FLOAT64 is for comparisons: steps on any number of processes are then the same to many digits.
+    """
+
+    AUTO = "auto"
+    FLOAT64 = "float64"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
 class ObjectiveName(StrEnum):
     """What is minimised."""
 

@@ -13,6 +13,7 @@ from mlcrf.choices import (
     InferenceName,
     ObjectiveName,
     Pairwise,
+    Precision,
     Schedule,
     Structure,
 )
@@ -80,6 +81,10 @@ class TrainSettings(BaseModel):
         tolerance: a fit has converged when the loss it can still gain is estimated to be below
             this, in nats an image; see `mlcrf.training.fit`.
         exact_tolerance: the same for the exact likelihood, whose gradient is dear.
+        accumulate: in how many parts `--finetune all` computes the gradient of a batch, one after
+            the other; more need less memory. Batch normalisation then sees a part at a time.
+        precision: of the network in `--finetune all`; `auto` is bfloat16 where an accelerator
+            computes in it, else float32. Head and CRF are in float32 in any case.
         epochs, learning_rate, batch_size, weight_decay: of `--finetune all`, and of a head with
             dropout.
         seed: of everything random.
@@ -120,6 +125,8 @@ class TrainSettings(BaseModel):
     epochs: int = Field(default=10, ge=1)
     learning_rate: Strength = 1e-3
     batch_size: int = Field(default=64, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=4096)
+    precision: Precision = Precision.AUTO
     weight_decay: float = Field(default=0.05, ge=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
 

@@ -24,7 +24,8 @@ from mlcrf.reports.correlations import cooccurrence, load_matrix
 from mlcrf.reports.heatmap import Panel, cluster_order, draw_heatmap
 from mlcrf.reports.tables import format_evaluation, format_table
 from mlcrf.synthetic.dataset import COUPLINGS_TABLE, IMAGES, make_dataset
-from mlcrf.training.run import Environment, train
+from mlcrf.training.extraction import Environment
+from mlcrf.training.run import train
 
 _MARKER = ".mlcrf-demo"
 NUM_IMAGES = 3000

@@ -80,7 +80,7 @@ class Backbone(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Features of a batch of pictures."""
         assert not self.parts, "each part has pixels of its own"
-        images = (pixels.float() - self.mean) / self.std
+        images = (pixels.to(self.mean.dtype) - self.mean) / self.std
         features: Tensor = self.network(images.permute(0, 3, 1, 2))
         return features
 

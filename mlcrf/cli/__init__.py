@@ -76,7 +76,8 @@ def main() -> None:
         with stopping():
             app()
     except MlcrfError as error:
-        typer.echo(f"error: {error}", err=True)
+        if _speaks():
+            typer.echo(f"error: {error}", err=True)
         sys.exit(1)
     except BrokenPipeError:  # the reader, such as head, has enough
         _give_up_output()
@@ -86,6 +87,15 @@ def main() -> None:
         where = error.filename or "standard output"
         typer.echo(f"error: {where}: {error.strerror or error}", err=True)
         sys.exit(1)
+
+
+def _speaks() -> bool:
+    """Whether to say it: of processes that train as one, one does."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    from mlcrf.processes import speaks
+
+    return speaks()
 
 
 def _give_up_output() -> None:

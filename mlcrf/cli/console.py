@@ -134,7 +134,7 @@ def report_predictions(writer: "PredictionWriter", *, as_json: bool, strict: boo
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+def bar(what: str, *, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error that is there only on a terminal."""
     from rich.console import Console
     from rich.progress import (
@@ -147,7 +147,7 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
     console = Console(stderr=True)
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = not console.is_terminal
+    hidden = hidden or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as shown:
         task = shown.add_task(what, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -92,19 +92,30 @@ def train(
     device: console.Device = "auto",
     engine: console.Engine = EngineName.AUTO,
     cache_dir: console.CacheDir = None,
+    in_memory: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Most GB of features to hold; more are mapped from files in the cache folder.",
+        ),
+    ] = 4.0,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every gradient.")] = False,
     as_json: console.Json = False,
 ) -> None:
-    """Learn labels and their couplings; the independent baseline is always fitted beside them."""
+    """Learn labels and their couplings; the independent baseline is always fitted beside them.
+
+    On several processes, GPUs or machines: `torchrun --nproc-per-node N -m mlcrf train ...`.
+    """
     console.quiet()
     from mlcrf.backbones.engines import pick_device
     from mlcrf.config import make_settings
     from mlcrf.datasets.implications import load_implications, with_implications
     from mlcrf.datasets.reading import ReadOptions, read_dataset
     from mlcrf.labels import load_labels
+    from mlcrf.processes import joined, speaks
     from mlcrf.reports.card import save_card
     from mlcrf.reports.tables import format_training, training_record
-    from mlcrf.training.run import Environment
+    from mlcrf.training.extraction import Environment
     from mlcrf.training.run import train as run_training
 
     settings = make_settings(
@@ -124,7 +135,6 @@ def train(
         epochs=epochs,
         seed=seed,
     )
-    environment = Environment(pick_device(device), engine, console.cache_dir(cache_dir))
     space = None if labels is None else load_labels(labels)
     if from_review is not None:
         console.require_extra("review", "sqlalchemy")
@@ -140,23 +150,40 @@ def train(
         rules = load_implications(implications, manifest.labels, given=given)
         manifest = with_implications(manifest, rules)
     try:
-        with console.bar("features") as progress:
-            report = run_training(
-                manifest,
-                out,
-                settings,
-                environment,
-                resume=resume,
-                overwrite=overwrite,
-                log=lambda message: (
-                    console.log(message) if verbose or ": gradient " not in message else None
-                ),
-                progress=progress,
+        with joined(pick_device(device)) as (processes, own_device):
+            environment = Environment(
+                own_device,
+                engine,
+                console.cache_dir(cache_dir),
+                in_memory=int(in_memory * 2**30),
+                processes=processes,
             )
+            log = console.log if processes.is_first else _nothing
+            with console.bar("features", hidden=not processes.is_first) as progress:
+                report = run_training(
+                    manifest,
+                    out,
+                    settings,
+                    environment,
+                    resume=resume,
+                    overwrite=overwrite,
+                    log=lambda message: (
+                        log(message) if verbose or ": gradient " not in message else None
+                    ),
+                    progress=progress,
+                )
+            if processes.is_first:
+                save_card(report)
+            processes.wait()
     except (KeyboardInterrupt, SystemExit):
-        console.log(f"stopped; the same command with --resume goes on from what {out} holds")
+        if speaks():
+            console.log(f"stopped; the same command with --resume goes on from what {out} holds")
         raise
-    save_card(report)
-    for note in report.notes:
-        console.log(f"note: {note}")
-    typer.echo(training_record(report) if as_json else format_training(report))
+    if processes.is_first:
+        for note in report.notes:
+            console.log(f"note: {note}")
+        typer.echo(training_record(report) if as_json else format_training(report))
+
+
+def _nothing(message: str) -> None:
+    """What is said once is said by the first process."""

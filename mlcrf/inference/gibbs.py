@@ -56,6 +56,7 @@ class Gibbs:
         min_effective_samples: and no label's effective sample size is below this.
         tempering: number of temperatures, at most 64; 1 does without.
         pairwise_marginals: whether to estimate them too.
+        first_image: number of the first image; each image's draws follow from its number and seed.
         engine: numba on a CPU and torch elsewhere if AUTO. Numba draws from log-odds in float32;
             marginals are averaged in float32, or from the samples in float64 if potentials are.
 
@@ -75,6 +76,7 @@ class Gibbs:
     min_effective_samples: float = 100.0
     tempering: int = 1
     pairwise_marginals: bool = False
+    first_image: int = 0
     engine: Engine = Engine.AUTO
 
     def __post_init__(self) -> None:
@@ -138,6 +140,7 @@ class Gibbs:
     def _sample_part(
         self, potentials: Potentials, known: Tensor, images: Tensor, keep_every: int
     ) -> "_Sampled":
+        images = images + self.first_image
         keys = stream_keys(self.seed, images, chains=self.chains, rungs=self.tempering)
         states = random_states(keys, potentials.num_labels).to(images.device)
         first, burned = self._burn(potentials, known, images, states)

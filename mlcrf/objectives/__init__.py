@@ -4,7 +4,7 @@ from mlcrf.objectives.blended_convex_bp import BlendedConvexBp
 from mlcrf.objectives.contrastive_divergence import ContrastiveDivergence
 from mlcrf.objectives.exact_likelihood import exact_likelihood_loss
 from mlcrf.objectives.independent import independent_loss
-from mlcrf.objectives.persistent import PersistentObjective
+from mlcrf.objectives.persistent import PersistentObjective, from_image
 from mlcrf.objectives.pseudo_likelihood import pseudo_likelihood_loss
 from mlcrf.objectives.unrolled_mean_field import unrolled_mean_field_loss
 
@@ -13,6 +13,7 @@ __all__ = [
     "ContrastiveDivergence",
     "PersistentObjective",
     "exact_likelihood_loss",
+    "from_image",
     "independent_loss",
     "pseudo_likelihood_loss",
     "unrolled_mean_field_loss",

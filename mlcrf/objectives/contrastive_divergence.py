@@ -74,6 +74,7 @@ class ContrastiveDivergence:
         chains: an image, free and clamped alike.
         sweeps: a step.
         seed: of the draws.
+        first_image: number of the first image, by which and by seed its draws are made.
 
     Cost: O(chains sweeps N E) a step. Memory: chains x sweeps x N x L bytes.
     """
@@ -81,12 +82,13 @@ class ContrastiveDivergence:
     chains: int = 10
     sweeps: int = 2
     seed: int = 0
+    first_image: int = 0
 
     @torch.no_grad()
     def start(self, potentials: Potentials, targets: Tensor, observed: Tensor) -> Chains:
         """Random states, and what the targets average to."""
         known = as_known(targets, observed)
-        keys = stream_keys(self.seed, torch.arange(len(known)), chains=self.chains)
+        keys = stream_keys(self.seed, self._images(len(known)), chains=self.chains)
         states = random_states(keys, known.shape[1])[0].to(known.device)
         nothing = Moments(potentials.unary, potentials.pairwise)
         if bool(observed.all()):
@@ -129,7 +131,7 @@ class ContrastiveDivergence:
     def _estimate(self, potentials: Potentials, known: Tensor | None) -> tuple[Tensor, Tensor]:
         """Sum of log Z over images, and something whose gradient is that of log Z."""
         seed = self.seed if known is None else self.seed + _CLAMPED_SEED
-        gibbs = Gibbs(chains=2 * self.chains, seed=seed)
+        gibbs = Gibbs(chains=2 * self.chains, seed=seed, first_image=self.first_image)
         if not torch.is_grad_enabled():
             value = gibbs.log_partition(potentials, known=known).sum()
             return value, torch.zeros_like(value)
@@ -139,6 +141,9 @@ class ContrastiveDivergence:
         clamped = _known_or_not(potentials, known)
         moments = Moments(posterior.marginals, _pairs(potentials, posterior.samples, clamped))
         return value, moments.times(potentials)
+
+    def _images(self, count: int) -> Tensor:
+        return torch.arange(self.first_image, self.first_image + count)
 
     def _sample(
         self, potentials: Potentials, states: Tensor, first_sweep: int, known: Tensor | None
@@ -150,6 +155,7 @@ class ContrastiveDivergence:
             seed=self.seed if known is None else self.seed + _CLAMPED_SEED,
             first_sweep=first_sweep,
             known=known,
+            images=self._images(potentials.num_images),
             keep_every=1,
         )
         clamped = _known_or_not(potentials, known)

@@ -1,6 +1,7 @@
 """Objectives whose expectations are carried on from step to step instead of computed anew."""
 
-from typing import Protocol, TypeVar
+from dataclasses import is_dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -34,6 +35,17 @@ class PersistentObjective(Protocol[Memory]):
     def __call__(self, potentials: Potentials, targets: Tensor, observed: Tensor) -> Tensor:
         """The loss, a scalar: summed over labels, averaged over images."""
         ...
+
+
+def from_image(objective: Any, first: int) -> Any:
+    """The objective for images of which the first is number `first` of all.
+
+    One that draws, an objective with a `first_image`, then draws for each image the same, however
+    images are cut into parts; another does not ask.
+    """
+    if is_dataclass(objective) and hasattr(objective, "first_image"):
+        return replace(objective, first_image=first)  # type: ignore[type-var]
+    return objective
 
 
 def as_known(targets: Tensor, observed: Tensor) -> Tensor:

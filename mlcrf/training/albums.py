@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,7 +139,7 @@ def _albums(
     gates, evidence, placed = [], [], []
     begin = 0
     for part, group in zip(examples, groups, strict=True):
-        potentials = model(torch.from_numpy(part.features))
+        potentials = model(torch.from_numpy(np.asarray(part.features)))
         assert isinstance(potentials, ScenePotentials)
         gates.append(potentials.gates.log_softmax(-1).double())
         evidence.append(method.evidence(potentials, torch.from_numpy(part.targets)).double())

@@ -234,29 +234,33 @@ def sampled_covariance(space: FeatureSpace, model: LabelCrf) -> Tensor:
 
     Only its diagonal, (L + E,), where labels and couplings are more than 4,096.
     """
-    potentials = model(space.rotated)
-    samples = Gibbs(chains=2, burn_in=30, sweeps=1)(potentials).samples
-    assert samples is not None
-    first, second = model.edges[:, 0], model.edges[:, 1]
     # labels that the two samples never tell apart still have some curvature
     floor = 0.05 * counted_variance(space, model)
-    total = floor.new_zeros(len(floor))
-    mixed = len(floor) <= _MOST_MIXED
-    covariance = floor.new_zeros(len(floor), len(floor)) if mixed else None
-    block = max(1, 2**24 // len(floor))
-    for part in torch.split(samples, block, dim=1):
-        y = part.double()
-        phi = torch.cat([y, y[..., first] * y[..., second]], -1)
-        difference = phi[0] - phi[1]
-        if covariance is None:
-            total += difference.square().sum(0)
-        else:
-            covariance.addmm_(difference.T, difference)
-    if covariance is None:
-        return total / (2 * len(space)) + floor
-    covariance /= 2 * len(space)
+    is_mixed = len(floor) <= _MOST_MIXED
+    total = floor.new_zeros((len(floor), len(floor)) if is_mixed else (len(floor),))
+    for rows in space.blocks():
+        gibbs = Gibbs(chains=2, burn_in=30, sweeps=1, first_image=rows.start)
+        samples = gibbs(model(space.inputs(rows))).samples
+        assert samples is not None
+        _add_differences(total, samples, model.edges)
+    space.processes.total(total)
+    covariance = total / (2 * len(space))
+    if covariance.ndim == 1:
+        return covariance + floor
     covariance.diagonal().add_(floor)
     return covariance
+
+
+def _add_differences(total: Tensor, samples: Tensor, edges: Tensor) -> None:
+    """Add the squares of what two samples (2, N, L) differ by in phi, or their products."""
+    for part in torch.split(samples, max(1, 2**24 // len(total)), dim=1):
+        y = part.double()
+        phi = torch.cat([y, y[..., edges[:, 0]] * y[..., edges[:, 1]]], -1)
+        difference = phi[0] - phi[1]
+        if total.ndim == 1:
+            total += difference.square().sum(0)
+        else:
+            total.addmm_(difference.T, difference)
 
 
 def _root(curvature: Tensor) -> Tensor:

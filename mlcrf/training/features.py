@@ -1,46 +1,135 @@
 """The coordinates of the features in which heads are fitted."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mlcrf.backbones.matrix import (
+    MappedMatrix,
+    Matrix,
+    map_file,
+    read_rows,
+    write_shard,
+)
 from mlcrf.errors import DataError
 from mlcrf.model import LabelCrf
+from mlcrf.processes import ALONE, Processes
 
 _DENSE_LABELS = 1024  # up to here pairs are counted by one product of matrices
 _AT_ONCE = 2**24  # pairs of targets that are multiplied at once
+_CONSTANT = 1e-9  # what a feature varies by, beside its mean, if it does not but for rounding
+_BLOCK = 4096  # images whose gradient is computed at once
+_SHARD_BLOCKS = 16  # rotated features of so many are in one file
 
 
 class FeatureSpace:
     """Standardised features on their principal axes, with targets.
 
+    Features that are mapped from files are rotated into files too, which no other process sees.
+
     Args:
         features: float32 (N, D).
         targets: 1, 0, -1 unknown (N, L).
+        processes: that share the images; each computes on its own `blocks` alone.
+        folder: where rotated features go if they are mapped; the system's temporary one if None.
 
     Raises:
         DataError: a feature is not finite.
+
+    Cost: O(N D^2). Memory: N D numbers if features are in memory, else a block of them.
     """
 
-    def __init__(self, features: NDArray[np.float32], targets: NDArray[np.int8]) -> None:
-        raw = torch.from_numpy(features).double()
-        self._mean = raw.mean(0)
-        spread = raw.std(0, correction=0)
-        self._spread = torch.where(spread > 0, spread, torch.ones_like(spread))
-        standard = (raw - self._mean) / self._spread
-        moments = standard.T @ standard / len(raw)
+    def __init__(
+        self,
+        features: Matrix,
+        targets: NDArray[np.int8],
+        *,
+        processes: Processes = ALONE,
+        folder: Path | None = None,
+    ) -> None:
+        self.processes = processes
+        self._length = len(features)
+        self._mean, self._spread, moments = self._moments(features)
         if not bool(torch.isfinite(moments).all()):
             raise DataError("a feature is NaN or infinite; try --engine torch, or another backbone")
-        variance, self._axes = torch.linalg.eigh(moments)
+        # in float32, which forgets in what order many processes have summed
+        variance, self._axes = torch.linalg.eigh(moments.float().double())
         self.variance = variance.clamp(min=0).float()
-        self.rotated = (standard @ self._axes).float()
-        known = torch.from_numpy(targets.astype(np.int64))
-        self.observed = known >= 0
-        self.targets = (known == 1).float()
+        if isinstance(features, MappedMatrix):
+            # the files are deleted at once, and their space is free when nothing maps them
+            with tempfile.TemporaryDirectory(prefix="mlcrf-", dir=folder) as place:
+                self._rotated: Tensor | MappedMatrix = self._in_files(features, Path(place))
+        else:
+            everything = ALONE.blocks(len(self), _block_rows(len(self)))
+            self._rotated = torch.cat([self._rotate(features, rows) for rows in everything])
+        self.observed = torch.from_numpy(targets) >= 0
+        self.targets = (torch.from_numpy(targets) == 1).float()
 
     def __len__(self) -> int:
-        return len(self.rotated)
+        return self._length
+
+    @property
+    def rotated(self) -> Tensor:
+        """Features on their axes (N, D), all in memory."""
+        return self.inputs(slice(0, len(self)))
+
+    def inputs(self, rows: slice) -> Tensor:
+        """Features on their axes of some of this process's images."""
+        if isinstance(self._rotated, Tensor):
+            return self._rotated[rows]
+        begin = self.blocks()[0].start
+        own = slice(rows.start - begin, rows.stop - begin)
+        return torch.from_numpy(read_rows(self._rotated, own))
+
+    def blocks(self) -> list[slice]:
+        """The images of this process in parts whose gradients are computed one after the other.
+
+        They are the same parts in one process and in many: an eighth of the images, but at least
+        256 and at most 4,096.
+        """
+        return self.processes.blocks(len(self), _block_rows(len(self)))
+
+    def _moments(self, features: Matrix) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and spread of each feature, and the moments of what is left (D, D)."""
+        blocks, num_features = self.blocks(), features.shape[1]
+        sums = torch.zeros(num_features, dtype=torch.float64)
+        for rows in blocks:
+            sums += torch.from_numpy(read_rows(features, rows)).double().sum(0)
+        self.processes.total(sums)
+        mean = sums / len(self)
+        moments = torch.zeros(num_features, num_features, dtype=torch.float64)
+        for rows in blocks:
+            centred = torch.from_numpy(read_rows(features, rows)).double() - mean
+            moments.addmm_(centred.T, centred)
+        self.processes.total(moments)
+        moments /= len(self)
+        spread = moments.diagonal().sqrt()
+        varies = spread > _CONSTANT * mean.abs()
+        spread = torch.where(varies, spread, torch.ones_like(spread))
+        return mean, spread, moments / spread / spread[:, None]
+
+    def _rotate(self, features: Matrix, rows: slice) -> Tensor:
+        standard = (
+            torch.from_numpy(read_rows(features, rows)).double() - self._mean
+        ) / self._spread
+        rotated: Tensor = standard @ self._axes
+        return rotated.float()
+
+    def _in_files(self, features: MappedMatrix, folder: Path) -> MappedMatrix:
+        """Those of this process's images, rotated."""
+        own, pieces = self.blocks(), []
+        for number, begin in enumerate(range(0, max(1, len(own)), _SHARD_BLOCKS)):
+            blocks = own[begin : begin + _SHARD_BLOCKS]
+            count = sum(rows.stop - rows.start for rows in blocks)
+            path = folder / f"{number}.npy"
+            rotated = (self._rotate(features, rows).numpy() for rows in blocks)
+            write_shard(path, rotated, (count, features.shape[1]))
+            pieces.append(map_file(path))
+        return MappedMatrix(pieces)
 
     def to_features(self, model: LabelCrf) -> LabelCrf:
         """The same model for raw features instead of rotated ones."""
@@ -96,6 +185,10 @@ class FeatureSpace:
             for one, other in zip(torch.split(first, step), torch.split(second, step), strict=True)
         ]
         return torch.cat([present.new_empty(0), *counts]) / len(self)
+
+
+def _block_rows(count: int) -> int:
+    return min(_BLOCK, max(256, -(-count // 8)))
 
 
 def _first_layers(model: LabelCrf) -> list[nn.Linear]:

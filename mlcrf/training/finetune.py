@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcrf.backbones.registry import Backbone
+from mlcrf.choices import Precision
 from mlcrf.config import TrainSettings
 from mlcrf.datasets.images import load_pixels
 from mlcrf.datasets.manifest import Manifest
-from mlcrf.errors import DataError, PotentialsError, RunError
+from mlcrf.errors import DataError
 from mlcrf.model import LabelCrf
+from mlcrf.objectives import from_image
+from mlcrf.processes import ALONE, Processes
 from mlcrf.training.coordinates import Objective
 from mlcrf.training.stages import Result, Stages
+from mlcrf.training.stepping import Part, Stepper, share_batch_norm
 
 _KEEP_BYTES = 2**30  # decoded pictures up to this size stay in memory
 _STAGE = "finetune"
@@ -35,12 +38,15 @@ def finetune(
     device: torch.device,
     stages: Stages,
     log: Callable[[str], None],
+    processes: Processes = ALONE,
 ) -> Result:
     """Minimise the objective over network, head and couplings with AdamW.
 
     The learning rate rises over the first tenth of the steps and falls to zero by a cosine; a
     picture is flipped left to right half of the time. Each epoch is a stage: a run that is
-    stopped and resumed draws the same batches and ends with the same bits.
+    stopped and resumed draws the same batches and ends with the same bits. Processes that train as
+    one share each batch, and batch normalisation sees all of it, so that their steps are those
+    that one process makes, but for rounding.
 
     Args:
         start: head and couplings to begin with; not changed.
@@ -52,16 +58,21 @@ def finetune(
     Raises:
         DataError: a picture cannot be read.
         RunError: loss, gradient or weights are not finite; what earlier epochs left stays.
+        MlcrfError: another process is gone.
     """
-    batches = _Batches(train, settings, backbone.spec.size_px)
-    checks = _Batches(validation, settings, backbone.spec.size_px)
+    batches = _Batches(train, settings, backbone.spec.size_px, processes)
+    checks = _Batches(validation, settings, backbone.spec.size_px, processes)
+    if processes.size > 1:
+        share_batch_norm(backbone)
     backbone.to(device).to(memory_format=torch.channels_last)
-    head = start.clone().to(device)
-    modules = torch.nn.ModuleDict({"backbone": backbone, "head": head})
+    network = _Network(backbone, start.clone().to(device), objective)
+    modules = torch.nn.ModuleDict({"backbone": backbone, "head": network.head})
+    if settings.precision is Precision.FLOAT64:
+        modules.double()
     optimiser = torch.optim.AdamW(
         modules.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    steps = settings.epochs * len(batches)
+    steps = settings.epochs * batches.count
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=max(steps, 2), pct_start=0.1
     )
@@ -73,20 +84,13 @@ def finetune(
         optimiser.load_state_dict(begun["optimiser"])
         schedule.load_state_dict(begun["schedule"])
         losses, best = begun["losses"], begun["best"]
-    model = _Network(backbone, head, objective, device)
+    stepper = Stepper(network, optimiser, schedule, settings, device, processes)
     for epoch in range(len(losses), settings.epochs):
         modules.train()
-        total = 0.0
-        for pixels, targets in batches.shuffled(epoch):
-            loss = model.loss(pixels, targets)
-            _step(loss, optimiser, schedule)
-            total += float(loss.detach()) * len(pixels) / len(train)
+        total = sum(stepper.step(parts) * size for size, parts in batches.shuffled(epoch))
         modules.eval()
-        with torch.no_grad():
-            checked = sum(
-                float(model.loss(pixels, targets)) * len(pixels) / len(validation)
-                for pixels, targets in checks.in_order()
-            )
+        checked = sum(stepper.check(parts) * size for size, parts in checks.in_order())
+        total, checked = total / len(train), checked / len(validation)
         if not losses or checked < min(loss for _, loss in losses):
             best = _weights(backbone)
         losses.append((total, checked))
@@ -104,87 +108,107 @@ def finetune(
                 "best": best,
             },
         )
-    backbone.cpu()
+    backbone.cpu().float()
     return {"best": best, "last": _weights(backbone), "losses": losses}
 
 
-@dataclass(frozen=True)
-class _Network:
-    """Pixels to loss."""
+class _Network(torch.nn.Module):
+    """Pixels to the mean loss of their images."""
 
-    backbone: Backbone
-    head: LabelCrf
-    objective: Objective
-    device: torch.device
+    def __init__(self, backbone: Backbone, head: LabelCrf, objective: Objective) -> None:
+        super().__init__()
+        self.backbone, self.head, self._objective = backbone, head, objective
 
-    def loss(self, pixels: NDArray[np.uint8], targets: NDArray[np.int8]) -> Tensor:
-        known = torch.from_numpy(targets.astype(np.int64)).to(self.device)
-        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            features = self.backbone(torch.from_numpy(pixels).to(self.device))
-        try:
-            loss = self.objective(self.head(features.float()), (known == 1).float(), known >= 0)
-        except PotentialsError as error:
-            raise RunError(f"finetune: diverged ({error}); lower --set learning_rate") from error
-        if not bool(torch.isfinite(loss)):
-            raise RunError(
-                f"finetune: the loss is {float(loss.detach())}; lower --set learning_rate"
-            )
-        return loss
-
-
-def _step(
-    loss: Tensor, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
-) -> None:
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-    if not bool(torch.isfinite(norm)):
-        raise RunError("finetune: the gradient is not finite; lower --set learning_rate")
-    optimiser.step()
-    schedule.step()
+    def forward(self, pixels: Tensor, known: Tensor, first_image: int) -> Tensor:
+        """Pixels uint8 (N, H, W, 3) and targets 1, 0, -1 unknown (N, L) to a scalar."""
+        features = self.backbone(pixels)
+        with torch.autocast(pixels.device.type, enabled=False):
+            potentials = self.head(features.to(self.head.output.weight.dtype))
+            objective = from_image(self._objective, first_image)
+            loss: Tensor = objective(potentials, (known == 1).float(), known >= 0)
+            return loss
 
 
 def _weights(backbone: Backbone) -> dict[str, Tensor]:
     return {
-        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        key: value.detach().cpu().to(kind).clone(memory_format=torch.contiguous_format)
         for key, value in backbone.state_dict().items()
+        for kind in [torch.float32 if value.is_floating_point() else value.dtype]
     }
 
 
 class _Batches:
-    """Pictures and targets in batches; decoded once if they fit in memory."""
+    """Pictures and targets in batches, of each this process's share; decoded once if they fit.
 
-    def __init__(self, manifest: Manifest, settings: TrainSettings, size_px: int) -> None:
+    Attributes:
+        count: of batches.
+    """
+
+    def __init__(
+        self, manifest: Manifest, settings: TrainSettings, size_px: int, processes: Processes
+    ) -> None:
         self._manifest, self._settings, self._size_px = manifest, settings, size_px
+        self._processes = processes
+        self.count = math.ceil(len(manifest) / settings.batch_size)
         fits = len(manifest) * size_px * size_px * 3 <= _KEEP_BYTES
         self._kept = self._decode(manifest.images) if fits else None
 
-    def __len__(self) -> int:
-        return math.ceil(len(self._manifest) / self._settings.batch_size)
-
-    def in_order(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int8]]]:
+    def in_order(self) -> Iterator[tuple[int, list[Part]]]:
         """Every picture once, as it is."""
-        return self._batches(np.arange(len(self._manifest)))
+        flips = np.zeros(len(self._manifest), bool)
+        return self._batches(np.arange(len(self._manifest)), flips)
 
-    def shuffled(self, epoch: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int8]]]:
+    def shuffled(self, epoch: int) -> Iterator[tuple[int, list[Part]]]:
         """Every picture once, in an order and with flips that depend on seed and epoch alone."""
         rng = np.random.default_rng((self._settings.seed, epoch))
-        for pixels, targets in self._batches(rng.permutation(len(self._manifest))):
-            flip = rng.random(len(pixels)) < 0.5
-            mirrored = np.where(flip[:, None, None, None], pixels[:, :, ::-1], pixels)
-            yield np.ascontiguousarray(mirrored), targets
+        order = rng.permutation(len(self._manifest))
+        return self._batches(order, rng.random(len(order)) < 0.5)
 
     def _batches(
-        self, order: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int8]]]:
-        for start in range(0, len(order), self._settings.batch_size):
-            rows = order[start : start + self._settings.batch_size]
-            if self._kept is None:
-                pixels = self._decode([self._manifest.images[row] for row in rows])
-            else:
-                pixels = self._kept[rows]
-            yield pixels, self._manifest.targets[rows]
+        self, order: NDArray[np.int64], flips: NDArray[np.bool_]
+    ) -> Iterator[tuple[int, list[Part]]]:
+        """Of each batch its size, and its parts; the next is decoded while one is worked on."""
+        size = self._settings.batch_size
+        with ThreadPoolExecutor(1) as ahead:
+            begins = iter(range(0, len(order), size))
+            begin = next(begins)
+            coming = ahead.submit(self._parts, order[:size], flips[:size])
+            for following in begins:
+                parts, done = coming.result(), following - begin
+                rows = slice(following, following + size)
+                coming, begin = ahead.submit(self._parts, order[rows], flips[rows]), following
+                yield done, parts
+            yield len(order) - begin, coming.result()
+
+    def _parts(self, order: NDArray[np.int64], flips: NDArray[np.bool_]) -> list[Part]:
+        """What this process computes of one batch, as many parts as gradients are summed over."""
+        parts, begin = [], 0
+        count = min(self._settings.accumulate, len(order))
+        for rows in np.array_split(np.arange(len(order)), count):
+            own = self._processes.share(len(rows))
+            is_shared = len(rows) >= self._processes.size
+            if not is_shared:  # fewer pictures than processes: each computes all of them
+                own = slice(0, len(rows))
+            mine = rows[own]
+            pixels = self._pixels(order[mine])
+            mirrored = np.where(flips[mine, None, None, None], pixels[:, :, ::-1], pixels)
+            copies = 1 if is_shared else self._processes.size
+            parts.append(
+                Part(
+                    np.ascontiguousarray(mirrored),
+                    self._manifest.targets[order[mine]],
+                    first_image=begin + own.start,
+                    weight=len(mine) / len(order) / copies,
+                    is_shared=is_shared,
+                )
+            )
+            begin += len(rows)
+        return parts
+
+    def _pixels(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        if self._kept is not None:
+            return self._kept[rows]
+        return self._decode([self._manifest.images[row] for row in rows])
 
     def _decode(self, paths: "tuple[Path, ...] | list[Path]") -> NDArray[np.uint8]:
         with ThreadPoolExecutor() as workers:

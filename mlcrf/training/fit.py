@@ -7,7 +7,7 @@ and half the squared norm of the gradient estimates how much the loss can still 
 decrement): that is the criterion of convergence, in nats an image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, minimize
+from torch import Tensor
 
 from mlcrf.errors import RunError
 from mlcrf.model import LabelCrf
+from mlcrf.objectives import from_image
 from mlcrf.training.coordinates import (
     Coordinates,
     Curvature,
@@ -27,7 +29,6 @@ from mlcrf.training.coordinates import (
 )
 from mlcrf.training.features import FeatureSpace
 
-_BLOCK = 4096  # images whose gradient is computed at once
 _PATIENCE = 15  # steps without gain on held-out images
 _ROUNDING = 1e-7  # of a loss in float32: what is less of it cannot be told
 
@@ -96,7 +97,8 @@ def fit(
     def evaluate(position: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         nonlocal gradients, latest
         coordinates.assign(position)
-        loss = _loss_and_gradient(space, model, objective) + coordinates.add_penalty()
+        losses = (loss_of(space, objective, model, rows) for rows in space.blocks())
+        loss = gradients_of(space, model, losses) + coordinates.add_penalty()
         slope = coordinates.slope()
         gradients += 1
         if not (np.isfinite(loss) and np.isfinite(slope).all()):
@@ -104,7 +106,7 @@ def fit(
             raise RunError(f"gradient {gradients}: the {what} is not finite; raise the penalties")
         free = slope[(position > floor) | (slope < 0)]
         latest = (loss, float(np.square(free).sum()) / 2)
-        progress(f"gradient {gradients}: loss {loss:.4f}, about {latest[1]:.1e} to gain")
+        progress(f"gradient {gradients}: loss {loss:.8g}, about {latest[1]:.1e} to gain")
         return loss, slope
 
     def check(intermediate_result: OptimizeResult) -> None:
@@ -150,28 +152,34 @@ def _enough(tolerance: float, loss: float) -> float:
     return max(tolerance, _ROUNDING * abs(loss))
 
 
-def blocks_of(space: FeatureSpace) -> list[slice]:
-    """The images in parts whose gradients are computed one after the other."""
-    return [slice(start, start + _BLOCK) for start in range(0, len(space), _BLOCK)]
+def gradients_of(space: FeatureSpace, model: LabelCrf, losses: Iterable[Tensor]) -> float:
+    """Sum of what this and the other processes' losses are, and of their gradients.
 
+    The gradients replace those of the parameters. They are summed in float64, so that hardly a bit
+    depends on which process has computed what.
 
-def fill_gradients(model: LabelCrf) -> None:
-    """Zeros for what the objective does not depend on."""
-    for parameter in model.parameters():
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-
-
-def _loss_and_gradient(space: FeatureSpace, model: LabelCrf, objective: Objective) -> float:
-    """Mean loss over all images; leaves its gradient in the parameters."""
-    model.zero_grad()
-    total = 0.0
-    for rows in blocks_of(space):
-        share = len(space.rotated[rows]) / len(space)
-        loss = share * objective(
-            model(space.rotated[rows]), space.targets[rows], space.observed[rows]
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
+    Args:
+        losses: scalars, each computed when it is its turn.
+    """
+    parameters = list(model.parameters())
+    sums = [torch.zeros_like(one, dtype=torch.float64) for one in parameters]
+    total = torch.zeros(1, dtype=torch.float64)
+    for loss in losses:
         total += float(loss.detach())
-    fill_gradients(model)
-    return total
+        slopes = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        for whole, slope in zip(sums, slopes, strict=True):
+            whole.add_(slope)
+    space.processes.total(total, *sums)
+    for parameter, whole in zip(parameters, sums, strict=True):
+        parameter.grad = whole.to(parameter.dtype)
+    return float(total)
+
+
+def loss_of(space: FeatureSpace, objective: Objective, model: LabelCrf, rows: slice) -> Tensor:
+    """What some images add to the mean loss over all."""
+    potentials = model(space.inputs(rows))
+    targets, observed = space.targets[rows], space.observed[rows]
+    share = (rows.stop - rows.start) / len(space)
+    mean = from_image(objective, rows.start)(potentials, targets, observed)
+    part: Tensor = share * mean
+    return part

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlcrf.backbones.matrix import Matrix, join, read_rows
 from mlcrf.choices import ObjectiveName, Schedule
 from mlcrf.config import TrainSettings
 from mlcrf.model import LabelCrf, no_edges
+from mlcrf.objectives import from_image
+from mlcrf.processes import ALONE, Processes
 from mlcrf.training.choosing import Recipe, exact_method, make_model, make_recipe
 from mlcrf.training.coordinates import Penalty
 from mlcrf.training.features import FeatureSpace
@@ -20,24 +25,30 @@ from mlcrf.training.stages import Result, Stages
 
 Log = Callable[[str], None]
 
+_AT_ONCE = 1024  # validation images that are looked at together
+
 
 @dataclass(frozen=True)
 class Examples:
     """Features and targets of one split.
 
     Attributes:
-        features: float32 (N, D).
+        features: float32 (N, D), in memory or mapped.
         targets: 1, 0, -1 unknown (N, L).
     """
 
-    features: NDArray[np.float32]
+    features: Matrix
     targets: NDArray[np.int8]
 
     def __add__(self, other: "Examples") -> "Examples":
         return Examples(
-            np.concatenate([self.features, other.features]),
+            join(self.features, other.features),
             np.concatenate([self.targets, other.targets]),
         )
+
+    def potentials(self, model: LabelCrf, rows: slice) -> Any:
+        """Those of some of the images."""
+        return model(torch.from_numpy(read_rows(self.features, rows)))
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,8 @@ class HeadTrainer:
         edges: pairs with a coupling (E, 2).
         implications: pairs (child, parent) that the CRF keeps to (R, 2).
         everything: what the refit is on, if it is not `train` and `validation` as they are.
+        processes: that fit as one, each on its share of the images.
+        folder: for what is made of features that are mapped; see `FeatureSpace`.
     """
 
     def __init__(
@@ -80,7 +93,10 @@ class HeadTrainer:
         log: Log,
         *,
         everything: Examples | None = None,
+        processes: Processes = ALONE,
+        folder: Path | None = None,
     ) -> None:
+        self._processes = processes
         self._settings = settings
         self._edges, self._implications = edges, implications
         self._num_features, self._num_labels = train.features.shape[1], train.targets.shape[1]
@@ -88,9 +104,11 @@ class HeadTrainer:
         self._stages = stages
         self._log = log
         self._validation = validation
-        self._train_space = FeatureSpace(train.features, train.targets)
         everything = everything or train + validation
-        self._full_space = FeatureSpace(everything.features, everything.targets)
+        self._train_space, self._full_space = (
+            FeatureSpace(part.features, part.targets, processes=processes, folder=folder)
+            for part in (train, everything)
+        )
 
     def fit_independent(self) -> Fitted:
         """The baseline: no couplings, a penalty of its own."""
@@ -257,6 +275,13 @@ class HeadTrainer:
         """Loss on validation images: the joint likelihood where exact inference reaches."""
         if objective is ObjectiveName.PSEUDO_LIKELIHOOD and self._exact is not None:
             objective = ObjectiveName.EXACT_LIKELIHOOD
-        known = torch.from_numpy(self._validation.targets.astype(np.int64))
-        potentials = model(torch.from_numpy(self._validation.features))
-        return float(self._recipe(objective).loss(potentials, (known == 1).float(), known >= 0))
+        loss, held_out = self._recipe(objective).loss, self._validation
+        count = len(held_out.targets)
+        total = torch.zeros(1, dtype=torch.float64)
+        for rows in self._processes.blocks(count, _AT_ONCE):
+            known = torch.from_numpy(held_out.targets[rows].astype(np.int64))
+            potentials = held_out.potentials(model, rows)
+            mean = from_image(loss, rows.start)(potentials, (known == 1).float(), known >= 0)
+            total += len(known) / count * float(mean)
+        self._processes.total(total)
+        return float(total)

@@ -8,6 +8,7 @@ learned on those expect the errors that new photos will have. A photo meets the 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials
 from mlcrf.errors import RunError, SettingsError
 from mlcrf.model import LabelCrf, no_edges
+from mlcrf.processes import ALONE, Processes
 from mlcrf.training.choosing import make_recipe
 from mlcrf.training.heads import Examples, Fitted, HeadTrainer
 from mlcrf.training.stages import Result, Stages
@@ -83,6 +85,7 @@ def fit_members(
 
     Cost: O(epochs members N D hidden). Deterministic given the seed.
     """
+    examples = Examples(np.asarray(examples.features), examples.targets)
     num_features, num_labels = examples.features.shape[1], examples.targets.shape[1]
     count, hidden = settings.members, settings.head
     if len(examples.features) < count:
@@ -121,27 +124,42 @@ def make_trainer(
     implications: Tensor,
     stages: Stages,
     log: Log,
+    *,
+    processes: Processes = ALONE,
+    folder: Path | None = None,
 ) -> tuple[HeadTrainer, Callable[[Fitted], Fitted]]:
     """The trainer of both models, and what makes of its fits models of raw features.
 
     Without dropout they are that already. With dropout, members are learned first, and the
-    trainer's features are their log-odds.
+    trainer's features are their log-odds. Every process learns all members, on all features in
+    memory; the fits on top are shared.
     """
     if not settings.dropout:
-        trainer = HeadTrainer(train, validation, settings, edges, implications, stages, log)
+        trainer = HeadTrainer(
+            train,
+            validation,
+            settings,
+            edges,
+            implications,
+            stages,
+            log,
+            processes=processes,
+            folder=folder,
+        )
         return trainer, _as_it_is
     everything = train + validation
     on_train = fit_members(train, settings, stages, "train", log)
     on_all = fit_members(everything, settings, stages, "all", log)
     trainer = HeadTrainer(
         Examples(on_train.unseen, train.targets),
-        Examples(on_train.log_odds(validation.features), validation.targets),
+        Examples(on_train.log_odds(np.asarray(validation.features)), validation.targets),
         settings.model_copy(update={"head": 0, "penalties": _PENALTIES}),
         edges,
         implications,
         stages,
         log,
         everything=Examples(on_all.unseen, everything.targets),
+        processes=processes,
     )
 
     def whole(fitted: Fitted) -> Fitted:

@@ -1,19 +1,20 @@
 """Fit by steps, where the gradient comes from a memory that follows the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mlcrf.errors import RunError
 from mlcrf.model import LabelCrf
-from mlcrf.objectives import PersistentObjective
+from mlcrf.objectives import PersistentObjective, from_image
 from mlcrf.training.coordinates import Coordinates, Curvature, Penalty
 from mlcrf.training.features import FeatureSpace
-from mlcrf.training.fit import FitReport, blocks_of, fill_gradients
+from mlcrf.training.fit import FitReport, gradients_of, loss_of
 
 
 @dataclass(frozen=True)
@@ -70,27 +71,27 @@ def fit_persistent(
     began = perf_counter()
     model = start.clone()
     coordinates = Coordinates(space, model, penalty, curvature=curvature, frozen=frozen)
-    parts = blocks_of(space)
+    parts = space.blocks()
+    objectives = [from_image(objective, rows.start) for rows in parts]
     with torch.no_grad():
         memories = [
-            objective.start(model(space.rotated[rows]), space.targets[rows], space.observed[rows])
-            for rows in parts
+            one.start(model(space.inputs(rows)), space.targets[rows], space.observed[rows])
+            for one, rows in zip(objectives, parts, strict=True)
         ]
+
+    def losses() -> Iterator[Tensor]:
+        for at, rows in enumerate(parts):
+            potentials = model(space.inputs(rows))
+            memories[at] = objectives[at].advance(memories[at], potentials)
+            share = (rows.stop - rows.start) / len(space)
+            yield share * objectives[at].loss(memories[at], potentials)
+
     position, floor = coordinates.position(), coordinates.lower_bounds()
     velocity = np.zeros_like(position)
     mean_position, mean_slope = np.zeros_like(position), np.zeros_like(position)
     averaged, warm_up = 0, max(1, steps.count // 10)
     for step in range(steps.count):
-        model.zero_grad()
-        total = 0.0
-        for at, rows in enumerate(parts):
-            potentials = model(space.rotated[rows])
-            memories[at] = objective.advance(memories[at], potentials)
-            share = len(space.rotated[rows]) / len(space)
-            loss = share * objective.loss(memories[at], potentials)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        fill_gradients(model)
+        total = gradients_of(space, model, losses())
         coordinates.add_penalty()
         slope = coordinates.slope()
         slope[(position <= floor) & (slope > 0)] = 0.0
@@ -106,7 +107,9 @@ def fit_persistent(
             mean_position += (position - mean_position) / averaged
             mean_slope += (slope - mean_slope) / averaged
         size = float(np.square(slope).sum()) / 2
-        progress(f"gradient {step + 1}: about {size:.1e} to gain, noise included")
+        progress(
+            f"gradient {step + 1}: score {total:.8g}, about {size:.1e} to gain, noise included"
+        )
     coordinates.assign(mean_position)
     remaining = float(np.square(mean_slope).sum()) / 2
     report = FitReport(
@@ -121,14 +124,13 @@ def fit_persistent(
 
 @torch.no_grad()
 def _loss(space: FeatureSpace, model: LabelCrf, objective: PersistentObjective[Any]) -> float:
-    total = 0.0
-    for rows in blocks_of(space):
-        share = len(space.rotated[rows]) / len(space)
-        potentials = model(space.rotated[rows])
-        total += share * float(objective(potentials, space.targets[rows], space.observed[rows]))
-    return total
+    own = sum(float(loss_of(space, objective, model, rows)) for rows in space.blocks())
+    total = torch.tensor([own], dtype=torch.float64)
+    space.processes.total(total)
+    return float(total)
 
 
 def _penalty(model: LabelCrf, coordinates: Coordinates) -> float:
-    fill_gradients(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
     return coordinates.add_penalty()

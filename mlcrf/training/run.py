@@ -14,10 +14,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mlcrf import atomic
-from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.backbones.registry import Source, find_spec, make_backbone
 from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Run, save_run
-from mlcrf.choices import EngineName, Finetune, InferenceName, Structure
+from mlcrf.choices import Finetune, InferenceName, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.datasets.splits import split_manifest
@@ -25,6 +24,7 @@ from mlcrf.datasets.tables import save_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.inference import SceneSum, count_states
 from mlcrf.model import LabelCrf
+from mlcrf.processes import Processes
 from mlcrf.training.albums import learn_transitions, training_albums
 from mlcrf.training.choosing import (
     check_settings,
@@ -34,6 +34,7 @@ from mlcrf.training.choosing import (
     resolve_inference,
     resolve_objective,
 )
+from mlcrf.training.extraction import Environment, extract
 from mlcrf.training.finetune import finetune
 from mlcrf.training.finite import require_finite
 from mlcrf.training.heads import Examples, Fitted
@@ -41,21 +42,6 @@ from mlcrf.training.members import make_trainer
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.structure import choose_edges
 from mlcrf.training.thresholds import tune_decoders
-
-
-@dataclass(frozen=True)
-class Environment:
-    """Where a run runs; none of it changes what is learned beyond rounding.
-
-    Attributes:
-        device: for the network; heads are always fitted on the CPU.
-        engine: what runs a frozen network.
-        cache_dir: where features are kept; None keeps none.
-    """
-
-    device: torch.device = torch.device("cpu")
-    engine: EngineName = EngineName.AUTO
-    cache_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +90,7 @@ def train(
         RunError: the directory is in the way, or cannot be resumed.
         SettingsError: settings that contradict each other.
     """
-    clock = _Clock()
+    clock, processes = _Clock(), environment.processes
     spec = find_spec(settings.backbone)
     if spec.source is Source.SCRATCH and settings.finetune is Finetune.NONE:
         raise SettingsError(f"backbone {spec.name} has no published weights; add --finetune all")
@@ -121,9 +107,8 @@ def train(
     gap = timedelta(minutes=settings.album_gap_minutes)
     albums = training_albums(train_part, validation_part, gap) if settings.albums else None
     backbone = make_backbone(spec, seed=settings.seed)
-    _prepare(out, resume=resume, overwrite=overwrite)
-    stages = Stages(out / STATE, _identity(manifest, settings, edges))
-    save_manifest(out / SPLITS, manifest)
+    identity = _identity(manifest, settings, edges)
+    stages = _begin(out, identity, manifest, processes, resume=resume, overwrite=overwrite)
 
     trained: Result | None = None
     if settings.finetune is Finetune.ALL:
@@ -140,24 +125,31 @@ def train(
                 device=environment.device,
                 stages=stages,
                 log=log,
+                processes=processes,
             ),
         )
         backbone.load_state_dict(trained["best"])
         clock.note("network")
 
-    extractor = FeatureExtractor(
-        backbone,
-        engine=environment.engine,
-        device=environment.device,
-        cache_dir=environment.cache_dir,
-    )
     log(f"features of {len(train_part) + len(validation_part)} pictures")
-    features = extractor.matrix(train_part.images + validation_part.images, progress=progress)
+    features = extract(
+        backbone, train_part.images + validation_part.images, environment, progress=progress
+    )
     examples = Examples(features[: len(train_part)], train_part.targets)
     held_out = Examples(features[len(train_part) :], validation_part.targets)
     clock.note("features")
 
-    trainer, whole = make_trainer(examples, held_out, settings, edges, rules, stages, log)
+    trainer, whole = make_trainer(
+        examples,
+        held_out,
+        settings,
+        edges,
+        rules,
+        stages,
+        log,
+        processes=processes,
+        folder=environment.cache_dir,
+    )
     independent = trainer.fit_independent()
     clock.note("independent")
     if settings.structure is not Structure.INDEPENDENT:
@@ -174,7 +166,7 @@ def train(
     clock.note("crf")
 
     inference = resolve_inference(settings, objective)
-    run = _save_finite(
+    run = _checked(
         Run(
             path=out,
             labels=manifest.labels,
@@ -200,7 +192,9 @@ def train(
     images = {split.value: (manifest.splits or ()).count(split) for split in Split}
     fits = {"crf": _summary(crf), "independent": _summary(independent)}
     report = TrainReport(run, images, fits, clock.seconds, manifest.notes)
-    _save_record(report, trained)
+    if processes.is_first:
+        report = replace(report, run=save_run(run))
+        _save_record(report, trained)
     return report
 
 
@@ -255,6 +249,25 @@ def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
         raise RunError(f"{out}: cannot be made: {error.strerror}") from error
 
 
+def _begin(
+    out: Path,
+    identity: str,
+    manifest: Manifest,
+    processes: Processes,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Stages:
+    """What was finished so far, in every process; the first makes the folder."""
+    if processes.is_first:
+        _prepare(out, resume=resume, overwrite=overwrite)
+    processes.wait()
+    stages = Stages(out / STATE, identity, processes)
+    if processes.is_first:
+        save_manifest(out / SPLITS, manifest)
+    return stages
+
+
 def _identity(manifest: Manifest, settings: TrainSettings, edges: Tensor) -> str:
     """What must be the same for a run to be resumed."""
     digest = hashlib.sha256(manifest.targets.tobytes())
@@ -272,10 +285,11 @@ def _identity(manifest: Manifest, settings: TrainSettings, edges: Tensor) -> str
     )
 
 
-def _save_finite(run: Run) -> Run:
+def _checked(run: Run) -> Run:
+    """The run, whose weights are all finite."""
     models = {"crf": run.crf.state_dict(), "independent": run.independent.state_dict()}
     require_finite("training", models | {"backbone": run.backbone_weights or {}})
-    return save_run(run)
+    return run
 
 
 def _summary(fitted: Fitted) -> dict[str, float]:

@@ -9,6 +9,7 @@ import torch
 
 from mlcrf.atomic import read_sealed, write_sealed
 from mlcrf.errors import RunError
+from mlcrf.processes import ALONE, Processes
 from mlcrf.training.finite import require_finite
 
 Result = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
@@ -23,13 +24,14 @@ class Stages:
     Args:
         path: the file; loaded if it exists.
         settings: must equal those of the run that is resumed.
+        processes: that train as one; all load the file, and the first writes it.
 
     Raises:
         RunError: the file is damaged or belongs to other settings.
     """
 
-    def __init__(self, path: Path, settings: str) -> None:
-        self._path = path
+    def __init__(self, path: Path, settings: str, processes: Processes = ALONE) -> None:
+        self._path, self._processes = path, processes
         self._results: dict[str, Result] = {}
         if path.exists():
             state = _load(path)
@@ -40,7 +42,9 @@ class Stages:
                     "or train into a new folder"
                 )
         self._settings = settings
-        if not path.exists():
+        exists = path.exists()
+        processes.wait()  # none sees what another writes now
+        if not exists:
             self._save()
 
     def run(self, name: str, compute: Callable[[], Result]) -> Result:
@@ -64,6 +68,8 @@ class Stages:
         self._save()
 
     def _save(self) -> None:
+        if not self._processes.is_first:
+            return
         stream = io.BytesIO()
         torch.save({"settings": self._settings, "results": self._results}, stream)
         write_sealed(self._path, stream.getvalue())

@@ -7,8 +7,11 @@ from mlcrf.config import TrainSettings
 from mlcrf.decoding import Decoder, ThresholdMeasure
 from mlcrf.inference import SceneSum, make_inference
 from mlcrf.model import LabelCrf
+from mlcrf.processes import ALONE
 from mlcrf.training.finite import diverging, require_finite
 from mlcrf.training.heads import Examples
+
+_AT_ONCE = 4096  # images whose marginals are computed together
 
 
 @torch.no_grad()
@@ -37,7 +40,9 @@ def tune_decoders(
     if model.num_scenes:
         method = SceneSum(method)
     with diverging("thresholds"):
-        marginals = method(model(torch.from_numpy(held_out.features))).marginals
+        count = len(held_out.targets)
+        parts = ALONE.blocks(count, _AT_ONCE)
+        marginals = torch.cat([method(held_out.potentials(model, one)).marginals for one in parts])
     require_finite("thresholds", {"marginals": marginals})
     targets = torch.from_numpy(held_out.targets)
     return tuple(

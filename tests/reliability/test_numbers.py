@@ -48,9 +48,10 @@ from mlcrf.training import finetune, heads, members, run, thresholds
 from mlcrf.training.albums import Albums, fit_transitions
 from mlcrf.training.choosing import Recipe
 from mlcrf.training.coordinates import Coordinates
+from mlcrf.training.extraction import Environment
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.members import Members
-from mlcrf.training.run import Environment, train
+from mlcrf.training.run import train
 from tests.reliability.scale import SCALE, at_length
 
 VALUES = {"nan": math.nan, "inf": math.inf, "minus-inf": -math.inf}

@@ -19,7 +19,8 @@ from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
 from mlcrf.inference import SceneChain
 from mlcrf.training.albums import Albums, fit_transitions
-from mlcrf.training.run import Environment, train
+from mlcrf.training.extraction import Environment
+from mlcrf.training.run import train
 from tests.training.test_run import QUICK, manifest  # noqa: F401  a fixture
 
 TORCH = Environment(engine=EngineName.TORCH)

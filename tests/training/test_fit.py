@@ -211,7 +211,7 @@ def test_blocks_of_images_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient in blocks, the last one smaller, leads to the same solution."""
     space = FeatureSpace(*make_data())
     whole, _ = fit(space, LabelCrf(4, 3), pseudo_likelihood_loss, Penalty(0.1, 0.1), tolerance=1e-8)
-    monkeypatch.setattr(fit_module, "_BLOCK", 128)
+    monkeypatch.setattr(features_module, "_BLOCK", 128)
     parts, _ = fit(space, LabelCrf(4, 3), pseudo_likelihood_loss, Penalty(0.1, 0.1), tolerance=1e-8)
     close(parts.output.weight.detach(), whole.output.weight.detach(), 1e-3)
     close(parts.pairwise.detach(), whole.pairwise.detach(), 1e-3)

@@ -23,8 +23,9 @@ from mlcrf.objectives import independent_loss
 from mlcrf.prediction import Tagger
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training.choosing import make_model
+from mlcrf.training.extraction import Environment
 from mlcrf.training.finetune import finetune
-from mlcrf.training.run import Environment, train
+from mlcrf.training.run import train
 from mlcrf.training.stages import Stages
 
 QUICK = {

@@ -1,0 +1,137 @@
+"""Features of more pictures than memory holds: a matrix in files that are mapped, not read."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcrf import atomic
+from mlcrf.errors import DataError
+
+SHARD_ROWS = 2**16
+
+
+class MappedMatrix:
+    """Rows of float32 (N, D) in .npy files; a slice is such a matrix again and reads nothing.
+
+    `numpy.asarray` reads the rows. The system keeps in memory what there is room for.
+    """
+
+    def __init__(self, pieces: Sequence[NDArray[np.float32]]) -> None:
+        assert pieces
+        self._pieces = tuple(pieces)
+        self._ends = np.cumsum([len(piece) for piece in pieces])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        return int(self._ends[-1]), self._pieces[0].shape[1]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> "MappedMatrix":
+        start, stop, step = rows.indices(len(self))
+        assert step == 1
+        begins = self._ends - [len(piece) for piece in self._pieces]
+        parts = [
+            piece[max(0, start - begin) : max(0, stop - begin)]
+            for piece, begin in zip(self._pieces, begins.tolist(), strict=True)
+        ]
+        return MappedMatrix([part for part in parts if len(part)] or [parts[0][:0]])
+
+    def __add__(self, other: "MappedMatrix") -> "MappedMatrix":
+        return MappedMatrix(self._pieces + other._pieces)
+
+    def __array__(
+        self, dtype: np.dtype[np.float32] | None = None, copy: bool | None = None
+    ) -> NDArray[np.float32]:
+        if copy is False:
+            raise ValueError("rows of a file are copied when they are read")
+        whole = np.concatenate(self._pieces)
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+
+Matrix = Union[NDArray[np.float32], MappedMatrix]  # noqa: UP007  a name for both at run time
+
+
+def join(first: Matrix, second: Matrix) -> Matrix:
+    """The rows of both, which are of one kind."""
+    if isinstance(first, MappedMatrix):
+        assert isinstance(second, MappedMatrix)
+        return first + second
+    return np.concatenate([first, np.asarray(second)])
+
+
+def read_rows(matrix: Matrix, rows: slice) -> NDArray[np.float32]:
+    """Some rows, in memory."""
+    return np.asarray(matrix[rows])
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """The file of that shard."""
+    return folder / f"{number:06d}.npy"
+
+
+def count_shards(count: int) -> int:
+    """How many shards hold so many rows."""
+    return max(1, -(-count // SHARD_ROWS))
+
+
+def write_shard(path: Path, rows: Iterable[NDArray[np.float32]], shape: tuple[int, int]) -> None:
+    """Write one shard, whole or not at all, block after block.
+
+    Raises:
+        MlcrfError: the disk is full or the folder cannot be written.
+    """
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    written = 0
+    with atomic.replacing(path) as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in rows:
+            stream.write(np.ascontiguousarray(block, "<f4").data)
+            written += len(block)
+        assert written == shape[0]
+
+
+def map_file(path: Path) -> NDArray[np.float32]:
+    """The rows of one shard, mapped; nothing of it is run, and of objects it may hold none.
+
+    Raises:
+        OSError, ValueError: it cannot be mapped, or is no such file.
+    """
+    mapped: NDArray[np.float32] = np.lib.format.open_memmap(path, mode="r")
+    return mapped
+
+
+def map_shards(folder: Path, count: int, num_features: int) -> MappedMatrix:
+    """The matrix of so many rows whose shards are all there.
+
+    Raises:
+        DataError: a shard is missing or damaged; says which.
+    """
+    return MappedMatrix(list(_map(folder, count, num_features)))
+
+
+def is_whole(path: Path, shape: tuple[int, int]) -> bool:
+    """Whether the shard is there, and of this shape."""
+    try:
+        return path.exists() and map_file(path).shape == shape
+    except (OSError, ValueError):
+        return False
+
+
+def _map(folder: Path, count: int, num_features: int) -> Iterator[NDArray[np.float32]]:
+    for number in range(count_shards(count)):
+        path, rows = shard_path(folder, number), min(SHARD_ROWS, count - number * SHARD_ROWS)
+        try:
+            piece = map_file(path)
+            if piece.shape != (rows, num_features) or piece.dtype != np.float32:
+                raise ValueError(f"it holds {piece.dtype} {piece.shape}")
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{path}: cannot be used: {error}; delete it, it is made anew"
+            ) from error
+        yield piece

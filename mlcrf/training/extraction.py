@@ -1,0 +1,182 @@
+"""Features of all pictures that a run learns from, by however many processes there are."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlcrf.backbones.cache import Stamp
+from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.matrix import (
+    SHARD_ROWS,
+    Matrix,
+    count_shards,
+    is_whole,
+    map_shards,
+    shard_path,
+    write_shard,
+)
+from mlcrf.backbones.registry import Backbone
+from mlcrf.choices import EngineName
+from mlcrf.datasets.problems import Problems
+from mlcrf.errors import DataError, SettingsError
+from mlcrf.processes import ALONE, Processes
+
+_BLOCK = 4096  # rows that are gathered before they are written
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a run runs; none of it changes what is learned beyond rounding.
+
+    Attributes:
+        device: for the network; heads are always fitted on the CPU.
+        engine: what runs a frozen network.
+        cache_dir: where features are kept; None keeps none.
+        in_memory: most bytes of features that are held; more are mapped from files in `cache_dir`.
+        processes: that train as one, on the same files.
+    """
+
+    device: torch.device = torch.device("cpu")
+    engine: EngineName = EngineName.AUTO
+    cache_dir: Path | None = None
+    in_memory: int = 4 * 2**30
+    processes: Processes = ALONE
+
+
+def extract(
+    backbone: Backbone,
+    paths: Sequence[Path],
+    environment: Environment,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> Matrix:
+    """Features of all pictures (N, D), the same in every process, each of which computed its share.
+
+    Where they are more than may be held they are written into shards of 65,536 rows, which are
+    mapped; those that are there from an earlier run on the same files are not made again.
+
+    Args:
+        progress: called with how many pictures of this process are done, and of how many.
+
+    Raises:
+        DataError: some cannot be read; names them all, also those of other processes.
+        SettingsError: they are more than may be held, and there is no folder to keep them in.
+    """
+    num_bytes = len(paths) * backbone.num_features * 4
+    if num_bytes <= environment.in_memory:
+        return _in_memory(backbone, paths, environment, progress)
+    if environment.cache_dir is None:
+        raise SettingsError(
+            f"the features of {len(paths)} pictures take {num_bytes / 2**30:.1f} GB; give a "
+            "--cache-dir to keep them in, or raise --in-memory"
+        )
+    return _in_shards(backbone, paths, environment, environment.cache_dir, progress)
+
+
+def _in_memory(
+    backbone: Backbone, paths: Sequence[Path], environment: Environment, progress: Progress
+) -> NDArray[np.float32]:
+    processes = environment.processes
+    extractor = _extractor(backbone, environment, environment.cache_dir)
+    own, problem = paths[processes.share(len(paths))], ""
+    features = np.zeros((0, backbone.num_features), np.float32)
+    try:
+        if own:
+            features = extractor.matrix(own, progress=progress)
+    except DataError as error:
+        problem = str(error)
+    _raise_together(processes, problem)
+    return processes.rows(features, len(paths))
+
+
+def _in_shards(
+    backbone: Backbone,
+    paths: Sequence[Path],
+    environment: Environment,
+    cache_dir: Path,
+    progress: Progress,
+) -> Matrix:
+    processes, num_features = environment.processes, backbone.num_features
+    extractor = _extractor(backbone, environment, None)
+    folder = cache_dir / f"matrix-{extractor.key}-{_digest(paths)}"
+    own = range(processes.rank, count_shards(len(paths)), processes.size)
+    total = sum(len(paths[SHARD_ROWS * shard : SHARD_ROWS * (shard + 1)]) for shard in own)
+    done, problems = 0, Problems()
+    for number in own:
+        part, path = paths[SHARD_ROWS * number :][:SHARD_ROWS], shard_path(folder, number)
+        shape = (len(part), num_features)
+        if not is_whole(path, shape):
+            shown = _after(progress, done, total)
+            try:
+                write_shard(path, _blocks(extractor, part, shown, problems), shape)
+            except _UnreadableError:  # the shard is not written; those after it are looked at too
+                continue
+        done += len(part)
+        progress(done, total)
+    problem = ""
+    try:
+        problems.raise_if_any()
+    except DataError as error:
+        problem = str(error)
+    _raise_together(processes, problem)
+    return map_shards(folder, len(paths), num_features)
+
+
+class _UnreadableError(Exception):
+    """A shard cannot be written, for some of its pictures cannot be read."""
+
+
+def _blocks(
+    extractor: FeatureExtractor, paths: Sequence[Path], progress: Progress, problems: Problems
+) -> Iterator[NDArray[np.float32]]:
+    block: list[NDArray[np.float32]] = []
+    sound = True
+    for done, (path, feature) in enumerate(zip(paths, extractor.stream(paths), strict=True), 1):
+        if isinstance(feature, DataError):
+            reason = str(feature).removeprefix(f"{path}: ")
+            problems.add(path, f"{reason}; mend it or remove it from the data")
+            sound, block = False, []
+        elif sound:
+            block.append(feature)
+        if len(block) == _BLOCK or (block and done == len(paths)):
+            yield np.stack(block)
+            block = []
+        progress(done, len(paths))
+    if not sound:
+        raise _UnreadableError
+
+
+def _after(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _: progress(before + done, total)
+
+
+def _extractor(
+    backbone: Backbone, environment: Environment, cache_dir: Path | None
+) -> FeatureExtractor:
+    return FeatureExtractor(
+        backbone, engine=environment.engine, device=environment.device, cache_dir=cache_dir
+    )
+
+
+def _raise_together(processes: Processes, problem: str) -> None:
+    """Raise in every process what any of them has met, so that none waits for another in vain."""
+    problems = processes.gather([problem] if problem else [])
+    if problems:
+        raise DataError("\n".join(problems))
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """Names the files as they are now."""
+    digest = hashlib.sha256()
+    for path in paths:
+        stamp = Stamp.of(path)
+        known = (stamp.path, stamp.size, stamp.mtime_ns) if stamp else (bytes(path), -1, -1)
+        digest.update(repr(known).encode())
+    return digest.hexdigest()[:16]

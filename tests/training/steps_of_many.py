@@ -1,0 +1,126 @@
+"""Run by torchrun in `test_processes.py`: the losses of first steps, into a JSON file."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlcrf.backbones.registry import find_spec, make_backbone
+from mlcrf.choices import Finetune, ObjectiveName, Precision
+from mlcrf.config import TrainSettings
+from mlcrf.crf import full_edges
+from mlcrf.datasets.manifest import Split
+from mlcrf.datasets.tables import read_table
+from mlcrf.errors import DataError
+from mlcrf.inference import Exact
+from mlcrf.model import LabelCrf
+from mlcrf.processes import Processes, joined
+from mlcrf.training.choosing import make_model, make_recipe
+from mlcrf.training.coordinates import Penalty
+from mlcrf.training.extraction import Environment, extract
+from mlcrf.training.features import FeatureSpace
+from mlcrf.training.finetune import finetune
+from mlcrf.training.stages import Stages
+
+OBJECTIVES = (
+    ObjectiveName.EXACT_LIKELIHOOD,
+    ObjectiveName.PSEUDO_LIKELIHOOD,
+    ObjectiveName.CONTRASTIVE_DIVERGENCE,
+)
+
+
+def frozen(objective: ObjectiveName, processes: Processes) -> list[float]:
+    """The loss at each gradient of a fit on 2,100 images, some of whose labels are unknown."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2100, 16)).astype(np.float32)
+    targets = (features[:, :8] + 0.5 * features[:, 1:9] > rng.normal(size=(2100, 8))).astype(
+        np.int8
+    )
+    targets[rng.random(targets.shape) < 0.1] = -1
+    space = FeatureSpace(features, targets, processes=processes)
+    settings = TrainSettings(exact_tolerance=1e-12, tolerance=1e-12, steps=50)
+    losses: list[float] = []
+
+    def note(message: str) -> None:
+        found = re.search(r"(?:loss|score) ([-+.e\d]+)", message)
+        assert found is not None
+        losses.append(float(found[1]))
+
+    start = LabelCrf(16, 8, edges=full_edges(8))
+    recipe = make_recipe(objective, settings, Exact())
+    recipe.fit(space, start, Penalty(0.01, 0.01), progress=note)
+    return losses[:50]
+
+
+def trained(
+    objective: ObjectiveName, table: Path, out: Path, processes: Processes, accumulate: int
+) -> list[float]:
+    """Training and validation losses of 25 epochs of two batches, the last one of one picture."""
+    manifest = read_table(table)
+    parts = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
+    settings = TrainSettings(
+        backbone="tiny",
+        finetune=Finetune.ALL,
+        precision=Precision.FLOAT64,
+        batch_size=len(parts[0]) - 1,
+        accumulate=accumulate,
+        epochs=25,
+    )
+    num_labels = len(manifest.labels)
+    backbone = make_backbone(find_spec("tiny"), seed=0)
+    edges, rules = full_edges(num_labels), torch.from_numpy(manifest.rules)
+    result = finetune(
+        backbone,
+        *parts,
+        make_recipe(objective, settings, Exact()).loss,
+        settings,
+        make_model(settings, backbone.num_features, edges, rules, num_labels),
+        device=torch.device("cpu"),
+        stages=Stages(out / f"{objective.value}-{accumulate}.pt", "", processes),
+        log=lambda message: None,
+        processes=processes,
+    )
+    return [loss for pair in result["losses"] for loss in pair]
+
+
+def extracted(table: Path, out: Path, processes: Processes) -> dict[str, Any]:
+    """Features in memory and mapped, and what is said of two pictures that cannot be read."""
+    paths = read_table(table).images[:21]
+    backbone = make_backbone(find_spec("tiny"), seed=0)
+    cache = out / "cache"
+    held = extract(backbone, paths, Environment(processes=processes))
+    mapped = extract(
+        backbone, paths, Environment(cache_dir=cache, in_memory=0, processes=processes)
+    )
+    broken = [*paths[:5], out / "none-1.jpg", *paths[5:], out / "none-2.jpg"]
+    try:
+        extract(backbone, broken, Environment(processes=processes))
+        said = ""
+    except DataError as error:
+        said = str(error)
+    return {"held": np.asarray(held).tolist(), "mapped": np.asarray(mapped).tolist(), "said": said}
+
+
+def main(table: Path, out: Path) -> None:
+    """Everything, once."""
+    with joined(torch.device("cpu")) as (processes, _):
+        out.mkdir(exist_ok=True)
+        processes.wait()
+        record: dict[str, Any] = {
+            "size": processes.size,
+            "frozen": {one.value: frozen(one, processes) for one in OBJECTIVES},
+            "trained": {one.value: trained(one, table, out, processes, 1) for one in OBJECTIVES},
+            "accumulated": trained(OBJECTIVES[1], table, out, processes, 3),
+            "extracted": extracted(table, out, processes),
+        }
+        if processes.is_first:
+            (out / "record.json").write_text(json.dumps(record))
+        processes.wait()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
