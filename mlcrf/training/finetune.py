@@ -20,6 +20,7 @@ from mlcrf.model import LabelCrf
 from mlcrf.objectives import from_image
 from mlcrf.processes import ALONE, Processes
 from mlcrf.training.coordinates import Objective
+from mlcrf.training.schedule import one_cycle
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import Part, Stepper, share_batch_norm
 
@@ -73,9 +74,7 @@ def finetune(
         modules.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     steps = settings.epochs * batches.count
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=max(steps, 2), pct_start=0.1
-    )
+    schedule = one_cycle(optimiser, settings.learning_rate, steps)
     losses: list[tuple[float, float]] = []
     best: dict[str, Tensor] = _weights(backbone)
     begun = stages.find(_STAGE)

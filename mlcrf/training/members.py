@@ -23,13 +23,13 @@ from mlcrf.model import LabelCrf, no_edges
 from mlcrf.processes import ALONE, Processes
 from mlcrf.training.choosing import make_recipe
 from mlcrf.training.heads import Examples, Fitted, HeadTrainer
+from mlcrf.training.schedule import one_cycle
 from mlcrf.training.stages import Result, Stages
 
 Log = Callable[[str], None]
 
 # on log-odds, which are few and of one size; those of the settings are for hundreds of features
 _PENALTIES = (1e-4, 1e-3, 1e-2)
-_WARM_UP = 0.1
 
 
 @dataclass(frozen=True)
@@ -193,9 +193,7 @@ def _learn(examples: Examples, settings: TrainSettings, seed: int, title: str, l
     )
     batches = max(1, len(rows) // settings.batch_size)
     steps = settings.epochs * batches
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=max(steps, 2), pct_start=_WARM_UP
-    )
+    schedule = one_cycle(optimiser, settings.learning_rate, steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for epoch in range(settings.epochs):

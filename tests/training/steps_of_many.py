@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from mlcrf.backbones.registry import find_spec, make_backbone
-from mlcrf.choices import Finetune, ObjectiveName, Precision
+from mlcrf.choices import EngineName, Finetune, ObjectiveName, Precision
 from mlcrf.config import TrainSettings
 from mlcrf.crf import full_edges
 from mlcrf.datasets.manifest import Split
@@ -57,9 +58,15 @@ def frozen(objective: ObjectiveName, processes: Processes) -> list[float]:
 
 
 def trained(
-    objective: ObjectiveName, table: Path, out: Path, processes: Processes, accumulate: int
+    objective: ObjectiveName,
+    table: Path,
+    out: Path,
+    processes: Processes,
+    *,
+    epochs: int = 25,
+    accumulate: int = 1,
 ) -> list[float]:
-    """Training and validation losses of 25 epochs of two batches, the last one of one picture."""
+    """Training and validation losses of epochs of two batches, the second of one picture."""
     manifest = read_table(table)
     parts = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
     settings = TrainSettings(
@@ -68,7 +75,7 @@ def trained(
         precision=Precision.FLOAT64,
         batch_size=len(parts[0]) - 1,
         accumulate=accumulate,
-        epochs=25,
+        epochs=epochs,
     )
     num_labels = len(manifest.labels)
     backbone = make_backbone(find_spec("tiny"), seed=0)
@@ -91,14 +98,13 @@ def extracted(table: Path, out: Path, processes: Processes) -> dict[str, Any]:
     """Features in memory and mapped, and what is said of two pictures that cannot be read."""
     paths = read_table(table).images[:21]
     backbone = make_backbone(find_spec("tiny"), seed=0)
-    cache = out / "cache"
-    held = extract(backbone, paths, Environment(processes=processes))
-    mapped = extract(
-        backbone, paths, Environment(cache_dir=cache, in_memory=0, processes=processes)
-    )
+    in_memory = Environment(engine=EngineName.TORCH, processes=processes)
+    in_files = replace(in_memory, cache_dir=out / "cache", in_memory=0)
+    held = extract(backbone, paths, in_memory)
+    mapped = extract(backbone, paths, in_files)
     broken = [*paths[:5], out / "none-1.jpg", *paths[5:], out / "none-2.jpg"]
     try:
-        extract(backbone, broken, Environment(processes=processes))
+        extract(backbone, broken, in_memory)
         said = ""
     except DataError as error:
         said = str(error)
@@ -113,8 +119,8 @@ def main(table: Path, out: Path) -> None:
         record: dict[str, Any] = {
             "size": processes.size,
             "frozen": {one.value: frozen(one, processes) for one in OBJECTIVES},
-            "trained": {one.value: trained(one, table, out, processes, 1) for one in OBJECTIVES},
-            "accumulated": trained(OBJECTIVES[1], table, out, processes, 3),
+            "trained": {one.value: trained(one, table, out, processes) for one in OBJECTIVES},
+            "accumulated": trained(OBJECTIVES[1], table, out, processes, epochs=5, accumulate=3),
             "extracted": extracted(table, out, processes),
         }
         if processes.is_first:

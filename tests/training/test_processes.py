@@ -20,6 +20,7 @@ from mlcrf.errors import DataError, SettingsError
 from mlcrf.processes import Processes, joined
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training.features import FeatureSpace
+from mlcrf.training.schedule import one_cycle
 from mlcrf.training.stepping import SharedBatchNorm, share_batch_norm
 from tests.program import run_program
 
@@ -144,9 +145,9 @@ def test_half_an_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(SettingsError, match="MASTER_ADDR is not set; start with torchrun"):
-        with joined(torch.device("cpu")):
-            pass
+    said = "MASTER_ADDR is not set; start with torchrun"
+    with pytest.raises(SettingsError, match=said), joined(torch.device("cpu")):
+        pass
 
 
 def test_shares_and_blocks() -> None:
@@ -213,3 +214,17 @@ def test_a_shard_that_is_damaged(shards: np.ndarray, tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match=r"000003\.npy: cannot be used"):
         map_shards(tmp_path, 1030, 6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 9, 10, 11, 19, 20, 30, 100])
+def test_a_schedule_of_any_length(steps: int) -> None:
+    """Torch's own divides by zero where a tenth of the steps is one."""
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = one_cycle(optimiser, 0.5, steps)
+    rates = [schedule.get_last_lr()[0]]
+    for _ in range(steps - 1):
+        optimiser.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr()[0])
+    assert max(rates) <= 0.5 and all(np.isfinite(rates))
+    assert steps < 2 or max(rates) == pytest.approx(0.5)
