@@ -8,7 +8,7 @@ EXTRAS ?= dev,heic,lite,onnx,review,serve
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test test-reliability coverage mutants check format docs bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system clean
+.PHONY: help setup demo test test-reliability coverage mutants check format docs bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -76,6 +76,10 @@ experiments-quick: setup  ## Run every experiment on 600 photos, two at a time, 
 	OMP_NUM_THREADS=2 $(BIN)/python -m experiments.decisions.run --quick --data $(DATA)
 	@printf '%s\n' $(filter-out lecture decisions,$(EXPERIMENTS)) | OMP_NUM_THREADS=1 xargs -P 2 -I NAME \
 		$(BIN)/python -m experiments.NAME.run --quick --data $(DATA)
+
+ROWS ?= 1000000
+bench-memory: setup  ## Measure fitting on features that are mapped from files; ROWS=1000000 OUT=file.json.
+	$(BIN)/python experiments/benchmarks/mapped_features.py --rows $(ROWS) --out $(or $(OUT),experiments/benchmarks/mapped_features.json)
 
 bench-predict: setup  ## Measure `predict` beside its limits and other programs; DATA=folder RUN=run OUT=file.json.
 	$(BIN)/pip install --quiet --editable '.[bench]'
