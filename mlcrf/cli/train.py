@@ -135,6 +135,7 @@ def train(
         epochs=epochs,
         seed=seed,
     )
+    asked_device = pick_device(device)
     space = None if labels is None else load_labels(labels)
     if from_review is not None:
         console.require_extra("review", "sqlalchemy")
@@ -150,7 +151,7 @@ def train(
         rules = load_implications(implications, manifest.labels, given=given)
         manifest = with_implications(manifest, rules)
     try:
-        with joined(pick_device(device)) as (processes, own_device):
+        with joined(asked_device) as (processes, own_device):
             environment = Environment(
                 own_device,
                 engine,
