@@ -23,6 +23,7 @@ from mlcrf.labels import LabelSpace
 from mlcrf.prediction.layouts import WideLayout
 from mlcrf.prediction.record import Prediction, Rows
 from mlcrf.prediction.tables import ParquetFile
+from mlcrf.stores import Stored, parse_picture
 
 _NAME = re.compile(r"part-(\d+)-of-(\d+)\.parquet")
 _KEY = b"mlcrf"
@@ -54,7 +55,9 @@ class Shard:
         digest = hashlib.blake2b(os.fsencode(key), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.of == self.number - 1
 
-    def chooser(self, places: Iterable[Path], *, of_folders: bool) -> Callable[[Path], bool]:
+    def chooser(
+        self, places: Iterable[Path | Stored], *, of_folders: bool
+    ) -> Callable[[Path | Stored], bool]:
         """Which pictures are in this part, by their names below the folders among the places.
 
         The folders themselves may be elsewhere on another machine.
@@ -62,9 +65,11 @@ class Shard:
         Args:
             of_folders: keep pictures of one folder together.
         """
-        folders = [place for place in places if place.is_dir()]
+        folders = [one for one in places if isinstance(one, Path) and one.is_dir()]
 
-        def has(path: Path) -> bool:
+        def has(path: Path | Stored) -> bool:
+            if isinstance(path, Stored):
+                return self.has(path.below)
             inside = next((one for one in folders if path.is_relative_to(one)), None)
             name = path if inside is None else path.relative_to(inside)
             return self.has(str(name.parent if of_folders else name))
@@ -137,7 +142,7 @@ class _ShardRows:
         else:
             row = ["", None, *self._nothing]
         record = dict(zip(self._layout.columns, row, strict=True))
-        name = os.fsencode(prediction.image)
+        name = os.fsencode(str(prediction.image))
         record["image"] = name.decode("utf-8", "backslashreplace")
         record["name"] = name if record["image"] != str(prediction.image) else None
         record["listed"] = prediction.listed
@@ -231,7 +236,9 @@ def _predictions(path: Path, labels: LabelSpace) -> Iterator[Prediction]:
 
 def _prediction(row: Mapping[str, Any], labels: LabelSpace) -> Prediction:
     name = row["name"] if row["name"] is not None else row["image"].encode()
-    error = Prediction(Path(os.fsdecode(name)), error=row["error"] or "", listed=row["listed"])
+    error = Prediction(
+        parse_picture(os.fsdecode(name)), error=row["error"] or "", listed=row["listed"]
+    )
     if row["labels"] is None:
         return error
     return replace(
