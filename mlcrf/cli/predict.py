@@ -227,20 +227,21 @@ def predict(
     source.require_some(pictures)
     if told is not None and told.of_photo and part is None and not told.covers(pictures):
         console.log(f"note: {known} says nothing of these photos; are its paths right?")
-    kept = console.cache_dir(cache_dir)
     tagger = Tagger(
         run,
         engine=engine,
         device=pick_device("cpu" if cluster else device),
         decoder=decoder,
-        cache_dir=kept,
+        cache_dir=console.cache_dir(cache_dir),
         known=told,
         album=album,
     )
     predictions = tagger.predict_listed(pictures)
     if cluster is not None:
-        of_all = (engine, device, decoder, kept.absolute(), told, album)
-        predictions = _on_cluster(cluster, workers, pictures, model, run.digest, *of_all)
+        predictions = _on_cluster(
+            *(cluster, workers, pictures, model, run.digest, engine, device, decoder),
+            *(console.cache_dir(cache_dir).absolute(), told, album),
+        )
     _write(predictions, selection, writer, pictures, may_be_none=part is not None)
     for fault in keywords.unreadable if keywords is not None else ():
         console.log(f"note: {fault}; tagged without them")
@@ -266,7 +267,8 @@ def _write(
 def _on_cluster(
     cluster: str, workers: int | None, pictures: "Pictures", model: Path, digest: str, *of_all: Any
 ) -> "Generator[Prediction, None, None]":
-    from mlcrf.cluster import Job, predict_on
+    from mlcrf.cluster.predicting import predict_on
+    from mlcrf.cluster.worker import Job
 
     place = model.absolute() if model.is_dir() else model
     job = Job(place, digest, Path.cwd(), *of_all)

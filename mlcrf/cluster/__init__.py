@@ -1,6 +1,5 @@
-"""Pictures tagged on a cluster of Ray, with the very code that tags them without."""
+"""Pictures tagged on a cluster of Ray, with the very code that tags them without.
 
-from mlcrf.cluster.predicting import predict_on
-from mlcrf.cluster.worker import Job
-
-__all__ = ["Job", "predict_on"]
+`predicting.predict_on` is where to begin. The coordinator's process does not load
+torch, nor what else workers need.
+"""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlcrf.cluster.worker import Job, Worker
+from mlcrf.cluster.worker import Worker
 from mlcrf.errors import ClusterError
 
 _CORES_EACH = 4  # at most, where nobody says how many workers there are to be
@@ -63,10 +63,14 @@ class Coordinator:
 
     Ray keeps both in its object store, and on disks where that is full. A worker that dies is
     started again and its chunk done again, up to five times in all.
+
+    Args:
+        job: a list of a reference to the job, which workers make the job of.
+        workers: how many; see `make_plan`.
     """
 
-    def __init__(self, job: Job, workers: int | None) -> None:
-        self._job, self._workers = job, workers
+    def __init__(self, job: Sequence[Any], workers: int | None, *, on_gpus: bool) -> None:
+        self._job, self._workers, self._on_gpus = job, workers, on_gpus
         self._chunks: list[Any] = []
         self._answers: Iterator[pa.Table] = iter(())
 
@@ -85,7 +89,7 @@ class Coordinator:
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         try:
-            plan = make_plan(nodes, self._workers, on_gpus=self._job.device.startswith("cuda"))
+            plan = make_plan(nodes, self._workers, on_gpus=self._on_gpus)
         except ClusterError as error:
             return str(error)
         logging.getLogger("ray.data").setLevel(logging.ERROR)

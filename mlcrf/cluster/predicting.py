@@ -39,7 +39,11 @@ def predict_on(
         MlcrfError: what `Tagger` raises, on whatever machine.
     """
     with connected(parse_address(cluster)) as ray:
-        coordinator = ray.remote(Coordinator).options(num_cpus=0).remote(job, workers)
+        coordinator = (
+            ray.remote(Coordinator)
+            .options(num_cpus=0)
+            .remote([ray.put(job)], workers, on_gpus=job.device.startswith("cuda"))
+        )
         chunks, count = cut(pictures, album=job.album), 0
         while some := list(islice(chunks, _CHUNKS_AT_ONCE)):
             ray.get(coordinator.add.remote([pack_pictures(chunk) for chunk in some]))

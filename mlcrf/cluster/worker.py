@@ -6,16 +6,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mlcrf.backbones.engines import pick_device
-from mlcrf.checkpoint import load_run
-from mlcrf.choices import EngineName
-from mlcrf.cluster.chunks import Numbered, Said, pack_said, unpack_pictures
-from mlcrf.decoding import Decoder
 from mlcrf.errors import ClusterError, MlcrfError, MlcrfWarning
-from mlcrf.prediction import KnownLabels, Tagger
+
+if TYPE_CHECKING:  # torch, which the coordinator has no need of
+    from mlcrf.choices import EngineName
+    from mlcrf.cluster.chunks import Numbered, Said
+    from mlcrf.decoding import Decoder
+    from mlcrf.prediction import KnownLabels, Tagger
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class Job:
     model: Path
     digest: str
     folder: Path
-    engine: EngineName = EngineName.AUTO
-    device: str = "auto"
-    decoder: Decoder = Decoder()
+    engine: "EngineName"
+    device: str
+    decoder: "Decoder"
     cache_dir: Path | None = None
-    known: KnownLabels | None = None
+    known: "KnownLabels | None" = None
     album: bool = False
 
 
@@ -47,15 +48,21 @@ class Worker:
     here.
 
     Args:
+        job: a list of what Ray makes the job of.
         num_threads: those that it may use.
     """
 
-    def __init__(self, job: Job, num_threads: int) -> None:
-        self._job, self._num_threads = job, num_threads
+    def __init__(self, job: Sequence[Any], num_threads: int) -> None:
+        import ray
+
+        self._job: Job = ray.get(job[0])
+        self._num_threads = num_threads
         self._tagger: Tagger | None = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """From a chunk to what is said of it."""
+        from mlcrf.cluster.chunks import Said, pack_said, unpack_pictures
+
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.filterwarnings("always", category=MlcrfWarning)
@@ -65,7 +72,9 @@ class Worker:
                 said = Said(failure=str(error))
         return pack_said(replace(said, notes=[str(one.message) for one in caught]))
 
-    def _tag(self, chunk: Sequence[Numbered]) -> Said:
+    def _tag(self, chunk: "Sequence[Numbered]") -> "Said":
+        from mlcrf.cluster.chunks import Said
+
         pictures = [picture for _, picture in chunk]
         if any(isinstance(one, Path) and not one.is_absolute() for one in pictures):
             self._enter_folder()
@@ -74,7 +83,11 @@ class Worker:
         predictions = zip(chunk, self._tagger.predict(pictures), strict=True)
         return Said([replace(one, listed=number) for (number, _), one in predictions])
 
-    def _load(self) -> Tagger:
+    def _load(self) -> "Tagger":
+        from mlcrf.backbones.engines import pick_device
+        from mlcrf.checkpoint import load_run
+        from mlcrf.prediction import Tagger
+
         job = self._job
         run = load_run(job.model)
         if run.digest != job.digest:

@@ -27,7 +27,12 @@ def system(scheme: str) -> Any:
     """The driver of a store; one for all threads, which lists anew each time."""
     import fsspec
 
-    return fsspec.filesystem(scheme, use_listings_cache=False, **_SETTINGS.get(scheme, {}))
+    return fsspec.filesystem(
+        scheme,
+        use_listings_cache=False,
+        skip_instance_cache=True,
+        **_SETTINGS.get(scheme, {}),
+    )
 
 
 def entries(driver: Any, folder: str) -> list[tuple[str, bool]]:
