@@ -55,6 +55,8 @@ class Given:
                 raise typer.BadParameter(f"{option} is for photos on disks, and {stored} is not")
             if on_cluster and name in _NOT_ON_CLUSTER:
                 raise typer.BadParameter(f"{option} does not go with --cluster; leave one out")
+        if "workers" in given and not on_cluster:
+            raise typer.BadParameter("--workers says how many there are on --cluster; give both")
         if on_cluster:
             if stored is not None and stored.scheme == "memory":
                 raise typer.BadParameter(f"{stored} is in this process alone, not on a cluster")
@@ -82,6 +84,28 @@ class Given:
         if not pictures.any_listed():
             named = _STDIN if self.is_list else ", ".join(map(str, self.places))
             raise DataError(f"{named}: no pictures found")
+
+
+def check_outputs(
+    out: str | None, *, xmp: bool, txt: bool, undo: bool, dry_run: bool, is_shaped: bool
+) -> None:
+    """Refuse to write nothing, or what does not go together.
+
+    Args:
+        is_shaped: whether there are options that say what the table is.
+
+    Raises:
+        BadParameter: it is so.
+    """
+    if undo and out is not None:
+        raise typer.BadParameter("--undo tags nothing, so there is nothing for --out")
+    if not (xmp or txt or undo):
+        if out is None:
+            raise typer.BadParameter("nothing to write: give --out FILE, --xmp or --txt")
+        if dry_run:
+            raise typer.BadParameter("--dry-run is for --xmp, --txt and --undo")
+    if out is None and is_shaped:
+        raise typer.BadParameter("--tidy, --excel-safe and --for say what --out is; give it")
 
 
 def parse_part(shard: str | None, out: "Path | Stored | None", *, other: bool) -> "Shard | None":

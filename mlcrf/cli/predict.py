@@ -11,7 +11,7 @@ import typer
 
 from mlcrf.choices import Decision, EngineName
 from mlcrf.cli import console
-from mlcrf.cli.given import Given, is_on_disk, parse_part
+from mlcrf.cli.given import Given, check_outputs, is_on_disk, parse_part
 from mlcrf.cli.undoing import take_back
 from mlcrf.pretrained import DEFAULT
 
@@ -35,7 +35,7 @@ def predict(
     out: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH",
+            metavar="<path>",
             help="File to write, also s3://...: .csv, .jsonl or .parquet; .json with --for; with "
             "--shard a folder.",
         ),
@@ -142,12 +142,13 @@ def predict(
         typer.echo(str(change), err=as_json)
 
     is_shaped = tidy or excel_safe or program is not None
-    _check_usage(out, xmp=xmp, txt=txt, undo=undo, dry_run=dry_run, is_shaped=is_shaped)
+    check_outputs(out, xmp=xmp, txt=txt, undo=undo, dry_run=dry_run, is_shaped=is_shaped)
     source = Given.read(
         photos,
         on_cluster=cluster is not None,
         **{"xmp": xmp, "txt": txt, "undo": undo, "sidecar_dir": bool(sidecar_dir), "album": album},
         **{"known": bool(known), "known_keywords": known_keywords, "shard": bool(shard)},
+        workers=workers is not None,
     )
     options = BesideOptions(xmp, txt, overwrite, dry_run, report if dry_run else None)
     target = None if out is None else parse_target(out)
@@ -273,20 +274,6 @@ def _on_cluster(
     place = model.absolute() if model.is_dir() else model
     job = Job(place, digest, Path.cwd(), *of_all)
     return predict_on(cluster, job, pictures, workers=workers, note=console.note)
-
-
-def _check_usage(
-    out: str | None, *, xmp: bool, txt: bool, undo: bool, dry_run: bool, is_shaped: bool
-) -> None:
-    if undo and out is not None:
-        raise typer.BadParameter("--undo tags nothing, so there is nothing for --out")
-    if not (xmp or txt or undo):
-        if out is None:
-            raise typer.BadParameter("nothing to write: give --out FILE, --xmp or --txt")
-        if dry_run:
-            raise typer.BadParameter("--dry-run is for --xmp, --txt and --undo")
-    if out is None and is_shaped:
-        raise typer.BadParameter("--tidy, --excel-safe and --for say what --out is; give it")
 
 
 def _digest(table: Path | None) -> str | None:

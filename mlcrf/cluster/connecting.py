@@ -78,6 +78,11 @@ def connected(address: str) -> Iterator[Any]:
         _silence()
         yield ray
     except (ray.exceptions.RayError, ConnectionError) as error:
+        if isinstance(_innermost(error), ray.exceptions.ActorUnavailableError):
+            raise ClusterError(
+                f"Ray at {address} gave up: workers died again and again on the same pictures, for "
+                "want of memory or by one that breaks its decoder; Ray's logs say more"
+            ) from error
         raise ClusterError(f"Ray at {address} gave up: {_reason(error)}") from error
     finally:
         ray.shutdown()
@@ -104,9 +109,14 @@ def _silence() -> None:
     worker.print_to_stdstream = lambda *_, **__: None
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost cause, its last line: those before are the traceback of another process."""
+def _innermost(error: BaseException) -> BaseException:
     while (cause := error.__cause__ or getattr(error, "cause", None)) is not None:
         error = cause
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause, its last line: those before are the traceback of another process."""
+    error = _innermost(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:400]
+    return (lines[-1] if lines else type(error).__name__)[:400].rstrip(".")

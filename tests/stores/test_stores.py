@@ -196,6 +196,7 @@ def test_places_that_cannot_be(url: str, said: str, bucket: S3Bucket) -> None:
         ("memory://a", "xmp", False, "--xmp is for photos on disks, and memory://a is not"),
         ("memory://a", "known_keywords", False, "--known-keywords is for photos on disks"),
         ("memory://a", "", True, "memory://a is in this process alone, not on a cluster"),
+        ("a", "workers", False, "--workers says how many there are on --cluster"),
         ("a", "undo", True, "--undo does not go with --cluster"),
     ],
 )
