@@ -3,12 +3,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= dev,heic,lite,onnx,review,serve
+EXTRAS ?= dev,heic,lite,onnx,ray,review,s3,serve
 # TORCH=cpu fetches torch's CPU wheels first, which are 5 GB smaller than those for GPUs.
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test test-reliability coverage mutants check format docs bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory clean
+.PHONY: help setup demo test test-reliability coverage mutants check format docs bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-cluster clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -89,6 +89,10 @@ bench-predict: setup  ## Measure `predict` beside its limits and other programs;
 bench-serving: setup  ## Measure `serve` under load beside `Tagger`; DATA=folder RUN=run OUT=file.json QUICK=1.
 	$(BIN)/python experiments/benchmarks/serving.py --data $(DATA) $(if $(RUN),--run $(RUN)) \
 		$(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
+bench-cluster: setup  ## Measure `predict --cluster ray` beside `predict`; DATA=folder OUT=file.json CORES=number.
+	$(BIN)/python experiments/benchmarks/cluster.py --data $(DATA) $(if $(QUICK),--quick) \
+		$(if $(CORES),--cores $(CORES)) $(if $(OUT),--out $(OUT))
 
 screenshots: setup  ## Make the screenshots of docs/images anew; RUN=run DATA=folder.
 	$(BIN)/python docs/screenshots.py --run $(RUN) --data $(DATA)

@@ -41,5 +41,9 @@ class RunError(MlcrfError):
     """A run directory that is not one, is damaged, or is in the way."""
 
 
+class ClusterError(MlcrfError):
+    """A cluster that is out of reach, or gave up."""
+
+
 class DatabaseError(MlcrfError):
     """A database of answers that is out of reach, or is not one."""

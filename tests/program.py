@@ -45,6 +45,11 @@ class Program:
         self._process = _server().Process(target=_enter, args=enter)
         self._process.start()
 
+    @property
+    def process_id(self) -> int | None:
+        """Its number, as long as it runs."""
+        return self._process.pid if self._process.exitcode is None else None
+
     def send(self, number: int) -> None:
         """A signal, if it still runs."""
         if self._process.exitcode is None:

@@ -94,6 +94,7 @@ def make_engine(
     device: torch.device,
     *,
     cache_dir: Path | None = None,
+    num_threads: int | None = None,
     on_fallback: Callable[[str], None] = lambda reason: None,
 ) -> Engine:
     """Compile a backbone.
@@ -104,6 +105,8 @@ def make_engine(
 
     Args:
         cache_dir: where converted networks are kept.
+        num_threads: those of OpenVINO and ONNX Runtime, on all cores if None; of torch those that
+            it has in any case.
         on_fallback: told in one line why AUTO passes over an engine that `engine_key` names.
 
     Raises:
@@ -112,7 +115,7 @@ def make_engine(
     candidates = _candidates(name, device)
     for candidate in candidates[:-1]:
         try:
-            engine = _compile(candidate, backbone, device, cache_dir)
+            engine = _compile(candidate, backbone, device, cache_dir, num_threads)
             apart = _difference(engine, TorchEngine(backbone, device), backbone.spec.size_px)
         except (RuntimeError, BackboneError) as error:  # what compilers raise of a network
             reason = f"cannot run the network: {' '.join(str(error).split())[:200]}"
@@ -121,7 +124,7 @@ def make_engine(
                 return engine
             reason = f"gives features that are {apart:.1e} off those of torch"
         on_fallback(f"{candidate.value} {reason}; passed over for another engine")
-    return _compile(candidates[-1], backbone, device, cache_dir)
+    return _compile(candidates[-1], backbone, device, cache_dir, num_threads)
 
 
 def _candidates(name: EngineName, device: torch.device) -> list[EngineName]:
@@ -135,14 +138,18 @@ def _candidates(name: EngineName, device: torch.device) -> list[EngineName]:
 
 
 def _compile(
-    name: EngineName, backbone: Backbone, device: torch.device, cache_dir: Path | None
+    name: EngineName,
+    backbone: Backbone,
+    device: torch.device,
+    cache_dir: Path | None,
+    num_threads: int | None,
 ) -> Engine:
     match name:
         case EngineName.OPENVINO | EngineName.OPENVINO_BFLOAT16:
             bfloat16 = name is EngineName.OPENVINO_BFLOAT16
-            return OpenVinoEngine(backbone, cache_dir, bfloat16=bfloat16)
+            return OpenVinoEngine(backbone, cache_dir, num_threads, bfloat16=bfloat16)
         case EngineName.ONNXRUNTIME:
-            return OnnxEngine(backbone, cache_dir)
+            return OnnxEngine(backbone, cache_dir, num_threads)
         case EngineName.TORCH | EngineName.TORCH_BFLOAT16:
             return TorchEngine(backbone, device, bfloat16=name is EngineName.TORCH_BFLOAT16)
         case EngineName.AUTO:

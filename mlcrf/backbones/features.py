@@ -10,6 +10,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice, tee
 from pathlib import Path
+from threading import BoundedSemaphore
 
 import numpy as np
 import torch
@@ -23,9 +24,11 @@ from mlcrf.datasets.images import DECODING, load_pixels
 from mlcrf.datasets.problems import Problems
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
 from mlcrf.metadata import find_member
+from mlcrf.stores import Stored
 
 BATCH_SIZE = 64
 _BATCHES_AHEAD = 2  # decoded, or being decoded, while the network runs
+_FETCHING = 16  # pictures of an object store that are waited for at once
 
 Feature = NDArray[np.float32]
 Decoded = tuple[NDArray[np.uint8], ...]  # pixels as each network of a backbone takes them
@@ -45,7 +48,8 @@ class FeatureExtractor:
 
     Args:
         cache_dir: where features and compiled networks are kept; None keeps nothing.
-        num_workers: threads that decode; as many as there are cores to run on if None.
+        num_workers: threads that decode, and that an engine on the CPU runs on; as many as there
+            are cores to run on if None.
 
     Raises:
         BackboneError: a weight of the network is not finite.
@@ -69,7 +73,9 @@ class FeatureExtractor:
         self._engine_name = engine
         self._device = device
         self._cache_dir = cache_dir
-        self.num_workers = num_workers or _cores()
+        self.num_workers = num_workers or count_cores()
+        self._num_threads = num_workers
+        self._decoding = BoundedSemaphore(self.num_workers)
         self._engine: Engine | None = None
         self._is_as_named = True  # the engine is the one that the key stands for
         self._beside = [
@@ -81,21 +87,26 @@ class FeatureExtractor:
         parts = (backbone.fingerprint(), engine_key(engine, device), DECODING)
         self.key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
-    def stream(self, paths: Iterable[Path]) -> Iterator[Feature | DataError]:
+    def stream(self, paths: Iterable[Path | Stored]) -> Iterator[Feature | DataError]:
         """For each picture in turn its features (D,), all finite, or why there are none.
 
         Memory does not grow with the number of pictures. A picture that is in the cache, and
-        whose file has kept its size and time, is not read.
+        whose file has kept its size and time, is not read. One in an object store is fetched
+        every time, several at once, and its features are found again by what it holds.
         """
         if self._beside:
             yield from self._side_by_side(paths)
             return
         remaining = iter(paths)
         opened = FeatureCache(self._cache_dir, self.key) if self._cache_dir else nullcontext()
-        with opened as cache, ThreadPoolExecutor(self.num_workers) as workers:
-            begun: deque[tuple[list[Path], list[Feature | Future[_Picture]]]] = deque()
+        with (
+            opened as cache,
+            ThreadPoolExecutor(self.num_workers) as workers,
+            ThreadPoolExecutor(_FETCHING) as fetchers,  # none begins before it is needed
+        ):
+            begun: deque[tuple[list[Path | Stored], list[Feature | Future[_Picture]]]] = deque()
             while batch := list(islice(remaining, BATCH_SIZE)):
-                begun.append((batch, self._begin(batch, cache, workers)))
+                begun.append((batch, self._begin(batch, cache, workers, fetchers)))
                 if len(begun) > _BATCHES_AHEAD:
                     yield from self._finish(*begun.popleft(), cache)
             while begun:
@@ -165,7 +176,7 @@ class FeatureExtractor:
                 pictures[place] = _Picture(one)
         return self._finite([Path("picture")] * len(pixels), pictures, results, None)
 
-    def _side_by_side(self, paths: Iterable[Path]) -> Iterator[Feature | DataError]:
+    def _side_by_side(self, paths: Iterable[Path | Stored]) -> Iterator[Feature | DataError]:
         """Those of every network of several, one after the other."""
         copies = tee(paths, len(self._beside))
         streams = [one.stream(copy) for one, copy in zip(self._beside, copies, strict=True)]
@@ -173,15 +184,23 @@ class FeatureExtractor:
             yield from _joined([found])
 
     def _begin(
-        self, paths: list[Path], cache: FeatureCache | None, workers: ThreadPoolExecutor
+        self,
+        paths: list[Path | Stored],
+        cache: FeatureCache | None,
+        workers: ThreadPoolExecutor,
+        fetchers: ThreadPoolExecutor,
     ) -> list[Feature | Future[_Picture]]:
-        found = cache.find(paths) if cache else [None] * len(paths)
-        return [
-            kept
-            if kept is not None and self._is_sound(kept)
-            else workers.submit(self._decode, path, hashed=cache is not None)
-            for path, kept in zip(paths, found, strict=True)
-        ]
+        files = [path for path in paths if isinstance(path, Path)]
+        found = dict(zip(files, cache.find(files), strict=True)) if cache else {}
+        begun: list[Feature | Future[_Picture]] = []
+        for path in paths:
+            if isinstance(path, Stored):
+                begun.append(fetchers.submit(self._fetch, path))
+            elif (kept := found.get(path)) is not None and self._is_sound(kept):
+                begun.append(kept)
+            else:
+                begun.append(workers.submit(self._decode, path, hashed=cache is not None))
+        return begun
 
     def _is_sound(self, kept: Feature) -> bool:
         """Whether features can be what was kept; if not they are computed anew, in their place."""
@@ -201,9 +220,20 @@ class FeatureExtractor:
                     return _Picture(pixels, stamp, digest)
         return _Picture(pixels)
 
+    def _fetch(self, stored: Stored) -> _Picture:
+        content = stored.read()
+        try:
+            with self._decoding:  # many wait for the store, few have pixels in memory
+                pixels = load_pixels(content, self._backbone.spec.size_px)
+        except DataError as error:
+            name = stored.url if stored.url.isprintable() else repr(stored.url)
+            raise DataError(f"{name}: {str(error).removeprefix('picture: ')}") from error
+        stamp = Stamp(stored.url.encode("utf-8", "surrogateescape"), len(content), 0)
+        return _Picture(pixels, stamp, hashlib.sha256(content).digest())
+
     def _finish(
         self,
-        paths: list[Path],
+        paths: list[Path | Stored],
         items: list[Feature | Future[_Picture]],
         cache: FeatureCache | None,
     ) -> list[Feature | DataError]:
@@ -221,7 +251,7 @@ class FeatureExtractor:
 
     def _finite(
         self,
-        paths: list[Path],
+        paths: Sequence[Path | Stored],
         pictures: dict[int, _Picture],
         results: dict[int, Feature | DataError],
         cache: FeatureCache | None,
@@ -266,6 +296,7 @@ class FeatureExtractor:
                 self._backbone,
                 self._device,
                 cache_dir=self._cache_dir,
+                num_threads=self._num_threads,
                 on_fallback=self._fall_back,
             )
         return self._engine(pixels)
@@ -285,6 +316,6 @@ def _joined(found: Iterable[tuple[Feature | DataError, ...]]) -> list[Feature | 
     return joined
 
 
-def _cores() -> int:
+def count_cores() -> int:
     """Those that this process may use, of which a container or `taskset` may leave it few."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

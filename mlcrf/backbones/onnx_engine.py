@@ -21,14 +21,17 @@ _OPSET = 18  # of 2022: what runtimes of the last years know
 
 
 class OnnxEngine:
-    """Runs whole batches on all cores.
+    """Runs whole batches side by side.
 
     Args:
         cache_dir: where the traced network is kept, since tracing takes 10 to 30 s.
+        num_threads: what it runs on; all cores if None.
     """
 
-    def __init__(self, backbone: Backbone, cache_dir: Path | None) -> None:
-        self._session = open_session(_traced(backbone, cache_dir))
+    def __init__(
+        self, backbone: Backbone, cache_dir: Path | None, num_threads: int | None = None
+    ) -> None:
+        self._session = open_session(_traced(backbone, cache_dir), num_threads)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features (N, D)."""
@@ -53,12 +56,13 @@ def require_onnxruntime() -> None:
         )
 
 
-def open_session(model: bytes | Path) -> Any:
+def open_session(model: bytes | Path, num_threads: int | None = None) -> Any:
     """ONNX Runtime for a model on the CPU; what it folds is no news to a user."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = num_threads or 0  # 0: all cores
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

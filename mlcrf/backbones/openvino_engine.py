@@ -21,17 +21,26 @@ class OpenVinoEngine:
 
     Args:
         cache_dir: where the converted network is kept, since converting takes 10 to 20 s.
+        num_threads: what it runs on; all cores if None.
         bfloat16: compute in bfloat16 where the CPU can; a CPU that cannot keeps float32.
     """
 
     def __init__(
-        self, backbone: Backbone, cache_dir: Path | None, *, bfloat16: bool = False
+        self,
+        backbone: Backbone,
+        cache_dir: Path | None,
+        num_threads: int | None = None,
+        *,
+        bfloat16: bool = False,
     ) -> None:
         import openvino
 
         model = _converted(backbone, cache_dir)
         precision = "bf16" if bfloat16 else "f32"
-        settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT"}
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}
+        settings["PERFORMANCE_HINT"] = "THROUGHPUT"
+        if num_threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = num_threads
         compiled = openvino.compile_model(model, "CPU", settings)
         self._parts = 2 * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._queue = openvino.AsyncInferQueue(compiled, self._parts)

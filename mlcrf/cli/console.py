@@ -56,6 +56,18 @@ ImageUrl = Annotated[
 UrlRoot = Annotated[
     Path | None, typer.Option(help="The folder that --image-url stands for; / if not given.")
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ray[://HOST:PORT]",
+        help="Tag on a cluster of Ray: `ray` starts one on this machine, or joins $RAY_ADDRESS; "
+        "ray://auto joins the one that runs here, ray://HOST:PORT one elsewhere.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of --cluster: how many; one for up to four cores by default."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 LabelSet = Annotated[
     int, typer.Option(help="MIRFLICKR only: 24 potential labels, 14 relevant, or 38 both.")
@@ -84,7 +96,7 @@ def quiet() -> None:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    log(f"note: {message}")
+    note(str(message))
 
 
 def cache_dir(given: Path | None) -> Path:
@@ -120,6 +132,11 @@ def login_name() -> str:
 def log(message: str) -> None:
     """One line on standard error."""
     typer.echo(message, err=True)
+
+
+def note(message: str) -> None:
+    """Something that a user should know of work that goes on."""
+    log(f"note: {message}")
 
 
 def report_predictions(writer: "PredictionWriter", *, as_json: bool, strict: bool) -> None:

@@ -1,30 +1,43 @@
 """`mlcrf predict`: folders of photos in, one table of labels out."""
 
 import hashlib
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlcrf.choices import Decision, EngineName
 from mlcrf.cli import console
+from mlcrf.cli.given import Given, check_outputs, is_on_disk, parse_part
+from mlcrf.cli.undoing import take_back
 from mlcrf.pretrained import DEFAULT
 
 if TYPE_CHECKING:
-    from mlcrf.prediction import BesideOptions, Pictures, Shard
+    from mlcrf.prediction import (
+        LabelSelection,
+        Pictures,
+        Prediction,
+        PredictionWriter,
+    )
 
 
 def predict(
     photos: Annotated[
-        list[Path], typer.Argument(help="Folders and files; `-` reads names from standard input.")
+        list[str],
+        typer.Argument(
+            help="Folders and files, on disks or as s3://, gs://, file:// or memory:// of an "
+            "object store; `-` reads names from standard input."
+        ),
     ],
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="File to write: .csv, .jsonl or .parquet; .json with --for; with --shard a folder."
+            metavar="<path>",
+            help="File to write, also s3://...: .csv, .jsonl or .parquet; .json with --for; with "
+            "--shard a folder.",
         ),
     ] = None,
     model: Annotated[
@@ -108,6 +121,8 @@ def predict(
             "to do if it is there. `mlcrf merge` makes one table of the parts.",
         ),
     ] = None,
+    cluster: console.Cluster = None,
+    workers: console.Workers = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many photos.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace --out, and .txt not by mlcrf.")
@@ -121,21 +136,29 @@ def predict(
     """Tag photos: each gives a row in a table, keywords in files beside it, or a reported error."""
     console.quiet()
     from mlcrf.prediction import BesideOptions, Change
+    from mlcrf.stores import parse_target
 
     def report(change: Change) -> None:
         typer.echo(str(change), err=as_json)
 
-    _check_usage(out, xmp=xmp, txt=txt, undo=undo, dry_run=dry_run)
-    if out is None and (tidy or excel_safe or program is not None):
-        raise typer.BadParameter("--tidy, --excel-safe and --for say what --out is; give it")
+    is_shaped = tidy or excel_safe or program is not None
+    check_outputs(out, xmp=xmp, txt=txt, undo=undo, dry_run=dry_run, is_shaped=is_shaped)
+    source = Given.read(
+        photos,
+        on_cluster=cluster is not None,
+        **{"xmp": xmp, "txt": txt, "undo": undo, "sidecar_dir": bool(sidecar_dir), "album": album},
+        **{"known": bool(known), "known_keywords": known_keywords, "shard": bool(shard)},
+        workers=workers is not None,
+    )
     options = BesideOptions(xmp, txt, overwrite, dry_run, report if dry_run else None)
-    part = _part(shard, out, other=tidy or excel_safe or program is not None or undo)
-    chosen = part.chooser(photos, of_folders=album) if part is not None else None
-    pictures = _list(photos, limit, chosen)
-    named = pictures if photos == [_STDIN] else photos
+    target = None if out is None else parse_target(out)
+    part = parse_part(shard, target, other=is_shaped or undo)
+    chosen = part.chooser(source.places, of_folders=album) if part is not None else None
+    pictures = source.pictures(limit, chosen)
+    named = [one for one in (pictures if source.is_list else source.places) if is_on_disk(one)]
     if undo:
-        _require_some(pictures, photos)
-        _undo(pictures, named, sidecar_dir, options, as_json=as_json, strict=strict)
+        source.require_some(pictures)
+        take_back(pictures, named, sidecar_dir, options, as_json=as_json, strict=strict)
         return
 
     from mlcrf.backbones.engines import pick_device
@@ -184,89 +207,73 @@ def predict(
         image_url=image_url,
         url_root=url_root,
     )
-    if part is not None and out is not None:
+    if part is not None and isinstance(target, Path):
         made_with = {
             **{"run": run.digest, "decoder": asdict(decoder), "limit": limit, "album": album},
             **{"given": given, "known": _digest(known), "known-keywords": known_keywords},
             **{"xmp": xmp, "txt": txt},  # else a finished part would pass for one with sidecars
             **{"only": only, "never": never, "min-prob": min_prob, "rename": _digest(rename)},
         }
-        form, out = ShardForm(part, made_with), part.path(out)
-        if not overwrite and form.is_finished(out):
-            typer.echo(f"nothing to do: {out} is finished")
+        form, target = ShardForm(part, made_with), part.path(target)
+        if not overwrite and form.is_finished(target):
+            typer.echo(f"nothing to do: {target} is finished")
             return
     writer = PredictionWriter(
-        None if dry_run else out,
+        None if dry_run else target,
         selection.labels,
         overwrite=overwrite,
         form=form,
         beside=options.make(places, selection, run, pictures),
     )
-    _require_some(pictures, photos)
+    source.require_some(pictures)
     if told is not None and told.of_photo and part is None and not told.covers(pictures):
         console.log(f"note: {known} says nothing of these photos; are its paths right?")
     tagger = Tagger(
         run,
         engine=engine,
-        device=pick_device(device),
+        device=pick_device("cpu" if cluster else device),
         decoder=decoder,
         cache_dir=console.cache_dir(cache_dir),
         known=told,
         album=album,
     )
-    with console.bar("photos") as progress, writer:
-        for done, prediction in enumerate(tagger.predict_listed(pictures), start=1):
-            writer.write(selection(prediction))
-            progress(done, len(pictures))
-        if part is None:
-            writer.require_one()
+    predictions = tagger.predict_listed(pictures)
+    if cluster is not None:
+        predictions = _on_cluster(
+            *(cluster, workers, pictures, model, run.digest, engine, device, decoder),
+            *(console.cache_dir(cache_dir).absolute(), told, album),
+        )
+    _write(predictions, selection, writer, pictures, may_be_none=part is not None)
     for fault in keywords.unreadable if keywords is not None else ():
         console.log(f"note: {fault}; tagged without them")
     console.report_predictions(writer, as_json=as_json, strict=strict)
 
 
-_STDIN = Path("-")
+def _write(
+    predictions: "Generator[Prediction, None, None]",
+    selection: "LabelSelection",
+    writer: "PredictionWriter",
+    pictures: "Pictures",
+    *,
+    may_be_none: bool,
+) -> None:
+    with console.bar("photos") as progress, writer, closing(predictions):
+        for done, prediction in enumerate(predictions, start=1):
+            writer.write(selection(prediction))
+            progress(done, len(pictures))
+        if not may_be_none:
+            writer.require_one()
 
 
-def _check_usage(out: Path | None, *, xmp: bool, txt: bool, undo: bool, dry_run: bool) -> None:
-    if undo and out is not None:
-        raise typer.BadParameter("--undo tags nothing, so there is nothing for --out")
-    if not (xmp or txt or undo):
-        if out is None:
-            raise typer.BadParameter("nothing to write: give --out FILE, --xmp or --txt")
-        if dry_run:
-            raise typer.BadParameter("--dry-run is for --xmp, --txt and --undo")
+def _on_cluster(
+    cluster: str, workers: int | None, pictures: "Pictures", model: Path, digest: str, *of_all: Any
+) -> "Generator[Prediction, None, None]":
+    from mlcrf.cluster.predicting import predict_on
+    from mlcrf.cluster.worker import Job
 
-
-def _part(shard: str | None, out: Path | None, *, other: bool) -> "Shard | None":
-    from mlcrf.prediction import Shard
-
-    if shard is None:
-        return None
-    if out is None or other:
-        raise typer.BadParameter(
-            "--shard writes a part to a folder: give --out FOLDER, and neither --undo nor --tidy, "
-            "--excel-safe or --for, which are for `mlcrf merge` or for what is not sharded"
-        )
-    return Shard.parse(shard)
-
-
-def _list(
-    photos: list[Path], limit: int | None, chosen: Callable[[Path], bool] | None
-) -> "Pictures":
-    from mlcrf.prediction import Pictures, list_pictures
-
-    if photos == [_STDIN]:
-        lines = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-        return Pictures(lambda: map(Path, lines), limit=limit, chosen=chosen)
-    return Pictures(lambda: list_pictures(photos), limit=limit, chosen=chosen)
-
-
-def _require_some(pictures: "Pictures", photos: list[Path]) -> None:
-    from mlcrf.errors import DataError
-
-    if not pictures.any_listed():
-        raise DataError(f"{', '.join(map(str, photos))}: no pictures found")
+    place = model.absolute() if model.is_dir() else model
+    job = Job(place, digest, Path.cwd(), *of_all)
+    return predict_on(cluster, job, pictures, workers=workers, note=console.note)
 
 
 def _digest(table: Path | None) -> str | None:
@@ -279,23 +286,3 @@ def _digest(table: Path | None) -> str | None:
 
 def _names(given: str | None) -> list[str] | None:
     return None if given is None else [name.strip() for name in given.split(",")]
-
-
-def _undo(
-    pictures: "Pictures",
-    named: Iterable[Path],
-    sidecar_dir: Path | None,
-    options: "BesideOptions",
-    *,
-    as_json: bool,
-    strict: bool,
-) -> None:
-    from mlcrf.metadata import PhotoPlaces
-    from mlcrf.reports.tables import format_undone, undone_record
-
-    beside, faults = options.undo(pictures, PhotoPlaces(sidecar_dir, named))
-    for fault in faults:
-        console.log(f"error: {fault}")
-    typer.echo((undone_record if as_json else format_undone)(beside, len(faults)))
-    if faults and strict:
-        raise typer.Exit(1)

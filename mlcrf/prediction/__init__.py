@@ -10,10 +10,12 @@ from mlcrf.prediction.record import Prediction
 from mlcrf.prediction.selection import LabelSelection, load_names
 from mlcrf.prediction.shards import Shard, ShardForm, Shards
 from mlcrf.prediction.tables import OutputFormat, Table
-from mlcrf.prediction.tagger import Tagger
+from mlcrf.prediction.tagger import LARGEST_ALBUM, TOGETHER, Tagger
 from mlcrf.prediction.writing import OutputForm, PredictionWriter
 
 __all__ = [
+    "LARGEST_ALBUM",
+    "TOGETHER",
     "Action",
     "Beside",
     "BesideOptions",

@@ -17,6 +17,7 @@ from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.labels import LabelSpace
 from mlcrf.metadata import shown
 from mlcrf.prediction.keywords import KnownKeywords
+from mlcrf.stores import Stored
 
 Targets = NDArray[np.int8]
 
@@ -35,23 +36,24 @@ class KnownLabels:
     of_photo: dict[str, Targets] = field(default_factory=dict)
     keywords: KnownKeywords | None = None
 
-    def covers(self, images: Iterable[Path]) -> bool:
+    def covers(self, images: Iterable[Path | Stored]) -> bool:
         """Whether any of the photos is among those that something is known of."""
-        return any(str(image.resolve()) in self.of_photo for image in images)
+        return any(_key(image) in self.of_photo for image in images)
 
-    def of(self, images: Sequence[Path]) -> Targets:
+    def of(self, images: Sequence[Path | Stored]) -> Targets:
         """What is known of the photos, (N, L)."""
         rows = self.told_of(images)
         if self.keywords is not None:
             for row, image in zip(rows, images, strict=True):
+                assert isinstance(image, Path)  # keywords in a store are refused before
                 self.keywords.fill(row, image)
         return rows
 
-    def told_of(self, images: Sequence[Path]) -> Targets:
+    def told_of(self, images: Sequence[Path | Stored]) -> Targets:
         """What was said of the photos, leaving aside their keywords, (N, L)."""
         rows = np.tile(self.everywhere, (len(images), 1))
         for row, image in zip(rows, images, strict=True):
-            own = self.of_photo.get(str(image.resolve()))
+            own = self.of_photo.get(_key(image))
             if own is not None:
                 row[own != UNKNOWN] = own[own != UNKNOWN]
         return rows
@@ -129,6 +131,10 @@ def with_told(
             raise DataError(f"{photo}: {broken}")
         of_photo[image] = row
     return replace(known, of_photo=of_photo)
+
+
+def _key(image: Path | Stored) -> str:
+    return image.url if isinstance(image, Stored) else str(image.resolve())
 
 
 def _rows(table: Path, labels: LabelSpace, options: ReadOptions) -> list[tuple[str, Targets]]:

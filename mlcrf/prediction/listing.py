@@ -8,19 +8,25 @@ from mlcrf.datasets.files import is_picture
 from mlcrf.datasets.tagfiles import walk_pictures
 from mlcrf.errors import DataError
 from mlcrf.metadata import find_containers, is_parquet, is_tar, members
+from mlcrf.stores import Stored
 
 
-def list_pictures(places: Iterable[Path]) -> Iterator[Path]:
+def list_pictures(places: Iterable[Path | Stored]) -> Iterator[Path | Stored]:
     """Files as they are named, folders walked through by name, one picture after the other.
 
     Hidden files and folders are skipped, links to folders are not followed. A file that is named
     is listed whatever it is called; a tar or Parquet file stands for the pictures in it, in its
-    order, and so do those in a folder that has no pictures else.
+    order, and so do those in a folder that has no pictures else. A folder of an object store is
+    gone through as one on a disk.
 
     Raises:
-        DataError: a place does not exist, or a tar or Parquet file is damaged.
+        DataError: a place does not exist, its store is out of reach, or a tar or Parquet file is
+            damaged.
     """
     for place in places:
+        if isinstance(place, Stored):
+            yield from place.walk(is_picture)
+            continue
         if place.is_dir():
             found = walk_pictures(place)
             first = next(found, None)
@@ -50,18 +56,18 @@ class Pictures:
 
     def __init__(
         self,
-        listing: Callable[[], Iterable[Path]],
+        listing: Callable[[], Iterable[Path | Stored]],
         *,
         limit: int | None = None,
-        chosen: Callable[[Path], bool] | None = None,
+        chosen: Callable[[Path | Stored], bool] | None = None,
     ) -> None:
         self._listing, self._limit, self._chosen = listing, limit, chosen
         self._count: int | None = None
 
-    def __iter__(self) -> Iterator[Path]:
+    def __iter__(self) -> Iterator[Path | Stored]:
         return (path for _, path in self.numbered())
 
-    def numbered(self) -> Iterator[tuple[int, Path]]:
+    def numbered(self) -> Iterator[tuple[int, Path | Stored]]:
         """Each with its place among all that are listed, from 0."""
         listed = enumerate(islice(self._listing(), self._limit))
         return (one for one in listed if self._chosen is None or self._chosen(one[1]))

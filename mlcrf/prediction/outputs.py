@@ -12,6 +12,7 @@ from mlcrf.prediction.beside import Beside, Change, PhotoFiles
 from mlcrf.prediction.selection import LabelSelection
 from mlcrf.prediction.sidecars import Sidecars
 from mlcrf.prediction.tagfiles import TagFiles
+from mlcrf.stores import Stored
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class BesideOptions:
         places: PhotoPlaces,
         selection: LabelSelection,
         run: Run,
-        photos: Iterable[Path] = (),
+        photos: Iterable[Path | Stored] = (),
     ) -> Beside:
         """The files of these kinds, to be written with the labels of a run.
 
@@ -88,6 +89,7 @@ class BesideOptions:
         return beside, faults
 
 
-def _require_room(places: PhotoPlaces, photos: Iterable[Path]) -> None:
+def _require_room(places: PhotoPlaces, photos: Iterable[Path | Stored]) -> None:
     for photo in islice(photos, 1):
-        places.require_room(photo)
+        if isinstance(photo, Path):  # the command refuses files beside photos of a store
+            places.require_room(photo)

@@ -15,6 +15,7 @@ from mlcrf.labels import LabelSpace
 from mlcrf.prediction.record import Prediction
 from mlcrf.prediction.tables import OutputFormat, Table
 from mlcrf.prediction.writing import OutputForm
+from mlcrf.stores import Stored
 from mlcrf.version import __version__
 
 LOCAL_FILES = "/data/local-files/?d="  # what Label Studio serves from its own disk
@@ -78,7 +79,9 @@ class LabelStudio:
         )
         return {"config.xml": config}
 
-    def _address(self, image: Path) -> str:
+    def _address(self, image: Path | Stored) -> str:
+        if isinstance(image, Stored):  # which Label Studio reads from its storage by itself
+            return image.url
         try:
             inside = _absolute(image).relative_to(_absolute(self.url_root))
         except ValueError:
@@ -90,7 +93,7 @@ class LabelStudio:
 
 @dataclass(frozen=True)
 class FiftyOne:
-    """A `FiftyOneImageClassificationDataset` of several labels a photo, by absolute path.
+    """A `FiftyOneImageClassificationDataset` of several labels a photo, by absolute path or URL.
 
         {"classes": [NAME, ...], "labels": {PATH: [{"label": index in classes,
          "confidence": p, "attributes": {"independent": p of the baseline}}, ...], ...}}
@@ -117,7 +120,7 @@ class FiftyOne:
                 }
                 for name in prediction.labels
             ]
-            return f"{json.dumps(str(_absolute(prediction.image)))}: {json.dumps(chosen)}"
+            return f"{json.dumps(_whole(prediction.image))}: {json.dumps(chosen)}"
 
         return _JsonItems(
             path, f'{{"classes": {json.dumps(list(labels))}, "labels": {{', item, "}}"
@@ -193,6 +196,10 @@ class _JsonItems:
 def _absolute(path: Path) -> Path:
     """From the root on and without `..`, links not followed."""
     return Path(os.path.normpath(path.absolute()))
+
+
+def _whole(image: Path | Stored) -> str:
+    return image.url if isinstance(image, Stored) else str(_absolute(image))
 
 
 def _rounded(probability: float) -> float:

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mlcrf.stores import Stored
+
 
 @dataclass(frozen=True)
 class Prediction:
     """What is said of one picture.
 
     Attributes:
-        image: its path.
+        image: its path, or where it is in an object store.
         labels: those decided present.
         marginals: P(label present) under the CRF, by label.
         independent: the same under the independent baseline.
@@ -19,7 +21,7 @@ class Prediction:
         listed: its place in the listing of all pictures, where that matters.
     """
 
-    image: Path
+    image: Path | Stored
     labels: tuple[str, ...] = ()
     marginals: tuple[float, ...] = ()
     independent: tuple[float, ...] = ()

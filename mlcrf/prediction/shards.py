@@ -24,6 +24,7 @@ from mlcrf.metadata import is_parquet, is_tar, reading_unit
 from mlcrf.prediction.layouts import WideLayout
 from mlcrf.prediction.record import Prediction, Rows
 from mlcrf.prediction.tables import ParquetFile
+from mlcrf.stores import Stored, parse_picture
 
 _NAME = re.compile(r"part-(\d+)-of-(\d+)\.parquet")
 _KEY = b"mlcrf"
@@ -55,7 +56,9 @@ class Shard:
         digest = hashlib.blake2b(os.fsencode(key), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.of == self.number - 1
 
-    def chooser(self, places: Iterable[Path], *, of_folders: bool) -> Callable[[Path], bool]:
+    def chooser(
+        self, places: Iterable[Path | Stored], *, of_folders: bool
+    ) -> Callable[[Path | Stored], bool]:
         """Which pictures are in this part, by their names below the folders among the places.
 
         The folders themselves, and tar and Parquet files, may be elsewhere on another machine.
@@ -68,10 +71,12 @@ class Shard:
         tops = [
             place if place.is_dir() else place.parent
             for place in places
-            if place.is_dir() or is_tar(place) or is_parquet(place)
+            if isinstance(place, Path) and (place.is_dir() or is_tar(place) or is_parquet(place))
         ]
 
-        def has(path: Path) -> bool:
+        def has(path: Path | Stored) -> bool:
+            if isinstance(path, Stored):
+                return self.has(path.below)
             unit = path if of_folders else reading_unit(path)
             inside = next((one for one in tops if unit.is_relative_to(one)), None)
             name = unit if inside is None else unit.relative_to(inside)
@@ -145,7 +150,7 @@ class _ShardRows:
         else:
             row = ["", None, *self._nothing]
         record = dict(zip(self._layout.columns, row, strict=True))
-        name = os.fsencode(prediction.image)
+        name = os.fsencode(str(prediction.image))
         record["image"] = name.decode("utf-8", "backslashreplace")
         record["name"] = name if record["image"] != str(prediction.image) else None
         record["listed"] = prediction.listed
@@ -239,7 +244,9 @@ def _predictions(path: Path, labels: LabelSpace) -> Iterator[Prediction]:
 
 def _prediction(row: Mapping[str, Any], labels: LabelSpace) -> Prediction:
     name = row["name"] if row["name"] is not None else row["image"].encode()
-    error = Prediction(Path(os.fsdecode(name)), error=row["error"] or "", listed=row["listed"])
+    error = Prediction(
+        parse_picture(os.fsdecode(name)), error=row["error"] or "", listed=row["listed"]
+    )
     if row["labels"] is None:
         return error
     return replace(

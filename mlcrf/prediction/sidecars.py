@@ -56,6 +56,7 @@ class Sidecars:
             DataError: there is a sidecar and it cannot be read; it stays as it is.
             MlcrfError: it cannot be written.
         """
+        assert isinstance(prediction.image, Path)  # beside files of a store is refused before
         confirmed = frozenset(prediction.confirmed)
         tags = [Tag(one, self._paths[one], one in confirmed) for one in prediction.labels]
         return self._retag(self._places.sidecar(prediction.image), tags, self._author)

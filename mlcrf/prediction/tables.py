@@ -136,7 +136,7 @@ class _ParquetRows:
     def write(self, prediction: Prediction) -> None:
         for row in self._layout.rows(prediction):
             record = dict(zip(self._layout.columns, row, strict=True))
-            name = os.fsencode(prediction.image).decode("utf-8", "backslashreplace")
+            name = os.fsencode(str(prediction.image)).decode("utf-8", "backslashreplace")
             self._file.write(record | {"image": name})
 
     def close(self) -> None:

@@ -57,6 +57,7 @@ class TagFiles:
             MlcrfError: it cannot be written.
         """
         photo = prediction.image
+        assert isinstance(photo, Path)  # what is beside files of a store is refused before
         path = self._places.tag_file(photo)
         others = [name for name in self._places.rivals(photo) if is_picture(Path(name))]
         if others:

@@ -1,6 +1,6 @@
 """The whole library in one line: `Tagger.load(run).predict(images)`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby, islice, tee
@@ -23,12 +23,13 @@ from mlcrf.prediction.known import KnownLabels, with_told
 from mlcrf.prediction.listing import Pictures
 from mlcrf.prediction.record import Prediction
 from mlcrf.pretrained import DEFAULT
+from mlcrf.stores import Stored
 
-_BATCH_SIZE = 256  # for the CRF
+TOGETHER = 256  # pictures, for the CRF
 _LEAVE_OUT = 1e-6  # of probability, as `Exact` does by itself for many images
-_LARGEST_ALBUM = 1024  # photos of a folder that are held at once
+LARGEST_ALBUM = 1024  # photos of a folder that are held at once
 
-_Item = tuple[Path, NDArray[np.float32] | DataError]
+_Item = tuple[Path | Stored, NDArray[np.float32] | DataError]
 
 
 class Tagger:
@@ -41,6 +42,7 @@ class Tagger:
             from them too, and so do other photos of an album.
         album: let photos of one folder that were taken close in time inform each other. They have
             to come one after the other; of more than 1,024 each thousand is an album of its own.
+        num_threads: what pictures are decoded and the network runs on; all cores if None.
 
     Raises:
         RunError: `album` of a run that has not learned from albums.
@@ -56,6 +58,7 @@ class Tagger:
         cache_dir: Path | None = None,
         known: KnownLabels | None = None,
         album: bool = False,
+        num_threads: int | None = None,
     ) -> None:
         if album and not run.settings.albums:
             raise RunError(
@@ -68,7 +71,11 @@ class Tagger:
         self._inference = run.make_inference()
         self._prepared: InferenceMethod | None = None
         self._extractor = FeatureExtractor(
-            run.make_backbone(), engine=engine, device=device, cache_dir=cache_dir
+            run.make_backbone(),
+            engine=engine,
+            device=device,
+            cache_dir=cache_dir,
+            num_workers=num_threads,
         )
 
     @classmethod
@@ -83,7 +90,7 @@ class Tagger:
 
     def predict(
         self,
-        images: Iterable[str | Path],
+        images: Iterable[str | Path | Stored],
         *,
         known: Mapping[str | Path, Mapping[str, bool]] | None = None,
     ) -> Iterator[Prediction]:
@@ -105,7 +112,7 @@ class Tagger:
             told = with_told(told, known, self.labels, self.run.implications)
         return self._predict(images, told)
 
-    def predict_listed(self, pictures: Pictures) -> Iterator[Prediction]:
+    def predict_listed(self, pictures: Pictures) -> Generator[Prediction, None, None]:
         """The same of `Pictures`, each prediction with its place in their listing."""
         numbered, again = tee(pictures.numbered())
         predictions = self.predict(path for _, path in again)
@@ -113,9 +120,9 @@ class Tagger:
             yield replace(prediction, listed=number)
 
     def _predict(
-        self, images: Iterable[str | Path], told: KnownLabels | None
+        self, images: Iterable[str | Path | Stored], told: KnownLabels | None
     ) -> Iterator[Prediction]:
-        paths, again = tee(Path(image) for image in images)
+        paths, again = tee(Path(image) if isinstance(image, str) else image for image in images)
         stream = zip(again, self._extractor.stream(paths), strict=True)
         for batch in _by_folder(stream) if self._album else _by_number(stream):
             yield from self._records(batch, told)
@@ -176,7 +183,7 @@ class Tagger:
     @torch.no_grad()
     def _tag(
         self,
-        paths: list[Path],
+        paths: list[Path | Stored],
         features: list[NDArray[np.float32]],
         *,
         told: KnownLabels | None,
@@ -218,14 +225,14 @@ class Tagger:
         )
 
     def _in_albums(
-        self, potentials: ScenePotentials, paths: list[Path], known: Tensor | None
+        self, potentials: ScenePotentials, paths: list[Path | Stored], known: Tensor | None
     ) -> ScenePotentials:
         """What the photos' scenes are, once those of an album have heard of each other."""
         transitions, method = self.run.crf.transitions, self._inference
         assert transitions is not None and isinstance(method, SceneSum)
         gates = potentials.gates.clone()
         gap = timedelta(minutes=self.run.settings.album_gap_minutes)
-        for places in find_albums(paths, gap=gap):
+        for places in find_albums([Path(str(one)) for one in paths], gap=gap):
             rows = torch.tensor(places)
             heard = with_album(
                 potentials.rows(rows),
@@ -238,11 +245,11 @@ class Tagger:
 
 
 def _by_number(stream: Iterator[_Item]) -> Iterator[list[_Item]]:
-    while batch := list(islice(stream, _BATCH_SIZE)):
+    while batch := list(islice(stream, TOGETHER)):
         yield batch
 
 
 def _by_folder(stream: Iterator[_Item]) -> Iterator[list[_Item]]:
-    for _, items in groupby(stream, key=lambda item: item[0].parent):
-        while batch := list(islice(items, _LARGEST_ALBUM)):
+    for _, items in groupby(stream, key=lambda item: Path(str(item[0])).parent):
+        while batch := list(islice(items, LARGEST_ALBUM)):
             yield batch

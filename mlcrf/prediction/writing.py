@@ -6,12 +6,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from mlcrf.atomic import replacing, write_text
 from mlcrf.errors import DataError, MlcrfError
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.beside import Beside
 from mlcrf.prediction.record import Prediction, Rows
 from mlcrf.prediction.tables import CsvFile, Table
+from mlcrf.stores import Stored, replacing, write_text
 
 
 class OutputForm(Protocol):
@@ -43,7 +43,7 @@ class PredictionWriter:
     any.
 
     Args:
-        path: of the table; None for none.
+        path: of the table, which may be in an object store; None for none.
         form: what is written there; a table with one row a picture if None.
         beside: what else is written, file by file. A file that cannot be written is an error of
             its picture, which has its row in the table all the same.
@@ -55,7 +55,7 @@ class PredictionWriter:
 
     def __init__(
         self,
-        path: Path | None,
+        path: Path | Stored | None,
         labels: LabelSpace,
         *,
         overwrite: bool = False,
@@ -63,10 +63,10 @@ class PredictionWriter:
         beside: Beside | None = None,
     ) -> None:
         self.path, self.beside = path, beside or Beside()
-        self.errors_path: Path | None = None
+        self.errors_path: Path | Stored | None = None
         self._form, self._labels = form or Table(), labels
         self._excel_safe = isinstance(self._form, Table) and self._form.excel_safe
-        self._companions: dict[Path, str] = {}
+        self._companions: dict[Path | Stored, str] = {}
         self._rows: Rows | None = None
         self._errors: list[tuple[str, str]] = []
         self.written = 0

@@ -242,3 +242,23 @@ def test_quantiles_of_loads() -> None:
         *(500, 950, 990, 999, 1000),
     ]
     assert load.quantiles([3.0])["p50"] == 3 and load.quantiles([]) == {}
+
+
+def test_a_photo_without_a_row_or_with_two_ends_the_measurement(tmp_path: Path) -> None:
+    """Of two photos and a broken one; the whole tables are counted."""
+    import cluster
+
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "photos" / name).touch()
+    plain, other = tmp_path / "plain.csv", tmp_path / "other.csv"
+    rows = [f"{tmp_path}/photos/{name}.jpg,sea,0.5\n" for name in "ab"]
+    plain.write_text("image,labels,p:sea\n" + "".join(rows))
+    other.with_suffix(".errors.csv").write_text(f"image,error\n{tmp_path}/photos/c.jpg,broken\n")
+    for kept, match in ((rows[:1], "no row and no error"), ([*rows, rows[0]], "more than one")):
+        other.write_text("image,labels,p:sea\n" + "".join(kept))
+        with pytest.raises(SystemExit, match=match):
+            cluster.compare(tmp_path / "photos", plain, other)
+    other.write_text(plain.read_text().replace("0.5", "0.25"))
+    counted = cluster.compare(tmp_path / "photos", plain, other)
+    assert counted == {"rows": 2, "errors": 1, "largest_difference": 0.25}

@@ -1,0 +1,34 @@
+"""`mlcrf predict --undo`: what --xmp and --txt wrote is taken back."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from mlcrf.cli import console
+from mlcrf.cli.given import is_on_disk
+
+if TYPE_CHECKING:
+    from mlcrf.prediction import BesideOptions, Pictures
+
+
+def take_back(
+    pictures: "Pictures",
+    named: Iterable[Path],
+    sidecar_dir: Path | None,
+    options: "BesideOptions",
+    *,
+    as_json: bool,
+    strict: bool,
+) -> None:
+    """Take it out of the files of all pictures, and say what became of these."""
+    from mlcrf.metadata import PhotoPlaces
+    from mlcrf.reports.tables import format_undone, undone_record
+
+    beside, faults = options.undo(filter(is_on_disk, pictures), PhotoPlaces(sidecar_dir, named))
+    for fault in faults:
+        console.log(f"error: {fault}")
+    typer.echo((undone_record if as_json else format_undone)(beside, len(faults)))
+    if faults and strict:
+        raise typer.Exit(1)

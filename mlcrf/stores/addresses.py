@@ -1,0 +1,50 @@
+"""Paths and URLs, as users name them."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from mlcrf.errors import DataError
+from mlcrf.stores.drivers import DRIVERS
+from mlcrf.stores.stored import Stored
+
+
+def parse_place(text: str) -> Path | Stored:
+    """A path, or what a URL names.
+
+    Raises:
+        DataError: a scheme that we do not know, no bucket, or the driver is not installed.
+    """
+    scheme, mark, rest = text.partition("://")
+    if not mark or not scheme.isidentifier():
+        return Path(text)
+    if scheme not in DRIVERS:
+        known = ", ".join(f"{one}://" for one in DRIVERS)
+        raise DataError(f"{text}: unknown kind of address; expected a path or one of {known}")
+    if scheme == "file" and not rest.startswith("/"):
+        raise DataError(f"{text}: is not absolute; expected file:///folder")
+    if scheme in ("s3", "gs") and not rest.strip("/"):
+        raise DataError(f"{text}: names no bucket; expected {scheme}://bucket/folder")
+    driver = DRIVERS[scheme]
+    if driver is not None and find_spec(driver[0]) is None:
+        raise DataError(
+            f"{text}: this needs {driver[0]}, not installed here; pip install {driver[1]}"
+        )
+    return Stored(text, text)
+
+
+def parse_picture(text: str) -> Path | Stored:
+    """What a listed name stands for; without a scheme of ours it is a path."""
+    scheme, mark, _ = text.partition("://")
+    return Stored(text, text) if mark and scheme in DRIVERS else Path(text)
+
+
+def parse_target(text: str) -> Path | Stored:
+    """The same of a file to write; of `file://` its path.
+
+    Raises:
+        DataError: see `parse_place`; also if the store cannot be reached.
+    """
+    place = parse_place(text)
+    if isinstance(place, Stored) and place.scheme == "file":
+        return Path(text.removeprefix("file://"))
+    return place

@@ -1,0 +1,151 @@
+"""A file or folder in an object store."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from mlcrf.errors import DataError
+from mlcrf.stores.drivers import LONGEST_S, PAUSES_S, entries, reason, system, within
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file or folder in an object store.
+
+    Attributes:
+        url: all of it, as in `s3://bucket/folder/1.jpg`.
+        root: what the user named, which `url` begins with.
+    """
+
+    url: str
+    root: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def scheme(self) -> str:
+        """What stands before `://`."""
+        return self.url.partition("://")[0]
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return PurePosixPath(self.url).name
+
+    @property
+    def stem(self) -> str:
+        """The name without its ending."""
+        return PurePosixPath(self.url).stem
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the name, with its dot."""
+        return PurePosixPath(self.url).suffix
+
+    @property
+    def below(self) -> str:
+        """The path below what the user named; the name alone if it is that."""
+        return self.url.removeprefix(self.root).lstrip("/") or self.name
+
+    def with_name(self, name: str) -> "Stored":
+        """A file beside it."""
+        return replace(self, url=self.url.removesuffix(self.name) + name)
+
+    def read(self) -> bytes:
+        """What is in the file, after up to three tries.
+
+        Raises:
+            DataError: it is not there, or cannot be fetched; names it.
+        """
+        for pause_s in (*PAUSES_S, None):
+            try:
+                content: bytes = system(self.scheme).cat_file(self.url)
+            except (FileNotFoundError, PermissionError) as error:
+                raise self._error("cannot be fetched", error) from error
+            except Exception as error:  # what drivers raise is nowhere bounded
+                if pause_s is None:
+                    raise self._error("cannot be fetched", error) from error
+                time.sleep(pause_s)
+            else:
+                return content
+        raise AssertionError("the last try returns or raises")
+
+    def exists(self) -> bool:
+        """Whether there is such a file or folder.
+
+        Raises:
+            DataError: the store does not say so within half a minute, or its bucket is not there.
+        """
+        driver, bucket = system(self.scheme), self.url.partition("://")[2].partition("/")[0]
+
+        def ask() -> bool:
+            if self.scheme == "s3":  # which else says of any failure that there is nothing
+                driver.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+            return bool(driver.exists(self.url))
+
+        try:
+            return within(LONGEST_S, ask)
+        except FileNotFoundError as error:
+            raise DataError(f"{self}: there is no bucket {bucket!r}") from error
+        except Exception as error:  # as above
+            raise self._error("is out of reach", error) from error
+
+    def unlink(self, *, missing_ok: bool = False) -> None:
+        """Delete the file.
+
+        Raises:
+            MlcrfError: it cannot be deleted.
+        """
+        try:
+            system(self.scheme).rm_file(self.url)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+        except Exception as error:  # as above
+            raise self._error("cannot be deleted", error) from error
+
+    def walk(self, wanted: Callable[[Path], bool]) -> Iterator["Stored"]:
+        """Files below it, or itself, in the order in which a folder on disk is walked through.
+
+        By name, those of a folder before the folders in it; what begins with a dot is skipped.
+        The names of one folder are held at a time.
+
+        Args:
+            wanted: which files, by their names; that of itself is not asked for.
+
+        Raises:
+            DataError: it is not there, or the store cannot be asked.
+        """
+        if not self.exists():
+            raise DataError(f"{self}: no such file or folder")
+        driver = system(self.scheme)
+        if self._asked(lambda: bool(driver.isfile(self.url))):
+            if self.suffix.lower() == ".tar":
+                raise DataError(f"{self}: tar files are read from disks only; copy it to one")
+            yield self
+            return
+        folders = [self.url.rstrip("/")]
+        while folders:
+            folder = folders.pop()
+            found = self._asked(partial(entries, driver, folder))
+            for name in sorted(name for name, is_folder in found if not is_folder):
+                if wanted(Path(name)):
+                    yield Stored(f"{folder}/{name}", self.url)
+            below = sorted(name for name, is_folder in found if is_folder)
+            folders += [f"{folder}/{name}" for name in reversed(below) if not name.startswith(".")]
+
+    def _asked(self, ask: Callable[[], _T]) -> _T:
+        try:
+            return ask()
+        except Exception as error:  # as above
+            raise self._error("cannot be listed", error) from error
+
+    def _error(self, what: str, error: Exception) -> DataError:
+        name = self.url if self.url.isprintable() else repr(self.url)
+        return DataError(f"{name}: {what}: {reason(error)}")

@@ -1,0 +1,283 @@
+"""Photos and tables in object stores: as those on a disk, but by their URLs."""
+
+import os
+import socket
+import time
+from importlib.util import find_spec as find_module
+from pathlib import Path
+
+import fsspec
+import pandas as pd
+import pytest
+import typer
+
+from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.registry import find_spec, make_backbone
+from mlcrf.choices import EngineName
+from mlcrf.cli.given import Given
+from mlcrf.datasets.files import is_picture
+from mlcrf.errors import DataError, MlcrfError
+from mlcrf.labels import LabelSpace
+from mlcrf.prediction import Pictures, PredictionWriter, Shard, Tagger, list_pictures
+from mlcrf.stores import Stored, parse_picture, parse_place, parse_target, replacing, write_text
+from mlcrf.stores.drivers import system
+from tests.program import run_program
+from tests.review.conftest import make_folder, small_run
+from tests.stores.conftest import S3Bucket, bucket
+
+__all__ = ["bucket", "small_run"]
+
+NAMES = ["b ü.png", "a/2.png", "a/10.png", "a.png", "a/b/3.png", ".hidden.png", ".dot/4.png"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Seven photos, of which five are to be seen, two that are broken, and what is no photo."""
+    folder = make_folder(tmp_path / "photos", NAMES)
+    (folder / "a" / "broken.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    (folder / "empty.jpg").touch()
+    (folder / "notes.txt").write_text("none")
+    return folder
+
+
+@pytest.fixture(params=["memory", "file", "s3"])
+def place(request: pytest.FixtureRequest, photos: Path) -> str:
+    """The URL of the same photos in each store."""
+    match request.param:
+        case "memory":
+            memory = fsspec.filesystem("memory")
+            memory.store.clear()
+            memory.put(str(photos), "/here", recursive=True)
+            return "memory://here/photos" if memory.exists("/here/photos") else "memory://here"
+        case "file":
+            return f"file://{photos}"
+        case _:
+            held: S3Bucket = request.getfixturevalue("bucket")
+            return held.upload(photos)
+
+
+def test_photos_are_listed_and_tagged_as_on_a_disk(
+    place: str, photos: Path, small_run: Path, tmp_path: Path
+) -> None:
+    """In the same order, with the same probabilities and errors; nothing is fetched to a disk."""
+    tagger = Tagger.load(small_run)
+    here = list(tagger.predict_listed(Pictures(lambda: list_pictures([photos]))))
+    there = list(tagger.predict_listed(Pictures(lambda: list_pictures([parse_place(place)]))))
+    assert len(here) == 7
+    for ours, theirs in zip(there, here, strict=True):
+        assert str(ours.image) == str(theirs.image).replace(str(photos), place)
+        assert ours.error == theirs.error.replace(str(photos), place)
+        assert (ours.labels, ours.marginals) == (theirs.labels, theirs.marginals)
+    assert [one.image.name for one in there if one.error] == ["empty.jpg", "broken.png"]
+
+
+def test_a_file_and_a_folder_with_a_slash(place: str) -> None:
+    """A file stands for itself; a folder is the same with a slash behind it."""
+    assert [str(one) for one in list_pictures([parse_place(f"{place}/a.png")])] == [
+        f"{place}/a.png"
+    ]
+    with_slash, without = (list(parse_place(one).walk(is_picture)) for one in (f"{place}/", place))
+    assert with_slash == without
+    with pytest.raises(DataError, match="none: no such file or folder"):
+        list(list_pictures([parse_place(f"{place}/none")]))
+
+
+def test_parts_are_cut_by_names_below_the_place(place: str, photos: Path) -> None:
+    """So that a folder and its copy in a store are cut alike."""
+    stored = parse_place(place)
+    for number in (1, 2, 3):
+        kept = [
+            [str(one).replace(str(root), "") for one in list_pictures([root]) if has(one)]
+            for root in (stored, photos)
+            for has in [Shard(number, 3).chooser([root], of_folders=False)]
+        ]
+        assert kept[0] == kept[1]
+
+
+def test_features_are_found_again_by_content(place: str, photos: Path, tmp_path: Path) -> None:
+    """Those of a copy on a disk too."""
+    backbone = make_backbone(find_spec("tiny"), seed=0)
+    files = [one for one in list_pictures([photos]) if one.name not in ("broken.png", "empty.jpg")]
+    stored = [parse_picture(str(one).replace(str(photos), place)) for one in files]
+    cached = tmp_path / "cache"
+    first = FeatureExtractor(backbone, engine=EngineName.TORCH, cache_dir=cached)
+    expected = list(first.stream(stored))
+    again = FeatureExtractor(backbone, engine=EngineName.TORCH, cache_dir=cached)
+    again._engine = lambda pixels: pytest.fail("was computed again")
+    for found in (list(again.stream(files)), list(again.stream(stored))):
+        for ours, theirs in zip(found, expected, strict=True):
+            assert not isinstance(ours, DataError) and not isinstance(theirs, DataError)
+            assert (ours == theirs).all()
+
+
+def test_a_table_is_there_once_it_is_whole(bucket: S3Bucket) -> None:
+    """With the table of errors; none of both after a failure, and none is replaced unasked."""
+    labels = LabelSpace(("sea", "sky"))
+    target = parse_target(f"{bucket.url}/out/tags.csv")
+    with pytest.raises(KeyError), PredictionWriter(target, labels):
+        raise KeyError
+    assert bucket.keys() == []
+    tagged = Tagger.load().predict([f"{bucket.url}/none.jpg"])
+    with PredictionWriter(target, labels) as writer:
+        for one in tagged:
+            writer.write(one)
+        assert bucket.keys() == []
+    assert bucket.keys() == ["out/tags.csv", "out/tags.errors.csv"]
+    with pytest.raises(DataError, match=r"out/tags.csv: exists already; choose another --out"):
+        PredictionWriter(target, labels)
+    with PredictionWriter(target, labels, overwrite=True):
+        pass
+    assert bucket.keys() == ["out/tags.csv"]
+    assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob("mlcrf-*/tags*.csv"))
+
+
+def test_what_cannot_be_sent_is_kept_here(bucket: S3Bucket) -> None:
+    """After three tries; the error says where."""
+    with pytest.raises(MlcrfError, match=r"cannot be written: .*; what belongs there is in") as at:
+        write_text(Stored("s3://missing/a.csv"), "all of it")
+    kept = Path(str(at.value).rpartition(" ")[2])
+    assert kept.read_text() == "all of it"
+    kept.unlink()
+    kept.parent.rmdir()
+
+
+def test_a_full_disk_here_is_named(tmp_path: Path) -> None:
+    """As where a table is written beside its place."""
+    with (
+        pytest.raises(MlcrfError, match=r"cannot be written: No space left on device; set TMPDIR"),
+        replacing(Stored("memory://full/a.csv")),
+    ):
+        raise OSError(28, "No space left on device")
+
+
+def test_the_command_from_store_to_store(
+    bucket: S3Bucket, photos: Path, small_run: Path, tmp_path: Path
+) -> None:
+    """URLs in the table; a photo that cannot be fetched is one error."""
+    place = bucket.upload(photos)
+    words = ["--model", small_run, "--engine", "torch", "--out", f"{bucket.url}/out/tags.csv"]
+    result = run_program("predict", place, f"{place}/a.png", *words)
+    assert result.returncode == 0, result.stderr
+    (tmp_path / "tags.csv").write_bytes(bucket.read("out/tags.csv"))
+    expected = ["a.png", "b ü.png", "a/10.png", "a/2.png", "a/b/3.png", "a.png"]
+    assert list(pd.read_csv(tmp_path / "tags.csv")["image"]) == [f"{place}/{n}" for n in expected]
+    names = f"{place}/a.png\n{place}/gone.png\n"
+    result = run_program("predict", "-", *words, "--overwrite", "--strict", stdin=names)
+    assert result.returncode == 1
+    assert result.stderr == f"error: {place}/gone.png: cannot be fetched: no such file\n"
+    assert bucket.read("out/tags.csv").count(b"\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("gs://photos", "gs://photos: this needs gcsfs, not installed here; pip install gcsfs"),
+        ("hdfs://a/b", "hdfs://a/b: unknown kind of address; expected a path or one of s3://"),
+        ("s3://", "s3://: names no bucket; expected s3://bucket/folder"),
+        ("file://photos", "file://photos: is not absolute; expected file:///folder"),
+        ("s3://missing/a", "s3://missing/a: there is no bucket 'missing'"),
+        ("s3://photos/none", "s3://photos/none: no such file or folder"),
+        ("s3://photos/a.tar", "s3://photos/a.tar: tar files are read from disks only"),
+    ],
+)
+def test_places_that_cannot_be(url: str, said: str, bucket: S3Bucket) -> None:
+    """One line that says what to do."""
+    if url.startswith("gs") and find_module("gcsfs") is not None:
+        pytest.skip("gcsfs is installed here")
+    bucket.client.put_object(Bucket="photos", Key="a.tar", Body=b"")
+    with pytest.raises(DataError) as error:
+        list(list_pictures([parse_place(url)]))
+    assert str(error.value).startswith(said) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "option", "on_cluster", "said"),
+    [
+        ("memory://a", "xmp", False, "--xmp is for photos on disks, and memory://a is not"),
+        ("memory://a", "known_keywords", False, "--known-keywords is for photos on disks"),
+        ("memory://a", "", True, "memory://a is in this process alone, not on a cluster"),
+        ("a", "workers", False, "--workers says how many there are on --cluster"),
+        ("a", "undo", True, "--undo does not go with --cluster"),
+    ],
+)
+def test_options_that_do_not_go_with_a_place(
+    place: str, option: str, on_cluster: bool, said: str
+) -> None:
+    """Refused before anything is done."""
+    with pytest.raises(typer.BadParameter, match=said):
+        Given.read([place], on_cluster=on_cluster, **({option: True} if option else {}))
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["s3://photos"], 1, "error: s3://photos: no pictures found\n"),
+        ([".", "--out", "s3://photos/parts", "--shard", "1/2"], 2, "to a folder on a disk"),
+        ([".", "--out", "s3://missing/a.csv"], 1, "missing/a.csv: there is no bucket 'missing'"),
+    ],
+)
+def test_the_command_refuses(
+    words: list[str], status: int, said: str, bucket: S3Bucket, small_run: Path, tmp_path: Path
+) -> None:
+    """In one line, with nothing written."""
+    out = [] if "--out" in words else ["--out", tmp_path / "tags.csv"]
+    result = run_program("predict", *words, *out, "--model", small_run)
+    assert result.returncode == status and said in result.stderr
+    assert status == 2 or result.stderr.count("\n") == 1
+    assert not (tmp_path / "tags.csv").exists() and bucket.keys() == []
+
+
+def test_a_store_out_of_reach(bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens, credentials are refused, nobody answers: one line, in bounded time."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        closed = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", closed)
+        monkeypatch.setattr("mlcrf.stores.stored.LONGEST_S", 1.0)
+        system.cache_clear()
+        began = time.monotonic()
+        with pytest.raises(DataError, match=r"s3://photos: is out of reach: no answer within 1 s"):
+            Stored("s3://photos").exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", closed)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    system.cache_clear()
+    with pytest.raises(DataError, match=r"is out of reach: Could not connect to the endpoint"):
+        Stored("s3://photos").exists()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    system.cache_clear()
+    with pytest.raises(DataError, match=r"is out of reach: Unable to locate credentials"):
+        Stored("s3://photos").exists()
+    assert time.monotonic() - began < 30
+
+
+def test_a_photo_is_tried_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails twice is fetched; what fails again is an error that names it; a gap is at once."""
+
+    class Flaky:
+        def __init__(self, failures: int) -> None:
+            self.failures, self.asked = failures, 0
+
+        def cat_file(self, url: str) -> bytes:
+            self.asked += 1
+            if self.asked <= self.failures:
+                raise ConnectionResetError("reset\nby peer")
+            return b"content"
+
+    monkeypatch.setattr("mlcrf.stores.stored.PAUSES_S", (0.0, 0.0))
+    for failures in range(4):
+        driver = Flaky(failures)
+        monkeypatch.setattr("mlcrf.stores.stored.system", lambda scheme, driver=driver: driver)
+        if failures < 3:
+            assert Stored("s3://b/a.jpg").read() == b"content"
+        else:
+            with pytest.raises(DataError) as error:
+                Stored("s3://b/a.jpg").read()
+            assert str(error.value) == "s3://b/a.jpg: cannot be fetched: reset by peer"
+        assert driver.asked == min(failures + 1, 3)
