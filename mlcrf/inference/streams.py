@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 _WORD = 0xFFFFFFFF
+_AT_ONCE = 2**22  # draws, which take eight times the memory of the states
 _FIRST_STATES = -1  # number of the sweep whose draws are the random states
 
 
@@ -54,7 +55,12 @@ def random_states(keys: Tensor, num_labels: int) -> Tensor:
 
     Far apart, so that chains that get stuck are seen to disagree.
     """
-    return (uniforms(keys, _FIRST_STATES, num_labels + 1)[..., :-1] <= 0.5).to(torch.uint8)
+    states = torch.empty((*keys.shape[1:], num_labels), dtype=torch.uint8, device=keys.device)
+    at_once = max(1, _AT_ONCE * keys.shape[-1] // max(1, states.numel()))
+    for some in torch.split(torch.arange(keys.shape[-1], device=keys.device), at_once):
+        drawn = uniforms(keys[..., some], _FIRST_STATES, num_labels + 1)[..., :-1]
+        states[..., some, :] = (drawn <= 0.5).to(torch.uint8)
+    return states
 
 
 def _mix(x: Any) -> Any:

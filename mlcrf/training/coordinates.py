@@ -23,12 +23,14 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials
 from mlcrf.errors import RunError
-from mlcrf.inference import Gibbs
+from mlcrf.inference.chains import run_chains
+from mlcrf.inference.streams import random_states, stream_keys
 from mlcrf.model import LabelCrf
 from mlcrf.training.blocks import Block, Mixed, Rotated, Scaled, Signed
 from mlcrf.training.features import FeatureSpace
 
 _LEAST_CURVATURE = 1e-12  # of a feature that does not vary, without a penalty
+_SWEEPS = 31  # before a state is taken for a sample
 _MOST_MIXED = 4096  # labels and couplings together whose covariance is still made
 
 Objective = Callable[[Potentials, Tensor, Tensor], Tensor]
@@ -235,8 +237,9 @@ def sampled_covariance(space: FeatureSpace, model: LabelCrf) -> Tensor:
     Only its diagonal, (L + E,), where labels and couplings are more than 4,096.
     """
     potentials = model(space.rotated)
-    samples = Gibbs(chains=2, burn_in=30, sweeps=1)(potentials).samples
-    assert samples is not None
+    keys = stream_keys(0, torch.arange(len(space)), chains=2)
+    start = random_states(keys, model.num_labels)[0]
+    samples = run_chains(potentials, start, sweeps=_SWEEPS, average=False).states
     first, second = model.edges[:, 0], model.edges[:, 1]
     # labels that the two samples never tell apart still have some curvature
     floor = 0.05 * counted_variance(space, model)
