@@ -8,7 +8,7 @@ EXTRAS ?= dev,heic,lite,onnx,review,serve
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test test-reliability coverage mutants check format docs bench-inference bench-predict screenshots dependencies audit experiments experiments-quick pretrained ci-system clean
+.PHONY: help setup demo test test-reliability coverage mutants check format docs bench-inference bench-predict bench-labels screenshots dependencies audit experiments experiments-quick pretrained ci-system clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -81,6 +81,9 @@ bench-predict: setup  ## Measure `predict` beside its limits and other programs;
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python experiments/benchmarks/predict.py --data $(DATA) --run $(RUN) $(if $(QUICK),--quick) \
 		$(if $(OUT),--out $(OUT))
+
+bench-labels: setup  ## Measure learning with 100 to 5,000 labels, ten minutes; OUT=file.json QUICK=1.
+	$(BIN)/python -m experiments.benchmarks.big_labels $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
 screenshots: setup  ## Make the screenshots of docs/images anew; RUN=run DATA=folder.
 	$(BIN)/python docs/screenshots.py --run $(RUN) --data $(DATA)

@@ -15,7 +15,7 @@ _CALIBRATED_ON = 400  # images
 _CALIBRATIONS = 60
 _BURN_IN = 60  # sweeps
 _LARGEST_FREQUENCY = 0.3
-_TOPIC = 25  # labels of which most neighbours are
+_TOPIC = 25  # labels
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,9 @@ def make_sparse_crf(
     """A CRF as of annotated photos: labels come in topics, and few of them are common.
 
     The frequency of the label of rank r is proportional to 1 / (r + 10), at most 0.3, as in data
-    like Corel-5k (Duygulu et al. 2002). Each label has edges to others, nine of ten within its
-    topic of about 25 labels; three of four attract. Biases are calibrated by sampling.
+    like Corel-5k (Duygulu et al. 2002). Each label chooses edges to others, common ones more often,
+    half of them within its topic of 25 labels; three of four attract. Biases are calibrated by
+    sampling.
 
     Args:
         labels_per_image: mean size of a label set, roughly.
@@ -88,7 +89,7 @@ def make_sparse_crf(
         frequencies *= labels_per_image / frequencies.sum()
         frequencies = frequencies.clip(max=_LARGEST_FREQUENCY)
     frequencies = rng.permutation(frequencies)
-    edges, pairwise = _draw_couplings(num_labels, edges_per_label, rng)
+    edges, pairwise = _draw_couplings(frequencies, edges_per_label, rng)
     weights = rng.normal(0, 1.5 / np.sqrt(num_features), (num_features, num_labels))
     start = np.log(frequencies) - np.log1p(-frequencies)
     crf = SparseCrf(
@@ -102,17 +103,21 @@ def make_sparse_crf(
 
 
 def _draw_couplings(
-    num_labels: int, edges_per_label: int, rng: np.random.Generator
+    frequencies: NDArray[np.float64], edges_per_label: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    num_labels = len(frequencies)
     topic = rng.permutation(np.arange(num_labels) // min(_TOPIC, num_labels))
-    members = [np.flatnonzero(topic == one) for one in range(topic.max() + 1)]
     first = np.repeat(np.arange(num_labels), edges_per_label)
-    near = np.array([rng.choice(members[one]) for one in topic[first]])
-    second = np.where(rng.random(len(first)) < 0.9, near, rng.integers(num_labels, size=len(first)))
+    second = rng.choice(num_labels, len(first), p=frequencies / frequencies.sum())
+    for one in range(topic.max() + 1):
+        members = np.flatnonzero(topic == one)
+        chance = frequencies[members] / frequencies[members].sum()
+        within = np.flatnonzero((topic[first] == one) & (rng.random(len(first)) < 0.5))
+        second[within] = rng.choice(members, len(within), p=chance)
     ends = np.sort(np.stack([first, second], 1)[first != second], 1)
     edges: NDArray[np.int64] = np.unique(ends, axis=0)
     attracts = rng.random(len(edges)) < 0.75
-    sizes = rng.uniform(0.5, 2.0, len(edges))
+    sizes = rng.uniform(1.0, 3.0, len(edges))
     return edges, np.where(attracts, sizes, -sizes)
 
 

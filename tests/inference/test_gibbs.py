@@ -542,3 +542,11 @@ def test_images_one_after_the_other_draw_the_same(
     monkeypatch.setattr(streams, "_AT_ONCE", 2 * 4 * 6)
     for one, other in zip(whole, work(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_first_states_are_draws_of_the_streams() -> None:
+    """Half of the uniforms of a sweep before the first."""
+    keys = stream_keys(2**40 + 3, torch.arange(70), chains=3, rungs=2)
+    wanted = streams.uniforms(keys, -1, 12)[..., :-1] <= 0.5
+    assert torch.equal(random_states(keys, 11), wanted.to(torch.uint8))
+    assert random_states(keys[..., :0], 11).shape == (2, 3, 0, 11)
