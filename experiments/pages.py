@@ -4,7 +4,8 @@
     python -m experiments.pages --check   # fails if a page has another
 
 A page holds a table between two marks, `<!-- FOLDER/NAME: begin -->` and the same with `end`; the
-`tables` function of `experiments.FOLDER.run` makes it of that folder's results.
+`tables` function of `experiments.FOLDER.run` makes it of that folder's results. Where FOLDER is a
+file of benchmarks instead, that of `experiments.benchmarks.FOLDER` makes it of `FOLDER.json`.
 """
 
 import importlib
@@ -50,11 +51,14 @@ def _filled(match: re.Match[str]) -> str:
 
 @cache
 def _tables(folder: str) -> dict[str, str]:
-    path = ROOT / "experiments" / folder / "results.json"
+    path, name = ROOT / "experiments" / folder / "results.json", f"experiments.{folder}.run"
+    benchmark = ROOT / "experiments" / "benchmarks" / f"{folder}.json"
+    if benchmark.exists():
+        path, name = benchmark, f"experiments.benchmarks.{folder}"
     if not path.exists():
         raise SystemExit(f"{path}: missing; `make experiment-{folder}` makes it")
     results = json.loads(path.read_text(encoding="utf-8"))
-    module = importlib.import_module(f"experiments.{folder}.run")
+    module = importlib.import_module(name)
     tables: dict[str, str] = module.tables(results)
     return tables
 

@@ -21,7 +21,8 @@ from mlcrf.evaluation import Evaluation, evaluate
 from mlcrf.prediction import PredictionWriter, Tagger, list_pictures
 from mlcrf.reports.card import save_card
 from mlcrf.reports.correlations import cooccurrence, load_matrix
-from mlcrf.reports.heatmap import Panel, cluster_order, draw_heatmap
+from mlcrf.reports.heatmap import Panel, draw_heatmap
+from mlcrf.reports.ordering import cluster_order
 from mlcrf.reports.tables import format_evaluation, format_table
 from mlcrf.synthetic.dataset import COUPLINGS_TABLE, IMAGES, make_dataset
 from mlcrf.training.extraction import Environment

@@ -12,7 +12,8 @@ from scipy.stats import spearmanr
 from experiments import frame
 from mlcrf.datasets.manifest import Split
 from mlcrf.reports.correlations import load_matrix, phi, rank_agreements, strongest_pairs
-from mlcrf.reports.heatmap import Panel, cluster_order, draw_heatmap
+from mlcrf.reports.heatmap import Panel, draw_heatmap
+from mlcrf.reports.ordering import cluster_order
 
 LECTURE = Path("data/lecture_correlation_24.csv")
 

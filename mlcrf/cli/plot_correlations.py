@@ -13,7 +13,10 @@ def plot_correlations(
     run: Annotated[
         Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
     ],
-    out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="To write: a picture, .png, .svg or .pdf, or a page to zoom in, .html."),
+    ],
     compare: Annotated[
         str | None,
         typer.Option(
@@ -29,19 +32,23 @@ def plot_correlations(
 ) -> None:
     """Draw the learned couplings between labels: red attracts, blue repels.
 
+    Of more than 120 labels a picture shows the strongest coupling of every few and names clusters;
+    a page, which has the run's couplings alone, names all and holds the 50,000 strongest.
+
     Of a run with --pairwise conditional, those where its gates are at zero. A label and what it
     implies have none: the rule says it all.
     """
     console.quiet()
-    import numpy as np
-
     from mlcrf.atomic import require_ending, write_text
     from mlcrf.checkpoint import load_run
     from mlcrf.errors import RunError
     from mlcrf.reports import correlations, tables
-    from mlcrf.reports.heatmap import FORMATS, Panel, cluster_order, draw_heatmap
+    from mlcrf.reports.heatmap import FORMATS, Panel
+    from mlcrf.reports.matrixpage import save_matrix_page
+    from mlcrf.reports.ordering import given_order, order_labels
+    from mlcrf.reports.overview import draw_couplings
 
-    require_ending(out, FORMATS)
+    require_ending(out, (*FORMATS, ".html"))
     if matrix_csv is not None:
         require_ending(matrix_csv, (".csv",))
     trained = load_run(run)
@@ -51,21 +58,30 @@ def plot_correlations(
             f"{run}: has no couplings to draw: it was trained with --structure {structure}"
         )
     names = trained.labels.names
-    learned = trained.crf.pairwise_matrix().double().numpy()
-    panels = [Panel(correlations.title(trained), learned)]
-    agreements = []
+    others, agreements = [], []
     if compare is not None:
         other = correlations.load_comparison(compare, trained)
-        panels.append(Panel(Path(compare).stem, other))
+        others.append(Panel(Path(compare).stem, other))
+        learned = trained.crf.pairwise_matrix().double().numpy()
         agreements = correlations.rank_agreements(learned, other)
-    shown = cluster_order(learned) if order is Order.CLUSTER else np.arange(len(names))
-    draw_heatmap(out, names, panels, shown)
+    edges, values = correlations.couplings(trained.crf)
+    ordered = order is Order.CLUSTER
+    shown = order_labels(edges, values, len(names)) if ordered else given_order(len(names))
+    page = out.suffix.lower() == ".html"
+    if page:
+        kept = save_matrix_page(out, trained, shown)
+    else:
+        kept = len(edges)
+        draw_couplings(out, trained, shown, others)
     if matrix_csv is not None:
-        write_text(matrix_csv, correlations.format_matrix(learned, names))
+        matrix = trained.crf.pairwise_matrix().double().numpy()
+        write_text(matrix_csv, correlations.format_matrix(matrix, names))
     attract, repel = correlations.strongest_pairs(trained.crf, names, count=top)
     if as_json:
         record = {
             "out": str(out),
+            "couplings": len(edges),
+            "couplings_in_it": kept,
             "attractions": attract,
             "repulsions": repel,
             "rank_correlation": {
@@ -82,4 +98,5 @@ def plot_correlations(
     typer.echo(tables.format_pairs(attract, repel))
     if compare is not None:
         typer.echo(tables.format_agreements(compare, agreements))
-    typer.echo(f"picture: {out}")
+    some = f", the {kept:,} strongest of {len(edges):,} couplings" if kept < len(edges) else ""
+    typer.echo(f"page: {out}{some}" if page else f"picture: {out}")

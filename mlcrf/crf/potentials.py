@@ -9,6 +9,7 @@ from mlcrf.errors import PotentialsError
 
 IMPOSSIBLE = 100.0  # log-odds against a state that breaks an implication: e^-100 of the others
 _DENSE_LABELS = 128  # up to here couplings are multiplied as a matrix even if most are missing
+_FEW = 0.1  # up to this share of labels present only their neighbours are looked at
 
 
 def no_implications() -> Tensor:
@@ -166,7 +167,8 @@ class Fields:
         """Those of every label: (..., N, L) -> (..., N, L)."""
         y = states.to(self.unary.dtype)
         if self._sparse is not None:
-            return self.unary + _product(self._sparse, y)
+            few = not y.requires_grad and int(y.count_nonzero()) <= _FEW * y.numel()
+            return self._all_of_few(y) if few else self.unary + _product(self._sparse, y)
         if self._matrix is None:
             first, second = self.edges[:, 0], self.edges[:, 1]
             fields = self.unary.expand(y.shape)
@@ -175,6 +177,20 @@ class Fields:
         if self._matrix.ndim == 3:
             return self.unary + torch.einsum("...nj,nji->...ni", y, self._matrix)
         return self.unary + y @ self._matrix
+
+    def _all_of_few(self, y: Tensor) -> Tensor:
+        """The same where few labels are present, from those and their neighbours alone."""
+        assert self._rows is not None
+        num_labels = y.shape[-1]
+        flat = y.reshape(-1, num_labels)
+        row, label = flat.nonzero(as_tuple=True)
+        offsets, others, edge = self._rows
+        first, count = offsets[label], offsets[label + 1] - offsets[label]
+        of = torch.arange(len(row), device=row.device).repeat_interleave(count)
+        entry = torch.arange(len(of), device=row.device) + (first + count - count.cumsum(0))[of]
+        added = flat[row, label][of] * self.pairwise[edge[entry]]
+        place = row[of] * num_labels + others[entry]
+        return self.unary.expand(y.shape).reshape(-1).index_add(0, place, added).view(y.shape)
 
     def later(self, states: Tensor) -> Tensor:
         """What the labels after each one add to its log-odds: (..., N, L) -> (..., N, L)."""

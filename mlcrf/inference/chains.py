@@ -13,6 +13,7 @@ from mlcrf.errors import PotentialsError
 from mlcrf.inference.streams import stream_keys, uniforms
 
 _DENSE_LABELS = 128  # up to here the numba engine takes couplings as a matrix
+_AT_ONCE = 2**25  # averages of labels by image and chain, in float64
 _LARGEST = 1e30  # log-odds and couplings beyond are cut, so that float32 sums stay finite
 
 
@@ -101,7 +102,9 @@ def run_chains(
     if replicas.ndim != 4 or replicas.shape != expected:
         wanted = ("S", *clamped.shape) if ladder is None else (len(betas), "S", *clamped.shape)
         raise PotentialsError(f"states: expected {wanted}, got {tuple(states.shape)}")
-    start = torch.where(clamped == UNKNOWN, replicas, clamped).to(torch.uint8)
+    # in the type of the result, for there are as many as chains times images times labels
+    values = clamped.clamp(min=0).to(torch.uint8)
+    start = torch.where(clamped == UNKNOWN, replicas.to(torch.uint8), values)
     numbers = torch.arange(len(clamped)) if images is None else images
     keys = stream_keys(seed, numbers, chains=start.shape[1], rungs=len(betas)).to(device)
     run = _Run(coupled, clamped, keys, betas, sweeps, first_sweep, keep_every, average)
@@ -193,6 +196,28 @@ def _run_torch(run: _Run, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _run_numba(run: _Run, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Some images after the other, so that the memory of the averages by chain is bounded."""
+    of_image = states.shape[1] * states.shape[3]
+    images = torch.arange(states.shape[2])
+    some = torch.split(images, max(1, _AT_ONCE // max(1, of_image)))
+    if len(some) == 1:
+        return _run_numba_part(run, states)
+    parts = [
+        _run_numba_part(
+            run._replace(
+                potentials=run.potentials.rows(rows),
+                known=run.known[rows],
+                keys=run.keys[..., rows],
+            ),
+            states[:, :, rows],
+        )
+        for rows in some
+    ]
+    ended, probabilities, samples = zip(*parts, strict=True)
+    return torch.cat(ended, 2), torch.cat(probabilities), torch.cat(samples, 2)
+
+
+def _run_numba_part(run: _Run, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     from numba import config
 
     from mlcrf.inference.gibbs_blocks import Model, count_blocks
@@ -210,9 +235,10 @@ def _run_numba(run: _Run, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         keys=run.keys.numpy().astype(np.uint32),
     )
     ended = states.contiguous().clone().numpy()
-    fields = Fields(run.potentials)
-    y = states.to(unary.dtype)
-    scores = ((fields.all(y) + unary) * y).sum(-1) / 2 if shape[0] > 1 else y.new_zeros(shape[:3])
+    scores = unary.new_zeros(shape[:3])
+    if shape[0] > 1:
+        y = states.to(unary.dtype)
+        scores = ((Fields(run.potentials).all(y) + unary) * y).sum(-1) / 2
     kept = run.sweeps // run.keep_every if run.keep_every else 0
     totals, samples = np.zeros(shape[1:]), np.empty((kept, *shape[1:]), np.uint8)
     arrays = (ended, _float32(scores), totals, samples)

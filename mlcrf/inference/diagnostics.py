@@ -57,6 +57,13 @@ def effective_sample_size(samples: Tensor) -> Tensor:
 def _size(draws: Tensor, variance: Tensor) -> Tensor:
     """Effective sample size of draws (..., n, m) of a variance (...)."""
     length, chains = draws.shape[1:]
+    if _on_cpu(draws):
+        from mlcrf.inference.lag_kernel import effective_sizes
+
+        sizes = torch.empty_like(variance)
+        flat = draws.flatten(1).contiguous()
+        effective_sizes(flat.numpy(), variance.numpy(), chains, sizes.numpy())
+        return sizes
     size = torch.full_like(variance, length * chains)
     left = variance.nonzero()[:, 0]  # those whose sum goes on
     total = -torch.ones_like(variance[left])
@@ -90,3 +97,7 @@ def _apart(draws: Tensor, lag: int) -> Tensor:
     """How often draws some sweeps apart differ: (..., n, m) -> (...)."""
     apart = draws[:, lag:] ^ draws[:, : draws.shape[1] - lag]
     return apart.flatten(1).float().mean(1).double()
+
+
+def _on_cpu(draws: Tensor) -> bool:
+    return draws.device.type == "cpu"

@@ -3,12 +3,13 @@
 import math
 import warnings
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
-from mlcrf.crf import UNKNOWN, Fields, Potentials
+from mlcrf.crf import UNKNOWN, Fields, Potentials, neighbours
 from mlcrf.inference.posterior import climb
 
 _DENSE_LABELS = 128  # up to here sums over neighbours are products with a matrix
@@ -63,6 +64,9 @@ def conditional_pairs(potentials: Potentials, states: Tensor, known: Tensor) -> 
 
 def conditional_totals(potentials: Potentials, states: Tensor, known: Tensor) -> Tensor:
     """`conditional_pairs` summed over images, which needs no row an image: (E,)."""
+    rows = _Rows.of(potentials)
+    if rows is not None:
+        return rows.pair_totals(states, known)[: len(potentials.edges)] / (2 * len(states))
     fields = Fields(potentials)
     total = potentials.unary.new_zeros(len(potentials.edges))
     for part in _parts(potentials, states):
@@ -88,25 +92,99 @@ def estimate_log_partition(
     Returns:
         The estimate (N,), and y*, int64 (N, L).
     """
-    fields = Fields(potentials)
-    best = climb(potentials, _likeliest(potentials, fields, states), known)
+    fields, rows = Fields(potentials), _Rows.of(potentials)
+    best = climb(potentials, _likeliest(potentials, fields, rows, states), known)
     end = best.to(potentials.unary.dtype)
     before = fields.all(end) - fields.later(end)
     free, sign = known == UNKNOWN, 2 * end - 1
-    steps = [
-        (F.logsigmoid(sign * (before + fields.later(y))) * free).sum(-1)
-        for y in _parts(potentials, states)
-    ]
-    mean = torch.cat(steps).logsumexp(0) - math.log(len(states))
+    if rows is not None:
+        alone = (F.logsigmoid(sign * before) * free).sum(-1)
+        steps = rows.log_steps(states, before, sign, free, alone)
+    else:
+        each = [
+            (F.logsigmoid(sign * (before + fields.later(y))) * free).sum(-1)
+            for y in _parts(potentials, states)
+        ]
+        steps = torch.cat(each)
+    mean = steps.logsumexp(0) - math.log(len(states))
     return potentials.log_score(best) - mean, best
 
 
-def _likeliest(potentials: Potentials, fields: Fields, states: Tensor) -> Tensor:
-    scores = torch.cat(
-        [((potentials.unary + fields.later(y)) * y).sum(-1) for y in _parts(potentials, states)]
-    )
+def _likeliest(
+    potentials: Potentials, fields: Fields, rows: "_Rows | None", states: Tensor
+) -> Tensor:
+    if rows is not None:
+        scores = rows.scores(states)
+    else:
+        parts = _parts(potentials, states)
+        scores = torch.cat([((potentials.unary + fields.later(y)) * y).sum(-1) for y in parts])
     first = scores.argmax(0)
     return states[first, torch.arange(len(first), device=first.device)].long()
+
+
+class _Rows(NamedTuple):
+    """Neighbours of many labels, for sums that look at present labels alone.
+
+    Attributes:
+        unary: (N, L).
+        starts, others, edge: compressed rows; weights: the coupling to each neighbour (2 E,).
+        num_edges: E.
+    """
+
+    unary: Tensor
+    starts: Tensor
+    others: Tensor
+    edge: Tensor
+    weights: Tensor
+    num_edges: int
+
+    @classmethod
+    def of(cls, potentials: Potentials) -> "_Rows | None":
+        """None up to 128 labels, where couplings vary by image, and off the CPU."""
+        small = potentials.num_labels <= _DENSE_LABELS
+        if small or potentials.varies_by_image or potentials.unary.device.type != "cpu":
+            return None
+        coupled = potentials.as_couplings()
+        starts, others, edge = neighbours(coupled.edges, coupled.num_labels)
+        weights = coupled.pairwise.detach()[edge]
+        unary = coupled.unary.detach()
+        return cls(unary, starts, others, edge, weights, len(coupled.edges))
+
+    def pair_totals(self, states: Tensor, known: Tensor) -> Tensor:
+        """Sum over states (S, N, L) of y_i p_j + p_i y_j for each edge (E,)."""
+        from mlcrf.inference.sparse_averages import pair_sums
+
+        totals = torch.zeros(self.num_edges, dtype=torch.float64)
+        arrays = (self.unary, known.to(torch.int8), self.starts, self.others, self.edge)
+        pair_sums(_array(states), *map(_array, (*arrays, self.weights, totals)))
+        return totals.to(self.unary.dtype)
+
+    def scores(self, states: Tensor) -> Tensor:
+        """Log-scores of states (S, N, L), (S, N)."""
+        from mlcrf.inference.sparse_averages import scores
+
+        result = torch.zeros(states.shape[:2], dtype=torch.float64)
+        arrays = (self.unary, self.starts, self.others, self.weights, result)
+        scores(_array(states), *map(_array, arrays))
+        return result
+
+    def log_steps(
+        self, states: Tensor, before: Tensor, sign: Tensor, free: Tensor, alone: Tensor
+    ) -> Tensor:
+        """Log-probability of a sweep from each state (S, N, L) to one end, (S, N).
+
+        Args: as `mlcrf.inference.sparse_averages.log_steps`; alone: sums where nothing is present.
+        """
+        from mlcrf.inference.sparse_averages import log_steps
+
+        result = alone.double().repeat(len(states), 1)
+        arrays = (before, sign, free, self.starts, self.others, self.weights, result)
+        log_steps(_array(states), *map(_array, arrays))
+        return result.to(self.unary.dtype)
+
+
+def _array(values: Tensor) -> Any:
+    return values.contiguous().numpy()
 
 
 def _conditionals(fields: Fields, y: Tensor, known: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 _WORD = 0xFFFFFFFF
+_AT_ONCE = 2**17  # draws: few enough that what is between them and states stays in the cache
 _FIRST_STATES = -1  # number of the sweep whose draws are the random states
 
 
@@ -54,7 +55,21 @@ def random_states(keys: Tensor, num_labels: int) -> Tensor:
 
     Far apart, so that chains that get stuck are seen to disagree.
     """
-    return (uniforms(keys, _FIRST_STATES, num_labels + 1)[..., :-1] <= 0.5).to(torch.uint8)
+    if keys.device.type != "cpu":
+        return (uniforms(keys, _FIRST_STATES, num_labels + 1)[..., :-1] <= 0.5).to(torch.uint8)
+    streams = keys.reshape(2, -1, 1).numpy().astype(np.uint32)
+    states = np.empty((streams.shape[1], num_labels), np.uint8)
+    first = _FIRST_STATES * (num_labels + 1)
+    walk = (np.arange(first, first + num_labels) * 0x9E3779B9 & _WORD).astype(np.uint32)
+    at_once = max(1, _AT_ONCE // num_labels)
+    for start in range(0, len(states), at_once):
+        some = slice(start, start + at_once)
+        x: Any = streams[0, some] + walk  # `uniforms` in words of 32 bits, which wrap by themselves
+        x = (x ^ (x >> 17)) * np.uint32(0xED5AD4BB) + streams[1, some]
+        x = (x ^ (x >> 11)) * np.uint32(0xAC4C1B51)
+        x = (x ^ (x >> 15)) * np.uint32(0x31848BAB)
+        states[some] = (x ^ (x >> 14)) >> 1 < 2**30
+    return torch.from_numpy(states).reshape(*keys.shape[1:], num_labels)
 
 
 def _mix(x: Any) -> Any:

@@ -1,16 +1,18 @@
 """What a finished run says of itself: a model card and a picture of its couplings."""
 
 from mlcrf import atomic
-from mlcrf.reports.correlations import strongest_pairs, title
-from mlcrf.reports.heatmap import Panel, cluster_order, draw_heatmap
+from mlcrf.reports.correlations import couplings, strongest_pairs
+from mlcrf.reports.names import some_names
+from mlcrf.reports.ordering import order_labels
+from mlcrf.reports.overview import draw_couplings
 from mlcrf.reports.tables import format_pairs, format_training
 from mlcrf.training.run import TrainReport
 
-_MOST_DRAWN = 128  # labels; the picture grows with their square
+_MOST_LISTED = 200  # labels, and rules between them
 
 
 def save_card(report: TrainReport) -> None:
-    """Write `README.md` and, of up to 128 coupled labels, `plots/couplings.png` into the run.
+    """Write `README.md` and, where labels are coupled, `plots/couplings.png` into the run.
 
     Raises:
         MlcrfError: the files cannot be written.
@@ -20,16 +22,18 @@ def save_card(report: TrainReport) -> None:
     parts = [f"# A tagger for {len(names)} labels, trained on {run.data}", _summary(report)]
     if len(run.crf.edges):
         parts.append("## Couplings")
-        if len(names) <= _MOST_DRAWN:
-            learned = run.crf.pairwise_matrix().double().numpy()
-            picture = run.path / "plots" / "couplings.png"
-            draw_heatmap(picture, names, [Panel(title(run), learned)], cluster_order(learned))
-            parts.append("![Learned couplings](plots/couplings.png)")
+        picture = run.path / "plots" / "couplings.png"
+        draw_couplings(picture, run, order_labels(*couplings(run.crf), len(names)))
+        parts.append("![Learned couplings](plots/couplings.png)")
         parts.append(_block(format_pairs(*strongest_pairs(run.crf, names))))
     if run.implications:
-        rules = (f"- {child} => {parent}" for child, parent in run.implications)
+        rules = [f"- {child} => {parent}" for child, parent in run.implications[:_MOST_LISTED]]
+        if len(run.implications) > len(rules):
+            more = len(run.implications) - len(rules)
+            rules.append(f"- and {more:,} more; `mlcrf inspect RUN --json` has all")
         parts.append("## Implications\n\n" + "\n".join(rules))
-    parts.append("## Labels\n\n" + ", ".join(names))
+    where = "; all are in labels.txt" if len(names) > _MOST_LISTED else ""
+    parts.append("## Labels\n\n" + some_names(names, most=_MOST_LISTED) + where)
     atomic.write_text(run.path / "README.md", "\n\n".join(parts) + "\n")
 
 

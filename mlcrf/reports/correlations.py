@@ -14,6 +14,7 @@ from mlcrf.datasets.manifest import Split
 from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf
+from mlcrf.reports.names import some_names
 
 Floats = NDArray[np.float64]
 
@@ -79,11 +80,16 @@ def rank_agreements(learned: Floats, other: Floats, *, above: float = 0.1) -> li
     return result
 
 
+def couplings(model: LabelCrf) -> tuple[NDArray[np.int64], Floats]:
+    """Pairs i < j (E, 2), and the coupling of each (E,); where all gates are at zero."""
+    return model.edges.numpy(), model.pairwise.detach().double().numpy()
+
+
 def strongest_pairs(
     model: LabelCrf, names: tuple[str, ...], *, count: int = 10
 ) -> tuple[list[tuple[str, str, float]], list[tuple[str, str, float]]]:
     """The strongest attractions and the strongest repulsions, strongest first."""
-    edges, values = model.edges.numpy(), model.pairwise.detach().double().numpy()
+    edges, values = couplings(model)
     order = np.argsort(-values, kind="stable")
 
     def named(places: NDArray[np.int64]) -> list[tuple[str, str, float]]:
@@ -144,14 +150,14 @@ def load_matrix(path: Path, labels: LabelSpace) -> Floats:
         raise DataError(f"{path}: not symmetric")
     ours = [_plain(name) for name in labels]
     result = np.full((len(ours), len(ours)), np.nan)
-    shared = [(at, names.index(name)) for at, name in enumerate(ours) if name in names]
+    column_of = {name: column for column, name in reversed(list(enumerate(names)))}
+    shared = [(at, column_of[name]) for at, name in enumerate(ours) if name in column_of]
     if len(shared) < 2:
         raise DataError(
-            f"{path}: has fewer than two labels of this run; expected {', '.join(labels)}"
+            f"{path}: has fewer than two labels of this run; expected {some_names(labels.names)}"
         )
-    for at, there in shared:
-        for other, beside in shared:
-            result[at, other] = values[there, beside]
+    here, there = np.array(shared).T
+    result[np.ix_(here, here)] = values[np.ix_(there, there)]
     return result
 
 

@@ -1,6 +1,7 @@
 """The learned couplings as a picture, beside what they are compared with."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,37 +10,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
-from scipy.spatial.distance import squareform
 
 from mlcrf.atomic import replacing, require_ending
 
 FORMATS = (".png", ".svg", ".pdf")
+COLOURS = "RdBu_r"  # red attracts, blue repels
 _NUMBERS_UP_TO = 30  # labels; with more, the numbers in the cells could not be read
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One matrix to draw: symmetric (L, L), NaN where nothing is known."""
+    """One matrix to draw: symmetric, of all labels or reduced; NaN where nothing is known."""
 
     title: str
     matrix: NDArray[np.float64]
-
-
-def cluster_order(matrix: NDArray[np.float64]) -> NDArray[np.int64]:
-    """An order of the labels that puts those with strong attraction side by side.
-
-    Average linkage with optimal leaf order (Bar-Joseph et al. 2001) on the distance
-    max(matrix) - matrix_ij. Fewer than three labels stay as they are.
-    """
-    if len(matrix) < 3:
-        return np.arange(len(matrix))
-    distance = np.nanmax(matrix) - np.nan_to_num(matrix)
-    np.fill_diagonal(distance, 0)
-    condensed = squareform(distance, checks=False)
-    tree = optimal_leaf_ordering(linkage(condensed, "average"), condensed)
-    order: NDArray[np.int64] = leaves_list(tree).astype(np.int64)
-    return order
 
 
 def draw_heatmap(
@@ -59,19 +43,34 @@ def draw_heatmap(
     """
     require_ending(path, FORMATS)
     size = 2.2 + 0.29 * len(names)
-    with mpl.rc_context({"svg.hashsalt": "mlcrf", "font.size": 8}):
+    with drawing():
         figure = Figure(figsize=(size * len(panels) + 0.4, size), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, panel in zip(axes, panels, strict=True):
             _draw_panel(figure, axis, names, panel, order)
-        metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-        with replacing(path) as temporary:
-            figure.savefig(
-                temporary,
-                format=path.suffix.lower()[1:],
-                dpi=150,
-                metadata=metadata.get(path.suffix.lower()),
-            )
+        save_figure(figure, path)
+
+
+def drawing() -> AbstractContextManager[None]:
+    """Settings of a picture: the same bytes again, and names are no formulas."""
+    return mpl.rc_context({"svg.hashsalt": "mlcrf", "font.size": 8, "text.parse_math": False})
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all, with no date in it.
+
+    Raises:
+        MlcrfError: another ending than those of `FORMATS`, or the file cannot be written.
+    """
+    require_ending(path, FORMATS)
+    metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+    with replacing(path) as temporary:
+        figure.savefig(
+            temporary,
+            format=path.suffix.lower()[1:],
+            dpi=150,
+            metadata=metadata.get(path.suffix.lower()),
+        )
 
 
 def _draw_panel(
@@ -81,7 +80,7 @@ def _draw_panel(
     np.fill_diagonal(shown, np.nan)
     limit = float(np.nanmax(np.abs(shown))) if np.isfinite(shown).any() else 1.0
     limit = limit or 1.0
-    colours = mpl.colormaps["RdBu_r"].with_extremes(bad="0.85")
+    colours = mpl.colormaps[COLOURS].with_extremes(bad="0.85")
     image = axis.imshow(shown, cmap=colours, vmin=-limit, vmax=limit)
     ordered = [names[column] for column in order]
     axis.set_xticks(range(len(names)), ordered, rotation=90)

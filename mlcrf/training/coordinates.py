@@ -23,12 +23,14 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials
 from mlcrf.errors import RunError
-from mlcrf.inference import Gibbs
+from mlcrf.inference.chains import run_chains
+from mlcrf.inference.streams import random_states, stream_keys
 from mlcrf.model import LabelCrf
 from mlcrf.training.blocks import Block, Mixed, Rotated, Scaled, Signed
 from mlcrf.training.features import FeatureSpace
 
 _LEAST_CURVATURE = 1e-12  # of a feature that does not vary, without a penalty
+_SWEEPS = 31  # before a state is taken for a sample
 _MOST_MIXED = 4096  # labels and couplings together whose covariance is still made
 
 Objective = Callable[[Potentials, Tensor, Tensor], Tensor]
@@ -239,9 +241,14 @@ def sampled_covariance(space: FeatureSpace, model: LabelCrf) -> Tensor:
     is_mixed = len(floor) <= _MOST_MIXED
     total = floor.new_zeros((len(floor), len(floor)) if is_mixed else (len(floor),))
     for rows in space.blocks():
-        gibbs = Gibbs(chains=2, burn_in=30, sweeps=1, first_image=rows.start)
-        samples = gibbs(model(space.inputs(rows))).samples
-        assert samples is not None
+        keys = stream_keys(0, torch.arange(rows.start, rows.stop), chains=2)
+        samples = run_chains(
+            model(space.inputs(rows)),
+            random_states(keys, model.num_labels)[0],
+            sweeps=_SWEEPS,
+            images=torch.arange(rows.start, rows.stop),
+            average=False,
+        ).states
         _add_differences(total, samples, model.edges)
     space.processes.total(total)
     covariance = total / (2 * len(space))

@@ -451,3 +451,13 @@ def test_training_twice_gives_the_same_bits(mlcrf: Mlcrf, drawn: Path, tmp_path:
     weights = [(tmp_path / name / "best.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]
     assert time.monotonic() - began < 280
+
+
+def test_plot_correlations_makes_a_page(mlcrf: Mlcrf, run: Path, tmp_path: Path) -> None:
+    """`.html` gives a page; it says how many couplings are in it."""
+    out = tmp_path / "couplings.html"
+    result = mlcrf("plot-correlations", run, "--out", out, "--json")
+    assert result.returncode == 0, result.stderr
+    record = json.loads(result.stdout)
+    assert (record["couplings"], record["couplings_in_it"]) == (66, 66)
+    assert out.read_text(encoding="utf-8").startswith("<!doctype html>")

@@ -174,9 +174,13 @@ def test_check_known() -> None:
             check_known(potentials, given.index_fill(0, torch.tensor([1]), wrong))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.5])
 @pytest.mark.parametrize("varies", [False, True])
-def test_many_labels_are_coupled_along_edges(varies: bool) -> None:
-    """Beyond 128 labels fields are those of the matrix, in any order of edges, gradients too."""
+def test_many_labels_are_coupled_along_edges(varies: bool, share: float) -> None:
+    """Beyond 128 labels fields are those of the matrix, in any order of edges, gradients too.
+
+    Where few labels are present only their neighbours are looked at.
+    """
     generator = torch.Generator().manual_seed(5)
     edges = full_edges(140)
     edges = edges[torch.randperm(len(edges), generator=generator)[:400]]
@@ -184,7 +188,8 @@ def test_many_labels_are_coupled_along_edges(varies: bool) -> None:
     pairwise = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
     unary = torch.randn(3, 140, generator=generator, dtype=torch.float64).requires_grad_()
     potentials = Potentials(unary, edges, pairwise)
-    states = torch.randint(2, (4, 3, 140), generator=generator)
+    states = (torch.rand(4, 3, 140, generator=generator) < share).double()
+    states *= torch.rand(4, 3, 140, generator=generator, dtype=torch.float64)
     matrix = potentials.pairwise_matrix()
     wanted = unary + (matrix @ states.double().unsqueeze(-1)).squeeze(-1)
     found = Fields(potentials).all(states)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mlcrf.inference import diagnostics
 from mlcrf.inference.diagnostics import effective_sample_size, split_r_hat
 from tests.making import close
 
@@ -110,3 +111,13 @@ def test_columns_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = effective_sample_size(samples)
     monkeypatch.setattr("mlcrf.inference.diagnostics._AT_ONCE", 200)
     assert torch.equal(effective_sample_size(samples), whole)
+
+
+@pytest.mark.parametrize("stay", [0.0, 0.5, 0.9])
+def test_both_ways_to_count_agree(stay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Label by label as on a CPU, and all labels at once as elsewhere."""
+    samples = markov_chains(stay, 41, 6, columns=9)
+    samples[..., 0] = 1
+    fast = effective_sample_size(samples)
+    monkeypatch.setattr(diagnostics, "_on_cpu", lambda draws: False)
+    close(effective_sample_size(samples), fast, 1e-4)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mlcrf.crf import Fields, Potentials, check_known, full_edges
 from mlcrf.errors import SettingsError
-from mlcrf.inference import Exact, Gibbs, LogPartitionKind, Posterior, gibbs
+from mlcrf.inference import Exact, Gibbs, LogPartitionKind, Posterior, chains, gibbs, streams
 from mlcrf.inference.chains import Engine, run_chains, swap, sweep
 from mlcrf.inference.sample_averages import (
     conditional_means,
@@ -491,3 +491,62 @@ def test_totals_of_many_labels() -> None:
     wanted = (left.T @ right)[edges[:, 0], edges[:, 1]]
     close(pair_totals(left, right, edges), wanted, 1e-12)
     assert pair_totals(left, right, edges[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_sums_of_present_labels_are_those_of_all(share: float) -> None:
+    """Beyond 128 labels: pairs, log Z and y* by the formulas over all labels, rules included."""
+    generator = torch.Generator().manual_seed(6)
+    edges = full_edges(140)[torch.randperm(9730, generator=generator)[:600]]
+    unary = torch.randn(3, 140, generator=generator).double()
+    pairwise = torch.randn(600, generator=generator).double()
+    potentials = Potentials(unary, edges, pairwise, torch.tensor([[3, 7], [9, 2]]))
+    known = torch.full((3, 140), -1)
+    known[0, 5], known[1, 8] = 1, 0
+    states = (torch.rand(7, 3, 140, generator=generator) < share).long()
+    states = torch.where(known == -1, states, known)
+    potentials = potentials.as_couplings()
+    fields, samples = Fields(potentials), states.to(torch.uint8)
+    p = torch.where(known == -1, fields.all(states.double()).sigmoid(), known.double())
+    first, second = potentials.edges.T
+    y = states.double()
+    wanted = (y[..., first] * p[..., second] + p[..., first] * y[..., second]).mean(0).sum(0) / 2
+    close(conditional_totals(potentials, samples, known), wanted, 1e-11)
+    log_z, best = estimate_log_partition(potentials, samples, known)
+    scores = potentials.log_score(states)
+    assert bool((potentials.log_score(best) >= scores.amax(0) - 1e-9).all())
+    end = best.double()
+    odds = fields.all(end) - fields.later(end) + fields.later(y)
+    step = ((2 * end - 1) * odds).sigmoid().log().where(known == -1, 0.0).sum(-1)
+    close(log_z, potentials.log_score(best) - (step.logsumexp(0) - math.log(7)), 1e-9)
+
+
+@pytest.mark.parametrize("varies", [False, True])
+def test_images_one_after_the_other_draw_the_same(
+    varies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States to begin with, and chains, do not depend on how many images are worked on at once."""
+    potentials = make_potentials(5, 6, varies=varies)
+    known = draw_known(potentials, num_unknown=4)
+    keys = stream_keys(3, torch.arange(5), chains=4)
+
+    def work() -> tuple[Tensor, ...]:
+        states = random_states(keys, 6)
+        run = run_chains(
+            potentials, states, sweeps=3, known=known, ladder=torch.ones(1), keep_every=2
+        )
+        return (states, *run)
+
+    whole = work()
+    monkeypatch.setattr(chains, "_AT_ONCE", 2 * 4 * 6)
+    monkeypatch.setattr(streams, "_AT_ONCE", 2 * 4 * 6)
+    for one, other in zip(whole, work(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_first_states_are_draws_of_the_streams() -> None:
+    """Half of the uniforms of a sweep before the first."""
+    keys = stream_keys(2**40 + 3, torch.arange(70), chains=3, rungs=2)
+    wanted = streams.uniforms(keys, -1, 12)[..., :-1] <= 0.5
+    assert torch.equal(random_states(keys, 11), wanted.to(torch.uint8))
+    assert random_states(keys[..., :0], 11).shape == (2, 3, 0, 11)

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from mlcrf.errors import MlcrfError
-from mlcrf.reports.heatmap import Panel, cluster_order, draw_heatmap
+from mlcrf.reports.heatmap import Panel, draw_heatmap
+from mlcrf.reports.ordering import cluster_order
 
 
 def test_clustering_puts_attracting_labels_together() -> None:

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from mlcrf.crf import full_edges
-from mlcrf.inference import Exact
+from mlcrf.inference import Exact, Gibbs
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import (
     ContrastiveDivergence,
@@ -478,3 +478,19 @@ def test_pairs_are_counted_alike_by_matrix_and_by_edges(monkeypatch: pytest.Monk
     close(space.pair_frequencies(edges), dense, 1e-7)
     met = ((targets[:, 0] == 1) & (targets[:, 1] == 1)).mean()
     assert float(dense[0]) == pytest.approx(met, abs=1e-6)
+
+
+def test_the_sampled_curvature_is_that_of_gibbs_samples() -> None:
+    """Two chains an image, 30 sweeps left out: half the mean square of their difference."""
+    space = FeatureSpace(*make_data(40))
+    model = LabelCrf(4, 3)
+    with torch.no_grad():
+        model.pairwise.copy_(torch.tensor([1.0, -1.0, 0.5]))
+    samples = Gibbs(chains=2, burn_in=30, sweeps=1)(model(space.rotated)).samples
+    assert samples is not None
+    y = samples.double()
+    first, second = model.edges.T
+    phi = torch.cat([y, y[..., first] * y[..., second]], -1)
+    wanted = (phi[0] - phi[1]).T @ (phi[0] - phi[1]) / (2 * len(space))
+    wanted.diagonal().add_(0.05 * counted_variance(space, model))
+    close(sampled_covariance(space, model), wanted, 1e-12)

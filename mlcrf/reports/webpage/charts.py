@@ -3,21 +3,29 @@
 Plots are 100 by 100 with the origin below on the left; the template scales them.
 """
 
+import base64
+import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from mlcrf.metrics import PrecisionRecall, Reliability
 from mlcrf.model import LabelCrf
-from mlcrf.reports.heatmap import cluster_order
+from mlcrf.reports.correlations import couplings
+from mlcrf.reports.heatmap import COLOURS
+from mlcrf.reports.ordering import cluster_order, order_labels
+from mlcrf.reports.reduction import reduce_couplings, strongest_colour
 
 LEVELS = 8  # of colour on either side of zero
 MOST_LABELS = 80  # in one heatmap; with more no label could be read
 _FEW_ANSWERS = 20  # in a bin of probability, where the frequency is mostly chance
-_OUTLIERS = 2.0  # % of couplings that share the strongest colour
+_CELLS = 400  # along a side of the picture of all labels
+_CLUSTERS = 30  # in the list beside it
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,22 @@ class Heatmap:
     strongest: float
     reached: bool
     has_rules: bool
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Couplings of all labels, where they are too many for a table.
+
+    Attributes:
+        picture: data URI; cells: along a side.
+        clusters: names of the first labels of each, and how many there are, the largest first.
+        num_clusters: those left out of `clusters` included.
+    """
+
+    picture: str
+    cells: int
+    clusters: list[tuple[list[str], int]]
+    num_clusters: int
 
 
 def interval(value: float, low: float, high: float, *, lower_is_better: bool) -> Interval | None:
@@ -113,24 +137,23 @@ def make_heatmap(model: LabelCrf) -> Heatmap | None:
 
     Cost: O(E) and O(80^3); a matrix of all labels is never made.
     """
-    edges = model.edges.numpy()
-    values = model.pairwise.detach().double().numpy()
+    edges, values = couplings(model)
     if not len(edges):
         return None
     labels = _labels_of_strongest(edges, values, model.num_labels)
     place = np.full(model.num_labels, -1)
     place[labels] = np.arange(len(labels))
     matrix = np.full((len(labels), len(labels)), np.nan)
-    for (first, second), value in zip(place[edges], values, strict=True):
-        if min(first, second) >= 0:
-            matrix[first, second] = matrix[second, first] = value
+    shown = (place[edges] >= 0).all(1)
+    first, second = place[edges[shown]].T
+    matrix[first, second] = matrix[second, first] = values[shown]
     implied = np.zeros(matrix.shape, dtype=bool)
     for child, parent in place[model.implications.numpy()]:
         if min(child, parent) >= 0:
             implied[child, parent] = implied[parent, child] = True
     order = cluster_order(np.nan_to_num(matrix))
     sizes = np.abs(matrix[np.isfinite(matrix)])
-    strongest = float(np.percentile(sizes, 100 - _OUTLIERS)) or float(sizes.max()) or 1.0
+    strongest = strongest_colour(sizes)
     rows = [
         [_cell(matrix[i, j], bool(implied[i, j]), i == j, strongest) for j in order] for i in order
     ]
@@ -143,13 +166,40 @@ def make_heatmap(model: LabelCrf) -> Heatmap | None:
     )
 
 
+def make_overview(model: LabelCrf, names: Sequence[str]) -> Overview | None:
+    """The couplings of all labels as a picture; None of up to 80, which `make_heatmap` shows.
+
+    Cost: that of `order_labels`; the picture is at most 400 pixels wide.
+    """
+    if model.num_labels <= MOST_LABELS or not len(model.edges):
+        return None
+    edges, values = couplings(model)
+    order = order_labels(edges, values, model.num_labels)
+    cells = min(_CELLS, model.num_labels)
+    grid = reduce_couplings(edges, values, order, cells)
+    limit = strongest_colour(np.abs(grid[grid != 0]))
+    pixels = mpl.colormaps[COLOURS](np.clip(grid / limit, -1, 1) / 2 + 0.5, bytes=True)
+    out = io.BytesIO()
+    Image.fromarray(pixels[..., :3]).quantize(64).save(out, "PNG", optimize=True)
+    clusters = [one for one in order.clusters if one.leaders]
+    largest = sorted(clusters, key=lambda one: (-one.size, one.start))[:_CLUSTERS]
+    return Overview(
+        f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}",
+        cells,
+        [([names[label] for label in one.leaders], one.size) for one in largest],
+        len(clusters),
+    )
+
+
 def _labels_of_strongest(
     edges: NDArray[np.int64], values: NDArray[np.float64], num_labels: int
 ) -> NDArray[np.int64]:
     if num_labels <= MOST_LABELS:
         return np.arange(num_labels)
     found: set[int] = set()
-    for pair in edges[np.argsort(-np.abs(values), kind="stable")].tolist():
+    # of so many couplings as these many labels can have, one must be with another label
+    strongest = np.argsort(-np.abs(values), kind="stable")[: MOST_LABELS * MOST_LABELS]
+    for pair in edges[strongest].tolist():
         if len(found | set(pair)) > MOST_LABELS:
             break
         found |= set(pair)

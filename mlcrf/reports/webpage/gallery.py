@@ -10,9 +10,9 @@ from typing import Any
 from mlcrf.datasets.images import load_thumbnail
 from mlcrf.errors import DataError
 from mlcrf.evaluation import Answers
+from mlcrf.reports.names import file_name, readable, shared_folder
 from mlcrf.reports.webpage import findings
 from mlcrf.reports.webpage.findings import Rows, Tag
-from mlcrf.reports.webpage.names import file_name, readable, shared_folder
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 

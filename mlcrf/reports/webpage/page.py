@@ -15,10 +15,10 @@ from mlcrf.evaluation import Answers, Evaluation, article
 from mlcrf.inference import LogPartitionKind
 from mlcrf.metrics import LOWER_IS_BETTER, precision_recall, reliability
 from mlcrf.reports.correlations import strongest_pairs
+from mlcrf.reports.names import readable
 from mlcrf.reports.tables import evaluation_rows
 from mlcrf.reports.webpage import charts
 from mlcrf.reports.webpage.gallery import Gallery, changed_cards, surprising_cards
-from mlcrf.reports.webpage.names import readable
 from mlcrf.version import __version__
 
 _MOST_LABELS = 80  # with average precisions of their own
@@ -155,6 +155,7 @@ def _couplings(run: Run, names: list[str]) -> dict[str, Any]:
     attract, repel = strongest_pairs(run.crf, tuple(names), count=_PAIRS)
     return {
         "heatmap": charts.make_heatmap(run.crf),
+        "overview": charts.make_overview(run.crf, names),
         "names": names,
         "levels": charts.LEVELS,
         "attractions": [(*pair, _signed(pair[2], 2)) for pair in attract],

@@ -1,12 +1,17 @@
 """Shapes follow from figures."""
 
+import base64
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mlcrf.metrics import PrecisionRecall, Reliability
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.reports.webpage import charts
+from tests.reports.making import make_clustered
 
 
 def make_model(
@@ -95,3 +100,16 @@ def test_couplings_of_zero_are_drawn() -> None:
     heatmap = charts.make_heatmap(model)
     assert heatmap is not None and heatmap.strongest == 1.0 and not heatmap.reached
     assert {cell.style for row in heatmap.rows for cell in row} == {"d", "n"}
+
+
+def test_many_labels_have_a_picture_of_all() -> None:
+    """Up to 80 the table shows all; beyond, a picture of bounded size and clusters by name."""
+    assert charts.make_overview(make_model(80), [""] * 80) is None
+    edges, _, _ = make_clustered(500, 5)
+    names = [f"label {number}" for number in range(500)]
+    shown = charts.make_overview(make_model(500, torch.from_numpy(edges)), names)
+    assert shown is not None
+    kind, _, data = shown.picture.partition(",")
+    picture = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert (kind, picture.size) == ("data:image/png;base64", (shown.cells, shown.cells))
+    assert all(size >= len(leaders) > 0 for leaders, size in shown.clusters)

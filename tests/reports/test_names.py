@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcrf.reports.webpage.names import file_name, readable, shared_folder
+from mlcrf.reports.names import file_name, readable, shared_folder
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,13 @@ def readable(text: str, limit: int = 80) -> str:
     )
 
 
+def some_names(names: Sequence[str], *, most: int = 40) -> str:
+    """Names with commas between them; of more than so many the first, and how many there are."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most:,} more"
+
+
 def shared_folder(images: Sequence[Path]) -> str:
     """The deepest folder that all images are in; names below it tell no page where that is."""
     return os.path.commonpath([image.absolute().parent for image in images])
