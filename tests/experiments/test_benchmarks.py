@@ -262,3 +262,33 @@ def test_a_photo_without_a_row_or_with_two_ends_the_measurement(tmp_path: Path) 
     other.write_text(plain.read_text().replace("0.5", "0.25"))
     counted = cluster.compare(tmp_path / "photos", plain, other)
     assert counted == {"rows": 2, "errors": 1, "largest_difference": 0.25}
+
+
+def test_features_that_are_mapped_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same fit on mapped and on held features, whose figures `plan.py` reads."""
+    import mapped_features
+    import plan
+
+    monkeypatch.setattr(mapped_features, "FEATURES", 8)
+    mapped_features.draw(tmp_path, 1000)
+    mapped, held = (
+        mapped_features.measure(tmp_path, 1000, 1000, held=held) for held in (False, True)
+    )
+    assert mapped["loss"] == held["loss"] > 0 and mapped["rows"] == 1000
+    assert mapped["ratio_to_products"] > 0 and mapped["megabytes_of_files"] > 0
+    rows = plan.training({"cases": {"mapped": mapped}})
+    assert [row[0] for row in rows] == ["moments and rotation", *plan.GRADIENTS]
+
+
+def test_what_a_plan_multiplies() -> None:
+    """Eight times the cores are eight times as fast; beside a GPU decoding is waited for."""
+    import plan
+
+    rates = {"decode_images_per_s": 400, "crf_images_per_s": 6000, "mlcrf_images_per_s": 90}
+    assert plan.tagging_rate(plan.Machine("", 16, 1), rates) == (720, "network")
+    rate, slowest = plan.tagging_rate(plan.Machine("", 8, 1, gpu=True), rates)
+    assert slowest == "decoding" and rate == pytest.approx(1500)
+    many = plan.tagging_rate(plan.Machine("", 192, 1, gpu=True), rates)
+    assert many == (plan.GPU_IMAGES_PER_S, "network")
