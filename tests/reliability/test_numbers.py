@@ -265,15 +265,15 @@ def learning_rate(patch: Patch, fault: Fault) -> None:
 
 
 def running_variance(patch: Patch, fault: Fault) -> None:
-    real = finetune._Network.loss
+    real = finetune._Network.forward
 
-    def loss(network: Any, *given: Any) -> Tensor:
+    def forward(network: Any, *given: Any) -> Tensor:
         if torch.is_grad_enabled() and fault.is_due():
             norms = (m for m in network.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
             fault.put(next(norms).running_var)
         return real(network, *given)
 
-    patch.setattr(finetune._Network, "loss", loss)
+    patch.setattr(finetune._Network, "forward", forward)
 
 
 def marginals(module: Any) -> Spoil:
@@ -301,8 +301,8 @@ def marginals(module: Any) -> Spoil:
 def finished_model(patch: Patch, fault: Fault) -> None:
     real = run.make_trainer
 
-    def make(*given: Any) -> Any:
-        trainer, whole = real(*given)
+    def make(*given: Any, **more: Any) -> Any:
+        trainer, whole = real(*given, **more)
 
         def spoilt(fitted: heads.Fitted) -> heads.Fitted:
             result = whole(fitted)
