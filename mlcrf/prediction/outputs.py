@@ -71,14 +71,15 @@ class BesideOptions:
         Raises:
             DataError: there was nothing but faults, or no file can be beside the first photo.
         """
-        _require_room(places, photos)
         kinds: list[PhotoFiles] = []
         if self.xmp or not self.txt:
             kinds.append(Sidecars(places, dry_run=self.dry_run))
         if self.txt or not self.xmp:
             kinds.append(TagFiles(places, dry_run=self.dry_run))
         beside, faults = Beside(kinds, self.report), []
-        for photo in photos:
+        for number, photo in enumerate(photos):
+            if number == 0:
+                places.require_room(photo)
             try:
                 beside.undo(photo)
             except MlcrfError as error:

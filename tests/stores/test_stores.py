@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 import time
 from importlib.util import find_spec as find_module
 from pathlib import Path
@@ -110,8 +111,11 @@ def test_features_are_found_again_by_content(place: str, photos: Path, tmp_path:
             assert (ours == theirs).all()
 
 
-def test_a_table_is_there_once_it_is_whole(bucket: S3Bucket) -> None:
+def test_a_table_is_there_once_it_is_whole(
+    bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the table of errors; none of both after a failure, and none is replaced unasked."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     labels = LabelSpace(("sea", "sky"))
     target = parse_target(f"{bucket.url}/out/tags.csv")
     with pytest.raises(KeyError), PredictionWriter(target, labels):
@@ -128,7 +132,7 @@ def test_a_table_is_there_once_it_is_whole(bucket: S3Bucket) -> None:
     with PredictionWriter(target, labels, overwrite=True):
         pass
     assert bucket.keys() == ["out/tags.csv"]
-    assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob("mlcrf-*/tags*.csv"))
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_what_cannot_be_sent_is_kept_here(bucket: S3Bucket) -> None:
