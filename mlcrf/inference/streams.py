@@ -64,7 +64,7 @@ def random_states(keys: Tensor, num_labels: int) -> Tensor:
     at_once = max(1, _AT_ONCE // num_labels)
     for start in range(0, len(states), at_once):
         some = slice(start, start + at_once)
-        x = streams[0, some] + walk  # `uniforms` in words of 32 bits, which wrap by themselves
+        x: Any = streams[0, some] + walk  # `uniforms` in words of 32 bits, which wrap by themselves
         x = (x ^ (x >> 17)) * np.uint32(0xED5AD4BB) + streams[1, some]
         x = (x ^ (x >> 11)) * np.uint32(0xAC4C1B51)
         x = (x ^ (x >> 15)) * np.uint32(0x31848BAB)

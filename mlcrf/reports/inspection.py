@@ -10,7 +10,11 @@ from scipy.sparse import coo_array, csr_array, triu
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.pretrained import DEFAULT, names
+from mlcrf.reports.names import some_names
 from mlcrf.reports.tables import format_table
+
+_MOST_LABELS = 100  # in a table; of more the most frequent are shown
+_COMMONEST = 20
 
 
 def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
@@ -55,6 +59,10 @@ def format_dataset(record: dict[str, Any]) -> str:
         if splits is None
         else ", ".join(f"{count} {split}" for split, count in splits.items())
     )
+    shown = list(record["labels"].items())
+    cut = len(shown) > _MOST_LABELS
+    if cut:
+        shown = sorted(shown, key=lambda item: -item[1]["present"])[:_COMMONEST]
     rows = [
         [
             name,
@@ -62,17 +70,18 @@ def format_dataset(record: dict[str, Any]) -> str:
             f"{100 * counts['present'] / max(images, 1):.1f}",
             str(counts["unknown"]),
         ]
-        for name, counts in record["labels"].items()
+        for name, counts in shown
     ]
     pairs = [
         [f"{first} + {second}", str(count)] for first, second, count in record["frequent_pairs"]
     ]
     return "\n".join(
         [
-            f"{record['data']}: {images} images ({parts}), {len(rows)} labels, "
+            f"{record['data']}: {images} images ({parts}), {len(record['labels'])} labels, "
             f"{record['labels_per_image']:.2f} labels an image, "
             f"{record['without_any_label']} images without any",
             "",
+            *([f"the {_COMMONEST} most frequent labels; --json has all"] if cut else []),
             format_table(["label", "present", "%", "unknown"], rows),
             "",
             format_table(["most frequent pairs", "images"], pairs),
@@ -110,7 +119,7 @@ def format_run(record: dict[str, Any]) -> str:
         [
             format_table(["run", ""], rows),
             "",
-            f"{len(record['labels'])} labels: {', '.join(record['labels'])}",
+            f"{len(record['labels'])} labels: {some_names(record['labels'])}",
             *_rules(record),
             "",
             format_table(["setting", ""], settings),
@@ -121,7 +130,7 @@ def format_run(record: dict[str, Any]) -> str:
 def _rules(record: dict[str, Any]) -> list[str]:
     """A line for the implications, if there are any."""
     rules = [" => ".join(rule) for rule in record["implications"]]
-    return ["", f"{len(rules)} implications: {', '.join(rules)}"] if rules else []
+    return ["", f"{len(rules)} implications: {some_names(rules)}"] if rules else []
 
 
 def models_record() -> list[dict[str, Any]]:

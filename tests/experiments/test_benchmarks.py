@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.benchmarks import big_labels
 from mlcrf.crf import Potentials
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
@@ -194,3 +195,14 @@ def test_tables_go_between_their_marks() -> None:
     filled = fill(page, "| new |")
     assert "| new |" in filled and fill(filled, "| newer |").count("| new") == 1
     assert filled.split("<!-- tables: begin -->")[0] == page.split("<!-- tables: begin -->")[0]
+
+
+def test_big_labels_measures_and_learns() -> None:
+    """One small case of each objective: a row that the tables are made of."""
+    rows = [big_labels.measure(name, 100, 300, 4, 3) for name in big_labels.CASES]
+    for row in rows:
+        assert row["ratio"] > 0
+        assert 0 < row["crf_map"] < 1
+        assert math.isfinite(row["nll_estimate"])
+    made = big_labels.tables({"rows": rows})
+    assert all(len(one.splitlines()) == 4 for one in made.values())
