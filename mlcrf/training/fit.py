@@ -131,7 +131,9 @@ def fit(
             "maxfun": max_gradients,
             "ftol": 0.0,
             "gtol": 0.0,
-            "maxcor": max(5, min(30, 2**26 // max(1, len(floor)))),  # vectors; they are to fit in 1 GB
+            "maxcor": max(
+                5, min(30, 2**26 // max(1, len(floor)))
+            ),  # vectors; they are to fit in 1 GB
         },
     )
     stopped_early = watch is not None and steps_since > 0

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.benchmarks import big_labels
 from mlcrf.crf import Potentials
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
@@ -278,7 +279,7 @@ def test_features_that_are_mapped_are_measured(
     )
     assert mapped["loss"] == held["loss"] > 0 and mapped["rows"] == 1000
     assert mapped["ratio_to_products"] > 0 and mapped["megabytes_of_files"] > 0
-    rows = plan.training({"cases": {"mapped": mapped}})
+    rows = plan.training({"cases": {"an eighth": mapped}})
     assert [row[0] for row in rows] == ["moments and rotation", *plan.GRADIENTS]
 
 
@@ -292,3 +293,14 @@ def test_what_a_plan_multiplies() -> None:
     assert slowest == "decoding" and rate == pytest.approx(1500)
     many = plan.tagging_rate(plan.Machine("", 192, 1, gpu=True), rates)
     assert many == (plan.GPU_IMAGES_PER_S, "network")
+
+
+def test_big_labels_measures_and_learns() -> None:
+    """One small case of each objective: a row that the tables are made of."""
+    rows = [big_labels.measure(name, 100, 300, 4, 3) for name in big_labels.CASES]
+    for row in rows:
+        assert row["ratio"] > 0
+        assert 0 < row["crf_map"] < 1
+        assert math.isfinite(row["nll_estimate"])
+    made = big_labels.tables({"rows": rows})
+    assert all(len(one.splitlines()) == 4 for one in made.values())
