@@ -94,9 +94,7 @@ def plan() -> str:
     predict = json.loads((HERE / "predict.json").read_text(encoding="utf-8"))["predict"]
     mapped = json.loads((HERE / "mapped_features.json").read_text(encoding="utf-8"))
     usual = next(row for row in predict if row["photos"].startswith("500"))
-    prices = ", ".join(
-        f"{one.name} {one.dollars_an_hour:g} $ an hour" for one in (*MACHINES, DISKS)
-    )
+    prices = ", ".join(f"{one.name} {one.dollars_an_hour:g} $" for one in (*MACHINES, DISKS))
     heads = ["photos", "machine", "photos a second", "machine hours", "dollars", "held up by"]
     of_parts = ["part", "times", "s computing", "s reading", "hours", "dollars", "held up by"]
     return "\n\n".join(

@@ -30,6 +30,7 @@ from mlcrf.training.coordinates import (
 from mlcrf.training.features import FeatureSpace
 
 _PATIENCE = 15  # steps without gain on held-out images
+_REMEMBERED = 2**26  # numbers that L-BFGS keeps of positions, and as many of slopes
 _ROUNDING = 1e-7  # of a loss in float32: what is less of it cannot be told
 
 
