@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from descendants import working
 from timing import describe_machine
 
 from mlcrf.datasets.tagfiles import walk_pictures
@@ -103,35 +104,12 @@ def run_predict(
 def kill_worker(program: "subprocess.Popen[bytes]") -> bool:
     """Kill a worker of Ray a few seconds after it has begun with a chunk."""
     while program.poll() is None:
-        if working := _working(program.pid):
+        if at_work := working(program.pid):
             time.sleep(5)
-            os.kill(working[0], signal.SIGKILL)
+            os.kill(at_work[0], signal.SIGKILL)
             return True
         time.sleep(0.05)
     return False
-
-
-def _working(root: int) -> list[int]:
-    """The processes below one that call themselves workers on a chunk."""
-    parents, names = {}, {}
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (place / "stat").read_text(encoding="utf-8", errors="replace")
-            names[int(place.name)] = (place / "cmdline").read_bytes()
-        except OSError:  # it has just ended
-            continue
-        parents[int(place.name)] = int(status.rpartition(")")[2].split()[1])
-
-    def is_below(process: int) -> bool:
-        while process in parents:
-            if (process := parents[process]) == root:
-                return True
-        return False
-
-    is_working = (b"ray::MapWorker", b".submit")
-    return [
-        one for one, name in names.items() if all(w in name for w in is_working) and is_below(one)
-    ]
 
 
 def compare(photos: Path, plain: Path, table: Path) -> dict[str, Any]:
