@@ -19,7 +19,7 @@ from mlcrf.cli.predict import predict
 from mlcrf.cli.report import report
 from mlcrf.cli.review import review
 from mlcrf.cli.serve import serve
-from mlcrf.cli.stopping import stopping
+from mlcrf.cli.stopping import STOPPED, stopping
 from mlcrf.cli.train import train
 from mlcrf.errors import MlcrfError
 from mlcrf.version import __version__
@@ -79,6 +79,12 @@ def main() -> None:
         if _speaks():
             typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except SystemExit as stop:
+        # of processes that train as one somebody has to say it, though the signal came as an error
+        # was on its way, past everything that could have
+        if stop.code in STOPPED and _is_one_of_several() and _speaks():
+            typer.echo("stopped; the same command with --resume goes on", err=True)
+        raise
     except BrokenPipeError:  # the reader, such as head, has enough
         _give_up_output()
         sys.exit(0)
@@ -91,11 +97,15 @@ def main() -> None:
 
 def _speaks() -> bool:
     """Whether to say it: of processes that train as one, one does."""
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if not _is_one_of_several():
         return True
     from mlcrf.processes import speaks
 
     return speaks()
+
+
+def _is_one_of_several() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def _give_up_output() -> None:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 GRACE_S = 8.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPED = tuple(128 + number for number in _SIGNALS)  # the exit statuses that say so
 
 
 @contextmanager

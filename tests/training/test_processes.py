@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from mlcrf.backbones.matrix import map_shards, shard_path, write_shard
+from mlcrf.cli import main
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.processes import Processes, joined
 from mlcrf.synthetic.dataset import make_dataset
@@ -148,6 +150,30 @@ def test_half_an_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     said = "MASTER_ADDR is not set; start with torchrun"
     with pytest.raises(SettingsError, match=said), joined(torch.device("cpu")):
         pass
+
+
+def test_a_signal_past_the_command_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process that is told to end as its error is on the way out says so; a second does not."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    told = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in {**told, "MASTER_PORT": str(store.port)}.items():
+        monkeypatch.setenv(name, value)
+
+    def stopped() -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr("mlcrf.cli.app", stopped)
+    monkeypatch.setattr("mlcrf.cli.stopping", nullcontext)
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="143"):
+            main()
+    assert capsys.readouterr().err == "stopped; the same command with --resume goes on\n"
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(SystemExit, match="143"):
+        main()
+    assert capsys.readouterr().err == "", "the command has said it"
 
 
 def test_shares_and_blocks() -> None:
