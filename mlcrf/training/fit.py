@@ -98,7 +98,7 @@ def fit(
     def evaluate(position: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         nonlocal gradients, latest
         coordinates.assign(position)
-        losses = (loss_of(space, objective, model, rows) for rows in space.blocks())
+        losses = (_loss_of(space, objective, model, rows) for rows in space.blocks())
         loss = gradients_of(space, model, losses) + coordinates.add_penalty()
         slope = coordinates.slope()
         gradients += 1
@@ -178,7 +178,7 @@ def gradients_of(space: FeatureSpace, model: LabelCrf, losses: Iterable[Tensor])
     return float(total)
 
 
-def loss_of(space: FeatureSpace, objective: Objective, model: LabelCrf, rows: slice) -> Tensor:
+def _loss_of(space: FeatureSpace, objective: Objective, model: LabelCrf, rows: slice) -> Tensor:
     """What some images add to the mean loss over all."""
     potentials = model(space.inputs(rows))
     targets, observed = space.targets[rows], space.observed[rows]

@@ -362,6 +362,25 @@ def test_steps_with_chains_reach_the_likelihood() -> None:
     assert report.loss == pytest.approx(exact.loss, abs=0.02)  # log Z of the first is an estimate
 
 
+def test_closing_loss_of_many_images() -> None:
+    """It is that of some of them, from all over the set, and near that of all."""
+    features, targets, _ = sample_crf(4000)
+    order = np.argsort(targets.sum(1), kind="stable")  # the first thousand are not like the rest
+    space = FeatureSpace(features[order], targets[order])
+    penalty = Penalty(1e-9, 1e-9)
+    model, report = fit_persistent(
+        space, LabelCrf(2, 5), ContrastiveDivergence(10, 2), penalty,
+        curvature=sampled_covariance, tolerance=1e-3, steps=Steps(10),
+    )  # fmt: skip
+    potentials = model(space.rotated)
+    exact = exact_likelihood_loss(potentials, space.targets, space.observed)
+    assert report.loss == pytest.approx(float(exact.detach()), abs=0.05)
+    first = exact_likelihood_loss(
+        model(space.inputs(slice(0, 1000))), space.targets[:1000], space.observed[:1000]
+    )
+    assert float((first - exact).abs().detach()) > 0.2
+
+
 def test_steps_that_are_too_few_have_not_converged() -> None:
     """The mean slope of the second half says so."""
     features, targets, _ = sample_crf(500)
