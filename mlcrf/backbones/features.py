@@ -114,7 +114,7 @@ class FeatureExtractor:
 
     def matrix(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[Path | Stored],
         *,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> NDArray[np.float32]:

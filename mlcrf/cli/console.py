@@ -15,7 +15,10 @@ from mlcrf.choices import Decision, EngineName, Program
 from mlcrf.errors import MlcrfError, MlcrfWarning
 
 if TYPE_CHECKING:
+    from mlcrf.datasets.reading import ReadOptions
+    from mlcrf.labels import LabelSpace
     from mlcrf.prediction import PredictionWriter
+    from mlcrf.stores import Stored
 
 RunDirectory = Annotated[
     Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
@@ -73,7 +76,8 @@ LabelSet = Annotated[
     int, typer.Option(help="MIRFLICKR only: 24 potential labels, 14 relevant, or 38 both.")
 ]
 ImageRoot = Annotated[
-    Path | None, typer.Option(help="What image paths of a table are relative to.")
+    str | None,
+    typer.Option(help="Folder, or s3://... of one, that image paths of a table are relative to."),
 ]
 Decode = Annotated[Decision, typer.Option(help="How label sets are chosen from the beliefs.")]
 Threshold = Annotated[
@@ -127,6 +131,31 @@ def login_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
         return "somebody"
+
+
+def parse_data(text: str) -> "Path | Stored":
+    """A path, or what a URL in an object store names.
+
+    Raises:
+        DataError: a scheme that we do not know, no bucket, or the driver is not installed.
+    """
+    from mlcrf.stores import parse_target
+
+    return parse_target(text)
+
+
+def read_options(
+    label_set: int, image_root: str | None, label_sep: str | None, labels: "LabelSpace | None"
+) -> "ReadOptions":
+    """What the options say of data that does not say it itself.
+
+    Raises:
+        DataError: see `parse_data`.
+    """
+    from mlcrf.datasets.reading import ReadOptions
+
+    root = None if image_root is None else parse_data(image_root)
+    return ReadOptions(label_set, root, label_sep, labels)
 
 
 def log(message: str) -> None:

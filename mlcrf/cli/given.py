@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlcrf.stores import Stored
 
 _STDIN = "-"
-_FOR_DISKS = frozenset({"xmp", "txt", "undo", "sidecar_dir", "album", "known", "known_keywords"})
+_FOR_DISKS = frozenset({"xmp", "txt", "undo", "sidecar_dir", "album", "known_keywords"})
 _NOT_ON_CLUSTER = frozenset({"undo", "known_keywords", "shard"})
 
 

@@ -10,7 +10,10 @@ from mlcrf.cli import console
 
 def inspect(
     what: Annotated[
-        Path, typer.Argument(help="Run directory or model's name, table or folder of data.")
+        str,
+        typer.Argument(
+            help="Run directory or model's name, table or folder of data, or s3://... of a table."
+        ),
     ],
     label_set: console.LabelSet = 24,
     image_root: console.ImageRoot = None,
@@ -21,16 +24,17 @@ def inspect(
     """Show labels, counts and co-occurrence of data, or labels and settings of a run."""
     console.quiet()
     from mlcrf.checkpoint import CONFIG, load_run
-    from mlcrf.datasets.reading import ReadOptions, read_dataset
+    from mlcrf.datasets.reading import read_dataset
     from mlcrf.pretrained import find_model
     from mlcrf.reports import inspection
     from mlcrf.reports.tables import to_json
 
-    if (find_model(what) / CONFIG).exists():
-        record = inspection.run_record(load_run(what))
+    place = console.parse_data(what)
+    if isinstance(place, Path) and (find_model(place) / CONFIG).exists():
+        record = inspection.run_record(load_run(place))
         typer.echo(to_json(record) if as_json else inspection.format_run(record))
         return
-    manifest = read_dataset(what, ReadOptions(label_set, image_root, label_sep))
+    manifest = read_dataset(place, console.read_options(label_set, image_root, label_sep, None))
     for note in manifest.notes:
         console.log(f"note: {note}")
     record = inspection.dataset_record(manifest, top=top)

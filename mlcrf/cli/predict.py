@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Prediction,
         PredictionWriter,
     )
+    from mlcrf.stores import Stored
 
 
 def predict(
@@ -47,7 +48,7 @@ def predict(
         str | None, typer.Option(help="Labels known of every photo, as in `sea=1,indoor=0`.")
     ] = None,
     known: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Labels known of some photos: any table or folder that `train` reads, with "
             "unknowns; a list says what is present and nothing of the rest."
@@ -147,7 +148,7 @@ def predict(
         photos,
         on_cluster=cluster is not None,
         **{"xmp": xmp, "txt": txt, "undo": undo, "sidecar_dir": bool(sidecar_dir), "album": album},
-        **{"known": bool(known), "known_keywords": known_keywords, "shard": bool(shard)},
+        **{"known_keywords": known_keywords, "shard": bool(shard)},
         workers=workers is not None,
     )
     options = BesideOptions(xmp, txt, overwrite, dry_run, report if dry_run else None)
@@ -163,7 +164,6 @@ def predict(
 
     from mlcrf.backbones.engines import pick_device
     from mlcrf.checkpoint import load_run
-    from mlcrf.datasets.reading import ReadOptions
     from mlcrf.decoding import Decoder
     from mlcrf.metadata import PhotoPlaces
     from mlcrf.prediction import (
@@ -188,15 +188,16 @@ def predict(
     )
     places = PhotoPlaces(sidecar_dir, named)
     keywords = KnownKeywords(selection, [PhotoPlaces(), places]) if known_keywords else None
+    table = None if known is None else console.parse_data(known)
     told = None
     if given is not None or known is not None or keywords is not None:
         told = read_known(
             run.labels,
             run.implications,
             given=given,
-            table=known,
+            table=table,
             keywords=keywords,
-            options=ReadOptions(run.label_set, image_root, label_sep),
+            options=console.read_options(run.label_set, image_root, label_sep, None),
         )
     decoder = Decoder(decode, threshold, top_k, at_least, at_most)
     form = choose_form(
@@ -210,7 +211,7 @@ def predict(
     if part is not None and isinstance(target, Path):
         made_with = {
             **{"run": run.digest, "decoder": asdict(decoder), "limit": limit, "album": album},
-            **{"given": given, "known": _digest(known), "known-keywords": known_keywords},
+            **{"given": given, "known": _digest(table), "known-keywords": known_keywords},
             **{"xmp": xmp, "txt": txt},  # else a finished part would pass for one with sidecars
             **{"only": only, "never": never, "min-prob": min_prob, "rename": _digest(rename)},
         }
@@ -276,8 +277,10 @@ def _on_cluster(
     return predict_on(cluster, job, pictures, workers=workers, note=console.note)
 
 
-def _digest(table: Path | None) -> str | None:
+def _digest(table: "Path | Stored | None") -> str | None:
     """Of a file what is in it, of a folder its name."""
+    if table is not None and not is_on_disk(table):
+        return hashlib.sha256(table.read()).hexdigest()
     if table is None or not table.is_file():
         return None if table is None else str(table)
     with table.open("rb") as stream:

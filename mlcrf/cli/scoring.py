@@ -13,7 +13,9 @@ if TYPE_CHECKING:  # heavy
     from mlcrf.checkpoint import Run
     from mlcrf.datasets.manifest import Manifest
 
-Data = Annotated[Path, typer.Argument(help="Table or folder of images and labels.")]
+Data = Annotated[
+    str, typer.Argument(help="Table or folder of images and labels, or s3://... of a table.")
+]
 Split = Annotated[str, typer.Option(help="train, validation, test or all.")]
 LabelSet = Annotated[
     int | None, typer.Option(help="MIRFLICKR only: 24, 14 or 38; that of the run by default.")
@@ -32,11 +34,11 @@ Seed = Annotated[int, typer.Option(min=0, help="Of the bootstrap.")]
 
 def load(
     run: Path,
-    data: Path,
+    data: str,
     *,
     split: str,
     label_set: int | None,
-    image_root: Path | None,
+    image_root: str | None,
     label_sep: str | None,
     limit: int | None,
 ) -> "tuple[Run, Manifest]":
@@ -44,12 +46,13 @@ def load(
     import numpy as np
 
     from mlcrf.checkpoint import load_run
-    from mlcrf.datasets.reading import ReadOptions, read_dataset
+    from mlcrf.datasets.reading import read_dataset
     from mlcrf.datasets.splits import take_split
 
     trained = load_run(run)
-    options = ReadOptions(label_set or trained.label_set, image_root, label_sep, trained.labels)
-    manifest = take_split(read_dataset(data, options), split)
+    chosen = label_set or trained.label_set
+    options = console.read_options(chosen, image_root, label_sep, trained.labels)
+    manifest = take_split(read_dataset(console.parse_data(data), options), split)
     return trained, manifest.rows(np.arange(len(manifest))[:limit])
 
 

@@ -20,8 +20,11 @@ from mlcrf.cli import console
 def train(
     out: Annotated[Path, typer.Option(help="Run directory to make.")],
     data: Annotated[
-        Path | None,
-        typer.Argument(help="Table or folder of images and labels.", show_default=False),
+        str | None,
+        typer.Argument(
+            help="Table or folder of images and labels, or s3://... of a table.",
+            show_default=False,
+        ),
     ] = None,
     from_review: Annotated[
         str | None,
@@ -110,7 +113,7 @@ def train(
     from mlcrf.backbones.engines import pick_device
     from mlcrf.config import make_settings
     from mlcrf.datasets.implications import load_implications, with_implications
-    from mlcrf.datasets.reading import ReadOptions, read_dataset
+    from mlcrf.datasets.reading import read_dataset
     from mlcrf.labels import load_labels
     from mlcrf.processes import joined, speaks
     from mlcrf.reports.card import save_card
@@ -141,9 +144,10 @@ def train(
         console.require_extra("review", "sqlalchemy")
         from mlcrf.review.training import read_review
 
-        manifest = read_review(from_review, [data] if data else [], labels=space)
+        manifest = read_review(from_review, [Path(data)] if data else [], labels=space)
     elif data is not None:
-        manifest = read_dataset(data, ReadOptions(label_set, image_root, label_sep, space))
+        options = console.read_options(label_set, image_root, label_sep, space)
+        manifest = read_dataset(console.parse_data(data), options)
     else:
         raise typer.BadParameter("missing argument DATA, or --from-review DB")
     if implications is not None:

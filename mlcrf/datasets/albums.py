@@ -9,9 +9,10 @@ from pathlib import Path
 from PIL import ExifTags
 
 from mlcrf.metadata import open_picture
+from mlcrf.stores import Stored
 
 
-def find_albums(images: Sequence[Path], *, gap: timedelta) -> list[list[int]]:
+def find_albums(images: Sequence[Path | Stored], *, gap: timedelta) -> list[list[int]]:
     """Places of the photos of each album, in the order in which they were taken.
 
     The photos of one folder are an album. If EXIF gives the capture time of all of them, they are
@@ -21,9 +22,9 @@ def find_albums(images: Sequence[Path], *, gap: timedelta) -> list[list[int]]:
     Args:
         images: in any order; an album holds those that are given, not all that the folder has.
 
-    Cost: the head of every file is read.
+    Cost: the head of every file is read; of one in an object store all of it.
     """
-    folders: dict[Path, list[int]] = {}
+    folders: dict[Path | Stored, list[int]] = {}
     for place, image in enumerate(images):
         folders.setdefault(image.parent, []).append(place)
     albums: list[list[int]] = []
@@ -42,7 +43,7 @@ def find_albums(images: Sequence[Path], *, gap: timedelta) -> list[list[int]]:
     return albums
 
 
-def capture_time(path: Path) -> datetime | None:
+def capture_time(path: Path | Stored) -> datetime | None:
     """When a photo was taken, by the clock of its camera; None if its EXIF does not say."""
     try:
         with open_picture(path) as image:
@@ -53,6 +54,6 @@ def capture_time(path: Path) -> datetime | None:
         return None
 
 
-def _by_name(path: Path) -> list[tuple[int, int, str]]:
+def _by_name(path: Path | Stored) -> list[tuple[int, int, str]]:
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

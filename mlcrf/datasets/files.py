@@ -6,17 +6,24 @@ from pathlib import Path
 from mlcrf.datasets.images import SUFFIXES
 from mlcrf.datasets.problems import Problems
 from mlcrf.metadata import find_member
+from mlcrf.stores import Stored
 
 
-def load_text(path: Path, problems: Problems) -> str:
+def load_text(path: Path | Stored, problems: Problems) -> str:
     """Load a UTF-8 file, with or without byte-order mark; line ends stay as they are.
 
     It may be one within a tar or Parquet file. Whatever hinders it is noted in `problems`, and the
     text is then empty.
+
+    Raises:
+        DataError: it cannot be fetched from its store.
     """
     try:
-        member = find_member(path)
-        raw = path.read_bytes() if member is None else member.read()
+        if isinstance(path, Stored):
+            raw = path.read()
+        else:
+            member = find_member(path)
+            raw = path.read_bytes() if member is None else member.read()
     except OSError as error:
         problems.add(path, f"cannot be read: {error.strerror or error}")
         return ""

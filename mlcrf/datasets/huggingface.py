@@ -1,6 +1,6 @@
 """Folders in the style of Hugging Face: `metadata.csv`, `.jsonl` or `.parquet` beside images."""
 
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from mlcrf.datasets.manifest import Manifest, Split
 from mlcrf.datasets.tables import SPLIT_NAMES, read_table
 from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
+from mlcrf.stores import Stored
 
 _METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
@@ -38,7 +39,7 @@ def find_metadata(folder: Path) -> dict[Path, Split | None]:
 def read_huggingface(
     folder: Path,
     *,
-    image_root: Path | None = None,
+    image_root: Path | Stored | None = None,
     label_sep: str | None = None,
     labels: LabelSpace | None = None,
     max_problems: int = 20,
@@ -89,18 +90,26 @@ def read_huggingface(
 
 
 def _splits_of_folders(
-    part: Manifest, folder: Path, split: Split | None
+    part: Manifest, folder: Path | Stored, split: Split | None
 ) -> tuple[Split, ...] | None:
     """The split that all images share, or what the first folder of each path says."""
     if split is not None:
         return (split,) * len(part)
     found = []
     for image in part.images:
-        inside = image.relative_to(folder).parts if image.is_relative_to(folder) else ()
+        inside = _below(image, folder).parts
         if len(inside) < 2 or inside[0] not in SPLIT_NAMES:
             return None
         found.append(SPLIT_NAMES[inside[0]])
     return tuple(found)
+
+
+def _below(image: Path | Stored, folder: Path | Stored) -> PurePath:
+    """From the folder on; nothing of what is elsewhere."""
+    if isinstance(image, Stored):
+        return PurePosixPath(image.below)
+    inside = image.is_relative_to(str(folder))
+    return image.relative_to(str(folder)) if inside else PurePath()
 
 
 def _metadata_in(folder: Path) -> Path | None:

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 
 from mlcrf.errors import DataError
 from mlcrf.metadata import open_picture, picture_source
+from mlcrf.stores import Stored
 
 # fmt: off
 SUFFIXES = frozenset({
@@ -50,7 +51,7 @@ class Thumbnail:
     height: int
 
 
-def load_pixels(source: Path | bytes, size_px: int) -> NDArray[np.uint8]:
+def load_pixels(source: Path | Stored | bytes, size_px: int) -> NDArray[np.uint8]:
     """Decode a picture to RGB and resize it to a square, (size_px, size_px, 3).
 
     The orientation in EXIF is applied; an animation gives its first frame; transparency is laid
@@ -64,17 +65,17 @@ def load_pixels(source: Path | bytes, size_px: int) -> NDArray[np.uint8]:
         source: the file, or what would be in it.
 
     Raises:
-        DataError: no regular file, no picture, damaged, over Pillow's limit of 179 million
-            pixels, or a decompression bomb: over 16 million pixels to decode (48 million in black
-            and white) and more than 100 to a byte of the file (25 in CMYK and in TIFF
-            but for black and white); one line, also where the file's name has several.
+        DataError: out of reach, no regular file, no picture, damaged, over Pillow's limit of 179
+            million pixels, or a decompression bomb: over 16 million pixels to decode (48 million
+            in black and white) and more than 100 to a byte of the file (25 in CMYK and in TIFF but
+            for black and white); one line, also where the file's name has several.
     """
     with _opened(source, size_px) as image:
         square = (size_px, size_px)
         return np.asarray(image.resize(square, Image.Resampling.BICUBIC, reducing_gap=3.0))
 
 
-def load_thumbnail(path: Path, largest_px: int) -> Thumbnail:
+def load_thumbnail(path: Path | Stored, largest_px: int) -> Thumbnail:
     """Decode a picture as `load_pixels` does and make it a small JPEG of its own proportions.
 
     Nothing but the pixels is taken over: no EXIF, place, comment or profile. A picture that is
@@ -92,14 +93,15 @@ def load_thumbnail(path: Path, largest_px: int) -> Thumbnail:
 
 
 @contextmanager
-def _opened(source: Path | bytes, size_px: int) -> Iterator[Image.Image]:
+def _opened(source: Path | Stored | bytes, size_px: int) -> Iterator[Image.Image]:
     """The picture upright in RGB, of at least twice that size if it is that large.
 
     Raises:
         DataError: see `load_pixels`; also for what goes wrong in the body.
     """
+    fetched = source.read() if isinstance(source, Stored) else source
     try:
-        content = picture_source(source)
+        content = picture_source(fetched)
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         with open_picture(content) as image:
             if not image.info.get("progressive"):  # else all of it is in memory before it shrinks

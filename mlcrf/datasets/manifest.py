@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
+from mlcrf.stores import Stored
 
 UNKNOWN = -1
 
@@ -37,7 +38,7 @@ class Manifest:
         implications: rules that the targets obey; see `mlcrf.datasets.implications`.
     """
 
-    images: tuple[Path, ...]
+    images: tuple[Path | Stored, ...]
     targets: NDArray[np.int8]
     labels: LabelSpace
     splits: tuple[Split, ...] | None

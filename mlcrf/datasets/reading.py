@@ -17,9 +17,10 @@ from mlcrf.datasets.tables import read_table
 from mlcrf.datasets.tagfiles import is_tag_folder, read_tag_folder, walk_pictures
 from mlcrf.datasets.voc import find_voc, read_voc
 from mlcrf.datasets.webdataset import read_webdataset
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import LabelSpace
 from mlcrf.metadata import find_picture_tables, find_tars
+from mlcrf.stores import Stored
 
 LAYOUTS = (
     "a .csv, .tsv, .parquet or .jsonl table with an image column; the .json of COCO; "
@@ -66,23 +67,24 @@ class ReadOptions:
 
     Attributes:
         label_set: which MIRFLICKR annotations: 24 potential, 14 relevant, or 38 both.
-        image_root: folder that image paths of a table are relative to; the table's own if None.
+        image_root: folder that image paths of a table are relative to, on a disk or in an object
+            store; the table's own if None.
         label_sep: what separates labels in a one-column table; found out if None.
         labels: the labels expected, by name in any order; taken from the data if None.
         max_problems: how many faults are listed before the rest is only counted.
     """
 
     label_set: int = 24
-    image_root: Path | None = None
+    image_root: Path | Stored | None = None
     label_sep: str | None = None
     labels: LabelSpace | None = None
     max_problems: int = 20
 
 
 def read_dataset(  # noqa: PLR0911 - a format each
-    path: Path, options: ReadOptions = ReadOptions()
+    path: Path | Stored, options: ReadOptions = ReadOptions()
 ) -> Manifest:
-    """Read a data set of any known format.
+    """Read a data set of any known format; of those in object stores, a table.
 
     Raises:
         DataError: no such path, no known format, or everything that is wrong with it.
@@ -91,6 +93,9 @@ def read_dataset(  # noqa: PLR0911 - a format each
     """
     root, sep = options.image_root, options.label_sep
     labels, limit = options.labels, options.max_problems
+    if isinstance(path, Stored):
+        _require_table(path)
+        return read_table(path, image_root=root, label_sep=sep, labels=labels, max_problems=limit)
     match sniff_format(path):
         case Format.TABLE:
             return read_table(
@@ -107,6 +112,8 @@ def read_dataset(  # noqa: PLR0911 - a format each
         case Format.VOC:
             return read_voc(path, labels=labels, max_problems=limit)
         case Format.COCO:
+            if isinstance(root, Stored):
+                raise SettingsError(f"{root}: COCO's pictures are read from disks; copy them there")
             return read_coco(path, image_root=root, labels=labels, max_problems=limit)
         case Format.TAG_FILES:
             return read_tag_folder(path, label_sep=sep, labels=labels, max_problems=limit)
@@ -140,6 +147,15 @@ def sniff_format(path: Path) -> Format:
     if found is None:
         raise DataError(_unknown_folder(path))
     return found
+
+
+def _require_table(stored: Stored) -> None:
+    if stored.suffix.lower() not in TABLE_SUFFIXES:
+        raise DataError(
+            f"{stored}: of what is in object stores only tables are read "
+            f"({', '.join(sorted(TABLE_SUFFIXES))}), with pictures there or elsewhere; copy "
+            "anything else to a disk"
+        )
 
 
 def _sniff_file(path: Path) -> Format:

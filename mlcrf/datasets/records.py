@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from mlcrf.datasets.files import load_text
 from mlcrf.datasets.problems import Problems
 from mlcrf.errors import DataError
+from mlcrf.stores import Stored
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "path")
 TABLE_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".tsv"})
@@ -35,7 +36,7 @@ class Records:
         has_lines: False for Parquet.
     """
 
-    path: Path
+    path: Path | Stored
     columns: dict[str, list[object]]
     lines: list[int]
     has_lines: bool = True
@@ -55,15 +56,15 @@ class Records:
             problems.add(self.path, f"{self.place(row)}: {message}")
 
 
-def load_records(path: Path, problems: Problems) -> Records:
+def load_records(path: Path | Stored, problems: Problems) -> Records:
     """Load a table by its suffix: .csv, .tsv, .jsonl or .parquet.
 
     CSV may be separated by comma, semicolon or tab, whichever the header shows. Rows of the wrong
     length are noted in `problems` and left out; blank rows are skipped.
 
     Raises:
-        DataError: unreadable, empty, no row below the header, or a header with a column that has
-            no name or a name that stands twice.
+        DataError: unreadable, out of reach, empty, no row below the header, or a header with a
+            column that has no name or a name that stands twice.
 
     Cost: O(cells); the whole file is held in memory.
     """
@@ -80,7 +81,7 @@ def load_records(path: Path, problems: Problems) -> Records:
     return records
 
 
-def _load_csv(path: Path, problems: Problems) -> Records:
+def _load_csv(path: Path | Stored, problems: Problems) -> Records:
     text = load_text(path, problems)
     problems.raise_if_any()
     rows, lines = _csv_rows(path, text) if text.strip() else ([], [])
@@ -100,7 +101,7 @@ def _load_csv(path: Path, problems: Problems) -> Records:
     return Records(path, columns, [line for _, line in whole])
 
 
-def _csv_rows(path: Path, text: str) -> tuple[list[list[str]], list[int]]:
+def _csv_rows(path: Path | Stored, text: str) -> tuple[list[list[str]], list[int]]:
     """Rows that are not blank, and the line on which each starts."""
     rows, lines, start = [], [], 1
     try:
@@ -135,7 +136,7 @@ def _header_names(header: str, delimiter: str) -> list[str]:
         return []
 
 
-def _load_json_lines(path: Path, problems: Problems) -> Records:
+def _load_json_lines(path: Path | Stored, problems: Problems) -> Records:
     text = load_text(path, problems)
     problems.raise_if_any()
     objects: list[dict[str, object]] = []
@@ -164,10 +165,11 @@ def _json_fault(error: ValueError | RecursionError) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 
-def _load_parquet(path: Path) -> Records:
+def _load_parquet(path: Path | Stored) -> Records:
+    source = io.BytesIO(path.read()) if isinstance(path, Stored) else path
     # texts that are not UTF-8 and values that Python cannot hold show when they are taken out
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(source) as file:
             table = file.read()
         header = [str(name).strip() for name in table.column_names]
         check_header(path, header)
@@ -178,7 +180,7 @@ def _load_parquet(path: Path) -> Records:
     return Records(path, columns, list(range(1, table.num_rows + 1)), has_lines=False)
 
 
-def check_header(path: Path, header: list[str]) -> None:
+def check_header(path: Path | Stored, header: list[str]) -> None:
     """Refuse names of columns that stand twice, and columns without one.
 
     Raises:

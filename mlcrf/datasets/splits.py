@@ -80,7 +80,7 @@ def _rows_by_path(manifest: Manifest) -> list[list[int]]:
     """Rows that show the same image, in the order of their first."""
     groups: dict[str, list[int]] = {}
     for row, image in enumerate(manifest.images):
-        groups.setdefault(os.path.normpath(image), []).append(row)
+        groups.setdefault(os.path.normpath(str(image)), []).append(row)
     return list(groups.values())
 
 

@@ -24,6 +24,7 @@ from mlcrf.datasets.tags import (
 )
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.labels import LabelSpace
+from mlcrf.stores import Stored, parse_picture
 
 SPLIT_NAMES = {
     "train": Split.TRAIN,
@@ -34,9 +35,9 @@ SPLIT_NAMES = {
 
 
 def read_table(
-    path: Path,
+    path: Path | Stored,
     *,
-    image_root: Path | None = None,
+    image_root: Path | Stored | None = None,
     label_sep: str | None = None,
     labels: LabelSpace | None = None,
     max_problems: int = 20,
@@ -44,7 +45,8 @@ def read_table(
 ) -> Manifest:
     """Read a table with one row an image.
 
-    The paths stand in the first of the columns `image`, `file_name`, `filename`, `path`; the
+    The paths, or URLs in an object store, stand in the first of the columns `image`, `file_name`,
+    `filename`, `path`; the
     optional `split` says train, validation (or val) or test. What the other columns are:
 
     - `p:LABEL` and `independent:LABEL` are scores that our own predictions carry: ignored, and so
@@ -61,7 +63,8 @@ def read_table(
         label_sep: what separates listed labels; the first of `;`, `|`, `,` that occurs if None.
         labels: the labels expected, in any order; those of the table if None.
         max_problems: how many faults are listed before the rest is only counted.
-        check_images: whether a missing picture is a fault.
+        check_images: whether a missing picture is a fault; that one is missing in a store shows
+            when it is fetched.
 
     Raises:
         DataError: everything that is wrong with the rows, each with its line, or what is wrong
@@ -79,7 +82,7 @@ def read_table(
 
 def records_manifest(
     records: Records,
-    root: Path,
+    root: Path | Stored,
     listings: FolderListings | None,
     label_sep: str | None,
     labels: LabelSpace | None,
@@ -113,7 +116,7 @@ def records_manifest(
     return Manifest(tuple(images), targets, space, splits, records.path.stem, tuple(notes))
 
 
-def is_list_table(path: Path) -> bool:
+def is_list_table(path: Path | Stored) -> bool:
     """Whether a table has its labels as a list in one column, rather than a column a label.
 
     Raises:
@@ -157,40 +160,51 @@ def save_manifest(path: Path, manifest: Manifest) -> None:
 def _image_paths(
     records: Records,
     column: str,
-    root: Path,
+    root: Path | Stored,
     listings: FolderListings | None,
     problems: Problems,
-) -> list[Path]:
+) -> list[Path | Stored]:
     """Paths of the images (N,); every one that is missing or stands twice is noted."""
-    folder = str(root)
     first: dict[str, int] = {}
-    images = []
+    images: list[Path | Stored] = []
     for row, cell in enumerate(records.columns[column]):
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             records.fault(problems, row, f"column {column!r} is empty; expected an image path")
             continue
         if not isinstance(cell, str):
             kind = type(cell).__name__
-            records.fault(problems, row, f"column {column!r} holds {kind}, expected a path as text")
+            hint = ""
+            if isinstance(records.path, Stored) and isinstance(cell, bytes | dict):
+                hint = "; a table with pictures in it is read from disks only, copy it to one"
+            message = f"column {column!r} holds {kind}, expected a path as text{hint}"
+            records.fault(problems, row, message)
             continue
-        place = _find_image(folder, cell, listings)
-        if place is None:
+        image = _find_image(root, cell, listings)
+        if image is None:
             hint = "" if Path(cell).is_absolute() else f" in {root}; is it the image root?"
             records.fault(problems, row, f"missing image {cell.strip()!r}{hint}")
-            place = os.path.join(folder, cell)  # noqa: PTH118 - quick
-        double = first.setdefault(os.path.normpath(place), row)
+            image = os.path.join(str(root), cell)  # noqa: PTH118 - quick
+        place = os.path.normpath(image) if isinstance(image, str) else image.url
+        double = first.setdefault(place, row)
         if double != row:
             where = records.place(double)
             records.fault(problems, row, f"duplicate row: {cell.strip()!r} stands on {where} too")
-        images.append(Path(place))
+        images.append(Path(image) if isinstance(image, str) else image)
     return images
 
 
-def _find_image(folder: str, cell: str, listings: FolderListings | None) -> str | None:
+def _find_image(
+    root: Path | Stored, cell: str, listings: FolderListings | None
+) -> str | Stored | None:
     """Path as written; if there is no such file, without space around it or Windows' backslashes.
 
     In text rather than `Path` objects, which would take most of the time of reading a table.
     """
+    if isinstance(root, Stored):
+        return root.at(cell.strip())
+    if "://" in cell and isinstance(stored := parse_picture(cell.strip()), Stored):
+        return stored
+    folder = str(root)
     place = os.path.join(folder, cell)  # noqa: PTH118
     if listings is None or listings.has(place):
         return place
@@ -274,6 +288,8 @@ def _listed_tags(
     return tags, notes
 
 
-def _path_in_table(image: Path, folder: Path) -> str:
+def _path_in_table(image: Path | Stored, folder: Path) -> str:
+    if isinstance(image, Stored):
+        return image.url
     inside = image.is_relative_to(folder)
     return (image.relative_to(folder) if inside else image.absolute()).as_posix()

@@ -13,6 +13,7 @@ from mlcrf.datasets.cells import shown_cell
 from mlcrf.datasets.manifest import UNKNOWN, Manifest
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.labels import LabelSpace
+from mlcrf.stores import Stored
 
 Tags = frozenset[str] | None
 """The tags of one image: all others are absent. None where nothing is known."""
@@ -72,7 +73,7 @@ def unknown_tags(tags: frozenset[str], labels: LabelSpace) -> list[str]:
     return messages
 
 
-def vocabulary(tags: Iterable[Tags], source: Path) -> LabelSpace:
+def vocabulary(tags: Iterable[Tags], source: Path | Stored) -> LabelSpace:
     """All names that occur, sorted.
 
     Raises:
@@ -99,7 +100,7 @@ def tag_targets(tags: Sequence[Tags], labels: LabelSpace) -> NDArray[np.int8]:
     return targets
 
 
-def relabelled(manifest: Manifest, labels: LabelSpace | None, source: Path) -> Manifest:
+def relabelled(manifest: Manifest, labels: LabelSpace | None, source: Path | Stored) -> Manifest:
     """The manifest with the columns of the labels expected, if any are.
 
     Raises:

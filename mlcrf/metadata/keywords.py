@@ -9,6 +9,7 @@ from mlcrf.labels import fold
 from mlcrf.metadata.pictures import open_picture
 from mlcrf.metadata.retagging import marked_names, own_keywords
 from mlcrf.metadata.xmp import MAX_BYTES, Packet
+from mlcrf.stores import Stored
 
 _IPTC_CHARSET, _IPTC_KEYWORDS = (1, 90), (2, 25)
 _IPTC_UTF8 = b"\x1b%G"
@@ -65,7 +66,7 @@ def damaged(sidecar: Path, error: ValueError) -> str:
     return f"{shown(sidecar)}: cannot be read as a sidecar: {error}; mend it or take it away"
 
 
-def shown(path: Path) -> str:
+def shown(path: Path | Stored) -> str:
     """A path on one line, whatever is in it."""
     return str(path) if str(path).isprintable() else repr(str(path))
 

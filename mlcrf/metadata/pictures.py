@@ -9,19 +9,22 @@ from pathlib import Path
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mlcrf.metadata.containers import find_member
+from mlcrf.stores import Stored
 
 # Nothing else is tried: Pillow would run Ghostscript on an EPS file that is named .jpg.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 
 
-def open_picture(source: Path | bytes) -> ImageFile.ImageFile:
+def open_picture(source: Path | Stored | bytes) -> ImageFile.ImageFile:
     """Open a picture; its header is read, its pixels are not. HEIC needs the extra `heic`.
 
     Args:
-        source: its file, also one within a tar or Parquet file, or what would be in it.
+        source: its file, also one in a store or within a tar or Parquet file, or what would be in
+            it.
 
     Raises:
+        DataError: it cannot be fetched from its store.
         OSError: no regular file, or of no known kind. For what damaged files raise besides there
             is no bound.
     """
@@ -47,13 +50,15 @@ def _formats() -> tuple[str, ...]:
     return (*_FORMATS, "HEIF")
 
 
-def picture_source(source: Path | bytes) -> Path | bytes:
-    """A file, or what would be in it where the picture is within a tar or Parquet file.
+def picture_source(source: Path | Stored | bytes) -> Path | bytes:
+    """A file, or what would be in it where the picture is in a store, a tar or a Parquet file.
 
     Raises:
         OSError: it cannot be read out of there.
-        DataError: that file is damaged.
+        DataError: that file is damaged, or cannot be fetched.
     """
+    if isinstance(source, Stored):
+        return source.read()
     member = find_member(source) if isinstance(source, Path) else None
     return source if member is None else member.read()
 

@@ -17,7 +17,7 @@ from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.labels import LabelSpace
 from mlcrf.metadata import shown
 from mlcrf.prediction.keywords import KnownKeywords
-from mlcrf.stores import Stored
+from mlcrf.stores import Stored, parse_picture
 
 Targets = NDArray[np.int8]
 
@@ -64,7 +64,7 @@ def read_known(
     implications: Sequence[Implication],
     *,
     given: str | None = None,
-    table: Path | None = None,
+    table: Path | Stored | None = None,
     keywords: KnownKeywords | None = None,
     options: ReadOptions = ReadOptions(),
 ) -> KnownLabels:
@@ -100,7 +100,7 @@ def read_known(
             merged = np.where(row == UNKNOWN, everywhere, row)
             broken = _contradiction(merged, labels, implications)
             if broken:
-                raise DataError(f"{table}: {shown(Path(image))}: {broken}")
+                raise DataError(f"{table}: {shown(parse_picture(image))}: {broken}")
     return known
 
 
@@ -134,22 +134,13 @@ def with_told(
 
 
 def _key(image: Path | Stored) -> str:
-    return image.url if isinstance(image, Stored) else str(image.resolve())
+    return str(image.resolve())
 
 
-def _rows(table: Path, labels: LabelSpace, options: ReadOptions) -> list[tuple[str, Targets]]:
-    match sniff_format(table):
-        case Format.TAG_FILES | Format.KEYWORDS | Format.WEBDATASET:
-            listed = True
-        case Format.PICTORIAL:
-            listed = is_list_pictorial(table)
-        case Format.TABLE:
-            listed = is_list_table(table)
-        case Format.HUGGING_FACE:
-            listed = any(is_list_table(file) for file in find_metadata(table))
-        case _:  # whole annotations
-            listed = False
-    manifest = read_dataset(table, options)
+def _rows(
+    table: Path | Stored, labels: LabelSpace, options: ReadOptions
+) -> list[tuple[str, Targets]]:
+    listed, manifest = _is_listed(table), read_dataset(table, options)
     try:
         columns = [labels.index(name) for name in manifest.labels]
     except LabelsError as error:
@@ -159,6 +150,23 @@ def _rows(table: Path, labels: LabelSpace, options: ReadOptions) -> list[tuple[s
     if listed:
         rows[rows == 0] = UNKNOWN
     return [(str(image.resolve()), row) for image, row in zip(manifest.images, rows, strict=True)]
+
+
+def _is_listed(table: Path | Stored) -> bool:
+    """Whether it lists what is present, and says nothing of the rest."""
+    if isinstance(table, Stored):
+        return is_list_table(table)
+    match sniff_format(table):
+        case Format.TAG_FILES | Format.KEYWORDS | Format.WEBDATASET:
+            return True
+        case Format.PICTORIAL:
+            return is_list_pictorial(table)
+        case Format.TABLE:
+            return is_list_table(table)
+        case Format.HUGGING_FACE:
+            return any(is_list_table(file) for file in find_metadata(table))
+        case _:  # whole annotations
+            return False
 
 
 def _contradiction(

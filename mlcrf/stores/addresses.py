@@ -39,7 +39,7 @@ def parse_picture(text: str) -> Path | Stored:
 
 
 def parse_target(text: str) -> Path | Stored:
-    """The same of a file to write; of `file://` its path.
+    """The same of a file or folder by itself; of `file://` its path.
 
     Raises:
         DataError: see `parse_place`; also if the store cannot be reached.

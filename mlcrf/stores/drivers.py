@@ -4,6 +4,7 @@ Their settings and credentials come from where each takes them: of S3 the variab
 `aws` reads, and `FSSPEC_S3_...`. What they raise is nowhere bounded.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -27,6 +28,8 @@ def system(scheme: str) -> Any:
     """The driver of a store; one for all threads, which lists anew each time."""
     import fsspec
 
+    if driver := DRIVERS[scheme]:  # what matters it raises, and a warning comes with every file
+        logging.getLogger(driver[0]).setLevel(logging.ERROR)
     return fsspec.filesystem(
         scheme,
         use_listings_cache=False,

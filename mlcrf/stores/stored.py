@@ -1,5 +1,6 @@
 """A file or folder in an object store."""
 
+import posixpath
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,11 @@ class Stored:
         return PurePosixPath(self.url).suffix
 
     @property
+    def parent(self) -> "Stored":
+        """The folder that it is in."""
+        return replace(self, url=self.url.removesuffix(self.name).rstrip("/"))
+
+    @property
     def below(self) -> str:
         """The path below what the user named; the name alone if it is that."""
         return self.url.removeprefix(self.root).lstrip("/") or self.name
@@ -56,6 +62,19 @@ class Stored:
     def with_name(self, name: str) -> "Stored":
         """A file beside it."""
         return replace(self, url=self.url.removesuffix(self.name) + name)
+
+    def at(self, name: str) -> "Stored":
+        """What a relative path leads to from this folder, also a URL of its own, which stays."""
+        scheme, _, rest = (name if "://" in name else f"{self.url}/{name}").partition("://")
+        return replace(self, url=f"{scheme}://{posixpath.normpath(rest)}")
+
+    def absolute(self) -> "Stored":
+        """Itself, as of a path that is whole."""
+        return self
+
+    def resolve(self) -> "Stored":
+        """Itself, as of a path without links."""
+        return self
 
     def read(self) -> bytes:
         """What is in the file, after up to three tries.

@@ -1,6 +1,7 @@
 """Features of all pictures that a run learns from, by however many processes there are."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from mlcrf.choices import EngineName
 from mlcrf.datasets.problems import Problems
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.processes import ALONE, Processes
+from mlcrf.stores import Stored
 
 _BLOCK = 4096  # rows that are gathered before they are written
 
@@ -52,7 +54,7 @@ class Environment:
 
 def extract(
     backbone: Backbone,
-    paths: Sequence[Path],
+    paths: Sequence[Path | Stored],
     environment: Environment,
     *,
     progress: Progress = lambda done, total: None,
@@ -60,7 +62,8 @@ def extract(
     """Features of all pictures (N, D), the same in every process, each of which computed its share.
 
     Where they are more than may be held they are written into shards of 65,536 rows, which are
-    mapped; those that are there from an earlier run on the same files are not made again.
+    mapped; those that are there from an earlier run on the same files, or on the same URLs in an
+    object store, whatever they hold by now, are not made again.
 
     Args:
         progress: called with how many pictures of this process are done, and of how many.
@@ -81,7 +84,7 @@ def extract(
 
 
 def _in_memory(
-    backbone: Backbone, paths: Sequence[Path], environment: Environment, progress: Progress
+    backbone: Backbone, paths: Sequence[Path | Stored], environment: Environment, progress: Progress
 ) -> NDArray[np.float32]:
     processes = environment.processes
     extractor = _extractor(backbone, environment, environment.cache_dir)
@@ -98,7 +101,7 @@ def _in_memory(
 
 def _in_shards(
     backbone: Backbone,
-    paths: Sequence[Path],
+    paths: Sequence[Path | Stored],
     environment: Environment,
     cache_dir: Path,
     progress: Progress,
@@ -134,7 +137,10 @@ class _UnreadableError(Exception):
 
 
 def _blocks(
-    extractor: FeatureExtractor, paths: Sequence[Path], progress: Progress, problems: Problems
+    extractor: FeatureExtractor,
+    paths: Sequence[Path | Stored],
+    progress: Progress,
+    problems: Problems,
 ) -> Iterator[NDArray[np.float32]]:
     block: list[NDArray[np.float32]] = []
     sound = True
@@ -172,11 +178,12 @@ def _raise_together(processes: Processes, problem: str) -> None:
         raise DataError("\n".join(problems))
 
 
-def _digest(paths: Sequence[Path]) -> str:
+def _digest(paths: Sequence[Path | Stored]) -> str:
     """Names the files as they are now."""
     digest = hashlib.sha256()
     for path in paths:
-        stamp = Stamp.of(path)
-        known = (stamp.path, stamp.size, stamp.mtime_ns) if stamp else (bytes(path), -1, -1)
+        stamp = Stamp.of(path) if isinstance(path, Path) else None
+        name = os.fsencode(str(path))
+        known = (stamp.path, stamp.size, stamp.mtime_ns) if stamp else (name, -1, -1)
         digest.update(repr(known).encode())
     return digest.hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Train the network itself, head and couplings on top of it, end to end."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from mlcrf.errors import DataError
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import from_image
 from mlcrf.processes import ALONE, Processes
+from mlcrf.stores import Stored
 from mlcrf.training.coordinates import Objective
 from mlcrf.training.schedule import one_cycle
 from mlcrf.training.stages import Result, Stages
@@ -209,11 +210,11 @@ class _Batches:
             return self._kept[rows]
         return self._decode([self._manifest.images[row] for row in rows])
 
-    def _decode(self, paths: "tuple[Path, ...] | list[Path]") -> NDArray[np.uint8]:
+    def _decode(self, paths: Sequence[Path | Stored]) -> NDArray[np.uint8]:
         with ThreadPoolExecutor() as workers:
             return np.stack(list(workers.map(self._load, paths)))
 
-    def _load(self, path: Path) -> NDArray[np.uint8]:
+    def _load(self, path: Path | Stored) -> NDArray[np.uint8]:
         try:
             return load_pixels(path, self._size_px)
         except DataError as error:

@@ -133,10 +133,10 @@ def _loss(space: FeatureSpace, model: LabelCrf, objective: PersistentObjective[A
     total = torch.zeros(1, dtype=torch.float64)
     for rows in space.blocks():
         share = (rows.stop - rows.start) / len(space)
-        rows = slice(rows.start, rows.start + math.ceil(part * (rows.stop - rows.start)))
-        estimate = from_image(objective, rows.start)
-        potentials = model(space.inputs(rows))
-        total += share * float(estimate(potentials, space.targets[rows], space.observed[rows]))
+        some = slice(rows.start, rows.start + math.ceil(part * (rows.stop - rows.start)))
+        estimate = from_image(objective, some.start)
+        potentials = model(space.inputs(some))
+        total += share * float(estimate(potentials, space.targets[some], space.observed[some]))
     space.processes.total(total)
     return float(total)
 

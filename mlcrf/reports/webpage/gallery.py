@@ -13,6 +13,7 @@ from mlcrf.evaluation import Answers
 from mlcrf.reports.names import file_name, readable, shared_folder
 from mlcrf.reports.webpage import findings
 from mlcrf.reports.webpage.findings import Rows, Tag
+from mlcrf.stores import Stored
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -126,7 +127,7 @@ def _cards(
     return cards
 
 
-def _picture(path: Path, largest_px: int) -> tuple[str, int, int, str]:
+def _picture(path: Path | Stored, largest_px: int) -> tuple[str, int, int, str]:
     try:
         small = load_thumbnail(path, largest_px)
     except DataError as error:
