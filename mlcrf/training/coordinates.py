@@ -31,6 +31,7 @@ from mlcrf.training.features import FeatureSpace
 
 _LEAST_CURVATURE = 1e-12  # of a feature that does not vary, without a penalty
 _SWEEPS = 31  # before a state is taken for a sample
+_COUNTED = 4.0  # of how many samples the variance over the images counts
 _MOST_MIXED = 4096  # labels and couplings together whose covariance is still made
 
 Objective = Callable[[Potentials, Tensor, Tensor], Tensor]
@@ -234,12 +235,14 @@ def counted_variance(space: FeatureSpace, model: LabelCrf) -> Tensor:
 def sampled_covariance(space: FeatureSpace, model: LabelCrf) -> Tensor:
     """Mean over images of Cov(phi | x) under the model, from two samples each (L + E, L + E).
 
-    Only its diagonal, (L + E,), where labels and couplings are more than 4,096.
+    Only its diagonal, (L + E,), where labels and couplings are more than 4,096. What hardly any
+    sample has is told by so few that its variance over the images counts as well, as that of a few
+    more samples would; else a label that no pair of samples tells apart would not curve at all, and
+    be moved too far.
     """
-    # labels that the two samples never tell apart still have some curvature
-    floor = 0.05 * counted_variance(space, model)
-    is_mixed = len(floor) <= _MOST_MIXED
-    total = floor.new_zeros((len(floor), len(floor)) if is_mixed else (len(floor),))
+    counted = counted_variance(space, model)
+    is_mixed = len(counted) <= _MOST_MIXED
+    total = counted.new_zeros((len(counted), len(counted)) if is_mixed else (len(counted),))
     for rows in space.blocks():
         keys = stream_keys(0, torch.arange(rows.start, rows.stop), chains=2)
         samples = run_chains(
@@ -252,9 +255,10 @@ def sampled_covariance(space: FeatureSpace, model: LabelCrf) -> Tensor:
         _add_differences(total, samples, model.edges)
     space.processes.total(total)
     covariance = total / (2 * len(space))
-    if covariance.ndim == 1:
-        return covariance + floor
-    covariance.diagonal().add_(floor)
+    variance = covariance.diagonal() if is_mixed else covariance
+    told = len(space) / (len(space) + _COUNTED / counted)  # how far the samples are to be believed
+    believed = told * variance + (1 - told) * counted
+    variance.copy_(torch.maximum(variance + 0.05 * counted, believed))
     return covariance
 
 
