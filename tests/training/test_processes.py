@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from mlcrf.backbones.matrix import map_shards, shard_path, write_shard
@@ -37,16 +38,22 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
-    """What `steps_of_many.py` gives on one, two and four processes."""
-    folder = tmp_path_factory.mktemp("records")
-    found = {}
-    for size in (1, 2, 4):
-        out = folder / str(size)
-        words = [*_TORCHRUN, str(size), "-m", "tests.training.steps_of_many", table, out]
-        done = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        found[size] = json.loads((out / "record.json").read_text())
-        assert found[size]["size"] == size
+    """What `steps_of_many.py` gives on one, two and four processes; made once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "records"
+    folder.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        for size in (1, 2, 4):
+            out = folder / str(size)
+            if (out / "record.json").exists():
+                continue
+            words = [*_TORCHRUN, str(size), "-m", "tests.training.steps_of_many", table, out]
+            done = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+    found = {
+        size: json.loads((folder / str(size) / "record.json").read_text()) for size in (1, 2, 4)
+    }
+    assert all(record["size"] == size for size, record in found.items())
     return found
 
 
