@@ -116,15 +116,15 @@ def parse_part(shard: str | None, out: "Path | Stored | None", *, other: bool) -
         other: whether there are options that do not go with parts.
 
     Raises:
-        BadParameter: there are, or no folder on a disk.
+        BadParameter: there are, or no folder.
     """
     from mlcrf.prediction import Shard
 
     if shard is None:
         return None
-    if not isinstance(out, Path) or other:
+    if out is None or other:
         raise typer.BadParameter(
-            "--shard writes a part to a folder on a disk: give --out FOLDER, and neither --undo "
+            "--shard writes a part to a folder: give --out FOLDER, and neither --undo "
             "nor --tidy, --excel-safe or --for, which are for `mlcrf merge` or for what is not "
             "sharded"
         )

@@ -1,6 +1,5 @@
 """`mlcrf merge`: the parts that `predict --shard` made, as one table."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,9 +8,12 @@ from mlcrf.cli import console
 
 
 def merge(
-    folder: Annotated[Path, typer.Argument(help="Folder of part-*.parquet.")],
+    folder: Annotated[str, typer.Argument(help="Folder of part-*.parquet, or s3://... of one.")],
     out: Annotated[
-        Path, typer.Option(help="File to write: .csv, .jsonl or .parquet; .json with --for.")
+        str,
+        typer.Option(
+            help="File to write, also s3://...: .csv, .jsonl or .parquet; .json with --for."
+        ),
     ],
     tidy: console.Tidy = False,
     excel_safe: console.ExcelSafe = False,
@@ -26,7 +28,7 @@ def merge(
     console.quiet()
     from mlcrf.prediction import PredictionWriter, Shards, choose_form
 
-    shards = Shards(folder)
+    shards = Shards(console.parse_data(folder))
     form = choose_form(
         program,
         tidy=tidy,
@@ -35,7 +37,8 @@ def merge(
         image_url=image_url,
         url_root=url_root,
     )
-    writer = PredictionWriter(out, shards.labels, overwrite=overwrite, form=form)
+    target = console.parse_data(out)
+    writer = PredictionWriter(target, shards.labels, overwrite=overwrite, form=form)
     with console.bar("photos") as progress, writer:
         for done, prediction in enumerate(shards, start=1):
             writer.write(prediction)

@@ -208,7 +208,7 @@ def predict(
         image_url=image_url,
         url_root=url_root,
     )
-    if part is not None and isinstance(target, Path):
+    if part is not None and target is not None:
         made_with = {
             **{"run": run.digest, "decoder": asdict(decoder), "limit": limit, "album": album},
             **{"given": given, "known": _digest(table), "known-keywords": known_keywords},

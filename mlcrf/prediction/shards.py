@@ -11,9 +11,10 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -84,9 +85,10 @@ class Shard:
 
         return has
 
-    def path(self, folder: Path) -> Path:
+    def path(self, folder: Path | Stored) -> Path | Stored:
         """Where the part is kept."""
-        return folder / f"part-{self.number:05d}-of-{self.of:05d}.parquet"
+        name = f"part-{self.number:05d}-of-{self.of:05d}.parquet"
+        return folder / name if isinstance(folder, Path) else folder.at(name)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class ShardForm:
         """None."""
         return {}
 
-    def is_finished(self, path: Path) -> bool:
+    def is_finished(self, path: Path | Stored) -> bool:
         """Whether the part is there already.
 
         Raises:
@@ -164,7 +166,7 @@ class _ShardRows:
 
 
 class Shards:
-    """All parts in a folder, as the one table that they are.
+    """All parts in a folder, on a disk or in an object store, as the one table that they are.
 
     Attributes:
         labels: by their names in the table.
@@ -174,11 +176,11 @@ class Shards:
         DataError: there is none, one is missing or damaged, or they do not belong together.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | Stored) -> None:
         names = [path for path in _listed(folder) if _NAME.fullmatch(path.name)]
         if not names:
             raise DataError(f"{folder}: no part-*.parquet of `mlcrf predict --shard` is there")
-        self._paths = sorted(names)
+        self._paths = sorted(names, key=str)
         first = _about(self._paths[0])
         for path in self._paths[1:]:
             about = _about(path)
@@ -201,10 +203,14 @@ class Shards:
 
     def __len__(self) -> int:
         """How many pictures there are."""
-        return sum(parquet.read_metadata(path).num_rows for path in self._paths)
+        total = 0
+        for path in self._paths:
+            with _opened(path) as source:
+                total += parquet.read_metadata(source).num_rows
+        return total
 
     @staticmethod
-    def _require_all(folder: Path, found: Sequence[int], first: Mapping[str, Any]) -> None:
+    def _require_all(folder: Path | Stored, found: Sequence[int], first: Mapping[str, Any]) -> None:
         of = first["shard"][1]
         if missing := sorted(set(range(1, of + 1)) - set(found)):
             shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
@@ -214,17 +220,24 @@ class Shards:
             )
 
 
-def _listed(folder: Path) -> Iterable[Path]:
+def _listed(folder: Path | Stored) -> Iterable[Path | Stored]:
+    if isinstance(folder, Stored):
+        return [one for one in folder.walk(lambda _: True) if "/" not in one.below]
     try:
         return list(folder.iterdir())
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}; expected a folder of parts") from error
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _opened(path: Path | Stored) -> AbstractContextManager[Path | BinaryIO]:
+    return nullcontext(path) if isinstance(path, Path) else path.opened()
+
+
+def _about(path: Path | Stored) -> dict[str, Any]:
     try:
-        metadata = parquet.read_schema(path).metadata or {}
-        about: dict[str, Any] = json.loads(metadata[_KEY])
+        with _opened(path) as source:
+            metadata = parquet.read_schema(source).metadata or {}
+            about: dict[str, Any] = json.loads(metadata[_KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise DataError(
             f"{path}: no part of `mlcrf predict --shard`, or damaged; delete it and make it again"
@@ -232,9 +245,9 @@ def _about(path: Path) -> dict[str, Any]:
     return about
 
 
-def _predictions(path: Path, labels: LabelSpace) -> Iterator[Prediction]:
+def _predictions(path: Path | Stored, labels: LabelSpace) -> Iterator[Prediction]:
     try:
-        with parquet.ParquetFile(path) as file:
+        with _opened(path) as source, parquet.ParquetFile(source) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 for row in batch.to_pylist():
                     yield _prediction(row, labels)

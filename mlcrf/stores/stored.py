@@ -3,12 +3,13 @@
 import posixpath
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, MlcrfError
 from mlcrf.stores.drivers import LONGEST_S, PAUSES_S, entries, reason, system, within
 
 _T = TypeVar("_T")
@@ -94,6 +95,22 @@ class Stored:
             else:
                 return content
         raise AssertionError("the last try returns or raises")
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """The file to read from anywhere in it, a few megabytes at a time.
+
+        Raises:
+            DataError: it cannot be fetched; what the body raises of its own stays as it is, if it
+                is one of ours, an OSError, a KeyError or a ValueError.
+        """
+        try:
+            with system(self.scheme).open(self.url, "rb") as stream:
+                yield stream
+        except (MlcrfError, OSError, KeyError, ValueError):
+            raise
+        except Exception as error:  # as above
+            raise self._error("cannot be fetched", error) from error
 
     def exists(self) -> bool:
         """Whether there is such a file or folder.

@@ -172,6 +172,38 @@ def test_the_command_from_store_to_store(
     assert bucket.read("out/tags.csv").count(b"\n") == 2
 
 
+def test_parts_from_store_to_store(bucket: S3Bucket, photos: Path, small_run: Path) -> None:
+    """Written there, found finished there, and merged there to what one run writes."""
+    place, parts = bucket.upload(photos), f"{bucket.url}/parts"
+    words = ["predict", place, "--model", small_run, "--engine", "torch"]
+    for number in (1, 3):
+        done = run_program(*words, "--shard", f"{number}/3", "--out", parts)
+        assert done.returncode == 0, done.stderr
+    merging = ["merge", parts, "--out", f"{bucket.url}/all.csv"]
+    missing = run_program(*merging)
+    assert missing.returncode == 1
+    assert missing.stderr.startswith(f"error: {parts}: 1 of 3 parts are missing: 2; ")
+    assert run_program(*words, "--shard", "2/3", "--out", parts).returncode == 0
+    again = run_program(*words, "--shard", "3/3", "--out", parts)
+    assert again.stdout == f"nothing to do: {parts}/part-00003-of-00003.parquet is finished\n"
+    other = run_program(*words, "--shard", "3/3", "--out", parts, "--at-least", 1)
+    assert other.returncode == 1
+    assert f"{parts}/part-00003-of-00003.parquet: was made with another decoder" in other.stderr
+    merged = run_program(*merging)
+    assert merged.returncode == 0, merged.stderr
+    assert run_program(*words, "--out", f"{bucket.url}/one.csv").returncode == 0
+    assert bucket.read("all.csv") == bucket.read("one.csv")
+    assert bucket.read("all.errors.csv") == bucket.read("one.errors.csv")
+    assert bucket.read("all.csv").count(b"\n") == 6
+    key = "parts/part-00002-of-00003.parquet"
+    bucket.client.put_object(Bucket="photos", Key=key, Body=bucket.read(key)[:-40])
+    damaged = run_program(*merging, "--overwrite")
+    assert damaged.returncode == 1 and damaged.stderr.count("\n") == 1
+    assert f"{bucket.url}/{key}: no part of `mlcrf predict --shard`, or damaged" in damaged.stderr
+    nowhere = run_program("merge", f"{bucket.url}/none", "--out", f"{bucket.url}/b.csv")
+    assert nowhere.stderr == f"error: {bucket.url}/none: no such file or folder\n"
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -216,7 +248,7 @@ def test_options_that_do_not_go_with_a_place(
     ("words", "status", "said"),
     [
         (["s3://photos"], 1, "error: s3://photos: no pictures found\n"),
-        ([".", "--out", "s3://photos/parts", "--shard", "1/2"], 2, "to a folder on a disk"),
+        ([".", "--out", "s3://missing/parts", "--shard", "1/2"], 1, "there is no bucket 'missing'"),
         ([".", "--out", "s3://missing/a.csv"], 1, "missing/a.csv: there is no bucket 'missing'"),
     ],
 )
