@@ -264,7 +264,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
             f"{row['step_seconds']:.2g}",
             f"{row['ratio']:.1f}",
             f"{row['step_peak_mb']:,.0f}",
-            f"{row['fit_peak_mb']:,.0f}",
+            f"{max(0.0, row['fit_peak_mb']):,.0f}",
             f"{row['unaries_mb']:,.0f}",
         ]
         for row in rows
