@@ -65,7 +65,8 @@ def test_a_running_cluster_and_an_object_store(
 def test_control_c_leaves_nothing_half_done(small_run: Path, photos: Path, tmp_path: Path) -> None:
     """No table, no temporary file, and no process of Ray that we started."""
     out = tmp_path / "tags.csv"
-    words = ["predict", photos, "--model", small_run, "--out", out, "--cluster", "ray"]
+    many = [photos] * 8  # work for longer than this process may be kept from asking
+    words = ["predict", *many, "--model", small_run, "--out", out, "--cluster", "ray"]
     program = Program(*words)
     process = wait_for_work(program)
     began = time.monotonic()
