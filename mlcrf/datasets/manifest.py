@@ -29,7 +29,7 @@ class Manifest:
     """N images with what is known of their L labels.
 
     Attributes:
-        images: paths of the pictures (N,).
+        images: paths of the pictures, or what their URLs name in an object store (N,).
         targets: 1 present, 0 absent, -1 unknown; int8 (N, L).
         labels: what the columns of `targets` are.
         splits: part of each image (N,), or None where the data set does not say.

@@ -46,8 +46,8 @@ def read_table(
     """Read a table with one row an image.
 
     The paths, or URLs in an object store, stand in the first of the columns `image`, `file_name`,
-    `filename`, `path`; the
-    optional `split` says train, validation (or val) or test. What the other columns are:
+    `filename`, `path`; the optional `split` says train, validation (or val) or test. What the
+    other columns are:
 
     - `p:LABEL` and `independent:LABEL` are scores that our own predictions carry: ignored, and so
       are further columns of paths;
