@@ -24,7 +24,7 @@ from mlcrf.datasets.tags import (
 )
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.labels import LabelSpace
-from mlcrf.stores import Stored, parse_picture
+from mlcrf.stores import Stored, parse_picture, parse_place
 
 SPLIT_NAMES = {
     "train": Split.TRAIN,
@@ -179,7 +179,11 @@ def _image_paths(
             message = f"column {column!r} holds {kind}, expected a path as text{hint}"
             records.fault(problems, row, message)
             continue
-        image = _find_image(root, cell, listings)
+        try:
+            image = _find_image(root, cell, listings)
+        except DataError as error:
+            records.fault(problems, row, str(error))
+            continue
         if image is None:
             hint = "" if Path(cell).is_absolute() else f" in {root}; is it the image root?"
             records.fault(problems, row, f"missing image {cell.strip()!r}{hint}")
@@ -199,11 +203,16 @@ def _find_image(
     """Path as written; if there is no such file, without space around it or Windows' backslashes.
 
     In text rather than `Path` objects, which would take most of the time of reading a table.
+
+    Raises:
+        DataError: a URL of a kind that we do not know, or whose driver is not installed.
     """
+    if "://" in cell:
+        parse = parse_picture if listings is None else parse_place
+        if isinstance(stored := parse(cell.strip()), Stored):
+            return stored
     if isinstance(root, Stored):
         return root.at(cell.strip())
-    if "://" in cell and isinstance(stored := parse_picture(cell.strip()), Stored):
-        return stored
     folder = str(root)
     place = os.path.join(folder, cell)  # noqa: PTH118
     if listings is None or listings.has(place):

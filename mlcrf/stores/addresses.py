@@ -1,5 +1,6 @@
 """Paths and URLs, as users name them."""
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,11 +26,16 @@ def parse_place(text: str) -> Path | Stored:
     if scheme in ("s3", "gs") and not rest.strip("/"):
         raise DataError(f"{text}: names no bucket; expected {scheme}://bucket/folder")
     driver = DRIVERS[scheme]
-    if driver is not None and find_spec(driver[0]) is None:
+    if driver is not None and not _is_installed(driver[0]):
         raise DataError(
             f"{text}: this needs {driver[0]}, not installed here; pip install {driver[1]}"
         )
     return Stored(text, text)
+
+
+@cache
+def _is_installed(module: str) -> bool:
+    return find_spec(module) is not None
 
 
 def parse_picture(text: str) -> Path | Stored:

@@ -65,9 +65,9 @@ class Stored:
         return replace(self, url=self.url.removesuffix(self.name) + name)
 
     def at(self, name: str) -> "Stored":
-        """What a relative path leads to from this folder, also a URL of its own, which stays."""
-        scheme, _, rest = (name if "://" in name else f"{self.url}/{name}").partition("://")
-        return replace(self, url=f"{scheme}://{posixpath.normpath(rest)}")
+        """What a relative path leads to from this folder."""
+        scheme, _, rest = self.url.partition("://")
+        return replace(self, url=f"{scheme}://{posixpath.normpath(f'{rest}/{name}')}")
 
     def absolute(self) -> "Stored":
         """Itself, as of a path that is whole."""

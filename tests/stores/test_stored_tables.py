@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import fsspec
@@ -22,6 +23,8 @@ from tests.review.conftest import small_run
 from tests.stores.conftest import S3Bucket, bucket
 
 __all__ = ["bucket", "small_run"]
+
+pytest.importorskip("s3fs", reason="needs mlcrf[s3]")
 
 QUICK = (
     *("--backbone", "lite0", "--engine", "torch", "--set", "penalties=[0.3]"),
@@ -157,22 +160,34 @@ def test_urls_in_a_table_on_a_disk(drawn: Path, tmp_path: Path) -> None:
     """Beside paths, which must be there; they come back from the table that a run saves."""
     table = tmp_path / "table.csv"
     table.write_text(
-        f"image,sky\ns3://photos/1.jpg,1\n{drawn}/images/000000.jpg,0\ngs://else/a/2.jpg,?\n"
+        f"image,sky\ns3://photos/1.jpg,1\n{drawn}/images/000000.jpg,0\nmemory://a//2.jpg,?\n"
     )
     manifest = read_table(table)
     assert manifest.images == (
         *(Stored("s3://photos/1.jpg"), drawn / "images" / "000000.jpg"),
-        Stored("gs://else/a/2.jpg"),
+        Stored("memory://a//2.jpg"),
     )
     save_manifest(tmp_path / "again.csv", manifest)
     assert read_table(tmp_path / "again.csv").images == manifest.images
     table.write_text("image,sky\ns3://photos/1.jpg,1\ns3://photos/a/../1.jpg,0\nhttp://x/1.jpg,0\n")
     with pytest.raises(DataError) as caught:
         read_table(table)
-    assert "table.csv:4: missing image 'http://x/1.jpg'" in str(caught.value)
+    assert "table.csv:4: http://x/1.jpg: unknown kind of address; expected" in str(caught.value)
+    there = put("image,sky\n1.jpg,1\nhttp://x/1.jpg,0\n")
+    with pytest.raises(DataError, match=r"labels.csv:3: http://x/1.jpg: unknown kind of address"):
+        read_dataset(there)
     table.write_text("image,sky\ns3://photos/1.jpg,1\ns3://photos/1.jpg,0\n")
     with pytest.raises(DataError, match=r"3: duplicate row: 's3://photos/1.jpg' stands on line 2"):
         read_table(table)
+
+
+def test_a_driver_that_is_not_installed(tmp_path: Path) -> None:
+    """Said when the table is read, not when each picture is fetched."""
+    if find_spec("gcsfs") is not None:
+        pytest.skip("gcsfs is installed here")
+    (tmp_path / "table.csv").write_text("image,sky\ngs://photos/1.jpg,1\n")
+    with pytest.raises(DataError, match=r"csv:2: gs://photos/1.jpg: this needs gcsfs, not inst"):
+        read_table(tmp_path / "table.csv")
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
