@@ -76,14 +76,17 @@ def test_control_c_leaves_nothing_half_done(small_run: Path, photos: Path, tmp_p
         began = time.monotonic()
         program.send(signal.SIGINT)
         result = program.end(60)
+        seconds = time.monotonic() - began
         assert "Traceback" not in result.stderr
-        assert not Path(f"/proc/{process}").exists()
+        while Path(f"/proc/{process}").exists():  # Ray ends its workers a moment after us
+            assert time.monotonic() - began < 30
+            time.sleep(0.05)
         if result.returncode != 0:
             break
         assert result.stdout.startswith("8768 photos tagged")
         for path in tmp_path.iterdir():
             path.unlink()
-    assert result.returncode == 130 and time.monotonic() - began < 10
+    assert result.returncode == 130 and seconds < 10
     assert not list(tmp_path.iterdir())
 
 
