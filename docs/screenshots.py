@@ -23,7 +23,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from mlcrf.prediction import list_pictures
+from mlcrf.images.listing import list_pictures
 
 IMAGES = Path(__file__).parent / "images"
 _SCENES = 300

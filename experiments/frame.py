@@ -21,9 +21,9 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import STATE, Run, load_run
 from mlcrf.cli.console import cache_dir
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Manifest, Split
-from mlcrf.datasets.reading import ReadOptions, read_dataset
-from mlcrf.datasets.splits import split_manifest
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.readers.choosing import ReadOptions, read_dataset
+from mlcrf.data.splits import split_manifest
 from mlcrf.evaluation import Evaluation, evaluate
 from mlcrf.training.extraction import Environment
 from mlcrf.training.run import train

@@ -18,8 +18,8 @@ from mlcrf import atomic
 from mlcrf.backbones.registry import Backbone, BackboneSpec, make_backbone
 from mlcrf.choices import InferenceName
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Implication, Manifest
-from mlcrf.datasets.tables import read_table
+from mlcrf.data.manifest import Implication, Manifest
+from mlcrf.data.readers.table import read_table
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, LabelsError, RunError
 from mlcrf.inference import InferenceMethod, SceneSum, make_inference

@@ -46,7 +46,7 @@ class TrainSettings(BaseModel):
             mixture over `scenes` latent scenes takes their place.
         scenes: of `latent`, how many.
         albums: of `latent`, learn how scenes follow each other too, from the photos of each folder
-            in the order in which they were taken; see `mlcrf.datasets.albums`.
+            in the order in which they were taken; see `mlcrf.images.albums`.
         album_gap_minutes: a longer gap between two photos begins another album.
         edges_per_label: of `sparse`, by mutual information.
         edges_file: of `file`, two label names a line, separated by a comma.

@@ -14,11 +14,12 @@ from mlcrf import atomic
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Manifest, Split
-from mlcrf.datasets.reading import read_dataset
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.readers.choosing import read_dataset
 from mlcrf.errors import RunError
 from mlcrf.evaluation import Evaluation, evaluate
-from mlcrf.prediction import PredictionWriter, Tagger, list_pictures
+from mlcrf.images.listing import list_pictures
+from mlcrf.prediction import PredictionWriter, Tagger
 from mlcrf.reports.card import save_card
 from mlcrf.reports.correlations import cooccurrence, load_matrix
 from mlcrf.reports.heatmap import Panel, draw_heatmap

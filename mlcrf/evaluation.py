@@ -11,8 +11,8 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import Run
 from mlcrf.choices import InferenceName
 from mlcrf.crf import UNKNOWN, Potentials, ScenePotentials
-from mlcrf.datasets.implications import with_implications
-from mlcrf.datasets.manifest import Manifest
+from mlcrf.data.implications import with_implications
+from mlcrf.data.manifest import Manifest
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, PotentialsError, RunError
 from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind, SceneSum

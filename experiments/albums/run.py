@@ -25,8 +25,8 @@ from mlcrf.checkpoint import Run
 from mlcrf.choices import Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import ScenePotentials
-from mlcrf.datasets.albums import find_albums
-from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.images.albums import find_albums
 from mlcrf.inference import Exact, Independent, SceneChain, SceneSum, with_album
 from mlcrf.metrics import Predictions, Statistics, bootstrap_differences, gather_statistics
 

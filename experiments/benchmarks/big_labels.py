@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.big_labels [--labels 100 1000] [--out FILE.json] [--quick]
 
 or `make bench-labels [QUICK=1]`. Features and label sets are drawn from a known sparse CRF
-(`mlcrf.synthetic.many_labels`): 3.5 labels an image, few of them common. Couplings are sparse,
+(`experiments.many_labels.drawn`): 3.5 labels an image, few of them common. Couplings are sparse,
 eight a label at least, chosen from the training images. Each case is a process of its own. A
 gradient is held against what cannot be left out: three products of all features with the head's
 weights, one for the unaries, two as of a layer that is trained, on the same cores in turn with it.
@@ -26,16 +26,16 @@ import torch
 from experiments.benchmarks.processes import peak_memory_mb, run_apart
 from experiments.benchmarks.timing import describe_machine, median_ratio, take_turns
 from experiments.frame import table
+from experiments.many_labels.drawn import make_sparse_crf
 from mlcrf.crf import strongest_edges
 from mlcrf.inference import Gibbs
 from mlcrf.metrics import Predictions, gather_statistics
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import ContrastiveDivergence, independent_loss, pseudo_likelihood_loss
-from mlcrf.synthetic.many_labels import make_sparse_crf
 from mlcrf.training.coordinates import Penalty, counted_variance, sampled_covariance
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import fit
-from mlcrf.training.persistent import Steps, fit_persistent
+from mlcrf.training.persistent_fit import Steps, fit_persistent
 
 CASES = ("pseudo-likelihood", "contrastive-divergence")
 _FEATURES, _EDGES_PER_LABEL = 256, 8

@@ -26,7 +26,7 @@ import torch
 from descendants import working
 from timing import describe_machine
 
-from mlcrf.datasets.tagfiles import walk_pictures
+from mlcrf.images.listing import walk_pictures
 
 COUNT, BROKEN = 3000, 40
 

@@ -11,8 +11,8 @@ from peers import Dwave
 
 from mlcrf.crf import Potentials
 from mlcrf.inference import Exact, Gibbs
-from mlcrf.inference.chains import run_chains
-from mlcrf.inference.streams import random_states, stream_keys
+from mlcrf.inference.gibbs.chains import run_chains
+from mlcrf.inference.gibbs.streams import random_states, stream_keys
 
 COUNTED = 0.02  # a probability above, and below 1 minus that, counts
 

@@ -21,8 +21,8 @@ from timing import installed, median_ratio
 
 from mlcrf.crf import Potentials
 from mlcrf.inference import Exact, InferenceMethod, JunctionTree
-from mlcrf.inference.chains import run_chains
-from mlcrf.inference.streams import random_states, stream_keys
+from mlcrf.inference.gibbs.chains import run_chains
+from mlcrf.inference.gibbs.streams import random_states, stream_keys
 
 _SIZES: tuple[tuple[int, int | None], ...] = ((24, None), (38, None), (80, None), (374, 10))
 _QUICK_SIZES: tuple[tuple[int, int | None], ...] = ((6, None),)

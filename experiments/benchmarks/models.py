@@ -7,8 +7,8 @@ import torch
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import load_run
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.datasets.reading import ReadOptions, read_dataset
-from mlcrf.datasets.splits import take_split
+from mlcrf.data.readers.choosing import ReadOptions, read_dataset
+from mlcrf.data.splits import take_split
 
 # mean and spread of unaries, size of couplings
 _KINDS = {"even": (0.0, 1.5, 0.3), "photo": (-3.0, 2.0, 0.6), "rare": (-6.5, 3.0, 0.6)}

@@ -35,10 +35,10 @@ from mlcrf.backbones.engines import make_engine
 from mlcrf.backbones.features import BATCH_SIZE
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.choices import EngineName
-from mlcrf.datasets.images import load_pixels
-from mlcrf.datasets.manifest import Split
-from mlcrf.datasets.reading import ReadOptions, read_dataset
-from mlcrf.datasets.splits import split_manifest
+from mlcrf.data.manifest import Split
+from mlcrf.data.readers.choosing import ReadOptions, read_dataset
+from mlcrf.data.splits import split_manifest
+from mlcrf.images.decoding import load_pixels
 from mlcrf.inference import prepare
 from mlcrf.prediction import PredictionWriter, Tagger
 

@@ -13,7 +13,7 @@ import torch
 # Forked from a server that has imported what takes long, but started none of torch's threads.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["mlcrf.inference", "mlcrf.checkpoint", "mlcrf.datasets.splits", "matplotlib.pyplot", "numba"]
+    ["mlcrf.inference", "mlcrf.checkpoint", "mlcrf.data.splits", "matplotlib.pyplot", "numba"]
 )
 
 

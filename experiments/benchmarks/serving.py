@@ -30,9 +30,9 @@ from tables import format_tables
 from timing import describe_machine, median_ratio, seconds_of
 
 from mlcrf.checkpoint import load_run
-from mlcrf.datasets.manifest import Split
-from mlcrf.datasets.reading import ReadOptions, read_dataset
-from mlcrf.datasets.splits import split_manifest
+from mlcrf.data.manifest import Split
+from mlcrf.data.readers.choosing import ReadOptions, read_dataset
+from mlcrf.data.splits import split_manifest
 from mlcrf.prediction import Tagger
 
 SIZES = {"128 x 128": (128, 128), "500 x 375": (500, 375)}

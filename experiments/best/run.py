@@ -18,7 +18,7 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.cli.console import cache_dir
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 from mlcrf.metrics import Predictions, gather_statistics
 from mlcrf.training.heads import Examples
 from mlcrf.training.members import fit_members

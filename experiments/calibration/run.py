@@ -15,7 +15,7 @@ from torch import Tensor
 from experiments import frame
 from experiments.frame import percent
 from mlcrf.checkpoint import Run
-from mlcrf.datasets.manifest import Split
+from mlcrf.data.manifest import Split
 from mlcrf.inference import Exact
 
 BINS = 15

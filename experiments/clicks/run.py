@@ -34,7 +34,7 @@ from experiments.clicks.asking import (
 )
 from experiments.known_tags.run import WEIGHTS, evidence, naive_bayes
 from mlcrf.checkpoint import Run
-from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 
 ORDERS = ("any", "glaring")
 MODELS = {"independent": "independent", "naive_bayes": "naive Bayes", "crf": "CRF"}

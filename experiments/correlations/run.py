@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from experiments import frame
-from mlcrf.datasets.manifest import Split
+from mlcrf.data.manifest import Split
 from mlcrf.reports.correlations import load_matrix, phi, rank_agreements, strongest_pairs
 from mlcrf.reports.heatmap import Panel, draw_heatmap
 from mlcrf.reports.ordering import cluster_order

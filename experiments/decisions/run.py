@@ -11,7 +11,7 @@ from typing import Any
 from experiments import frame
 from experiments.frame import percent
 from mlcrf.choices import Decision
-from mlcrf.datasets.manifest import Split
+from mlcrf.data.manifest import Split
 from mlcrf.decoding import Decoder
 from mlcrf.evaluation import evaluate
 

@@ -16,7 +16,7 @@ from experiments import frame
 from experiments.frame import percent
 from mlcrf.choices import ObjectiveName
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 
 SAMPLED, EXACT = ObjectiveName.CONTRASTIVE_DIVERGENCE, ObjectiveName.EXACT_LIKELIHOOD
 CASES = [(0.1, SAMPLED), (0.25, SAMPLED), (0.5, SAMPLED), (0.9, SAMPLED), (0.5, EXACT)]

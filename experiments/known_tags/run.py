@@ -22,7 +22,7 @@ from torch import Tensor
 from experiments import frame
 from experiments.frame import percent
 from mlcrf.checkpoint import Run
-from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 from mlcrf.metrics import Predictions, Statistics, bootstrap_differences, gather_statistics
 
 SHARES = (0.0, 0.25, 0.5, 0.75)

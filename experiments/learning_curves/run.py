@@ -16,7 +16,7 @@ from experiments import frame
 from experiments.frame import Rows, percent
 from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 from mlcrf.evaluation import evaluate
 
 SIZES = (100, 300, 1000, 3000)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.inference import Exact, MeanField
-from mlcrf.inference.chains import run_chains
-from mlcrf.inference.streams import random_states, stream_keys
+from mlcrf.inference.gibbs.chains import run_chains
+from mlcrf.inference.gibbs.streams import random_states, stream_keys
 
 _LABELS, _SWEEPS = 6, 20
 

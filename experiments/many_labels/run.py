@@ -20,7 +20,7 @@ import pandas as pd
 
 from experiments import frame
 from experiments.frame import Rows
-from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 
 SIZES = {374: 50, 1000: 20, 5000: 10}  # labels to steps of contrastive divergence
 _PHOTOS = {Split.TRAIN: 2400, Split.VALIDATION: 300, Split.TEST: 300}

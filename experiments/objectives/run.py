@@ -16,7 +16,7 @@ from experiments import frame
 from experiments.frame import Rows, gain, percent
 from mlcrf.choices import InferenceName, ObjectiveName, Schedule
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Split
+from mlcrf.data.manifest import Split
 from mlcrf.evaluation import evaluate
 
 _SAMPLED: dict[str, Any] = {"objective": ObjectiveName.CONTRASTIVE_DIVERGENCE}

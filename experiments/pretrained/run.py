@@ -19,7 +19,7 @@ from experiments.frame import percent
 from mlcrf.atomic import write_text
 from mlcrf.checkpoint import CONFIG, LABELS, WEIGHTS, Run
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 from mlcrf.evaluation import Evaluation, evaluate
 
 LABEL_SETS = (24, 38)

@@ -22,7 +22,7 @@ from experiments import frame
 from experiments.frame import Rows, percent
 from mlcrf.checkpoint import Run
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 from mlcrf.metrics import Predictions, gather_statistics
 
 SHOWN = 2000

@@ -13,7 +13,7 @@ from experiments import frame
 from experiments.frame import percent
 from mlcrf.choices import ObjectiveName, Pairwise, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Split
+from mlcrf.data.manifest import Split
 from mlcrf.evaluation import evaluate
 
 # Exact likelihood of couplings that vary by image enumerates for each: by pseudo-likelihood here,

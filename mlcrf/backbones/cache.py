@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.errors import DataError
-from mlcrf.metadata import find_member
+from mlcrf.images.containers import find_member
 
 Feature = NDArray[np.float32]
 

@@ -20,10 +20,10 @@ from mlcrf.backbones.cache import FeatureCache, Stamp
 from mlcrf.backbones.engines import Engine, engine_key, make_engine
 from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
-from mlcrf.datasets.images import DECODING, load_pixels
-from mlcrf.datasets.problems import Problems
+from mlcrf.data.problems import Problems
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
-from mlcrf.metadata import find_member
+from mlcrf.images.containers import find_member
+from mlcrf.images.decoding import DECODING, load_pixels
 from mlcrf.stores import Stored
 
 BATCH_SIZE = 64

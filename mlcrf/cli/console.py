@@ -15,7 +15,7 @@ from mlcrf.choices import Decision, EngineName, Program
 from mlcrf.errors import MlcrfError, MlcrfWarning
 
 if TYPE_CHECKING:
-    from mlcrf.datasets.reading import ReadOptions
+    from mlcrf.data.readers.choosing import ReadOptions
     from mlcrf.labels import LabelSpace
     from mlcrf.prediction import PredictionWriter
     from mlcrf.stores import Stored
@@ -152,7 +152,7 @@ def read_options(
     Raises:
         DataError: see `parse_data`.
     """
-    from mlcrf.datasets.reading import ReadOptions
+    from mlcrf.data.readers.choosing import ReadOptions
 
     root = None if image_root is None else parse_data(image_root)
     return ReadOptions(label_set, root, label_sep, labels)

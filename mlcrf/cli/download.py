@@ -33,8 +33,8 @@ def download(
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from mlcrf.datasets.catalog import find_entry
-    from mlcrf.datasets.download import download as fetch
+    from mlcrf.data.download.catalog import find_entry
+    from mlcrf.data.download.download import download as fetch
 
     entry = find_entry(name)
     console = Console(stderr=True)

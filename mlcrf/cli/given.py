@@ -13,7 +13,8 @@ from mlcrf.cli import console
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
-    from mlcrf.prediction import Pictures, Shard
+    from mlcrf.images.listing import Pictures
+    from mlcrf.prediction import Shard
     from mlcrf.stores import Stored
 
 _STDIN = "-"
@@ -67,7 +68,7 @@ class Given:
         self, limit: int | None, chosen: "Callable[[Path | Stored], bool] | None"
     ) -> "Pictures":
         """What is meant by them, listed anew each time."""
-        from mlcrf.prediction import Pictures, list_pictures
+        from mlcrf.images.listing import Pictures, list_pictures
 
         if self.is_list:
             return Pictures(lambda: self.places, limit=limit, chosen=chosen)

@@ -16,12 +16,8 @@ from mlcrf.cli.undoing import take_back
 from mlcrf.pretrained import DEFAULT
 
 if TYPE_CHECKING:
-    from mlcrf.prediction import (
-        LabelSelection,
-        Pictures,
-        Prediction,
-        PredictionWriter,
-    )
+    from mlcrf.images.listing import Pictures
+    from mlcrf.prediction import LabelSelection, Prediction, PredictionWriter
     from mlcrf.stores import Stored
 
 
@@ -165,7 +161,7 @@ def predict(
     from mlcrf.backbones.engines import pick_device
     from mlcrf.checkpoint import load_run
     from mlcrf.decoding import Decoder
-    from mlcrf.metadata import PhotoPlaces
+    from mlcrf.keywords.sidecar_places import PhotoPlaces
     from mlcrf.prediction import (
         KnownKeywords,
         LabelSelection,

@@ -11,7 +11,7 @@ from mlcrf.cli import console
 if TYPE_CHECKING:  # heavy
     from mlcrf.backbones.features import FeatureExtractor
     from mlcrf.checkpoint import Run
-    from mlcrf.datasets.manifest import Manifest
+    from mlcrf.data.manifest import Manifest
 
 Data = Annotated[
     str, typer.Argument(help="Table or folder of images and labels, or s3://... of a table.")
@@ -46,8 +46,8 @@ def load(
     import numpy as np
 
     from mlcrf.checkpoint import load_run
-    from mlcrf.datasets.reading import read_dataset
-    from mlcrf.datasets.splits import take_split
+    from mlcrf.data.readers.choosing import read_dataset
+    from mlcrf.data.splits import take_split
 
     trained = load_run(run)
     chosen = label_set or trained.label_set

@@ -10,7 +10,8 @@ from mlcrf.cli import console
 from mlcrf.cli.given import is_on_disk
 
 if TYPE_CHECKING:
-    from mlcrf.prediction import BesideOptions, Pictures
+    from mlcrf.images.listing import Pictures
+    from mlcrf.prediction import BesideOptions
 
 
 def take_back(
@@ -23,7 +24,7 @@ def take_back(
     strict: bool,
 ) -> None:
     """Take it out of the files of all pictures, and say what became of these."""
-    from mlcrf.metadata import PhotoPlaces
+    from mlcrf.keywords.sidecar_places import PhotoPlaces
     from mlcrf.reports.tables import format_undone, undone_record
 
     beside, faults = options.undo(filter(is_on_disk, pictures), PhotoPlaces(sidecar_dir, named))

@@ -13,7 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from mlcrf.errors import ClusterError
-from mlcrf.prediction import LARGEST_ALBUM, TOGETHER, Pictures, Prediction
+from mlcrf.images.listing import Pictures
+from mlcrf.prediction import LARGEST_ALBUM, TOGETHER, Prediction
 from mlcrf.stores import Stored, parse_picture
 
 Numbered = tuple[int, Path | Stored]

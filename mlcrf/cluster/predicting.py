@@ -9,7 +9,8 @@ from mlcrf.cluster.connecting import connected, parse_address
 from mlcrf.cluster.coordinator import Coordinator
 from mlcrf.cluster.worker import Job
 from mlcrf.errors import ClusterError
-from mlcrf.prediction import Pictures, Prediction
+from mlcrf.images.listing import Pictures
+from mlcrf.prediction import Prediction
 
 _CHUNKS_AT_ONCE = 64  # that are handed over
 

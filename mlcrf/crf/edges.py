@@ -26,7 +26,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.special import rel_entr
 from torch import Tensor
 
-from mlcrf.datasets.pairs import load_pairs
+from mlcrf.data.pairs import load_pairs
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import LabelSpace
 
@@ -124,7 +124,7 @@ def load_edges(path: Path, labels: LabelSpace) -> Tensor:
         Pairs i < j in row order, int64 (E, 2).
 
     Raises:
-        DataError, LabelsError: see `mlcrf.datasets.pairs.load_pairs`.
+        DataError, LabelsError: see `mlcrf.data.pairs.load_pairs`.
     """
     return torch.tensor(sorted(load_pairs(path, labels, HEADER, directed=False)))
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor, nn
 
-from mlcrf.inference.partition import possible_states, split_labels
+from mlcrf.inference.exact.partition import possible_states, split_labels
 
 _SLACK = 1e-7  # the share of Z that underflow may cost
 _LOG_TINY = {torch.float32: -87.0, torch.float64: -708.0}  # logs of the smallest normal numbers
@@ -34,7 +34,7 @@ class Marginals(nn.Module):
 
 
 class SplitMarginals(Marginals):
-    """Exact marginals by split enumeration; see `mlcrf.inference.split` for the mathematics.
+    """Exact marginals by split enumeration; see `mlcrf.inference.exact.split` for the mathematics.
 
     With S_A, S_B the possible states of two halves of the labels, alpha and beta their weights,
 

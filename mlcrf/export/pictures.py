@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.datasets.images import load_pixels
-from mlcrf.datasets.tagfiles import walk_pictures
 from mlcrf.errors import DataError
+from mlcrf.images.decoding import load_pixels
+from mlcrf.images.listing import walk_pictures
 from mlcrf.synthetic.planted import make_planted_crf
 from mlcrf.synthetic.scenes import draw_scene
 

@@ -1,18 +1,19 @@
 """Beliefs about label sets: one algorithm a file, one interface."""
 
-from mlcrf.inference.annealing import AnnealedImportanceSampling
+from mlcrf.inference.annealed_importance import AnnealedImportanceSampling
 from mlcrf.inference.bethe import Bethe
 from mlcrf.inference.choosing import make_exact, make_inference
-from mlcrf.inference.convex import ConvexBeliefPropagation
-from mlcrf.inference.dual_bound import DualBound, ScoreBound
-from mlcrf.inference.elimination import treewidth
-from mlcrf.inference.exact import Exact
-from mlcrf.inference.gibbs import Gibbs
+from mlcrf.inference.convex_bp import ConvexBeliefPropagation
+from mlcrf.inference.enumeration import Exact
+from mlcrf.inference.exact.elimination import treewidth
+from mlcrf.inference.exact.partition import count_states
+from mlcrf.inference.exact.prepared import PreparedExact, prepare
+from mlcrf.inference.gibbs_sampling import Gibbs
 from mlcrf.inference.independent import Independent
 from mlcrf.inference.junction_tree import JunctionTree
 from mlcrf.inference.map_search import MapResult, MapSearch
 from mlcrf.inference.mean_field import MeanField
-from mlcrf.inference.partition import count_states
+from mlcrf.inference.messages.dual_bound import DualBound, ScoreBound
 from mlcrf.inference.posterior import (
     InferenceMethod,
     LogPartitionKind,
@@ -20,7 +21,6 @@ from mlcrf.inference.posterior import (
     climb,
     entropy,
 )
-from mlcrf.inference.prepared import PreparedExact, prepare
 from mlcrf.inference.scenes import SceneChain, SceneSum, with_album
 from mlcrf.inference.tap import Tap
 from mlcrf.inference.tree_reweighted import TreeReweighted

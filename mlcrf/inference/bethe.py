@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mlcrf.crf import Potentials
-from mlcrf.inference.messages import FixedPointMethod, Propagation, condition, softplus
+from mlcrf.inference.messages.passing import FixedPointMethod, Propagation, condition, softplus
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
 

@@ -6,16 +6,16 @@ from torch import Tensor
 
 from mlcrf.choices import InferenceName
 from mlcrf.crf import no_implications
-from mlcrf.inference.annealing import AnnealedImportanceSampling
+from mlcrf.inference.annealed_importance import AnnealedImportanceSampling
 from mlcrf.inference.bethe import Bethe
-from mlcrf.inference.convex import ConvexBeliefPropagation
-from mlcrf.inference.elimination import treewidth
-from mlcrf.inference.exact import Exact
-from mlcrf.inference.gibbs import Gibbs
+from mlcrf.inference.convex_bp import ConvexBeliefPropagation
+from mlcrf.inference.enumeration import Exact
+from mlcrf.inference.exact.elimination import treewidth
+from mlcrf.inference.exact.partition import count_states
+from mlcrf.inference.gibbs_sampling import Gibbs
 from mlcrf.inference.independent import Independent
 from mlcrf.inference.junction_tree import JunctionTree
 from mlcrf.inference.mean_field import MeanField
-from mlcrf.inference.partition import count_states
 from mlcrf.inference.posterior import InferenceMethod
 from mlcrf.inference.tap import Tap
 from mlcrf.inference.tree_reweighted import TreeReweighted

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.errors import TooManyLabelsError
-from mlcrf.inference.elimination import Group, Plan, make_plan, treewidth
+from mlcrf.inference.exact.elimination import Group, Plan, make_plan, treewidth
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
 _CHUNK_ENTRIES = 2**23  # separator states times images that are handled at once

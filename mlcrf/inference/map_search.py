@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
-from mlcrf.inference.annealing import GroupedCouplings, certain_bias, draw, sweep
-from mlcrf.inference.dual_bound import DualBound
+from mlcrf.inference.annealed_importance import GroupedCouplings, certain_bias, draw, sweep
+from mlcrf.inference.messages.dual_bound import DualBound
 from mlcrf.inference.posterior import climb
 
 _CHUNK_ENTRIES = 2**20  # labels and couplings, times starts, times images handled at once

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Fields, Potentials
-from mlcrf.inference.messages import FixedPointMethod, Network, condition, softplus
+from mlcrf.inference.messages.passing import FixedPointMethod, Network, condition, softplus
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
 _POWERS = 8  # of the matrix whose spectral radius is bounded

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import (
 from torch import Tensor
 
 from mlcrf.crf import Potentials
-from mlcrf.inference.messages import (
+from mlcrf.inference.messages.passing import (
     FixedPointMethod,
     Network,
     Propagation,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials
-from mlcrf.inference.convex import dual_value, settled_messages, start_messages, update
+from mlcrf.inference.convex_bp import dual_value, settled_messages, start_messages, update
 from mlcrf.objectives.persistent import as_known
 
 

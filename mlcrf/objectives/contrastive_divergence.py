@@ -7,13 +7,13 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.inference import Gibbs, Posterior
-from mlcrf.inference.chains import run_chains
-from mlcrf.inference.sample_averages import (
+from mlcrf.inference.gibbs.chains import run_chains
+from mlcrf.inference.gibbs.sample_averages import (
     conditional_pairs,
     conditional_totals,
     pair_totals,
 )
-from mlcrf.inference.streams import random_states, stream_keys
+from mlcrf.inference.gibbs.streams import random_states, stream_keys
 from mlcrf.objectives.persistent import as_known
 
 _CLAMPED_SEED = 2**32  # added for the chains that see the labels, so that they draw otherwise

@@ -1,9 +1,9 @@
 """Pictures in, label sets out."""
 
+from mlcrf.images.listing import Pictures, list_pictures
 from mlcrf.prediction.beside import Action, Beside, Change
-from mlcrf.prediction.keywords import KnownKeywords
 from mlcrf.prediction.known import KnownLabels, read_known
-from mlcrf.prediction.listing import Pictures, list_pictures
+from mlcrf.prediction.known_keywords import KnownKeywords
 from mlcrf.prediction.outputs import BesideOptions
 from mlcrf.prediction.programs import FiftyOne, LabelStudio, choose_form
 from mlcrf.prediction.record import Prediction

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mlcrf.errors import MlcrfError
-from mlcrf.metadata import shown
+from mlcrf.keywords.photo_keywords import shown
 from mlcrf.prediction.record import Prediction
 
 

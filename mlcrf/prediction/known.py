@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.datasets.huggingface import find_metadata
-from mlcrf.datasets.implications import with_implied
-from mlcrf.datasets.manifest import UNKNOWN, Implication
-from mlcrf.datasets.pictorial import is_list_pictorial
-from mlcrf.datasets.reading import Format, ReadOptions, read_dataset, sniff_format
-from mlcrf.datasets.tables import is_list_table
+from mlcrf.data.implications import with_implied
+from mlcrf.data.manifest import UNKNOWN, Implication
+from mlcrf.data.readers.choosing import Format, ReadOptions, read_dataset, sniff_format
+from mlcrf.data.readers.hugging_face import find_metadata
+from mlcrf.data.readers.parquet_images import is_list_pictorial
+from mlcrf.data.readers.table import is_list_table
 from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.keywords.photo_keywords import shown
 from mlcrf.labels import LabelSpace
-from mlcrf.metadata import shown
-from mlcrf.prediction.keywords import KnownKeywords
+from mlcrf.prediction.known_keywords import KnownKeywords
 from mlcrf.stores import Stored, parse_picture
 
 Targets = NDArray[np.int8]

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from mlcrf.checkpoint import Run
 from mlcrf.errors import DataError, MlcrfError
-from mlcrf.metadata import Author, PhotoPlaces, shown
+from mlcrf.keywords.photo_keywords import shown
+from mlcrf.keywords.retagging import Author
+from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.prediction.beside import Beside, Change, PhotoFiles
 from mlcrf.prediction.selection import LabelSelection
 from mlcrf.prediction.sidecars import Sidecars

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mlcrf.datasets.implications import with_implied
-from mlcrf.datasets.manifest import Implication
-from mlcrf.datasets.pairs import load_rows
+from mlcrf.data.implications import with_implied
+from mlcrf.data.manifest import Implication
+from mlcrf.data.pairs import load_rows
 from mlcrf.errors import LabelsError, SettingsError
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.record import Prediction

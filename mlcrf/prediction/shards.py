@@ -20,8 +20,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from mlcrf.errors import DataError, SettingsError
+from mlcrf.images.containers import is_parquet, is_tar, reading_unit
 from mlcrf.labels import LabelSpace
-from mlcrf.metadata import is_parquet, is_tar, reading_unit
 from mlcrf.prediction.layouts import WideLayout
 from mlcrf.prediction.record import Prediction, Rows
 from mlcrf.prediction.tables import ParquetFile

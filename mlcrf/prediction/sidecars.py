@@ -4,25 +4,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mlcrf import atomic
-from mlcrf.datasets.implications import with_implied
-from mlcrf.datasets.manifest import Implication
+from mlcrf.data.implications import with_implied
+from mlcrf.data.manifest import Implication
 from mlcrf.errors import DataError
+from mlcrf.keywords.photo_keywords import damaged, load_sidecar
+from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
+from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
-from mlcrf.metadata import (
-    Author,
-    PhotoPlaces,
-    Tag,
-    damaged,
-    load_sidecar,
-    require_taggable,
-    retag,
-)
 from mlcrf.prediction.beside import Action, Change
 from mlcrf.prediction.record import Prediction
 
 
 class Sidecars:
-    """An XMP sidecar a photo; see `mlcrf.metadata.retag` for what becomes of its tags.
+    """An XMP sidecar a photo; see `mlcrf.keywords.retagging.retag` for what becomes of its tags.
 
     A label that implies others stands below each that it implies directly.
 

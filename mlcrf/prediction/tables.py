@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from mlcrf.datasets.cells import without_formula, write_csv_row
+from mlcrf.data.cells import without_formula, write_csv_row
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.layouts import Layout, TidyLayout, WideLayout
 from mlcrf.prediction.record import Prediction, Rows

@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 
 from mlcrf import atomic
-from mlcrf.datasets.files import is_picture
 from mlcrf.errors import DataError, MlcrfError, SettingsError
+from mlcrf.images.listing import is_picture
+from mlcrf.keywords.photo_keywords import shown
+from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
-from mlcrf.metadata import PhotoPlaces, shown
 from mlcrf.prediction.beside import Action, Change
 from mlcrf.prediction.record import Prediction
 

@@ -15,12 +15,12 @@ from mlcrf.backbones.features import Decoded, FeatureExtractor
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.choices import EngineName
 from mlcrf.crf import ScenePotentials
-from mlcrf.datasets.albums import find_albums
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, PotentialsError, RunError
+from mlcrf.images.albums import find_albums
+from mlcrf.images.listing import Pictures
 from mlcrf.inference import InferenceMethod, SceneChain, SceneSum, prepare, with_album
 from mlcrf.prediction.known import KnownLabels, with_told
-from mlcrf.prediction.listing import Pictures
 from mlcrf.prediction.record import Prediction
 from mlcrf.pretrained import DEFAULT
 from mlcrf.stores import Stored

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from mlcrf.checkpoint import Run, load_splits
-from mlcrf.datasets.manifest import Split
+from mlcrf.data.manifest import Split
 from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf

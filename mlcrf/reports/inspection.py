@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array, triu
 
 from mlcrf.checkpoint import Run, load_run
-from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 from mlcrf.pretrained import DEFAULT, names
 from mlcrf.reports.names import some_names
 from mlcrf.reports.tables import format_table

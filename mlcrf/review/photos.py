@@ -7,8 +7,8 @@ from enum import IntEnum
 from pathlib import Path
 from threading import Lock
 
-from mlcrf.datasets.images import load_thumbnail
 from mlcrf.errors import DataError
+from mlcrf.images.decoding import load_thumbnail
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.scan import scan_folder
 

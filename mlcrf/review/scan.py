@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mlcrf.errors import DataError
-from mlcrf.metadata import find_member, is_parquet, is_tar
-from mlcrf.prediction import list_pictures
+from mlcrf.images.containers import find_member, is_parquet, is_tar
+from mlcrf.images.listing import list_pictures
 
 _BLOCK = 2**20
 

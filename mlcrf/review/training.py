@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlcrf.datasets.manifest import UNKNOWN, Manifest
+from mlcrf.data.manifest import UNKNOWN, Manifest
 from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
 from mlcrf.review.answers import Board

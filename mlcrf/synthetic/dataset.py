@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.datasets.manifest import Split
+from mlcrf.data.manifest import Split
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.synthetic.planted import PlantedCrf, make_planted_crf
 from mlcrf.synthetic.scenes import draw_scene, visibility

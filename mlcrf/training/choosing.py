@@ -31,7 +31,7 @@ from mlcrf.training.coordinates import (
 )
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import FitReport, fit
-from mlcrf.training.persistent import Steps, fit_persistent
+from mlcrf.training.persistent_fit import Steps, fit_persistent
 
 
 @dataclass(frozen=True)

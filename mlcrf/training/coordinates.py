@@ -23,8 +23,8 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials
 from mlcrf.errors import RunError
-from mlcrf.inference.chains import run_chains
-from mlcrf.inference.streams import random_states, stream_keys
+from mlcrf.inference.gibbs.chains import run_chains
+from mlcrf.inference.gibbs.streams import random_states, stream_keys
 from mlcrf.model import LabelCrf
 from mlcrf.training.blocks import Block, Mixed, Rotated, Scaled, Signed
 from mlcrf.training.features import FeatureSpace

@@ -23,7 +23,7 @@ from mlcrf.backbones.matrix import (
 )
 from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
-from mlcrf.datasets.problems import Problems
+from mlcrf.data.problems import Problems
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.processes import ALONE, Processes
 from mlcrf.stores import Stored

@@ -13,9 +13,9 @@ from torch import Tensor
 from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import Precision
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.images import load_pixels
-from mlcrf.datasets.manifest import Manifest
+from mlcrf.data.manifest import Manifest
 from mlcrf.errors import DataError
+from mlcrf.images.decoding import load_pixels
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import from_image
 from mlcrf.processes import ALONE, Processes

@@ -20,7 +20,7 @@ from mlcrf.training.choosing import Recipe, exact_method, make_model, make_recip
 from mlcrf.training.coordinates import Penalty
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
-from mlcrf.training.scenes import spread_scenes
+from mlcrf.training.scene_start import spread_scenes
 from mlcrf.training.stages import Result, Stages
 
 Log = Callable[[str], None]

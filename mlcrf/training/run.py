@@ -18,14 +18,14 @@ from mlcrf.backbones.registry import Source, find_spec, make_backbone
 from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Run, save_run
 from mlcrf.choices import Finetune, InferenceName, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Manifest, Split
-from mlcrf.datasets.splits import split_manifest
-from mlcrf.datasets.tables import save_manifest
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.readers.table import save_manifest
+from mlcrf.data.splits import split_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.inference import SceneSum, count_states
 from mlcrf.model import LabelCrf
 from mlcrf.processes import Processes
-from mlcrf.training.albums import learn_transitions, training_albums
+from mlcrf.training.album_transitions import learn_transitions, training_albums
 from mlcrf.training.choosing import (
     check_settings,
     exact_method,
@@ -41,7 +41,7 @@ from mlcrf.training.heads import Examples, Fitted
 from mlcrf.training.members import make_trainer
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.structure import choose_edges
-from mlcrf.training.thresholds import tune_decoders
+from mlcrf.training.threshold_tuning import tune_decoders
 
 
 @dataclass(frozen=True)

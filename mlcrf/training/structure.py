@@ -9,7 +9,7 @@ from torch import Tensor
 from mlcrf.choices import Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import full_edges, load_edges, strongest_edges, tree_edges
-from mlcrf.datasets.manifest import Manifest
+from mlcrf.data.manifest import Manifest
 from mlcrf.errors import SettingsError
 from mlcrf.model import no_edges
 

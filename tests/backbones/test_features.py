@@ -16,8 +16,8 @@ from mlcrf.backbones.engines import Engine, TorchEngine, make_engine
 from mlcrf.backbones.features import BATCH_SIZE, Feature, FeatureExtractor
 from mlcrf.backbones.registry import Backbone, available_offline, find_spec, make_backbone
 from mlcrf.choices import EngineName
-from mlcrf.datasets.images import load_pixels
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
+from mlcrf.images.decoding import load_pixels
 
 Extract = Callable[..., FeatureExtractor]
 

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from mlcrf.cli import app
 from mlcrf.errors import DataError, MlcrfError
-from mlcrf.metadata import read_keywords
-from mlcrf.metadata.xmp import Packet, Property
-from tests.datasets.test_pictorial import make_parquet
-from tests.datasets.test_webdataset import make_tar
-from tests.metadata.pictures import xmp_of
+from mlcrf.keywords.photo_keywords import read_keywords
+from mlcrf.keywords.xmp import Packet, Property
+from tests.data.readers.test_parquet_images import make_parquet
+from tests.data.readers.test_webdataset import make_tar
+from tests.keywords.pictures import xmp_of
 
 
 def predict(*words: object) -> Result:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mlcrf.errors import ClusterError
-from mlcrf.prediction import TOGETHER, Pictures, Prediction
+from mlcrf.images.listing import Pictures
+from mlcrf.prediction import TOGETHER, Prediction
 from mlcrf.stores import Stored
 
 pytest.importorskip("ray", reason="needs mlcrf[ray]")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.inference import map_search
-from mlcrf.inference.dual_bound import DualBound, ScoreBound, roof_dual, semidefinite_bound
 from mlcrf.inference.map_search import MapSearch
+from mlcrf.inference.messages.dual_bound import DualBound, ScoreBound, roof_dual, semidefinite_bound
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import Oracle, oracles
 

@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
-from mlcrf.datasets.reading import read_dataset
-from mlcrf.datasets.tagfiles import read_tag_folder
+from mlcrf.data.readers.choosing import read_dataset
+from mlcrf.data.readers.tag_files import read_tag_folder
 from mlcrf.errors import DataError, MlcrfError, SettingsError
+from mlcrf.keywords.photo_keywords import read_keywords
+from mlcrf.keywords.retagging import Author, Tag, retag
+from mlcrf.keywords.sidecar_places import PhotoPlaces
+from mlcrf.keywords.xmp import Packet, Property
 from mlcrf.labels import LabelSpace
-from mlcrf.metadata import Author, PhotoPlaces, Tag, read_keywords, retag
-from mlcrf.metadata.xmp import Packet, Property
 from mlcrf.prediction import Beside, BesideOptions, Change, Prediction, PredictionWriter
 from mlcrf.prediction.sidecars import Sidecars
 from mlcrf.prediction.tagfiles import LOG, TagFiles
-from tests.metadata.pictures import make_photo, xmp_of
+from tests.keywords.pictures import make_photo, xmp_of
 
 LABELS = LabelSpace(("people", "child", "pet", "dog", "sky"))
 RULES = (("child", "people"), ("dog", "pet"))
@@ -225,7 +227,7 @@ def test_a_folder_with_keywords_is_a_data_set(tmp_path: Path) -> None:
         "1 images without keywords are left out",
         "1 keywords that are no labels are left out: x;y",
     )
-    from mlcrf.datasets.keywords import read_keyword_folder
+    from mlcrf.data.readers.keyword_folder import read_keyword_folder
 
     told = read_keyword_folder(tmp_path, labels=LabelSpace(("sky", "sea", "dog")))
     assert told.targets.tolist() == [[0, 1, 0], [1, 0, 0]]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlcrf.datasets.reading import ReadOptions
+from mlcrf.data.readers.choosing import ReadOptions
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import read_known

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
-from mlcrf.metadata import PhotoPlaces
 from mlcrf.prediction import KnownKeywords, LabelSelection, Prediction, read_known
 from mlcrf.prediction.sidecars import Sidecars
-from tests.metadata.pictures import iptc_of, make_photo, xmp_of
+from tests.keywords.pictures import iptc_of, make_photo, xmp_of
 from tests.prediction.test_beside import AUTHOR
 
 LABELS = LabelSpace(("sea", "sky", "bird", "indoor"))

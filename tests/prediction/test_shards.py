@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from mlcrf.errors import DataError, SettingsError
+from mlcrf.images.containers import members
 from mlcrf.labels import LabelSpace
-from mlcrf.metadata import members
 from mlcrf.prediction import Prediction, PredictionWriter, Shard, ShardForm, Shards, Table
-from tests.datasets.test_pictorial import make_parquet
+from tests.data.readers.test_parquet_images import make_parquet
 
 LABELS = LabelSpace(("sea", '<b> "x"', "naïve"))
 MADE_WITH = {"run": "abc", "given": None}

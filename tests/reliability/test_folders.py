@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from mlcrf.datasets.tagfiles import walk_pictures
+from mlcrf.images.listing import walk_pictures
 from tests.program import run_program
 from tests.reliability.scale import times
 

@@ -33,23 +33,23 @@ from mlcrf.checkpoint import (
 )
 from mlcrf.config import TrainSettings, make_settings
 from mlcrf.crf import load_edges
-from mlcrf.datasets.implications import load_implications
-from mlcrf.datasets.manifest import Manifest, Split
-from mlcrf.datasets.reading import ReadOptions, read_dataset
-from mlcrf.datasets.tables import read_table, save_manifest
+from mlcrf.data.implications import load_implications
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.readers.choosing import ReadOptions, read_dataset
+from mlcrf.data.readers.table import read_table, save_manifest
 from mlcrf.decoding import Decoder
 from mlcrf.errors import MlcrfError
+from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
+from mlcrf.keywords.xmp import Packet, Property
 from mlcrf.labels import LabelSpace, load_labels
-from mlcrf.metadata import Author, Tag, require_taggable, retag
-from mlcrf.metadata.xmp import Packet, Property
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.prediction.known import read_known
 from mlcrf.prediction.selection import load_names
 from mlcrf.training.stages import Stages
-from tests.datasets.test_mirflickr import make_folder as make_mirflickr
-from tests.datasets.test_tagfiles import make_folder as make_tag_folder
-from tests.datasets.test_voc_coco import make_coco, make_voc
-from tests.metadata.pictures import iptc_of, make_photo, xmp_of
+from tests.data.readers.test_mirflickr import make_folder as make_mirflickr
+from tests.data.readers.test_tag_files import make_folder as make_tag_folder
+from tests.data.readers.test_voc_coco import make_coco, make_voc
+from tests.keywords.pictures import iptc_of, make_photo, xmp_of
 from tests.reliability.scale import times
 
 pytestmark = pytest.mark.timeout(0)

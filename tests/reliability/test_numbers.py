@@ -33,19 +33,20 @@ from mlcrf.choices import EngineName, Finetune, ObjectiveName
 from mlcrf.cli import console, main
 from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials
-from mlcrf.datasets.images import load_pixels
-from mlcrf.datasets.manifest import Manifest, Split
-from mlcrf.datasets.reading import read_dataset
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.readers.choosing import read_dataset
 from mlcrf.errors import BackboneError, DataError, MlcrfError, RunError
 from mlcrf.evaluation import evaluate
+from mlcrf.images.decoding import load_pixels
 from mlcrf.inference import Exact, Posterior
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import BlendedConvexBp, ContrastiveDivergence
 from mlcrf.prediction import Prediction, Tagger
 from mlcrf.synthetic.dataset import make_dataset
-from mlcrf.training import finetune, heads, members, run, thresholds
-from mlcrf.training.albums import Albums, fit_transitions
+from mlcrf.training import finetune, heads, members, run
+from mlcrf.training import threshold_tuning as thresholds
+from mlcrf.training.album_transitions import Albums, fit_transitions
 from mlcrf.training.choosing import Recipe
 from mlcrf.training.coordinates import Coordinates
 from mlcrf.training.extraction import Environment

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mlcrf.datasets.images import load_pixels
 from mlcrf.errors import DataError
-from tests.datasets.test_images import KINDS, SIZE_PX, bomb
+from mlcrf.images.decoding import load_pixels
+from tests.images.test_decoding import KINDS, SIZE_PX, bomb
 from tests.reliability.scale import SCALE, times
 
 
@@ -85,7 +85,7 @@ SIDES_PX = (4_200, 13_300)  # both beyond what is decoded unasked, and below Pil
 MEASURE = """
 import json, re, sys, time
 from pathlib import Path
-from mlcrf.datasets.images import load_pixels
+from mlcrf.images.decoding import load_pixels
 from mlcrf.errors import DataError
 
 def peak_mb():

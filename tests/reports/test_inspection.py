@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlcrf.datasets.manifest import Manifest
+from mlcrf.data.manifest import Manifest
 from mlcrf.labels import LabelSpace
 from mlcrf.reports.inspection import dataset_record, format_dataset, format_run, run_record
 from tests.reports.webpage.making import make_run

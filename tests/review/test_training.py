@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mlcrf.cli import app
-from mlcrf.datasets.images import load_pixels
 from mlcrf.errors import DatabaseError, DataError
+from mlcrf.images.decoding import load_pixels
 from mlcrf.labels import LabelSpace
 from mlcrf.review.database import ReviewDatabase, new_request
 from mlcrf.review.photos import find_photos

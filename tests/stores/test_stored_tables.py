@@ -11,10 +11,10 @@ import fsspec
 import pandas as pd
 import pytest
 
-from mlcrf.datasets.albums import find_albums
-from mlcrf.datasets.reading import ReadOptions, read_dataset
-from mlcrf.datasets.tables import read_table, save_manifest
+from mlcrf.data.readers.choosing import ReadOptions, read_dataset
+from mlcrf.data.readers.table import read_table, save_manifest
 from mlcrf.errors import DataError, SettingsError
+from mlcrf.images.albums import find_albums
 from mlcrf.reports.names import file_name, shared_folder
 from mlcrf.stores import Stored, parse_place
 from mlcrf.synthetic.dataset import make_dataset

@@ -16,10 +16,10 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.choices import EngineName
 from mlcrf.cli.given import Given
-from mlcrf.datasets.files import is_picture
 from mlcrf.errors import DataError, MlcrfError
+from mlcrf.images.listing import Pictures, is_picture, list_pictures
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction import Pictures, PredictionWriter, Shard, Tagger, list_pictures
+from mlcrf.prediction import PredictionWriter, Shard, Tagger
 from mlcrf.stores import Stored, parse_picture, parse_place, parse_target, replacing, write_text
 from mlcrf.stores.drivers import system
 from tests.program import run_program

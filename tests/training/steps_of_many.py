@@ -14,8 +14,8 @@ from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.choices import EngineName, Finetune, ObjectiveName, Precision
 from mlcrf.config import TrainSettings
 from mlcrf.crf import full_edges
-from mlcrf.datasets.manifest import Split
-from mlcrf.datasets.tables import read_table
+from mlcrf.data.manifest import Split
+from mlcrf.data.readers.table import read_table
 from mlcrf.errors import DataError
 from mlcrf.inference import Exact
 from mlcrf.model import LabelCrf

@@ -13,12 +13,12 @@ from mlcrf.checkpoint import load_run
 from mlcrf.choices import Decision, EngineName, ObjectiveName, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import ScenePotentials
-from mlcrf.datasets.manifest import Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
 from mlcrf.inference import SceneChain
-from mlcrf.training.albums import Albums, fit_transitions
+from mlcrf.training.album_transitions import Albums, fit_transitions
 from mlcrf.training.extraction import Environment
 from mlcrf.training.run import train
 from tests.training.test_run import QUICK, manifest  # noqa: F401  a fixture

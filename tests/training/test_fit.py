@@ -29,7 +29,7 @@ from mlcrf.training.coordinates import (
 )
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import fit
-from mlcrf.training.persistent import Steps, fit_persistent
+from mlcrf.training.persistent_fit import Steps, fit_persistent
 from tests.making import close
 from tests.oracle import Oracle
 

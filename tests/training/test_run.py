@@ -13,10 +13,10 @@ from mlcrf.checkpoint import WEIGHTS, load_run
 from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Pairwise, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.datasets.implications import with_implications
-from mlcrf.datasets.manifest import Manifest, Split
-from mlcrf.datasets.reading import read_dataset
-from mlcrf.datasets.splits import split_manifest
+from mlcrf.data.implications import with_implications
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.readers.choosing import read_dataset
+from mlcrf.data.splits import split_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
 from mlcrf.objectives import independent_loss

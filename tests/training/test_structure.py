@@ -7,8 +7,8 @@ import numpy as np
 
 from mlcrf.choices import Structure
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.implications import with_implications
-from mlcrf.datasets.manifest import Manifest
+from mlcrf.data.implications import with_implications
+from mlcrf.data.manifest import Manifest
 from mlcrf.labels import LabelSpace
 from mlcrf.training.structure import choose_edges
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlcrf.datasets.images import load_thumbnail
 from mlcrf.errors import DataError
 from mlcrf.evaluation import Answers
+from mlcrf.images.decoding import load_thumbnail
 from mlcrf.reports.names import file_name, readable, shared_folder
 from mlcrf.reports.webpage import findings
 from mlcrf.reports.webpage.findings import Rows, Tag

@@ -16,7 +16,7 @@ from mlcrf.backbones.tiny import Tiny
 from mlcrf.checkpoint import Run, save_run
 from mlcrf.choices import EngineName
 from mlcrf.config import TrainSettings
-from mlcrf.datasets.manifest import Manifest
+from mlcrf.data.manifest import Manifest
 from mlcrf.evaluation import Answers, Evaluation, answer, score
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges

@@ -1,0 +1,85 @@
+"""What the columns of a table are for: image, split, labels, or nothing that is read."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcrf.data.cells import INVALID, cell_codes
+from mlcrf.data.manifest import UNKNOWN
+from mlcrf.data.records import IMAGE_COLUMNS, Records
+from mlcrf.errors import DataError
+
+SPLIT_COLUMN = "split"
+LIST_COLUMNS = ("labels", "tags", "label")
+SCORE_PREFIXES = ("p:", "independent:")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of one table by their use.
+
+    Attributes:
+        image: column of the paths.
+        listed: column with a list of labels, or None.
+        valued: columns of one label each with the codes of their cells; empty if `listed`.
+        ignored: columns that nothing is read from.
+    """
+
+    image: str
+    listed: str | None
+    valued: dict[str, NDArray[np.int8]]
+    ignored: tuple[str, ...]
+
+
+def sort_columns(records: Records) -> Columns:
+    """Tell the columns apart by name, and by whether their cells are 0, 1 or unknown.
+
+    The rules are those that `read_table` gives.
+
+    Raises:
+        DataError: no image column, no label column, or a list of labels beside columns that
+            could be labels too.
+    """
+    path, cells = records.path, records.columns
+    image = next((name for name in IMAGE_COLUMNS if name in cells), None)
+    if image is None:
+        raise DataError(
+            f"{path}:1: has no image column; found {_names(cells)}. "
+            f"Name the column of the paths one of: {', '.join(IMAGE_COLUMNS)}."
+        )
+    scores = [name for name in cells if name.startswith(SCORE_PREFIXES)]
+    others = [name for name in cells if name not in {image, SPLIT_COLUMN, *scores}]
+    codes = {name: cell_codes(cells[name]) for name in others}
+    more_paths = [
+        name
+        for name in IMAGE_COLUMNS
+        if name in others and (codes[name] == INVALID).any() and not (codes[name] >= 0).any()
+    ]
+    others = [name for name in others if name not in more_paths]
+    ignored = (*more_paths, *scores)
+    if not others:
+        raise DataError(
+            f"{path}:1: has no label column; found {_names(cells)}. Add a column of 0 and 1 "
+            "a label, or one named `labels` with a list of them."
+        )
+    listed = [name for name in LIST_COLUMNS if name in others and (codes[name] == INVALID).any()]
+    if others[0] in LIST_COLUMNS and len(others) == 1 and (codes[others[0]] == UNKNOWN).all():
+        listed = others
+    if not listed:
+        return Columns(image, None, {name: codes[name] for name in others}, ignored)
+    decided = [
+        name for name in others if (codes[name] >= 0).any() and not (codes[name] == INVALID).any()
+    ]
+    if len(listed) > 1 or decided:
+        raise DataError(
+            f"{path}:1: column {listed[0]!r} lists labels and {_names([*listed[1:], *decided])} "
+            "could be labels too; keep the list or the other columns, not both"
+        )
+    rest = [name for name in others if name != listed[0]]
+    return Columns(image, listed[0], {}, (*rest, *ignored))
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in list(names)[:10])

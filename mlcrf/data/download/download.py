@@ -1,0 +1,225 @@
+"""Fetching a known data set: resumable, verified before use, and from a mirror if asked."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from mlcrf.data.download import catalog
+from mlcrf.data.download.archives import Progress, unpack
+from mlcrf.data.download.fetching import (
+    DEFAULT_PATIENCE,
+    Part,
+    Patience,
+    checked_url,
+    fetch,
+    fetch_text,
+)
+from mlcrf.errors import DownloadError
+
+_SUMS = "SHA256SUMS"
+_MOVE = "If the file is still there, move it away; then try again, or try another mirror."
+
+
+@dataclass(frozen=True)
+class DownloadReport:
+    """Where a data set is; whether there was nothing to do; what is not as sure as it might be."""
+
+    name: str
+    dest: Path
+    files: int
+    bytes: int
+    already_there: bool
+    notes: tuple[str, ...]
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space on the disk of a folder that need not exist yet."""
+    above = folder.absolute().parents
+    return shutil.disk_usage(next(path for path in (folder, *above) if path.exists())).free
+
+
+def download(
+    entry: catalog.CatalogEntry,
+    dest: Path,
+    *,
+    mirror: str | Path | None = None,
+    progress: Progress | None = None,
+    keep_archives: bool = False,
+    patience: Patience = DEFAULT_PATIENCE,
+    free: Callable[[Path], int] = free_bytes,
+) -> DownloadReport:
+    """Fetch, verify and unpack a data set, or find that it is there already.
+
+    A killed run goes on where it stopped: what came of an archive lies in `dest` as NAME.part,
+    beside a note of which version it is a part of. One run at a time in a folder.
+
+    Args:
+        mirror: a folder, or a `file:`, `https:` or (on this computer only) `http:` URL, that has
+            files of the same names. What its `SHA256SUMS` lists is checked against that instead
+            of the catalog. Archives in a folder are read in place and never removed.
+        keep_archives: leave archives in `dest` once they are unpacked, not remove them.
+        free: free bytes on the disk of a folder.
+
+    Raises:
+        DownloadError: the disk is too small, the mirror is no such place, a server fails for
+            longer than `patience` allows, a file is not what it should be, or an archive cannot
+            be unpacked safely.
+    """
+    job = _Job(dest, patience, free, progress or (lambda what, done, total: None))
+    try:
+        found = catalog.load_unpacked(entry, dest)
+        already_there = found is not None
+        if found is None:
+            found = _fetch_and_unpack(entry, mirror, keep_archives, job)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DownloadError(f"{error.filename or dest}: cannot be used: {reason}") from error
+    return DownloadReport(entry.name, dest, found.files, found.bytes, already_there, found.notes)
+
+
+def _fetch_and_unpack(
+    entry: catalog.CatalogEntry, mirror: str | Path | None, keep_archives: bool, job: "_Job"
+) -> catalog.Unpacked:
+    sources = _locate(entry, mirror, job)
+    job.check_space(sum(_needed_bytes(source, job.dest) for source in sources))
+    obtained = [(source, *_obtain(source, job)) for source in sources]
+    sizes: dict[PurePosixPath, int] = {}
+    for source, path, _ in obtained:
+        unpacked = unpack(path, job.dest / source.archive.folder, progress=job.progress)
+        below = PurePosixPath(source.archive.folder)
+        sizes |= {below / name: size for name, size in unpacked.sizes.items()}
+    hashes = {source.archive.name: digests for source, _, digests in obtained}
+    notes = tuple(source.note for source in sources if source.note)
+    if mirror is None and not entry.tried_at_host:
+        notes += (f"{entry.name}: this program was never tried against the real host",)
+    result = catalog.Unpacked.of(entry.name, hashes, sizes, notes)
+    result.save(job.dest)
+    for source, path, _ in obtained:
+        if isinstance(source.place, str) and not keep_archives:
+            path.unlink()
+    return result
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where an archive is, a URL to fetch or a file to read in place, and what it must be."""
+
+    archive: catalog.Archive
+    place: str | Path
+    size: int | None
+    checksum: str | None
+    note: str
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all steps of one download share."""
+
+    dest: Path
+    patience: Patience
+    free: Callable[[Path], int]
+    progress: Progress
+
+    def check_space(self, needed_bytes: float) -> None:
+        there = self.free(self.dest)
+        if needed_bytes > there:
+            raise DownloadError(
+                f"{self.dest}: needs about {needed_bytes / 1e6:.0f} MB, {there / 1e6:.0f} MB are "
+                "free. Make room, or choose another folder."
+            )
+
+
+def _locate(entry: catalog.CatalogEntry, mirror: str | Path | None, job: _Job) -> list[_Source]:
+    """Find out for each archive where it is and what vouches for it."""
+    base = None if mirror is None else _mirror_base(str(mirror))
+    sums: dict[str, str] = {}
+    if isinstance(base, Path) and (base / _SUMS).exists():
+        text = (base / _SUMS).read_text(encoding="utf-8", errors="replace")
+        sums = catalog.read_sums(text, origin=str(base / _SUMS))
+    elif isinstance(base, str):
+        url = f"{base}/{_SUMS}"
+        sums = catalog.read_sums(fetch_text(url, job.patience), origin=url)
+    sources = []
+    for archive in entry.archives:
+        name, size, checksum, note = archive.name, archive.size, archive.checksum, ""
+        if name in sums:
+            size, checksum = None, sums[name]
+            note = f"{name}: vouched for by the mirror's {_SUMS}, not by the catalog"
+        elif checksum is None:
+            note = f"{name}: no checksum is known, only its length could be checked"
+        place: str | Path = archive.url if base is None else f"{base}/{name}"
+        if isinstance(base, Path):
+            place = base / name
+            if not (base / name).is_file():
+                raise DownloadError(f"{place}: no such file. The mirror must hold {name}.")
+        sources.append(_Source(archive, place, size, checksum, note))
+    return sources
+
+
+def _mirror_base(mirror: str) -> Path | str:
+    if "://" in mirror and not mirror.startswith("file:"):
+        return str(checked_url(mirror)).rstrip("/")
+    folder = Path(mirror)
+    if mirror.startswith("file:"):
+        parts = urlsplit(mirror)
+        if parts.netloc not in ("", "localhost"):
+            raise DownloadError(f"{mirror}: a file: mirror must be on this computer")
+        folder = Path(url2pathname(parts.path))
+    if not folder.is_dir():
+        raise DownloadError(f"{mirror}: the mirror is neither a folder nor an https: URL")
+    return folder
+
+
+def _needed_bytes(source: _Source, dest: Path) -> float:
+    if isinstance(source.place, Path):
+        return source.place.stat().st_size * source.archive.expansion
+    path, size = dest / source.archive.name, source.size or 0
+    here = path.stat().st_size if path.exists() else Part(path).length()
+    return max(0, size - here) + size * source.archive.expansion
+
+
+def _obtain(source: _Source, job: _Job) -> tuple[Path, dict[str, str]]:
+    """Give the path of a verified archive, fetched if it is not on this computer; its hashes."""
+    if isinstance(source.place, Path):
+        return source.place, _verify(source, source.place, job)
+    path = job.dest / source.archive.name
+    if path.exists():
+        return path, _verify(source, path, job)
+    part = Part(path)
+    fetch(
+        source.place,
+        part,
+        size=source.size,
+        patience=job.patience,
+        check_space=lambda coming, total: job.check_space(
+            coming + total * source.archive.expansion
+        ),
+        progress=partial(job.progress, f"fetching {source.archive.name}"),
+    )
+    try:
+        digests = _verify(source, part.path, job)
+    except DownloadError:
+        part.forget()
+        raise
+    part.finish()
+    return path, digests
+
+
+def _verify(source: _Source, path: Path, job: _Job) -> dict[str, str]:
+    """Hash an archive, always with SHA-256 too, and compare with what it must be."""
+    size = path.stat().st_size
+    if source.size not in (None, size):
+        raise DownloadError(f"{path}: expected {source.size} bytes, got {size}. {_MOVE}")
+    said = f"checking {source.archive.name}"
+    algorithm, _, expected = (source.checksum or "sha256:").partition(":")
+    digests = catalog.hash_file(
+        path, {"sha256", algorithm}, lambda done: job.progress(said, done, size)
+    )
+    got = digests[algorithm]
+    if expected not in ("", got):
+        raise DownloadError(f"{path}: expected {algorithm} {expected}, got {got}. {_MOVE}")
+    return digests

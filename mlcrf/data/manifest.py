@@ -1,0 +1,98 @@
+"""The one form in which every data set reaches the rest: images, targets, splits."""
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcrf.errors import DataError
+from mlcrf.labels import LabelSpace
+from mlcrf.stores import Stored
+
+UNKNOWN = -1
+
+Implication = tuple[str, str]  # names of child and parent: no child is present without its parent
+
+
+class Split(StrEnum):
+    """Which part of a data set an image belongs to."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """N images with what is known of their L labels.
+
+    Attributes:
+        images: paths of the pictures, or what their URLs name in an object store (N,).
+        targets: 1 present, 0 absent, -1 unknown; int8 (N, L).
+        labels: what the columns of `targets` are.
+        splits: part of each image (N,), or None where the data set does not say.
+        name: what the data are called in results, such as `mirflickr25k-24`.
+        notes: what a reader repaired or left out, for the user to know.
+        implications: rules that the targets obey; see `mlcrf.data.implications`.
+    """
+
+    images: tuple[Path | Stored, ...]
+    targets: NDArray[np.int8]
+    labels: LabelSpace
+    splits: tuple[Split, ...] | None
+    name: str
+    notes: tuple[str, ...] = field(default=())
+    implications: tuple[Implication, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.targets.shape == (len(self.images), len(self.labels))
+        assert self.splits is None or len(self.splits) == len(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def rules(self) -> NDArray[np.int64]:
+        """The implications as columns (child, parent), int64 (R, 2)."""
+        column = {name: at for at, name in enumerate(self.labels)}
+        pairs = [(column[child], column[parent]) for child, parent in self.implications]
+        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+    def rows(self, wanted: NDArray[np.int64]) -> "Manifest":
+        """The images at the given positions, in that order."""
+        return replace(
+            self,
+            images=tuple(self.images[row] for row in wanted),
+            targets=self.targets[wanted],
+            splits=None if self.splits is None else tuple(self.splits[row] for row in wanted),
+        )
+
+    def part(self, split: Split) -> "Manifest":
+        """The images of one split.
+
+        Raises:
+            DataError: the data set has no splits, or no image in this one.
+        """
+        if self.splits is None:
+            raise DataError(
+                f"{self.name}: has no split named {split.value!r}: the data say nothing of splits. "
+                "Add a column `split`, or use --split all."
+            )
+        wanted = np.flatnonzero([one == split for one in self.splits])
+        if not len(wanted):
+            counts = ", ".join(f"{s.value} {self.splits.count(s)}" for s in Split)
+            raise DataError(
+                f"{self.name}: no image in split {split.value!r} ({counts}); choose another"
+            )
+        return self.rows(wanted)
+
+    def relabelled(self, labels: LabelSpace) -> "Manifest":
+        """The same images with the columns of `labels`, matched by name in any order.
+
+        Raises:
+            LabelsError: the names differ.
+        """
+        columns = labels.columns_in(self.labels)
+        return replace(self, targets=self.targets[:, columns], labels=labels)

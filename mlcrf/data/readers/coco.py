@@ -1,0 +1,195 @@
+"""COCO: one JSON file of boxes for many pictures; a label is present if any box has it.
+
+Source: Lin et al., Microsoft COCO: Common Objects in Context (2014).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from mlcrf.data.files import FolderListings, load_text
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.problems import Problems
+from mlcrf.data.tags import relabelled
+from mlcrf.errors import DataError, LabelsError
+from mlcrf.labels import LabelSpace
+
+_PREFIX = "instances_"
+# By how the name of a file goes on after `instances_`.
+_SPLITS = {"train": Split.TRAIN, "val": Split.VALIDATION, "test": Split.TEST}
+
+
+class _Picture(BaseModel):
+    id: int
+    file_name: str
+
+
+class _Category(BaseModel):
+    id: int
+    name: str
+
+
+class _Box(BaseModel):
+    image_id: int
+    category_id: int
+
+
+class _Content(BaseModel):
+    """What is read of a file; all else in it, such as outlines, is skipped."""
+
+    images: list[_Picture]
+    annotations: list[_Box]
+    categories: list[_Category]
+
+
+@dataclass(frozen=True)
+class _Instances:
+    """One file of boxes.
+
+    Attributes:
+        pictures: image id -> path.
+        categories: category id -> name.
+        boxes: (image id, category id), for every box that has a picture and a category.
+    """
+
+    pictures: dict[int, Path]
+    categories: dict[int, str]
+    boxes: set[tuple[int, int]]
+
+
+def find_instances(folder: Path) -> dict[Path, Split]:
+    """Files annotations/instances_train*.json, _val* and _test* of a folder, with their splits.
+
+    Raises:
+        DataError: two files for one split, such as those of 2014 and 2017.
+    """
+    found: dict[Path, Split] = {}
+    for prefix, split in _SPLITS.items():
+        files = sorted((folder / "annotations").glob(f"{_PREFIX}{prefix}*.json"))
+        if len(files) > 1:
+            names = " and ".join(file.name for file in files)
+            raise DataError(
+                f"{folder}: both {names} are for {split.value}; give one file by itself"
+            )
+        found.update(dict.fromkeys(files, split))
+    return found
+
+
+def read_coco(
+    path: Path,
+    *,
+    image_root: Path | None = None,
+    labels: LabelSpace | None = None,
+    max_problems: int = 20,
+) -> Manifest:
+    """Read one file of instances, which has no splits, or a folder with one file a split.
+
+    The pictures of `instances_train2017.json` are looked for in `train2017`, in or below
+    `images`, next to the annotations or one folder up, or in `image_root`. A picture without any
+    box is an empty set. Labels are in the order of their category ids. Crowd boxes count.
+
+    Raises:
+        DataError: no such file, not the JSON of COCO, boxes of unknown pictures or categories,
+            missing pictures.
+        LabelsError: the categories differ from `labels`.
+
+    Cost: O(boxes); the text of one file at a time is held in memory.
+    """
+    files: dict[Path, Split | None] = {path: None} if path.is_file() else {**find_instances(path)}
+    if not files:
+        raise DataError(f"{path}: has no annotations/instances_train2017.json or the like")
+    problems = Problems(max_problems)
+    parts = [_load_instances(file, image_root, problems) for file in files]
+    categories: dict[int, str] = {}
+    for file, part in zip(files, parts, strict=True):
+        for number, name in part.categories.items():
+            if categories.setdefault(number, name) != name:
+                problems.add(
+                    file, f"category {number} is {name!r} here, {categories[number]!r} before"
+                )
+    problems.raise_if_any()
+    order = sorted(categories)
+    try:
+        space = LabelSpace(tuple(categories[number] for number in order))
+    except LabelsError as error:
+        raise DataError(f"{path}: categories: {error}") from error
+    images = [picture for part in parts for picture in part.pictures.values()]
+    if not images:
+        raise DataError(f"{path}: lists no images")
+    column = {number: place for place, number in enumerate(order)}
+    targets = np.zeros((len(images), len(space)), dtype=np.int8)
+    start = 0
+    for part in parts:
+        row = {number: start + place for place, number in enumerate(part.pictures)}
+        for image, category in part.boxes:
+            targets[row[image], column[category]] = 1
+        start += len(row)
+    splits = [
+        split for split, part in zip(files.values(), parts, strict=True) for _ in part.pictures
+    ]
+    known = tuple(split for split in splits if split is not None)
+    name = "coco-" + "+".join(file.stem.removeprefix(_PREFIX) for file in files)
+    manifest = Manifest(tuple(images), targets, space, known or None, name)
+    return relabelled(manifest, labels, path)
+
+
+def _load_instances(file: Path, image_root: Path | None, problems: Problems) -> _Instances:
+    content = _load_content(file, problems)
+    root = _picture_folder(file, image_root)
+    listings = FolderListings()
+    pictures: dict[int, Path] = {}
+    first: dict[str, int] = {}
+    for place, picture in enumerate(content.images):
+        name = picture.file_name
+        if picture.id in pictures:
+            problems.add(file, f"images[{place}]: id {picture.id} stands twice")
+        if first.setdefault(name, place) != place:
+            problems.add(file, f"images[{place}]: {name!r} is images[{first[name]}] too")
+        if not listings.has(str(root / name)):
+            message = f"missing image {name!r} in {root}; is it the image root?"
+            problems.add(file, f"images[{place}]: {message}")
+        pictures[picture.id] = root / name
+    categories: dict[int, str] = {}
+    for place, category in enumerate(content.categories):
+        if category.id in categories:
+            problems.add(file, f"categories[{place}]: id {category.id} stands twice")
+        categories[category.id] = category.name.strip()
+    boxes = set()
+    for place, box in enumerate(content.annotations):
+        if box.image_id not in pictures:
+            problems.add(file, f"annotations[{place}]: there is no image with id {box.image_id}")
+        if box.category_id not in categories:
+            problems.add(file, f"annotations[{place}]: there is no category {box.category_id}")
+        boxes.add((box.image_id, box.category_id))
+    return _Instances(pictures, categories, boxes)
+
+
+def _load_content(file: Path, problems: Problems) -> _Content:
+    text = load_text(file, problems)
+    problems.raise_if_any()
+    try:
+        return _Content.model_validate_json(text)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            where = "".join(
+                f"[{key}]" if isinstance(key, int) else f".{key}" for key in fault["loc"]
+            )
+            place = f"{where.lstrip('.')}: " if where else ""
+            problems.add(file, f"is not in the format of COCO: {place}{fault['msg']}")
+    problems.raise_if_any()
+    raise AssertionError("a validation error without errors")
+
+
+def _picture_folder(file: Path, image_root: Path | None) -> Path:
+    """The likeliest folder of the pictures of one file; the first that exists."""
+    name = file.stem.removeprefix(_PREFIX)
+    if image_root is not None:
+        return image_root / name if (image_root / name).is_dir() else image_root
+    up = file.parent.parent
+    places = (
+        *(up / name, up / "images" / name, file.parent / name, file.parent / "images" / name),
+        *(up / "images", file.parent / "images"),
+    )
+    return next((place for place in places if place.is_dir()), file.parent)

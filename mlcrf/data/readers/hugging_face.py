@@ -1,0 +1,119 @@
+"""Folders in the style of Hugging Face: `metadata.csv`, `.jsonl` or `.parquet` beside images."""
+
+from pathlib import Path, PurePath, PurePosixPath
+
+import numpy as np
+
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.readers.table import SPLIT_NAMES, read_table
+from mlcrf.errors import DataError
+from mlcrf.labels import LabelSpace
+from mlcrf.stores import Stored
+
+_METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+def find_metadata(folder: Path) -> dict[Path, Split | None]:
+    """The metadata files of a data set: its own, or those of its folders train, val and so on.
+
+    Returns:
+        Each file with the split that its folder stands for; empty if there is none.
+
+    Raises:
+        DataError: several metadata files in one folder, or two folders for one split.
+    """
+    own = _metadata_in(folder)
+    if own is not None:
+        return {own: None}
+    found: dict[Path, Split | None] = {}
+    for name, split in SPLIT_NAMES.items():
+        file = _metadata_in(folder / name)
+        if file is None:
+            continue
+        if split in found.values():
+            raise DataError(f"{folder}: both `validation` and `val` hold metadata; keep one")
+        found[file] = split
+    return found
+
+
+def read_huggingface(
+    folder: Path,
+    *,
+    image_root: Path | Stored | None = None,
+    label_sep: str | None = None,
+    labels: LabelSpace | None = None,
+    max_problems: int = 20,
+) -> Manifest:
+    """Read a folder with metadata files; each is a table as `read_table` understands it.
+
+    A file in a folder train, validation (or val) or test belongs to that split. One file for all
+    gives splits by a column `split`, or by such folders at the start of all of its paths.
+
+    Raises:
+        DataError: no metadata file, or what is wrong with one.
+        LabelsError: label columns other than those of `labels`.
+    """
+    files = find_metadata(folder)
+    if not files:
+        raise DataError(f"{folder}: has no {', '.join(_METADATA_NAMES)}; add one beside the images")
+
+    def read_all(space: LabelSpace | None) -> list[Manifest]:
+        return [
+            read_table(
+                file,
+                image_root=image_root,
+                label_sep=label_sep,
+                labels=space,
+                max_problems=max_problems,
+            )
+            for file in files
+        ]
+
+    parts = read_all(labels)
+    names = tuple(dict.fromkeys(name for part in parts for name in part.labels))
+    if any(part.labels.names != names for part in parts):
+        # A tag that one part never lists is absent there, so each must know of all.
+        parts = read_all(LabelSpace(names))
+    splits = [
+        part.splits or _splits_of_folders(part, image_root or folder, split)
+        for part, split in zip(parts, files.values(), strict=True)
+    ]
+    joined = [split for part in splits if part is not None for split in part]
+    return Manifest(
+        images=tuple(image for part in parts for image in part.images),
+        targets=np.concatenate([part.targets for part in parts]),
+        labels=parts[0].labels,
+        splits=tuple(joined) if all(part is not None for part in splits) else None,
+        name=folder.resolve().name,
+        notes=tuple(note for part in parts for note in part.notes),
+    )
+
+
+def _splits_of_folders(
+    part: Manifest, folder: Path | Stored, split: Split | None
+) -> tuple[Split, ...] | None:
+    """The split that all images share, or what the first folder of each path says."""
+    if split is not None:
+        return (split,) * len(part)
+    found = []
+    for image in part.images:
+        inside = _below(image, folder).parts
+        if len(inside) < 2 or inside[0] not in SPLIT_NAMES:
+            return None
+        found.append(SPLIT_NAMES[inside[0]])
+    return tuple(found)
+
+
+def _below(image: Path | Stored, folder: Path | Stored) -> PurePath:
+    """From the folder on; nothing of what is elsewhere."""
+    if isinstance(image, Stored):
+        return PurePosixPath(image.below)
+    inside = image.is_relative_to(str(folder))
+    return image.relative_to(str(folder)) if inside else PurePath()
+
+
+def _metadata_in(folder: Path) -> Path | None:
+    files = [folder / name for name in _METADATA_NAMES if (folder / name).is_file()]
+    if len(files) > 1:
+        raise DataError(f"{folder}: both {files[0].name} and {files[1].name} are there; keep one")
+    return files[0] if files else None

@@ -1,0 +1,94 @@
+"""A folder of photos with keywords: in XMP sidecars, in the pictures' own XMP, in their IPTC."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from mlcrf.data.manifest import Manifest
+from mlcrf.data.problems import Problems
+from mlcrf.data.tags import clean_tags, folder_manifest
+from mlcrf.errors import DataError, LabelsError
+from mlcrf.images.listing import walk_pictures
+from mlcrf.keywords.photo_keywords import read_keywords
+from mlcrf.keywords.sidecar_places import PhotoPlaces
+from mlcrf.labels import LabelSpace, fold
+
+
+def has_keywords(folder: Path) -> bool:
+    """Whether any picture in a folder or below has a keyword; stops at the first."""
+    places = PhotoPlaces()
+    for image in walk_pictures(folder):
+        with suppress(DataError):
+            if _keywords(image, places):
+                return True
+    return False
+
+
+def read_keyword_folder(
+    folder: Path, *, labels: LabelSpace | None = None, max_problems: int = 20
+) -> Manifest:
+    """Read a folder, and all below it, of images that a person has given keywords.
+
+    Of an image with keywords all labels that are not among them are absent. An image without is
+    left out, and counted in the notes. Keywords that mlcrf wrote do not count.
+
+    Args:
+        labels: the labels expected, found without regard to case; further keywords are left out,
+            and counted in the notes. All keywords that occur, sorted, if None.
+
+    Raises:
+        DataError: no image with keywords, none of the labels among them, or metadata that cannot
+            be read; each with its file.
+
+    Cost: reads the header of every picture.
+    """
+    problems = Problems(max_problems)
+    places = PhotoPlaces()
+    expected = None if labels is None else {fold(name): name for name in labels}
+    images: list[Path] = []
+    tags: list[frozenset[str]] = []
+    left_out: set[str] = set()
+    untagged = 0
+    for image in walk_pictures(folder):
+        try:
+            keywords = clean_tags(_keywords(image, places))
+        except DataError as error:
+            problems.found.append((image, 0, str(error).removeprefix(f"{image}: ")))
+            continue
+        if not keywords:
+            untagged += 1
+            continue
+        if expected is None:
+            other = {name for name in keywords if not _can_be_label(name)}
+            tags.append(keywords - other)
+        else:
+            other = {name for name in keywords if fold(name) not in expected}
+            tags.append(frozenset(expected[fold(name)] for name in keywords - other))
+        images.append(image)
+        left_out |= other
+    problems.raise_if_any()
+    if not images:
+        raise DataError(f"{folder}: no picture has a keyword in its XMP, its IPTC or a sidecar")
+    if labels is not None and not any(tags):
+        some = ", ".join(repr(name) for name in sorted(left_out)[:5])
+        raise DataError(f"{folder}: none of the labels is among its keywords, such as {some}")
+    notes = []
+    if untagged:
+        notes.append(f"{untagged} images without keywords are left out")
+    if left_out:
+        names = [" ".join(name.split()) for name in sorted(left_out)[:5]]
+        some = ", ".join(names) + (", ..." if len(left_out) > 5 else "")
+        notes.append(f"{len(left_out)} keywords that are no labels are left out: {some}")
+    return folder_manifest(folder, images, tags, labels, notes)
+
+
+def _keywords(image: Path, places: PhotoPlaces) -> tuple[str, ...]:
+    sidecar = places.existing_sidecar(image)
+    return read_keywords(image, sidecar) if sidecar else read_keywords(image)
+
+
+def _can_be_label(name: str) -> bool:
+    try:
+        LabelSpace((name,))
+    except LabelsError:
+        return False
+    return True

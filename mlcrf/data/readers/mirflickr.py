@@ -1,0 +1,174 @@
+"""MIRFLICKR-25k: pictures `imN.jpg`, and a text file a label with the numbers of its images.
+
+Source: Huiskes and Lew, The MIR Flickr Retrieval Evaluation (2008); annotations v080.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcrf.data.files import load_text
+from mlcrf.data.implications import with_implications
+from mlcrf.data.manifest import Implication, Manifest, Split
+from mlcrf.data.problems import Problems
+from mlcrf.data.tags import relabelled
+from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.labels import LabelSpace
+
+LABEL_SETS = {24: "potential", 14: "relevant", 38: "potential and relevant"}
+LAST_NUMBER = 25_000
+RELEVANT_SUFFIX = "_r1"
+
+_PICTURE = re.compile(r"im([1-9][0-9]{0,4})\.jpg")
+_PICTURE_FOLDERS = ("mirflickr", ".")
+_ANNOTATION_FOLDERS = ("annotations", "mirflickr25k_annotations_v080", ".", "mirflickr")
+
+
+def is_mirflickr(path: Path) -> bool:
+    """Whether a folder looks like MIRFLICKR: its pictures, or its annotations beside others."""
+    folder = _annotation_folder(path)
+    return (
+        bool(_numbered_pictures(path / "mirflickr"))
+        or (folder is not None and folder != path)
+        or (folder is not None and bool(_numbered_pictures(path)))
+    )
+
+
+def read_mirflickr(
+    path: Path, *, label_set: int = 24, labels: LabelSpace | None = None, max_problems: int = 20
+) -> Manifest:
+    """Read a MIRFLICKR folder as `mlcrf download` leaves it.
+
+    Pictures are in `mirflickr/` or the folder itself; annotations in `annotations/`,
+    `mirflickr25k_annotations_v080/`, the folder itself or `mirflickr/`. An image that no file
+    names has the empty set. Numbers without a picture are left out and counted in the notes.
+
+    Splits are those of the literature's code (Graber, Meshi and Schwing 2018): test is
+    im10001-im20000, train im1-im10000 and validation im20001-im25000; where none of the last is
+    here, validation is im9001-im10000 and train what comes before.
+
+    With 38 labels every relevant label implies its potential one: an image that has `x_r1`
+    without `x` is given `x`, and the notes say so.
+
+    Args:
+        label_set: 24 potential labels (files without `_r1`), 14 relevant ones, or 38 for both.
+        labels: the labels expected, in any order.
+
+    Raises:
+        SettingsError: no such label set.
+        DataError: no pictures, no annotations, or lines that are no image number.
+        LabelsError: the labels differ from `labels`.
+    """
+    if label_set not in LABEL_SETS:
+        raise SettingsError(f"no MIRFLICKR label set {label_set}; choose 24, 14 or 38")
+    pictures = next(
+        filter(None, (_numbered_pictures(path / one) for one in _PICTURE_FOLDERS)), None
+    )
+    if not pictures:
+        raise DataError(f"{path}: has no picture such as mirflickr/im1.jpg; unpack them there")
+    folder = _annotation_folder(path)
+    if folder is None:
+        raise DataError(
+            f"{path}: has pictures but no annotation files such as annotations/sky.txt; "
+            "unpack mirflickr25k_annotations_v080.zip into annotations/"
+        )
+    files = {file.stem: file for file in _annotation_files(folder)}
+    names = [name for name in sorted(files) if _belongs(name, label_set)]
+    if not names:
+        raise DataError(f"{folder}: has no annotation file of label set {label_set}")
+    problems = Problems(max_problems)
+    present = np.stack([_load_flags(files[name], problems) for name in names], axis=1)
+    problems.raise_if_any()
+
+    numbers = np.array(sorted(pictures))
+    targets = present[numbers].astype(np.int8)
+    notes = [] if len(names) == label_set else [f"{len(names)} of {label_set} labels are here"]
+    left_out = int(present.any(axis=1).sum() - targets.any(axis=1).sum())
+    if left_out:
+        notes.append(f"{left_out} annotated images have no picture here and are left out")
+    try:
+        space = LabelSpace(tuple(names))
+    except LabelsError as error:
+        raise DataError(f"{folder}: {error}") from error
+    manifest = Manifest(
+        images=tuple(pictures[number] for number in numbers.tolist()),
+        targets=targets,
+        labels=space,
+        splits=_splits(numbers),
+        name=f"mirflickr25k-{label_set}",
+        notes=tuple(notes),
+    )
+    manifest = with_implications(manifest, _implications(names))
+    return relabelled(manifest, labels, path)
+
+
+def _numbered_pictures(folder: Path) -> dict[int, Path]:
+    if not folder.is_dir():
+        return {}
+    matches = ((file, _PICTURE.fullmatch(file.name)) for file in folder.iterdir())
+    found = {int(match[1]): file for file, match in matches if match}
+    return {number: file for number, file in found.items() if number <= LAST_NUMBER}
+
+
+def _annotation_folder(path: Path) -> Path | None:
+    """The first known place with a file of image numbers."""
+    for name in _ANNOTATION_FOLDERS:
+        if any(_starts_with_number(file) for file in _annotation_files(path / name)):
+            return path / name
+    return None
+
+
+def _annotation_files(folder: Path) -> list[Path]:
+    """Text files but for the README and tags of single pictures (`im1.txt`)."""
+    return [
+        file
+        for file in sorted(folder.glob("*.txt"))
+        if file.is_file()
+        and file.stem.upper() != "README"
+        and not re.fullmatch(r"im[0-9]+|\..*", file.stem)
+    ]
+
+
+def _starts_with_number(file: Path) -> bool:
+    """Whether the first line is nothing but a number."""
+    with file.open("rb") as stream:
+        return re.match(rb"(\xef\xbb\xbf)?[0-9]+\s*[\r\n]", stream.read(16) + b"\n") is not None
+
+
+def _belongs(name: str, label_set: int) -> bool:
+    return label_set == 38 or name.endswith(RELEVANT_SUFFIX) == (label_set == 14)
+
+
+def _load_flags(file: Path, problems: Problems) -> NDArray[np.bool_]:
+    """Which of the numbers 0 to 25,000 a file names, one a line."""
+    flags = np.zeros(LAST_NUMBER + 1, dtype=np.bool_)
+    for line, text in enumerate(load_text(file, problems).splitlines(), start=1):
+        number = text.strip()
+        if not number:
+            continue
+        if number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= LAST_NUMBER:
+            flags[int(number[:9])] = True
+        else:
+            message = f"{number[:40]!r} is no image number; expected 1 to {LAST_NUMBER}"
+            problems.add(file, message, line=line)
+    return flags
+
+
+def _implications(names: list[str]) -> list[Implication]:
+    """Of each relevant label that it is a potential one, where both are here."""
+    potential = {name: name.removesuffix(RELEVANT_SUFFIX) for name in names}
+    return [(name, of) for name, of in potential.items() if of != name and of in potential]
+
+
+def _splits(numbers: NDArray[np.int64]) -> tuple[Split, ...]:
+    first_validation = 10_001 if numbers.max() > 20_000 else 9_001
+    return tuple(
+        Split.TRAIN
+        if number < first_validation
+        else Split.TEST
+        if 10_000 < number <= 20_000
+        else Split.VALIDATION
+        for number in numbers.tolist()
+    )

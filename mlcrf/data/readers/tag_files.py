@@ -1,0 +1,71 @@
+"""A folder of images, each with a text file of its tags beside it: `im1.jpg` and `im1.txt`."""
+
+from pathlib import Path
+
+from mlcrf.data.files import load_text
+from mlcrf.data.manifest import Manifest
+from mlcrf.data.problems import Problems
+from mlcrf.data.tags import Tags, clean_tags, folder_manifest, unknown_tags
+from mlcrf.errors import DataError
+from mlcrf.images.listing import walk_pictures
+from mlcrf.labels import LabelSpace
+
+
+def is_tag_folder(folder: Path) -> bool:
+    """Whether any picture in a folder or below has a tag file; stops at the first."""
+    return any(image.with_suffix(".txt").is_file() for image in walk_pictures(folder))
+
+
+def read_tag_folder(
+    folder: Path,
+    *,
+    label_sep: str | None = None,
+    labels: LabelSpace | None = None,
+    max_problems: int = 20,
+) -> Manifest:
+    """Read a folder, and all below it, of images with tag files.
+
+    A tag file holds one tag a line, or several between commas. An empty file is the empty set; a
+    single `?` says that nothing is known. An image without tag file is left out, and counted in
+    the notes.
+
+    Args:
+        label_sep: what separates tags on one line; a comma if None.
+        labels: the labels expected; all tags that occur, sorted, if None.
+
+    Raises:
+        DataError: no image with a tag file, tags that are none of `labels`, files that are not
+            UTF-8; each with file and line.
+    """
+    problems = Problems(max_problems)
+    images: list[Path] = []
+    tags: list[Tags] = []
+    untagged = 0
+    for image in walk_pictures(folder):
+        file = image.with_suffix(".txt")
+        if file.is_file():
+            images.append(image)
+            tags.append(load_tags(file, label_sep or ",", labels, problems))
+        else:
+            untagged += 1
+    problems.raise_if_any()
+    if not images:
+        raise DataError(f"{folder}: no picture has a tag file; expected im1.txt beside im1.jpg")
+    notes = []
+    if untagged:
+        notes.append(f"{untagged} images without a tag file are left out")
+    return folder_manifest(folder, images, tags, labels, notes)
+
+
+def load_tags(file: Path, separator: str, labels: LabelSpace | None, problems: Problems) -> Tags:
+    """The tags that a file holds, a line or a part of a line each; faults go to `problems`."""
+    lines = load_text(file, problems).splitlines()
+    if [line.strip() for line in lines if line.strip()] == ["?"]:
+        return None
+    found: set[str] = set()
+    for number, line in enumerate(lines, start=1):
+        tags = clean_tags(line.split(separator))
+        for message in unknown_tags(tags, labels) if labels else ():
+            problems.add(file, message, line=number)
+        found |= tags
+    return frozenset(found)

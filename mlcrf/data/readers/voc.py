@@ -1,0 +1,157 @@
+"""Pascal VOC: one XML file of boxed objects a picture; a label is present if any box has it.
+
+Source: Everingham et al., The PASCAL Visual Object Classes Challenge (2010), section 3.
+"""
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mlcrf.data.files import load_text
+from mlcrf.data.manifest import UNKNOWN, Manifest, Split
+from mlcrf.data.problems import Problems
+from mlcrf.data.tags import unknown_tags, vocabulary
+from mlcrf.errors import DataError
+from mlcrf.images.listing import is_picture
+from mlcrf.labels import LabelSpace
+
+_DEPTHS = ("", "*/", "*/*/", "*/*/*/")
+# In this order: what trainval lists beside train and val is for training.
+_IMAGE_SETS = {
+    "test": Split.TEST,
+    "val": Split.VALIDATION,
+    "train": Split.TRAIN,
+    "trainval": Split.TRAIN,
+}
+
+
+@dataclass
+class _Found:
+    """What has been read so far, one entry an image."""
+
+    images: list[Path] = field(default_factory=list)
+    states: list[dict[str, int]] = field(default_factory=list)
+    splits: list[Split | None] = field(default_factory=list)
+    left_out: int = 0
+
+
+def find_voc(path: Path) -> list[Path]:
+    """Folders that hold Annotations/ and JPEGImages/: the path itself, or up to three below it."""
+    for depth in _DEPTHS:
+        places = sorted(place.parent for place in path.glob(f"{depth}Annotations"))
+        found = [place for place in places if (place / "JPEGImages").is_dir()]
+        if found:
+            return found
+    return []
+
+
+def read_voc(path: Path, *, labels: LabelSpace | None = None, max_problems: int = 20) -> Manifest:
+    """Read a VOC folder, or several of them below one path as one data set.
+
+    A label is present if any object has it, unknown if every object that has it is marked
+    difficult (the usual protocol leaves those out of the evaluation), else absent. Splits come
+    from ImageSets/Main; pictures that are in no set there, or have no annotation, are left out
+    and counted in the notes. Without ImageSets there are no splits.
+
+    Args:
+        labels: the labels expected; the classes that occur, sorted, if None.
+
+    Raises:
+        DataError: no VOC folder, XML that cannot be read or declares a document type, missing
+            pictures, classes that are none of `labels`, an image in two splits.
+    """
+    roots = find_voc(path)
+    if not roots:
+        raise DataError(f"{path}: has no folders Annotations and JPEGImages side by side")
+    problems = Problems(max_problems)
+    found = _Found()
+    for root in roots:
+        _read_root(root, labels, found, problems)
+    if len({split is None for split in found.splits}) > 1:
+        problems.add(path, "some of its folders have ImageSets/Main and others have not")
+    problems.raise_if_any()
+    if not found.images:
+        raise DataError(f"{path}: has no picture with an annotation; check Annotations/*.xml")
+    space = labels or vocabulary([frozenset(states) for states in found.states], path)
+    targets = np.array(
+        [[states.get(name, 0) for name in space] for states in found.states], dtype=np.int8
+    )
+    notes = []
+    if found.left_out:
+        notes.append(f"{found.left_out} pictures without an annotation or a split are left out")
+    splits = tuple(split for split in found.splits if split is not None)
+    name = "+".join(dict.fromkeys(root.resolve().name.lower() for root in roots))
+    return Manifest(tuple(found.images), targets, space, splits or None, name, tuple(notes))
+
+
+def _read_root(root: Path, labels: LabelSpace | None, found: _Found, problems: Problems) -> None:
+    pictures = {
+        file.stem: file for file in sorted((root / "JPEGImages").iterdir()) if is_picture(file)
+    }
+    files = {file.stem: file for file in sorted((root / "Annotations").glob("*.xml"))}
+    splits = _image_sets(root, problems)
+    wanted = sorted(files if splits is None else splits.keys() & files.keys())
+    found.left_out += len(pictures.keys() - set(wanted))
+    for stem in wanted:
+        states = _object_states(files[stem], problems)
+        if stem not in pictures:
+            problems.add(files[stem], f"missing image {root / 'JPEGImages' / stem}.jpg")
+            continue
+        for message in unknown_tags(frozenset(states), labels) if labels else ():
+            problems.add(files[stem], message)
+        found.images.append(pictures[stem])
+        found.states.append(states)
+        found.splits.append(None if splits is None else splits[stem])
+
+
+def _image_sets(root: Path, problems: Problems) -> dict[str, Split] | None:
+    """Split of each image by its name, or None where there are no image sets."""
+    folder = root / "ImageSets" / "Main"
+    files = {name: folder / f"{name}.txt" for name in _IMAGE_SETS}
+    present = {name: file for name, file in files.items() if file.is_file()}
+    if not present:
+        return None
+    splits: dict[str, Split] = {}
+    for name, file in present.items():
+        for line, text in enumerate(load_text(file, problems).splitlines(), start=1):
+            stem = text.split()[0] if text.strip() else ""
+            if not stem:
+                continue
+            known = splits.setdefault(stem, _IMAGE_SETS[name])
+            trained = name == "trainval" and known is Split.VALIDATION
+            if known is not _IMAGE_SETS[name] and not trained:
+                message = f"image {stem!r} is in the {known.value} set too; keep it in one"
+                problems.add(file, message, line=line)
+    return splits
+
+
+def _object_states(file: Path, problems: Problems) -> dict[str, int]:
+    """Class -> 1 if an object has it, -1 if only difficult ones do.
+
+    The text is decoded as UTF-8 first, so that no other encoding can hide a declaration; without
+    document types and entities there is nothing to expand or fetch.
+    """
+    text = load_text(file, problems)
+    if not text:
+        if file.stat().st_size == 0:
+            problems.add(file, "is empty; expected an XML annotation")
+        return {}
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        problems.add(file, "declares a document type or entities, which are refused; remove them")
+        return {}
+    try:
+        tree = ET.fromstring(text)  # noqa: S314 - no document type, no entities
+    except ET.ParseError as error:
+        problems.add(file, f"is not XML: {error}", line=error.position[0])
+        return {}
+    states: dict[str, int] = {}
+    for item in tree.findall("object"):
+        name = (item.findtext("name") or "").strip()
+        if not name:
+            problems.add(file, "has an object without a name")
+            continue
+        difficult = (item.findtext("difficult") or "").strip() == "1"
+        states[name] = max(states.get(name, UNKNOWN), UNKNOWN if difficult else 1)
+    return states

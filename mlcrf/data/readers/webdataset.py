@@ -1,0 +1,85 @@
+"""Tar files of WebDataset: `0001.jpg` and its tags, `0001.json` or `0001.txt`, side by side."""
+
+import json
+from pathlib import Path
+
+from mlcrf.data.files import load_text
+from mlcrf.data.manifest import Manifest
+from mlcrf.data.problems import Problems
+from mlcrf.data.readers.tag_files import load_tags
+from mlcrf.data.tags import Tags, folder_manifest, parse_tags, unknown_tags
+from mlcrf.errors import DataError
+from mlcrf.images.containers import find_tars, members
+from mlcrf.images.listing import is_picture
+from mlcrf.labels import LabelSpace
+
+_KEYS = ("labels", "tags")  # of the JSON, the first that is there
+
+
+def read_webdataset(
+    path: Path,
+    *,
+    label_sep: str | None = None,
+    labels: LabelSpace | None = None,
+    max_problems: int = 20,
+) -> Manifest:
+    """Read a tar file, or all of a folder, of images with their tags; nothing is unpacked.
+
+    What belongs together has the same name up to the first dot. Tags are a list under `labels`
+    (or `tags`) in a `.json`, or lines of a `.txt` as in `read_tag_folder`. An image without tags
+    is left out, and counted in the notes.
+
+    Args:
+        label_sep: what separates tags of one text; a comma if None.
+        labels: the labels expected; all tags that occur, sorted, if None.
+
+    Raises:
+        DataError: a tar file that is damaged, no image with tags, tags that are none of `labels`;
+            each with its file.
+
+    Cost: a tar file's headers are read once, and every file of tags.
+    """
+    problems = Problems(max_problems)
+    images: list[Path] = []
+    tags: list[Tags] = []
+    untagged = 0
+    for tar in find_tars(path):
+        by_key: dict[Path, dict[str, Path]] = {}
+        for member in members(tar):
+            stem, _, ending = member.name.partition(".")
+            kind = "image" if is_picture(member) else ending.lower()
+            by_key.setdefault(member.with_name(stem), {})[kind] = member
+        for parts in by_key.values():
+            if "image" not in parts:
+                continue
+            if "json" in parts:
+                tags.append(_json_tags(parts["json"], label_sep, labels, problems))
+            elif "txt" in parts:
+                tags.append(load_tags(parts["txt"], label_sep or ",", labels, problems))
+            else:
+                untagged += 1
+                continue
+            images.append(parts["image"])
+    problems.raise_if_any()
+    if not images:
+        raise DataError(f"{path}: no picture has tags; expected 1.json or 1.txt beside 1.jpg")
+    notes = [f"{untagged} images without tags are left out"] if untagged else []
+    return folder_manifest(path, images, tags, labels, notes)
+
+
+def _json_tags(
+    file: Path, separator: str | None, labels: LabelSpace | None, problems: Problems
+) -> Tags:
+    try:
+        record = json.loads(load_text(file, problems) or "{}")
+        key = next(one for one in _KEYS if one in record)
+        found = parse_tags(record[key], separator or ",")
+    except (ValueError, TypeError, RecursionError) as error:
+        problems.add(file, f"cannot be read as JSON with a list of labels: {error}")
+        return None
+    except StopIteration:
+        problems.add(file, "has neither `labels` nor `tags`")
+        return None
+    for message in unknown_tags(found, labels) if labels and found else ():
+        problems.add(file, message)
+    return found

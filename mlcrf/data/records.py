@@ -1,0 +1,201 @@
+"""Rows of a CSV, JSON-lines or Parquet file as columns of plain values, each with its line.
+
+The csv module rather than pandas: it knows on which line a record starts, and tells a row that is
+too short from one with empty cells.
+"""
+
+import csv
+import io
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlcrf.data.files import load_text
+from mlcrf.data.problems import Problems
+from mlcrf.errors import DataError
+from mlcrf.stores import Stored
+
+IMAGE_COLUMNS = ("image", "file_name", "filename", "path")
+TABLE_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".tsv"})
+_DELIMITERS = (",", ";", "\t")
+
+
+@dataclass(frozen=True)
+class Records:
+    """A table as it stands in the file, before anything is made of it.
+
+    Attributes:
+        path: the file.
+        columns: column name -> one cell a row (N,): text from CSV, else what JSON or Parquet
+            holds; None where a row has no value.
+        lines: line on which each row starts (N,); for Parquet its row, from 1.
+        has_lines: False for Parquet.
+    """
+
+    path: Path | Stored
+    columns: dict[str, list[object]]
+    lines: list[int]
+    has_lines: bool = True
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def place(self, row: int) -> str:
+        """Where a row stands, in words."""
+        return f"{'line' if self.has_lines else 'row'} {self.lines[row]}"
+
+    def fault(self, problems: Problems, row: int, message: str) -> None:
+        """Note what is wrong with one row."""
+        if self.has_lines:
+            problems.add(self.path, message, line=self.lines[row])
+        else:
+            problems.add(self.path, f"{self.place(row)}: {message}")
+
+
+def load_records(path: Path | Stored, problems: Problems) -> Records:
+    """Load a table by its suffix: .csv, .tsv, .jsonl or .parquet.
+
+    CSV may be separated by comma, semicolon or tab, whichever the header shows. Rows of the wrong
+    length are noted in `problems` and left out; blank rows are skipped.
+
+    Raises:
+        DataError: unreadable, out of reach, empty, no row below the header, or a header with a
+            column that has no name or a name that stands twice.
+
+    Cost: O(cells); the whole file is held in memory.
+    """
+    match path.suffix.lower():
+        case ".parquet":
+            records = _load_parquet(path)
+        case ".jsonl":
+            records = _load_json_lines(path, problems)
+        case _:
+            records = _load_csv(path, problems)
+    if not len(records):
+        problems.raise_if_any()
+        raise DataError(f"{path}: has no rows; expected one row an image")
+    return records
+
+
+def _load_csv(path: Path | Stored, problems: Problems) -> Records:
+    text = load_text(path, problems)
+    problems.raise_if_any()
+    rows, lines = _csv_rows(path, text) if text.strip() else ([], [])
+    if not rows:
+        raise DataError(f"{path}: is empty; expected a header line and one row an image")
+    header = [name.strip() for name in rows[0]]
+    check_header(path, header)
+    whole = []
+    for row, line in zip(rows[1:], lines[1:], strict=True):
+        if len(row) == len(header):
+            whole.append((row, line))
+        else:
+            problems.add(path, f"{_cells(len(row))}, but the header has {len(header)}", line=line)
+    columns: dict[str, list[object]] = {
+        name: [row[place] for row, _ in whole] for place, name in enumerate(header)
+    }
+    return Records(path, columns, [line for _, line in whole])
+
+
+def _csv_rows(path: Path | Stored, text: str) -> tuple[list[list[str]], list[int]]:
+    """Rows that are not blank, and the line on which each starts."""
+    rows, lines, start = [], [], 1
+    try:
+        delimiter = _sniff_delimiter(text)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append(row)
+                lines.append(start)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{start}: cannot be read as CSV: {error}. Check the quotes."
+        ) from error
+    return rows, lines
+
+
+def _sniff_delimiter(text: str) -> str:
+    """The delimiter that shows an image column in the header, else the one with most columns."""
+    header = next(line for line in io.StringIO(text, newline=None) if line.strip())
+    names = {delimiter: _header_names(header, delimiter) for delimiter in _DELIMITERS}
+    return max(
+        _DELIMITERS,
+        key=lambda sign: (any(n in IMAGE_COLUMNS for n in names[sign]), len(names[sign])),
+    )
+
+
+def _header_names(header: str, delimiter: str) -> list[str]:
+    try:
+        return [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
+    except csv.Error:  # a cell beyond the module's limit, as thousands of names by the wrong sign
+        return []
+
+
+def _load_json_lines(path: Path | Stored, problems: Problems) -> Records:
+    text = load_text(path, problems)
+    problems.raise_if_any()
+    objects: list[dict[str, object]] = []
+    lines: list[int] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = _json_fault(error)
+            problems.add(path, f"is not JSON: {reason}; expected one object a line", line=number)
+            continue
+        if not isinstance(entry, dict):
+            problems.add(path, "is no JSON object; expected one object a line", line=number)
+            continue
+        objects.append(entry)
+        lines.append(number)
+    names = list(dict.fromkeys(name for entry in objects for name in entry))
+    return Records(path, {name: [entry.get(name) for entry in objects] for name in names}, lines)
+
+
+def _json_fault(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+
+
+def _load_parquet(path: Path | Stored) -> Records:
+    source = io.BytesIO(path.read()) if isinstance(path, Stored) else path
+    # texts that are not UTF-8 and values that Python cannot hold show when they are taken out
+    try:
+        with pq.ParquetFile(source) as file:
+            table = file.read()
+        header = [str(name).strip() for name in table.column_names]
+        check_header(path, header)
+        columns = {name: table.column(place).to_pylist() for place, name in enumerate(header)}
+    except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be read as Parquet: {reason}") from error
+    return Records(path, columns, list(range(1, table.num_rows + 1)), has_lines=False)
+
+
+def check_header(path: Path | Stored, header: list[str]) -> None:
+    """Refuse names of columns that stand twice, and columns without one.
+
+    Raises:
+        DataError: names the column.
+    """
+    double = [name for name, count in Counter(header).items() if count > 1 and name]
+    if double:
+        shown = ", ".join(repr(name) for name in double)
+        raise DataError(f"{path}:1: column {shown} stands more than once; rename or remove one")
+    if "" in header:
+        raise DataError(
+            f"{path}:1: column {header.index('') + 1} has no name; name it, or remove it "
+            "(pandas writes such a column unless told index=False)"
+        )
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell" if count == 1 else f"{count} cells"

@@ -1,0 +1,139 @@
+"""Divide images into train, validation and test so that each has its share of every label."""
+
+import math
+import os
+from collections.abc import Collection
+from dataclasses import replace
+
+import numpy as np
+from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+from numpy.typing import NDArray
+
+from mlcrf.data.manifest import UNKNOWN, Manifest, Split
+from mlcrf.data.readers.table import SPLIT_NAMES
+from mlcrf.errors import DataError, SettingsError
+
+
+def split_manifest(
+    manifest: Manifest, *, seed: int, validation: float = 0.1, test: float = 0.2
+) -> Manifest:
+    """Give a data set the splits that it lacks, stratified over its labels.
+
+    Without splits, `test` and `validation` are shares of all images. With training images but no
+    validation, `validation` is a share of the training images; test images are never taken from
+    what the data call train. With both, or without training images, nothing changes.
+
+    Each label is stratified by two patterns, known to be present and unknown, so that a split
+    gets its share of the labelled images too. Rows of one path go to one split.
+
+    Args:
+        seed: same seed, same order of rows and same shares: same splits.
+        validation, test: shares in [0, 1); 0 makes none.
+
+    Returns:
+        The same rows in the same order, with splits and a note of how many each has.
+
+    Raises:
+        SettingsError: shares that are out of range or leave nothing to train on.
+        DataError: too few images for the shares (says how many are needed), or an image that the
+            data have in two splits.
+
+    Cost: O(N L) a label at worst; 25,000 images with 24 labels take seconds.
+
+    Source: Sechidis, Tsoumakas and Vlahavas, On the Stratification of Multi-Label Data (2011).
+    """
+    if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
+        raise SettingsError(
+            f"shares of validation {validation:g} and test {test:g}; expected both in [0, 1) "
+            "with a sum below 1"
+        )
+    groups = _rows_by_path(manifest)
+    if manifest.splits is None:
+        splits = [Split.TRAIN] * len(manifest)
+        shares = {Split.TEST: test, Split.VALIDATION: validation}
+    else:
+        _check_disjoint(manifest, groups)
+        splits = list(manifest.splits)
+        missing = Split.TRAIN in splits and Split.VALIDATION not in splits
+        shares = {Split.VALIDATION: validation if missing else 0.0}
+    pool = [rows for rows in groups if splits[rows[0]] is Split.TRAIN]
+    shares = {split: share for split, share in shares.items() if share > 0}
+    if not shares:
+        return replace(manifest, splits=tuple(splits))
+    _check_enough(manifest, len(pool), shares.values())
+    total = len(pool)
+    for done, (split, share) in enumerate(shares.items()):
+        spare = len(shares) - done  # one image for each later split and for training
+        wanted = min(max(round(total * share), 1), len(pool) - spare)
+        taken = _stratified(manifest, pool, wanted, spare, seed)
+        for place in taken.tolist():
+            for row in pool[place]:
+                splits[row] = split
+        pool = [rows for rows in pool if splits[rows[0]] is Split.TRAIN]
+    counts = ", ".join(f"{split.value} {splits.count(split)}" for split in Split)
+    made = " and ".join(split.value for split in shares)
+    note = f"{made} made by iterative stratification with seed {seed} ({counts})"
+    return replace(manifest, splits=tuple(splits), notes=(*manifest.notes, note))
+
+
+def _rows_by_path(manifest: Manifest) -> list[list[int]]:
+    """Rows that show the same image, in the order of their first."""
+    groups: dict[str, list[int]] = {}
+    for row, image in enumerate(manifest.images):
+        groups.setdefault(os.path.normpath(str(image)), []).append(row)
+    return list(groups.values())
+
+
+def _check_disjoint(manifest: Manifest, groups: list[list[int]]) -> None:
+    assert manifest.splits is not None
+    for rows in groups:
+        found = sorted({manifest.splits[row].value for row in rows})
+        if len(found) > 1:
+            raise DataError(
+                f"{manifest.name}: {manifest.images[rows[0]]} is in the splits "
+                f"{' and '.join(found)}; keep it in one"
+            )
+
+
+def _check_enough(manifest: Manifest, available: int, shares: Collection[float]) -> None:
+    """At least one image for the smallest share, and one to train on."""
+    smallest = min(shares)
+    needed = max(math.ceil(1 / smallest - 1e-9), 1 + len(shares))
+    if available < needed:
+        raise DataError(
+            f"{manifest.name}: {available} images are too few to take a share of {smallest:g} "
+            f"from; at least {needed} are needed. Add images, or a column `split` that says "
+            "which are for train, validation and test."
+        )
+
+
+def _stratified(
+    manifest: Manifest, pool: list[list[int]], wanted: int, spare: int, seed: int
+) -> NDArray[np.int64]:
+    """About `wanted` positions in the pool, with their share of every label.
+
+    Stratification may move the size by a few images. Where that would take none, or leave fewer
+    than `spare`, as happens with a handful of images, the draw is a plain random one of exactly
+    the size wanted.
+    """
+    patterns = np.hstack([manifest.targets == 1, manifest.targets == UNKNOWN])
+    merged = np.array([patterns[rows].any(axis=0) for rows in pool])
+    draw = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=wanted, random_state=seed % 2**32)
+    _, taken = next(draw.split(merged, merged))
+    if not 0 < len(taken) <= len(pool) - spare:
+        taken = np.random.default_rng(seed % 2**32).permutation(len(pool))[:wanted]
+    return np.sort(taken)
+
+
+def take_split(manifest: Manifest, name: str) -> Manifest:
+    """The images of the split called `name`: train, validation (or val), test, or all.
+
+    Raises:
+        SettingsError: no such split.
+        DataError: the data have no splits, or no image in this one.
+    """
+    if name == "all":
+        return manifest
+    if name not in SPLIT_NAMES:
+        raise SettingsError(f"--split {name}: expected train, validation, test or all")
+    return manifest.part(SPLIT_NAMES[name])

@@ -1,0 +1,143 @@
+"""From the set of tags of each image to targets."""
+
+import ast
+import json
+import reprlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcrf.data.cells import shown_cell
+from mlcrf.data.manifest import UNKNOWN, Manifest
+from mlcrf.errors import DataError, LabelsError
+from mlcrf.labels import LabelSpace
+from mlcrf.stores import Stored
+
+Tags = frozenset[str] | None
+"""The tags of one image: all others are absent. None where nothing is known."""
+
+_SEPARATORS = (";", "|", ",")
+_UNKNOWN_TEXTS = frozenset({"", "?", "-1"})
+
+
+def sniff_separator(cells: Iterable[object]) -> str | None:
+    """The first of `;`, `|` and `,` that occurs in any text cell; None if none does."""
+    texts = [cell for cell in cells if isinstance(cell, str) and not _is_literal(cell)]
+    return next((sign for sign in _SEPARATORS if any(sign in text for text in texts)), None)
+
+
+def parse_tags(cell: object, separator: str | None) -> Tags:
+    """The tags in one cell of a list column.
+
+    Args:
+        cell: a list of names; a text of names between separators, or a list in JSON or Python
+            notation; None, or an empty text, `?` or -1, which say that nothing is known. The
+            empty set is an empty list, in text `[]`.
+        separator: None if each text is one tag.
+
+    Raises:
+        ValueError: something that is not a list of names; says what.
+    """
+    if isinstance(cell, str) and _is_literal(cell):
+        cell = _parse_literal(cell)
+    if isinstance(cell, list):
+        wrong = [item for item in cell if not isinstance(item, str | int) or isinstance(item, bool)]
+        if wrong:
+            raise ValueError(f"{reprlib.repr(wrong[0])} in a list of labels is no name")
+        return clean_tags(str(item) for item in cell)
+    if cell is None:
+        return None
+    if not isinstance(cell, str | int) or isinstance(cell, bool):
+        raise ValueError(f"expected a list of labels, got {shown_cell(cell)}")
+    text = str(cell)
+    if text.strip() in _UNKNOWN_TEXTS:
+        return None
+    return clean_tags(text.split(separator) if separator else [text])
+
+
+def clean_tags(names: Iterable[str]) -> frozenset[str]:
+    """Names without the space around them; empty ones left out."""
+    return frozenset(name.strip() for name in names if name.strip())
+
+
+def unknown_tags(tags: frozenset[str], labels: LabelSpace) -> list[str]:
+    """A sentence for each tag that is no label of the space, with the closest that is."""
+    messages = []
+    for name in sorted(tags.difference(labels.names)):
+        try:
+            labels.index(name)
+        except LabelsError as error:
+            messages.append(str(error))
+    return messages
+
+
+def vocabulary(tags: Iterable[Tags], source: Path | Stored) -> LabelSpace:
+    """All names that occur, sorted.
+
+    Raises:
+        DataError: none does, or one that cannot be the name of a label; says where.
+    """
+    names = sorted(frozenset[str]().union(*(one for one in tags if one)))
+    if not names:
+        raise DataError(f"{source}: names not one label; tag some images or give the labels")
+    try:
+        return LabelSpace(tuple(names))
+    except LabelsError as error:
+        raise DataError(f"{source}: {error}") from error
+
+
+def tag_targets(tags: Sequence[Tags], labels: LabelSpace) -> NDArray[np.int8]:
+    """Targets (N, L): 1 where listed, 0 where not, -1 throughout where nothing is known."""
+    column = {name: place for place, name in enumerate(labels)}
+    targets = np.zeros((len(tags), len(labels)), dtype=np.int8)
+    for row, names in enumerate(tags):
+        if names is None:
+            targets[row] = UNKNOWN
+        else:
+            targets[row, [column[name] for name in names]] = 1
+    return targets
+
+
+def relabelled(manifest: Manifest, labels: LabelSpace | None, source: Path | Stored) -> Manifest:
+    """The manifest with the columns of the labels expected, if any are.
+
+    Raises:
+        LabelsError: the names differ; says where.
+    """
+    try:
+        return manifest.relabelled(labels) if labels else manifest
+    except LabelsError as error:
+        raise LabelsError(f"{source}: {error}") from error
+
+
+def folder_manifest(
+    folder: Path,
+    images: Sequence[Path],
+    tags: Sequence[Tags],
+    labels: LabelSpace | None,
+    notes: Sequence[str],
+) -> Manifest:
+    """A data set without splits, named as its folder; all tags are labels if None are given."""
+    space = labels or vocabulary(tags, folder)
+    targets = tag_targets(tags, space)
+    name = folder.resolve().name
+    return Manifest(tuple(images), targets, space, None, name, notes=tuple(notes))
+
+
+def _is_literal(text: str) -> bool:
+    stripped = text.strip()
+    return stripped.startswith("[") and stripped.endswith("]")
+
+
+def _parse_literal(text: str) -> list[object]:
+    """A list in JSON notation, or in Python's, which is how pandas writes lists to CSV."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            parsed = parse(text.strip())
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(parsed, list):
+            return parsed
+    raise ValueError(f"{text[:40]!r} is no list in JSON or Python notation")

@@ -1,0 +1,1 @@
+"""Images: where they are found, how they are opened and decoded to pixels."""

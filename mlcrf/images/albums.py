@@ -1,0 +1,59 @@
+"""Which photos were taken one after the other: albums, by folder and capture time."""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+from PIL import ExifTags
+
+from mlcrf.images.opening import open_picture
+from mlcrf.stores import Stored
+
+
+def find_albums(images: Sequence[Path | Stored], *, gap: timedelta) -> list[list[int]]:
+    """Places of the photos of each album, in the order in which they were taken.
+
+    The photos of one folder are an album. If EXIF gives the capture time of all of them, they are
+    ordered by it, and a longer gap than `gap` begins another album; else they are ordered by name,
+    numbers in it by their value.
+
+    Args:
+        images: in any order; an album holds those that are given, not all that the folder has.
+
+    Cost: the head of every file is read; of one in an object store all of it.
+    """
+    folders: dict[Path | Stored, list[int]] = {}
+    for place, image in enumerate(images):
+        folders.setdefault(image.parent, []).append(place)
+    albums: list[list[int]] = []
+    for places in folders.values():
+        times = {place: capture_time(images[place]) for place in places}
+        known = {place: time for place, time in times.items() if time is not None}
+        if len(known) < len(places):
+            albums.append(sorted(places, key=lambda place: _by_name(images[place])))
+            continue
+        ordered = sorted(places, key=lambda place: (known[place], _by_name(images[place])))
+        albums.append(ordered[:1])
+        for before, place in pairwise(ordered):
+            if known[place] - known[before] > gap:
+                albums.append([])
+            albums[-1].append(place)
+    return albums
+
+
+def capture_time(path: Path | Stored) -> datetime | None:
+    """When a photo was taken, by the clock of its camera; None if its EXIF does not say."""
+    try:
+        with open_picture(path) as image:
+            exif = image.getexif()
+            text = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
+        return datetime.strptime(str(text)[:19], "%Y:%m:%d %H:%M:%S")
+    except Exception:  # noqa: BLE001  what Pillow raises on odd files and EXIF is nowhere bounded
+        return None
+
+
+def _by_name(path: Path | Stored) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", path.name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

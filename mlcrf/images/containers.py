@@ -1,0 +1,115 @@
+"""Pictures that stand in a file as in a folder: `shard.tar/0001.jpg`, `shard.parquet/0000001.jpg`.
+
+The tar files of WebDataset and the Parquet files of Hugging Face, which hold photos by the thousand
+so that a file system does not have to; nothing is unpacked.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlcrf.errors import DataError
+from mlcrf.images.parquet_files import SUFFIX as PARQUET
+from mlcrf.images.parquet_files import Kind, kind_of, load_table
+from mlcrf.images.parquet_rows import RowMember, find_row, row_names
+from mlcrf.images.tar_files import SUFFIX as TAR
+from mlcrf.images.tar_files import TarMember, find_in_tar, tar_names
+
+Member = TarMember | RowMember
+
+
+def is_tar(path: Path) -> bool:
+    """Whether a path is that of a tar file."""
+    return path.suffix.lower() == TAR and path.is_file()
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a path is that of a Parquet file, of pictures or of anything else."""
+    return path.suffix.lower() == PARQUET and path.is_file()
+
+
+def find_containers(place: Path) -> list[Path]:
+    """The files of pictures that a path means: itself, or those in a folder, by name.
+
+    Raises:
+        DataError: a Parquet file that is named is damaged or holds no pictures.
+    """
+    if is_tar(place):
+        return [place]
+    if is_parquet(place):
+        row_names(place)
+        return [place]
+    return find_tars(place) + find_picture_tables(place)
+
+
+def find_tars(place: Path) -> list[Path]:
+    """The tar files that a path means: itself, or those of a folder, by name."""
+    if place.is_dir():
+        return sorted(one for one in place.iterdir() if is_tar(one))
+    return [place] if is_tar(place) else []
+
+
+def find_picture_tables(place: Path) -> list[Path]:
+    """The Parquet files of pictures that a path means: itself, or those of a folder, by name.
+
+    Of a folder that has none they are those of its folder `data`. Files that say where pictures
+    are, such as tables of predictions, are left out; with pictures beside them, no others are, so
+    that what is wrong with one is told when it is read.
+    """
+    if is_parquet(place):
+        return [place] if kind_of(place) is Kind.PICTURES else []
+    for folder in (place, place / "data"):
+        if not folder.is_dir():
+            continue
+        kinds = {one: kind_of(one) for one in sorted(folder.iterdir()) if is_parquet(one)}
+        if not {Kind.PICTURES, Kind.DAMAGED}.isdisjoint(kinds.values()):
+            return [one for one, kind in kinds.items() if kind is not Kind.PATHS]
+    return []
+
+
+def find_member(path: Path) -> Member | None:
+    """What a path leads to within a tar or Parquet file; None if it leads into none.
+
+    Raises:
+        OSError: there is no such file or row within it.
+        DataError: the container is damaged, or a Parquet file without pictures.
+    """
+    container = container_of(path)
+    if container is None:
+        return None
+    name = path.relative_to(container).as_posix()
+    return find_in_tar(container, name) if is_tar(container) else find_row(container, name)
+
+
+def container_of(path: Path) -> Path | None:
+    """The tar or Parquet file that a path leads into, if it does."""
+    text = path.as_posix().lower()
+    if f"{TAR}/" not in text and f"{PARQUET}/" not in text:
+        return None
+    return next((one for one in path.parents if is_tar(one) or is_parquet(one)), None)
+
+
+def reading_unit(path: Path) -> Path:
+    """What is best read by one process, of several that share the work: the path itself.
+
+    Of a row of Parquet it stands for its row group, or for 256 rows of that.
+    """
+    container = container_of(path)
+    if container is None or is_tar(container):
+        return path
+    try:
+        table = load_table(container)
+    except (OSError, DataError):  # whoever reads the picture tells of it
+        return path
+    row = table.row(path.relative_to(container).as_posix())
+    return path if row is None else container / table.unit(row)
+
+
+def members(container: Path) -> Iterator[Path]:
+    """Paths of what is within a tar or Parquet file, in its order.
+
+    Raises:
+        DataError: it is damaged, or a Parquet file without pictures; of a tar file also if it is
+            compressed, holds a name twice, or one that leads out of it.
+    """
+    names = tar_names(container) if is_tar(container) else row_names(container)
+    return (container / name for name in names)

@@ -1,0 +1,69 @@
+"""How a picture's file is opened: only regular files, of kinds that are no programs."""
+
+import importlib
+import stat
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from mlcrf.images.containers import find_member
+from mlcrf.stores import Stored
+
+# Nothing else is tried: Pillow would run Ghostscript on an EPS file that is named .jpg.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+
+
+def open_picture(source: Path | Stored | bytes) -> ImageFile.ImageFile:
+    """Open a picture; its header is read, its pixels are not. HEIC needs the extra `heic`.
+
+    Args:
+        source: its file, also one in a store or within a tar or Parquet file, or what would be in
+            it.
+
+    Raises:
+        DataError: it cannot be fetched from its store.
+        OSError: no regular file, or of no known kind. For what damaged files raise besides there
+            is no bound.
+    """
+    source = picture_source(source)
+    if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
+        raise OSError("not a regular file")
+    try:
+        readable = BytesIO(source) if isinstance(source, bytes) else source
+        return Image.open(readable, formats=_formats())
+    except UnidentifiedImageError as error:
+        if _is_heif(source) and "HEIF" not in _formats():
+            raise OSError("HEIC; to read it: pip install 'mlcrf[heic]'") from error
+        raise OSError("of no known kind, or damaged") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow may try: HEIC too, if its reader is installed."""
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+    except ImportError:
+        return _FORMATS
+    return (*_FORMATS, "HEIF")
+
+
+def picture_source(source: Path | Stored | bytes) -> Path | bytes:
+    """A file, or what would be in it where the picture is in a store, a tar or a Parquet file.
+
+    Raises:
+        OSError: it cannot be read out of there.
+        DataError: that file is damaged, or cannot be fetched.
+    """
+    if isinstance(source, Stored):
+        return source.read()
+    member = find_member(source) if isinstance(source, Path) else None
+    return source if member is None else member.read()
+
+
+def _is_heif(source: Path | bytes) -> bool:
+    with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+        head = stream.read(12)
+    return head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS

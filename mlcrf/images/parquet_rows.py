@@ -1,0 +1,230 @@
+"""Pictures read out of Parquet files, row after row at best, in any order at need.
+
+A row group is unpacked a few rows at a time, and the pictures that were read last are kept. So
+neither a file nor a row group is ever held, and pictures that are asked for in the order of their
+rows, by several threads at once, are unpacked once. To go back within a row group is to begin it
+again.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlcrf.images.parquet_files import FAULTS, PictureTable, load_table, reason_of
+
+_OPEN_FILES = 8
+_KEPT_BYTES = 2**27  # of pictures, of all files
+_ENTRY_BYTES = 200  # that one takes besides
+_BYTES_AT_ONCE, _ROWS_AT_ONCE = 2**23, 16  # unpacked in one step
+_BUFFER_BYTES = 2**20
+
+_Key = tuple[Path, int, int, int]  # file, its time and size, row
+
+
+@dataclass(frozen=True)
+class RowMember:
+    """A picture within a Parquet file."""
+
+    table: PictureTable
+    row: int
+
+    @property
+    def size(self) -> int:
+        """That of the file, which stands for it: how long the picture is only reading shows."""
+        return self.table.size
+
+    @property
+    def mtime_ns(self) -> int:
+        """When the file was changed."""
+        return self.table.mtime_ns
+
+    def read(self) -> bytes:
+        """The picture as its file would hold it.
+
+        Raises:
+            OSError: there is none in this row, or the file is damaged or has changed.
+
+        Cost: that of a few rows if the one before was read last; at worst, of its row group.
+        """
+        content = _readers.of(self.table).read(self.row)
+        if content is None:
+            raise OSError(f"column {self.table.column!r} holds no bytes there")
+        return content
+
+
+def find_row(path: Path, name: str) -> RowMember:
+    """The picture of this name within a Parquet file.
+
+    Raises:
+        OSError: there is no such row within it.
+        DataError: see `load_table`.
+    """
+    table = load_table(path)
+    row = table.row(name)
+    if row is None:
+        raise OSError(f"no such row in {path.name}")
+    return RowMember(table, row)
+
+
+def row_names(path: Path) -> Iterator[str]:
+    """Names of the pictures within a Parquet file, in the order of its rows.
+
+    Raises:
+        DataError: see `load_table`.
+    """
+    return load_table(path).names()
+
+
+class _Kept:
+    """The pictures that were read last, of up to so many bytes. Safe across threads."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._size = most_bytes, 0
+        self._found: OrderedDict[_Key, bytes | None] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: _Key) -> tuple[bytes | None] | None:
+        with self._lock:
+            if key not in self._found:
+                return None
+            self._found.move_to_end(key)
+            return (self._found[key],)
+
+    def put(self, key: _Key, content: bytes | None) -> None:
+        with self._lock:
+            if key not in self._found:
+                self._size += len(content or b"") + _ENTRY_BYTES
+            self._found[key] = content
+            self._found.move_to_end(key)
+            while self._size > self._most:
+                _, dropped = self._found.popitem(last=False)
+                self._size -= len(dropped or b"") + _ENTRY_BYTES
+
+
+class _Reader:
+    """One file, with a place in one of its row groups. Safe across threads."""
+
+    def __init__(self, table: PictureTable, kept: _Kept) -> None:
+        self._table, self._kept = table, kept
+        self._lock = Lock()
+        self._file: pq.ParquetFile | None = None
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._group, self._next = -1, 0
+        self._faults: dict[int, tuple[int, str]] = {}  # by row group: from which row, and why
+
+    def read(self, row: int) -> bytes | None:
+        """What is in a row.
+
+        Raises:
+            OSError: it cannot be read, or the file has changed.
+        """
+        group = self._table.group(row)
+        with self._lock:
+            if (kept := self._kept.get(self._key(row))) is not None:
+                return kept[0]
+            first_bad, reason = self._faults.get(group, (len(self._table), ""))
+            if row >= first_bad:
+                raise OSError(reason)
+            if group != self._group or row < self._next:
+                self._begin(group)
+            while True:
+                first = self._next
+                values = self._step(group)
+                if row < self._next:
+                    return values[row - first]
+
+    def close(self) -> None:
+        """Close the file; it is opened again when needed."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        self._batches, self._group = iter(()), -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _key(self, row: int) -> _Key:
+        return self._table.path, self._table.mtime_ns, self._table.size, row
+
+    def _begin(self, group: int) -> None:
+        """Stand before the first row of a row group."""
+        table = self._table
+        rows = _BYTES_AT_ONCE // max(table.bytes_a_row[group], 1)
+        try:
+            status = table.path.stat()
+            if (status.st_mtime_ns, status.st_size) != (table.mtime_ns, table.size):
+                raise OSError("it has changed meanwhile")
+            if self._file is None:
+                self._file = pq.ParquetFile(
+                    table.path,
+                    buffer_size=_BUFFER_BYTES,  # else a whole row group is read at once
+                    pre_buffer=False,
+                    page_checksum_verification=True,
+                )
+            self._batches = self._file.iter_batches(
+                min(max(rows, 1), _ROWS_AT_ONCE),
+                row_groups=[group],
+                columns=[table.leaf],
+                use_threads=False,
+            )
+        except FAULTS as error:
+            self._close()
+            raise OSError(f"{table.path.name} cannot be read: {reason_of(error)}") from error
+        self._group, self._next = group, table.starts[group]
+
+    def _step(self, group: int) -> list[bytes | None]:
+        """The next few rows of the row group."""
+        try:
+            column = next(self._batches).column(0)
+            values: list[bytes | None] = (
+                column.flatten()[0] if pa.types.is_struct(column.type) else column
+            ).to_pylist()
+        except (StopIteration, *FAULTS) as error:
+            ends = isinstance(error, StopIteration)
+            why = "it ends too soon" if ends else reason_of(error)
+            reason = f"row group {group} of {self._table.path.name} is damaged: {why}"
+            self._faults[group] = self._next, reason
+            self._group = -1
+            raise OSError(reason) from error
+        for row, content in enumerate(values, start=self._next):
+            self._kept.put(self._key(row), content)
+        self._next += len(values)
+        return values
+
+
+class _Readers:
+    """Readers of the files that were read last. Safe across threads; a fork begins anew."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, with nothing that another process may hold."""
+        self._kept = _Kept(_KEPT_BYTES)
+        self._readers: OrderedDict[tuple[Path, int, int], _Reader] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, table: PictureTable) -> _Reader:
+        """The reader of a file."""
+        key = table.path, table.mtime_ns, table.size
+        dropped = None
+        with self._lock:
+            reader = self._readers.setdefault(key, _Reader(table, self._kept))
+            self._readers.move_to_end(key)
+            if len(self._readers) > _OPEN_FILES:
+                _, dropped = self._readers.popitem(last=False)
+        if dropped is not None:
+            dropped.close()
+        return reader
+
+
+_readers = _Readers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_readers.forget)

@@ -1,0 +1,184 @@
+"""The labels in two halves, these in two quarters, and the states that each can be in."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mlcrf.crf import UNKNOWN
+from mlcrf.inference.exact.partition import possible_states, split_labels
+from mlcrf.inference.exact.scratch import Scratch
+
+_SUMMED = 32  # half-states whose mass is summed at once in its own type, at least
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the labels with all their possible states.
+
+    Attributes:
+        labels: their columns, int64 (l,).
+        states: float64 (S, l).
+        inside: log-score of each state from the couplings among these labels, float64 (S,).
+    """
+
+    labels: Tensor
+    states: Tensor
+    inside: Tensor
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def log_scores(self, unary: Tensor, known: Tensor) -> Tensor:
+        """Of every state, minus infinity if it contradicts what is known: float64 (N, S).
+
+        Args:
+            unary: float64 (N, L).
+            known: 1, 0, -1 unknown (N, L).
+
+        Cost: 2 N S l operations.
+        """
+        scores = torch.addmm(self.inside, unary[:, self.labels], self.states.T)
+        known = known[:, self.labels]
+        if bool((known != UNKNOWN).any()):
+            present, absent = (known == 1).double(), (known == 0).double()
+            wrong = absent @ self.states.T + present @ (1 - self.states).T
+            scores[wrong > 0] = -math.inf
+        return scores
+
+
+@dataclass(frozen=True)
+class Half(Part):
+    """Half of the labels, made of two quarters: a state for each pair of theirs, in any order.
+
+    Attributes:
+        quarters: the last one's state is the first to change.
+        joint: what couples them, around 1/2 as in `split.py`, float64 (S,); it is
+            the same for all images and goes into the kernel.
+        shift: what of that belongs to single labels, float64 (L,).
+        constant: and to none.
+        order: of the states; None as the quarters give them.
+    """
+
+    quarters: tuple[Part, Part]
+    joint: Tensor
+    shift: Tensor
+    constant: float
+    order: Tensor | None = None
+
+    @property
+    def exponent_bound(self) -> float:
+        """No entry of `joint` is larger in size."""
+        return float(self.joint.abs().max())
+
+    def permuted(self, order: Tensor) -> "Half":
+        """The same states in another order."""
+        before = order if self.order is None else self.order[order]
+        moved = {name: getattr(self, name)[order] for name in ("states", "inside", "joint")}
+        return replace(self, **moved, order=before)
+
+    def presence(self, mass: Tensor) -> Tensor:
+        """Each label's share of the states' mass (N, S), float64 (N, l).
+
+        Of many small numbers a sum in float32 loses too much, so that it is made in parts: over the
+        other quarter, or where the likeliest come first over few of these and more of the others.
+        """
+        if self.order is None:
+            first, second = self.quarters
+            by_both = mass.view(len(mass), len(first), len(second))
+            by_first, by_second = by_both.sum(2).double(), by_both.sum(1).double()
+            present = torch.cat([by_first @ first.states, by_second @ second.states], 1)
+            return present / by_first.sum(1, keepdim=True)
+        present = self.states.new_zeros(len(mass), self.states.shape[1] + 1)
+        # a row a label: products of many rows and few columns are twice as quick this way
+        states = torch.cat([self.states.T, self.states.new_ones(1, len(self))]).to(mass)
+        start = 0
+        while start < len(self):  # more at a time where there is less mass to be wrong about
+            some = slice(start, start + max(_SUMMED, start // 8))
+            present += mass[:, some] @ states[:, some].T
+            start = some.stop
+        return present[:, :-1] / present[:, -1:]
+
+    def weights(
+        self, unary: Tensor, known: Tensor, dtype: torch.dtype, scratch: Scratch, name: str
+    ) -> tuple[Tensor, Tensor]:
+        """exp(log_scores - joint - top) in `dtype` (N, S), and each image's top, float64 (N,).
+
+        The product of two small tables, one a quarter, which are computed in float64. The largest
+        of an image is 1.
+
+        Args:
+            name: of the array in `scratch` that the weights are put in.
+
+        Cost: N S operations.
+        """
+        tables, top = [], unary.new_full((len(unary),), -self.constant)
+        shifted = unary + self.shift
+        for quarter in self.quarters:
+            scores = quarter.log_scores(shifted, known)
+            largest = scores.amax(-1)
+            tables.append(scores.sub_(largest[:, None]).exp_().to(dtype))
+            top += largest
+        first, second = tables
+        shape = (len(unary), len(self))
+        weights = scratch.take(name if self.order is None else "ordered", shape, first)
+        by_both = weights.view(len(unary), first.shape[1], second.shape[1])
+        torch.mul(first[:, :, None], second[:, None], out=by_both)
+        if self.order is not None:
+            weights = in_order(weights, self.order, scratch.take(name, shape, first))
+        return weights, top
+
+
+def in_order(values: Tensor, order: Tensor, out: Tensor) -> Tensor:
+    """Columns in another order, (N, S) -> (N, S); `gather` takes half as long as other ways."""
+    return torch.gather(values, 1, order.expand(len(values), -1), out=out)
+
+
+def make_halves(
+    matrix: Tensor, implications: Tensor, parts: tuple[list[int], list[int]]
+) -> tuple[Half, Half]:
+    """The halves that `split_labels` chose.
+
+    Args:
+        matrix: couplings (L, L).
+        implications: pairs (child, parent) (R, 2); states that break one are left out.
+    """
+    first, second = (_make_half(part, matrix, implications) for part in parts)
+    return first, second
+
+
+def _make_half(labels: list[int], matrix: Tensor, implications: Tensor) -> Half:
+    sub = matrix[labels][:, labels]
+    at = {label: place for place, label in enumerate(labels)}
+    rules = [(at[c], at[p]) for c, p in implications.tolist() if c in at]
+    pairs = torch.tensor(rules, dtype=torch.int64).reshape(-1, 2)
+    sides = split_labels(sub, pairs)
+    first, second = quarters = [
+        _make_part([labels[place] for place in side], matrix, implications) for side in sides
+    ]
+    between = matrix[first.labels][:, second.labels]
+    shift = matrix.new_zeros(len(matrix))
+    shift[first.labels], shift[second.labels] = between.sum(1) / 2, between.sum(0) / 2
+    joint = (first.states - 0.5) @ between @ (second.states - 0.5).T
+    inside = first.inside[:, None] + second.inside + first.states @ between @ second.states.T
+    states = [
+        first.states.repeat_interleave(len(second), 0),
+        second.states.repeat(len(first), 1),
+    ]
+    return Half(
+        labels=torch.cat([first.labels, second.labels]),
+        states=torch.cat(states, 1),
+        inside=inside.flatten(),
+        quarters=(quarters[0], quarters[1]),
+        joint=joint.flatten(),
+        shift=shift,
+        constant=float(between.sum()) / 4,
+    )
+
+
+def _make_part(labels: list[int], matrix: Tensor, implications: Tensor) -> Part:
+    columns = torch.tensor(labels, dtype=torch.int64)
+    states = possible_states(labels, implications).to(matrix)
+    couplings = matrix[columns][:, columns].triu(1)
+    return Part(columns, states, ((states @ couplings) * states).sum(-1))

@@ -1,0 +1,82 @@
+"""What couples the two halves: a positive matrix over pairs of half-states."""
+
+import torch
+from torch import Tensor
+
+from mlcrf.inference.exact.halves import Half, in_order
+from mlcrf.inference.exact.scratch import Scratch
+
+_KEEP = 2**26  # a kernel up to this many entries is kept, a larger one made again when needed
+_BLOCK = 2**24  # entries of the larger one that are made at once
+_AT_ONCE = 2**19  # entries that are put in order at once, so that they stay in the cache
+
+
+class Kernel:
+    """K = exp(joint_A + (S_A - 1/2) J (S_B - 1/2)^T + joint_B), in blocks of rows.
+
+    Args:
+        half_a, half_b: rows and columns.
+        between: couplings between their labels, float64 (|A|, |B|).
+        scratch: whose arrays `kernel`, `block` and `natural` it fills.
+    """
+
+    def __init__(self, half_a: Half, half_b: Half, between: Tensor, scratch: Scratch) -> None:
+        self._half_a, self._half_b, self._between = half_a, half_b, between
+        self.shape = (len(half_a), len(half_b))
+        self.is_kept = len(half_a) * len(half_b) <= _KEEP
+        # no exponent is larger in size
+        self.exponent_bound = (
+            float(between.abs().sum()) / 4 + half_a.exponent_bound + half_b.exponent_bound
+        )
+        self._made: dict[torch.dtype, Tensor] = {}
+        self._scratch = scratch
+
+    @property
+    def blocks(self) -> list[slice]:
+        """Rows that fit in memory together: all, where the kernel is kept."""
+        size, columns = self.shape
+        step = size if self.is_kept else max(1, _BLOCK // columns)
+        return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+    def exponents(self, states_a: Tensor) -> Tensor:
+        """The middle part of the log-kernel, of given half-states of A (..., |A|): (..., S_B)."""
+        return (states_a - 0.5) @ self._between @ (self._half_b.states - 0.5).T
+
+    def block(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        """Some rows of the kernel, (rows, S_B), rounded four times in `dtype`.
+
+        Good until the next call, which may use the same memory.
+        """
+        if dtype in self._made:
+            return self._made[dtype][rows]
+        wanted = slice(0, self.shape[0]) if self.is_kept else rows
+        numbers = range(self.shape[0])[wanted]
+        name, shape = "kernel" if self.is_kept else "block", (len(numbers), self.shape[1])
+        made = self._scratch.take(name, shape, self._between.new_empty(0, dtype=dtype))
+        factor = self._half_b.joint.exp().to(dtype)
+        step = max(1, _AT_ONCE // self.shape[1])
+        for at in range(0, len(numbers), step):
+            some = numbers[at : at + step]
+            self._make(slice(some.start, some.stop), factor, made[at : at + step])
+        if not self.is_kept:
+            return made
+        self._made[dtype] = made
+        return made[rows]
+
+    def _make(self, rows: slice, factor: Tensor, out: Tensor) -> None:
+        """The product of two small tables, one for each quarter of B, and of `factor` (S_B,)."""
+        left, joint = self._half_a.states[rows] - 0.5, self._half_a.joint[rows]
+        tables, start = [], 0
+        for quarter in self._half_b.quarters:
+            stop = start + len(quarter.labels)
+            exponents = left @ self._between[:, start:stop] @ (quarter.states - 0.5).T
+            tables.append(exponents.add_(joint[:, None] / 2).exp_().to(factor))
+            start = stop
+        first, second = tables
+        order = self._half_b.order
+        made = out if order is None else self._scratch.take("natural", (*out.shape,), out)
+        product = made.view(len(left), first.shape[1], second.shape[1])
+        torch.mul(first[:, :, None], second[:, None], out=product)
+        if order is not None:
+            in_order(made, order, out)
+        out.mul_(factor)

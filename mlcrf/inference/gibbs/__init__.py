@@ -1,0 +1,1 @@
+"""Markov chains over label sets: kernels, random streams, averages and diagnostics."""

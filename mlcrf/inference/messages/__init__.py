@@ -1,0 +1,1 @@
+"""Belief propagation: arcs, the update, and bounds."""

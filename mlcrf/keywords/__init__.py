@@ -1,0 +1,1 @@
+"""Keywords of photos in XMP and IPTC: read, merged and written."""

@@ -1,0 +1,191 @@
+"""The tags of an XMP packet: ours written, replaced or taken out again, a person's kept."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lxml import etree
+
+from mlcrf.errors import SettingsError
+from mlcrf.keywords.xmp import OURS, Packet, Property
+from mlcrf.labels import fold
+
+
+@dataclass(frozen=True)
+class Author:
+    """Which model gave the tags: its name, and the SHA-256 of its weights."""
+
+    model: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A label as a keyword.
+
+    Attributes:
+        name: the keyword.
+        paths: names from the topmost parent down to this one, a path for each parent that it has
+            directly; only itself where it has none.
+        confirmed: a person said so; it is then theirs and not ours.
+    """
+
+    name: str
+    paths: tuple[tuple[str, ...], ...]
+    confirmed: bool = False
+
+
+@dataclass(frozen=True)
+class Retagged:
+    """A sidecar after its tags were set.
+
+    Attributes:
+        content: the file, the very same bytes if nothing was to be done; None for no file.
+        added, removed: keywords in dc:subject now that were not before, and the other way round.
+    """
+
+    content: bytes | None
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A property with keywords, and our mark: which of its values we have added."""
+
+    keywords: Property
+    mark: Property
+    separator: str = ""  # of levels; "" where values have none
+
+    def levels(self, value: str) -> list[str]:
+        return value.split(self.separator) if self.separator else [value]
+
+    def named(self, value: str) -> str:
+        return fold(self.levels(value)[-1])
+
+    def values(self, tags: Sequence[Tag], among: Sequence[Tag]) -> list[str]:
+        """Values for the tags; paths on the way to that of another tag say nothing new."""
+        if not self.separator:
+            return [tag.name for tag in tags]
+        passed = {path[:end] for tag in among for path in tag.paths for end in range(1, len(path))}
+        paths = [path for tag in tags for path in tag.paths if path not in passed]
+        return [self.separator.join(path) for path in dict.fromkeys(paths)]
+
+
+# Names that no other property has: programs that show no namespaces would mix them up.
+_SUBJECT = _Place(Property("dc", "subject"), Property(OURS, "addedSubject"))
+_PLACES = (
+    _SUBJECT,
+    _Place(
+        Property("lr", "hierarchicalSubject"),
+        Property(OURS, "addedHierarchicalSubject"),
+        separator="|",
+    ),
+    _Place(Property("digiKam", "TagsList", "Seq"), Property(OURS, "addedTagsList"), separator="/"),
+)
+_MODEL, _WEIGHTS = Property(OURS, "taggedBy"), Property(OURS, "taggedByWeights")
+_MADE_FILE = Property(OURS, "madeFile")
+
+
+def require_taggable(names: Iterable[str]) -> None:
+    """Refuse names that XMP cannot hold as one keyword.
+
+    Raises:
+        SettingsError: a name has a sign that separates levels, or that XML does not have.
+    """
+    signs = [place.separator for place in _PLACES if place.separator]
+    for name in names:
+        sign = next((sign for sign in signs if sign in name), None)
+        fault = f"{sign} separates levels of keywords in XMP" if sign else None
+        try:
+            etree.Element("name").text = name
+        except ValueError:
+            fault = "it has a sign that XML does not have"
+        if fault:
+            raise SettingsError(f"label {name!r}: {fault}; give it another name with --rename")
+
+
+def retag(raw: bytes | None, tags: Sequence[Tag], author: Author | None) -> Retagged:
+    """Give a sidecar these tags in place of those that we gave it before.
+
+    What we add stands in dc:subject, lr:hierarchicalSubject and digiKam:TagsList, and is listed
+    in properties of our own, the marks. Every value without a mark is a person's and stays.
+
+    - A name that a person has given, in any of the three and at any level, is not added beside
+      it; one of ours that a person has given too is theirs from then on.
+    - One of ours that a person has taken out of dc:subject is not given again.
+    - A confirmed tag is added without a mark.
+
+    Names compare without regard to case.
+
+    Args:
+        raw: the sidecar as it is; None if there is none.
+        tags: what the photo shall have; none to take out all of ours.
+        author: whose tags they are; None also forgets what a person has taken out. The file goes
+            if we made it and nothing is left in it.
+
+    Raises:
+        ValueError: the sidecar cannot be read; see `Packet`.
+    """
+    if raw is None and not tags:
+        return Retagged(None)
+    packet = Packet.new() if raw is None else Packet(raw)
+    before = _snapshot(packet)
+    made = raw is None or bool(packet.values(_MADE_FILE))
+    marks = {place: packet.values(place.mark) for place in _PLACES}
+    own = {
+        place: Counter(packet.values(place.keywords)) - Counter(marks[place]) for place in _PLACES
+    }
+    theirs = {
+        fold(name) for place in _PLACES for value in own[place] for name in place.levels(value)
+    }
+    refused = _taken_out(packet, marks[_SUBJECT]) - theirs if author else set[str]()
+    packet.remove_ours()
+    free = [tag for tag in tags if fold(tag.name) not in theirs | refused]
+    confirmed, ours = ([tag for tag in free if tag.confirmed is said] for said in (True, False))
+    marked = False
+    for place in _PLACES:
+        packet.remove(
+            place.keywords,
+            [one for one in marks[place] if place.named(one) not in theirs or own[place][one]],
+        )
+        given = place.values(ours, among=free)
+        packet.add(place.keywords, [*place.values(confirmed, among=confirmed), *given])
+        noted = [*given, *(one for one in marks[place] if place.named(one) in refused)]
+        packet.add(place.mark, noted)
+        marked = marked or bool(noted)
+    if marked and author is not None:
+        packet.add_text(_MODEL, author.model)
+        packet.add_text(_WEIGHTS, author.weights)
+        if made:
+            packet.add_text(_MADE_FILE, "True")
+    after = _snapshot(packet)
+    subject = _SUBJECT.keywords
+    added, removed = after[subject] - before[subject], before[subject] - after[subject]
+    content: bytes | None = packet.to_bytes()
+    if made and packet.is_empty:
+        content = None
+    elif after == before and raw is not None:
+        content = raw
+    return Retagged(content, tuple(added), tuple(removed))
+
+
+def marked_names(packet: Packet) -> set[str]:
+    """Which keywords of a packet are ours, folded."""
+    return {fold(name) for name in packet.values(_SUBJECT.mark)}
+
+
+def own_keywords(packet: Packet) -> list[str]:
+    """The values of dc:subject that are not ours."""
+    keywords = Counter(packet.values(_SUBJECT.keywords)) - Counter(packet.values(_SUBJECT.mark))
+    return list(keywords)
+
+
+def _taken_out(packet: Packet, marked: list[str]) -> set[str]:
+    return {fold(one) for one in Counter(marked) - Counter(packet.values(_SUBJECT.keywords))}
+
+
+def _snapshot(packet: Packet) -> dict[Property, Counter[str]]:
+    """All that we may change."""
+    changing = [one for place in _PLACES for one in (place.keywords, place.mark)]
+    return {one: Counter(packet.values(one)) for one in (*changing, _MODEL, _WEIGHTS, _MADE_FILE)}

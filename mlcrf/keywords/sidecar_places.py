@@ -1,0 +1,111 @@
+"""Where the files stand that belong to a photo: its sidecar and its tag file."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from mlcrf.errors import DataError
+from mlcrf.images.containers import container_of, members
+
+_BESIDE = frozenset({".xmp", ".txt"})  # files that themselves belong to a photo
+
+
+class PhotoPlaces:
+    """Files beside photos, or in a parallel tree.
+
+    A sidecar is called `photo.jpg.xmp`, which no two photos share. An existing `photo.xmp` is
+    used in its place if the photo is the only file that it can belong to: there must be none in
+    its folder that is called the same but for the ending, such as a raw file. A photo within a
+    tar or Parquet file has its files in a parallel tree only, `DIR/shard.tar/photo.jpg.xmp`.
+
+    Args:
+        directory: top of the parallel tree; None for beside the photos.
+        places: with a directory, the folders and photos that the user named. The tree starts
+            below the deepest folder that holds them all, which of a single folder is itself.
+    """
+
+    def __init__(self, directory: Path | None = None, places: Iterable[Path] = ()) -> None:
+        self._directory = directory
+        self._root = Path()
+        if directory is not None:
+            folders = {(one if one.is_dir() else one.parent).resolve() for one in places}
+            self._root = Path(os.path.commonpath(folders)) if folders else Path()
+        self._listed: tuple[Path, dict[str, list[str]]] = (Path(), {})
+
+    def sidecar(self, photo: Path) -> Path:
+        """The sidecar that there is, or where a new one goes.
+
+        Raises:
+            DataError: see `require_room`.
+        """
+        self.require_room(photo)
+        found = self.existing_sidecar(photo)
+        base = self._base(photo)
+        return found or base.with_name(f"{base.name}.xmp")
+
+    def existing_sidecar(self, photo: Path) -> Path | None:
+        """The sidecar of a photo, if it has one."""
+        for place in self.all_sidecars(photo):
+            if place.stem == photo.name or not self.rivals(photo):
+                return place
+        return None
+
+    def all_sidecars(self, photo: Path) -> list[Path]:
+        """All that there are by either name, the photo's alone first, also if it has rivals."""
+        base = self._base(photo)
+        names = [f"{base.name}.xmp", f"{base.name}.XMP", f"{base.stem}.xmp", f"{base.stem}.XMP"]
+        there = (base.with_name(name) for name in names)
+        return [one for one in there if os.path.isfile(one)]  # noqa: PTH113 - too long a name is none
+
+    def tag_file(self, photo: Path) -> Path:
+        """Where the tag file goes: `photo.txt`, as training reads it.
+
+        Raises:
+            DataError: see `require_room`.
+        """
+        self.require_room(photo)
+        return self._base(photo).with_suffix(".txt")
+
+    def require_room(self, photo: Path) -> None:
+        """Refuse to put files beside a photo where there is no beside.
+
+        Raises:
+            DataError: it is within a tar or Parquet file, and there is no parallel tree.
+        """
+        container = container_of(photo) if self._directory is None else None
+        if container is not None:
+            raise DataError(
+                f"{photo}: is inside {container.name}, where no file can be put beside it; "
+                "give --sidecar-dir DIR"
+            )
+
+    def rivals(self, photo: Path) -> Sequence[str]:
+        """Other files in the photo's folder that `photo.xmp` or `photo.txt` could belong to."""
+        folder = photo.parent
+        if self._listed[0] != folder:
+            by_stem: dict[str, list[str]] = {}
+            for name in map(Path, _file_names(photo)):
+                if name.suffix.lower() in _BESIDE:
+                    continue
+                for stem in {name.stem, name.name}:  # a.jpg.xmp is of a.jpg, not a.jpg.png
+                    by_stem.setdefault(stem, []).append(name.name)
+            self._listed = (folder, by_stem)
+        return [name for name in self._listed[1].get(photo.stem, ()) if name != photo.name]
+
+    def _base(self, photo: Path) -> Path:
+        """The photo's own path, or that of its twin in the parallel tree."""
+        if self._directory is None:
+            return photo
+        return self._directory / photo.parent.resolve().relative_to(self._root) / photo.name
+
+
+def _file_names(photo: Path) -> Iterator[str]:
+    """Names of the files in a photo's folder, also one within a tar or Parquet file."""
+    folder = photo.parent
+    container = container_of(photo)
+    if container is not None:
+        yield from (one.name for one in members(container) if one.parent == folder)
+        return
+    with os.scandir(folder) if folder.is_dir() else nullcontext(()) as entries:
+        yield from (entry.name for entry in entries if entry.is_file())

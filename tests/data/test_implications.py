@@ -1,0 +1,162 @@
+"""Implications between labels: files of them, circles, and data that break them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlcrf.data.implications import load_implications, with_implications
+from mlcrf.data.manifest import Manifest
+from mlcrf.errors import DataError, LabelsError
+from mlcrf.labels import LabelSpace
+
+LABELS = LabelSpace(("animal", "dog", "puppy", "pet", "sky, blue"))
+CHAIN = (("puppy", "dog"), ("dog", "animal"))
+RULES = (*CHAIN, ("dog", "pet"))
+
+
+def make_manifest(targets: list[list[int]]) -> Manifest:
+    images = tuple(Path(f"im{row}.jpg") for row in range(len(targets)))
+    return Manifest(images, np.array(targets, dtype=np.int8), LABELS, None, "made", ("old note",))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "rules.csv"
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "puppy,dog\ndog,animal\n",
+        "child,parent\r\n puppy , dog\r\n\r\ndog => animal\r\n",
+        "puppy=>dog\ndog  =>animal",
+        '\ufeff"puppy",dog\n"dog",animal\n',
+    ],
+)
+def test_a_file_of_implications(text: str, tmp_path: Path) -> None:
+    """With commas or arrows, with header or not; child first."""
+    assert load_implications(write(tmp_path, text), LABELS) == CHAIN
+
+
+def test_those_of_the_data_come_first(tmp_path: Path) -> None:
+    """The file adds to them, and may repeat them."""
+    path = write(tmp_path, '"sky, blue",pet\npuppy,dog\n')
+    assert load_implications(path, LABELS, given=CHAIN) == (*CHAIN, ("sky, blue", "pet"))
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("puppy,dog\npupy,dog\n", LabelsError, "line 2: unknown label 'pupy'; did you mean 'puppy"),
+        ("dog => dog\n", LabelsError, "line 1: label 'dog' is paired with itself"),
+        ("puppy,dog\n\npuppy => dog\n", LabelsError, "line 3: the pair 'puppy', 'dog' stands on l"),
+        ("dog\n", DataError, "line 1: expected two label names separated by a comma or =>, got 1"),
+        ("puppy => dog => pet\n", DataError, "line 1: expected two .* got 3: 'puppy => dog => pet"),
+        ("child,parent\n", DataError, "holds no label pair; expected lines such as `dog,animal`"),
+        (
+            "dog,animal\nanimal,pet\npuppy,dog\npet,dog\npuppy,pet\n",
+            LabelsError,
+            "line 4: labels imply each other in a circle: (dog => animal => pet => dog|"
+            "animal => pet => dog => animal|pet => dog => animal => pet); take one out",
+        ),
+        ("animal,puppy\n", LabelsError, "line 1: labels imply each other in a circle: "),
+    ],
+)
+def test_faults_of_the_file(
+    text: str, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    """Each names the file and the line; a circle may go through rules of the data."""
+    path = write(tmp_path, text)
+    with pytest.raises(error, match=message) as caught:
+        load_implications(path, LABELS, given=CHAIN)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_data_are_repaired_upward(order: int) -> None:
+    """A child sets its parents and theirs, an absent parent rules out what is below it."""
+    manifest = make_manifest(
+        [
+            [0, 0, 1, 0, 0],  # a puppy that is no dog, no animal, no pet
+            [-1, -1, 1, -1, -1],
+            [0, -1, -1, 1, -1],  # no animal, so no dog, so no puppy
+            [1, -1, -1, -1, 0],  # nothing follows
+            [0, 1, 0, 1, 0],  # a dog that is no animal
+        ]
+    )
+    obeying = with_implications(manifest, RULES[::order])
+    assert obeying.targets.tolist() == [
+        [1, 1, 1, 1, 0],
+        [1, 1, 1, 1, -1],
+        [0, 0, 0, 1, -1],
+        [1, -1, -1, -1, 0],
+        [1, 1, 0, 1, 0],
+    ]
+    assert set(obeying.notes) == {
+        "old note",
+        "1 image has puppy without dog: dog was set",
+        "2 images have dog without animal: animal was set",
+        "1 image has dog without pet: pet was set",
+        "5 unknown labels follow from implications and were filled in",
+    }
+    assert obeying.implications == RULES[::order]
+    assert manifest.targets[0].tolist() == [0, 0, 1, 0, 0]  # what came in is as it was
+    again = with_implications(obeying, RULES)
+    assert np.array_equal(again.targets, obeying.targets)
+    assert again.notes == obeying.notes
+
+
+def test_repair_is_the_closure() -> None:
+    """On random data and rules: what one rule after the other says, until none says any more."""
+    rng = np.random.default_rng(0)
+    names = LabelSpace(tuple("abcdefgh"))
+    for _ in range(30):
+        order = rng.permutation(8)
+        pairs = [(order[i], order[j]) for i in range(8) for j in range(i) if rng.random() < 0.25]
+        rules = tuple((names.names[child], names.names[parent]) for child, parent in pairs)
+        targets = rng.integers(-1, 2, (20, 8)).astype(np.int8)
+        wanted = targets.tolist()
+        for row in wanted:
+            for _ in range(8):
+                for child, parent in pairs:
+                    row[parent] = 1 if row[child] == 1 else row[parent]
+            for _ in range(8):
+                for child, parent in pairs:
+                    row[child] = 0 if row[parent] == 0 and row[child] == -1 else row[child]
+        images = tuple(Path(f"im{row}.jpg") for row in range(20))
+        found = with_implications(Manifest(images, targets, names, None, "made"), rules)
+        assert found.targets.tolist() == wanted
+
+
+def test_many_broken_rules_are_summed_up() -> None:
+    """Ten are named, the others counted."""
+    names = LabelSpace(tuple(f"label{at}" for at in range(15)))
+    rules = [(f"label{at}", "label0") for at in range(1, 15)]
+    targets = np.eye(15, dtype=np.int8)
+    images = tuple(Path(f"im{row}.jpg") for row in range(15))
+    notes = with_implications(Manifest(images, targets, names, None, "made"), rules).notes
+    assert len(notes) == 11
+    assert notes[0] == "1 image has label1 without label0: label0 was set"
+    assert notes[-1] == "4 more implications were broken 4 times, and repaired"
+
+
+def test_rules_that_cannot_hold() -> None:
+    """A circle and an unknown label are refused in one line."""
+    manifest = make_manifest([[0, 0, 0, 0, 0]])
+    with pytest.raises(LabelsError, match="made: labels imply each other in a circle: dog => dog"):
+        with_implications(manifest, [("dog", "dog")])
+    with pytest.raises(LabelsError, match="unknown label 'dogg'; did you mean 'dog'"):
+        with_implications(manifest, [("dogg", "dog")])
+
+
+def test_rules_follow_the_labels() -> None:
+    """As columns they are child and parent in whatever order the labels stand."""
+    manifest = with_implications(make_manifest([[0, 0, 0, 0, 0]]), RULES)
+    assert manifest.rules.tolist() == [[2, 1], [1, 0], [1, 3]]
+    other = LabelSpace(("pet", "puppy", "sky, blue", "dog", "animal"))
+    assert manifest.relabelled(other).rules.tolist() == [[1, 3], [3, 4], [3, 0]]
+    assert manifest.rows(np.array([0])).implications == RULES
+    assert make_manifest([[0, 0, 0, 0, 0]]).rules.shape == (0, 2)
