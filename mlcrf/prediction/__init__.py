@@ -1,15 +1,15 @@
 """Pictures in, label sets out."""
 
 from mlcrf.images.listing import Pictures, list_pictures
-from mlcrf.prediction.beside import Action, Beside, Change
+from mlcrf.prediction.beside.files import Action, Beside, Change
+from mlcrf.prediction.beside.options import BesideOptions
+from mlcrf.prediction.formats.label_studio import FiftyOne, LabelStudio, choose_form
+from mlcrf.prediction.formats.parts import Shard, ShardForm, Shards
+from mlcrf.prediction.formats.table import OutputFormat, Table
 from mlcrf.prediction.known import KnownLabels, read_known
 from mlcrf.prediction.known_keywords import KnownKeywords
-from mlcrf.prediction.outputs import BesideOptions
-from mlcrf.prediction.programs import FiftyOne, LabelStudio, choose_form
 from mlcrf.prediction.record import Prediction
 from mlcrf.prediction.selection import LabelSelection, load_names
-from mlcrf.prediction.shards import Shard, ShardForm, Shards
-from mlcrf.prediction.tables import OutputFormat, Table
 from mlcrf.prediction.tagger import LARGEST_ALBUM, TOGETHER, Tagger
 from mlcrf.prediction.writing import OutputForm, PredictionWriter
 

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from mlcrf.errors import DataError, MlcrfError
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.beside import Beside
+from mlcrf.prediction.beside.files import Beside
+from mlcrf.prediction.formats.table import CsvFile, Table
 from mlcrf.prediction.record import Prediction, Rows
-from mlcrf.prediction.tables import CsvFile, Table
 from mlcrf.stores import Stored, replacing, write_text
 
 

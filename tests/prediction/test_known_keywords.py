@@ -5,9 +5,9 @@ from pathlib import Path
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import KnownKeywords, LabelSelection, Prediction, read_known
-from mlcrf.prediction.sidecars import Sidecars
+from mlcrf.prediction.beside.sidecars import Sidecars
 from tests.keywords.pictures import iptc_of, make_photo, xmp_of
-from tests.prediction.test_beside import AUTHOR
+from tests.prediction.beside.test_files import AUTHOR
 
 LABELS = LabelSpace(("sea", "sky", "bird", "indoor"))
 RULES = (("bird", "sky"),)

@@ -12,8 +12,8 @@ from xml.sax.saxutils import quoteattr
 from mlcrf.choices import Program
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import LabelSpace
+from mlcrf.prediction.formats.table import OutputFormat, Table
 from mlcrf.prediction.record import Prediction
-from mlcrf.prediction.tables import OutputFormat, Table
 from mlcrf.prediction.writing import OutputForm
 from mlcrf.stores import Stored
 from mlcrf.version import __version__

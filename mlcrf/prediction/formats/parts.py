@@ -22,9 +22,9 @@ from pyarrow import parquet
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.images.containers import is_parquet, is_tar, reading_unit
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.layouts import WideLayout
+from mlcrf.prediction.formats.layouts import WideLayout
+from mlcrf.prediction.formats.table import ParquetFile
 from mlcrf.prediction.record import Prediction, Rows
-from mlcrf.prediction.tables import ParquetFile
 from mlcrf.stores import Stored, parse_picture
 
 _NAME = re.compile(r"part-(\d+)-of-(\d+)\.parquet")

@@ -11,7 +11,7 @@ from mlcrf.keywords.photo_keywords import damaged, load_sidecar
 from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.beside import Action, Change
+from mlcrf.prediction.beside.files import Action, Change
 from mlcrf.prediction.record import Prediction
 
 

@@ -10,7 +10,7 @@ from mlcrf.images.listing import is_picture
 from mlcrf.keywords.photo_keywords import shown
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.beside import Action, Change
+from mlcrf.prediction.beside.files import Action, Change
 from mlcrf.prediction.record import Prediction
 
 LOG = ".mlcrf-tags"

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from mlcrf.data.cells import without_formula, write_csv_row
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.layouts import Layout, TidyLayout, WideLayout
+from mlcrf.prediction.formats.layouts import Layout, TidyLayout, WideLayout
 from mlcrf.prediction.record import Prediction, Rows
 
 _ROWS_AT_ONCE = 1024

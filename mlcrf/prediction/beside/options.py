@@ -10,10 +10,10 @@ from mlcrf.errors import DataError, MlcrfError
 from mlcrf.keywords.photo_keywords import shown
 from mlcrf.keywords.retagging import Author
 from mlcrf.keywords.sidecar_places import PhotoPlaces
-from mlcrf.prediction.beside import Beside, Change, PhotoFiles
+from mlcrf.prediction.beside.files import Beside, Change, PhotoFiles
+from mlcrf.prediction.beside.sidecars import Sidecars
+from mlcrf.prediction.beside.tag_files import TagFiles
 from mlcrf.prediction.selection import LabelSelection
-from mlcrf.prediction.sidecars import Sidecars
-from mlcrf.prediction.tagfiles import TagFiles
 from mlcrf.stores import Stored
 
 

@@ -15,8 +15,8 @@ from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.keywords.xmp import Packet, Property
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import Beside, BesideOptions, Change, Prediction, PredictionWriter
-from mlcrf.prediction.sidecars import Sidecars
-from mlcrf.prediction.tagfiles import LOG, TagFiles
+from mlcrf.prediction.beside.sidecars import Sidecars
+from mlcrf.prediction.beside.tag_files import LOG, TagFiles
 from tests.keywords.pictures import make_photo, xmp_of
 
 LABELS = LabelSpace(("people", "child", "pet", "dog", "sky"))

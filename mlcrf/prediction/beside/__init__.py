@@ -1,0 +1,1 @@
+"""Files beside images: XMP sidecars and tag files."""
