@@ -78,7 +78,7 @@ class _StepsAlone(ContrastiveDivergence):
     That takes as long as 70 steps; `_held_out` makes one on images held out.
     """
 
-    def __call__(self, potentials: Any, targets: Any, observed: Any) -> torch.Tensor:
+    def __call__(self, potentials: Any, targets: Any) -> torch.Tensor:
         """Nothing."""
         return torch.zeros(())
 
@@ -190,7 +190,7 @@ def _gradient(objective: str, space: FeatureSpace, model: LabelCrf) -> dict[str,
         if objective == "contrastive-divergence":
             with torch.no_grad():
                 potentials = model(space.rotated)
-                memory.append(sampling.start(potentials, space.targets, space.observed))
+                memory.append(sampling.start(potentials, space.targets))
         step()
 
     def step() -> None:
@@ -200,7 +200,7 @@ def _gradient(objective: str, space: FeatureSpace, model: LabelCrf) -> dict[str,
             memory[0] = sampling.advance(memory[0], potentials)
             loss = sampling.loss(memory[0], potentials)
         else:
-            loss = pseudo_likelihood_loss(potentials, space.targets, space.observed)
+            loss = pseudo_likelihood_loss(potentials, space.targets)
         loss.backward()  # type: ignore[no-untyped-call]
 
     def products() -> None:
@@ -233,8 +233,7 @@ def _held_out(
     baseline: LabelCrf, fitted: LabelCrf, features: Any, targets: Any
 ) -> dict[str, float]:
     """Scores on images held out; nll and mAP of the CRF by sampling."""
-    inputs, known = torch.from_numpy(features), torch.from_numpy(targets).float()
-    observed = torch.ones_like(known, dtype=torch.bool)
+    inputs, known = torch.from_numpy(features), torch.from_numpy(targets).long()
     alone, together = baseline(inputs), fitted(inputs)
     posterior = Gibbs(chains=10, burn_in=20, sweeps=30)(together)
 
@@ -244,8 +243,8 @@ def _held_out(
         return gather_statistics(said, targets).measures().mean_average_precision
 
     return {
-        "independent_nll": float(independent_loss(alone, known, observed)),
-        "pseudo_nll": float(pseudo_likelihood_loss(together, known, observed)),
+        "independent_nll": float(independent_loss(alone, known)),
+        "pseudo_nll": float(pseudo_likelihood_loss(together, known)),
         "nll_estimate": float((posterior.log_partition - together.log_score(known)).mean()),
         "independent_map": precision(alone.unary.sigmoid()),
         "crf_map": precision(posterior.marginals),

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials
 from mlcrf.inference.convex_bp import dual_value, settled_messages, start_messages, update
-from mlcrf.objectives.persistent import as_known
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,12 @@ class BlendedConvexBp:
     sweeps: int = 2
 
     @torch.no_grad()
-    def start(self, potentials: Potentials, targets: Tensor, observed: Tensor) -> Messages:
+    def start(self, potentials: Potentials, targets: Tensor) -> Messages:
         """No messages yet."""
-        known = as_known(targets, observed)
         clamped = None
-        if not bool(observed.all()):
-            clamped = start_messages(potentials, known=known)
-        return Messages(known, start_messages(potentials), clamped)
+        if not _all_known(targets):
+            clamped = start_messages(potentials, known=targets)
+        return Messages(targets, start_messages(potentials), clamped)
 
     @torch.no_grad()
     def advance(self, memory: Messages, potentials: Potentials) -> Messages:
@@ -90,7 +88,7 @@ class BlendedConvexBp:
             score = score + (potentials.pairwise * memory.pairs).sum(-1)
         return (dual_value(potentials, memory.free) - score).mean()
 
-    def __call__(self, potentials: Potentials, targets: Tensor, observed: Tensor) -> Tensor:
+    def __call__(self, potentials: Potentials, targets: Tensor) -> Tensor:
         """The bound with messages that have settled.
 
         Args: as `PersistentObjective`.
@@ -98,9 +96,12 @@ class BlendedConvexBp:
         Returns:
             A scalar: summed over labels, averaged over images.
         """
-        known = as_known(targets, observed)
         bound = dual_value(potentials, settled_messages(potentials))
-        if bool(observed.all()):
-            return (bound - potentials.log_score(known)).mean()
-        clamped = settled_messages(potentials, known=known)
-        return (bound - dual_value(potentials, clamped, known=known)).mean()
+        if _all_known(targets):
+            return (bound - potentials.log_score(targets)).mean()
+        clamped = settled_messages(potentials, known=targets)
+        return (bound - dual_value(potentials, clamped, known=targets)).mean()
+
+
+def _all_known(targets: Tensor) -> bool:
+    return bool((targets >= 0).all())

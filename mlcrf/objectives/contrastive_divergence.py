@@ -14,7 +14,6 @@ from mlcrf.inference.gibbs.sample_averages import (
     pair_totals,
 )
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
-from mlcrf.objectives.persistent import as_known
 
 _CLAMPED_SEED = 2**32  # added for the chains that see the labels, so that they draw otherwise
 
@@ -61,10 +60,10 @@ class Chains:
 class ContrastiveDivergence:
     """Negative log-likelihood by its gradient, from chains that persist between steps.
 
-        gradient = E[phi] - E[phi | observed],      phi = (y_i, y_i y_j)
+        gradient = E[phi] - E[phi | known],      phi = (y_i, y_i y_j)
 
     The first expectation is that of free chains, the second of the targets, or, where labels are
-    unknown, of chains in which the observed ones are clamped. All go on from step to step, so that
+    unknown, of chains in which the known ones are clamped. All go on from step to step, so that
     a few sweeps follow what the step changed (Younes 1999; Tieleman 2008). Averages are those of
     P(y_i | the others) and of its products with y_j, which vary less than the draws. `loss` is the
     score of the difference: only its gradient means anything. A call samples anew and gives the
@@ -85,15 +84,14 @@ class ContrastiveDivergence:
     first_image: int = 0
 
     @torch.no_grad()
-    def start(self, potentials: Potentials, targets: Tensor, observed: Tensor) -> Chains:
+    def start(self, potentials: Potentials, targets: Tensor) -> Chains:
         """Random states, and what the targets average to."""
-        known = as_known(targets, observed)
-        keys = stream_keys(self.seed, self._images(len(known)), chains=self.chains)
-        states = random_states(keys, known.shape[1])[0].to(known.device)
+        keys = stream_keys(self.seed, self._images(len(targets)), chains=self.chains)
+        states = random_states(keys, targets.shape[1])[0].to(targets.device)
         nothing = Moments(potentials.unary, potentials.pairwise)
-        if bool(observed.all()):
-            return Chains(known, states, None, nothing, _of_targets(potentials, known))
-        return Chains(known, states, states.clone(), nothing, nothing)
+        if _all_known(targets):
+            return Chains(targets, states, None, nothing, _of_targets(potentials, targets))
+        return Chains(targets, states, states.clone(), nothing, nothing)
 
     @torch.no_grad()
     def advance(self, memory: Chains, potentials: Potentials) -> Chains:
@@ -110,7 +108,7 @@ class ContrastiveDivergence:
         difference = memory.expected.times(potentials) - memory.met.times(potentials)
         return difference / len(memory.known)
 
-    def __call__(self, potentials: Potentials, targets: Tensor, observed: Tensor) -> Tensor:
+    def __call__(self, potentials: Potentials, targets: Tensor) -> Tensor:
         """The likelihood estimated from new chains; its gradient is that of the averages.
 
         Args: as `PersistentObjective`.
@@ -118,15 +116,14 @@ class ContrastiveDivergence:
         Returns:
             A scalar: summed over labels, averaged over images.
         """
-        known = as_known(targets, observed)
         value, difference = self._estimate(potentials, None)
-        if bool(observed.all()):
-            log_scores = potentials.log_score(known)
+        if _all_known(targets):
+            log_scores = potentials.log_score(targets)
             value, difference = value - log_scores.detach().sum(), difference - log_scores.sum()
         else:
-            clamped, clamped_difference = self._estimate(potentials, known)
+            clamped, clamped_difference = self._estimate(potentials, targets)
             value, difference = value - clamped, difference - clamped_difference
-        return (value + difference - difference.detach()) / len(known)
+        return (value + difference - difference.detach()) / len(targets)
 
     def _estimate(self, potentials: Potentials, known: Tensor | None) -> tuple[Tensor, Tensor]:
         """Sum of log Z over images, and something whose gradient is that of log Z."""
@@ -161,6 +158,10 @@ class ContrastiveDivergence:
         clamped = _known_or_not(potentials, known)
         pairs = _pairs(potentials, run.samples.flatten(0, 1), clamped)
         return run.states, Moments(run.probabilities, pairs)
+
+
+def _all_known(targets: Tensor) -> bool:
+    return bool((targets >= 0).all())
 
 
 def _known_or_not(potentials: Potentials, known: Tensor | None) -> Tensor:

@@ -1,25 +1,23 @@
 """The joint probability of the label set."""
 
-import torch
 from torch import Tensor
 
-from mlcrf.crf import UNKNOWN, Potentials, ScenePotentials
+from mlcrf.crf import Potentials, ScenePotentials
 from mlcrf.inference import Exact, InferenceMethod
 
 
 def exact_likelihood_loss(
-    potentials: Potentials, targets: Tensor, observed: Tensor, *, exact: InferenceMethod = Exact()
+    potentials: Potentials, targets: Tensor, *, exact: InferenceMethod = Exact()
 ) -> Tensor:
-    """Negative log-probability of the observed labels, the others summed out.
+    """Return the negative log-probability of the known labels, the others summed out.
 
-        loss = log Z - log Z(observed clamped)
+        loss = log Z - log Z(known clamped)
 
-    which is log Z - log_score(targets) where all is observed, convex in the potentials then.
+    which is log Z - log_score(targets) where all are known, convex in the potentials then.
 
     Args:
         potentials: unary (N, L), pairwise (E,).
-        targets: 1 present, 0 absent (N, L).
-        observed: which targets are known, boolean (N, L).
+        targets: 1 present, 0 absent, -1 unknown (N, L).
         exact: a method whose log Z is exact and differentiable.
 
     Returns:
@@ -32,9 +30,8 @@ def exact_likelihood_loss(
     where labels are unknown.
     """
     log_partition = exact(potentials).log_partition
-    if bool(observed.all()) and not isinstance(potentials, ScenePotentials):
+    if bool((targets >= 0).all()) and not isinstance(potentials, ScenePotentials):
         clamped = potentials.log_score(targets)
     else:
-        known = torch.where(observed, targets.long(), UNKNOWN)
-        clamped = exact(potentials, known=known).log_partition
+        clamped = exact(potentials, known=targets).log_partition
     return (log_partition - clamped).sum() / len(targets)

@@ -10,14 +10,13 @@ from mlcrf.crf import Potentials
 def independent_loss(
     potentials: Potentials,
     targets: Tensor,
-    observed: Tensor,
     *,
     pos_weight: float = 1.0,
     focus_positive: float = 0.0,
     focus_negative: float = 0.0,
     margin: float = 0.0,
 ) -> Tensor:
-    """Negative log-probability of the observed labels under p = sigmoid(unary), label by label.
+    """Return the negative log-probability of the known labels under p = sigmoid(unary).
 
         present:  -pos_weight (1 - p)^focus_positive log p
         absent:   -q^focus_negative log (1 - q),              q = max(p - margin, 0)
@@ -28,8 +27,7 @@ def independent_loss(
 
     Args:
         potentials: unary (N, L).
-        targets: 1 present, 0 absent; what is not observed may hold anything (N, L).
-        observed: which targets are known, boolean (N, L).
+        targets: 1 present, 0 absent, -1 unknown (N, L).
         pos_weight: of present labels.
         focus_positive, focus_negative, margin: of the asymmetric loss; all 0 does without.
 
@@ -47,8 +45,8 @@ def independent_loss(
         absent = torch.where(q > 0, -_focus(some.log(), focus_negative) * torch.log1p(-q), 0.0)
     else:
         absent = -_focus(F.logsigmoid(unary), focus_negative) * F.logsigmoid(-unary)
-    each = torch.where(torch.where(observed, targets, 0.0) > 0.5, present, absent)
-    return (each * observed).sum() / len(targets)
+    each = torch.where(targets == 1, present, absent)
+    return (each * (targets >= 0)).sum() / len(targets)
 
 
 def _focus(log_share: Tensor, exponent: float) -> Tensor | float:

@@ -5,7 +5,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
-from mlcrf.crf import UNKNOWN, Potentials
+from mlcrf.crf import Potentials
 
 Memory = TypeVar("Memory")
 
@@ -13,14 +13,14 @@ Memory = TypeVar("Memory")
 class PersistentObjective(Protocol[Memory]):
     """A loss with something to remember of each image between steps.
 
-        memory = objective.start(potentials, targets, observed)
+        memory = objective.start(potentials, targets)
         repeat: memory = objective.advance(memory, potentials); a step down objective.loss(...)
 
     Called with potentials and targets alone it is a loss like any other, which computes
     everything anew.
     """
 
-    def start(self, potentials: Potentials, targets: Tensor, observed: Tensor) -> Memory:
+    def start(self, potentials: Potentials, targets: Tensor) -> Memory:
         """What there is before the first step."""
         ...
 
@@ -32,7 +32,7 @@ class PersistentObjective(Protocol[Memory]):
         """A scalar whose gradient, with the memory held fixed, is the step's direction."""
         ...
 
-    def __call__(self, potentials: Potentials, targets: Tensor, observed: Tensor) -> Tensor:
+    def __call__(self, potentials: Potentials, targets: Tensor) -> Tensor:
         """The loss, a scalar: summed over labels, averaged over images."""
         ...
 
@@ -46,8 +46,3 @@ def from_image(objective: Any, first: int) -> Any:
     if is_dataclass(objective) and hasattr(objective, "first_image"):
         return replace(objective, first_image=first)  # type: ignore[type-var]
     return objective
-
-
-def as_known(targets: Tensor, observed: Tensor) -> Tensor:
-    """Observed targets as known labels, int64 (N, L): 1, 0 or -1 for unknown."""
-    return targets.long().where(observed, UNKNOWN)

@@ -7,28 +7,26 @@ from torch import Tensor
 from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.inference import MeanField
 
-_SHOWN = 0.5  # share of the observed labels that is clamped where others are unknown
+_SHOWN = 0.5  # share of the known labels that is clamped where others are unknown
 
 
 def unrolled_mean_field_loss(
     potentials: Potentials,
     targets: Tensor,
-    observed: Tensor,
     *,
     method: MeanField = MeanField(max_sweeps=10, parallel=True),
     seed: int = 0,
 ) -> Tensor:
-    """Cross-entropy of the observed labels under mean field's marginals after some sweeps.
+    """Return the cross-entropy of the known labels under mean field's marginals after some sweeps.
 
     This is the loss of the marginals that are decoded, not of the joint distribution, and it is
-    not convex. An image of which all is observed is scored with nothing clamped. Where labels are
-    unknown, a random half of the observed ones is clamped and the others are scored, counted
-    twice: what is unknown is inferred from the half that is shown, and tells of the other.
+    not convex. An image whose labels are all known is scored with nothing clamped. Where labels
+    are unknown, a random half of the known ones is clamped and the other half is scored, counted
+    twice: the unknown labels are inferred from the first half and used to predict the second.
 
     Args:
         potentials: unary (N, L), pairwise (E,).
-        targets: 1 present, 0 absent (N, L).
-        observed: which targets are known, boolean (N, L).
+        targets: 1 present, 0 absent, -1 unknown (N, L).
         method: whose sweeps are made, all of them; decode with the same.
         seed: of what is clamped; the same labels every time.
 
@@ -37,9 +35,10 @@ def unrolled_mean_field_loss(
 
     Cost: O(sweeps N L^2), memory O(sweeps N L).
     """
+    observed = targets >= 0
     partly = ~observed.all(-1, keepdim=True)
     shown = observed & partly & _draw(observed, seed)
-    known = check_known(potentials, targets.long().where(shown, UNKNOWN))
+    known = check_known(potentials, targets.where(shown, UNKNOWN))
     logits = method.unroll(potentials, known)
     weight = (observed & ~shown) * torch.where(partly, 1 / (1 - _SHOWN), 1.0)
     y = torch.where(observed, targets.to(logits.dtype), 0.0)

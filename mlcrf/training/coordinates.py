@@ -34,7 +34,7 @@ _SWEEPS = 31  # before a state is taken for a sample
 _COUNTED = 4.0  # of how many samples the variance over the images counts
 _MOST_MIXED = 4096  # labels and couplings together whose covariance is still made
 
-Objective = Callable[[Potentials, Tensor, Tensor], Tensor]
+Objective = Callable[[Potentials, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,7 @@ class FeatureSpace:
         else:
             everything = ALONE.blocks(len(self), _block_rows(len(self)))
             self._rotated = torch.cat([self._rotate(features, rows) for rows in everything])
-        self.observed = torch.from_numpy(targets) >= 0
-        self.targets = (torch.from_numpy(targets) == 1).float()
+        self.targets = torch.from_numpy(targets).long()
 
     def __len__(self) -> int:
         return self._length
@@ -170,12 +169,12 @@ class FeatureSpace:
 
     def frequencies(self) -> Tensor:
         """Share of images with each label among those where it is known, kept off 0 and 1 (L,)."""
-        count = self.observed.sum(0)
-        return ((self.targets * self.observed).sum(0) + 0.5) / (count + 1)
+        count = (self.targets >= 0).sum(0)
+        return ((self.targets == 1).float().sum(0) + 0.5) / (count + 1)
 
     def pair_frequencies(self, edges: Tensor) -> Tensor:
         """Share of all images in which both labels of an edge are known to be present (E,)."""
-        present = self.targets * self.observed
+        present = (self.targets == 1).float()
         first, second = edges[:, 0], edges[:, 1]
         if present.shape[1] <= _DENSE_LABELS:
             return (present.T @ present)[first, second] / len(self)

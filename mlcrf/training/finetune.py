@@ -125,7 +125,7 @@ class _Network(torch.nn.Module):
         with torch.autocast(pixels.device.type, enabled=False):
             potentials = self.head(features.to(self.head.output.weight.dtype))
             objective = from_image(self._objective, first_image)
-            loss: Tensor = objective(potentials, (known == 1).float(), known >= 0)
+            loss: Tensor = objective(potentials, known)
             return loss
 
 

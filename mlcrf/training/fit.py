@@ -181,8 +181,7 @@ def gradients_of(space: FeatureSpace, model: LabelCrf, losses: Iterable[Tensor])
 def _loss_of(space: FeatureSpace, objective: Objective, model: LabelCrf, rows: slice) -> Tensor:
     """What some images add to the mean loss over all."""
     potentials = model(space.inputs(rows))
-    targets, observed = space.targets[rows], space.observed[rows]
     share = (rows.stop - rows.start) / len(space)
-    mean = from_image(objective, rows.start)(potentials, targets, observed)
+    mean = from_image(objective, rows.start)(potentials, space.targets[rows])
     part: Tensor = share * mean
     return part

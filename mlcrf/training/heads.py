@@ -137,7 +137,7 @@ class HeadTrainer:
         candidates = self._near(independent.penalty.weights, (0, -1))
         if start.num_scenes:
             space, seed = self._train_space, self._settings.seed
-            start = spread_scenes(start, space.targets, space.observed, seed=seed)
+            start = spread_scenes(start, space.targets, seed=seed)
             return self._refit(objective, self._search(objective, candidates, start))
         if objective is ObjectiveName.BLENDED_CONVEX_BP:
             spread = 1 + 2 * len(self._edges) / self._num_labels  # entropies a label is in
@@ -162,7 +162,7 @@ class HeadTrainer:
         averages over them, wants stronger ones than the objective does.
         """
         start = found.model
-        if not bool(self._train_space.observed.all()):
+        if not bool((self._train_space.targets >= 0).all()):
             strengths = sorted(self._settings.pairwise_penalties)
             at = strengths.index(found.penalty.pairwise)
             steps = [at + step for step in (0, -1, 1) if 0 <= at + step < len(strengths)]
@@ -281,7 +281,7 @@ class HeadTrainer:
         for rows in self._processes.blocks(count, _AT_ONCE):
             known = torch.from_numpy(held_out.targets[rows].astype(np.int64))
             potentials = held_out.potentials(model, rows)
-            mean = from_image(loss, rows.start)(potentials, (known == 1).float(), known >= 0)
+            mean = from_image(loss, rows.start)(potentials, known)
             total += len(known) / count * float(mean)
         self._processes.total(total)
         return float(total)

@@ -204,8 +204,7 @@ def _learn(examples: Examples, settings: TrainSettings, seed: int, title: str, l
                 if not bool(torch.isfinite(unary).all()):
                     raise RunError(f"{title}: diverged; lower --set learning_rate")
                 potentials = Potentials(unary, model.edges, model.pairwise)
-                targets = known[batch]
-                loss = loss_of(potentials, (targets == 1).float(), targets >= 0)
+                loss = loss_of(potentials, known[batch])
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 slopes = [one.grad for one in model.parameters() if one.grad is not None]

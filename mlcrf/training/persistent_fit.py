@@ -79,7 +79,7 @@ def fit_persistent(
     objectives = [from_image(objective, rows.start) for rows in parts]
     with torch.no_grad():
         memories = [
-            one.start(model(space.inputs(rows)), space.targets[rows], space.observed[rows])
+            one.start(model(space.inputs(rows)), space.targets[rows])
             for one, rows in zip(objectives, parts, strict=True)
         ]
 
@@ -136,7 +136,7 @@ def _loss(space: FeatureSpace, model: LabelCrf, objective: PersistentObjective[A
         some = slice(rows.start, rows.start + math.ceil(part * (rows.stop - rows.start)))
         estimate = from_image(objective, some.start)
         potentials = model(space.inputs(some))
-        total += share * float(estimate(potentials, space.targets[some], space.observed[some]))
+        total += share * float(estimate(potentials, space.targets[some]))
     space.processes.total(total)
     return float(total)
 

@@ -12,18 +12,18 @@ _SHRINK = 0.5  # unaries say much of a scene already
 
 
 @torch.no_grad()
-def spread_scenes(model: LabelCrf, targets: Tensor, observed: Tensor, *, seed: int) -> LabelCrf:
+def spread_scenes(model: LabelCrf, targets: Tensor, *, seed: int) -> LabelCrf:
     """The same model with scenes that differ: clusters of the training images' label sets.
 
     Each starts with half of what tells its labels' frequencies from all images' in log-odds, and
     with its share of the images. Unknown labels count as usual ones.
 
     Args:
-        targets: 1 present, 0 absent (N, L); observed: which are known (N, L).
+        targets: 1 present, 0 absent, -1 unknown (N, L).
         seed: of the clusters.
     """
     assert model.shifts is not None and model.scene_gates is not None
-    y, known = targets.double().numpy(), observed.numpy()
+    y, known = (targets == 1).double().numpy(), (targets >= 0).numpy()
     usual = ((y * known).sum(0) + 0.5) / (known.sum(0) + 1)
     filled = np.where(known, y, usual)
     rng = np.random.default_rng(seed)

@@ -20,7 +20,7 @@ from mlcrf.objectives import (
 from tests.making import close, make_potentials
 from tests.oracle import Oracle, oracles
 
-Loss = Callable[[Potentials, Tensor, Tensor], Tensor]
+Loss = Callable[[Potentials, Tensor], Tensor]
 one_by_one = partial(unrolled_mean_field_loss, method=MeanField(max_sweeps=5))
 in_parallel = partial(
     unrolled_mean_field_loss, method=MeanField(max_sweeps=5, parallel=True, damping=0.25)
@@ -33,7 +33,7 @@ LOSSES: tuple[Loss, ...] = (
     *UNROLLED,
 )
 NAMES = {one_by_one: "unrolled_one_by_one", in_parallel: "unrolled_in_parallel"}
-ALL = torch.ones(4, 5, dtype=torch.bool)
+NOTHING = torch.full((4, 5), -1)
 
 
 def every_loss(*losses: Loss) -> pytest.MarkDecorator:
@@ -43,25 +43,22 @@ def every_loss(*losses: Loss) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("loss", losses or LOSSES, ids=name)
 
 
-def make_targets(*, partial: bool = False) -> tuple[Tensor, Tensor]:
-    """Targets and which are observed; if partial about half, one image in full and one not at all.
-
-    What is not observed holds 0 or 1 at random: no loss may look at it.
-    """
+def make_targets(*, partial: bool = False) -> Tensor:
+    """Make targets; if partial about half are unknown, of one image none and of one image all."""
     generator = torch.Generator().manual_seed(5)
-    targets = torch.randint(0, 2, (4, 5), generator=generator).double()
+    targets = torch.randint(0, 2, (4, 5), generator=generator)
     observed = torch.rand(4, 5, generator=generator) < 0.5
     observed[0], observed[1] = True, False
     assert 5 < int(observed.sum()) < 15
-    return targets, observed if partial else ALL
+    return torch.where(observed, targets, -1) if partial else targets
 
 
 def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def cross_entropy(q: list[float], targets: list[float], observed: list[bool]) -> float:
-    """Of the observed labels of an image, summed."""
+def cross_entropy(q: list[float], targets: list[int], observed: list[bool]) -> float:
+    """Sum the cross-entropy over the known labels of an image."""
     return -math.fsum(
         math.log(p if y else 1 - p) for p, y, seen in zip(q, targets, observed, strict=True) if seen
     )
@@ -94,17 +91,16 @@ def parallel_mean_field(one: Oracle, known: list[int]) -> list[float]:
 
 
 def shown_part(observed: Tensor) -> Tensor:
-    """What unrolled mean field clamps: half of what is observed where something is not."""
+    """Return what unrolled mean field clamps: half of the known labels where others are unknown."""
     half = torch.rand(observed.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     return observed & half & ~observed.all(1, keepdim=True)
 
 
-def unrolled_by_hand(
-    loss: Loss, potentials: Potentials, targets: Tensor, observed: Tensor
-) -> list[float]:
+def unrolled_by_hand(loss: Loss, potentials: Potentials, targets: Tensor) -> list[float]:
     """Unrolled mean field of each image: what is not shown is scored, twice if any is hidden."""
+    observed = targets >= 0
     shown = shown_part(observed)
-    known = torch.where(shown, targets.long(), -1).tolist()
+    known = torch.where(shown, targets, -1).tolist()
     rows = zip(
         oracles(potentials), targets.tolist(), known, (observed & ~shown).tolist(), strict=True
     )
@@ -120,19 +116,14 @@ def unrolled_by_hand(
     return values
 
 
-def by_enumeration(
-    loss: Loss, potentials: Potentials, targets: Tensor, observed: Tensor
-) -> list[float]:
+def by_enumeration(loss: Loss, potentials: Potentials, targets: Tensor) -> list[float]:
     """The loss of each image from the oracle alone."""
     if loss in UNROLLED:
-        return unrolled_by_hand(loss, potentials, targets, observed)
-    known = torch.where(observed, targets.long(), -1)
-    rows = zip(
-        oracles(potentials), oracles(potentials, known), targets.tolist(), observed.tolist(),
-        strict=True,
-    )  # fmt: skip
+        return unrolled_by_hand(loss, potentials, targets)
+    rows = zip(oracles(potentials), oracles(potentials, targets), targets.tolist(), strict=True)
     values = []
-    for one, agreeing, y, seen in rows:
+    for one, agreeing, y in rows:
+        seen = [label >= 0 for label in y]
         alone = [sigmoid(u) for u in one.unary]
         if loss is exact_likelihood_loss:
             agreement = math.fsum(one.probabilities[state] for state in agreeing.scores)
@@ -152,36 +143,31 @@ def by_enumeration(
 @pytest.mark.parametrize("hidden", [False, True])
 @every_loss()
 def test_equals_enumeration(loss: Loss, hidden: bool, varies: bool) -> None:
-    """A sum over observed labels, a mean over images; unknown ones are summed out or masked."""
+    """A sum over known labels, a mean over images; unknown ones are summed out or masked."""
     potentials = make_potentials(4, 5, unary=2.0, pairwise=0.8, varies=varies)
-    targets, observed = make_targets(partial=hidden)
-    wanted = math.fsum(by_enumeration(loss, potentials, targets, observed)) / 4
+    targets = make_targets(partial=hidden)
+    wanted = math.fsum(by_enumeration(loss, potentials, targets)) / 4
     tolerance = 1e-5 if loss is pseudo_likelihood_loss and hidden else 1e-10
-    assert float(loss(potentials, targets, observed)) == pytest.approx(wanted, abs=tolerance)
+    assert float(loss(potentials, targets)) == pytest.approx(wanted, abs=tolerance)
 
 
 @every_loss(pseudo_likelihood_loss)
 def test_pseudo_likelihood_is_the_product_of_conditionals(loss: Loss) -> None:
-    """Where all is observed it is the log of the product of P(label | all the others)."""
+    """Where all labels are known it is the log of the product of P(label | all the others)."""
     potentials = make_potentials(4, 5, unary=2.0, pairwise=3.0)
-    targets, observed = make_targets()
+    targets = make_targets()
     total = 0.0
-    for one, y in zip(oracles(potentials), targets.long().tolist(), strict=True):
+    for one, y in zip(oracles(potentials), targets.tolist(), strict=True):
         each = [one.conditional(i, y) for i in range(5)]
         total += cross_entropy(each, y, [True] * 5)
-    assert float(loss(potentials, targets, observed)) == pytest.approx(total / 4, abs=1e-10)
+    assert float(loss(potentials, targets)) == pytest.approx(total / 4, abs=1e-10)
 
 
-@pytest.mark.parametrize("hidden", [False, True])
 @every_loss()
-def test_what_is_not_observed_is_not_looked_at(loss: Loss, hidden: bool) -> None:
-    """Targets may hold anything where they are not observed, and nothing observed is no loss."""
+def test_nothing_known_is_no_loss(loss: Loss) -> None:
+    """Images without a known label add nothing."""
     potentials = make_potentials(4, 5, pairwise=0.8)
-    targets, observed = make_targets(partial=hidden)
-    for junk in (-1.0, 7.0):
-        other = torch.where(observed, targets, junk)
-        assert torch.equal(loss(potentials, other, observed), loss(potentials, targets, observed))
-    assert float(loss(potentials, targets, ~ALL)) == pytest.approx(0, abs=1e-12)
+    assert float(loss(potentials, NOTHING)) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("hidden", [False, True])
@@ -192,15 +178,16 @@ def test_equals_independent_at_zero_coupling(loss: Loss, hidden: bool) -> None:
     For what unrolled mean field scores: it counts that twice where something is hidden.
     """
     made = make_potentials(4, 5, unary=2.0)
-    targets, observed = make_targets(partial=hidden)
+    targets = make_targets(partial=hidden)
     unary = made.unary.requires_grad_()
     potentials = Potentials(unary, made.edges, torch.zeros_like(made.pairwise))
-    ours = loss(potentials, targets, observed)
-    plain = independent_loss(potentials, targets, observed)
+    ours = loss(potentials, targets)
+    plain = independent_loss(potentials, targets)
     if loss in UNROLLED and hidden:
+        observed = targets >= 0
         scored, whole = observed & ~shown_part(observed), observed.all(1, keepdim=True)
-        plain = 2 * independent_loss(potentials, targets, scored & ~whole)
-        plain = plain + independent_loss(potentials, targets, scored & whole)
+        plain = 2 * independent_loss(potentials, torch.where(scored & ~whole, targets, -1))
+        plain = plain + independent_loss(potentials, torch.where(scored & whole, targets, -1))
     close(ours, plain, 1e-10)
     close(torch.autograd.grad(ours, unary)[0], torch.autograd.grad(plain, unary)[0], 1e-10)
 
@@ -211,10 +198,10 @@ def test_equals_independent_at_zero_coupling(loss: Loss, hidden: bool) -> None:
 def test_gradient(loss: Loss, hidden: bool, varies: bool) -> None:
     """Finite differences agree with the gradient in both potentials."""
     made = make_potentials(4, 5, varies=varies)
-    targets, observed = make_targets(partial=hidden)
+    targets = make_targets(partial=hidden)
 
     def value(unary: Tensor, pairwise: Tensor) -> Tensor:
-        return loss(Potentials(unary, made.edges, pairwise), targets, observed)
+        return loss(Potentials(unary, made.edges, pairwise), targets)
 
     inputs = (made.unary.requires_grad_(), made.pairwise.requires_grad_())
     assert torch.autograd.gradcheck(value, inputs)
@@ -222,32 +209,32 @@ def test_gradient(loss: Loss, hidden: bool, varies: bool) -> None:
 
 @pytest.mark.parametrize("varies", [False, True])
 def test_gradient_of_pseudo_likelihood(varies: bool) -> None:
-    """Finite differences agree with the gradient where all is observed."""
+    """Finite differences agree with the gradient where all labels are known."""
     made = make_potentials(4, 5, varies=varies)
-    targets, observed = make_targets()
+    targets = make_targets()
 
     def value(unary: Tensor, pairwise: Tensor) -> Tensor:
-        return pseudo_likelihood_loss(Potentials(unary, made.edges, pairwise), targets, observed)
+        return pseudo_likelihood_loss(Potentials(unary, made.edges, pairwise), targets)
 
     inputs = (made.unary.requires_grad_(), made.pairwise.requires_grad_())
     assert torch.autograd.gradcheck(value, inputs)
 
 
 def test_gradient_of_partial_pseudo_likelihood() -> None:
-    """Beliefs in unobserved neighbours are constants; what is not observed has no residual."""
+    """Beliefs in unknown neighbours are constants; unknown labels have no residual."""
     made = make_potentials(4, 5)
-    targets, observed = make_targets(partial=True)
+    targets = make_targets(partial=True)
     unary, pairwise = made.unary.requires_grad_(), made.pairwise.requires_grad_()
     potentials = Potentials(unary, made.edges, pairwise)
-    loss = pseudo_likelihood_loss(potentials, targets, observed)
+    loss = pseudo_likelihood_loss(potentials, targets)
     slope, pair_slope = torch.autograd.grad(loss, (unary, pairwise))
-    rows = zip(oracles(potentials), targets.tolist(), observed.tolist(), strict=True)
     beliefs = []
-    for one, y, seen in rows:
+    for one, y in zip(oracles(potentials), targets.tolist(), strict=True):
+        seen = [label >= 0 for label in y]
         start = [v if s else sigmoid(u) for v, s, u in zip(y, seen, one.unary, strict=True)]
         beliefs.append(mean_field(one, start, [not s for s in seen], 200))
     states = torch.tensor(beliefs, dtype=torch.float64)
-    residual = (potentials.conditional_logits(states).sigmoid() - targets) * observed / 4
+    residual = (potentials.conditional_logits(states).sigmoid() - targets) * (targets >= 0) / 4
     close(slope, residual.detach(), 1e-5)
     first, second = made.edges.T
     both = residual[:, first] * states[:, second] + residual[:, second] * states[:, first]
@@ -258,9 +245,9 @@ def test_gradient_of_partial_pseudo_likelihood() -> None:
 def test_finite_at_large_unaries(loss: Loss) -> None:
     """In float32, labels that are wrong by 50 give a finite loss and gradient."""
     made = make_potentials(4, 5, dtype=torch.float32)
-    targets, observed = make_targets()
+    targets = make_targets()
     unary = (50 * (1 - 2 * targets)).float().requires_grad_()  # as wrong as can be
-    value = loss(Potentials(unary, made.edges, made.pairwise), targets, observed)
+    value = loss(Potentials(unary, made.edges, made.pairwise), targets)
     (slope,) = torch.autograd.grad(value, unary)
     assert float(value.detach()) > 50
     assert bool(slope.isfinite().all())
@@ -270,35 +257,34 @@ def test_finite_at_large_unaries(loss: Loss) -> None:
 def test_sweeps_are_as_many_as_asked_for() -> None:
     """Unrolled mean field makes the number of sweeps that it is told."""
     potentials = make_potentials(4, 5, pairwise=2.0)
-    targets, observed = make_targets()
+    targets = make_targets()
     truth = zip(oracles(potentials), targets.tolist(), strict=True)
     total = 0.0
     for one, y in truth:
         q = mean_field(one, [sigmoid(u) for u in one.unary], [True] * 5, 1)
         total += cross_entropy(q, y, [True] * 5)
     once = MeanField(max_sweeps=1)
-    loss = unrolled_mean_field_loss(potentials, targets, observed, method=once)
+    loss = unrolled_mean_field_loss(potentials, targets, method=once)
     assert float(loss) == pytest.approx(total / 4, abs=1e-10)
 
 
 @pytest.mark.parametrize("hidden", [False, True])
 def test_exact_likelihood_has_a_limit(hidden: bool) -> None:
     """The limit on labels is that of the method passed in."""
-    targets, observed = make_targets(partial=hidden)
+    targets = make_targets(partial=hidden)
     with pytest.raises(TooManyLabelsError, match=r"the limit is 2\*\*4"):
-        exact_likelihood_loss(make_potentials(4, 5), targets, observed, exact=Exact(max_labels=4))
+        exact_likelihood_loss(make_potentials(4, 5), targets, exact=Exact(max_labels=4))
 
 
 def test_what_is_shown_is_about_half_and_changes_by_seed() -> None:
-    """Of a partly observed image about half is clamped: the loss depends on which."""
+    """About half of the labels of a partly known image are clamped; the loss depends on which."""
     potentials = make_potentials(200, 5, pairwise=2.0)
     generator = torch.Generator().manual_seed(0)
-    targets = torch.randint(0, 2, (200, 5), generator=generator).double()
-    observed = torch.ones(200, 5, dtype=torch.bool)
-    observed[:, 4] = False
-    values = {float(in_parallel(potentials, targets, observed, seed=seed)) for seed in range(3)}
+    targets = torch.randint(0, 2, (200, 5), generator=generator)
+    targets[:, 4] = -1
+    values = {float(in_parallel(potentials, targets, seed=seed)) for seed in range(3)}
     assert len(values) == 3
-    shown = shown_part(observed)
+    shown = shown_part(targets >= 0)
     assert 0.4 < float(shown[:, :4].double().mean()) < 0.6
 
 
@@ -313,20 +299,20 @@ def test_weighted_and_asymmetric_independent_loss(
         pos_weight=weight, focus_positive=positive, focus_negative=negative, margin=margin,
     )  # fmt: skip
     potentials = make_potentials(4, 5, unary=3.0)
-    targets, observed = make_targets(partial=True)
+    targets = make_targets(partial=True)
     total = []
-    rows = zip(potentials.unary.tolist(), targets.tolist(), observed.tolist(), strict=True)
-    for u, y, seen in rows:
-        for x, present, known in zip(u, y, seen, strict=True):
+    for u, y in zip(potentials.unary.tolist(), targets.tolist(), strict=True):
+        for x, target in zip(u, y, strict=True):
             p = sigmoid(x)
             q = max(p - margin, 0)
             term = -weight * (1 - p) ** positive * math.log(p)
-            total += [(term if present else -(q**negative) * math.log(1 - q)) * known]
+            if target >= 0:
+                total += [term if target else -(q**negative) * math.log(1 - q)]
     wanted = math.fsum(total) / 4
-    assert float(loss(potentials, targets, observed)) == pytest.approx(wanted, abs=1e-12)
+    assert float(loss(potentials, targets)) == pytest.approx(wanted, abs=1e-12)
 
     def value(unary: Tensor) -> Tensor:
-        return loss(Potentials(unary, potentials.edges, potentials.pairwise), targets, observed)
+        return loss(Potentials(unary, potentials.edges, potentials.pairwise), targets)
 
     assert torch.autograd.gradcheck(value, (potentials.unary.requires_grad_(),))
 
@@ -335,8 +321,8 @@ def test_an_easy_absent_label_has_no_slope() -> None:
     """Below the margin an absent label costs nothing and moves nothing, and nothing is NaN."""
     unary = torch.tensor([[-50.0, -3.0, 3.0]]).requires_grad_()
     potentials = Potentials(unary, torch.empty((0, 2), dtype=torch.int64), torch.empty(0))
-    seen = torch.ones(1, 3, dtype=torch.bool)
-    loss = independent_loss(potentials, torch.zeros(1, 3), seen, margin=0.05, focus_negative=0.5)
+    absent = torch.zeros(1, 3, dtype=torch.int64)
+    loss = independent_loss(potentials, absent, margin=0.05, focus_negative=0.5)
     (slope,) = torch.autograd.grad(loss, unary)
     assert slope[0, :2].tolist() == [0.0, 0.0]
     assert float(slope[0, 2]) > 0.4

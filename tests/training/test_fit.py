@@ -138,7 +138,7 @@ def test_the_report_says_how_much_is_left(tolerance: float) -> None:
     assert 1 < loose.gradients < tight.gradients
     assert loose.remaining / 5 < loose.loss - tight.loss < loose.remaining * 5
     with torch.no_grad():
-        plain = float(independent_loss(model(space.rotated), space.targets, space.observed))
+        plain = float(independent_loss(model(space.rotated), space.targets))
     squares = float(model.output.weight.detach().square().sum())
     assert loose.loss == pytest.approx(plain + 0.005 * squares, abs=1e-6)
 
@@ -167,7 +167,7 @@ def test_a_watched_fit_ends_at_the_best_on_held_out_images(monkeypatch: pytest.M
     def watch(model: LabelCrf) -> float:
         with torch.no_grad():
             potentials = space.to_features(model)(torch.from_numpy(features[30:]))
-            loss = independent_loss(potentials, others.targets, others.observed)
+            loss = independent_loss(potentials, others.targets)
         seen.append(float(loss))
         return seen[-1]
 
@@ -398,11 +398,9 @@ def test_closing_loss_of_many_images() -> None:
         curvature=sampled_covariance, tolerance=1e-3, steps=Steps(10),
     )  # fmt: skip
     potentials = model(space.rotated)
-    exact = exact_likelihood_loss(potentials, space.targets, space.observed)
+    exact = exact_likelihood_loss(potentials, space.targets)
     assert report.loss == pytest.approx(float(exact.detach()), abs=0.05)
-    first = exact_likelihood_loss(
-        model(space.inputs(slice(0, 1000))), space.targets[:1000], space.observed[:1000]
-    )
+    first = exact_likelihood_loss(model(space.inputs(slice(0, 1000))), space.targets[:1000])
     assert float((first - exact).abs().detach()) > 0.2
 
 
@@ -444,7 +442,7 @@ def test_l1_sets_couplings_to_zero_by_its_own_condition(strength: float) -> None
         space, LabelCrf(2, 5), pseudo_likelihood_loss, Penalty(1e-3, 0, strength), tolerance=1e-7
     )
     assert report.converged
-    loss = pseudo_likelihood_loss(model(space.rotated), space.targets, space.observed)
+    loss = pseudo_likelihood_loss(model(space.rotated), space.targets)
     (slope,) = torch.autograd.grad(loss, model.pairwise)
     pairwise = model.pairwise.detach()
     zero = pairwise == 0

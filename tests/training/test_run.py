@@ -235,9 +235,9 @@ def test_the_network_is_trained_with_rules_and_gates(manifest: Manifest, tmp_pat
     backbone = make_backbone(find_spec("tiny"), seed=0)
     seen = []
 
-    def objective(potentials: Potentials, targets: Tensor, observed: Tensor) -> Tensor:
+    def objective(potentials: Potentials, targets: Tensor) -> Tensor:
         seen.append((potentials.varies_by_image, potentials.implications.tolist()))
-        return independent_loss(potentials, targets, observed)
+        return independent_loss(potentials, targets)
 
     num_labels = len(data.labels)
     start = make_model(settings, backbone.num_features, full_edges(num_labels), rules, num_labels)

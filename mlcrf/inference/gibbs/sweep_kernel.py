@@ -191,9 +191,7 @@ def _make_sample_blocks(sources: str) -> Callable[..., None]:
     return sample_blocks
 
 
-_FILES = [
-    Path(__file__).with_name(f"{name}.py") for name in ("lanes", "blocks", "sweep_kernel")
-]
+_FILES = [Path(__file__).with_name(f"{name}.py") for name in ("lanes", "blocks", "sweep_kernel")]
 sample_blocks = _make_sample_blocks(
     hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
 )
