@@ -8,7 +8,7 @@ EXTRAS ?= dev,heic,lite,onnx,ray,review,s3,serve
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test test-reliability coverage mutants check format docs bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-cluster bench-labels clean
+.PHONY: help setup demo test test-reliability coverage mutants check measure format docs bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-cluster bench-labels clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,10 @@ check: setup  ## Lint, types, layers, and docs against the program.
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python -m experiments.pages --check
+
+REPO ?= .
+measure:  ## Print size and shape of a checkout as a table; REPO=folder.
+	$(PYTHON) docs/measure.py --repo $(REPO)
 
 format: setup  ## Format the code.
 	$(BIN)/ruff check --fix .

@@ -51,7 +51,7 @@ def main() -> int:
         return 0
     if TARGET.exists() and TARGET.read_text(encoding="utf-8") == page:
         return 0
-    print(f"{TARGET}: differs from --help; run `make docs`", file=sys.stderr)  # noqa: T201
+    print(f"{TARGET}: differs from --help; run `make docs`", file=sys.stderr)
     return 1
 
 
