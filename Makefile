@@ -40,11 +40,13 @@ mutants: setup  ## Change the CRF core at 400 places and see whether tests notic
 	$(BIN)/pip install --quiet 'cosmic-ray>=8.7'
 	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/mutants.py --again
 
-check: setup  ## Lint, types, layers, and docs against the program.
+check: setup  ## Lint, types, layers, dead code and dependencies, and docs against the program.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
+	$(BIN)/deptry mlcrf
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python -m experiments.pages --check
 

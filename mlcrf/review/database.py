@@ -1,6 +1,5 @@
 """The database of a review: which photos there are, and an append-only log of answers."""
 
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -275,11 +274,6 @@ class ReviewDatabase:
 
 
 _INSTALL = "pip install 'mlcrf[review]'"
-
-
-def new_request() -> str:
-    """A name for an act that has none."""
-    return uuid.uuid4().hex
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:

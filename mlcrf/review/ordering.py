@@ -121,13 +121,3 @@ def next_questions(information: Tensor, askable: Tensor | None = None) -> Tensor
         return information.argmax(1)
     best = information.masked_fill(~askable, -torch.inf).argmax(1)
     return best.masked_fill(~askable.any(1), -1)
-
-
-def photo_order(information: Tensor, askable: Tensor | None = None) -> Tensor:
-    """Photos by what the best question about each tells, most first, int64 (N,); ties as given.
-
-    Args: as in `next_questions`; photos of which nothing may be asked come last.
-    """
-    if askable is not None:
-        information = information.masked_fill(~askable, -torch.inf)
-    return information.amax(1).argsort(descending=True, stable=True)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from mlcrf.errors import DatabaseError
-from mlcrf.review.database import ReviewDatabase, new_request
+from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.scan import Stamped
 from mlcrf.synthetic.dataset import make_dataset
 from tests.program import run_program
 from tests.reliability.scale import at_length, times
+from tests.review.conftest import new_request
 
 _SIZE_KB = 8192
 

@@ -25,11 +25,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlcrf.review.database import new_request
 from mlcrf.version import __version__
 from tests.reliability.scale import at_length, times
 from tests.review import conftest
-from tests.review.conftest import LABELS, make_folder
+from tests.review.conftest import LABELS, make_folder, new_request
 
 small_run = conftest.small_run
 SECRET = "not for the page: 8d1f"

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
@@ -23,6 +24,10 @@ pytest.importorskip("sqlalchemy", reason="needs mlcrf[review]")
 pytest.importorskip("starlette", reason="needs mlcrf[review]")
 
 LABELS = ("sea", "sky", "beach", "indoor", "<b>bird</b>")
+
+
+def new_request() -> str:
+    return uuid.uuid4().hex
 
 
 def make_folder(folder: Path, names: list[str]) -> Path:

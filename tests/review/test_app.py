@@ -17,12 +17,12 @@ from mlcrf.choices import EngineName
 from mlcrf.errors import DatabaseError, DataError
 from mlcrf.review import safety
 from mlcrf.review.app import make_app
-from mlcrf.review.database import ReviewDatabase, new_request
+from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import find_photos
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Review
 from mlcrf.review.starting import start_review
-from tests.review.conftest import LABELS, make_folder
+from tests.review.conftest import LABELS, make_folder, new_request
 
 HOME = "http://127.0.0.1:8000"
 OWN = {"Origin": HOME}

@@ -13,12 +13,12 @@ import pytest
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
-from mlcrf.review.database import ReviewDatabase, new_request
+from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.server import make_server
 from mlcrf.review.session import Review
 from mlcrf.review.starting import start_review
 from mlcrf.web.listening import listen
-from tests.review.conftest import LABELS, make_folder
+from tests.review.conftest import LABELS, make_folder, new_request
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 MARKUP = "<img src=x onerror=window.fired=1>.png"

@@ -12,12 +12,12 @@ import pytest
 
 from mlcrf.errors import DatabaseError, DataError, SettingsError
 from mlcrf.review.answers import Board
-from mlcrf.review.database import ReviewDatabase, new_request, parse_url
+from mlcrf.review.database import ReviewDatabase, parse_url
 from mlcrf.review.photos import Pictures, Width, find_photos
 from mlcrf.review.scan import Stamped, scan_folder
 from tests.data.readers.test_parquet_images import make_parquet
 from tests.data.readers.test_webdataset import make_tar
-from tests.review.conftest import make_folder
+from tests.review.conftest import make_folder, new_request
 
 ODD = "a/50% <b>\n\"ü\udcff'.png"
 

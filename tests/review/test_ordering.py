@@ -14,7 +14,6 @@ from mlcrf.review.ordering import (
     mutual_information,
     next_questions,
     pair_marginals,
-    photo_order,
 )
 from tests.making import make_potentials
 
@@ -97,12 +96,10 @@ def test_an_answer_that_settles_others_is_asked_first() -> None:
 
 
 def test_what_may_not_be_asked() -> None:
-    """Labels that were answered are passed over; photos without a question come last."""
+    """Labels that were answered are passed over; a photo without a question has -1."""
     information = torch.tensor([[0.9, 0.1], [0.5, 0.6], [0.2, 0.3], [0.5, 0.6]])
     askable = torch.tensor([[True, True], [True, False], [False, False], [True, True]])
     assert next_questions(information, askable).tolist() == [0, 0, -1, 1]
-    assert photo_order(information, askable).tolist() == [0, 3, 1, 2]
-    assert photo_order(information).tolist() == [0, 1, 3, 2]
 
 
 def test_methods_without_pairs_are_clamped() -> None:

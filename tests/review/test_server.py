@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from mlcrf.cli import app, console
 from mlcrf.errors import MlcrfError
-from mlcrf.review.database import ReviewDatabase, new_request
-from tests.review.conftest import make_folder
+from mlcrf.review.database import ReviewDatabase
+from tests.review.conftest import make_folder, new_request
 
 Server = tuple["subprocess.Popen[str]", str]
 

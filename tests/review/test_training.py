@@ -10,10 +10,10 @@ from mlcrf.cli import app
 from mlcrf.errors import DatabaseError, DataError
 from mlcrf.images.decoding import load_pixels
 from mlcrf.labels import LabelSpace
-from mlcrf.review.database import ReviewDatabase, new_request
+from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import find_photos
 from mlcrf.review.training import read_review
-from tests.review.conftest import make_folder
+from tests.review.conftest import make_folder, new_request
 
 
 def answered(folder: Path, url: str, count: int = 14) -> None:
