@@ -19,7 +19,7 @@ _LIBRARIES = (
     *("PIL.Image", "lxml.etree", "pydantic", "rich.progress", "typer", "safetensors.torch"),
     *("torch._dynamo", "iterstrat.ml_stratifiers", "torchmetrics"),
 )
-_LONGEST_S = 280
+_LONGEST_S = 850
 
 
 class Program:

@@ -120,9 +120,14 @@ def fit(
         if latest[1] <= _enough(tolerance, latest[0]) or steps_since >= _PATIENCE:
             raise StopIteration
 
+    position = np.maximum(coordinates.position(), floor)
+    first = evaluate(position)  # not again by `minimize`, which begins there
+    if latest[1] <= _enough(tolerance, latest[0]):
+        return model, FitReport(*latest, True, gradients, perf_counter() - began)
+
     result = minimize(
-        evaluate,
-        coordinates.position(),
+        lambda wanted: first if np.array_equal(wanted, position) else evaluate(wanted),
+        position,
         jac=True,
         method="L-BFGS-B",
         bounds=[(low, None) for low in floor] if np.isfinite(floor).any() else None,

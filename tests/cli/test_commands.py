@@ -4,7 +4,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -425,7 +424,6 @@ def test_doctor_names_versions(mlcrf: Mlcrf, tmp_path: Path) -> None:
 
 def test_training_twice_gives_the_same_bits(mlcrf: Mlcrf, drawn: Path, tmp_path: Path) -> None:
     """Same seed, same versions: the weights of two runs are equal to the bit."""
-    began = time.monotonic()
     for name in ("one", "two"):
         result = mlcrf(
             "train",
@@ -450,7 +448,6 @@ def test_training_twice_gives_the_same_bits(mlcrf: Mlcrf, drawn: Path, tmp_path:
         assert result.returncode == 0, result.stderr
     weights = [(tmp_path / name / "best.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]
-    assert time.monotonic() - began < 280
 
 
 def test_plot_correlations_makes_a_page(mlcrf: Mlcrf, run: Path, tmp_path: Path) -> None:
