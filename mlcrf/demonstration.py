@@ -22,8 +22,8 @@ from mlcrf.images.listing import list_pictures
 from mlcrf.prediction import PredictionWriter, Tagger
 from mlcrf.reports.card import save_card
 from mlcrf.reports.correlations import cooccurrence, load_matrix
-from mlcrf.reports.heatmap import Panel, draw_heatmap
-from mlcrf.reports.ordering import cluster_order
+from mlcrf.reports.heatmap import Panel, save_heatmap
+from mlcrf.reports.label_order import LabelOrder, cluster_order
 from mlcrf.reports.tables import format_evaluation, format_table
 from mlcrf.synthetic.dataset import COUPLINGS_TABLE, IMAGES, make_dataset
 from mlcrf.training.extraction import Environment
@@ -110,8 +110,11 @@ def run_demo(
     learned = run.crf.pairwise_matrix().double().numpy()
     planted = load_matrix(out / "data" / COUPLINGS_TABLE, run.labels)
     heatmap = out / "heatmap.png"
-    panels = [Panel("learned couplings", learned), Panel("planted couplings", planted)]
-    draw_heatmap(heatmap, run.labels.names, panels, cluster_order(planted))
+    panels = [
+        Panel.from_matrix("learned couplings", learned),
+        Panel.from_matrix("planted couplings", planted),
+    ]
+    save_heatmap(heatmap, run.labels.names, panels, LabelOrder(cluster_order(planted)))
     return Demo(
         out,
         evaluation,

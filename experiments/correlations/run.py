@@ -12,8 +12,8 @@ from scipy.stats import spearmanr
 from experiments import frame
 from mlcrf.data.manifest import Split
 from mlcrf.reports.correlations import load_matrix, phi, rank_agreements, strongest_pairs
-from mlcrf.reports.heatmap import Panel, draw_heatmap
-from mlcrf.reports.ordering import cluster_order
+from mlcrf.reports.heatmap import Panel, save_heatmap
+from mlcrf.reports.label_order import LabelOrder, cluster_order
 
 LECTURE = Path("data/lecture_correlation_24.csv")
 
@@ -51,12 +51,12 @@ def main() -> None:
         shift=_shift(matrices["learned"], matrices["phi"]),
     )
     panels = [
-        Panel("learned couplings", matrices["learned"]),
-        Panel("lecture", matrices["lecture"]),
-        Panel("phi of training labels", matrices["phi"]),
+        Panel.from_matrix("learned couplings", matrices["learned"]),
+        Panel.from_matrix("lecture", matrices["lecture"]),
+        Panel.from_matrix("phi of training labels", matrices["phi"]),
     ]
-    shown = cluster_order(matrices["learned"])
-    draw_heatmap(arguments.out.with_name("matrices.png"), run.labels.names, panels, shown)
+    shown = LabelOrder(cluster_order(matrices["learned"]))
+    save_heatmap(arguments.out.with_name("matrices.png"), run.labels.names, panels, shown)
     print(tables({"rows": rows})["agreement"])
 
 

@@ -43,10 +43,9 @@ def plot_correlations(
     from mlcrf.checkpoint import load_run
     from mlcrf.errors import RunError
     from mlcrf.reports import correlations, tables
-    from mlcrf.reports.heatmap import FORMATS, Panel
-    from mlcrf.reports.matrixpage import save_matrix_page
-    from mlcrf.reports.ordering import given_order, order_labels
-    from mlcrf.reports.overview import draw_couplings
+    from mlcrf.reports.couplings_page import save_couplings_page
+    from mlcrf.reports.heatmap import FORMATS, Panel, save_couplings
+    from mlcrf.reports.label_order import given_order, order_labels
 
     require_ending(out, (*FORMATS, ".html"))
     if matrix_csv is not None:
@@ -61,7 +60,7 @@ def plot_correlations(
     others, agreements = [], []
     if compare is not None:
         other = correlations.load_comparison(compare, trained)
-        others.append(Panel(Path(compare).stem, other))
+        others.append(Panel.from_matrix(Path(compare).stem, other))
         learned = trained.crf.pairwise_matrix().double().numpy()
         agreements = correlations.rank_agreements(learned, other)
     edges, values = correlations.couplings(trained.crf)
@@ -69,10 +68,10 @@ def plot_correlations(
     shown = order_labels(edges, values, len(names)) if ordered else given_order(len(names))
     page = out.suffix.lower() == ".html"
     if page:
-        kept = save_matrix_page(out, trained, shown)
+        kept = save_couplings_page(out, trained, shown)
     else:
         kept = len(edges)
-        draw_couplings(out, trained, shown, others)
+        save_couplings(out, trained, shown, others)
     if matrix_csv is not None:
         matrix = trained.crf.pairwise_matrix().double().numpy()
         write_text(matrix_csv, correlations.format_matrix(matrix, names))

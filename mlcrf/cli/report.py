@@ -48,7 +48,7 @@ def report(
     from mlcrf.decoding import Decoder
     from mlcrf.errors import MlcrfError
     from mlcrf.evaluation import answer, score
-    from mlcrf.reports.webpage import Gallery, save_page
+    from mlcrf.reports.webpage import Gallery, save_report
 
     require_ending(out, (".html", ".htm"))
     if out.exists() and not overwrite:
@@ -77,5 +77,5 @@ def report(
     result = score(trained, answers, split=split, resamples=resamples, seed=seed)
     for note in result.notes:
         console.log(f"note: {note}")
-    save_page(out, trained, answers, result, Gallery(images, thumbnail_px))
+    save_report(out, trained, answers, result, Gallery(images, thumbnail_px))
     typer.echo(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")

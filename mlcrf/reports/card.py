@@ -2,9 +2,9 @@
 
 from mlcrf import atomic
 from mlcrf.reports.correlations import couplings, strongest_pairs
+from mlcrf.reports.heatmap import save_couplings
+from mlcrf.reports.label_order import order_labels
 from mlcrf.reports.names import some_names
-from mlcrf.reports.ordering import order_labels
-from mlcrf.reports.overview import draw_couplings
 from mlcrf.reports.tables import format_pairs, format_training
 from mlcrf.training.run import TrainReport
 
@@ -23,7 +23,7 @@ def save_card(report: TrainReport) -> None:
     if len(run.crf.edges):
         parts.append("## Couplings")
         picture = run.path / "plots" / "couplings.png"
-        draw_couplings(picture, run, order_labels(*couplings(run.crf), len(names)))
+        save_couplings(picture, run, order_labels(*couplings(run.crf), len(names)))
         parts.append("![Learned couplings](plots/couplings.png)")
         parts.append(_block(format_pairs(*strongest_pairs(run.crf, names))))
     if run.implications:

@@ -80,6 +80,13 @@ def rank_agreements(learned: Floats, other: Floats, *, above: float = 0.1) -> li
     return result
 
 
+def strongest_colour(sizes: Floats) -> float:
+    """Return the size from which a coupling has the strongest colour: 2 % are above it."""
+    if not len(sizes):
+        return 1.0
+    return float(np.percentile(sizes, 98)) or float(sizes.max()) or 1.0
+
+
 def couplings(model: LabelCrf) -> tuple[NDArray[np.int64], Floats]:
     """Pairs i < j (E, 2), and the coupling of each (E,); where all gates are at zero."""
     return model.edges.numpy(), model.pairwise.detach().double().numpy()

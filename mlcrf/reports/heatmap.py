@@ -1,9 +1,10 @@
-"""The learned couplings as a picture, beside what they are compared with."""
+"""Draw couplings as a heatmap, next to the matrices that they are compared with."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,98 +13,208 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mlcrf.atomic import replacing, require_ending
+from mlcrf.checkpoint import Run
+from mlcrf.model import LabelCrf
+from mlcrf.reports.correlations import couplings, strongest_colour, title
+from mlcrf.reports.label_order import MOST_NAMED, LabelOrder, cluster_name
+from mlcrf.reports.names import readable
 
 FORMATS = (".png", ".svg", ".pdf")
-COLOURS = "RdBu_r"  # red attracts, blue repels
+MOST_CELLS = 500  # along a side
+_SIDE = 8.0  # inches, beyond `MOST_NAMED` labels
 _NUMBERS_UP_TO = 30  # labels; with more, the numbers in the cells could not be read
+_LEAST_GAP = 0.017  # of the side, between the names of two clusters
+_LEAST_SHARE = 0.004  # of all labels: smaller clusters are not outlined
+_LETTERS = 22  # of a label's name in a cluster's
+_LONGEST = 32  # letters of a name where every label has one
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One matrix to draw: symmetric, of all labels or reduced; NaN where nothing is known."""
+    """One symmetric matrix to draw.
+
+    Attributes:
+        title: stands above it.
+        edges: pairs i < j (E, 2).
+        values: the value of each pair (E,).
+        other: the value of pairs that are not listed; NaN if it is unknown.
+        rules: implications, child and parent (R, 2), which have no coupling; marked by an arrow.
+    """
 
     title: str
-    matrix: NDArray[np.float64]
+    edges: Ints
+    values: Floats
+    other: float = 0.0
+    rules: Ints = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
+
+    @classmethod
+    def from_model(cls, title: str, model: LabelCrf) -> "Panel":
+        return cls(title, *couplings(model), rules=model.implications.numpy())
+
+    @classmethod
+    def from_matrix(cls, title: str, matrix: Floats) -> "Panel":
+        """Return the panel of a matrix (L, L) in which NaN means unknown."""
+        edges = np.argwhere(np.triu(np.isfinite(matrix), 1))
+        return cls(title, edges, matrix[edges[:, 0], edges[:, 1]], np.nan)
+
+    def reduce(self, order: LabelOrder, cells: int) -> Floats:
+        """Return a matrix (cells, cells), each cell the value of greatest size of the pairs in it.
+
+        A mean would let a few strong couplings vanish among many pairs that have none. With as
+        many cells as labels it is the whole matrix, in the given order.
+
+        Cost: O(E); a matrix of all labels is not made.
+        """
+        cell = order.place() * cells // len(order.order)
+        rows, columns = cell[self.edges].T
+        above, below = np.zeros((cells, cells)), np.zeros((cells, cells))
+        np.maximum.at(above, (rows, columns), self.values)
+        np.minimum.at(below, (rows, columns), self.values)
+        above, below = np.maximum(above, above.T), np.minimum(below, below.T)
+        listed = np.zeros((cells, cells), dtype=bool)
+        listed[rows, columns] = listed[columns, rows] = True
+        return np.where(listed, np.where(above >= -below, above, below), self.other)
+
+
+def save_couplings(path: Path, run: Run, order: LabelOrder, others: Sequence[Panel] = ()) -> None:
+    """Draw the couplings of a run, and other matrices of its labels, into a file.
+
+    Raises:
+        MlcrfError: the path does not end in .png, .svg or .pdf, or cannot be written.
+    """
+    panels = [Panel.from_model(title(run), run.crf), *others]
+    save_heatmap(path, run.labels.names, panels, order)
+
+
+def save_heatmap(
+    path: Path, names: Sequence[str], panels: Sequence[Panel], order: LabelOrder
+) -> None:
+    """Draw matrices into a file; see `draw_heatmap`.
+
+    Raises:
+        MlcrfError: the path does not end in .png, .svg or .pdf, or cannot be written.
+    """
+    require_ending(path, FORMATS)
+    content = draw_heatmap(names, panels, order, path.suffix.lower()[1:])
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def draw_heatmap(
-    path: Path, names: Sequence[str], panels: Sequence[Panel], order: NDArray[np.int64]
-) -> None:
+    names: Sequence[str], panels: Sequence[Panel], order: LabelOrder, kind: str = "png"
+) -> bytes:
     """Draw matrices side by side with colours that diverge about zero.
 
-    Each panel has a scale of its own, symmetric about zero; unknown cells are grey. Values are
-    written into the cells up to 30 labels.
+    Up to 120 labels each is named, and up to 30 the values are written into the cells. Of more
+    labels a cell holds several and shows the strongest value, and clusters of labels are named.
+    Each panel has its own scale, symmetric about zero; unknown cells are grey. The same matrices
+    give the same bytes.
 
     Args:
-        path: ends in .png, .svg or .pdf.
-        order: in which the labels are shown (L,).
-
-    Raises:
-        MlcrfError: another ending, or the file cannot be written.
+        kind: png, svg or pdf.
     """
-    require_ending(path, FORMATS)
-    size = 2.2 + 0.29 * len(names)
-    with drawing():
-        figure = Figure(figsize=(size * len(panels) + 0.4, size), layout="constrained")
+    every_name = len(names) <= MOST_NAMED
+    side = 2.2 + 0.29 * len(names) if every_name else _SIDE + 0.9
+    beside = 0.4 if every_name else 3.4
+    # the same bytes again, and names are no formulas
+    with mpl.rc_context({"svg.hashsalt": "mlcrf", "font.size": 8, "text.parse_math": False}):
+        figure = Figure(figsize=(side * len(panels) + beside, side), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, panel in zip(axes, panels, strict=True):
-            _draw_panel(figure, axis, names, panel, order)
-        save_figure(figure, path)
+            if every_name:
+                _draw_labels(figure, axis, names, panel, order)
+            else:
+                _draw_clusters(figure, axis, panel, order)
+        if not every_name:
+            _name_rows(axes[0], names, order)
+        metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+        out = BytesIO()
+        figure.savefig(out, format=kind, dpi=150, metadata=metadata.get(kind))
+    return out.getvalue()
 
 
-def drawing() -> AbstractContextManager[None]:
-    """Settings of a picture: the same bytes again, and names are no formulas."""
-    return mpl.rc_context({"svg.hashsalt": "mlcrf", "font.size": 8, "text.parse_math": False})
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all, with no date in it.
-
-    Raises:
-        MlcrfError: another ending than those of `FORMATS`, or the file cannot be written.
-    """
-    require_ending(path, FORMATS)
-    metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-    with replacing(path) as temporary:
-        figure.savefig(
-            temporary,
-            format=path.suffix.lower()[1:],
-            dpi=150,
-            metadata=metadata.get(path.suffix.lower()),
-        )
-
-
-def _draw_panel(
-    figure: Figure, axis: Axes, names: Sequence[str], panel: Panel, order: NDArray[np.int64]
+def _draw_labels(
+    figure: Figure, axis: Axes, names: Sequence[str], panel: Panel, order: LabelOrder
 ) -> None:
-    shown = panel.matrix[np.ix_(order, order)].copy()
-    np.fill_diagonal(shown, np.nan)
-    limit = float(np.nanmax(np.abs(shown))) if np.isfinite(shown).any() else 1.0
+    """Draw a matrix whose rows and columns are all named."""
+    matrix = panel.reduce(order, len(names))
+    np.fill_diagonal(matrix, np.nan)
+    children, parents = order.place()[panel.rules].T
+    matrix[children, parents] = matrix[parents, children] = np.nan
+    limit = float(np.nanmax(np.abs(matrix))) if np.isfinite(matrix).any() else 1.0
     limit = limit or 1.0
-    colours = mpl.colormaps[COLOURS].with_extremes(bad="0.85")
-    image = axis.imshow(shown, cmap=colours, vmin=-limit, vmax=limit)
-    ordered = [names[column] for column in order]
+    _draw_cells(figure, axis, matrix, limit)
+    ordered = [readable(names[label], _LONGEST) for label in order.order]
     axis.set_xticks(range(len(names)), ordered, rotation=90)
     axis.set_yticks(range(len(names)), ordered)
     axis.set_title(panel.title, fontsize=10)
     axis.tick_params(length=0)
-    if len(names) <= _NUMBERS_UP_TO:
-        for (row, column), value in np.ndenumerate(shown):
-            if np.isfinite(value):
-                dark = abs(value) > 0.6 * limit
-                axis.text(
-                    column,
-                    row,
-                    _short(value, 1 if limit >= 2 else 2),
-                    ha="center",
-                    va="center",
-                    fontsize=5,
-                    color="white" if dark else "black",
-                )
-    figure.colorbar(image, ax=axis, shrink=0.8, pad=0.01)
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 5}
+    for child, parent in zip(children, parents, strict=True):
+        axis.text(parent, child, "\N{RIGHTWARDS DOUBLE ARROW}", **style)
+    if len(names) > _NUMBERS_UP_TO:
+        return
+    for (row, column), value in np.ndenumerate(matrix):
+        if np.isfinite(value):
+            text = _short(value, 1 if limit >= 2 else 2)
+            colour = "white" if abs(value) > 0.6 * limit else "black"
+            axis.text(column, row, text, color=colour, **style)
+
+
+def _draw_clusters(figure: Figure, axis: Axes, panel: Panel, order: LabelOrder) -> None:
+    """Draw a matrix of which a cell may hold several labels, with clusters outlined."""
+    num_labels = len(order.order)
+    matrix = panel.reduce(order, min(MOST_CELLS, num_labels))
+    sizes = np.abs(matrix[np.isfinite(matrix) & (matrix != 0)])
+    _draw_cells(figure, axis, matrix, strongest_colour(sizes), extend="both")
+    per_label = len(matrix) / num_labels
+    for cluster in order.clusters:
+        if cluster.size >= _LEAST_SHARE * num_labels:
+            low, high = ((cluster.start + k) * per_label - 0.5 for k in (0, cluster.size))
+            box = [low, high, high, low, low], [low, low, high, high, low]
+            axis.plot(*box, color="0.45", linewidth=0.5, scalex=False, scaley=False)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    each = "" if per_label == 1 else f", {1 / per_label:.3g} to a cell: the strongest is shown"
+    axis.set_title(f"{panel.title}\n{num_labels:,} labels{each}", fontsize=10)
+
+
+def _draw_cells(
+    figure: Figure, axis: Axes, matrix: Floats, limit: float, extend: str = "neither"
+) -> None:
+    colours = mpl.colormaps["RdBu_r"].with_extremes(bad="0.85")  # red attracts, blue repels
+    image = axis.imshow(matrix, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
+    figure.colorbar(image, ax=axis, shrink=0.8, pad=0.01, extend=extend)
+
+
+def _name_rows(axis: Axes, names: Sequence[str], order: LabelOrder) -> None:
+    """Name clusters, the largest first, or labels, as long as there is room for a name."""
+    num_labels = len(names)
+    cells = min(MOST_CELLS, num_labels)
+    if order.clusters:
+        wanted = [
+            (one.start + one.size / 2, cluster_name(names, one, _LETTERS))
+            for one in order.largest_clusters()
+        ]
+    else:
+        every = int(np.ceil(_LEAST_GAP * num_labels))
+        wanted = [
+            (at + 0.5, readable(names[order.order[at]], 3 * _LETTERS))
+            for at in range(0, num_labels, every)
+        ]
+    taken: list[tuple[float, str]] = []
+    for position, text in wanted:
+        if all(abs(position - other) >= _LEAST_GAP * num_labels for other, _ in taken):
+            taken.append((position, text))
+    places = [position * cells / num_labels - 0.5 for position, _ in taken]
+    axis.set_yticks(places, [text for _, text in taken])
+    axis.tick_params(axis="y", length=2, labelsize=7)
 
 
 def _short(value: float, digits: int) -> str:
-    """A number for a narrow cell: no sign on zero, no zero before the point."""
+    """Format a number for a narrow cell: no sign on zero, no zero before the point."""
     rounded = round(value, digits) or 0.0
     return f"{rounded:.{digits}f}".replace("0.", ".") if digits > 1 else f"{rounded:.{digits}f}"

@@ -1,6 +1,6 @@
-"""How good a run is, as one self-contained web page."""
+"""The report on a run, as one self-contained HTML page."""
 
 from mlcrf.reports.webpage.gallery import Gallery
-from mlcrf.reports.webpage.page import save_page
+from mlcrf.reports.webpage.report_page import save_report
 
-__all__ = ["Gallery", "save_page"]
+__all__ = ["Gallery", "save_report"]

@@ -4,28 +4,19 @@ Plots are 100 by 100 with the origin below on the left; the template scales them
 """
 
 import base64
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from mlcrf.metrics import PrecisionRecall, Reliability
 from mlcrf.model import LabelCrf
 from mlcrf.reports.correlations import couplings
-from mlcrf.reports.heatmap import COLOURS
-from mlcrf.reports.ordering import cluster_order, order_labels
-from mlcrf.reports.reduction import reduce_couplings, strongest_colour
+from mlcrf.reports.heatmap import Panel, draw_heatmap
+from mlcrf.reports.label_order import order_labels
 
-LEVELS = 8  # of colour on either side of zero
-MOST_LABELS = 80  # in one heatmap; with more no label could be read
 _FEW_ANSWERS = 20  # in a bin of probability, where the frequency is mostly chance
-_CELLS = 400  # along a side of the picture of all labels
-_CLUSTERS = 30  # in the list beside it
 
 
 @dataclass(frozen=True)
@@ -45,49 +36,6 @@ class Point:
     y: float
     count: int
     few: bool
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One pair of labels in the heatmap: a class of the style sheet, and its value as text."""
-
-    style: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Heatmap:
-    """Couplings as a table.
-
-    Attributes:
-        labels: which ones, in the order of rows and columns.
-        rows: cells of each.
-        strongest: the size of coupling from which the colour is the strongest.
-        reached: whether any coupling shown is larger than that.
-        has_rules: whether any label shown implies another one.
-    """
-
-    labels: list[int]
-    rows: list[list[Cell]]
-    strongest: float
-    reached: bool
-    has_rules: bool
-
-
-@dataclass(frozen=True)
-class Overview:
-    """Couplings of all labels, where they are too many for a table.
-
-    Attributes:
-        picture: data URI; cells: along a side.
-        clusters: names of the first labels of each, and how many there are, the largest first.
-        num_clusters: those left out of `clusters` included.
-    """
-
-    picture: str
-    cells: int
-    clusters: list[tuple[list[str], int]]
-    num_clusters: int
 
 
 def interval(value: float, low: float, high: float, *, lower_is_better: bool) -> Interval | None:
@@ -130,93 +78,13 @@ def count_bars(bins: Reliability) -> list[float]:
     return [round(100 * float(h / (heights.max() or 1)), 1) for h in heights]
 
 
-def make_heatmap(model: LabelCrf) -> Heatmap | None:
-    """The couplings of up to 80 labels, those of the strongest ones; None if there are none.
-
-    Labels with strong attraction stand side by side; see `cluster_order`.
-
-    Cost: O(E) and O(80^3); a matrix of all labels is never made.
-    """
-    edges, values = couplings(model)
-    if not len(edges):
+def couplings_picture(model: LabelCrf, names: Sequence[str]) -> str | None:
+    """Return the heatmap of all couplings as a data URI, or None if there are none."""
+    if not len(model.edges):
         return None
-    labels = _labels_of_strongest(edges, values, model.num_labels)
-    place = np.full(model.num_labels, -1)
-    place[labels] = np.arange(len(labels))
-    matrix = np.full((len(labels), len(labels)), np.nan)
-    shown = (place[edges] >= 0).all(1)
-    first, second = place[edges[shown]].T
-    matrix[first, second] = matrix[second, first] = values[shown]
-    implied = np.zeros(matrix.shape, dtype=bool)
-    for child, parent in place[model.implications.numpy()]:
-        if min(child, parent) >= 0:
-            implied[child, parent] = implied[parent, child] = True
-    order = cluster_order(np.nan_to_num(matrix))
-    sizes = np.abs(matrix[np.isfinite(matrix)])
-    strongest = strongest_colour(sizes)
-    rows = [
-        [_cell(matrix[i, j], bool(implied[i, j]), i == j, strongest) for j in order] for i in order
-    ]
-    return Heatmap(
-        labels[order].tolist(),
-        rows,
-        strongest,
-        reached=bool(sizes.max() > strongest),
-        has_rules=bool(implied.any()),
-    )
-
-
-def make_overview(model: LabelCrf, names: Sequence[str]) -> Overview | None:
-    """The couplings of all labels as a picture; None of up to 80, which `make_heatmap` shows.
-
-    Cost: that of `order_labels`; the picture is at most 400 pixels wide.
-    """
-    if model.num_labels <= MOST_LABELS or not len(model.edges):
-        return None
-    edges, values = couplings(model)
-    order = order_labels(edges, values, model.num_labels)
-    cells = min(_CELLS, model.num_labels)
-    grid = reduce_couplings(edges, values, order, cells)
-    limit = strongest_colour(np.abs(grid[grid != 0]))
-    pixels = mpl.colormaps[COLOURS](np.clip(grid / limit, -1, 1) / 2 + 0.5, bytes=True)
-    out = io.BytesIO()
-    Image.fromarray(pixels[..., :3]).quantize(64).save(out, "PNG", optimize=True)
-    clusters = [one for one in order.clusters if one.leaders]
-    largest = sorted(clusters, key=lambda one: (-one.size, one.start))[:_CLUSTERS]
-    return Overview(
-        f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}",
-        cells,
-        [([names[label] for label in one.leaders], one.size) for one in largest],
-        len(clusters),
-    )
-
-
-def _labels_of_strongest(
-    edges: NDArray[np.int64], values: NDArray[np.float64], num_labels: int
-) -> NDArray[np.int64]:
-    if num_labels <= MOST_LABELS:
-        return np.arange(num_labels)
-    found: set[int] = set()
-    # of so many couplings as these many labels can have, one must be with another label
-    strongest = np.argsort(-np.abs(values), kind="stable")[: MOST_LABELS * MOST_LABELS]
-    for pair in edges[strongest].tolist():
-        if len(found | set(pair)) > MOST_LABELS:
-            break
-        found |= set(pair)
-    return np.array(sorted(found), dtype=np.int64)
-
-
-def _cell(value: float, implied: bool, same: bool, strongest: float) -> Cell:
-    if same:
-        return Cell("d", "")
-    if implied:
-        return Cell("i", "⇒")
-    if math.isnan(value):
-        return Cell("n", "")
-    level = min(LEVELS, math.ceil(LEVELS * abs(value) / strongest))
-    sign = "a" if value > 0 else "r"
-    text = f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
-    return Cell(f"{sign}{level}" if level else "n", text)
+    order = order_labels(*couplings(model), model.num_labels)
+    picture = draw_heatmap(names, [Panel.from_model("", model)], order)
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
 def _path(points: Iterable[tuple[float, float]]) -> str:

@@ -20,7 +20,7 @@ from mlcrf.data.manifest import Manifest
 from mlcrf.evaluation import Answers, Evaluation, answer, score
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
-from mlcrf.reports.webpage import Gallery, save_page
+from mlcrf.reports.webpage import Gallery, save_report
 
 OWNED = "document.title='owned'"
 HOSTILE_LABELS = (
@@ -108,7 +108,7 @@ def ask(
 def write_page(path: Path, run: Run, images: list[Path], gallery: Gallery = Gallery()) -> str:  # noqa: B008
     """The page of `ask`, as text."""
     answers, result = ask(run, images)
-    save_page(path, run, answers, result, gallery)
+    save_report(path, run, answers, result, gallery)
     return path.read_text(encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """An order of the labels in which those that attract each other stand side by side."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
+
+from mlcrf.reports.names import readable
 
 MOST_NAMED = 120  # labels whose names can all be read beside a picture
 _MOST_ORDERED = 300  # items whose best order of leaves is looked for, at O(n^3)
@@ -47,14 +49,25 @@ class LabelOrder:
     clusters: tuple[Cluster, ...] = ()
 
     def place(self) -> Ints:
-        """Where each label stands (L,)."""
+        """Return the position of each label (L,)."""
         place = np.empty_like(self.order)
         place[self.order] = np.arange(len(self.order))
         return place
 
+    def largest_clusters(self) -> list[Cluster]:
+        return sorted(self.clusters, key=lambda one: (-one.size, one.start))
+
+
+def cluster_name(names: Sequence[str], cluster: Cluster, letters: int) -> str:
+    """Return the names of a cluster's first labels, and the number of its labels."""
+    if not cluster.leaders:
+        return f"the rest ({cluster.size:,})"
+    leaders = (readable(names[label], letters) for label in cluster.leaders)
+    return f"{', '.join(leaders)} ({cluster.size:,})"
+
 
 def given_order(num_labels: int) -> LabelOrder:
-    """The labels as they come."""
+    """Return the order in which the labels are listed."""
     return LabelOrder(np.arange(num_labels))
 
 

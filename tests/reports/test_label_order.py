@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from mlcrf.reports.ordering import MOST_NAMED, order_labels
+from mlcrf.reports.label_order import (
+    MOST_NAMED,
+    Cluster,
+    cluster_name,
+    cluster_order,
+    order_labels,
+)
 from tests.reports.making import make_clustered
 
 
@@ -57,3 +63,18 @@ def test_few_labels_have_no_clusters() -> None:
     """All of them are named."""
     edges, values, _ = make_clustered(MOST_NAMED, 3)
     assert order_labels(edges, values, MOST_NAMED).clusters == ()
+
+
+def test_a_cluster_is_called_by_its_leaders() -> None:
+    """Long names are cut; labels that nothing places are the rest."""
+    names = ("sea", "x" * 40)
+    assert cluster_name(names, Cluster(0, 1200, (1, 0)), 5) == "xxxx…, sea (1,200)"
+    assert cluster_name((), Cluster(0, 7, ()), 5) == "the rest (7)"
+
+
+def test_clustering_puts_attracting_labels_together() -> None:
+    """Two blocks that are interleaved come out side by side."""
+    matrix = np.array([[0, 0, 5, 0], [0, 0, 0, 5], [5, 0, 0, 0], [0, 5, 0, 0.0]])
+    place = np.argsort(cluster_order(matrix))
+    assert abs(place[0] - place[2]) == 1
+    assert abs(place[1] - place[3]) == 1

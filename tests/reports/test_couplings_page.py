@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from mlcrf.checkpoint import Run
+from mlcrf.reports import couplings_page
 from mlcrf.reports.correlations import couplings
-from mlcrf.reports.matrixpage import page as matrixpage
-from mlcrf.reports.matrixpage import save_matrix_page
-from mlcrf.reports.ordering import LabelOrder, order_labels
+from mlcrf.reports.couplings_page import save_couplings_page
+from mlcrf.reports.label_order import LabelOrder, order_labels
 from tests.reports.making import make_clustered
 from tests.reports.webpage.making import HOSTILE_LABELS, OWNED, make_run, taken_apart
 
@@ -38,7 +38,7 @@ def shown(run: Run) -> LabelOrder:
 @pytest.fixture(scope="module")
 def page(run: Run, shown: LabelOrder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "couplings.html"
-    assert save_matrix_page(path, run, shown) == len(run.crf.edges)
+    assert save_couplings_page(path, run, shown) == len(run.crf.edges)
     return path
 
 
@@ -67,8 +67,8 @@ def test_only_the_strongest_are_kept(
     run: Run, shown: LabelOrder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the page says of how many."""
-    monkeypatch.setattr(matrixpage, "MOST_PAIRS", 100)
-    assert save_matrix_page(tmp_path / "a.html", run, shown) == 100
+    monkeypatch.setattr(couplings_page, "MOST_PAIRS", 100)
+    assert save_couplings_page(tmp_path / "a.html", run, shown) == 100
     _, _, values = embedded(tmp_path / "a.html")
     sizes = np.sort(np.abs(couplings(run.crf)[1]))
     assert np.abs(values) == pytest.approx(sizes[-100:], abs=1e-3)

@@ -15,7 +15,7 @@ from mlcrf.checkpoint import Run
 from mlcrf.errors import MlcrfError
 from mlcrf.model import no_edges
 from mlcrf.reports.tables import evaluation_rows
-from mlcrf.reports.webpage import Gallery, save_page
+from mlcrf.reports.webpage import Gallery, save_report
 from tests.reports.webpage.making import (
     HOSTILE_FILES,
     HOSTILE_LABELS,
@@ -52,10 +52,14 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Page:
     return taken_apart(write_page(folder / "page.html", made, photos, Gallery(images=40)))
 
 
+def photos_of(page: Page) -> list[str]:
+    return [one["src"] for one in page.named("img") if one["src"].startswith("data:image/jpeg")]
+
+
 def test_figures_are_those_of_evaluate(run: Run, images: list[Path], tmp_path: Path) -> None:
     """Signature, every measure with its interval, and each label's positives are on the page."""
     answers, result = ask(run, images)
-    save_page(tmp_path / "page.html", run, answers, result, Gallery())
+    save_report(tmp_path / "page.html", run, answers, result, Gallery())
     page = taken_apart((tmp_path / "page.html").read_text(encoding="utf-8"))
     words = " ".join(page.text.split())
     assert result.signature in words
@@ -72,18 +76,18 @@ def test_same_answers_same_bytes(run: Run, images: list[Path], tmp_path: Path) -
     """No date and nothing random: two pages of the same answers are equal."""
     answers, result = ask(run, images)
     for name in ("a.html", "b.html"):
-        save_page(tmp_path / name, run, answers, result, Gallery())
+        save_report(tmp_path / name, run, answers, result, Gallery())
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
 def test_hostile_names_are_text_and_nothing_else(hostile: Page) -> None:
     """No tag, attribute, script or style of theirs; but their words can be read."""
-    assert {name for name, _ in hostile.code} == {"script", "style"} and len(hostile.code) == 2
+    assert [name for name, _ in hostile.code] == ["style"]
     for tag, attributes in hostile.tags:
         assert tag not in ("link", "iframe", "object", "embed", "form", "base")
         assert not any(name.startswith("on") or name == "style" for name in attributes)
     for attributes in hostile.named("img"):
-        assert attributes["src"].startswith("data:image/jpeg;base64,")
+        assert re.match(r"data:image/(png|jpeg);base64,[\w+/=]+$", attributes["src"])
     for label in HOSTILE_LABELS[:8]:
         assert label in hostile.text
     assert "gpj.\\u202eexe" in hostile.text and "bell\\x07 and \\x1b[31m" in hostile.text
@@ -94,7 +98,7 @@ def test_hostile_names_are_text_and_nothing_else(hostile: Page) -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere(hostile: Page) -> None:
-    """Links lead to places in the page; the policy allows its own script and style alone."""
+    """Links lead to places in the page; the policy allows its own style alone."""
     ids = {attributes["id"] for _, attributes in hostile.tags if "id" in attributes}
     links = [attributes["href"] for attributes in hostile.named("a")]
     assert links and {link.removeprefix("#") for link in links} <= ids
@@ -130,7 +134,7 @@ def test_a_page_tells_no_folder_and_no_place(run: Run, tmp_path: Path) -> None:
         one.save(path, "JPEG", exif=exif, comment=b"secret comment")
     text = write_page(tmp_path / "page.html", run, photos, Gallery(images=24))
     assert "private" not in text and "somebody" not in text
-    pictures = [one["src"] for one in taken_apart(text).named("img")]
+    pictures = photos_of(taken_apart(text))
     assert pictures
     for picture in pictures:
         jpeg = base64.b64decode(picture.partition(",")[2])
@@ -147,9 +151,9 @@ def test_pictures_that_are_gone_are_said(run: Run, tmp_path: Path) -> None:
         path.unlink()
         if number % 2:
             path.write_bytes(b"<b>no picture")
-    save_page(tmp_path / "page.html", run, answers, result, Gallery())
+    save_report(tmp_path / "page.html", run, answers, result, Gallery())
     page = taken_apart((tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert not page.named("img")
+    assert not photos_of(page)
     assert "This picture cannot be shown: No such file or directory" in page.text
     assert "This picture cannot be shown: of no known kind, or damaged" in page.text
     assert str(tmp_path) not in page.text
@@ -158,23 +162,22 @@ def test_pictures_that_are_gone_are_said(run: Run, tmp_path: Path) -> None:
 def test_the_gallery_bounds_the_page(run: Run, images: list[Path], tmp_path: Path) -> None:
     """So many images a list, or none at all; the counts stay."""
     few = taken_apart(write_page(tmp_path / "few.html", run, images, Gallery(images=2)))
-    assert 0 < len(few.named("img")) <= 6
+    assert 0 < len(photos_of(few)) <= 6
     none = taken_apart(write_page(tmp_path / "none.html", run, images, Gallery(images=0)))
-    assert not none.named("img")
+    assert not photos_of(none)
     assert re.search(r"another label set .* for\s+[1-9]\d* of 24 images", none.text, re.DOTALL)
 
 
 def test_many_labels_are_cut_and_the_page_says_so(images: list[Path], tmp_path: Path) -> None:
-    """Of 100 labels, 80 in the table and the heatmap, 24 curves, and a size that is bounded."""
+    """Of 100 labels, 80 in the table, 24 curves, and a size that is bounded."""
     labels = tuple(f"label {number}" for number in range(100))
     chain = torch.tensor([[number, number + 1] for number in range(99)])
     run = make_run(tmp_path / "run", labels, edges=chain)
     text = write_page(tmp_path / "page.html", run, images[:4], Gallery(images=2))
     page = taken_apart(text)
     assert "the 80 commonest of 100 labels" in page.text
-    assert re.search(r"The \d\d labels of the strongest couplings among 100", page.text)
     assert "The 24 commonest of 100 labels" in page.text
-    assert "more" in page.text and len(text) < 600_000
+    assert "more" in page.text and len(text) < 800_000
 
 
 def test_a_run_without_couplings_says_so(images: list[Path], tmp_path: Path) -> None:
@@ -185,7 +188,7 @@ def test_a_run_without_couplings_says_so(images: list[Path], tmp_path: Path) -> 
         page = taken_apart(write_page(tmp_path / "page.html", made, images))
         assert "This run has no couplings between labels" in page.text
         assert says in " ".join(page.text.split())
-        assert not [one for one in page.named("table") if "heat" in one.get("class", "")]
+        assert not [one for one in page.named("img") if one["src"].startswith("data:image/png")]
 
 
 def test_one_label_one_image(tmp_path: Path) -> None:
@@ -205,7 +208,7 @@ def test_labels_without_positives_and_unknown_ones(
     targets[targets == 1] = -1
     answers, result = ask(run, images, targets)
     assert np.isnan(result.models["crf"].mean_average_precision)
-    save_page(tmp_path / "page.html", run, answers, result, Gallery())
+    save_report(tmp_path / "page.html", run, answers, result, Gallery())
     page = taken_apart((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "no positive" in page.text and "none" in page.text and "nan" not in page.text
 
@@ -217,4 +220,4 @@ def test_a_page_that_cannot_be_written_is_an_error(
     answers, result = ask(run, images)
     (tmp_path / "file").write_text("")
     with pytest.raises(MlcrfError, match=r"page\.html: cannot be written"):
-        save_page(tmp_path / "file" / "page.html", run, answers, result, Gallery())
+        save_report(tmp_path / "file" / "page.html", run, answers, result, Gallery())

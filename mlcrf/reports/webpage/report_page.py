@@ -1,25 +1,21 @@
 """The page as a whole: figures, shapes and pictures put into the template, with nothing loaded."""
 
-import base64
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mlcrf.atomic import write_text
 from mlcrf.checkpoint import Run
 from mlcrf.evaluation import Answers, Evaluation, article
 from mlcrf.inference import LogPartitionKind
 from mlcrf.metrics import LOWER_IS_BETTER, precision_recall, reliability
 from mlcrf.reports.correlations import strongest_pairs
+from mlcrf.reports.html_page import save_page
 from mlcrf.reports.names import readable
 from mlcrf.reports.tables import evaluation_rows
 from mlcrf.reports.webpage import charts
 from mlcrf.reports.webpage.gallery import Gallery, changed_cards, surprising_cards
-from mlcrf.version import __version__
 
 _MOST_LABELS = 80  # with average precisions of their own
 _MOST_CURVES = 24  # labels with a plot of their own
@@ -40,15 +36,17 @@ class _Measure:
     verdict: str
 
 
-def save_page(path: Path, run: Run, answers: Answers, result: Evaluation, gallery: Gallery) -> None:
-    """Write the report on a run as one HTML file that loads nothing and stands alone.
+def save_report(
+    path: Path, run: Run, answers: Answers, result: Evaluation, gallery: Gallery
+) -> None:
+    """Write the report on a run as one HTML file that loads nothing from elsewhere.
 
-    Labels, names of files and notes may hold anything: they are escaped, and a policy in the page
-    forbids every script and style but the two that come with it. The same answers give the same
-    bytes.
+    Labels, names of files and notes may hold anything; see `save_page`. The same answers give the
+    same bytes.
 
     Args:
-        answers: with their surprise, see `answer`; result: the score of the same answers.
+        answers: with their surprise, see `answer`.
+        result: the score of the same answers.
 
     Raises:
         MlcrfError: the file cannot be written.
@@ -56,26 +54,14 @@ def save_page(path: Path, run: Run, answers: Answers, result: Evaluation, galler
     Cost: linear in images and labels, O(N L log N) for the curves; the page itself is bounded by
     the gallery and 80 labels. No more than one picture is decoded at a time.
     """
-    environment = Environment(
-        loader=PackageLoader("mlcrf.reports.webpage"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    hashes = {
-        f"{kind}_hash": _csp_hash(environment.get_template(f"page.{kind}").render())
-        for kind in ("css", "js")
-    }
     names = [readable(name) for name in run.labels]
     context = (
-        hashes
-        | _overview(run, answers, result)
+        _overview(run, answers, result)
         | _by_label(answers, result, names)
         | _couplings(run, names)
         | _images(answers, gallery, names)
     )
-    write_text(path, environment.get_template("page.html").render(context, signed=_signed))
+    save_page(path, "report", context | {"signed": _signed})
 
 
 def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
@@ -97,7 +83,6 @@ def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
         "headlines": [measures[name] for name in _HEADLINES],
         "verdicts": {one: verdicts.count(one) for one in ("better", "worse", "not told apart")},
         "averaged": result.models["crf"].labels_with_positives,
-        "version": __version__,
     }
 
 
@@ -154,10 +139,8 @@ def _by_label(answers: Answers, result: Evaluation, names: list[str]) -> dict[st
 def _couplings(run: Run, names: list[str]) -> dict[str, Any]:
     attract, repel = strongest_pairs(run.crf, tuple(names), count=_PAIRS)
     return {
-        "heatmap": charts.make_heatmap(run.crf),
-        "overview": charts.make_overview(run.crf, names),
-        "names": names,
-        "levels": charts.LEVELS,
+        "has_rules": bool(len(run.crf.implications)),
+        "picture": charts.couplings_picture(run.crf, names),
         "attractions": [(*pair, _signed(pair[2], 2)) for pair in attract],
         "repulsions": [(*pair, _signed(pair[2], 2)) for pair in repel],
         "largest": max((abs(value) for _, _, value in (*attract, *repel)), default=1.0),
@@ -173,11 +156,6 @@ def _images(answers: Answers, gallery: Gallery, names: list[str]) -> dict[str, A
         "surprises": surprising_cards(answers, gallery, names),
         "exact": answers.nll_kind is LogPartitionKind.EXACT,
     }
-
-
-def _csp_hash(text: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"sha256-{digest}"
 
 
 def _signed(value: float, digits: int) -> str:
