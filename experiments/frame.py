@@ -10,6 +10,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from mlcrf.data.readers.choosing import ReadOptions, read_dataset
 from mlcrf.data.splits import split_manifest
 from mlcrf.evaluation import Evaluation, evaluate
 from mlcrf.training.extraction import Environment
+from mlcrf.training.progress import without_gradients
 from mlcrf.training.run import train
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +89,7 @@ def trained(data: Manifest, out: Path, settings: TrainSettings) -> Run:
             Environment(cache_dir=cache_dir(None)),
             resume=begun,
             overwrite=out.exists() and not begun,
-            log=_log_fits,
+            log=without_gradients(partial(print, flush=True)),
         )
     return load_run(out)
 
@@ -150,11 +152,6 @@ def gain(interval: Sequence[float], factor: float = 100) -> str:
     """A difference with its 95 % interval."""
     mean, low, high = (factor * value for value in interval)
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def _log_fits(message: str) -> None:
-    if ": gradient " not in message:
-        print(message, flush=True)
 
 
 def _commit() -> str:

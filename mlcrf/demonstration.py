@@ -27,6 +27,7 @@ from mlcrf.reports.label_order import LabelOrder, cluster_order
 from mlcrf.reports.tables import format_evaluation, format_table
 from mlcrf.synthetic.dataset import COUPLINGS_TABLE, IMAGES, make_dataset
 from mlcrf.training.extraction import Environment
+from mlcrf.training.progress import without_gradients
 from mlcrf.training.run import train
 
 _MARKER = ".mlcrf-demo"
@@ -91,7 +92,7 @@ def run_demo(
         out / "run",
         settings,
         Environment(cache_dir=cache),
-        log=lambda message: None if ": gradient " in message else log(message),
+        log=without_gradients(log),
     )
     save_card(report)
     run = report.run

@@ -18,10 +18,13 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.cli.console import cache_dir
 from mlcrf.config import TrainSettings
+from mlcrf.crf import no_implications
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.metrics import Predictions, gather_statistics
+from mlcrf.model import no_edges
 from mlcrf.training.heads import Examples
 from mlcrf.training.members import fit_members
+from mlcrf.training.plan import make_plan
 from mlcrf.training.stages import Stages
 
 THREE = "lite0+lite1+lite2"
@@ -96,9 +99,8 @@ def cross_validate(
     folder = runs / "best" / "candidates"
     folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder / f"{name.replace(' ', '-')}.pt", settings.model_dump_json())
-    members = fit_members(
-        Examples(features, data.targets), settings, stages, "all", lambda message: None
-    )
+    plan = make_plan(settings, data.labels, no_edges(), no_implications())
+    members = fit_members(Examples(features, data.targets), plan, stages, "all", lambda event: None)
     odds = members.unseen.astype(np.float64)
     nll = (np.logaddexp(0, odds) - odds * (data.targets == 1)).sum(1)
     states = (odds > 0).astype(np.int8)

@@ -1,7 +1,7 @@
 """`mlcrf train`: a data set in, a run directory out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,10 @@ from mlcrf.choices import (
     Structure,
 )
 from mlcrf.cli import console
+
+if TYPE_CHECKING:
+    from mlcrf.processes import Processes
+    from mlcrf.training.progress import Log
 
 
 def train(
@@ -163,7 +167,6 @@ def train(
                 in_memory=int(in_memory * 2**30),
                 processes=processes,
             )
-            log = console.log if processes.is_first else _nothing
             with console.bar("features", hidden=not processes.is_first) as progress:
                 report = run_training(
                     manifest,
@@ -172,9 +175,7 @@ def train(
                     environment,
                     resume=resume,
                     overwrite=overwrite,
-                    log=lambda message: (
-                        log(message) if verbose or ": gradient " not in message else None
-                    ),
+                    log=_log(processes, verbose=verbose),
                     progress=progress,
                 )
             if processes.is_first:
@@ -190,5 +191,10 @@ def train(
         typer.echo(training_record(report) if as_json else format_training(report))
 
 
-def _nothing(message: str) -> None:
-    """What is said once is said by the first process."""
+def _log(processes: "Processes", *, verbose: bool) -> "Log":
+    """Return the log of this process; of several, the first one speaks."""
+    from mlcrf.training.progress import without_gradients
+
+    if not processes.is_first:
+        return lambda event: None
+    return (lambda event: console.log(str(event))) if verbose else without_gradients(console.log)

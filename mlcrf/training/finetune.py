@@ -1,7 +1,7 @@
 """Train the network itself, head and couplings on top of it, end to end."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,9 +18,12 @@ from mlcrf.errors import DataError
 from mlcrf.images.decoding import load_pixels
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import from_image
-from mlcrf.processes import ALONE, Processes
+from mlcrf.processes import Processes
 from mlcrf.stores import Stored
 from mlcrf.training.coordinates import Objective
+from mlcrf.training.extraction import Environment
+from mlcrf.training.plan import Plan, make_minimiser
+from mlcrf.training.progress import Log
 from mlcrf.training.schedule import one_cycle
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import Part, Stepper, share_batch_norm
@@ -33,25 +36,18 @@ def finetune(
     backbone: Backbone,
     train: Manifest,
     validation: Manifest,
-    objective: Objective,
-    settings: TrainSettings,
-    start: LabelCrf,
-    *,
-    device: torch.device,
+    plan: Plan,
     stages: Stages,
-    log: Callable[[str], None],
-    processes: Processes = ALONE,
+    log: Log,
+    environment: Environment = Environment(),
 ) -> Result:
-    """Minimise the objective over network, head and couplings with AdamW.
+    """Minimise the plan's objective over network, head and couplings with AdamW.
 
     The learning rate rises over the first tenth of the steps and falls to zero by a cosine; a
     picture is flipped left to right half of the time. Each epoch is a stage: a run that is
     stopped and resumed draws the same batches and ends with the same bits. Processes that train as
     one share each batch, and batch normalisation sees all of it, so that their steps are those
     that one process makes, but for rounding.
-
-    Args:
-        start: head and couplings to begin with; not changed.
 
     Returns:
         `best`: weights of the network after the epoch with the lowest validation loss;
@@ -62,12 +58,14 @@ def finetune(
         RunError: loss, gradient or weights are not finite; what earlier epochs left stays.
         MlcrfError: another process is gone.
     """
+    settings, device, processes = plan.settings, environment.device, environment.processes
     batches = _Batches(train, settings, backbone.spec.size_px, processes)
     checks = _Batches(validation, settings, backbone.spec.size_px, processes)
     if processes.size > 1:
         share_batch_norm(backbone)
     backbone.to(device).to(memory_format=torch.channels_last)
-    network = _Network(backbone, start.clone().to(device), objective)
+    head = plan.make_model(backbone.num_features).to(device)
+    network = _Network(backbone, head, make_minimiser(plan, plan.objective).loss)
     modules = torch.nn.ModuleDict({"backbone": backbone, "head": network.head})
     if settings.precision is Precision.FLOAT64:
         modules.double()

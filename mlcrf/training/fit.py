@@ -28,6 +28,7 @@ from mlcrf.training.coordinates import (
     counted_variance,
 )
 from mlcrf.training.features import FeatureSpace
+from mlcrf.training.progress import FitProgress
 
 _PATIENCE = 15  # steps without gain on held-out images
 _REMEMBERED = 2**26  # numbers that L-BFGS keeps of positions, and as many of slopes
@@ -65,7 +66,7 @@ def fit(
     curvature: Curvature = counted_variance,
     frozen: bool = False,
     max_gradients: int = 1000,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Callable[[FitProgress], None] = lambda event: None,
     watch: Callable[[LabelCrf], float] | None = None,
 ) -> tuple[LabelCrf, FitReport]:
     """Minimise objective + penalty from `start`, which is not changed.
@@ -107,7 +108,7 @@ def fit(
             raise RunError(f"gradient {gradients}: the {what} is not finite; raise the penalties")
         free = slope[(position > floor) | (slope < 0)]
         latest = (loss, float(np.square(free).sum()) / 2)
-        progress(f"gradient {gradients}: loss {loss:.8g}, about {latest[1]:.1e} to gain")
+        progress(FitProgress(gradients, loss, latest[1]))
         return loss, slope
 
     def check(intermediate_result: OptimizeResult) -> None:

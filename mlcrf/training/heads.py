@@ -1,29 +1,25 @@
 """Both models on the same features: the independent baseline and the CRF, each at its best."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mlcrf.backbones.matrix import Matrix, join, read_rows
 from mlcrf.choices import ObjectiveName, Schedule
-from mlcrf.config import TrainSettings
+from mlcrf.crf import Potentials
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import from_image
-from mlcrf.processes import ALONE, Processes
-from mlcrf.training.choosing import Recipe, exact_method, make_model, make_recipe
 from mlcrf.training.coordinates import Penalty
+from mlcrf.training.extraction import Environment
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
+from mlcrf.training.plan import Minimiser, Plan, make_minimiser
+from mlcrf.training.progress import Log
 from mlcrf.training.scene_start import spread_scenes
 from mlcrf.training.stages import Result, Stages
-
-Log = Callable[[str], None]
 
 _AT_ONCE = 1024  # validation images that are looked at together
 
@@ -46,9 +42,10 @@ class Examples:
             np.concatenate([self.targets, other.targets]),
         )
 
-    def potentials(self, model: LabelCrf, rows: slice) -> Any:
-        """Those of some of the images."""
-        return model(torch.from_numpy(read_rows(self.features, rows)))
+    def potentials(self, model: LabelCrf, rows: slice) -> Potentials:
+        """Return the potentials of some of the images."""
+        potentials: Potentials = model(torch.from_numpy(read_rows(self.features, rows)))
+        return potentials
 
 
 @dataclass(frozen=True)
@@ -75,46 +72,42 @@ class HeadTrainer:
     the validation images gives its penalty to the final fit, on both together.
 
     Args:
-        edges: pairs with a coupling (E, 2).
-        implications: pairs (child, parent) that the CRF keeps to (R, 2).
         everything: what the refit is on, if it is not `train` and `validation` as they are.
-        processes: that fit as one, each on its share of the images.
-        folder: for what is made of features that are mapped; see `FeatureSpace`.
+        environment: its processes fit as one, each on its share of the images; its cache folder
+            holds what is made of mapped features.
     """
 
     def __init__(
         self,
         train: Examples,
         validation: Examples,
-        settings: TrainSettings,
-        edges: Tensor,
-        implications: Tensor,
+        plan: Plan,
         stages: Stages,
         log: Log,
+        environment: Environment = Environment(),
         *,
         everything: Examples | None = None,
-        processes: Processes = ALONE,
-        folder: Path | None = None,
     ) -> None:
-        self._processes = processes
-        self._settings = settings
-        self._edges, self._implications = edges, implications
-        self._num_features, self._num_labels = train.features.shape[1], train.targets.shape[1]
-        self._exact = exact_method(settings, self._num_labels, edges, implications)
-        self._stages = stages
-        self._log = log
+        self._plan, self._settings = plan, plan.settings
+        self._processes = environment.processes
+        self._num_features = train.features.shape[1]
+        self._stages, self._log = stages, log
         self._validation = validation
-        everything = everything or train + validation
         self._train_space, self._full_space = (
-            FeatureSpace(part.features, part.targets, processes=processes, folder=folder)
-            for part in (train, everything)
+            FeatureSpace(
+                part.features,
+                part.targets,
+                processes=environment.processes,
+                folder=environment.cache_dir,
+            )
+            for part in (train, everything or train + validation)
         )
 
     def fit_independent(self) -> Fitted:
         """The baseline: no couplings, a penalty of its own."""
         start = LabelCrf(
             self._num_features,
-            self._num_labels,
+            len(self._plan.labels),
             edges=no_edges(),
             hidden=self._settings.head,
             seed=self._settings.seed,
@@ -125,14 +118,15 @@ class HeadTrainer:
         best = self._search(ObjectiveName.INDEPENDENT, candidates, start)
         return self._refit(ObjectiveName.INDEPENDENT, best)
 
-    def fit_crf(self, objective: ObjectiveName, independent: Fitted) -> Fitted:
-        """The CRF: from the baseline by pseudo-likelihood, from there by the objective.
+    def fit_crf(self, independent: Fitted) -> Fitted:
+        """Fit the CRF: from the baseline by pseudo-likelihood, from there by the objective.
 
         Where labels are unknown these are not convex: the baseline, from which they start, leaves
         the unknown out. Unrolled mean field starts from the baseline itself, which it then is no
         worse than on validation images; blended learning too, for it counts entropies so often that
         its unaries are larger by as much.
         """
+        objective = self._plan.objective
         start = self._uncoupled(independent.on_train)
         candidates = self._near(independent.penalty.weights, (0, -1))
         if start.num_scenes:
@@ -140,7 +134,9 @@ class HeadTrainer:
             start = spread_scenes(start, space.targets, seed=seed)
             return self._refit(objective, self._search(objective, candidates, start))
         if objective is ObjectiveName.BLENDED_CONVEX_BP:
-            spread = 1 + 2 * len(self._edges) / self._num_labels  # entropies a label is in
+            spread = 1 + 2 * len(self._plan.edges) / len(
+                self._plan.labels
+            )  # entropies a label is in
             with torch.no_grad():
                 start.output.weight.mul_(spread)
                 start.output.bias.mul_(spread)
@@ -174,9 +170,7 @@ class HeadTrainer:
 
     def _uncoupled(self, baseline: LabelCrf) -> LabelCrf:
         """A CRF with the baseline's unaries, whose couplings are still 0."""
-        model = make_model(
-            self._settings, self._num_features, self._edges, self._implications, self._num_labels
-        )
+        model = self._plan.make_model(self._num_features)
         shared = model.state_dict()
         unaries = {
             key: value
@@ -213,8 +207,7 @@ class HeadTrainer:
         self, objective: ObjectiveName, candidates: Iterable[Penalty], start: LabelCrf
     ) -> Fitted:
         best: Fitted | None = None
-        recipe = self._recipe(objective)
-        again = recipe.fresh or recipe.watched  # a fit that stops early is no start for the next
+        again = self._minimiser(objective).cold_start
         for penalty in candidates:
             fitted = self._fit("train", objective, penalty, start)
             start = start if again else fitted.model
@@ -224,7 +217,7 @@ class HeadTrainer:
         return best
 
     def _refit(self, objective: ObjectiveName, chosen: Fitted) -> Fitted:
-        if self._recipe(objective).watched:  # it needs images that it is not fitted on
+        if self._minimiser(objective).early_stopping:  # it needs images that it is not fitted on
             return chosen
         final = self._fit("all", objective, chosen.penalty, chosen.model)
         return Fitted(final.model, chosen.penalty, chosen.score, final.report, chosen.model)
@@ -246,14 +239,13 @@ class HeadTrainer:
         space = self._train_space if part == "train" else self._full_space
         coupled = objective is not ObjectiveName.INDEPENDENT
         frozen = coupled and self._settings.schedule is Schedule.PIECEWISE
-        recipe = self._recipe(objective)
         with diverging(name):
-            model, report = recipe.fit(
+            model, report = self._minimiser(objective).minimise(
                 space,
                 space.to_axes(start),
                 penalty,
                 frozen=frozen,
-                progress=lambda message: self._log(f"{name}: {message}"),
+                progress=lambda event: self._log(replace(event, fit=name)),
                 held_out=lambda model: self._score(objective, space.to_features(model)),
             )
             fitted = space.to_features(model)
@@ -267,15 +259,15 @@ class HeadTrainer:
         )
         return {"model": fitted.state_dict(), "score": score, "report": asdict(report)}
 
-    def _recipe(self, objective: ObjectiveName) -> Recipe:
-        return make_recipe(objective, self._settings, self._exact)
+    def _minimiser(self, objective: ObjectiveName) -> Minimiser:
+        return make_minimiser(self._plan, objective)
 
     @torch.no_grad()
     def _score(self, objective: ObjectiveName, model: LabelCrf) -> float:
         """Loss on validation images: the joint likelihood where exact inference reaches."""
-        if objective is ObjectiveName.PSEUDO_LIKELIHOOD and self._exact is not None:
+        if objective is ObjectiveName.PSEUDO_LIKELIHOOD and self._plan.exact is not None:
             objective = ObjectiveName.EXACT_LIKELIHOOD
-        loss, held_out = self._recipe(objective).loss, self._validation
+        loss, held_out = self._minimiser(objective).loss, self._validation
         count = len(held_out.targets)
         total = torch.zeros(1, dtype=torch.float64)
         for rows in self._processes.blocks(count, _AT_ONCE):

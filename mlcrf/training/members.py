@@ -8,25 +8,22 @@ learned on those expect the errors that new photos will have. A photo meets the 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from mlcrf.choices import ObjectiveName
-from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials
 from mlcrf.errors import RunError, SettingsError
 from mlcrf.model import LabelCrf, no_edges
-from mlcrf.processes import ALONE, Processes
-from mlcrf.training.choosing import make_recipe
+from mlcrf.training.extraction import Environment
 from mlcrf.training.heads import Examples, Fitted, HeadTrainer
+from mlcrf.training.plan import Plan, make_minimiser
+from mlcrf.training.progress import Log
 from mlcrf.training.schedule import one_cycle
 from mlcrf.training.stages import Result, Stages
-
-Log = Callable[[str], None]
 
 # on log-odds, which are few and of one size; those of the settings are for hundreds of features
 _PENALTIES = (1e-4, 1e-3, 1e-2)
@@ -71,9 +68,7 @@ class Members:
         return result
 
 
-def fit_members(
-    examples: Examples, settings: TrainSettings, stages: Stages, name: str, log: Log
-) -> Members:
+def fit_members(examples: Examples, plan: Plan, stages: Stages, name: str, log: Log) -> Members:
     """Learn as many members as there are parts, each from all parts but its own.
 
     Args:
@@ -85,6 +80,7 @@ def fit_members(
 
     Cost: O(epochs members N D hidden). Deterministic given the seed.
     """
+    settings = plan.settings
     examples = Examples(np.asarray(examples.features), examples.targets)
     num_features, num_labels = examples.features.shape[1], examples.targets.shape[1]
     count, hidden = settings.members, settings.head
@@ -102,7 +98,7 @@ def fit_members(
         seen = Examples(examples.features[inside], examples.targets[inside])
         one = LabelCrf(num_features, num_labels, edges=no_edges(), hidden=hidden)
         title = f"member {member + 1} of {count} on {name}"
-        compute = partial(_learn, seen, settings, settings.seed + member, title, log)
+        compute = partial(_learn, seen, plan, settings.seed + member, title, log)
         one.load_state_dict(stages.run(title, compute)["model"])
         with torch.no_grad():
             rows = torch.from_numpy(examples.features[~inside])
@@ -119,14 +115,10 @@ def fit_members(
 def make_trainer(
     train: Examples,
     validation: Examples,
-    settings: TrainSettings,
-    edges: Tensor,
-    implications: Tensor,
+    plan: Plan,
     stages: Stages,
     log: Log,
-    *,
-    processes: Processes = ALONE,
-    folder: Path | None = None,
+    environment: Environment = Environment(),
 ) -> tuple[HeadTrainer, Callable[[Fitted], Fitted]]:
     """The trainer of both models, and what makes of its fits models of raw features.
 
@@ -134,32 +126,20 @@ def make_trainer(
     trainer's features are their log-odds. Every process learns all members, on all features in
     memory; the fits on top are shared.
     """
-    if not settings.dropout:
-        trainer = HeadTrainer(
-            train,
-            validation,
-            settings,
-            edges,
-            implications,
-            stages,
-            log,
-            processes=processes,
-            folder=folder,
-        )
-        return trainer, _as_it_is
+    if not plan.settings.dropout:
+        return HeadTrainer(train, validation, plan, stages, log, environment), lambda fitted: fitted
     everything = train + validation
-    on_train = fit_members(train, settings, stages, "train", log)
-    on_all = fit_members(everything, settings, stages, "all", log)
+    on_train = fit_members(train, plan, stages, "train", log)
+    on_all = fit_members(everything, plan, stages, "all", log)
+    on_log_odds = plan.settings.model_copy(update={"head": 0, "penalties": _PENALTIES})
     trainer = HeadTrainer(
         Examples(on_train.unseen, train.targets),
         Examples(on_train.log_odds(np.asarray(validation.features)), validation.targets),
-        settings.model_copy(update={"head": 0, "penalties": _PENALTIES}),
-        edges,
-        implications,
+        replace(plan, settings=on_log_odds),
         stages,
         log,
+        environment,
         everything=Examples(on_all.unseen, everything.targets),
-        processes=processes,
     )
 
     def whole(fitted: Fitted) -> Fitted:
@@ -172,17 +152,13 @@ def make_trainer(
     return trainer, whole
 
 
-def _as_it_is(fitted: Fitted) -> Fitted:
-    return fitted
-
-
-def _learn(examples: Examples, settings: TrainSettings, seed: int, title: str, log: Log) -> Result:
+def _learn(examples: Examples, plan: Plan, seed: int, title: str, log: Log) -> Result:
     """One network, by AdamW on standardised features with dropout of these and of hidden units."""
-    raw = torch.from_numpy(examples.features)
+    settings, raw = plan.settings, torch.from_numpy(examples.features)
     mean, spread = raw.mean(0), raw.std(0, correction=0)
     spread = torch.where(spread > 0, spread, torch.ones_like(spread))
     rows, known = (raw - mean) / spread, torch.from_numpy(examples.targets.astype(np.int64))
-    loss_of = make_recipe(ObjectiveName.INDEPENDENT, settings, None).loss
+    loss_of = make_minimiser(plan, ObjectiveName.INDEPENDENT).loss
     model = LabelCrf(
         raw.shape[1], known.shape[1], edges=no_edges(), hidden=settings.head, seed=seed
     )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,9 +13,12 @@ from torch import Tensor
 from mlcrf.errors import RunError
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import PersistentObjective, from_image
-from mlcrf.training.coordinates import Coordinates, Curvature, Penalty
+from mlcrf.training.coordinates import Coordinates, Curvature, Objective, Penalty
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import FitReport, gradients_of
+from mlcrf.training.progress import FitProgress
+
+Memory = TypeVar("Memory")
 
 _ESTIMATED = 1000  # images at least, if there are so many, of which the closing loss is the mean
 
@@ -45,14 +48,14 @@ class Steps:
 def fit_persistent(
     space: FeatureSpace,
     start: LabelCrf,
-    objective: PersistentObjective[Any],
+    objective: PersistentObjective[Memory],
     penalty: Penalty,
     *,
     curvature: Curvature,
     tolerance: float,
     steps: Steps = Steps(),
     frozen: bool = False,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Callable[[FitProgress], None] = lambda event: None,
 ) -> tuple[LabelCrf, FitReport]:
     """Minimise objective + penalty from `start`, which is not changed.
 
@@ -110,10 +113,8 @@ def fit_persistent(
             averaged += 1
             mean_position += (position - mean_position) / averaged
             mean_slope += (slope - mean_slope) / averaged
-        size = float(np.square(slope).sum()) / 2
-        progress(
-            f"gradient {step + 1}: score {total:.8g}, about {size:.1e} to gain, noise included"
-        )
+        remaining = float(np.square(slope).sum()) / 2
+        progress(FitProgress(step + 1, total, remaining, is_sampled=True))
     coordinates.assign(mean_position)
     remaining = float(np.square(mean_slope).sum()) / 2
     report = FitReport(
@@ -127,7 +128,7 @@ def fit_persistent(
 
 
 @torch.no_grad()
-def _loss(space: FeatureSpace, model: LabelCrf, objective: PersistentObjective[Any]) -> float:
+def _loss(space: FeatureSpace, model: LabelCrf, objective: Objective) -> float:
     """The mean over the first images of every block, the same however many processes there are."""
     part = min(1.0, _ESTIMATED / len(space))
     total = torch.zeros(1, dtype=torch.float64)

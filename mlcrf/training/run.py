@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mlcrf import atomic
-from mlcrf.backbones.registry import Source, find_spec, make_backbone
+from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, find_spec, make_backbone
 from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Run, save_run
 from mlcrf.choices import Finetune, InferenceName, Structure
 from mlcrf.config import TrainSettings
@@ -22,23 +21,16 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
-from mlcrf.inference import SceneSum, count_states
+from mlcrf.inference import SceneSum
 from mlcrf.model import LabelCrf
-from mlcrf.processes import Processes
-from mlcrf.training.album_transitions import learn_transitions, training_albums
-from mlcrf.training.choosing import (
-    check_settings,
-    exact_method,
-    make_model,
-    make_recipe,
-    resolve_inference,
-    resolve_objective,
-)
-from mlcrf.training.extraction import Environment, extract
+from mlcrf.training.album_transitions import Groups, learn_transitions, training_albums
+from mlcrf.training.extraction import Environment, Progress, extract
 from mlcrf.training.finetune import finetune
 from mlcrf.training.finite import require_finite
 from mlcrf.training.heads import Examples, Fitted
 from mlcrf.training.members import make_trainer
+from mlcrf.training.plan import Plan, make_plan
+from mlcrf.training.progress import Log
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.structure import choose_edges
 from mlcrf.training.threshold_tuning import tune_decoders
@@ -71,8 +63,8 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    log: Callable[[str], None] = lambda message: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    log: Log = lambda event: None,
+    progress: Progress = lambda done, total: None,
 ) -> TrainReport:
     """Learn labels from images and write a run directory.
 
@@ -90,112 +82,147 @@ def train(
         RunError: the directory is in the way, or cannot be resumed.
         SettingsError: settings that contradict each other.
     """
-    clock, processes = _Clock(), environment.processes
+    clock = _Clock()
+    spec = _find_backbone(settings)
+    manifest = split_manifest(manifest, seed=settings.seed)
+    train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
+    _check_targets(train_part)
+    edges = choose_edges(settings, train_part)
+    plan = make_plan(settings, manifest.labels, edges, torch.from_numpy(manifest.rules))
+    gap = timedelta(minutes=settings.album_gap_minutes)
+    albums = training_albums(train_part, validation_part, gap) if settings.albums else None
+    backbone = make_backbone(spec, seed=settings.seed)
+    stages = _begin(out, manifest, plan, environment, resume=resume, overwrite=overwrite)
+
+    parts = train_part, validation_part
+    network = _train_network(backbone, parts, plan, stages, environment, log)
+    if network is not None:
+        clock.note("network")
+    examples = _extract(backbone, parts, environment, log, progress)
+    clock.note("features")
+    models = _fit_models(examples, plan, albums, stages, environment, log, clock)
+
+    run = _make_run(out, manifest, plan, spec, network, models, examples[1])
+    images = {split.value: (manifest.splits or ()).count(split) for split in Split}
+    fits = {name: _summary(fitted) for name, fitted in models.items()}
+    report = TrainReport(run, images, fits, clock.seconds, manifest.notes)
+    if environment.processes.is_first:
+        report = replace(report, run=save_run(run))
+        _save_record(report, network)
+    return report
+
+
+def _find_backbone(settings: TrainSettings) -> BackboneSpec:
+    """Return the settings' backbone.
+
+    Raises:
+        SettingsError: it cannot be trained as the settings want.
+    """
     spec = find_spec(settings.backbone)
     if spec.source is Source.SCRATCH and settings.finetune is Finetune.NONE:
         raise SettingsError(f"backbone {spec.name} has no published weights; add --finetune all")
     if "+" in spec.name and settings.finetune is Finetune.ALL:
         raise SettingsError(f"--finetune all trains one network; backbone {spec.name} has several")
-    manifest = split_manifest(manifest, seed=settings.seed)
-    train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
-    _check_targets(train_part)
-    edges = choose_edges(settings, train_part)
-    rules = torch.from_numpy(manifest.rules)
-    exact = exact_method(settings, len(manifest.labels), edges, rules)
-    objective = resolve_objective(settings, exact)
-    check_settings(settings, objective, count_states(len(manifest.labels), rules), exact)
-    gap = timedelta(minutes=settings.album_gap_minutes)
-    albums = training_albums(train_part, validation_part, gap) if settings.albums else None
-    backbone = make_backbone(spec, seed=settings.seed)
-    identity = _identity(manifest, settings, edges)
-    stages = _begin(out, identity, manifest, processes, resume=resume, overwrite=overwrite)
+    return spec
 
-    trained: Result | None = None
-    if settings.finetune is Finetune.ALL:
-        loss = make_recipe(objective, settings, exact).loss
-        trained = stages.run(
-            "network",
-            lambda: finetune(
-                backbone,
-                train_part,
-                validation_part,
-                loss,
-                settings,
-                make_model(settings, backbone.num_features, edges, rules, len(manifest.labels)),
-                device=environment.device,
-                stages=stages,
-                log=log,
-                processes=processes,
-            ),
-        )
-        backbone.load_state_dict(trained["best"])
-        clock.note("network")
 
+def _train_network(
+    backbone: Backbone,
+    parts: tuple[Manifest, Manifest],
+    plan: Plan,
+    stages: Stages,
+    environment: Environment,
+    log: Log,
+) -> Result | None:
+    """Fine-tune the backbone, in place, if the settings want it."""
+    if plan.settings.finetune is Finetune.NONE:
+        return None
+    network = stages.run(
+        "network", lambda: finetune(backbone, *parts, plan, stages, log, environment)
+    )
+    backbone.load_state_dict(network["best"])
+    return network
+
+
+def _extract(
+    backbone: Backbone,
+    parts: tuple[Manifest, Manifest],
+    environment: Environment,
+    log: Log,
+    progress: Progress,
+) -> tuple[Examples, Examples]:
+    """Return features and targets of training and validation images."""
+    train_part, validation_part = parts
     log(f"features of {len(train_part) + len(validation_part)} pictures")
     features = extract(
         backbone, train_part.images + validation_part.images, environment, progress=progress
     )
-    examples = Examples(features[: len(train_part)], train_part.targets)
-    held_out = Examples(features[len(train_part) :], validation_part.targets)
-    clock.note("features")
-
-    trainer, whole = make_trainer(
-        examples,
-        held_out,
-        settings,
-        edges,
-        rules,
-        stages,
-        log,
-        processes=processes,
-        folder=environment.cache_dir,
+    return (
+        Examples(features[: len(train_part)], train_part.targets),
+        Examples(features[len(train_part) :], validation_part.targets),
     )
+
+
+def _fit_models(
+    examples: tuple[Examples, Examples],
+    plan: Plan,
+    albums: tuple[Groups, Groups] | None,
+    stages: Stages,
+    environment: Environment,
+    log: Log,
+    clock: "_Clock",
+) -> dict[str, Fitted]:
+    """Fit the CRF and the independent baseline; return both by name."""
+    trainer, whole = make_trainer(*examples, plan, stages, log, environment)
     independent = trainer.fit_independent()
     clock.note("independent")
-    if settings.structure is not Structure.INDEPENDENT:
-        crf = trainer.fit_crf(objective, independent)
-        if albums is not None and isinstance(exact, SceneSum):
-            crf = learn_transitions(crf, exact, (examples, held_out), albums, log=log)
-    else:
+    if plan.settings.structure is Structure.INDEPENDENT:
         crf = replace(
             independent,
-            model=_ruled(independent.model, rules),
-            on_train=_ruled(independent.on_train, rules),
+            model=_with_implications(independent.model, plan.implications),
+            on_train=_with_implications(independent.on_train, plan.implications),
         )
-    crf, independent = whole(crf), whole(independent)
+    else:
+        crf = trainer.fit_crf(independent)
+        if albums is not None and isinstance(plan.exact, SceneSum):
+            crf = learn_transitions(crf, plan.exact, examples, albums, log=log)
+    models = {"crf": whole(crf), "independent": whole(independent)}
     clock.note("crf")
+    return models
 
-    inference = resolve_inference(settings, objective)
-    run = _checked(
-        Run(
-            path=out,
-            labels=manifest.labels,
-            settings=settings.model_copy(
-                update={
-                    "objective": objective,
-                    "inference": inference,
-                }
-            ),
-            backbone_spec=spec,
-            data=manifest.name,
-            crf=crf.model,
-            independent=independent.model,
-            backbone_weights=None if trained is None else trained["best"],
-            decoders={
-                "crf": tune_decoders(crf.on_train, held_out, settings, inference),
-                "independent": tune_decoders(
-                    independent.on_train, held_out, settings, InferenceName.AUTO
-                ),
-            },
-        )
+
+def _make_run(
+    out: Path,
+    manifest: Manifest,
+    plan: Plan,
+    spec: BackboneSpec,
+    network: Result | None,
+    models: dict[str, Fitted],
+    held_out: Examples,
+) -> Run:
+    """Return the run, whose weights are all finite, with thresholds tuned on validation images."""
+    settings = plan.settings
+    resolved = {"objective": plan.objective, "inference": plan.inference}
+    inferences = {"crf": plan.inference, "independent": InferenceName.AUTO}
+    decoders = {
+        name: tune_decoders(models[name].on_train, held_out, settings, inference)
+        for name, inference in inferences.items()
+    }
+    crf, independent = models["crf"].model, models["independent"].model
+    weights = None if network is None else network["best"]
+    states = {"crf": crf.state_dict(), "independent": independent.state_dict()}
+    require_finite("training", states | {"backbone": weights or {}})
+    return Run(
+        path=out,
+        labels=manifest.labels,
+        settings=settings.model_copy(update=resolved),
+        backbone_spec=spec,
+        data=manifest.name,
+        crf=crf,
+        independent=independent,
+        backbone_weights=weights,
+        decoders=decoders,
     )
-    images = {split.value: (manifest.splits or ()).count(split) for split in Split}
-    fits = {"crf": _summary(crf), "independent": _summary(independent)}
-    report = TrainReport(run, images, fits, clock.seconds, manifest.notes)
-    if processes.is_first:
-        report = replace(report, run=save_run(run))
-        _save_record(report, trained)
-    return report
 
 
 class _Clock:
@@ -222,8 +249,7 @@ def _check_targets(train: Manifest) -> None:
             )
 
 
-def _ruled(model: LabelCrf, implications: Tensor) -> LabelCrf:
-    """The same without couplings, but with rules."""
+def _with_implications(model: LabelCrf, implications: Tensor) -> LabelCrf:
     result = model.clone()
     result.implications = implications
     return result
@@ -251,32 +277,33 @@ def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
 
 def _begin(
     out: Path,
-    identity: str,
     manifest: Manifest,
-    processes: Processes,
+    plan: Plan,
+    environment: Environment,
     *,
     resume: bool,
     overwrite: bool,
 ) -> Stages:
-    """What was finished so far, in every process; the first makes the folder."""
+    """Return what was finished so far, in every process; the first makes the folder."""
+    processes = environment.processes
     if processes.is_first:
         _prepare(out, resume=resume, overwrite=overwrite)
     processes.wait()
-    stages = Stages(out / STATE, identity, processes)
+    stages = Stages(out / STATE, _identity(manifest, plan), processes)
     if processes.is_first:
         save_manifest(out / SPLITS, manifest)
     return stages
 
 
-def _identity(manifest: Manifest, settings: TrainSettings, edges: Tensor) -> str:
-    """What must be the same for a run to be resumed."""
+def _identity(manifest: Manifest, plan: Plan) -> str:
+    """Return what must be the same for a run to be resumed, as JSON."""
     digest = hashlib.sha256(manifest.targets.tobytes())
-    digest.update(edges.numpy().tobytes())
+    digest.update(plan.edges.numpy().tobytes())
     for path, split in zip(manifest.images, manifest.splits or (), strict=True):
         digest.update(f"{path.absolute()}\n{split}\n".encode("utf-8", "surrogateescape"))
     return json.dumps(
         {
-            "settings": settings.model_dump(mode="json"),
+            "settings": plan.settings.model_dump(mode="json"),
             "labels": list(manifest.labels),
             "implications": list(manifest.implications),
             "data": digest.hexdigest(),
@@ -285,26 +312,19 @@ def _identity(manifest: Manifest, settings: TrainSettings, edges: Tensor) -> str
     )
 
 
-def _checked(run: Run) -> Run:
-    """The run, whose weights are all finite."""
-    models = {"crf": run.crf.state_dict(), "independent": run.independent.state_dict()}
-    require_finite("training", models | {"backbone": run.backbone_weights or {}})
-    return run
-
-
 def _summary(fitted: Fitted) -> dict[str, float]:
     penalty = {f"penalty_{key}": value for key, value in asdict(fitted.penalty).items()}
     return penalty | {"validation_loss": fitted.score} | fitted.report
 
 
-def _save_record(report: TrainReport, trained: Result | None) -> None:
-    """What the run did, for people and programs: results.csv, metrics.json, last weights."""
+def _save_record(report: TrainReport, network: Result | None) -> None:
+    """Write what the run did: results.csv, metrics.json, last weights."""
     path = report.run.path
     rows = ["epoch,train_loss,validation_loss"]
-    for epoch, (loss, checked) in enumerate(trained["losses"] if trained else [], start=1):
+    for epoch, (loss, checked) in enumerate(network["losses"] if network else [], start=1):
         rows.append(f"{epoch},{loss:.6f},{checked:.6f}")
-    if trained is not None:
+    if network is not None:
         atomic.write_text(path / "results.csv", "\n".join(rows) + "\n")
-        atomic.write_bytes(path / "last.safetensors", save(trained["last"]))
+        atomic.write_bytes(path / "last.safetensors", save(network["last"]))
     record = {"images": report.images, "fits": report.fits, "seconds": report.seconds}
     atomic.write_text(path / "metrics.json", json.dumps(record, indent=2) + "\n")

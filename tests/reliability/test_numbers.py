@@ -47,11 +47,11 @@ from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training import finetune, heads, members, run
 from mlcrf.training import threshold_tuning as thresholds
 from mlcrf.training.album_transitions import Albums, fit_transitions
-from mlcrf.training.choosing import Recipe
 from mlcrf.training.coordinates import Coordinates
 from mlcrf.training.extraction import Environment
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.members import Members
+from mlcrf.training.plan import Plan
 from mlcrf.training.run import train
 from tests.reliability.scale import SCALE, at_length
 
@@ -125,33 +125,31 @@ class Spoilt:
         return self.change(self.objective.loss(*given))
 
 
-def in_recipe(
-    module: Any, name: ObjectiveName | None, change: Callable[[Recipe, Fault], Recipe]
-) -> Spoil:
+def fitting(module: Any, name: ObjectiveName | None, change: Callable[[Any, Fault], Any]) -> Spoil:
     """What a module makes of an objective's name is changed; of any name if it is None."""
 
     def spoil(patch: Patch, fault: Fault) -> None:
-        real = module.make_recipe
+        real = module.make_minimiser
 
-        def make(wanted: ObjectiveName, *given: Any) -> Recipe:
-            recipe = real(wanted, *given)
-            return change(recipe, fault) if name in (None, wanted) else recipe
+        def make(plan: Plan, wanted: ObjectiveName) -> Any:
+            minimiser = real(plan, wanted)
+            return change(minimiser, fault) if name in (None, wanted) else minimiser
 
-        patch.setattr(module, "make_recipe", make)
+        patch.setattr(module, "make_minimiser", make)
 
     return spoil
 
 
-def value_of_loss(recipe: Recipe, fault: Fault) -> Recipe:
+def value_of_loss(minimiser: Any, fault: Fault) -> Any:
     """The loss is spoilt at a step, its gradient is as it was."""
 
     def change(loss: Tensor) -> Tensor:
         return loss + fault.value if torch.is_grad_enabled() and fault.is_due() else loss
 
-    return replace(recipe, loss=Spoilt(recipe.loss, change))
+    return replace(minimiser, loss=Spoilt(minimiser.loss, change))
 
 
-def gradient_of_loss(recipe: Recipe, fault: Fault) -> Recipe:
+def gradient_of_loss(minimiser: Any, fault: Fault) -> Any:
     """The gradient is spoilt at a step, the loss is as it was."""
 
     def change(loss: Tensor) -> Tensor:
@@ -159,41 +157,41 @@ def gradient_of_loss(recipe: Recipe, fault: Fault) -> Recipe:
             loss.register_hook(lambda slope: slope * fault.value)
         return loss
 
-    return replace(recipe, loss=Spoilt(recipe.loss, change))
+    return replace(minimiser, loss=Spoilt(minimiser.loss, change))
 
 
-def value_unlearned(recipe: Recipe, fault: Fault) -> Recipe:
+def value_unlearned(minimiser: Any, fault: Fault) -> Any:
     """The loss is spoilt where nothing is learned from it: on validation images."""
 
     def change(loss: Tensor) -> Tensor:
         return loss + fault.value if not torch.is_grad_enabled() and fault.is_due() else loss
 
-    return replace(recipe, loss=Spoilt(recipe.loss, change))
+    return replace(minimiser, loss=Spoilt(minimiser.loss, change))
 
 
-def curvature(recipe: Recipe, fault: Fault) -> Recipe:
+def curvature(minimiser: Any, fault: Fault) -> Any:
     def spoilt(space: FeatureSpace, model: LabelCrf) -> Tensor:
-        result = recipe.curvature(space, model)
+        result = minimiser.curvature(space, model)
         fault.is_due()
         fault.put(result)
         return result
 
-    return replace(recipe, curvature=spoilt)
+    return replace(minimiser, curvature=spoilt)
 
 
-def memory(recipe: Recipe, fault: Fault) -> Recipe:
+def memory(minimiser: Any, fault: Fault) -> Any:
     """What an objective remembers between its steps is spoilt: averages of chains, or messages."""
 
     def remember(found: Any) -> Any:
         if fault.is_due():
-            match recipe.loss:
+            match minimiser.loss:
                 case ContrastiveDivergence():
                     fault.put(found.expected.marginals)
                 case BlendedConvexBp():
                     fault.put(found.free)
         return found
 
-    return replace(recipe, loss=Spoilt(recipe.loss, remember=remember))
+    return replace(minimiser, loss=Spoilt(minimiser.loss, remember=remember))
 
 
 def after(owner: Any, name: str, then: Callable[[Fault, Any, Any], None]) -> Spoil:
@@ -337,7 +335,7 @@ def by_objective() -> Iterator[tuple[str, Place]]:
         for kind, change in (("loss", value_of_loss), ("gradient", gradient_of_loss)):
             for moment, at in (("first", 1), ("later", 3)):
                 reason = rf"{name.value} on .*: (gradient|step) {at}: the {kind} is not finite"
-                spoil = in_recipe(heads, name, change)
+                spoil = fitting(heads, name, change)
                 settings = {"objective": asked, "epochs": 1}
                 yield f"{kind}-of-{name.value}-{moment}", Place(spoil, reason, at, settings)
 
@@ -345,14 +343,14 @@ def by_objective() -> Iterator[tuple[str, Place]]:
 CHAINS = {"objective": ObjectiveName.CONTRASTIVE_DIVERGENCE}
 BLENDED = {"objective": ObjectiveName.BLENDED_CONVEX_BP}
 EXACT = ObjectiveName.EXACT_LIKELIHOOD
-network = partial(in_recipe, run, None)
+network = partial(fitting, finetune, None)
 step = partial(after, torch.optim.AdamW, "step")
 
 PLACES = {
     **dict(by_objective()),
     "features": Place(after(FeatureExtractor, "matrix", matrix), "a feature is NaN"),
     "standardised": Place(after(FeatureSpace, "__init__", rotated), "independent .* diverged"),
-    "curvature": Place(in_recipe(heads, EXACT, curvature), "the curvature is not finite"),
+    "curvature": Place(fitting(heads, EXACT, curvature), "the curvature is not finite"),
     "coupling": Place(after(Coordinates, "assign", coupling), "diverged .pairwise", 3),
     "coupling-persistent": Place(
         after(Coordinates, "assign", coupling), "diverged .pairwise", 30, CHAINS
@@ -361,10 +359,10 @@ PLACES = {
     "average-of-steps": Place(
         after(Coordinates, "assign", last_position), "blended.* diverged .unary", 11, BLENDED
     ),
-    "chains": Place(in_recipe(heads, None, memory), "the loss is not finite", 2, CHAINS),
-    "messages": Place(in_recipe(heads, None, memory), "the loss is not finite", 2, BLENDED),
+    "chains": Place(fitting(heads, None, memory), "the loss is not finite", 2, CHAINS),
+    "messages": Place(fitting(heads, None, memory), "the loss is not finite", 2, BLENDED),
     "model-of-features": Place(after(FeatureSpace, "to_features", output_of), "diverged .unary"),
-    "validation-loss": Place(in_recipe(heads, EXACT, value_unlearned), "score is NaN or infinite"),
+    "validation-loss": Place(fitting(heads, EXACT, value_unlearned), "score is NaN or infinite"),
     "thresholds": Place(marginals(thresholds), "thresholds: marginals is NaN or infinite"),
     "finished-model": Place(finished_model, "training: .*output.bias is NaN or infinite", 2),
     "finetune-loss-first": Place(network(value_of_loss), "finetune: the loss is"),
@@ -382,9 +380,9 @@ PLACES = {
     "finetune-running-variance": Place(
         running_variance, "finetune: (diverged|modules.*running_var is NaN or infinite)", 3
     ),
-    "member-loss": Place(in_recipe(members, None, value_of_loss), "diverged; lower", 1, MEMBERS),
+    "member-loss": Place(fitting(members, None, value_of_loss), "diverged; lower", 1, MEMBERS),
     "member-gradient": Place(
-        in_recipe(members, None, gradient_of_loss), "diverged; lower", 3, MEMBERS
+        fitting(members, None, gradient_of_loss), "diverged; lower", 3, MEMBERS
     ),
     "member-weight": Place(member, "member 2 of 2 on train: .*weight is NaN", 2, MEMBERS),
     "average-of-members": Place(

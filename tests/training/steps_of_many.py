@@ -1,7 +1,6 @@
 """Run by torchrun in `test_processes.py`: the losses of first steps, into a JSON file."""
 
 import json
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +12,19 @@ import torch
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.choices import EngineName, Finetune, ObjectiveName, Precision
 from mlcrf.config import TrainSettings
-from mlcrf.crf import full_edges
+from mlcrf.crf import full_edges, no_implications
 from mlcrf.data.manifest import Split
 from mlcrf.data.readers.table import read_table
 from mlcrf.errors import DataError
-from mlcrf.inference import Exact
+from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf
 from mlcrf.processes import Processes, joined
-from mlcrf.training.choosing import make_model, make_recipe
 from mlcrf.training.coordinates import Penalty
 from mlcrf.training.extraction import Environment, extract
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finetune import finetune
+from mlcrf.training.plan import make_minimiser, make_plan
+from mlcrf.training.progress import FitProgress
 from mlcrf.training.stages import Stages
 
 OBJECTIVES = (
@@ -46,14 +46,19 @@ def frozen(objective: ObjectiveName, processes: Processes) -> list[float]:
     settings = TrainSettings(exact_tolerance=1e-12, tolerance=1e-12, steps=50)
     losses: list[float] = []
 
-    def note(message: str) -> None:
-        found = re.search(r"(?:loss|score) ([-+.e\d]+)", message)
-        assert found is not None
-        losses.append(float(found[1]))
+    def note(event: FitProgress) -> None:
+        losses.append(float(f"{event.loss:.8g}"))
 
-    start = LabelCrf(16, 8, edges=full_edges(8))
-    recipe = make_recipe(objective, settings, Exact())
-    recipe.fit(space, start, Penalty(0.01, 0.01), progress=note)
+    labels = LabelSpace(tuple("abcdefgh"))
+    plan = make_plan(settings, labels, full_edges(8), no_implications())
+    make_minimiser(plan, objective).minimise(
+        space,
+        LabelCrf(16, 8, edges=plan.edges),
+        Penalty(0.01, 0.01),
+        held_out=lambda model: 0.0,
+        frozen=False,
+        progress=note,
+    )
     return losses[:50]
 
 
@@ -73,23 +78,20 @@ def trained(
         backbone="tiny",
         finetune=Finetune.ALL,
         precision=Precision.FLOAT64,
+        objective=objective,
         batch_size=len(parts[0]) - 1,
         accumulate=accumulate,
         epochs=epochs,
     )
-    num_labels = len(manifest.labels)
     backbone = make_backbone(find_spec("tiny"), seed=0)
-    edges, rules = full_edges(num_labels), torch.from_numpy(manifest.rules)
+    edges, rules = full_edges(len(manifest.labels)), torch.from_numpy(manifest.rules)
     result = finetune(
         backbone,
         *parts,
-        make_recipe(objective, settings, Exact()).loss,
-        settings,
-        make_model(settings, backbone.num_features, edges, rules, num_labels),
-        device=torch.device("cpu"),
-        stages=Stages(out / f"{objective.value}-{accumulate}.pt", "", processes),
-        log=lambda message: None,
-        processes=processes,
+        make_plan(settings, manifest.labels, edges, rules),
+        Stages(out / f"{objective.value}-{accumulate}.pt", "", processes),
+        lambda event: None,
+        Environment(processes=processes),
     )
     return [loss for pair in result["losses"] for loss in pair]
 

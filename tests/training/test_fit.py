@@ -30,6 +30,7 @@ from mlcrf.training.coordinates import (
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import fit
 from mlcrf.training.persistent_fit import Steps, fit_persistent
+from mlcrf.training.progress import FitProgress
 from tests.making import close
 from tests.oracle import Oracle
 
@@ -145,7 +146,7 @@ def test_the_report_says_how_much_is_left(tolerance: float) -> None:
 
 def test_a_fit_that_is_cut_short_says_so() -> None:
     """Out of gradients it stops, not converged; progress is told of each gradient."""
-    told: list[str] = []
+    told: list[FitProgress] = []
     _, report = fit(
         FeatureSpace(*make_data()), independent(), independent_loss, Penalty(0.01, 0),
         tolerance=1e-10, max_gradients=3, progress=told.append,
@@ -153,7 +154,7 @@ def test_a_fit_that_is_cut_short_says_so() -> None:
     assert not report.converged
     assert report.remaining > 1e-10
     assert len(told) == report.gradients <= 4
-    assert told[0].startswith("gradient 1: loss ")
+    assert str(told[0]).startswith("gradient 1: loss ")
 
 
 def test_a_watched_fit_ends_at_the_best_on_held_out_images(monkeypatch: pytest.MonkeyPatch) -> None:

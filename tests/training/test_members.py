@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from mlcrf.choices import ObjectiveName, Pairwise, Structure
+from mlcrf.choices import Pairwise, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import full_edges, no_implications
 from mlcrf.errors import RunError, SettingsError
-from mlcrf.inference import Exact
+from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf
-from mlcrf.training.choosing import check_settings
 from mlcrf.training.heads import Examples
 from mlcrf.training.members import Members, fit_members, make_trainer
+from mlcrf.training.plan import Plan, make_plan
+from mlcrf.training.progress import Event
 from mlcrf.training.stages import Stages
 
 SETTINGS = TrainSettings(
@@ -29,7 +30,7 @@ SETTINGS = TrainSettings(
 )
 
 
-def quiet(message: str) -> None:
+def quiet(event: Event) -> None:
     """No log."""
 
 
@@ -44,8 +45,14 @@ def make_examples(count: int = 240, seed: int = 0) -> Examples:
     return Examples(3 * features + 7, targets)
 
 
+def plan_of(settings: TrainSettings = SETTINGS) -> Plan:
+    return make_plan(
+        settings, LabelSpace(("either", "mostly", "first")), full_edges(3), no_implications()
+    )
+
+
 def members_of(examples: Examples, path: Path, settings: TrainSettings = SETTINGS) -> Members:
-    return fit_members(examples, settings, Stages(path, "settings"), "all", quiet)
+    return fit_members(examples, plan_of(settings), Stages(path, "settings"), "all", quiet)
 
 
 def test_no_member_saw_what_it_is_asked_about(tmp_path: Path) -> None:
@@ -95,11 +102,9 @@ def test_it_learns_what_no_linear_head_can(tmp_path: Path) -> None:
     """Exclusive or, on images that were not seen; and couplings that say the labels go together."""
     train, validation, test = make_examples(), make_examples(80, seed=1), make_examples(400, seed=2)
     stages = Stages(tmp_path / "state.pt", "settings")
-    trainer, whole = make_trainer(
-        train, validation, SETTINGS, full_edges(3), no_implications(), stages, quiet
-    )
+    trainer, whole = make_trainer(train, validation, plan_of(), stages, quiet)
     baseline = trainer.fit_independent()
-    crf = whole(trainer.fit_crf(ObjectiveName.EXACT_LIKELIHOOD, baseline)).model
+    crf = whole(trainer.fit_crf(baseline)).model
     independent = whole(baseline).model
     features = torch.from_numpy(test.features)
     with torch.no_grad():
@@ -113,9 +118,9 @@ def test_resumed_it_is_the_same(tmp_path: Path) -> None:
     """Members that are there are not learned again, and give the same bits."""
     examples = make_examples(60)
     first = members_of(examples, tmp_path / "state.pt")
-    told: list[str] = []
+    told: list[Event] = []
     stages = Stages(tmp_path / "state.pt", "settings")
-    again = fit_members(examples, SETTINGS, stages, "all", told.append)
+    again = fit_members(examples, plan_of(), stages, "all", told.append)
     assert told == []
     assert np.array_equal(first.unseen, again.unseen)
 
@@ -141,4 +146,4 @@ def test_too_few_images_and_too_large_steps_are_said(tmp_path: Path) -> None:
 def test_what_does_not_go_with_dropout(settings: TrainSettings, reason: str) -> None:
     """It is said before anything is read."""
     with pytest.raises(SettingsError, match=reason):
-        check_settings(settings, ObjectiveName.EXACT_LIKELIHOOD, 3, Exact())
+        plan_of(settings)

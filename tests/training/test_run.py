@@ -22,9 +22,12 @@ from mlcrf.evaluation import evaluate
 from mlcrf.objectives import independent_loss
 from mlcrf.prediction import Tagger
 from mlcrf.synthetic.dataset import make_dataset
-from mlcrf.training.choosing import make_model
+from mlcrf.training import finetune as finetune_module
+from mlcrf.training.coordinates import counted_variance
 from mlcrf.training.extraction import Environment
 from mlcrf.training.finetune import finetune
+from mlcrf.training.plan import Lbfgs, make_plan
+from mlcrf.training.progress import Event
 from mlcrf.training.run import train
 from mlcrf.training.stages import Stages
 
@@ -59,8 +62,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     settings = TrainSettings(**QUICK)
     train(manifest, tmp_path / "whole", settings, TORCH)
 
-    def stop(message: str) -> None:
-        if stop_at in message and "gradient " not in message:
+    def stop(event: Event) -> None:
+        if isinstance(event, str) and stop_at in event:
             raise _StoppedError
 
     with pytest.raises(_StoppedError):
@@ -227,7 +230,9 @@ def test_overwrite_replaces_runs_only(manifest: Manifest, tmp_path: Path) -> Non
     assert (tmp_path / "photos" / "dear.txt").read_text() == "keep me"
 
 
-def test_the_network_is_trained_with_rules_and_gates(manifest: Manifest, tmp_path: Path) -> None:
+def test_the_network_is_trained_with_rules_and_gates(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The potentials that its objective sees are those of the model that the run is to have."""
     data = split_manifest(manifest, seed=0)
     settings = TrainSettings(**QUICK, pairwise=Pairwise.CONDITIONAL, rank=2)
@@ -239,18 +244,15 @@ def test_the_network_is_trained_with_rules_and_gates(manifest: Manifest, tmp_pat
         seen.append((potentials.varies_by_image, potentials.implications.tolist()))
         return independent_loss(potentials, targets)
 
-    num_labels = len(data.labels)
-    start = make_model(settings, backbone.num_features, full_edges(num_labels), rules, num_labels)
+    monkeypatch.setattr(
+        finetune_module, "make_minimiser", lambda *_: Lbfgs(objective, counted_variance, 1e-6)
+    )
     finetune(
         backbone,
         data.part(Split.TRAIN),
         data.part(Split.VALIDATION),
-        objective,
-        settings,
-        start,
-        device=torch.device("cpu"),
-        stages=Stages(tmp_path / "state.pt", "settings"),
-        log=lambda _: None,
+        make_plan(settings, data.labels, full_edges(len(data.labels)), rules),
+        Stages(tmp_path / "state.pt", "settings"),
+        lambda _: None,
     )
     assert set(map(str, seen)) == {"(True, [[0, 1]])"}
-    assert not bool(start.output.weight.any())

@@ -16,14 +16,11 @@ from mlcrf.choices import InferenceName, ObjectiveName, Schedule, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import full_edges, no_implications
 from mlcrf.errors import RunError
+from mlcrf.labels import LabelSpace
 from mlcrf.objectives import independent_loss
-from mlcrf.training.choosing import (
-    exact_method,
-    make_recipe,
-    resolve_inference,
-    resolve_objective,
-)
 from mlcrf.training.heads import Examples, Fitted, HeadTrainer
+from mlcrf.training.plan import Plan, make_minimiser, make_plan
+from mlcrf.training.progress import Event
 from mlcrf.training.stages import Stages
 
 RESULT = {"model": {"weight": torch.arange(200.0)}, "score": 0.5, "report": {"converged": True}}
@@ -161,6 +158,11 @@ def test_nothing_in_the_file_is_run(tmp_path: Path, zipped: bool) -> None:
 SETTINGS = TrainSettings(penalties=(0.003, 0.03, 0.3), pairwise_penalties=(0.01, 0.1), steps=10)
 
 
+def plan_of(settings: TrainSettings, num_labels: int) -> Plan:
+    labels = LabelSpace(tuple(f"label-{number}" for number in range(num_labels)))
+    return make_plan(settings, labels, full_edges(num_labels), no_implications())
+
+
 def make_examples() -> tuple[Examples, Examples]:
     """Small sets for training and validation, a few targets unknown."""
     rng = np.random.default_rng(0)
@@ -181,15 +183,16 @@ def train(
     """Both heads; raises at one of the messages, if told so."""
     told: list[str] = []
 
-    def log(message: str) -> None:
+    def log(event: Event) -> None:
         if len(told) == kill_at:
             raise KeyboardInterrupt
-        told.append(message)
+        told.append(str(event))
 
     stages = Stages(path, "settings")
-    trainer = HeadTrainer(*make_examples(), SETTINGS, full_edges(3), no_implications(), stages, log)
+    settings = SETTINGS.model_copy(update={"objective": objective})
+    trainer = HeadTrainer(*make_examples(), plan_of(settings, 3), stages, log)
     baseline = trainer.fit_independent()
-    return baseline, trainer.fit_crf(objective, baseline), told
+    return baseline, trainer.fit_crf(baseline), told
 
 
 def same(one: Fitted, other: Fitted) -> bool:
@@ -296,9 +299,9 @@ def test_the_score_is_the_loss_on_validation_images(tmp_path: Path) -> None:
 def test_resolve_objective(given: dict[str, Any], num_labels: int, resolved: ObjectiveName) -> None:
     """Auto is exact within reach, else contrastive divergence; what is named is taken."""
     settings = TrainSettings(**given)
-    exact = exact_method(settings, num_labels, full_edges(num_labels), no_implications())
-    assert resolve_objective(settings, exact) is resolved
-    assert callable(make_recipe(resolved, settings, exact).loss)
+    plan = plan_of(settings, num_labels)
+    assert plan.objective is resolved
+    assert callable(make_minimiser(plan, resolved).loss)
 
 
 @pytest.mark.parametrize(
@@ -311,20 +314,18 @@ def test_resolve_objective(given: dict[str, Any], num_labels: int, resolved: Obj
 )
 def test_resolve_inference(objective: ObjectiveName, resolved: InferenceName) -> None:
     """Auto decodes with what the objective was about; what is named is taken."""
-    assert resolve_inference(TrainSettings(), objective) is resolved
-    named = TrainSettings(inference=InferenceName.TAP)
-    assert resolve_inference(named, objective) is InferenceName.TAP
+    assert plan_of(TrainSettings(objective=objective), 3).inference is resolved
+    named = TrainSettings(objective=objective, inference=InferenceName.TAP)
+    assert plan_of(named, 3).inference is InferenceName.TAP
 
 
 def test_piecewise_leaves_the_weights_of_the_baseline(tmp_path: Path) -> None:
     """Couplings and biases move, the weights are those of the baseline on the same images."""
     settings = SETTINGS.model_copy(update={"schedule": Schedule.PIECEWISE})
     stages = Stages(tmp_path / "state.pt", "settings")
-    trainer = HeadTrainer(
-        *make_examples(), settings, full_edges(3), no_implications(), stages, lambda _: None
-    )
+    trainer = HeadTrainer(*make_examples(), plan_of(settings, 3), stages, lambda _: None)
     baseline = trainer.fit_independent()
-    crf = trainer.fit_crf(ObjectiveName.EXACT_LIKELIHOOD, baseline)
+    crf = trainer.fit_crf(baseline)
     weights = baseline.on_train.output.weight.detach()
     assert float((crf.on_train.output.weight.detach() - weights).abs().max()) < 1e-6
     biases = [fitted.on_train.output.bias.detach() for fitted in (crf, baseline)]

@@ -1,0 +1,332 @@
+"""A plan of training: all that settings and labels decide before the first image is read."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, Protocol, TypeVar
+
+from torch import Tensor
+
+from mlcrf.choices import InferenceName, ObjectiveName, Pairwise, Structure
+from mlcrf.config import TrainSettings
+from mlcrf.errors import SettingsError
+from mlcrf.inference import (
+    Exact,
+    InferenceMethod,
+    MeanField,
+    SceneSum,
+    count_states,
+    make_exact,
+)
+from mlcrf.labels import LabelSpace
+from mlcrf.model import LabelCrf
+from mlcrf.objectives import (
+    BlendedConvexBp,
+    ContrastiveDivergence,
+    PersistentObjective,
+    exact_likelihood_loss,
+    independent_loss,
+    pseudo_likelihood_loss,
+    unrolled_mean_field_loss,
+)
+from mlcrf.training.coordinates import (
+    Curvature,
+    Objective,
+    Penalty,
+    counted_variance,
+    sampled_covariance,
+)
+from mlcrf.training.features import FeatureSpace
+from mlcrf.training.fit import FitReport, fit
+from mlcrf.training.persistent_fit import Steps, fit_persistent
+from mlcrf.training.progress import FitProgress
+
+Memory = TypeVar("Memory")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings and data as one value, from which everything else in training is made.
+
+    Attributes:
+        edges: label pairs with a coupling (E, 2).
+        implications: pairs (child, parent) (R, 2).
+        exact: exact inference over these labels and couplings, None if it does not reach.
+        objective, inference: those of the settings, AUTO resolved.
+    """
+
+    settings: TrainSettings
+    labels: LabelSpace
+    edges: Tensor
+    implications: Tensor
+    exact: InferenceMethod | None
+    objective: ObjectiveName
+    inference: InferenceName
+
+    def make_model(self, num_features: int) -> LabelCrf:
+        """Return a CRF that has learned nothing yet."""
+        settings = self.settings
+        return LabelCrf(
+            num_features,
+            len(self.labels),
+            edges=self.edges,
+            implications=self.implications,
+            hidden=settings.head,
+            rank=settings.rank if settings.pairwise is Pairwise.CONDITIONAL else 0,
+            scenes=settings.scenes if settings.structure is Structure.LATENT else 0,
+            seed=settings.seed,
+        )
+
+
+def make_plan(
+    settings: TrainSettings, labels: LabelSpace, edges: Tensor, implications: Tensor
+) -> Plan:
+    """Resolve AUTO, and refuse what cannot be done before any image is read.
+
+    Args:
+        edges: pairs with a coupling (E, 2).
+        implications: pairs (child, parent) (R, 2).
+
+    Raises:
+        SettingsError: settings that contradict each other, or exact inference out of reach.
+    """
+    exact = make_exact(
+        len(labels),
+        edges,
+        max_exact_labels=settings.max_exact_labels,
+        implications=implications,
+        varies_by_image=settings.pairwise is Pairwise.CONDITIONAL,
+    )
+    if exact is not None and settings.structure is Structure.LATENT:
+        exact = SceneSum(exact)
+    objective = _resolve_objective(settings, exact)
+    inference = _resolve_inference(settings, objective)
+    plan = Plan(settings, labels, edges, implications, exact, objective, inference)
+    _check_reach(plan)
+    _check_combination(plan)
+    return plan
+
+
+def _resolve_objective(settings: TrainSettings, exact: InferenceMethod | None) -> ObjectiveName:
+    if settings.structure is Structure.INDEPENDENT:
+        return ObjectiveName.INDEPENDENT
+    if settings.objective is not ObjectiveName.AUTO:
+        return settings.objective
+    if exact is not None:
+        return ObjectiveName.EXACT_LIKELIHOOD
+    return ObjectiveName.CONTRASTIVE_DIVERGENCE
+
+
+def _resolve_inference(settings: TrainSettings, objective: ObjectiveName) -> InferenceName:
+    if settings.inference is not InferenceName.AUTO:
+        return settings.inference
+    match objective:
+        case ObjectiveName.UNROLLED_MEAN_FIELD:
+            return InferenceName.PARALLEL_MEAN_FIELD
+        case ObjectiveName.BLENDED_CONVEX_BP:
+            return InferenceName.CONVEX_BP
+        case _:
+            return InferenceName.AUTO
+
+
+def _check_reach(plan: Plan) -> None:
+    """Refuse exact inference over too many label sets."""
+    settings = plan.settings
+    log_states = count_states(len(plan.labels), plan.implications)
+    out_of_reach = plan.objective is ObjectiveName.EXACT_LIKELIHOOD and plan.exact is None
+    enumerates = settings.inference is InferenceName.EXACT
+    if out_of_reach or (enumerates and log_states > settings.max_exact_labels):
+        raise SettingsError(
+            f"exact inference was asked for, over 2**{math.ceil(log_states)} label sets; the limit "
+            f"is 2**{settings.max_exact_labels}. Raise --max-exact-labels (cost doubles with each "
+            "label), or choose another objective and inference."
+        )
+
+
+def _check_combination(plan: Plan) -> None:
+    """Refuse settings that contradict each other."""
+    settings, is_latent = plan.settings, plan.settings.structure is Structure.LATENT
+    if is_latent and plan.objective is not ObjectiveName.EXACT_LIKELIHOOD:
+        raise SettingsError(
+            f"--structure latent sums over its scenes exactly and is learned by exact-likelihood; "
+            f"--objective {plan.objective.value} does not go with it"
+        )
+    if settings.albums and not is_latent:
+        raise SettingsError("--album is about scenes; it goes with --structure latent")
+    varies = settings.pairwise is Pairwise.CONDITIONAL
+    if settings.dropout and not settings.head:
+        raise SettingsError("dropout is for a head with hidden units; add --set head=512")
+    if settings.dropout and (varies or is_latent):
+        raise SettingsError(
+            "a head with dropout gives log-odds alone, and gates read features; leave out dropout, "
+            "or --pairwise conditional and --structure latent"
+        )
+    if varies and settings.structure in (Structure.INDEPENDENT, Structure.LATENT):
+        raise SettingsError(
+            f"--pairwise conditional lets couplings vary by image, and --structure "
+            f"{settings.structure.value} has none; leave one out"
+        )
+
+
+class Minimiser(Protocol):
+    """An objective, and the way to minimise it on fixed features."""
+
+    @property
+    def loss(self) -> Objective:
+        """The objective."""
+        ...
+
+    @property
+    def early_stopping(self) -> bool:
+        """Whether it stops where the loss on held-out images is least."""
+        ...
+
+    @property
+    def cold_start(self) -> bool:
+        """Whether every penalty's fit starts anew, not from the fit with the penalty before."""
+        ...
+
+    def minimise(
+        self,
+        space: FeatureSpace,
+        start: LabelCrf,
+        penalty: Penalty,
+        *,
+        held_out: Callable[[LabelCrf], float],
+        frozen: bool,
+        progress: Callable[[FitProgress], None],
+    ) -> tuple[LabelCrf, FitReport]:
+        """Minimise loss + penalty from `start`; see `fit`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lbfgs:
+    """Minimisation by L-BFGS; see `mlcrf.training.fit`.
+
+    Attributes:
+        tolerance: nats an image.
+        early_stopping: stop where the loss on held-out images is least, since the minimum over the
+            training images is far worse than that. The next fit then starts anew as well.
+        cold_start: start anew for every penalty, since where a fit ends depends on its start.
+    """
+
+    loss: Objective
+    curvature: Curvature
+    tolerance: float
+    early_stopping: bool = False
+    cold_start: bool = False
+
+    def minimise(
+        self,
+        space: FeatureSpace,
+        start: LabelCrf,
+        penalty: Penalty,
+        *,
+        held_out: Callable[[LabelCrf], float] | None = None,
+        frozen: bool = False,
+        progress: Callable[[FitProgress], None] = lambda event: None,
+    ) -> tuple[LabelCrf, FitReport]:
+        return fit(
+            space,
+            start,
+            self.loss,
+            penalty,
+            curvature=self.curvature,
+            tolerance=self.tolerance,
+            frozen=frozen,
+            progress=progress,
+            watch=held_out if self.early_stopping else None,
+        )
+
+
+@dataclass(frozen=True)
+class AveragedSteps(Generic[Memory]):
+    """Minimisation by steps whose average is the result; see `mlcrf.training.persistent_fit`."""
+
+    loss: PersistentObjective[Memory]
+    curvature: Curvature
+    tolerance: float
+    steps: Steps
+    early_stopping: bool = False
+    cold_start: bool = False
+
+    def minimise(
+        self,
+        space: FeatureSpace,
+        start: LabelCrf,
+        penalty: Penalty,
+        *,
+        held_out: Callable[[LabelCrf], float] | None = None,
+        frozen: bool = False,
+        progress: Callable[[FitProgress], None] = lambda event: None,
+    ) -> tuple[LabelCrf, FitReport]:
+        return fit_persistent(
+            space,
+            start,
+            self.loss,
+            penalty,
+            curvature=self.curvature,
+            tolerance=self.tolerance,
+            steps=self.steps,
+            frozen=frozen,
+            progress=progress,
+        )
+
+
+def make_minimiser(plan: Plan, objective: ObjectiveName) -> Minimiser:
+    """Return the objective of that name with the plan's settings, and how it is minimised."""
+    settings = plan.settings
+    match objective:
+        case ObjectiveName.INDEPENDENT:
+            loss = partial(
+                independent_loss,
+                pos_weight=settings.pos_weight,
+                focus_positive=settings.focus_positive,
+                focus_negative=settings.focus_negative,
+                margin=settings.margin,
+            )
+            return Lbfgs(loss, counted_variance, settings.tolerance)
+        case ObjectiveName.PSEUDO_LIKELIHOOD:
+            return Lbfgs(pseudo_likelihood_loss, counted_variance, settings.tolerance)
+        case ObjectiveName.EXACT_LIKELIHOOD:
+            return _minimise_exactly(plan)
+        case ObjectiveName.UNROLLED_MEAN_FIELD:
+            one_by_one = settings.inference is InferenceName.MEAN_FIELD
+            method = MeanField(max_sweeps=settings.mean_field_sweeps, parallel=not one_by_one)
+            unrolled = partial(unrolled_mean_field_loss, method=method, seed=settings.seed)
+            return Lbfgs(
+                unrolled,
+                counted_variance,
+                settings.tolerance,
+                early_stopping=True,
+                cold_start=True,
+            )
+        case ObjectiveName.CONTRASTIVE_DIVERGENCE:
+            return AveragedSteps(
+                ContrastiveDivergence(settings.chains, settings.chain_sweeps, settings.seed),
+                sampled_covariance,
+                settings.exact_tolerance,
+                Steps(settings.steps, rate=0.3),
+            )
+        case ObjectiveName.BLENDED_CONVEX_BP:
+            return AveragedSteps(
+                BlendedConvexBp(),
+                counted_variance,  # at fixed messages; less once they have settled
+                settings.exact_tolerance,
+                Steps(2 * settings.steps, rate=0.5, momentum=0.9),
+            )
+        case ObjectiveName.AUTO:
+            raise AssertionError("a plan has resolved AUTO")
+
+
+def _minimise_exactly(plan: Plan) -> Lbfgs:
+    settings = plan.settings
+    # where exact inference does not reach, the error of this one says what to do
+    exact = plan.exact or Exact(max_labels=settings.max_exact_labels)
+    likelihood = partial(exact_likelihood_loss, exact=exact)
+    if settings.structure is Structure.LATENT:
+        # a mixture's gradient is cheap, and its label sets are not sampled
+        return Lbfgs(likelihood, counted_variance, settings.tolerance, cold_start=True)
+    return Lbfgs(likelihood, sampled_covariance, settings.exact_tolerance)

@@ -1,0 +1,44 @@
+"""What a training run tells while it works: lines of text, and the progress of a fit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """State of a fit after a gradient over all images.
+
+    Attributes:
+        gradient: number of this gradient, from 1.
+        loss: objective plus penalty, in nats an image; only the objective's score if sampled.
+        remaining: estimated loss still to gain, in nats an image.
+        is_sampled: whether the gradient is an estimate, whose noise counts in `remaining`.
+        fit: name of the fit.
+    """
+
+    gradient: int
+    loss: float
+    remaining: float
+    is_sampled: bool = False
+    fit: str = ""
+
+    def __str__(self) -> str:
+        kind, noise = ("score", ", noise included") if self.is_sampled else ("loss", "")
+        line = (
+            f"gradient {self.gradient}: {kind} {self.loss:.8g}, about {self.remaining:.1e} to gain"
+        )
+        return f"{self.fit}: {line}{noise}" if self.fit else f"{line}{noise}"
+
+
+Event = str | FitProgress
+Log = Callable[[Event], None]
+
+
+def without_gradients(show: Callable[[str], None]) -> Log:
+    """Return a log that shows every event but the progress of single gradients."""
+
+    def log(event: Event) -> None:
+        if not isinstance(event, FitProgress):
+            show(event)
+
+    return log
