@@ -134,9 +134,8 @@ class HeadTrainer:
             start = spread_scenes(start, space.targets, seed=seed)
             return self._refit(objective, self._search(objective, candidates, start))
         if objective is ObjectiveName.BLENDED_CONVEX_BP:
-            spread = 1 + 2 * len(self._plan.edges) / len(
-                self._plan.labels
-            )  # entropies a label is in
+            # each label is in as many entropies as it has edges, and one
+            spread = 1 + 2 * len(self._plan.edges) / len(self._plan.labels)
             with torch.no_grad():
                 start.output.weight.mul_(spread)
                 start.output.bias.mul_(spread)

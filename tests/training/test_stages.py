@@ -280,7 +280,7 @@ def test_the_score_is_the_loss_on_validation_images(tmp_path: Path) -> None:
     targets = torch.from_numpy(validation.targets)
     with torch.no_grad():
         potentials = model(torch.from_numpy(validation.features))
-        loss = independent_loss(potentials, (targets == 1).float(), targets >= 0)
+        loss = independent_loss(potentials, targets.long())
     assert float(loss) == pytest.approx(baseline.score, abs=1e-6)
 
 
