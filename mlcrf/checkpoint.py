@@ -18,10 +18,11 @@ from mlcrf import atomic
 from mlcrf.backbones.registry import Backbone, BackboneSpec, make_backbone
 from mlcrf.choices import InferenceName
 from mlcrf.config import TrainSettings
-from mlcrf.data.manifest import Implication, Manifest
+from mlcrf.data.manifest import Manifest
 from mlcrf.data.readers.table import read_table
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, LabelsError, RunError
+from mlcrf.implications import Implications
 from mlcrf.inference import InferenceMethod, SceneSum, make_inference
 from mlcrf.labels import LabelSpace, load_labels, save_labels
 from mlcrf.model import LabelCrf
@@ -122,11 +123,9 @@ class Run:
         )
 
     @property
-    def implications(self) -> tuple[Implication, ...]:
-        """The rules that the CRF keeps to, as names of child and parent."""
-        names = self.labels.names
-        rules = self.crf.implications.tolist()
-        return tuple((names[child], names[parent]) for child, parent in rules)
+    def implications(self) -> Implications:
+        """Those of the CRF."""
+        return self.crf.implications
 
     def make_inference(
         self, name: InferenceName | None = None, *, max_exact_labels: int | None = None
@@ -238,7 +237,6 @@ def _make_model(state: dict[str, Tensor], num_features: int, num_labels: int) ->
         num_features,
         num_labels,
         edges=state["edges"],
-        implications=state.get("implications"),
         hidden=0 if units is None else len(units),
         rank=0 if factors is None else len(factors),
         scenes=0 if shifts is None else len(shifts),

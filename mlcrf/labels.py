@@ -9,6 +9,7 @@ from pathlib import Path
 from mlcrf import atomic
 from mlcrf.errors import LabelsError
 
+UNKNOWN = -1  # what is known of a label: 1 present, 0 absent, this
 _LONGEST = 1000  # signs; tables could not hold names of 100,000
 
 

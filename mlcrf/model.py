@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlcrf.crf import Potentials, ScenePotentials, full_edges, no_implications
+from mlcrf.crf import Potentials, ScenePotentials, full_edges
+from mlcrf.implications import Implications
 
 
 class LabelCrf(nn.Module):
@@ -34,8 +35,8 @@ class LabelCrf(nn.Module):
         hidden: units of the hidden layer, 0 for none.
         rank: R, the number of gates.
         scenes: K, the number of latent scenes; 0 for none.
-        implications: pairs (child, parent), int64 (K, 2); none if None. A state without them
-            (see `load_state_dict`) leaves them as they are.
+        implications: pairs of labels (child, parent). They are part of the state, as int64
+            (R, 2); a state without them leaves them as they are.
         seed: of the initial weights of hidden layer and gates; everything else starts at zero.
 
     Attributes:
@@ -45,7 +46,6 @@ class LabelCrf(nn.Module):
     """
 
     edges: Tensor
-    implications: Tensor
 
     def __init__(
         self,
@@ -56,16 +56,16 @@ class LabelCrf(nn.Module):
         hidden: int = 0,
         rank: int = 0,
         scenes: int = 0,
-        implications: Tensor | None = None,
+        implications: Implications = Implications(),
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.num_labels = num_labels
-        rules = no_implications() if implications is None else implications
         pairs = full_edges(num_labels) if edges is None else edges
         self.register_buffer("edges", pairs.clone())  # loading a state writes into them
-        self.register_buffer("implications", rules.clone())
-        self.register_load_state_dict_pre_hook(_keep_implications)  # type: ignore[no-untyped-call]
+        self.implications = implications
+        self.register_state_dict_post_hook(_save_implications)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_load_implications)  # type: ignore[no-untyped-call]
         self.output = nn.Linear(hidden or num_features, num_labels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -101,8 +101,9 @@ class LabelCrf(nn.Module):
         unary = self.unary(features)
         if self.scene_gates is not None and self.shifts is not None:
             gates = self.scene_gates(features)
-            rules = self.implications
-            return ScenePotentials(unary, self.edges, pairwise, rules, gates, self.shifts)
+            return ScenePotentials(
+                unary, self.edges, pairwise, self.implications, gates, self.shifts
+            )
         return Potentials(unary, self.edges, pairwise, self.implications)
 
     def unary(self, features: Tensor) -> Tensor:
@@ -136,6 +137,12 @@ def no_edges() -> Tensor:
     return torch.empty((0, 2), dtype=torch.int64)
 
 
-def _keep_implications(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Runs of earlier versions have no implications in their state."""
-    state.setdefault(f"{prefix}implications", model.implications)
+def _save_implications(model: LabelCrf, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    state[f"{prefix}implications"] = torch.tensor(model.implications.array)
+
+
+def _load_implications(model: LabelCrf, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Take the implications out of a state; those of earlier versions have none."""
+    pairs = state.pop(f"{prefix}implications", None)
+    if pairs is not None:
+        model.implications = Implications.from_array(pairs.cpu().numpy())

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from mlcrf.crf import full_edges
-from mlcrf.errors import PotentialsError
+from mlcrf.errors import LabelsError
+from mlcrf.implications import Implications
 from mlcrf.inference import Exact
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import exact_likelihood_loss, pseudo_likelihood_loss
 
 NUM_FEATURES, NUM_LABELS, RANK = 6, 4, 3
-RULES = torch.tensor([[2, 0], [3, 1]])
+RULES = Implications(((2, 0), (3, 1)))
 
 
 def make_model(*, hidden: int = 0, rank: int = RANK, random: bool = True) -> LabelCrf:
@@ -103,17 +104,18 @@ def test_same_seed_same_start() -> None:
 def test_implications_reach_the_potentials() -> None:
     """A child has no probability without its parent; the baseline knows of no rule."""
     potentials = make_model(rank=0)(draw_features())
-    assert torch.equal(potentials.implications, RULES)
+    assert potentials.implications == RULES
     marginals = Exact()(potentials).marginals
-    assert bool((marginals[:, RULES[:, 0]] <= marginals[:, RULES[:, 1]]).all())
+    assert bool((marginals[:, RULES.array[:, 0]] <= marginals[:, RULES.array[:, 1]]).all())
     assert not len(LabelCrf(NUM_FEATURES, NUM_LABELS, edges=no_edges()).implications)
 
 
 def test_implications_in_a_circle_are_refused() -> None:
     """Two labels that imply each other are no CRF."""
-    model = LabelCrf(NUM_FEATURES, 2, implications=torch.tensor([[0, 1], [1, 0]]))
-    with pytest.raises(PotentialsError, match="circle"):
-        model(draw_features())
+    state = LabelCrf(NUM_FEATURES, 2).state_dict()
+    state["implications"] = torch.tensor([[0, 1], [1, 0]])
+    with pytest.raises(LabelsError, match="circle"):
+        LabelCrf(NUM_FEATURES, 2).load_state_dict(state)
 
 
 @pytest.mark.parametrize("hidden", [0, 5])
@@ -128,7 +130,7 @@ def test_a_clone_shares_nothing(hidden: int) -> None:
     assert other.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
     assert other.rank == RANK
-    assert bool(RULES.any())  # nor does the model share with what it was given
+    assert RULES.array.any()  # nor does the model share with what it was given
 
 
 def test_a_state_comes_back() -> None:
@@ -139,7 +141,7 @@ def test_a_state_comes_back() -> None:
         NUM_LABELS,
         hidden=5,
         rank=RANK,
-        implications=torch.zeros_like(RULES),
+        implications=Implications(),
         seed=9,
     )
     other.load_state_dict(model.state_dict())
@@ -147,7 +149,7 @@ def test_a_state_comes_back() -> None:
     ours, theirs = other(features), model(features)
     assert torch.equal(ours.unary, theirs.unary)
     assert torch.equal(ours.pairwise, theirs.pairwise)
-    assert torch.equal(ours.implications, RULES)
+    assert ours.implications == RULES
 
 
 def test_a_state_of_an_earlier_version_loads() -> None:
@@ -156,10 +158,10 @@ def test_a_state_of_an_earlier_version_loads() -> None:
     del state["implications"]
     model = make_model(rank=0, random=False)
     model.load_state_dict(state)
-    assert torch.equal(model.implications, RULES)
+    assert model.implications == RULES
     whole = torch.nn.ModuleDict({"head": make_model(rank=0, random=False)})
     whole.load_state_dict({f"head.{key}": value for key, value in state.items()})
-    assert torch.equal(whole["head"].implications, RULES)  # type: ignore[arg-type]
+    assert whole["head"].implications == RULES  # type: ignore[arg-type]
     assert torch.equal(whole["head"].output.weight, state["output.weight"])  # type: ignore[union-attr, arg-type]
     del state["pairwise"]
     with pytest.raises(RuntimeError, match="pairwise"):

@@ -18,8 +18,8 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.cli.console import cache_dir
 from mlcrf.config import TrainSettings
-from mlcrf.crf import no_implications
 from mlcrf.data.manifest import Manifest, Split
+from mlcrf.implications import Implications
 from mlcrf.metrics import Predictions, gather_statistics
 from mlcrf.model import no_edges
 from mlcrf.training.heads import Examples
@@ -99,7 +99,7 @@ def cross_validate(
     folder = runs / "best" / "candidates"
     folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder / f"{name.replace(' ', '-')}.pt", settings.model_dump_json())
-    plan = make_plan(settings, data.labels, no_edges(), no_implications())
+    plan = make_plan(settings, data.labels, no_edges(), Implications())
     members = fit_members(Examples(features, data.targets), plan, stages, "all", lambda event: None)
     odds = members.unseen.astype(np.float64)
     nll = (np.logaddexp(0, odds) - odds * (data.targets == 1)).sum(1)

@@ -1,16 +1,16 @@
 """Potentials: the whole CRF as a value. No inference here."""
 
 from mlcrf.crf.edges import load_edges, strongest_edges, tree_edges
-from mlcrf.crf.known import UNKNOWN, check_known
+from mlcrf.crf.known import check_known
 from mlcrf.crf.potentials import (
     IMPOSSIBLE,
     Fields,
     Potentials,
     full_edges,
     neighbours,
-    no_implications,
 )
 from mlcrf.crf.scenes import ScenePotentials
+from mlcrf.labels import UNKNOWN
 
 __all__ = [
     "IMPOSSIBLE",
@@ -22,7 +22,6 @@ __all__ = [
     "full_edges",
     "load_edges",
     "neighbours",
-    "no_implications",
     "strongest_edges",
     "tree_edges",
 ]

@@ -1,20 +1,16 @@
 """Unaries and couplings of a batch of CRFs over label sets."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mlcrf.errors import PotentialsError
+from mlcrf.implications import Implications
 
 IMPOSSIBLE = 100.0  # log-odds against a state that breaks an implication: e^-100 of the others
 _DENSE_LABELS = 128  # up to here couplings are multiplied as a matrix even if most are missing
 _FEW = 0.1  # up to this share of labels present only their neighbours are looked at
-
-
-def no_implications() -> Tensor:
-    """No rule at all, int64 (0, 2)."""
-    return torch.empty((0, 2), dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -32,17 +28,17 @@ class Potentials:
         unary: log-odds of each label on its own, floating point (N, L).
         edges: label pairs i < j, each once, int64 (E, 2).
         pairwise: coupling of each edge, > 0 attracts: (E,), or (N, E) if it varies by image.
-        implications: pairs (child, parent) without a cycle, int64 (R, 2).
+        implications: pairs of labels (child, parent).
 
     Raises:
         PotentialsError: shapes or types do not fit, an edge is not i < j < L or stands twice,
-            implications run in a circle, or a value is not finite.
+            an implication names a label from L on, or a value is not finite.
     """
 
     unary: Tensor
     edges: Tensor
     pairwise: Tensor
-    implications: Tensor = field(default_factory=no_implications)
+    implications: Implications = Implications()
 
     def __post_init__(self) -> None:
         if self.unary.ndim != 2 or not self.unary.is_floating_point():
@@ -76,8 +72,8 @@ class Potentials:
         for name, value in (("unary", self.unary), ("pairwise", self.pairwise)):
             if not bool(torch.isfinite(value).all()):
                 raise PotentialsError(f"{name}: holds NaN or infinity")
-        if len(self.implications):
-            _check_implications(self.implications, num_labels)
+        if self.implications.num_labels > num_labels:
+            raise PotentialsError(f"implications: expected labels below {num_labels}")
 
     @property
     def num_images(self) -> int:
@@ -111,9 +107,10 @@ class Potentials:
         """
         if not len(self.implications):
             return self
-        child = self.implications[:, 0]
+        pairs = torch.from_numpy(self.implications.array).to(self.unary.device)
+        child = pairs[:, 0]
         cost = torch.bincount(child, minlength=self.num_labels).to(self.unary) * IMPOSSIBLE
-        ends = self.implications.sort(1).values
+        ends = pairs.sort(1).values
         edges, position = _union(self.edges, ends)
         missing = len(edges) - len(self.edges)
         zeros = self.pairwise.new_zeros((*self.pairwise.shape[:-1], missing))
@@ -273,20 +270,3 @@ def _union(edges: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     where = [position[pair] for pair in map(tuple, others.tolist())]
     together = torch.tensor(list(position), dtype=torch.int64, device=edges.device)
     return together.reshape(-1, 2), torch.tensor(where, dtype=torch.int64, device=edges.device)
-
-
-def _check_implications(implications: Tensor, num_labels: int) -> None:
-    if implications.shape != (len(implications), 2) or implications.dtype != torch.int64:
-        raise PotentialsError(
-            f"implications: expected int64 (R, 2), got {implications.dtype} "
-            f"{tuple(implications.shape)}"
-        )
-    if not bool(((implications >= 0) & (implications < num_labels)).all()):
-        raise PotentialsError(f"implications: expected labels below {num_labels}")
-    remaining = list(map(tuple, implications.tolist()))
-    while remaining:  # take away children that are no parent, until none is left
-        parents = {parent for _, parent in remaining}
-        kept = [(child, parent) for child, parent in remaining if child in parents]
-        if len(kept) == len(remaining):
-            raise PotentialsError(f"implications: labels {kept[0]} imply each other in a circle")
-        remaining = kept

@@ -9,7 +9,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.data.manifest import UNKNOWN
+from mlcrf.labels import UNKNOWN
 
 INVALID = -2
 

@@ -8,12 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.errors import DataError
+from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.stores import Stored
-
-UNKNOWN = -1
-
-Implication = tuple[str, str]  # names of child and parent: no child is present without its parent
 
 
 class Split(StrEnum):
@@ -35,7 +32,7 @@ class Manifest:
         splits: part of each image (N,), or None where the data set does not say.
         name: what the data are called in results, such as `mirflickr25k-24`.
         notes: what a reader repaired or left out, for the user to know.
-        implications: rules that the targets obey; see `mlcrf.data.implications`.
+        implications: between the labels; the targets obey them (see `mlcrf.data.implications`).
     """
 
     images: tuple[Path | Stored, ...]
@@ -44,7 +41,7 @@ class Manifest:
     splits: tuple[Split, ...] | None
     name: str
     notes: tuple[str, ...] = field(default=())
-    implications: tuple[Implication, ...] = ()
+    implications: Implications = Implications()
 
     def __post_init__(self) -> None:
         assert self.targets.shape == (len(self.images), len(self.labels))
@@ -52,13 +49,6 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.images)
-
-    @property
-    def rules(self) -> NDArray[np.int64]:
-        """The implications as columns (child, parent), int64 (R, 2)."""
-        column = {name: at for at, name in enumerate(self.labels)}
-        pairs = [(column[child], column[parent]) for child, parent in self.implications]
-        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
     def rows(self, wanted: NDArray[np.int64]) -> "Manifest":
         """The images at the given positions, in that order."""
@@ -95,4 +85,9 @@ class Manifest:
             LabelsError: the names differ.
         """
         columns = labels.columns_in(self.labels)
-        return replace(self, targets=self.targets[:, columns], labels=labels)
+        return replace(
+            self,
+            targets=self.targets[:, columns],
+            labels=labels,
+            implications=self.implications.renumbered(columns),
+        )

@@ -9,9 +9,10 @@ import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 from numpy.typing import NDArray
 
-from mlcrf.data.manifest import UNKNOWN, Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import SPLIT_NAMES
 from mlcrf.errors import DataError, SettingsError
+from mlcrf.labels import UNKNOWN
 
 
 def split_manifest(

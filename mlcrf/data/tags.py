@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.data.cells import shown_cell
-from mlcrf.data.manifest import UNKNOWN, Manifest
+from mlcrf.data.manifest import Manifest
 from mlcrf.errors import DataError, LabelsError
-from mlcrf.labels import LabelSpace
+from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.stores import Stored
 
 Tags = frozenset[str] | None

@@ -1,12 +1,14 @@
 """Which label sets may be chosen, and an order of the labels whose beginnings all may."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf.crf import no_implications
+from mlcrf.implications import Implications
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,12 @@ class Admissible:
 
     Attributes:
         known: 1, 0 or -1 for unknown, with what follows by implications (see `check_known`) (N, L).
-        implications: pairs (child, parent) without a cycle, int64 (R, 2).
+        implications: pairs of labels (child, parent).
         at_least, at_most: limits on the number of labels; None is none.
     """
 
     known: Tensor
-    implications: Tensor = field(default_factory=no_implications)
+    implications: Implications = Implications()
     at_least: int = 0
     at_most: int | None = None
 
@@ -52,9 +54,8 @@ class Admissible:
         """
         scores = scores.masked_fill(self.known == 1, torch.inf)
         lifted = self._close(scores.masked_fill(self.known == 0, -torch.inf))
-        parents_first = self._heights.argsort(descending=True, stable=True)
-        ranked = lifted[..., parents_first].argsort(stable=True, dim=-1, descending=True)
-        return parents_first[ranked]
+        ranked = lifted[..., self._parents_first].argsort(stable=True, dim=-1, descending=True)
+        return self._parents_first[ranked]
 
     def fit(self, states: Tensor, marginals: Tensor) -> Tensor:
         """Make label sets admissible: (..., N, L) -> the same shape and type.
@@ -80,7 +81,7 @@ class Admissible:
     def may_turn(self, states: Tensor) -> Tensor:
         """Which single labels of admissible sets (N, L) can be turned, bool (N, L)."""
         present = states.long()
-        child, parent = self.implications[:, 0], self.implications[:, 1]
+        child, parent = self._columns(self.implications.array)
         held = torch.zeros_like(present).index_add(-1, parent, present[:, child])
         missing = torch.zeros_like(present).index_add(-1, child, 1 - present[:, parent])
         size = present.sum(-1, keepdim=True)
@@ -89,24 +90,26 @@ class Admissible:
         return (self.known < 0) & torch.where(present == 1, fewer, more)
 
     @cached_property
-    def _heights(self) -> Tensor:
-        """Length of the longest chain of implications that ends at each label, int64 (L,)."""
-        child, parent = self.implications[:, 0], self.implications[:, 1]
-        heights = self.known.new_zeros(self.known.shape[-1])
-        for _ in range(len(child)):  # no chain is longer
-            before = heights
-            heights = before.scatter_reduce(0, parent, before[child] + 1, "amax")
-            if torch.equal(heights, before):
-                break
-        return heights
+    def _parents_first(self) -> Tensor:
+        """Labels such that each stands before those that imply it, int64 (L,)."""
+        heights = torch.from_numpy(self.implications.heights(self.known.shape[-1]))
+        return heights.to(self.known.device).argsort(descending=True, stable=True)
+
+    @cached_property
+    def _closure(self) -> tuple[Tensor, Tensor]:
+        return self._columns(np.array(self.implications.closure, dtype=np.int64).reshape(-1, 2))
+
+    def _columns(self, pairs: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        children, parents = torch.from_numpy(pairs).to(self.known.device).unbind(1)
+        return children, parents
 
     def _close(self, values: Tensor) -> Tensor:
         """Raise every parent to the largest value below it: (..., N, L) -> (..., N, L)."""
-        child, parent = self.implications[:, 0], self.implications[:, 1]
-        for _ in range(int(self._heights.max())):
-            below = values[..., child]
-            values = values.scatter_reduce(-1, parent.expand(below.shape), below, "amax")
-        return values
+        label, above = self._closure
+        if not len(label):
+            return values
+        below = values[..., label]
+        return values.scatter_reduce(-1, above.expand(below.shape), below, "amax")
 
     def _within_known(self, limit: int) -> Tensor:
         present = (self.known == 1).sum(-1)

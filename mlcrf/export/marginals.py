@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor, nn
 
+from mlcrf.implications import Implications
 from mlcrf.inference.exact.partition import possible_states, split_labels
 
 _SLACK = 1e-7  # the share of Z that underflow may cost
@@ -49,7 +50,7 @@ class SplitMarginals(Marginals):
     Args:
         matrix: typical couplings (L, L), which choose the halves; in linear space those that will
             be given.
-        implications: pairs (child, parent) (R, 2); states that break one are left out.
+        implications: pairs (child, parent); states that break one are left out.
         varies_by_image: whether couplings will be (N, L, L).
 
     Cost: 4 N 2^L operations and N 2^(L/2) numbers; in log space N 2^L numbers.
@@ -58,7 +59,7 @@ class SplitMarginals(Marginals):
     name = "exact"
 
     def __init__(
-        self, matrix: Tensor, implications: Tensor, *, varies_by_image: bool = False
+        self, matrix: Tensor, implications: Implications, *, varies_by_image: bool = False
     ) -> None:
         super().__init__()
         exact = matrix.detach().double()

@@ -220,7 +220,9 @@ class GroupedCouplings:
                         check_invariants=False,
                     )
                 )
-        parents = torch.bincount(potentials.implications[:, 0], minlength=num_labels)
+        parents = torch.bincount(
+            torch.from_numpy(potentials.implications.array[:, 0]), minlength=num_labels
+        )
         self._less = (IMPOSSIBLE * parents + torch.zeros_like(coupled.unary) + less).T[:, None]
 
     def of(self, group: int, y: Tensor) -> Tensor:

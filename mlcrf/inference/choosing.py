@@ -5,7 +5,7 @@ from typing import assert_never
 from torch import Tensor
 
 from mlcrf.choices import InferenceName
-from mlcrf.crf import no_implications
+from mlcrf.implications import Implications
 from mlcrf.inference.annealed_importance import AnnealedImportanceSampling
 from mlcrf.inference.bethe import Bethe
 from mlcrf.inference.convex_bp import ConvexBeliefPropagation
@@ -31,7 +31,7 @@ def make_exact(
     edges: Tensor,
     *,
     max_exact_labels: int,
-    implications: Tensor | None = None,
+    implications: Implications = Implications(),
     varies_by_image: bool = False,
 ) -> InferenceMethod | None:
     """The cheapest exact method, or None where there is none.
@@ -43,16 +43,17 @@ def make_exact(
     junction tree does all images at once, up to treewidth 13, so 14 labels that are all coupled.
 
     Args:
-        edges: (E, 2); implications: pairs (child, parent) (R, 2).
+        edges: (E, 2).
     """
-    rules = no_implications() if implications is None else implications
-    if not len(edges) and not len(rules):
+    if not len(edges) and not len(implications):
         return Independent()
-    together = edges if not len(rules) else edges.new_tensor(_union(edges, rules))
+    together = edges
+    if len(implications):
+        together = edges.new_tensor(_union(edges, implications))
     most = _MAX_TREEWIDTH_VARYING if varies_by_image else _MAX_TREEWIDTH
     widest = max(1, min(most, max_exact_labels - 1))  # a clique has one label more
     width = treewidth(together, num_labels, bound=widest)
-    log_states = count_states(num_labels, rules)
+    log_states = count_states(num_labels, implications)
     enumerable = log_states <= max_exact_labels and not varies_by_image
     if enumerable and (log_states <= _FEW or width > _NARROW):
         return Exact(max_labels=max_exact_labels)
@@ -65,7 +66,7 @@ def make_inference(  # noqa: PLR0911  one return a choice
     num_labels: int,
     edges: Tensor,
     max_exact_labels: int,
-    implications: Tensor | None = None,
+    implications: Implications = Implications(),
     varies_by_image: bool = False,
     mean_field_sweeps: int = 50,
     seed: int = 0,
@@ -109,6 +110,6 @@ def make_inference(  # noqa: PLR0911  one return a choice
             assert_never(name)
 
 
-def _union(edges: Tensor, rules: Tensor) -> list[list[int]]:
-    pairs = {(min(pair), max(pair)) for pair in edges.tolist() + rules.tolist()}
+def _union(edges: Tensor, implications: Implications) -> list[list[int]]:
+    pairs = {(min(pair), max(pair)) for pair in (*edges.tolist(), *implications.pairs)}
     return [list(pair) for pair in sorted(pairs)]

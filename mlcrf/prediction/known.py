@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.data.implications import with_implied
-from mlcrf.data.manifest import UNKNOWN, Implication
 from mlcrf.data.readers.choosing import Format, ReadOptions, read_dataset, sniff_format
 from mlcrf.data.readers.hugging_face import find_metadata
 from mlcrf.data.readers.parquet_images import is_list_pictorial
 from mlcrf.data.readers.table import is_list_table
 from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.implications import Implications
 from mlcrf.keywords.photo_keywords import shown
-from mlcrf.labels import LabelSpace
+from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.prediction.known_keywords import KnownKeywords
 from mlcrf.stores import Stored, parse_picture
 
@@ -61,7 +60,7 @@ class KnownLabels:
 
 def read_known(
     labels: LabelSpace,
-    implications: Sequence[Implication],
+    implications: Implications,
     *,
     given: str | None = None,
     table: Path | Stored | None = None,
@@ -108,7 +107,7 @@ def with_told(
     known: KnownLabels | None,
     told: Mapping[str | Path, Mapping[str, bool]],
     labels: LabelSpace,
-    implications: Sequence[Implication],
+    implications: Implications,
 ) -> KnownLabels:
     """What is known, and by photo what a caller says of its labels; the latter wins.
 
@@ -169,12 +168,10 @@ def _is_listed(table: Path | Stored) -> bool:
             return False
 
 
-def _contradiction(
-    row: Targets, labels: LabelSpace, implications: Sequence[Implication]
-) -> str | None:
-    """What of a row cannot be, if something cannot; rules that hang together are followed."""
-    present = {name for name, value in zip(labels, row, strict=True) if value == 1}
-    absent = {name for name, value in zip(labels, row, strict=True) if value == 0}
-    for name in sorted(with_implied(present, implications) & absent):
-        return f"{name} is said to be absent, but another label that is present implies it"
-    return None
+def _contradiction(row: Targets, labels: LabelSpace, implications: Implications) -> str | None:
+    """Return what of a row cannot be, or None."""
+    broken = implications.contradiction(row[None])
+    if broken is None:
+        return None
+    name = labels.names[broken[2]]
+    return f"{name} is said to be absent, but another label that is present implies it"

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.data.implications import with_implied
 from mlcrf.errors import DataError
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.sidecar_places import PhotoPlaces
@@ -35,9 +34,8 @@ class KnownKeywords:
         self.unreadable: list[str] = []
         self._places = tuple(places)
         labels = selection.labels
-        column = {name: at for at, name in enumerate(labels)}
         self._implied = [
-            [column[one] for one in with_implied([name], selection.implications)] for name in labels
+            list(selection.implications.with_parents([column])) for column in range(len(labels))
         ]
         names = (*enumerate(selection.given), *enumerate(labels))  # the latter win
         self._column = {fold(name): at for at, name in names}

@@ -1,13 +1,12 @@
 """Which labels are written as present, and by what names: one answer for all outputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mlcrf.data.implications import with_implied
-from mlcrf.data.manifest import Implication
 from mlcrf.data.pairs import load_rows
 from mlcrf.errors import LabelsError, SettingsError
+from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.record import Prediction
 
@@ -29,7 +28,7 @@ class LabelSelection:
     Attributes:
         given: the labels by the names of the run.
         labels: by the user's own names, in the order of the run.
-        implications: by these names.
+        implications: as given.
 
     Raises:
         LabelsError: a label that there is not.
@@ -39,7 +38,7 @@ class LabelSelection:
     def __init__(
         self,
         labels: LabelSpace,
-        implications: Sequence[Implication] = (),
+        implications: Implications = Implications(),
         *,
         renamed: Mapping[str, str] | None = None,
         only: Sequence[str] | None = None,
@@ -50,39 +49,40 @@ class LabelSelection:
             raise SettingsError(f"--min-prob: expected 0 to 1, got {min_prob}")
         for name in (*(only or ()), *never):
             labels.index(name)
-        self._rules = tuple(implications)
-        forbidden = with_implied(never, [(parent, child) for child, parent in self._rules])
+        self.implications = implications
+        self._column = {name: at for at, name in enumerate(labels)}
+        self.given = labels
+        forbidden = self._named(implications.with_children(self._column[name] for name in never))
         for name in only or ():
             if name in forbidden:
-                implied = ", ".join(sorted(with_implied([name], self._rules) & set(never)))
+                implied = ", ".join(sorted(self._with_parents([name]) & set(never)))
                 raise SettingsError(f"--only {name}: --never {implied} forbids it; take one out")
         self._allowed = frozenset(labels if only is None else only) - forbidden
         self._min_prob = min_prob
-        self.given = labels
         names = renamed or {}
         self._name = {name: names.get(name, name) for name in labels}
         self.labels = LabelSpace(tuple(self._name[name] for name in labels))
-        self.implications = tuple(
-            (self._name[child], self._name[parent]) for child, parent in self._rules
-        )
 
     def __call__(self, prediction: Prediction) -> Prediction:
         """The prediction with the labels that are left, by the user's own names."""
         probability = dict(zip(self.given, prediction.marginals, strict=False))
-        left = with_implied(
-            (
-                name
-                for name in prediction.labels
-                if name in self._allowed and probability[name] >= self._min_prob
-            ),
-            self._rules,
+        left = self._with_parents(
+            name
+            for name in prediction.labels
+            if name in self._allowed and probability[name] >= self._min_prob
         )
-        confirmed = with_implied(prediction.confirmed, self._rules) & left
+        confirmed = self._with_parents(prediction.confirmed) & left
         return replace(
             prediction,
             labels=tuple(self._name[name] for name in self.given if name in left),
             confirmed=tuple(self._name[name] for name in self.given if name in confirmed),
         )
+
+    def _with_parents(self, names: Iterable[str]) -> frozenset[str]:
+        return self._named(self.implications.with_parents(self._column[name] for name in names))
+
+    def _named(self, columns: Iterable[int]) -> frozenset[str]:
+        return frozenset(self.given.names[column] for column in columns)
 
 
 def load_names(path: Path, labels: LabelSpace) -> dict[str, str]:

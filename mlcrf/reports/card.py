@@ -26,8 +26,11 @@ def save_card(report: TrainReport) -> None:
         save_couplings(picture, run, order_labels(*couplings(run.crf), len(names)))
         parts.append("![Learned couplings](plots/couplings.png)")
         parts.append(_block(format_pairs(*strongest_pairs(run.crf, names))))
-    if run.implications:
-        rules = [f"- {child} => {parent}" for child, parent in run.implications[:_MOST_LISTED]]
+    if len(run.implications):
+        rules = [
+            f"- {child} => {parent}"
+            for child, parent in run.implications.names(run.labels)[:_MOST_LISTED]
+        ]
         if len(run.implications) > len(rules):
             more = len(run.implications) - len(rules)
             rules.append(f"- and {more:,} more; `mlcrf inspect RUN --json` has all")

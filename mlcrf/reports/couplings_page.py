@@ -57,7 +57,7 @@ def save_couplings_page(path: Path, run: Run, shown: LabelOrder) -> int:
             if one.leaders
         ],
         "num_clusters": sum(bool(one.leaders) for one in shown.clusters),
-        "data": _data(names, shown, edges[kept], values[kept], run.crf.implications.numpy())
+        "data": _data(names, shown, edges[kept], values[kept], run.implications.array)
         | {"all": len(edges)},
     }
     save_page(path, "matrix", context)

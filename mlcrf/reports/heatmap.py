@@ -52,7 +52,7 @@ class Panel:
 
     @classmethod
     def from_model(cls, title: str, model: LabelCrf) -> "Panel":
-        return cls(title, *couplings(model), rules=model.implications.numpy())
+        return cls(title, *couplings(model), rules=model.implications.array)
 
     @classmethod
     def from_matrix(cls, title: str, matrix: Floats) -> "Panel":

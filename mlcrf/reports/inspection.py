@@ -45,7 +45,7 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
                 strict=True,
             )
         ],
-        "implications": [list(rule) for rule in manifest.implications],
+        "implications": [list(rule) for rule in manifest.implications.names(manifest.labels)],
         "notes": list(manifest.notes),
     }
 
@@ -103,7 +103,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "couplings": len(run.crf.edges),
         "strongest_coupling": float(run.crf.pairwise.detach().abs().amax()) if coupled else 0.0,
         "gates": run.crf.rank,
-        "implications": [list(rule) for rule in run.implications],
+        "implications": [list(rule) for rule in run.implications.names(run.labels)],
         "parameters": sum(p.numel() for p in run.crf.parameters()),
         "digest": run.digest,
         "settings": run.settings.model_dump(mode="json"),

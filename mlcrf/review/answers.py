@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from mlcrf.data.manifest import UNKNOWN
+from mlcrf.labels import UNKNOWN
 
 YES, NO = 1, 0
 VALUES = (YES, NO, UNKNOWN)

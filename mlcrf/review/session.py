@@ -186,17 +186,11 @@ class Review:
             self._believe(changed)
 
     def _settle(self, number: int) -> frozenset[int]:
-        """Forget answers that break an implication together; which they are."""
-        rules = self._potentials.implications.tolist()
+        """Forget answers that break an implication together, and return their labels."""
         row = self._known[number]
-        above: dict[int, set[int]] = {}
-        for _ in rules:
-            for child, parent in rules:
-                above.setdefault(child, set()).update({parent} | above.get(parent, set()))
         broken = {
             label
-            for child, parents in above.items()
-            for parent in parents
+            for child, parent in self._potentials.implications.closure
             if row[child] == 1 and row[parent] == 0
             for label in (child, parent)
         }

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlcrf.data.manifest import UNKNOWN, Manifest
+from mlcrf.data.manifest import Manifest
 from mlcrf.errors import DataError
-from mlcrf.labels import LabelSpace
+from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.review.answers import Board
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import Photo, find_photos

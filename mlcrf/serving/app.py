@@ -141,7 +141,7 @@ def _add_what_is_known(app: FastAPI, run: Run, metrics: Metrics) -> None:
             backbone=run.settings.backbone,
             inference=run.make_inference().name,
             labels=list(run.labels),
-            implications=list(run.implications),
+            implications=list(run.implications.names(run.labels)),
         )
 
     @app.get("/health")

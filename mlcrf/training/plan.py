@@ -11,6 +11,7 @@ from torch import Tensor
 from mlcrf.choices import InferenceName, ObjectiveName, Pairwise, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.errors import SettingsError
+from mlcrf.implications import Implications
 from mlcrf.inference import (
     Exact,
     InferenceMethod,
@@ -51,7 +52,7 @@ class Plan:
 
     Attributes:
         edges: label pairs with a coupling (E, 2).
-        implications: pairs (child, parent) (R, 2).
+        implications: pairs of labels (child, parent).
         exact: exact inference over these labels and couplings, None if it does not reach.
         objective, inference: those of the settings, AUTO resolved.
     """
@@ -59,7 +60,7 @@ class Plan:
     settings: TrainSettings
     labels: LabelSpace
     edges: Tensor
-    implications: Tensor
+    implications: Implications
     exact: InferenceMethod | None
     objective: ObjectiveName
     inference: InferenceName
@@ -80,13 +81,13 @@ class Plan:
 
 
 def make_plan(
-    settings: TrainSettings, labels: LabelSpace, edges: Tensor, implications: Tensor
+    settings: TrainSettings, labels: LabelSpace, edges: Tensor, implications: Implications
 ) -> Plan:
     """Resolve AUTO, and refuse what cannot be done before any image is read.
 
     Args:
         edges: pairs with a coupling (E, 2).
-        implications: pairs (child, parent) (R, 2).
+        implications: pairs of labels (child, parent).
 
     Raises:
         SettingsError: settings that contradict each other, or exact inference out of reach.

@@ -8,9 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
 
-import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from mlcrf import atomic
 from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, find_spec, make_backbone
@@ -21,6 +19,7 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
+from mlcrf.implications import Implications
 from mlcrf.inference import SceneSum
 from mlcrf.model import LabelCrf
 from mlcrf.training.album_transitions import Groups, learn_transitions, training_albums
@@ -88,7 +87,7 @@ def train(
     train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
     _check_targets(train_part)
     edges = choose_edges(settings, train_part)
-    plan = make_plan(settings, manifest.labels, edges, torch.from_numpy(manifest.rules))
+    plan = make_plan(settings, manifest.labels, edges, manifest.implications)
     gap = timedelta(minutes=settings.album_gap_minutes)
     albums = training_albums(train_part, validation_part, gap) if settings.albums else None
     backbone = make_backbone(spec, seed=settings.seed)
@@ -249,7 +248,7 @@ def _check_targets(train: Manifest) -> None:
             )
 
 
-def _with_implications(model: LabelCrf, implications: Tensor) -> LabelCrf:
+def _with_implications(model: LabelCrf, implications: Implications) -> LabelCrf:
     result = model.clone()
     result.implications = implications
     return result
@@ -305,7 +304,7 @@ def _identity(manifest: Manifest, plan: Plan) -> str:
         {
             "settings": plan.settings.model_dump(mode="json"),
             "labels": list(manifest.labels),
-            "implications": list(manifest.implications),
+            "implications": manifest.implications.names(manifest.labels),
             "data": digest.hexdigest(),
         },
         sort_keys=True,

@@ -31,7 +31,8 @@ def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
     given = settings.edges_file is not None
     if given != (settings.structure is Structure.FILE):
         raise SettingsError("--structure file and --set edges_file=FILE go together; give both")
-    tied, num_labels = _tied_pairs(train), len(train.labels)
+    num_labels = len(train.labels)
+    tied = torch.tensor(train.implications.closure, dtype=torch.int64).reshape(-1, 2)
     match settings.structure:
         case Structure.INDEPENDENT | Structure.LATENT:
             return no_edges()
@@ -46,21 +47,6 @@ def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
             return load_edges(Path(settings.edges_file), train.labels)
         case _:
             assert_never(settings.structure)
-
-
-def _tied_pairs(train: Manifest) -> Tensor:
-    """Each label with all that it implies, through others too, int64 (K, 2)."""
-    parents: dict[int, set[int]] = {}
-    for child, parent in train.rules.tolist():
-        parents.setdefault(child, set()).add(parent)
-    tied: set[tuple[int, int]] = set()
-    for label in parents:
-        above = [label]
-        while above:
-            new = [one for one in parents.get(above.pop(), ()) if (label, one) not in tied]
-            tied.update((label, one) for one in new)
-            above += new
-    return torch.tensor(sorted(tied), dtype=torch.int64).reshape(-1, 2)
 
 
 def _without(edges: Tensor, pairs: Tensor, num_labels: int) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials
+from mlcrf.implications import Implications
 from tests.oracle import Oracle, State
 
 
@@ -30,7 +31,7 @@ def _share(part: Tensor, whole: Tensor) -> Tensor:
 
 
 def admissible_states(
-    known: Iterable[int], implications: Tensor, at_least: int = 0, at_most: int | None = None
+    known: Iterable[int], implications: Implications, at_least: int = 0, at_most: int | None = None
 ) -> list[State]:
     """Every label set that may be chosen."""
     known = list(known)
@@ -39,7 +40,7 @@ def admissible_states(
         state
         for state in every_state(len(known))
         if all(value in (-1, bit) for value, bit in zip(known, state, strict=True))
-        and all(state[parent] or not state[child] for child, parent in implications.tolist())
+        and all(state[parent] or not state[child] for child, parent in implications.pairs)
         and at_least <= sum(state) <= most
     ]
 

@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlcrf.crf import Potentials, check_known, full_edges, no_implications
+from mlcrf.crf import Potentials, check_known, full_edges
 from mlcrf.decoding import Admissible
+from mlcrf.implications import Implications
 from tests.decoding import brute
 
-CHAIN = torch.tensor(
-    [[3, 1], [1, 0], [4, 0], [1, 2]]
-)  # 3 implies 1, 1 implies 0 and 2, 4 implies 0
+CHAIN = Implications(((3, 1), (1, 0), (4, 0), (1, 2)))  # 3 => 1 => 0 and 2, 4 => 0
 
 
 def draw(num_images: int = 60, *, ties: bool = False) -> tuple[Tensor, Tensor]:
@@ -22,7 +21,7 @@ def draw(num_images: int = 60, *, ties: bool = False) -> tuple[Tensor, Tensor]:
     rows = []
     while len(rows) < num_images:
         row = torch.randint(-3, 2, (1, 5), generator=generator).clamp(min=-1)
-        held = all(row[0, parent] != 0 or row[0, child] != 1 for child, parent in CHAIN.tolist())
+        held = all(row[0, parent] != 0 or row[0, child] != 1 for child, parent in CHAIN.pairs)
         if held and not (row[0, 3] == 1 and (row[0, [0, 2]] == 0).any()):
             rows.append(row)
     potentials = Potentials(marginals, full_edges(5), torch.zeros(10).double(), CHAIN)
@@ -92,8 +91,8 @@ def test_fit_keeps_and_adds_the_highest_marginals() -> None:
     marginals = torch.tensor([[1e-20, 3e-20, 0.9, 2e-20]], dtype=torch.float64)
     unknown = torch.full((1, 4), -1)
     states = torch.tensor([[1, 1, 0, 1]])
-    few = Admissible(unknown, no_implications(), 0, 2).fit(states, marginals)
-    many = Admissible(unknown, no_implications(), 2).fit(torch.zeros_like(states), marginals)
+    few = Admissible(unknown, Implications(), 0, 2).fit(states, marginals)
+    many = Admissible(unknown, Implications(), 2).fit(torch.zeros_like(states), marginals)
     assert (few.tolist(), many.tolist()) == ([[0, 1, 0, 1]], [[0, 1, 1, 0]])
 
 

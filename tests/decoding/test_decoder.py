@@ -8,13 +8,14 @@ import torch
 from mlcrf.choices import Decision
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.decoding import Decoder
+from mlcrf.implications import Implications
 from mlcrf.inference import Gibbs, Independent, InferenceMethod, MeanField
 from tests.decoding import brute
 from tests.decoding.methods import ORACLE, READY, Enumeration, Plain, Sampling, decided
 from tests.making import draw_known, make_potentials
 from tests.oracle import oracles
 
-CHAIN = torch.tensor([[0, 1], [1, 2], [4, 2]])  # 0 implies 1, 1 and 4 imply 2
+CHAIN = Implications(((0, 1), (1, 2), (4, 2)))  # 0 implies 1, 1 and 4 imply 2
 
 
 def excluding(*unary: float, coupling: float = -3.0) -> Potentials:
@@ -156,7 +157,9 @@ def test_many_labels(rule: Decision) -> None:
     unary = torch.randn(3, num_labels, generator=generator) - 4
     first = torch.arange(num_labels - 1)
     edges = torch.stack([first, first + 1], 1)
-    potentials = Potentials(unary, edges, torch.rand(len(edges), generator=generator), edges[:3])
+    pairwise = torch.rand(len(edges), generator=generator)
+    rules = Implications.from_array(edges[:3].numpy())
+    potentials = Potentials(unary, edges, pairwise, rules)
     known = torch.full_like(unary, -1).long()
     known[:, 7] = 1
     decoder = READY[rule]

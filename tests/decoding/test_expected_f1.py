@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlcrf.crf import check_known, no_implications
+from mlcrf.crf import check_known
 from mlcrf.crf.potentials import Potentials
 from mlcrf.decoding import Admissible, empty_probability, maximise_expected_f1
+from mlcrf.implications import Implications
 from tests.decoding import brute
 from tests.making import close, draw_known, make_potentials
 from tests.oracle import oracles
 
-CHAIN = torch.tensor([[0, 1], [1, 2], [4, 2]])  # 0 implies 1, 1 and 4 imply 2
+CHAIN = Implications(((0, 1), (1, 2), (4, 2)))  # 0 implies 1, 1 and 4 imply 2
 
 
 def check(
@@ -85,7 +86,7 @@ def test_ties_never_contradict_what_is_known_or_implied() -> None:
     counts = torch.zeros(2, 3, 4, dtype=torch.float64)
     counts[:, :, 3] = 1.0  # all three for certain
     known = torch.tensor([[-1, -1, 1], [-1, -1, -1]])
-    allowed = Admissible(known, torch.tensor([[0, 1]]), 0, 1)
+    allowed = Admissible(known, Implications(((0, 1),)), 0, 1)
     states, value = maximise_expected_f1(counts, torch.zeros(2), allowed)
     assert states.tolist() == [[0, 0, 1], [0, 1, 0]]
     close(value, torch.full((2,), 0.5, dtype=torch.float64), 1e-15)
@@ -150,5 +151,5 @@ def test_no_image() -> None:
     """No image gives no set."""
     states, value = maximise_expected_f1(torch.zeros(0, 4, 5), torch.zeros(0))
     assert (states.shape, value.shape) == ((0, 4), (0,))
-    allowed = Admissible(torch.zeros(0, 4, dtype=torch.int64), no_implications(), 1)
+    allowed = Admissible(torch.zeros(0, 4, dtype=torch.int64), Implications(), 1)
     assert maximise_expected_f1(torch.zeros(0, 4, 5), torch.zeros(0), allowed)[0].shape == (0, 4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlcrf.crf import Potentials, check_known, no_implications
+from mlcrf.crf import Potentials, check_known
 from mlcrf.decoding import (
     Admissible,
     count_marginals_from_samples,
@@ -12,10 +12,11 @@ from mlcrf.decoding import (
     maximise_expected_f1,
     maximise_expected_jaccard,
 )
+from mlcrf.implications import Implications
 from tests.decoding import brute
 from tests.making import draw_known, make_potentials
 
-CHAIN = torch.tensor([[0, 1], [1, 2], [4, 2]])
+CHAIN = Implications(((0, 1), (1, 2), (4, 2)))
 
 
 def draw(potentials: Potentials, known: Tensor | None = None, num_samples: int = 60) -> Tensor:
@@ -163,7 +164,7 @@ def test_memory_is_bounded_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     potentials = make_potentials(7, 12, unary=1.5, pairwise=0.8)
     known = draw_known(potentials, num_unknown=9)
     samples = draw(potentials, known)
-    allowed = Admissible(known, no_implications(), 2, 5)
+    allowed = Admissible(known, Implications(), 2, 5)
     together = maximise_expected_jaccard(samples, samples.double().mean(0), allowed)
     monkeypatch.setattr("mlcrf.decoding.expected_jaccard._ENTRIES", 1)
     alone = maximise_expected_jaccard(samples, samples.double().mean(0), allowed)

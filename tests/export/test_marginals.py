@@ -8,11 +8,12 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials
 from mlcrf.export.marginals import BetheMarginals, MeanFieldMarginals, SplitMarginals
+from mlcrf.implications import Implications
 from mlcrf.inference import Bethe, Exact, MeanField
 from tests.making import close, expected, make_potentials
 from tests.oracle import oracles
 
-RULES = torch.tensor([[1, 0], [2, 0], [4, 3]])
+RULES = Implications(((1, 0), (2, 0), (4, 3)))
 EXACT = Exact(leave_out=0)
 
 
@@ -43,7 +44,7 @@ def test_the_type_is_enough_where_it_is_tight() -> None:
     matrix = torch.zeros(labels, labels)
     matrix[:3, 3:] = -size
     matrix = matrix + matrix.T
-    module = SplitMarginals(matrix, torch.empty((0, 2), dtype=torch.int64))
+    module = SplitMarginals(matrix, Implications())
     bound = 9 * size / 4
     assert module.dtype is torch.float32 and bound > 20
     edges = torch.tensor([[i, j] for i in range(3) for j in range(3, labels)])
@@ -58,7 +59,7 @@ def test_split_leaves_out_what_implications_forbid(varies: bool) -> None:
     potentials = replace(plain, implications=RULES)
     found = split(potentials)[1]
     close(found, EXACT(potentials).marginals, 1e-5)
-    assert bool((found[:, RULES[:, 0]] <= found[:, RULES[:, 1]] + 1e-6).all())
+    assert bool((found[:, RULES.array[:, 0]] <= found[:, RULES.array[:, 1]] + 1e-6).all())
     assert float((found - split(plain)[1]).abs().max()) > 0.01
 
 

@@ -23,6 +23,7 @@ from mlcrf.cli import app
 from mlcrf.config import TrainSettings
 from mlcrf.errors import BackboneError, DataError, MlcrfError, RunError, TooManyLabelsError
 from mlcrf.export import TaggerGraph, choose_marginals, draw_pictures, export_onnx, load_pictures
+from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.prediction import Tagger
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 NAMES = ("sea", "=1+1", "<b>", 'a "b"', "naïve", "sky")
-RULES = torch.tensor([[0, 5], [2, 1]])
+RULES = Implications(((0, 5), (2, 1)))
 write = partial(export_onnx, pictures=draw_pictures, engine=EngineName.TORCH)
 
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlcrf.crf import Potentials, full_edges, no_implications
+from mlcrf.crf import Potentials, full_edges
+from mlcrf.implications import Implications
 from mlcrf.inference import (
     AnnealedImportanceSampling,
     Bethe,
@@ -195,7 +196,7 @@ def make(
     edges = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
     shape = (num_images, len(edges)) if varies else (len(edges),)
     couplings = pairwise * (kind >= TREES) * draw(*shape)
-    implications = torch.tensor(list(rules)) if rules else no_implications()
+    implications = Implications(tuple(rules))
     return Potentials(unary * draw(num_images, num_labels), edges, couplings, implications)
 
 

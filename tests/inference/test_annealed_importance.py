@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
+from mlcrf.implications import Implications
 from mlcrf.inference import annealed_importance as annealing
 from mlcrf.inference.annealed_importance import (
     Annealed,
@@ -22,11 +23,11 @@ from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import Oracle, oracles
 
 AIS = AnnealedImportanceSampling(chains=64, temperatures=50)
-CHAIN = torch.tensor([[1, 0], [2, 1]])  # 2 => 1 => 0
+CHAIN = Implications(((1, 0), (2, 1)))  # 2 => 1 => 0
 BELOW_ONE = 1 - 2**-53
 
 
-def with_implications(potentials: Potentials, implications: Tensor = CHAIN) -> Potentials:
+def with_implications(potentials: Potentials, implications: Implications = CHAIN) -> Potentials:
     return dataclasses.replace(potentials, implications=implications)
 
 
@@ -195,7 +196,7 @@ def test_implications_hold() -> None:
     generator = torch.Generator().manual_seed(0)
     unary = 2 * torch.randn(4, 8, generator=generator, dtype=torch.float64)
     pairwise = torch.randn(28, generator=generator, dtype=torch.float64) / 2
-    implications = torch.tensor([[1, 0], [2, 1], [3, 0], [5, 4], [7, 6]])
+    implications = Implications(((1, 0), (2, 1), (3, 0), (5, 4), (7, 6)))
     potentials = Potentials(unary, full_edges(8), pairwise, implications)
     method = dataclasses.replace(AIS, chains=200, temperatures=200)
     posterior = method(potentials)
@@ -203,7 +204,7 @@ def test_implications_hold() -> None:
     close(posterior.log_partition, expected(truth, "log_partition", unary), 0.1)
     close(posterior.marginals, expected(truth, "marginals", unary), 0.05)
     assert posterior.samples is not None
-    child, parent = implications.T
+    child, parent = implications.array.T
     assert bool((posterior.samples[..., child] <= posterior.samples[..., parent]).all())
     assert bool((method.anneal(potentials).effective_chains > 100).all())
     known = torch.full((4, 8), -1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
+from mlcrf.implications import Implications
 from mlcrf.inference import map_search
 from mlcrf.inference.map_search import MapSearch
 from mlcrf.inference.messages.dual_bound import DualBound, ScoreBound, roof_dual, semidefinite_bound
@@ -19,7 +20,7 @@ from tests.oracle import Oracle, oracles
 
 SEARCH = MapSearch(starts=4, sweeps=40)
 SURE = dataclasses.replace(SEARCH, branch=10)
-CHAIN = torch.tensor([[1, 0], [2, 1]])  # 2 => 1 => 0
+CHAIN = Implications(((1, 0), (2, 1)))  # 2 => 1 => 0
 
 
 def best(potentials: Potentials, known: Tensor | None = None) -> Tensor:
@@ -261,7 +262,7 @@ def test_chains_find_more_than_climbing(implied: bool) -> None:
     """Two chains end at the best state far more often than climbing from where they start."""
     potentials = make_potentials(30, 24, unary=2.0, pairwise=0.7, varies=True)
     if implied:
-        rules = torch.tensor([[label, label + 12] for label in range(12)])
+        rules = Implications(tuple((label, label + 12) for label in range(12)))
         potentials = dataclasses.replace(potentials, implications=rules)
 
     def scores(starts: int, sweeps: int) -> Tensor:
@@ -324,7 +325,7 @@ def test_known_labels_are_kept(num_unknown: int, varies: bool, implied: bool) ->
 def test_rules_over_many_labels_are_kept() -> None:
     """Where every label implies the last, the cost of 100 hides no smaller difference."""
     made = make_potentials(6, 9, unary=1.5, pairwise=0.5)
-    implications = torch.tensor([[label, 8] for label in range(8)])
+    implications = Implications(tuple((label, 8) for label in range(8)))
     potentials = dataclasses.replace(made, implications=implications)
     result = SURE(potentials)
     close(result.score, best(potentials), 1e-9)

@@ -273,7 +273,7 @@ def test_implications_are_respected(row: Row, graph: str, clamp: bool) -> None:
     if row.pairs:
         assert posterior.pairwise_marginals.shape == (4, len(potentials.edges))
     close(posterior.marginals[closed >= 0], closed[closed >= 0].double(), 1e-15)
-    child, parent = potentials.implications.T
+    child, parent = potentials.implications.array.T
     above = posterior.marginals[:, child] - posterior.marginals[:, parent]
     assert bool((above[posterior.converged] <= (0.02 if row.random else 1e-8)).all())
     drawn = [] if posterior.samples is None else [posterior.samples.long()]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, ScenePotentials, full_edges
 from mlcrf.errors import PotentialsError
+from mlcrf.implications import Implications
 from mlcrf.inference import (
     Exact,
     Independent,
@@ -30,7 +31,7 @@ def make(coupled: bool, *, rules: bool = False, seed: int = 0) -> tuple[ScenePot
         return torch.randn(*shape, generator=draw, dtype=torch.float64)
 
     edges = full_edges(LABELS) if coupled else torch.empty((0, 2), dtype=torch.int64)
-    implications = torch.tensor([[1, 0]] if rules else []).reshape(-1, 2).long()
+    implications = Implications(((1, 0),) if rules else ())
     mixture = ScenePotentials(
         normal(PHOTOS, LABELS),
         edges,

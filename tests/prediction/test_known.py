@@ -7,11 +7,12 @@ import pytest
 
 from mlcrf.data.readers.choosing import ReadOptions
 from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import read_known
 
 LABELS = LabelSpace(("sea", "sky", "bird", "indoor"))
-RULES = (("bird", "sky"),)
+RULES = Implications.from_names([("bird", "sky")], LABELS)
 
 
 def photo(folder: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mlcrf.implications import Implications
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import KnownKeywords, LabelSelection, Prediction, read_known
@@ -10,7 +11,7 @@ from tests.keywords.pictures import iptc_of, make_photo, xmp_of
 from tests.prediction.beside.test_files import AUTHOR
 
 LABELS = LabelSpace(("sea", "sky", "bird", "indoor"))
-RULES = (("bird", "sky"),)
+RULES = Implications.from_names([("bird", "sky")], LABELS)
 
 
 def keywords(*places: PhotoPlaces, **names: str) -> KnownKeywords:

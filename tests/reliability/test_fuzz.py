@@ -39,6 +39,7 @@ from mlcrf.data.readers.choosing import ReadOptions, read_dataset
 from mlcrf.data.readers.table import read_table, save_manifest
 from mlcrf.decoding import Decoder
 from mlcrf.errors import MlcrfError
+from mlcrf.implications import Implications
 from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
 from mlcrf.keywords.xmp import Packet, Property
 from mlcrf.labels import LabelSpace, load_labels
@@ -55,7 +56,7 @@ from tests.reliability.scale import times
 pytestmark = pytest.mark.timeout(0)
 T = TypeVar("T")
 LABEL_SPACE = LabelSpace(("sea", "sky", "indoor"))
-RULES = (("sea", "sky"),)
+RULES = Implications.from_names([("sea", "sky")], LABEL_SPACE)
 PICTURES = ("a.jpg", "b c.jpg", "d,e.png", 'f"g.jpg', "h\ni.jpg", "ä/j.jpg", " k.jpg", "l;m.jpg")
 SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
 
@@ -658,7 +659,7 @@ def test_names_for_sidecars(name: str) -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with all kinds of weights: gates, a hidden layer, rules, thresholds."""
     path = tmp_path_factory.mktemp("run")
-    crf = LabelCrf(4, 3, hidden=2, rank=1, implications=torch.tensor([[0, 1]]))
+    crf = LabelCrf(4, 3, hidden=2, rank=1, implications=Implications(((0, 1),)))
     independent = LabelCrf(4, 3, edges=no_edges())
     for model in (crf, independent):
         for parameter in model.parameters():

@@ -10,6 +10,7 @@ import torch
 
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.errors import DataError
+from mlcrf.implications import Implications
 from mlcrf.inference import Exact, InferenceMethod, MeanField
 from mlcrf.labels import LabelSpace
 from mlcrf.review.database import ReviewDatabase
@@ -127,7 +128,7 @@ def test_answers_that_break_an_implication_are_a_conflict_not_a_crash(
 ) -> None:
     """bird => sky => sea: bird without sea counts as unknown for both, and is shown."""
     plain = make_potentials(1, 5)
-    rules = torch.tensor([[3, 1], [1, 0]])
+    rules = Implications(((3, 1), (1, 0)))
     potentials = Potentials(plain.unary, plain.edges, plain.pairwise, rules)
     review = start(database, potentials)
     look = review.answer(0, {3: 1}, "anna", new_request())

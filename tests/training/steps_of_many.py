@@ -12,10 +12,11 @@ import torch
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.choices import EngineName, Finetune, ObjectiveName, Precision
 from mlcrf.config import TrainSettings
-from mlcrf.crf import full_edges, no_implications
+from mlcrf.crf import full_edges
 from mlcrf.data.manifest import Split
 from mlcrf.data.readers.table import read_table
 from mlcrf.errors import DataError
+from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf
 from mlcrf.processes import Processes, joined
@@ -50,7 +51,7 @@ def frozen(objective: ObjectiveName, processes: Processes) -> list[float]:
         losses.append(float(f"{event.loss:.8g}"))
 
     labels = LabelSpace(tuple("abcdefgh"))
-    plan = make_plan(settings, labels, full_edges(8), no_implications())
+    plan = make_plan(settings, labels, full_edges(8), Implications())
     make_minimiser(plan, objective).minimise(
         space,
         LabelCrf(16, 8, edges=plan.edges),
@@ -84,7 +85,7 @@ def trained(
         epochs=epochs,
     )
     backbone = make_backbone(find_spec("tiny"), seed=0)
-    edges, rules = full_edges(len(manifest.labels)), torch.from_numpy(manifest.rules)
+    edges, rules = full_edges(len(manifest.labels)), manifest.implications
     result = finetune(
         backbone,
         *parts,

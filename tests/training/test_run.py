@@ -19,6 +19,7 @@ from mlcrf.data.readers.choosing import read_dataset
 from mlcrf.data.splits import split_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
+from mlcrf.implications import Implications
 from mlcrf.objectives import independent_loss
 from mlcrf.prediction import Tagger
 from mlcrf.synthetic.dataset import make_dataset
@@ -100,7 +101,7 @@ def test_every_objective_trains_and_names_its_inference(
 
 def test_rules_and_gates_go_all_the_way(manifest: Manifest, tmp_path: Path) -> None:
     """What was trained with them is decoded and scored with them, also on data that break rules."""
-    rules = (("beach", "sea"), ("bird", "sky"))
+    rules = Implications.from_names([("beach", "sea"), ("bird", "sky")], manifest.labels)
     settings = TrainSettings(**QUICK, pairwise=Pairwise.CONDITIONAL, rank=2)
     ruled = with_implications(manifest, rules)
     train(ruled, tmp_path / "run", settings, TORCH)
@@ -109,7 +110,7 @@ def test_rules_and_gates_go_all_the_way(manifest: Manifest, tmp_path: Path) -> N
     assert len(run.crf.edges) == 12 * 11 // 2 - 2
     assert run.crf.factors is not None and run.crf.factors.shape == (2, len(run.crf.edges))
     assert float(run.crf.factors.detach().abs().max()) > 1e-3
-    assert run.independent.rank == 0 and run.independent.implications.shape == (0, 2)
+    assert run.independent.rank == 0 and not len(run.independent.implications)
 
     extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
     test = manifest.part(Split.TEST)
@@ -122,7 +123,7 @@ def test_rules_and_gates_go_all_the_way(manifest: Manifest, tmp_path: Path) -> N
     assert all(chosen >= {"sky"} for chosen in names if "bird" in chosen)
 
     with pytest.raises(RunError, match="other settings or data"):
-        free = with_implications(ruled, ())
+        free = with_implications(ruled, Implications())
         train(free, tmp_path / "run", settings, TORCH, resume=True)
 
 
@@ -139,7 +140,8 @@ def test_gates_without_couplings_are_refused(manifest: Manifest, tmp_path: Path)
 def test_independent_structure_has_no_couplings(manifest: Manifest, tmp_path: Path) -> None:
     """`--structure independent` is the baseline, given that its rules hold."""
     settings = TrainSettings(**QUICK, structure=Structure.INDEPENDENT)
-    train(with_implications(manifest, (("bird", "sky"),)), tmp_path / "run", settings, TORCH)
+    rules = Implications.from_names([("bird", "sky")], manifest.labels)
+    train(with_implications(manifest, rules), tmp_path / "run", settings, TORCH)
     run = load_run(tmp_path / "run")
     assert len(run.crf.edges) == 0
     assert torch.equal(run.crf.output.weight, run.independent.output.weight)
@@ -236,12 +238,12 @@ def test_the_network_is_trained_with_rules_and_gates(
     """The potentials that its objective sees are those of the model that the run is to have."""
     data = split_manifest(manifest, seed=0)
     settings = TrainSettings(**QUICK, pairwise=Pairwise.CONDITIONAL, rank=2)
-    rules = torch.tensor([[0, 1]])
+    rules = Implications(((0, 1),))
     backbone = make_backbone(find_spec("tiny"), seed=0)
     seen = []
 
     def objective(potentials: Potentials, targets: Tensor) -> Tensor:
-        seen.append((potentials.varies_by_image, potentials.implications.tolist()))
+        seen.append((potentials.varies_by_image, potentials.implications))
         return independent_loss(potentials, targets)
 
     monkeypatch.setattr(

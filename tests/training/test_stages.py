@@ -14,8 +14,9 @@ import torch
 
 from mlcrf.choices import InferenceName, ObjectiveName, Schedule, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.crf import full_edges, no_implications
+from mlcrf.crf import full_edges
 from mlcrf.errors import RunError
+from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.objectives import independent_loss
 from mlcrf.training.heads import Examples, Fitted, HeadTrainer
@@ -160,7 +161,7 @@ SETTINGS = TrainSettings(penalties=(0.003, 0.03, 0.3), pairwise_penalties=(0.01,
 
 def plan_of(settings: TrainSettings, num_labels: int) -> Plan:
     labels = LabelSpace(tuple(f"label-{number}" for number in range(num_labels)))
-    return make_plan(settings, labels, full_edges(num_labels), no_implications())
+    return make_plan(settings, labels, full_edges(num_labels), Implications())
 
 
 def make_examples() -> tuple[Examples, Examples]:

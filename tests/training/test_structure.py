@@ -9,10 +9,11 @@ from mlcrf.choices import Structure
 from mlcrf.config import TrainSettings
 from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest
+from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.training.structure import choose_edges
 
-RULES = (("c", "b"), ("b", "a"), ("d", "a"))  # so c implies a too
+RULES = Implications(((2, 1), (1, 0), (3, 0)))  # so c implies a too
 TIED = {(1, 2), (0, 1), (0, 3), (0, 2)}
 
 
@@ -41,7 +42,7 @@ def test_full_leaves_out_what_is_tied() -> None:
     manifest = make_manifest()
     everything = set(combinations(range(6), 2))
     assert pairs_of(TrainSettings(), manifest) == everything - TIED
-    free = with_implications(manifest, ())
+    free = with_implications(manifest, Implications())
     assert pairs_of(TrainSettings(), free) == everything
 
 
@@ -49,7 +50,7 @@ def test_sparse_chooses_other_partners() -> None:
     """A label whose strongest partner is its parent has as many couplings as any."""
     settings = TrainSettings(structure=Structure.SPARSE, edges_per_label=1)
     manifest = make_manifest()
-    assert (0, 1) in pairs_of(settings, with_implications(manifest, ()))
+    assert (0, 1) in pairs_of(settings, with_implications(manifest, Implications()))
     chosen = pairs_of(settings, manifest)
     assert not chosen & TIED
     assert {label for pair in chosen for label in pair} == set(range(6))
@@ -59,7 +60,7 @@ def test_a_tree_keeps_what_rules_do_not_say() -> None:
     """Of the best tree those edges remain that join labels without an implication."""
     settings = TrainSettings(structure=Structure.TREE)
     manifest = make_manifest()
-    tree = pairs_of(settings, with_implications(manifest, ()))
+    tree = pairs_of(settings, with_implications(manifest, Implications()))
     assert tree & TIED
     assert pairs_of(settings, manifest) == tree - TIED
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from mlcrf.data.files import load_text
 from mlcrf.data.implications import with_implications
-from mlcrf.data.manifest import Implication, Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
 from mlcrf.data.tags import relabelled
 from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 
 LABEL_SETS = {24: "potential", 14: "relevant", 38: "potential and relevant"}
@@ -100,7 +101,7 @@ def read_mirflickr(
         name=f"mirflickr25k-{label_set}",
         notes=tuple(notes),
     )
-    manifest = with_implications(manifest, _implications(names))
+    manifest = with_implications(manifest, _implications(space))
     return relabelled(manifest, labels, path)
 
 
@@ -156,10 +157,11 @@ def _load_flags(file: Path, problems: Problems) -> NDArray[np.bool_]:
     return flags
 
 
-def _implications(names: list[str]) -> list[Implication]:
-    """Of each relevant label that it is a potential one, where both are here."""
-    potential = {name: name.removesuffix(RELEVANT_SUFFIX) for name in names}
-    return [(name, of) for name, of in potential.items() if of != name and of in potential]
+def _implications(labels: LabelSpace) -> Implications:
+    """Return, for each relevant label, that it implies its potential one, if both are here."""
+    potential = {name: name.removesuffix(RELEVANT_SUFFIX) for name in labels}
+    pairs = [(name, of) for name, of in potential.items() if of != name and of in potential]
+    return Implications.from_names(pairs, labels)
 
 
 def _splits(numbers: NDArray[np.int64]) -> tuple[Split, ...]:

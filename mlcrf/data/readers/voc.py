@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from mlcrf.data.files import load_text
-from mlcrf.data.manifest import UNKNOWN, Manifest, Split
+from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
 from mlcrf.data.tags import unknown_tags, vocabulary
 from mlcrf.errors import DataError
 from mlcrf.images.listing import is_picture
-from mlcrf.labels import LabelSpace
+from mlcrf.labels import UNKNOWN, LabelSpace
 
 _DEPTHS = ("", "*/", "*/*/", "*/*/*/")
 # In this order: what trainval lists beside train and val is for training.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
+from mlcrf.implications import Implications
 from mlcrf.inference.exact.partition import possible_states, split_labels
 from mlcrf.inference.exact.scratch import Scratch
 
@@ -136,24 +137,23 @@ def in_order(values: Tensor, order: Tensor, out: Tensor) -> Tensor:
 
 
 def make_halves(
-    matrix: Tensor, implications: Tensor, parts: tuple[list[int], list[int]]
+    matrix: Tensor, implications: Implications, parts: tuple[list[int], list[int]]
 ) -> tuple[Half, Half]:
     """The halves that `split_labels` chose.
 
     Args:
         matrix: couplings (L, L).
-        implications: pairs (child, parent) (R, 2); states that break one are left out.
+        implications: pairs (child, parent); states that break one are left out.
     """
     first, second = (_make_half(part, matrix, implications) for part in parts)
     return first, second
 
 
-def _make_half(labels: list[int], matrix: Tensor, implications: Tensor) -> Half:
+def _make_half(labels: list[int], matrix: Tensor, implications: Implications) -> Half:
     sub = matrix[labels][:, labels]
     at = {label: place for place, label in enumerate(labels)}
-    rules = [(at[c], at[p]) for c, p in implications.tolist() if c in at]
-    pairs = torch.tensor(rules, dtype=torch.int64).reshape(-1, 2)
-    sides = split_labels(sub, pairs)
+    own = Implications(tuple((at[c], at[p]) for c, p in implications.pairs if c in at))
+    sides = split_labels(sub, own)
     first, second = quarters = [
         _make_part([labels[place] for place in side], matrix, implications) for side in sides
     ]
@@ -177,7 +177,7 @@ def _make_half(labels: list[int], matrix: Tensor, implications: Tensor) -> Half:
     )
 
 
-def _make_part(labels: list[int], matrix: Tensor, implications: Tensor) -> Part:
+def _make_part(labels: list[int], matrix: Tensor, implications: Implications) -> Part:
     columns = torch.tensor(labels, dtype=torch.int64)
     states = possible_states(labels, implications).to(matrix)
     couplings = matrix[columns][:, columns].triu(1)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcrf.errors import TooManyLabelsError
+from mlcrf.implications import Implications
 
 _LARGEST = 24  # log2 of the states that a half may have: they are listed one by one
 _STARTS, _MANY = 4, 16  # splits that the search begins at, where there are many groups to put
@@ -17,7 +18,7 @@ _STARTS, _MANY = 4, 16  # splits that the search begins at, where there are many
 Floats = NDArray[np.float64]
 
 
-def split_labels(strength: Tensor, implications: Tensor) -> tuple[list[int], list[int]]:
+def split_labels(strength: Tensor, implications: Implications) -> tuple[list[int], list[int]]:
     """Two halves of about as many states, with weak couplings between them.
 
     Starting from a few splits, the two labels gain most by changing sides do so, until none gain
@@ -25,7 +26,7 @@ def split_labels(strength: Tensor, implications: Tensor) -> tuple[list[int], lis
 
     Args:
         strength: sizes of couplings, (L, L).
-        implications: pairs (child, parent) (R, 2).
+        implications: pairs (child, parent).
 
     Raises:
         TooManyLabelsError: a half would have more than 2^24 states.
@@ -52,7 +53,7 @@ def split_labels(strength: Tensor, implications: Tensor) -> tuple[list[int], lis
     return parts
 
 
-def count_states(num_labels: int, implications: Tensor) -> float:
+def count_states(num_labels: int, implications: Implications) -> float:
     """Log2 of how many label vectors break no implication.
 
     An upper bound where more than 24 labels hang together, some of them with several parents.
@@ -89,16 +90,14 @@ def _exchange(side: Floats, sizes: Floats, between: Floats) -> tuple[float, floa
     return max(first, float(sizes.sum()) - first), cut, side
 
 
-def _groups(num_labels: int, implications: Tensor) -> tuple[list[list[int]], list[float]]:
+def _groups(num_labels: int, implications: Implications) -> tuple[list[list[int]], list[float]]:
     """Labels that hang together by implications, most of them alone; and log2 of their states.
 
     In a tree a label is absent with all below it, or present, and its branches are free:
 
         size_i = log2(1 + 2^(sum over children of size))
     """
-    parents: dict[int, list[int]] = {}
-    for child, parent in implications.tolist():
-        parents.setdefault(child, []).append(parent)
+    parents = implications.parents
     below = dict.fromkeys(range(num_labels), 0.0)
     size = dict.fromkeys(range(num_labels), 1.0)
     for label in reversed(list(TopologicalSorter(parents).static_order())):
@@ -107,7 +106,7 @@ def _groups(num_labels: int, implications: Tensor) -> tuple[list[list[int]], lis
             below[parents[label][0]] += size[label]
     graph = nx.Graph()
     graph.add_nodes_from(range(num_labels))
-    graph.add_edges_from(implications.tolist())
+    graph.add_edges_from(implications.pairs)
     groups, sizes = sorted(map(sorted, nx.connected_components(graph))), []
     for group in groups:
         is_tree = all(len(parents.get(label, ())) < 2 for label in group)
@@ -118,14 +117,14 @@ def _groups(num_labels: int, implications: Tensor) -> tuple[list[list[int]], lis
     return groups, sizes
 
 
-def possible_states(labels: list[int], implications: Tensor) -> Tensor:
+def possible_states(labels: list[int], implications: Implications) -> Tensor:
     """The states of some labels that break no implication among them, uint8 (S, l).
 
     The first label is the slowest to change. Made label by label, so that no more than twice as
     many are ever held.
     """
     at = {label: place for place, label in enumerate(labels)}
-    rules = [(at[c], at[p]) for c, p in implications.tolist() if c in at and p in at]
+    rules = [(at[c], at[p]) for c, p in implications.pairs if c in at and p in at]
     states = torch.zeros((1, 0), dtype=torch.uint8)
     for place in range(len(labels)):
         longer = torch.arange(2, dtype=torch.uint8).repeat(len(states))

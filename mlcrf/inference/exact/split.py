@@ -26,7 +26,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mlcrf.crf import no_implications
+from mlcrf.implications import Implications
 from mlcrf.inference.exact.halves import make_halves
 from mlcrf.inference.exact.kernel import Kernel
 from mlcrf.inference.exact.partition import split_labels
@@ -55,16 +55,15 @@ class Split:
     def __init__(
         self,
         matrix: Tensor,
-        implications: Tensor | None = None,
+        implications: Implications = Implications(),
         *,
         first_level: int = 0,
         parts: tuple[list[int], list[int]] | None = None,
     ) -> None:
         matrix = matrix.detach().double()
-        rules = no_implications() if implications is None else implications
         self.first_level = first_level
-        parts = parts or split_labels(matrix, rules)
-        self.half_a, self.half_b = make_halves(matrix, rules, parts)
+        parts = parts or split_labels(matrix, implications)
+        self.half_a, self.half_b = make_halves(matrix, implications, parts)
         self.matrix = matrix
         self.between = matrix[self.half_a.labels][:, self.half_b.labels]
         self._scratch = borrow_scratch(self)

@@ -1,12 +1,11 @@
 """Predictions as keywords in XMP sidecars."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlcrf import atomic
-from mlcrf.data.implications import with_implied
-from mlcrf.data.manifest import Implication
 from mlcrf.errors import DataError
+from mlcrf.implications import Implications
 from mlcrf.keywords.photo_keywords import damaged, load_sidecar
 from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
 from mlcrf.keywords.sidecar_places import PhotoPlaces
@@ -35,12 +34,12 @@ class Sidecars:
         places: PhotoPlaces,
         author: Author | None = None,
         labels: LabelSpace | None = None,
-        implications: Iterable[Implication] = (),
+        implications: Implications = Implications(),
         *,
         dry_run: bool = False,
     ) -> None:
         require_taggable(labels or ())
-        self._paths = _paths(labels or (), list(implications))
+        self._paths = _paths(labels, implications) if labels else {}
         self._places, self._author, self._dry_run = places, author, dry_run
 
     def write(self, prediction: Prediction) -> Change:
@@ -87,17 +86,17 @@ class Sidecars:
 
 
 def _paths(
-    labels: Iterable[str], rules: Sequence[Implication]
+    labels: LabelSpace, implications: Implications
 ) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """For each label its paths from the top, one for each label that it implies directly.
+    """Return each label's paths from the top, one for each label that it implies directly.
 
     Of the labels above those, which may have several paths themselves, the first one counts.
     """
     parents: dict[str, list[str]] = {name: [] for name in labels}
-    for child, parent in rules:
-        others = [other for one, other in rules if one == child and other != parent]
-        if parent not in with_implied(others, rules):
-            parents[child].append(parent)
+    for child, above in implications.parents.items():
+        for parent in above:
+            if parent not in implications.with_parents(set(above) - {parent}):
+                parents[labels.names[child]].append(labels.names[parent])
 
     def first(name: str) -> tuple[str, ...]:
         path = [name]

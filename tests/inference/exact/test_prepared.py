@@ -2,6 +2,7 @@
 
 import torch
 
+from mlcrf.implications import Implications
 from mlcrf.inference import Exact, MeanField, PreparedExact, prepare
 from tests.making import close, draw_known, make_potentials
 
@@ -65,7 +66,7 @@ def test_pairs_in_log_space_and_with_implications() -> None:
         2e-3,
     )
     ruled = make_potentials(2, 6, pairwise=1.0)
-    ruled = type(ruled)(ruled.unary, ruled.edges, ruled.pairwise, torch.tensor([[4, 0], [5, 0]]))
+    ruled = type(ruled)(ruled.unary, ruled.edges, ruled.pairwise, Implications(((4, 0), (5, 0))))
     pairs = PreparedExact(Exact(), ruled).pair_marginals(ruled, leave_out=0.0)
     p = pairs.diagonal(dim1=1, dim2=2)
     close(pairs[:, 4, 0], p[:, 4].clone(), 1e-12)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
+from mlcrf.implications import Implications
 from mlcrf.inference import Exact, entropy
 from mlcrf.inference import enumeration as exact
 from mlcrf.inference.exact import pruning, split
@@ -205,13 +206,13 @@ def test_entropy(num_known: int) -> None:
 def test_implications(implications: list[list[int]], varies: bool) -> None:
     """States that break an implication have no mass; all else is as among the others alone."""
     made = make_potentials(3, 6, unary=2.0, pairwise=2.0, varies=varies)
-    rules = torch.tensor(implications)
+    rules = Implications(tuple((child, parent) for child, parent in implications))
     potentials = Potentials(made.unary, made.edges, made.pairwise, rules)
     method = Exact(pairwise_marginals=True)
     posterior, best = method(potentials), method.map_states(potentials)
     samples = method.sample(potentials, 50, torch.Generator().manual_seed(0))
     for states in (best, samples):
-        assert bool((states[..., rules[:, 0]] <= states[..., rules[:, 1]]).all())
+        assert bool((states[..., rules.array[:, 0]] <= states[..., rules.array[:, 1]]).all())
     truth = oracles(potentials.as_couplings())
     close(posterior.marginals, expected(truth, "marginals", made.unary), 1e-10)
     close(posterior.log_partition, expected(truth, "log_partition", made.unary), 1e-10)
@@ -223,9 +224,9 @@ def test_implications(implications: list[list[int]], varies: bool) -> None:
 
 def test_implications_bring_more_labels_within_reach() -> None:
     """Thirty labels in chains of three are 4^10 states, and are counted as that."""
-    chains = [[3 * at + step, 3 * at + step + 1] for at in range(10) for step in range(2)]
+    chains = [(3 * at + step, 3 * at + step + 1) for at in range(10) for step in range(2)]
     made = make_potentials(2, 30, pairwise=0.0)
-    potentials = Potentials(made.unary, made.edges, made.pairwise, torch.tensor(chains))
+    potentials = Potentials(made.unary, made.edges, made.pairwise, Implications(tuple(chains)))
     posterior = Exact(max_labels=20)(potentials)
     log_z = torch.zeros(2, dtype=torch.float64)
     for at in range(10):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.errors import PotentialsError
+from mlcrf.implications import Implications
 from mlcrf.inference.gibbs.chains import ChainRun, Engine, choose_engine, run_chains
 from mlcrf.inference.gibbs.streams import random_states, stream_keys, uniforms
 from tests.making import close, draw_known, make_potentials
@@ -124,13 +125,13 @@ def test_engines_draw_the_same(potentials: Potentials, rungs: int, known: bool) 
 def test_implications_are_couplings() -> None:
     """Both engines sample the states that keep the rules."""
     made = make_potentials(3, 5)
-    rules = torch.tensor([[0, 1], [4, 1], [2, 0]])
+    rules = Implications(((0, 1), (4, 1), (2, 0)))
     potentials = Potentials(made.unary, made.edges, made.pairwise, rules)
     states = start(potentials, 30)[0]
     runs = [run_chains(potentials, states, sweeps=9, engine=e, keep_every=9) for e in Engine]
     for run in runs[1:]:
         same(runs[0], run, 1e-5)  # log-odds of 100 in float32
-    for child, parent in rules.tolist():
+    for child, parent in rules.pairs:
         assert bool((runs[0].states[..., child] <= runs[0].states[..., parent]).all())
 
 

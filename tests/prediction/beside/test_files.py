@@ -9,6 +9,7 @@ import pytest
 from mlcrf.data.readers.choosing import read_dataset
 from mlcrf.data.readers.tag_files import read_tag_folder
 from mlcrf.errors import DataError, MlcrfError, SettingsError
+from mlcrf.implications import Implications
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.retagging import Author, Tag, retag
 from mlcrf.keywords.sidecar_places import PhotoPlaces
@@ -26,7 +27,13 @@ AUTHOR = Author("model", "c0ffee")
 
 def sidecars(**settings: Any) -> Sidecars:
     places = settings.pop("places", PhotoPlaces())
-    return Sidecars(places, AUTHOR, LABELS, settings.pop("rules", RULES), **settings)
+    return Sidecars(
+        places,
+        AUTHOR,
+        LABELS,
+        Implications.from_names(settings.pop("rules", RULES), LABELS),
+        **settings,
+    )
 
 
 def levels(path: Path) -> list[str]:

@@ -18,6 +18,7 @@ from mlcrf.choices import EngineName
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest
 from mlcrf.evaluation import Answers, Evaluation, answer, score
+from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.reports.webpage import Gallery, save_report
@@ -69,7 +70,7 @@ def make_run(
 ) -> Run:
     """A run with random weights on the small network, saved."""
     torch.manual_seed(0)
-    implications = None if rules is None else torch.tensor(rules)
+    implications = Implications(tuple((child, parent) for child, parent in rules or ()))
     crf = LabelCrf(
         Tiny.num_features, len(labels), edges=edges, implications=implications, scenes=scenes
     )
