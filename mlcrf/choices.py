@@ -77,12 +77,11 @@ class Finetune(StrEnum):
 
 
 class EngineName(StrEnum):
-    """What runs a frozen network; in float32 if not said otherwise."""
+    """Engine that runs a frozen network, in float32 unless the name says otherwise."""
 
     AUTO = "auto"
     OPENVINO = "openvino"
     OPENVINO_BFLOAT16 = "openvino-bfloat16"
-    ONNXRUNTIME = "onnxruntime"
     TORCH = "torch"
     TORCH_BFLOAT16 = "torch-bfloat16"
 

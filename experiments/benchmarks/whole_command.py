@@ -102,7 +102,7 @@ def measure_engines(run: Run, pixels: np.ndarray) -> list[dict[str, Any]]:
     engines = {
         name: make_engine(name, run.make_backbone(), torch.device("cpu"))
         for name in EngineName
-        if name is not EngineName.AUTO
+        if name not in (EngineName.AUTO, EngineName.TORCH_BFLOAT16)  # the latter is for GPUs
     }
     batch = pixels[:BATCH_SIZE]
     found = {name: engine(batch) for name, engine in engines.items()}

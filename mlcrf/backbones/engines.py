@@ -1,7 +1,6 @@
-"""What runs a frozen backbone: torch anywhere, OpenVINO or ONNX Runtime on CPUs."""
+"""Engines that run a frozen backbone: torch on any device, OpenVINO on CPUs."""
 
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol, assert_never
 
@@ -9,14 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.backbones.onnx_engine import OnnxEngine, has_onnxruntime, require_onnxruntime
 from mlcrf.backbones.openvino_engine import OpenVinoEngine
 from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError
 
-TOLERANCE = 1e-4  # of the largest feature: what AUTO's engine may be off from torch in float32
-_CHECKED = 2  # pictures that this is checked on
+TOLERANCE = 1e-4  # largest difference from torch that AUTO accepts, of the largest feature
+_CHECKED = 2  # images that are compared
 
 
 class Engine(Protocol):
@@ -28,11 +26,11 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """Runs the network as it is, channels last.
+    """The network itself, channels last.
 
     Args:
-        bfloat16: multiply in bfloat16 (automatic mixed precision); features of lite0 are then up
-            to 9 % of the largest one off.
+        bfloat16: multiply in bfloat16 (automatic mixed precision); features of lite0 then differ
+            by up to 9 % of the largest one.
     """
 
     def __init__(self, backbone: Backbone, device: torch.device, *, bfloat16: bool = False) -> None:
@@ -50,10 +48,10 @@ class TorchEngine:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is the accelerator where torch has one, else the CPU.
+    """Return the device of that name; `auto` is the accelerator if there is one, else the CPU.
 
     Raises:
-        BackboneError: torch does not know it or cannot use it here.
+        BackboneError: torch does not know it or cannot use it.
     """
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
@@ -68,20 +66,13 @@ def pick_device(name: str) -> torch.device:
 
 
 def engine_key(name: EngineName, device: torch.device) -> str:
-    """Names the engine and precision: no two give each other's bits.
-
-    Raises:
-        BackboneError: ONNX Runtime is asked for and not installed.
-    """
+    """Return a name of the engine and precision; features under one name have the same bits."""
     torch_key = f"torch-{torch.__version__}-{device.type}"
     match _candidates(name, device)[0]:
         case EngineName.OPENVINO:
             return f"{_openvino_key()}-float32"
         case EngineName.OPENVINO_BFLOAT16:
             return f"{_openvino_key()}-bfloat16"
-        case EngineName.ONNXRUNTIME:
-            require_onnxruntime()
-            return f"onnxruntime-{version('onnxruntime')}-float32"
         case EngineName.TORCH_BFLOAT16:
             return f"{torch_key}-bfloat16"
         case _:
@@ -100,24 +91,22 @@ def make_engine(
     """Compile a backbone.
 
     AUTO takes torch on accelerators. On the CPU it takes OpenVINO, the fastest that we measured,
-    if that gives the features that torch gives for two drawn pictures, within `TOLERANCE`; then
-    ONNX Runtime where it is installed, and at last torch.
+    if its features of two drawn images equal those of torch within `TOLERANCE`, else torch.
 
     Args:
-        cache_dir: where converted networks are kept.
-        num_threads: those of OpenVINO and ONNX Runtime, on all cores if None; of torch those that
-            it has in any case.
-        on_fallback: told in one line why AUTO passes over an engine that `engine_key` names.
+        cache_dir: folder for converted networks.
+        num_threads: threads of OpenVINO, all cores if None.
+        on_fallback: called with one line that says why AUTO does not take OpenVINO.
 
     Raises:
-        BackboneError: the engine that was asked for is not installed, or cannot run the network.
+        BackboneError: bfloat16 of torch is asked for on a CPU, where it is slower than float32.
     """
     candidates = _candidates(name, device)
     for candidate in candidates[:-1]:
         try:
             engine = _compile(candidate, backbone, device, cache_dir, num_threads)
             apart = _difference(engine, TorchEngine(backbone, device), backbone.spec.size_px)
-        except (RuntimeError, BackboneError) as error:  # what compilers raise of a network
+        except RuntimeError as error:  # what compilers raise of a network
             reason = f"cannot run the network: {' '.join(str(error).split())[:200]}"
         else:
             if apart <= TOLERANCE:
@@ -128,13 +117,12 @@ def make_engine(
 
 
 def _candidates(name: EngineName, device: torch.device) -> list[EngineName]:
-    """What to try, in this order."""
+    """Return the engines to try, in this order."""
     if name is not EngineName.AUTO:
         return [name]
     if device.type != "cpu":
         return [EngineName.TORCH]
-    onnx = [EngineName.ONNXRUNTIME] if has_onnxruntime() else []
-    return [EngineName.OPENVINO, *onnx, EngineName.TORCH]
+    return [EngineName.OPENVINO, EngineName.TORCH]
 
 
 def _compile(
@@ -148,18 +136,23 @@ def _compile(
         case EngineName.OPENVINO | EngineName.OPENVINO_BFLOAT16:
             bfloat16 = name is EngineName.OPENVINO_BFLOAT16
             return OpenVinoEngine(backbone, cache_dir, num_threads, bfloat16=bfloat16)
-        case EngineName.ONNXRUNTIME:
-            return OnnxEngine(backbone, cache_dir, num_threads)
-        case EngineName.TORCH | EngineName.TORCH_BFLOAT16:
-            return TorchEngine(backbone, device, bfloat16=name is EngineName.TORCH_BFLOAT16)
+        case EngineName.TORCH:
+            return TorchEngine(backbone, device)
+        case EngineName.TORCH_BFLOAT16 if device.type == "cpu":
+            raise BackboneError(
+                "--engine torch-bfloat16 is for GPUs; on a CPU it is slower than torch, use "
+                "openvino-bfloat16"
+            )
+        case EngineName.TORCH_BFLOAT16:
+            return TorchEngine(backbone, device, bfloat16=True)
         case EngineName.AUTO:
-            raise AssertionError("AUTO stands for others")
+            raise AssertionError("AUTO is no engine of its own")
         case _:
             assert_never(name)
 
 
 def _difference(engine: Engine, reference: Engine, size_px: int) -> float:
-    """The largest between features of drawn pictures, over the largest feature; NaN if any is."""
+    """Return the largest difference of features as a share of the largest; NaN if any is NaN."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (_CHECKED, size_px, size_px, 3), dtype=np.uint8)
     pixels[0] = np.linspace(0, 255, size_px, dtype=np.uint8)[:, None, None]  # smooth, then noise

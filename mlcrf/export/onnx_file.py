@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from mlcrf.atomic import replacing, require_ending
 from mlcrf.backbones.engines import make_engine
-from mlcrf.backbones.onnx_engine import open_session, require_onnxruntime, trace
 from mlcrf.backbones.registry import Backbone
 from mlcrf.checkpoint import Run
 from mlcrf.choices import EngineName, GraphInference
 from mlcrf.errors import MlcrfError
 from mlcrf.export.graph import TaggerGraph, choose_marginals
 from mlcrf.export.pictures import Pixels
+from mlcrf.export.tracing import open_session, require_onnxruntime, trace
 from mlcrf.version import __version__
 
 OUTPUTS = ("marginals", "independent")

@@ -1,10 +1,9 @@
-"""The small network, and what it is converted to: that takes seconds, so it is done once."""
+"""The small network, and its conversion, which takes seconds and is made once."""
 
 from pathlib import Path
 
 import pytest
 
-from mlcrf.backbones.onnx_engine import OnnxEngine
 from mlcrf.backbones.openvino_engine import OpenVinoEngine
 from mlcrf.backbones.registry import Backbone, find_spec, make_backbone
 
@@ -16,8 +15,7 @@ def tiny() -> Backbone:
 
 @pytest.fixture(scope="session")
 def kept(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `tiny` in the forms of OpenVINO and ONNX, not to be changed."""
+    """A folder with `tiny` in the form of OpenVINO, not to be changed."""
     folder = tmp_path_factory.mktemp("kept")
     OpenVinoEngine(tiny, folder)
-    OnnxEngine(tiny, folder)
     return folder
