@@ -68,7 +68,7 @@ def _from_chains(potentials: Potentials, seed: int) -> tuple[torch.Tensor, float
     """128 chains, 20 sweeps thrown away, 400 averaged, from `run_chains`."""
     began = perf_counter()
     keys = stream_keys(seed, torch.arange(1), chains=128)
-    start = random_states(keys, potentials.num_labels)[0]
+    start = random_states(keys, potentials.num_labels)
     burnt = run_chains(potentials, start, sweeps=20, seed=seed, average=False)
     run = run_chains(potentials, burnt.states, sweeps=400, seed=seed, first_sweep=20)
     return run.probabilities[0], perf_counter() - began

@@ -39,7 +39,7 @@ class Ours:
     def __init__(self, potentials: Potentials, *, chains: int, average: bool = True) -> None:
         keys = stream_keys(0, torch.arange(1), chains=chains)
         self._potentials, self._average, self._made = potentials, average, 0
-        self._states = random_states(keys, potentials.num_labels)[0]
+        self._states = random_states(keys, potentials.num_labels)
         self.probabilities = torch.empty(0)
 
     def run(self, sweeps: int) -> Work:

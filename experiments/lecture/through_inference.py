@@ -139,7 +139,7 @@ def _likelihood_gradient(made: Potentials, targets: Tensor) -> Tensor:
 def _sample(potentials: Potentials, *, chains: int, seed: int) -> Tensor:
     """Ends of Gibbs chains, uint8 (chains, 1, L); the same numbers for the same seed."""
     keys = stream_keys(seed, torch.zeros(1, dtype=torch.int64), chains=chains)
-    begin = random_states(keys, potentials.num_labels)[0]
+    begin = random_states(keys, potentials.num_labels)
     return run_chains(potentials, begin, sweeps=_SWEEPS, seed=seed).states
 
 

@@ -11,15 +11,12 @@ from mlcrf.inference.exact.prepared import PreparedExact, prepare
 from mlcrf.inference.gibbs_sampling import Gibbs
 from mlcrf.inference.independent import Independent
 from mlcrf.inference.junction_tree import JunctionTree
-from mlcrf.inference.map_search import MapResult, MapSearch
 from mlcrf.inference.mean_field import MeanField
-from mlcrf.inference.messages.dual_bound import DualBound, ScoreBound
 from mlcrf.inference.posterior import (
     InferenceMethod,
     LogPartitionKind,
     Posterior,
     climb,
-    entropy,
 )
 from mlcrf.inference.scenes import SceneChain, SceneSum, with_album
 from mlcrf.inference.tap import Tap
@@ -29,26 +26,21 @@ __all__ = [
     "AnnealedImportanceSampling",
     "Bethe",
     "ConvexBeliefPropagation",
-    "DualBound",
     "Exact",
     "Gibbs",
     "Independent",
     "InferenceMethod",
     "JunctionTree",
     "LogPartitionKind",
-    "MapResult",
-    "MapSearch",
     "MeanField",
     "Posterior",
     "PreparedExact",
     "SceneChain",
     "SceneSum",
-    "ScoreBound",
     "Tap",
     "TreeReweighted",
     "climb",
     "count_states",
-    "entropy",
     "make_exact",
     "make_inference",
     "prepare",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known, neighbours
 from mlcrf.crf.potentials import IMPOSSIBLE
-from mlcrf.inference.posterior import LogPartitionKind, Posterior, climb
+from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise, climb
 
 _CHUNK_ENTRIES = 2**19  # labels times chains times images handled at once
 
@@ -38,12 +38,6 @@ class Annealed:
     def effective_chains(self) -> Tensor:
         """(sum w)^2 / sum w^2, float64 (N,): 1 if one chain outweighs the rest, at most S."""
         return (2 * self.log_weights.logsumexp(0) - (2 * self.log_weights).logsumexp(0)).exp()
-
-    @property
-    def standard_error(self) -> Tensor:
-        """Of `log_partition`, to first order, float64 (N,)."""
-        excess = 1 / self.effective_chains - 1 / len(self.log_weights)
-        return excess.clamp_min(0).sqrt()
 
     def resampled(self, generator: torch.Generator) -> Tensor:
         """As many states of equal weight, uint8 (S, N, L), by systematic resampling."""
@@ -113,12 +107,12 @@ class AnnealedImportanceSampling:
             log_partition=annealed.log_partition.to(potentials.unary.dtype),
             log_partition_kind=LogPartitionKind.ESTIMATE,
             converged=converged,
-            sweeps=self.temperatures * self.sweeps,
-            advice=""
-            if bool(converged.all())
-            else f"ais: fewer than {self.min_effective_share:.0%} of {self.chains} chains are "
-            f"effective for {int((~converged).sum())} of {len(converged)} images; raise "
-            "temperatures, or use exact",
+            advice=advise(
+                self.name,
+                converged,
+                f"have fewer than {self.min_effective_share:.0%} of {self.chains} chains effective",
+                "--inference exact, junction-tree or gibbs of train, evaluate and report",
+            ),
             samples=annealed.resampled(generator),
         )
 
@@ -267,7 +261,7 @@ def sweep(
     couplings: GroupedCouplings,
     y: Tensor,
     bias: Tensor,
-    scale: float | Tensor,
+    scale: float,
     uniforms: Tensor,
     *,
     chances: Tensor | None = None,
@@ -280,7 +274,7 @@ def sweep(
         couplings: of the potentials.
         y: states, changed in place (L, S, N).
         bias: log-odds of each label without the others (L, N).
-        scale: of the couplings, for all images or for each (N,).
+        scale: of the couplings.
         uniforms: draws from (0, 1), one a label (L, S, N).
         chances: filled with the probabilities from which labels were drawn (L, S, N).
 

@@ -62,7 +62,6 @@ class Bethe(FixedPointMethod):
             log_partition=network.total(softplus(log_odds)) + bonds.sum(-1),
             log_partition_kind=LogPartitionKind.ESTIMATE,
             converged=settled.converged,
-            sweeps=settled.sweeps,
             advice=self.advice(settled.converged, settled.sweeps),
             pairwise_marginals=pairs[:, : len(potentials.edges)],
         )

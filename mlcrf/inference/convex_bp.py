@@ -66,7 +66,6 @@ class ConvexBeliefPropagation(FixedPointMethod):
             log_partition=_dual(flow, settled.state),
             log_partition_kind=LogPartitionKind.UPPER,
             converged=settled.converged,
-            sweeps=settled.sweeps,
             advice=self.advice(settled.converged, settled.sweeps),
             pairwise_marginals=pairs[:, : len(potentials.edges)],
         )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known
 from mlcrf.errors import SettingsError
-from mlcrf.inference.posterior import LogPartitionKind, Posterior, climb
+from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise, climb
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,13 @@ class MeanField:
             log_partition=potentials.log_score(q) + _entropy(q, logits, clamped),
             log_partition_kind=LogPartitionKind.LOWER,
             converged=converged,
-            sweeps=sweeps,
-            advice=""
-            if bool(converged.all())
-            else f"{self.name}: {int((~converged).sum())} of {len(q)} images had not converged "
-            f"after {sweeps} sweeps; raise max_sweeps, or use exact or gibbs",
+            advice=advise(
+                self.name,
+                converged,
+                f"had not converged after {sweeps} sweeps",
+                "--inference exact, junction-tree or gibbs of train, evaluate and report, or train "
+                "with a larger --set mean_field_sweeps",
+            ),
         )
 
     def unroll(self, potentials: Potentials, known: Tensor) -> Tensor:

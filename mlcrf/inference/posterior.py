@@ -1,4 +1,4 @@
-"""What every inference method returns, and what every method is."""
+"""The result of inference, and the interface of a method."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +11,7 @@ from mlcrf.crf import UNKNOWN, Fields, Potentials
 
 
 class LogPartitionKind(StrEnum):
-    """What is known of a value of log Z."""
+    """The status of a value of log Z."""
 
     EXACT = "exact"
     ESTIMATE = "estimate"
@@ -31,11 +31,10 @@ class Posterior:
         log_partition: log Z (N,).
         log_partition_kind: whether that is exact, an estimate or a bound.
         converged: whether the method met its own criterion (N,).
-        sweeps: passes over the labels that it took; 0 if it makes none.
-        advice: what to do where it did not converge; empty if all did.
+        advice: how many images did not converge, and options to try; empty if all did.
         pairwise_marginals: P(y_i = 1, y_j = 1) an edge (N, E), if asked for.
         samples: label vectors (S, N, L), if the method draws any.
-        error_bound: what no marginal of an exact method is off by more than, beside rounding,
+        error_bound: largest possible error of any marginal of an exact method, beside rounding,
             float64 (N,); None if the method promises nothing.
     """
 
@@ -43,7 +42,6 @@ class Posterior:
     log_partition: Tensor
     log_partition_kind: LogPartitionKind
     converged: Tensor
-    sweeps: int = 0
     advice: str = ""
     pairwise_marginals: Tensor | None = None
     samples: Tensor | None = None
@@ -59,24 +57,29 @@ class InferenceMethod(Protocol):
         ...
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Beliefs; `known` (N, L) holds 1, 0, or -1 for unknown."""
+        """Infer beliefs; `known` (N, L) holds 1, 0, or -1 for unknown."""
         ...
 
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """Most probable label vectors, as well as the method can, int64 (N, L)."""
+        """Return the most probable label vectors the method finds, int64 (N, L)."""
         ...
 
 
-def entropy(potentials: Potentials, posterior: Posterior) -> Tensor:
-    """Entropy in nats of each image's distribution over label vectors, (N,).
+def advise(name: str, converged: Tensor, problem: str, remedy: str) -> str:
+    """Return the advice of a posterior: empty if all images have converged (N,).
 
-        H = log Z - sum_i unary_i P(y_i = 1) - sum_{ij} pairwise_ij P(y_i = 1, y_j = 1)
-
-    As good as the log Z and the marginals of labels and pairs that it is made of.
+    Args:
+        name: of the method.
+        problem: what the images that have not converged did or have.
+        remedy: options to try.
     """
-    assert posterior.pairwise_marginals is not None, "ask for pairwise_marginals"
-    paired = (potentials.pairwise * posterior.pairwise_marginals).sum(-1)
-    return posterior.log_partition - (potentials.unary * posterior.marginals).sum(-1) - paired
+    failed = int((~converged).sum())
+    if not failed:
+        return ""
+    return (
+        f"{name}: {failed} of {len(converged)} images {problem}; their probabilities may be off. "
+        f"Try {remedy}"
+    )
 
 
 @torch.no_grad()

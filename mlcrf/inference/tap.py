@@ -69,9 +69,8 @@ class Tap(FixedPointMethod):
             log_partition=network.total(network.unary * q + entropy) + energy.sum(-1),
             log_partition_kind=LogPartitionKind.ESTIMATE,
             converged=converged,
-            sweeps=settled.sweeps,
             advice=self.advice(
-                converged, settled.sweeps, " or have couplings too strong for the expansion"
+                converged, settled.sweeps, ", or have couplings too strong for the expansion"
             ),
             pairwise_marginals=pairs[:, : len(potentials.edges)],
         )

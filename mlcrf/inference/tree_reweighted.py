@@ -105,7 +105,6 @@ class TreeReweighted(FixedPointMethod):
             log_partition=_dual(network, fields, messages, child, root),
             log_partition_kind=LogPartitionKind.UPPER,
             converged=settled.converged,
-            sweeps=settled.sweeps,
             advice=self.advice(settled.converged, settled.sweeps),
             pairwise_marginals=pairs[:, : len(potentials.edges)],
         )

@@ -87,7 +87,7 @@ class ContrastiveDivergence:
     def start(self, potentials: Potentials, targets: Tensor) -> Chains:
         """Random states, and what the targets average to."""
         keys = stream_keys(self.seed, self._images(len(targets)), chains=self.chains)
-        states = random_states(keys, targets.shape[1])[0].to(targets.device)
+        states = random_states(keys, targets.shape[1]).to(targets.device)
         nothing = Moments(potentials.unary, potentials.pairwise)
         if _all_known(targets):
             return Chains(targets, states, None, nothing, _of_targets(potentials, targets))
@@ -153,7 +153,7 @@ class ContrastiveDivergence:
             first_sweep=first_sweep,
             known=known,
             images=self._images(potentials.num_images),
-            keep_every=1,
+            thin=1,
         )
         clamped = _known_or_not(potentials, known)
         pairs = _pairs(potentials, run.samples.flatten(0, 1), clamped)

@@ -247,7 +247,7 @@ def sampled_covariance(space: FeatureSpace, model: LabelCrf) -> Tensor:
         keys = stream_keys(0, torch.arange(rows.start, rows.stop), chains=2)
         samples = run_chains(
             model(space.inputs(rows)),
-            random_states(keys, model.num_labels)[0],
+            random_states(keys, model.num_labels),
             sweeps=_SWEEPS,
             images=torch.arange(rows.start, rows.stop),
             average=False,

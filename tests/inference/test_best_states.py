@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mlcrf.inference import Exact, MapSearch
+from mlcrf.inference import Exact
 from tests.inference.methods import ANY, EXACT, ROWS, Row, enumerated, make
 from tests.making import close, draw_known, make_potentials
 
@@ -28,7 +28,7 @@ def finder(row: Row) -> Finder:
     return Finder(method, row.method.name, row.log_z is EXACT, graph)
 
 
-FINDERS = [*map(finder, ROWS), Finder(MapSearch(starts=4, sweeps=40), "map-search", True)]
+FINDERS = list(map(finder, ROWS))
 EVERY = pytest.mark.parametrize("finder", FINDERS, ids=[one.name for one in FINDERS])
 RULES = [(1, 0), (2, 0)]
 

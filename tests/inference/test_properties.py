@@ -153,9 +153,6 @@ def test_a_batch_equals_its_rows(row: Row, clamp: bool, varies: bool) -> None:
         pairs = [one.pairwise_marginals for one in alone if one.pairwise_marginals is not None]
         close(whole.pairwise_marginals, torch.cat(pairs), 0.1 if row.random else 1e-7)
     assert torch.equal(whole.converged, torch.cat([one.converged for one in alone]))
-    sweeps = {one.sweeps for one in alone}
-    assert whole.sweeps == max(sweeps)
-    assert row.iterates or sweeps == {whole.sweeps}
 
 
 @rows()
@@ -360,11 +357,9 @@ def test_edges_and_rules_are_refused(row: Row) -> None:
 
 @rows(lambda row: row.iterates)
 def test_says_when_it_has_not_converged(row: Row) -> None:
-    """Cut short, it says for how many images and what to do; sweeps counts what was made."""
+    """Cut short, it says for how many images, after how many sweeps, and what to do."""
     posterior = row.cut(2, 1e-10)(make("five labels", 3, pairwise=3.0))
     assert not bool(posterior.converged.any())
-    assert posterior.sweeps == 2
     said = f"{row.method.name}: 3 of 3 images had not converged after 2 sweeps"
     assert posterior.advice.startswith(said)
-    assert "; raise max_sweeps" in posterior.advice
-    assert posterior.advice.endswith("or use exact or gibbs")
+    assert "Try --inference exact, junction-tree or gibbs of train" in posterior.advice

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 WIDTH = 64  # lanes of a block: the sums of one label fill eight registers of AVX2
-SCALE = 2.0**31  # chances are kept times this
+SCALE = 2.0**31  # probabilities are kept times this
 _CERTAIN = 1e30  # log-odds of a known label
 
 Jit = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -17,7 +17,7 @@ called: Jit = numba.njit(error_model="numpy")  # by compiled code only
 
 
 class Model(NamedTuple):
-    """What is sampled from.
+    """The distribution that is sampled.
 
     Attributes:
         unary: float32 (N, L).
@@ -25,8 +25,7 @@ class Model(NamedTuple):
         starts, others: rows of neighbours, int64 (L + 1,) and (2 E,); empty for a matrix.
         weights: couplings of the rows (.., 2 E) or the matrix (.., L L), shared by all images
             (1, ...) or one of each (N, ...), float32.
-        ladder: inverse temperatures, the first 1, float32 (K,).
-        keys: of the random streams, uint32 (2, K, chains, N).
+        keys: of the random streams, uint32 (2, chains, N).
     """
 
     unary: Any
@@ -34,7 +33,6 @@ class Model(NamedTuple):
     starts: Any
     others: Any
     weights: Any
-    ladder: Any
     keys: Any
 
 
@@ -42,25 +40,22 @@ class Block(NamedTuple):
     """Work space of one thread; of L labels in WIDTH lanes where not said otherwise.
 
     Attributes:
-        y, unary, chances: the states, their unaries, and chances added up.
+        y, unary, probabilities: the states, their unaries, and probabilities added up.
         field: of one label, before it is drawn (WIDTH,).
         known: whether all lanes know a label (L,).
         present, listed: whether a lane has a label (L,), and those labels, their number at last.
         key: of each lane's stream (2 WIDTH,).
-        score, beta: log-score and inverse temperature of each lane (WIDTH,).
-        place: rung, chain and image of each lane, the rung -1 if it is idle (3, WIDTH).
+        place: chain and image of each lane, the chain -1 if it is idle (2, WIDTH).
     """
 
     y: Any
     unary: Any
-    chances: Any
+    probabilities: Any
     field: Any
     known: Any
     present: Any
     listed: Any
     key: Any
-    score: Any
-    beta: Any
     place: Any
 
 
@@ -71,52 +66,44 @@ def make_block(labels: int) -> Block:
     return Block(
         y=np.empty(size, np.float32),
         unary=np.empty(size, np.float32),
-        chances=np.zeros(size, np.float32),
+        probabilities=np.zeros(size, np.float32),
         field=np.empty(WIDTH, np.float32),
         known=np.empty(labels, np.bool_),
         present=np.empty(labels, np.bool_),
         listed=np.empty(labels + 1, np.int64),
         key=np.zeros(2 * WIDTH, np.uint32),
-        score=np.zeros(WIDTH, np.float32),
-        beta=np.ones(WIDTH, np.float32),
-        place=np.empty((3, WIDTH), np.int64),
+        place=np.empty((2, WIDTH), np.int64),
     )
 
 
-def count_blocks(rungs: int, chains: int, images: int, *, varies: bool) -> int:
-    """How many blocks hold all lanes; images with couplings of their own do not share one."""
-    groups = WIDTH // rungs  # of the rungs of one chain, which share a block
+def count_blocks(chains: int, images: int, *, varies: bool) -> int:
+    """Return how many blocks hold all lanes; images with couplings of their own share none."""
     if varies:
-        return images * -(-chains // groups)
-    return -(-images * chains // groups)
+        return images * -(-chains // WIDTH)
+    return -(-images * chains // WIDTH)
 
 
 @called
-def enter(model: Model, block: Block, index: int, states: Any, scores: Any) -> None:
+def enter(model: Model, block: Block, index: int, states: Any) -> None:
     """Fill the lanes with the chains of a block; idle ones never have a label."""
-    rungs, chains, images, labels = states.shape
-    groups = WIDTH // rungs
-    by_image = -(-chains // groups)
+    chains, images, labels = states.shape
+    by_image = -(-chains // WIDTH)
     block.y[:] = 0.0
     block.unary[:] = -_CERTAIN
     block.known[:] = True
     for lane in range(WIDTH):
-        group, rung = lane // rungs, lane % rungs
         if len(model.weights) > 1:
-            image, chain = index // by_image, index % by_image * groups + group
+            image, chain = index // by_image, index % by_image * WIDTH + lane
         else:
-            image, chain = divmod(index * groups + group, chains)
-        idle = group >= groups or image >= images or chain >= chains
-        block.place[0, lane] = -1 if idle else rung
-        block.place[1, lane], block.place[2, lane] = chain, image
+            image, chain = divmod(index * WIDTH + lane, chains)
+        idle = image >= images or chain >= chains
+        block.place[0, lane], block.place[1, lane] = -1 if idle else chain, image
         if idle:
             continue
-        block.key[lane] = model.keys[0, rung, chain, image]
-        block.key[WIDTH + lane] = model.keys[1, rung, chain, image]
-        block.score[lane] = scores[rung, chain, image]
-        block.beta[lane] = model.ladder[rung]
+        block.key[lane] = model.keys[0, chain, image]
+        block.key[WIDTH + lane] = model.keys[1, chain, image]
         for label in range(labels):
-            at, value = label * WIDTH + lane, states[rung, chain, image, label]
+            at, value = label * WIDTH + lane, states[chain, image, label]
             block.y[at] = value
             block.unary[at] = model.unary[image, label]
             if model.known[image, label]:
@@ -130,34 +117,23 @@ def enter(model: Model, block: Block, index: int, states: Any, scores: Any) -> N
 
 @called
 def flush(block: Block, totals: Any) -> None:
-    """Move the chances of the first rung to the totals (chains, N, L)."""
+    """Move the probabilities to the totals (chains, N, L)."""
     for lane in range(WIDTH):
-        rung, chain, image = block.place[:, lane]
-        if rung == 0:
+        chain, image = block.place[:, lane]
+        if chain >= 0:
             for label in range(totals.shape[2]):
-                totals[chain, image, label] += block.chances[label * WIDTH + lane] / SCALE
-    block.chances[:] = 0.0
+                totals[chain, image, label] += block.probabilities[label * WIDTH + lane] / SCALE
+    block.probabilities[:] = 0.0
 
 
 @called
-def keep(block: Block, sample: Any) -> None:
-    """Write the states of the first rung to a sample (chains, N, L)."""
+def write_states(block: Block, states: Any) -> None:
+    """Write the states of the lanes to (chains, N, L)."""
     for lane in range(WIDTH):
-        rung, chain, image = block.place[:, lane]
-        if rung == 0:
-            for label in range(sample.shape[2]):
-                sample[chain, image, label] = np.uint8(block.y[label * WIDTH + lane])
-
-
-@called
-def leave(block: Block, states: Any, scores: Any) -> None:
-    """Write states and scores back, where `enter` had them from."""
-    for lane in range(WIDTH):
-        rung, chain, image = block.place[:, lane]
-        if rung >= 0:
-            scores[rung, chain, image] = block.score[lane]
-            for label in range(states.shape[3]):
-                states[rung, chain, image, label] = np.uint8(block.y[label * WIDTH + lane])
+        chain, image = block.place[:, lane]
+        if chain >= 0:
+            for label in range(states.shape[2]):
+                states[chain, image, label] = np.uint8(block.y[label * WIDTH + lane])
 
 
 @called

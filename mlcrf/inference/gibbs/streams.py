@@ -1,7 +1,7 @@
 """Random streams that can be entered anywhere.
 
-What is drawn depends on the seed, the image, the chain, its rung, the sweep and the label alone:
-not on the engine, on other images, on threads or on what was drawn before.
+A draw depends on the seed, the image, the chain, the sweep and the label alone: not on the engine,
+on other images, on threads or on earlier draws.
 """
 
 from typing import Any
@@ -15,8 +15,8 @@ _AT_ONCE = 2**17  # draws: few enough that what is between them and states stays
 _FIRST_STATES = -1  # number of the sweep whose draws are the random states
 
 
-def stream_keys(seed: int, images: Tensor, *, chains: int, rungs: int = 1) -> Tensor:
-    """Two words of 32 bits for each stream, from seed, image, chain and rung: int64 (2, K, S, N).
+def stream_keys(seed: int, images: Tensor, *, chains: int) -> Tensor:
+    """Return two words of 32 bits for each stream, from seed, image and chain: int64 (2, S, N).
 
     Each number in turn is added to a hash of those before it (Stafford's mix 13, as in SplitMix64),
     so that two streams have the same key with a chance of 2^-64.
@@ -25,13 +25,13 @@ def stream_keys(seed: int, images: Tensor, *, chains: int, rungs: int = 1) -> Te
         key = _mix(np.array(seed % 2**64, dtype=np.uint64))
         key = _mix(key + images.cpu().numpy().astype(np.uint64))
         key = _mix(key + np.arange(chains, dtype=np.uint64)[:, None])
-        key = _mix(key + np.arange(rungs, dtype=np.uint64)[:, None, None])
+        key = _mix(key)
     words = np.stack([key & np.uint64(_WORD), key >> np.uint64(32)])
     return torch.from_numpy(words.astype(np.int64))
 
 
-def uniforms(keys: Tensor, number: int, draws: int) -> Tensor:
-    """The draws of one sweep from every stream: multiples of 2^-31 in (0, 1], float64 (..., draws).
+def uniforms(keys: Tensor, number: int, num_labels: int) -> Tensor:
+    """Draw one sweep's numbers of every stream: multiples of 2^-31 in (0, 1], float64 (..., L).
 
     Three rounds of folding and multiplying (Wellons' triple32) of where a walk through all words
     of 32 bits has got to. It starts at the first half of the key; the second half, added after the
@@ -39,10 +39,9 @@ def uniforms(keys: Tensor, number: int, draws: int) -> Tensor:
 
     Args:
         keys: (2, ...).
-        number: of the sweep.
-        draws: how many a sweep has: one a label, then one for the swap.
+        number: of the sweep. Each has a number for every label, and one that is left out.
     """
-    counter = number * draws + torch.arange(draws, device=keys.device)
+    counter = number * (num_labels + 1) + torch.arange(num_labels, device=keys.device)
     x = (keys[0].unsqueeze(-1) + counter * 0x9E3779B9) & _WORD
     x = ((x ^ (x >> 17)) * 0xED5AD4BB + keys[1].unsqueeze(-1)) & _WORD
     x = ((x ^ (x >> 11)) * 0xAC4C1B51) & _WORD
@@ -51,12 +50,12 @@ def uniforms(keys: Tensor, number: int, draws: int) -> Tensor:
 
 
 def random_states(keys: Tensor, num_labels: int) -> Tensor:
-    """States of which each label is present with probability 1/2, uint8 (K, S, N, L).
+    """Draw states in which each label is present with probability 1/2, uint8 (S, N, L).
 
     Far apart, so that chains that get stuck are seen to disagree.
     """
     if keys.device.type != "cpu":
-        return (uniforms(keys, _FIRST_STATES, num_labels + 1)[..., :-1] <= 0.5).to(torch.uint8)
+        return (uniforms(keys, _FIRST_STATES, num_labels) <= 0.5).to(torch.uint8)
     streams = keys.reshape(2, -1, 1).numpy().astype(np.uint32)
     states = np.empty((streams.shape[1], num_labels), np.uint8)
     first = _FIRST_STATES * (num_labels + 1)

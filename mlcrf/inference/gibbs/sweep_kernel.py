@@ -3,9 +3,9 @@
 """Gibbs sweeps on a CPU: chains side by side in vector registers.
 
 Imported when first used, for numba takes a while. `chains.py` says what is computed;
-`sweep` and `swap` there are the same in torch, and tests hold the two together draw by draw.
+`sweep` there is the same in torch, and tests hold the two together draw by draw.
 
-A block is `WIDTH` lanes, each the state of one chain of one image at one rung, in label order:
+A block is `WIDTH` lanes, each the state of one chain of one image, in label order:
 y[label, lane]. All lanes redraw the same label at the same time:
 
     field = unary + sum_j pairwise_ij y_j         a multiplication and an addition a neighbour
@@ -36,10 +36,9 @@ from mlcrf.inference.gibbs.blocks import (
     called,
     enter,
     flush,
-    keep,
-    leave,
     list_present,
     make_block,
+    write_states,
 )
 from mlcrf.inference.gibbs.lanes import (
     any_bit,
@@ -56,7 +55,7 @@ from mlcrf.inference.gibbs.lanes import (
 )
 
 _PART = 16  # lanes drawn at once: few enough for every intermediate value to have a register
-_FLUSH = 64  # sweeps whose chances are added up in float32
+_FLUSH = 64  # sweeps whose probabilities are added up in float32
 _SPLIT = 12582912.0  # 1.5 * 2^23: a small number added to it is rounded to whole
 _LOG2_E = 1.4426950408889634
 
@@ -75,16 +74,12 @@ def _word(block: Block, counter: int, lane: int) -> Any:
 
 
 @_inlined
-def _draw(block: Block, label: int, counter: int, tempered: Any, averaged: Any) -> Any:
+def _draw(block: Block, label: int, counter: int, averaged: Any) -> Any:
     """Redraw a label in all lanes from its field; returns whether a lane has it now."""
     present = fill(np.uint32(0), _PART)
     for lane in range(0, WIDTH, _PART):
         at = label * WIDTH + lane
-        field = load(block.field, lane, _PART)
-        logit = field
-        if tempered is not None:
-            logit = field * load(block.beta, lane, _PART)
-        logit = clip(logit, -87.0, 87.0)  # or exp would leave float32
+        logit = clip(load(block.field, lane, _PART), -87.0, 87.0)  # or exp would leave float32
         # exp(-logit) = 2^whole 2^rest, the rest within a half of 0
         split = multiply_add(logit, -_LOG2_E, _SPLIT)
         rest = multiply_add(logit, -_LOG2_E, _SPLIT - split)
@@ -96,21 +91,15 @@ def _draw(block: Block, label: int, counter: int, tempered: Any, averaged: Any) 
         total = from_bits(bits_of(power) + (bits_of(split) << 23)) + 1.0
         word = _word(block, counter, lane)
         drawn = one_where_at_most(multiply_add(word, total, total), SCALE)
-        if tempered is not None:
-            changed = drawn - load(block.y, at, _PART)
-            score = multiply_add(changed, field, load(block.score, lane, _PART))
-            store(block.score, lane, score)
         if averaged is not None:
-            store(block.chances, at, load(block.chances, at, _PART) + SCALE / total)
+            store(block.probabilities, at, load(block.probabilities, at, _PART) + SCALE / total)
         store(block.y, at, drawn)
         present = present | bits_of(drawn)
     return any_bit(present)
 
 
 @called
-def _sweep(
-    model: Model, block: Block, weights: Any, counter: int, tempered: Any, averaged: Any
-) -> None:
+def _sweep(model: Model, block: Block, weights: Any, counter: int, averaged: Any) -> None:
     """Redraw every label once that not all lanes know."""
     labels = len(block.known)
     dense = len(model.starts) == 0
@@ -129,25 +118,10 @@ def _sweep(
                 other, weight = item(model.others, entry), item(weights, entry)
                 field = multiply_add(load(block.y, other * WIDTH, WIDTH), weight, field)
         store(block.field, 0, field)
-        present = _draw(block, label, counter + label, tempered, averaged)
+        present = _draw(block, label, counter + label, averaged)
         if dense and present != block.present[label]:
             block.present[label] = present
             list_present(block)
-
-
-@called
-def _swap(block: Block, rungs: int, parity: int, counter: int) -> None:
-    """Offer every second pair of neighbouring rungs each other's states."""
-    for lane in range(0, WIDTH, _PART):
-        store(block.field, lane, _word(block, counter, lane) + 1.0)
-    beta, score, y = block.beta, block.score, block.y
-    for bottom in range(0, WIDTH - rungs + 1, rungs):
-        for low in range(bottom + parity, bottom + rungs - 1, 2):
-            gain = (beta[low] - beta[low + 1]) * (score[low + 1] - score[low])
-            if np.log(block.field[low] / SCALE) <= gain:
-                score[low], score[low + 1] = score[low + 1], score[low]
-                for at in range(low, len(y), WIDTH):
-                    y[at], y[at + 1] = y[at + 1], y[at]
 
 
 def _make_sample_blocks(sources: str) -> Callable[..., None]:
@@ -155,38 +129,33 @@ def _make_sample_blocks(sources: str) -> Callable[..., None]:
 
     @_compiled
     def sample_blocks(
-        model: Model, first: int, last: int, states: Any, scores: Any, totals: Any, samples: Any,
-        sweeps: int, number: int, keep_every: int, tempered: Any, averaged: Any,
+        model: Model, first: int, last: int, states: Any, totals: Any, samples: Any,
+        sweeps: int, number: int, thin: int, averaged: Any,
     ) -> None:  # fmt: skip
         """Run the chains of some blocks, in place.
 
         Args:
             first, last: the blocks; `count_blocks` says how many there are.
-            states: uint8 (K, chains, N, L).
-            scores: log-score of each state, kept up if there is a ladder, float32 (K, chains, N).
-            totals: to which chances at the first rung are added, float64 (chains, N, L).
-            samples: for the states of the first rung every `keep_every` sweeps, uint8
-                (T, chains, N, L).
+            states: uint8 (chains, N, L).
+            totals: to which probabilities are added, float64 (chains, N, L).
+            samples: for the states every `thin` sweeps, uint8 (T, chains, N, L).
             number: of the first sweep; draws differ from sweep to sweep by it.
-            tempered: anything if there is more than one rung, else None,
             averaged: anything if there are totals, else None: numba leaves out what is not needed.
         """
         assert sources  # named, so that it is part of the key of numba's cache
-        labels = states.shape[3]
+        labels = states.shape[2]
         block = make_block(labels)
         for index in range(first, last):
-            enter(model, block, index, states, scores)
-            weights = model.weights[block.place[2, 0] if len(model.weights) > 1 else 0]
+            enter(model, block, index, states)
+            weights = model.weights[block.place[1, 0] if len(model.weights) > 1 else 0]
             for step in range(sweeps):
                 counter = (number + step) * (labels + 1)
-                _sweep(model, block, weights, counter, tempered, averaged)
+                _sweep(model, block, weights, counter, averaged)
                 if averaged is not None and ((step + 1) % _FLUSH == 0 or step + 1 == sweeps):
                     flush(block, totals)
-                if keep_every and (step + 1) % keep_every == 0:
-                    keep(block, samples[step // keep_every])
-                if len(model.ladder) > 1:
-                    _swap(block, len(model.ladder), (number + step) % 2, counter + labels)
-            leave(block, states, scores)
+                if thin and (step + 1) % thin == 0:
+                    write_states(block, samples[step // thin])
+            write_states(block, states)
 
     return sample_blocks
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known
 from mlcrf.errors import SettingsError
-from mlcrf.inference.posterior import Posterior, climb
+from mlcrf.inference.posterior import Posterior, advise, climb
 
 
 class Iteration(Protocol):
@@ -93,13 +93,10 @@ class FixedPointMethod(ABC):
         return Settled(torch.cat([*finished, state])[back], converged, sweeps)
 
     def advice(self, converged: Tensor, sweeps: int, reason: str = "") -> str:
-        """What to do for the images that have not converged; empty if all have."""
-        if bool(converged.all()):
-            return ""
-        return (
-            f"{self.name}: {int((~converged).sum())} of {len(converged)} images had not converged "
-            f"after {sweeps} sweeps{reason}; raise max_sweeps or damping, or use exact or gibbs"
-        )
+        """Return the advice of the posterior; empty if all images have converged."""
+        problem = f"had not converged after {sweeps} sweeps{reason}"
+        remedy = "--inference exact, junction-tree or gibbs of train, evaluate and report"
+        return advise(self.name, converged, problem, remedy)
 
 
 @dataclass(frozen=True)

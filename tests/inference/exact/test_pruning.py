@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.implications import Implications
-from mlcrf.inference import Exact, entropy
+from mlcrf.inference import Exact
 from mlcrf.inference import enumeration as exact
 from mlcrf.inference.exact import pruning, split
 from mlcrf.inference.exact.pruning import Plan, Pruner
@@ -184,19 +184,6 @@ def test_count_marginals(num_labels: int, size: float) -> None:
         for state, p in one.probabilities.items():
             wanted[:, sum(state)] += p * torch.tensor(state, dtype=torch.float64)
         close(counts[image], wanted, 1e-10)
-
-
-@pytest.mark.parametrize("num_known", [0, 2])
-def test_entropy(num_known: int) -> None:
-    """Entropy is -sum p log p over the states that agree."""
-    potentials = make_potentials(4, 6, unary=2.0, pairwise=2.0)
-    known = draw_known(potentials, num_unknown=6 - num_known)
-    posterior = Exact(pairwise_marginals=True)(potentials, known=known)
-    wanted = [
-        -sum(p * torch.tensor(p).log().item() for p in one.probabilities.values() if p)
-        for one in oracles(potentials, known)
-    ]
-    close(entropy(potentials, posterior), posterior.log_partition.new_tensor(wanted), 1e-5)
 
 
 @pytest.mark.parametrize("varies", [False, True])

@@ -29,16 +29,9 @@ def sparse_potentials(num_images: int, num_labels: int, *, varies: bool = False)
     return Potentials(unary, edges, torch.randn(shape, generator=generator, dtype=torch.float64))
 
 
-def start(
-    potentials: Potentials, chains: int, *, rungs: int = 1, images: Tensor | None = None
-) -> Tensor:
-    numbers = torch.arange(potentials.num_images) if images is None else images
-    keys = stream_keys(9, numbers, chains=chains, rungs=rungs)
+def start(potentials: Potentials, chains: int) -> Tensor:
+    keys = stream_keys(9, torch.arange(potentials.num_images), chains=chains)
     return random_states(keys, potentials.num_labels)
-
-
-def ladder_of(rungs: int) -> Tensor:
-    return 0.7 ** torch.arange(rungs)
 
 
 def same(one: ChainRun, other: ChainRun, tolerance: float = 1e-6) -> None:
@@ -79,7 +72,7 @@ def test_a_million_sweeps_of_one_step(engine: Engine) -> None:
     assert 1e-3 < chi2.sf(float(statistic), 8 * 7) < 1 - 1e-3
 
 
-@pytest.mark.parametrize(("rungs", "known"), [(1, True), (5, False), (5, True)])
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize(
     "potentials",
     [
@@ -95,10 +88,10 @@ def test_a_million_sweeps_of_one_step(engine: Engine) -> None:
     ],
     ids=["5", "1", "24", "varies", "128", "sparse", "sparse-varies", "large", "no-edge"],
 )
-def test_engines_draw_the_same(potentials: Potentials, rungs: int, known: bool) -> None:
-    """The same labels in every chain, after every sweep, swaps between temperatures included."""
+def test_engines_draw_the_same(potentials: Potentials, known: bool) -> None:
+    """The same labels in every chain, after every sweep."""
     values = draw_known(potentials, num_unknown=potentials.num_labels // 2 + 1) if known else None
-    states = start(potentials, 21, rungs=rungs)
+    states = start(potentials, 21)
     runs = [
         run_chains(
             potentials,
@@ -106,8 +99,7 @@ def test_engines_draw_the_same(potentials: Potentials, rungs: int, known: bool) 
             sweeps=7,
             first_sweep=100,
             known=values,
-            ladder=ladder_of(rungs),
-            keep_every=2,
+            thin=2,
             engine=engine,
         )
         for engine in (Engine.NUMBA, Engine.TORCH)
@@ -127,8 +119,8 @@ def test_implications_are_couplings() -> None:
     made = make_potentials(3, 5)
     rules = Implications(((0, 1), (4, 1), (2, 0)))
     potentials = Potentials(made.unary, made.edges, made.pairwise, rules)
-    states = start(potentials, 30)[0]
-    runs = [run_chains(potentials, states, sweeps=9, engine=e, keep_every=9) for e in Engine]
+    states = start(potentials, 30)
+    runs = [run_chains(potentials, states, sweeps=9, engine=e, thin=9) for e in Engine]
     for run in runs[1:]:
         same(runs[0], run, 1e-5)  # log-odds of 100 in float32
     for child, parent in rules.pairs:
@@ -150,7 +142,7 @@ def test_probabilities_over_the_whole_range() -> None:
 def test_averages_are_made_if_asked_for(engine: Engine) -> None:
     """Without them the draws are the same."""
     potentials = make_potentials(3, 6, unary=2.0)
-    states = start(potentials, 50)[0]
+    states = start(potentials, 50)
     one, other = (
         run_chains(potentials, states, sweeps=9, average=average, engine=engine)
         for average in (True, False)
@@ -163,7 +155,7 @@ def test_averages_are_made_if_asked_for(engine: Engine) -> None:
 def test_long_runs_add_up() -> None:
     """Probabilities of many sweeps are averaged as well as those of a few."""
     potentials = make_potentials(2, 4, unary=2.0)
-    states = start(potentials, 3)[0]
+    states = start(potentials, 3)
     whole = run_chains(potentials, states, sweeps=300, seed=1)
     total = torch.zeros_like(potentials.unary)
     for first in range(0, 300, 60):
@@ -174,34 +166,29 @@ def test_long_runs_add_up() -> None:
 
 
 @pytest.mark.parametrize("engine", [Engine.NUMBA, Engine.TORCH])
-@pytest.mark.parametrize("rungs", [1, 3])
-def test_chains_go_on(engine: Engine, rungs: int) -> None:
+def test_chains_go_on(engine: Engine) -> None:
     """Four sweeps and then six are ten, if the six know that they are the fifth to the tenth."""
     potentials = make_potentials(3, 6, unary=2.0)
-    states = start(potentials, 10, rungs=rungs)
-    ladder = ladder_of(rungs)
-    whole = run_chains(potentials, states, sweeps=10, ladder=ladder, engine=engine)
-    first = run_chains(potentials, states, sweeps=4, ladder=ladder, engine=engine)
-    second = run_chains(
-        potentials, first.states, sweeps=6, first_sweep=4, ladder=ladder, engine=engine
-    )
+    states = start(potentials, 10)
+    whole = run_chains(potentials, states, sweeps=10, engine=engine)
+    first = run_chains(potentials, states, sweeps=4, engine=engine)
+    second = run_chains(potentials, first.states, sweeps=6, first_sweep=4, engine=engine)
     assert torch.equal(second.states, whole.states)
-    wrong = run_chains(potentials, first.states, sweeps=6, ladder=ladder, engine=engine)
+    wrong = run_chains(potentials, first.states, sweeps=6, engine=engine)
     assert not torch.equal(wrong.states, whole.states)
 
 
 @pytest.mark.parametrize("varies", [False, True])
-@pytest.mark.parametrize("rungs", [1, 5])
-def test_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch, varies: bool, rungs: int) -> None:
+def test_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch, varies: bool) -> None:
     """One thread or three give the same bits."""
     potentials = make_potentials(30, 6, varies=varies)
-    states = start(potentials, 20, rungs=rungs)
+    states = start(potentials, 20)
     runs = []
     before = torch.get_num_threads()
     for threads in (1, 3):
         monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", threads)
         torch.set_num_threads(threads)
-        runs.append(run_chains(potentials, states, sweeps=5, ladder=ladder_of(rungs), keep_every=1))
+        runs.append(run_chains(potentials, states, sweeps=5, thin=1))
     torch.set_num_threads(before)
     assert torch.equal(runs[0].states, runs[1].states)
     assert torch.equal(runs[0].samples, runs[1].samples)
@@ -212,7 +199,7 @@ def test_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch, varies: bool, ru
 def test_what_is_beside_does_not_matter(varies: bool) -> None:
     """An image has the same bits alone as in a batch, if it keeps its number; so has a chain."""
     potentials = make_potentials(30, 6, varies=varies)
-    states = start(potentials, 20)[0]
+    states = start(potentials, 20)
     whole = run_chains(potentials, states, sweeps=5)
     some = torch.tensor([17, 3])
     alone = run_chains(potentials.rows(some), states[:, some], sweeps=5, images=some)
@@ -231,18 +218,16 @@ def test_known_labels_never_move(engine: Engine) -> None:
     potentials = Potentials(unary, full_edges(3), torch.tensor([30.0, 30.0, -30.0]))
     known = torch.tensor([[0, 1, -1]])
     states = torch.ones(1000, 1, 3, dtype=torch.uint8)
-    run = run_chains(potentials, states, sweeps=250, known=known, keep_every=1, engine=engine)
+    run = run_chains(potentials, states, sweeps=250, known=known, thin=1, engine=engine)
     assert bool((run.samples[..., :2] == known[:, :2]).all())
     close(run.probabilities[:, 2], torch.tensor([-30.0]).sigmoid(), 1e-12)
 
 
-@pytest.mark.parametrize("ladder", [None, torch.ones(2)])
-@pytest.mark.parametrize("shape", [(3, 4), (5, 3, 4), (1, 1, 5, 2, 4), (5, 2, 3), (3, 5, 2, 4)])
-def test_states_of_another_shape(shape: tuple[int, ...], ladder: Tensor | None) -> None:
-    """What is expected is said."""
-    wanted = r"\(2, 'S', 2, 4\)" if ladder is not None else r"\('S', 2, 4\)"
-    with pytest.raises(PotentialsError, match=f"states: expected {wanted}, got"):
-        run_chains(make_potentials(2, 4), torch.zeros(shape), sweeps=1, ladder=ladder)
+@pytest.mark.parametrize("shape", [(3, 4), (5, 3, 4), (5, 2, 3), (3, 5, 2, 4)])
+def test_states_of_another_shape(shape: tuple[int, ...]) -> None:
+    """The error says what is expected."""
+    with pytest.raises(PotentialsError, match=r"states: expected \('S', 2, 4\), got"):
+        run_chains(make_potentials(2, 4), torch.zeros(shape), sweeps=1)
 
 
 def test_numba_is_imported_when_used() -> None:
@@ -256,7 +241,7 @@ def test_streams_are_uniform() -> None:
     keys = stream_keys(0, torch.arange(20), chains=50)
     for number in (0, 1, 10**6):
         drawn = uniforms(keys, number, 100)
-        assert drawn.shape == (1, 50, 20, 100)
+        assert drawn.shape == (50, 20, 100)
         assert bool(((drawn > 0) & (drawn <= 1)).all())
         counts = torch.bincount((drawn * 256).ceil().long().flatten() - 1, minlength=256)
         statistic = (counts - counts.double().mean()).square().sum() / counts.double().mean()
@@ -264,14 +249,14 @@ def test_streams_are_uniform() -> None:
 
 
 def test_streams_do_not_go_together() -> None:
-    """Neighbouring seeds, images, chains, rungs, sweeps and labels are uncorrelated."""
-    first = [uniforms(stream_keys(s, torch.arange(4), chains=5, rungs=3), 7, 5000) for s in (0, 1)]
+    """Neighbouring seeds, images, chains, sweeps and labels are uncorrelated."""
+    first = [uniforms(stream_keys(s, torch.arange(4), chains=5), 7, 5000) for s in (0, 1)]
     drawn = first[0] - 0.5
-    later = uniforms(stream_keys(0, torch.arange(4), chains=5, rungs=3), 8, 5000) - 0.5
+    later = uniforms(stream_keys(0, torch.arange(4), chains=5), 8, 5000) - 0.5
     together = [(drawn, first[1] - 0.5), (drawn, later), (drawn[..., :-1], drawn[..., 1:])]
     together += [
         (drawn.narrow(axis, 0, size - 1), drawn.narrow(axis, 1, size - 1))
-        for axis, size in enumerate((3, 5, 4))
+        for axis, size in enumerate((5, 4))
     ]
     for one, other in together:
         correlation = 12 * (one * other).mean()
@@ -305,7 +290,7 @@ def test_streams_in_three_dimensions() -> None:
 
 def test_random_states() -> None:
     """Labels are present in half of the chains, and no two chains start the same."""
-    states = random_states(stream_keys(0, torch.arange(3), chains=100), 40)[0]
+    states = random_states(stream_keys(0, torch.arange(3), chains=100), 40)
     assert states.dtype == torch.uint8
     close(states.float().mean(), torch.tensor(0.5), 0.02)
     rows = sorted(map(tuple, states.reshape(-1, 40).tolist()))
