@@ -8,7 +8,7 @@ from mlcrf.cli import console
 def doctor(cache_dir: console.CacheDir = None, as_json: console.Json = False) -> None:
     """Show versions, devices, which backbones work offline, and free disk space."""
     console.quiet()
-    from mlcrf.reports.machine import format_machine, machine_record
+    from mlcrf.reports.inspection import format_machine, machine_record
     from mlcrf.reports.tables import to_json
 
     record = machine_record(console.cache_dir(cache_dir))

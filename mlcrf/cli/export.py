@@ -42,7 +42,7 @@ def export(
     console.quiet()
     from mlcrf.checkpoint import load_run
     from mlcrf.export import draw_pictures, export_onnx, load_pictures
-    from mlcrf.reports.exports import export_record, format_export
+    from mlcrf.reports.tables import export_record, format_export
 
     report = export_onnx(
         load_run(run),

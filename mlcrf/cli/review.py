@@ -43,10 +43,9 @@ def review(
     from mlcrf.backbones.features import FeatureExtractor
     from mlcrf.checkpoint import load_run
     from mlcrf.review.database import ReviewDatabase
+    from mlcrf.review.launch import open_browser, serve, start_review
     from mlcrf.review.scan import require_folder
-    from mlcrf.review.server import open_browser, serve
-    from mlcrf.review.starting import start_review
-    from mlcrf.web.listening import is_loopback
+    from mlcrf.web.http_server import is_loopback
 
     require_folder(folder)
     run = load_run(model)

@@ -43,10 +43,10 @@ def serve(
     from mlcrf.checkpoint import load_run
     from mlcrf.decoding import Decoder
     from mlcrf.prediction import Tagger
-    from mlcrf.serving.app import make_app, warm_up
-    from mlcrf.serving.server import serve as serve_app
-    from mlcrf.serving.watching import Limits
-    from mlcrf.web.listening import is_loopback
+    from mlcrf.serving.monitoring import Limits
+    from mlcrf.serving.tagging_app import make_app, warm_up
+    from mlcrf.web.http_server import is_loopback
+    from mlcrf.web.http_server import serve as serve_app
 
     limits = Limits(pictures, megabytes, batch, waiting, megabytes_together)
     run = load_run(model)

@@ -146,7 +146,7 @@ def train(
     space = None if labels is None else load_labels(labels)
     if from_review is not None:
         console.require_extra("review", "sqlalchemy")
-        from mlcrf.review.training import read_review
+        from mlcrf.review.review_reader import read_review
 
         manifest = read_review(from_review, [Path(data)] if data else [], labels=space)
     elif data is not None:

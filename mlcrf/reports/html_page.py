@@ -15,7 +15,7 @@ def save_page(path: Path, name: str, context: dict[str, Any]) -> None:
     """Fill the template `name`.html and write it as one file that loads nothing from elsewhere.
 
     Values may hold anything: they are escaped, and a policy in the page forbids every style and
-    script except the template's own, which it names by `css_hash` and `js_hash`.
+    script except the template's own.
 
     Raises:
         MlcrfError: the file cannot be written.
@@ -27,12 +27,25 @@ def save_page(path: Path, name: str, context: dict[str, Any]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shared: dict[str, Any] = {"version": __version__}
-    for kind in ("css", "js"):
-        try:
-            text = environment.get_template(f"{name}.{kind}").render()
-        except TemplateNotFound:  # a page without a script
-            continue
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        shared[f"{kind}_hash"] = f"sha256-{digest}"
+    css, js = (_source(environment, f"{name}.{kind}") for kind in ("css", "js"))
+    shared = {
+        "version": __version__,
+        "css": css,
+        "css_hash": _digest(css),
+        "js": js,
+        "js_hash": _digest(js) if js else "none",
+    }
     write_text(path, environment.get_template(f"{name}.html").render(context | shared))
+
+
+def _source(environment: Environment, name: str) -> str:
+    """Return the text of a template's style sheet or script; empty if it has none."""
+    try:
+        return environment.get_template(name).render()
+    except TemplateNotFound:
+        return ""
+
+
+def _digest(text: str) -> str:
+    """Return the hash by which a content security policy allows an inline style or script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -12,6 +12,7 @@ from mlcrf.evaluation import Evaluation
 from mlcrf.prediction import Action, Beside, PredictionWriter
 
 if TYPE_CHECKING:  # they bring half of SciPy, which `mlcrf predict` would wait for
+    from mlcrf.export import ExportReport
     from mlcrf.reports.correlations import RankAgreement
     from mlcrf.training.run import TrainReport
 
@@ -218,6 +219,34 @@ def format_agreements(name: str, agreements: Sequence["RankAgreement"]) -> str:
         f"same sign in {one.same_sign}"
         for one in agreements
     )
+
+
+def format_export(report: "ExportReport") -> str:
+    """Format file, inference, differences and, as information only, size and speed."""
+    from mlcrf.export import OUTPUTS
+
+    inputs = ", ".join(
+        f"{name} uint8 (N, {size}, {size}, 3)" for name, size in report.inputs.items()
+    )
+    count = report.num_pictures
+    return "\n".join(
+        [
+            f"{report.path}: {report.num_bytes / 1e6:.1f} MB",
+            f"inputs: {inputs}; outputs: {', '.join(OUTPUTS)}",
+            f"inference: {report.inference}; the run's own is {report.own_inference}",
+            f"largest difference over {count} pictures: {report.rounding:.1e} between onnxruntime "
+            f"and torch, {report.largest_gap:.1e} from the run's own inference",
+            f"mean difference from the run's own inference: {report.mean_gap:.1e} "
+            f"(that of independent: {report.independent_gap:.1e})",
+            f"time for {count} pictures here: onnxruntime {report.seconds:.2f} s, the run's own "
+            f"engine {report.own_seconds:.2f} s",
+        ]
+    )
+
+
+def export_record(report: "ExportReport") -> str:
+    """The same as one JSON object."""
+    return to_json(asdict(report) | {"path": str(report.path)})
 
 
 def to_json(value: Any) -> str:

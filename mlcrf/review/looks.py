@@ -18,7 +18,7 @@ class State(StrEnum):
 class Order(StrEnum):
     """Which photos come first."""
 
-    TEACHES = "teaches"  # whose best question tells most; see `mlcrf.review.ordering`
+    TEACHES = "teaches"  # whose best question tells most; see `mlcrf.review.questions`
     NAME = "name"
 
 

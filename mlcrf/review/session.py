@@ -13,8 +13,8 @@ from mlcrf.labels import LabelSpace
 from mlcrf.review.answers import Answer, Board, Verdict
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.looks import Filter, Look, Order, State
-from mlcrf.review.ordering import answer_information, label_entropy, next_questions, pair_marginals
 from mlcrf.review.photos import Photo
+from mlcrf.review.questions import answer_information, label_entropy, next_questions, pair_marginals
 
 _RANKED_AT_ONCE = 2  # photos; who answers meanwhile waits for them
 

@@ -1,4 +1,4 @@
-"""A connection that does not wait for the other side forever."""
+"""An HTTP connection with time limits, and the headers of every reply."""
 
 import asyncio
 import socket
@@ -6,7 +6,19 @@ import socket
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mlcrf.web.headers import HEADERS
+# of every reply: only our own files; no inline script or style, no frames, no forms
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 
 MOST = 512  # connections; systems often allow a process 1024 files
 _NEXT_S = 5.0  # until the head of a request is in, from the beginning or the last reply on
@@ -14,22 +26,22 @@ _WHOLE_S = 60.0  # from there until its reply is taken
 
 
 class Connection(H11Protocol):
-    """HTTP of uvicorn, with what it lacks.
+    """An HTTP connection of uvicorn with time limits.
 
-    uvicorn waits without end for the head of a request, for the rest of one that was refused, and
-    for a reader to take a reply; its limit of connections keeps everybody out instead. Here each
-    of these has its time, after which the connection is cut. Where there are too many, the one that
-    has waited longest for a request gives way to the newest.
+    uvicorn waits without limit for the head of a request, for the rest of a refused request, and
+    for a client to read a reply; its limit on connections refuses new clients. Here each wait has a
+    time limit, after which the connection is closed. If there are too many connections, the one
+    that has waited longest for a request is closed in favour of the newest.
     """
 
     _end: asyncio.TimerHandle | None = None
     _idle_since: float | None = None  # until the head of a request is in
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request, in place of another if there are too many."""
+        """Start to wait for a request; close another connection if there are too many."""
         super().connection_made(transport)
-        # asyncio does so where a socket names its protocol, which accepted ones do not: the body
-        # of a reply would wait 40 ms for the other side to acknowledge its head.
+        # asyncio sets this only for sockets that name their protocol, which accepted ones do not:
+        # the body of a reply would wait 40 ms for the other side to acknowledge its head
         own: socket.socket = transport.get_extra_info("socket")
         own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._wait_for_next()
@@ -37,13 +49,12 @@ class Connection(H11Protocol):
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
         super().connection_lost(exc)
         if self._end is not None:
             self._end.cancel()
 
     def handle_events(self) -> None:
-        """Give a request its time once its head is in."""
+        """Start the time limit of a request once its head has arrived."""
         before = self.cycle
         super().handle_events()
         if self.cycle is not before and not self.cycle.response_complete:
@@ -51,13 +62,13 @@ class Connection(H11Protocol):
             self._cut_in(_WHOLE_S)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request; for a reply that is not taken the time goes on."""
+        """Wait for the next request; while a reply is unread its time limit continues."""
         if not self.transport.get_write_buffer_size():
             self._wait_for_next()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, with the headers that every reply has."""
+        """Refuse bytes that are not HTTP, with the headers of every reply."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # a reply is on its way
             self.transport.abort()
             return

@@ -458,7 +458,7 @@ def test_a_failure_of_ours_is_strict_too() -> None:
     """Where the app itself fails the reply says nothing of it, under the same headers."""
     from starlette.testclient import TestClient
 
-    from mlcrf.review.app import make_app
+    from mlcrf.review.review_app import make_app
     from mlcrf.review.safety import Hosts
 
     def fail() -> None:
@@ -482,7 +482,7 @@ def test_health_does_not_say_where_the_database_is() -> None:
     from starlette.testclient import TestClient
 
     from mlcrf.errors import DatabaseError
-    from mlcrf.review.app import make_app
+    from mlcrf.review.review_app import make_app
     from mlcrf.review.safety import Hosts
 
     def fail() -> None:

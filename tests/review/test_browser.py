@@ -14,10 +14,11 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.review.database import ReviewDatabase
-from mlcrf.review.server import make_server
+from mlcrf.review.launch import start_review
+from mlcrf.review.review_app import make_app
+from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
-from mlcrf.review.starting import start_review
-from mlcrf.web.listening import listen
+from mlcrf.web.http_server import listen, make_server
 from tests.review.conftest import LABELS, make_folder, new_request
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -53,7 +54,9 @@ def place(tmp_path: Path, small_run: Path) -> Iterator[Place]:
     review, _ = start_review(folder, run, database, extractor)
     with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        server = make_server(review, token="t0ken", person="anna", host="127.0.0.1", port=port)
+        hosts = Hosts("127.0.0.1")
+        app = make_app(review, token="t0ken", person="anna", hosts=hosts, port=port)
+        server = make_server(app, grace_s=10, lifespan="off")
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         yield Place(f"http://127.0.0.1:{port}/?token=t0ken", database, review)

@@ -15,8 +15,8 @@ from mlcrf.inference import Exact, InferenceMethod, MeanField
 from mlcrf.labels import LabelSpace
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.looks import Filter, Order, State
-from mlcrf.review.ordering import answer_information, pair_marginals
 from mlcrf.review.photos import Photo
+from mlcrf.review.questions import answer_information, pair_marginals
 from mlcrf.review.scan import Stamped
 from mlcrf.review.session import Review
 from tests.making import make_potentials

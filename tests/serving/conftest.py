@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.prediction import Tagger
-from mlcrf.serving.app import make_app
-from mlcrf.serving.watching import Limits
+from mlcrf.serving.monitoring import Limits
+from mlcrf.serving.tagging_app import make_app
 from tests.review.conftest import make_folder, small_run
 
 __all__ = ["small_run"]

@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 from mlcrf.cli import app as program
 from mlcrf.errors import SettingsError
 from mlcrf.prediction import Prediction, Tagger
-from mlcrf.serving.app import make_app
-from mlcrf.serving.watching import Limits
+from mlcrf.serving.monitoring import Limits
+from mlcrf.serving.tagging_app import make_app
 from mlcrf.web import connections
 from tests.serving.conftest import LIMITS
 

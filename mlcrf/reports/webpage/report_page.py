@@ -67,9 +67,11 @@ def save_report(
 def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
     measures = _measures(result)
     verdicts = [one.verdict for one in measures.values()]
+    name, data = readable(run.path.name), readable(answers.manifest.name)
     return {
-        "run": readable(run.path.name),
-        "data": readable(answers.manifest.name),
+        "title": f"{name} on {data}",
+        "run": name,
+        "data": data,
         "trained_on": readable(run.data),
         "objective": run.settings.objective.value,
         "inference": answers.inference,

@@ -16,12 +16,12 @@ from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.errors import DatabaseError, DataError
 from mlcrf.review import safety
-from mlcrf.review.app import make_app
 from mlcrf.review.database import ReviewDatabase
+from mlcrf.review.launch import start_review
 from mlcrf.review.photos import find_photos
+from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Review
-from mlcrf.review.starting import start_review
 from tests.review.conftest import LABELS, make_folder, new_request
 
 HOME = "http://127.0.0.1:8000"

@@ -19,8 +19,8 @@ from mlcrf.errors import DataError, MlcrfError
 from mlcrf.prediction import Prediction, Tagger
 from mlcrf.prediction.known import with_told
 from mlcrf.serving.batching import Batcher, Busy
-from mlcrf.serving.messages import Answer, Model, Pictures, Tags, pictures_up_to
-from mlcrf.serving.watching import LATER, Limits, Metrics, Watched
+from mlcrf.serving.monitoring import LATER, Limits, Metrics, Watched
+from mlcrf.serving.payloads import Answer, Model, Pictures, Tags, pictures_up_to
 from mlcrf.version import __version__
 
 _GONE = 499  # nobody gets it; it is for the metrics, as others have it

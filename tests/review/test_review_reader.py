@@ -12,7 +12,7 @@ from mlcrf.images.decoding import load_pixels
 from mlcrf.labels import LabelSpace
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import find_photos
-from mlcrf.review.training import read_review
+from mlcrf.review.review_reader import read_review
 from tests.review.conftest import make_folder, new_request
 
 

@@ -1,0 +1,112 @@
+"""Start a review: score the photos of a folder, then serve the page until a signal ends it."""
+
+import os
+import secrets
+import sys
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+import torch
+
+from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.checkpoint import Run
+from mlcrf.errors import DataError
+from mlcrf.review.database import ReviewDatabase
+from mlcrf.review.photos import find_photos
+from mlcrf.review.review_app import make_app
+from mlcrf.review.safety import Hosts
+from mlcrf.review.session import Review
+from mlcrf.web.http_server import address_of, listen, make_server, quiet_signals
+
+_PAUSE_S = 0.02  # between two photos to rank, so that requests are not held up
+
+
+def start_review(
+    folder: Path,
+    run: Run,
+    database: ReviewDatabase,
+    extractor: FeatureExtractor,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Review, list[str]]:
+    """Find the photos, score them, and read the answers given so far.
+
+    Returns:
+        The review, and notes for the user about unreadable images, copies and edits.
+
+    Raises:
+        DataError: no folder, or it holds no image that can be read.
+        DatabaseError: the database cannot be used.
+    """
+    found, notes = find_photos(folder, database)
+    photos, features = [], []
+    stream = extractor.stream(photo.path for photo in found)
+    for done, (photo, feature) in enumerate(zip(found, stream, strict=True), start=1):
+        if isinstance(feature, DataError):
+            notes.append(str(feature))
+        else:
+            photos.append(photo)
+            features.append(feature)
+        progress(done, len(found))
+    if not photos:
+        raise DataError(f"{folder}: none of its pictures can be read: {notes[-1]}")
+    with torch.no_grad():
+        potentials = run.crf(torch.from_numpy(np.stack(features)))
+    return Review(photos, run.labels, potentials, run.make_inference(), database), notes
+
+
+def serve(
+    review: Review,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    person: str,
+    announce: Callable[[str], None],
+) -> None:
+    """Serve the page until SIGINT or SIGTERM; requests that have arrived are answered first.
+
+    Args:
+        port: 0 takes a free one.
+        announce: called with the address to open, which contains the token, once it listens.
+
+    Raises:
+        SettingsError: cannot listen on the address.
+    """
+    token = secrets.token_urlsafe(24)
+    with listen(host, port) as listener, _ranking(review), quiet_signals():
+        port = listener.getsockname()[1]
+        app = make_app(review, token=token, person=person, hosts=Hosts(host), port=port)
+        server = make_server(app, grace_s=10, lifespan="off")
+        announce(f"{address_of(host, port)}/?token={token}")
+        server.run(sockets=[listener])
+
+
+def open_browser(address: str) -> None:
+    """Open the page if there is a screen and a terminal."""
+    graphical = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & set(
+        os.environ
+    )
+    if graphical and sys.stdout.isatty():
+        webbrowser.open(address)
+
+
+@contextmanager
+def _ranking(review: Review) -> Iterator[None]:
+    """Rank the photos by the value of their next question, in the background."""
+    done = Event()
+
+    def work() -> None:
+        while not done.is_set() and review.rank():
+            done.wait(_PAUSE_S)
+
+    worker = Thread(target=work, name="ranking", daemon=True)
+    worker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        worker.join()
