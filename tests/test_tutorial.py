@@ -41,7 +41,7 @@ class Person:
     truth: dict[str, set[int]]
     home: str = ""
     clicks: int = 0
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60))
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=600))
 
     def visit(self, address: str) -> None:
         self.home = address.partition("/?")[0]
@@ -131,7 +131,7 @@ def _review(words: list[str], folder: Path, person: Person, *, first: bool) -> d
             person.answer_all(ANSWERED)
         progress = person.progress()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=600) == 0
     finally:
         process.kill()
     return progress

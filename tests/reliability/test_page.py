@@ -142,7 +142,7 @@ class Reply:
 
 def ask(server: Server, *parts: bytes, host: str = "127.0.0.1") -> Reply:
     """The reply to bytes as they are; those of several parts are sent one after the other."""
-    with socket.create_connection((host, server.port), timeout=60) as link:
+    with socket.create_connection((host, server.port), timeout=600) as link:
         for at, part in enumerate(parts):
             time.sleep(0.2 if at else 0)
             link.sendall(part)

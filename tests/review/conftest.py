@@ -94,7 +94,7 @@ def postgres() -> Iterator[str]:
             [place / str(words[0]), *map(str, words[1:])],
             check=True,
             capture_output=True,
-            timeout=120,
+            timeout=600,
             cwd=folder,
             **options,
         )

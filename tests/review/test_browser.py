@@ -114,7 +114,7 @@ def visiting(browser: Any, place: Place) -> Iterator[Visiting]:
         one.context.close()
 
 
-def until(page: Any, condition: str, *, timeout_s: float = 20) -> None:
+def until(page: Any, condition: str, *, timeout_s: float = 300) -> None:
     """Wait for something to be true on the page, whose policy forbids the driver's own way."""
     end = monotonic() + timeout_s
     while not page.evaluate(condition):

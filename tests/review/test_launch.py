@@ -49,7 +49,7 @@ def serving(folder: Path, run: Path, db: str) -> Iterator[Callable[[], Server]]:
 def answer(address: str, label: int) -> None:
     """As the page does it; returns once the server has said that it is kept."""
     home = re.sub(r"/\?token=.*", "", address)
-    with httpx.Client(base_url=home, follow_redirects=True, timeout=60) as client:
+    with httpx.Client(base_url=home, follow_redirects=True, timeout=600) as client:
         assert client.get(address).status_code == 200
         assert client.get("/health").json()["status"] == "ok"
         content = {"person": "anna", "request": new_request(), "label": label, "value": 1}
@@ -76,7 +76,7 @@ def test_nothing_is_lost_however_it_ends(small_run: Path, tmp_path: Path) -> Non
             process, address = server()
             answer(address, 1)
             process.send_signal(end)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=600)
             assert process.returncode == status, errors
             assert "Traceback" not in errors
             if status == 0:

@@ -264,7 +264,7 @@ def test_a_request_that_trickles_in_is_cut_off(monkeypatch: pytest.MonkeyPatch) 
     scope = {"type": "http", "method": "GET", "path": "/health", "query_string": b""}
     scope |= {"headers": [(b"host", b"localhost")], "scheme": "http", "server": ("localhost", 80)}
     guard = Guard(app, token="t", hosts=Hosts(), cookie="c")
-    asyncio.run(asyncio.wait_for(guard(scope, receive, send), 5))
+    asyncio.run(asyncio.wait_for(guard(scope, receive, send), 300))
     assert sent[0]["status"] == 408
 
 

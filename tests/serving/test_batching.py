@@ -15,17 +15,18 @@ class Work:
 
     def __init__(self) -> None:
         self.may, self.slow = threading.Event(), threading.Event()
-        self.batches = list[list[int]]()
+        self.batches, self.prepared = list[list[int]](), 0
 
     def prepare(self, text: str) -> int:
+        self.prepared += 1
         if text == "slow":
-            assert self.slow.wait(20)
+            self.slow.wait()
             return 0
         return int(text)
 
     def __call__(self, items: list[int]) -> list[int]:
         self.batches.append(items)
-        assert self.may.wait(20)
+        self.may.wait()
         if 13 in items:
             raise RuntimeError("unlucky")
         return [2 * item for item in items]
@@ -65,7 +66,8 @@ def test_what_waits_is_one_batch() -> None:
         assert batcher.waiting == 6
         with pytest.raises(Busy):
             await batcher(["5"])
-        await asyncio.sleep(0.05)  # all are prepared
+        await until(lambda: work.prepared == 7)
+        await asyncio.sleep(0.05)  # the last is put where the next batch is taken from
         work.may.set()
         assert await first == [2]
         assert await others[0] == [4, 24]
@@ -84,10 +86,10 @@ def test_who_has_gone_is_not_worked_for() -> None:
         first = asyncio.create_task(batcher(["1"]))
         await until(lambda: work.batches)
         gone, other = asyncio.create_task(batcher(["2"])), asyncio.create_task(batcher(["3"]))
-        await asyncio.sleep(0.05)
+        await until(lambda: work.prepared == 3)
         gone.cancel()
         first.cancel()
-        await asyncio.sleep(0.05)
+        await until(lambda: gone.done() and first.done())
         work.may.set()
         assert await other == [6] and batcher.waiting == 0
 
@@ -100,7 +102,7 @@ def test_what_takes_long_to_prepare_holds_up_nobody() -> None:
     async def body(work: Work, batcher: Doubles) -> None:
         work.may.set()
         slow = asyncio.create_task(batcher(["slow"]))
-        await asyncio.sleep(0.01)
+        await until(lambda: work.prepared)
         assert [await batcher([str(at)]) for at in range(1, 5)] == [[2], [4], [6], [8]]
         assert batcher.waiting == 1 and not slow.done()
         work.slow.set()

@@ -32,7 +32,7 @@ def test_from_beginning_to_end(
         def ask(at: int) -> httpx.Response:
             content = photos[at % len(photos)].read_bytes()
             headers = {"Content-Type": "image/png"}
-            return httpx.post(f"{home}/tags/picture", content=content, headers=headers, timeout=60)
+            return httpx.post(f"{home}/tags/picture", content=content, headers=headers, timeout=600)
 
         wanted = [one.labels for one in tagger.predict(photos)]
         with ThreadPoolExecutor(8) as pool:
@@ -41,7 +41,7 @@ def test_from_beginning_to_end(
         counts = httpx.get(f"{home}/metrics").text
         assert 'mlcrf_pictures_total{as="tagged"} 40.0' in counts
         process.send_signal(number)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=600) == 0
         assert process.stderr.read() == ""
     finally:
         process.kill()

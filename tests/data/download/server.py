@@ -120,7 +120,7 @@ def redirect(location: str) -> Fault:
 
 def silence(handler: Handler) -> None:
     """Say nothing until the test is over."""
-    handler.server.closing.wait(30)
+    handler.server.closing.wait()
 
 
 def trickle(handler: Handler) -> None:

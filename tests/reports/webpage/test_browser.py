@@ -42,7 +42,7 @@ def rendered(page: Path, profile: Path) -> str:
             page.absolute().as_uri(),
         ],
         capture_output=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     return result.stdout.decode("utf-8")
