@@ -16,7 +16,7 @@ from mlcrf.inference.posterior import (
     InferenceMethod,
     LogPartitionKind,
     Posterior,
-    climb,
+    iterated_conditional_modes,
 )
 from mlcrf.inference.scenes import SceneChain, SceneSum, with_album
 from mlcrf.inference.tap import Tap
@@ -39,8 +39,8 @@ __all__ = [
     "SceneSum",
     "Tap",
     "TreeReweighted",
-    "climb",
     "count_states",
+    "iterated_conditional_modes",
     "make_exact",
     "make_inference",
     "prepare",

@@ -1,6 +1,5 @@
 """Annealed importance sampling: log Z by way of ever stronger couplings."""
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -8,9 +7,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
-from mlcrf.crf import UNKNOWN, Potentials, check_known, neighbours
-from mlcrf.crf.potentials import IMPOSSIBLE
-from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise, climb
+from mlcrf.crf import UNKNOWN, Potentials, check_known
+from mlcrf.inference.gibbs.label_groups import GroupedCouplings, certain_bias, draw, sweep_groups
+from mlcrf.inference.posterior import (
+    LogPartitionKind,
+    Posterior,
+    advise,
+    iterated_conditional_modes,
+)
 
 _CHUNK_ENTRIES = 2**19  # labels times chains times images handled at once
 
@@ -127,7 +131,7 @@ class AnnealedImportanceSampling:
         states = self.anneal(potentials, known=known).states.long()
         best = torch.stack([potentials.log_score(chain) for chain in states]).argmax(0)
         chosen = states[best, torch.arange(len(best), device=best.device)]
-        return climb(potentials, chosen, check_known(potentials, known))
+        return iterated_conditional_modes(potentials, chosen, check_known(potentials, known))
 
     def _generator(self, potentials: Potentials) -> torch.Generator:
         return torch.Generator(device=potentials.unary.device).manual_seed(self.seed)
@@ -154,142 +158,24 @@ class AnnealedImportanceSampling:
         couplings = GroupedCouplings(potentials, less=unary - plain.unary)
         bias = certain_bias(unary, known)
         y = present.T[:, None].repeat(1, self.chains, 1).to(unary.dtype)
-        uniforms, chances = torch.empty_like(y), torch.empty_like(y)
+        uniforms, probabilities = torch.empty_like(y), torch.empty_like(y)
         free = F.softplus(unary).where(known == UNKNOWN, 0).double().sum(-1)
         log_weights = (free + plain.log_score(present)).repeat(self.chains, 1)
         # from no unknown label at all, a sweep at beta = 0 draws independent ones
-        coupled = sweep(couplings, y, bias, 0.0, draw(uniforms, generator)).double()
+        coupled = sweep_groups(couplings, y, bias, 0.0, draw(uniforms, generator)).double()
         before, power = 0.0, 2 if len(potentials.implications) else 1
         for step in range(1, self.temperatures + 1):
             beta = (step / self.temperatures) ** power
             log_weights += (beta - before) * coupled
             for _ in range(self.sweeps):
                 draw(uniforms, generator)
-                coupled += sweep(couplings, y, bias, beta, uniforms, chances=chances)
+                coupled += sweep_groups(
+                    couplings, y, bias, beta, uniforms, probabilities=probabilities
+                )
             before = beta
-        marginals = (chances * log_weights.softmax(0).to(unary.dtype)).sum(1).clamp(0, 1).T
+        marginals = (probabilities * log_weights.softmax(0).to(unary.dtype)).sum(1).clamp(0, 1).T
         return Annealed(
             states=y.permute(1, 2, 0).to(torch.uint8),
             log_weights=log_weights,
             marginals=torch.where(known == UNKNOWN, marginals, known.to(unary.dtype)),
         )
-
-
-class GroupedCouplings:
-    """What the others bring to a label, for groups of labels without an edge among them:
-
-        coupled_i = sum_j pairwise_ij y_j - IMPOSSIBLE (parents of i that are absent)
-
-    where a child brings its parent IMPOSSIBLE too. Labels of a group can be redrawn at once; with
-    all pairs coupled each is a group of its own. States have the label first, (L, S, N), so that
-    those of a label are one run of memory.
-
-    Attributes:
-        groups: labels of each group, rising; together they are all labels, each once.
-    """
-
-    def __init__(self, potentials: Potentials, *, less: Tensor | float = 0.0) -> None:
-        """`less` (N, L) of it is left out, where it is counted elsewhere."""
-        coupled, num_labels = potentials.as_couplings(), potentials.num_labels
-        offsets, others, edge = neighbours(coupled.edges, num_labels)
-        colours = _colours(offsets, others)
-        self.groups = _split_by(colours, torch.arange(num_labels, device=colours.device))
-        ends = torch.repeat_interleave(offsets.diff())
-        parts = _split_by(colours[ends], torch.arange(len(ends), device=colours.device))
-        parts += [ends[:0]] * (len(self.groups) - len(parts))  # without any edge
-        self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._matrices: list[Tensor] = []
-        for group, part in zip(self.groups, parts, strict=True):
-            rows, columns = torch.searchsorted(group, ends[part]), others[part]
-            weights = coupled.pairwise[..., edge[part]]
-            if potentials.varies_by_image:
-                self._rows.append((rows, columns, weights.T[:, None].contiguous()))
-            else:
-                self._matrices.append(
-                    torch.sparse_coo_tensor(
-                        torch.stack([rows, columns]),
-                        weights,
-                        (len(group), num_labels),
-                        is_coalesced=True,
-                        check_invariants=False,
-                    )
-                )
-        parents = torch.bincount(
-            torch.from_numpy(potentials.implications.array[:, 0]), minlength=num_labels
-        )
-        self._less = (IMPOSSIBLE * parents + torch.zeros_like(coupled.unary) + less).T[:, None]
-
-    def of(self, group: int, y: Tensor) -> Tensor:
-        """Those of one group: states (L, S, N) -> (labels of the group, S, N)."""
-        shape = (len(self.groups[group]), *y.shape[1:])
-        if self._matrices:
-            brought = (self._matrices[group] @ y.flatten(1)).view(shape)
-        else:
-            rows, columns, weights = self._rows[group]
-            brought = y.new_zeros(shape).index_add_(0, rows, weights * y[columns])
-        return brought.sub_(self._less[self.groups[group]])
-
-
-def _split_by(keys: Tensor, values: Tensor) -> list[Tensor]:
-    """The values of key 0, of key 1 and so on, each in their order."""
-    order = keys.argsort(stable=True)
-    return list(torch.split(values[order], torch.bincount(keys).tolist()))
-
-
-def _colours(offsets: Tensor, others: Tensor) -> Tensor:
-    """The first group, for each label in turn, that holds no neighbour of it (L,)."""
-    neighbour = others.tolist()
-    colours: list[int] = []
-    for label, (first, last) in enumerate(itertools.pairwise(offsets.tolist())):
-        taken = {colours[other] for other in neighbour[first:last] if other < label}
-        colours.append(next(colour for colour in itertools.count() if colour not in taken))
-    return torch.tensor(colours, device=offsets.device)
-
-
-def certain_bias(unary: Tensor, known: Tensor) -> Tensor:
-    """Unaries (N, L) with the label first, (L, N); infinite either way where a label is known."""
-    bias = unary.masked_fill(known == 1, math.inf).masked_fill(known == 0, -math.inf)
-    return bias.T.contiguous()
-
-
-def draw(uniforms: Tensor, generator: torch.Generator) -> Tensor:
-    """Fill with draws from (0, 1): at 0 a label would be present however unlikely it is."""
-    return uniforms.uniform_(generator=generator).clamp_min_(torch.finfo(uniforms.dtype).eps / 4)
-
-
-def sweep(
-    couplings: GroupedCouplings,
-    y: Tensor,
-    bias: Tensor,
-    scale: float,
-    uniforms: Tensor,
-    *,
-    chances: Tensor | None = None,
-) -> Tensor:
-    """Redraw every label once, group by group, in place:
-
-        P(y_i = 1 | the others) = sigmoid(bias_i + scale coupled_i)
-
-    Args:
-        couplings: of the potentials.
-        y: states, changed in place (L, S, N).
-        bias: log-odds of each label without the others (L, N).
-        scale: of the couplings.
-        uniforms: draws from (0, 1), one a label (L, S, N).
-        chances: filled with the probabilities from which labels were drawn (L, S, N).
-
-    Returns:
-        By how much the couplings' part of the score has risen (S, N).
-    """
-    risen = torch.zeros_like(y[0])
-    for number, labels in enumerate(couplings.groups):
-        # a view is faster than a choice
-        group = slice(int(labels), int(labels) + 1) if len(labels) == 1 else labels
-        coupled = couplings.of(number, y)
-        chance = (coupled * scale).add_(bias[group][:, None]).sigmoid_()
-        drawn = (uniforms[group] < chance).to(y.dtype)
-        risen += coupled.mul_(drawn - y[group]).sum(0)
-        y[group] = drawn
-        if chances is not None:
-            chances[group] = chance
-    return risen

@@ -8,7 +8,12 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known
 from mlcrf.errors import SettingsError
-from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise, climb
+from mlcrf.inference.posterior import (
+    LogPartitionKind,
+    Posterior,
+    advise,
+    iterated_conditional_modes,
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class MeanField:
         """Marginals rounded at 0.5, then climbed to a local maximum of the score."""
         with torch.no_grad():
             rounded = (self(potentials, known=known).marginals > 0.5).long()
-            return climb(potentials, rounded, check_known(potentials, known))
+            return iterated_conditional_modes(potentials, rounded, check_known(potentials, known))
 
 
 def sweep(fields: Fields, q: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

@@ -83,7 +83,7 @@ def advise(name: str, converged: Tensor, problem: str, remedy: str) -> str:
 
 
 @torch.no_grad()
-def climb(
+def iterated_conditional_modes(
     potentials: Potentials, states: Tensor, known: Tensor, *, max_sweeps: int = 100
 ) -> Tensor:
     """Improve label vectors until no single change raises their score.

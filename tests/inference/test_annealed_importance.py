@@ -11,13 +11,12 @@ from torch import Tensor
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.implications import Implications
 from mlcrf.inference import annealed_importance as annealing
-from mlcrf.inference.annealed_importance import (
-    Annealed,
-    AnnealedImportanceSampling,
+from mlcrf.inference.annealed_importance import Annealed, AnnealedImportanceSampling
+from mlcrf.inference.gibbs.label_groups import (
     GroupedCouplings,
     certain_bias,
     draw,
-    sweep,
+    sweep_groups,
 )
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import Oracle, oracles
@@ -47,8 +46,8 @@ def repeated(potentials: Potentials, times: int) -> Potentials:
 def sweep_matrix(potentials: Potentials, beta: float, known: Tensor) -> tuple[Tensor, float]:
     """Transition matrix of one shipped sweep of one image, states in the order of `product`.
 
-    Uniforms near 0 and 1 steer a sweep from any state to any other; the chances on its way make
-    up the entry. Just below and above its chance, the uniform of a label decides it.
+    Uniforms near 0 and 1 steer a sweep from any state to any other; the probabilities on its way
+    make up the entry. Just below and above its probability, the uniform of a label decides it.
 
     Returns:
         The matrix, and by how much at most the reported rise of the couplings is wrong.
@@ -60,19 +59,19 @@ def sweep_matrix(potentials: Potentials, beta: float, known: Tensor) -> tuple[Te
     end = torch.tensor([other for _, other in pairs], dtype=torch.float64).T[..., None]
     couplings, bias = GroupedCouplings(potentials), certain_bias(potentials.unary, known)
     steer = torch.where(end == 1, torch.zeros_like(end), BELOW_ONE)
-    chances, y = torch.empty_like(start), start.clone()
-    risen = sweep(couplings, y, bias, beta, steer, chances=chances)
+    drawn, y = torch.empty_like(start), start.clone()
+    risen = sweep_groups(couplings, y, bias, beta, steer, probabilities=drawn)
     for label in range(num_labels):
         for side in (-1e-9, 1e-9):
             uniforms, turned = steer.clone(), start.clone()
-            uniforms[label] = chances[label] + side
-            sweep(couplings, turned, bias, beta, uniforms)
+            uniforms[label] = drawn[label] + side
+            sweep_groups(couplings, turned, bias, beta, uniforms)
             assert bool((turned[label] == (side < 0))[known[0, label] == -1].all())
     coupled = potentials.log_score(y.permute(1, 2, 0)) - (y.permute(1, 2, 0) * bias.T).sum(-1)
     before = potentials.log_score(start.permute(1, 2, 0))
     before = before - (start.permute(1, 2, 0) * bias.T).sum(-1)
     error = float((risen - (coupled - before)).abs().nan_to_num(0.0).max())
-    probability = torch.where(end == 1, chances, 1 - chances).prod(0)
+    probability = torch.where(end == 1, drawn, 1 - drawn).prod(0)
     return probability.reshape(len(states), len(states)), error
 
 

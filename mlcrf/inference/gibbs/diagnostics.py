@@ -58,7 +58,7 @@ def _size(draws: Tensor, variance: Tensor) -> Tensor:
     """Effective sample size of draws (..., n, m) of a variance (...)."""
     length, chains = draws.shape[1:]
     if _on_cpu(draws):
-        from mlcrf.inference.gibbs.lag_kernel import effective_sizes
+        from mlcrf.inference.gibbs.sample_kernels import effective_sizes
 
         sizes = torch.empty_like(variance)
         flat = draws.flatten(1).contiguous()

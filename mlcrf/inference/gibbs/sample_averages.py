@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, neighbours
-from mlcrf.inference.posterior import climb
+from mlcrf.inference.posterior import iterated_conditional_modes
 
 _DENSE_LABELS = 128  # up to here sums over neighbours are products with a matrix
 _AT_ONCE = 2**19  # numbers that an intermediate result may hold: they stay in the cache
@@ -93,7 +93,9 @@ def estimate_log_partition(
         The estimate (N,), and y*, int64 (N, L).
     """
     fields, rows = Fields(potentials), _Rows.of(potentials)
-    best = climb(potentials, _likeliest(potentials, fields, rows, states), known)
+    best = iterated_conditional_modes(
+        potentials, _likeliest(potentials, fields, rows, states), known
+    )
     end = best.to(potentials.unary.dtype)
     before = fields.all(end) - fields.later(end)
     free, sign = known == UNKNOWN, 2 * end - 1
@@ -152,7 +154,7 @@ class _Rows(NamedTuple):
 
     def pair_totals(self, states: Tensor, known: Tensor) -> Tensor:
         """Sum over states (S, N, L) of y_i p_j + p_i y_j for each edge (E,)."""
-        from mlcrf.inference.gibbs.sparse_averages import pair_sums
+        from mlcrf.inference.gibbs.sample_kernels import pair_sums
 
         totals = torch.zeros(self.num_edges, dtype=torch.float64)
         arrays = (self.unary, known.to(torch.int8), self.starts, self.others, self.edge)
@@ -161,7 +163,7 @@ class _Rows(NamedTuple):
 
     def scores(self, states: Tensor) -> Tensor:
         """Log-scores of states (S, N, L), (S, N)."""
-        from mlcrf.inference.gibbs.sparse_averages import scores
+        from mlcrf.inference.gibbs.sample_kernels import scores
 
         result = torch.zeros(states.shape[:2], dtype=torch.float64)
         arrays = (self.unary, self.starts, self.others, self.weights, result)
@@ -173,9 +175,9 @@ class _Rows(NamedTuple):
     ) -> Tensor:
         """Log-probability of a sweep from each state (S, N, L) to one end, (S, N).
 
-        Args: as `sparse_averages.log_steps`; alone: sums where nothing is present.
+        Args: as `sample_kernels.log_steps`; alone: sums where nothing is present.
         """
-        from mlcrf.inference.gibbs.sparse_averages import log_steps
+        from mlcrf.inference.gibbs.sample_kernels import log_steps
 
         result = alone.double().repeat(len(states), 1)
         arrays = (before, sign, free, self.starts, self.others, self.weights, result)

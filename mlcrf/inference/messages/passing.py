@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known
 from mlcrf.errors import SettingsError
-from mlcrf.inference.posterior import Posterior, advise, climb
+from mlcrf.inference.posterior import Posterior, advise, iterated_conditional_modes
 
 
 class Iteration(Protocol):
@@ -71,7 +71,7 @@ class FixedPointMethod(ABC):
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
         """Marginals rounded at 0.5, then climbed to a local maximum of the score."""
         rounded = (self(potentials, known=known).marginals > 0.5).long()
-        return climb(potentials, rounded, check_known(potentials, known))
+        return iterated_conditional_modes(potentials, rounded, check_known(potentials, known))
 
     def settle(self, iteration: Iteration, start: Tensor) -> Settled:
         """Repeat the update; images that have converged are set aside and cost nothing more."""

@@ -1,12 +1,11 @@
 # mypy: allow-untyped-calls
 # numba publishes no types of its functions
-"""Sums over sampled states on a CPU where labels are many and few of them present.
+"""Numba kernels over sampled states. Imported when first used, for numba takes a while.
 
-A row of a sample, the state of one image in one chain, is read once; then only its present labels
-and their neighbours are looked at. Imported when first used, for numba takes a while.
-
-Neighbours come in compressed rows, as `mlcrf.crf.neighbours` gives them: of label i `others`,
-`edge` and `weights` from starts[i] to starts[i + 1], in rising order.
+Sums are for many labels of which few are present: a row of a sample, the state of one image in one
+chain, is read once; then only its present labels and their neighbours are looked at. Neighbours
+come in compressed rows, as `mlcrf.crf.neighbours` gives them: `others`, `edge` and `weights` of
+label i stand from starts[i] to starts[i + 1], in rising order.
 """
 
 from collections.abc import Callable
@@ -136,3 +135,34 @@ def log_steps(
                     alone, s = before[image, other], sign[image, other]
                     change += _log_sigmoid(s * (alone + later[other])) - _log_sigmoid(s * alone)
             result[sample, image] += change
+
+
+@_inlined
+def _apart(draws: Any, chains: int, lag: int) -> Any:
+    """Return the share of draws (n m,) that differ from those so many sweeps before."""
+    offset, count = lag * chains, 0
+    for at in range(len(draws) - offset):
+        count += draws[at] ^ draws[at + offset]
+    return count / (len(draws) - offset)
+
+
+@_compiled
+def effective_sizes(draws: Any, variance: Any, chains: int, result: Any) -> None:
+    """Compute `diagnostics.effective_sample_size` of each of P labels.
+
+    Args:
+        draws: 0 or 1, sweep by sweep, uint8 (P, n m); chains: m.
+        variance: of all draws (P,).
+        result: float64 (P,).
+    """
+    for label in range(len(draws)):
+        total = -1.0
+        if variance[label] > 0:
+            for lag in range(0, draws.shape[1] // chains - 1, 2):
+                apart = _apart(draws[label], chains, lag)
+                apart += _apart(draws[label], chains, lag + 1)
+                pair = 2 - apart / (2 * variance[label])
+                if pair < 0:
+                    break
+                total += 2 * pair
+        result[label] = draws.shape[1] / max(total, 1.0)

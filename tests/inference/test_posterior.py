@@ -1,10 +1,10 @@
-"""Climbing: each label in turn takes its likelier value, whoever is passed over."""
+"""Iterated conditional modes: each label in turn takes its likelier value."""
 
 import pytest
 import torch
 
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.inference.posterior import climb
+from mlcrf.inference.posterior import iterated_conditional_modes
 
 
 def make_potentials(num_labels: int, num_edges: int | None, *, varies: bool) -> Potentials:
@@ -34,7 +34,7 @@ def test_one_label_after_the_other(num_labels: int, num_edges: int | None, varie
             y[:, label] = likelier.where(free[:, label], y[:, label])
         if torch.equal(y, before):
             break
-    found = climb(potentials, start, known)
+    found = iterated_conditional_modes(potentials, start, known)
     assert torch.equal(found, y)
     assert torch.equal(found[~free], known[~free])
     signs = (potentials.conditional_logits(found) > 0).long()
