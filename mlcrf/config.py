@@ -1,4 +1,4 @@
-"""Everything a user can set for a training run, in one frozen value that is saved with the run."""
+"""Settings of a training run, in one frozen value that is saved with the run."""
 
 import json
 import reprlib
@@ -34,107 +34,179 @@ Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class TrainSettings(BaseModel):
-    """Settings of `mlcrf train`.
-
-    Attributes:
-        backbone: `lite0`, `lite1`, `lite2`, `tiny` or any name of timm's; names with `+` between
-            them are networks side by side, whose features stand one after the other.
-        finetune: `all` trains the network too; `tiny` has no published weights and needs it.
-        structure: which pairs have a coupling: `full` all, `independent` none, `tree` those of
-            the Chow-Liu tree of the training labels, `sparse` each label's strongest
-            `edges_per_label` partners, `file` those that `edges_file` names. `latent` has none: a
-            mixture over `scenes` latent scenes takes their place.
-        scenes: of `latent`, how many.
-        albums: of `latent`, learn how scenes follow each other too, from the photos of each folder
-            in the order in which they were taken; see `mlcrf.images.albums`.
-        album_gap_minutes: a longer gap between two photos begins another album.
-        edges_per_label: of `sparse`, by mutual information.
-        edges_file: of `file`, two label names a line, separated by a comma.
-        pairwise: `conditional` lets couplings vary by image, J(x) = J0 + sum_r tanh(g_r(x)) B_r.
-        rank: how many terms that sum has.
-        objective: `auto` is exact likelihood where exact inference reaches, else contrastive
-            divergence; both start from pseudo-likelihood.
-        schedule: `joint` learns unaries and couplings together, from the independent baseline;
-            `piecewise` leaves the baseline's weights as they are and learns couplings and biases.
-        inference: `auto` is what the objective trains for: parallel mean field that was unrolled,
-            convex belief propagation that was blended; for the others the cheapest exact method
-            (a junction tree where the couplings are few, enumeration up to 2^`max_exact_labels`
-            states), else Gibbs.
-        head: hidden units of the head; 0 is linear in the features, a convex problem.
-        dropout: share of features and of hidden units that are left out at random while the head
-            is learned. Above 0 the head is the mean of several `members`, see
-            `mlcrf.training.members`, each with `head` units; `weight_decay` is their penalty, and
-            `penalties` are not used.
-        members: of a head with dropout, how many; each learns from all but its part of the images.
-        pos_weight: how much a present label counts beside an absent one in the independent
-            objective, that of the baseline and of the unaries that the CRF starts from.
-        focus_positive, focus_negative, margin: exponents and shift of the asymmetric loss, there
-            too; see `mlcrf.objectives.independent_loss`.
-        chains, chain_sweeps, steps: of contrastive divergence; blended learning makes twice as
-            many steps.
-        mean_field_sweeps: passes of mean field, unrolled in training and made in decoding.
-        max_exact_labels: where exact enumeration ends.
-        penalties: L2 penalties on the head's weights that validation chooses from, each about
-            three times the one before it.
-        pairwise_penalties: the same for couplings.
-        pairwise_l1: L1 penalties on the couplings that validation chooses from.
-        tolerance: a fit has converged when the loss it can still gain is estimated to be below
-            this, in nats an image; see `mlcrf.training.fit`.
-        exact_tolerance: the same for the exact likelihood, whose gradient is dear.
-        accumulate: in how many parts `--finetune all` computes the gradient of a batch, one after
-            the other; more need less memory. Batch normalisation then sees a part at a time.
-        precision: of the network in `--finetune all`; `auto` is bfloat16 where an accelerator
-            computes in it, else float32. Head and CRF are in float32 in any case.
-        epochs, learning_rate, batch_size, weight_decay: of `--finetune all`, and of a head with
-            dropout.
-        seed: of everything random.
-    """
+    """Settings of `mlcrf train`; their descriptions and bounds are those of its options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: Text = "lite0"
-    finetune: Finetune = Finetune.NONE
-    structure: Structure = Structure.FULL
-    edges_per_label: int = Field(default=8, ge=1)
-    edges_file: Text | None = None
-    scenes: int = Field(default=8, ge=2, le=1000)
-    albums: bool = False
-    album_gap_minutes: float = Field(default=60.0, gt=0, allow_inf_nan=False, le=1e7)
-    pairwise: Pairwise = Pairwise.CONSTANT
-    rank: int = Field(default=4, ge=1, le=256)
-    objective: ObjectiveName = ObjectiveName.AUTO
-    schedule: Schedule = Schedule.JOINT
-    inference: InferenceName = InferenceName.AUTO
-    head: int = Field(default=0, ge=0, le=65536)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    members: int = Field(default=5, ge=2, le=100)
-    mean_field_sweeps: int = Field(default=10, ge=1, le=1000)
-    chains: int = Field(default=10, ge=1, le=10_000)
-    chain_sweeps: int = Field(default=2, ge=1, le=1000)
-    steps: int = Field(default=100, ge=10, le=100_000)
-    max_exact_labels: int = Field(default=24, ge=1, le=40)
-    penalties: tuple[Strength, ...] = Field(default=(0.01, 0.03, 0.1, 0.3, 1.0), min_length=1)
-    pairwise_penalties: tuple[Strength, ...] = Field(default=(1e-4, 1e-3, 1e-2), min_length=1)
-    pairwise_l1: tuple[Size, ...] = Field(default=(0.0,), min_length=1)
-    pos_weight: Strength = 1.0
-    focus_positive: Size = 0.0
-    focus_negative: Size = 0.0
-    margin: float = Field(default=0.0, ge=0, lt=1)
-    tolerance: Strength = 1e-6
-    exact_tolerance: Strength = 1e-3
-    epochs: int = Field(default=10, ge=1)
-    learning_rate: Strength = 1e-3
-    batch_size: int = Field(default=64, ge=1)
-    accumulate: int = Field(default=1, ge=1, le=4096)
-    precision: Precision = Precision.AUTO
-    weight_decay: float = Field(default=0.05, ge=0, allow_inf_nan=False)
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    backbone: Text = Field(
+        default="lite0",
+        description="Network: lite0, lite1, lite2, tiny or a name of timm's; lite0+lite1 "
+        "concatenates the features of both.",
+    )
+    finetune: Finetune = Field(
+        default=Finetune.NONE,
+        description="`all` trains the network too; tiny, which has no published weights, needs it.",
+    )
+    structure: Structure = Field(
+        default=Structure.FULL,
+        description="Pairs of labels with a coupling: all, none, the Chow-Liu tree of the training "
+        "labels, the strongest of each label, or those of a file; `latent` is a mixture over "
+        "latent scenes instead.",
+    )
+    edges_per_label: int = Field(
+        default=8,
+        ge=1,
+        description="Number of partners of each label for --structure sparse, by mutual "
+        "information.",
+    )
+    edges_file: Text | None = Field(
+        default=None,
+        description="File of pairs for --structure file: two label names a line, separated by a "
+        "comma.",
+    )
+    scenes: int = Field(
+        default=8, ge=2, le=1000, description="Number of scenes for --structure latent."
+    )
+    albums: bool = Field(
+        default=False,
+        description="With --structure latent: learn how scenes follow each other among the images "
+        "of a folder, by the time they were taken.",
+    )
+    album_gap_minutes: float = Field(
+        default=60.0,
+        gt=0,
+        allow_inf_nan=False,
+        le=1e7,
+        description="Longest gap between two images of an album.",
+    )
+    pairwise: Pairwise = Field(
+        default=Pairwise.CONSTANT, description="`conditional` couplings vary by image."
+    )
+    rank: int = Field(
+        default=4, ge=1, le=256, description="Number of terms of --pairwise conditional."
+    )
+    objective: ObjectiveName = Field(
+        default=ObjectiveName.AUTO,
+        description="Loss that is minimised; `auto` is exact likelihood where exact inference "
+        "reaches, else contrastive divergence.",
+    )
+    schedule: Schedule = Field(
+        default=Schedule.JOINT,
+        description="`piecewise` keeps the baseline's weights and learns couplings and biases.",
+    )
+    inference: InferenceName = Field(
+        default=InferenceName.AUTO,
+        description="Inference method of the run; `auto` follows the objective, else exact, else "
+        "Gibbs.",
+    )
+    hidden_units: int = Field(
+        default=0, ge=0, le=65536, description="Hidden units of the head; 0 is a linear head."
+    )
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of features and hidden units that are left out at random; above 0 the "
+        "head is the mean of several members, and weight_decay replaces penalties.",
+    )
+    members: int = Field(
+        default=5,
+        ge=2,
+        le=100,
+        description="Number of members of a head with dropout; each learns from all images but "
+        "its part.",
+    )
+    mean_field_sweeps: int = Field(
+        default=10, ge=1, le=1000, description="Sweeps of mean field, in training and decoding."
+    )
+    chains: int = Field(
+        default=10, ge=1, le=10_000, description="Chains an image of contrastive divergence."
+    )
+    chain_sweeps: int = Field(
+        default=2, ge=1, le=1000, description="Sweeps of a chain between two steps."
+    )
+    steps: int = Field(
+        default=100,
+        ge=10,
+        le=100_000,
+        description="Steps of contrastive divergence; blended-convex-bp makes twice as many.",
+    )
+    max_exact_labels: int = Field(
+        default=24, ge=1, le=40, description="Largest number of labels for exact inference."
+    )
+    penalties: tuple[Strength, ...] = Field(
+        default=(0.01, 0.03, 0.1, 0.3, 1.0),
+        min_length=1,
+        description="L2 penalties on the head's weights to choose from, each about three times "
+        "the one before.",
+    )
+    pairwise_penalties: tuple[Strength, ...] = Field(
+        default=(1e-4, 1e-3, 1e-2),
+        min_length=1,
+        description="L2 penalties on couplings to choose from.",
+    )
+    pairwise_l1: tuple[Size, ...] = Field(
+        default=(0.0,), min_length=1, description="L1 penalties on couplings to choose from."
+    )
+    pos_weight: Strength = Field(
+        default=1.0,
+        description="Weight of a present label, relative to an absent one, in the independent "
+        "objective.",
+    )
+    focus_positive: Size = Field(
+        default=0.0, description="Exponent of the asymmetric loss for present labels."
+    )
+    focus_negative: Size = Field(
+        default=0.0, description="Exponent of the asymmetric loss for absent labels."
+    )
+    margin: float = Field(
+        default=0.0, ge=0, lt=1, description="Probability margin of the asymmetric loss."
+    )
+    tolerance: Strength = Field(
+        default=1e-6,
+        description="Convergence: estimated loss still to gain, in nats an image.",
+    )
+    exact_tolerance: Strength = Field(
+        default=1e-3,
+        description="Tolerance for the objectives whose gradient is expensive.",
+    )
+    epochs: int = Field(
+        default=10, ge=1, description="Epochs of --finetune all and of a head with dropout."
+    )
+    learning_rate: Strength = Field(default=1e-3, description="Learning rate of the same.")
+    batch_size: int = Field(default=64, ge=1, description="Images a batch of the same.")
+    gradient_accumulation: int = Field(
+        default=1,
+        ge=1,
+        le=4096,
+        description="Parts of a batch whose gradients --finetune all computes one after the "
+        "other, to save memory; batch normalisation sees one part at a time.",
+    )
+    min_crop: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Smallest share of an image's area that a random crop of --finetune all keeps; "
+        "1 does not crop.",
+    )
+    precision: Precision = Field(
+        default=Precision.AUTO,
+        description="Precision of the network in --finetune all; `auto` is bfloat16 where the "
+        "accelerator has it, else float32.",
+    )
+    weight_decay: float = Field(
+        default=0.05,
+        ge=0,
+        allow_inf_nan=False,
+        description="Weight decay of --finetune all and of a head with dropout.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Random seed.")
 
 
 def make_settings(
     config: Path | None = None, overrides: tuple[str, ...] = (), **given: Any
 ) -> TrainSettings:
-    """Settings from a JSON file, then `key=value` texts, then named values; the later wins.
+    """Merge settings from a JSON file, `key=value` texts and named values; the later wins.
 
     Args:
         given: values by name; None means not given.
@@ -181,7 +253,7 @@ def _load_config(path: Path) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
-    """A value as JSON where it is that, else as text."""
+    """Return a value as JSON if it is valid, else as text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -29,11 +29,17 @@ def test_nothing_given_is_the_defaults() -> None:
 
 def test_the_later_wins(tmp_path: Path) -> None:
     """File, then --set, then named values; None among these means not given."""
-    config = write_config(tmp_path, {"seed": 1, "head": 1, "epochs": 1, "batch_size": 1})
+    config = write_config(tmp_path, {"seed": 1, "hidden_units": 1, "epochs": 1, "batch_size": 1})
     settings = make_settings(
-        config, ("head=2", "epochs=2", "epochs=3"), epochs=4, batch_size=None, backbone=None
+        config, ("hidden_units=2", "epochs=2", "epochs=3"), epochs=4, batch_size=None, backbone=None
     )
-    got = (settings.seed, settings.head, settings.epochs, settings.batch_size, settings.backbone)
+    got = (
+        settings.seed,
+        settings.hidden_units,
+        settings.epochs,
+        settings.batch_size,
+        settings.backbone,
+    )
     assert got == (1, 2, 4, 1, "lite0")
     assert make_settings(config, ("epochs=2", "epochs=3")).epochs == 3
 
@@ -50,8 +56,8 @@ def test_saved_settings_can_be_given_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "name", "value"),
     [
-        ("head=64", "head", 64),
-        (" head = 64 ", "head", 64),
+        ("hidden_units=64", "hidden_units", 64),
+        (" hidden_units = 64 ", "hidden_units", 64),
         ("backbone=lite1", "backbone", "lite1"),
         ('backbone="lite1"', "backbone", "lite1"),
         ("backbone=a=b", "backbone", "a=b"),
@@ -81,7 +87,7 @@ def test_overrides(text: str, name: str, value: Any) -> None:
         ("qqqq=1", "unknown setting 'qqqq'$"),
         ("seed=-1", "setting seed: .*greater than or equal to 0, got -1"),
         ("seed=1.5", "setting seed: .*integer.*got 1.5"),
-        ("head=many", "setting head: .*integer.*got 'many'"),
+        ("hidden_units=many", "setting hidden_units: .*integer.*got 'many'"),
         ("max_exact_labels=41", "setting max_exact_labels: .*less than or equal to 40, got 41"),
         ("max_exact_labels=0", "setting max_exact_labels: .*greater than or equal to 1, got 0"),
         ("tolerance=0", "setting tolerance: .*greater than 0, got 0"),

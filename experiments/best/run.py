@@ -29,7 +29,7 @@ from mlcrf.training.stages import Stages
 
 THREE = "lite0+lite1+lite2"
 HEAD: dict[str, Any] = {
-    "head": 512,
+    "hidden_units": 512,
     "dropout": 0.6,
     "epochs": 20,
     "batch_size": 128,
@@ -37,7 +37,7 @@ HEAD: dict[str, Any] = {
 }
 CANDIDATES: dict[str, dict[str, Any]] = {
     "512 units, dropout 0.6, weight decay 1": {},
-    "128 units": {"head": 128},
+    "128 units": {"hidden_units": 128},
     "dropout 0.01": {"dropout": 0.01},
     "weight decay 0.05": {"weight_decay": 0.05},
 }
@@ -59,7 +59,7 @@ def main() -> None:
     """Train, score, cross-validate, and keep the figures."""
     arguments = frame.read_options(__doc__, "best")
     data = frame.photos(arguments)
-    small = {"backbone": "lite0", "head": 8, "epochs": 2}
+    small = {"backbone": "lite0", "hidden_units": 8, "epochs": 2}
     more = frame.QUICK | small if arguments.quick else {}
     seen = data.rows(np.flatnonzero(np.array(data.splits) != Split.TEST))
     candidates, systems = list(CANDIDATES.items()), list(SYSTEMS.items())
@@ -68,7 +68,7 @@ def main() -> None:
     rows: Rows = []
     for name, changes in systems:
         folder = _FOLDERS.get(name, f"best/{name.replace(', ', '-').replace(' ', '-')}")
-        kept = more if changes.get("head") else (frame.QUICK if arguments.quick else {})
+        kept = more if changes.get("hidden_units") else (frame.QUICK if arguments.quick else {})
         run = frame.trained(data, arguments.runs / folder, TrainSettings(**(changes | kept)))
         result = frame.scored(arguments, run, data)
         rows.append(

@@ -81,7 +81,7 @@ def train(
     max_exact_labels: Annotated[
         int | None, typer.Option(help="Up to how many labels exact inference is used.")
     ] = None,
-    head: Annotated[
+    hidden_units: Annotated[
         int | None, typer.Option(help="Hidden units of the head; 0 is linear, the default.")
     ] = None,
     epochs: Annotated[
@@ -138,7 +138,7 @@ def train(
         pos_weight=pos_weight,
         inference=inference,
         max_exact_labels=max_exact_labels,
-        head=head,
+        hidden_units=hidden_units,
         epochs=epochs,
         seed=seed,
     )

@@ -43,7 +43,11 @@ def save_card(report: TrainReport) -> None:
 def _summary(report: TrainReport) -> str:
     settings = report.run.settings
     network = "trained with the heads" if report.run.backbone_weights else "frozen"
-    unaries = f"from {settings.head} hidden units" if settings.head else "linear in its features"
+    unaries = (
+        f"from {settings.hidden_units} hidden units"
+        if settings.hidden_units
+        else "linear in its features"
+    )
     return "\n\n".join(
         [
             f"Backbone {settings.backbone} ({network}); unaries {unaries}; objective "

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
 
 from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import Precision
@@ -28,7 +30,7 @@ from mlcrf.training.schedule import one_cycle
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import Part, Stepper, share_batch_norm
 
-_KEEP_BYTES = 2**30  # decoded pictures up to this size stay in memory
+_KEEP_BYTES = 2**30  # decoded images up to this size stay in memory
 _STAGE = "finetune"
 
 
@@ -43,20 +45,21 @@ def finetune(
 ) -> Result:
     """Minimise the plan's objective over network, head and couplings with AdamW.
 
-    The learning rate rises over the first tenth of the steps and falls to zero by a cosine; a
-    picture is flipped left to right half of the time. Each epoch is a stage: a run that is
-    stopped and resumed draws the same batches and ends with the same bits. Processes that train as
-    one share each batch, and batch normalisation sees all of it, so that their steps are those
-    that one process makes, but for rounding.
+    The learning rate rises over the first tenth of the steps and falls to zero by a cosine.
+    Images are flipped left to right half of the time, and cropped if `min_crop` is below 1, by
+    torchvision's transforms. Each epoch is a stage: a run that is stopped and resumed draws the
+    same batches and ends with the same bits. Processes that train as one share each batch, and
+    batch normalisation sees all of it, so that their steps equal those of one process but for
+    rounding.
 
     Returns:
         `best`: weights of the network after the epoch with the lowest validation loss;
         `last`: after the last epoch; `losses`: by epoch training and validation loss.
 
     Raises:
-        DataError: a picture cannot be read.
-        RunError: loss, gradient or weights are not finite; what earlier epochs left stays.
-        MlcrfError: another process is gone.
+        DataError: an image cannot be read.
+        RunError: loss, gradient or weights are not finite; the state of earlier epochs stays.
+        MlcrfError: another process has ended.
     """
     settings, device, processes = plan.settings, environment.device, environment.processes
     batches = _Batches(train, settings, backbone.spec.size_px, processes)
@@ -111,14 +114,14 @@ def finetune(
 
 
 class _Network(torch.nn.Module):
-    """Pixels to the mean loss of their images."""
+    """Network, head and objective: pixels to the mean loss of their images."""
 
     def __init__(self, backbone: Backbone, head: LabelCrf, objective: Objective) -> None:
         super().__init__()
         self.backbone, self.head, self._objective = backbone, head, objective
 
     def forward(self, pixels: Tensor, known: Tensor, first_image: int) -> Tensor:
-        """Pixels uint8 (N, H, W, 3) and targets 1, 0, -1 unknown (N, L) to a scalar."""
+        """Return the loss of pixels uint8 (N, H, W, 3) and targets 1, 0, -1 unknown (N, L)."""
         features = self.backbone(pixels)
         with torch.autocast(pixels.device.type, enabled=False):
             potentials = self.head(features.to(self.head.output.weight.dtype))
@@ -135,8 +138,47 @@ def _weights(backbone: Backbone) -> dict[str, Tensor]:
     }
 
 
+@dataclass(frozen=True)
+class _Augmentation:
+    """Random changes of images, drawn beforehand.
+
+    Attributes:
+        flips: images that are flipped left to right (N,).
+        boxes: top, left, height and width of the crop of each image (N, 4); None does not crop.
+    """
+
+    flips: NDArray[np.bool_]
+    boxes: NDArray[np.int64] | None
+
+    @classmethod
+    def draw(
+        cls, rng: np.random.Generator, count: int, size_px: int, min_crop: float
+    ) -> "_Augmentation":
+        """Draw changes of square images; a crop has a random area and ratio of its sides."""
+        flips = rng.random(count) < 0.5
+        if min_crop == 1:
+            return cls(flips, None)
+        area, root = rng.uniform(min_crop, 1, count), rng.uniform(-1, 1, count) * math.log(4 / 3)
+        sides = np.sqrt(area)[:, None] * np.exp(np.stack([root, -root], 1) / 2)
+        sides = np.rint(sides * size_px).clip(1, size_px).astype(np.int64)
+        corners = rng.integers(0, size_px - sides + 1)
+        return cls(flips, np.concatenate([corners, sides], 1))
+
+    def apply(self, pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Change pixels (N, H, W, 3), which are those of the given rows."""
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        changed = []
+        for original, row in zip(images, rows.tolist(), strict=True):
+            image = original
+            if self.boxes is not None:
+                box = self.boxes[row].tolist()
+                image = transforms.resized_crop(image, *box, size=list(image.shape[1:]))
+            changed.append(transforms.horizontal_flip(image) if self.flips[row] else image)
+        return torch.stack(changed).permute(0, 2, 3, 1).contiguous().numpy()
+
+
 class _Batches:
-    """Pictures and targets in batches, of each this process's share; decoded once if they fit.
+    """Images and targets in batches, of each this process's share; decoded once if they fit.
 
     Attributes:
         count: of batches.
@@ -152,51 +194,59 @@ class _Batches:
         self._kept = self._decode(manifest.images) if fits else None
 
     def in_order(self) -> Iterator[tuple[int, list[Part]]]:
-        """Every picture once, as it is."""
-        flips = np.zeros(len(self._manifest), bool)
-        return self._batches(np.arange(len(self._manifest)), flips)
+        """Yield every image once, unchanged."""
+        return self._batches(np.arange(len(self._manifest)), None)
 
     def shuffled(self, epoch: int) -> Iterator[tuple[int, list[Part]]]:
-        """Every picture once, in an order and with flips that depend on seed and epoch alone."""
+        """Yield every image once, augmented, in an order that seed and epoch decide."""
         rng = np.random.default_rng((self._settings.seed, epoch))
         order = rng.permutation(len(self._manifest))
-        return self._batches(order, rng.random(len(order)) < 0.5)
+        min_crop = self._settings.min_crop
+        return self._batches(order, _Augmentation.draw(rng, len(order), self._size_px, min_crop))
 
     def _batches(
-        self, order: NDArray[np.int64], flips: NDArray[np.bool_]
+        self, order: NDArray[np.int64], augmentation: _Augmentation | None
     ) -> Iterator[tuple[int, list[Part]]]:
-        """Of each batch its size, and its parts; the next is decoded while one is worked on."""
+        """Yield size and parts of each batch; the next is decoded meanwhile."""
         size = self._settings.batch_size
+        batches = [np.arange(at, min(at + size, len(order))) for at in range(0, len(order), size)]
         with ThreadPoolExecutor(1) as ahead:
-            begins = iter(range(0, len(order), size))
-            begin = next(begins)
-            coming = ahead.submit(self._parts, order[:size], flips[:size])
-            for following in begins:
-                parts, done = coming.result(), following - begin
-                rows = slice(following, following + size)
-                coming, begin = ahead.submit(self._parts, order[rows], flips[rows]), following
-                yield done, parts
-            yield len(order) - begin, coming.result()
+            coming = ahead.submit(self._parts, order, batches[0], augmentation)
+            for batch, following in zip(batches, [*batches[1:], None], strict=True):
+                parts = coming.result()
+                if following is not None:
+                    coming = ahead.submit(self._parts, order, following, augmentation)
+                yield len(batch), parts
 
-    def _parts(self, order: NDArray[np.int64], flips: NDArray[np.bool_]) -> list[Part]:
-        """What this process computes of one batch, as many parts as gradients are summed over."""
+    def _parts(
+        self,
+        order: NDArray[np.int64],
+        batch: NDArray[np.int64],
+        augmentation: _Augmentation | None,
+    ) -> list[Part]:
+        """Return what this process computes of one batch, a part for each gradient.
+
+        Args:
+            batch: places in `order`.
+        """
         parts, begin = [], 0
-        count = min(self._settings.accumulate, len(order))
-        for rows in np.array_split(np.arange(len(order)), count):
+        count = min(self._settings.gradient_accumulation, len(batch))
+        for rows in np.array_split(batch, count):
             own = self._processes.share(len(rows))
             is_shared = len(rows) >= self._processes.size
-            if not is_shared:  # fewer pictures than processes: each computes all of them
+            if not is_shared:  # fewer images than processes: each computes all of them
                 own = slice(0, len(rows))
             mine = rows[own]
             pixels = self._pixels(order[mine])
-            mirrored = np.where(flips[mine, None, None, None], pixels[:, :, ::-1], pixels)
+            if augmentation is not None:
+                pixels = augmentation.apply(pixels, mine)
             copies = 1 if is_shared else self._processes.size
             parts.append(
                 Part(
-                    np.ascontiguousarray(mirrored),
+                    pixels,
                     self._manifest.targets[order[mine]],
                     first_image=begin + own.start,
-                    weight=len(mine) / len(order) / copies,
+                    weight=len(mine) / len(batch) / copies,
                     is_shared=is_shared,
                 )
             )

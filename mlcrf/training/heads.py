@@ -109,7 +109,7 @@ class HeadTrainer:
             self._num_features,
             len(self._plan.labels),
             edges=no_edges(),
-            hidden=self._settings.head,
+            hidden=self._settings.hidden_units,
             seed=self._settings.seed,
         )
         with torch.no_grad():  # the best constant prediction

@@ -83,7 +83,7 @@ def fit_members(examples: Examples, plan: Plan, stages: Stages, name: str, log: 
     settings = plan.settings
     examples = Examples(np.asarray(examples.features), examples.targets)
     num_features, num_labels = examples.features.shape[1], examples.targets.shape[1]
-    count, hidden = settings.members, settings.head
+    count, hidden = settings.members, settings.hidden_units
     if len(examples.features) < count:
         raise SettingsError(
             f"{count} members need as many images, and there are {len(examples.features)}; lower "
@@ -131,7 +131,7 @@ def make_trainer(
     everything = train + validation
     on_train = fit_members(train, plan, stages, "train", log)
     on_all = fit_members(everything, plan, stages, "all", log)
-    on_log_odds = plan.settings.model_copy(update={"head": 0, "penalties": _PENALTIES})
+    on_log_odds = plan.settings.model_copy(update={"hidden_units": 0, "penalties": _PENALTIES})
     trainer = HeadTrainer(
         Examples(on_train.unseen, train.targets),
         Examples(on_train.log_odds(np.asarray(validation.features)), validation.targets),
@@ -160,7 +160,7 @@ def _learn(examples: Examples, plan: Plan, seed: int, title: str, log: Log) -> R
     rows, known = (raw - mean) / spread, torch.from_numpy(examples.targets.astype(np.int64))
     loss_of = make_minimiser(plan, ObjectiveName.INDEPENDENT).loss
     model = LabelCrf(
-        raw.shape[1], known.shape[1], edges=no_edges(), hidden=settings.head, seed=seed
+        raw.shape[1], known.shape[1], edges=no_edges(), hidden=settings.hidden_units, seed=seed
     )
     assert model.hidden is not None
     left_out = nn.Dropout(settings.dropout)

@@ -73,7 +73,7 @@ class Plan:
             len(self.labels),
             edges=self.edges,
             implications=self.implications,
-            hidden=settings.head,
+            hidden=settings.hidden_units,
             rank=settings.rank if settings.pairwise is Pairwise.CONDITIONAL else 0,
             scenes=settings.scenes if settings.structure is Structure.LATENT else 0,
             seed=settings.seed,
@@ -156,8 +156,8 @@ def _check_combination(plan: Plan) -> None:
     if settings.albums and not is_latent:
         raise SettingsError("--album is about scenes; it goes with --structure latent")
     varies = settings.pairwise is Pairwise.CONDITIONAL
-    if settings.dropout and not settings.head:
-        raise SettingsError("dropout is for a head with hidden units; add --set head=512")
+    if settings.dropout and not settings.hidden_units:
+        raise SettingsError("dropout is for a head with hidden units; add --set hidden_units=512")
     if settings.dropout and (varies or is_latent):
         raise SettingsError(
             "a head with dropout gives log-odds alone, and gates read features; leave out dropout, "

@@ -65,7 +65,7 @@ QUICK: dict[str, Any] = {
     "pairwise_penalties": (0.01,),
     "steps": 10,
 }
-MEMBERS = {"head": 4, "dropout": 0.3, "members": 2}
+MEMBERS = {"hidden_units": 4, "dropout": 0.3, "members": 2}
 Patch = pytest.MonkeyPatch
 
 

@@ -81,7 +81,7 @@ def trained(
         precision=Precision.FLOAT64,
         objective=objective,
         batch_size=len(parts[0]) - 1,
-        accumulate=accumulate,
+        gradient_accumulation=accumulate,
         epochs=epochs,
     )
     backbone = make_backbone(find_spec("tiny"), seed=0)

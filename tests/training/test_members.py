@@ -21,7 +21,7 @@ from mlcrf.training.progress import Event
 from mlcrf.training.stages import Stages
 
 SETTINGS = TrainSettings(
-    head=16,
+    hidden_units=16,
     dropout=0.2,
     members=3,
     epochs=30,
@@ -140,8 +140,8 @@ def test_too_few_images_and_too_large_steps_are_said(tmp_path: Path) -> None:
     ("settings", "reason"),
     [
         (TrainSettings(dropout=0.5), "hidden units"),
-        (TrainSettings(dropout=0.5, head=8, structure=Structure.LATENT), "gates"),
-        (TrainSettings(dropout=0.5, head=8, pairwise=Pairwise.CONDITIONAL), "gates"),
+        (TrainSettings(dropout=0.5, hidden_units=8, structure=Structure.LATENT), "gates"),
+        (TrainSettings(dropout=0.5, hidden_units=8, pairwise=Pairwise.CONDITIONAL), "gates"),
     ],
 )
 def test_what_does_not_go_with_dropout(settings: TrainSettings, reason: str) -> None:

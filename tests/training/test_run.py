@@ -160,7 +160,7 @@ def test_hidden_units_and_unknown_labels(manifest: Manifest, tmp_path: Path) -> 
     targets = manifest.targets.copy()
     targets[np.random.default_rng(0).random(targets.shape) < 0.5] = -1
     partly = Manifest(manifest.images, targets, manifest.labels, manifest.splits, "partly")
-    train(partly, tmp_path / "run", TrainSettings(**QUICK, head=6), TORCH)
+    train(partly, tmp_path / "run", TrainSettings(**QUICK, hidden_units=6), TORCH)
     run = load_run(tmp_path / "run")
     assert run.crf.hidden is not None
     assert run.crf.hidden.out_features == 6
@@ -169,7 +169,7 @@ def test_hidden_units_and_unknown_labels(manifest: Manifest, tmp_path: Path) -> 
 
 def test_a_head_with_dropout(manifest: Manifest, tmp_path: Path) -> None:
     """Its members are units of one hidden layer in the run, over which both models stand."""
-    settings = TrainSettings(**QUICK, head=6, dropout=0.3, members=3)
+    settings = TrainSettings(**QUICK, hidden_units=6, dropout=0.3, members=3)
     train(manifest, tmp_path / "run", settings, TORCH)
     run = load_run(tmp_path / "run")
     for model in (run.crf, run.independent):
@@ -243,7 +243,7 @@ def test_the_network_is_trained_with_rules_and_gates(
     seen = []
 
     def objective(potentials: Potentials, targets: Tensor) -> Tensor:
-        seen.append((potentials.varies_by_image, potentials.implications))
+        seen.append((potentials.varies_by_image, potentials.implications.pairs))
         return independent_loss(potentials, targets)
 
     monkeypatch.setattr(
@@ -257,4 +257,29 @@ def test_the_network_is_trained_with_rules_and_gates(
         Stages(tmp_path / "state.pt", "settings"),
         lambda _: None,
     )
-    assert set(map(str, seen)) == {"(True, [[0, 1]])"}
+    assert set(seen) == {(True, ((0, 1),))}
+
+
+def test_crops_and_flips_are_drawn_from_the_seed() -> None:
+    """Boxes lie within the image and keep the area that was asked for; without, only flips."""
+    rng = np.random.default_rng(3)
+    drawn = finetune_module._Augmentation.draw(rng, 500, 32, 0.5)
+    again = finetune_module._Augmentation.draw(np.random.default_rng(3), 500, 32, 0.5)
+    assert drawn.boxes is not None and again.boxes is not None
+    assert np.array_equal(drawn.boxes, again.boxes) and np.array_equal(drawn.flips, again.flips)
+    corners, sides = drawn.boxes[:, :2], drawn.boxes[:, 2:]
+    assert (corners >= 0).all() and (corners + sides <= 32).all()
+    share = sides.prod(1) / 32**2
+    assert 0.4 < share.min() < 0.6 and share.max() > 0.9
+    assert 0.4 < drawn.flips.mean() < 0.6
+
+    pixels = np.tile(np.arange(32, dtype=np.uint8)[:, None], (3, 32, 1, 3))  # (3, 32, 32, 3)
+    pixels[..., 1] = np.arange(32)  # grows to the right
+    flipped = finetune_module._Augmentation(np.array([False, True, True]), None)
+    changed = flipped.apply(pixels, np.array([0, 1, 2]))
+    assert np.array_equal(changed[0], pixels[0])
+    assert np.array_equal(changed[1], pixels[1, :, ::-1])
+    middle = np.array([[8, 8, 16, 16]] * 3)
+    cropped = finetune_module._Augmentation(np.zeros(3, bool), middle).apply(pixels, np.arange(3))
+    assert cropped.shape == pixels.shape
+    assert 8 <= cropped.min() < 10 and 22 < cropped.max() <= 24
