@@ -23,7 +23,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from mlcrf.images.listing import list_pictures
+from mlcrf.images import list_images
 
 IMAGES = Path(__file__).parent / "images"
 _SCENES = 300
@@ -61,8 +61,8 @@ def draw_review(browser: Any, folder: Path) -> None:
     """The grid of photos, and one of them after an answer."""
     _run("demo", "--out", folder / "demo")
     (folder / "photos").mkdir()
-    for scene in islice(list_pictures([folder / "demo" / "data"]), _SCENES):
-        shutil.copy(scene, folder / "photos" / scene.name)
+    for scene in islice(list_images([folder / "demo" / "data"]), _SCENES):
+        shutil.copy(scene.name, folder / "photos" / scene.file_name)
     with _review(folder) as address:
         page = browser.new_page(viewport={"width": 1100, "height": 760}, device_scale_factor=1.5)
         page.goto(address)

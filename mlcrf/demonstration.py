@@ -18,7 +18,7 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.choosing import read_dataset
 from mlcrf.errors import RunError
 from mlcrf.evaluation import Evaluation, evaluate
-from mlcrf.images.listing import list_pictures
+from mlcrf.images import list_images
 from mlcrf.prediction import PredictionWriter, Tagger
 from mlcrf.reports.card import save_card
 from mlcrf.reports.correlations import cooccurrence, load_matrix
@@ -105,7 +105,7 @@ def run_demo(
     tags = out / "tags.csv"
     with PredictionWriter(tags, run.labels) as writer:
         for prediction in Tagger(run, cache_dir=cache).predict(
-            list_pictures([out / "data" / IMAGES])
+            list_images([out / "data" / IMAGES])
         ):
             writer.write(prediction)
     learned = run.crf.pairwise_matrix().double().numpy()

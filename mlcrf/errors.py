@@ -1,6 +1,12 @@
 """What can go wrong through no fault of the code: every error says the cause and what to do."""
 
 
+def printable(name: object) -> str:
+    """Return a name on one line, whatever is in it."""
+    text = str(name)
+    return text if text.isprintable() else repr(text)
+
+
 class MlcrfError(Exception):
     """Something that the user can mend; the command line prints it as it is and exits with 1."""
 

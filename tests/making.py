@@ -1,10 +1,18 @@
 """Random CRFs, and how tests compare with the oracle."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
+from mlcrf.images import Image, as_image
 from tests.oracle import Oracle
+
+
+def images_of(paths: Iterable[Path]) -> list[Image]:
+    return [as_image(path) for path in paths]
 
 
 def make_potentials(

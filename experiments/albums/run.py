@@ -26,6 +26,7 @@ from mlcrf.choices import Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import ScenePotentials
 from mlcrf.data.manifest import Manifest, Split
+from mlcrf.images import as_image
 from mlcrf.images.albums import find_albums
 from mlcrf.inference import Exact, Independent, SceneChain, SceneSum, with_album
 from mlcrf.metrics import Predictions, Statistics, bootstrap_differences, gather_statistics
@@ -53,7 +54,9 @@ def plant(data: Manifest, folder: Path, *, shuffled: bool, seed: int) -> Manifes
             order = rng.permutation(album) if shuffled else album
             rows += order.tolist()
             home = folder / f"{split.value}-{number:04d}"
-            links += [home / f"{at:02d}-{data.images[row].name}" for at, row in enumerate(order)]
+            links += [
+                home / f"{at:02d}-{data.images[row].file_name}" for at, row in enumerate(order)
+            ]
     if shuffled:  # across albums too, within a split
         splits = np.array(data.splits)[rows]
         for split in Split:
@@ -64,8 +67,8 @@ def plant(data: Manifest, folder: Path, *, shuffled: bool, seed: int) -> Manifes
     for link, row in zip(links, rows, strict=True):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
-        link.symlink_to(data.images[row].absolute())
-    return replace(data.rows(np.array(rows)), images=tuple(links))
+        link.symlink_to(data.images[row].address)
+    return replace(data.rows(np.array(rows)), images=tuple(map(as_image, links)))
 
 
 def _albums(

@@ -26,7 +26,7 @@ import torch
 from descendants import working
 from timing import describe_machine
 
-from mlcrf.images.listing import walk_pictures
+from mlcrf.images.listing import walk_images
 
 COUNT, BROKEN = 3000, 40
 
@@ -71,11 +71,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def make_photos(data: Path, folder: Path, count: int, broken: int) -> Path:
     """The first photos of a folder, some cut off after 200 bytes."""
     folder.mkdir()
-    found = list(islice(walk_pictures(data), count))
+    found = list(islice(walk_images(data), count))
     if len(found) < count:
         raise SystemExit(f"{data}: {len(found)} photos, of {count} that are needed")
     for at, photo in enumerate(found):
-        content = photo.read_bytes()
+        content = photo.read()
         is_broken = at % (count // broken) == 0
         (folder / f"{at:05d}.jpg").write_bytes(content[:200] if is_broken else content)
     return folder

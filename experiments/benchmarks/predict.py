@@ -38,6 +38,7 @@ from mlcrf.choices import EngineName
 from mlcrf.data.manifest import Split
 from mlcrf.data.readers.choosing import ReadOptions, read_dataset
 from mlcrf.data.splits import split_manifest
+from mlcrf.images import as_image
 from mlcrf.images.decoding import load_pixels
 from mlcrf.inference import prepare
 from mlcrf.prediction import PredictionWriter, Tagger
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     run = load_run(options.run)
     data = split_manifest(read_dataset(options.data, ReadOptions(run.label_set)), seed=0)
-    test = data.part(Split.TEST).images
+    test = [Path(image.name) for image in data.part(Split.TEST).images]
     rows, start, turns = [], [], 1 if options.quick else 5
     began = perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
         counts = [n // (100 if options.quick else 1) for n in (10_000, 200_000)]
         memory = measure_memory(options.run, test[0], counts, Path(folder) / "many")
     size_px = run.backbone_spec.size_px
-    pixels = np.stack([load_pixels(path, size_px) for path in test[:BATCH_SIZE]])
+    pixels = np.stack([load_pixels(as_image(path), size_px) for path in test[:BATCH_SIZE]])
     names = ("mlcrf", "timm", "transformers", "openvino")
     machine = describe_machine()
     machine["versions"] |= {name: version(name) for name in names}
@@ -154,14 +155,14 @@ def _parts_alone(run: Run, photos: list[Path]) -> dict[str, Callable[[], None]]:
     """Decoding, the network and the CRF, each warm and on as many photos."""
     size_px, count = run.backbone_spec.size_px, len(photos)
     engine = make_engine(EngineName.AUTO, run.make_backbone(), torch.device("cpu"))
-    first = np.stack([load_pixels(path, size_px) for path in photos[:BATCH_SIZE]])
+    first = np.stack([load_pixels(as_image(path), size_px) for path in photos[:BATCH_SIZE]])
     features = engine(first)
     inputs = torch.from_numpy(np.tile(features, (-(-count // len(features)), 1))[:count])
     inference = prepare(run.make_inference(), run.crf(inputs[:1]), leave_out=1e-6)
 
     def decode() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(lambda path: load_pixels(path, size_px), photos):
+            for _ in pool.map(lambda path: load_pixels(as_image(path), size_px), photos):
                 pass
 
     def network() -> None:

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, size in SIZES.items():
             place = Path(folder) / name.replace(" ", "")
-            photos = make_photos(test, place / "photos", size)
+            photos = make_photos([Path(one.name) for one in test], place / "photos", size)
             with Service(options.run) as service:
                 service.check(tagger, photos[:8])
                 capacity = _capacity(service, tagger, photos, place, quick=options.quick)

@@ -43,7 +43,7 @@ def draw_tags(data: Manifest, num_labels: int, seed: int) -> pd.DataFrame:
     names = np.array([f"tag{number:04d}" for number in range(num_labels)])
     return pd.DataFrame(
         {
-            "image": [str(path.absolute()) for path in data.images],
+            "image": [image.address for image in data.images],
             "labels": [";".join(names[row]) or "[]" for row in tags],  # empty would be unknown
             "split": [split.value for split in data.splits or ()],
         }

@@ -23,6 +23,7 @@ from experiments.frame import Rows, percent
 from mlcrf.checkpoint import Run
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
+from mlcrf.images import as_image
 from mlcrf.metrics import Predictions, gather_statistics
 
 SHOWN = 2000
@@ -49,11 +50,11 @@ def altered(data: Manifest, folder: Path, change: Callable[[Image.Image], Image.
     folder.mkdir(parents=True, exist_ok=True)
     images = []
     for image in data.images:
-        path = folder / image.name
+        path = folder / image.file_name
         if not path.exists():
-            with Image.open(image) as photo:
+            with Image.open(image.name) as photo:
                 change(photo.convert("RGB")).save(path, quality=95)
-        images.append(path)
+        images.append(as_image(path))
     return replace(data, images=tuple(images))
 
 

@@ -8,6 +8,7 @@ predictions are known: p(y | marks) has the planted couplings and unaries that t
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,9 @@ def main() -> None:
 
 def _with_marks(planted: PlantedCrf, data: Manifest) -> dict[str, dict[str, float]]:
     """Scores on test scenes of who sees the marks: with the couplings, and without."""
-    settings = json.loads((data.images[0].parents[1] / "truth.json").read_text(encoding="utf-8"))
+    settings = json.loads(
+        (Path(data.images[0].folder).parent / "truth.json").read_text(encoding="utf-8")
+    )
     seed = settings["settings"]["seed"]
     places = np.flatnonzero([split == Split.TEST for split in data.splits or ()])
     y = data.targets[places]

@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -10,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.errors import DataError
-from mlcrf.images.containers import find_member
+from mlcrf.images import Image
+from mlcrf.images.image import Stamp
 
 Feature = NDArray[np.float32]
 
@@ -21,27 +21,6 @@ CREATE TABLE IF NOT EXISTS files (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS features (digest BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID;
 """
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """A file as it is known without reading it."""
-
-    path: bytes
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> "Stamp | None":
-        """The stamp that a file has now, also one within a tar; None where there is none."""
-        name = str(path.absolute()).encode("utf-8", "surrogateescape")
-        try:
-            if (member := find_member(path)) is not None:
-                return cls(name, member.size, member.mtime_ns)
-            status = path.stat()
-        except (OSError, ValueError, DataError):
-            return None
-        return cls(name, status.st_size, status.st_mtime_ns)
 
 
 class FeatureCache:
@@ -82,15 +61,15 @@ class FeatureCache:
     ) -> None:
         self._database.close()
 
-    def find(self, paths: Sequence[Path]) -> list[Feature | None]:
-        """What is known of each file, None where it is new or has changed or is not there."""
+    def find(self, images: Sequence[Image]) -> list[Feature | None]:
+        """Return the features of each image; None where it is new or has changed or is gone."""
         query = (
             "SELECT vector FROM files JOIN features USING (digest) "
             "WHERE path = ? AND size = ? AND mtime_ns = ?"
         )
-        stamps = [Stamp.of(path) for path in paths]
+        stamps = [image.stamp() for image in images]
         return [
-            self._load(query, (stamp.path, stamp.size, stamp.mtime_ns)) if stamp else None
+            self._load(query, (_path(stamp), stamp.size, stamp.mtime_ns)) if stamp else None
             for stamp in stamps
         ]
 
@@ -105,17 +84,21 @@ class FeatureCache:
         except (sqlite3.Error, TypeError, ValueError) as error:
             raise self._broken(error) from error
 
-    def add(self, entries: Sequence[tuple[Stamp, bytes, Feature]]) -> None:
-        """Keep features of files, each with the SHA-256 of its content, all or none.
+    def add(self, entries: Sequence[tuple[Stamp | None, bytes, Feature]]) -> None:
+        """Keep features of images, each with the SHA-256 of its content, all or none.
 
         Args:
-            entries: stamps are from before the file was read, so that one that has changed since
-                is read again.
+            entries: stamps are from before the image was read, so that one that has changed since
+                is read again; one without is found again by its content alone.
 
         Raises:
             DataError: the disk is full or the file damaged.
         """
-        files = [(one.path, one.size, one.mtime_ns, digest) for one, digest, _ in entries]
+        files = [
+            (_path(stamp), stamp.size, stamp.mtime_ns, digest)
+            for stamp, digest, _ in entries
+            if stamp
+        ]
         features = [(digest, feature.astype("<f4").tobytes()) for _, digest, feature in entries]
         try:
             with self._database:
@@ -129,3 +112,7 @@ class FeatureCache:
             f"{self.path}: the feature cache cannot be used: {error}. Free some space, delete the "
             "file (it is made again), or choose another --cache-dir."
         )
+
+
+def _path(stamp: Stamp) -> bytes:
+    return stamp.address.encode("utf-8", "surrogateescape")

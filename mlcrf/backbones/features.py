@@ -16,27 +16,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.backbones.cache import FeatureCache, Stamp
+from mlcrf.backbones.cache import FeatureCache
 from mlcrf.backbones.engines import Engine, engine_key, make_engine
 from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
 from mlcrf.data.problems import Problems
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
-from mlcrf.images.containers import find_member
+from mlcrf.images import Image
 from mlcrf.images.decoding import DECODING, load_pixels
-from mlcrf.stores import Stored
+from mlcrf.images.image import Stamp
 
 BATCH_SIZE = 64
 _BATCHES_AHEAD = 2  # decoded, or being decoded, while the network runs
-_FETCHING = 16  # pictures of an object store that are waited for at once
+_FETCHING = 16  # remote images that are waited for at once
 
 Feature = NDArray[np.float32]
 Decoded = tuple[NDArray[np.uint8], ...]  # pixels as each network of a backbone takes them
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """A decoded picture; stamp and SHA-256 of its file where its features are to be kept."""
+class _Decoded:
+    """A decoded image; stamp and SHA-256 of its content where its features are to be kept."""
 
     pixels: NDArray[np.uint8]
     stamp: Stamp | None = None
@@ -87,24 +87,24 @@ class FeatureExtractor:
         parts = (backbone.fingerprint(), engine_key(engine, device), DECODING)
         self.key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
-    def stream(self, paths: Iterable[Path | Stored]) -> Iterator[Feature | DataError]:
-        """For each picture in turn its features (D,), all finite, or why there are none.
+    def stream(self, images: Iterable[Image]) -> Iterator[Feature | DataError]:
+        """Yield the features (D,) of each image in turn, all finite, or why there are none.
 
-        Memory does not grow with the number of pictures. A picture that is in the cache, and
-        whose file has kept its size and time, is not read. One in an object store is fetched
-        every time, several at once, and its features are found again by what it holds.
+        Memory does not grow with the number of images. An image that is in the cache, and whose
+        stamp is still the same, is not read. One without a stamp, as in an object store, is
+        fetched every time, several at once, and its features are found again by its content.
         """
         if self._beside:
-            yield from self._side_by_side(paths)
+            yield from self._side_by_side(images)
             return
-        remaining = iter(paths)
+        remaining = iter(images)
         opened = FeatureCache(self._cache_dir, self.key) if self._cache_dir else nullcontext()
         with (
             opened as cache,
             ThreadPoolExecutor(self.num_workers) as workers,
             ThreadPoolExecutor(_FETCHING) as fetchers,  # none begins before it is needed
         ):
-            begun: deque[tuple[list[Path | Stored], list[Feature | Future[_Picture]]]] = deque()
+            begun: deque[tuple[list[Image], list[Feature | Future[_Decoded]]]] = deque()
             while batch := list(islice(remaining, BATCH_SIZE)):
                 begun.append((batch, self._begin(batch, cache, workers, fetchers)))
                 if len(begun) > _BATCHES_AHEAD:
@@ -114,177 +114,158 @@ class FeatureExtractor:
 
     def matrix(
         self,
-        paths: Sequence[Path | Stored],
+        images: Sequence[Image],
         *,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> NDArray[np.float32]:
-        """Features of all pictures, (N, D).
+        """Return the features of all images, (N, D).
 
         Args:
-            progress: called with how many pictures are done, and of how many.
+            progress: called with how many images are done, and of how many.
 
         Raises:
             DataError: some cannot be read or give features that are not finite; names them all.
         """
         problems = Problems()
         features = []
-        pairs = zip(paths, self.stream(paths), strict=True)
-        for done, (path, feature) in enumerate(pairs, start=1):
+        pairs = zip(images, self.stream(images), strict=True)
+        for done, (image, feature) in enumerate(pairs, start=1):
             if isinstance(feature, DataError):
-                reason = str(feature).removeprefix(f"{path}: ")
-                problems.add(path, f"{reason}; mend it or remove it from the data")
+                reason = str(feature).removeprefix(f"{image}: ")
+                problems.add(image, f"{reason}; mend it or remove it from the data")
             else:
                 features.append(feature)
-            progress(done, len(paths))
+            progress(done, len(images))
         problems.raise_if_any()
         return np.stack(features)
 
-    def of_contents(self, contents: Sequence[bytes]) -> list[Feature | DataError]:
-        """For each picture, given as what its file would hold, its features or why there are none.
-
-        Nothing is kept; all are held at once.
-        """
-        with ThreadPoolExecutor(self.num_workers) as workers:
-            return self.of_decoded(list(workers.map(self.decode, contents)))
-
-    def decode(self, content: bytes) -> Decoded | DataError:
-        """The first half of `of_contents`, of one picture; threads may do this side by side."""
+    def decode(self, image: Image) -> Decoded | DataError:
+        """Decode an image for `of_decoded`, or say why not; threads may do this side by side."""
         sizes = [one._backbone.spec.size_px for one in self._beside or [self]]
         try:
-            pixels = {size_px: load_pixels(content, size_px) for size_px in set(sizes)}
+            pixels = {size_px: load_pixels(image, size_px) for size_px in set(sizes)}
         except DataError as error:
             return error
         return tuple(pixels[size_px] for size_px in sizes)
 
-    def of_decoded(self, decoded: Sequence[Decoded | DataError]) -> list[Feature | DataError]:
-        """The second half; one thread at a time."""
+    def of_decoded(
+        self, images: Sequence[Image], decoded: Sequence[Decoded | DataError]
+    ) -> list[Feature | DataError]:
+        """Return the features of decoded images; one thread at a time. Nothing is kept."""
         each = [
-            one._of_pixels([row if isinstance(row, DataError) else row[at] for row in decoded])
+            one._of_pixels(
+                images, [row if isinstance(row, DataError) else row[at] for row in decoded]
+            )
             for at, one in enumerate(self._beside or [self])
         ]
         return _joined(zip(*each, strict=True))
 
     def _of_pixels(
-        self, pixels: Sequence[NDArray[np.uint8] | DataError]
+        self, images: Sequence[Image], pixels: Sequence[NDArray[np.uint8] | DataError]
     ) -> list[Feature | DataError]:
         results: dict[int, Feature | DataError] = {}
-        pictures: dict[int, _Picture] = {}
+        decoded: dict[int, _Decoded] = {}
         for place, one in enumerate(pixels):
             if isinstance(one, DataError):
                 results[place] = one
             else:
-                pictures[place] = _Picture(one)
-        return self._finite([Path("picture")] * len(pixels), pictures, results, None)
+                decoded[place] = _Decoded(one)
+        return self._finite(images, decoded, results, None)
 
-    def _side_by_side(self, paths: Iterable[Path | Stored]) -> Iterator[Feature | DataError]:
-        """Those of every network of several, one after the other."""
-        copies = tee(paths, len(self._beside))
+    def _side_by_side(self, images: Iterable[Image]) -> Iterator[Feature | DataError]:
+        """Yield the features of several networks, one after the other."""
+        copies = tee(images, len(self._beside))
         streams = [one.stream(copy) for one, copy in zip(self._beside, copies, strict=True)]
         for found in zip(*streams, strict=True):
             yield from _joined([found])
 
     def _begin(
         self,
-        paths: list[Path | Stored],
+        images: list[Image],
         cache: FeatureCache | None,
         workers: ThreadPoolExecutor,
         fetchers: ThreadPoolExecutor,
-    ) -> list[Feature | Future[_Picture]]:
-        files = [path for path in paths if isinstance(path, Path)]
-        found = dict(zip(files, cache.find(files), strict=True)) if cache else {}
-        begun: list[Feature | Future[_Picture]] = []
-        for path in paths:
-            if isinstance(path, Stored):
-                begun.append(fetchers.submit(self._fetch, path))
-            elif (kept := found.get(path)) is not None and self._is_sound(kept):
+    ) -> list[Feature | Future[_Decoded]]:
+        found = cache.find(images) if cache else [None] * len(images)
+        begun: list[Feature | Future[_Decoded]] = []
+        for image, kept in zip(images, found, strict=True):
+            if kept is not None and self._is_sound(kept):
                 begun.append(kept)
             else:
-                begun.append(workers.submit(self._decode, path, hashed=cache is not None))
+                pool = fetchers if image.is_remote else workers
+                begun.append(pool.submit(self._load, image, hashed=cache is not None))
         return begun
 
     def _is_sound(self, kept: Feature) -> bool:
         """Whether features can be what was kept; if not they are computed anew, in their place."""
         return len(kept) == self._backbone.num_features and bool(np.isfinite(kept).all())
 
-    def _decode(self, path: Path, *, hashed: bool) -> _Picture:
-        stamp = Stamp.of(path) if hashed else None
-        pixels = load_pixels(path, self._backbone.spec.size_px)
-        with suppress(OSError):  # a file that goes or changes while it is read is not kept
-            if stamp:
-                if (member := find_member(path)) is not None:
-                    digest = hashlib.sha256(member.read()).digest()
-                else:
-                    with path.open("rb") as stream:
-                        digest = hashlib.file_digest(stream, "sha256").digest()
-                if Stamp.of(path) == stamp:
-                    return _Picture(pixels, stamp, digest)
-        return _Picture(pixels)
-
-    def _fetch(self, stored: Stored) -> _Picture:
-        content = stored.read()
-        try:
-            with self._decoding:  # many wait for the store, few have pixels in memory
-                pixels = load_pixels(content, self._backbone.spec.size_px)
-        except DataError as error:
-            name = stored.url if stored.url.isprintable() else repr(stored.url)
-            raise DataError(f"{name}: {str(error).removeprefix('picture: ')}") from error
-        stamp = Stamp(stored.url.encode("utf-8", "surrogateescape"), len(content), 0)
-        return _Picture(pixels, stamp, hashlib.sha256(content).digest())
+    def _load(self, image: Image, *, hashed: bool) -> _Decoded:
+        stamp = image.stamp() if hashed else None
+        if image.is_remote:
+            image = image.fetch()
+        with self._decoding:  # many wait for a store, few have pixels in memory
+            pixels = load_pixels(image, self._backbone.spec.size_px)
+        if hashed:
+            with suppress(OSError):  # a file that goes or changes while it is read is not kept
+                digest = image.fingerprint()
+                if image.stamp() == stamp:
+                    return _Decoded(pixels, stamp, digest)
+        return _Decoded(pixels)
 
     def _finish(
         self,
-        paths: list[Path | Stored],
-        items: list[Feature | Future[_Picture]],
+        images: list[Image],
+        items: list[Feature | Future[_Decoded]],
         cache: FeatureCache | None,
     ) -> list[Feature | DataError]:
         results: dict[int, Feature | DataError] = {}
-        pictures: dict[int, _Picture] = {}
+        decoded: dict[int, _Decoded] = {}
         for place, item in enumerate(items):
             if not isinstance(item, Future):
                 results[place] = item
                 continue
             try:
-                pictures[place] = item.result()
+                decoded[place] = item.result()
             except DataError as error:
                 results[place] = error
-        return self._finite(paths, pictures, results, cache)
+        return self._finite(images, decoded, results, cache)
 
     def _finite(
         self,
-        paths: Sequence[Path | Stored],
-        pictures: dict[int, _Picture],
+        images: Sequence[Image],
+        decoded: dict[int, _Decoded],
         results: dict[int, Feature | DataError],
         cache: FeatureCache | None,
     ) -> list[Feature | DataError]:
-        """The results with those of the pictures, in order."""
-        for place, feature in self._features(pictures, cache).items():
+        """Return the results with those of the decoded images, in order."""
+        for place, feature in self._features(decoded, cache).items():
             finite = bool(np.isfinite(feature).all())
-            reason = f"{paths[place]}: its features are not finite; try --engine torch"
+            reason = f"{images[place]}: its features are not finite; try --engine torch"
             results[place] = feature if finite else DataError(reason)
-        return [results[place] for place in range(len(paths))]
+        return [results[place] for place in range(len(images))]
 
     def _features(
-        self, pictures: dict[int, _Picture], cache: FeatureCache | None
+        self, decoded: dict[int, _Decoded], cache: FeatureCache | None
     ) -> dict[int, Feature]:
         features: dict[int, Feature] = {}
         if cache:  # a file that is new may hold what is known
-            found = ((place, cache.find_content(one.digest)) for place, one in pictures.items())
+            found = ((place, cache.find_content(one.digest)) for place, one in decoded.items())
             features = {
                 place: feature
                 for place, feature in found
                 if feature is not None and self._is_sound(feature)
             }
-        new = [place for place in pictures if place not in features]
+        new = [place for place in decoded if place not in features]
         if new:
-            computed = self._run(np.stack([pictures[place].pixels for place in new]))
+            computed = self._run(np.stack([decoded[place].pixels for place in new]))
             features |= zip(new, computed, strict=True)
         if cache and self._is_as_named:
-            stamped = ((one.stamp, one.digest, features[place]) for place, one in pictures.items())
             cache.add(
                 [
-                    (stamp, digest, feature)
-                    for stamp, digest, feature in stamped
-                    if stamp and np.isfinite(feature).all()
+                    (one.stamp, one.digest, features[place])
+                    for place, one in decoded.items()
+                    if one.digest and np.isfinite(features[place]).all()
                 ]
             )
         return features

@@ -13,7 +13,7 @@ from mlcrf.cli import console
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
-    from mlcrf.images.listing import Pictures
+    from mlcrf.images import Image, ListedImages
     from mlcrf.prediction import Shard
     from mlcrf.stores import Stored
 
@@ -24,9 +24,10 @@ _NOT_ON_CLUSTER = frozenset({"undo", "known_keywords", "shard"})
 
 @dataclass(frozen=True)
 class Given:
-    """The places that a user named, and whether these are the pictures themselves, from a list."""
+    """The places that a user named, or the images themselves, from a list."""
 
     places: "Sequence[Path | Stored]"
+    images: "Sequence[Image]"
     is_list: bool
 
     @classmethod
@@ -41,15 +42,18 @@ class Given:
             BadParameter: one is given that does not go with the places.
             MlcrfError: a URL of a kind that we do not know; what a cluster needs is missing.
         """
-        from mlcrf.stores import parse_picture, parse_place
+        from mlcrf.images import as_image
+        from mlcrf.stores import parse_place
 
         given = [name for name, is_given in options.items() if is_given]
         if words == [_STDIN]:
             lines = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-            source = cls([parse_picture(line) for line in lines], is_list=True)
+            source = cls([], [as_image(line) for line in lines], is_list=True)
         else:
-            source = cls([parse_place(word) for word in words], is_list=False)
-        stored = next((one for one in source.places if not is_on_disk(one)), None)
+            source = cls([parse_place(word) for word in words], [], is_list=False)
+        remote = [one.name for one in source.images if one.is_remote]
+        remote += [str(one) for one in source.places if not is_on_disk(one)]
+        stored = remote[0] if remote else None
         for name in given:
             option = f"--{name.replace('_', '-')}"
             if stored is not None and name in _FOR_DISKS:
@@ -59,22 +63,28 @@ class Given:
         if "workers" in given and not on_cluster:
             raise typer.BadParameter("--workers says how many there are on --cluster; give both")
         if on_cluster:
-            if stored is not None and stored.scheme == "memory":
+            if stored is not None and stored.startswith("memory:"):
                 raise typer.BadParameter(f"{stored} is in this process alone, not on a cluster")
             console.require_extra("ray", "ray", "grpc")
         return source
 
     def pictures(
-        self, limit: int | None, chosen: "Callable[[Path | Stored], bool] | None"
-    ) -> "Pictures":
+        self, limit: int | None, chosen: "Callable[[Image], bool] | None"
+    ) -> "ListedImages":
         """What is meant by them, listed anew each time."""
-        from mlcrf.images.listing import Pictures, list_pictures
+        from mlcrf.images import ListedImages, list_images
 
         if self.is_list:
-            return Pictures(lambda: self.places, limit=limit, chosen=chosen)
-        return Pictures(lambda: list_pictures(self.places), limit=limit, chosen=chosen)
+            return ListedImages(lambda: self.images, limit=limit, chosen=chosen)
+        return ListedImages(lambda: list_images(self.places), limit=limit, chosen=chosen)
 
-    def require_some(self, pictures: "Pictures") -> None:
+    def on_disk(self, pictures: "ListedImages") -> list[Path]:
+        """Return the places on a disk: those that were named, or of a list those of its images."""
+        if self.is_list:
+            return [one.location for one in pictures if one.location is not None]
+        return [one for one in self.places if is_on_disk(one)]
+
+    def require_some(self, pictures: "ListedImages") -> None:
         """Refuse to do nothing.
 
         Raises:

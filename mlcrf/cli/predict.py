@@ -16,7 +16,7 @@ from mlcrf.cli.undoing import take_back
 from mlcrf.pretrained import DEFAULT
 
 if TYPE_CHECKING:
-    from mlcrf.images.listing import Pictures
+    from mlcrf.images import ListedImages
     from mlcrf.prediction import LabelSelection, Prediction, PredictionWriter
     from mlcrf.stores import Stored
 
@@ -152,7 +152,7 @@ def predict(
     part = parse_part(shard, target, other=is_shaped or undo)
     chosen = part.chooser(source.places, of_folders=album) if part is not None else None
     pictures = source.pictures(limit, chosen)
-    named = [one for one in (pictures if source.is_list else source.places) if is_on_disk(one)]
+    named = source.on_disk(pictures)
     if undo:
         source.require_some(pictures)
         take_back(pictures, named, sidecar_dir, options, as_json=as_json, strict=strict)
@@ -250,7 +250,7 @@ def _write(
     predictions: "Generator[Prediction, None, None]",
     selection: "LabelSelection",
     writer: "PredictionWriter",
-    pictures: "Pictures",
+    pictures: "ListedImages",
     *,
     may_be_none: bool,
 ) -> None:
@@ -263,7 +263,12 @@ def _write(
 
 
 def _on_cluster(
-    cluster: str, workers: int | None, pictures: "Pictures", model: Path, digest: str, *of_all: Any
+    cluster: str,
+    workers: int | None,
+    pictures: "ListedImages",
+    model: Path,
+    digest: str,
+    *of_all: Any,
 ) -> "Generator[Prediction, None, None]":
     from mlcrf.cluster.predicting import predict_on
     from mlcrf.cluster.worker import Job

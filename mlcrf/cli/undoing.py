@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from mlcrf.cli import console
-from mlcrf.cli.given import is_on_disk
 
 if TYPE_CHECKING:
-    from mlcrf.images.listing import Pictures
+    from mlcrf.images import ListedImages
     from mlcrf.prediction import BesideOptions
 
 
 def take_back(
-    pictures: "Pictures",
+    pictures: "ListedImages",
     named: Iterable[Path],
     sidecar_dir: Path | None,
     options: "BesideOptions",
@@ -27,7 +26,7 @@ def take_back(
     from mlcrf.keywords.sidecar_places import PhotoPlaces
     from mlcrf.reports.tables import format_undone, undone_record
 
-    beside, faults = options.undo(filter(is_on_disk, pictures), PhotoPlaces(sidecar_dir, named))
+    beside, faults = options.undo(pictures, PhotoPlaces(sidecar_dir, named))
     for fault in faults:
         console.log(f"error: {fault}")
     typer.echo((undone_record if as_json else format_undone)(beside, len(faults)))

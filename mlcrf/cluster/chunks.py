@@ -8,16 +8,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from pathlib import Path
 
 import pyarrow as pa
 
 from mlcrf.errors import ClusterError
-from mlcrf.images.listing import Pictures
+from mlcrf.images import Image, ListedImages, as_image
 from mlcrf.prediction import LARGEST_ALBUM, TOGETHER, Prediction
-from mlcrf.stores import Stored, parse_picture
 
-Numbered = tuple[int, Path | Stored]
+Numbered = tuple[int, Image]
 
 _PICTURES = pa.schema({"listed": pa.int64(), "name": pa.binary()})
 _SAID = pa.schema(
@@ -35,7 +33,7 @@ _SAID = pa.schema(
 )
 
 
-def cut(pictures: Pictures, *, album: bool) -> Iterator[list[Numbered]]:
+def cut(pictures: ListedImages, *, album: bool) -> Iterator[list[Numbered]]:
     """The pictures in order, in chunks; with `album` one folder's are in one chunk.
 
     Of a folder's pictures each thousand is an album of its own, as without a cluster.
@@ -46,7 +44,7 @@ def cut(pictures: Pictures, *, album: bool) -> Iterator[list[Numbered]]:
             yield chunk
         return
     chunk = []
-    for _, items in groupby(numbered, key=lambda one: Path(str(one[1])).parent):
+    for _, items in groupby(numbered, key=lambda one: one[1].folder):
         while piece := list(islice(items, LARGEST_ALBUM)):
             chunk += piece
             if len(chunk) >= TOGETHER:
@@ -64,7 +62,7 @@ def pack_pictures(chunk: Sequence[Numbered]) -> pa.Table:
 
 def unpack_pictures(table: pa.Table) -> list[Numbered]:
     """What `pack_pictures` packed."""
-    return [(row["listed"], _picture(row["name"])) for row in table.to_pylist()]
+    return [(row["listed"], as_image(os.fsdecode(row["name"]))) for row in table.to_pylist()]
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def unpack_said(table: pa.Table) -> Said:
     rows = table.to_pylist()
     predictions = [
         Prediction(
-            _picture(row["name"]),
+            as_image(os.fsdecode(row["name"])),
             tuple(row["labels"]),
             tuple(row["marginals"]),
             tuple(row["independent"]),
@@ -134,7 +132,3 @@ def in_order(predictions: Iterable[Prediction], count: int) -> Iterator[Predicti
         yield one
     if given != count:
         raise ClusterError(f"the cluster gave {given} of {count} pictures; start again")
-
-
-def _picture(name: bytes) -> Path | Stored:
-    return parse_picture(os.fsdecode(name))

@@ -9,7 +9,7 @@ from mlcrf.cluster.connecting import connected, parse_address
 from mlcrf.cluster.coordinator import Coordinator
 from mlcrf.cluster.worker import Job
 from mlcrf.errors import ClusterError
-from mlcrf.images.listing import Pictures
+from mlcrf.images import ListedImages
 from mlcrf.prediction import Prediction
 
 _CHUNKS_AT_ONCE = 64  # that are handed over
@@ -18,7 +18,7 @@ _CHUNKS_AT_ONCE = 64  # that are handed over
 def predict_on(
     cluster: str,
     job: Job,
-    pictures: Pictures,
+    pictures: ListedImages,
     *,
     workers: int | None = None,
     note: Callable[[str], None] = lambda text: None,

@@ -76,7 +76,7 @@ class Worker:
         from mlcrf.cluster.chunks import Said
 
         pictures = [picture for _, picture in chunk]
-        if any(isinstance(one, Path) and not one.is_absolute() for one in pictures):
+        if any(one.location and not one.location.is_absolute() for one in pictures):
             self._enter_folder()
         if self._tagger is None:
             self._tagger = self._load()

@@ -4,25 +4,21 @@ import os
 from pathlib import Path
 
 from mlcrf.data.problems import Problems
-from mlcrf.images.containers import find_member
+from mlcrf.images import Image, as_image
 from mlcrf.stores import Stored
 
 
-def load_text(path: Path | Stored, problems: Problems) -> str:
+def load_text(path: Path | Stored | Image, problems: Problems) -> str:
     """Load a UTF-8 file, with or without byte-order mark; line ends stay as they are.
 
-    It may be one within a tar or Parquet file. Whatever hinders it is noted in `problems`, and the
+    Whatever hinders it is noted in `problems`, and the
     text is then empty.
 
     Raises:
         DataError: it cannot be fetched from its store.
     """
     try:
-        if isinstance(path, Stored):
-            raw = path.read()
-        else:
-            member = find_member(path)
-            raw = path.read_bytes() if member is None else member.read()
+        raw = path.read_bytes() if isinstance(path, Path) else path.read()
     except OSError as error:
         problems.add(path, f"cannot be read: {error.strerror or error}")
         return ""
@@ -70,7 +66,5 @@ def _file_names(folder: str) -> frozenset[str]:
 
 
 def _is_within(path: str) -> bool:
-    try:
-        return find_member(Path(path)) is not None
-    except OSError:
-        return False
+    image = as_image(path)
+    return image.container is not None and image.stamp() is not None

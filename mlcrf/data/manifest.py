@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.errors import DataError
+from mlcrf.images import Image
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
-from mlcrf.stores import Stored
 
 
 class Split(StrEnum):
@@ -26,7 +25,7 @@ class Manifest:
     """N images with what is known of their L labels.
 
     Attributes:
-        images: paths of the pictures, or what their URLs name in an object store (N,).
+        images: the images, wherever they are (N,).
         targets: 1 present, 0 absent, -1 unknown; int8 (N, L).
         labels: what the columns of `targets` are.
         splits: part of each image (N,), or None where the data set does not say.
@@ -35,7 +34,7 @@ class Manifest:
         implications: between the labels; the targets obey them (see `mlcrf.data.implications`).
     """
 
-    images: tuple[Path | Stored, ...]
+    images: tuple[Image, ...]
     targets: NDArray[np.int8]
     labels: LabelSpace
     splits: tuple[Split, ...] | None

@@ -4,8 +4,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlcrf.errors import DataError, LabelsError
-from mlcrf.keywords.photo_keywords import shown
+from mlcrf.errors import DataError, LabelsError, printable
 from mlcrf.labels import LabelSpace
 
 ARROW = "=>"
@@ -74,7 +73,7 @@ def load_rows(
         raise DataError(f"{path}: cannot read label pairs: not UTF-8 text") from error
     except (OSError, ValueError) as error:  # a ValueError where no file can have such a name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{shown(path)}: cannot read label pairs: {reason}") from error
+        raise DataError(f"{printable(path)}: cannot read label pairs: {reason}") from error
     reader = csv.reader(text.splitlines(), strict=True, skipinitialspace=True)
     try:
         rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlcrf.errors import DataError
+from mlcrf.images import Image
 from mlcrf.stores import Stored
 
 
@@ -17,9 +18,9 @@ class Problems:
     """
 
     limit: int = 20
-    found: list[tuple[Path | Stored, int, str]] = field(default_factory=list)
+    found: list[tuple[Path | Stored | Image, int, str]] = field(default_factory=list)
 
-    def add(self, file: Path | Stored, message: str, *, line: int | None = None) -> None:
+    def add(self, file: Path | Stored | Image, message: str, *, line: int | None = None) -> None:
         """Note one fault. Lines count from 1 and the header is line 1."""
         self.found.append((file, line or 0, message))
 

@@ -1,7 +1,6 @@
 """Divide images into train, validation and test so that each has its share of every label."""
 
 import math
-import os
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -81,7 +80,7 @@ def _rows_by_path(manifest: Manifest) -> list[list[int]]:
     """Rows that show the same image, in the order of their first."""
     groups: dict[str, list[int]] = {}
     for row, image in enumerate(manifest.images):
-        groups.setdefault(os.path.normpath(str(image)), []).append(row)
+        groups.setdefault(image.address, []).append(row)
     return list(groups.values())
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlcrf.data.cells import shown_cell
 from mlcrf.data.manifest import Manifest
 from mlcrf.errors import DataError, LabelsError
+from mlcrf.images import Image
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.stores import Stored
 
@@ -114,7 +115,7 @@ def relabelled(manifest: Manifest, labels: LabelSpace | None, source: Path | Sto
 
 def folder_manifest(
     folder: Path,
-    images: Sequence[Path],
+    images: Sequence[Image],
     tags: Sequence[Tags],
     labels: LabelSpace | None,
     notes: Sequence[str],

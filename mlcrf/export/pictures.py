@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.errors import DataError
+from mlcrf.images import as_image
 from mlcrf.images.decoding import load_pixels
-from mlcrf.images.listing import walk_pictures
+from mlcrf.images.listing import walk_images
 from mlcrf.synthetic.planted import make_planted_crf
 from mlcrf.synthetic.scenes import draw_scene
 
@@ -42,9 +43,9 @@ def load_pictures(place: Path, sizes: Sequence[int]) -> Pixels:
     """
     loaded: list[list[NDArray[np.uint8]]] = []
     first_error: DataError | None = None
-    for path in walk_pictures(place) if place.is_dir() else [place]:
+    for image in walk_images(place) if place.is_dir() else [as_image(place)]:
         try:
-            loaded.append([load_pixels(path, size) for size in sizes])
+            loaded.append([load_pixels(image, size) for size in sizes])
         except DataError as error:
             first_error = first_error or error
         if len(loaded) == NUM_PICTURES:

@@ -1,1 +1,7 @@
-"""Images: where they are found, how they are opened and decoded to pixels."""
+"""Images: one value for each, wherever it is; listing them and decoding them to pixels."""
+
+from mlcrf.images.containers import as_image
+from mlcrf.images.image import Image, ImageBytes, LocalImage
+from mlcrf.images.listing import ListedImages, list_images
+
+__all__ = ["Image", "ImageBytes", "ListedImages", "LocalImage", "as_image", "list_images"]

@@ -4,15 +4,14 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 
 from PIL import ExifTags
 
-from mlcrf.images.opening import open_picture
-from mlcrf.stores import Stored
+from mlcrf.images.image import Image
+from mlcrf.images.opening import open_image
 
 
-def find_albums(images: Sequence[Path | Stored], *, gap: timedelta) -> list[list[int]]:
+def find_albums(images: Sequence[Image], *, gap: timedelta) -> list[list[int]]:
     """Places of the photos of each album, in the order in which they were taken.
 
     The photos of one folder are an album. If EXIF gives the capture time of all of them, they are
@@ -24,9 +23,9 @@ def find_albums(images: Sequence[Path | Stored], *, gap: timedelta) -> list[list
 
     Cost: the head of every file is read; of one in an object store all of it.
     """
-    folders: dict[Path | Stored, list[int]] = {}
+    folders: dict[str, list[int]] = {}
     for place, image in enumerate(images):
-        folders.setdefault(image.parent, []).append(place)
+        folders.setdefault(image.folder, []).append(place)
     albums: list[list[int]] = []
     for places in folders.values():
         times = {place: capture_time(images[place]) for place in places}
@@ -43,17 +42,17 @@ def find_albums(images: Sequence[Path | Stored], *, gap: timedelta) -> list[list
     return albums
 
 
-def capture_time(path: Path | Stored) -> datetime | None:
-    """When a photo was taken, by the clock of its camera; None if its EXIF does not say."""
+def capture_time(image: Image) -> datetime | None:
+    """Return when a photo was taken, by its camera's clock; None if its EXIF does not say."""
     try:
-        with open_picture(path) as image:
-            exif = image.getexif()
+        with open_image(image) as opened:
+            exif = opened.getexif()
             text = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
         return datetime.strptime(str(text)[:19], "%Y:%m:%d %H:%M:%S")
     except Exception:  # noqa: BLE001  what Pillow raises on odd files and EXIF is nowhere bounded
         return None
 
 
-def _by_name(path: Path | Stored) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", path.name)
+def _by_name(image: Image) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", image.file_name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

@@ -7,14 +7,13 @@ so that a file system does not have to; nothing is unpacked.
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlcrf.errors import DataError
+from mlcrf.images.image import ContainedImage, Image, LocalImage, UrlImage
 from mlcrf.images.parquet_files import SUFFIX as PARQUET
-from mlcrf.images.parquet_files import Kind, kind_of, load_table
-from mlcrf.images.parquet_rows import RowMember, find_row, row_names
+from mlcrf.images.parquet_files import Kind, kind_of
+from mlcrf.images.parquet_rows import ParquetImage, row_names
 from mlcrf.images.tar_files import SUFFIX as TAR
-from mlcrf.images.tar_files import TarMember, find_in_tar, tar_names
-
-Member = TarMember | RowMember
+from mlcrf.images.tar_files import TarImage, tar_names
+from mlcrf.stores import is_url
 
 
 def is_tar(path: Path) -> bool:
@@ -66,18 +65,17 @@ def find_picture_tables(place: Path) -> list[Path]:
     return []
 
 
-def find_member(path: Path) -> Member | None:
-    """What a path leads to within a tar or Parquet file; None if it leads into none.
-
-    Raises:
-        OSError: there is no such file or row within it.
-        DataError: the container is damaged, or a Parquet file without pictures.
-    """
+def as_image(source: str | Path | Image) -> Image:
+    """Return the image that a path or URL names; a path may lead into a tar or Parquet file."""
+    if isinstance(source, Image):
+        return source
+    if is_url(text := str(source)):
+        return UrlImage(text, text)
+    path = Path(source)
     container = container_of(path)
     if container is None:
-        return None
-    name = path.relative_to(container).as_posix()
-    return find_in_tar(container, name) if is_tar(container) else find_row(container, name)
+        return LocalImage(str(path))
+    return _kind_of_member(container)(str(path), container)
 
 
 def container_of(path: Path) -> Path | None:
@@ -88,28 +86,17 @@ def container_of(path: Path) -> Path | None:
     return next((one for one in path.parents if is_tar(one) or is_parquet(one)), None)
 
 
-def reading_unit(path: Path) -> Path:
-    """What is best read by one process, of several that share the work: the path itself.
-
-    Of a row of Parquet it stands for its row group, or for 256 rows of that.
-    """
-    container = container_of(path)
-    if container is None or is_tar(container):
-        return path
-    try:
-        table = load_table(container)
-    except (OSError, DataError):  # whoever reads the picture tells of it
-        return path
-    row = table.row(path.relative_to(container).as_posix())
-    return path if row is None else container / table.unit(row)
-
-
-def members(container: Path) -> Iterator[Path]:
-    """Paths of what is within a tar or Parquet file, in its order.
+def members(container: Path) -> Iterator[ContainedImage]:
+    """Return what is within a tar or Parquet file, in its order; of a tar all files.
 
     Raises:
         DataError: it is damaged, or a Parquet file without pictures; of a tar file also if it is
             compressed, holds a name twice, or one that leads out of it.
     """
     names = tar_names(container) if is_tar(container) else row_names(container)
-    return (container / name for name in names)
+    kind = _kind_of_member(container)
+    return (kind(str(container / name), container) for name in names)
+
+
+def _kind_of_member(container: Path) -> type[TarImage] | type[ParquetImage]:
+    return TarImage if container.suffix.lower() == TAR else ParquetImage

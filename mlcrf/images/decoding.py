@@ -4,15 +4,15 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags
+from PIL import Image as PilImage
 
 from mlcrf.errors import DataError
-from mlcrf.images.opening import open_picture, picture_source
-from mlcrf.stores import Stored
+from mlcrf.images.image import Image
+from mlcrf.images.opening import open_image
 
 # fmt: off
 SUFFIXES = frozenset({
@@ -32,13 +32,13 @@ _MOST_PX_PER_BYTE = 100
 _MOST_PX_PER_BYTE_PRINT = 25  # TIFF and CMYK, whose photos are saved well
 
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    2: PilImage.Transpose.FLIP_LEFT_RIGHT,
+    3: PilImage.Transpose.ROTATE_180,
+    4: PilImage.Transpose.FLIP_TOP_BOTTOM,
+    5: PilImage.Transpose.TRANSPOSE,
+    6: PilImage.Transpose.ROTATE_270,
+    7: PilImage.Transpose.TRANSVERSE,
+    8: PilImage.Transpose.ROTATE_90,
 }
 
 
@@ -51,8 +51,8 @@ class Thumbnail:
     height: int
 
 
-def load_pixels(source: Path | Stored | bytes, size_px: int) -> NDArray[np.uint8]:
-    """Decode a picture to RGB and resize it to a square, (size_px, size_px, 3).
+def load_pixels(image: Image, size_px: int) -> NDArray[np.uint8]:
+    """Decode an image to RGB and resize it to a square, (size_px, size_px, 3).
 
     The orientation in EXIF is applied; an animation gives its first frame; transparency is laid
     on white; 16-bit grey keeps its upper 8 bits; CMYK is converted. The picture is squeezed
@@ -61,22 +61,19 @@ def load_pixels(source: Path | Stored | bytes, size_px: int) -> NDArray[np.uint8
 
     Memory is in proportion to the pixels that are decoded, up to 16 bytes for each.
 
-    Args:
-        source: the file, or what would be in it.
-
     Raises:
         DataError: out of reach, no regular file, no picture, damaged, over Pillow's limit of 179
             million pixels, or a decompression bomb: over 16 million pixels to decode (48 million
             in black and white) and more than 100 to a byte of the file (25 in CMYK and in TIFF but
             for black and white); one line, also where the file's name has several.
     """
-    with _opened(source, size_px) as image:
+    with _opened(image, size_px) as opened:
         square = (size_px, size_px)
-        return np.asarray(image.resize(square, Image.Resampling.BICUBIC, reducing_gap=3.0))
+        return np.asarray(opened.resize(square, PilImage.Resampling.BICUBIC, reducing_gap=3.0))
 
 
-def load_thumbnail(path: Path | Stored, largest_px: int) -> Thumbnail:
-    """Decode a picture as `load_pixels` does and make it a small JPEG of its own proportions.
+def load_thumbnail(image: Image, largest_px: int) -> Thumbnail:
+    """Decode an image as `load_pixels` does and make it a small JPEG of its own proportions.
 
     Nothing but the pixels is taken over: no EXIF, place, comment or profile. A picture that is
     small already keeps its size.
@@ -84,42 +81,43 @@ def load_thumbnail(path: Path | Stored, largest_px: int) -> Thumbnail:
     Raises:
         DataError: see `load_pixels`.
     """
-    with _opened(path, largest_px) as image:
-        small = image.copy()
-        small.thumbnail((largest_px, largest_px), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    with _opened(image, largest_px) as opened:
+        small = opened.copy()
+        small.thumbnail((largest_px, largest_px), PilImage.Resampling.BICUBIC, reducing_gap=3.0)
         stream = io.BytesIO()
-        Image.fromarray(np.asarray(small)).save(stream, "JPEG", quality=82, optimize=True)
+        PilImage.fromarray(np.asarray(small)).save(stream, "JPEG", quality=82, optimize=True)
         return Thumbnail(stream.getvalue(), *small.size)
 
 
 @contextmanager
-def _opened(source: Path | Stored | bytes, size_px: int) -> Iterator[Image.Image]:
-    """The picture upright in RGB, of at least twice that size if it is that large.
+def _opened(image: Image, size_px: int) -> Iterator[PilImage.Image]:
+    """Open an image upright in RGB, of at least twice that size if it is that large.
 
     Raises:
         DataError: see `load_pixels`; also for what goes wrong in the body.
     """
-    fetched = source.read() if isinstance(source, Stored) else source
+    if image.is_remote:
+        image = image.fetch()  # its own error names it
     try:
-        content = picture_source(fetched)
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        with open_picture(content) as image:
-            if not image.info.get("progressive"):  # else all of it is in memory before it shrinks
-                image.draft("RGB", (2 * size_px, 2 * size_px))
-            _refuse_bomb(image, size)
-            image.draft("RGB", (2 * size_px, 2 * size_px))
-            image.load()
-            yield _to_rgb(_upright(image))
+        image = image.fetch()
+        path = image.path
+        size = len(image.read()) if path is None else path.stat().st_size
+        with open_image(image) as opened:
+            if not opened.info.get("progressive"):  # else all of it is in memory before it shrinks
+                opened.draft("RGB", (2 * size_px, 2 * size_px))
+            _refuse_bomb(opened, size)
+            opened.draft("RGB", (2 * size_px, 2 * size_px))
+            opened.load()
+            yield _to_rgb(_upright(opened))
     except Exception as error:  # what Pillow raises on damaged files is nowhere bounded
-        name = "picture" if isinstance(source, bytes) else str(source)
-        name = name if name.isprintable() else repr(name)
+        name = image.name if image.name.isprintable() else repr(image.name)
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(
             f"{name}: cannot be read as a picture: {' '.join(reason.split())}"
         ) from error
 
 
-def _refuse_bomb(image: Image.Image, file_bytes: int) -> None:
+def _refuse_bomb(image: PilImage.Image, file_bytes: int) -> None:
     pixels = image.width * image.height
     bilevel = image.mode == "1"
     printed = image.mode == "CMYK" or (image.format == "TIFF" and not bilevel)
@@ -132,7 +130,7 @@ def _refuse_bomb(image: Image.Image, file_bytes: int) -> None:
         )
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: PilImage.Image) -> PilImage.Image:
     # ImageOps.exif_transpose also writes EXIF anew, which fails where a tag is odd.
     turn = None
     with suppress(Exception):  # EXIF that cannot be read turns nothing
@@ -140,15 +138,15 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: PilImage.Image) -> PilImage.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(image)
         if image.mode == "I":
             values = values.clip(0, 65535)
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        return PilImage.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
-        paper = Image.new("RGB", layer.size, "white")
+        paper = PilImage.new("RGB", layer.size, "white")
         paper.paste(layer, mask=layer.getchannel("A"))
         return paper
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -6,34 +6,30 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image as PilImage
+from PIL import ImageFile, UnidentifiedImageError
 
-from mlcrf.images.containers import find_member
-from mlcrf.stores import Stored
+from mlcrf.images.image import Image
 
 # Nothing else is tried: Pillow would run Ghostscript on an EPS file that is named .jpg.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 
 
-def open_picture(source: Path | Stored | bytes) -> ImageFile.ImageFile:
-    """Open a picture; its header is read, its pixels are not. HEIC needs the extra `heic`.
-
-    Args:
-        source: its file, also one in a store or within a tar or Parquet file, or what would be in
-            it.
+def open_image(image: Image) -> ImageFile.ImageFile:
+    """Open an image; its header is read, its pixels are not. HEIC needs the extra `heic`.
 
     Raises:
         DataError: it cannot be fetched from its store.
         OSError: no regular file, or of no known kind. For what damaged files raise besides there
             is no bound.
     """
-    source = picture_source(source)
+    source = image.path or image.read()
     if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
         raise OSError("not a regular file")
     try:
         readable = BytesIO(source) if isinstance(source, bytes) else source
-        return Image.open(readable, formats=_formats())
+        return PilImage.open(readable, formats=_formats())
     except UnidentifiedImageError as error:
         if _is_heif(source) and "HEIF" not in _formats():
             raise OSError("HEIC; to read it: pip install 'mlcrf[heic]'") from error
@@ -48,19 +44,6 @@ def _formats() -> tuple[str, ...]:
     except ImportError:
         return _FORMATS
     return (*_FORMATS, "HEIF")
-
-
-def picture_source(source: Path | Stored | bytes) -> Path | bytes:
-    """A file, or what would be in it where the picture is in a store, a tar or a Parquet file.
-
-    Raises:
-        OSError: it cannot be read out of there.
-        DataError: that file is damaged, or cannot be fetched.
-    """
-    if isinstance(source, Stored):
-        return source.read()
-    member = find_member(source) if isinstance(source, Path) else None
-    return source if member is None else member.read()
 
 
 def _is_heif(source: Path | bytes) -> bool:

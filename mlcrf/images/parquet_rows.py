@@ -16,6 +16,8 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlcrf.errors import DataError
+from mlcrf.images.image import ContainedImage
 from mlcrf.images.parquet_files import FAULTS, PictureTable, load_table, reason_of
 
 _OPEN_FILES = 8
@@ -28,48 +30,40 @@ _Key = tuple[Path, int, int, int]  # file, its time and size, row
 
 
 @dataclass(frozen=True)
-class RowMember:
-    """A picture within a Parquet file."""
+class ParquetImage(ContainedImage):
+    """An image in a row of a Parquet file.
 
-    table: PictureTable
-    row: int
-
-    @property
-    def size(self) -> int:
-        """That of the file, which stands for it: how long the picture is only reading shows."""
-        return self.table.size
+    To read it costs what a few rows cost if the one before was read last; at worst, what its row
+    group costs.
+    """
 
     @property
-    def mtime_ns(self) -> int:
-        """When the file was changed."""
-        return self.table.mtime_ns
+    def reading_unit(self) -> str:
+        try:
+            table = load_table(self.within)
+        except (OSError, DataError):  # whoever reads the image tells of it
+            return self.name
+        row = table.row(self.inside)
+        return self.name if row is None else str(self.within / table.unit(row))
 
     def read(self) -> bytes:
-        """The picture as its file would hold it.
-
-        Raises:
-            OSError: there is none in this row, or the file is damaged or has changed.
-
-        Cost: that of a few rows if the one before was read last; at worst, of its row group.
-        """
-        content = _readers.of(self.table).read(self.row)
+        table, row = self._find()
+        content = _readers.of(table).read(row)
         if content is None:
-            raise OSError(f"column {self.table.column!r} holds no bytes there")
+            raise OSError(f"column {table.column!r} holds no bytes there")
         return content
 
+    def measure(self) -> tuple[int, int]:
+        """Return those of the Parquet file: how long an image is only reading it shows."""
+        table, _ = self._find()
+        return table.size, table.mtime_ns
 
-def find_row(path: Path, name: str) -> RowMember:
-    """The picture of this name within a Parquet file.
-
-    Raises:
-        OSError: there is no such row within it.
-        DataError: see `load_table`.
-    """
-    table = load_table(path)
-    row = table.row(name)
-    if row is None:
-        raise OSError(f"no such row in {path.name}")
-    return RowMember(table, row)
+    def _find(self) -> tuple[PictureTable, int]:
+        table = load_table(self.within)
+        row = table.row(self.inside)
+        if row is None:
+            raise OSError(f"no such row in {self.within.name}")
+        return table, row
 
 
 def row_names(path: Path) -> Iterator[str]:

@@ -8,46 +8,34 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from mlcrf.errors import DataError
+from mlcrf.images.image import ContainedImage
 
 SUFFIX = ".tar"
 _INDEXES = 256  # tar files whose tables of contents are kept
 
 
 @dataclass(frozen=True)
-class TarMember:
-    """A file within a tar file."""
-
-    tar: Path
-    offset: int
-    size: int
-    mtime_ns: int
+class TarImage(ContainedImage):
+    """A file within a tar file, usually an image."""
 
     def read(self) -> bytes:
-        """What is in it.
-
-        Raises:
-            OSError: the tar file ends before it does, or cannot be read.
-        """
-        with self.tar.open("rb") as stream:
-            content = os.pread(stream.fileno(), self.size, self.offset)
-        if len(content) < self.size:
-            raise OSError(f"{self.tar} ends within it")
+        offset, size = self._find()
+        with self.within.open("rb") as stream:
+            content = os.pread(stream.fileno(), size, offset)
+        if len(content) < size:
+            raise OSError(f"{self.within} ends within it")
         return content
 
+    def measure(self) -> tuple[int, int]:
+        return self._find()[1], self.within.stat().st_mtime_ns
 
-def find_in_tar(tar: Path, name: str) -> TarMember:
-    """The file of this name within a tar file.
-
-    Raises:
-        OSError: there is no such file within it.
-        DataError: the tar file is damaged; see `tar_names`.
-    """
-    status = tar.stat()
-    try:
-        offset, size = _index(tar, status.st_mtime_ns, status.st_size)[name]
-    except KeyError:
-        raise OSError(f"no such file in {tar.name}") from None
-    return TarMember(tar, offset, size, status.st_mtime_ns)
+    def _find(self) -> tuple[int, int]:
+        """Return where the file begins in the tar file, and its size."""
+        status = self.within.stat()
+        try:
+            return _index(self.within, status.st_mtime_ns, status.st_size)[self.inside]
+        except KeyError:
+            raise OSError(f"no such file in {self.within.name}") from None
 
 
 def tar_names(tar: Path) -> Iterator[str]:

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from PIL import Image, ImageFile, IptcImagePlugin
+from PIL import Image as PilImage
+from PIL import ImageFile, IptcImagePlugin
 
-from mlcrf.errors import DataError
-from mlcrf.images.opening import open_picture
+from mlcrf.errors import DataError, printable
+from mlcrf.images import Image
+from mlcrf.images.opening import open_image
 from mlcrf.keywords.retagging import marked_names, own_keywords
 from mlcrf.keywords.xmp import MAX_BYTES, Packet
 from mlcrf.labels import fold
-from mlcrf.stores import Stored
 
 _IPTC_CHARSET, _IPTC_KEYWORDS = (1, 90), (2, 25)
 _IPTC_UTF8 = b"\x1b%G"
@@ -25,10 +26,10 @@ def load_sidecar(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise DataError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{printable(path)}: cannot be read: {error.strerror or error}") from error
 
 
-def read_keywords(photo: Path, *sidecars: Path) -> tuple[str, ...]:
+def read_keywords(photo: Image, *sidecars: Path) -> tuple[str, ...]:
     """A photo's keywords, each once: dc:subject of its sidecars and its own XMP, then IPTC's.
 
     What mlcrf itself has added, and marked so, is left out.
@@ -45,33 +46,28 @@ def read_keywords(photo: Path, *sidecars: Path) -> tuple[str, ...]:
         except ValueError as error:
             raise DataError(damaged(sidecar, error)) from error
     try:
-        with open_picture(photo) as image:
-            raw = _embedded_xmp(image)
+        with open_image(photo) as opened:
+            raw = _embedded_xmp(opened)
             ours = set[str]()
             if raw:
                 packet = Packet(raw)
                 found += own_keywords(packet)
                 ours = marked_names(packet)  # a program may have copied them to IPTC
-            found += [one for one in _iptc_keywords(image) if fold(one) not in ours]
+            found += [one for one in _iptc_keywords(opened) if fold(one) not in ours]
     except Exception as error:  # what Pillow raises on damaged files is nowhere bounded
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(
-            f"{shown(photo)}: its keywords cannot be read: {' '.join(reason.split())}"
+            f"{printable(photo)}: its keywords cannot be read: {' '.join(reason.split())}"
         ) from error
     return tuple(dict.fromkeys(found))
 
 
 def damaged(sidecar: Path, error: ValueError) -> str:
     """What to tell of a sidecar that is none."""
-    return f"{shown(sidecar)}: cannot be read as a sidecar: {error}; mend it or take it away"
+    return f"{printable(sidecar)}: cannot be read as a sidecar: {error}; mend it or take it away"
 
 
-def shown(path: Path | Stored) -> str:
-    """A path on one line, whatever is in it."""
-    return str(path) if str(path).isprintable() else repr(str(path))
-
-
-def _embedded_xmp(image: Image.Image) -> bytes:
+def _embedded_xmp(image: PilImage.Image) -> bytes:
     raw = image.info.get("xmp", b"")
     return raw.rstrip(b"\0 ") if isinstance(raw, bytes) else b""
 

@@ -6,7 +6,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from mlcrf.errors import DataError
-from mlcrf.images.containers import container_of, members
+from mlcrf.images import Image
+from mlcrf.images.containers import members
 
 _BESIDE = frozenset({".xmp", ".txt"})  # files that themselves belong to a photo
 
@@ -33,7 +34,7 @@ class PhotoPlaces:
             self._root = Path(os.path.commonpath(folders)) if folders else Path()
         self._listed: tuple[Path, dict[str, list[str]]] = (Path(), {})
 
-    def sidecar(self, photo: Path) -> Path:
+    def sidecar(self, photo: Image) -> Path:
         """The sidecar that there is, or where a new one goes.
 
         Raises:
@@ -44,21 +45,21 @@ class PhotoPlaces:
         base = self._base(photo)
         return found or base.with_name(f"{base.name}.xmp")
 
-    def existing_sidecar(self, photo: Path) -> Path | None:
+    def existing_sidecar(self, photo: Image) -> Path | None:
         """The sidecar of a photo, if it has one."""
         for place in self.all_sidecars(photo):
-            if place.stem == photo.name or not self.rivals(photo):
+            if place.stem == photo.file_name or not self.rivals(photo):
                 return place
         return None
 
-    def all_sidecars(self, photo: Path) -> list[Path]:
+    def all_sidecars(self, photo: Image) -> list[Path]:
         """All that there are by either name, the photo's alone first, also if it has rivals."""
         base = self._base(photo)
         names = [f"{base.name}.xmp", f"{base.name}.XMP", f"{base.stem}.xmp", f"{base.stem}.XMP"]
         there = (base.with_name(name) for name in names)
         return [one for one in there if os.path.isfile(one)]  # noqa: PTH113 - too long a name is none
 
-    def tag_file(self, photo: Path) -> Path:
+    def tag_file(self, photo: Image) -> Path:
         """Where the tag file goes: `photo.txt`, as training reads it.
 
         Raises:
@@ -67,22 +68,22 @@ class PhotoPlaces:
         self.require_room(photo)
         return self._base(photo).with_suffix(".txt")
 
-    def require_room(self, photo: Path) -> None:
+    def require_room(self, photo: Image) -> None:
         """Refuse to put files beside a photo where there is no beside.
 
         Raises:
             DataError: it is within a tar or Parquet file, and there is no parallel tree.
         """
-        container = container_of(photo) if self._directory is None else None
-        if container is not None:
+        if self._directory is None and photo.container is not None:
             raise DataError(
-                f"{photo}: is inside {container.name}, where no file can be put beside it; "
+                f"{photo}: is inside {photo.container.name}, where no file can be put beside it; "
                 "give --sidecar-dir DIR"
             )
 
-    def rivals(self, photo: Path) -> Sequence[str]:
+    def rivals(self, photo: Image) -> Sequence[str]:
         """Other files in the photo's folder that `photo.xmp` or `photo.txt` could belong to."""
-        folder = photo.parent
+        path = _location(photo)
+        folder = path.parent
         if self._listed[0] != folder:
             by_stem: dict[str, list[str]] = {}
             for name in map(Path, _file_names(photo)):
@@ -91,21 +92,27 @@ class PhotoPlaces:
                 for stem in {name.stem, name.name}:  # a.jpg.xmp is of a.jpg, not a.jpg.png
                     by_stem.setdefault(stem, []).append(name.name)
             self._listed = (folder, by_stem)
-        return [name for name in self._listed[1].get(photo.stem, ()) if name != photo.name]
+        return [name for name in self._listed[1].get(path.stem, ()) if name != path.name]
 
-    def _base(self, photo: Path) -> Path:
+    def _base(self, photo: Image) -> Path:
         """The photo's own path, or that of its twin in the parallel tree."""
+        path = _location(photo)
         if self._directory is None:
-            return photo
-        return self._directory / photo.parent.resolve().relative_to(self._root) / photo.name
+            return path
+        return self._directory / path.parent.resolve().relative_to(self._root) / path.name
 
 
-def _file_names(photo: Path) -> Iterator[str]:
+def _location(photo: Image) -> Path:
+    assert photo.location is not None  # photos in a store are refused before
+    return photo.location
+
+
+def _file_names(photo: Image) -> Iterator[str]:
     """Names of the files in a photo's folder, also one within a tar or Parquet file."""
-    folder = photo.parent
-    container = container_of(photo)
-    if container is not None:
-        yield from (one.name for one in members(container) if one.parent == folder)
+    folder = _location(photo).parent
+    if photo.container is not None:
+        inside = members(photo.container)
+        yield from (one.file_name for one in inside if one.location.parent == folder)
         return
     with os.scandir(folder) if folder.is_dir() else nullcontext(()) as entries:
         yield from (entry.name for entry in entries if entry.is_file())

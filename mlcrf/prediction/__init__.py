@@ -1,6 +1,6 @@
 """Pictures in, label sets out."""
 
-from mlcrf.images.listing import Pictures, list_pictures
+from mlcrf.images import ListedImages, list_images
 from mlcrf.prediction.beside.files import Action, Beside, Change
 from mlcrf.prediction.beside.options import BesideOptions
 from mlcrf.prediction.formats.label_studio import FiftyOne, LabelStudio, choose_form
@@ -25,9 +25,9 @@ __all__ = [
     "KnownLabels",
     "LabelSelection",
     "LabelStudio",
+    "ListedImages",
     "OutputForm",
     "OutputFormat",
-    "Pictures",
     "Prediction",
     "PredictionWriter",
     "Shard",
@@ -36,7 +36,7 @@ __all__ = [
     "Table",
     "Tagger",
     "choose_form",
-    "list_pictures",
+    "list_images",
     "load_names",
     "read_known",
 ]

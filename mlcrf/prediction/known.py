@@ -11,12 +11,12 @@ from mlcrf.data.readers.choosing import Format, ReadOptions, read_dataset, sniff
 from mlcrf.data.readers.hugging_face import find_metadata
 from mlcrf.data.readers.parquet_images import is_list_pictorial
 from mlcrf.data.readers.table import is_list_table
-from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.errors import DataError, LabelsError, SettingsError, printable
+from mlcrf.images import Image, as_image
 from mlcrf.implications import Implications
-from mlcrf.keywords.photo_keywords import shown
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.prediction.known_keywords import KnownKeywords
-from mlcrf.stores import Stored, parse_picture
+from mlcrf.stores import Stored
 
 Targets = NDArray[np.int8]
 
@@ -27,7 +27,7 @@ class KnownLabels:
 
     Attributes:
         everywhere: of every photo (L,).
-        of_photo: by absolute path, links followed, what else is known of it (L,); it wins.
+        of_photo: by `Image.key` what else is known of it (L,); it wins.
         keywords: what a photo's keywords say, as far as the other two leave it open.
     """
 
@@ -35,24 +35,23 @@ class KnownLabels:
     of_photo: dict[str, Targets] = field(default_factory=dict)
     keywords: KnownKeywords | None = None
 
-    def covers(self, images: Iterable[Path | Stored]) -> bool:
+    def covers(self, images: Iterable[Image]) -> bool:
         """Whether any of the photos is among those that something is known of."""
-        return any(_key(image) in self.of_photo for image in images)
+        return any(image.key in self.of_photo for image in images)
 
-    def of(self, images: Sequence[Path | Stored]) -> Targets:
+    def of(self, images: Sequence[Image]) -> Targets:
         """What is known of the photos, (N, L)."""
         rows = self.told_of(images)
         if self.keywords is not None:
             for row, image in zip(rows, images, strict=True):
-                assert isinstance(image, Path)  # keywords in a store are refused before
                 self.keywords.fill(row, image)
         return rows
 
-    def told_of(self, images: Sequence[Path | Stored]) -> Targets:
+    def told_of(self, images: Sequence[Image]) -> Targets:
         """What was said of the photos, leaving aside their keywords, (N, L)."""
         rows = np.tile(self.everywhere, (len(images), 1))
         for row, image in zip(rows, images, strict=True):
-            own = self.of_photo.get(_key(image))
+            own = self.of_photo.get(image.key)
             if own is not None:
                 row[own != UNKNOWN] = own[own != UNKNOWN]
         return rows
@@ -99,13 +98,13 @@ def read_known(
             merged = np.where(row == UNKNOWN, everywhere, row)
             broken = _contradiction(merged, labels, implications)
             if broken:
-                raise DataError(f"{table}: {shown(parse_picture(image))}: {broken}")
+                raise DataError(f"{table}: {printable(image)}: {broken}")
     return known
 
 
 def with_told(
     known: KnownLabels | None,
-    told: Mapping[str | Path, Mapping[str, bool]],
+    told: Mapping[str | Path | Image, Mapping[str, bool]],
     labels: LabelSpace,
     implications: Implications,
 ) -> KnownLabels:
@@ -119,7 +118,7 @@ def with_told(
         known = KnownLabels(np.full(len(labels), UNKNOWN, dtype=np.int8))
     of_photo = dict(known.of_photo)
     for photo, values in told.items():
-        image = str(Path(photo).resolve())
+        image = as_image(photo).key
         row = of_photo.get(image, np.full(len(labels), UNKNOWN, dtype=np.int8)).copy()
         for name, value in values.items():
             row[labels.index(name)] = int(value)
@@ -130,10 +129,6 @@ def with_told(
             raise DataError(f"{photo}: {broken}")
         of_photo[image] = row
     return replace(known, of_photo=of_photo)
-
-
-def _key(image: Path | Stored) -> str:
-    return str(image.resolve())
 
 
 def _rows(
@@ -148,7 +143,7 @@ def _rows(
     rows[:, columns] = manifest.targets
     if listed:
         rows[rows == 0] = UNKNOWN
-    return [(str(image.resolve()), row) for image, row in zip(manifest.images, rows, strict=True)]
+    return [(image.key, row) for image, row in zip(manifest.images, rows, strict=True)]
 
 
 def _is_listed(table: Path | Stored) -> bool:

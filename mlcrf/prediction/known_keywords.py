@@ -1,12 +1,12 @@
 """What the keywords that photos carry say of them."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.errors import DataError
+from mlcrf.images import Image
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import fold
@@ -40,7 +40,7 @@ class KnownKeywords:
         names = (*enumerate(selection.given), *enumerate(labels))  # the latter win
         self._column = {fold(name): at for at, name in names}
 
-    def fill(self, row: NDArray[np.int8], photo: Path) -> None:
+    def fill(self, row: NDArray[np.int8], photo: Image) -> None:
         """Set what the keywords say in (L,) labels, in place.
 
         A keyword that goes against what the row says already is left aside.

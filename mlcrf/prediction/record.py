@@ -1,10 +1,9 @@
 """What is said of one picture, on its way from the model to every output."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from mlcrf.stores import Stored
+from mlcrf.images import Image
 
 
 @dataclass(frozen=True)
@@ -12,7 +11,7 @@ class Prediction:
     """What is said of one picture.
 
     Attributes:
-        image: its path, or where it is in an object store.
+        image: the image itself.
         labels: those decided present.
         marginals: P(label present) under the CRF, by label.
         independent: the same under the independent baseline.
@@ -21,7 +20,7 @@ class Prediction:
         listed: its place in the listing of all pictures, where that matters.
     """
 
-    image: Path | Stored
+    image: Image
     labels: tuple[str, ...] = ()
     marginals: tuple[float, ...] = ()
     independent: tuple[float, ...] = ()

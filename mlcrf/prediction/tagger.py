@@ -1,6 +1,7 @@
 """The whole library in one line: `Tagger.load(run).predict(images)`."""
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby, islice, tee
@@ -17,19 +18,18 @@ from mlcrf.choices import EngineName
 from mlcrf.crf import ScenePotentials
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, PotentialsError, RunError
+from mlcrf.images import Image, ImageBytes, ListedImages, as_image
 from mlcrf.images.albums import find_albums
-from mlcrf.images.listing import Pictures
 from mlcrf.inference import InferenceMethod, SceneChain, SceneSum, prepare, with_album
 from mlcrf.prediction.known import KnownLabels, with_told
 from mlcrf.prediction.record import Prediction
 from mlcrf.pretrained import DEFAULT
-from mlcrf.stores import Stored
 
 TOGETHER = 256  # pictures, for the CRF
 _LEAVE_OUT = 1e-6  # of probability, as `Exact` does by itself for many images
 LARGEST_ALBUM = 1024  # photos of a folder that are held at once
 
-_Item = tuple[Path | Stored, NDArray[np.float32] | DataError]
+_Item = tuple[Image, NDArray[np.float32] | DataError]
 
 
 class Tagger:
@@ -90,9 +90,9 @@ class Tagger:
 
     def predict(
         self,
-        images: Iterable[str | Path | Stored],
+        images: Iterable[str | Path | Image],
         *,
-        known: Mapping[str | Path, Mapping[str, bool]] | None = None,
+        known: Mapping[str | Path | Image, Mapping[str, bool]] | None = None,
     ) -> Iterator[Prediction]:
         """One prediction a picture, in order; a picture that cannot be read gives its error.
 
@@ -112,18 +112,18 @@ class Tagger:
             told = with_told(told, known, self.labels, self.run.implications)
         return self._predict(images, told)
 
-    def predict_listed(self, pictures: Pictures) -> Generator[Prediction, None, None]:
-        """The same of `Pictures`, each prediction with its place in their listing."""
+    def predict_listed(self, pictures: ListedImages) -> Generator[Prediction, None, None]:
+        """The same of `ListedImages`, each prediction with its place in their listing."""
         numbered, again = tee(pictures.numbered())
-        predictions = self.predict(path for _, path in again)
+        predictions = self.predict(image for _, image in again)
         for (number, _), prediction in zip(numbered, predictions, strict=True):
             yield replace(prediction, listed=number)
 
     def _predict(
-        self, images: Iterable[str | Path | Stored], told: KnownLabels | None
+        self, images: Iterable[str | Path | Image], told: KnownLabels | None
     ) -> Iterator[Prediction]:
-        paths, again = tee(Path(image) if isinstance(image, str) else image for image in images)
-        stream = zip(again, self._extractor.stream(paths), strict=True)
+        listed, again = tee(as_image(image) for image in images)
+        stream = zip(again, self._extractor.stream(listed), strict=True)
         for batch in _by_folder(stream) if self._album else _by_number(stream):
             yield from self._records(batch, told)
 
@@ -138,36 +138,39 @@ class Tagger:
         Raises:
             LabelsError, DataError: see `predict`.
         """
-        return self._predict_features(self._extractor.of_contents(contents), known)
+        images = [ImageBytes("picture", content) for content in contents]
+        with ThreadPoolExecutor(self.threads) as workers:
+            return self.predict_decoded(images, list(workers.map(self.decode, images)), known)
 
     @property
     def threads(self) -> int:
         """How many threads decode pictures side by side."""
         return self._extractor.num_workers
 
-    def decode(self, content: bytes) -> Decoded | DataError:
-        """What `predict_decoded` takes of a picture, or why it cannot be read; in any thread."""
-        return self._extractor.decode(content)
+    def decode(self, image: Image) -> Decoded | DataError:
+        """Decode an image for `predict_decoded`, or say why not; in any thread."""
+        return self._extractor.decode(image)
 
     def predict_decoded(
         self,
+        images: Sequence[Image],
         decoded: Sequence[Decoded | DataError],
         known: Sequence[Mapping[str, bool]] | None = None,
     ) -> list[Prediction]:
-        """`predict_contents` of pictures that are decoded already; one thread at a time."""
-        return self._predict_features(self._extractor.of_decoded(decoded), known)
+        """Do as `predict_contents`, of images that are decoded already; one thread at a time.
 
-    def _predict_features(
-        self,
-        features: Sequence[NDArray[np.float32] | DataError],
-        known: Sequence[Mapping[str, bool]] | None,
-    ) -> list[Prediction]:
-        names = [Path(f"picture {number}") for number in range(1, len(features) + 1)]
+        The images of the predictions are called by their numbers, from `picture 1` on, so that
+        none is mistaken for another.
+        """
+        numbered = [replace(one, name=f"picture {at}") for at, one in enumerate(images, start=1)]
+        features = self._extractor.of_decoded(numbered, decoded)
         told = self._known
         if known is not None and any(known):
-            by_name: dict[str | Path, Mapping[str, bool]] = dict(zip(names, known, strict=True))
+            by_name: dict[str | Path | Image, Mapping[str, bool]] = dict(
+                zip(numbered, known, strict=True)
+            )
             told = with_told(told, by_name, self.labels, self.run.implications)
-        return list(self._records(list(zip(names, features, strict=True)), told))
+        return list(self._records(list(zip(numbered, features, strict=True)), told))
 
     def _records(self, batch: list[_Item], told: KnownLabels | None) -> Iterator[Prediction]:
         readable = [(path, one) for path, one in batch if not isinstance(one, DataError)]
@@ -183,7 +186,7 @@ class Tagger:
     @torch.no_grad()
     def _tag(
         self,
-        paths: list[Path | Stored],
+        paths: list[Image],
         features: list[NDArray[np.float32]],
         *,
         told: KnownLabels | None,
@@ -225,14 +228,14 @@ class Tagger:
         )
 
     def _in_albums(
-        self, potentials: ScenePotentials, paths: list[Path | Stored], known: Tensor | None
+        self, potentials: ScenePotentials, paths: list[Image], known: Tensor | None
     ) -> ScenePotentials:
         """What the photos' scenes are, once those of an album have heard of each other."""
         transitions, method = self.run.crf.transitions, self._inference
         assert transitions is not None and isinstance(method, SceneSum)
         gates = potentials.gates.clone()
         gap = timedelta(minutes=self.run.settings.album_gap_minutes)
-        for places in find_albums([Path(str(one)) for one in paths], gap=gap):
+        for places in find_albums(paths, gap=gap):
             rows = torch.tensor(places)
             heard = with_album(
                 potentials.rows(rows),
@@ -250,6 +253,6 @@ def _by_number(stream: Iterator[_Item]) -> Iterator[list[_Item]]:
 
 
 def _by_folder(stream: Iterator[_Item]) -> Iterator[list[_Item]]:
-    for _, items in groupby(stream, key=lambda item: Path(str(item[0])).parent):
+    for _, items in groupby(stream, key=lambda item: item[0].folder):
         while batch := list(islice(items, LARGEST_ALBUM)):
             yield batch

@@ -3,9 +3,8 @@
 import os
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 
-from mlcrf.stores import Stored
+from mlcrf.images import Image
 
 _ESCAPED = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, surrogates, separators of lines
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -32,16 +31,18 @@ def some_names(names: Sequence[str], *, most: int = 40) -> str:
     return f"{', '.join(names[:most])} and {len(names) - most:,} more"
 
 
-def shared_folder(images: Sequence[Path | Stored]) -> str:
-    """The deepest folder that all images are in; names below it tell no page where that is."""
-    return os.path.commonpath([_text(image.absolute().parent) for image in images])
+def shared_folder(images: Sequence[Image]) -> str:
+    """Return the deepest folder that all images are in; a page does not tell where that is."""
+    return os.path.commonpath([_without_scheme(image.folder) for image in images])
 
 
-def file_name(image: Path | Stored, below: str) -> str:
-    """A path below a folder; bytes that are no UTF-8 as escapes, of a long one the end."""
-    name = os.fsencode(os.path.relpath(_text(image), below)).decode("utf-8", "backslashreplace")
+def file_name(image: Image, below: str) -> str:
+    """Return a path below a folder; bytes that are no UTF-8 as escapes, of a long one the end."""
+    path = os.path.relpath(_without_scheme(image.address), below)
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
     return readable(name if len(name) <= 120 else f"…{name[-119:]}", 500)
 
 
-def _text(image: Path | Stored) -> str:
-    return f"/{image.url.partition('://')[2]}" if isinstance(image, Stored) else str(image)
+def _without_scheme(address: str) -> str:
+    _, mark, rest = address.partition("://")
+    return f"/{rest}" if mark else address

@@ -44,7 +44,7 @@ def start_review(
     """
     found, notes = find_photos(folder, database)
     photos, features = [], []
-    stream = extractor.stream(photo.path for photo in found)
+    stream = extractor.stream(photo.image for photo in found)
     for done, (photo, feature) in enumerate(zip(found, stream, strict=True), start=1):
         if isinstance(feature, DataError):
             notes.append(str(feature))

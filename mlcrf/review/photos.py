@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Lock
 
 from mlcrf.errors import DataError
+from mlcrf.images import Image, as_image
 from mlcrf.images.decoding import load_thumbnail
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.scan import scan_folder
@@ -21,13 +22,13 @@ class Photo:
 
     Attributes:
         id: its number in the database.
-        path: where it is.
+        image: the photo itself.
         name: its path in the folder, for people: what is no UTF-8 is replaced.
         sha256: of its content.
     """
 
     id: int
-    path: Path
+    image: Image
     name: str
     sha256: str
 
@@ -59,7 +60,7 @@ def find_photos(
     photos: dict[int, Photo] = {}
     for number, file in zip(numbers, files, strict=True):
         name = file.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        photos.setdefault(number, Photo(number, folder / file.path, name, file.sha256))
+        photos.setdefault(number, Photo(number, as_image(folder / file.path), name, file.sha256))
     copies = len(files) - len(photos)
     if copies:
         notes.append(f"pictures that are copies of others and are shown once: {copies}")
@@ -91,7 +92,7 @@ class Pictures:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        content = load_thumbnail(self._photos[number].path, width).jpeg
+        content = load_thumbnail(self._photos[number].image, width).jpeg
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = content

@@ -94,7 +94,7 @@ def _manifest(
     if missing:
         notes.append(f"photos with answers that are not in these folders: {missing}")
     return Manifest(
-        images=tuple(photos[number].path for number in here),
+        images=tuple(photos[number].image for number in here),
         targets=targets,
         labels=labels,
         splits=None,

@@ -1,6 +1,5 @@
 """The pictures of a folder, each known by its path in it and by what it holds."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mlcrf.errors import DataError
-from mlcrf.images.containers import find_member, is_parquet, is_tar
-from mlcrf.images.listing import list_pictures
-
-_BLOCK = 2**20
+from mlcrf.images import Image, list_images
+from mlcrf.images.containers import is_parquet, is_tar
 
 
 @dataclass(frozen=True)
@@ -64,20 +61,21 @@ def scan_folder(
     Cost: every new file is read once.
     """
     require_folder(folder)
-    paths = list(list_pictures([folder]))
-    if not paths:
+    images = list(list_images([folder]))
+    if not images:
         raise DataError(f"{folder}: no pictures found")
     files, problems = [], []
     with ThreadPoolExecutor(os.cpu_count() or 1) as workers:
         found: Iterator[Stamped | str] = workers.map(
-            lambda path: _stamp(path, path.relative_to(folder).as_posix(), known), paths
+            lambda image: _stamp(image, Path(image.name).relative_to(folder).as_posix(), known),
+            images,
         )
         for done, one in enumerate(found, start=1):
             if isinstance(one, str):
                 problems.append(one)
             else:
                 files.append(one)
-            progress(done, len(paths))
+            progress(done, len(images))
     return files, problems
 
 
@@ -94,25 +92,14 @@ def require_folder(folder: Path) -> None:
         raise DataError(f"{folder}: {why}")
 
 
-def _stamp(path: Path, name: str, known: Mapping[str, Stamped]) -> Stamped | str:
+def _stamp(image: Image, name: str, known: Mapping[str, Stamped]) -> Stamped | str:
+    before, stamp = known.get(name), image.stamp()
+    if before and stamp and (before.size, before.mtime_ns) == (stamp.size, stamp.mtime_ns):
+        return before
     try:
-        member = find_member(path)
-        if member is not None:
-            size, mtime_ns = member.size, member.mtime_ns
-        else:
-            status = path.stat()
-            size, mtime_ns = status.st_size, status.st_mtime_ns
-        before = known.get(name)
-        if before and (before.size, before.mtime_ns) == (size, mtime_ns):
-            return before
-        if member is not None:
-            return Stamped(name, size, mtime_ns, hashlib.sha256(member.read()).hexdigest())
-        if not path.is_file():
-            return f"{path}: not a regular file"
-        digest = hashlib.sha256()
-        with path.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-        return Stamped(name, size, mtime_ns, digest.hexdigest())
+        digest = image.fingerprint()
+        if stamp is None:
+            raise OSError("it has changed meanwhile")
     except OSError as error:
-        return f"{path}: cannot be read: {error.strerror or error}"
+        return f"{image}: cannot be read: {error.strerror or error}"
+    return Stamped(name, stamp.size, stamp.mtime_ns, digest.hex())

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from PIL import Image
+from PIL import Image as PilImage
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from mlcrf.backbones.features import Decoded
 from mlcrf.checkpoint import Run
 from mlcrf.errors import DataError, MlcrfError
+from mlcrf.images import ImageBytes
 from mlcrf.prediction import Prediction, Tagger
 from mlcrf.prediction.known import with_told
 from mlcrf.serving.batching import Batcher, Busy
@@ -26,8 +27,8 @@ from mlcrf.version import __version__
 _GONE = 499  # nobody gets it; it is for the metrics, as others have it
 _SHOWN = 200  # signs of what was sent that a message repeats
 
-_Item = tuple[bytes, Mapping[str, bool]]
-_Decoded = tuple[Decoded | DataError, Mapping[str, bool]]
+_Item = tuple[ImageBytes, Mapping[str, bool]]
+_Decoded = tuple[ImageBytes, Decoded | DataError, Mapping[str, bool]]
 
 
 def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
@@ -41,12 +42,11 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
     )
 
     def prepare(item: _Item) -> _Decoded:
-        return tagger.decode(item[0]), item[1]
+        return item[0], tagger.decode(item[0]), item[1]
 
     def work(items: list[_Decoded]) -> list[Prediction]:
         metrics.batches.observe(len(items))
-        decoded, known = map(list, zip(*items, strict=True))
-        return tagger.predict_decoded(decoded, known)
+        return tagger.predict_decoded(*map(list, zip(*items, strict=True)))
 
     batcher = Batcher(
         prepare, work, threads=tagger.threads, most=limits.batch, waiting=limits.waiting
@@ -91,9 +91,10 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
         items: list[_Item] = []
         for number, one in enumerate(asked.pictures):
             try:
-                items.append((binascii.a2b_base64(one.data, strict_mode=True), one.known))
+                content = binascii.a2b_base64(one.data, strict_mode=True)
             except (binascii.Error, ValueError) as error:
                 raise HTTPException(422, f"pictures[{number}].data: no base64: {error}") from error
+            items.append((ImageBytes("picture", content), one.known))
         found = await tag(request, items)
         names = [one.name for one in asked.pictures]
         said = [_said(name, one, run) for name, one in zip(names, found, strict=True)]
@@ -120,7 +121,9 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
             raise HTTPException(
                 415, "expected a picture, with Content-Type: image/jpeg or the like"
             )
-        (found,) = await tag(request, [(await request.body(), _parsed(known))])
+        (found,) = await tag(
+            request, [(ImageBytes("picture", await request.body()), _parsed(known))]
+        )
         if found.error:
             raise HTTPException(422, found.error)
         return _said("", found, run)
@@ -158,7 +161,7 @@ def _add_what_is_known(app: FastAPI, run: Run, metrics: Metrics) -> None:
 def warm_up(tagger: Tagger) -> None:
     """Compile the network and prepare the inference now rather than at the first request."""
     stream = io.BytesIO()
-    Image.new("RGB", (64, 64)).save(stream, "PNG")
+    PilImage.new("RGB", (64, 64)).save(stream, "PNG")
     tagger.predict_contents([stream.getvalue()])
 
 

@@ -1,7 +1,7 @@
 """Files in object stores, by their URL: listed, read whole, written whole."""
 
-from mlcrf.stores.addresses import parse_picture, parse_place, parse_target
+from mlcrf.stores.addresses import is_url, parse_place, parse_target
 from mlcrf.stores.stored import Stored
 from mlcrf.stores.writing import replacing, write_text
 
-__all__ = ["Stored", "parse_picture", "parse_place", "parse_target", "replacing", "write_text"]
+__all__ = ["Stored", "is_url", "parse_place", "parse_target", "replacing", "write_text"]

@@ -38,10 +38,10 @@ def _is_installed(module: str) -> bool:
     return find_spec(module) is not None
 
 
-def parse_picture(text: str) -> Path | Stored:
-    """What a listed name stands for; without a scheme of ours it is a path."""
+def is_url(text: str) -> bool:
+    """Whether a listed name is a URL in an object store; without a scheme of ours it is a path."""
     scheme, mark, _ = text.partition("://")
-    return Stored(text, text) if mark and scheme in DRIVERS else Path(text)
+    return bool(mark) and scheme in DRIVERS
 
 
 def parse_target(text: str) -> Path | Stored:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import BinaryIO, TypeVar
 
 from mlcrf.errors import DataError, MlcrfError
@@ -68,14 +68,6 @@ class Stored:
         """What a relative path leads to from this folder."""
         scheme, _, rest = self.url.partition("://")
         return replace(self, url=f"{scheme}://{posixpath.normpath(f'{rest}/{name}')}")
-
-    def absolute(self) -> "Stored":
-        """Itself, as of a path that is whole."""
-        return self
-
-    def resolve(self) -> "Stored":
-        """Itself, as of a path without links."""
-        return self
 
     def read(self) -> bytes:
         """What is in the file, after up to three tries.
@@ -146,7 +138,7 @@ class Stored:
         except Exception as error:  # as above
             raise self._error("cannot be deleted", error) from error
 
-    def walk(self, wanted: Callable[[Path], bool]) -> Iterator["Stored"]:
+    def walk(self, wanted: Callable[[str], bool]) -> Iterator["Stored"]:
         """Files below it, or itself, in the order in which a folder on disk is walked through.
 
         By name, those of a folder before the folders in it; what begins with a dot is skipped.
@@ -171,7 +163,7 @@ class Stored:
             folder = folders.pop()
             found = self._asked(partial(entries, driver, folder))
             for name in sorted(name for name, is_folder in found if not is_folder):
-                if wanted(Path(name)):
+                if wanted(name):
                     yield Stored(f"{folder}/{name}", self.url)
             below = sorted(name for name, is_folder in found if is_folder)
             folders += [f"{folder}/{name}" for name in reversed(below) if not name.startswith(".")]

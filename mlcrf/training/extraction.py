@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.backbones.cache import Stamp
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.backbones.matrix import (
     SHARD_ROWS,
@@ -25,8 +24,9 @@ from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
 from mlcrf.data.problems import Problems
 from mlcrf.errors import DataError, SettingsError
+from mlcrf.images import Image
+from mlcrf.images.image import Stamp
 from mlcrf.processes import ALONE, Processes
-from mlcrf.stores import Stored
 
 _BLOCK = 4096  # rows that are gathered before they are written
 
@@ -54,7 +54,7 @@ class Environment:
 
 def extract(
     backbone: Backbone,
-    paths: Sequence[Path | Stored],
+    images: Sequence[Image],
     environment: Environment,
     *,
     progress: Progress = lambda done, total: None,
@@ -72,23 +72,23 @@ def extract(
         DataError: some cannot be read; names them all, also those of other processes.
         SettingsError: they are more than may be held, and there is no folder to keep them in.
     """
-    num_bytes = len(paths) * backbone.num_features * 4
+    num_bytes = len(images) * backbone.num_features * 4
     if num_bytes <= environment.in_memory:
-        return _in_memory(backbone, paths, environment, progress)
+        return _in_memory(backbone, images, environment, progress)
     if environment.cache_dir is None:
         raise SettingsError(
-            f"the features of {len(paths)} pictures take {num_bytes / 2**30:.1f} GB; give a "
+            f"the features of {len(images)} pictures take {num_bytes / 2**30:.1f} GB; give a "
             "--cache-dir to keep them in, or raise --in-memory"
         )
-    return _in_shards(backbone, paths, environment, environment.cache_dir, progress)
+    return _in_shards(backbone, images, environment, environment.cache_dir, progress)
 
 
 def _in_memory(
-    backbone: Backbone, paths: Sequence[Path | Stored], environment: Environment, progress: Progress
+    backbone: Backbone, images: Sequence[Image], environment: Environment, progress: Progress
 ) -> NDArray[np.float32]:
     processes = environment.processes
     extractor = _extractor(backbone, environment, environment.cache_dir)
-    own, problem = paths[processes.share(len(paths))], ""
+    own, problem = images[processes.share(len(images))], ""
     features = np.zeros((0, backbone.num_features), np.float32)
     try:
         if own:
@@ -96,24 +96,24 @@ def _in_memory(
     except DataError as error:
         problem = str(error)
     _raise_together(processes, problem)
-    return processes.rows(features, len(paths))
+    return processes.rows(features, len(images))
 
 
 def _in_shards(
     backbone: Backbone,
-    paths: Sequence[Path | Stored],
+    images: Sequence[Image],
     environment: Environment,
     cache_dir: Path,
     progress: Progress,
 ) -> Matrix:
     processes, num_features = environment.processes, backbone.num_features
     extractor = _extractor(backbone, environment, None)
-    folder = cache_dir / f"matrix-{extractor.key}-{_digest(paths)}"
-    own = range(processes.rank, count_shards(len(paths)), processes.size)
-    total = sum(len(paths[SHARD_ROWS * shard : SHARD_ROWS * (shard + 1)]) for shard in own)
+    folder = cache_dir / f"matrix-{extractor.key}-{_digest(images)}"
+    own = range(processes.rank, count_shards(len(images)), processes.size)
+    total = sum(len(images[SHARD_ROWS * shard : SHARD_ROWS * (shard + 1)]) for shard in own)
     done, problems = 0, Problems()
     for number in own:
-        part, path = paths[SHARD_ROWS * number :][:SHARD_ROWS], shard_path(folder, number)
+        part, path = images[SHARD_ROWS * number :][:SHARD_ROWS], shard_path(folder, number)
         shape = (len(part), num_features)
         if not is_whole(path, shape):
             shown = _after(progress, done, total)
@@ -129,7 +129,7 @@ def _in_shards(
     except DataError as error:
         problem = str(error)
     _raise_together(processes, problem)
-    return map_shards(folder, len(paths), num_features)
+    return map_shards(folder, len(images), num_features)
 
 
 class _UnreadableError(Exception):
@@ -138,23 +138,23 @@ class _UnreadableError(Exception):
 
 def _blocks(
     extractor: FeatureExtractor,
-    paths: Sequence[Path | Stored],
+    images: Sequence[Image],
     progress: Progress,
     problems: Problems,
 ) -> Iterator[NDArray[np.float32]]:
     block: list[NDArray[np.float32]] = []
     sound = True
-    for done, (path, feature) in enumerate(zip(paths, extractor.stream(paths), strict=True), 1):
+    for done, (image, feature) in enumerate(zip(images, extractor.stream(images), strict=True), 1):
         if isinstance(feature, DataError):
-            reason = str(feature).removeprefix(f"{path}: ")
-            problems.add(path, f"{reason}; mend it or remove it from the data")
+            reason = str(feature).removeprefix(f"{image}: ")
+            problems.add(image, f"{reason}; mend it or remove it from the data")
             sound, block = False, []
         elif sound:
             block.append(feature)
-        if len(block) == _BLOCK or (block and done == len(paths)):
+        if len(block) == _BLOCK or (block and done == len(images)):
             yield np.stack(block)
             block = []
-        progress(done, len(paths))
+        progress(done, len(images))
     if not sound:
         raise _UnreadableError
 
@@ -178,12 +178,11 @@ def _raise_together(processes: Processes, problem: str) -> None:
         raise DataError("\n".join(problems))
 
 
-def _digest(paths: Sequence[Path | Stored]) -> str:
-    """Names the files as they are now."""
+def _digest(images: Sequence[Image]) -> str:
+    """Return a name for the images as they are now."""
     digest = hashlib.sha256()
-    for path in paths:
-        stamp = Stamp.of(path) if isinstance(path, Path) else None
-        name = os.fsencode(str(path))
-        known = (stamp.path, stamp.size, stamp.mtime_ns) if stamp else (name, -1, -1)
+    for image in images:
+        stamp = image.stamp() or Stamp(image.name, -1, -1)
+        known = (os.fsencode(stamp.address), stamp.size, stamp.mtime_ns)
         digest.update(repr(known).encode())
     return digest.hexdigest()[:16]

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,11 +16,11 @@ from mlcrf.choices import Precision
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest
 from mlcrf.errors import DataError
+from mlcrf.images import Image
 from mlcrf.images.decoding import load_pixels
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import from_image
 from mlcrf.processes import Processes
-from mlcrf.stores import Stored
 from mlcrf.training.coordinates import Objective
 from mlcrf.training.extraction import Environment
 from mlcrf.training.plan import Plan, make_minimiser
@@ -258,12 +257,12 @@ class _Batches:
             return self._kept[rows]
         return self._decode([self._manifest.images[row] for row in rows])
 
-    def _decode(self, paths: Sequence[Path | Stored]) -> NDArray[np.uint8]:
+    def _decode(self, images: Sequence[Image]) -> NDArray[np.uint8]:
         with ThreadPoolExecutor() as workers:
-            return np.stack(list(workers.map(self._load, paths)))
+            return np.stack(list(workers.map(self._load, images)))
 
-    def _load(self, path: Path | Stored) -> NDArray[np.uint8]:
+    def _load(self, image: Image) -> NDArray[np.uint8]:
         try:
-            return load_pixels(path, self._size_px)
+            return load_pixels(image, self._size_px)
         except DataError as error:
             raise DataError(f"{error}; remove it from the table") from error

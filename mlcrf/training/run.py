@@ -298,8 +298,8 @@ def _identity(manifest: Manifest, plan: Plan) -> str:
     """Return what must be the same for a run to be resumed, as JSON."""
     digest = hashlib.sha256(manifest.targets.tobytes())
     digest.update(plan.edges.numpy().tobytes())
-    for path, split in zip(manifest.images, manifest.splits or (), strict=True):
-        digest.update(f"{path.absolute()}\n{split}\n".encode("utf-8", "surrogateescape"))
+    for image, split in zip(manifest.images, manifest.splits or (), strict=True):
+        digest.update(f"{image.address}\n{split}\n".encode("utf-8", "surrogateescape"))
     return json.dumps(
         {
             "settings": plan.settings.model_dump(mode="json"),

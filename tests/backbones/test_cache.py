@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlcrf.backbones.cache import Feature, FeatureCache, Stamp
+from mlcrf.backbones.cache import Feature, FeatureCache
 from mlcrf.errors import DataError
+from mlcrf.images import as_image
+from mlcrf.images.image import Stamp
+from tests.making import images_of
 
 ONE: Feature = np.array([1.5, -0.0, np.inf], dtype=np.float32)
 TWO: Feature = np.array([3e-45, 2.0, -1.0], dtype=np.float32)
 
 
 def stamp_of(path: Path) -> Stamp:
-    stamp = Stamp.of(path)
+    stamp = as_image(path).stamp()
     assert stamp is not None
     return stamp
 
@@ -39,14 +42,14 @@ def test_finds_what_was_added(tmp_path: Path) -> None:
     paths = [make_file(tmp_path / name, name.encode()) for name in ("a", "b", "c")]
     with FeatureCache(tmp_path / "new" / "cache", "key") as cache:
         cache.add([(stamp_of(paths[0]), b"A", ONE), (stamp_of(paths[1]), b"B", TWO)])
-        assert_same(cache.find(paths)[0], ONE)
+        assert_same(cache.find(images_of(paths))[0], ONE)
     with FeatureCache(tmp_path / "new" / "cache", "key") as cache:
-        second, third, first = cache.find([paths[1], paths[2], paths[0]])
+        second, third, first = cache.find(images_of([paths[1], paths[2], paths[0]]))
         assert_same(first, ONE)
         assert_same(second, TWO)
         assert third is None
     with FeatureCache(tmp_path / "new" / "cache", "another") as cache:
-        assert cache.find(paths) == [None, None, None]
+        assert cache.find(images_of(paths)) == [None, None, None]
 
 
 def test_finds_content(tmp_path: Path) -> None:
@@ -66,14 +69,14 @@ def test_changed_files_are_unknown(tmp_path: Path) -> None:
         status = path.stat()
         path.write_bytes(b"longer content")
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-        assert cache.find([path]) == [None]
+        assert cache.find(images_of([path])) == [None]
         path.write_bytes(b"CONTENT")
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-        assert cache.find([path]) == [None]
+        assert cache.find(images_of([path])) == [None]
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-        assert_same(cache.find([path])[0], ONE)
+        assert_same(cache.find(images_of([path]))[0], ONE)
         path.unlink()
-        assert cache.find([path, tmp_path / "nul\0l"]) == [None, None]
+        assert cache.find(images_of([path, tmp_path / "nul\0l"])) == [None, None]
 
 
 def test_later_features_replace_earlier(tmp_path: Path) -> None:
@@ -83,7 +86,7 @@ def test_later_features_replace_earlier(tmp_path: Path) -> None:
         cache.add([(stamp_of(path), b"A", ONE)])
         path.write_bytes(b"new")
         cache.add([(stamp_of(path), b"B", TWO)])
-        assert_same(cache.find([path])[0], TWO)
+        assert_same(cache.find(images_of([path]))[0], TWO)
 
 
 def test_relative_and_absolute_paths_are_one(
@@ -94,17 +97,17 @@ def test_relative_and_absolute_paths_are_one(
     with FeatureCache(tmp_path, "key") as cache:
         cache.add([(stamp_of(path), b"A", ONE)])
         monkeypatch.chdir(tmp_path)
-        assert_same(cache.find([Path(path.name)])[0], ONE)
+        assert_same(cache.find(images_of([Path(path.name)]))[0], ONE)
 
 
 def test_all_or_none(tmp_path: Path) -> None:
     """If one entry of a batch cannot be written, none is."""
     path, other = make_file(tmp_path / "a"), make_file(tmp_path / "b")
-    bad = Stamp(stamp_of(other).path, {}, 0)  # type: ignore[arg-type]
+    bad = Stamp(stamp_of(other).address, {}, 0)  # type: ignore[arg-type]
     with FeatureCache(tmp_path, "key") as cache:
         with pytest.raises(DataError, match=r"features-key\.sqlite: the feature cache cannot be"):
             cache.add([(stamp_of(path), b"A", ONE), (bad, b"B", TWO)])
-        assert cache.find([path, other]) == [None, None]
+        assert cache.find(images_of([path, other])) == [None, None]
         assert cache.find_content(b"A") is None
 
 
@@ -121,7 +124,7 @@ def test_many_writers(tmp_path: Path, attempt: int) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, [paths[start::4] for start in range(4)]))
     with FeatureCache(tmp_path, "key") as cache:
-        assert all(found is not None for found in cache.find(paths))
+        assert all(found is not None for found in cache.find(images_of(paths)))
 
 
 def fill(folder: Path) -> tuple[Path, Path]:
@@ -158,7 +161,7 @@ def test_damage_is_told(tmp_path: Path, harm: str) -> None:
             database.mkdir()
     with pytest.raises(DataError) as caught:  # noqa: SIM117
         with FeatureCache(tmp_path, "key") as cache:
-            cache.find([picture])
+            cache.find(images_of([picture]))
     assert str(caught.value).startswith(f"{database}: the feature cache cannot be used: ")
     assert "delete the file" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
@@ -172,7 +175,7 @@ def test_damaged_features_are_told(tmp_path: Path, vector: object) -> None:
         other.execute("UPDATE features SET vector = ?", (vector,))
     other.close()
     with FeatureCache(tmp_path, "key") as cache, pytest.raises(DataError, match="cannot be used"):
-        cache.find([picture])
+        cache.find(images_of([picture]))
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image as PilImage
 
 from mlcrf.backbones import features as module
 from mlcrf.backbones.engines import Engine, TorchEngine, make_engine
@@ -17,7 +17,9 @@ from mlcrf.backbones.features import BATCH_SIZE, Feature, FeatureExtractor
 from mlcrf.backbones.registry import Backbone, available_offline, find_spec, make_backbone
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
+from mlcrf.images import Image, as_image
 from mlcrf.images.decoding import load_pixels
+from tests.making import images_of
 
 Extract = Callable[..., FeatureExtractor]
 
@@ -45,7 +47,7 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 def make_picture(path: Path, seed: int) -> Path:
     noise = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
+    PilImage.fromarray(noise).save(path)
     return path
 
 
@@ -53,13 +55,13 @@ class Counts:
     """How often files are decoded and how many pictures the network sees."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.decoded: list[Path] = []
+        self.decoded: list[Image] = []
         self.computed = 0
         self.engines = 0
 
-        def load(path: Path, size_px: int) -> NDArray[np.uint8]:
-            self.decoded.append(path)
-            return load_pixels(path, size_px)
+        def load(image: Image, size_px: int) -> NDArray[np.uint8]:
+            self.decoded.append(image)
+            return load_pixels(image, size_px)
 
         def make(*given: object, **settings: object) -> Engine:
             self.engines += 1
@@ -99,7 +101,9 @@ def expected(backbone: Backbone, paths: list[Path]) -> NDArray[np.float32]:
     """What the network gives for each picture by itself."""
     engine = TorchEngine(backbone, torch.device("cpu"))
     size = backbone.spec.size_px
-    return np.concatenate([engine(load_pixels(path, size)[None].copy()) for path in paths])
+    return np.concatenate(
+        [engine(load_pixels(as_image(path), size)[None].copy()) for path in paths]
+    )
 
 
 def assert_features(found: list[Feature], values: NDArray[np.float32]) -> None:
@@ -115,9 +119,9 @@ def test_order_is_kept(tmp_path: Path, tiny: Backbone, extract: Extract) -> None
     paths = [pictures[number] for number in generator.integers(0, 10, 4 * BATCH_SIZE + 3)]
     values = dict(zip(pictures, expected(tiny, pictures), strict=True))
     stacked = np.stack([values[path] for path in paths])
-    assert_features(rows(extract(cache_dir=None).stream(paths)), stacked)
-    assert_features(rows(extract().stream(paths)), stacked)
-    assert_features(rows(extract().stream(paths)), stacked)
+    assert_features(rows(extract(cache_dir=None).stream(images_of(paths))), stacked)
+    assert_features(rows(extract().stream(images_of(paths))), stacked)
+    assert_features(rows(extract().stream(images_of(paths))), stacked)
 
 
 @pytest.mark.parametrize("engine", [name for name in EngineName if "bfloat16" not in name])
@@ -131,14 +135,16 @@ def test_engines_give_the_same(
 ) -> None:
     """Whatever runs the network, files give the features of their pixels."""
     shutil.copytree(kept, cache_dir)
-    assert_features(rows(extract(engine=engine).stream(pictures)), expected(tiny, pictures))
+    assert_features(
+        rows(extract(engine=engine).stream(images_of(pictures))), expected(tiny, pictures)
+    )
 
 
 def test_second_run_reads_nothing(
     pictures: list[Path], extract: Extract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is known is given again bit by bit: no file is decoded, no network compiled."""
-    first = rows(extract().stream(pictures))
+    first = rows(extract().stream(images_of(pictures)))
 
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("called")
@@ -146,10 +152,10 @@ def test_second_run_reads_nothing(
     monkeypatch.setattr(module, "load_pixels", fail)
     monkeypatch.setattr(module, "make_engine", fail)
     monkeypatch.setattr(Path, "read_bytes", fail)
-    second = rows(extract().stream(pictures))
+    second = rows(extract().stream(images_of(pictures)))
     assert [one.tobytes() for one in second] == [one.tobytes() for one in first]
     with pytest.raises(AssertionError, match="called"):
-        rows(extract(cache_dir=None).stream(pictures))
+        rows(extract(cache_dir=None).stream(images_of(pictures)))
 
 
 def test_features_of_another_engine_are_not_kept(
@@ -164,10 +170,10 @@ def test_features_of_another_engine_are_not_kept(
     with monkeypatch.context() as patch:
         patch.setattr(module, "make_engine", fall_back)
         with pytest.warns(MlcrfWarning, match="openvino errs; features are not kept"):
-            found = rows(extract(engine=EngineName.AUTO).stream(pictures))
+            found = rows(extract(engine=EngineName.AUTO).stream(images_of(pictures)))
     assert_features(found, expected(tiny, pictures))
     counts = Counts(monkeypatch)
-    rows(extract(engine=EngineName.AUTO).stream(pictures))
+    rows(extract(engine=EngineName.AUTO).stream(images_of(pictures)))
     assert counts.take() == (5, 5)
 
 
@@ -175,12 +181,12 @@ def test_changed_files_are_read_again(
     pictures: list[Path], tiny: Backbone, extract: Extract, counts: Counts
 ) -> None:
     """Of all pictures only the one that changed is decoded and computed again."""
-    rows(extract().stream(pictures))
+    rows(extract().stream(images_of(pictures)))
     assert counts.take() == (5, 5)
     make_picture(pictures[2], 99)
     os.utime(pictures[2], ns=(0, 12345))
-    found = rows(extract().stream(pictures))
-    assert counts.decoded == [pictures[2]]
+    found = rows(extract().stream(images_of(pictures)))
+    assert counts.decoded == images_of([pictures[2]])
     assert counts.take() == (1, 1)
     assert_features(found, expected(tiny, pictures))
 
@@ -189,13 +195,13 @@ def test_touched_files_are_not_computed_again(
     pictures: list[Path], extract: Extract, counts: Counts
 ) -> None:
     """A file with a new time and the content that it had is read, and no more than that."""
-    first = rows(extract().stream(pictures))
+    first = rows(extract().stream(images_of(pictures)))
     counts.take()
     os.utime(pictures[2], ns=(0, 12345))
-    second = rows(extract().stream(pictures))
+    second = rows(extract().stream(images_of(pictures)))
     assert counts.take() == (1, 0)
     assert [one.tobytes() for one in second] == [one.tobytes() for one in first]
-    rows(extract().stream(pictures))
+    rows(extract().stream(images_of(pictures)))
     assert counts.take() == (0, 0)
 
 
@@ -203,16 +209,16 @@ def test_moved_and_copied_files_are_not_computed_again(
     tmp_path: Path, pictures: list[Path], extract: Extract, counts: Counts
 ) -> None:
     """What a file holds is known wherever it goes; the network is not even compiled."""
-    first = rows(extract().stream(pictures))
+    first = rows(extract().stream(images_of(pictures)))
     counts.take()
     pictures[0].rename(tmp_path / "moved.png")
     shutil.copy(pictures[1], tmp_path / "copied.png")
     paths = [tmp_path / "copied.png", tmp_path / "moved.png"]
-    second = rows(extract().stream(paths))
+    second = rows(extract().stream(images_of(paths)))
     assert counts.take() == (2, 0)
     assert counts.engines == 1
     assert [one.tobytes() for one in second] == [first[1].tobytes(), first[0].tobytes()]
-    rows(extract().stream(paths))
+    rows(extract().stream(images_of(paths)))
     assert counts.take() == (0, 0)
 
 
@@ -221,7 +227,7 @@ def test_a_new_file_at_an_old_place(
 ) -> None:
     """Two pictures that change places change features, though both are known."""
     before = expected(tiny, pictures)
-    rows(extract().stream(pictures))
+    rows(extract().stream(images_of(pictures)))
     counts.take()
     spare = pictures[0].with_name("spare")
     pictures[0].rename(spare)
@@ -229,7 +235,7 @@ def test_a_new_file_at_an_old_place(
     spare.rename(pictures[1])
     os.utime(pictures[0], ns=(0, 1))
     os.utime(pictures[1], ns=(0, 2))
-    found = rows(extract().stream(pictures))
+    found = rows(extract().stream(images_of(pictures)))
     assert counts.take() == (2, 0)
     assert_features(found, before[[1, 0, 2, 3, 4]])
 
@@ -240,8 +246,9 @@ def test_a_file_that_changes_while_it_is_read(
     """The new content is never given the features of the old, at that place or any other."""
     copy = pictures[0].with_name("copy.png")
 
-    def load(path: Path, size_px: int) -> NDArray[np.uint8]:
-        pixels = load_pixels(path, size_px)
+    def load(image: Image, size_px: int) -> NDArray[np.uint8]:
+        pixels = load_pixels(image, size_px)
+        path = Path(image.name)
         if path == pictures[0]:
             make_picture(path, 99)
             os.utime(path, ns=(0, 12345))
@@ -250,11 +257,11 @@ def test_a_file_that_changes_while_it_is_read(
 
     old = expected(tiny, pictures)
     monkeypatch.setattr(module, "load_pixels", load)
-    assert_features(rows(extract().stream(pictures)), old)
+    assert_features(rows(extract().stream(images_of(pictures))), old)
     monkeypatch.undo()
     new = expected(tiny, [copy, *pictures])
     assert np.abs(new[1] - old[0]).max() > 0.01
-    assert_features(rows(extract().stream([copy, *pictures])), new)
+    assert_features(rows(extract().stream(images_of([copy, *pictures]))), new)
 
 
 def test_a_file_that_goes_while_it_is_read(
@@ -262,15 +269,15 @@ def test_a_file_that_goes_while_it_is_read(
 ) -> None:
     """A picture that is removed once it is decoded has its features, and they are not kept."""
 
-    def load(path: Path, size_px: int) -> NDArray[np.uint8]:
-        pixels = load_pixels(path, size_px)
-        path.unlink()
+    def load(image: Image, size_px: int) -> NDArray[np.uint8]:
+        pixels = load_pixels(image, size_px)
+        Path(image.name).unlink()
         return pixels
 
     values = expected(tiny, pictures)
     monkeypatch.setattr(module, "load_pixels", load)
-    assert_features(rows(extract().stream(pictures)), values)
-    assert all(isinstance(one, DataError) for one in extract().stream(pictures))
+    assert_features(rows(extract().stream(images_of(pictures))), values)
+    assert all(isinstance(one, DataError) for one in extract().stream(images_of(pictures)))
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -282,7 +289,7 @@ def test_unreadable_pictures(
     bad = [tmp_path / "text.jpg", tmp_path / "missing.jpg", tmp_path]
     paths = [bad[0], *pictures[:2], bad[1], *pictures[2:], bad[2]]
     for _ in range(2):
-        results = list(extract(**({} if kept else {"cache_dir": None})).stream(paths))
+        results = list(extract(**({} if kept else {"cache_dir": None})).stream(images_of(paths)))
         errors = [one for one in results if isinstance(one, DataError)]
         assert [isinstance(one, DataError) for one in results] == [path in bad for path in paths]
         for path, error in zip(bad, errors, strict=True):
@@ -293,7 +300,7 @@ def test_unreadable_pictures(
 
 def test_only_unreadable_pictures(tmp_path: Path, extract: Extract, counts: Counts) -> None:
     """Where no picture can be read no network is compiled, and no pictures give no features."""
-    results = list(extract().stream([tmp_path / f"{number}" for number in range(3)]))
+    results = list(extract().stream(images_of([tmp_path / f"{number}" for number in range(3)])))
     assert [type(one) for one in results] == [DataError] * 3
     assert list(extract().stream([])) == []
     assert counts.engines == 0
@@ -303,9 +310,9 @@ def test_mended_pictures(pictures: list[Path], tiny: Backbone, extract: Extract)
     """An error is not kept: a picture that was mended has features at the next run."""
     content = pictures[0].read_bytes()
     pictures[0].write_bytes(content[:50])
-    assert isinstance(next(iter(extract().stream(pictures))), DataError)
+    assert isinstance(next(iter(extract().stream(images_of(pictures)))), DataError)
     pictures[0].write_bytes(content)
-    assert_features(rows(extract().stream(pictures)), expected(tiny, pictures))
+    assert_features(rows(extract().stream(images_of(pictures))), expected(tiny, pictures))
 
 
 def test_stream_is_lazy(tmp_path: Path, extract: Extract) -> None:
@@ -319,7 +326,7 @@ def test_stream_is_lazy(tmp_path: Path, extract: Extract) -> None:
             asked += 1
             yield picture
 
-    stream = extract().stream(endless())
+    stream = extract().stream(map(as_image, endless()))
     assert len([next(iter(stream)) for _ in range(3)]) == 3
     assert asked <= 4 * BATCH_SIZE
     stream.close()  # type: ignore[attr-defined]
@@ -332,9 +339,9 @@ def test_damaged_cache_is_named(pictures: list[Path], extract: Extract, cache_di
     cache_dir.mkdir()
     database.write_bytes(b"no database" * 1000)
     with pytest.raises(DataError, match=r"sqlite: the feature cache cannot be used: .*delete the"):
-        list(extractor.stream(pictures))
+        list(extractor.stream(images_of(pictures)))
     database.unlink()
-    assert len(rows(extractor.stream(pictures))) == 5
+    assert len(rows(extractor.stream(images_of(pictures)))) == 5
 
 
 def test_key_names_all_that_features_depend_on(
@@ -355,7 +362,9 @@ def test_key_names_all_that_features_depend_on(
 def test_matrix(pictures: list[Path], tiny: Backbone, extract: Extract) -> None:
     """All features in one array, and progress is told to the last picture."""
     told: list[tuple[int, int]] = []
-    matrix = extract().matrix(pictures, progress=lambda done, total: told.append((done, total)))
+    matrix = extract().matrix(
+        images_of(pictures), progress=lambda done, total: told.append((done, total))
+    )
     assert_features(list(matrix), expected(tiny, pictures))
     assert told == [(number, 5) for number in range(1, 6)]
 
@@ -366,7 +375,7 @@ def test_matrix_names_every_unreadable_picture(
     """One error names all pictures that cannot be read, a line each."""
     (tmp_path / "text.jpg").write_bytes(b"text")
     with pytest.raises(DataError) as caught:
-        extract().matrix([tmp_path / "missing.jpg", *pictures, tmp_path / "text.jpg"])
+        extract().matrix(images_of([tmp_path / "missing.jpg", *pictures, tmp_path / "text.jpg"]))
     first, second = str(caught.value).splitlines()
     assert first.startswith(f"{tmp_path / 'missing.jpg'}: cannot be read as a picture: No such")
     assert second.startswith(f"{tmp_path / 'text.jpg'}: cannot be read as a picture: ")
@@ -384,7 +393,7 @@ def test_matrix_refuses_features_that_are_not_finite(
 
     monkeypatch.setattr(module, "make_engine", lambda *_, **__: run)
     with pytest.raises(DataError) as caught:
-        extract().matrix(pictures)
+        extract().matrix(images_of(pictures))
     assert [
         line.split(": its features are not finite")[0] for line in str(caught.value).splitlines()
     ] == [str(pictures[1]), str(pictures[3])]
@@ -399,7 +408,7 @@ def test_networks_side_by_side(pictures: list[Path], cache_dir: Path) -> None:
     def found(name: str) -> list[Feature | DataError]:
         backbone = make_backbone(find_spec(name))
         extractor = FeatureExtractor(backbone, engine=EngineName.TORCH, cache_dir=cache_dir)
-        return list(extractor.stream(pictures))
+        return list(extractor.stream(images_of(pictures)))
 
     first, second, both = found("lite0"), found("lite1"), found("lite0+lite1")
     assert [isinstance(one, DataError) for one in both] == [False, False, False, True, False]

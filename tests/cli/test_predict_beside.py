@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from mlcrf.cli import app
 from mlcrf.errors import DataError, MlcrfError
+from mlcrf.images import as_image
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.xmp import Packet, Property
 from tests.data.readers.test_parquet_images import make_parquet
@@ -98,7 +99,7 @@ def test_a_parallel_tree_known_keywords_and_confirmed_tags(
     assert all("night" in tags and set(tags) <= {"dog", "night"} for tags in found.values())
     assert list(photos.rglob("*.xmp")) == [one.with_suffix(".xmp")]
     assert predict(photos, "--undo", "--sidecar-dir", tree).exit_code == 0
-    assert read_keywords(one, one.with_suffix(".xmp")) == ("Dog", "Grandma")
+    assert read_keywords(as_image(one), one.with_suffix(".xmp")) == ("Dog", "Grandma")
     assert list(subjects(tree).values()) == [["night"]] * 4
 
 

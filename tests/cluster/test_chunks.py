@@ -1,14 +1,12 @@
 """What goes to a cluster comes back as it was, and every picture once."""
 
 import os
-from pathlib import Path
 
 import pytest
 
 from mlcrf.errors import ClusterError
-from mlcrf.images.listing import Pictures
+from mlcrf.images import ListedImages, as_image
 from mlcrf.prediction import TOGETHER, Prediction
-from mlcrf.stores import Stored
 
 pytest.importorskip("ray", reason="needs mlcrf[ray]")
 
@@ -23,7 +21,7 @@ from mlcrf.cluster.chunks import (
 )
 from mlcrf.cluster.coordinator import Plan, make_plan
 
-ODD = [Path("a b\n.jpg"), Path(os.fsdecode(b"caf\xe9.jpg")), Stored("s3://b//x y.jpg")]
+ODD = [as_image(name) for name in ("a b\n.jpg", os.fsdecode(b"caf\xe9.jpg"), "s3://b//x y.jpg")]
 
 
 def test_odd_names_and_numbers_come_back() -> None:
@@ -42,20 +40,20 @@ def test_odd_names_and_numbers_come_back() -> None:
 
 def test_chunks_are_what_would_be_worked_on_together() -> None:
     """All but the last as long as the CRF's; with albums no folder's thousand is cut."""
-    pictures = Pictures(lambda: [Path(f"{at // 100}", f"{at}.jpg") for at in range(1030)])
+    pictures = ListedImages(lambda: [as_image(f"{at // 100}/{at}.jpg") for at in range(1030)])
     chunks = list(cut(pictures, album=False))
     assert [len(one) for one in chunks] == [TOGETHER] * 4 + [1030 - 4 * TOGETHER]
     assert [number for chunk in chunks for number, _ in chunk] == list(range(1030))
     chunks = list(cut(pictures, album=True))
     assert [len(one) for one in chunks] == [300, 300, 300, 130]
-    large = Pictures(lambda: [Path("one", f"{at}.jpg") for at in range(2500)])
+    large = ListedImages(lambda: [as_image(f"one/{at}.jpg") for at in range(2500)])
     assert [len(one) for one in cut(large, album=True)] == [1024, 1024, 452]
 
 
 @pytest.mark.parametrize("listed", [[0, 1, 1, 2], [0, 2], [0, 1], [1, 0, 2], [0, 1, 2, 3]])
 def test_missing_double_and_strange_pictures_are_found(listed: list[int]) -> None:
     """Of three pictures; in order there is no complaint."""
-    answers = [Prediction(Path(f"{at}"), listed=at) for at in range(4)]
+    answers = [Prediction(as_image(f"{at}"), listed=at) for at in range(4)]
     assert list(in_order(answers[:3], 3)) == answers[:3]
     with pytest.raises(ClusterError, match="start again"):
         list(in_order([answers[at] for at in listed], 3))

@@ -8,6 +8,7 @@ import pytest
 from mlcrf.data.implications import load_implications, with_implications
 from mlcrf.data.manifest import Manifest
 from mlcrf.errors import DataError, LabelsError
+from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 
@@ -17,7 +18,7 @@ RULES = Implications((*CHAIN.pairs, (1, 3)))
 
 
 def make_manifest(targets: list[list[int]]) -> Manifest:
-    images = tuple(Path(f"im{row}.jpg") for row in range(len(targets)))
+    images = tuple(as_image(f"im{row}.jpg") for row in range(len(targets)))
     return Manifest(images, np.array(targets, dtype=np.int8), LABELS, None, "made", ("old note",))
 
 
@@ -116,7 +117,7 @@ def test_many_broken_rules_are_summed_up() -> None:
     names = LabelSpace(tuple(f"label{at}" for at in range(15)))
     rules = Implications(tuple((at, 0) for at in range(1, 15)))
     targets = np.eye(15, dtype=np.int8)
-    images = tuple(Path(f"im{row}.jpg") for row in range(15))
+    images = tuple(as_image(f"im{row}.jpg") for row in range(15))
     notes = with_implications(Manifest(images, targets, names, None, "made"), rules).notes
     assert len(notes) == 11
     assert notes[0] == "1 image has label1 without label0: label0 was set"

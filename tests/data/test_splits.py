@@ -1,7 +1,6 @@
 """Splits that are made: shares, strata, the same every time, and no image in two."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.splits import split_manifest
 from mlcrf.errors import DataError, SettingsError
+from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
 
 
@@ -21,7 +21,7 @@ def make_manifest(
     targets = (rng.random((num_images, num_labels)) < rates).astype(np.int8)
     targets[rng.random(num_images) < 0.5, -1] = -1
     names = tuple(f"label{column}" for column in range(num_labels))
-    images = tuple(Path(f"im{row}.jpg") for row in range(num_images))
+    images = tuple(as_image(f"im{row}.jpg") for row in range(num_images))
     return Manifest(images, targets, LabelSpace(names), splits, "made")
 
 
@@ -92,7 +92,7 @@ def test_rows_of_one_image_stay_together() -> None:
     """Two rows that show one file, under two spellings, are never in two splits."""
     manifest = make_manifest(100)
     double = Manifest(
-        images=manifest.images + tuple(Path("x/..") / image for image in manifest.images),
+        images=manifest.images + tuple(as_image(f"x/../{image}") for image in manifest.images),
         targets=np.concatenate([manifest.targets, manifest.targets[::-1]]),
         labels=manifest.labels,
         splits=None,
@@ -108,7 +108,11 @@ def test_an_image_in_two_given_splits_is_an_error() -> None:
     """Data that leak between splits are refused, with the name of the image."""
     manifest = make_manifest(2, splits=(Split.TRAIN, Split.TEST))
     leaking = Manifest(
-        (Path("a.jpg"), Path("./a.jpg")), manifest.targets, manifest.labels, manifest.splits, "made"
+        (as_image("a.jpg"), as_image("x/../a.jpg")),
+        manifest.targets,
+        manifest.labels,
+        manifest.splits,
+        "made",
     )
     with pytest.raises(DataError, match=r"a\.jpg is in the splits test and train; keep it in one"):
         split_manifest(leaking, seed=0)

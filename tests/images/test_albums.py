@@ -5,21 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags
+from PIL import Image as PilImage
 
+from mlcrf.images import Image, as_image
 from mlcrf.images.albums import capture_time, find_albums
 
 HOUR = timedelta(hours=1)
 
 
-def photo(path: Path, taken: str | None) -> Path:
+def photo(path: Path, taken: str | None) -> Image:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
-    exif = Image.Exif()
+    image = PilImage.fromarray(np.zeros((8, 8, 3), np.uint8))
+    exif = PilImage.Exif()
     if taken is not None:
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = taken
     image.save(path, exif=exif)
-    return path
+    return as_image(path)
 
 
 def test_order_by_capture_time_and_cut_at_gaps(tmp_path: Path) -> None:
@@ -51,5 +53,5 @@ def test_odd_times_are_none(tmp_path: Path, taken: str) -> None:
     """What is no time, and what is no picture, has none."""
     assert capture_time(photo(tmp_path / "a.jpg", taken)) is None
     (tmp_path / "text.jpg").write_text("no picture")
-    assert capture_time(tmp_path / "text.jpg") is None
-    assert capture_time(tmp_path / "absent.jpg") is None
+    assert capture_time(as_image(tmp_path / "text.jpg")) is None
+    assert capture_time(as_image(tmp_path / "absent.jpg")) is None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 
 from mlcrf.errors import DataError
+from mlcrf.images import as_image
 from mlcrf.images import opening as pictures
 from mlcrf.images.decoding import load_pixels, load_thumbnail
 
@@ -56,7 +57,7 @@ def encoded(image: Image.Image, kind: str, **settings: object) -> bytes:
 
 def assert_shows(path: Path, colour: Colour, tolerance: int = 0) -> None:
     """The whole picture has one colour."""
-    pixels = load_pixels(path, 8)
+    pixels = load_pixels(as_image(path), 8)
     assert pixels.shape == (8, 8, 3)
     assert pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - colour).max() <= tolerance
@@ -74,7 +75,7 @@ def assert_quarters(pixels: NDArray[np.uint8], tolerance: int = 0) -> None:
 def failure(path: Path) -> str:
     """The one line that a path is refused with; it names the file."""
     with pytest.raises(DataError) as caught:
-        load_pixels(path, SIZE_PX)
+        load_pixels(as_image(path), SIZE_PX)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert message.isprintable()
@@ -162,10 +163,10 @@ def test_ycck_jpeg(tmp_path: Path) -> None:
 def test_squeezes_and_is_close(tmp_path: Path) -> None:
     """The picture is squeezed to the square, not cropped, and the same size keeps every pixel."""
     quarters().save(tmp_path / "a.png")
-    assert_quarters(load_pixels(tmp_path / "a.png", SIZE_PX))
+    assert_quarters(load_pixels(as_image(tmp_path / "a.png"), SIZE_PX))
     square = photo().resize((40, 40))
     square.save(tmp_path / "b.png")
-    assert (load_pixels(tmp_path / "b.png", 40) == np.asarray(square)).all()
+    assert (load_pixels(as_image(tmp_path / "b.png"), 40) == np.asarray(square)).all()
 
 
 @pytest.mark.parametrize("scale", [2, 3, 16])
@@ -174,8 +175,8 @@ def test_large_jpeg_decoded_small(tmp_path: Path, scale: int) -> None:
     image = photo().resize((96 * scale, 64 * scale), Image.Resampling.BICUBIC)
     image.save(tmp_path / "a.jpg", quality=95)
     image.save(tmp_path / "a.png")
-    reduced = load_pixels(tmp_path / "a.jpg", SIZE_PX).astype(int)
-    assert np.abs(reduced - load_pixels(tmp_path / "a.png", SIZE_PX)).max() <= 8
+    reduced = load_pixels(as_image(tmp_path / "a.jpg"), SIZE_PX).astype(int)
+    assert np.abs(reduced - load_pixels(as_image(tmp_path / "a.png"), SIZE_PX)).max() <= 8
 
 
 # Containers
@@ -209,7 +210,7 @@ def test_kind_is_told_by_content(tmp_path: Path, kind: str, tolerance: int, suff
     """Every kind is read whatever the name of its file says."""
     path = tmp_path / f"picture{suffix}"
     path.write_bytes(encoded(quarters(), kind, quality=95))
-    assert_quarters(load_pixels(path, SIZE_PX), tolerance)
+    assert_quarters(load_pixels(as_image(path), SIZE_PX), tolerance)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -221,7 +222,7 @@ def test_first_frame_of_several(tmp_path: Path, kind: str) -> None:
     )
     with Image.open(tmp_path / "a") as image:
         assert getattr(image, "n_frames", 1) == 3
-    assert_quarters(load_pixels(tmp_path / "a", SIZE_PX))
+    assert_quarters(load_pixels(as_image(tmp_path / "a"), SIZE_PX))
 
 
 def test_without_the_reader_of_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +267,7 @@ def turned(orientation: int, kind: str) -> bytes:
 def test_orientations(tmp_path: Path, kind: str, tolerance: int, orientation: int) -> None:
     """All eight EXIF orientations give the same upright picture."""
     (tmp_path / "a").write_bytes(turned(orientation, kind))
-    assert_quarters(load_pixels(tmp_path / "a", SIZE_PX), tolerance)
+    assert_quarters(load_pixels(as_image(tmp_path / "a"), SIZE_PX), tolerance)
 
 
 def test_odd_exif_tag_is_no_fault(tmp_path: Path) -> None:
@@ -283,7 +284,7 @@ def test_odd_exif_tag_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(head + odd + entry + tail)
     with Image.open(tmp_path / "a.jpg") as image:
         assert set(image.getexif()) == {0x0100, 0x0112}
-    assert_quarters(load_pixels(tmp_path / "a.jpg", SIZE_PX), 8)
+    assert_quarters(load_pixels(as_image(tmp_path / "a.jpg"), SIZE_PX), 8)
 
 
 def test_damaged_exif_turns_nothing(tmp_path: Path) -> None:
@@ -292,12 +293,12 @@ def test_damaged_exif_turns_nothing(tmp_path: Path) -> None:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = value
         (tmp_path / f"{number}").write_bytes(encoded(quarters(), "JPEG", exif=exif, quality=95))
-        assert_quarters(load_pixels(tmp_path / f"{number}", SIZE_PX), 8)
+        assert_quarters(load_pixels(as_image(tmp_path / f"{number}"), SIZE_PX), 8)
     for kind, tolerance in (("JPEG", 8), ("WEBP", 16)):
         data = turned(1, kind)
         assert data.count(b"MM\0*") == 1
         (tmp_path / kind).write_bytes(data.replace(b"MM\0*", b"rubb"))
-        assert_quarters(load_pixels(tmp_path / kind, SIZE_PX), tolerance)
+        assert_quarters(load_pixels(as_image(tmp_path / kind), SIZE_PX), tolerance)
 
 
 # What is no picture
@@ -328,7 +329,7 @@ def test_truncated_files(tmp_path: Path, kind: str, share: float) -> None:
     """A file that is cut off gives no half picture."""
     data = KINDS[kind]()
     (tmp_path / "whole").write_bytes(data)
-    assert load_pixels(tmp_path / "whole", SIZE_PX).shape == (SIZE_PX, SIZE_PX, 3)
+    assert load_pixels(as_image(tmp_path / "whole"), SIZE_PX).shape == (SIZE_PX, SIZE_PX, 3)
     (tmp_path / "cut").write_bytes(data[: int(len(data) * share)])
     assert "cannot be read as a picture" in failure(tmp_path / "cut")
 
@@ -403,7 +404,7 @@ def test_odd_names(tmp_path: Path, name: str) -> None:
     """Names with line ends or bytes that are not UTF-8 are read, and told in one printable line."""
     path = tmp_path / name
     quarters().save(path, "PNG")
-    assert_quarters(load_pixels(path, SIZE_PX))
+    assert_quarters(load_pixels(as_image(path), SIZE_PX))
     path.write_bytes(b"text")
     assert ascii(name)[1:-1] in ascii(failure(path)).replace("\\\\", "\\")
 
@@ -418,14 +419,14 @@ def test_a_thumbnail_keeps_proportions_and_turn(tmp_path: Path) -> None:
     exif[ExifTags.Base.ImageDescription] = "secret"
     path = tmp_path / "photo.jpg"
     quarters().save(path, exif=exif, comment=b"secret")
-    small = load_thumbnail(path, 48)
+    small = load_thumbnail(as_image(path), 48)
     assert (small.width, small.height) == (32, 48)
     assert b"secret" not in small.jpeg
     with Image.open(io.BytesIO(small.jpeg)) as shown:
         assert shown.size == (32, 48) and not shown.getexif()
         red, green, blue = shown.getpixel((24, 12))  # turned right: red is above on the right
         assert red > 200 and green < 60 and blue < 60
-    large = load_thumbnail(path, 500)
+    large = load_thumbnail(as_image(path), 500)
     assert (large.width, large.height) == (64, 96)
 
 
@@ -434,7 +435,7 @@ def test_a_thumbnail_of_every_mode_is_rgb(tmp_path: Path, mode: str) -> None:
     """What a JPEG could not hold is laid on white or converted, as for the network."""
     path = tmp_path / ("a.tif" if mode in ("CMYK", "I;16") else "a.png")
     Image.new(mode, (40, 20)).save(path)
-    with Image.open(io.BytesIO(load_thumbnail(path, 16).jpeg)) as shown:
+    with Image.open(io.BytesIO(load_thumbnail(as_image(path), 16).jpeg)) as shown:
         assert shown.mode == "RGB" and shown.size == (16, 8)
 
 
@@ -442,6 +443,6 @@ def test_no_thumbnail_of_what_is_no_picture(tmp_path: Path) -> None:
     """The same errors as of pixels."""
     (tmp_path / "a.jpg").write_bytes(b"<b>no picture")
     with pytest.raises(DataError, match=r"a\.jpg: cannot be read as a picture: of no known kind"):
-        load_thumbnail(tmp_path / "a.jpg", 16)
+        load_thumbnail(as_image(tmp_path / "a.jpg"), 16)
     with pytest.raises(DataError, match="not a regular file"):
-        load_thumbnail(tmp_path, 16)
+        load_thumbnail(as_image(tmp_path), 16)

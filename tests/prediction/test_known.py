@@ -7,9 +7,11 @@ import pytest
 
 from mlcrf.data.readers.choosing import ReadOptions
 from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import read_known
+from tests.making import images_of
 
 LABELS = LabelSpace(("sea", "sky", "bird", "indoor"))
 RULES = Implications.from_names([("bird", "sky")], LABELS)
@@ -24,9 +26,9 @@ def photo(folder: Path, name: str) -> Path:
 def test_given_of_every_photo(tmp_path: Path) -> None:
     """Names in any order, spaces allowed; what is not named is unknown."""
     known = read_known(LABELS, RULES, given=" indoor=0, sea=1")
-    assert known.of([tmp_path / "a.jpg", Path("b.jpg")]).tolist() == [[1, -1, -1, 0]] * 2
-    assert not known.covers([tmp_path / "a.jpg"])
-    assert read_known(LABELS, RULES).of([Path("a.jpg")]).tolist() == [[-1] * 4]
+    assert known.of(images_of([tmp_path / "a.jpg", Path("b.jpg")])).tolist() == [[1, -1, -1, 0]] * 2
+    assert not known.covers([as_image(tmp_path / "a.jpg")])
+    assert read_known(LABELS, RULES).of([as_image("a.jpg")]).tolist() == [[-1] * 4]
 
 
 @pytest.mark.parametrize(
@@ -51,9 +53,9 @@ def test_columns_are_taken_at_their_word(tmp_path: Path) -> None:
     table = tmp_path / "known.csv"
     table.write_text("image,sky,indoor\n1.jpg,1,\n2.jpg,?,1\n")
     known = read_known(LABELS, RULES, given="indoor=0", table=table)
-    found = known.of([other, one, tmp_path / "3.jpg"])
+    found = known.of(images_of([other, one, tmp_path / "3.jpg"]))
     assert found.tolist() == [[-1, -1, -1, 1], [-1, 1, -1, 0], [-1, -1, -1, 0]]
-    assert known.covers([one]) and not known.covers([tmp_path / "3.jpg"])
+    assert known.covers([as_image(one)]) and not known.covers([as_image(tmp_path / "3.jpg")])
 
 
 def test_a_list_says_what_is_present_only(tmp_path: Path) -> None:
@@ -62,13 +64,13 @@ def test_a_list_says_what_is_present_only(tmp_path: Path) -> None:
     table = tmp_path / "known.csv"
     table.write_text("image,labels\n1.jpg,sea;bird\n")
     known = read_known(LABELS, RULES, table=table)
-    assert known.of([one]).tolist() == [[1, -1, 1, -1]]
+    assert known.of(images_of([one])).tolist() == [[1, -1, 1, -1]]
     folder = tmp_path / "tagged"
     folder.mkdir()
     tagged = photo(folder, "2.jpg")
     (folder / "2.txt").write_text("sky\n")
     known = read_known(LABELS, RULES, table=folder)
-    assert known.of([tagged]).tolist() == [[-1, 1, -1, -1]]
+    assert known.of(images_of([tagged])).tolist() == [[-1, 1, -1, -1]]
 
 
 def test_tables_that_are_wrong(tmp_path: Path) -> None:
@@ -94,4 +96,4 @@ def test_relative_paths_and_another_root(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     known = read_known(LABELS, RULES, table=table, options=ReadOptions(image_root=Path()))
     for name in ("1.jpg", "./1.jpg", f"../{tmp_path.name}/1.jpg"):
-        assert np.array_equal(known.of([Path(name)])[0], [1, -1, -1, -1])
+        assert np.array_equal(known.of(images_of([Path(name)]))[0], [1, -1, -1, -1])

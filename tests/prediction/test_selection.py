@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlcrf.errors import DataError, LabelsError, MlcrfError, SettingsError
+from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import LabelSelection, Prediction, load_names
@@ -47,7 +48,7 @@ def test_a_child_keeps_its_parents(settings: dict[str, object], left: tuple[str,
 
 def test_a_parent_less_probable_than_its_child_is_kept() -> None:
     """As approximate inference may have it."""
-    prediction = Prediction(Path("a.jpg"), ("dog", "animal"), (0.0, 0.9, 0.6, 0.0, 0.0))
+    prediction = Prediction(as_image("a.jpg"), ("dog", "animal"), (0.0, 0.9, 0.6, 0.0, 0.0))
     assert LabelSelection(LABELS, RULES, min_prob=0.8)(prediction).labels == ("dog", "animal")
 
 
@@ -64,7 +65,7 @@ def test_names_of_the_users_own() -> None:
 
 def test_failed_pictures_pass() -> None:
     """An error stays one."""
-    failed = Prediction(Path("a.jpg"), error="broken")
+    failed = Prediction(as_image("a.jpg"), error="broken")
     assert LabelSelection(LABELS, RULES, min_prob=0.5)(failed) == failed
 
 

@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from mlcrf.choices import Program
 from mlcrf.errors import DataError, SettingsError
+from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import OutputForm, Prediction, PredictionWriter, Table, choose_form
 
@@ -31,9 +32,11 @@ def write(path: Path, photos: list[Path], form: OutputForm | None = None) -> Non
         for at, photo in enumerate(photos):
             chosen = ("sea", "naïve") if at else ()
             writer.write(
-                Prediction(photo, chosen, (0.75 if at else 0.25, 0.125, 1 / 3), (0.5,) * 3)
+                Prediction(
+                    as_image(photo), chosen, (0.75 if at else 0.25, 0.125, 1 / 3), (0.5,) * 3
+                )
             )
-        writer.write(Prediction(Path("x.jpg"), error="x.jpg: broken"))
+        writer.write(Prediction(as_image("x.jpg"), error="x.jpg: broken"))
 
 
 def test_tidy_csv(photos: list[Path], tmp_path: Path) -> None:
@@ -63,9 +66,9 @@ def test_excel_safe(tmp_path: Path, tidy: bool) -> None:
         form = choose_form(None, tidy=tidy, excel_safe=name == "safe")
         with PredictionWriter(tmp_path / f"{name}.csv", labels, form=form) as writer:
             for photo in (*FORMULAS, "a-b=c.jpg"):
-                both = Prediction(Path(photo), labels.names, (1e-7, 0.5), (0.5, 0.5))
+                both = Prediction(as_image(photo), labels.names, (1e-7, 0.5), (0.5, 0.5))
                 writer.write(both)
-                writer.write(Prediction(Path(photo), error=f"{photo}: broken"))
+                writer.write(Prediction(as_image(photo), error=f"{photo}: broken"))
     for name in ("{}.csv", "{}.errors.csv"):
         plain, safe = (tmp_path / name.format(which) for which in ("plain", "safe"))
         assert safe.read_bytes().startswith(b"\xef\xbb\xbf")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from mlcrf.images.listing import walk_pictures
+from mlcrf.images.listing import walk_images
 from tests.program import run_program
 from tests.reliability.scale import times
 
@@ -60,7 +60,7 @@ def test_links_pipes_and_closed_folders(tmp_path: Path) -> None:
         os.chdir(folder)  # names of sockets may not be long
         server.bind("socket.jpg")
         os.chdir(before)
-        listed = {path.name for path in walk_pictures(folder)}
+        listed = {image.file_name for image in walk_images(folder)}
         done = run_program("predict", folder, "--out", tmp_path / "tags.csv", "--known-keywords")
     assert "secret.jpg" not in listed
     assert done.returncode == 0, done.stderr

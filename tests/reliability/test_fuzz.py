@@ -39,6 +39,7 @@ from mlcrf.data.readers.choosing import ReadOptions, read_dataset
 from mlcrf.data.readers.table import read_table, save_manifest
 from mlcrf.decoding import Decoder
 from mlcrf.errors import MlcrfError
+from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
 from mlcrf.keywords.xmp import Packet, Property
@@ -164,7 +165,7 @@ VALUES = st.recursive(
 def check_manifest(outcomes: Outcomes, manifest: Manifest, folder: Path) -> None:
     """It keeps its own rules, and unless a name says something else in tables, survives one."""
     assert set(np.unique(manifest.targets)) <= {-1, 0, 1}
-    assert all(image.is_file() for image in manifest.images)
+    assert all(image.stamp() is not None for image in manifest.images)
     assert all(len(note.splitlines()) == 1 for note in manifest.notes), manifest.notes
     path = folder / "saved.table.csv"
     try:
@@ -232,7 +233,9 @@ def tables(draw: st.DrawFn) -> Manifest:
     values = st.lists(st.sampled_from([-1, 0, 1]), min_size=len(names), max_size=len(names))
     targets = np.array([draw(values) for _ in images], dtype=np.int8)
     splits = tuple(draw(st.sampled_from(Split)) for _ in images) if draw(st.booleans()) else None
-    return Manifest(tuple(map(Path, images)), targets, LabelSpace(tuple(names)), splits, "table")
+    return Manifest(
+        tuple(map(as_image, images)), targets, LabelSpace(tuple(names)), splits, "table"
+    )
 
 
 CODES = {
@@ -279,7 +282,7 @@ def test_tables_come_back(
         quoting=data.draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])),
     )
     got = read_dataset(path, ReadOptions(labels=table.labels))
-    assert got.images == tuple(folder / image for image in table.images)
+    assert got.images == tuple(as_image(folder / image.name) for image in table.images)
     expected = table.targets.copy()
     if listed:
         expected[(expected == -1).any(axis=1)] = -1
@@ -680,7 +683,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     (path / "im.jpg").touch()
     targets = np.array([[1, 1, -1]], dtype=np.int8)
     save_manifest(
-        path / SPLITS, Manifest((path / "im.jpg",), targets, LABEL_SPACE, (Split.TRAIN,), "d")
+        path / SPLITS,
+        Manifest((as_image(path / "im.jpg"),), targets, LABEL_SPACE, (Split.TRAIN,), "d"),
     )
     Stages(path / STATE, "settings").keep("one", {"value": torch.ones(2)})
     return save_run(run)

@@ -37,6 +37,7 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.choosing import read_dataset
 from mlcrf.errors import BackboneError, DataError, MlcrfError, RunError
 from mlcrf.evaluation import evaluate
+from mlcrf.images import Image
 from mlcrf.images.decoding import load_pixels
 from mlcrf.inference import Exact, Posterior
 from mlcrf.labels import LabelSpace
@@ -502,9 +503,9 @@ def kept_vectors(path: Path) -> dict[bytes, Any]:
     return {digest: np.frombuffer(vector, "<f4") for digest, vector in rows}
 
 
-def spoil_network(patch: Patch, value: float, wanted: list[Path]) -> None:
+def spoil_network(patch: Patch, value: float, wanted: list[Image]) -> None:
     """The network gives the value for some pictures."""
-    pixels = [load_pixels(path, 64) for path in wanted]
+    pixels = [load_pixels(image, 64) for image in wanted]
     real = TorchEngine.__call__
 
     def run(engine: TorchEngine, batch: Any) -> Any:
@@ -743,7 +744,7 @@ def test_a_network_whose_weights_are_none(
     Fault(value).put(tensors["backbone.network.layers.0.0.weight"])
     save_file(tensors, path)
     reason = "backbone tiny: a weight is NaN or infinite"
-    folder, out = manifest.images[0].parent, tmp_path / "tags.csv"
+    folder, out = Path(manifest.images[0].folder), tmp_path / "tags.csv"
     words = [folder, "--model", tmp_path / "run", "--out", out, *ENGINE]
     assert_refused(mlcrf_command("predict", *words), reason)
     assert not list(tmp_path.glob("tags*"))

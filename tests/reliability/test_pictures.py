@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mlcrf.errors import DataError
+from mlcrf.images import as_image
 from mlcrf.images.decoding import load_pixels
 from tests.images.test_decoding import KINDS, SIZE_PX, bomb
 from tests.reliability.scale import SCALE, times
@@ -44,7 +45,7 @@ def test_random_damage(tmp_path: Path, kind: str) -> None:
     for seed in range(max(times(1_250), 250)):
         path.write_bytes(mutated(KINDS[kind](), random.Random(seed)))
         try:
-            pixels = load_pixels(path, SIZE_PX)
+            pixels = load_pixels(as_image(path), SIZE_PX)
         except DataError as error:
             assert str(error).startswith(f"{path}: cannot be read as a picture: ")
             assert len(str(error).splitlines()) == 1
@@ -85,17 +86,18 @@ SIDES_PX = (4_200, 13_300)  # both beyond what is decoded unasked, and below Pil
 MEASURE = """
 import json, re, sys, time
 from pathlib import Path
+from mlcrf.images import as_image
 from mlcrf.images.decoding import load_pixels
 from mlcrf.errors import DataError
 
 def peak_mb():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
-load_pixels(Path(sys.argv[1]), 224)
+load_pixels(as_image(Path(sys.argv[1])), 224)
 before = peak_mb()
 for path in map(Path, sys.argv[2:]):
     try:
-        outcome = load_pixels(path, 224).mean().item()
+        outcome = load_pixels(as_image(path), 224).mean().item()
     except DataError as error:
         outcome = str(error)
     print(json.dumps([path.name, outcome, peak_mb() - before]))

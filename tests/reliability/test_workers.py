@@ -18,7 +18,9 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.choices import EngineName
 from mlcrf.errors import DataError
+from mlcrf.images import Image
 from mlcrf.synthetic.dataset import make_dataset
+from tests.making import images_of
 from tests.reliability.scale import at_length, times
 
 _PHOTOS = 100
@@ -108,16 +110,16 @@ def test_a_thread_that_dies(
     load = features.load_pixels
     for place in np.random.default_rng(0).integers(len(paths), size=10).tolist():
 
-        def die(path: Path, size_px: int, last: Path = paths[place]) -> NDArray[np.uint8]:
-            if path == last:
-                raise death(f"{path}: here")
-            return load(path, size_px)
+        def die(image: Image, size_px: int, last: Path = paths[place]) -> NDArray[np.uint8]:
+            if image.name == str(last):
+                raise death(f"{image}: here")
+            return load(image, size_px)
 
         monkeypatch.setattr(features, "load_pixels", die)
         if death is DataError:
-            found = list(extractor.stream(paths))
+            found = list(extractor.stream(images_of(paths)))
             assert [isinstance(one, DataError) for one in found].index(True) == place
             assert len(found) == len(paths)
         else:
             with pytest.raises(death, match="here"):
-                list(extractor.stream(paths))
+                list(extractor.stream(images_of(paths)))

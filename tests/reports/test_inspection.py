@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mlcrf.data.manifest import Manifest
+from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
 from mlcrf.reports.inspection import dataset_record, format_dataset, format_run, run_record
 from tests.reports.webpage.making import make_run
@@ -14,7 +15,7 @@ def make_manifest(num_labels: int) -> Manifest:
     """The label of rank r is in r of the images."""
     targets = np.tri(num_labels, dtype=np.int8).T[:, ::-1]
     names = tuple(f"label {number}" for number in range(num_labels))
-    images = tuple(Path(f"{number}.jpg") for number in range(num_labels))
+    images = tuple(as_image(f"{number}.jpg") for number in range(num_labels))
     return Manifest(images, np.ascontiguousarray(targets), LabelSpace(names), None, "data")
 
 

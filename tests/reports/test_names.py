@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mlcrf.images import as_image
 from mlcrf.reports.names import file_name, readable, shared_folder
 
 
@@ -31,9 +32,9 @@ def test_readable(name: str, shown: str) -> None:
 def test_files_are_named_below_what_they_share() -> None:
     """Relative and absolute alike; odd bytes as escapes; of a long path the end."""
     odd = Path(os.fsdecode(b"/home/me/photos/b/\xff\n.jpg"))
-    images = [Path("/home/me/photos/a/1.jpg"), odd]
+    images = [as_image("/home/me/photos/a/1.jpg"), as_image(odd)]
     folder = shared_folder(images)
     assert [file_name(image, folder) for image in images] == ["a/1.jpg", "b/\\xff\\n.jpg"]
-    assert file_name(Path("x/1.jpg"), shared_folder([Path("x/1.jpg")])) == "1.jpg"
+    assert file_name(as_image("x/1.jpg"), shared_folder([as_image("x/1.jpg")])) == "1.jpg"
     long = Path("/home") / ("d" * 200) / "end.jpg"
-    assert file_name(long, "/home") == "…" + ("d" * 111) + "/end.jpg"
+    assert file_name(as_image(long), "/home") == "…" + ("d" * 111) + "/end.jpg"

@@ -37,7 +37,7 @@ def test_answers_become_targets(tmp_path: Path) -> None:
     answered(folder, url)
     manifest = read_review(url)
     assert manifest.labels.names == ("sea", "sky")
-    assert [image.name for image in manifest.images] == [f"{n:02}.png" for n in range(14)]
+    assert [image.file_name for image in manifest.images] == [f"{n:02}.png" for n in range(14)]
     assert manifest.targets[:5].tolist() == [[-1, 0], [-1, 1], [0, 0], [1, 0], [0, 1]]
     assert manifest.targets[10:].tolist() == [[0, -1], [1, -1], [0, -1], [1, -1]]
     assert "labels that people contradict each other on, unknown here: 1" in manifest.notes

@@ -9,6 +9,7 @@ import torch
 
 from mlcrf.crf import Potentials
 from mlcrf.errors import DataError
+from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.inference import Exact, InferenceMethod, MeanField
 from mlcrf.labels import LabelSpace
@@ -31,7 +32,7 @@ def start(
     files = [Stamped(f"im{n}.jpg", 1, 1, f"{n:064x}") for n in range(count)]
     numbers, _ = database.register("/photos", files)
     photos = [
-        Photo(number, Path("/photos") / file.path, file.path, file.sha256)
+        Photo(number, as_image(f"/photos/{file.path}"), file.path, file.sha256)
         for number, file in zip(numbers, files, strict=True)
     ]
     labels = LabelSpace(

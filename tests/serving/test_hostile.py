@@ -57,14 +57,14 @@ class SlowTagger:
         self._tagger, self.run, self.threads = tagger, tagger.run, 1
         self.may, self.begun, self.done = threading.Event(), threading.Event(), 0
 
-    def decode(self, content: bytes) -> Any:
-        return self._tagger.decode(content)
+    def decode(self, image: Any) -> Any:
+        return self._tagger.decode(image)
 
-    def predict_decoded(self, decoded: list[Any], known: Any) -> list[Prediction]:
+    def predict_decoded(self, images: Any, decoded: list[Any], known: Any) -> list[Prediction]:
         self.begun.set()
         self.may.wait()
         self.done += len(decoded)
-        return self._tagger.predict_decoded(decoded, known)
+        return self._tagger.predict_decoded(images, decoded, known)
 
 
 def until(true: Any) -> None:

@@ -14,6 +14,7 @@ import pytest
 from mlcrf.data.readers.choosing import ReadOptions, read_dataset
 from mlcrf.data.readers.table import read_table, save_manifest
 from mlcrf.errors import DataError, SettingsError
+from mlcrf.images import as_image
 from mlcrf.images.albums import find_albums
 from mlcrf.reports.names import file_name, shared_folder
 from mlcrf.stores import Stored, parse_place
@@ -164,8 +165,8 @@ def test_urls_in_a_table_on_a_disk(drawn: Path, tmp_path: Path) -> None:
     )
     manifest = read_table(table)
     assert manifest.images == (
-        *(Stored("s3://photos/1.jpg"), drawn / "images" / "000000.jpg"),
-        Stored("memory://a//2.jpg"),
+        *(as_image("s3://photos/1.jpg"), as_image(drawn / "images" / "000000.jpg")),
+        as_image("memory://a//2.jpg"),
     )
     save_manifest(tmp_path / "again.csv", manifest)
     assert read_table(tmp_path / "again.csv").images == manifest.images
@@ -258,11 +259,11 @@ def test_albums_of_a_store(drawn: Path) -> None:
     memory.store.clear()
     for name in ("a/10.jpg", "a/2.jpg", "b/1.jpg"):
         memory.pipe(f"/{name}", (drawn / "images" / "000000.jpg").read_bytes())
-    images = [Stored(f"memory://{name}") for name in ("a/10.jpg", "b/1.jpg", "a/2.jpg")]
+    images = [as_image(f"memory://{name}") for name in ("a/10.jpg", "b/1.jpg", "a/2.jpg")]
     assert find_albums(images, gap=timedelta(hours=1)) == [[2, 0], [1]]
 
 
 def test_a_page_does_not_tell_where_a_store_is() -> None:
-    images = [Stored("s3://secret/a/1.jpg"), Stored("s3://secret/a/b/2.jpg")]
+    images = [as_image("s3://secret/a/1.jpg"), as_image("s3://secret/a/b/2.jpg")]
     folder = shared_folder(images)
     assert [file_name(one, folder) for one in images] == ["1.jpg", "b/2.jpg"]

@@ -16,10 +16,11 @@ from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.choices import EngineName
 from mlcrf.cli.given import Given
 from mlcrf.errors import DataError, MlcrfError
-from mlcrf.images.listing import Pictures, is_picture, list_pictures
+from mlcrf.images import ListedImages, as_image, list_images
+from mlcrf.images.listing import is_image_name
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import PredictionWriter, Shard, Tagger
-from mlcrf.stores import Stored, parse_picture, parse_place, parse_target, replacing, write_text
+from mlcrf.stores import Stored, parse_place, parse_target, replacing, write_text
 from mlcrf.stores.drivers import system
 from tests.program import run_program
 from tests.review.conftest import make_folder, small_run
@@ -61,25 +62,25 @@ def test_photos_are_listed_and_tagged_as_on_a_disk(
 ) -> None:
     """In the same order, with the same probabilities and errors; nothing is fetched to a disk."""
     tagger = Tagger.load(small_run)
-    here = list(tagger.predict_listed(Pictures(lambda: list_pictures([photos]))))
-    there = list(tagger.predict_listed(Pictures(lambda: list_pictures([parse_place(place)]))))
+    here = list(tagger.predict_listed(ListedImages(lambda: list_images([photos]))))
+    there = list(tagger.predict_listed(ListedImages(lambda: list_images([parse_place(place)]))))
     assert len(here) == 7
     for ours, theirs in zip(there, here, strict=True):
         assert str(ours.image) == str(theirs.image).replace(str(photos), place)
         assert ours.error == theirs.error.replace(str(photos), place)
         assert (ours.labels, ours.marginals) == (theirs.labels, theirs.marginals)
-    assert [one.image.name for one in there if one.error] == ["empty.jpg", "broken.png"]
+    assert [one.image.file_name for one in there if one.error] == ["empty.jpg", "broken.png"]
 
 
 def test_a_file_and_a_folder_with_a_slash(place: str) -> None:
     """A file stands for itself; a folder is the same with a slash behind it."""
-    assert [str(one) for one in list_pictures([parse_place(f"{place}/a.png")])] == [
-        f"{place}/a.png"
-    ]
-    with_slash, without = (list(parse_place(one).walk(is_picture)) for one in (f"{place}/", place))
+    assert [str(one) for one in list_images([parse_place(f"{place}/a.png")])] == [f"{place}/a.png"]
+    with_slash, without = (
+        list(parse_place(one).walk(is_image_name)) for one in (f"{place}/", place)
+    )
     assert with_slash == without
     with pytest.raises(DataError, match="none: no such file or folder"):
-        list(list_pictures([parse_place(f"{place}/none")]))
+        list(list_images([parse_place(f"{place}/none")]))
 
 
 def test_parts_are_cut_by_names_below_the_place(place: str, photos: Path) -> None:
@@ -87,7 +88,7 @@ def test_parts_are_cut_by_names_below_the_place(place: str, photos: Path) -> Non
     stored = parse_place(place)
     for number in (1, 2, 3):
         kept = [
-            [str(one).replace(str(root), "") for one in list_pictures([root]) if has(one)]
+            [str(one).replace(str(root), "") for one in list_images([root]) if has(one)]
             for root in (stored, photos)
             for has in [Shard(number, 3).chooser([root], of_folders=False)]
         ]
@@ -97,8 +98,10 @@ def test_parts_are_cut_by_names_below_the_place(place: str, photos: Path) -> Non
 def test_features_are_found_again_by_content(place: str, photos: Path, tmp_path: Path) -> None:
     """Those of a copy on a disk too."""
     backbone = make_backbone(find_spec("tiny"), seed=0)
-    files = [one for one in list_pictures([photos]) if one.name not in ("broken.png", "empty.jpg")]
-    stored = [parse_picture(str(one).replace(str(photos), place)) for one in files]
+    files = [
+        one for one in list_images([photos]) if one.file_name not in ("broken.png", "empty.jpg")
+    ]
+    stored = [as_image(str(one).replace(str(photos), place)) for one in files]
     cached = tmp_path / "cache"
     first = FeatureExtractor(backbone, engine=EngineName.TORCH, cache_dir=cached)
     expected = list(first.stream(stored))
@@ -221,7 +224,7 @@ def test_places_that_cannot_be(url: str, said: str, bucket: S3Bucket) -> None:
         pytest.skip("gcsfs is installed here")
     bucket.client.put_object(Bucket="photos", Key="a.tar", Body=b"")
     with pytest.raises(DataError) as error:
-        list(list_pictures([parse_place(url)]))
+        list(list_images([parse_place(url)]))
     assert str(error.value).startswith(said) and "\n" not in str(error.value)
 
 

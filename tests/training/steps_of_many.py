@@ -16,6 +16,7 @@ from mlcrf.crf import full_edges
 from mlcrf.data.manifest import Split
 from mlcrf.data.readers.table import read_table
 from mlcrf.errors import DataError
+from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf
@@ -105,7 +106,8 @@ def extracted(table: Path, out: Path, processes: Processes) -> dict[str, Any]:
     in_files = replace(in_memory, cache_dir=out / "cache", in_memory=0)
     held = extract(backbone, paths, in_memory)
     mapped = extract(backbone, paths, in_files)
-    broken = [*paths[:5], out / "none-1.jpg", *paths[5:], out / "none-2.jpg"]
+    one, other = (as_image(out / f"none-{number}.jpg") for number in (1, 2))
+    broken = [*paths[:5], one, *paths[5:], other]
     try:
         extract(backbone, broken, in_memory)
         said = ""

@@ -17,6 +17,7 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
+from mlcrf.images import as_image
 from mlcrf.inference import SceneChain
 from mlcrf.training.album_transitions import Albums, fit_transitions
 from mlcrf.training.extraction import Environment
@@ -52,10 +53,10 @@ def in_albums(data: Manifest, folder: Path) -> Manifest:
     """The same pictures, four to a folder."""
     images = []
     for at, image in enumerate(data.images):
-        link = folder / f"{at // 4:03d}" / f"{at:04d}{image.suffix}"
+        link = folder / f"{at // 4:03d}" / f"{at:04d}{Path(image.name).suffix}"
         link.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(image, link)
-        images.append(link)
+        shutil.copyfile(image.name, link)
+        images.append(as_image(link))
     return replace(data, images=tuple(images))
 
 
@@ -93,7 +94,7 @@ def test_a_broken_photo_leaves_its_album_whole(manifest: Manifest, tmp_path: Pat
     settings = TrainSettings(**QUICK, structure=Structure.LATENT, scenes=2, albums=True)
     train(data, tmp_path / "run", settings, TORCH)
     images = list(data.part(Split.TEST).images[:6])
-    images[2].write_bytes(b"broken")
+    Path(images[2].name).write_bytes(b"broken")
     tagger = Tagger(load_run(tmp_path / "run"), engine=EngineName.TORCH, album=True)
     found = list(tagger.predict(images))
     assert [bool(one.error) for one in found] == [False, False, True, False, False, False]
@@ -112,7 +113,7 @@ def test_what_does_not_go_together_is_refused(manifest: Manifest, tmp_path: Path
     lonely = replace(
         manifest,
         images=tuple(
-            Path(shutil.copy(image, _folder(tmp_path / "lonely" / image.stem)))
+            as_image(shutil.copy(image.name, _folder(tmp_path / "lonely" / image.file_name)))
             for image in manifest.images
         ),
     )

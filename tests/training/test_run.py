@@ -19,6 +19,7 @@ from mlcrf.data.readers.choosing import read_dataset
 from mlcrf.data.splits import split_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
+from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.objectives import independent_loss
 from mlcrf.prediction import Tagger
@@ -207,8 +208,9 @@ def test_unreadable_pictures_are_all_named(manifest: Manifest, tmp_path: Path) -
     """Training stops with the name of each broken picture, not at the first."""
     images = list(manifest.images)
     for row in (3, 5):
-        images[row] = tmp_path / f"broken{row}.jpg"
-        images[row].write_bytes(b"no picture")
+        path = tmp_path / f"broken{row}.jpg"
+        path.write_bytes(b"no picture")
+        images[row] = as_image(path)
     broken = Manifest(tuple(images), manifest.targets, manifest.labels, manifest.splits, "broken")
     with pytest.raises(DataError) as caught:
         train(broken, tmp_path / "run", TrainSettings(backbone="lite0"), TORCH)

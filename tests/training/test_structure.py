@@ -9,6 +9,7 @@ from mlcrf.choices import Structure
 from mlcrf.config import TrainSettings
 from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest
+from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.training.structure import choose_edges
@@ -24,7 +25,7 @@ def make_manifest() -> Manifest:
     for label in range(1, 6):
         kept = rng.random(400) < 0.8
         targets[kept, label] = targets[kept, label - 1]
-    images = tuple(Path(f"im{row}.jpg") for row in range(400))
+    images = tuple(as_image(f"im{row}.jpg") for row in range(400))
     return with_implications(
         Manifest(images, targets, LabelSpace(tuple("abcdef")), None, "made"), RULES
     )

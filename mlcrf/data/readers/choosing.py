@@ -19,7 +19,7 @@ from mlcrf.data.readers.webdataset import read_webdataset
 from mlcrf.data.records import TABLE_SUFFIXES
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.images.containers import find_picture_tables, find_tars
-from mlcrf.images.listing import walk_pictures
+from mlcrf.images.listing import walk_images
 from mlcrf.labels import LabelSpace
 from mlcrf.stores import Stored
 
@@ -183,7 +183,7 @@ def _unknown_folder(path: Path) -> str:
     tables = _tables(path)
     if tables:
         return f"{path}: a folder of no known layout, but {tables[0]} in it is a table: give that."
-    if any(walk_pictures(path)):
+    if any(walk_images(path)):
         return f"{path}: holds pictures but nothing that labels them. Understood are: {LAYOUTS}."
     return f"{path}: holds no picture and no labels. Understood are: {LAYOUTS}."
 

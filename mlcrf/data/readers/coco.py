@@ -14,6 +14,7 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
 from mlcrf.data.tags import relabelled
 from mlcrf.errors import DataError, LabelsError
+from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
 
 _PREFIX = "instances_"
@@ -115,7 +116,7 @@ def read_coco(
         space = LabelSpace(tuple(categories[number] for number in order))
     except LabelsError as error:
         raise DataError(f"{path}: categories: {error}") from error
-    images = [picture for part in parts for picture in part.pictures.values()]
+    images = [as_image(one) for part in parts for one in part.pictures.values()]
     if not images:
         raise DataError(f"{path}: lists no images")
     column = {number: place for place, number in enumerate(order)}

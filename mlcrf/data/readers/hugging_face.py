@@ -7,6 +7,7 @@ import numpy as np
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import SPLIT_NAMES, read_table
 from mlcrf.errors import DataError
+from mlcrf.images import Image
 from mlcrf.labels import LabelSpace
 from mlcrf.stores import Stored
 
@@ -104,12 +105,12 @@ def _splits_of_folders(
     return tuple(found)
 
 
-def _below(image: Path | Stored, folder: Path | Stored) -> PurePath:
-    """From the folder on; nothing of what is elsewhere."""
-    if isinstance(image, Stored):
+def _below(image: Image, folder: Path | Stored) -> PurePath:
+    """Return the path from the folder on; nothing of an image that is elsewhere."""
+    if image.location is None:
         return PurePosixPath(image.below)
-    inside = image.is_relative_to(str(folder))
-    return image.relative_to(str(folder)) if inside else PurePath()
+    inside = image.location.is_relative_to(str(folder))
+    return image.location.relative_to(str(folder)) if inside else PurePath()
 
 
 def _metadata_in(folder: Path) -> Path | None:

@@ -7,7 +7,8 @@ from mlcrf.data.manifest import Manifest
 from mlcrf.data.problems import Problems
 from mlcrf.data.tags import clean_tags, folder_manifest
 from mlcrf.errors import DataError, LabelsError
-from mlcrf.images.listing import walk_pictures
+from mlcrf.images import LocalImage
+from mlcrf.images.listing import walk_images
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace, fold
@@ -16,7 +17,7 @@ from mlcrf.labels import LabelSpace, fold
 def has_keywords(folder: Path) -> bool:
     """Whether any picture in a folder or below has a keyword; stops at the first."""
     places = PhotoPlaces()
-    for image in walk_pictures(folder):
+    for image in walk_images(folder):
         with suppress(DataError):
             if _keywords(image, places):
                 return True
@@ -44,11 +45,11 @@ def read_keyword_folder(
     problems = Problems(max_problems)
     places = PhotoPlaces()
     expected = None if labels is None else {fold(name): name for name in labels}
-    images: list[Path] = []
+    images: list[LocalImage] = []
     tags: list[frozenset[str]] = []
     left_out: set[str] = set()
     untagged = 0
-    for image in walk_pictures(folder):
+    for image in walk_images(folder):
         try:
             keywords = clean_tags(_keywords(image, places))
         except DataError as error:
@@ -81,7 +82,7 @@ def read_keyword_folder(
     return folder_manifest(folder, images, tags, labels, notes)
 
 
-def _keywords(image: Path, places: PhotoPlaces) -> tuple[str, ...]:
+def _keywords(image: LocalImage, places: PhotoPlaces) -> tuple[str, ...]:
     sidecar = places.existing_sidecar(image)
     return read_keywords(image, sidecar) if sidecar else read_keywords(image)
 

@@ -15,6 +15,7 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
 from mlcrf.data.tags import relabelled
 from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.images import LocalImage
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 
@@ -94,7 +95,7 @@ def read_mirflickr(
     except LabelsError as error:
         raise DataError(f"{folder}: {error}") from error
     manifest = Manifest(
-        images=tuple(pictures[number] for number in numbers.tolist()),
+        images=tuple(LocalImage(str(pictures[number])) for number in numbers.tolist()),
         targets=targets,
         labels=space,
         splits=_splits(numbers),

@@ -23,8 +23,10 @@ from mlcrf.data.tags import (
     vocabulary,
 )
 from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.images import Image, LocalImage, as_image
+from mlcrf.images.image import UrlImage
 from mlcrf.labels import LabelSpace
-from mlcrf.stores import Stored, parse_picture, parse_place
+from mlcrf.stores import Stored, is_url, parse_place
 
 SPLIT_NAMES = {
     "train": Split.TRAIN,
@@ -163,10 +165,10 @@ def _image_paths(
     root: Path | Stored,
     listings: FolderListings | None,
     problems: Problems,
-) -> list[Path | Stored]:
-    """Paths of the images (N,); every one that is missing or stands twice is noted."""
+) -> list[Image]:
+    """Return the images (N,); every one that is missing or stands twice is noted."""
     first: dict[str, int] = {}
-    images: list[Path | Stored] = []
+    images: list[Image] = []
     for row, cell in enumerate(records.columns[column]):
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             records.fault(problems, row, f"column {column!r} is empty; expected an image path")
@@ -187,20 +189,17 @@ def _image_paths(
         if image is None:
             hint = "" if Path(cell).is_absolute() else f" in {root}; is it the image root?"
             records.fault(problems, row, f"missing image {cell.strip()!r}{hint}")
-            image = os.path.join(str(root), cell)  # noqa: PTH118 - quick
-        place = os.path.normpath(image) if isinstance(image, str) else image.url
-        double = first.setdefault(place, row)
+            image = LocalImage(os.path.join(str(root), cell))  # noqa: PTH118 - quick
+        double = first.setdefault(image.address, row)
         if double != row:
             where = records.place(double)
             records.fault(problems, row, f"duplicate row: {cell.strip()!r} stands on {where} too")
-        images.append(Path(image) if isinstance(image, str) else image)
+        images.append(image)
     return images
 
 
-def _find_image(
-    root: Path | Stored, cell: str, listings: FolderListings | None
-) -> str | Stored | None:
-    """Path as written; if there is no such file, without space around it or Windows' backslashes.
+def _find_image(root: Path | Stored, cell: str, listings: FolderListings | None) -> Image | None:
+    """Return the image as written; if there is none, without space or Windows' backslashes.
 
     In text rather than `Path` objects, which would take most of the time of reading a table.
 
@@ -208,18 +207,21 @@ def _find_image(
         DataError: a URL of a kind that we do not know, or whose driver is not installed.
     """
     if "://" in cell:
-        parse = parse_picture if listings is None else parse_place
-        if isinstance(stored := parse(cell.strip()), Stored):
-            return stored
+        url = cell.strip()
+        if listings is not None:
+            parse_place(url)
+        if is_url(url):
+            return as_image(url)
     if isinstance(root, Stored):
-        return root.at(cell.strip())
+        stored = root.at(cell.strip())
+        return UrlImage(stored.url, stored.root)
     folder = str(root)
     place = os.path.join(folder, cell)  # noqa: PTH118
     if listings is None or listings.has(place):
-        return place
+        return as_image(place)
     others = (cell.strip(), cell.strip().replace("\\", "/"))
     places = (os.path.join(folder, other) for other in others if other != cell)  # noqa: PTH118
-    return next((one for one in places if listings.has(one)), None)
+    return next((as_image(one) for one in places if listings.has(one)), None)
 
 
 def _row_splits(records: Records, problems: Problems) -> tuple[Split, ...] | None:
@@ -297,8 +299,8 @@ def _listed_tags(
     return tags, notes
 
 
-def _path_in_table(image: Path | Stored, folder: Path) -> str:
-    if isinstance(image, Stored):
-        return image.url
-    inside = image.is_relative_to(folder)
-    return (image.relative_to(folder) if inside else image.absolute()).as_posix()
+def _path_in_table(image: Image, folder: Path) -> str:
+    if image.location is None:
+        return image.name
+    inside = image.location.is_relative_to(folder)
+    return (image.location.relative_to(folder) if inside else image.location.absolute()).as_posix()

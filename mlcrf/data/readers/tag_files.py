@@ -7,13 +7,14 @@ from mlcrf.data.manifest import Manifest
 from mlcrf.data.problems import Problems
 from mlcrf.data.tags import Tags, clean_tags, folder_manifest, unknown_tags
 from mlcrf.errors import DataError
-from mlcrf.images.listing import walk_pictures
+from mlcrf.images import Image, LocalImage
+from mlcrf.images.listing import walk_images
 from mlcrf.labels import LabelSpace
 
 
 def is_tag_folder(folder: Path) -> bool:
     """Whether any picture in a folder or below has a tag file; stops at the first."""
-    return any(image.with_suffix(".txt").is_file() for image in walk_pictures(folder))
+    return any(image.path.with_suffix(".txt").is_file() for image in walk_images(folder))
 
 
 def read_tag_folder(
@@ -38,11 +39,11 @@ def read_tag_folder(
             UTF-8; each with file and line.
     """
     problems = Problems(max_problems)
-    images: list[Path] = []
+    images: list[LocalImage] = []
     tags: list[Tags] = []
     untagged = 0
-    for image in walk_pictures(folder):
-        file = image.with_suffix(".txt")
+    for image in walk_images(folder):
+        file = image.path.with_suffix(".txt")
         if file.is_file():
             images.append(image)
             tags.append(load_tags(file, label_sep or ",", labels, problems))
@@ -57,7 +58,9 @@ def read_tag_folder(
     return folder_manifest(folder, images, tags, labels, notes)
 
 
-def load_tags(file: Path, separator: str, labels: LabelSpace | None, problems: Problems) -> Tags:
+def load_tags(
+    file: Path | Image, separator: str, labels: LabelSpace | None, problems: Problems
+) -> Tags:
     """The tags that a file holds, a line or a part of a line each; faults go to `problems`."""
     lines = load_text(file, problems).splitlines()
     if [line.strip() for line in lines if line.strip()] == ["?"]:

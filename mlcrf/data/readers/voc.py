@@ -14,7 +14,8 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
 from mlcrf.data.tags import unknown_tags, vocabulary
 from mlcrf.errors import DataError
-from mlcrf.images.listing import is_picture
+from mlcrf.images import LocalImage
+from mlcrf.images.listing import is_image_name
 from mlcrf.labels import UNKNOWN, LabelSpace
 
 _DEPTHS = ("", "*/", "*/*/", "*/*/*/")
@@ -31,7 +32,7 @@ _IMAGE_SETS = {
 class _Found:
     """What has been read so far, one entry an image."""
 
-    images: list[Path] = field(default_factory=list)
+    images: list[LocalImage] = field(default_factory=list)
     states: list[dict[str, int]] = field(default_factory=list)
     splits: list[Split | None] = field(default_factory=list)
     left_out: int = 0
@@ -88,7 +89,9 @@ def read_voc(path: Path, *, labels: LabelSpace | None = None, max_problems: int 
 
 def _read_root(root: Path, labels: LabelSpace | None, found: _Found, problems: Problems) -> None:
     pictures = {
-        file.stem: file for file in sorted((root / "JPEGImages").iterdir()) if is_picture(file)
+        file.stem: file
+        for file in sorted((root / "JPEGImages").iterdir())
+        if is_image_name(file.name)
     }
     files = {file.stem: file for file in sorted((root / "Annotations").glob("*.xml"))}
     splits = _image_sets(root, problems)
@@ -101,7 +104,7 @@ def _read_root(root: Path, labels: LabelSpace | None, found: _Found, problems: P
             continue
         for message in unknown_tags(frozenset(states), labels) if labels else ():
             problems.add(files[stem], message)
-        found.images.append(pictures[stem])
+        found.images.append(LocalImage(str(pictures[stem])))
         found.states.append(states)
         found.splits.append(None if splits is None else splits[stem])
 

@@ -9,8 +9,9 @@ from mlcrf.data.problems import Problems
 from mlcrf.data.readers.tag_files import load_tags
 from mlcrf.data.tags import Tags, folder_manifest, parse_tags, unknown_tags
 from mlcrf.errors import DataError
+from mlcrf.images import Image
 from mlcrf.images.containers import find_tars, members
-from mlcrf.images.listing import is_picture
+from mlcrf.images.listing import is_image_name
 from mlcrf.labels import LabelSpace
 
 _KEYS = ("labels", "tags")  # of the JSON, the first that is there
@@ -40,15 +41,15 @@ def read_webdataset(
     Cost: a tar file's headers are read once, and every file of tags.
     """
     problems = Problems(max_problems)
-    images: list[Path] = []
+    images: list[Image] = []
     tags: list[Tags] = []
     untagged = 0
     for tar in find_tars(path):
-        by_key: dict[Path, dict[str, Path]] = {}
+        by_key: dict[Path, dict[str, Image]] = {}
         for member in members(tar):
-            stem, _, ending = member.name.partition(".")
-            kind = "image" if is_picture(member) else ending.lower()
-            by_key.setdefault(member.with_name(stem), {})[kind] = member
+            stem, _, ending = member.file_name.partition(".")
+            kind = "image" if is_image_name(member.file_name) else ending.lower()
+            by_key.setdefault(member.location.with_name(stem), {})[kind] = member
         for parts in by_key.values():
             if "image" not in parts:
                 continue
@@ -68,7 +69,7 @@ def read_webdataset(
 
 
 def _json_tags(
-    file: Path, separator: str | None, labels: LabelSpace | None, problems: Problems
+    file: Image, separator: str | None, labels: LabelSpace | None, problems: Problems
 ) -> Tags:
     try:
         record = json.loads(load_text(file, problems) or "{}")

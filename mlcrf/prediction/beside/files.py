@@ -7,8 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from mlcrf.errors import MlcrfError
-from mlcrf.keywords.photo_keywords import shown
+from mlcrf.errors import MlcrfError, printable
+from mlcrf.images import Image
 from mlcrf.prediction.record import Prediction
 
 
@@ -33,7 +33,7 @@ class Change:
 
     def __str__(self) -> str:
         tags = [*(f"+{name}" for name in self.added), *(f"-{name}" for name in self.removed)]
-        return f"{shown(self.path)}: {self.action}{'; ' if tags else ''}{', '.join(tags)}"
+        return f"{printable(self.path)}: {self.action}{'; ' if tags else ''}{', '.join(tags)}"
 
 
 class PhotoFiles(Protocol):
@@ -44,7 +44,7 @@ class PhotoFiles(Protocol):
     def write(self, prediction: Prediction) -> Change:
         """Write the file of one photo."""
 
-    def undo(self, photo: Path) -> list[Change]:
+    def undo(self, photo: Image) -> list[Change]:
         """Take out of the files of one photo what we have put into them."""
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class Beside:
         """
         self._each(lambda kind: [kind.write(prediction)])
 
-    def undo(self, photo: Path) -> None:
+    def undo(self, photo: Image) -> None:
         """Take what is ours out of the files of one photo.
 
         Raises:

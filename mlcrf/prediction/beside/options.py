@@ -6,15 +6,14 @@ from itertools import islice
 from pathlib import Path
 
 from mlcrf.checkpoint import Run
-from mlcrf.errors import DataError, MlcrfError
-from mlcrf.keywords.photo_keywords import shown
+from mlcrf.errors import DataError, MlcrfError, printable
+from mlcrf.images import Image
 from mlcrf.keywords.retagging import Author
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.prediction.beside.files import Beside, Change, PhotoFiles
 from mlcrf.prediction.beside.sidecars import Sidecars
 from mlcrf.prediction.beside.tag_files import TagFiles
 from mlcrf.prediction.selection import LabelSelection
-from mlcrf.stores import Stored
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class BesideOptions:
         places: PhotoPlaces,
         selection: LabelSelection,
         run: Run,
-        photos: Iterable[Path | Stored] = (),
+        photos: Iterable[Image] = (),
     ) -> Beside:
         """The files of these kinds, to be written with the labels of a run.
 
@@ -56,7 +55,7 @@ class BesideOptions:
         kinds: list[PhotoFiles] = []
         if self.xmp:
             rules = selection.implications
-            author = Author(shown(Path(run.path.resolve().name)), run.digest)
+            author = Author(printable(Path(run.path.resolve().name)), run.digest)
             kinds.append(Sidecars(places, author, selection.labels, rules, dry_run=self.dry_run))
         if self.txt:
             kinds.append(
@@ -64,7 +63,7 @@ class BesideOptions:
             )
         return Beside(kinds, self.report)
 
-    def undo(self, photos: Iterable[Path], places: PhotoPlaces) -> tuple[Beside, list[str]]:
+    def undo(self, photos: Iterable[Image], places: PhotoPlaces) -> tuple[Beside, list[str]]:
         """Take out of files beside photos what we put there; of both kinds if neither is named.
 
         Returns:
@@ -92,7 +91,6 @@ class BesideOptions:
         return beside, faults
 
 
-def _require_room(places: PhotoPlaces, photos: Iterable[Path | Stored]) -> None:
+def _require_room(places: PhotoPlaces, photos: Iterable[Image]) -> None:
     for photo in islice(photos, 1):
-        if isinstance(photo, Path):  # the command refuses files beside photos of a store
-            places.require_room(photo)
+        places.require_room(photo)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mlcrf import atomic
 from mlcrf.errors import DataError
+from mlcrf.images import Image
 from mlcrf.implications import Implications
 from mlcrf.keywords.photo_keywords import damaged, load_sidecar
 from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
@@ -49,12 +50,11 @@ class Sidecars:
             DataError: there is a sidecar and it cannot be read; it stays as it is.
             MlcrfError: it cannot be written.
         """
-        assert isinstance(prediction.image, Path)  # beside files of a store is refused before
         confirmed = frozenset(prediction.confirmed)
         tags = [Tag(one, self._paths[one], one in confirmed) for one in prediction.labels]
         return self._retag(self._places.sidecar(prediction.image), tags, self._author)
 
-    def undo(self, photo: Path) -> list[Change]:
+    def undo(self, photo: Image) -> list[Change]:
         """Take our tags out of all sidecars that may be the photo's; raises as `write` does."""
         return [self._retag(path, (), None) for path in self._places.all_sidecars(photo)]
 

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 from mlcrf import atomic
-from mlcrf.errors import DataError, MlcrfError, SettingsError
-from mlcrf.images.listing import is_picture
-from mlcrf.keywords.photo_keywords import shown
+from mlcrf.errors import DataError, MlcrfError, SettingsError, printable
+from mlcrf.images import Image
+from mlcrf.images.listing import is_image_name
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.beside.files import Action, Change
@@ -58,19 +58,20 @@ class TagFiles:
             MlcrfError: it cannot be written.
         """
         photo = prediction.image
-        assert isinstance(photo, Path)  # what is beside files of a store is refused before
         path = self._places.tag_file(photo)
-        others = [name for name in self._places.rivals(photo) if is_picture(Path(name))]
+        others = [name for name in self._places.rivals(photo) if is_image_name(name)]
         if others:
             raise DataError(
-                f"{shown(path)}: would be the tag file of {others[0]} too; rename one of them"
+                f"{printable(path)}: would be the tag file of {others[0]} too; rename one of them"
             )
         new = "".join(f"{name}\n" for name in prediction.labels).encode()
         old = _content(path)
         if old == new:
             return Change(path, Action.UNCHANGED)
         if old is not None and not self._overwrite and not self._is_ours(path, old):
-            raise DataError(f"{shown(path)}: is there and not by mlcrf; --overwrite replaces it")
+            raise DataError(
+                f"{printable(path)}: is there and not by mlcrf; --overwrite replaces it"
+            )
         if not self._dry_run:
             self._note(path, new)
             atomic.write_bytes(path, new)
@@ -79,7 +80,7 @@ class TagFiles:
         lost = tuple(name for name in before if name not in now)
         return Change(path, Action.NEW if old is None else Action.CHANGED, gained, lost)
 
-    def undo(self, photo: Path) -> list[Change]:
+    def undo(self, photo: Image) -> list[Change]:
         """Delete the photo's tag file if we wrote it and nobody has changed it since."""
         path = self._places.tag_file(photo)
         content = _content(path)
@@ -121,7 +122,7 @@ class TagFiles:
                 stream.write(f"{digest}\n")
         except OSError as error:
             raise MlcrfError(
-                f"{shown(path.parent / LOG)}: cannot be written: {error.strerror or error}"
+                f"{printable(path.parent / LOG)}: cannot be written: {error.strerror or error}"
             ) from error
         written.add(digest)
 
@@ -135,7 +136,7 @@ def _content(path: Path) -> bytes | None:
     try:
         return path.read_bytes() if os.path.lexists(path) else None
     except OSError as error:
-        raise DataError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{printable(path)}: cannot be read: {error.strerror or error}") from error
 
 
 def _tags(content: bytes) -> list[str]:

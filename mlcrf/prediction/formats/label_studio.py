@@ -11,11 +11,11 @@ from xml.sax.saxutils import quoteattr
 
 from mlcrf.choices import Program
 from mlcrf.errors import DataError, SettingsError
+from mlcrf.images import Image
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.formats.table import OutputFormat, Table
 from mlcrf.prediction.record import Prediction
 from mlcrf.prediction.writing import OutputForm
-from mlcrf.stores import Stored
 from mlcrf.version import __version__
 
 LOCAL_FILES = "/data/local-files/?d="  # what Label Studio serves from its own disk
@@ -79,11 +79,11 @@ class LabelStudio:
         )
         return {"config.xml": config}
 
-    def _address(self, image: Path | Stored) -> str:
-        if isinstance(image, Stored):  # which Label Studio reads from its storage by itself
-            return image.url
+    def _address(self, image: Image) -> str:
+        if image.is_remote:  # which Label Studio reads from its storage by itself
+            return image.address
         try:
-            inside = _absolute(image).relative_to(_absolute(self.url_root))
+            inside = Path(image.address).relative_to(os.path.abspath(self.url_root))  # noqa: PTH100
         except ValueError:
             raise DataError(
                 f"{image}: is not in --url-root {self.url_root}, so that it has no address"
@@ -120,7 +120,7 @@ class FiftyOne:
                 }
                 for name in prediction.labels
             ]
-            return f"{json.dumps(_whole(prediction.image))}: {json.dumps(chosen)}"
+            return f"{json.dumps(prediction.image.address)}: {json.dumps(chosen)}"
 
         return _JsonItems(
             path, f'{{"classes": {json.dumps(list(labels))}, "labels": {{', item, "}}"
@@ -191,15 +191,6 @@ class _JsonItems:
         """End the value; also after an error, when the file is thrown away."""
         self._stream.write(f"\n{self._end}\n")
         self._stream.close()
-
-
-def _absolute(path: Path) -> Path:
-    """From the root on and without `..`, links not followed."""
-    return Path(os.path.normpath(path.absolute()))
-
-
-def _whole(image: Path | Stored) -> str:
-    return image.url if isinstance(image, Stored) else str(_absolute(image))
 
 
 def _rounded(probability: float) -> float:

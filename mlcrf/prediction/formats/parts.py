@@ -20,12 +20,13 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from mlcrf.errors import DataError, SettingsError
-from mlcrf.images.containers import is_parquet, is_tar, reading_unit
+from mlcrf.images import Image, as_image
+from mlcrf.images.containers import is_parquet, is_tar
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.formats.layouts import WideLayout
 from mlcrf.prediction.formats.table import ParquetFile
 from mlcrf.prediction.record import Prediction, Rows
-from mlcrf.stores import Stored, parse_picture
+from mlcrf.stores import Stored
 
 _NAME = re.compile(r"part-(\d+)-of-(\d+)\.parquet")
 _KEY = b"mlcrf"
@@ -59,7 +60,7 @@ class Shard:
 
     def chooser(
         self, places: Iterable[Path | Stored], *, of_folders: bool
-    ) -> Callable[[Path | Stored], bool]:
+    ) -> Callable[[Image], bool]:
         """Which pictures are in this part, by their names below the folders among the places.
 
         The folders themselves, and tar and Parquet files, may be elsewhere on another machine.
@@ -75,10 +76,10 @@ class Shard:
             if isinstance(place, Path) and (place.is_dir() or is_tar(place) or is_parquet(place))
         ]
 
-        def has(path: Path | Stored) -> bool:
-            if isinstance(path, Stored):
-                return self.has(path.below)
-            unit = path if of_folders else reading_unit(path)
+        def has(image: Image) -> bool:
+            if image.is_remote:
+                return self.has(image.below)
+            unit = Path(image.name if of_folders else image.reading_unit)
             inside = next((one for one in tops if unit.is_relative_to(one)), None)
             name = unit if inside is None else unit.relative_to(inside)
             return self.has(str(name.parent if of_folders else name))
@@ -257,9 +258,7 @@ def _predictions(path: Path | Stored, labels: LabelSpace) -> Iterator[Prediction
 
 def _prediction(row: Mapping[str, Any], labels: LabelSpace) -> Prediction:
     name = row["name"] if row["name"] is not None else row["image"].encode()
-    error = Prediction(
-        parse_picture(os.fsdecode(name)), error=row["error"] or "", listed=row["listed"]
-    )
+    error = Prediction(as_image(os.fsdecode(name)), error=row["error"] or "", listed=row["listed"])
     if row["labels"] is None:
         return error
     return replace(

@@ -4,16 +4,15 @@ import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mlcrf.errors import DataError
 from mlcrf.evaluation import Answers
+from mlcrf.images import Image
 from mlcrf.images.decoding import load_thumbnail
 from mlcrf.reports.names import file_name, readable, shared_folder
 from mlcrf.reports.webpage import findings
 from mlcrf.reports.webpage.findings import Rows, Tag
-from mlcrf.stores import Stored
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -127,9 +126,9 @@ def _cards(
     return cards
 
 
-def _picture(path: Path | Stored, largest_px: int) -> tuple[str, int, int, str]:
+def _picture(image: Image, largest_px: int) -> tuple[str, int, int, str]:
     try:
-        small = load_thumbnail(path, largest_px)
+        small = load_thumbnail(image, largest_px)
     except DataError as error:
         reason = str(error).rpartition("cannot be read as a picture: ")[2]
         return "", 0, 0, readable(reason, 200)

@@ -54,7 +54,7 @@ def test_label_sets(
     """24 are the files without _r1, 14 those with it, 38 both; images come by number."""
     make_folder(tmp_path, [10, 3, 1, 2], LITTLE)
     manifest = read_mirflickr(tmp_path, label_set=label_set)
-    assert [image.name for image in manifest.images] == [
+    assert [image.file_name for image in manifest.images] == [
         "im1.jpg",
         "im2.jpg",
         "im3.jpg",

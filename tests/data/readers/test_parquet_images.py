@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlcrf.backbones.cache import Stamp
 from mlcrf.data.manifest import Split
 from mlcrf.data.readers.choosing import Format, ReadOptions, read_dataset, sniff_format
 from mlcrf.errors import DataError, LabelsError
-from mlcrf.images.containers import find_member, members
+from mlcrf.images import LocalImage, as_image
+from mlcrf.images.containers import members
 from mlcrf.images.decoding import load_pixels
-from mlcrf.images.listing import list_pictures
+from mlcrf.images.listing import list_images
 from mlcrf.labels import LabelSpace
 from tests.data.readers.test_webdataset import picture
 
@@ -68,14 +68,14 @@ def test_a_folder_of_them(shards: Path) -> None:
     assert sniff_format(shards) is Format.PICTORIAL
     data = read_dataset(shards)
     assert list(data.labels) == ["sea", "sky"]
-    names = [path.relative_to(shards).as_posix() for path in data.images]
+    names = [Path(image.name).relative_to(shards).as_posix() for image in data.images]
     numbers = ["b.parquet/0000000.jpg", "b.parquet/0000001.jpg"]
     assert names == ["a.parquet/b.png", "a.parquet/a/a.png", "a.parquet/c.png", *numbers]
     assert data.targets.tolist() == [[1, 1], [0, 0], [-1, -1], [0, 1], [0, 1]]
     assert data.splits is None and data.name == "shards"
     one = read_dataset(shards / "a.parquet", ReadOptions(labels=LabelSpace(("sky", "sea", "dog"))))
     assert one.targets.tolist() == [[1, 1, 0], [0, 0, 0], [-1, -1, -1]]
-    assert list(list_pictures([shards])) == list(data.images)
+    assert list(list_images([shards])) == list(data.images)
     with pytest.raises((DataError, LabelsError), match=r"a\.parquet/b\.png: unknown label 'sea'"):
         read_dataset(shards, ReadOptions(labels=LabelSpace(("sky", "dog"))))
 
@@ -83,18 +83,21 @@ def test_a_folder_of_them(shards: Path) -> None:
 def test_pixels_are_those_of_the_files(shards: Path, tmp_path: Path) -> None:
     """Read where they stand; a table may name them, and the cache knows them by their row."""
     images = read_dataset(shards).images
-    for seed, path in enumerate(images, start=1):
+    for seed, image in enumerate(images, start=1):
         (tmp_path / "loose.png").write_bytes(picture(seed))
-        assert np.array_equal(load_pixels(path, 16), load_pixels(tmp_path / "loose.png", 16))
-    assert len({Stamp.of(path) for path in images} - {None}) == 5
+        assert np.array_equal(
+            load_pixels(image, 16), load_pixels(as_image(tmp_path / "loose.png"), 16)
+        )
+    assert len({image.fingerprint() for image in images}) == 5
     table = tmp_path / "t.csv"
     table.write_text("image,sea\nshards/a.parquet/b.png,1\nshards/a.parquet/0000000.jpg,1\n")
     with pytest.raises(DataError, match=r"t\.csv:3: missing image") as caught:
         read_dataset(table)
     assert "csv:2" not in str(caught.value)
     with pytest.raises(DataError, match=r"b\.parquet/0000002\.jpg: .*no such row in b\.parquet"):
-        load_pixels(shards / "b.parquet" / "0000002.jpg", 16)
-    assert find_member(tmp_path / "no.parquet" / "1.png") is None
+        load_pixels(as_image(shards / "b.parquet" / "0000002.jpg"), 16)
+    none = tmp_path / "no.parquet" / "1.png"
+    assert as_image(none) == LocalImage(str(none))
 
 
 LAYOUTS = [
@@ -140,7 +143,7 @@ def test_names_that_are_none(tmp_path: Path, names: tuple[str | None, ...]) -> N
     """Missing, double, or leading out of the file: rows are called by their numbers."""
     rows = [{"image": struct(at, name)} for at, name in enumerate(names)]
     path = make_parquet(tmp_path / "x.parquet", rows, kinds={"image": IMAGE})
-    assert [one.name for one in members(path)] == ["0000000.jpg", "0000001.jpg"]
+    assert [one.file_name for one in members(path)] == ["0000000.jpg", "0000001.jpg"]
 
 
 WRONG: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
@@ -184,4 +187,4 @@ def test_files_that_differ(shards: Path) -> None:
     for content in (path.read_bytes()[:-20], b"", b"PAR1" + bytes(99)):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"b\.parquet: cannot be read as Parquet.*copy it"):
-            list(list_pictures([shards]))
+            list(list_images([shards]))

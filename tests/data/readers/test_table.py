@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import read_table, save_manifest
 from mlcrf.errors import DataError, LabelsError, MlcrfError, SettingsError
+from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
 
 TARGETS = [[1, 0], [0, -1]]
@@ -60,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 def test_spellings_of_one_table_agree(folder: Path, text: str) -> None:
     """Separators, line ends, a byte-order mark and ways to write 1, 0, unknown do not matter."""
     manifest = read_table(make_table(folder, text))
-    assert [image.name for image in manifest.images] == ["a.jpg", "b.jpg"]
+    assert [image.file_name for image in manifest.images] == ["a.jpg", "b.jpg"]
     assert manifest.targets.tolist() == TARGETS
     assert manifest.targets.dtype == np.int8
     assert manifest.labels.names == ("sea", "sky")
@@ -72,7 +73,7 @@ def test_spellings_of_one_table_agree(folder: Path, text: str) -> None:
 def test_image_column_has_four_names(folder: Path, column: str) -> None:
     """Any of the documented names marks the column of paths."""
     manifest = read_table(make_table(folder, f"sea,{column}\n1,a.jpg\n"))
-    assert manifest.images == (folder / "a.jpg",)
+    assert manifest.images == (as_image(folder / "a.jpg"),)
 
 
 def test_splits_by_all_their_names(folder: Path) -> None:
@@ -249,7 +250,7 @@ def test_our_own_predictions_are_read(folder: Path) -> None:
 def test_a_second_path_column_is_left_out(folder: Path) -> None:
     """Of two columns of paths the first documented name counts, and the other is no label."""
     manifest = read_table(make_table(folder, "path,image,sea\n/x/a.jpg,a.jpg,1\n"))
-    assert manifest.images == (folder / "a.jpg",)
+    assert manifest.images == (as_image(folder / "a.jpg"),)
     assert manifest.labels.names == ("sea",)
 
 
@@ -265,19 +266,21 @@ def test_paths_are_relative_to_the_table_or_the_image_root(tmp_path: Path) -> No
     (tmp_path / "tables").mkdir()
     text = f"image,sea\n../photos/a.jpg,1\n{tmp_path}/b.jpg,0\n"
     manifest = read_table(make_table(tmp_path / "tables", text))
-    assert [image.resolve() for image in manifest.images] == [
+    assert [Path(image.key) for image in manifest.images] == [
         (tmp_path / "photos/a.jpg").resolve(),
         (tmp_path / "b.jpg").resolve(),
     ]
     path = make_table(tmp_path / "tables", "image,sea\na.jpg,1\n")
-    assert read_table(path, image_root=tmp_path / "photos").images == (tmp_path / "photos/a.jpg",)
+    assert read_table(path, image_root=tmp_path / "photos").images == (
+        as_image(tmp_path / "photos/a.jpg"),
+    )
 
 
 def test_windows_paths_are_found(tmp_path: Path) -> None:
     """A backslash is taken as a slash where the path as written does not exist."""
     make_images(tmp_path, "photos/a.jpg")
     manifest = read_table(make_table(tmp_path, "image,sea\nphotos\\a.jpg,1\n"))
-    assert manifest.images == (tmp_path / "photos/a.jpg",)
+    assert manifest.images == (as_image(tmp_path / "photos/a.jpg"),)
 
 
 def test_a_folder_is_no_image(tmp_path: Path) -> None:
@@ -371,7 +374,7 @@ def test_saved_manifest_is_read_back(tmp_path: Path) -> None:
     """Images, targets, labels with odd names and splits survive; paths inside are relative."""
     make_images(tmp_path, "in/a, b.jpg", "in/ c.jpg", "out.jpg")
     manifest = Manifest(
-        images=(tmp_path / "in/a, b.jpg", tmp_path / "in/ c.jpg", tmp_path / "out.jpg"),
+        images=tuple(as_image(tmp_path / name) for name in ("in/a, b.jpg", "in/ c.jpg", "out.jpg")),
         targets=np.array([[1, 0, -1], [-1, 1, 0], [0, 0, 0]], dtype=np.int8),
         labels=LabelSpace(('a "b", c', "label", "path")),
         splits=(Split.TRAIN, Split.TEST, Split.VALIDATION),
@@ -423,7 +426,7 @@ def test_any_manifest_survives_saving(
     make_images(tmp_path)
     rows = st.lists(st.sampled_from([-1, 0, 1]), min_size=len(names), max_size=len(names))
     targets = np.array(data.draw(st.lists(rows, min_size=2, max_size=2)), dtype=np.int8)
-    images = (tmp_path / "a.jpg", tmp_path / "b.jpg")
+    images = (as_image(tmp_path / "a.jpg"), as_image(tmp_path / "b.jpg"))
     manifest = Manifest(images, targets, LabelSpace(tuple(names)), None, "t")
     save_manifest(tmp_path / "t.csv", manifest)
     again = read_table(tmp_path / "t.csv")
@@ -437,7 +440,7 @@ def test_any_manifest_survives_saving(
 def test_labels_that_a_table_would_not_give_back_are_refused(tmp_path: Path, name: str) -> None:
     """A label named like another kind of column is an error when saving, not a loss later."""
     targets = np.zeros((1, 1), dtype=np.int8)
-    manifest = Manifest((tmp_path / "a.jpg",), targets, LabelSpace((name,)), None, "t")
+    manifest = Manifest((as_image(tmp_path / "a.jpg"),), targets, LabelSpace((name,)), None, "t")
     with pytest.raises(DataError, match="rename it"):
         save_manifest(tmp_path / "t.csv", manifest)
     assert not (tmp_path / "t.csv").exists()

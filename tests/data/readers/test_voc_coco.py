@@ -9,6 +9,7 @@ from mlcrf.data.manifest import Split
 from mlcrf.data.readers.coco import read_coco
 from mlcrf.data.readers.voc import find_voc, read_voc
 from mlcrf.errors import DataError, LabelsError
+from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
 
 ENTITY_TEXT = (
@@ -61,7 +62,7 @@ def test_voc_splits(tmp_path: Path) -> None:
     }
     make_voc(tmp_path, {stem: ["dog"] for stem in "12345"}, sets)
     manifest = read_voc(tmp_path)
-    assert [image.stem for image in manifest.images] == ["1", "2", "3", "4"]
+    assert [image.file_name for image in manifest.images] == [f"{n}.jpg" for n in (1, 2, 3, 4)]
     assert manifest.splits == (Split.TRAIN, Split.VALIDATION, Split.TRAIN, Split.TEST)
     assert manifest.notes == ("1 pictures without an annotation or a split are left out",)
 
@@ -178,7 +179,7 @@ def test_coco_folder(tmp_path: Path) -> None:
     assert manifest.labels.names == ("cat", "dog")
     assert manifest.targets.tolist() == [[0, 1], [0, 0], [1, 1]]
     assert manifest.splits == (Split.TRAIN, Split.TRAIN, Split.VALIDATION)
-    assert manifest.images[2] == tmp_path / "val2017" / "c.jpg"
+    assert manifest.images[2] == as_image(tmp_path / "val2017" / "c.jpg")
     assert manifest.name == "coco-train2017+val2017"
 
 
@@ -187,7 +188,7 @@ def test_coco_file_finds_its_pictures(tmp_path: Path, pictures: str) -> None:
     """A single file has no splits; its pictures are looked for where they usually are."""
     file = tmp_path / "annotations" / "instances_train2017.json"
     manifest = read_coco(make_coco(file, {"a.jpg": [7]}, tmp_path / pictures))
-    assert manifest.images == (tmp_path / pictures / "a.jpg",)
+    assert manifest.images == (as_image(tmp_path / pictures / "a.jpg"),)
     assert manifest.splits is None
     assert manifest.name == "coco-train2017"
 
@@ -196,7 +197,7 @@ def test_coco_image_root(tmp_path: Path) -> None:
     """A folder of pictures that the user gives goes before all guesses."""
     file = make_coco(tmp_path / "boxes.json", {"a.jpg": [7]}, tmp_path / "elsewhere")
     manifest = read_coco(file, image_root=tmp_path / "elsewhere")
-    assert manifest.images == (tmp_path / "elsewhere" / "a.jpg",)
+    assert manifest.images == (as_image(tmp_path / "elsewhere" / "a.jpg"),)
 
 
 def test_coco_expected_labels(tmp_path: Path) -> None:

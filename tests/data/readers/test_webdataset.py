@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlcrf.backbones.cache import Stamp
 from mlcrf.data.readers.choosing import Format, ReadOptions, read_dataset, sniff_format
 from mlcrf.errors import DataError, LabelsError
-from mlcrf.images.containers import find_member, members
+from mlcrf.images import LocalImage, as_image
+from mlcrf.images.containers import members
 from mlcrf.images.decoding import load_pixels
-from mlcrf.images.listing import list_pictures
+from mlcrf.images.listing import list_images
 from mlcrf.labels import LabelSpace
 
 
@@ -56,7 +56,7 @@ def test_a_folder_of_them(shards: Path) -> None:
     assert sniff_format(shards) is Format.WEBDATASET
     data = read_dataset(shards)
     assert list(data.labels) == ["sea", "sky"]
-    names = [path.relative_to(shards).as_posix() for path in data.images]
+    names = [Path(image.name).relative_to(shards).as_posix() for image in data.images]
     assert names == ["a.tar/001.png", "a.tar/002.png", "b.tar/a/001.seg.PNG", "b.tar/ü/1.png"]
     assert data.targets.tolist() == [[1, 1], [0, 1], [0, 0], [-1, -1]]
     assert data.notes == ("1 images without tags are left out",)
@@ -66,34 +66,32 @@ def test_a_folder_of_them(shards: Path) -> None:
 
 def test_pixels_are_those_of_the_files(shards: Path, tmp_path: Path) -> None:
     """Read where they stand; the cache knows them by the tar's time and their own length."""
-    for path in read_dataset(shards).images:
-        member = find_member(path)
-        assert member is not None
+    for image in read_dataset(shards).images:
         loose = tmp_path / "loose.png"
-        loose.write_bytes(member.read())
-        assert np.array_equal(load_pixels(path, 16), load_pixels(loose, 16))
-        stamp = Stamp.of(path)
+        loose.write_bytes(image.read())
+        assert np.array_equal(load_pixels(image, 16), load_pixels(as_image(loose), 16))
+        stamp = image.stamp()
         assert stamp is not None and stamp.size == loose.stat().st_size
-    assert Stamp.of(shards / "a.tar" / "none.png") is None
+    none = as_image(shards / "a.tar" / "none.png")
+    assert none.stamp() is None
     with pytest.raises(DataError, match=r"a\.tar/none\.png: .*no such file in a\.tar"):
-        load_pixels(shards / "a.tar" / "none.png", 16)
-    assert find_member(tmp_path / "loose.png") is None
-    assert find_member(tmp_path / "no.tar" / "1.png") is None
+        load_pixels(none, 16)
+    assert as_image(tmp_path / "no.tar" / "1.png") == LocalImage(str(tmp_path / "no.tar" / "1.png"))
 
 
 def test_listing(shards: Path) -> None:
     """A tar stands for its pictures, and so does a folder of tars; one among photos does not."""
-    listed = list(list_pictures([shards / "b.tar", shards / "a.tar"]))
-    assert [path.name for path in listed] == [
+    listed = list(list_images([shards / "b.tar", shards / "a.tar"]))
+    assert [image.file_name for image in listed] == [
         "001.seg.PNG",
         "1.png",
         *("001.png",),
         "002.png",
         "003.png",
     ]
-    assert list(list_pictures([shards])) == [*listed[2:], *listed[:2]]
+    assert list(list_images([shards])) == [*listed[2:], *listed[:2]]
     (shards / "loose.png").write_bytes(picture(7))
-    assert list(list_pictures([shards])) == [shards / "loose.png"]
+    assert list(list_images([shards])) == [as_image(shards / "loose.png")]
 
 
 def test_a_tar_that_is_written_anew(shards: Path) -> None:
@@ -101,7 +99,7 @@ def test_a_tar_that_is_written_anew(shards: Path) -> None:
     path = shards / "a.tar"
     assert len(list(members(path))) == 6
     make_tar(path, {"x.png": picture(9), "x.txt": b"dog"})
-    assert [one.name for one in members(path)] == ["x.png", "x.txt"]
+    assert [one.file_name for one in members(path)] == ["x.png", "x.txt"]
 
 
 WRONG = [

@@ -9,6 +9,7 @@ import pytest
 from mlcrf.data.readers.choosing import read_dataset
 from mlcrf.data.readers.tag_files import read_tag_folder
 from mlcrf.errors import DataError, MlcrfError, SettingsError
+from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.retagging import Author, Tag, retag
@@ -19,6 +20,7 @@ from mlcrf.prediction import Beside, BesideOptions, Change, Prediction, Predicti
 from mlcrf.prediction.beside.sidecars import Sidecars
 from mlcrf.prediction.beside.tag_files import LOG, TagFiles
 from tests.keywords.pictures import make_photo, xmp_of
+from tests.making import images_of
 
 LABELS = LabelSpace(("people", "child", "pet", "dog", "sky"))
 RULES = (("child", "people"), ("dog", "pet"))
@@ -63,18 +65,21 @@ def test_sidecar_of_a_photo_of_any_name(tmp_path: Path, name: str) -> None:
     """New, unchanged, changed, gone, whatever the photo is called."""
     photo = make_photo(tmp_path / name)
     before = everything(tmp_path)
-    first = sidecars().write(Prediction(photo, ("people", "child", "sky")))
+    first = sidecars().write(Prediction(as_image(photo), ("people", "child", "sky")))
     assert (first.action, first.path.name) == ("new", f"{name}.xmp")
     assert levels(first.path) == ["people|child", "sky"]
-    assert sidecars().write(Prediction(photo, ("people", "child", "sky"))).action == "unchanged"
-    second = sidecars().write(Prediction(photo, ("sky", "pet", "dog")))
+    assert (
+        sidecars().write(Prediction(as_image(photo), ("people", "child", "sky"))).action
+        == "unchanged"
+    )
+    second = sidecars().write(Prediction(as_image(photo), ("sky", "pet", "dog")))
     assert str(second).endswith(": changed; +pet, +dog, -people, -child")
     assert str(second).isprintable()
-    assert [one.action for one in sidecars(dry_run=True).undo(photo)] == ["deleted"]
-    assert [one.action for one in sidecars().undo(photo)] == ["deleted"]
+    assert [one.action for one in sidecars(dry_run=True).undo(as_image(photo))] == ["deleted"]
+    assert [one.action for one in sidecars().undo(as_image(photo))] == ["deleted"]
     assert everything(tmp_path) == before
-    assert sidecars().undo(photo) == []
-    assert sidecars().write(Prediction(photo)).action == "none"
+    assert sidecars().undo(as_image(photo)) == []
+    assert sidecars().write(Prediction(as_image(photo))).action == "none"
 
 
 def test_dry_run_changes_nothing(tmp_path: Path) -> None:
@@ -82,7 +87,7 @@ def test_dry_run_changes_nothing(tmp_path: Path) -> None:
     photos = [make_photo(tmp_path / name) for name in ("a.jpg", "b.jpg")]
     (tmp_path / "b.xmp").write_bytes(xmp_of("own"))
     before = everything(tmp_path)
-    predictions = [Prediction(photo, ("sky",)) for photo in photos]
+    predictions = [Prediction(as_image(photo), ("sky",)) for photo in photos]
     said = [sidecars(dry_run=True).write(one) for one in predictions]
     said += [TagFiles(PhotoPlaces(), LABELS, dry_run=True).write(one) for one in predictions]
     assert everything(tmp_path) == before
@@ -97,7 +102,7 @@ def test_transitive_rules_make_one_path(tmp_path: Path) -> None:
     rules = (("dog", "pet"), ("pet", "people"), ("dog", "people"))
     photo = make_photo(tmp_path / "a.jpg")
     labels = ("people", "pet", "dog")
-    change = sidecars(rules=rules).write(Prediction(photo, labels))
+    change = sidecars(rules=rules).write(Prediction(as_image(photo), labels))
     assert levels(change.path) == ["people|pet|dog"]
 
 
@@ -110,7 +115,7 @@ def test_a_damaged_sidecar_is_one_error_and_stays(tmp_path: Path) -> None:
     beside = Beside([sidecars()], seen.append)
     with PredictionWriter(out, LABELS, beside=beside) as writer:
         for photo in photos:
-            writer.write(Prediction(photo, ("sky",), (0.5,) * 5, (0.5,) * 5))
+            writer.write(Prediction(as_image(photo), ("sky",), (0.5,) * 5, (0.5,) * 5))
         writer.require_one()
     assert (writer.written, writer.failed) == (3, 1)
     assert "b.jpg.xmp: cannot be read as a sidecar: it is not XML" in writer.first_errors()[0]
@@ -120,13 +125,13 @@ def test_a_damaged_sidecar_is_one_error_and_stays(tmp_path: Path) -> None:
     assert [change.path.name for change in seen] == ["a.jpg.xmp", "c.jpg.xmp"]
     assert beside.counts == {"sidecars": Counter({"new": 2})}
     with PredictionWriter(None, LABELS, beside=beside) as writer:
-        writer.write(Prediction(photos[1], ("sky",)))
+        writer.write(Prediction(as_image(photos[1]), ("sky",)))
         with pytest.raises(DataError, match=r"no picture could be tagged\n.*b\.jpg\.xmp"):
             writer.require_one()
-    _, faults = BesideOptions(xmp=True).undo(photos, PhotoPlaces())
+    _, faults = BesideOptions(xmp=True).undo(images_of(photos), PhotoPlaces())
     assert len(faults) == 1 and "b.jpg.xmp" in faults[0]
     with pytest.raises(DataError, match="nothing could be undone"):
-        BesideOptions(xmp=True).undo(photos[1:2], PhotoPlaces())
+        BesideOptions(xmp=True).undo(images_of(photos[1:2]), PhotoPlaces())
 
 
 def test_a_sidecar_that_cannot_be_written(tmp_path: Path) -> None:
@@ -134,7 +139,7 @@ def test_a_sidecar_that_cannot_be_written(tmp_path: Path) -> None:
     photo = make_photo(tmp_path / "a.jpg")
     (tmp_path / "a.jpg.xmp").mkdir()
     with pytest.raises(MlcrfError, match=r"a\.jpg\.xmp: cannot be written"):
-        sidecars().write(Prediction(photo, ("sky",)))
+        sidecars().write(Prediction(as_image(photo), ("sky",)))
     assert not list(tmp_path.glob(".*"))
 
 
@@ -142,10 +147,10 @@ def test_undo_finds_ours_wherever_it_was_written(tmp_path: Path) -> None:
     """Also in `photo.xmp` once a raw file has come beside the photo, or another sidecar."""
     photo = make_photo(tmp_path / "a.jpg")
     (tmp_path / "a.xmp").write_bytes(xmp_of("own"))
-    assert sidecars().write(Prediction(photo, ("sky",))).path.name == "a.xmp"
+    assert sidecars().write(Prediction(as_image(photo), ("sky",))).path.name == "a.xmp"
     (tmp_path / "a.CR2").touch()
-    assert sidecars().write(Prediction(photo, ("pet",))).path.name == "a.jpg.xmp"
-    assert [one.action for one in sidecars().undo(photo)] == ["deleted", "changed"]
+    assert sidecars().write(Prediction(as_image(photo), ("pet",))).path.name == "a.jpg.xmp"
+    assert [one.action for one in sidecars().undo(as_image(photo))] == ["deleted", "changed"]
     assert Packet((tmp_path / "a.xmp").read_bytes()).values(Property("dc", "subject")) == ["own"]
 
 
@@ -155,15 +160,19 @@ def test_tag_files_are_what_training_reads(tmp_path: Path) -> None:
     before = everything(tmp_path)
     chosen: list[tuple[str, ...]] = [("people", "child"), (), ("sky",)]
     for photo, labels in zip(photos, chosen, strict=True):
-        assert TagFiles(PhotoPlaces(), LABELS).write(Prediction(photo, labels)).action == "new"
+        assert (
+            TagFiles(PhotoPlaces(), LABELS).write(Prediction(as_image(photo), labels)).action
+            == "new"
+        )
     manifest = read_tag_folder(tmp_path, labels=LABELS)
     assert manifest.targets.tolist() == [[1, 1, 0, 0, 0], [0] * 5, [0, 0, 0, 0, 1]]
     files = TagFiles(PhotoPlaces(), LABELS)
-    change = files.write(Prediction(photos[0], ("people", "sky")))
+    change = files.write(Prediction(as_image(photos[0]), ("people", "sky")))
     assert str(change).endswith("a.txt: changed; +sky, -child")
-    assert files.write(Prediction(photos[0], ("people", "sky"))).action == "unchanged"
+    assert files.write(Prediction(as_image(photos[0]), ("people", "sky"))).action == "unchanged"
     files = TagFiles(PhotoPlaces())
-    assert [one.action for photo in photos for one in files.undo(photo)] == ["deleted"] * 3
+    undone = [one.action for photo in photos for one in files.undo(as_image(photo))]
+    assert undone == ["deleted"] * 3
     files.close()
     assert everything(tmp_path) == before
 
@@ -173,23 +182,23 @@ def test_tag_files_of_a_person_stay(tmp_path: Path) -> None:
     old, edited, ours = (make_photo(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg"))
     (tmp_path / "a.txt").write_text("grandma\n")
     files = TagFiles(PhotoPlaces(), LABELS)
-    files.write(Prediction(edited, ("sky",)))
-    files.write(Prediction(ours, ("sky",)))
+    files.write(Prediction(as_image(edited), ("sky",)))
+    files.write(Prediction(as_image(ours), ("sky",)))
     (tmp_path / "b.txt").write_text("sky\ngrandpa\n")
     (tmp_path / "copy.txt").write_bytes((tmp_path / "c.txt").read_bytes())
     for photo in (old, edited):
         with pytest.raises(DataError, match="is there and not by mlcrf; --overwrite replaces it"):
-            files.write(Prediction(photo, ("pet",)))
+            files.write(Prediction(as_image(photo), ("pet",)))
     assert (tmp_path / LOG).exists()
     undoing = TagFiles(PhotoPlaces())
     photos = (old, edited, ours, tmp_path / "copy.jpg")
-    actions = [one.action for photo in photos for one in undoing.undo(photo)]
+    actions = [one.action for photo in photos for one in undoing.undo(as_image(photo))]
     assert actions == ["unchanged", "unchanged", "deleted", "unchanged"]
     undoing.close()
     assert not (tmp_path / LOG).exists()
     assert (tmp_path / "a.txt").read_text() == "grandma\n"
     for photo in (old, edited):
-        TagFiles(PhotoPlaces(), LABELS, overwrite=True).write(Prediction(photo, ("pet",)))
+        TagFiles(PhotoPlaces(), LABELS, overwrite=True).write(Prediction(as_image(photo), ("pet",)))
     assert (tmp_path / "b.txt").read_text() == "pet\n"
 
 
@@ -198,7 +207,7 @@ def test_tag_files_that_two_photos_would_share(tmp_path: Path) -> None:
     photo = make_photo(tmp_path / "a.jpg")
     make_photo(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a\.txt: would be the tag file of a\.png too"):
-        TagFiles(PhotoPlaces(), LABELS).write(Prediction(photo, ("sky",)))
+        TagFiles(PhotoPlaces(), LABELS).write(Prediction(as_image(photo), ("sky",)))
     assert not (tmp_path / "a.txt").exists()
 
 
@@ -225,9 +234,9 @@ def test_a_folder_with_keywords_is_a_data_set(tmp_path: Path) -> None:
     make_photo(tmp_path / "b.jpg")
     (tmp_path / "b.xmp").write_bytes(xmp_of("sky", "x;y"))
     ours = make_photo(tmp_path / "c.jpg")
-    Sidecars(PhotoPlaces(), AUTHOR, LABELS).write(Prediction(ours, ("sky",)))
+    Sidecars(PhotoPlaces(), AUTHOR, LABELS).write(Prediction(as_image(ours), ("sky",)))
     manifest = read_dataset(tmp_path)
-    assert [image.name for image in manifest.images] == ["a.jpg", "b.jpg"]
+    assert [image.file_name for image in manifest.images] == ["a.jpg", "b.jpg"]
     assert manifest.labels.names == ("Ann", "Sea", "sky")
     assert manifest.targets.tolist() == [[1, 1, 0], [0, 0, 1]]
     assert manifest.notes == (
@@ -248,9 +257,9 @@ def test_retagging_never_counts_as_keywords(tmp_path: Path) -> None:
     """What we wrote as ours is no known keyword; what a person confirmed is."""
     photo = make_photo(tmp_path / "a.jpg")
     files = sidecars()
-    prediction = Prediction(photo, ("people", "child", "sky"), confirmed=("sky",))
+    prediction = Prediction(as_image(photo), ("people", "child", "sky"), confirmed=("sky",))
     path = files.write(prediction).path
-    assert read_keywords(photo, path) == ("sky",)
+    assert read_keywords(as_image(photo), path) == ("sky",)
     assert retag(path.read_bytes(), [Tag("dog", (("dog",),))], AUTHOR).removed == (
         "people",
         "child",

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from mlcrf.errors import DataError, SettingsError
+from mlcrf.images import as_image
 from mlcrf.images.containers import members
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import Prediction, PredictionWriter, Shard, ShardForm, Shards, Table
@@ -22,10 +23,12 @@ def said() -> list[Prediction]:
     """Of pictures with odd names, one that failed, and one whose sidecar did."""
     names = [os.fsdecode(one) for one in [*ODD, *(b"p%d.jpg" % at for at in range(40))]]
     tagged = [
-        Prediction(Path("photos", name), ("sea",), (0.75, at / 64, 0.5), (0.5,) * 3, listed=at)
+        Prediction(
+            as_image(f"photos/{name}"), ("sea",), (0.75, at / 64, 0.5), (0.5,) * 3, listed=at
+        )
         for at, name in enumerate(names)
     ]
-    failed = Prediction(Path("photos", "x.jpg"), error="x.jpg: broken", listed=len(tagged))
+    failed = Prediction(as_image("photos/x.jpg"), error="x.jpg: broken", listed=len(tagged))
     return [*tagged, failed]
 
 
@@ -75,7 +78,7 @@ def test_which_part_depends_on_the_name_alone(tmp_path: Path) -> None:
         found = []
         for place in places:
             place.mkdir(exist_ok=True)
-            photo = place / f"{at % 50}" / f"{at}.jpg"
+            photo = as_image(place / f"{at % 50}" / f"{at}.jpg")
             has = [Shard(k, 8).chooser([place], of_folders=False)(photo) for k in range(1, 9)]
             assert sum(has) == 1
             found.append(has.index(True))
@@ -84,7 +87,8 @@ def test_which_part_depends_on_the_name_alone(tmp_path: Path) -> None:
     assert min(counts) > 400 and max(counts) < 600
     together = Shard(3, 8).chooser(places, of_folders=True)
     for folder in range(50):
-        assert len({together(places[0] / f"{folder}" / f"{at}.jpg") for at in range(9)}) == 1
+        album = [as_image(places[0] / f"{folder}" / f"{at}.jpg") for at in range(9)]
+        assert len(set(map(together, album))) == 1
 
 
 def test_rows_of_a_row_group_are_in_one_part(tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ def test_rows_of_a_row_group_are_in_one_part(tmp_path: Path) -> None:
         assert len(set(parts[0][first:last])) == 1
     assert len(set(parts[0])) > 1
     stray = tmp_path / "here" / "x.parquet" / "none.jpg"
-    assert sum(one(stray) for one in has) == 1
+    assert sum(one(as_image(stray)) for one in has) == 1
 
 
 @pytest.mark.parametrize(

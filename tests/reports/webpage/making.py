@@ -18,6 +18,7 @@ from mlcrf.choices import EngineName
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest
 from mlcrf.evaluation import Answers, Evaluation, answer, score
+from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
@@ -100,7 +101,7 @@ def ask(
 ) -> tuple[Answers, Evaluation]:
     """What a run says of images, whose labels are drawn if none are given."""
     targets = draw_targets(run, images) if targets is None else targets
-    manifest = Manifest(tuple(images), targets, run.labels, None, "data")
+    manifest = Manifest(tuple(map(as_image, images)), targets, run.labels, None, "data")
     extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
     answers = answer(run, manifest, extractor, with_surprise=True)
     return answers, score(run, answers, split="test", resamples=20)
