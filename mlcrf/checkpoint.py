@@ -23,7 +23,7 @@ from mlcrf.data.readers.table import read_table
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, LabelsError, RunError
 from mlcrf.implications import Implications
-from mlcrf.inference import InferenceMethod, SceneSum, make_inference
+from mlcrf.inference import InferenceMethod
 from mlcrf.labels import LabelSpace, load_labels, save_labels
 from mlcrf.model import LabelCrf
 from mlcrf.pretrained import find_model, names
@@ -137,17 +137,9 @@ class Run:
                 for a few images.
         """
         settings = self.settings
-        method = make_inference(
-            settings.inference if name is None else name,
-            num_labels=len(self.labels),
-            edges=self.crf.edges,
-            implications=self.crf.implications,
-            varies_by_image=self.crf.rank > 0,
-            max_exact_labels=max_exact_labels or settings.max_exact_labels,
-            mean_field_sweeps=settings.mean_field_sweeps,
-            seed=settings.seed,
-        )
-        return SceneSum(method) if self.crf.num_scenes else method
+        if max_exact_labels:
+            settings = settings.model_copy(update={"max_exact_labels": max_exact_labels})
+        return self.crf.make_inference(settings.inference if name is None else name, settings)
 
 
 def save_run(run: Run) -> Run:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import Run
 from mlcrf.choices import InferenceName
-from mlcrf.crf import UNKNOWN, Potentials, ScenePotentials
+from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, PotentialsError, RunError
-from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind, SceneSum
+from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind, log_mass
 from mlcrf.metrics import (
     Measures,
     Predictions,
@@ -203,11 +203,7 @@ def _predict(
     potentials: Potentials, known: torch.Tensor, method: InferenceMethod, decoder: Decoder
 ) -> tuple[Predictions, LogPartitionKind]:
     posterior = method(potentials)
-    if bool((known == UNKNOWN).any()) or isinstance(potentials, ScenePotentials):
-        clamped = method(potentials, known=known).log_partition
-    else:
-        clamped = potentials.log_score(known)
-    nll = posterior.log_partition - clamped
+    nll = posterior.log_partition - log_mass(method, potentials, known)
     if not bool(torch.isfinite(posterior.marginals).all() and torch.isfinite(nll).all()):
         raise RunError(f"{method.name} inference gives NaN or infinity; choose another --inference")
     predictions = Predictions(
@@ -226,12 +222,8 @@ def _surprise(
     states = [torch.from_numpy(crf.map_states), known]
     if bool((known == UNKNOWN).any()):
         states[1] = method.map_states(potentials, known=known)
-    likeliest, agreeing = (
-        method.log_probability(potentials, one)
-        if isinstance(method, SceneSum)
-        else potentials.log_score(one)  # log Z stands on both sides
-        for one in states
-    )
+    # log Z stands on both sides
+    likeliest, agreeing = (log_mass(method, potentials, one) for one in states)
     return (likeliest - agreeing).double().numpy()
 
 

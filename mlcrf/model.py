@@ -6,8 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlcrf.crf import Potentials, ScenePotentials, full_edges
+from mlcrf.choices import InferenceName
+from mlcrf.config import TrainSettings
+from mlcrf.crf import Potentials, full_edges
 from mlcrf.implications import Implications
+from mlcrf.inference import InferenceMethod, make_inference
+from mlcrf.latent import ScenePotentials, SceneSum, cluster_scenes
 
 
 class LabelCrf(nn.Module):
@@ -121,6 +125,32 @@ class LabelCrf(nn.Module):
     def rank(self) -> int:
         """R; 0 if couplings are the same for all images."""
         return 0 if self.gates is None else self.gates.out_features
+
+    def make_inference(self, name: InferenceName, settings: TrainSettings) -> InferenceMethod:
+        """Return an inference method for the model's potentials.
+
+        Args:
+            settings: limits, sweeps and seed.
+        """
+        method = make_inference(
+            name,
+            num_labels=self.num_labels,
+            edges=self.edges,
+            implications=self.implications,
+            varies_by_image=self.rank > 0,
+            max_exact_labels=settings.max_exact_labels,
+            mean_field_sweeps=settings.mean_field_sweeps,
+            seed=settings.seed,
+        )
+        return SceneSum(method) if self.num_scenes else method
+
+    @torch.no_grad()
+    def start_scenes(self, targets: Tensor, *, seed: int) -> None:
+        """Set shifts and gates to scenes that differ; see `cluster_scenes`."""
+        assert self.shifts is not None and self.scene_gates is not None
+        shifts, biases = cluster_scenes(targets, self.num_scenes, seed=seed)
+        self.shifts.copy_(shifts)
+        self.scene_gates.bias.copy_(biases)
 
     def clone(self) -> "LabelCrf":
         """A model of the same shape and values that shares nothing with this one."""

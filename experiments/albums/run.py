@@ -24,11 +24,11 @@ from experiments.frame import Rows, percent
 from mlcrf.checkpoint import Run
 from mlcrf.choices import Structure
 from mlcrf.config import TrainSettings
-from mlcrf.crf import ScenePotentials
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.images import as_image
 from mlcrf.images.albums import find_albums
-from mlcrf.inference import Exact, Independent, SceneChain, SceneSum, with_album
+from mlcrf.inference import Exact, Independent
+from mlcrf.latent import SceneChain, ScenePotentials, SceneSum, share_in_albums
 from mlcrf.metrics import Predictions, Statistics, bootstrap_differences, gather_statistics
 
 CLUSTERS, STAY, LENGTH = 10, 0.8, 12
@@ -132,10 +132,8 @@ def _score(
     assert isinstance(mixture, ScenePotentials) and isinstance(method, SceneSum)
     assert run.crf.transitions is not None
     chain = SceneChain(run.crf.transitions)
-    gates = mixture.gates.clone()
-    for album in albums:
-        gates[album] = with_album(mixture.rows(album), method, chain).gates
-    heard = replace(mixture, gates=gates)
+    places = [album.tolist() for album in albums]
+    heard = share_in_albums(mixture, method, chain.transitions, places)
     evidence = method.evidence(mixture, y)
     told = mixture.gates.log_softmax(-1) + evidence
     apart = -told.logsumexp(-1)

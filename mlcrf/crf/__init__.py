@@ -9,7 +9,6 @@ from mlcrf.crf.potentials import (
     full_edges,
     neighbours,
 )
-from mlcrf.crf.scenes import ScenePotentials
 from mlcrf.labels import UNKNOWN
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "UNKNOWN",
     "Fields",
     "Potentials",
-    "ScenePotentials",
     "check_known",
     "full_edges",
     "load_edges",

@@ -1,6 +1,7 @@
 """Unaries and couplings of a batch of CRFs over label sets."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class Potentials:
         PotentialsError: shapes or types do not fit, an edge is not i < j < L or stands twice,
             an implication names a label from L on, or a value is not finite.
     """
+
+    has_log_score: ClassVar[bool] = True  # whether label vectors have a score without a sum
 
     unary: Tensor
     edges: Tensor

@@ -17,8 +17,8 @@ from mlcrf.inference.posterior import (
     LogPartitionKind,
     Posterior,
     iterated_conditional_modes,
+    log_mass,
 )
-from mlcrf.inference.scenes import SceneChain, SceneSum, with_album
 from mlcrf.inference.tap import Tap
 from mlcrf.inference.tree_reweighted import TreeReweighted
 
@@ -35,15 +35,13 @@ __all__ = [
     "MeanField",
     "Posterior",
     "PreparedExact",
-    "SceneChain",
-    "SceneSum",
     "Tap",
     "TreeReweighted",
     "count_states",
     "iterated_conditional_modes",
+    "log_mass",
     "make_exact",
     "make_inference",
     "prepare",
     "treewidth",
-    "with_album",
 ]

@@ -65,6 +65,17 @@ class InferenceMethod(Protocol):
         ...
 
 
+def log_mass(method: InferenceMethod, potentials: Potentials, known: Tensor) -> Tensor:
+    """Return the log-sum over the label vectors that agree with what is known (N, L), (N,).
+
+    Where every label is known that is the vector's score, which takes no inference, unless
+    label vectors have none (see `Potentials.has_log_score`).
+    """
+    if potentials.has_log_score and bool((known != UNKNOWN).all()):
+        return potentials.log_score(known)
+    return method(potentials, known=known).log_partition
+
+
 def advise(name: str, converged: Tensor, problem: str, remedy: str) -> str:
     """Return the advice of a posterior: empty if all images have converged (N,).
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from mlcrf.crf import Potentials, ScenePotentials
-from mlcrf.inference import Exact, InferenceMethod
+from mlcrf.crf import Potentials
+from mlcrf.inference import Exact, InferenceMethod, log_mass
 
 
 def exact_likelihood_loss(
@@ -30,8 +30,4 @@ def exact_likelihood_loss(
     where labels are unknown.
     """
     log_partition = exact(potentials).log_partition
-    if bool((targets >= 0).all()) and not isinstance(potentials, ScenePotentials):
-        clamped = potentials.log_score(targets)
-    else:
-        clamped = exact(potentials, known=targets).log_partition
-    return (log_partition - clamped).sum() / len(targets)
+    return (log_partition - log_mass(exact, potentials, targets)).sum() / len(targets)

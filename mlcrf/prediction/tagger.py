@@ -15,12 +15,13 @@ from torch import Tensor
 from mlcrf.backbones.features import Decoded, FeatureExtractor
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.choices import EngineName
-from mlcrf.crf import ScenePotentials
+from mlcrf.crf import Potentials
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, PotentialsError, RunError
 from mlcrf.images import Image, ImageBytes, ListedImages, as_image
 from mlcrf.images.albums import find_albums
-from mlcrf.inference import InferenceMethod, SceneChain, SceneSum, prepare, with_album
+from mlcrf.inference import InferenceMethod, prepare
+from mlcrf.latent import share_in_albums
 from mlcrf.prediction.known import KnownLabels, with_told
 from mlcrf.prediction.record import Prediction
 from mlcrf.pretrained import DEFAULT
@@ -228,23 +229,14 @@ class Tagger:
         )
 
     def _in_albums(
-        self, potentials: ScenePotentials, paths: list[Image], known: Tensor | None
-    ) -> ScenePotentials:
-        """What the photos' scenes are, once those of an album have heard of each other."""
-        transitions, method = self.run.crf.transitions, self._inference
-        assert transitions is not None and isinstance(method, SceneSum)
-        gates = potentials.gates.clone()
+        self, potentials: Potentials, paths: list[Image], known: Tensor | None
+    ) -> Potentials:
+        """Return potentials that have taken in the other photos of the same album."""
         gap = timedelta(minutes=self.run.settings.album_gap_minutes)
-        for places in find_albums(paths, gap=gap):
-            rows = torch.tensor(places)
-            heard = with_album(
-                potentials.rows(rows),
-                method,
-                SceneChain(transitions),
-                known=None if known is None else known[rows],
-            )
-            gates[rows] = heard.gates
-        return replace(potentials, gates=gates)
+        albums = find_albums(paths, gap=gap)
+        transitions = self.run.crf.transitions
+        assert transitions is not None
+        return share_in_albums(potentials, self._inference, transitions, albums, known=known)
 
 
 def _by_number(stream: Iterator[_Item]) -> Iterator[list[_Item]]:

@@ -18,7 +18,6 @@ from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
 from mlcrf.training.plan import Minimiser, Plan, make_minimiser
 from mlcrf.training.progress import Log
-from mlcrf.training.scene_start import spread_scenes
 from mlcrf.training.stages import Result, Stages
 
 _AT_ONCE = 1024  # validation images that are looked at together
@@ -130,8 +129,7 @@ class HeadTrainer:
         start = self._uncoupled(independent.on_train)
         candidates = self._near(independent.penalty.weights, (0, -1))
         if start.num_scenes:
-            space, seed = self._train_space, self._settings.seed
-            start = spread_scenes(start, space.targets, seed=seed)
+            start.start_scenes(self._train_space.targets, seed=self._settings.seed)
             return self._refit(objective, self._search(objective, candidates, start))
         if objective is ObjectiveName.BLENDED_CONVEX_BP:
             # each label is in as many entropies as it has edges, and one

@@ -16,11 +16,11 @@ from mlcrf.inference import (
     Exact,
     InferenceMethod,
     MeanField,
-    SceneSum,
     count_states,
     make_exact,
 )
 from mlcrf.labels import LabelSpace
+from mlcrf.latent import SceneSum
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import (
     BlendedConvexBp,

@@ -20,9 +20,8 @@ from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.implications import Implications
-from mlcrf.inference import SceneSum
 from mlcrf.model import LabelCrf
-from mlcrf.training.album_transitions import Groups, learn_transitions, training_albums
+from mlcrf.training.album_fit import Albums, learn_transitions, training_albums
 from mlcrf.training.extraction import Environment, Progress, extract
 from mlcrf.training.finetune import finetune
 from mlcrf.training.finite import require_finite
@@ -165,7 +164,7 @@ def _extract(
 def _fit_models(
     examples: tuple[Examples, Examples],
     plan: Plan,
-    albums: tuple[Groups, Groups] | None,
+    albums: tuple[Albums, Albums] | None,
     stages: Stages,
     environment: Environment,
     log: Log,
@@ -183,7 +182,7 @@ def _fit_models(
         )
     else:
         crf = trainer.fit_crf(independent)
-        if albums is not None and isinstance(plan.exact, SceneSum):
+        if albums is not None and plan.exact is not None:
             crf = learn_transitions(crf, plan.exact, examples, albums, log=log)
     models = {"crf": whole(crf), "independent": whole(independent)}
     clock.note("crf")

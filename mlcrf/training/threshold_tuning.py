@@ -5,7 +5,6 @@ import torch
 from mlcrf.choices import Decision, InferenceName
 from mlcrf.config import TrainSettings
 from mlcrf.decoding import Decoder, ThresholdMeasure
-from mlcrf.inference import SceneSum, make_inference
 from mlcrf.model import LabelCrf
 from mlcrf.processes import ALONE
 from mlcrf.training.finite import diverging, require_finite
@@ -27,18 +26,7 @@ def tune_decoders(
     Raises:
         RunError: marginals are not finite.
     """
-    method = make_inference(
-        inference,
-        num_labels=model.num_labels,
-        edges=model.edges,
-        implications=model.implications,
-        varies_by_image=model.rank > 0,
-        max_exact_labels=settings.max_exact_labels,
-        mean_field_sweeps=settings.mean_field_sweeps,
-        seed=settings.seed,
-    )
-    if model.num_scenes:
-        method = SceneSum(method)
+    method = model.make_inference(inference, settings)
     with diverging("thresholds"):
         count = len(held_out.targets)
         parts = ALONE.blocks(count, _AT_ONCE)

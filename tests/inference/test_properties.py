@@ -44,7 +44,6 @@ def follows_protocol(value: object) -> bool:
 def test_every_method_has_a_row() -> None:
     """What mlcrf.inference exports and follows `InferenceMethod`, and every name of a choice."""
     exported = {value for value in vars(inference).values() if follows_protocol(value)}
-    exported -= {inference.SceneSum}  # takes mixtures, see test_scenes.py
     assert len(exported) >= 10
     assert {type(row.method) for row in ROWS} >= exported
     names = {row.method.name for row in ROWS}

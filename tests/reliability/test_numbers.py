@@ -41,13 +41,13 @@ from mlcrf.images import Image
 from mlcrf.images.decoding import load_pixels
 from mlcrf.inference import Exact, Posterior
 from mlcrf.labels import LabelSpace
+from mlcrf.latent import AlbumScores, fit_transitions
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import BlendedConvexBp, ContrastiveDivergence
 from mlcrf.prediction import Prediction, Tagger
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training import finetune, heads, members, run
 from mlcrf.training import threshold_tuning as thresholds
-from mlcrf.training.album_transitions import Albums, fit_transitions
 from mlcrf.training.coordinates import Coordinates
 from mlcrf.training.extraction import Environment
 from mlcrf.training.features import FeatureSpace
@@ -449,7 +449,7 @@ def test_transitions_between_scenes_that_are_spoilt() -> None:
     """Their fit says so instead of returning them."""
     gates, evidence = torch.zeros(2, 2).double(), torch.zeros(2, 2).double()
     evidence[1, 0] = math.nan
-    albums = Albums(gates, evidence, (torch.tensor([[0, 1]]),))
+    albums = AlbumScores(gates, evidence, (torch.tensor([[0, 1]]),))
     with pytest.raises(RunError, match="transitions: the gain is not finite") as caught:
         fit_transitions(albums, penalty=0.1)
     assert_says_what_to_do(str(caught.value))

@@ -1,4 +1,4 @@
-"""Exact sums over latent scenes: of one photo, and of the photos of an album in turn."""
+"""Sums over the latent scenes of each image, given an inference method within a scene."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlcrf.crf import UNKNOWN, Potentials, ScenePotentials, check_known
-from mlcrf.inference.posterior import InferenceMethod, LogPartitionKind, Posterior
+from mlcrf.crf import UNKNOWN, Potentials, check_known
+from mlcrf.inference import InferenceMethod, LogPartitionKind, Posterior
+from mlcrf.latent.scene_potentials import ScenePotentials
 
 _ENTRIES = 2**24  # of label sets that are scored at once
 _MAX_FLIPS = 100
@@ -49,28 +50,27 @@ class SceneSum:
         joint = mixture.gates.log_softmax(-1) + evidence
         weights = joint.softmax(-1)
         num_scenes = mixture.num_scenes
+        converged = within.converged.reshape(-1, num_scenes).all(-1)
         marginals = within.marginals.reshape(-1, num_scenes, mixture.num_labels)
         return Posterior(
             marginals=(weights.unsqueeze(-1) * marginals).sum(1),
             log_partition=joint.logsumexp(-1),
             log_partition_kind=within.log_partition_kind,
-            converged=within.converged.reshape(-1, num_scenes).all(-1),
+            converged=converged,
+            advice=self._advise(converged, within),
         )
 
-    def evidence(self, potentials: Potentials, known: Tensor) -> Tensor:
-        """log P(known given the scene), (N, K)."""
-        mixture = _mixture(potentials)
+    def evidence(self, mixture: ScenePotentials, known: Tensor) -> Tensor:
+        """Return log P(known given the scene), (N, K)."""
         return self._evidence(mixture, check_known(mixture, known))[0]
 
-    def scene_weights(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """P(scene given x and what is known), (N, K)."""
-        mixture = _mixture(potentials)
+    def scene_weights(self, mixture: ScenePotentials, *, known: Tensor | None = None) -> Tensor:
+        """Return P(scene given x and what is known), (N, K)."""
         evidence, _ = self._evidence(mixture, check_known(mixture, known))
         return (mixture.gates.log_softmax(-1) + evidence).softmax(-1)
 
-    def log_probability(self, potentials: Potentials, states: Tensor) -> Tensor:
-        """log p(y) of whole label sets: (..., N, L) -> (..., N)."""
-        mixture = _mixture(potentials)
+    def log_probability(self, mixture: ScenePotentials, states: Tensor) -> Tensor:
+        """Return log p(y) of whole label sets: (..., N, L) -> (..., N)."""
         each = mixture.by_scene()
         scores = each.log_score(states.repeat_interleave(mixture.num_scenes, -2))
         scores = scores - self.emission(each).log_partition
@@ -78,7 +78,7 @@ class SceneSum:
         return (by_scene + mixture.gates.log_softmax(-1)).logsumexp(-1)
 
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """A probable label set that no change of one label improves, int64 (N, L)."""
+        """Return a probable label set that no change of one label improves, int64 (N, L)."""
         mixture = _mixture(potentials)
         clamped = check_known(mixture, known)
         by_scene = self.emission.map_states(
@@ -91,7 +91,7 @@ class SceneSum:
         states = torch.stack(candidates)[best, torch.arange(len(best))]
         step = max(1, _ENTRIES // (mixture.num_labels * mixture.num_scenes))
         parts = [
-            self._climb(mixture.rows(rows), states[rows], clamped[rows])
+            self._improve(mixture.rows(rows), states[rows], clamped[rows])
             for rows in (slice(at, at + step) for at in range(0, len(states), step))
         ]
         return torch.cat(parts) if parts else states
@@ -104,7 +104,7 @@ class SceneSum:
         *,
         known: Tensor | None = None,
     ) -> Tensor:
-        """Independent label sets given what is known, uint8 (num_samples, N, L).
+        """Draw independent label sets given what is known, uint8 (num_samples, N, L).
 
         Within a scene they are drawn by the emission, label by label if nothing is coupled.
         """
@@ -128,8 +128,14 @@ class SceneSum:
         uniform = torch.rand(taken.shape, generator=generator, dtype=p.dtype, device=p.device)
         return (uniform < taken).to(torch.uint8)
 
+    def _advise(self, converged: Tensor, within: Posterior) -> str:
+        failed = int((~converged).sum())
+        if not failed:
+            return ""
+        return f"{failed} of {len(converged)} images, in some of their scenes: {within.advice}"
+
     def _evidence(self, mixture: ScenePotentials, known: Tensor) -> tuple[Tensor, Posterior]:
-        """log P(known given the scene) (N, K), and beliefs within scenes (N K images)."""
+        """Return log P(known given the scene) (N, K), and beliefs within scenes (N K images)."""
         each = mixture.by_scene()
         free = self.emission(each)
         if bool((known == UNKNOWN).all()):
@@ -140,7 +146,7 @@ class SceneSum:
         kind = LogPartitionKind.EXACT if exact else LogPartitionKind.ESTIMATE
         return ratio.reshape(-1, mixture.num_scenes), replace(clamped, log_partition_kind=kind)
 
-    def _climb(self, mixture: ScenePotentials, states: Tensor, known: Tensor) -> Tensor:
+    def _improve(self, mixture: ScenePotentials, states: Tensor, known: Tensor) -> Tensor:
         """Flip the one label that gains most, until none gains."""
         each, num_scenes = mixture.by_scene(), mixture.num_scenes
         constant = mixture.gates - self.emission(each).log_partition.reshape(-1, num_scenes)
@@ -159,64 +165,6 @@ class SceneSum:
             states = states.clone()
             states[rows, label[rows]] = 1 - states[rows, label[rows]]
         return states
-
-
-@dataclass(frozen=True)
-class SceneChain:
-    """The scenes of an album's photos in turn, a hidden Markov model whose scores are neural:
-
-        p(z | x) ~ exp( sum_t gates_t[z_t] + sum_t transitions[z_t, z_t+1] )
-
-    With all transitions equal the photos know nothing of each other.
-
-    Attributes:
-        transitions: score of a scene (row) being followed by another, (K, K).
-    """
-
-    transitions: Tensor
-
-    def log_partition(self, scores: Tensor) -> Tensor:
-        """Log-sum over all scenes of all photos, by the forward algorithm: (..., T, K) -> (...).
-
-        Cost: O(T K^2). Differentiable.
-        """
-        return self._forward(scores)[..., -1, :].logsumexp(-1)
-
-    def marginals(self, scores: Tensor) -> Tensor:
-        """P(scene of each photo given the whole album): (..., T, K) -> (..., T, K).
-
-        Forward-backward. Cost: O(T K^2).
-        """
-        forward = self._forward(scores)
-        turned = SceneChain(self.transitions.T)
-        backward = turned._forward(scores.flip(-2)).flip(-2)
-        return (forward + backward - scores).softmax(-1)
-
-    def _forward(self, scores: Tensor) -> Tensor:
-        """Log-sum over the scenes of earlier photos, own score included, (..., T, K)."""
-        steps = [scores[..., 0, :]]
-        for now in scores.unbind(-2)[1:]:
-            before = steps[-1].unsqueeze(-1) + self.transitions
-            steps.append(now + before.logsumexp(-2))
-        return torch.stack(steps, -2)
-
-
-def with_album(
-    potentials: Potentials, method: SceneSum, chain: SceneChain, *, known: Tensor | None = None
-) -> ScenePotentials:
-    """The mixtures of an album's photos, in their order, once each has heard of the others.
-
-    What is known of one photo informs the others through their scenes. Its own labels still have
-    to be given to `method` as known.
-
-    Cost: that of `method`, and O(T K^2).
-    """
-    mixture = _mixture(potentials)
-    scores = mixture.gates.log_softmax(-1)
-    clamped = check_known(mixture, known)
-    evidence = method.evidence(mixture, clamped)
-    heard = chain.marginals(scores + evidence).clamp(min=torch.finfo(scores.dtype).tiny).log()
-    return replace(mixture, gates=heard - evidence)  # its own evidence comes in again with `known`
 
 
 def _mixture(potentials: Potentials) -> ScenePotentials:

@@ -1,11 +1,12 @@
-"""Random z in place of dependent y: label sets that follow from the scene that a photo shows."""
+"""Mixtures of CRFs over latent scenes: label sets follow from the scene that an image shows."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mlcrf.crf.potentials import Potentials
+from mlcrf.crf import Potentials
 from mlcrf.errors import PotentialsError
 
 
@@ -26,6 +27,8 @@ class ScenePotentials(Potentials):
         PotentialsError: shapes do not fit, or a value is not finite.
     """
 
+    has_log_score: ClassVar[bool] = False
+
     gates: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     shifts: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
@@ -45,11 +48,10 @@ class ScenePotentials(Potentials):
 
     @property
     def num_scenes(self) -> int:
-        """K."""
         return len(self.shifts)
 
     def by_scene(self) -> Potentials:
-        """The CRFs of every image and scene, N K of them, an image's scenes side by side."""
+        """Return the CRFs of every image and scene, N K of them, an image's scenes side by side."""
         unary = (self.unary[:, None] + self.shifts).flatten(0, 1)
         pairwise = self.pairwise
         if self.varies_by_image:
@@ -57,21 +59,9 @@ class ScenePotentials(Potentials):
         return Potentials(unary, self.edges, pairwise, self.implications)
 
     def log_score(self, states: Tensor) -> Tensor:
-        """None: see above.
-
-        Raises:
-            PotentialsError: always.
-        """
+        """Raise PotentialsError: every scene has a log Z of its own, which takes a sum."""
         raise PotentialsError("a mixture over scenes has no log_score; clamp the labels instead")
 
     def rows(self, wanted: Tensor | slice) -> "ScenePotentials":
-        """The mixtures of some of the images."""
-        plain = super().rows(wanted)
-        return ScenePotentials(
-            plain.unary,
-            plain.edges,
-            plain.pairwise,
-            plain.implications,
-            self.gates[wanted],
-            self.shifts,
-        )
+        pairwise = self.pairwise[wanted] if self.varies_by_image else self.pairwise
+        return replace(self, unary=self.unary[wanted], pairwise=pairwise, gates=self.gates[wanted])

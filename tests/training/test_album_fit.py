@@ -12,41 +12,17 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import Decision, EngineName, ObjectiveName, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.crf import ScenePotentials
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
 from mlcrf.images import as_image
-from mlcrf.inference import SceneChain
-from mlcrf.training.album_transitions import Albums, fit_transitions
+from mlcrf.latent import ScenePotentials
 from mlcrf.training.extraction import Environment
 from mlcrf.training.run import train
 from tests.training.test_run import QUICK, manifest  # noqa: F401  a fixture
 
 TORCH = Environment(engine=EngineName.TORCH)
-
-
-def test_transitions_of_a_planted_chain_are_found() -> None:
-    """Scenes that stay gain likelihood, those drawn apart do not."""
-    draw = torch.Generator().manual_seed(0)
-    scenes = torch.zeros(300, 8, dtype=torch.int64)
-    for step in range(1, 8):
-        stay = torch.rand(300, generator=draw) < 0.8
-        other = torch.randint(3, (300,), generator=draw)
-        scenes[:, step] = torch.where(stay, scenes[:, step - 1], other)
-    for order, low, high in ((scenes, 0.1, 1.0), (scenes[:, torch.randperm(8)].clone(), -0.1, 1.0)):
-        flat = order.flatten()
-        gates = torch.full((len(flat), 3), 1 / 3, dtype=torch.float64).log()
-        evidence = torch.nn.functional.one_hot(flat, 3).double() * 2
-        places = (torch.arange(len(flat)).reshape(300, 8),)
-        albums = Albums(gates, evidence, places)
-        transitions = fit_transitions(albums, penalty=1e-3)
-        gain = float(albums.gain(SceneChain(transitions)))
-        assert low < gain < high
-        assert float(albums.gain(SceneChain(torch.zeros(3, 3).double()))) == pytest.approx(0)
-    stays = transitions.diagonal().mean() - transitions.mean()
-    assert stays > 0.3
 
 
 def in_albums(data: Manifest, folder: Path) -> Manifest:

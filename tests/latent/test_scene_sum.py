@@ -1,4 +1,4 @@
-"""Mixtures over latent scenes and albums of them, against sums over everything."""
+"""Mixtures over latent scenes, against sums over everything."""
 
 from itertools import product
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlcrf.crf import Potentials, ScenePotentials, full_edges
+from mlcrf.crf import Potentials, full_edges
 from mlcrf.errors import PotentialsError
 from mlcrf.implications import Implications
 from mlcrf.inference import (
@@ -15,10 +15,8 @@ from mlcrf.inference import (
     JunctionTree,
     LogPartitionKind,
     MeanField,
-    SceneChain,
-    SceneSum,
-    with_album,
 )
+from mlcrf.latent import ScenePotentials, SceneSum
 
 LABELS, SCENES, PHOTOS = 4, 3, 5
 STATES = torch.tensor(list(product((0, 1), repeat=LABELS)))
@@ -109,7 +107,7 @@ def test_climbing_ends_where_no_change_helps(coupled: bool, rules: bool) -> None
     fits = ((known[:, None] == -1) | (known[:, None] == STATES)).all(-1)
     for begun in STATES[STATES[:, 0] >= STATES[:, 1]]:  # as the rule has it
         states = torch.where(known == -1, begun, known)
-        found = method._climb(mixture, states, known)
+        found = method._improve(mixture, states, known)
         place = (found[:, None] == STATES).all(-1).int().argmax(-1)
         for photo in range(PHOTOS):
             near = ((found[photo] != STATES).sum(1) <= 1) & fits[photo]
@@ -134,52 +132,6 @@ def test_map_keeps_what_is_known() -> None:
     drawn = method.sample(mixture, 50, torch.Generator().manual_seed(0), known=known)
     for states in (method.map_states(mixture, known=known), *drawn):
         assert bool((states[:, 1] == 0).all()) and bool((states[:, 3] == 1).all())
-
-
-def test_chain_equals_enumeration() -> None:
-    """Forward-backward sums over every sequence of scenes."""
-    draw = torch.Generator().manual_seed(1)
-    scores = torch.randn(2, PHOTOS, SCENES, generator=draw, dtype=torch.float64)
-    chain = SceneChain(torch.randn(SCENES, SCENES, generator=draw, dtype=torch.float64))
-    paths = torch.tensor(list(product(range(SCENES), repeat=PHOTOS)))
-    steps = chain.transitions[paths[:, :-1], paths[:, 1:]].sum(1)
-    values = scores[:, torch.arange(PHOTOS), paths].sum(-1) + steps
-    torch.testing.assert_close(chain.log_partition(scores), values.logsumexp(-1))
-    weights = values.softmax(-1)
-    expected = torch.zeros_like(scores)
-    for scene in range(SCENES):
-        expected[..., scene] = weights @ (paths == scene).double()
-    torch.testing.assert_close(chain.marginals(scores), expected)
-
-
-def test_album_equals_enumeration() -> None:
-    """Photos of an album, some labels known: every scene of every photo summed over."""
-    mixture, method = make(False)
-    chain = SceneChain(
-        torch.randn(SCENES, SCENES, generator=torch.Generator().manual_seed(2)).double()
-    )
-    known = torch.full((PHOTOS, LABELS), -1)
-    known[0, 0], known[3] = 1, torch.tensor([1, 0, 0, 1])
-    p = joint(mixture)
-    fits = ((known[:, None] == -1) | (known[:, None] == STATES)).all(-1)
-    told = (p * fits[:, None]).sum(-1)
-    paths = torch.tensor(list(product(range(SCENES), repeat=PHOTOS)))
-    steps = chain.transitions[paths[:, :-1], paths[:, 1:]].sum(1)
-    log_weight = told.log()[torch.arange(PHOTOS), paths].sum(-1) + steps
-    weight = log_weight.softmax(-1)
-    within = (p * fits[:, None]) @ STATES.double() / told.unsqueeze(-1)
-    chosen = within[torch.arange(PHOTOS), paths]
-    expected = (weight[:, None, None] * chosen).sum(0)
-    heard = with_album(mixture, method, chain, known=known)
-    torch.testing.assert_close(method(heard, known=known).marginals, expected, atol=1e-9, rtol=0)
-
-
-def test_without_transitions_photos_are_apart() -> None:
-    """A chain whose transitions are equal changes nothing."""
-    mixture, method = make(False)
-    chain = SceneChain(torch.full((SCENES, SCENES), 0.7).double())
-    heard = with_album(mixture, method, chain)
-    torch.testing.assert_close(method(heard).marginals, method(mixture).marginals)
 
 
 def test_a_mixture_has_no_score() -> None:

@@ -1,0 +1,23 @@
+"""Random z in place of dependent y: mixtures over latent scenes, and albums of images."""
+
+from mlcrf.latent.albums import (
+    AlbumScores,
+    SceneChain,
+    choose_transitions,
+    fit_transitions,
+    share_in_albums,
+)
+from mlcrf.latent.scene_potentials import ScenePotentials
+from mlcrf.latent.scene_start import cluster_scenes
+from mlcrf.latent.scene_sum import SceneSum
+
+__all__ = [
+    "AlbumScores",
+    "SceneChain",
+    "ScenePotentials",
+    "SceneSum",
+    "choose_transitions",
+    "cluster_scenes",
+    "fit_transitions",
+    "share_in_albums",
+]

@@ -1,0 +1,90 @@
+"""How scenes follow each other in the albums of the training images."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlcrf.data.manifest import Manifest
+from mlcrf.errors import DataError
+from mlcrf.images.albums import find_albums
+from mlcrf.inference import InferenceMethod
+from mlcrf.latent import AlbumScores, choose_transitions, fit_transitions
+from mlcrf.model import LabelCrf
+from mlcrf.training.finite import diverging
+from mlcrf.training.heads import Examples, Fitted
+from mlcrf.training.progress import Log
+
+Albums = list[list[int]]
+
+
+def training_albums(train: Manifest, held_out: Manifest, gap: timedelta) -> tuple[Albums, Albums]:
+    """Return the albums of both, as rows of their images.
+
+    Raises:
+        DataError: no training album has two photos.
+    """
+    albums = find_albums(train.images, gap=gap), find_albums(held_out.images, gap=gap)
+    if all(len(album) < 2 for album in albums[0]):
+        raise DataError(
+            f"{train.name}: no two training photos are in one folder and taken close in time; "
+            "leave out --album, or put the photos of an album into a folder of their own"
+        )
+    return albums
+
+
+def learn_transitions(
+    fitted: Fitted,
+    method: InferenceMethod,
+    examples: tuple[Examples, Examples],
+    albums: tuple[Albums, Albums],
+    *,
+    log: Log,
+) -> Fitted:
+    """Return the same models with transitions between the scenes of an album.
+
+    The penalty is chosen on the albums of held-out images; what these gain over images apart goes
+    into the report. The final model learns from all albums.
+
+    Args:
+        method: a sum over scenes.
+        examples, albums: of training and of held-out images.
+    """
+    train, held_out = (
+        _scores(fitted.on_train, method, [part], [group])
+        for part, group in zip(examples, albums, strict=True)
+    )
+    chosen = choose_transitions(train, held_out, log=log)
+    everything = _scores(fitted.model, method, examples, albums)
+    _assign(fitted.on_train, chosen.transitions)
+    _assign(fitted.model, fit_transitions(everything, penalty=chosen.penalty))
+    report = {"transition_penalty": chosen.penalty, "album_gain": chosen.gain}
+    return replace(fitted, report=fitted.report | report)
+
+
+@diverging("transitions")
+@torch.no_grad()
+def _scores(
+    model: LabelCrf,
+    method: InferenceMethod,
+    examples: Sequence[Examples],
+    albums: Sequence[Albums],
+) -> AlbumScores:
+    parts = [
+        (
+            model(torch.from_numpy(np.asarray(part.features))),
+            torch.from_numpy(part.targets),
+            group,
+        )
+        for part, group in zip(examples, albums, strict=True)
+    ]
+    return AlbumScores.from_parts(parts, method)
+
+
+@torch.no_grad()
+def _assign(model: LabelCrf, transitions: Tensor) -> None:
+    assert model.transitions is not None
+    model.transitions.copy_(transitions)
