@@ -1,4 +1,4 @@
-"""Beliefs about label sets: one algorithm a file, one interface."""
+"""Inference of label sets: one method a file, one interface."""
 
 from mlcrf.inference.annealed_importance import AnnealedImportanceSampling
 from mlcrf.inference.bethe import Bethe
@@ -7,7 +7,6 @@ from mlcrf.inference.convex_bp import ConvexBeliefPropagation
 from mlcrf.inference.enumeration import Exact
 from mlcrf.inference.exact.elimination import treewidth
 from mlcrf.inference.exact.partition import count_states
-from mlcrf.inference.exact.prepared import PreparedExact, prepare
 from mlcrf.inference.gibbs_sampling import Gibbs
 from mlcrf.inference.independent import Independent
 from mlcrf.inference.junction_tree import JunctionTree
@@ -19,6 +18,7 @@ from mlcrf.inference.posterior import (
     iterated_conditional_modes,
     log_mass,
 )
+from mlcrf.inference.prepared_exact import PreparedExact, prepare
 from mlcrf.inference.tap import Tap
 from mlcrf.inference.tree_reweighted import TreeReweighted
 

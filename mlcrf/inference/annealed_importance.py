@@ -1,4 +1,4 @@
-"""Annealed importance sampling: log Z by way of ever stronger couplings."""
+"""Annealed importance sampling: log Z through a sequence of ever stronger couplings."""
 
 import math
 from dataclasses import dataclass
@@ -35,16 +35,16 @@ class Annealed:
 
     @property
     def log_partition(self) -> Tensor:
-        """Log of the mean weight, float64 (N,)."""
+        """The log of the mean weight, float64 (N,)."""
         return self.log_weights.logsumexp(0) - math.log(len(self.log_weights))
 
     @property
     def effective_chains(self) -> Tensor:
-        """(sum w)^2 / sum w^2, float64 (N,): 1 if one chain outweighs the rest, at most S."""
+        """The effective number of chains, (sum w)^2 / sum w^2, float64 (N,): from 1 to S."""
         return (2 * self.log_weights.logsumexp(0) - (2 * self.log_weights).logsumexp(0)).exp()
 
     def resampled(self, generator: torch.Generator) -> Tensor:
-        """As many states of equal weight, uint8 (S, N, L), by systematic resampling."""
+        """Draw S states of equal weight, uint8 (S, N, L), by systematic resampling."""
         chains, num_images = self.log_weights.shape
         cumulative = self.log_weights.softmax(0).cumsum(0).T.contiguous()
         start = draw(cumulative.new_empty(num_images, 1), generator)
@@ -57,27 +57,27 @@ class Annealed:
 class AnnealedImportanceSampling:
     """Estimate log Z with chains that start without couplings and end with all of them.
 
-    With s_0(y) the unaries and all that is known part of the score, s_1 the whole, the models
+    With s_0(y) the part of the score from unaries and known labels, and s_1 all of it, the models
 
         log f_k(y) = (1 - beta_k) s_0(y) + beta_k s_1(y),      0 = beta_0 < ... < beta_K = 1
 
-    go from independent labels, of which Z_0 and draws are exact, to ours. A chain is a draw y_0 of
-    the first; Gibbs sweeps at each beta_k lead from y_{k-1} to y_k. Its weight is
+    lead from independent labels, whose Z_0 and samples are exact, to the CRF. A chain starts from a
+    sample y_0 of the first; Gibbs sweeps at each beta_k lead from y_{k-1} to y_k. Its weight is
 
         log w = log Z_0 + sum_k (beta_k - beta_{k-1}) (s_1(y_{k-1}) - s_0(y_{k-1}))
 
     and E[w] = Z, so exp(`log_partition`) is unbiased for any number of chains and sweeps. Its
     logarithm is too low on average, by half its variance if that is small. Marginals are weighted
-    means of the probabilities from which the last sweep drew (Rao-Blackwell); samples are drawn
-    anew by weight.
+    means of the probabilities from which the last sweep drew (Rao-Blackwell); samples are
+    resampled by weight.
 
-    The beta_k are evenly spaced; with implications their roots are, or the first step would be too
-    large. Fails where modes lie far apart: few chains then carry the weight, and their effective
-    number says so, unless no chain has seen the mode.
+    The beta_k are evenly spaced; with implications their square roots are, because the first step
+    would be too large. Fails where modes lie far apart: few chains then carry the weight, which
+    their effective number shows, unless no chain has visited the mode.
 
     Attributes:
         chains: chains an image.
-        temperatures: distributions after the first, the last among them: K.
+        temperatures: number K of distributions after the first.
         sweeps: Gibbs sweeps at each.
         seed: of the draws; the same seed gives the same bits.
         min_effective_share: an image has converged if its effective number of chains is at least
@@ -97,12 +97,11 @@ class AnnealedImportanceSampling:
 
     @property
     def name(self) -> str:
-        """`ais`."""
         return "ais"
 
     @torch.no_grad()
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Sampled beliefs, an estimate of log Z, and samples (chains, N, L)."""
+        """Sample beliefs, an estimate of log Z, and label vectors (chains, N, L)."""
         generator = self._generator(potentials)
         annealed = self._run(potentials, check_known(potentials, known), generator)
         converged = annealed.effective_chains >= self.min_effective_share * self.chains
@@ -122,12 +121,12 @@ class AnnealedImportanceSampling:
 
     @torch.no_grad()
     def anneal(self, potentials: Potentials, *, known: Tensor | None = None) -> Annealed:
-        """The chains themselves, with their weights."""
+        """Run the chains; return them with their weights."""
         return self._run(potentials, check_known(potentials, known), self._generator(potentials))
 
     @torch.no_grad()
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """The chain's end of highest score, climbed to a local maximum."""
+        """Return the last state of highest score, improved to a local maximum."""
         states = self.anneal(potentials, known=known).states.long()
         best = torch.stack([potentials.log_score(chain) for chain in states]).argmax(0)
         chosen = states[best, torch.arange(len(best), device=best.device)]
@@ -154,14 +153,14 @@ class AnnealedImportanceSampling:
     ) -> Annealed:
         plain = Potentials(potentials.unary, potentials.edges, potentials.pairwise)
         present = known.clamp_min(0)
-        unary = plain.conditional_logits(present)  # with what known labels bring
+        unary = plain.conditional_logits(present)  # includes the couplings to known labels
         couplings = GroupedCouplings(potentials, less=unary - plain.unary)
         bias = certain_bias(unary, known)
         y = present.T[:, None].repeat(1, self.chains, 1).to(unary.dtype)
         uniforms, probabilities = torch.empty_like(y), torch.empty_like(y)
         free = F.softplus(unary).where(known == UNKNOWN, 0).double().sum(-1)
         log_weights = (free + plain.log_score(present)).repeat(self.chains, 1)
-        # from no unknown label at all, a sweep at beta = 0 draws independent ones
+        # a sweep at beta = 0, from states without an unknown label, draws independent labels
         coupled = sweep_groups(couplings, y, bias, 0.0, draw(uniforms, generator)).double()
         before, power = 0.0, 2 if len(potentials.implications) else 1
         for step in range(1, self.temperatures + 1):

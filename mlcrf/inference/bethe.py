@@ -21,11 +21,10 @@ class Bethe(FixedPointMethod):
                 + sum_ij [softplus(h_ij) + softplus(h_ji) - log sum exp(b_ij)]
 
     with b_ij's four log-terms 0, h_ij, h_ji and pairwise_ij + h_ij + h_ji. Exact on trees and
-    forests. log Z is stationary at a fixed point: an error in the messages enters it squared.
+    forests. log Z is stationary at a fixed point: it depends on an error in messages squared.
 
-    Fails where couplings are strong and cycles short: messages may swing without end, or settle
-    on one of several fixed points, with marginals too near 0 and 1. log Z is an estimate, on
-    either side of the truth.
+    Fails where couplings are strong and cycles short: messages may oscillate, or converge to one
+    of several fixed points, with marginals too near 0 and 1. log Z may be too high or too low.
 
     Attributes:
         max_sweeps, tolerance, damping: as in `FixedPointMethod`. A tree needs more sweeps than
@@ -38,11 +37,10 @@ class Bethe(FixedPointMethod):
 
     @property
     def name(self) -> str:
-        """`bethe`."""
         return "bethe"
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Beliefs of labels and pairs, and an estimate of log Z."""
+        """Infer beliefs of labels and pairs, and an estimate of log Z."""
         network = condition(potentials, known)
         unary = network.unary
         flow = Propagation(

@@ -1,4 +1,4 @@
-"""Which method, from what a user asked for and what the labels allow."""
+"""Choose an inference method from the settings and the label graph."""
 
 from typing import assert_never
 
@@ -20,10 +20,10 @@ from mlcrf.inference.posterior import InferenceMethod
 from mlcrf.inference.tap import Tap
 from mlcrf.inference.tree_reweighted import TreeReweighted
 
-_FEW = 12  # log2 of so few states that enumeration is always quick
-_NARROW = 4  # a treewidth so small that a junction tree is quicker than 2^13 states
-_MAX_TREEWIDTH = 12  # beyond, a table of 2^13 entries an image and clique is no longer quick
-_MAX_TREEWIDTH_VARYING = 13  # where enumeration is no quicker: 14 labels that are all coupled
+_FEW = 12  # up to 2^12 states enumeration is always fast
+_NARROW = 4  # up to this treewidth a junction tree is faster than 2^13 states
+_MAX_TREEWIDTH = 12  # beyond, a table of 2^13 entries an image and clique is slow
+_MAX_TREEWIDTH_VARYING = 13  # 14 fully coupled labels, where enumeration is no faster
 
 
 def make_exact(
@@ -34,13 +34,13 @@ def make_exact(
     implications: Implications = Implications(),
     varies_by_image: bool = False,
 ) -> InferenceMethod | None:
-    """The cheapest exact method, or None where there is none.
+    """Return the cheapest exact method, or None if none reaches.
 
-    The closed form without edges. Enumeration up to 2^max_exact_labels states, but beyond 2^12 of
-    them a junction tree if its treewidth is at most 4. Where enumeration does not reach, a junction
-    tree up to treewidth 12, as long as a clique has no more than `max_exact_labels` labels.
-    Couplings that vary by image are not enumerated, which would need a kernel for each image: a
-    junction tree does all images at once, up to treewidth 13, so 14 labels that are all coupled.
+    Without edges, the closed form. Up to 2^max_exact_labels states, enumeration; but beyond 2^12
+    states a junction tree if its treewidth is at most 4. Beyond enumeration, a junction tree up to
+    treewidth 12, if no clique has more than `max_exact_labels` labels. Couplings that vary by image
+    are not enumerated, which would need a kernel an image: a junction tree handles all images at
+    once, up to treewidth 13, which is 14 fully coupled labels.
 
     Args:
         edges: (E, 2).
@@ -71,10 +71,10 @@ def make_inference(  # noqa: PLR0911  one return a choice
     mean_field_sweeps: int = 50,
     seed: int = 0,
 ) -> InferenceMethod:
-    """Build a method; AUTO is the cheapest exact one (see `make_exact`), or Gibbs if there is none.
+    """Return the method of a name; AUTO is the cheapest exact one (`make_exact`), else Gibbs.
 
     Raises:
-        TooManyLabelsError: when called, if an exact method was asked for that does not reach.
+        TooManyLabelsError: when the method is called, if it is exact and does not reach.
     """
     match name:
         case InferenceName.AUTO:

@@ -1,4 +1,4 @@
-"""Convex belief propagation: an upper bound on log Z with one answer, and its dual to train on."""
+"""Convex belief propagation: a concave upper bound on log Z, and its dual for training."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
 @dataclass(frozen=True)
 class ConvexBeliefPropagation(FixedPointMethod):
-    """Beliefs that maximise a concave bound: every entropy of labels and of pairs counts once.
+    """Infer the beliefs that maximise a concave bound, with every counting number 1.
 
         max over b of  sum_i unary_i b_i + sum_ij pairwise_ij b_ij(1, 1) + sum_i H(b_i)
                        + sum_ij H(b_ij),      each b_ij consistent with b_i and b_j
@@ -51,11 +51,10 @@ class ConvexBeliefPropagation(FixedPointMethod):
 
     @property
     def name(self) -> str:
-        """`convex-bp`."""
         return "convex-bp"
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Beliefs of labels and pairs, and an upper bound on log Z."""
+        """Infer beliefs of labels and pairs, and an upper bound on log Z."""
         flow = _propagation(potentials, known)
         settled = self.settle(flow, flow.start())
         messages = flow.messages(settled.state)
@@ -72,13 +71,13 @@ class ConvexBeliefPropagation(FixedPointMethod):
 
 
 def start_messages(potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-    """Fields to start `update` from (N, 2 E); E counts the edges that implications add too."""
+    """Return the first fields for `update` (N, 2 E); E includes the edges of implications."""
     return _propagation(potentials, known).start()
 
 
 @torch.no_grad()
 def settled_messages(potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-    """Fields at which `ConvexBeliefPropagation` has settled, or stopped trying (N, 2 E)."""
+    """Return the fields at which `ConvexBeliefPropagation` stops (N, 2 E)."""
     flow = _propagation(potentials, known)
     return ConvexBeliefPropagation().settle(flow, flow.start()).state
 
@@ -86,7 +85,7 @@ def settled_messages(potentials: Potentials, *, known: Tensor | None = None) -> 
 def update(
     potentials: Potentials, messages: Tensor, *, known: Tensor | None = None, damping: float = 0.5
 ) -> Tensor:
-    """One sweep of convex belief propagation (N, 2 E) -> (N, 2 E).
+    """Make one sweep of convex belief propagation: fields (N, 2 E) -> (N, 2 E).
 
     With damping of at least 1/2 `dual_value` does not rise. Differentiable; a learner that keeps
     the fields between steps calls it without gradients, once or a few times a step.
@@ -96,7 +95,7 @@ def update(
 
 
 def dual_value(potentials: Potentials, messages: Tensor, *, known: Tensor | None = None) -> Tensor:
-    """The dual D(h) of `ConvexBeliefPropagation`: an upper bound on log Z at any fields h (N,).
+    """Return the dual D(h) of `ConvexBeliefPropagation`, an upper bound on log Z (N,).
 
     Differentiable. For fixed fields its gradient is the beliefs of its factors,
 

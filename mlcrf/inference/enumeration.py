@@ -17,10 +17,10 @@ from mlcrf.inference.exact.split import Split
 from mlcrf.inference.exact.sums import Scores
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
-_CHUNK_ENTRIES = 2**23  # half-states times images that are handled at once
+_CHUNK_ENTRIES = 2**23  # half-states times images that are computed at once
 TYPICAL = 64  # images from which half-states are sorted
-_LEAST_IMAGES, _LEAST_STATES = 512, 2**22  # fewer are not worth the sorting
-_SLACK = 2e-7  # of the share that may be left out, for underflow and rounding of the bounds
+_LEAST_IMAGES, _LEAST_STATES = 512, 2**22  # from which sorting half-states pays
+_SLACK = 2e-7  # part of the share that may be left out, for underflow and rounding of the bounds
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class Exact:
                                                  d log Z / d pairwise_ij = P(y_i = 1, y_j = 1)
 
     `log_partition` is differentiable once in both potentials by these identities; the marginals
-    themselves carry no gradient. Any edge set will do, what is not an edge has coupling 0. States
-    that break an implication are never enumerated.
+    themselves carry no gradient. Any edge set is allowed; pairs without an edge have coupling 0.
+    States that break an implication are never enumerated.
 
     For many images in float32, parts of the sum that provably carry less than a share `leave_out`
-    of Z are left out (see `exact/pruning.py`); `error_bound` of the posterior is that share,
-    which no marginal, of a label or a pair, is off by more than.
+    of Z are left out (see `exact/pruning.py`). The posterior's `error_bound` is the share left out:
+    no marginal, of a label or a pair, is off by more.
 
     Attributes:
         max_labels: refuse more than 2^max_labels states.
         pairwise_marginals: whether to return them too, which costs L / 4 times the rest.
-        leave_out: share of Z; 0 sums everything.
+        leave_out: largest share of Z to leave out; 0 sums everything.
 
     Cost: 4 N 2^L operations for log Z and marginals, half as much again for the gradient, a fifth
     to an eighth of that where much can be left out; N times a kernel of 2^L entries more where
@@ -55,11 +55,10 @@ class Exact:
 
     @property
     def name(self) -> str:
-        """`exact`."""
         return "exact"
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Exact marginals and log Z.
+        """Infer exact marginals and log Z.
 
         Raises:
             TooManyLabelsError: more than 2^max_labels states.
@@ -80,10 +79,10 @@ class Exact:
 
     @torch.no_grad()
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """The most probable label vectors, exact but for ties within rounding, int64 (N, L).
+        """Return the most probable label vectors, exact up to ties within rounding, int64 (N, L).
 
-        The probability of a half-state bounds that of every state it is part of, so half-states
-        are completed in falling order of probability until none left can hold the best.
+        The probability of a half-state bounds that of every state with it, so half-states are
+        completed in falling order of probability until none of the rest can hold the best.
 
         Cost: that of the marginals where one state stands out, up to N 2^L where none does.
         """
@@ -96,7 +95,7 @@ class Exact:
 
     @torch.no_grad()
     def count_marginals(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """P(y_i = 1, |y| = s given x) of every label i and count s, (N, L, L + 1).
+        """Return P(y_i = 1, |y| = s given x) of every label i and count s, (N, L, L + 1).
 
         Cost: L / 2 + 1 times that of the marginals.
         """
@@ -117,7 +116,7 @@ class Exact:
         *,
         known: Tensor | None = None,
     ) -> Tensor:
-        """Independent exact samples, uint8 (num_samples, N, L).
+        """Draw independent exact samples, uint8 (num_samples, N, L).
 
         Cost: that of the marginals, and num_samples N 2^(L/2) operations of a matrix product.
         """
@@ -202,7 +201,7 @@ class _LogPartition(torch.autograd.Function):
 
 
 def sort_states(split: Split, unary: Tensor, known: Tensor, leave_out: float) -> None:
-    """Let a split leave out up to that share of Z, judging by some of these images; see `prune`."""
+    """Let a split leave out up to a share of Z, sorted by some of these images; see `prune`."""
     if leave_out > _SLACK:
         typical = torch.linspace(0, len(unary) - 1, TYPICAL, device=unary.device).long()
         split.prune(unary[typical], known[typical], leave_out - _SLACK)
@@ -211,7 +210,7 @@ def sort_states(split: Split, unary: Tensor, known: Tensor, leave_out: float) ->
 def _chunks(
     potentials: Potentials, known: Tensor, leave_out: float
 ) -> Iterator[tuple[Split, Scores, slice]]:
-    """The images in groups that share a kernel and fit in memory; one by one if couplings vary."""
+    """Yield images in groups that share a kernel and fit in memory; singly if couplings vary."""
     matrix = potentials.pairwise_matrix().detach()
     unary, rules = potentials.unary, potentials.implications
     first_level = int(unary.dtype == torch.float64)
@@ -227,7 +226,7 @@ def _chunks(
     if first_level == 0 and worth_it:
         sort_states(split, unary, known, leave_out)
     half_states = max(len(split.half_a), len(split.half_b))
-    # a kernel that is made again for every chunk is worth larger ones
+    # larger chunks where the kernel is recomputed for each
     entries = _CHUNK_ENTRIES if split.kernel.is_kept else 2 * _CHUNK_ENTRIES
     size = max(1, min(4096, entries // half_states))
     for start in range(0, len(unary), size):

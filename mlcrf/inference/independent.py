@@ -1,4 +1,4 @@
-"""The exact answer where nothing is coupled."""
+"""Independent labels: exact inference without couplings."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
 @dataclass(frozen=True)
 class Independent:
-    """Labels that know nothing of each other: the baseline, and any CRF without edges.
+    """Infer independent labels: the baseline, and any CRF without edges.
 
         P(y_i = 1) = sigmoid(unary_i),      log Z = sum_i log(1 + exp(unary_i))
 
@@ -22,11 +22,10 @@ class Independent:
 
     @property
     def name(self) -> str:
-        """`independent`."""
         return "independent"
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Exact beliefs.
+        """Infer exact beliefs.
 
         Raises:
             PotentialsError: there is an edge, or an implication.
@@ -44,7 +43,7 @@ class Independent:
         )
 
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """Each label's likelier value."""
+        """Return each label's likelier value."""
         clamped = self._check(potentials, known)
         return torch.where(clamped == UNKNOWN, (potentials.unary > 0).long(), clamped)
 

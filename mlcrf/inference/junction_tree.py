@@ -9,39 +9,39 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.errors import TooManyLabelsError
-from mlcrf.inference.exact.elimination import Group, Plan, make_plan, treewidth
+from mlcrf.inference.exact.elimination import Elimination, Group, make_plan, treewidth
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
-_CHUNK_ENTRIES = 2**23  # separator states times images that are handled at once
+_CHUNK_ENTRIES = 2**23  # separator states times images that are computed at once
 
 
 @dataclass(frozen=True)
 class JunctionTree:
     """Eliminate the labels of a sparse graph one after the other, exactly.
 
-    Label v at its turn has neighbours S left, its separator; its children are the eliminated
-    labels whose separators name v first. Messages go up, from the children c to v and on,
+    The neighbours S that label v has left when it is eliminated are its separator; its children are
+    the eliminated labels whose separators name v first. Messages go up, from the children c to v:
 
         t_v(y_v, y_S) = unary_v y_v + sum_{s in S} pairwise_vs y_v y_s + sum_c m_c(y_v, y_S)
         m_v(y_S)      = log sum_{y_v} exp t_v(y_v, y_S),        log Z = sum over roots of m
 
-    and beliefs come down, from the roots to v,
+    and beliefs come down, from the roots to v:
 
         P(y_v = 1, y_S) = P(y_S) sigmoid(t_v(1, y_S) - t_v(0, y_S))
 
-    With max for the sum, the same odds give the best state from the roots down; drawing from
-    them gives exact samples.
+    With max in place of the sum, the same odds give the best state from the roots down; sampling
+    from them gives exact samples.
 
     Labels at the same depth with separators of the same size are one batch. `log_partition` is
-    differentiable once in both potentials, with the marginals as its gradient, which themselves
-    carry none. All is done in float64 and returned in the type of the potentials.
+    differentiable once in both potentials, with the marginals as its gradient; these carry none.
+    Everything is computed in float64 and returned in the type of the potentials.
 
     Attributes:
-        max_treewidth: graphs for which min-fill finds no order of this width are refused.
+        max_treewidth: refuse graphs for which min-fill finds no order of this width.
         pairwise_marginals: whether to return them too.
 
-    Cost: O(N sum_v 2^|S_v|), so linear in L for trees, and as many steps as the tree is deep.
-    Finding the order is Python, about 0.1 ms a label, once an edge set. Memory: 32 bytes x
+    Cost: O(N sum_v 2^|S_v|), so linear in L for trees, in as many steps as the tree is deep. The
+    order is found in Python, about 0.1 ms a label, once an edge set. Memory: 32 bytes x
     sum_v 2^|S_v| for each image of a chunk. Deterministic.
 
     Sources: Lauritzen and Spiegelhalter (1988); Koller and Friedman (2009), chapters 9, 10, 13.
@@ -52,11 +52,10 @@ class JunctionTree:
 
     @property
     def name(self) -> str:
-        """`junction-tree`."""
         return "junction-tree"
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Exact marginals and log Z.
+        """Infer exact marginals and log Z.
 
         Raises:
             TooManyLabelsError: the label graph is wider than `max_treewidth`.
@@ -78,7 +77,7 @@ class JunctionTree:
 
     @torch.no_grad()
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """The most probable label vectors, exact but for ties within rounding, int64 (N, L).
+        """Return the most probable label vectors, exact up to ties within rounding, int64 (N, L).
 
         Raises:
             TooManyLabelsError: the label graph is wider than `max_treewidth`.
@@ -99,7 +98,7 @@ class JunctionTree:
         *,
         known: Tensor | None = None,
     ) -> Tensor:
-        """Independent exact samples, uint8 (num_samples, N, L).
+        """Draw independent exact samples, uint8 (num_samples, N, L).
 
         Raises:
             TooManyLabelsError: the label graph is wider than `max_treewidth`.
@@ -123,8 +122,8 @@ class JunctionTree:
 
     def _prepare(
         self, potentials: Potentials, known: Tensor | None
-    ) -> tuple[Potentials, Tensor, Plan]:
-        """Potentials in float64 without implications, what is known, and the order."""
+    ) -> tuple[Potentials, Tensor, Elimination]:
+        """Return float64 potentials without implications, the known labels, and the order."""
         clamped = check_known(potentials, known)
         coupled = Potentials(
             potentials.unary.double(),
@@ -139,14 +138,14 @@ class JunctionTree:
                 f"junction tree: {len(coupled.edges)} edges over {coupled.num_labels} labels have "
                 f"treewidth {width} as far as min-fill finds; the limit is {self.max_treewidth}, "
                 f"for tables of 2**{self.max_treewidth} states. Use --inference gibbs or "
-                "mean-field, choose fewer edges (a tree has treewidth 1), or raise max_treewidth."
+                "mean-field, or choose fewer edges (a tree has treewidth 1)."
             )
         return coupled, clamped, plan
 
 
 @dataclass(frozen=True)
 class _Terms:
-    """Some of the images, with these as the last axis, so that they are what is worked along.
+    """The potentials of some of the images, which are the last axis.
 
     Attributes:
         unary: (L, n).
@@ -164,7 +163,12 @@ class _LogPartition(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, unary: Tensor, pairwise: Tensor, known: Tensor, plan: Plan, pairs_wanted: bool
+        ctx: Any,
+        unary: Tensor,
+        pairwise: Tensor,
+        known: Tensor,
+        plan: Elimination,
+        pairs_wanted: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         log_partition = torch.empty_like(unary[:, 0])
         marginals = torch.empty_like(unary)
@@ -192,9 +196,9 @@ class _LogPartition(torch.autograd.Function):
 
 
 def _chunks(
-    unary: Tensor, pairwise: Tensor, known: Tensor, plan: Plan
+    unary: Tensor, pairwise: Tensor, known: Tensor, plan: Elimination
 ) -> Iterator[tuple[slice, _Terms]]:
-    """The images in groups whose tables fit in memory."""
+    """Yield the images in groups whose tables fit in memory."""
     size = max(1, _CHUNK_ENTRIES // plan.entries)
     for start in range(0, len(unary), size):
         rows = slice(start, start + size)
@@ -204,16 +208,16 @@ def _chunks(
 
 
 def _collect(
-    plan: Plan, terms: _Terms, combine: Callable[[Tensor, Tensor], Tensor]
+    plan: Elimination, terms: _Terms, combine: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Messages from the leaves to the roots.
+    """Pass messages from the leaves to the roots.
 
     Args:
         combine: of the log-scores without and with a label: their log-sum, or their maximum.
 
     Returns:
-        That of all label vectors (n,), and of each group the log-odds of its labels given their
-        separators (G, 2^k, n); infinite for known labels.
+        The log-sum or maximum over all label vectors (n,), and for each group the log-odds of its
+        labels given their separators (G, 2^k, n), infinite for known labels.
     """
     absent, present = torch.zeros_like(terms.unary), terms.unary
     evidence = torch.stack(
@@ -238,8 +242,10 @@ def _collect(
     return messages[0].sum((0, 1)), log_odds
 
 
-def _distribute(plan: Plan, log_odds: list[Tensor], *, pairs_wanted: bool) -> tuple[Tensor, Tensor]:
-    """Marginals of labels (L, n), and of edges (E, n) or none (0, n), from the roots down."""
+def _distribute(
+    plan: Elimination, log_odds: list[Tensor], *, pairs_wanted: bool
+) -> tuple[Tensor, Tensor]:
+    """Return marginals of labels (L, n), and of edges (E, n) or (0, n), from the roots down."""
     num_images = log_odds[0].shape[-1]
     marginals = log_odds[0].new_empty(plan.num_labels, num_images)
     pairs = marginals.new_empty(plan.num_edges + 1, num_images)
@@ -260,7 +266,10 @@ def _distribute(plan: Plan, log_odds: list[Tensor], *, pairs_wanted: bool) -> tu
 
 
 def _descend(
-    plan: Plan, log_odds: list[Tensor], num_samples: int, decide: Callable[[Tensor], Tensor]
+    plan: Elimination,
+    log_odds: list[Tensor],
+    num_samples: int,
+    decide: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Decide each label by its log-odds given those decided before, uint8 (L, num_samples, n)."""
     num_images = log_odds[0].shape[-1]
@@ -281,6 +290,6 @@ def _by_label(table: Tensor, group: Group) -> Tensor:
 
 
 def _states(width: int, like: Tensor) -> Tensor:
-    """All states of a separator (2^k, k), the first label the slowest to change."""
+    """Return all states of a separator (2^k, k); the first label changes slowest."""
     places = torch.arange(width - 1, -1, -1, device=like.device)
     return (torch.arange(2**width, device=like.device)[:, None] >> places & 1).to(like)

@@ -31,10 +31,10 @@ class MeanField:
         log-odds_i <- damping log-odds_i + (1 - damping) (unary_i + sum_j pairwise_ij q_j)
 
     It is a few matrix products, with a gradient that is as cheap: the form to unroll in training.
-    At strong couplings it can swing to and fro where one label at a time cannot.
+    At strong couplings it can oscillate where one label at a time cannot.
 
     Fails where labels exclude each other strongly: the answer then depends on the start, which
-    is sigmoid(unary), and on the order of the labels, which is theirs.
+    is sigmoid(unary), and on the order of the labels.
 
     Attributes:
         max_sweeps: passes over all labels at most.
@@ -46,8 +46,7 @@ class MeanField:
         SettingsError: damping is out of range.
 
     Cost: O(N L^2) a sweep, one label after the other, or one matrix product if parallel.
-    Deterministic. Differentiable in both potentials through every sweep made; no image then stops
-    before the others.
+    Deterministic. Differentiable in both potentials through every sweep.
 
     Source: Wainwright and Jordan (2008), section 5.3.
     """
@@ -63,11 +62,10 @@ class MeanField:
 
     @property
     def name(self) -> str:
-        """`mean-field`, or `parallel-mean-field`."""
         return "parallel-mean-field" if self.parallel else "mean-field"
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Factorised beliefs and a lower bound on log Z."""
+        """Infer factorised beliefs and a lower bound on log Z."""
         clamped = check_known(potentials, known)
         fields = Fields(potentials)
         logits = fields.unary
@@ -95,9 +93,9 @@ class MeanField:
         )
 
     def unroll(self, potentials: Potentials, known: Tensor) -> Tensor:
-        """Log-odds of the marginals after exactly `max_sweeps` sweeps (N, L), to learn from.
+        """Return the log-odds of the marginals after exactly `max_sweeps` sweeps (N, L).
 
-        Those of known labels are what the others say of them.
+        For training. Log-odds of known labels are those given the other labels.
         """
         fields = Fields(potentials)
         logits = fields.unary
@@ -109,14 +107,14 @@ class MeanField:
     def _sweep(
         self, fields: Fields, q: Tensor, logits: Tensor, known: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Marginals and log-odds after one more sweep (N, L)."""
+        """Return marginals and log-odds after one more sweep (N, L)."""
         if not self.parallel:
             return sweep(fields, q, known)
         logits = self.damping * logits + (1 - self.damping) * fields.all(q)
         return _beliefs(logits, known), logits
 
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """Marginals rounded at 0.5, then climbed to a local maximum of the score."""
+        """Return the marginals rounded at 0.5, improved to a local maximum of the score."""
         with torch.no_grad():
             rounded = (self(potentials, known=known).marginals > 0.5).long()
             return iterated_conditional_modes(potentials, rounded, check_known(potentials, known))
@@ -149,6 +147,6 @@ def _beliefs(logits: Tensor, known: Tensor) -> Tensor:
 
 
 def _entropy(q: Tensor, logits: Tensor, known: Tensor) -> Tensor:
-    """Of the unknown labels (N,), by their log-odds: the slope of q log q has no limit at 0."""
+    """Return the entropy of unknown labels (N,), from log-odds: q log q has no gradient at 0."""
     entropy = -q * F.logsigmoid(logits) - (1 - q) * F.logsigmoid(-logits)
     return torch.where(known == UNKNOWN, entropy, 0).sum(-1)

@@ -30,7 +30,7 @@ class Posterior:
         marginals: P(y_i = 1 given x and what is known) (N, L).
         log_partition: log Z (N,).
         log_partition_kind: whether that is exact, an estimate or a bound.
-        converged: whether the method met its own criterion (N,).
+        converged: whether the method met its own convergence criterion (N,).
         advice: how many images did not converge, and options to try; empty if all did.
         pairwise_marginals: P(y_i = 1, y_j = 1) an edge (N, E), if asked for.
         samples: label vectors (S, N, L), if the method draws any.
@@ -49,7 +49,7 @@ class Posterior:
 
 
 class InferenceMethod(Protocol):
-    """Settings as a value; call it on potentials."""
+    """A method with its settings, called on potentials."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""TAP: mean field with the first correction for how labels react to each other."""
+"""TAP: mean field with its second-order correction."""
 
 from dataclasses import dataclass, replace
 
@@ -9,7 +9,7 @@ from mlcrf.crf import Fields, Potentials
 from mlcrf.inference.messages.passing import FixedPointMethod, Network, condition, softplus
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
-_POWERS = 8  # of the matrix whose spectral radius is bounded
+_POWERS = 8  # power of the matrix whose row sums bound its spectral radius
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,11 @@ class Tap(FixedPointMethod):
     the last being the derivative of log Z at a fixed point, clipped to what the marginals allow
     (from max(0, q_i + q_j - 1) to min(q_i, q_j), Frechet).
 
-    Diverges where couplings are strong: the update swings, or with much damping settles at
-    q = 1/2, which is a solution and wrong. Convergence therefore also asks that the matrix
-    pairwise_ij^2 v_j^2 have spectral radius at most 1, Plefka's condition, which is shown by the
-    row sums of its eighth power. An implication is a coupling of 100: use another method there.
+    Diverges where couplings are strong: the update oscillates, or with much damping converges to
+    q = 1/2, which is a solution and wrong. Convergence therefore also requires the matrix
+    pairwise_ij^2 v_j^2 to have a spectral radius of at most 1, Plefka's condition, which is bounded
+    by the row sums of its eighth power. An implication is a coupling of 100: use another method
+    there.
 
     Attributes:
         max_sweeps, tolerance, damping: as in `FixedPointMethod`, of the log-odds.
@@ -43,11 +44,10 @@ class Tap(FixedPointMethod):
 
     @property
     def name(self) -> str:
-        """`tap`."""
         return "tap"
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Beliefs of labels and pairs, and an estimate of log Z."""
+        """Infer beliefs of labels and pairs, and an estimate of log Z."""
         network = condition(potentials, known)
         reaction = _Reaction.of(network)
         settled = self.settle(reaction, network.unary)
@@ -78,7 +78,7 @@ class Tap(FixedPointMethod):
 
 @dataclass(frozen=True)
 class _Reaction:
-    """The update of the log-odds of the unknown labels; couplings to known ones are gone."""
+    """The update of the log-odds of the unknown labels, with known ones conditioned on."""
 
     network: Network
     linear: Fields
@@ -108,7 +108,7 @@ class _Reaction:
 
     @torch.no_grad()
     def is_weak(self, v: Tensor) -> Tensor:
-        """Whether the spectral radius of pairwise_ij^2 v_j^2 is at most 1 for certain (N,)."""
+        """Return whether the spectral radius of pairwise_ij^2 v_j^2 is certainly at most 1 (N,)."""
         sums = torch.ones_like(v)
         for _ in range(_POWERS):
             sums = self.squares.all(sums * v.square()).clamp(max=1e9)

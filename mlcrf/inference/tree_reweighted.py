@@ -50,8 +50,8 @@ class TreeReweighted(FixedPointMethod):
     conditioned on, and the trees stay those of the whole graph.
 
     Attributes:
-        max_sweeps, tolerance, damping: as in `FixedPointMethod`; looser and less damped than
-            the others, because it is slow.
+        max_sweeps, tolerance, damping: as in `FixedPointMethod`, with a looser tolerance and less
+            damping than the other methods, because it is slow.
         seed: of the trees that are drawn for large components.
 
     Cost: O(N E) a sweep; once for an edge set O(L^3) up to 512 labels, else O(E log E) a tree.
@@ -67,11 +67,10 @@ class TreeReweighted(FixedPointMethod):
 
     @property
     def name(self) -> str:
-        """`tree-reweighted`."""
         return "tree-reweighted"
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Beliefs of labels and pairs, and an upper bound on log Z."""
+        """Infer beliefs of labels and pairs, and an upper bound on log Z."""
         network = condition(potentials, known)
         unary = network.unary
         child, root = (
@@ -99,7 +98,7 @@ class TreeReweighted(FixedPointMethod):
 def _dual(
     network: Network, fields: Tensor, messages: Tensor, child: Tensor, root: Tensor
 ) -> Tensor:
-    """D(h) (N,); a label whose parent is known counts as a root, for its entropy is all its own."""
+    """Return D(h) (N,); a label whose parent is known counts as a root."""
     is_open = both(network.open)
     inner = child * is_open
     root = root + network.leaving(child * (1 - is_open))

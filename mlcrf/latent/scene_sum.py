@@ -38,7 +38,6 @@ class SceneSum:
 
     @property
     def name(self) -> str:
-        """`scenes`, with the name of the inference within one if that is not exact."""
         exact = ("independent", "exact", "junction-tree")
         return "scenes" if self.emission.name in exact else f"scenes-{self.emission.name}"
 

@@ -1,4 +1,4 @@
-"""The most probable states and samples: half-states of A, and what of B goes with them."""
+"""The most probable states, and samples: half-states of A, completed with half-states of B."""
 
 import math
 
@@ -8,10 +8,10 @@ from torch import Tensor
 from mlcrf.inference.exact.split import Split
 from mlcrf.inference.exact.sums import Scores, Sums
 
-_ROUNDING = 1e-6  # of a half-state's probability, and what underflow may hide of it
+_ROUNDING = 1e-6  # of a half-state's probability, including underflow
 _AT_ONCE = 1024  # images
-_ENTRIES = 2**22  # of the probabilities of quarter-states that samples are drawn by at once
-_IN_RANGE = 300.0  # exponents up to here may be summed outside of log space: e^-700 is nothing yet
+_ENTRIES = 2**22  # of the probabilities of quarter-states that are held at once
+_IN_RANGE = 300.0  # exponents up to here may be summed outside of log space
 
 
 def best_states(split: Split, scores: Scores, sums: Sums) -> Tensor:
@@ -31,7 +31,7 @@ def best_states(split: Split, scores: Scores, sums: Sums) -> Tensor:
 
 
 def _complete(split: Split, scores: Scores, bound: Tensor, log_partition: Tensor) -> Tensor:
-    """Args: bound on the probability of each half-state of A (N, S_A)."""
+    """Complete half-states, given a bound on the probability of each one of A (N, S_A)."""
     log_alpha = split.half_a.log_scores(scores.unary, scores.known) - split.constant
     log_beta = split.half_b.log_scores(scores.unary, scores.known)
     falling = bound.sort(descending=True, dim=1)
@@ -62,7 +62,7 @@ def _complete(split: Split, scores: Scores, bound: Tensor, log_partition: Tensor
 def draw_states(
     split: Split, scores: Scores, sums: Sums, num_samples: int, generator: torch.Generator
 ) -> Tensor:
-    """Independent samples: A's half-state by its probability, then the quarters of B given it.
+    """Draw independent samples: a half-state of A, then the quarters of B given it.
 
     Returns:
         Label vectors, uint8 (num_samples, N, L).
@@ -73,7 +73,7 @@ def draw_states(
     sizes = [len(quarter.labels) for quarter in quarters]
     coupled = split.matrix[first.labels][:, second.labels]
     joint = first.states @ coupled @ second.states.T
-    # what each half-state of A adds to the scores of the quarters' states
+    # the contribution of each half-state of A to the scores of the quarters' states
     given_a = [
         (split.half_a.states - 0.5) @ part @ quarter.states.T
         for part, quarter in zip(torch.split(split.between, sizes, 1), quarters, strict=True)
@@ -106,7 +106,7 @@ def draw_states(
 
 
 def _log_sums(scores: Tensor, joint: Tensor, *, in_range: bool) -> Tensor:
-    """log sum_b exp(scores_nb + joint_ab): (M, S_2), (S_1, S_2) -> (M, S_1)."""
+    """Return log sum_b exp(scores_nb + joint_ab): (M, S_2), (S_1, S_2) -> (M, S_1)."""
     if not in_range:
         return (scores[:, None] + joint).logsumexp(-1)
     top = scores.amax(1, keepdim=True)
@@ -114,7 +114,7 @@ def _log_sums(scores: Tensor, joint: Tensor, *, in_range: bool) -> Tensor:
 
 
 def _draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
-    """A column of each row by its probability (M,), several times quicker than `multinomial`."""
+    """Draw a column of each row by its probability (M,), faster than `multinomial`."""
     reached = probabilities.cumsum(1)
     threshold = torch.rand(
         (len(reached), 1), dtype=reached.dtype, device=reached.device, generator=generator

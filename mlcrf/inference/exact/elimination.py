@@ -1,4 +1,4 @@
-"""In which order to eliminate labels from a sparse graph, and how to do many of them at once.
+"""The order in which labels are eliminated from a sparse graph, many of them at once.
 
 Eliminating a label joins all the neighbours that it has left: they are its separator. The most
 that any label has is the width of the order; the least width of all orders is the treewidth, which
@@ -26,13 +26,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Link:
-    """What labels of one group tell their parents in another, nearer to the root.
+    """The messages of labels of one group to their parents in another, nearer to the root.
 
     Attributes:
         group: position of the children's group.
         children: their positions in that group (C,), or all of them.
         parents: positions of the distinct parents in the parents' group (P,), or all of them.
-        slots: which of the parents each child belongs to (C,), below P.
+        slots: the parent of each child, as a position among them (C,), below P.
         num_parents: P.
         axes: of the parent and its separator, 2 for a label in the child's separator, else 1.
     """
@@ -68,8 +68,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Groups by rising depth, so the roots are the first and links come from later ones.
+class Elimination:
+    """The groups by rising depth: roots come first, and links come from later groups.
 
     Attributes:
         groups: all labels, each once.
@@ -85,13 +85,12 @@ class Plan:
 
 
 def treewidth(edges: Tensor, num_labels: int, *, bound: int = 32) -> int:
-    """The width of the min-fill order: an upper bound on the treewidth.
+    """Return the width of the min-fill order, an upper bound on the treewidth.
 
     Args:
         edges: label pairs i < j, int64 (E, 2).
-        bound: give up where no label with at most so many neighbours is left, and count those
-            that are left as one clique. What is returned is then above `bound`, and still an
-            upper bound, but a loose one.
+        bound: stop where no label with at most so many neighbours is left, and count the remaining
+            labels as one clique. The result is then above `bound`, a loose upper bound.
 
     Returns:
         0 without edges, 1 for a forest, 2 for a cycle, num_labels - 1 for the full graph.
@@ -111,10 +110,10 @@ def treewidth(edges: Tensor, num_labels: int, *, bound: int = 32) -> int:
 
 
 def eliminate(edges: Tensor, num_labels: int, bound: int) -> Iterator[tuple[int, set[int]]]:
-    """Labels by min-fill, each with the neighbours that it has left.
+    """Yield labels by min-fill, each with its remaining neighbours.
 
-    Equal fill is settled by the height of what was eliminated below, which roots a tree at its
-    centre, then by number. Stops early if all labels left have more than `bound` neighbours.
+    Ties are broken by the height of the eliminated labels below, which roots a tree at its centre,
+    then by number. Stops early if all remaining labels have more than `bound` neighbours.
     """
     near: list[set[int]] = [set() for _ in range(num_labels)]
     for first, second in edges.tolist():
@@ -124,7 +123,7 @@ def eliminate(edges: Tensor, num_labels: int, bound: int) -> Iterator[tuple[int,
 
     def rank(label: int) -> tuple[int, int, int] | None:
         around = near[label]
-        if len(around) > bound:  # not now; its neighbours' going may bring it back
+        if len(around) > bound:  # not now; the elimination of neighbours may bring it back
             return None
         joined = sum(len(near[other] & around) for other in around)
         return (len(around) * (len(around) - 1) - joined) // 2, height[label], label
@@ -155,17 +154,17 @@ def eliminate(edges: Tensor, num_labels: int, bound: int) -> Iterator[tuple[int,
                 heappush(heap, new)
 
 
-def make_plan(edges: Tensor, num_labels: int, max_width: int) -> Plan | None:
-    """How to eliminate all labels, on the device of the edges; None if that is too wide.
+def make_plan(edges: Tensor, num_labels: int, max_width: int) -> Elimination | None:
+    """Plan the elimination of all labels, on the device of the edges; None if it is too wide.
 
-    Plans are kept for edge sets seen lately.
+    Plans of recent edge sets are cached.
     """
     key = edges.cpu().contiguous().numpy().tobytes()
     return _cached_plan(key, num_labels, max_width, str(edges.device))
 
 
 @lru_cache(maxsize=16)
-def _cached_plan(key: bytes, num_labels: int, max_width: int, device: str) -> Plan | None:
+def _cached_plan(key: bytes, num_labels: int, max_width: int, device: str) -> Elimination | None:
     edges = torch.from_numpy(np.frombuffer(key, dtype=np.int64).reshape(-1, 2).copy())
     if len(edges) > max_width * num_labels:  # more than any graph of this width has
         return None
@@ -176,7 +175,7 @@ def _cached_plan(key: bytes, num_labels: int, max_width: int, device: str) -> Pl
 
 
 class _Grouping:
-    """Sorts the labels of an elimination order by depth below their root and separator size."""
+    """The labels of an elimination order, by depth below their root and separator size."""
 
     def __init__(self, edges: Tensor, order: list[tuple[int, list[int]]]) -> None:
         turn = {label: at for at, (label, _) in enumerate(order)}
@@ -198,7 +197,7 @@ class _Grouping:
             self.place[label] = (len(self.members) - 1, len(self.members[-1]))
             self.members[-1].append(label)
 
-    def plan(self, device: torch.device) -> Plan:
+    def plan(self, device: torch.device) -> Elimination:
         links = self._links(device)
 
         def tensor(rows: list[list[int]]) -> Tensor:
@@ -214,14 +213,14 @@ class _Grouping:
             for at, labels in enumerate(self.members)
         )
         entries = sum(2 ** len(separator) for separator in self.separators.values())
-        return Plan(groups, len(self.place), len(self.edges), entries)
+        return Elimination(groups, len(self.place), len(self.edges), entries)
 
     def _edges_of(self, label: int) -> list[int]:
         pairs = [(min(label, other), max(label, other)) for other in self.separators[label]]
         return [self.edges.get(pair, len(self.edges)) for pair in pairs]
 
     def _links(self, device: torch.device) -> dict[int, list[Link]]:
-        """By the parents' group; children with separators alike in their parents go together."""
+        """Return links by the parents' group; children of equal axes share a link."""
         alike: dict[tuple[int, int, tuple[int, ...]], list[tuple[int, int]]] = defaultdict(list)
         for label, (group, position) in self.place.items():
             separator = self.separators[label]
@@ -249,5 +248,5 @@ class _Grouping:
 
 
 def _positions(wanted: np.ndarray, size: int, device: torch.device) -> Tensor | slice:
-    """Rising positions below `size`; a slice, which copies nothing, if they are all there are."""
+    """Return rising positions below `size`, or a slice, which copies nothing, if they are all."""
     return slice(None) if len(wanted) == size else torch.from_numpy(wanted).to(device)

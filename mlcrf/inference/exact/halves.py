@@ -1,4 +1,4 @@
-"""The labels in two halves, these in two quarters, and the states that each can be in."""
+"""The two halves of the labels, each of two quarters, with all their possible states."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from mlcrf.implications import Implications
 from mlcrf.inference.exact.partition import possible_states, split_labels
 from mlcrf.inference.exact.scratch import Scratch
 
-_SUMMED = 32  # half-states whose mass is summed at once in its own type, at least
+_SUMMED = 32  # smallest number of half-states whose mass is summed at once in its own type
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Part:
         return len(self.states)
 
     def log_scores(self, unary: Tensor, known: Tensor) -> Tensor:
-        """Of every state, minus infinity if it contradicts what is known: float64 (N, S).
+        """Return the log-score of every state, minus infinity if known labels contradict it (N, S).
 
         Args:
             unary: float64 (N, L).
@@ -51,15 +51,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Half(Part):
-    """Half of the labels, made of two quarters: a state for each pair of theirs, in any order.
+    """Half of the labels, made of two quarters, with a state for each pair of the quarters' states.
 
     Attributes:
-        quarters: the last one's state is the first to change.
-        joint: what couples them, around 1/2 as in `split.py`, float64 (S,); it is
-            the same for all images and goes into the kernel.
-        shift: what of that belongs to single labels, float64 (L,).
-        constant: and to none.
-        order: of the states; None as the quarters give them.
+        quarters: the state of the last one changes first.
+        joint: the coupling between them, around 1/2 as in `split.py`, float64 (S,); it is the same
+            for all images and goes into the kernel.
+        shift: the part of the coupling that belongs to single labels, float64 (L,).
+        constant: the part that belongs to none.
+        order: of the states; None for the order of the quarters.
     """
 
     quarters: tuple[Part, Part]
@@ -70,20 +70,20 @@ class Half(Part):
 
     @property
     def exponent_bound(self) -> float:
-        """No entry of `joint` is larger in size."""
+        """The largest absolute value of `joint`."""
         return float(self.joint.abs().max())
 
     def permuted(self, order: Tensor) -> "Half":
-        """The same states in another order."""
+        """Return the same states in another order."""
         before = order if self.order is None else self.order[order]
         moved = {name: getattr(self, name)[order] for name in ("states", "inside", "joint")}
         return replace(self, **moved, order=before)
 
     def presence(self, mass: Tensor) -> Tensor:
-        """Each label's share of the states' mass (N, S), float64 (N, l).
+        """Return each label's share of the states' mass (N, S), float64 (N, l).
 
-        Of many small numbers a sum in float32 loses too much, so that it is made in parts: over the
-        other quarter, or where the likeliest come first over few of these and more of the others.
+        A float32 sum of many small numbers loses too much, so it is made in parts: over the other
+        quarter, or, where states are sorted, over a few of the likeliest and more of the others.
         """
         if self.order is None:
             first, second = self.quarters
@@ -92,10 +92,10 @@ class Half(Part):
             present = torch.cat([by_first @ first.states, by_second @ second.states], 1)
             return present / by_first.sum(1, keepdim=True)
         present = self.states.new_zeros(len(mass), self.states.shape[1] + 1)
-        # a row a label: products of many rows and few columns are twice as quick this way
+        # one row a label: products of many rows and few columns are twice as fast this way
         states = torch.cat([self.states.T, self.states.new_ones(1, len(self))]).to(mass)
         start = 0
-        while start < len(self):  # more at a time where there is less mass to be wrong about
+        while start < len(self):  # more at a time where there is less mass
             some = slice(start, start + max(_SUMMED, start // 8))
             present += mass[:, some] @ states[:, some].T
             start = some.stop
@@ -104,7 +104,7 @@ class Half(Part):
     def weights(
         self, unary: Tensor, known: Tensor, dtype: torch.dtype, scratch: Scratch, name: str
     ) -> tuple[Tensor, Tensor]:
-        """exp(log_scores - joint - top) in `dtype` (N, S), and each image's top, float64 (N,).
+        """Return exp(log_scores - joint - top) in `dtype` (N, S), and each top, float64 (N,).
 
         The product of two small tables, one a quarter, which are computed in float64. The largest
         of an image is 1.
@@ -132,14 +132,14 @@ class Half(Part):
 
 
 def in_order(values: Tensor, order: Tensor, out: Tensor) -> Tensor:
-    """Columns in another order, (N, S) -> (N, S); `gather` takes half as long as other ways."""
+    """Reorder columns, (N, S) -> (N, S); `gather` takes half as long as other ways."""
     return torch.gather(values, 1, order.expand(len(values), -1), out=out)
 
 
 def make_halves(
     matrix: Tensor, implications: Implications, parts: tuple[list[int], list[int]]
 ) -> tuple[Half, Half]:
-    """The halves that `split_labels` chose.
+    """Return the halves that `split_labels` chose.
 
     Args:
         matrix: couplings (L, L).

@@ -1,4 +1,4 @@
-"""What couples the two halves: a positive matrix over pairs of half-states."""
+"""The kernel: the coupling between the two halves as a matrix over pairs of half-states."""
 
 import torch
 from torch import Tensor
@@ -6,9 +6,9 @@ from torch import Tensor
 from mlcrf.inference.exact.halves import Half, in_order
 from mlcrf.inference.exact.scratch import Scratch
 
-_KEEP = 2**26  # a kernel up to this many entries is kept, a larger one made again when needed
-_BLOCK = 2**24  # entries of the larger one that are made at once
-_AT_ONCE = 2**19  # entries that are put in order at once, so that they stay in the cache
+_KEEP = 2**26  # a kernel of up to this many entries is kept; a larger one is recomputed
+_BLOCK = 2**24  # entries of a larger one that are computed at once
+_AT_ONCE = 2**19  # entries that are reordered at once, so that they stay in the cache
 
 
 class Kernel:
@@ -24,7 +24,7 @@ class Kernel:
         self._half_a, self._half_b, self._between = half_a, half_b, between
         self.shape = (len(half_a), len(half_b))
         self.is_kept = len(half_a) * len(half_b) <= _KEEP
-        # no exponent is larger in size
+        # of the absolute value of every exponent
         self.exponent_bound = (
             float(between.abs().sum()) / 4 + half_a.exponent_bound + half_b.exponent_bound
         )
@@ -33,19 +33,19 @@ class Kernel:
 
     @property
     def blocks(self) -> list[slice]:
-        """Rows that fit in memory together: all, where the kernel is kept."""
+        """The ranges of rows that fit in memory together: one, where the kernel is kept."""
         size, columns = self.shape
         step = size if self.is_kept else max(1, _BLOCK // columns)
         return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
     def exponents(self, states_a: Tensor) -> Tensor:
-        """The middle part of the log-kernel, of given half-states of A (..., |A|): (..., S_B)."""
+        """Return the middle part of the log-kernel for half-states of A (..., |A|): (..., S_B)."""
         return (states_a - 0.5) @ self._between @ (self._half_b.states - 0.5).T
 
     def block(self, rows: slice, dtype: torch.dtype) -> Tensor:
-        """Some rows of the kernel, (rows, S_B), rounded four times in `dtype`.
+        """Return some rows of the kernel, (rows, S_B), rounded four times in `dtype`.
 
-        Good until the next call, which may use the same memory.
+        Valid until the next call, which may use the same memory.
         """
         if dtype in self._made:
             return self._made[dtype][rows]
@@ -64,7 +64,7 @@ class Kernel:
         return made[rows]
 
     def _make(self, rows: slice, factor: Tensor, out: Tensor) -> None:
-        """The product of two small tables, one for each quarter of B, and of `factor` (S_B,)."""
+        """Multiply two small tables, one for each quarter of B, and `factor` (S_B,)."""
         left, joint = self._half_a.states[rows] - 0.5, self._half_a.joint[rows]
         tables, start = [], 0
         for quarter in self._half_b.quarters:

@@ -1,8 +1,8 @@
 """Probabilities of pairs and of counts from the same two halves.
 
-Image by image, both need one more product of a half with the kernel for each label of the other
-half, or for each number of labels that may be present in it; of pairs summed over images, which is
-what a gradient needs, one product is enough.
+For each image, both need one more product of a half with the kernel for each label of the other
+half, or for each number of labels present in it. For pairs summed over images, which a gradient
+needs, one product is enough.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from mlcrf.inference.exact.halves import Half
-from mlcrf.inference.exact.pruning import Plan
+from mlcrf.inference.exact.pruning import TilePlan
 from mlcrf.inference.exact.split import LEVELS, Split
 from mlcrf.inference.exact.sums import Scores, Sums
 
 
 def pair_marginals(split: Split, scores: Scores, sums: Sums) -> Tensor:
-    """P(y_i = 1, y_j = 1) of every pair, the marginals on the diagonal: float64 (N, L, L).
+    """Return P(y_i = 1, y_j = 1) of all pairs, marginals on the diagonal: float64 (N, L, L).
 
     Cost: |B| products of S_A x S_B with N columns, 2 |B| N S_A S_B operations.
     """
@@ -46,13 +46,13 @@ def pair_marginals(split: Split, scores: Scores, sums: Sums) -> Tensor:
 
 
 def likely_pair_marginals(split: Split, scores: Scores, sums: Sums, leave_out: float) -> Tensor:
-    """`pair_marginals` among the likely half-states of each image.
+    """Return `pair_marginals` from the likely half-states of each image.
 
-    The masses of half-states are exact; those that carry no more than a share `leave_out` together
-    are left out, and no result is off by more than twice that. Of a trained model with 24 labels
-    and 1e-3, some three hundred of 4,096 are left in each half.
+    The masses of half-states are exact; those that together carry at most a share `leave_out` are
+    left out, and no result is off by more than twice that. A trained model of 24 labels keeps about
+    300 of 4,096 in each half at 1e-3.
 
-    Cost: S'_A S'_B operations an image for the S' half-states that are left, one image after the
+    Cost: S'_A S'_B operations an image for the S' half-states that are kept, one image after the
     other.
     """
     if not split.kernel.is_kept or sums.logs or any(one.plan for one in sums.linear):
@@ -76,16 +76,16 @@ def likely_pair_marginals(split: Split, scores: Scores, sums: Sums, leave_out: f
 
 
 def _likely(mass: Tensor, leave_out: float) -> Tensor:
-    """The half-states (S',) that carry all but a share of the mass (S,)."""
+    """Return the half-states (S',) that carry all but a share of the mass (S,)."""
     falling = mass.double().sort(descending=True)
     rest = falling.values.flip(0).cumsum(0).flip(0)  # of each and all after it
     return falling.indices[rest > leave_out * rest[0]]
 
 
 def pair_sums(split: Split, parts: Sequence[tuple[Scores, Sums, Tensor]]) -> Tensor:
-    """sum_n weight_n P_n(y_i = 1, y_j = 1) for all pairs, the diagonal included: (L, L).
+    """Return sum_n weight_n P_n(y_i = 1, y_j = 1) for all pairs, diagonal included: (L, L).
 
-    All comes from the weighted sum over images of the half-states' joint probabilities,
+    It follows from the weighted sum over images of the half-states' joint probabilities,
 
         K o sum_n (weight_n / Z_n) alpha_n beta_n^T
 
@@ -128,9 +128,12 @@ def pair_sums(split: Split, parts: Sequence[tuple[Scores, Sums, Tensor]]) -> Ten
 
 
 def _joint_mass(
-    split: Split, parts: list[tuple[Scores, Tensor, Plan | None]], rows: slice, dtype: torch.dtype
+    split: Split,
+    parts: list[tuple[Scores, Tensor, TilePlan | None]],
+    rows: slice,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """K o sum_n scale_n alpha_n beta_n^T, some rows of it."""
+    """Return some rows of K o sum_n scale_n alpha_n beta_n^T."""
     block = split.kernel.block(rows, dtype)
     mass = torch.zeros_like(block)
     for scores, scale, plan in parts:
@@ -148,7 +151,7 @@ def _joint_mass(
 
 
 def count_marginals(split: Split, scores: Scores, sums: Sums) -> Tensor:
-    """P(y_i = 1, |y| = s) of every label i and number s of labels present: (N, L, L + 1) float64.
+    """Return P(y_i = 1, |y| = s) for every label i and count s, float64 (N, L, L + 1).
 
     Cost: L + 2 products of S_A x S_B with N columns, 2 (L + 2) N S_A S_B operations.
     """
@@ -182,7 +185,7 @@ def count_marginals(split: Split, scores: Scores, sums: Sums) -> Tensor:
 
 
 def _by_count(half: Half) -> Tensor:
-    """Whether a state has a label, and how many in all, as columns (S, l * (l + 1))."""
+    """Return indicators of label i present and s labels in all, one column each (S, l (l + 1))."""
     num_labels = half.states.shape[1]
     counts = half.states.sum(1).long()
     each = half.states.new_zeros(len(half), num_labels, num_labels + 1)
@@ -199,7 +202,7 @@ def _add(
     by_count: Tensor,
     scale: Tensor,
 ) -> None:
-    """Add the masses of a half's states, met with `count` labels present in the other half."""
+    """Add the masses of a half's states with `count` labels present in the other half."""
     size = len(half.labels)
     values = (mass @ by_count.to(mass)).double() * scale
     values = values.view(len(images), size, size + 1)

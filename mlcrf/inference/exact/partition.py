@@ -1,4 +1,4 @@
-"""Which labels go in which half, and which states implications leave."""
+"""The partition of labels in halves, and the states that implications allow."""
 
 import math
 from graphlib import TopologicalSorter
@@ -12,17 +12,17 @@ from torch import Tensor
 from mlcrf.errors import TooManyLabelsError
 from mlcrf.implications import Implications
 
-_LARGEST = 24  # log2 of the states that a half may have: they are listed one by one
-_STARTS, _MANY = 4, 16  # splits that the search begins at, where there are many groups to put
+_LARGEST = 24  # log2 of the most states of a half, which are listed one by one
+_STARTS, _MANY = 4, 16  # starts of the search, and the number of groups from which it has several
 
 Floats = NDArray[np.float64]
 
 
 def split_labels(strength: Tensor, implications: Implications) -> tuple[list[int], list[int]]:
-    """Two halves of about as many states, with weak couplings between them.
+    """Split the labels in two halves of about as many states, with weak couplings between them.
 
-    Starting from a few splits, the two labels gain most by changing sides do so, until none gain
-    (Kernighan and Lin's exchange). Labels that hang together by implications stay together.
+    From a few starts, the two labels that gain most by changing sides do so, until none gain
+    (Kernighan and Lin's exchange). Labels linked by implications stay together.
 
     Args:
         strength: sizes of couplings, (L, L).
@@ -54,17 +54,17 @@ def split_labels(strength: Tensor, implications: Implications) -> tuple[list[int
 
 
 def count_states(num_labels: int, implications: Implications) -> float:
-    """Log2 of how many label vectors break no implication.
+    """Return log2 of the number of label vectors that break no implication.
 
-    An upper bound where more than 24 labels hang together, some of them with several parents.
+    An upper bound where more than 24 labels are linked, some of them with several parents.
 
-    Cost: linear in labels and implications, but for 2^24 states at most of such groups.
+    Cost: linear in labels and implications, plus at most 2^24 states of such groups.
     """
     return math.fsum(_groups(num_labels, implications)[1])
 
 
 def _fill(order: NDArray[np.int64], sizes: Floats) -> Floats:
-    """Put groups in the first half in this order while they fit: 0 or 1 for each."""
+    """Put groups in the first half in this order while they fit; return 0 or 1 for each."""
     side, room = np.ones(len(sizes)), sizes.sum() / 2
     for group in order:
         if sizes[group] <= room + 1e-9:
@@ -74,7 +74,7 @@ def _fill(order: NDArray[np.int64], sizes: Floats) -> Floats:
 
 
 def _exchange(side: Floats, sizes: Floats, between: Floats) -> tuple[float, float, Floats]:
-    """Exchange groups as long as that cuts less; returns the larger half, the cut and the sides."""
+    """Exchange groups while that cuts less; return the larger half, the cut and the sides."""
     same_size = np.abs(sizes[:, None] - sizes) < 1e-9
     while True:
         sign = 1 - 2 * side
@@ -91,7 +91,7 @@ def _exchange(side: Floats, sizes: Floats, between: Floats) -> tuple[float, floa
 
 
 def _groups(num_labels: int, implications: Implications) -> tuple[list[list[int]], list[float]]:
-    """Labels that hang together by implications, most of them alone; and log2 of their states.
+    """Return groups of labels linked by implications, and log2 of the number of their states.
 
     In a tree a label is absent with all below it, or present, and its branches are free:
 
@@ -118,10 +118,10 @@ def _groups(num_labels: int, implications: Implications) -> tuple[list[list[int]
 
 
 def possible_states(labels: list[int], implications: Implications) -> Tensor:
-    """The states of some labels that break no implication among them, uint8 (S, l).
+    """Return the states of some labels that break no implication among them, uint8 (S, l).
 
-    The first label is the slowest to change. Made label by label, so that no more than twice as
-    many are ever held.
+    The first label changes slowest. States are made label by label, so that at most twice as many
+    are ever held.
     """
     at = {label: place for place, label in enumerate(labels)}
     rules = [(at[c], at[p]) for c, p in implications.pairs if c in at and p in at]

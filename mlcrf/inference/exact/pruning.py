@@ -1,19 +1,19 @@
-"""Which tiles of the kernel an image needs, with a bound on what is left out.
+"""Pruning: the tiles of the kernel that an image needs, with a bound on the rest.
 
-Half-states are sorted by how much mass they typically carry, and the kernel is cut into tiles of
-neighbouring ones. Of an image's Z, the share of a tile (i, j) is at most
+Half-states are sorted by the mass that they typically carry, and the kernel is cut into tiles of
+neighbouring ones. The part of an image's Z in a tile (i, j) is at most
 
     sum_{a in i, b in j} alpha_a K_ab beta_b
         <= m_ij (sum_{a in i} alpha_a r_a) (sum_{b in j} beta_b c_b)
 
 with m_ij the largest K_ab / (r_a c_b) of the tile, where r_a and c_b are means of the kernel's rows
-and columns, so that little is lost. Tiles are dropped in rising order of their bounds, as long as
-these sum to no more than the tolerance times Z: a guess of it first, and where the sum of what was
-kept shows that the guess was too high, that sum. No marginal, of one label or two, is then off by
-more than the tolerance.
+and columns, which make the bound tight. Tiles are dropped in rising order of their bounds, as long
+as the bounds sum to at most the tolerance times Z: an estimate of Z first, and where the sum of the
+kept tiles shows that the estimate was too high, that sum. No marginal, of a label or a pair, is
+then off by more than the tolerance.
 
-Tiles that nearly all images need are multiplied together for all; each of the others by the images
-that need it, put side by side.
+Tiles that nearly all images need are multiplied together for all images; each other tile for the
+images that need it alone.
 """
 
 from dataclasses import dataclass, replace
@@ -26,17 +26,17 @@ from torch import Tensor
 
 from mlcrf.inference.exact.kernel import Kernel
 
-_TILES = 8  # along each half, at least
+_TILES = 8  # smallest number along each half
 _LEAST_TILE = 256  # half-states along a side
-DENSE = 0.5  # keeping a larger share than this is not worth the smaller products
+DENSE = 0.5  # where a larger share is kept, everything is summed
 _USUAL = 0.85  # a tile that this share of images needs is multiplied for all
-_CAUTION = 0.6  # of the tolerance that is used where Z is guessed
-_ROUNDING = 1.001  # of the bounds, computed in float32
+_CAUTION = 0.6  # share of the tolerance that is used where Z is an estimate
+_ROUNDING = 1.001  # factor on the bounds, which are computed in float32
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The products to make.
+class TilePlan:
+    """The products of tiles to compute.
 
     Attributes:
         rows, columns: ranges of half-states, the tiles' sides.
@@ -51,12 +51,12 @@ class Plan:
 
     @property
     def share(self) -> float:
-        """Of the full product's operations, how much is done."""
+        """The share of the full product's operations."""
         return float(self.kept.double().mean())
 
     @cached_property
     def products(self) -> list[tuple[slice, slice, Tensor | None]]:
-        """Half-states of A, of B, and the images that need their product, int64 (n,); None if all.
+        """Half-states of A, of B, and the images that need their product, int64 (n,); None for all.
 
         Neighbouring tiles that all images need are one product.
         """
@@ -76,12 +76,12 @@ class Plan:
             found.append((_span(self.rows[row:below]), _span(self.columns[column:right]), None))
         return found
 
-    def among(self, images: Tensor) -> "Plan":
-        """That of some of the images, int64 (n,) or boolean (N,)."""
+    def among(self, images: Tensor) -> "TilePlan":
+        """Return the plan of some of the images, int64 (n,) or boolean (N,)."""
         return replace(self, kept=self.kept[images], dropped=self.dropped[images])
 
-    def updated(self, images: Tensor, other: "Plan") -> "Plan":
-        """With another plan for some images, int64 (n,)."""
+    def updated(self, images: Tensor, other: "TilePlan") -> "TilePlan":
+        """Return the plan with another one for some images, int64 (n,)."""
         kept, dropped = self.kept.clone(), self.dropped.clone()
         kept[images], dropped[images] = other.kept, other.dropped
         return replace(self, kept=kept, dropped=dropped)
@@ -90,17 +90,17 @@ class Plan:
 def popularity(
     weights: Tensor, states: Tensor, field: Tensor, tolerance: float
 ) -> tuple[Tensor, float]:
-    """The order of half-states in which those come first that typically carry much mass.
+    """Sort half-states by the mass that they typically carry, largest first.
 
     The other half is taken at its mean, image by image, which is enough for an order.
 
     Args:
         weights: of typical images, (N, S).
         states: float64 (S, l).
-        field: what the other half's mean adds to each label's unary, float64 (l, N).
+        field: the contribution of the other half's mean to each label's unary, float64 (l, N).
 
     Returns:
-        The order (S,), and which share of the half-states has all but `tolerance` of the mass.
+        The order (S,), and the share of the half-states with all but `tolerance` of the mass.
     """
     mass = weights * ((states - 0.5) @ field).exp().T
     mass = (mass / mass.sum(1, keepdim=True)).nan_to_num()
@@ -110,7 +110,7 @@ def popularity(
 
 
 class Pruner:
-    """Bounds the tiles of one kernel, whose half-states are sorted.
+    """Bounds on the tiles of one kernel whose half-states are sorted.
 
     Args:
         alpha, beta: weights of typical images' half-states, (N, S_A) and (N, S_B).
@@ -140,11 +140,11 @@ class Pruner:
         self._largest = torch.stack(largest) * _ROUNDING
         self._typical = (torch.stack(typical) / scale).nan_to_num()
 
-    def plan(self, alpha: Tensor, beta: Tensor, at_least: Tensor | None = None) -> Plan:
-        """What to multiply for these images, weights (N, S_A) and (N, S_B).
+    def plan(self, alpha: Tensor, beta: Tensor, at_least: Tensor | None = None) -> TilePlan:
+        """Return the products for these images, weights (N, S_A) and (N, S_B).
 
         Args:
-            at_least: a lower bound on Z (N,), which is guessed without.
+            at_least: a lower bound on Z (N,); None to estimate it.
 
         Cost: 2 N (S_A + S_B) operations times the number of tiles along a half.
         """
@@ -155,19 +155,19 @@ class Pruner:
         kept = torch.ones_like(dropping).scatter(1, rising.indices, ~dropping).view_as(bounds)
         kept |= kept.double().mean(0) >= _USUAL
         dropped = bounds.masked_fill(kept, 0).sum((1, 2), dtype=torch.float64)
-        return Plan(self._rows, self._columns, kept, dropped)
+        return TilePlan(self._rows, self._columns, kept, dropped)
 
     def bounds(self, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-        """Of every tile's mass (N, rows, columns), and a guess of Z (N,)."""
+        """Return bounds on every tile's mass (N, rows, columns), and an estimate of Z (N,)."""
         sum_a, sum_b = alpha @ self._spread_a, beta @ self._spread_b
         guess = ((sum_a @ self._typical) * sum_b).sum(1)
-        # what is no number is not known
+        # NaN means no bound
         bounds = (sum_a[:, :, None] * self._largest).mul_(sum_b[:, None])
         return bounds.nan_to_num_(torch.inf, torch.inf), guess
 
 
 def _spread(values: Tensor, ranges: list[slice]) -> Tensor:
-    """A row for each range, with the values in it and 0 elsewhere (ranges, S), transposed."""
+    """Return a column for each range with the values in it, 0 elsewhere (S, ranges)."""
     result = values.new_zeros(len(ranges), len(values))
     for row, one in enumerate(ranges):
         result[row, one] = values[one]
@@ -179,7 +179,7 @@ def _ranges(size: int, step: int) -> list[slice]:
 
 
 def _run(flags: NDArray[np.bool_]) -> int:
-    """How many are true before the first that is not."""
+    """Count the true values before the first false one."""
     return int(np.append(flags, False).argmin())
 
 

@@ -1,4 +1,4 @@
-"""Large arrays that are used again: to fetch fresh memory takes longer than to fill it."""
+"""Large arrays that are reused: allocating memory takes longer than filling it."""
 
 import math
 from weakref import finalize
@@ -6,17 +6,17 @@ from weakref import finalize
 import torch
 from torch import Tensor
 
-_IDLE_BYTES = 2**29  # what is kept for the next user, at most
+_IDLE_BYTES = 2**29  # the most that is kept for the next user
 
 
 class Scratch:
-    """Arrays by name, each good until the next of its name is taken."""
+    """Arrays by name, each valid until the next of its name is taken."""
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """An array of any content, that of the last call of this name if it is large enough."""
+        """Return an uninitialised array, the last one of this name if it is large enough."""
         size, key = math.prod(shape), (name, like.dtype, like.device)
         if key not in self._arrays or self._arrays[key].numel() < size:
             self._arrays[key] = like.new_empty(size)
@@ -24,7 +24,7 @@ class Scratch:
 
     @property
     def num_bytes(self) -> int:
-        """Of all arrays together."""
+        """The size of all arrays together."""
         return sum(array.nbytes for array in self._arrays.values())
 
 
@@ -32,7 +32,7 @@ _idle: list[Scratch] = []  # one at most; popping from a list and appending to i
 
 
 def borrow_scratch(user: object) -> Scratch:
-    """Arrays that no other living object uses, kept for the next one when `user` is gone."""
+    """Return arrays that no other living object uses; the next may use them once `user` is gone."""
     try:
         scratch = _idle.pop()
     except IndexError:

@@ -10,14 +10,13 @@ where log_alpha and log_beta hold the unaries and the couplings inside a half. A
     S_A J m_B + m_A J S_B^T - m_A J m_B + (S_A - m_A) J (S_B - m_B)^T
 
 so the kernel K = exp((S_A - m_A) J (S_B - m_B)^T) spans far less than exp(S_A J S_B^T) does, and
-the rest goes into log_alpha and log_beta, image by image. We take m = 1/2, which bounds the
-exponent of K by sum |J_AB| / 4, and split the labels so that this is small. What couples the two
-quarters that a half is made of is split likewise, and its part that is the same for all images goes
-into the kernel too.
+the rest goes into log_alpha and log_beta, image by image. With m = 1/2 the exponent of K is at most
+sum |J_AB| / 4, and the labels are split so that this is small. The coupling between the two
+quarters of a half is split likewise; its part that is the same for all images goes into the kernel.
 
-Then Z = alpha^T K beta. Each image is first tried in float32; the sum of all that can have been
-lost to underflow is bounded, and where that bound is not below `_SLACK` of Z, the image is done
-again in float64, then in log space.
+Then Z = alpha^T K beta. Each image is first computed in float32; the loss to underflow is bounded,
+and where the bound is not below `_SLACK` of Z, the image is computed again in float64, then in log
+space.
 """
 
 import math
@@ -30,14 +29,14 @@ from mlcrf.implications import Implications
 from mlcrf.inference.exact.halves import make_halves
 from mlcrf.inference.exact.kernel import Kernel
 from mlcrf.inference.exact.partition import split_labels
-from mlcrf.inference.exact.pruning import DENSE, Plan, Pruner, popularity
+from mlcrf.inference.exact.pruning import DENSE, Pruner, TilePlan, popularity
 from mlcrf.inference.exact.scratch import borrow_scratch
 from mlcrf.inference.exact.sums import Linear, Scores, Sums
 
-_SLACK = 1e-7  # the share of Z that underflow may cost
+_SLACK = 1e-7  # largest share of Z that may be lost to underflow
 _BLOCK = 2**24  # entries of the joint scores that are handled at once in log space
 _LOG_TINY = {torch.float32: -87.0, torch.float64: -708.0}  # logs of the smallest normal numbers
-_FACTORS = 3  # that are multiplied one after the other, each of which may underflow
+_FACTORS = 3  # number of successive factors, each of which may underflow
 _LOG_SPACE = 2  # after the levels float32 (0) and float64 (1)
 LEVELS = (torch.float32, torch.float64)
 
@@ -69,7 +68,7 @@ class Split:
         self._scratch = borrow_scratch(self)
         self.kernel = Kernel(self.half_a, self.half_b, self.between, self._scratch)
         self._pruner: Pruner | None = None
-        # the part of the couplings between the halves that belongs to one half's state alone
+        # the part of the couplings between the halves that depends on one half's state alone
         self._shift = matrix.new_zeros(len(matrix))
         self._shift[self.half_a.labels] = self.between.sum(1) / 2
         self._shift[self.half_b.labels] = self.between.sum(0) / 2
@@ -77,15 +76,17 @@ class Split:
 
     @property
     def num_states(self) -> int:
-        """How many label vectors are summed over."""
+        """The number of label vectors in the sum."""
         return len(self.half_a) * len(self.half_b)
 
     def prune(self, unary: Tensor, known: Tensor, tolerance: float) -> None:
-        """From now on leave out up to a share `tolerance` of each image's Z, in float32.
+        """Leave out up to a share `tolerance` of each image's Z in float32 from now on.
 
         Sorts the half-states. Does nothing where the kernel is too large to be kept, or for
-        float32, or where typical images need most half-states. Args: some of these, unary (N, L)
-        and known (N, L).
+        float32, or where typical images need most half-states.
+
+        Args:
+            unary, known: of typical images, (N, L).
         """
         if not (self.kernel.is_kept and self._is_in_range(0)):
             return
@@ -104,9 +105,9 @@ class Split:
         self._pruner = Pruner(self.kernel, alpha[:, order_a], beta[:, order_b], tolerance)
 
     def weights(self, scores: Scores, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """alpha (N, S_A), beta (N, S_B), and the log of what they were divided by (N,).
+        """Return alpha (N, S_A), beta (N, S_B), and the log of their divisor (N,).
 
-        Good until the next call, which uses the same memory.
+        Valid until the next call, which uses the same memory.
         """
         (alpha, top_a), (beta, top_b) = (
             half.weights(scores.unary, scores.known, dtype, self._scratch, name)
@@ -115,11 +116,11 @@ class Split:
         return alpha, beta, top_a + top_b - self.constant
 
     def scores(self, unary: Tensor, known: Tensor) -> Scores:
-        """Of unary (N, L) and known (N, L) of 1, 0, -1."""
+        """Return the scores for unary (N, L) and known (N, L) of 1, 0, -1."""
         return Scores(unary.detach().double() + self._shift, known)
 
     def marginals(self, sums: Sums) -> Tensor:
-        """P(y_i = 1) of every label, float64 (N, L)."""
+        """Return P(y_i = 1) of every label, float64 (N, L)."""
         result = self.matrix.new_empty(len(sums.log_partition), len(self.matrix))
         for which, half in enumerate((self.half_a, self.half_b)):
             for images, mass, _ in sums.masses(which):
@@ -127,14 +128,14 @@ class Split:
         return result.clamp_(0, 1)
 
     def states(self, index_a: Tensor, index_b: Tensor) -> Tensor:
-        """Label vectors (..., L) from the numbers of their half-states (...)."""
+        """Return label vectors (..., L) from the numbers of their half-states (...)."""
         result = index_a.new_empty((*index_a.shape, len(self.matrix)))
         result[..., self.half_a.labels] = self.half_a.states[index_a].long()
         result[..., self.half_b.labels] = self.half_b.states[index_b].long()
         return result
 
     def sums(self, scores: Scores) -> Sums:
-        """Log Z and the probability of every half-state.
+        """Compute log Z and the probability of every half-state.
 
         Cost: two products of S_A x S_B with N columns each, 4 N S_A S_B operations.
         """
@@ -154,20 +155,20 @@ class Split:
             self._sums_log_space(scores, image, out)
         return out
 
-    def to_a(self, beta: Tensor, plan: Plan | None) -> Tensor:
-        """K beta of images, (n, S_B) -> (n, S_A)."""
+    def to_a(self, beta: Tensor, plan: TilePlan | None) -> Tensor:
+        """Return K beta, (n, S_B) -> (n, S_A)."""
         result = beta.new_empty(len(beta), len(self.half_a))
         self._multiply(plan, beta=beta, on_a=result)
         return result
 
-    def to_b(self, alpha: Tensor, plan: Plan | None) -> Tensor:
-        """alpha K of images, (n, S_A) -> (n, S_B)."""
+    def to_b(self, alpha: Tensor, plan: TilePlan | None) -> Tensor:
+        """Return alpha K, (n, S_A) -> (n, S_B)."""
         result = alpha.new_empty(len(alpha), len(self.half_b))
         self._multiply(plan, alpha=alpha, on_b=result)
         return result
 
-    def _masses(self, alpha: Tensor, beta: Tensor, plan: Plan | None) -> tuple[Tensor, Tensor]:
-        """alpha * (K beta) and beta * (alpha K), at one walk through the kernel."""
+    def _masses(self, alpha: Tensor, beta: Tensor, plan: TilePlan | None) -> tuple[Tensor, Tensor]:
+        """Return alpha * (K beta) and beta * (alpha K), in one pass over the kernel."""
         mass_a = self._scratch.take("mass_a", (*alpha.shape,), alpha)
         mass_b = self._scratch.take("mass_b", (*beta.shape,), beta)
         self._multiply(plan, alpha=alpha, beta=beta, on_a=mass_a, on_b=mass_b)
@@ -175,14 +176,14 @@ class Split:
 
     def _multiply(
         self,
-        plan: Plan | None,
+        plan: TilePlan | None,
         *,
         alpha: Tensor | None = None,
         beta: Tensor | None = None,
         on_a: Tensor | None = None,
         on_b: Tensor | None = None,
     ) -> None:
-        """Fill in K beta on A's half-states and alpha K on B's, or one of them, as planned."""
+        """Fill in K beta on A's half-states, alpha K on B's, or both, by the plan."""
         if plan is None:
             for rows in self.kernel.blocks:
                 if beta is not None and on_a is not None:
@@ -203,7 +204,7 @@ class Split:
                 _add_product(on_b[:, columns], alpha[:, rows], tile, images)
 
     def _is_in_range(self, level: int) -> bool:
-        """Whether neither the factors nor a sum of products can be too large for the level."""
+        """Return whether factors and sums of products fit the level's type."""
         largest = -_LOG_TINY[LEVELS[level]]
         log_sum = self.kernel.exponent_bound + math.log(self.num_states)
         return self.kernel.exponent_bound <= 0.8 * largest and log_sum <= largest
@@ -215,10 +216,10 @@ class Split:
         alpha, beta, top = self.weights(some, dtype)
         plan = self._plan(alpha, beta) if level == 0 else None
         mass_a, mass_b = self._masses(alpha, beta, plan)
-        total = mass_a.sum(-1).double()  # pairwise sums, each as good as its type
+        total = mass_a.sum(-1).double()  # pairwise sums, each as precise as its type
         if plan is not None and self._pruner is not None:
             over = (plan.dropped > self._pruner.tolerance * total).nonzero().squeeze(1)
-            if len(over):  # Z was guessed too high; it is no less than what was found
+            if len(over):  # the estimate of Z was too high; `total` is a lower bound
                 more = self._pruner.plan(alpha[over], beta[over], at_least=total[over])
                 mass_a[over] = self.to_a(beta[over], more).mul_(alpha[over])
                 mass_b[over] = self.to_b(alpha[over], more).mul_(beta[over])
@@ -238,11 +239,11 @@ class Split:
         out.linear.append(linear)
         return wanted[~safe]
 
-    def _plan(self, alpha: Tensor, beta: Tensor) -> Plan | None:
+    def _plan(self, alpha: Tensor, beta: Tensor) -> TilePlan | None:
         if self._pruner is None:
             return None
         plan = self._pruner.plan(alpha, beta)
-        if plan.share > DENSE:  # nor will it be worth it for the next images
+        if plan.share > DENSE:  # nor will it be worth it for later images
             self._pruner = None
             return None
         return plan
@@ -268,15 +269,15 @@ class Split:
             yield wanted, exponents + log_alpha[wanted, None] + log_beta
 
     def joint(self, scores: Scores, sums: Sums, image: int) -> Iterator[tuple[slice, Tensor]]:
-        """Probability of every state of one image, by rows of half-states of A: (rows, S_B)."""
+        """Yield the probabilities of one image's states, by rows of half-states (rows, S_B)."""
         for rows, joint in self._joint_blocks(scores, image):
             yield rows, (joint - sums.log_partition[image]).exp()
 
 
 def _add_product(target: Tensor, left: Tensor, right: Tensor, images: Tensor | None) -> None:
-    """Add left @ right to rows of the target, all of them or some."""
+    """Add left @ right to all rows of the target, or to those of some images."""
     if images is None:
         target.addmm_(left, right)
-    else:  # quicker than `index_add_` to part of an array
+    else:  # faster than `index_add_` to part of an array
         added = target.index_select(0, images).addmm_(left.index_select(0, images), right)
         target.index_copy_(0, images, added)

@@ -1,4 +1,4 @@
-"""What summing over all states leaves: masses of half-states, by level of precision."""
+"""The results of summing over all states: masses of half-states, by level of precision."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mlcrf.inference.exact.pruning import Plan
+from mlcrf.inference.exact.pruning import TilePlan
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the half-states' scores are made of, for N images.
+    """The inputs of the half-states' scores, for N images.
 
     Attributes:
         unary: with the shift that goes with m = 1/2, float64 (N, L).
@@ -22,7 +22,7 @@ class Scores:
     known: Tensor
 
     def rows(self, wanted: Tensor | slice) -> "Scores":
-        """Those of some of the images."""
+        """Return the scores of some of the images."""
         return Scores(self.unary[wanted], self.known[wanted])
 
     def __len__(self) -> int:
@@ -31,28 +31,28 @@ class Scores:
 
 @dataclass(frozen=True)
 class Linear:
-    """Some images at a level that is not log space.
+    """The sums of some images at a level that is not log space.
 
     Attributes:
-        images: which of the batch they are, int64 (n,).
+        images: their positions in the batch, int64 (n,).
         dtype: the level's type.
         total: Z, scaled, float64 (n,).
-        plan: which tiles of the kernel the images need; None if all.
-        alpha, beta: the half-states' weights (n, S_A), (n, S_B); empty once they are let go.
+        plan: the tiles of the kernel that the images need; None for all.
+        alpha, beta: the half-states' weights (n, S_A), (n, S_B); empty once they are freed.
         mass_a, mass_b: alpha * (K beta) and beta * (alpha K); likewise.
     """
 
     images: Tensor
     dtype: torch.dtype
     total: Tensor
-    plan: Plan | None
+    plan: TilePlan | None
     alpha: Tensor
     beta: Tensor
     mass_a: Tensor
     mass_b: Tensor
 
     def among(self, images: Tensor) -> "Linear":
-        """That of some of the images, boolean (n,)."""
+        """Return the sums of some of the images, boolean (n,)."""
         arrays = (self.images, self.total, self.alpha, self.beta, self.mass_a, self.mass_b)
         some, total, *large = (array[images] for array in arrays)
         plan = self.plan and self.plan.among(images)
@@ -61,7 +61,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Sums:
-    """What follows from summing over all states.
+    """The results of summing over all states.
 
     Attributes:
         log_partition: float64 (N,).
@@ -78,23 +78,23 @@ class Sums:
     logs: dict[int, tuple[Tensor, Tensor]]
 
     def masses(self, half: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Probabilities of one half's states (0 for A, 1 for B), some images at a time.
+        """Yield the probabilities of one half's states (0 for A, 1 for B), some images at a time.
 
-        Returns:
-            images (n,), masses (n, S) and what to divide them by, float64 (n,).
+        Yields:
+            images (n,), masses (n, S) and their divisors, float64 (n,).
         """
         for linear in self.linear:
             yield linear.images, (linear.mass_a, linear.mass_b)[half], linear.total
         yield from self.log_space_masses(half)
 
     def log_space_masses(self, half: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The same of the images in log space alone."""
+        """Yield the same for the images in log space alone."""
         for image, logs in self.logs.items():
             one = logs[half].new_ones(1)
             yield torch.tensor([image], device=one.device), logs[half].exp()[None], one
 
     def without_arrays(self) -> "Sums":
-        """The same without weights and masses, which is enough for `moments.pair_sums`."""
+        """Return the same without weights and masses, which is enough for `moments.pair_sums`."""
         none = torch.empty(0)
         linear = [
             replace(one, alpha=none, beta=none, mass_a=none, mass_b=none) for one in self.linear

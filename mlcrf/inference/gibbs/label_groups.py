@@ -11,20 +11,20 @@ from mlcrf.crf.potentials import IMPOSSIBLE
 
 
 class GroupedCouplings:
-    """What the others bring to a label, for groups of labels without an edge among them:
+    """The couplings' part of labels' log-odds, for groups of labels without an edge among them:
 
         coupled_i = sum_j pairwise_ij y_j - IMPOSSIBLE (parents of i that are absent)
 
-    where a child brings its parent IMPOSSIBLE too. Labels of a group can be redrawn at once; with
-    all pairs coupled each is a group of its own. States have the label first, (L, S, N), so that
-    those of a label are one run of memory.
+    where a present child adds IMPOSSIBLE to its parent too. Labels of a group can be redrawn at
+    once; with all pairs coupled each label is a group of its own. The label is the first axis of
+    states, (L, S, N), so that the states of a label are contiguous in memory.
 
     Attributes:
-        groups: labels of each group, rising; together they are all labels, each once.
+        groups: labels of each group in rising order; each label is in one group.
     """
 
     def __init__(self, potentials: Potentials, *, less: Tensor | float = 0.0) -> None:
-        """`less` (N, L) of it is left out, where it is counted elsewhere."""
+        """Group the labels; `less` (N, L) is subtracted, where it is counted elsewhere."""
         coupled, num_labels = potentials.as_couplings(), potentials.num_labels
         offsets, others, edge = neighbours(coupled.edges, num_labels)
         colours = _colours(offsets, others)
@@ -55,7 +55,7 @@ class GroupedCouplings:
         self._less = (IMPOSSIBLE * parents + torch.zeros_like(coupled.unary) + less).T[:, None]
 
     def of(self, group: int, y: Tensor) -> Tensor:
-        """Those of one group: states (L, S, N) -> (labels of the group, S, N)."""
+        """Return the part of one group: states (L, S, N) -> (labels of the group, S, N)."""
         shape = (len(self.groups[group]), *y.shape[1:])
         if self._matrices:
             brought = (self._matrices[group] @ y.flatten(1)).view(shape)
@@ -66,13 +66,13 @@ class GroupedCouplings:
 
 
 def _split_by(keys: Tensor, values: Tensor) -> list[Tensor]:
-    """The values of key 0, of key 1 and so on, each in their order."""
+    """Split values by their key, 0, 1, ..., keeping their order."""
     order = keys.argsort(stable=True)
     return list(torch.split(values[order], torch.bincount(keys).tolist()))
 
 
 def _colours(offsets: Tensor, others: Tensor) -> Tensor:
-    """The first group, for each label in turn, that holds no neighbour of it (L,)."""
+    """Assign each label in turn the first group that holds none of its neighbours (L,)."""
     neighbour = others.tolist()
     colours: list[int] = []
     for label, (first, last) in enumerate(itertools.pairwise(offsets.tolist())):
@@ -82,13 +82,13 @@ def _colours(offsets: Tensor, others: Tensor) -> Tensor:
 
 
 def certain_bias(unary: Tensor, known: Tensor) -> Tensor:
-    """Unaries (N, L) with the label first, (L, N); infinite either way where a label is known."""
+    """Return unaries (N, L) as (L, N), plus or minus infinity where a label is known."""
     bias = unary.masked_fill(known == 1, math.inf).masked_fill(known == 0, -math.inf)
     return bias.T.contiguous()
 
 
 def draw(uniforms: Tensor, generator: torch.Generator) -> Tensor:
-    """Fill with draws from (0, 1): at 0 a label would be present however unlikely it is."""
+    """Fill with draws from (0, 1); at 0 an impossible label would be present."""
     return uniforms.uniform_(generator=generator).clamp_min_(torch.finfo(uniforms.dtype).eps / 4)
 
 
@@ -114,11 +114,11 @@ def sweep_groups(
         probabilities: filled with the probabilities from which labels were drawn (L, S, N).
 
     Returns:
-        By how much the couplings' part of the score has risen (S, N).
+        The rise of the couplings' part of the score (S, N).
     """
     risen = torch.zeros_like(y[0])
     for number, labels in enumerate(couplings.groups):
-        # a view is faster than a choice
+        # a view is faster than an index
         group = slice(int(labels), int(labels) + 1) if len(labels) == 1 else labels
         coupled = couplings.of(number, y)
         p = (coupled * scale).add_(bias[group][:, None]).sigmoid_()

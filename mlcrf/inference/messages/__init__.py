@@ -1,1 +1,1 @@
-"""Belief propagation: arcs, the update, and bounds."""
+"""Message passing: the update that methods share, and spanning trees."""

@@ -1,4 +1,4 @@
-"""What the message-passing methods share: arcs, the update, and settling image by image."""
+"""The base of the message-passing methods: arcs, the update, and convergence by image."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -17,17 +17,17 @@ class Iteration(Protocol):
     """An update of every image's state, side by side."""
 
     def step(self, state: Tensor) -> Tensor:
-        """What the state should be, given what it is: (N, K) -> (N, K)."""
+        """Return the undamped next state: (N, K) -> (N, K)."""
         ...
 
     def rows(self, wanted: Tensor) -> "Iteration":
-        """The update of some of the images."""
+        """Return the update of some of the images."""
         ...
 
 
 @dataclass(frozen=True)
 class Settled:
-    """Where an iteration ended: state (N, K), converged (N,), and the sweeps it took."""
+    """The end of an iteration: state (N, K), converged (N,), and the number of sweeps made."""
 
     state: Tensor
     converged: Tensor
@@ -36,14 +36,14 @@ class Settled:
 
 @dataclass(frozen=True)
 class FixedPointMethod(ABC):
-    """A method that repeats a damped parallel update until the state of each image stands still.
+    """A method that repeats a damped parallel update until each image is at a fixed point.
 
         state <- damping state + (1 - damping) step(state)
 
     Attributes:
-        max_sweeps: updates at most; the last one that an image needs is only a check.
-        tolerance: an image has converged once no number of its state is further than
-            tolerance (1 + its size) from what the update makes of it. It then stays as it is.
+        max_sweeps: maximum number of updates; the last one of an image is only a check.
+        tolerance: an image has converged once the update moves no entry x of its state by more
+            than tolerance (1 + |x|). Its state then stays as it is.
         damping: share of the old state that is kept, from 0 to below 1.
 
     Raises:
@@ -65,16 +65,16 @@ class FixedPointMethod(ABC):
 
     @abstractmethod
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Beliefs; `known` (N, L) holds 1, 0, or -1 for unknown."""
+        """Infer beliefs; `known` (N, L) holds 1, 0, or -1 for unknown."""
 
     @torch.no_grad()
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """Marginals rounded at 0.5, then climbed to a local maximum of the score."""
+        """Return the marginals rounded at 0.5, improved to a local maximum of the score."""
         rounded = (self(potentials, known=known).marginals > 0.5).long()
         return iterated_conditional_modes(potentials, rounded, check_known(potentials, known))
 
     def settle(self, iteration: Iteration, start: Tensor) -> Settled:
-        """Repeat the update; images that have converged are set aside and cost nothing more."""
+        """Repeat the update; images that have converged take no more part in it."""
         state, rows = start, torch.arange(len(start), device=start.device)
         finished, order, sweeps = [], [], 0
         while sweeps < self.max_sweeps and len(rows):
@@ -101,7 +101,7 @@ class FixedPointMethod(ABC):
 
 @dataclass(frozen=True)
 class Network:
-    """CRFs as messages see them: known labels are conditioned on, and each edge is two arcs.
+    """A batch of CRFs with known labels conditioned on, and each edge as two arcs.
 
     Arc e runs from the first label of edge e to the second, arc E + e the other way.
 
@@ -123,16 +123,16 @@ class Network:
 
     @property
     def free(self) -> Tensor:
-        """Which labels are unknown (N, L)."""
+        """The unknown labels, boolean (N, L)."""
         return self.known == UNKNOWN
 
     @property
     def source(self) -> Tensor:
-        """Where each arc starts (2 E,)."""
+        """The label where each arc starts (2 E,)."""
         return self.edges.T.reshape(-1)
 
     def rows(self, wanted: Tensor) -> "Network":
-        """Some of the images."""
+        """Return the network of some of the images."""
         varies = self.pairwise.ndim == 2
         return replace(
             self,
@@ -144,7 +144,7 @@ class Network:
         )
 
     def at_source(self, labels: Tensor) -> Tensor:
-        """What stands at the label where each arc starts: (N, L) -> (N, 2 E)."""
+        """Take the value of the label where each arc starts: (N, L) -> (N, 2 E)."""
         return labels.index_select(1, self.source)
 
     def leaving(self, arcs: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class Network:
         return self.leaving(reverse(arcs))
 
     def marginals(self, log_odds: Tensor) -> Tensor:
-        """Probabilities of unknown labels, and the value of known ones (N, L)."""
+        """Return the probabilities of unknown labels, and the values of known ones (N, L)."""
         return torch.where(self.free, log_odds.sigmoid(), self.known.to(log_odds.dtype))
 
     def total(self, by_label: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ class Network:
 
 
 def condition(potentials: Potentials, known: Tensor | None) -> Network:
-    """The network of the unknown labels, given the known ones; implications become couplings."""
+    """Return the network of the unknown labels given the known ones, implications as couplings."""
     clamped = check_known(potentials, known)
     coupled = potentials.as_couplings()
     free = clamped == UNKNOWN
@@ -220,37 +220,37 @@ class Propagation:
         return self.network.pairwise / self.edge_count
 
     def start(self) -> Tensor:
-        """The fields before any message (N, 2 E)."""
+        """Return the fields before any message (N, 2 E)."""
         return self.network.at_source(self.network.unary / self.label_count)
 
     def messages(self, fields: Tensor) -> Tensor:
-        """m on each arc (N, 2 E)."""
+        """Return m on each arc (N, 2 E)."""
         coupling = both(self.coupling)
         return F.logsigmoid(-fields) - F.logsigmoid(-fields - coupling)
 
     def log_odds(self, messages: Tensor) -> Tensor:
-        """B of each label (N, L)."""
+        """Return B of each label (N, L)."""
         arriving = self.network.arriving(both(self.edge_count) * messages)
         return (self.network.unary + arriving) / self.label_count
 
     def step(self, state: Tensor) -> Tensor:
-        """The fields that follow from the fields."""
+        """Return the undamped next fields."""
         messages = self.messages(state)
         return self.network.at_source(self.log_odds(messages)) - reverse(messages)
 
     def rows(self, wanted: Tensor) -> "Propagation":
-        """The update of some of the images."""
+        """Return the update of some of the images."""
         by_image = self.label_count.ndim == 2
         label_count = self.label_count[wanted] if by_image else self.label_count
         return replace(self, network=self.network.rows(wanted), label_count=label_count)
 
     def edge_log_partitions(self, fields: Tensor, messages: Tensor) -> Tensor:
-        """Log of the sum of the four terms of b_ij (N, E)."""
+        """Return the log of the sum of the four terms of b_ij (N, E)."""
         first, second = fields.chunk(2, -1)
         return softplus(second) + softplus(first + messages.chunk(2, -1)[1])
 
     def pairwise_marginals(self, fields: Tensor, messages: Tensor, marginals: Tensor) -> Tensor:
-        """b_ij(1, 1) (N, E); where an end is known, the product of the marginals."""
+        """Return b_ij(1, 1) (N, E); where an end is known, the product of the marginals."""
         first, second = fields.chunk(2, -1)
         given = (second + self.coupling).sigmoid()  # P(second given first)
         both_present = (first + messages.chunk(2, -1)[1]).sigmoid() * given
@@ -259,15 +259,15 @@ class Propagation:
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log (1 + exp x), to the last digit: torch's own stops at x = 20."""
+    """Return log (1 + exp x) to full precision; torch's own is linear from x = 20."""
     return -F.logsigmoid(-x)
 
 
 def both(by_edge: Tensor) -> Tensor:
-    """One number an edge, on both its arcs: (..., E) -> (..., 2 E)."""
+    """Repeat the values of edges on both their arcs: (..., E) -> (..., 2 E)."""
     return torch.cat([by_edge, by_edge], -1)
 
 
 def reverse(by_arc: Tensor) -> Tensor:
-    """What stands on the arc that runs the other way: (..., 2 E) -> (..., 2 E)."""
+    """Swap the values of each edge's two arcs: (..., 2 E) -> (..., 2 E)."""
     return by_arc.roll(by_arc.shape[-1] // 2, -1)

@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 def tree_shares(edges: Tensor, num_labels: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """In which share of spanning trees, with a uniform root, each edge stands each way.
+    """Return the share of spanning trees, with a uniform root, that hold each edge, by direction.
 
     Returns:
         For each arc the share in which its source is the child of its target, (2 E,), arcs as in
@@ -55,7 +55,7 @@ def _graph(edges: Array, num_labels: int, weight: Array | None = None) -> csr_ar
 
 
 def _uniform_shares(edges: Array, num_labels: int) -> Array:
-    """All spanning trees of a connected graph alike (2, E).
+    """Return the shares for uniform spanning trees of a connected graph (2, E).
 
     By the matrix-tree theorem i is the child of j in a share K_ii - K_ij of them, where K is the
     pseudo-inverse of the Laplacian; a constant added to it cancels.
@@ -70,7 +70,7 @@ def _uniform_shares(edges: Array, num_labels: int) -> Array:
 
 
 def _drawn_shares(edges: Array, component: Array, seed: int) -> Array:
-    """Trees that prefer edges used least so far, ties by chance, until each is in one (2, E)."""
+    """Return the shares among trees drawn to prefer rarely used edges, all edges covered (2, E)."""
     num_labels = len(component)
     generator = np.random.default_rng(seed)
     used = np.zeros(len(edges))
@@ -89,7 +89,7 @@ def _drawn_shares(edges: Array, component: Array, seed: int) -> Array:
 
 
 def _rooted_shares(tree: Array, component: Array) -> Array:
-    """Each edge of one spanning forest, each way, over all roots of its component (2, E).
+    """Return the shares of one spanning forest over all roots of each component (2, E).
 
     An end is the child if the root is on the other side: a share of the labels there.
     """

@@ -11,7 +11,7 @@ from mlcrf.implications import Implications
 from mlcrf.inference import Exact
 from mlcrf.inference import enumeration as exact
 from mlcrf.inference.exact import pruning, split
-from mlcrf.inference.exact.pruning import Plan, Pruner
+from mlcrf.inference.exact.pruning import Pruner, TilePlan
 from mlcrf.inference.exact.split import Split
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import oracles
@@ -230,7 +230,7 @@ def test_products_are_the_tiles_that_are_needed(seed: int) -> None:
     chance = torch.tensor([0.0, 0.5, 1.0])[torch.randint(3, (5, 4), generator=generator)]
     kept = torch.rand(7, 5, 4, generator=generator) < chance
     rows, columns = ([slice(3 * at, 3 * at + 3) for at in range(n)] for n in (5, 4))
-    plan = Plan(rows, columns, kept, torch.zeros(7))
+    plan = TilePlan(rows, columns, kept, torch.zeros(7))
     counted = torch.zeros(7, 15, 12)
     for some_a, some_b, images in plan.products:
         counted[slice(None) if images is None else images, some_a, some_b] += 1
@@ -238,5 +238,5 @@ def test_products_are_the_tiles_that_are_needed(seed: int) -> None:
     assert torch.equal(counted, wanted.float())
     whole = sum(images is None for _, _, images in plan.products)
     assert whole <= int(kept.all(0).sum())
-    everything = Plan(rows, columns, torch.ones_like(kept), torch.zeros(7))
+    everything = TilePlan(rows, columns, torch.ones_like(kept), torch.zeros(7))
     assert everything.products == [(slice(0, 15), slice(0, 12), None)]

@@ -1,4 +1,4 @@
-"""Exact inference call after call: what does not change is made once."""
+"""Exact inference for many calls with the same couplings: the kernel is made once."""
 
 import torch
 from torch import Tensor
@@ -9,18 +9,17 @@ from mlcrf.inference.exact.moments import likely_pair_marginals
 from mlcrf.inference.exact.split import Split
 from mlcrf.inference.posterior import InferenceMethod, LogPartitionKind, Posterior
 
-_AT_ONCE = 256  # images, for memory's sake
+_AT_ONCE = 256  # images, which bounds the memory
 
 
 class PreparedExact:
     """`Exact` for couplings that all images share, with the kernel kept from call to call.
 
-    Of a single image at 24 labels `Exact` spends most of its time on making the kernel, and of 256
-    on finding out which half-states matter; neither a person who waits for an answer nor a long
-    row of photos should. Not to be called from several threads at once.
+    For a single image at 24 labels `Exact` spends most of its time on the kernel, and for 256 on
+    sorting half-states. Not to be called from several threads at once.
 
     Args:
-        method: whose limit on labels holds.
+        method: the limit on labels is its.
         potentials: any of the images; their couplings and implications are kept.
         leave_out: share of each image's Z that may be left out, as in `Exact`; half-states are
             sorted by the images of the first call that has enough.
@@ -45,12 +44,11 @@ class PreparedExact:
 
     @property
     def name(self) -> str:
-        """`exact`."""
         return self._method.name
 
     @torch.no_grad()
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Exact marginals and log Z but for what was left out, without gradients."""
+        """Infer marginals and log Z, exact up to `error_bound`, without gradients."""
         clamped = self._check(potentials, known)
         if self._may_sort and len(clamped) >= TYPICAL:
             sort_states(self._split, potentials.unary, clamped, self._leave_out)
@@ -72,17 +70,17 @@ class PreparedExact:
         )
 
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """The most probable label vectors, int64 (N, L), by `Exact` itself."""
+        """Return the most probable label vectors, int64 (N, L), by `Exact` itself."""
         return self._method.map_states(potentials, known=known)
 
     @torch.no_grad()
     def pair_marginals(
         self, potentials: Potentials, *, known: Tensor | None = None, leave_out: float = 1e-3
     ) -> Tensor:
-        """P(y_i = 1, y_j = 1) of all pairs, edges or not, the marginals on the diagonal.
+        """Return P(y_i = 1, y_j = 1) of all pairs, edges or not, marginals on the diagonal.
 
-        Of each image half-states that carry up to a share `leave_out` of Z may be left out, and
-        no value is off by more than twice that: enough to choose what to ask.
+        Half-states that carry up to a share `leave_out` of an image's Z may be left out, and no
+        value is off by more than twice that.
 
         Returns:
             float64 (N, L, L).
@@ -108,7 +106,7 @@ class PreparedExact:
 def prepare(
     method: InferenceMethod, potentials: Potentials, *, leave_out: float = 0
 ) -> InferenceMethod:
-    """The method, or what does the same quicker for many calls with these couplings."""
+    """Return the method, or a faster one for many calls with these couplings."""
     if isinstance(method, Exact) and not potentials.varies_by_image:
         return PreparedExact(method, potentials, leave_out=leave_out)
     return method
