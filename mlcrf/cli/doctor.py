@@ -1,4 +1,4 @@
-"""`mlcrf doctor`: what there is to work with on this machine."""
+"""`mlcrf doctor`: versions, devices and space of this machine."""
 
 import typer
 
@@ -6,7 +6,7 @@ from mlcrf.cli import console
 
 
 def doctor(cache_dir: console.CacheDir = None, as_json: console.Json = False) -> None:
-    """Show versions, devices, which backbones work offline, and free disk space."""
+    """Show versions, devices, backbones available offline, and free disk space."""
     console.quiet()
     from mlcrf.reports.inspection import format_machine, machine_record
     from mlcrf.reports.tables import to_json

@@ -1,4 +1,4 @@
-"""`mlcrf models`: what comes with the package."""
+"""`mlcrf models`: the models that come with the package."""
 
 import typer
 
@@ -6,7 +6,7 @@ from mlcrf.cli import console
 
 
 def models(as_json: console.Json = False) -> None:
-    """List the models that come with mlcrf, for --model and wherever a run is asked for."""
+    """List the models that come with mlcrf; their names can be given in place of a run."""
     console.quiet()
     from mlcrf.reports.inspection import format_models, models_record
     from mlcrf.reports.tables import to_json

@@ -1,4 +1,4 @@
-"""`mlcrf plot-correlations`: the learned matrix as a picture, a table, and beside others."""
+"""`mlcrf plot-correlations`: the learned couplings as a heatmap, a page and a table."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,28 +15,31 @@ def plot_correlations(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="To write: a picture, .png, .svg or .pdf, or a page to zoom in, .html."),
+        typer.Option(
+            help="File to write: a heatmap (.png, .svg, .pdf) or a page to zoom in (.html)."
+        ),
     ],
     compare: Annotated[
         str | None,
         typer.Option(
-            help="phi or cooccurrence of the run's training labels, or a square CSV file."
+            help="Compare with phi or cooccurrence of the training labels, or a square CSV file."
         ),
     ] = None,
-    order: Annotated[Order, typer.Option(help="Of the labels in the picture.")] = Order.CLUSTER,
+    order: Annotated[Order, typer.Option(help="Order of the labels.")] = Order.CLUSTER,
     matrix_csv: Annotated[
-        Path | None, typer.Option(help="Write the learned matrix there, as CSV.")
+        Path | None, typer.Option(help="CSV file to write the learned matrix to.")
     ] = None,
-    top: Annotated[int, typer.Option(min=0, help="How many strongest pairs to list.")] = 10,
+    top: Annotated[int, typer.Option(min=0, help="Number of strongest pairs to list.")] = 10,
     as_json: console.Json = False,
 ) -> None:
     """Draw the learned couplings between labels: red attracts, blue repels.
 
-    Of more than 120 labels a picture shows the strongest coupling of every few and names clusters;
-    a page, which has the run's couplings alone, names all and holds the 50,000 strongest.
+    With more than 120 labels a cell of the heatmap shows the strongest coupling of several labels,
+    and clusters are named. The page names every label and holds the 50,000 strongest couplings; it
+    does not show the comparison.
 
-    Of a run with --pairwise conditional, those where its gates are at zero. A label and what it
-    implies have none: the rule says it all.
+    A run with --pairwise conditional is drawn with its gates at zero. Pairs linked by an
+    implication have no coupling.
     """
     console.quiet()
     from mlcrf.atomic import require_ending, write_text
@@ -98,4 +101,4 @@ def plot_correlations(
     if compare is not None:
         typer.echo(tables.format_agreements(compare, agreements))
     some = f", the {kept:,} strongest of {len(edges):,} couplings" if kept < len(edges) else ""
-    typer.echo(f"page: {out}{some}" if page else f"picture: {out}")
+    typer.echo(f"page: {out}{some}" if page else f"heatmap: {out}")

@@ -1,4 +1,4 @@
-"""`mlcrf report`: how good a run is, as one web page."""
+"""`mlcrf report`: the scores of a run as one web page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from mlcrf.cli import console, scoring
 def report(
     run: console.RunDirectory,
     data: scoring.Data,
-    out: Annotated[Path, typer.Option(help="Page to write: .html.")],
+    out: Annotated[Path, typer.Option(help="Page to write (.html).")],
     split: scoring.Split = "test",
     label_set: scoring.LabelSet = None,
     image_root: console.ImageRoot = None,
@@ -28,10 +28,13 @@ def report(
     resamples: scoring.Resamples = 1000,
     seed: scoring.Seed = 0,
     images: Annotated[
-        int, typer.Option(min=0, max=200, help="At most so many in each of the three galleries.")
+        int,
+        typer.Option(
+            min=0, max=200, help="Maximum number of images in each of the three galleries."
+        ),
     ] = 12,
     thumbnail_px: Annotated[
-        int, typer.Option(min=32, max=1024, help="Longer side of the pictures in the page.")
+        int, typer.Option(min=32, max=1024, help="Longer side of the images in the page.")
     ] = 256,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
     device: console.Device = "auto",
@@ -40,8 +43,8 @@ def report(
 ) -> None:
     """Write one self-contained page: measures, labels, curves, couplings, images to look at.
 
-    It holds what `evaluate` prints, and small copies of photos of the data with their labels and
-    file names. It loads nothing from elsewhere.
+    The page contains what `evaluate` prints, and small copies of images of the data with their
+    labels and file names. It loads nothing from elsewhere.
     """
     console.quiet()
     from mlcrf.atomic import require_ending

@@ -11,24 +11,27 @@ from mlcrf.pretrained import DEFAULT
 
 
 def review(
-    folder: Annotated[Path, typer.Argument(help="Folder of photos; those below it count too.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of photos, with its subfolders.")],
     model: Annotated[
         Path, typer.Option(help="Run directory, or a name that `mlcrf models` lists.")
     ] = Path(DEFAULT),
     db: Annotated[
         str,
         typer.Option(
-            help="Where answers go: sqlite:///FILE, or postgresql://USER@HOST/DATABASE for "
-            "several people at once."
+            help="Database for the answers: sqlite:///FILE, or postgresql://USER@HOST/DATABASE "
+            "for several people at once."
         ),
     ] = "sqlite:///tags.db",
     person: Annotated[
-        str | None, typer.Option(help="Who answers; your login name unless the page says else.")
+        str | None, typer.Option(help="Name of the person who answers; your login name by default.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; the default is this machine alone.")
+        str,
+        typer.Option(
+            help="Address to listen on; the default can be reached from this machine only."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
     browser: Annotated[
         bool, typer.Option(help="Open the page, if there is a screen and a terminal.")
     ] = True,
@@ -64,7 +67,7 @@ def review(
         if len(notes) > 10:
             console.log(f"note: and {len(notes) - 10} more")
         if not is_loopback(host):
-            console.log("note: others can reach this page; who has its address can answer")
+            console.log("note: others can reach this page; anyone who has its address can answer")
 
         def announce(address: str) -> None:
             typer.echo(f"{len(session.photos)} photos, answers in {database.name}\n{address}")

@@ -15,28 +15,33 @@ def serve(
         Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
     ] = Path(DEFAULT),
     host: Annotated[
-        str, typer.Option(help="Address to listen on; the default is this machine alone.")
+        str,
+        typer.Option(
+            help="Address to listen on; the default can be reached from this machine only."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     decode: console.Decode = Decision.THRESHOLD,
     threshold: console.Threshold = None,
     top_k: console.TopK = None,
     at_least: console.AtLeast = 0,
     at_most: console.AtMost = None,
-    pictures: Annotated[int, typer.Option(min=1, help="At most so many of one request.")] = 64,
-    megabytes: Annotated[int, typer.Option(min=1, help="At most so many of one request.")] = 64,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures worked on together.")] = 64,
+    pictures: Annotated[
+        int, typer.Option(min=1, help="Maximum number of images per request.")
+    ] = 64,
+    megabytes: Annotated[int, typer.Option(min=1, help="Maximum size of a request.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Maximum number of images per batch.")] = 64,
     waiting: Annotated[
-        int, typer.Option(min=1, help="Pictures that may wait; more are told to come later.")
+        int, typer.Option(min=1, help="Maximum number of waiting images; more are refused (503).")
     ] = 256,
     megabytes_together: Annotated[
-        int, typer.Option(min=1, help="At most so many of all requests that wait for an answer.")
+        int, typer.Option(min=1, help="Maximum size of all open requests together.")
     ] = 512,
     device: console.Device = "auto",
     engine: console.Engine = EngineName.AUTO,
     cache_dir: console.CacheDir = None,
 ) -> None:
-    """Tag pictures that come by HTTP: POST /tags; Ctrl-C ends it."""
+    """Tag images sent by HTTP (POST /tags); Ctrl-C ends it."""
     console.quiet()
     console.require_extra("serve", "fastapi", "prometheus_client", "uvicorn")
     from mlcrf.backbones.engines import pick_device
@@ -60,5 +65,5 @@ def serve(
     warm_up(tagger)
     app = make_app(run, tagger, limits)
     if not is_loopback(host):
-        console.log("note: whoever reaches this address can have pictures tagged")
+        console.log("note: anyone who can reach this address can have images tagged")
     serve_app(app, host=host, port=port, announce=typer.echo)

@@ -1,1 +1,1 @@
-"""Everything that draws or tabulates; returns, never prints."""
+"""Tables, pictures and pages of results; functions return text or write files, and never print."""

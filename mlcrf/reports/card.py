@@ -1,4 +1,4 @@
-"""What a finished run says of itself: a model card and a picture of its couplings."""
+"""The model card of a finished run, with a picture of its couplings."""
 
 from mlcrf import atomic
 from mlcrf.reports.correlations import couplings, strongest_pairs

@@ -1,4 +1,4 @@
-"""What the learned couplings say, and how they agree with counts or with a published matrix."""
+"""Learned couplings, and their agreement with counts or with a published matrix."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ class RankAgreement:
 
 
 def cooccurrence(targets: NDArray[np.int8]) -> Floats:
-    """In how many images both labels are known to be present, zero diagonal (L, L)."""
+    """Return the number of images in which both labels are present, with zero diagonal (L, L)."""
     present = (targets == 1).astype(np.float64)
     counts: Floats = present.T @ present
     np.fill_diagonal(counts, 0)
@@ -45,7 +45,7 @@ def cooccurrence(targets: NDArray[np.int8]) -> Floats:
 
 
 def phi(targets: NDArray[np.int8]) -> Floats:
-    """Pearson correlation of each pair of labels over images where both are known (L, L).
+    """Return Pearson's correlation of label pairs over images where both are known (L, L).
 
     NaN where a label does not vary among those images; zero diagonal.
     """
@@ -63,13 +63,13 @@ def phi(targets: NDArray[np.int8]) -> Floats:
 
 
 def title(run: Run) -> str:
-    """What the matrix of a run shows."""
+    """Return the title of a picture of a run's couplings."""
     closed = ", gates at zero" if run.crf.rank else ""
     return f"learned couplings, {run.data}{closed}"
 
 
 def rank_agreements(learned: Floats, other: Floats, *, above: float = 0.1) -> list[RankAgreement]:
-    """Rank correlation over all known pairs, and those where `other` exceeds `above` in size."""
+    """Return the rank correlation over all known pairs, and over those with |other| > `above`."""
     rows, columns = np.triu_indices(len(learned), 1)
     ours, theirs = learned[rows, columns], other[rows, columns]
     known = np.isfinite(theirs)
@@ -88,14 +88,14 @@ def strongest_colour(sizes: Floats) -> float:
 
 
 def couplings(model: LabelCrf) -> tuple[NDArray[np.int64], Floats]:
-    """Pairs i < j (E, 2), and the coupling of each (E,); where all gates are at zero."""
+    """Return pairs i < j (E, 2) and their couplings (E,), with all gates at zero."""
     return model.edges.numpy(), model.pairwise.detach().double().numpy()
 
 
 def strongest_pairs(
     model: LabelCrf, names: tuple[str, ...], *, count: int = 10
 ) -> tuple[list[tuple[str, str, float]], list[tuple[str, str, float]]]:
-    """The strongest attractions and the strongest repulsions, strongest first."""
+    """Return the strongest attractions and the strongest repulsions, strongest first."""
     edges, values = couplings(model)
     order = np.argsort(-values, kind="stable")
 
@@ -108,7 +108,7 @@ def strongest_pairs(
 
 
 def load_comparison(what: str, run: Run) -> Floats:
-    """A matrix to hold the couplings of a run against (L, L).
+    """Load a matrix (L, L) to compare the couplings of a run with.
 
     Args:
         what: `phi` or `cooccurrence` of the labels that the run was fitted on (train and
@@ -169,7 +169,7 @@ def load_matrix(path: Path, labels: LabelSpace) -> Floats:
 
 
 def format_matrix(matrix: Floats, names: tuple[str, ...]) -> str:
-    """A square matrix as CSV text that `load_matrix` reads."""
+    """Format a square matrix as CSV text that `load_matrix` reads."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(["label", *names])

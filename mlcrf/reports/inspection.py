@@ -1,4 +1,4 @@
-"""What a run or a data set holds, as text and as a record."""
+"""Summaries of runs, data sets, shipped models and this machine, as records and as text."""
 
 import json
 import os
@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "openvino", "numpy", "pandas", "pil
 
 
 def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
-    """Counts of images, labels and the most frequent pairs of a data set."""
+    """Count the images, labels and most frequent pairs of a data set."""
     targets = manifest.targets
     present = (targets == 1).sum(0)
     unknown = (targets < 0).sum(0)
@@ -59,7 +59,7 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
 
 
 def format_dataset(record: dict[str, Any]) -> str:
-    """A data set's record for people."""
+    """Format the record of a data set."""
     images = record["images"]
     splits = record["splits"]
     parts = (
@@ -99,7 +99,7 @@ def format_dataset(record: dict[str, Any]) -> str:
 
 
 def run_record(run: Run) -> dict[str, Any]:
-    """Settings, labels and size of a run."""
+    """Return settings, labels and size of a run."""
     coupled = len(run.crf.edges) > 0
     return {
         "run": str(run.path),
@@ -119,7 +119,7 @@ def run_record(run: Run) -> dict[str, Any]:
 
 
 def format_run(record: dict[str, Any]) -> str:
-    """A run's record for people."""
+    """Format the record of a run."""
     apart = ("settings", "labels", "implications")
     rows = [[key, str(value)] for key, value in record.items() if key not in apart]
     settings = [[key, str(value)] for key, value in record["settings"].items()]
@@ -136,13 +136,13 @@ def format_run(record: dict[str, Any]) -> str:
 
 
 def _rules(record: dict[str, Any]) -> list[str]:
-    """A line for the implications, if there are any."""
+    """Return a line about implications, if there are any."""
     rules = [" => ".join(rule) for rule in record["implications"]]
     return ["", f"{len(rules)} implications: {some_names(rules)}"] if rules else []
 
 
 def models_record() -> list[dict[str, Any]]:
-    """What comes with the package, with the figures of its recipe on photos not seen."""
+    """Return a record for each shipped model, with the test figures of its recipe."""
     records = []
     for name in names():
         run = load_run(Path(name))
@@ -162,7 +162,7 @@ def models_record() -> list[dict[str, Any]]:
 
 
 def format_models(records: list[dict[str, Any]]) -> str:
-    """The models for people."""
+    """Format the records of models."""
     rows = [
         [
             record["model"] + (" (default)" if record["default"] else ""),
@@ -182,7 +182,7 @@ def format_models(records: list[dict[str, Any]]) -> str:
 
 
 def machine_record(cache_dir: Path) -> dict[str, Any]:
-    """Look at this machine; `cache_dir` need not exist."""
+    """Return versions, devices and space of this machine; `cache_dir` need not exist."""
     devices = ["cpu"]
     if torch.cuda.is_available():
         devices += [
@@ -204,7 +204,7 @@ def machine_record(cache_dir: Path) -> dict[str, Any]:
 
 
 def format_machine(record: dict[str, Any]) -> str:
-    """The record for people."""
+    """Format the record of a machine."""
     backbones = ", ".join(
         name if there else f"{name} (missing: pip install 'mlcrf[lite]')"
         for name, there in record["backbones_offline"].items()

@@ -1,4 +1,4 @@
-"""An order of the labels in which those that attract each other stand side by side."""
+"""Order labels so that those that attract each other stand side by side."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class LabelOrder:
-    """All labels in an order to be shown.
+    """The order in which all labels are shown.
 
     Attributes:
         order: labels (L,).
@@ -72,7 +72,7 @@ def given_order(num_labels: int) -> LabelOrder:
 
 
 def order_labels(edges: Ints, values: Floats, num_labels: int) -> LabelOrder:
-    """Labels in clusters of attraction.
+    """Order labels by clusters of attraction.
 
     Up to 120 by `cluster_order`. Beyond, of each label's eight strongest attractions a graph is
     made, which is cut into communities of greatest modularity (Blondel et al. 2008); communities,
@@ -111,7 +111,7 @@ def order_labels(edges: Ints, values: Floats, num_labels: int) -> LabelOrder:
 
 
 def cluster_order(matrix: Floats) -> Ints:
-    """An order of the labels that puts those with strong attraction side by side.
+    """Return an order of the labels with those that attract each other side by side.
 
     Average linkage, up to 300 labels with optimal leaf order (Bar-Joseph et al. 2001), on the
     distance max(matrix) - matrix_ij. Fewer than three labels stay as they are.
@@ -131,7 +131,7 @@ def cluster_order(matrix: Floats) -> Ints:
 def _strongest_attractions(
     edges: Ints, values: Floats, num_labels: int
 ) -> tuple[Ints, NDArray[np.float64]]:
-    """Pairs that are among the strongest attractions of either label, and their couplings."""
+    """Return pairs among the strongest attractions of either label, and their couplings."""
     above = np.flatnonzero(values > 0)
     if len(edges) > num_labels**2 // 16:
         kept = _strongest_of_dense(edges[above], values[above], num_labels)
@@ -148,7 +148,7 @@ def _strongest_attractions(
 
 
 def _strongest_of_dense(edges: Ints, values: Floats, num_labels: int) -> Ints:
-    """The same as codes i L + j of pairs i < j, by way of a matrix in float32."""
+    """Return the same pairs as codes i L + j with i < j, by way of a matrix in float32."""
     matrix = np.zeros((num_labels, num_labels), dtype=np.float32)
     matrix[edges[:, 0], edges[:, 1]] = matrix[edges[:, 1], edges[:, 0]] = values
     found = []
@@ -162,7 +162,7 @@ def _strongest_of_dense(edges: Ints, values: Floats, num_labels: int) -> Ints:
 
 
 def _communities(pairs: Ints, weights: Floats, num_labels: int) -> list[Ints]:
-    """Labels cut into communities, each with two labels or more."""
+    """Split labels into communities of two labels or more."""
     graph = nx.Graph()
     graph.add_nodes_from(range(num_labels))
     graph.add_weighted_edges_from(
@@ -175,7 +175,7 @@ def _communities(pairs: Ints, weights: Floats, num_labels: int) -> list[Ints]:
 
 
 def _between(edges: Ints, values: Floats, group_of: Ints, groups: list[Ints]) -> Floats:
-    """Mean coupling between the labels of every two communities."""
+    """Return the mean coupling between the labels of every two communities."""
     total = np.zeros((len(groups), len(groups)))
     first, second = group_of[edges[:, 0]], group_of[edges[:, 1]]
     apart = (first >= 0) & (second >= 0) & (first != second)

@@ -1,4 +1,4 @@
-"""Labels and names of files as text for a page: on one line, of bounded length, hiding nothing."""
+"""Make labels and file names safe to show: one line, bounded length, nothing hidden."""
 
 import os
 import unicodedata
@@ -11,7 +11,7 @@ _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u20
 
 
 def readable(text: str, limit: int = 80) -> str:
-    """Anyone's text, cut at a limit; controls and what turns its direction as escapes.
+    """Cut a text at a limit; escape control characters and marks that change its direction.
 
     It is not safe as markup; the template escapes it.
     """
@@ -25,19 +25,19 @@ def readable(text: str, limit: int = 80) -> str:
 
 
 def some_names(names: Sequence[str], *, most: int = 40) -> str:
-    """Names with commas between them; of more than so many the first, and how many there are."""
+    """Join names by commas; of more than `most`, the first and the number of others."""
     if len(names) <= most:
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most:,} more"
 
 
 def shared_folder(images: Sequence[Image]) -> str:
-    """Return the deepest folder that all images are in; a page does not tell where that is."""
+    """Return the deepest folder that all images share; pages show only names relative to it."""
     return os.path.commonpath([_without_scheme(image.folder) for image in images])
 
 
 def file_name(image: Image, below: str) -> str:
-    """Return a path below a folder; bytes that are no UTF-8 as escapes, of a long one the end."""
+    """Return the path below a folder, with bytes that are not UTF-8 escaped; cut at the start."""
     path = os.path.relpath(_without_scheme(image.address), below)
     name = os.fsencode(path).decode("utf-8", "backslashreplace")
     return readable(name if len(name) <= 120 else f"…{name[-119:]}", 500)

@@ -32,7 +32,7 @@ _MEASURES = {
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns padded to their widest cell; the first to the left, the others to the right."""
+    """Align columns: the first to the left, the others to the right."""
     table = [list(header), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     lines = [
@@ -46,7 +46,7 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def evaluation_rows(result: Evaluation) -> dict[str, list[str]]:
-    """By measure: title, independent, crf, difference, its 95 % interval."""
+    """Return title, independent, crf, difference and its 95 % interval of each measure."""
     rows = {}
     for name, (title, factor, digits) in _MEASURES.items():
         ours, theirs = (getattr(result.models[model], name) for model in ("crf", "independent"))
@@ -64,7 +64,7 @@ def evaluation_rows(result: Evaluation) -> dict[str, list[str]]:
 
 
 def format_evaluation(result: Evaluation) -> str:
-    """Both models side by side, with the interval of each difference."""
+    """Format the scores of both models side by side, with the interval of each difference."""
     header = ["", "independent", "crf", "difference", "95 % interval"]
     counted = result.models["crf"].labels_with_positives
     return "\n".join(
@@ -77,7 +77,7 @@ def format_evaluation(result: Evaluation) -> str:
 
 
 def evaluation_record(result: Evaluation) -> str:
-    """One JSON object; what is not a number is null."""
+    """Return an evaluation as one JSON object; NaN becomes null."""
     return to_json(
         {
             "signature": result.signature,
@@ -91,7 +91,7 @@ def evaluation_record(result: Evaluation) -> str:
 
 
 def evaluation_csv(result: Evaluation) -> str:
-    """Measures of both models, then average precisions by label, as one tidy CSV text."""
+    """Return the measures, then the average precision of each label, as tidy CSV text."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(["measure", "label", "independent", "crf", "difference", "low", "high"])
@@ -105,7 +105,7 @@ def evaluation_csv(result: Evaluation) -> str:
 
 
 def format_training(report: "TrainReport") -> str:
-    """What was learned, with what penalties, and how long it took."""
+    """Format the fits of a run with their penalties, and the time of each stage."""
     rows = [
         [
             name,
@@ -133,7 +133,7 @@ def format_training(report: "TrainReport") -> str:
 
 
 def training_record(report: "TrainReport") -> str:
-    """The same as one JSON object."""
+    """Return the same as one JSON object."""
     return to_json(
         {
             "run": str(report.run.path),
@@ -148,7 +148,7 @@ def training_record(report: "TrainReport") -> str:
 
 
 def format_predictions(writer: PredictionWriter) -> str:
-    """How many photos were tagged, where the table is, and what became of files beside photos."""
+    """Format the number of tagged photos, the table and the counts of files beside photos."""
     table = f": {writer.path}" if writer.path else ""
     failed = f"; {writer.failed} with errors" if writer.failed else ""
     if failed and writer.errors_path:
@@ -159,7 +159,7 @@ def format_predictions(writer: PredictionWriter) -> str:
 
 
 def format_beside(beside: Beside) -> list[str]:
-    """For each kind of files beside photos, a line of how many had which fate."""
+    """Return a line for each kind of file beside photos, with the number of files by action."""
     return [
         f"{kind}: " + (", ".join(f"{count} {fate}" for fate, count in fates.items()) or "none")
         for kind, fates in beside_record(beside).items()
@@ -167,17 +167,17 @@ def format_beside(beside: Beside) -> list[str]:
 
 
 def format_undone(beside: Beside, failed: int) -> str:
-    """For each kind of files, how many had which fate."""
+    """Format the number of files by kind and action."""
     return "\n".join([*format_beside(beside), *([f"{failed} with errors"] if failed else [])])
 
 
 def undone_record(beside: Beside, failed: int) -> str:
-    """The same as one JSON object."""
+    """Return the same as one JSON object."""
     return to_json({"failed": failed, **beside_record(beside)})
 
 
 def beside_record(beside: Beside) -> dict[str, dict[str, int]]:
-    """How many files had which fate, by kind; those that there are not and need not be left out."""
+    """Count files by kind and action."""
     return {
         kind: {fate.value: counts[fate] for fate in Action if counts[fate] and fate != Action.NONE}
         for kind, counts in beside.counts.items()
@@ -185,7 +185,7 @@ def beside_record(beside: Beside) -> dict[str, dict[str, int]]:
 
 
 def predictions_record(writer: PredictionWriter) -> str:
-    """The same as one JSON object."""
+    """Return the same as one JSON object."""
     errors = str(writer.errors_path) if writer.failed and writer.errors_path else None
     return to_json(
         {
@@ -201,7 +201,7 @@ def predictions_record(writer: PredictionWriter) -> str:
 def format_pairs(
     attractions: Sequence[tuple[str, str, float]], repulsions: Sequence[tuple[str, str, float]]
 ) -> str:
-    """The strongest couplings, attractions on the left."""
+    """Format the strongest couplings, attractions on the left."""
     rows = []
     for at in range(max(len(attractions), len(repulsions))):
         cells: list[str] = []
@@ -213,7 +213,7 @@ def format_pairs(
 
 
 def format_agreements(name: str, agreements: Sequence["RankAgreement"]) -> str:
-    """Rank correlations, a line each."""
+    """Format rank correlations, one per line."""
     return "\n".join(
         f"rank correlation with {name}, {one.over} ({one.pairs}): {one.correlation:+.3f}, "
         f"same sign in {one.same_sign}"
@@ -245,12 +245,12 @@ def format_export(report: "ExportReport") -> str:
 
 
 def export_record(report: "ExportReport") -> str:
-    """The same as one JSON object."""
+    """Return the same as one JSON object."""
     return to_json(asdict(report) | {"path": str(report.path)})
 
 
 def to_json(value: Any) -> str:
-    """JSON of numbers, texts and containers; NaN and infinity become null."""
+    """Format numbers, texts and containers as JSON; NaN and infinity become null."""
     return json.dumps(_clean(value), indent=2, allow_nan=False)
 
 

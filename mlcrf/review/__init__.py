@@ -1,1 +1,1 @@
-"""A person in the loop: photos on a page, answers in a database, what to ask next."""
+"""Review: people confirm tags on a page; their answers go to a database and update other tags."""

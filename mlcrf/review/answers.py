@@ -1,4 +1,4 @@
-"""What people answered, one event after the other, and what holds because of it."""
+"""A log of answers, and the state of each label that follows from it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ VALUES = (YES, NO, UNKNOWN)
 
 @dataclass(frozen=True)
 class Answer:
-    """One event of the log; nothing of it ever changes.
+    """One event of the log; events never change.
 
     Attributes:
         id: rising, but for events of other people that were written at the same moment.
@@ -37,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the people who answered say together of one label of one photo.
+    """The combined answer of all people about one label of one photo.
 
     Attributes:
         votes: the last answer of each person that still holds, by person.
@@ -47,7 +47,7 @@ class Verdict:
 
     @property
     def value(self) -> int:
-        """1 or 0 if all who know say so; -1 where none does or they contradict each other."""
+        """1 or 0 if all people who know agree; -1 if nobody knows or they disagree."""
         said = self._said
         return next(iter(said)) if len(said) == 1 else UNKNOWN
 
@@ -75,7 +75,7 @@ _NOTHING = Verdict()
 
 
 class Board:
-    """The state that follows from the events: for each photo, label and person the last one.
+    """The last answer of each person about each label of each photo.
 
     Events may be told twice and in any order.
     """
@@ -85,7 +85,7 @@ class Board:
         self.last_id = 0
 
     def tell(self, answers: Iterable[Answer]) -> set[int]:
-        """Take events in; the photos of which something changed."""
+        """Add events; return the photos for which something changed."""
         changed = set()
         for answer in answers:
             self.last_id = max(self.last_id, answer.id)
@@ -97,7 +97,7 @@ class Board:
         return changed
 
     def verdicts(self, photo: int) -> dict[str, Verdict]:
-        """By label, those that anybody answered."""
+        """Return the verdict of each label that somebody answered."""
         found = {}
         for label, people in self._last.get(photo, {}).items():
             votes = {who: one for who, one in sorted(people.items()) if one.value is not None}
@@ -110,5 +110,5 @@ class Board:
         return self.verdicts(photo).get(label, _NOTHING)
 
     def photos(self) -> Iterator[int]:
-        """Photos of which any answer holds."""
+        """Yield the photos with a current answer."""
         return (photo for photo in self._last if self.verdicts(photo))

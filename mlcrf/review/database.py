@@ -1,4 +1,4 @@
-"""The database of a review: which photos there are, and an append-only log of answers."""
+"""The database of a review: its photos, and an append-only log of answers."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ _TRIES = 8
 
 
 def parse_url(text: str) -> URL:
-    """`sqlite:///tags.db`, `postgresql://user@host/name`, or the name of an SQLite file.
+    """Parse `sqlite:///tags.db`, `postgresql://user@host/name`, or the name of an SQLite file.
 
     Raises:
         SettingsError: neither.
@@ -41,7 +41,7 @@ def parse_url(text: str) -> URL:
 
 
 class ReviewDatabase:
-    """Photos and answers. Safe to use from several threads, and by several processes at once.
+    """Photos and answers; safe to use from several threads and processes at once.
 
     SQLite keeps a write-ahead log and syncs it with every answer, so that neither a kill nor a
     loss of power takes back one that was acknowledged.
@@ -67,11 +67,11 @@ class ReviewDatabase:
             self._make_tables(connection)
 
     def close(self) -> None:
-        """Let go of all connections; the last one of SQLite clears away its log."""
+        """Close all connections; with the last one SQLite removes its write-ahead log."""
         self._engine.dispose()
 
     def ping(self) -> None:
-        """Ask for one row.
+        """Read one row, to see whether the database can be reached.
 
         Raises:
             DatabaseError: out of reach.
@@ -80,13 +80,13 @@ class ReviewDatabase:
             connection.execute(select(facts.c.value).limit(1))
 
     def folders(self) -> list[str]:
-        """Every folder whose photos were reviewed."""
+        """Return every folder whose photos were reviewed."""
         query = select(places.c.folder).distinct().order_by(places.c.folder)
         with self._errors("cannot be read"), self._engine.connect() as connection:
             return list(connection.scalars(query))
 
     def stamps(self, folder: str) -> dict[str, Stamped]:
-        """By path in the folder, size, time and SHA-256 of the files as they were seen last."""
+        """Return size, time and SHA-256 of each file of a folder when it was last seen, by path."""
         query = select(places).where(places.c.folder == folder)
         with self._errors("cannot be read"), self._engine.connect() as connection:
             return {
@@ -95,7 +95,7 @@ class ReviewDatabase:
             }
 
     def register(self, folder: str, files: Sequence[Stamped]) -> tuple[list[int], int]:
-        """The photo that each file is, made where it is new.
+        """Return the photo number of each file; new photos are added.
 
         A file is the photo that had its content, wherever that was. A file of new content at the
         place of one that is gone is the same photo, edited.
@@ -138,7 +138,7 @@ class ReviewDatabase:
             return [of_content[file.sha256] for file in files], edited
 
     def add(self, photo: int, values: Mapping[str, int], person: str, request: str) -> list[Answer]:
-        """Append what a person says of some labels of a photo; all or none, and on the disk.
+        """Append a person's answers about labels of a photo: all or none, and synced to disk.
 
         Args:
             values: 1 yes, 0 no, -1 cannot be told, by label.
@@ -152,7 +152,7 @@ class ReviewDatabase:
         return self._append(request, lambda connection: rows)
 
     def undo(self, person: str, request: str, among: Collection[int]) -> list[Answer]:
-        """Take back what a person said last; the events that do so, none if there is nothing.
+        """Undo a person's last act; return the events that do so, [] if there is none.
 
         Args:
             among: photos that count.
@@ -183,7 +183,7 @@ class ReviewDatabase:
         return self._append(request, rows, locked=True)
 
     def since(self, last_id: int) -> Iterator[Answer]:
-        """Events after one, with some that may have been told before."""
+        """Yield the events after one, possibly with some earlier ones."""
         overlap = 0 if self.is_sqlite else _OVERLAP
         yield from self._read(
             select(answers).where(answers.c.id > last_id - overlap).order_by(answers.c.id)
@@ -233,7 +233,7 @@ class ReviewDatabase:
         return engine
 
     def _begin(self, connection: Connection, *, locked: bool = False) -> None:
-        """Take the lock of a writer at once rather than in the middle."""
+        """Take the write lock at the start of a transaction."""
         if self.is_sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         elif locked:

@@ -1,4 +1,4 @@
-"""What is asked of a review, and what it answers."""
+"""Requests to a review and its replies."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from mlcrf.review.answers import Verdict
 
 
 class State(StrEnum):
-    """How far the answers about a photo have come."""
+    """The progress of the answers about a photo."""
 
     NEW = "new"  # nobody answered anything
     BEGUN = "begun"
@@ -16,7 +16,7 @@ class State(StrEnum):
 
 
 class Order(StrEnum):
-    """Which photos come first."""
+    """The order of photos."""
 
     TEACHES = "teaches"  # whose best question tells most; see `mlcrf.review.questions`
     NAME = "name"
@@ -24,7 +24,7 @@ class Order(StrEnum):
 
 @dataclass(frozen=True)
 class Filter:
-    """Which photos are meant.
+    """A selection of photos.
 
     Attributes:
         label: those that have it, by an answer or more likely than not; None for all.
@@ -41,7 +41,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Look:
-    """One photo as it stands.
+    """The current state of one photo.
 
     Attributes:
         number: its place in the folder.

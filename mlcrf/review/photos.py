@@ -1,4 +1,4 @@
-"""The photos of a review, and the pictures of them that a page shows."""
+"""The photos of a review, and their JPEG copies for the page."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ class Photo:
 
 
 class Width(IntEnum):
-    """The longer side, in pixels, of what is shown."""
+    """The longer side of a shown copy, in pixels."""
 
     SMALL = 360
     LARGE = 1600
@@ -46,7 +46,7 @@ def find_photos(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Photo], list[str]]:
-    """The photos of a folder, each once, as the database knows them, and notes for the user.
+    """Register the photos of a folder; return each once, and notes for the user.
 
     Raises:
         DataError: no such folder, or no picture in it that can be read.
@@ -70,7 +70,7 @@ def find_photos(
 
 
 class Pictures:
-    """Photos as JPEG of a given size, upright, without metadata; the last ones are kept.
+    """JPEG copies of photos: of a given size, upright, without metadata; recent ones are cached.
 
     Nothing but decoded pixels leaves: what is no picture is not served, nor where it was taken.
     """
@@ -82,7 +82,7 @@ class Pictures:
         self._lock = Lock()
 
     def jpeg(self, number: int, width: Width) -> bytes:
-        """The picture with the given number.
+        """Return the JPEG copy of a photo.
 
         Raises:
             DataError: it is gone or damaged.

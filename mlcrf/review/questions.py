@@ -1,4 +1,4 @@
-"""Where an answer teaches most: the next question of a photo, and the next photo.
+"""Choose the questions whose answers are most informative.
 
 An answer about label i tells, in nats, summed over what it says of each of the photo's labels j,
 
@@ -26,7 +26,7 @@ class PairsLabels(Protocol):
     """An inference method that has the marginals of all pairs itself."""
 
     def pair_marginals(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """P(y_i = 1, y_j = 1), the marginals on the diagonal, (N, L, L)."""
+        """Return P(y_i = 1, y_j = 1), with the marginals on the diagonal, (N, L, L)."""
         ...
 
 
@@ -34,7 +34,7 @@ class PairsLabels(Protocol):
 def pair_marginals(
     method: InferenceMethod, potentials: Potentials, *, known: Tensor | None = None
 ) -> Tensor:
-    """P(y_i = 1, y_j = 1 | known) of all pairs, the marginals on the diagonal.
+    """Return P(y_i = 1, y_j = 1 | known) of all pairs, with the marginals on the diagonal.
 
     The method's own where it has them (`PreparedExact`), else from clamping every label in turn:
     P(y_i = 1) P(y_j = 1 | y_i = 1), which is as good as the method.
@@ -63,18 +63,18 @@ def pair_marginals(
 
 
 def label_entropy(marginals: Tensor) -> Tensor:
-    """H(y_i) in nats of P(y_i = 1), any shape; of an answer's information the least it can be."""
+    """Return H(y_i) in nats from P(y_i = 1), any shape: no answer has less information."""
     p = marginals.double().clamp(0, 1)
     return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
 
 
 def mutual_information(pairs: Tensor) -> Tensor:
-    """I(y_i; y_j) in nats of every two labels, H(y_i) on the diagonal.
+    """Return I(y_i; y_j) in nats of all label pairs, with H(y_i) on the diagonal.
 
         I = sum_{a, b in {0, 1}} P(a, b) log (P(a, b) / (P(a) P(b)))
 
     Args:
-        pairs: P(y_i = 1, y_j = 1), the marginals on the diagonal, (N, L, L).
+        pairs: Return P(y_i = 1, y_j = 1), with the marginals on the diagonal, (N, L, L).
 
     Returns:
         float64 (N, L, L), none below 0.
@@ -100,7 +100,7 @@ def mutual_information(pairs: Tensor) -> Tensor:
 
 
 def answer_information(pairs: Tensor, *, known: Tensor | None = None) -> Tensor:
-    """What an answer about each label tells, in nats, float64 (N, L); 0 of what is known.
+    """Return the information of an answer about each label in nats, float64 (N, L); 0 if known.
 
     Args:
         pairs: as `pair_marginals` gives them, (N, L, L).
@@ -111,7 +111,7 @@ def answer_information(pairs: Tensor, *, known: Tensor | None = None) -> Tensor:
 
 
 def next_questions(information: Tensor, askable: Tensor | None = None) -> Tensor:
-    """The label to ask of each photo next, int64 (N,); -1 where none may be asked.
+    """Return the label to ask about next, int64 (N,); -1 if there is none.
 
     Args:
         information: of an answer about each label (N, L).

@@ -1,4 +1,4 @@
-"""The review as a web application: every path of it, and what it takes and gives."""
+"""The review as a web application: its paths, requests and replies."""
 
 import asyncio
 import re
@@ -37,7 +37,7 @@ _LATER = {503: {"Retry-After": "2"}}
 
 
 class _Number(Convertor[int]):
-    """Of a photo; Python refuses to read numbers of thousands of digits."""
+    """A photo number in a path; its length is limited since Python refuses thousands of digits."""
 
     regex = "[0-9]{1,9}"
 
@@ -52,7 +52,7 @@ register_url_convertor("photo", _Number())
 
 
 class _Act(BaseModel):
-    """Who does something, and a name for the act so that it happens once."""
+    """A person's act, with a name so that a repeated request acts once."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     person: str = Field(min_length=1, max_length=60, pattern=r"^[^\s\p{C}]([^\p{C}]*[^\s\p{C}])?$")
@@ -60,14 +60,14 @@ class _Act(BaseModel):
 
 
 class _AnswerAct(_Act):
-    """One answer."""
+    """An answer about one label."""
 
     label: int = Field(ge=0)
     value: int = Field(ge=-1, le=1)
 
 
 def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int) -> ASGIApp:
-    """The page and what it asks for.
+    """Make the application that serves the page and its data.
 
     Args:
         token: what a visitor must know.
@@ -105,7 +105,7 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
 
 
 class _Workers:
-    """Threads for torch and the database, which would hold up the other requests.
+    """Threads for torch and the database, which would block the event loop.
 
     Each takes the next request only once the loop has taken its last reply, so that replies do not
     pile up there before others who wait to be let in.

@@ -1,4 +1,4 @@
-"""What people answered, as data to train on."""
+"""Read the answers of a review as data to train on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ _FEWEST = 10  # answers that say yes or no, for a label to be learned
 def read_review(
     url: str, folders: Sequence[Path] = (), *, labels: LabelSpace | None = None
 ) -> Manifest:
-    """Photos that anybody answered for, partly labelled as they are.
+    """Return the photos with answers as a partly labelled data set.
 
     Yes is present, no is absent; what nobody answered, what cannot be told, and what people
     contradict each other on is unknown.

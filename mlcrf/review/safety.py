@@ -1,4 +1,4 @@
-"""What keeps strangers out: hosts, a token, origins, sizes, times, and headers that forbid."""
+"""Protect the review: check hosts, token, origins, sizes and times; add security headers."""
 
 import asyncio
 import hmac
@@ -26,7 +26,7 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z._-]+))(?::[0-9]{1,5})?"
 
 @dataclass(frozen=True)
 class Hosts:
-    """Names that the page may be asked for under, so that no other name leads to us.
+    """Host names under which the page may be requested, against DNS rebinding.
 
     A page elsewhere can have its own name point to this machine, and would then count as ours.
 
@@ -38,7 +38,7 @@ class Hosts:
     bound: str = "127.0.0.1"
 
     def allow(self, header: str) -> bool:
-        """Whether a Host header, with or without port, is one of ours."""
+        """Return whether a Host header, with or without port, is allowed."""
         match = _HOST.fullmatch(header)
         if match is None:
             return False
@@ -55,7 +55,7 @@ class Hosts:
 
 
 class Guard:
-    """Lets a request through to the app if it is one of ours; adds headers to every reply.
+    """ASGI middleware that lets only authorised requests through and adds headers to replies.
 
     - The Host header is one of `hosts`.
     - The cookie holds the token; it is given to who opens `/?token=...` and sent back by browsers
@@ -166,7 +166,7 @@ def _refuse_elsewhere(request: Request, path: str) -> Response | None:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The whole body, None if it is too large."""
+    """Read the whole body; return None if it is too large."""
     body = b""
     while True:
         message = await receive()

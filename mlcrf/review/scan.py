@@ -1,4 +1,4 @@
-"""The pictures of a folder, each known by its path in it and by what it holds."""
+"""List the images of a folder with the path and the SHA-256 of each."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from mlcrf.images.containers import is_parquet, is_tar
 
 @dataclass(frozen=True)
 class Stamped:
-    """A file as it was when it was hashed.
+    """The size, time and SHA-256 of a file.
 
     Attributes:
         path: relative to the folder, with `/` between its parts; bytes that are no UTF-8 as
@@ -27,7 +27,7 @@ class Stamped:
     sha256: str
 
     def is_at(self, row: Any) -> bool:
-        """Whether a row of the database, if there is one, says the same."""
+        """Return whether a row of the database has the same size, time and SHA-256."""
         return row is not None and (row.size, row.mtime_ns, row.sha256) == (
             self.size,
             self.mtime_ns,
@@ -35,7 +35,6 @@ class Stamped:
         )
 
     def record(self) -> dict[str, Any]:
-        """As a row."""
         return asdict(self)
 
 
@@ -45,7 +44,7 @@ def scan_folder(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Stamped], list[str]]:
-    """All pictures of a folder and below it, by path; hidden ones are skipped.
+    """Return all images in and below a folder, by path; hidden ones are skipped.
 
     Of a folder that has none, those within its tar and Parquet files.
 
@@ -80,7 +79,7 @@ def scan_folder(
 
 
 def require_folder(folder: Path) -> None:
-    """Check a folder before the work.
+    """Raise an error unless the folder exists.
 
     Raises:
         DataError: there is none.

@@ -23,30 +23,27 @@ VERSION = "1"
 
 
 class Moment(TypeDecorator[datetime]):
-    """A point of time in UTC; SQLite keeps no zone, and has it added when read."""
+    """A time in UTC; SQLite stores no time zone, so it is added when read."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To UTC."""
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """From UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class FileName(TypeDecorator[str]):
-    """A path as text that every database takes: bytes that are no UTF-8, and %, stand as %XX."""
+    """A path as text for any database: bytes that are not UTF-8, and %, are stored as %XX."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Quote what needs it."""
         if value is None:
             return None
         return "".join(
@@ -57,7 +54,6 @@ class FileName(TypeDecorator[str]):
         )
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """Unquote it again."""
         return None if value is None else unquote_to_bytes(value).decode("utf-8", "surrogateescape")
 
 
@@ -112,5 +108,5 @@ answers = Table(
 
 
 def metadata() -> MetaData:
-    """All tables."""
+    """Return all tables."""
     return _METADATA

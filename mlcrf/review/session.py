@@ -1,4 +1,4 @@
-"""A review: the photos of a folder, what a model believes of them, and what people answered."""
+"""A review: photos, their marginals under a model, and the answers of people."""
 
 from collections.abc import Sequence
 from threading import Lock
@@ -20,7 +20,7 @@ _RANKED_AT_ONCE = 2  # photos; who answers meanwhile waits for them
 
 
 class Review:
-    """Everything a page asks for; safe to call from several threads.
+    """The state and actions of a review; safe to use from several threads.
 
     Args:
         photos: all different, in the order of the folder.
@@ -55,7 +55,7 @@ class Review:
             self._refresh()
 
     def look(self, number: int) -> Look:
-        """One photo, with what others answered in the meantime.
+        """Return one photo, with answers of other people taken into account.
 
         Raises:
             DataError: no such photo.
@@ -67,7 +67,7 @@ class Review:
             return self._look(number)
 
     def answer(self, number: int, values: dict[int, int], person: str, request: str) -> Look:
-        """Keep what a person says of labels of a photo; how it stands then.
+        """Store a person's answers about a photo; return its new state.
 
         Args:
             values: 1 yes, 0 no, -1 cannot be told, by label.
@@ -75,7 +75,7 @@ class Review:
 
         Raises:
             DataError: no such photo or label.
-            DatabaseError: the answer could not be kept.
+            DatabaseError: the answer could not be stored.
         """
         self._check(number)
         if not values or any(not 0 <= label < len(self.labels) for label in values):
@@ -85,7 +85,7 @@ class Review:
         return self._take(number, written)
 
     def accept(self, number: int, person: str, request: str) -> Look:
-        """A person says that all that is shown of a photo is right: the rest is answered so."""
+        """Answer all open labels of a photo as they are shown, for a person."""
         look = self.look(number)
         rest = {
             label: int(p > 0.5)
@@ -95,12 +95,12 @@ class Review:
         return self.answer(number, rest, person, request) if rest else look
 
     def undo(self, person: str, request: str) -> Look | None:
-        """Take back what a person did last to any of these photos; that photo, None if nothing."""
+        """Undo a person's last act; return the photo concerned, None if there is none."""
         written = self.database.undo(person, request, self._number.keys())
         return self._take(self._number[written[0].photo], written) if written else None
 
     def find(self, wanted: Filter) -> list[int]:
-        """The numbers of the photos that are meant, in order."""
+        """Return the numbers of the selected photos, in order."""
         with self._lock:
             self._refresh()
             text = wanted.name.casefold()
@@ -118,17 +118,17 @@ class Review:
             return found
 
     def tags(self, number: int, limit: int = 3) -> list[int]:
-        """The labels that a photo has, likeliest first."""
+        """Return the labels of a photo, likeliest first."""
         present = self._present(slice(number, number + 1))[0]
         labels: list[int] = self._marginals[number].argsort(descending=True).tolist()
         return [label for label in labels if present[label]][:limit]
 
     def state(self, number: int) -> State:
-        """How far a photo has come."""
+        """Return the progress of a photo."""
         return self._states[number]
 
     def progress(self) -> dict[str, int]:
-        """Photos by state, answered labels, and photos whose worth is known exactly."""
+        """Count photos by state, answered labels, and photos that are ranked."""
         with self._lock:
             counts = {state.value: self._states.count(state) for state in State}
             return {
@@ -139,13 +139,9 @@ class Review:
             } | counts
 
     def rank(self) -> bool:
-        """Find out what the most promising photos that are not ranked yet would tell.
+        """Rank the most promising photos that are not ranked yet; return whether any are left.
 
-        Until then a photo counts for the entropy of its least certain label, which is the least
-        that it can be worth.
-
-        Returns:
-            Whether there are more.
+        Until it is ranked, its entropy of the least certain label counts, a lower bound.
         """
         with self._lock:
             waiting = (~self._ranked).nonzero().squeeze(1)
@@ -160,7 +156,7 @@ class Review:
             raise DataError(f"there is no photo {number}; there are {len(self.photos)}")
 
     def _present(self, rows: slice = slice(None)) -> Tensor:
-        """Which labels photos have, by an answer or more likely than not, (n, L)."""
+        """Return the labels that are answered yes or more likely than not, (n, L)."""
         known = self._known[rows]
         return (known == 1) | ((known == UNKNOWN) & (self._marginals[rows] > 0.5))
 
@@ -170,7 +166,7 @@ class Review:
             return self._look(number)
 
     def _refresh(self) -> None:
-        """Take in what was written since, by us or by others."""
+        """Read the answers that were written since the last call."""
         self._update(self._board.tell(self.database.since(self._board.last_id)))
 
     def _update(self, photos: set[int]) -> None:
@@ -208,7 +204,7 @@ class Review:
             self._states[number] = self._state(number)
 
     def _value(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The best question of each photo, -1 for none, and what it tells; kept as its worth."""
+        """Return each photo's best question, -1 for none, and its information; cache it."""
         askable = self._askable(rows)
         pairs = pair_marginals(self._method, self._potentials.rows(rows), known=self._known[rows])
         information = answer_information(pairs).masked_fill(~askable, 0)
@@ -217,7 +213,7 @@ class Review:
         return next_questions(information, askable), self._worth[rows]
 
     def _askable(self, rows: Tensor) -> Tensor:
-        """What nobody answered and what is not certain from what was answered, (n, L)."""
+        """Return the labels that nobody answered and that do not follow from answers, (n, L)."""
         p = self._marginals[rows]
         return ~self._answered[rows] & (p > 0) & (p < 1)
 

@@ -1,1 +1,1 @@
-"""The tagger as a service: pictures in by HTTP, label sets out as JSON."""
+"""The tagger as an HTTP service: images in, label sets out as JSON."""

@@ -1,4 +1,4 @@
-"""Requests that come at the same time are worked on together."""
+"""Work on concurrent requests in batches."""
 
 import asyncio
 from collections import deque
@@ -13,13 +13,13 @@ Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
 
-class Busy(Exception):  # noqa: N818  no fault of anybody's
-    """So many wait already that another would wait too long."""
+class Busy(Exception):  # noqa: N818  not an error of the user
+    """Too many items wait already."""
 
 
 @dataclass(eq=False)
 class _Waiting(Generic[Prepared, Result]):
-    """An item that waits, and once it is prepared what it became."""
+    """An item that waits, and its prepared value once there is one."""
 
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Result]"
@@ -27,11 +27,11 @@ class _Waiting(Generic[Prepared, Result]):
 
 
 class Batcher(Generic[Item, Prepared, Result]):
-    """Prepares each item as it comes, in threads, and works on what is prepared, in one more.
+    """A batcher: prepares items in several threads as they arrive, processes batches in one.
 
-    Nobody waits for others to come: while one batch is worked on the next gathers, so that batches
-    are small where there is little to do and grow as there is more. Who asks for many items takes
-    turns with the others: one of them is prepared, then one of the next.
+    A batch does not wait for more items: while one is processed the next one gathers, so batches
+    are small under low load and grow with it. Requests take turns: one item of each is prepared,
+    then the next of each.
 
     Args:
         prepare: what an item needs by itself; called in several threads.
@@ -61,16 +61,16 @@ class Batcher(Generic[Item, Prepared, Result]):
 
     @property
     def waiting(self) -> int:
-        """How many items wait, those that are worked on not counted."""
+        """The number of waiting items, without those being processed."""
         return self._waiting
 
     @property
     def full(self) -> bool:
-        """Whether not one more may wait."""
+        """Whether the queue is full."""
         return self._waiting >= self._limit
 
     async def __call__(self, items: Sequence[Item]) -> list[Result]:
-        """The results of some items, all of them or none.
+        """Return the results of all items.
 
         Raises:
             Busy: they are more than may wait.
@@ -90,7 +90,7 @@ class Batcher(Generic[Item, Prepared, Result]):
             self._preparing.submit(self._prepare_next)
         try:
             return list(await asyncio.gather(*futures))
-        finally:  # who has gone is not worked for
+        finally:  # after a disconnect its items are dropped
             for future in futures:
                 future.cancel()
 
@@ -133,7 +133,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._waiting -= number
 
     def close(self) -> None:
-        """Wait for what is worked on, and for what waits."""
+        """Finish all items, then stop the threads."""
         self._preparing.shutdown()
         with self._changed:
             self._closed = True
@@ -142,7 +142,7 @@ class Batcher(Generic[Item, Prepared, Result]):
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> None:
-    """Have a call made in the event loop's thread, unless the loop has ended and nobody waits."""
+    """Call a function in the event loop's thread, unless the loop has ended."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(call, *arguments)
 

@@ -1,4 +1,4 @@
-"""What every request goes through: its limits, what goes out with its answer, how long it took."""
+"""ASGI middleware of the service: limits, headers of replies, and metrics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request, and all together, may ask for.
+    """Limits of one request and of all together.
 
     Attributes:
         pictures: of one request.
@@ -56,7 +56,7 @@ class Limits:
 
 
 class Metrics:
-    """Counts in a registry of their own."""
+    """Prometheus metrics in their own registry."""
 
     def __init__(self, waiting: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
@@ -77,7 +77,7 @@ class Metrics:
 
 
 class Watched:
-    """Limits what comes in, adds headers to what goes out, and notes how long it took.
+    """Middleware that enforces limits, adds headers and measures times.
 
     Args:
         full: whether pictures would be refused now; they are then not read at all.
@@ -128,7 +128,7 @@ class Watched:
             self._requests.labels(path, str(status)).observe(perf_counter() - began)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
-        """The answer to a request that is not worth reading."""
+        """Return the reply to a request that is refused unread."""
         length = Headers(scope=scope).get("content-length", "0")
         if int(length) > self._most:  # digits: all else is no HTTP and does not come here
             return JSONResponse({"detail": self._too_large}, 413)

@@ -1,4 +1,4 @@
-"""What is asked of the service and what it answers, as OpenAPI describes them."""
+"""Requests and replies of the service, as OpenAPI describes them."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ class Pictures(BaseModel):
 
 
 def pictures_up_to(most: int) -> type[Pictures]:
-    """`Pictures`, at most so many; nothing is read of more, nor after the first that is wrong."""
+    """Make a `Pictures` type with a limit; validation stops at the first error."""
 
     def refuse_more(value: object) -> object:
         if isinstance(value, list) and len(value) > most:
@@ -41,7 +41,7 @@ def pictures_up_to(most: int) -> type[Pictures]:
 
 
 class Tags(BaseModel):
-    """What is said of a picture: its labels, or why there are none."""
+    """The labels of an image, or an error."""
 
     name: str
     labels: Annotated[list[str], Field(description="Those decided present.")]
@@ -51,14 +51,14 @@ class Tags(BaseModel):
 
 
 class Answer(BaseModel):
-    """What is said of the pictures, in their order."""
+    """The labels of all images of a request, in order."""
 
     model: Annotated[str, Field(description="Digest of the run.")]
     pictures: list[Tags]
 
 
 class Model(BaseModel):
-    """What the service tags with."""
+    """The model of the service."""
 
     model: str
     mlcrf: str

@@ -1,4 +1,4 @@
-"""The service: what may be asked, and what is answered."""
+"""The HTTP application of the tagging service."""
 
 import asyncio
 import binascii
@@ -32,7 +32,7 @@ _Decoded = tuple[ImageBytes, Decoded | DataError, Mapping[str, bool]]
 
 
 def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
-    """The service of one run; OpenAPI at `/openapi.json`."""
+    """Make the service of one run; OpenAPI at `/openapi.json`."""
     app = FastAPI(
         title="mlcrf",
         summary="Tags pictures with sets of labels that agree with each other.",
@@ -87,7 +87,7 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
         return found
 
     async def tags(request: Request, asked: Pictures) -> Answer:
-        """Tag pictures; one that cannot be read has an error in place of labels."""
+        """Tag images; one that cannot be read has an error instead of labels."""
         items: list[_Item] = []
         for number, one in enumerate(asked.pictures):
             try:
@@ -116,7 +116,7 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
         request: Request,
         known: Annotated[str, Query(description="Such as `sea=1,indoor=0`.")] = "",
     ) -> Tags:
-        """Tag the picture that is the body, as its file is."""
+        """Tag the image file in the body."""
         if not request.headers.get("content-type", "").lower().startswith("image/"):
             raise HTTPException(
                 415, "expected a picture, with Content-Type: image/jpeg or the like"
@@ -133,11 +133,11 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
 
 
 def _add_what_is_known(app: FastAPI, run: Run, metrics: Metrics) -> None:
-    """What is answered without a picture."""
+    """Add the paths that need no image."""
 
     @app.get("/model")
     async def model() -> Model:
-        """What the service tags with."""
+        """Describe the model."""
         return Model(
             model=run.digest,
             mlcrf=__version__,
@@ -149,12 +149,12 @@ def _add_what_is_known(app: FastAPI, run: Run, metrics: Metrics) -> None:
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Answered however busy the service is."""
+        """Report that the service is up, however busy it is."""
         return {"status": "ok"}
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def show_metrics() -> Response:
-        """Counts and times as Prometheus reads them."""
+        """Show counts and times in the format of Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -166,13 +166,13 @@ def warm_up(tagger: Tagger) -> None:
 
 
 async def _gone(request: Request) -> None:
-    """Return once whoever asked has closed the connection."""
+    """Return once the client has closed the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
-    """What is wrong and where, without repeating what was sent: it may be long, or no JSON."""
+    """Return errors and their places without the input, which may be long or not JSON."""
     return [
         {
             "loc": [_shown(part) for part in one["loc"]],
@@ -184,7 +184,7 @@ def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
 
 
 def _shown(value: str | int) -> str | int:
-    """What any text can hold of it."""
+    """Return a part of an error, cut and encodable."""
     if isinstance(value, int):
         return value
     return value[:_SHOWN].encode(errors="backslashreplace").decode()

@@ -1,1 +1,1 @@
-"""What every server of ours does alike: listen, wait no longer than it should, end in peace."""
+"""HTTP serving shared by `review` and `serve`: sockets, time limits, signals, headers."""

@@ -1,4 +1,4 @@
-"""From figures to shapes: what the template draws, in units of its own.
+"""Shapes for the report's template: paths, points and bars in its own units.
 
 Plots are 100 by 100 with the origin below on the left; the template scales them.
 """
@@ -21,7 +21,7 @@ _FEW_ANSWERS = 20  # in a bin of probability, where the frequency is mostly chan
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference with its interval on a scale from -100 to 100, to the right if it is better."""
+    """A difference and its interval, on a scale from -100 (worse) to 100 (better)."""
 
     low: float
     value: float
@@ -39,7 +39,7 @@ class Point:
 
 
 def interval(value: float, low: float, high: float, *, lower_is_better: bool) -> Interval | None:
-    """The glyph of a difference, each on a scale of its own; None if it is no number."""
+    """Return the shape of a difference, scaled to its own size; None if it is not finite."""
     if not all(map(math.isfinite, (value, low, high))):
         return None
     sign = -1 if lower_is_better else 1
@@ -49,13 +49,13 @@ def interval(value: float, low: float, high: float, *, lower_is_better: bool) ->
 
 
 def curve_path(curve: PrecisionRecall) -> str:
-    """Precision over recall as an SVG path; it begins at recall 0 with its first precision."""
+    """Return precision over recall as an SVG path, from recall 0 with the first precision on."""
     x, y = 100 * curve.recall, 100 - 100 * curve.precision
     return _path([(0.0, y[0]), *zip(x, y, strict=True)])
 
 
 def reliability_points(bins: Reliability) -> list[Point]:
-    """The bins that are not empty."""
+    """Return a point for each bin that is not empty."""
     return [
         Point(
             round(100 * float(bins.probability[b]), 1),
@@ -68,12 +68,12 @@ def reliability_points(bins: Reliability) -> list[Point]:
 
 
 def reliability_path(points: Iterable[Point]) -> str:
-    """A line through the bins."""
+    """Return a line through the points as an SVG path."""
     return _path((point.x, point.y) for point in points)
 
 
 def count_bars(bins: Reliability) -> list[float]:
-    """Height of each bin's bar, up to 100, on a logarithmic scale."""
+    """Return the height of each bin's bar, up to 100, on a logarithmic scale."""
     heights = np.log1p(bins.count)
     return [round(100 * float(h / (heights.max() or 1)), 1) for h in heights]
 

@@ -1,4 +1,4 @@
-"""Which images are worth looking at, and what of their labels."""
+"""Find the images of an evaluation that are worth looking at, and classify their labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _MOST_TAGS = 40  # of one image and answer; those with something to say come fir
 
 
 class Kind(StrEnum):
-    """What there is to say of a label in a list."""
+    """The kind of a label in a list."""
 
     PLAIN = "plain"
     FALSE = "false"  # chosen, and not there
@@ -27,7 +27,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Tag:
-    """One label of one image; of which the CRF gives `probability`, where that is of interest."""
+    """One label of one image, with the probability by the CRF where it is shown."""
 
     label: int
     kind: Kind = Kind.PLAIN
@@ -37,7 +37,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Changes:
-    """Images whose label set the CRF decides on is not that of the independent baseline.
+    """Images for which the CRF and the independent baseline decide on different label sets.
 
     Attributes:
         better: rows where the CRF has fewer wrong labels, those with the most put right first;
@@ -52,7 +52,7 @@ class Changes:
 
 
 def find_changes(answers: Answers) -> Changes:
-    """Every image whose answer the CRF changed."""
+    """Return every image whose answer the CRF changed."""
     targets = answers.manifest.targets
     ours, theirs = chosen(answers)
     gain = _wrong(theirs, targets) - _wrong(ours, targets)
@@ -67,7 +67,7 @@ def find_changes(answers: Answers) -> Changes:
 
 
 def find_surprises(answers: Answers) -> Rows:
-    """Images whose annotated label set is not the one expected, the most surprising first."""
+    """Return images whose annotation differs from the expected set, the most surprising first."""
     assert answers.surprise is not None, "ask for with_surprise"
     targets = answers.manifest.targets
     differ = ((targets >= 0) & (targets != answers.crf.map_states)).any(1)
@@ -76,21 +76,21 @@ def find_surprises(answers: Answers) -> Rows:
 
 
 def chosen(answers: Answers) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The label sets decided on by the CRF and by the baseline, (N, L) each."""
+    """Return the label sets decided on by the CRF and by the baseline, (N, L) each."""
     ours, theirs = answers.crf.chosen, answers.independent.chosen
     assert ours is not None and theirs is not None
     return ours == 1, theirs == 1
 
 
 def true_tags(targets: NDArray[np.int8]) -> list[Tag]:
-    """The labels that an image is known to have, of its targets (L,)."""
+    """Return the labels that an image is known to have, from its targets (L,)."""
     return [Tag(label) for label in np.flatnonzero(targets == 1).tolist()]
 
 
 def answer_tags(
     said: NDArray[np.bool_], targets: NDArray[np.int8], other: NDArray[np.bool_]
 ) -> list[Tag]:
-    """An answer's labels and those that it misses; `changed` where another one differs (L,)."""
+    """Return the labels of an answer and those that it misses; `changed` where `other` differs."""
     tags = []
     for label in np.flatnonzero(said | (targets == 1)).tolist():
         if not said[label]:
@@ -104,20 +104,20 @@ def answer_tags(
 
 
 def annotated_tags(answers: Answers, row: int) -> list[Tag]:
-    """The labels that an image is annotated with, and how likely those are that surprise."""
+    """Return the annotated labels of an image, with the probability of those that surprise."""
     expected = answers.crf.map_states[row] == 1
     return _with_doubts(answers, row, answers.manifest.targets[row] == 1, expected, Kind.DOUBTED)
 
 
 def expected_tags(answers: Answers, row: int) -> list[Tag]:
-    """The most probable label set, and how likely those of it are that were not annotated."""
+    """Return the most probable label set, with probabilities of those not annotated."""
     expected = answers.crf.map_states[row] == 1
     annotated = answers.manifest.targets[row] != 0  # to lack what nobody knows is no surprise
     return _with_doubts(answers, row, expected, annotated, Kind.EXPECTED)
 
 
 def cut(tags: Sequence[Tag]) -> tuple[list[Tag], int]:
-    """So many tags as can be shown, and how many more there are."""
+    """Return the tags to show, and the number of others."""
     if len(tags) > _MOST_TAGS:
         tags = sorted(tags, key=lambda tag: tag.kind is Kind.PLAIN and not tag.changed)
     return list(tags[:_MOST_TAGS]), max(0, len(tags) - _MOST_TAGS)

@@ -1,4 +1,4 @@
-"""Images with what was said of them, as the template shows them."""
+"""Cards of images with their labels, as the report's template shows them."""
 
 import base64
 import math
@@ -19,7 +19,7 @@ _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Gallery:
-    """How much of the images is shown.
+    """Number and size of the images in a report.
 
     Attributes:
         images: at most so many in each of three lists.
@@ -32,7 +32,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class ShownTag:
-    """A label in a list, with its kind and what is added to it."""
+    """A label in a list, with its kind and its probability as text."""
 
     name: str
     kind: str
@@ -42,7 +42,7 @@ class ShownTag:
 
 @dataclass(frozen=True)
 class Card:
-    """One image: its picture as a data URI, or why there is none, and lists of labels by title."""
+    """One image: a data URI or the reason why there is none, and lists of labels by title."""
 
     name: str
     picture: str
@@ -54,7 +54,7 @@ class Card:
 
 
 def changed_cards(answers: Answers, gallery: Gallery, names: Sequence[str]) -> dict[str, Any]:
-    """Counts of the answers that the CRF changed, and cards of those for better and for worse."""
+    """Return counts of the answers that the CRF changed, and cards of the clearest cases."""
     changes = findings.find_changes(answers)
     targets = answers.manifest.targets
     ours, theirs = findings.chosen(answers)
@@ -82,7 +82,7 @@ def changed_cards(answers: Answers, gallery: Gallery, names: Sequence[str]) -> d
 
 
 def surprising_cards(answers: Answers, gallery: Gallery, names: Sequence[str]) -> dict[str, Any]:
-    """How many annotated sets are not the expected ones, and cards of the most surprising."""
+    """Return the number of annotations that are not the expected set, and cards of the first."""
     assert answers.surprise is not None, "ask for with_surprise"
     rows = findings.find_surprises(answers)
     shown = rows[: gallery.images].tolist()
@@ -98,7 +98,7 @@ def surprising_cards(answers: Answers, gallery: Gallery, names: Sequence[str]) -
 
 
 def times(nats: float) -> str:
-    """How many times as probable something is that is more probable by so many nats."""
+    """Format a difference of log-probabilities in nats as a factor."""
     digits = math.floor(nats / math.log(10))
     if digits >= 5:
         return f"more than 10{str(digits).translate(_SUPERSCRIPT)}"

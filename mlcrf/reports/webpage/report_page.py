@@ -1,4 +1,4 @@
-"""The page as a whole: figures, shapes and pictures put into the template, with nothing loaded."""
+"""Write the report on a run: figures, shapes and pictures put into its template."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,11 +161,11 @@ def _images(answers: Answers, gallery: Gallery, names: list[str]) -> dict[str, A
 
 
 def _signed(value: float, digits: int) -> str:
-    """With its sign, unless it is rounded to zero."""
+    """Format a number with its sign, unless it is rounded to zero."""
     text = f"{value:+.{digits}f}"
     return _minus(text if float(text) else text[1:])
 
 
 def _minus(cell: str) -> str:
-    """Figures as they are set in a text."""
+    """Set a figure with a true minus sign, and NaN as a word."""
     return "none" if cell in ("nan", "+nan") else cell.replace("-", "\N{MINUS SIGN}")

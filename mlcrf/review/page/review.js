@@ -126,7 +126,7 @@ async function fillGrid(more) {
   if (more) $("tiles").append(...tiles); else $("tiles").replaceChildren(...tiles);
   tilesShown = $("tiles").children.length;
   $("more").hidden = tilesShown >= record.total;
-  $("count").textContent = record.total === 1 ? "1 photo" : record.total ? `${record.total} photos` : "No photo fits. Change the filter.";
+  $("count").textContent = record.total === 1 ? "1 photo" : record.total ? `${record.total} photos` : "No photo matches. Change the filter.";
   $("start").disabled = !record.total;
   showProgress(record.progress);
   if (!more && focused !== undefined) $("tiles").querySelector(`[data-number="${focused}"]`)?.focus();
@@ -289,7 +289,7 @@ function accept() {
 
 function undo() {
   act("/api/undo", {}).then((record) => {
-    if (record.photo === null) return void notice("There is nothing of yours to undo.");
+    if (record.photo === null) return void notice("You have nothing to undo.");
     if (photo?.number === record.photo.number) take(record);
     else location.hash = `#/photo/${record.photo.number}`;
     $("spoken").textContent = "undone";

@@ -175,8 +175,8 @@ def test_many_labels_are_cut_and_the_page_says_so(images: list[Path], tmp_path: 
     run = make_run(tmp_path / "run", labels, edges=chain)
     text = write_page(tmp_path / "page.html", run, images[:4], Gallery(images=2))
     page = taken_apart(text)
-    assert "the 80 commonest of 100 labels" in page.text
-    assert "The 24 commonest of 100 labels" in page.text
+    assert "the 80 most frequent of 100 labels" in page.text
+    assert "The 24 most frequent of 100 labels" in page.text
     assert "more" in page.text and len(text) < 800_000
 
 
