@@ -31,6 +31,54 @@ _Item = tuple[ImageBytes, Mapping[str, bool]]
 _Decoded = tuple[ImageBytes, Decoded | DataError, Mapping[str, bool]]
 
 
+class _Service:
+    """The queue, the batches and the metrics behind the paths that tag."""
+
+    def __init__(self, run: Run, tagger: Tagger, limits: Limits) -> None:
+        self.run, self._tagger = run, tagger
+        self.batcher = Batcher(
+            self._prepare,
+            self._work,
+            threads=tagger.threads,
+            most=limits.batch,
+            waiting=limits.waiting,
+        )
+        self.metrics = Metrics(lambda: self.batcher.waiting)
+
+    def _prepare(self, item: _Item) -> _Decoded:
+        return item[0], self._tagger.decode(item[0]), item[1]
+
+    def _work(self, items: list[_Decoded]) -> list[Prediction]:
+        self.metrics.batches.observe(len(items))
+        return self._tagger.predict_decoded(*map(list, zip(*items, strict=True)))
+
+    async def tag(self, request: Request, items: list[_Item]) -> list[Prediction]:
+        """Tag images, unless the client disconnects first.
+
+        Raises:
+            HTTPException: known labels are wrong, or too many images wait.
+        """
+        for _, known in items:
+            _check(known, self.run)
+        work = asyncio.ensure_future(self.batcher(items))
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise HTTPException(_GONE, "nobody waits for it")
+            found = work.result()
+        except Busy:
+            raise HTTPException(
+                503, f"{self.batcher.waiting} pictures wait already; try again", LATER
+            ) from None
+        finally:
+            work.cancel()
+            gone.cancel()
+        for one in found:
+            self.metrics.pictures.labels("error" if one.error else "tagged").inc()
+        return found
+
+
 def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
     """Make the service of one run; OpenAPI at `/openapi.json`."""
     app = FastAPI(
@@ -40,18 +88,8 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
         docs_url=None,  # its page would load programs from elsewhere
         redoc_url=None,
     )
-
-    def prepare(item: _Item) -> _Decoded:
-        return item[0], tagger.decode(item[0]), item[1]
-
-    def work(items: list[_Decoded]) -> list[Prediction]:
-        metrics.batches.observe(len(items))
-        return tagger.predict_decoded(*map(list, zip(*items, strict=True)))
-
-    batcher = Batcher(
-        prepare, work, threads=tagger.threads, most=limits.batch, waiting=limits.waiting
-    )
-    metrics = Metrics(lambda: batcher.waiting)
+    service = _Service(run, tagger, limits)
+    batcher, requests = service.batcher, service.metrics.requests
     app.router.add_event_handler("shutdown", batcher.close)
 
     @app.exception_handler(MlcrfError)
@@ -63,28 +101,14 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
         assert isinstance(error, RequestValidationError)
         return JSONResponse({"detail": _reasons(error)}, 422)
 
-    app.add_middleware(Watched, limits=limits, requests=metrics.requests, full=lambda: batcher.full)
+    app.add_middleware(Watched, limits=limits, requests=requests, full=lambda: batcher.full)
+    _add_tagging(app, service, most=limits.pictures)
+    _add_what_is_known(app, run, service.metrics)
+    return app
 
-    async def tag(request: Request, items: list[_Item]) -> list[Prediction]:
-        for _, known in items:
-            _check(known, run)
-        work = asyncio.ensure_future(batcher(items))
-        gone = asyncio.ensure_future(_gone(request))
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise HTTPException(_GONE, "nobody waits for it")
-            found = work.result()
-        except Busy:
-            raise HTTPException(
-                503, f"{batcher.waiting} pictures wait already; try again", LATER
-            ) from None
-        finally:
-            work.cancel()
-            gone.cancel()
-        for one in found:
-            metrics.pictures.labels("error" if one.error else "tagged").inc()
-        return found
+
+def _add_tagging(app: FastAPI, service: _Service, *, most: int) -> None:
+    """Add the paths that tag images."""
 
     async def tags(request: Request, asked: Pictures) -> Answer:
         """Tag images; one that cannot be read has an error instead of labels."""
@@ -95,41 +119,29 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
             except (binascii.Error, ValueError) as error:
                 raise HTTPException(422, f"pictures[{number}].data: no base64: {error}") from error
             items.append((ImageBytes("picture", content), one.known))
-        found = await tag(request, items)
+        found = await service.tag(request, items)
         names = [one.name for one in asked.pictures]
-        said = [_said(name, one, run) for name, one in zip(names, found, strict=True)]
-        return Answer(model=run.digest, pictures=said)
+        said = [_said(name, one, service.run) for name, one in zip(names, found, strict=True)]
+        return Answer(model=service.run.digest, pictures=said)
 
-    tags.__annotations__["asked"] = pictures_up_to(limits.pictures)  # FastAPI reads by it
+    tags.__annotations__["asked"] = pictures_up_to(most)  # FastAPI reads by it
     app.post("/tags")(tags)
 
-    @app.post(
-        "/tags/picture",
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
-            }
-        },
-    )
+    body = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+
+    @app.post("/tags/picture", openapi_extra={"requestBody": {"required": True, **body}})
     async def tags_of_one(
         request: Request,
         known: Annotated[str, Query(description="Such as `sea=1,indoor=0`.")] = "",
     ) -> Tags:
         """Tag the image file in the body."""
         if not request.headers.get("content-type", "").lower().startswith("image/"):
-            raise HTTPException(
-                415, "expected a picture, with Content-Type: image/jpeg or the like"
-            )
-        (found,) = await tag(
-            request, [(ImageBytes("picture", await request.body()), _parsed(known))]
-        )
+            raise HTTPException(415, "expected an image, with Content-Type: image/jpeg or the like")
+        image = ImageBytes("picture", await request.body())
+        (found,) = await service.tag(request, [(image, _parsed(known))])
         if found.error:
             raise HTTPException(422, found.error)
-        return _said("", found, run)
-
-    _add_what_is_known(app, run, metrics)
-    return app
+        return _said("", found, service.run)
 
 
 def _add_what_is_known(app: FastAPI, run: Run, metrics: Metrics) -> None:

@@ -103,7 +103,7 @@ def test_what_is_refused_as_a_body(client: TestClient, photos: list[Path]) -> No
     cases: list[tuple[str, bytes, dict[str, str], int, str]] = [
         ("/tags", b"{", {}, 422, "JSON decode error"),
         ("/tags/picture", b"x", PICTURE, 422, "cannot be read as a picture"),
-        ("/tags/picture", content, {"Content-Type": "text/plain"}, 415, "expected a picture"),
+        ("/tags/picture", content, {"Content-Type": "text/plain"}, 415, "expected an image"),
         ("/tags/picture?known=sea", content, PICTURE, 422, "expected label=1 or label=0"),
         ("/tags/picture?known=sea=2", content, PICTURE, 422, "expected label=1 or label=0"),
         ("/tags/picture", bytes(2**20 + 1), PICTURE, 413, "more than 1 MB"),
