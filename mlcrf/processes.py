@@ -1,4 +1,4 @@
-"""Several processes that train as one, started by torchrun; mostly there is but one."""
+"""Processes that train as one, started by torchrun; mostly there is only one."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,21 +14,21 @@ from torch import Tensor
 
 from mlcrf.errors import MlcrfError, SettingsError
 
-_TOLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells a process
-_LONGEST = timedelta(hours=2)  # that one waits for the others: decoding may take one longer
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by torchrun
+_TIMEOUT = timedelta(hours=2)  # decoding may take one process longer than the others
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train as one; each does its share of the images.
+    """This process among those that train as one, each on its shard of the images.
 
-    All hold the same model and make the same steps, so what they learn is what one would, but for
-    the order in which numbers are added. Methods are no-ops where there is one process alone, and
-    where there are more, all must call them in the same order.
+    All hold the same model and make the same steps, so they learn what one process would, but for
+    the order in which numbers are added. Methods do nothing in a single process; several must all
+    call them in the same order.
 
     Attributes:
-        rank: of this one, from 0.
-        size: how many there are.
+        rank: number of this process, from 0.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -36,68 +36,68 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
-    def share(self, count: int) -> slice:
-        """Which of `count` things in a row are this process's; those of all are about as many."""
+    def shard(self, count: int) -> slice:
+        """Return this process's part of `count` items; parts are about equal."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def blocks(self, count: int, size: int) -> list[slice]:
-        """Which blocks of `size` of `count` things in a row are this process's.
+        """Return this process's blocks of `size` among `count` items.
 
-        The blocks are the same however many processes there are, so that what each gives is too.
+        The blocks, and so their results, are the same for any number of processes.
         """
-        own = self.share(-(-count // size))
+        own = self.shard(-(-count // size))
         return [slice(size * at, min(size * (at + 1), count)) for at in range(own.start, own.stop)]
 
-    def total(self, *tensors: Tensor) -> None:
+    def all_reduce(self, *tensors: Tensor) -> None:
         """Replace each tensor, on the CPU, by its sum over processes; the same bits in all."""
         if self.size == 1:
             return
-        with self.watched():
+        with self.reporting_losses():
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
-    def rows(self, own: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-        """All of a matrix (count, D) of which each process has its `share`, in order."""
+    def all_gather(self, own: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        """Return a whole matrix (count, D) of which each process has its `shard`, in order."""
         if self.size == 1:
             return own
         whole = np.zeros((count, own.shape[1]), own.dtype)
-        whole[self.share(count)] = own
-        with self.watched():
+        whole[self.shard(count)] = own
+        with self.reporting_losses():
             for rank in range(self.size):
-                part = whole[Processes(rank, self.size).share(count)]
+                part = whole[Processes(rank, self.size).shard(count)]
                 if len(part):
                     dist.broadcast(torch.from_numpy(part), src=rank)
         return whole
 
-    def gather(self, texts: Sequence[str]) -> list[str]:
-        """The texts of all processes, in the order of their ranks."""
+    def gather_texts(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts of all processes, in the order of their ranks."""
         if self.size == 1:
             return list(texts)
         own = "\n".join(texts).encode("utf-8", "surrogateescape")
         lengths = torch.zeros(self.size, dtype=torch.int64)
         lengths[self.rank] = len(own)
-        self.total(lengths)
+        self.all_reduce(lengths)
         whole = torch.zeros(int(lengths.sum()), dtype=torch.uint8)
         begin = int(lengths[: self.rank].sum())
         whole[begin : begin + len(own)] = torch.from_numpy(np.frombuffer(own, np.uint8).copy())
-        self.total(whole)
+        self.all_reduce(whole)
         parts = torch.split(whole, lengths.tolist())
         joined = [bytes(part.numpy()).decode("utf-8", "surrogateescape") for part in parts]
         return [text for part in joined if part for text in part.split("\n")]
 
-    def wait(self) -> None:
-        """Until all have come here."""
-        self.total(torch.zeros(1))
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        self.all_reduce(torch.zeros(1))
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Say in one line that another process is gone, where torch says it in its own words.
+    def reporting_losses(self) -> Iterator[None]:
+        """Raise one clear error where torch reports that another process has ended.
 
         Raises:
-            MlcrfError: this process has lost the others.
+            MlcrfError: another process has ended.
         """
         try:
             yield
@@ -106,7 +106,7 @@ class Processes:
                 raise
             raise MlcrfError(
                 f"one of the {self.size} processes that trained together is gone; the same command "
-                "with --resume goes on, with as many processes or another number"
+                "with --resume continues, with any number of processes"
             ) from error
 
 
@@ -115,18 +115,18 @@ ALONE = Processes()
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
-    """Join the processes that torchrun has started, if it did, and the device that is this one's.
+    """Join the processes that torchrun has started, if any; give them and this one's device.
 
-    Of several accelerators in a machine each process takes the one of its local rank.
+    Of several accelerators each process takes the one of its local rank.
 
     Raises:
-        SettingsError: only a part of what torchrun tells is there.
+        SettingsError: not all variables of torchrun are set.
         MlcrfError: the others cannot be reached.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE, device
         return
-    if missing := [name for name in _TOLD if name not in os.environ]:
+    if missing := [name for name in _VARIABLES if name not in os.environ]:
         raise SettingsError(
             f"WORLD_SIZE says {os.environ['WORLD_SIZE']} processes, but {missing[0]} is not set; "
             "start with torchrun, or unset WORLD_SIZE"
@@ -135,8 +135,8 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
         device = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
         torch.accelerator.set_device_index(device)
     try:
-        # gloo for what is on the CPU, and what the accelerator's own is for the rest
-        dist.init_process_group("gloo" if device.type == "cpu" else None, timeout=_LONGEST)
+        # gloo on the CPU, else the accelerator's own backend
+        dist.init_process_group("gloo" if device.type == "cpu" else None, timeout=_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise MlcrfError(f"the other processes cannot be reached: {error}") from error
     try:
@@ -147,11 +147,11 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
 
 
 def speaks() -> bool:
-    """Whether this process is to say why all of them end: the first of them that asks.
+    """Return whether this process reports why all of them end: the first that asks does.
 
-    It is asked of torchrun's store, which outlives any of the processes; without one all speak.
+    Decided by torchrun's store, which outlives the processes; without it all report.
     """
-    if any(name not in os.environ for name in _TOLD) or os.environ["WORLD_SIZE"] == "1":
+    if any(name not in os.environ for name in _VARIABLES) or os.environ["WORLD_SIZE"] == "1":
         return True
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:

@@ -32,10 +32,10 @@ from mlcrf.inference import Gibbs
 from mlcrf.metrics import Predictions, gather_statistics
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import ContrastiveDivergence, independent_loss, pseudo_likelihood_loss
-from mlcrf.training.coordinates import Penalty, counted_variance, sampled_covariance
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import fit
 from mlcrf.training.persistent_fit import Steps, fit_persistent
+from mlcrf.training.preconditioner import Penalty, counted_variance, sampled_covariance
 
 CASES = ("pseudo-likelihood", "contrastive-divergence")
 _FEATURES, _EDGES_PER_LABEL = 256, 8

@@ -36,9 +36,9 @@ from mlcrf.backbones.matrix import (
 )
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import independent_loss
-from mlcrf.training.coordinates import Penalty
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import fit
+from mlcrf.training.preconditioner import Penalty
 
 FEATURES, LABELS, GRADIENTS = 1280, 24, 10
 

@@ -101,7 +101,7 @@ def cross_validate(
     stages = Stages(folder / f"{name.replace(' ', '-')}.pt", settings.model_dump_json())
     plan = make_plan(settings, data.labels, no_edges(), Implications())
     members = fit_members(Examples(features, data.targets), plan, stages, "all", lambda event: None)
-    odds = members.unseen.astype(np.float64)
+    odds = members.out_of_fold_logits.astype(np.float64)
     nll = (np.logaddexp(0, odds) - odds * (data.targets == 1)).sum(1)
     states = (odds > 0).astype(np.int8)
     predictions = Predictions(1 / (1 + np.exp(-odds)), states, nll, states)

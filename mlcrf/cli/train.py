@@ -180,7 +180,7 @@ def train(
                 )
             if processes.is_first:
                 save_card(report)
-            processes.wait()
+            processes.barrier()
     except (KeyboardInterrupt, SystemExit):
         if speaks():
             console.log(f"stopped; the same command with --resume goes on from what {out} holds")

@@ -10,24 +10,24 @@ class Block(ABC):
     """Some parameters as a function of a part of the vector.
 
     Attributes:
-        size: of the part.
-        is_signed: whether the part may hold no number below 0.
+        size: length of the part.
+        is_signed: whether no number of the part may be below 0.
     """
 
     size: int
     is_signed = False
 
     @abstractmethod
-    def position(self) -> Tensor:
-        """The part that gives the parameters as they are, float64 (size,)."""
+    def parameters(self) -> Tensor:
+        """Return the part that gives the current values, float64 (size,)."""
 
     @abstractmethod
     def assign(self, part: Tensor) -> None:
-        """Set the parameters."""
+        """Set the parameters from a part."""
 
     @abstractmethod
-    def slope(self) -> Tensor:
-        """The gradient along the part, from the parameters' own, float64 (size,)."""
+    def gradient(self) -> Tensor:
+        """Return the gradient by the part, from that of the parameters, float64 (size,)."""
 
 
 class Scaled(Block):
@@ -38,17 +38,14 @@ class Scaled(Block):
         self._scale = scale.double().expand(parameter.shape)
         self.size = parameter.numel()
 
-    def position(self) -> Tensor:
-        """Parameters over scale."""
+    def parameters(self) -> Tensor:
         return (self._parameter.detach().double() / self._scale).reshape(-1)
 
     def assign(self, part: Tensor) -> None:
-        """Scale times part."""
         self._parameter.copy_(self._scale * part.view_as(self._parameter))
 
-    def slope(self) -> Tensor:
-        """Scale times gradient."""
-        return (self._scale * gradient(self._parameter)).reshape(-1)
+    def gradient(self) -> Tensor:
+        return (self._scale * _gradient_of(self._parameter)).reshape(-1)
 
 
 class Signed(Block):
@@ -58,7 +55,7 @@ class Signed(Block):
 
         strength * sum |parameter| = strength * sum scale * (first + second)
 
-    where one of the two is 0, as it is at the optimum; `slope` includes it.
+    where one of the two is 0, as it is at the optimum; `gradient` includes it.
     """
 
     is_signed = True
@@ -68,44 +65,38 @@ class Signed(Block):
         self._cost = strength * scale.double()
         self.size = 2 * parameter.numel()
 
-    def position(self) -> Tensor:
-        """What is above 0 and what is below."""
-        position = self._inner.position()
+    def parameters(self) -> Tensor:
+        position = self._inner.parameters()
         return torch.cat([position.clamp(min=0), (-position).clamp(min=0)])
 
     def assign(self, part: Tensor) -> None:
-        """Scale times the difference of the halves."""
         above, below = part.chunk(2)
         self._inner.assign(above - below)
 
-    def slope(self) -> Tensor:
-        """Of both halves, with the penalty."""
-        slope = self._inner.slope()
-        return torch.cat([slope + self._cost, self._cost - slope])
+    def gradient(self) -> Tensor:
+        gradient = self._inner.gradient()
+        return torch.cat([gradient + self._cost, self._cost - gradient])
 
 
 class Rotated(Block):
-    """parameter = basis @ (scale * part), for a matrix of weights and an orthogonal basis."""
+    """parameter = basis @ (scale * part), with an orthogonal basis."""
 
     def __init__(self, parameter: Tensor, basis: Tensor, scale: Tensor) -> None:
         self._parameter, self._basis, self._scale = parameter, basis, scale.double()
         self.size = parameter.numel()
 
-    def position(self) -> Tensor:
-        """The inverse."""
+    def parameters(self) -> Tensor:
         return ((self._basis.T @ self._parameter.detach().double()) / self._scale).reshape(-1)
 
     def assign(self, part: Tensor) -> None:
-        """By the formula."""
         self._parameter.copy_(self._basis @ (self._scale * part.view_as(self._parameter)))
 
-    def slope(self) -> Tensor:
-        """By its transpose."""
-        return (self._scale * (self._basis.T @ gradient(self._parameter))).reshape(-1)
+    def gradient(self) -> Tensor:
+        return (self._scale * (self._basis.T @ _gradient_of(self._parameter))).reshape(-1)
 
 
 class Mixed(Block):
-    """All of some vectors together = C^(-1/2) @ part.
+    """Concatenated vectors = C^(-1/2) @ part.
 
     Args:
         moments: C, symmetric and positive definite, float64.
@@ -118,26 +109,24 @@ class Mixed(Block):
         self._unmixing = (vectors * values.sqrt()).T
         self.size = len(moments)
 
-    def position(self) -> Tensor:
-        """The inverse."""
+    def parameters(self) -> Tensor:
         together = torch.cat([one.detach().double() for one in self._parameters])
         position: Tensor = self._unmixing @ together
         return position
 
     def assign(self, part: Tensor) -> None:
-        """By the formula."""
         sizes = [len(one) for one in self._parameters]
         values = torch.split(self._mixing @ part, sizes)
         for parameter, value in zip(self._parameters, values, strict=True):
             parameter.copy_(value)
 
-    def slope(self) -> Tensor:
-        """By its transpose."""
-        slope: Tensor = self._mixing.T @ torch.cat([gradient(one) for one in self._parameters])
-        return slope
+    def gradient(self) -> Tensor:
+        gradient: Tensor = self._mixing.T @ torch.cat(
+            [_gradient_of(one) for one in self._parameters]
+        )
+        return gradient
 
 
-def gradient(parameter: Tensor) -> Tensor:
-    """What backward left, float64."""
+def _gradient_of(parameter: Tensor) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad.double()

@@ -88,7 +88,7 @@ def _in_memory(
 ) -> NDArray[np.float32]:
     processes = environment.processes
     extractor = _extractor(backbone, environment, environment.cache_dir)
-    own, problem = images[processes.share(len(images))], ""
+    own, problem = images[processes.shard(len(images))], ""
     features = np.zeros((0, backbone.num_features), np.float32)
     try:
         if own:
@@ -96,7 +96,7 @@ def _in_memory(
     except DataError as error:
         problem = str(error)
     _raise_together(processes, problem)
-    return processes.rows(features, len(images))
+    return processes.all_gather(features, len(images))
 
 
 def _in_shards(
@@ -173,7 +173,7 @@ def _extractor(
 
 def _raise_together(processes: Processes, problem: str) -> None:
     """Raise in every process what any of them has met, so that none waits for another in vain."""
-    problems = processes.gather([problem] if problem else [])
+    problems = processes.gather_texts([problem] if problem else [])
     if problems:
         raise DataError("\n".join(problems))
 

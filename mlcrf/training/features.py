@@ -98,13 +98,13 @@ class FeatureSpace:
         sums = torch.zeros(num_features, dtype=torch.float64)
         for rows in blocks:
             sums += torch.from_numpy(read_rows(features, rows)).double().sum(0)
-        self.processes.total(sums)
+        self.processes.all_reduce(sums)
         mean = sums / len(self)
         moments = torch.zeros(num_features, num_features, dtype=torch.float64)
         for rows in blocks:
             centred = torch.from_numpy(read_rows(features, rows)).double() - mean
             moments.addmm_(centred.T, centred)
-        self.processes.total(moments)
+        self.processes.all_reduce(moments)
         moments /= len(self)
         spread = moments.diagonal().sqrt()
         varies = spread > _CONSTANT * mean.abs()

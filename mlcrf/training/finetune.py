@@ -21,9 +21,9 @@ from mlcrf.images.decoding import load_pixels
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import from_image
 from mlcrf.processes import Processes
-from mlcrf.training.coordinates import Objective
 from mlcrf.training.extraction import Environment
 from mlcrf.training.plan import Plan, make_minimiser
+from mlcrf.training.preconditioner import Objective
 from mlcrf.training.progress import Log
 from mlcrf.training.schedule import one_cycle
 from mlcrf.training.stages import Result, Stages
@@ -231,7 +231,7 @@ class _Batches:
         parts, begin = [], 0
         count = min(self._settings.gradient_accumulation, len(batch))
         for rows in np.array_split(batch, count):
-            own = self._processes.share(len(rows))
+            own = self._processes.shard(len(rows))
             is_shared = len(rows) >= self._processes.size
             if not is_shared:  # fewer images than processes: each computes all of them
                 own = slice(0, len(rows))

@@ -1,10 +1,10 @@
 """Fit a head and couplings on fixed features, to convergence.
 
-The features are standardised and rotated to their principal axes, and the parameters are expressed
-in coordinates in which the curvature of the loss is close to the identity (see
-`mlcrf.training.coordinates`). There L-BFGS needs tens of gradients where it would need thousands,
-and half the squared norm of the gradient estimates how much the loss can still fall (the Newton
-decrement): that is the criterion of convergence, in nats an image.
+The features are standardised and rotated to their principal axes, and the parameters are
+preconditioned so that the curvature of the loss is close to the identity (see
+`mlcrf.training.preconditioner`). L-BFGS then needs tens of gradients instead of thousands, and half
+the squared norm of the gradient estimates how much the loss can still fall (the Newton decrement):
+the criterion of convergence, in nats an image.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,32 +20,32 @@ from torch import Tensor
 from mlcrf.errors import RunError
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import from_image
-from mlcrf.training.coordinates import (
-    Coordinates,
+from mlcrf.training.features import FeatureSpace
+from mlcrf.training.preconditioner import (
     Curvature,
     Objective,
     Penalty,
+    Preconditioner,
     counted_variance,
 )
-from mlcrf.training.features import FeatureSpace
 from mlcrf.training.progress import FitProgress
 
 _PATIENCE = 15  # steps without gain on held-out images
-_REMEMBERED = 2**26  # numbers that L-BFGS keeps of positions, and as many of slopes
-_ROUNDING = 1e-7  # of a loss in float32: what is less of it cannot be told
+_MOST_KEPT = 2**26  # numbers that L-BFGS keeps of parameters, and as many of gradients: 1 GB
+_ROUNDING = 1e-7  # relative, of a loss in float32
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """How a fit went.
+    """Result of a fit, beside the model.
 
     Attributes:
         loss: objective plus penalty, in nats an image.
         remaining: estimated loss still to gain (Newton decrement), in nats an image.
         converged: whether that is at most the tolerance, or what rounding leaves of the loss.
-        gradients: how many gradients over all images were computed.
+        gradients: number of gradients over all images.
         seconds: wall time.
-        stopped_early: whether the model is not the last one, but the best on held-out images.
+        stopped_early: whether the model is the best on held-out images instead of the last one.
     """
 
     loss: float
@@ -88,47 +88,24 @@ def fit(
     """
     began = perf_counter()
     model = start.clone()
-    coordinates = Coordinates(space, model, penalty, curvature=curvature, frozen=frozen)
-    floor = coordinates.lower_bounds()
-    gradients = 0
-    latest = (np.inf, np.inf)
-    best, best_position, steps_since = np.inf, coordinates.position(), 0
-    if watch is not None:
-        best = watch(model)
-
-    def evaluate(position: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        nonlocal gradients, latest
-        coordinates.assign(position)
-        losses = (_loss_of(space, objective, model, rows) for rows in space.blocks())
-        loss = gradients_of(space, model, losses) + coordinates.add_penalty()
-        slope = coordinates.slope()
-        gradients += 1
-        if not (np.isfinite(loss) and np.isfinite(slope).all()):
-            what = "gradient" if np.isfinite(loss) else "loss"
-            raise RunError(f"gradient {gradients}: the {what} is not finite; raise the penalties")
-        free = slope[(position > floor) | (slope < 0)]
-        latest = (loss, float(np.square(free).sum()) / 2)
-        progress(FitProgress(gradients, loss, latest[1]))
-        return loss, slope
+    preconditioner = Preconditioner(space, model, penalty, curvature=curvature, frozen=frozen)
+    floor = preconditioner.lower_bounds()
+    loss = _PenalisedLoss(space, model, objective, preconditioner, progress)
+    stopping = None if watch is None else _EarlyStopping(watch, model, preconditioner)
+    first_vector = np.maximum(preconditioner.parameters(), floor)
+    first = loss(first_vector)  # `minimize`, which begins there, does not compute it again
+    if loss.remaining <= _reachable(tolerance, loss.value):
+        seconds = perf_counter() - began
+        return model, FitReport(loss.value, loss.remaining, True, loss.gradients, seconds)
 
     def check(intermediate_result: OptimizeResult) -> None:
-        nonlocal best, best_position, steps_since
-        if watch is not None:
-            coordinates.assign(intermediate_result.x)
-            held_out, steps_since = watch(model), steps_since + 1
-            if held_out < best:
-                best, best_position, steps_since = held_out, intermediate_result.x.copy(), 0
-        if latest[1] <= _enough(tolerance, latest[0]) or steps_since >= _PATIENCE:
+        is_over = stopping is not None and stopping.is_over(intermediate_result.x)
+        if is_over or loss.remaining <= _reachable(tolerance, loss.value):
             raise StopIteration
 
-    position = np.maximum(coordinates.position(), floor)
-    first = evaluate(position)  # not again by `minimize`, which begins there
-    if latest[1] <= _enough(tolerance, latest[0]):
-        return model, FitReport(*latest, True, gradients, perf_counter() - began)
-
     result = minimize(
-        lambda wanted: first if np.array_equal(wanted, position) else evaluate(wanted),
-        position,
+        lambda vector: first if np.array_equal(vector, first_vector) else loss(vector),
+        first_vector,
         jac=True,
         method="L-BFGS-B",
         bounds=[(low, None) for low in floor] if np.isfinite(floor).any() else None,
@@ -138,54 +115,133 @@ def fit(
             "maxfun": max_gradients,
             "ftol": 0.0,
             "gtol": 0.0,
-            "maxcor": max(
-                5, min(30, 2**26 // max(1, len(floor)))
-            ),  # vectors; they are to fit in 1 GB
+            "maxcor": max(5, min(30, _MOST_KEPT // max(1, len(floor)))),
         },
     )
-    stopped_early = watch is not None and steps_since > 0
-    coordinates.assign(best_position if stopped_early else result.x)
-    free = result.jac[(result.x > floor) | (result.jac < 0)]
-    remaining = float(np.square(free).sum()) / 2
+    stopped_early = stopping is not None and stopping.steps_since_best > 0
+    best = stopping.best if stopping is not None and stopped_early else result.x
+    preconditioner.assign(best)
+    remaining = _decrement(result.jac, result.x, floor)
     return model, FitReport(
         float(result.fun),
         remaining,
-        remaining <= _enough(tolerance, float(result.fun)),
-        gradients,
+        remaining <= _reachable(tolerance, float(result.fun)),
+        loss.gradients,
         perf_counter() - began,
         stopped_early,
     )
 
 
-def _enough(tolerance: float, loss: float) -> float:
+class _PenalisedLoss:
+    """Objective plus penalty as a function of the preconditioned parameters.
+
+    Attributes:
+        value, remaining: loss of the last call, and what it can still fall by.
+        gradients: number of calls.
+    """
+
+    def __init__(
+        self,
+        space: FeatureSpace,
+        model: LabelCrf,
+        objective: Objective,
+        preconditioner: Preconditioner,
+        progress: Callable[[FitProgress], None],
+    ) -> None:
+        self._space, self._model, self._objective = space, model, objective
+        self._preconditioner, self._progress = preconditioner, progress
+        self._floor = preconditioner.lower_bounds()
+        self.value = self.remaining = np.inf
+        self.gradients = 0
+
+    def __call__(self, vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        space, model, preconditioner = self._space, self._model, self._preconditioner
+        preconditioner.assign(vector)
+        losses = (_loss_of(space, self._objective, model, rows) for rows in space.blocks())
+        loss = gradients_of(space, model, losses) + preconditioner.add_penalty()
+        gradient = preconditioner.gradient()
+        self.gradients += 1
+        require_finite_step(f"gradient {self.gradients}", loss, gradient)
+        self.value, self.remaining = loss, _decrement(gradient, vector, self._floor)
+        self._progress(FitProgress(self.gradients, loss, self.remaining))
+        return loss, gradient
+
+
+class _EarlyStopping:
+    """The best parameters on held-out images so far, and whether to give up looking for better.
+
+    Attributes:
+        best: preconditioned parameters.
+        steps_since_best: number of steps after them.
+    """
+
+    def __init__(
+        self,
+        held_out: Callable[[LabelCrf], float],
+        model: LabelCrf,
+        preconditioner: Preconditioner,
+    ) -> None:
+        self._held_out, self._model, self._preconditioner = held_out, model, preconditioner
+        self.best, self.steps_since_best = preconditioner.parameters(), 0
+        self._least = held_out(model)
+
+    def is_over(self, vector: NDArray[np.float64]) -> bool:
+        self._preconditioner.assign(vector)
+        loss = self._held_out(self._model)
+        self.steps_since_best += 1
+        if loss < self._least:
+            self._least, self.best, self.steps_since_best = loss, vector.copy(), 0
+        return self.steps_since_best >= _PATIENCE
+
+
+def _decrement(
+    gradient: NDArray[np.float64], vector: NDArray[np.float64], floor: NDArray[np.float64]
+) -> float:
+    """Return half the squared norm of the gradient in the directions that are free."""
+    free = gradient[(vector > floor) | (gradient < 0)]
+    return float(np.square(free).sum()) / 2
+
+
+def _reachable(tolerance: float, loss: float) -> float:
+    """Return the tolerance, or the rounding error of the loss if that is larger."""
     return max(tolerance, _ROUNDING * abs(loss))
 
 
-def gradients_of(space: FeatureSpace, model: LabelCrf, losses: Iterable[Tensor]) -> float:
-    """Sum of what this and the other processes' losses are, and of their gradients.
+def require_finite_step(title: str, loss: float, gradient: NDArray[np.float64]) -> None:
+    """Check the numbers of a step.
 
-    The gradients replace those of the parameters. They are summed in float64, so that hardly a bit
-    depends on which process has computed what.
+    Raises:
+        RunError: loss or gradient is not finite.
+    """
+    if not (np.isfinite(loss) and np.isfinite(gradient).all()):
+        what = "gradient" if np.isfinite(loss) else "loss"
+        raise RunError(f"{title}: the {what} is not finite; raise the penalties")
+
+
+def gradients_of(space: FeatureSpace, model: LabelCrf, losses: Iterable[Tensor]) -> float:
+    """Return the sum of the losses of all processes; set the parameters' gradients to its own.
+
+    Summed in float64, so that hardly a bit depends on which process has computed what.
 
     Args:
-        losses: scalars, each computed when it is its turn.
+        losses: scalars, each computed in its turn.
     """
     parameters = list(model.parameters())
     sums = [torch.zeros_like(one, dtype=torch.float64) for one in parameters]
     total = torch.zeros(1, dtype=torch.float64)
     for loss in losses:
         total += float(loss.detach())
-        slopes = torch.autograd.grad(loss, parameters, materialize_grads=True)
-        for whole, slope in zip(sums, slopes, strict=True):
-            whole.add_(slope)
-    space.processes.total(total, *sums)
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        for whole, gradient in zip(sums, gradients, strict=True):
+            whole.add_(gradient)
+    space.processes.all_reduce(total, *sums)
     for parameter, whole in zip(parameters, sums, strict=True):
         parameter.grad = whole.to(parameter.dtype)
     return float(total)
 
 
 def _loss_of(space: FeatureSpace, objective: Objective, model: LabelCrf, rows: slice) -> Tensor:
-    """What some images add to the mean loss over all."""
+    """Return the contribution of some images to the mean loss over all."""
     potentials = model(space.inputs(rows))
     share = (rows.stop - rows.start) / len(space)
     mean = from_image(objective, rows.start)(potentials, space.targets[rows])

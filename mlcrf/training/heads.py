@@ -12,11 +12,11 @@ from mlcrf.choices import ObjectiveName, Schedule
 from mlcrf.crf import Potentials
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import from_image
-from mlcrf.training.coordinates import Penalty
 from mlcrf.training.extraction import Environment
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
 from mlcrf.training.plan import Minimiser, Plan, make_minimiser
+from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import Log
 from mlcrf.training.stages import Result, Stages
 
@@ -272,5 +272,5 @@ class HeadTrainer:
             potentials = held_out.potentials(model, rows)
             mean = from_image(loss, rows.start)(potentials, known)
             total += len(known) / count * float(mean)
-        self._processes.total(total)
+        self._processes.all_reduce(total)
         return float(total)

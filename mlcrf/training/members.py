@@ -1,8 +1,8 @@
-"""Heads that are a little network each: several, learned with dropout, whose mean is the head.
+"""Heads with dropout: the mean of several small networks.
 
-The images are cut in as many parts as there are members, and each member learns from all parts
-but one. So for every image there are log-odds from a member that has not seen it, and couplings
-learned on those expect the errors that new photos will have. A photo meets the mean of all.
+The images are cut in as many folds as there are members, and each member learns from all folds but
+one. So every image has out-of-fold log-odds, from a member that did not see it; couplings learned
+on those expect the errors of new images. A new image is given the mean of all members.
 """
 
 from collections.abc import Callable
@@ -25,31 +25,31 @@ from mlcrf.training.progress import Log
 from mlcrf.training.schedule import one_cycle
 from mlcrf.training.stages import Result, Stages
 
-# on log-odds, which are few and of one size; those of the settings are for hundreds of features
+# on log-odds; the settings' penalties are for hundreds of features
 _PENALTIES = (1e-4, 1e-3, 1e-2)
 
 
 @dataclass(frozen=True)
 class Members:
-    """The mean of several networks with a hidden layer, as one with all their units.
+    """The mean of several networks with a hidden layer, as one network with all their units.
 
     Attributes:
-        head: without couplings, for raw features.
-        unseen: log-odds of each image from the member that did not see it, float32 (N, L).
+        head: model of raw features, without couplings.
+        out_of_fold_logits: of each image from the member that did not see it, float32 (N, L).
     """
 
     head: LabelCrf
-    unseen: NDArray[np.float32]
+    out_of_fold_logits: NDArray[np.float32]
 
     @torch.no_grad()
     def log_odds(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of images that none has seen: the mean, (N, D) -> (N, L)."""
+        """Return the mean log-odds of images that no member has seen, (N, D) -> (N, L)."""
         unary: NDArray[np.float32] = self.head(torch.from_numpy(features)).unary.numpy()
         return unary
 
     @torch.no_grad()
     def beneath(self, model: LabelCrf) -> LabelCrf:
-        """A model of log-odds as one of features, which have these heads in between."""
+        """Return a model of log-odds as a model of features, with these heads in between."""
         assert self.head.hidden is not None
         assert model.hidden is None
         result = LabelCrf(
@@ -69,10 +69,10 @@ class Members:
 
 
 def fit_members(examples: Examples, plan: Plan, stages: Stages, name: str, log: Log) -> Members:
-    """Learn as many members as there are parts, each from all parts but its own.
+    """Fit the members, each on all folds but its own.
 
     Args:
-        name: of the images, for stages and messages.
+        name: name of the images, for stages and messages.
 
     Raises:
         SettingsError: fewer images than members.
@@ -92,7 +92,7 @@ def fit_members(examples: Examples, plan: Plan, stages: Stages, name: str, log: 
     part = np.random.default_rng(settings.seed).permutation(len(examples.features)) % count
     whole = LabelCrf(num_features, num_labels, edges=no_edges(), hidden=count * hidden)
     assert whole.hidden is not None
-    unseen = np.zeros(examples.targets.shape, np.float32)
+    out_of_fold_logits = np.zeros(examples.targets.shape, np.float32)
     for member in range(count):
         inside = part != member
         seen = Examples(examples.features[inside], examples.targets[inside])
@@ -102,14 +102,14 @@ def fit_members(examples: Examples, plan: Plan, stages: Stages, name: str, log: 
         one.load_state_dict(stages.run(title, compute)["model"])
         with torch.no_grad():
             rows = torch.from_numpy(examples.features[~inside])
-            unseen[~inside] = one(rows).unary.numpy()
+            out_of_fold_logits[~inside] = one(rows).unary.numpy()
             units = slice(member * hidden, (member + 1) * hidden)
             assert one.hidden is not None
             whole.hidden.weight[units] = one.hidden.weight
             whole.hidden.bias[units] = one.hidden.bias
             whole.output.weight[:, units] = one.output.weight / count
             whole.output.bias.add_(one.output.bias, alpha=1 / count)
-    return Members(whole, unseen)
+    return Members(whole, out_of_fold_logits)
 
 
 def make_trainer(
@@ -120,11 +120,11 @@ def make_trainer(
     log: Log,
     environment: Environment = Environment(),
 ) -> tuple[HeadTrainer, Callable[[Fitted], Fitted]]:
-    """The trainer of both models, and what makes of its fits models of raw features.
+    """Return the trainer of both models, and a map from its fits to models of raw features.
 
-    Without dropout they are that already. With dropout, members are learned first, and the
-    trainer's features are their log-odds. Every process learns all members, on all features in
-    memory; the fits on top are shared.
+    With dropout, members are fitted first, and the trainer's features are their log-odds; without,
+    the map is the identity. Every process fits all members, on all features in memory; the fits on
+    top are shared.
     """
     if not plan.settings.dropout:
         return HeadTrainer(train, validation, plan, stages, log, environment), lambda fitted: fitted
@@ -133,13 +133,13 @@ def make_trainer(
     on_all = fit_members(everything, plan, stages, "all", log)
     on_log_odds = plan.settings.model_copy(update={"hidden_units": 0, "penalties": _PENALTIES})
     trainer = HeadTrainer(
-        Examples(on_train.unseen, train.targets),
+        Examples(on_train.out_of_fold_logits, train.targets),
         Examples(on_train.log_odds(np.asarray(validation.features)), validation.targets),
         replace(plan, settings=on_log_odds),
         stages,
         log,
         environment,
-        everything=Examples(on_all.unseen, everything.targets),
+        everything=Examples(on_all.out_of_fold_logits, everything.targets),
     )
 
     def whole(fitted: Fitted) -> Fitted:
@@ -153,7 +153,7 @@ def make_trainer(
 
 
 def _learn(examples: Examples, plan: Plan, seed: int, title: str, log: Log) -> Result:
-    """One network, by AdamW on standardised features with dropout of these and of hidden units."""
+    """Fit one network by AdamW, with dropout of standardised features and of hidden units."""
     settings, raw = plan.settings, torch.from_numpy(examples.features)
     mean, spread = raw.mean(0), raw.std(0, correction=0)
     spread = torch.where(spread > 0, spread, torch.ones_like(spread))
@@ -183,8 +183,8 @@ def _learn(examples: Examples, plan: Plan, seed: int, title: str, log: Log) -> R
                 loss = loss_of(potentials, known[batch])
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
-                slopes = [one.grad for one in model.parameters() if one.grad is not None]
-                if not bool(torch.isfinite(loss + nn.utils.get_total_norm(slopes))):
+                gradients = [one.grad for one in model.parameters() if one.grad is not None]
+                if not bool(torch.isfinite(loss + nn.utils.get_total_norm(gradients))):
                     raise RunError(f"{title}: diverged; lower --set learning_rate")
                 optimiser.step()
                 schedule.step()

@@ -1,43 +1,40 @@
-"""Fit by steps, where the gradient comes from a memory that follows the model."""
+"""Fit by steps whose gradient comes from a memory that follows the model."""
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mlcrf.errors import RunError
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import PersistentObjective, from_image
-from mlcrf.training.coordinates import Coordinates, Curvature, Objective, Penalty
 from mlcrf.training.features import FeatureSpace
-from mlcrf.training.fit import FitReport, gradients_of
+from mlcrf.training.fit import FitReport, gradients_of, require_finite_step
+from mlcrf.training.preconditioner import Curvature, Objective, Penalty, Preconditioner
 from mlcrf.training.progress import FitProgress
 
 Memory = TypeVar("Memory")
 
-_ESTIMATED = 1000  # images at least, if there are so many, of which the closing loss is the mean
+_ESTIMATED = 1000  # images, at least, for the closing loss
 
 
 @dataclass(frozen=True)
 class Steps:
-    """How a model is moved.
+    """Steps of gradient descent with momentum.
 
-        velocity <- momentum velocity - rate slope
-        position <- position + velocity
+        velocity <- momentum velocity - rate gradient
+        parameters <- parameters + velocity
 
-    in coordinates in which the loss is about equally curved, so that a rate of 1 would be Newton's
-    step. The first tenth of the steps is only for the memory, with a rate that rises from 0; the
-    result is the average of the positions of the second half, in which noise cancels out (Polyak
-    and Juditsky 1992).
+    of preconditioned parameters, so that a rate of 1 would be Newton's step. In the first tenth of
+    the steps the rate rises from 0, while the memory adapts; the result is the average over the
+    second half, in which noise cancels out (Polyak and Juditsky 1992).
 
     Attributes:
-        count: of steps.
-        rate, momentum: above.
+        count: number of steps.
     """
 
     count: int = 200
@@ -61,9 +58,8 @@ def fit_persistent(
 
     Args:
         space: features and targets; the model's inputs are its rotated features.
-        tolerance: what the estimated remaining gain must be below to count as converged, in nats
-            an image. It is that of the mean slope over the second half, in which the noise of a
-            sampled gradient still shows.
+        tolerance: converged if the estimated remaining gain is below this, in nats an image. It is
+            that of the mean gradient over the second half, which still holds sampling noise.
         frozen: move biases and couplings only.
 
     Returns:
@@ -77,48 +73,32 @@ def fit_persistent(
     """
     began = perf_counter()
     model = start.clone()
-    coordinates = Coordinates(space, model, penalty, curvature=curvature, frozen=frozen)
-    parts = space.blocks()
-    objectives = [from_image(objective, rows.start) for rows in parts]
-    with torch.no_grad():
-        memories = [
-            one.start(model(space.inputs(rows)), space.targets[rows])
-            for one, rows in zip(objectives, parts, strict=True)
-        ]
-
-    def losses() -> Iterator[Tensor]:
-        for at, rows in enumerate(parts):
-            potentials = model(space.inputs(rows))
-            memories[at] = objectives[at].advance(memories[at], potentials)
-            share = (rows.stop - rows.start) / len(space)
-            yield share * objectives[at].loss(memories[at], potentials)
-
-    position, floor = coordinates.position(), coordinates.lower_bounds()
-    velocity = np.zeros_like(position)
-    mean_position, mean_slope = np.zeros_like(position), np.zeros_like(position)
+    preconditioner = Preconditioner(space, model, penalty, curvature=curvature, frozen=frozen)
+    memories = _Memories(space, model, objective)
+    vector, floor = preconditioner.parameters(), preconditioner.lower_bounds()
+    velocity = np.zeros_like(vector)
+    mean_vector, mean_gradient = np.zeros_like(vector), np.zeros_like(vector)
     averaged, warm_up = 0, max(1, steps.count // 10)
     for step in range(steps.count):
-        total = gradients_of(space, model, losses())
-        coordinates.add_penalty()
-        slope = coordinates.slope()
-        slope[(position <= floor) & (slope > 0)] = 0.0
-        if not (np.isfinite(total) and np.isfinite(slope).all()):
-            what = "gradient" if np.isfinite(total) else "loss"
-            raise RunError(f"step {step + 1}: the {what} is not finite; raise the penalties")
+        score = gradients_of(space, model, memories.losses())
+        preconditioner.add_penalty()
+        gradient = preconditioner.gradient()
+        gradient[(vector <= floor) & (gradient > 0)] = 0.0
+        require_finite_step(f"step {step + 1}", score, gradient)
         rate = steps.rate * min(1.0, step / warm_up)
-        velocity = steps.momentum * velocity - rate * slope
-        position = np.maximum(position + velocity, floor)
-        coordinates.assign(position)
+        velocity = steps.momentum * velocity - rate * gradient
+        vector = np.maximum(vector + velocity, floor)
+        preconditioner.assign(vector)
         if step >= steps.count // 2:
             averaged += 1
-            mean_position += (position - mean_position) / averaged
-            mean_slope += (slope - mean_slope) / averaged
-        remaining = float(np.square(slope).sum()) / 2
-        progress(FitProgress(step + 1, total, remaining, is_sampled=True))
-    coordinates.assign(mean_position)
-    remaining = float(np.square(mean_slope).sum()) / 2
+            mean_vector += (vector - mean_vector) / averaged
+            mean_gradient += (gradient - mean_gradient) / averaged
+        remaining = float(np.square(gradient).sum()) / 2
+        progress(FitProgress(step + 1, score, remaining, is_sampled=True))
+    preconditioner.assign(mean_vector)
+    remaining = float(np.square(mean_gradient).sum()) / 2
     report = FitReport(
-        loss=_loss(space, model, objective) + _penalty(model, coordinates),
+        loss=_loss(space, model, objective) + _penalty(model, preconditioner),
         remaining=remaining,
         converged=remaining <= tolerance,
         gradients=steps.count,
@@ -127,9 +107,32 @@ def fit_persistent(
     return model, report
 
 
+class _Memories(Generic[Memory]):
+    """What an objective remembers of each block of this process's images."""
+
+    def __init__(
+        self, space: FeatureSpace, model: LabelCrf, objective: PersistentObjective[Memory]
+    ) -> None:
+        self._space, self._model, self._blocks = space, model, space.blocks()
+        self._objectives = [from_image(objective, rows.start) for rows in self._blocks]
+        with torch.no_grad():
+            self._memories = [
+                one.start(model(space.inputs(rows)), space.targets[rows])
+                for one, rows in zip(self._objectives, self._blocks, strict=True)
+            ]
+
+    def losses(self) -> Iterator[Tensor]:
+        """Advance the memories; yield each block's contribution to the mean loss."""
+        for at, rows in enumerate(self._blocks):
+            objective, potentials = self._objectives[at], self._model(self._space.inputs(rows))
+            self._memories[at] = objective.advance(self._memories[at], potentials)
+            share = (rows.stop - rows.start) / len(self._space)
+            yield share * objective.loss(self._memories[at], potentials)
+
+
 @torch.no_grad()
 def _loss(space: FeatureSpace, model: LabelCrf, objective: Objective) -> float:
-    """The mean over the first images of every block, the same however many processes there are."""
+    """Return the mean over the first images of every block, whatever the number of processes."""
     part = min(1.0, _ESTIMATED / len(space))
     total = torch.zeros(1, dtype=torch.float64)
     for rows in space.blocks():
@@ -138,11 +141,11 @@ def _loss(space: FeatureSpace, model: LabelCrf, objective: Objective) -> float:
         estimate = from_image(objective, some.start)
         potentials = model(space.inputs(some))
         total += share * float(estimate(potentials, space.targets[some]))
-    space.processes.total(total)
+    space.processes.all_reduce(total)
     return float(total)
 
 
-def _penalty(model: LabelCrf, coordinates: Coordinates) -> float:
+def _penalty(model: LabelCrf, preconditioner: Preconditioner) -> float:
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    return coordinates.add_penalty()
+    return preconditioner.add_penalty()

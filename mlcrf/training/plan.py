@@ -31,16 +31,16 @@ from mlcrf.objectives import (
     pseudo_likelihood_loss,
     unrolled_mean_field_loss,
 )
-from mlcrf.training.coordinates import (
+from mlcrf.training.features import FeatureSpace
+from mlcrf.training.fit import FitReport, fit
+from mlcrf.training.persistent_fit import Steps, fit_persistent
+from mlcrf.training.preconditioner import (
     Curvature,
     Objective,
     Penalty,
     counted_variance,
     sampled_covariance,
 )
-from mlcrf.training.features import FeatureSpace
-from mlcrf.training.fit import FitReport, fit
-from mlcrf.training.persistent_fit import Steps, fit_persistent
 from mlcrf.training.progress import FitProgress
 
 Memory = TypeVar("Memory")

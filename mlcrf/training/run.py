@@ -286,7 +286,7 @@ def _begin(
     processes = environment.processes
     if processes.is_first:
         _prepare(out, resume=resume, overwrite=overwrite)
-    processes.wait()
+    processes.barrier()
     stages = Stages(out / STATE, _identity(manifest, plan), processes)
     if processes.is_first:
         save_manifest(out / SPLITS, manifest)

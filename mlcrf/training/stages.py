@@ -43,7 +43,7 @@ class Stages:
                 )
         self._settings = settings
         exists = path.exists()
-        processes.wait()  # none sees what another writes now
+        processes.barrier()  # none sees what another writes now
         if not exists:
             self._save()
 

@@ -82,7 +82,7 @@ class Stepper:
         """
         self._optimiser.zero_grad()
         total = torch.zeros(1, dtype=torch.float64)
-        with self._processes.watched():
+        with self._processes.reporting_losses():
             for number, part in enumerate(parts, start=1):
                 with ExitStack() as stack:
                     if number < len(parts):  # gradients are exchanged after the last alone
@@ -92,7 +92,7 @@ class Stepper:
                     self._accelerator.backward(loss * self._processes.size)
                 total += float(loss.detach())
             norm = self._accelerator.clip_grad_norm_(self._network.parameters(), 5.0)
-        self._processes.total(total)
+        self._processes.all_reduce(total)
         is_scaled = self._accelerator.scaler is not None  # which skips a step that overflows
         if not is_scaled and not bool(torch.isfinite(norm)):
             raise RunError(f"finetune: the gradient is not finite; {_REMEDY}")
@@ -110,7 +110,7 @@ class Stepper:
         total = torch.zeros(1, dtype=torch.float64)
         for part in parts:
             total += part.weight * float(self._loss(self._plain, part))
-        self._processes.total(total)
+        self._processes.all_reduce(total)
         return float(total)
 
     def _loss(self, network: nn.Module, part: Part) -> Tensor:

@@ -48,11 +48,11 @@ from mlcrf.prediction import Prediction, Tagger
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training import finetune, heads, members, run
 from mlcrf.training import threshold_tuning as thresholds
-from mlcrf.training.coordinates import Coordinates
 from mlcrf.training.extraction import Environment
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.members import Members
 from mlcrf.training.plan import Plan
+from mlcrf.training.preconditioner import Preconditioner
 from mlcrf.training.run import train
 from tests.reliability.scale import SCALE, at_length
 
@@ -211,21 +211,21 @@ def after(owner: Any, name: str, then: Callable[[Fault, Any, Any], None]) -> Spo
     return spoil
 
 
-def coupling(fault: Fault, coordinates: Any, _: None) -> None:
-    pairwise = coordinates._model.pairwise
+def coupling(fault: Fault, preconditioner: Any, _: None) -> None:
+    pairwise = preconditioner._model.pairwise
     if len(pairwise) and fault.is_due():
         fault.put(pairwise)
 
 
-def weight(fault: Fault, coordinates: Any, _: None) -> None:
+def weight(fault: Fault, preconditioner: Any, _: None) -> None:
     if fault.is_due():
-        fault.put(coordinates._model.output.weight)
+        fault.put(preconditioner._model.output.weight)
 
 
-def last_position(fault: Fault, coordinates: Any, _: None) -> None:
+def last_position(fault: Fault, preconditioner: Any, _: None) -> None:
     """Steps are 10, so that the eleventh position is their average."""
-    if len(coordinates._model.pairwise) and coordinates._penalty.pairwise and fault.is_due():
-        fault.put(coordinates._model.output.bias)
+    if len(preconditioner._model.pairwise) and preconditioner._penalty.pairwise and fault.is_due():
+        fault.put(preconditioner._model.output.bias)
 
 
 def rotated(fault: Fault, space: Any, _: None) -> None:
@@ -352,13 +352,13 @@ PLACES = {
     "features": Place(after(FeatureExtractor, "matrix", matrix), "a feature is NaN"),
     "standardised": Place(after(FeatureSpace, "__init__", rotated), "independent .* diverged"),
     "curvature": Place(fitting(heads, EXACT, curvature), "the curvature is not finite"),
-    "coupling": Place(after(Coordinates, "assign", coupling), "diverged .pairwise", 3),
+    "coupling": Place(after(Preconditioner, "assign", coupling), "diverged .pairwise", 3),
     "coupling-persistent": Place(
-        after(Coordinates, "assign", coupling), "diverged .pairwise", 30, CHAINS
+        after(Preconditioner, "assign", coupling), "diverged .pairwise", 30, CHAINS
     ),
-    "weight-of-head": Place(after(Coordinates, "assign", weight), "diverged .unary", 2),
+    "weight-of-head": Place(after(Preconditioner, "assign", weight), "diverged .unary", 2),
     "average-of-steps": Place(
-        after(Coordinates, "assign", last_position), "blended.* diverged .unary", 11, BLENDED
+        after(Preconditioner, "assign", last_position), "blended.* diverged .unary", 11, BLENDED
     ),
     "chains": Place(fitting(heads, None, memory), "the loss is not finite", 2, CHAINS),
     "messages": Place(fitting(heads, None, memory), "the loss is not finite", 2, BLENDED),

@@ -21,11 +21,11 @@ from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf
 from mlcrf.processes import Processes, joined
-from mlcrf.training.coordinates import Penalty
 from mlcrf.training.extraction import Environment, extract
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finetune import finetune
 from mlcrf.training.plan import make_minimiser, make_plan
+from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import FitProgress
 from mlcrf.training.stages import Stages
 
@@ -120,7 +120,7 @@ def main(table: Path, out: Path) -> None:
     """Everything, once."""
     with joined(torch.device("cpu")) as (processes, _):
         out.mkdir(exist_ok=True)
-        processes.wait()
+        processes.barrier()
         record: dict[str, Any] = {
             "size": processes.size,
             "frozen": {one.value: frozen(one, processes) for one in OBJECTIVES},
@@ -130,7 +130,7 @@ def main(table: Path, out: Path) -> None:
         }
         if processes.is_first:
             (out / "record.json").write_text(json.dumps(record))
-        processes.wait()
+        processes.barrier()
 
 
 if __name__ == "__main__":

@@ -20,16 +20,16 @@ from mlcrf.objectives import (
 )
 from mlcrf.training import features as features_module
 from mlcrf.training import fit as fit_module
-from mlcrf.training.coordinates import (
-    Coordinates,
-    Curvature,
-    Penalty,
-    counted_variance,
-    sampled_covariance,
-)
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import fit
 from mlcrf.training.persistent_fit import Steps, fit_persistent
+from mlcrf.training.preconditioner import (
+    Curvature,
+    Penalty,
+    Preconditioner,
+    counted_variance,
+    sampled_covariance,
+)
 from mlcrf.training.progress import FitProgress
 from tests.making import close
 from tests.oracle import Oracle
@@ -299,17 +299,17 @@ def test_coordinates_are_invertible(curvature: Curvature, hidden: int) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / 5)
-    coordinates = Coordinates(space, model, Penalty(0.1, 0.2), curvature=curvature)
-    position, before = coordinates.position(), model.clone()
-    coordinates.assign(np.zeros_like(position))
+    preconditioner = Preconditioner(space, model, Penalty(0.1, 0.2), curvature=curvature)
+    position, before = preconditioner.parameters(), model.clone()
+    preconditioner.assign(np.zeros_like(position))
     assert not any(bool(parameter.any()) for parameter in model.parameters())
-    coordinates.assign(position)
+    preconditioner.assign(position)
     for parameter, other in zip(model.parameters(), before.parameters(), strict=True):
         close(parameter.detach(), other.detach(), 1e-6)
         parameter.grad = torch.randn(parameter.shape, generator=generator)
     step = np.random.default_rng(0).normal(size=position.shape)
-    along = float(coordinates.slope() @ step)
-    coordinates.assign(position + step)
+    along = float(preconditioner.gradient() @ step)
+    preconditioner.assign(position + step)
     total = 0.0
     for new, old in zip(model.parameters(), before.parameters(), strict=True):
         assert new.grad is not None

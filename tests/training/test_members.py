@@ -57,13 +57,13 @@ def members_of(examples: Examples, path: Path, settings: TrainSettings = SETTING
 
 
 def test_no_member_saw_what_it_is_asked_about(tmp_path: Path) -> None:
-    """An image's own targets have no influence on its unseen log-odds; those of others have."""
+    """An image's own targets have no influence on its out-of-fold log-odds; others' have."""
     examples = make_examples()
     targets = examples.targets.copy()
     targets[5] = 1 - targets[5]
     changed = replace(examples, targets=targets)
-    before = members_of(examples, tmp_path / "one").unseen
-    after = members_of(changed, tmp_path / "other").unseen
+    before = members_of(examples, tmp_path / "one").out_of_fold_logits
+    after = members_of(changed, tmp_path / "other").out_of_fold_logits
     assert np.array_equal(before[5], after[5])
     part = np.random.default_rng(SETTINGS.seed).permutation(len(targets)) % SETTINGS.members
     others = part != part[5]
@@ -123,7 +123,7 @@ def test_resumed_it_is_the_same(tmp_path: Path) -> None:
     stages = Stages(tmp_path / "state.pt", "settings")
     again = fit_members(examples, plan_of(), stages, "all", told.append)
     assert told == []
-    assert np.array_equal(first.unseen, again.unseen)
+    assert np.array_equal(first.out_of_fold_logits, again.out_of_fold_logits)
 
 
 def test_too_few_images_and_too_large_steps_are_said(tmp_path: Path) -> None:

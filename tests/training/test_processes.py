@@ -184,7 +184,7 @@ def test_shares_and_blocks() -> None:
     for count in (0, 1, 7, 4096, 10_000):
         for size in (1, 2, 3, 8):
             group = [Processes(rank, size) for rank in range(size)]
-            rows = [row for one in group for row in range(*one.share(count).indices(count))]
+            rows = [row for one in group for row in range(*one.shard(count).indices(count))]
             assert rows == list(range(count))
             blocks = [block for one in group for block in one.blocks(count, 256)]
             assert blocks == Processes().blocks(count, 256)

@@ -25,10 +25,10 @@ from mlcrf.objectives import independent_loss
 from mlcrf.prediction import Tagger
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training import finetune as finetune_module
-from mlcrf.training.coordinates import counted_variance
 from mlcrf.training.extraction import Environment
 from mlcrf.training.finetune import finetune
 from mlcrf.training.plan import Lbfgs, make_plan
+from mlcrf.training.preconditioner import counted_variance
 from mlcrf.training.progress import Event
 from mlcrf.training.run import train
 from mlcrf.training.stages import Stages

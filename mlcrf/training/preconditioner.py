@@ -1,4 +1,4 @@
-"""Parameters in coordinates in which the loss is about equally curved in all directions.
+"""Parameters expressed so that the loss has about the same curvature in all directions.
 
 For a CRF the curvature of the negative log-likelihood is the covariance, given the image, of what
 the parameters multiply: phi = (y_i, y_i y_j) for biases and couplings, y_i times a feature for the
@@ -30,9 +30,9 @@ from mlcrf.training.blocks import Block, Mixed, Rotated, Scaled, Signed
 from mlcrf.training.features import FeatureSpace
 
 _LEAST_CURVATURE = 1e-12  # of a feature that does not vary, without a penalty
-_SWEEPS = 31  # before a state is taken for a sample
-_COUNTED = 4.0  # of how many samples the variance over the images counts
-_MOST_MIXED = 4096  # labels and couplings together whose covariance is still made
+_SWEEPS = 31  # of Gibbs before a sample
+_COUNTED = 4.0  # number of samples that the variance over the images counts as
+_MOST_MIXED = 4096  # labels and couplings, above which only variances are computed
 
 Objective = Callable[[Potentials, Tensor], Tensor]
 
@@ -42,11 +42,11 @@ class Penalty:
     """Strengths of the penalties.
 
     Attributes:
-        weights: of strength / 2 times the sum of squares of the head's weights, for standardised
-            features; biases go free.
-        pairwise: the same for the couplings; for the shifts of K latent scenes a K-th of it, since
+        weights: factor of half the sum of squares of the head's weights, for standardised
+            features; biases have no penalty.
+        pairwise: the same for couplings; a K-th of it for the shifts of K latent scenes, since
             each is learned from a share of the images.
-        pairwise_l1: of strength times the sum of sizes of the couplings, which sets many to 0.
+        pairwise_l1: factor of the sum of absolute couplings, which sets many to 0.
     """
 
     weights: float
@@ -59,14 +59,14 @@ class Penalty:
 
 
 class Curvature(Protocol):
-    """How a loss curves in biases and couplings, on average over images."""
+    """Curvature of a loss in biases and couplings, averaged over images."""
 
     def __call__(self, space: FeatureSpace, model: LabelCrf) -> Tensor:
-        """A matrix (L + E, L + E), or its diagonal (L + E,) where the rest does not matter."""
+        """Return a matrix (L + E, L + E), or its diagonal (L + E,)."""
         ...
 
 
-class Coordinates:
+class Preconditioner:
     """A linear map between a flat vector and the parameters of a model.
 
         weights of the output = basis @ (scale * part)        one orthogonal basis over labels
@@ -75,7 +75,7 @@ class Coordinates:
     With an L1 penalty each coupling is the difference of two numbers that are not below 0.
 
     Args:
-        model: its parameters are read by `position` and set by `assign`.
+        model: its parameters are read by `parameters` and set by `assign`.
         curvature: C of the loss.
         frozen: leave the head's weights as they are; biases and couplings move.
 
@@ -169,9 +169,9 @@ class Coordinates:
             Scaled(model.scene_gates.bias, torch.tensor(share).rsqrt().double()),
         ]
 
-    def position(self) -> NDArray[np.float64]:
-        """The model's parameters as a flat vector."""
-        return np.concatenate([block.position().numpy() for block in self._blocks])
+    def parameters(self) -> NDArray[np.float64]:
+        """Return the model's parameters as a flat vector."""
+        return np.concatenate([block.parameters().numpy() for block in self._blocks])
 
     def assign(self, position: NDArray[np.float64]) -> None:
         """Set the model's parameters from a flat vector."""
@@ -181,20 +181,20 @@ class Coordinates:
             for block, part in zip(self._blocks, parts, strict=True):
                 block.assign(part)
 
-    def slope(self) -> NDArray[np.float64]:
-        """The gradients of the model's parameters as one of the flat vector."""
-        return np.concatenate([block.slope().numpy() for block in self._blocks])
+    def gradient(self) -> NDArray[np.float64]:
+        """Return the gradient by the flat vector, from those of the model's parameters."""
+        return np.concatenate([block.gradient().numpy() for block in self._blocks])
 
     def lower_bounds(self) -> NDArray[np.float64]:
-        """What no coordinate may fall below."""
+        """Return a lower bound of each number of the flat vector."""
         return np.concatenate(
             [np.full(block.size, 0.0 if block.is_signed else -np.inf) for block in self._blocks]
         )
 
     def add_penalty(self) -> float:
-        """The penalty of the model as it is; its gradient is added to that of the parameters.
+        """Return the penalty of the model; add its gradient to that of the parameters.
 
-        That of L1 is part of `slope`.
+        That of L1 is part of `gradient`.
         """
         model, total = self._model, 0.0
         strengths: list[tuple[Tensor | None, float]] = [
@@ -220,7 +220,7 @@ class Coordinates:
 
 
 def counted_variance(space: FeatureSpace, model: LabelCrf) -> Tensor:
-    """Variances of y_i and of y_i y_j over the images (L + E,).
+    """Return the variances of y_i and of y_i y_j over the images (L + E,).
 
     Cost: O(N L^2) up to 1,024 labels, else O(N E).
     """
@@ -233,12 +233,11 @@ def counted_variance(space: FeatureSpace, model: LabelCrf) -> Tensor:
 
 @torch.no_grad()
 def sampled_covariance(space: FeatureSpace, model: LabelCrf) -> Tensor:
-    """Mean over images of Cov(phi | x) under the model, from two samples each (L + E, L + E).
+    """Return the mean over images of Cov(phi | x) under the model, from two samples an image.
 
-    Only its diagonal, (L + E,), where labels and couplings are more than 4,096. What hardly any
-    sample has is told by so few that its variance over the images counts as well, as that of a few
-    more samples would; else a label that no pair of samples tells apart would not curve at all, and
-    be moved too far.
+    (L + E, L + E), or only its diagonal (L + E,) above 4,096 labels and couplings. The variance
+    over the images counts as a few more samples would: without it, a label that no pair of samples
+    tells apart would have no curvature, and its parameters would move too far.
     """
     counted = counted_variance(space, model)
     is_mixed = len(counted) <= _MOST_MIXED
@@ -253,17 +252,17 @@ def sampled_covariance(space: FeatureSpace, model: LabelCrf) -> Tensor:
             average=False,
         ).states
         _add_differences(total, samples, model.edges)
-    space.processes.total(total)
+    space.processes.all_reduce(total)
     covariance = total / (2 * len(space))
     variance = covariance.diagonal() if is_mixed else covariance
-    told = len(space) / (len(space) + _COUNTED / counted)  # how far the samples are to be believed
-    believed = told * variance + (1 - told) * counted
-    variance.copy_(torch.maximum(variance + 0.05 * counted, believed))
+    weight = len(space) / (len(space) + _COUNTED / counted)  # of the samples
+    weighted = weight * variance + (1 - weight) * counted
+    variance.copy_(torch.maximum(variance + 0.05 * counted, weighted))
     return covariance
 
 
 def _add_differences(total: Tensor, samples: Tensor, edges: Tensor) -> None:
-    """Add the squares of what two samples (2, N, L) differ by in phi, or their products."""
+    """Add the squared differences in phi of two samples (2, N, L), or their outer products."""
     for part in torch.split(samples, max(1, 2**24 // len(total)), dim=1):
         y = part.double()
         phi = torch.cat([y, y[..., edges[:, 0]] * y[..., edges[:, 1]]], -1)
