@@ -1,4 +1,4 @@
-"""Potentials: the whole CRF as a value. No inference here."""
+"""Potentials: the whole CRF as a value, without inference."""
 
 from mlcrf.crf.edges import load_edges, strongest_edges, tree_edges
 from mlcrf.crf.known import check_known

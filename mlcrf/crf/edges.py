@@ -1,18 +1,18 @@
-"""Which label pairs get an edge: chosen from training labels, or loaded from a file.
+"""The label pairs with an edge: chosen from training labels, or loaded from a file.
 
-Choices go by mutual information: N times that of a pair is what an edge of its own adds to the
-log-likelihood of the training labels, whether they attract or repel each other. The log odds
-ratio would favour rare pairs, where a handful of images makes it large.
+Pairs are chosen by mutual information: N times that of a pair is the gain in the log-likelihood of
+the training labels from an edge of its own, whether the labels attract or repel each other. The log
+odds ratio would favour rare pairs, where a few images make it large.
 
 Of the n images in which both labels are known, n_ab have the values a and b. With p Laplace's
-estimate for a label, a pair is given one more image, in which its labels are independent:
+estimate for a label, one more image is added to a pair, in which its labels are independent:
 
     p_1 = (n_1 + 1) / (n + 2),    q_ab = (n_ab + p_a p_b) / (n + 1)
     information = sum_ab q_ab log(q_ab / (q_a q_b))
 
-which is nil where there are no data. An image more in each of the four cells, as is usual, makes
-rare labels look related: of 100,000 images, two labels with 3 each that never meet would get
-nearly as much as two that meet once.
+which is 0 without data. One more image in each of the four cells, as is usual, makes rare labels
+look related: among 100,000 images, two labels with 3 images each that never occur together would
+get nearly as much as two that occur together once.
 """
 
 from collections.abc import Iterator
@@ -31,15 +31,15 @@ from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import LabelSpace
 
 HEADER = ("label_a", "label_b")
-_BLOCK_PAIRS = 2**20  # label pairs that are handled at once
+_BLOCK_PAIRS = 2**20  # label pairs that are computed at once
 _BLOCK_TARGETS = 2**24  # targets that are read at once
-_DECIMALS = 12  # of information; so that ties are ties whatever the processor's rounding
+_DECIMALS = 12  # of information, so that ties do not depend on the processor's rounding
 
 
 def tree_edges(targets: Tensor | NDArray[np.int8]) -> Tensor:
-    """The tree over all labels that fits the training labels best.
+    """Return the tree over all labels that fits the training labels best.
 
-    A maximum spanning tree by mutual information is the tree of greatest likelihood. Of equal
+    A maximum spanning tree by mutual information is the tree of greatest likelihood. Among equal
     pairs the first in row order is taken.
 
     Args:
@@ -59,7 +59,7 @@ def tree_edges(targets: Tensor | NDArray[np.int8]) -> Tensor:
     num_labels = states.shape[1]
     tree = np.empty((2, 0), dtype=np.int64)
     gain = np.empty(0)
-    # an edge that is in no best tree of the pairs so far is in none of all pairs
+    # an edge in no best tree of some of the pairs is in none of all pairs
     for start, information in _information(states):
         row, column = np.triu_indices(len(information), start + 1, num_labels)
         gain = np.concatenate([gain, information[row, column]])
@@ -76,7 +76,7 @@ def tree_edges(targets: Tensor | NDArray[np.int8]) -> Tensor:
 def strongest_edges(
     targets: Tensor | NDArray[np.int8], per_label: int, *, without: Tensor | None = None
 ) -> Tensor:
-    """Each label's strongest partners by mutual information, all together.
+    """Return each label's strongest partners by mutual information.
 
     A label can get more edges than `per_label`, from those that chose it, and gets fewer where
     the others tell nothing of it. Of equal partners the first is taken.
@@ -101,7 +101,7 @@ def strongest_edges(
     states = _states(targets)
     pairs = [np.empty((2, 0), dtype=np.int64)]
     label = np.arange(states.shape[1])
-    none = [np.stack([label, label])]  # a label tells all of itself
+    none = [np.stack([label, label])]  # not a partner of itself
     if without is not None:
         none += [without.numpy().T, without.numpy().T[::-1]]
     row, column = np.concatenate(none, axis=1)
@@ -139,7 +139,7 @@ def _states(targets: Tensor | NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 def _information(states: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Mutual information in nats with every label, a block of labels at a time: first, (B, L)."""
+    """Yield mutual information in nats with every label, by blocks of labels: first, (B, L)."""
     num_images, num_labels = states.shape
     present = _indicator(states, 1, equal=True)
     num_known = sum(int(np.count_nonzero(part != -1)) for part in _parts(states))
@@ -166,7 +166,7 @@ def _of_counts(
     second: NDArray[np.int64],
     known: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Mutual information from counts over the images where both labels are known."""
+    """Return the mutual information from counts of the images where both labels are known."""
     p, r = (first + 1) / (known + 2), (second + 1) / (known + 2)
     q11 = (both + p * r) / (known + 1)
     q10 = (first - both + p * (1 - r)) / (known + 1)
@@ -181,20 +181,20 @@ def _of_counts(
 
 
 def _parts(states: NDArray[np.int8]) -> Iterator[NDArray[np.int8]]:
-    """A few images at a time; one part without any if there are none."""
+    """Yield a few images at a time; one empty part if there are none."""
     size = max(1, _BLOCK_TARGETS // states.shape[1])
     for start in range(0, max(1, len(states)), size):
         yield states[start : start + size]
 
 
 def _indicator(states: NDArray[np.int8], value: int, *, equal: bool) -> csr_array:
-    """Where states are equal to a value, or where they are not, as ones (N, L)."""
+    """Return 1 where states are equal to a value, or where they are not, else 0 (N, L)."""
     parts = [csr_array((part == value) == equal, dtype=np.int64) for part in _parts(states)]
     return vstack(parts, format="csc")
 
 
 def _in_row_order(first: NDArray[np.int64], second: NDArray[np.int64], num_labels: int) -> Tensor:
-    """Pairs turned to i < j, each once."""
+    """Return the pairs as i < j, each once, in row order."""
     codes = np.unique(np.minimum(first, second) * num_labels + np.maximum(first, second))
     pairs = np.stack(np.divmod(codes, num_labels), axis=1)
     return torch.from_numpy(pairs)

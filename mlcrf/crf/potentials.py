@@ -11,7 +11,7 @@ from mlcrf.implications import Implications
 
 IMPOSSIBLE = 100.0  # log-odds against a state that breaks an implication: e^-100 of the others
 _DENSE_LABELS = 128  # up to here couplings are multiplied as a matrix even if most are missing
-_FEW = 0.1  # up to this share of labels present only their neighbours are looked at
+_FEW = 0.1  # up to this share of present labels only their neighbours are computed
 
 
 @dataclass(frozen=True)
@@ -80,21 +80,19 @@ class Potentials:
 
     @property
     def num_images(self) -> int:
-        """N."""
         return self.unary.shape[0]
 
     @property
     def num_labels(self) -> int:
-        """L."""
         return self.unary.shape[1]
 
     @property
     def varies_by_image(self) -> bool:
-        """Whether each image has couplings of its own."""
+        """Whether each image has its own couplings."""
         return self.pairwise.ndim == 2
 
     def pairwise_matrix(self) -> Tensor:
-        """The couplings as dense symmetric matrices with zero diagonal, (L, L) or (N, L, L)."""
+        """Return the couplings as symmetric, zero-diagonal matrices, (L, L) or (N, L, L)."""
         shape = (*self.pairwise.shape[:-1], self.num_labels, self.num_labels)
         first, second = self.edges[:, 0], self.edges[:, 1]
         upper = self.pairwise.new_zeros(shape)
@@ -102,11 +100,11 @@ class Potentials:
         return upper + upper.mT
 
     def as_couplings(self) -> "Potentials":
-        """The same CRFs without implications: a child alone costs `IMPOSSIBLE`.
+        """Return the same CRFs without implications: a child alone costs `IMPOSSIBLE`.
 
             unary_child - IMPOSSIBLE,      pairwise_(child, parent) + IMPOSSIBLE
 
-        Our edges come first and in their order; pairs that have none yet are added at the end.
+        The edges come first, in their order; pairs without an edge are added at the end.
         """
         if not len(self.implications):
             return self
@@ -123,33 +121,33 @@ class Potentials:
         return Potentials(self.unary - cost, edges, torch.cat([self.pairwise, zeros], -1) + gain)
 
     def log_score(self, states: Tensor) -> Tensor:
-        """Unnormalised log-probability of label vectors: (..., N, L) -> (..., N)."""
+        """Return the unnormalised log-probability of label vectors: (..., N, L) -> (..., N)."""
         coupled = self.as_couplings()
         y = states.to(coupled.unary.dtype)
         together = y[..., coupled.edges[:, 0]] * y[..., coupled.edges[:, 1]]
         return (coupled.unary * y).sum(-1) + (together * coupled.pairwise).sum(-1)
 
     def conditional_logits(self, states: Tensor) -> Tensor:
-        """Log-odds of each label given all the others: (..., N, L) -> (..., N, L).
+        """Return the log-odds of each label given all the others: (..., N, L) -> (..., N, L).
 
-        Label i's own state has no influence on its entry. Real values in [0, 1] are taken as
-        they are, which makes this the mean-field update too.
+        The entry of label i does not depend on its own state. States may be real values in [0, 1],
+        so this is the mean-field update too.
 
         Cost: O(N L^2) for up to 128 labels, else O(N E).
         """
         return Fields(self).all(states)
 
     def rows(self, wanted: Tensor | slice) -> "Potentials":
-        """The CRFs of some of the images."""
+        """Return the CRFs of some of the images."""
         pairwise = self.pairwise[wanted] if self.varies_by_image else self.pairwise
         return Potentials(self.unary[wanted], self.edges, pairwise, self.implications)
 
 
 class Fields:
-    """Log-odds of labels given the others, for methods that ask again and again.
+    """Log-odds of labels given the others, prepared for many calls.
 
-    Couplings are a matrix up to 128 labels, else a sparse one and rows of neighbours, so that
-    memory is linear in edges where labels are many. Differentiable in the potentials.
+    Couplings are a dense matrix up to 128 labels, else a sparse one and rows of neighbours, so that
+    memory is linear in the edges. Differentiable in the potentials.
     """
 
     def __init__(self, potentials: Potentials) -> None:
@@ -164,7 +162,7 @@ class Fields:
             self._sparse_later = _sparse_matrix(coupled, later=True)
 
     def all(self, states: Tensor) -> Tensor:
-        """Those of every label: (..., N, L) -> (..., N, L)."""
+        """Return the log-odds of every label: (..., N, L) -> (..., N, L)."""
         y = states.to(self.unary.dtype)
         if self._sparse is not None:
             few = not y.requires_grad and int(y.count_nonzero()) <= _FEW * y.numel()
@@ -179,7 +177,7 @@ class Fields:
         return self.unary + y @ self._matrix
 
     def _all_of_few(self, y: Tensor) -> Tensor:
-        """The same where few labels are present, from those and their neighbours alone."""
+        """Return the same where few labels are present, from their neighbours alone."""
         assert self._rows is not None
         num_labels = y.shape[-1]
         flat = y.reshape(-1, num_labels)
@@ -193,7 +191,7 @@ class Fields:
         return self.unary.expand(y.shape).reshape(-1).index_add(0, place, added).view(y.shape)
 
     def later(self, states: Tensor) -> Tensor:
-        """What the labels after each one add to its log-odds: (..., N, L) -> (..., N, L)."""
+        """Return the part of log-odds from later labels: (..., N, L) -> (..., N, L)."""
         y = states.to(self.unary.dtype)
         if self._sparse_later is not None:
             return _product(self._sparse_later, y)
@@ -206,7 +204,7 @@ class Fields:
         return y @ after
 
     def of(self, label: int, states: Tensor) -> Tensor:
-        """Those of one label: states (..., N, L) of the potentials' type -> (..., N)."""
+        """Return the log-odds of one label: real states (..., N, L) -> (..., N)."""
         if self._matrix is not None:
             return self.unary[:, label] + (self._matrix[..., label] * states).sum(-1)
         assert self._rows is not None
@@ -217,7 +215,7 @@ class Fields:
         ).sum(-1)
 
     def move(self, log_odds: Tensor, label: int, change: Tensor) -> None:
-        """Put right, in place, those of every label (N, L) once one changed by so much (N,)."""
+        """Update the log-odds of every label (N, L), in place, for a change of one label (N,)."""
         if self._matrix is not None:
             log_odds += change.unsqueeze(-1) * self._matrix[..., label, :]
             return
@@ -228,7 +226,7 @@ class Fields:
 
 
 def _sparse_matrix(potentials: Potentials, *, later: bool = False) -> Tensor:
-    """The couplings of all images, symmetric (L, L), or row i those to j > i alone."""
+    """Return the couplings of all images, symmetric (L, L), or only those to later labels."""
     edges, pairwise = potentials.edges, potentials.pairwise
     return torch.sparse_coo_tensor(
         edges.T if later else torch.cat([edges, edges.flip(1)]).T,
@@ -239,19 +237,19 @@ def _sparse_matrix(potentials: Potentials, *, later: bool = False) -> Tensor:
 
 
 def _product(matrix: Tensor, y: Tensor) -> Tensor:
-    """A sparse matrix (L, L) times states (..., L)."""
-    # a label's values side by side: the product would make them so more slowly
+    """Multiply a sparse matrix (L, L) by states (..., L)."""
+    # one row a label, which the product would otherwise make more slowly
     by_label = y.reshape(-1, y.shape[-1]).T.contiguous()
     product: Tensor = torch.sparse.mm(matrix, by_label)
     return product.T.reshape(y.shape)
 
 
 def neighbours(edges: Tensor, num_labels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Each label's neighbours, in compressed rows.
+    """Return each label's neighbours in compressed rows.
 
     Returns:
         offsets (L + 1,), neighbouring labels (2 E,) and the edge to each (2 E,), int64: those of
-        label i stand from offsets[i] to offsets[i + 1], in rising order.
+        label i are from offsets[i] to offsets[i + 1], in rising order.
     """
     ends, others = edges.T.reshape(-1), edges.flip(1).T.reshape(-1)
     edge = torch.arange(len(edges), device=edges.device).repeat(2)
@@ -261,12 +259,12 @@ def neighbours(edges: Tensor, num_labels: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def full_edges(num_labels: int) -> Tensor:
-    """All pairs i < j in row order, int64 (L (L - 1) / 2, 2)."""
+    """Return all pairs i < j in row order, int64 (L (L - 1) / 2, 2)."""
     return torch.combinations(torch.arange(num_labels), 2).reshape(-1, 2)
 
 
 def _union(edges: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Edges, then the others that are not among them; and where each of the others stands."""
+    """Return edges followed by the others that are not among them, and each other's position."""
     position = {pair: at for at, pair in enumerate(map(tuple, edges.tolist()))}
     for pair in map(tuple, others.tolist()):
         position.setdefault(pair, len(position))

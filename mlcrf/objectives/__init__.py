@@ -1,4 +1,4 @@
-"""What is minimised: one objective a file, summed over labels, averaged over images."""
+"""Losses to train with, one a file: summed over labels, averaged over images."""
 
 from mlcrf.objectives.blended_convex_bp import BlendedConvexBp
 from mlcrf.objectives.contrastive_divergence import ContrastiveDivergence

@@ -1,4 +1,4 @@
-"""The paper's learning: convex belief propagation and steps on the potentials take turns."""
+"""Blended learning, as in the paper: convex belief propagation and steps on the potentials."""
 
 from dataclasses import dataclass, replace
 
@@ -16,8 +16,8 @@ class Messages:
     Attributes:
         known: 1, 0 or -1 for unknown (N, L).
         free: fields (N, 2 E).
-        clamped: fields where what is known is clamped; None if that is everything.
-        marginals, pairs: beliefs that go with the clamped ones, (N, L) and (N, E), or None.
+        clamped: fields with known labels clamped; None if all labels are known.
+        marginals, pairs: the beliefs of `clamped`, (N, L) and (N, E), or None.
     """
 
     known: Tensor
@@ -29,21 +29,20 @@ class Messages:
 
 @dataclass(frozen=True)
 class BlendedConvexBp:
-    """An upper bound on the negative log-likelihood, by convex belief propagation.
+    """Loss that bounds the negative log-likelihood from above, by convex belief propagation.
 
         loss = D(messages; potentials) - log_score(targets),     log Z <= D at any messages
 
-    with all counting numbers 1. It is jointly convex in messages and potentials, so that a sweep
-    of messages and a step on the potentials can take turns instead of inference being run to its
-    end at every step. Where labels are unknown the second term is the bound with the observed
-    ones clamped: the difference of two bounds is no bound, and no longer convex; its step holds
-    the beliefs in the unknown fixed, as expectation maximisation does.
+    with all counting numbers 1. It is jointly convex in messages and potentials, so sweeps of
+    messages and steps on the potentials can alternate instead of inference being run to
+    convergence at every step. Where labels are unknown the second term is the bound with the known
+    ones clamped: the difference of two bounds is not a bound, and not convex; its step holds the
+    beliefs in the unknown labels fixed, as expectation maximisation does.
 
-    What is minimised is not the likelihood of the CRF: predict with `ConvexBeliefPropagation`,
-    which it is trained for.
+    This is not the likelihood of the CRF: predict with `ConvexBeliefPropagation`.
 
     Attributes:
-        sweeps: of messages a step.
+        sweeps: number of message sweeps a step.
 
     Cost: O(sweeps N E) a step. Memory: 2 E numbers an image.
 
@@ -54,7 +53,7 @@ class BlendedConvexBp:
 
     @torch.no_grad()
     def start(self, potentials: Potentials, targets: Tensor) -> Messages:
-        """No messages yet."""
+        """Return the memory before any message."""
         clamped = None
         if not _all_known(targets):
             clamped = start_messages(potentials, known=targets)
@@ -62,7 +61,7 @@ class BlendedConvexBp:
 
     @torch.no_grad()
     def advance(self, memory: Messages, potentials: Potentials) -> Messages:
-        """Some sweeps."""
+        """Make some sweeps of messages."""
         free, clamped = memory.free, memory.clamped
         for _ in range(self.sweeps):
             free = update(potentials, free)
@@ -80,7 +79,7 @@ class BlendedConvexBp:
         return replace(memory, marginals=marginals, pairs=pairs)
 
     def loss(self, memory: Messages, potentials: Potentials) -> Tensor:
-        """The bound at these messages minus the score of what is there, a mean over images."""
+        """Return the bound at these messages minus the score of the targets, a mean over images."""
         if memory.marginals is None or memory.pairs is None:
             score = potentials.log_score(memory.known)
         else:
@@ -89,7 +88,7 @@ class BlendedConvexBp:
         return (dual_value(potentials, memory.free) - score).mean()
 
     def __call__(self, potentials: Potentials, targets: Tensor) -> Tensor:
-        """The bound with messages that have settled.
+        """Return the loss with converged messages.
 
         Args: as `PersistentObjective`.
 

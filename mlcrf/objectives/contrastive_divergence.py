@@ -1,4 +1,4 @@
-"""The joint likelihood by sampling, where exact inference does not reach."""
+"""The gradient of the likelihood by sampling, where exact inference does not reach."""
 
 from dataclasses import dataclass, replace
 
@@ -15,12 +15,12 @@ from mlcrf.inference.gibbs.sample_averages import (
 )
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
 
-_CLAMPED_SEED = 2**32  # added for the chains that see the labels, so that they draw otherwise
+_CLAMPED_SEED = 2**32  # added for the clamped chains, so that their draws differ
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What the potentials multiply, on average: the gradient of log Z.
+    """Expectations of y_i and y_i y_j: the gradient of log Z.
 
     Attributes:
         marginals: P(y_i = 1) of each image (N, L).
@@ -31,8 +31,8 @@ class Moments:
     marginals: Tensor
     pairs: Tensor
 
-    def times(self, potentials: Potentials) -> Tensor:
-        """Sum over images of the score of such averages, a scalar."""
+    def score(self, potentials: Potentials) -> Tensor:
+        """Return the expected score, summed over images, a scalar."""
         return (potentials.unary * self.marginals).sum() + (potentials.pairwise * self.pairs).sum()
 
 
@@ -42,38 +42,40 @@ class Chains:
 
     Attributes:
         known: 1, 0 or -1 for unknown (N, L).
-        free: chains that see nothing, uint8 (S, N, L); expected: their last averages.
-        clamped: chains that see what is known, None if that is everything; met: their averages,
-            or those of the targets.
-        sweeps: made so far.
+        free: states of the chains of the negative phase, uint8 (S, N, L).
+        clamped: states of those of the positive phase, in which known labels are clamped; None if
+            all labels are known.
+        negative, positive: the last expectations of each phase; the targets themselves in the
+            positive phase if all are known.
+        sweeps: number made so far.
     """
 
     known: Tensor
     free: Tensor
     clamped: Tensor | None
-    expected: Moments
-    met: Moments
+    negative: Moments
+    positive: Moments
     sweeps: int = 0
 
 
 @dataclass(frozen=True)
 class ContrastiveDivergence:
-    """Negative log-likelihood by its gradient, from chains that persist between steps.
+    """Loss with the gradient of the negative log-likelihood, from chains that persist.
 
         gradient = E[phi] - E[phi | known],      phi = (y_i, y_i y_j)
 
-    The first expectation is that of free chains, the second of the targets, or, where labels are
-    unknown, of chains in which the known ones are clamped. All go on from step to step, so that
-    a few sweeps follow what the step changed (Younes 1999; Tieleman 2008). Averages are those of
-    P(y_i | the others) and of its products with y_j, which vary less than the draws. `loss` is the
-    score of the difference: only its gradient means anything. A call samples anew and gives the
-    likelihood itself, with the estimate of log Z of `Gibbs`.
+    The first expectation (negative phase) is over free chains, the second (positive phase) over the
+    targets, or, where labels are unknown, over chains in which the known ones are clamped. Chains
+    continue from step to step, so that a few sweeps follow each change (Younes 1999; Tieleman
+    2008). Expectations average P(y_i | the others) and its products with y_j, which vary less than
+    the states. `loss` is the score of the difference: only its gradient is meaningful. A call
+    starts new chains and returns the likelihood itself, with the estimate of log Z of `Gibbs`.
 
     Attributes:
-        chains: an image, free and clamped alike.
-        sweeps: a step.
-        seed: of the draws.
-        first_image: number of the first image, by which and by seed its draws are made.
+        chains: number an image, of free and of clamped ones.
+        sweeps: number a step.
+        seed: random seed.
+        first_image: number of the first image, which with the seed decides its draws.
 
     Cost: O(chains sweeps N E) a step. Memory: chains x sweeps x N x L bytes.
     """
@@ -85,7 +87,7 @@ class ContrastiveDivergence:
 
     @torch.no_grad()
     def start(self, potentials: Potentials, targets: Tensor) -> Chains:
-        """Random states, and what the targets average to."""
+        """Return random states, and the expectations of the targets."""
         keys = stream_keys(self.seed, self._images(len(targets)), chains=self.chains)
         states = random_states(keys, targets.shape[1]).to(targets.device)
         nothing = Moments(potentials.unary, potentials.pairwise)
@@ -95,21 +97,23 @@ class ContrastiveDivergence:
 
     @torch.no_grad()
     def advance(self, memory: Chains, potentials: Potentials) -> Chains:
-        """Some more sweeps of all chains."""
-        free, expected = self._sample(potentials, memory.free, memory.sweeps, None)
-        memory = replace(memory, free=free, expected=expected)
+        """Make some more sweeps of all chains."""
+        free, negative = self._sample(potentials, memory.free, memory.sweeps, None)
+        memory = replace(memory, free=free, negative=negative)
         if memory.clamped is not None:
-            clamped, met = self._sample(potentials, memory.clamped, memory.sweeps, memory.known)
-            memory = replace(memory, clamped=clamped, met=met)
+            clamped, positive = self._sample(
+                potentials, memory.clamped, memory.sweeps, memory.known
+            )
+            memory = replace(memory, clamped=clamped, positive=positive)
         return replace(memory, sweeps=memory.sweeps + self.sweeps)
 
     def loss(self, memory: Chains, potentials: Potentials) -> Tensor:
-        """Score of what the chains expect minus that of what is there, a mean over images."""
-        difference = memory.expected.times(potentials) - memory.met.times(potentials)
+        """Return the score of the negative minus that of the positive phase, a mean over images."""
+        difference = memory.negative.score(potentials) - memory.positive.score(potentials)
         return difference / len(memory.known)
 
     def __call__(self, potentials: Potentials, targets: Tensor) -> Tensor:
-        """The likelihood estimated from new chains; its gradient is that of the averages.
+        """Return the likelihood estimated from new chains; its gradient is that of expectations.
 
         Args: as `PersistentObjective`.
 
@@ -126,7 +130,7 @@ class ContrastiveDivergence:
         return (value + difference - difference.detach()) / len(targets)
 
     def _estimate(self, potentials: Potentials, known: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Sum of log Z over images, and something whose gradient is that of log Z."""
+        """Return the sum of log Z over images, and a scalar with the gradient of log Z."""
         seed = self.seed if known is None else self.seed + _CLAMPED_SEED
         gibbs = Gibbs(chains=2 * self.chains, seed=seed, first_image=self.first_image)
         if not torch.is_grad_enabled():
@@ -135,9 +139,9 @@ class ContrastiveDivergence:
         posterior: Posterior = gibbs(potentials, known=known)
         value = posterior.log_partition.sum()
         assert posterior.samples is not None
-        clamped = _known_or_not(potentials, known)
+        clamped = _or_all_unknown(potentials, known)
         moments = Moments(posterior.marginals, _pairs(potentials, posterior.samples, clamped))
-        return value, moments.times(potentials)
+        return value, moments.score(potentials)
 
     def _images(self, count: int) -> Tensor:
         return torch.arange(self.first_image, self.first_image + count)
@@ -155,7 +159,7 @@ class ContrastiveDivergence:
             images=self._images(potentials.num_images),
             thin=1,
         )
-        clamped = _known_or_not(potentials, known)
+        clamped = _or_all_unknown(potentials, known)
         pairs = _pairs(potentials, run.samples.flatten(0, 1), clamped)
         return run.states, Moments(run.probabilities, pairs)
 
@@ -164,7 +168,7 @@ def _all_known(targets: Tensor) -> bool:
     return bool((targets >= 0).all())
 
 
-def _known_or_not(potentials: Potentials, known: Tensor | None) -> Tensor:
+def _or_all_unknown(potentials: Potentials, known: Tensor | None) -> Tensor:
     return torch.full_like(potentials.unary, UNKNOWN).long() if known is None else known
 
 

@@ -1,4 +1,4 @@
-"""The joint probability of the label set."""
+"""The exact likelihood: the joint probability of the label set."""
 
 from torch import Tensor
 

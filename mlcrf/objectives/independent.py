@@ -1,4 +1,4 @@
-"""Each label on its own."""
+"""The loss of independent labels, weighted or asymmetric if asked for."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
@@ -21,15 +21,15 @@ def independent_loss(
         present:  -pos_weight (1 - p)^focus_positive log p
         absent:   -q^focus_negative log (1 - q),              q = max(p - margin, 0)
 
-    Couplings are ignored. As it stands it is the likelihood and p is calibrated; a weight above 1
-    makes rare labels likelier than they are, and the asymmetric loss (focus, margin) leaves out
-    what is easy. Neither is convex in general, nor are p then probabilities.
+    Couplings are ignored. By default it is the likelihood and p is calibrated; a weight above 1
+    overestimates rare labels, and the asymmetric loss (focus, margin) ignores easy ones. Neither is
+    convex in general, and p is then no probability.
 
     Args:
         potentials: unary (N, L).
         targets: 1 present, 0 absent, -1 unknown (N, L).
-        pos_weight: of present labels.
-        focus_positive, focus_negative, margin: of the asymmetric loss; all 0 does without.
+        pos_weight: weight of present labels.
+        focus_positive, focus_negative, margin: of the asymmetric loss; all 0 for none.
 
     Returns:
         A scalar: summed over labels, averaged over images.
@@ -40,7 +40,7 @@ def independent_loss(
     present = -pos_weight * _focus(F.logsigmoid(-unary), focus_positive) * F.logsigmoid(unary)
     if margin:
         q = (unary.sigmoid() - margin).clamp(min=0)
-        # where nothing is left of q there is no loss, and no gradient
+        # where q is 0 there is no loss and no gradient
         some = torch.where(q > 0, q, 1.0)
         absent = torch.where(q > 0, -_focus(some.log(), focus_negative) * torch.log1p(-q), 0.0)
     else:

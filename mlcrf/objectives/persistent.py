@@ -1,27 +1,27 @@
-"""Objectives whose expectations are carried on from step to step instead of computed anew."""
+"""Objectives whose expectations persist from step to step instead of being recomputed."""
 
 from dataclasses import is_dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
 from mlcrf.crf import Potentials
 
 Memory = TypeVar("Memory")
+Objective = TypeVar("Objective")
 
 
 class PersistentObjective(Protocol[Memory]):
-    """A loss with something to remember of each image between steps.
+    """A loss with a memory of each image between steps.
 
         memory = objective.start(potentials, targets)
         repeat: memory = objective.advance(memory, potentials); a step down objective.loss(...)
 
-    Called with potentials and targets alone it is a loss like any other, which computes
-    everything anew.
+    Called with potentials and targets it is a loss like any other, without a memory.
     """
 
     def start(self, potentials: Potentials, targets: Tensor) -> Memory:
-        """What there is before the first step."""
+        """Return the memory before the first step."""
         ...
 
     def advance(self, memory: Memory, potentials: Potentials) -> Memory:
@@ -29,19 +29,19 @@ class PersistentObjective(Protocol[Memory]):
         ...
 
     def loss(self, memory: Memory, potentials: Potentials) -> Tensor:
-        """A scalar whose gradient, with the memory held fixed, is the step's direction."""
+        """Return a scalar whose gradient, with the memory held fixed, is that of the step."""
         ...
 
     def __call__(self, potentials: Potentials, targets: Tensor) -> Tensor:
-        """The loss, a scalar: summed over labels, averaged over images."""
+        """Return the loss, a scalar: summed over labels, averaged over images."""
         ...
 
 
-def from_image(objective: Any, first: int) -> Any:
-    """The objective for images of which the first is number `first` of all.
+def from_image(objective: Objective, first: int) -> Objective:
+    """Return the objective for images of which the first is number `first` of all.
 
-    One that draws, an objective with a `first_image`, then draws for each image the same, however
-    images are cut into parts; another does not ask.
+    An objective that samples has a `first_image`: its draws for an image are then the same however
+    images are cut into parts. Others are returned as they are.
     """
     if is_dataclass(objective) and hasattr(objective, "first_image"):
         return replace(objective, first_image=first)  # type: ignore[type-var]

@@ -1,4 +1,4 @@
-"""Each label given all the others."""
+"""The pseudo-likelihood: each label given all the others."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it

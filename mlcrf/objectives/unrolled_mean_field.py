@@ -1,4 +1,4 @@
-"""Train the inference that will be used: the gradient goes through the sweeps of mean field."""
+"""Unrolled mean field: the gradient of a loss through the sweeps of inference."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
@@ -19,16 +19,16 @@ def unrolled_mean_field_loss(
 ) -> Tensor:
     """Return the cross-entropy of the known labels under mean field's marginals after some sweeps.
 
-    This is the loss of the marginals that are decoded, not of the joint distribution, and it is
-    not convex. An image whose labels are all known is scored with nothing clamped. Where labels
-    are unknown, a random half of the known ones is clamped and the other half is scored, counted
-    twice: the unknown labels are inferred from the first half and used to predict the second.
+    This is the loss of the marginals, not of the joint distribution, and it is not convex. An image
+    whose labels are all known is scored with nothing clamped. Where labels are unknown, a random
+    half of the known ones is clamped and the other half is scored, counted twice: the unknown
+    labels are inferred from the first half and used to predict the second.
 
     Args:
         potentials: unary (N, L), pairwise (E,).
         targets: 1 present, 0 absent, -1 unknown (N, L).
-        method: whose sweeps are made, all of them; decode with the same.
-        seed: of what is clamped; the same labels every time.
+        method: makes all of its sweeps; predict with the same method.
+        seed: of the choice of clamped labels, the same in every call.
 
     Returns:
         A scalar: summed over labels, averaged over images.

@@ -1,6 +1,6 @@
 # mypy: allow-untyped-calls
 # numba publishes no types of its functions
-"""Blocks of lanes for `mlcrf.inference.gibbs.sweep_kernel`: filled from chains and written back."""
+"""Blocks of lanes for `sweep_kernel`: filled from chains and written back."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -37,13 +37,14 @@ class Model(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Work space of one thread; of L labels in WIDTH lanes where not said otherwise.
+    """Work space of one thread: L labels in WIDTH lanes, if not stated otherwise.
 
     Attributes:
         y, unary, probabilities: the states, their unaries, and probabilities added up.
         field: of one label, before it is drawn (WIDTH,).
         known: whether all lanes know a label (L,).
-        present, listed: whether a lane has a label (L,), and those labels, their number at last.
+        present, listed: whether a lane has a label (L,), and a list of those labels with its length
+            at the end.
         key: of each lane's stream (2 WIDTH,).
         place: chain and image of each lane, the chain -1 if it is idle (2, WIDTH).
     """
@@ -61,7 +62,7 @@ class Block(NamedTuple):
 
 @called
 def make_block(labels: int) -> Block:
-    """Work space for a number of labels."""
+    """Make work space for a number of labels."""
     size = labels * WIDTH
     return Block(
         y=np.empty(size, np.float32),
@@ -85,7 +86,7 @@ def count_blocks(chains: int, images: int, *, varies: bool) -> int:
 
 @called
 def enter(model: Model, block: Block, index: int, states: Any) -> None:
-    """Fill the lanes with the chains of a block; idle ones never have a label."""
+    """Fill the lanes with the chains of a block; idle lanes never have a label."""
     chains, images, labels = states.shape
     by_image = -(-chains // WIDTH)
     block.y[:] = 0.0
@@ -138,7 +139,7 @@ def write_states(block: Block, states: Any) -> None:
 
 @called
 def list_present(block: Block) -> None:
-    """Bring the list of labels that a lane has up to date."""
+    """Update the list of labels that a lane has."""
     count, labels = 0, len(block.present)
     for label in range(labels):
         if block.present[label]:

@@ -92,7 +92,7 @@ def run_chains(
         raise PotentialsError(
             f"states: expected {('S', *clamped.shape)}, got {tuple(states.shape)}"
         )
-    # in the type of the result, for there are as many as chains times images times labels
+    # uint8, because there are chains times images times labels of them
     values = clamped.clamp(min=0).to(torch.uint8)
     start = torch.where(clamped == UNKNOWN, states.to(torch.uint8), values)
     numbers = torch.arange(len(clamped)) if images is None else images

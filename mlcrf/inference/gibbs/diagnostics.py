@@ -1,15 +1,15 @@
-"""Whether chains of label vectors have mixed, and how much their draws are worth."""
+"""Diagnostics of chains of label vectors: split R-hat and effective sample size."""
 
 import torch
 from torch import Tensor
 
-_AT_ONCE = 2**20  # draws whose correlations are looked at together: they stay in the cache
+_AT_ONCE = 2**20  # draws that are compared at once, so that they stay in the cache
 
 
 def split_r_hat(samples: Tensor) -> Tensor:
-    """Split R-hat of each label: draws 0 or 1 (T, chains, N, L) -> float64 (N, L).
+    """Return the split R-hat of each label: states (T, chains, N, L) -> float64 (N, L).
 
-        R^2 = (n - 1) / n + between / within            of half chains of n draws each
+        R^2 = (n - 1) / n + between / within            over half chains of n draws each
 
     Near 1 when the halves of all chains agree; 1 where nothing varies, infinite where chains
     are stuck in different states, or of fewer than four draws.
@@ -25,20 +25,20 @@ def split_r_hat(samples: Tensor) -> Tensor:
 
 
 def effective_sample_size(samples: Tensor) -> Tensor:
-    """Independent draws that would tell as much of each label's probability, float64 (N, L).
+    """Return the number of independent draws that are worth as much, float64 (N, L).
 
         m n / (1 + 2 sum_t rho_t),   rho_t = 1 - V_t / (2 var),   V_t = mean (y_s - y_{s-t})^2
 
     over m half chains of n draws, with var the variance of all of them. The sum ends before the
-    first pair of lags 2 t, 2 t + 1 whose correlations add up to less than 0 (Geyer 1992), and the
-    size at the number of draws. Chains stuck in different states count for about one draw each.
-    A label that no draw varies is given all of them: what is rare enough not to be met is not
-    seen here. 0 of fewer than four draws.
+    first pair of lags 2 t, 2 t + 1 whose correlations add up to less than 0 (Geyer 1992); the size
+    is at most the number of draws. Chains stuck in different states count for about one draw each.
+    A label that never varies has the number of draws: labels too rare to be drawn are not detected.
+    0 for fewer than four draws.
 
     Args:
         samples: 0 or 1, uint8 (T, chains, N, L).
 
-    Cost: O(T chains N L) for each lag that some label needs.
+    Cost: O(T chains N L) for each lag that a label needs.
 
     Source: Gelman et al., Bayesian Data Analysis (2013), section 11.5.
     """
@@ -55,7 +55,7 @@ def effective_sample_size(samples: Tensor) -> Tensor:
 
 
 def _size(draws: Tensor, variance: Tensor) -> Tensor:
-    """Effective sample size of draws (..., n, m) of a variance (...)."""
+    """Return the effective sample size of draws (P, n, m) with variance (P,)."""
     length, chains = draws.shape[1:]
     if _on_cpu(draws):
         from mlcrf.inference.gibbs.sample_kernels import effective_sizes
@@ -65,7 +65,7 @@ def _size(draws: Tensor, variance: Tensor) -> Tensor:
         effective_sizes(flat.numpy(), variance.numpy(), chains, sizes.numpy())
         return sizes
     size = torch.full_like(variance, length * chains)
-    left = variance.nonzero()[:, 0]  # those whose sum goes on
+    left = variance.nonzero()[:, 0]  # labels whose sum continues
     total = -torch.ones_like(variance[left])
     for lag in range(0, length - 1, 2):
         some = draws[left]
@@ -80,13 +80,13 @@ def _size(draws: Tensor, variance: Tensor) -> Tensor:
 
 
 def _halves(samples: Tensor) -> Tensor:
-    """First and second halves as chains of their own: (T, S, ...) -> (T // 2, 2 S, ...)."""
+    """Split chains in first and second halves: (T, S, ...) -> (T // 2, 2 S, ...)."""
     half = len(samples) // 2
     return torch.cat([samples[:half], samples[half : 2 * half]], 1)
 
 
 def _variances(chains: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean variance within chains of 0 and 1 (n, m, ...), and that of their means."""
+    """Return the mean variance within chains (n, m, ...), and the variance of their means."""
     length = len(chains)
     means = chains.sum(0, dtype=torch.int32).double() / length
     within = (means - means.square()).mean(0) * length / (length - 1)
@@ -94,7 +94,7 @@ def _variances(chains: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _apart(draws: Tensor, lag: int) -> Tensor:
-    """How often draws some sweeps apart differ: (..., n, m) -> (...)."""
+    """Return how often draws some sweeps apart differ: (P, n, m) -> (P,)."""
     apart = draws[:, lag:] ^ draws[:, : draws.shape[1] - lag]
     return apart.flatten(1).float().mean(1).double()
 

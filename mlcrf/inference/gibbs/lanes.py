@@ -2,11 +2,10 @@
 # numba and llvmlite publish no types of their functions
 """Vectors of 32-bit numbers for numba kernels.
 
-Numba leaves it to LLVM to find loops whose rounds can be done many at once, and LLVM often does
-not. Here it is written down: a value of type `Lanes` holds `width` numbers, `+`, `*`, `^` and so
-on work on all of them, and LLVM makes of each as many machine instructions as it takes, for
-whatever registers the machine has. A scalar beside lanes is repeated for each of them. Nothing is
-checked: an index out of range reads or writes where it must not.
+Numba leaves vectorisation of loops to LLVM, which often finds none. Here vectors are explicit: a
+value of type `Lanes` holds `width` numbers, `+`, `*`, `^` and so on work on all of them, and LLVM
+compiles each to as many instructions as the machine's registers need. A scalar operand is repeated
+for each lane. Indices are not checked: one out of range corrupts memory.
 """
 
 import operator
@@ -20,7 +19,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 _FLOAT, _WORD = ir.FloatType(), ir.IntType(32)
-# what follows one of them defines how a call is typed and lowered, and is called otherwise
+# functions decorated so define how a call is typed and lowered, and take other arguments
 _operation: Callable[[Callable[..., Any]], Any] = intrinsic
 _typed_by_value: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=True)
 
@@ -59,13 +58,13 @@ def _repeat(builder: Any, scalar: Any, lanes: Lanes) -> Any:
 
 
 def _lanes_among(arguments: tuple[Any, ...]) -> Lanes | None:
-    """The one type of lanes among the arguments; None if there is none, or more than one."""
+    """Return the one type of lanes among the arguments; None if there is none, or several."""
     found = {one for one in arguments if isinstance(one, Lanes)}
     return found.pop() if len(found) == 1 else None
 
 
 def _lower(build: Callable[..., Any]) -> Callable[..., Any]:
-    """Code for an operation whose result is lanes like its arguments, scalars repeated."""
+    """Return code for an operation whose result is lanes like its arguments, scalars repeated."""
 
     def lower(context: Any, builder: Any, call: Any, values: Any) -> Any:
         lanes = call.return_type
@@ -81,7 +80,7 @@ def _lower(build: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _define(symbol: Any, floating: str | None, integer: str | None) -> None:
-    """An operator on lanes, by the names of LLVM's instructions; None where there is none."""
+    """Define an operator on lanes by the names of LLVM's instructions; None for no instruction."""
 
     def name(lanes: Lanes) -> str | None:
         return floating if lanes.floating else integer
@@ -115,7 +114,7 @@ def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> A
 
 @_typed_by_value
 def fill(typing: Any, scalar: Any, width: Any) -> Any:
-    """One number `width` times."""
+    """Repeat one number `width` times."""
     lanes = Lanes(width.literal_value, isinstance(scalar, types.Float))
 
     def lower(context: Any, builder: Any, call: Any, values: Any) -> Any:
@@ -127,7 +126,7 @@ def fill(typing: Any, scalar: Any, width: Any) -> Any:
 
 @_typed_by_value
 def load(typing: Any, array: Any, index: Any, width: Any) -> Any:
-    """`width` numbers of an array, taken as flat, from an index on."""
+    """Load `width` numbers of an array, taken as flat, from an index on."""
     lanes = Lanes(width.literal_value, isinstance(array.dtype, types.Float))
 
     def lower(context: Any, builder: Any, call: Any, values: Any) -> Any:
@@ -151,7 +150,7 @@ def store(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
 
 @_operation
 def item(typing: Any, array: Any, index: Any) -> Any:
-    """One entry of an array, taken as flat, without a look at the sign of the index."""
+    """Return one entry of an array, taken as flat, without checking the sign of the index."""
 
     def lower(context: Any, builder: Any, call: Any, values: Any) -> Any:
         return builder.load(_address(context, builder, call.args[0], values[0], values[1]))
@@ -161,7 +160,7 @@ def item(typing: Any, array: Any, index: Any) -> Any:
 
 @_operation
 def multiply_add(typing: Any, left: Any, right: Any, more: Any) -> Any:
-    """left * right + more, rounded once where the machine can."""
+    """Return left * right + more, rounded once where the machine can."""
 
     def build(builder: Any, lanes: Lanes, *vectors: Any) -> Any:
         kind = ir.FunctionType(lanes.vector, [lanes.vector] * 3)
@@ -175,7 +174,7 @@ def multiply_add(typing: Any, left: Any, right: Any, more: Any) -> Any:
 
 @_operation
 def clip(typing: Any, lanes: Any, low: Any, high: Any) -> Any:
-    """Numbers moved into an interval."""
+    """Clip numbers to an interval."""
 
     def build(builder: Any, lanes: Lanes, x: Any, low: Any, high: Any) -> Any:
         x = builder.select(builder.fcmp_ordered("<", x, high), x, high)
@@ -186,7 +185,7 @@ def clip(typing: Any, lanes: Any, low: Any, high: Any) -> Any:
 
 @_operation
 def one_where_at_most(typing: Any, lanes: Any, limit: Any) -> Any:
-    """1.0 where a number is at most the limit, else 0.0."""
+    """Return 1.0 where a number is at most the limit, else 0.0."""
 
     def build(builder: Any, lanes: Lanes, left: Any, right: Any) -> Any:
         one, zero = (ir.Constant(lanes.vector, [value] * lanes.width) for value in (1.0, 0.0))
@@ -206,25 +205,25 @@ def _converted(lanes: Lanes, floating: bool, instruction: str) -> Any:
 
 @_operation
 def to_float(typing: Any, lanes: Any) -> Any:
-    """Words below 2^31 as float32, rounded."""
+    """Convert words below 2^31 to float32, rounded."""
     return _converted(lanes, True, "sitofp")
 
 
 @_operation
 def bits_of(typing: Any, lanes: Any) -> Any:
-    """The same bits as words."""
+    """Reinterpret the bits of float32 as words."""
     return _converted(lanes, False, "bitcast")
 
 
 @_operation
 def from_bits(typing: Any, lanes: Any) -> Any:
-    """The same bits as float32."""
+    """Reinterpret the bits of words as float32."""
     return _converted(lanes, True, "bitcast")
 
 
 @_operation
 def any_bit(typing: Any, lanes: Any) -> Any:
-    """Whether a bit is set in any of the words."""
+    """Return whether a bit is set in any of the words."""
 
     def lower(context: Any, builder: Any, call: Any, values: Any) -> Any:
         kind = ir.FunctionType(_WORD, [lanes.vector])

@@ -1,4 +1,4 @@
-"""What is averaged over sampled states: marginals of labels and pairs, and log Z."""
+"""Averages over sampled states: marginals of labels and pairs, and log Z."""
 
 import math
 import warnings
@@ -13,11 +13,11 @@ from mlcrf.crf import UNKNOWN, Fields, Potentials, neighbours
 from mlcrf.inference.posterior import iterated_conditional_modes
 
 _DENSE_LABELS = 128  # up to here sums over neighbours are products with a matrix
-_AT_ONCE = 2**19  # numbers that an intermediate result may hold: they stay in the cache
+_AT_ONCE = 2**19  # most numbers of an intermediate result, so that it stays in the cache
 
 
 def pair_totals(left: Tensor, right: Tensor, edges: Tensor) -> Tensor:
-    """Sum over rows of left_i right_j for each edge: twice (M, L) -> (E,).
+    """Sum left_i right_j over rows, for each edge: twice (M, L) -> (E,).
 
     Cost: O(M L^2) up to 128 labels, else O(M E).
     """
@@ -41,7 +41,7 @@ def pair_totals(left: Tensor, right: Tensor, edges: Tensor) -> Tensor:
 
 
 def conditional_means(potentials: Potentials, states: Tensor, known: Tensor) -> Tensor:
-    """Mean of P(y_i = 1 | the others) over states (S, N, L): the marginals, (N, L)."""
+    """Average P(y_i = 1 | the others) over states (S, N, L): the marginals, (N, L)."""
     fields = Fields(potentials)
     total = torch.zeros_like(potentials.unary)
     for y in _parts(potentials, states):
@@ -50,9 +50,9 @@ def conditional_means(potentials: Potentials, states: Tensor, known: Tensor) -> 
 
 
 def conditional_pairs(potentials: Potentials, states: Tensor, known: Tensor) -> Tensor:
-    """Mean of (y_i p_j + p_i y_j) / 2 over states (S, N, L), with p_i = P(y_i = 1 | the others).
+    """Average (y_i p_j + p_i y_j) / 2 over states (S, N, L), with p_i = P(y_i = 1 | the others).
 
-    Both terms have the mean P(y_i = 1, y_j = 1), and vary less than y_i y_j. (N, E).
+    Both terms have the mean P(y_i = 1, y_j = 1), and vary less than y_i y_j. Returns (N, E).
     """
     fields = Fields(potentials)
     total = potentials.unary.new_zeros(potentials.num_images, len(potentials.edges))
@@ -63,7 +63,7 @@ def conditional_pairs(potentials: Potentials, states: Tensor, known: Tensor) -> 
 
 
 def conditional_totals(potentials: Potentials, states: Tensor, known: Tensor) -> Tensor:
-    """`conditional_pairs` summed over images, which needs no row an image: (E,)."""
+    """Sum `conditional_pairs` over images, without a row for each image: (E,)."""
     rows = _Rows.of(potentials)
     if rows is not None:
         return rows.pair_totals(states, known)[: len(potentials.edges)] / (2 * len(states))
@@ -78,15 +78,15 @@ def conditional_totals(potentials: Potentials, states: Tensor, known: Tensor) ->
 def estimate_log_partition(
     potentials: Potentials, states: Tensor, known: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Log Z from the chance that one more sweep ends in the likeliest state y* (Chib 1995).
+    """Estimate log Z from the probability that one more sweep ends in the state y* (Chib 1995).
 
         log Z ~ log_score(y*) - log mean_s P(sweep takes y_s to y*)
 
-    A sweep towards y* redraws label i when those before it have the values of y* and those after
-    it of y_s, so all the probabilities of a sweep are to be had at once.
+    A sweep towards y* redraws label i when the labels before it have the values of y* and those
+    after it of y_s, so all the probabilities of a sweep are computed at once.
 
     Args:
-        states: samples (S, N, L); the likeliest of them is climbed from to find y*.
+        states: samples (S, N, L); y* is the likeliest of them, improved to a local maximum.
         known: 1, 0 or -1 for unknown (N, L).
 
     Returns:
@@ -125,7 +125,7 @@ def _likeliest(
 
 
 class _Rows(NamedTuple):
-    """Neighbours of many labels, for sums that look at present labels alone.
+    """Neighbours of many labels, for sums over present labels alone.
 
     Attributes:
         unary: (N, L).
@@ -142,7 +142,7 @@ class _Rows(NamedTuple):
 
     @classmethod
     def of(cls, potentials: Potentials) -> "_Rows | None":
-        """None up to 128 labels, where couplings vary by image, and off the CPU."""
+        """Return None up to 128 labels, if couplings vary by image, and off the CPU."""
         small = potentials.num_labels <= _DENSE_LABELS
         if small or potentials.varies_by_image or potentials.unary.device.type != "cpu":
             return None
@@ -153,7 +153,7 @@ class _Rows(NamedTuple):
         return cls(unary, starts, others, edge, weights, len(coupled.edges))
 
     def pair_totals(self, states: Tensor, known: Tensor) -> Tensor:
-        """Sum over states (S, N, L) of y_i p_j + p_i y_j for each edge (E,)."""
+        """Sum y_i p_j + p_i y_j over states (S, N, L) for each edge (E,)."""
         from mlcrf.inference.gibbs.sample_kernels import pair_sums
 
         totals = torch.zeros(self.num_edges, dtype=torch.float64)
@@ -162,7 +162,7 @@ class _Rows(NamedTuple):
         return totals.to(self.unary.dtype)
 
     def scores(self, states: Tensor) -> Tensor:
-        """Log-scores of states (S, N, L), (S, N)."""
+        """Return the log-scores of states (S, N, L), (S, N)."""
         from mlcrf.inference.gibbs.sample_kernels import scores
 
         result = torch.zeros(states.shape[:2], dtype=torch.float64)
@@ -173,9 +173,9 @@ class _Rows(NamedTuple):
     def log_steps(
         self, states: Tensor, before: Tensor, sign: Tensor, free: Tensor, alone: Tensor
     ) -> Tensor:
-        """Log-probability of a sweep from each state (S, N, L) to one end, (S, N).
+        """Return the log-probability of a sweep from each state (S, N, L) to one end, (S, N).
 
-        Args: as `sample_kernels.log_steps`; alone: sums where nothing is present.
+        Args: as `sample_kernels.log_steps`; alone: sums where no label is present.
         """
         from mlcrf.inference.gibbs.sample_kernels import log_steps
 
@@ -194,7 +194,7 @@ def _conditionals(fields: Fields, y: Tensor, known: Tensor) -> Tensor:
 
 
 def _together(left: Tensor, right: Tensor, edges: Tensor) -> Tensor:
-    """Sum over states of left_i right_j for each edge: twice (S, N, L) -> (N, E)."""
+    """Sum left_i right_j over states for each edge: twice (S, N, L) -> (N, E)."""
     first, second = edges[:, 0], edges[:, 1]
     if left.shape[-1] <= _DENSE_LABELS:
         return (left.permute(1, 2, 0) @ right.transpose(0, 1))[:, first, second]
@@ -207,7 +207,7 @@ def _together(left: Tensor, right: Tensor, edges: Tensor) -> Tensor:
 
 
 def _parts(potentials: Potentials, states: Tensor) -> Iterator[Tensor]:
-    """States in the potentials' type, as many at once as intermediate results allow."""
+    """Yield states in the potentials' type, as many at once as intermediate results allow."""
     wide = potentials.num_labels > _DENSE_LABELS
     size = max(potentials.num_labels, len(potentials.edges) if wide else 1)
     at_once = max(1, _AT_ONCE // max(1, potentials.num_images * size))

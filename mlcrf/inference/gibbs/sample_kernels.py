@@ -21,7 +21,7 @@ _inlined: _Jit = numba.njit(inline="always", error_model="numpy")
 
 @_inlined
 def _list_present(row: Any, present: Any) -> int:
-    """List the labels of a state; returns how many there are."""
+    """List the labels of a state; return their number."""
     count = 0
     for label in range(len(row)):
         if row[label]:
@@ -78,7 +78,7 @@ def pair_sums(
 
 @_compiled
 def scores(samples: Any, unary: Any, starts: Any, others: Any, weights: Any, result: Any) -> None:
-    """Log-score of every state of samples (S, N, L) into a float64 result (S, N)."""
+    """Write the log-score of every state of samples (S, N, L) to a float64 result (S, N)."""
     present = np.empty(samples.shape[2], np.int64)
     for sample in range(samples.shape[0]):
         for image in range(samples.shape[1]):
@@ -99,13 +99,13 @@ def log_steps(
     samples: Any, before: Any, sign: Any, free: Any, starts: Any, others: Any, weights: Any,
     result: Any,
 ) -> None:  # fmt: skip
-    """Log-probability that a sweep ends in one state, from every sample (S, N, L).
+    """Compute the log-probability that a sweep ends in one state, from every sample (S, N, L).
 
         sum over free i of log sigmoid(sign_i (before_i + sum_{j > i} pairwise_ij y_j))
 
     Args:
-        before, sign, free: what labels before each one give its log-odds, 1 where the end has it
-            and -1 where not, and whether it is drawn at all (N, L).
+        before, sign, free: the log-odds of each label from those before it, 1 where the end has the
+            label and -1 where not, and whether it is drawn (N, L).
         result: float64 (S, N), which holds the sums where no label is present; in place.
     """
     labels = samples.shape[2]

@@ -1,4 +1,4 @@
-"""Random streams that can be entered anywhere.
+"""Random streams with random access.
 
 A draw depends on the seed, the image, the chain, the sweep and the label alone: not on the engine,
 on other images, on threads or on earlier draws.
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _WORD = 0xFFFFFFFF
-_AT_ONCE = 2**17  # draws: few enough that what is between them and states stays in the cache
+_AT_ONCE = 2**17  # draws that are computed at once, so that intermediate results stay in the cache
 _FIRST_STATES = -1  # number of the sweep whose draws are the random states
 
 
@@ -19,7 +19,7 @@ def stream_keys(seed: int, images: Tensor, *, chains: int) -> Tensor:
     """Return two words of 32 bits for each stream, from seed, image and chain: int64 (2, S, N).
 
     Each number in turn is added to a hash of those before it (Stafford's mix 13, as in SplitMix64),
-    so that two streams have the same key with a chance of 2^-64.
+    so that two streams have the same key with probability 2^-64.
     """
     with np.errstate(over="ignore"):
         key = _mix(np.array(seed % 2**64, dtype=np.uint64))
@@ -33,13 +33,13 @@ def stream_keys(seed: int, images: Tensor, *, chains: int) -> Tensor:
 def uniforms(keys: Tensor, number: int, num_labels: int) -> Tensor:
     """Draw one sweep's numbers of every stream: multiples of 2^-31 in (0, 1], float64 (..., L).
 
-    Three rounds of folding and multiplying (Wellons' triple32) of where a walk through all words
-    of 32 bits has got to. It starts at the first half of the key; the second half, added after the
-    first round, keeps walks that meet apart.
+    Three rounds of folding and multiplying (Wellons' triple32) of a counter that steps through all
+    words of 32 bits. It starts at the first half of the key; the second half, added after the
+    first round, separates streams whose counters meet.
 
     Args:
         keys: (2, ...).
-        number: of the sweep. Each has a number for every label, and one that is left out.
+        number: of the sweep. Each sweep has a draw for every label, and one that is unused.
     """
     counter = number * (num_labels + 1) + torch.arange(num_labels, device=keys.device)
     x = (keys[0].unsqueeze(-1) + counter * 0x9E3779B9) & _WORD
@@ -52,7 +52,7 @@ def uniforms(keys: Tensor, number: int, num_labels: int) -> Tensor:
 def random_states(keys: Tensor, num_labels: int) -> Tensor:
     """Draw states in which each label is present with probability 1/2, uint8 (S, N, L).
 
-    Far apart, so that chains that get stuck are seen to disagree.
+    They are far apart, so that chains that get stuck disagree.
     """
     if keys.device.type != "cpu":
         return (uniforms(keys, _FIRST_STATES, num_labels) <= 0.5).to(torch.uint8)
@@ -63,7 +63,7 @@ def random_states(keys: Tensor, num_labels: int) -> Tensor:
     at_once = max(1, _AT_ONCE // num_labels)
     for start in range(0, len(states), at_once):
         some = slice(start, start + at_once)
-        x: Any = streams[0, some] + walk  # `uniforms` in words of 32 bits, which wrap by themselves
+        x: Any = streams[0, some] + walk  # as `uniforms`, in wrapping words of 32 bits
         x = (x ^ (x >> 17)) * np.uint32(0xED5AD4BB) + streams[1, some]
         x = (x ^ (x >> 11)) * np.uint32(0xAC4C1B51)
         x = (x ^ (x >> 15)) * np.uint32(0x31848BAB)

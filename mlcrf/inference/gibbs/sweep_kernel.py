@@ -2,21 +2,21 @@
 # numba publishes no types of its functions
 """Gibbs sweeps on a CPU: chains side by side in vector registers.
 
-Imported when first used, for numba takes a while. `chains.py` says what is computed;
+Imported when first used, because numba loads slowly. `chains.py` says what is computed;
 `sweep` there is the same in torch, and tests hold the two together draw by draw.
 
 A block is `WIDTH` lanes, each the state of one chain of one image, in label order:
 y[label, lane]. All lanes redraw the same label at the same time:
 
     field = unary + sum_j pairwise_ij y_j         a multiplication and an addition a neighbour
-    y = ((word + 1) (1 + exp(-field)) <= 2^31)    word: 31 random bits, a hash of where we are
+    y = ((word + 1) (1 + exp(-field)) <= 2^31)    word: 31 random bits, a hash of the position
 
-exp is a polynomial; the probability is within 1.5e-7 of the true one, small ones within 3e-6 of
-themselves. The division that it takes is done only if it is to be averaged.
+exp is a polynomial; the probability is within 1.5e-7 of the true one, with a relative error of at
+most 3e-6. It takes a division, which is made only for averages.
 
-No draw depends on what else is in the block, on the blocks, or on the threads. Where couplings are
-a matrix, labels that no lane of the block has are left out of the sum. A label that all lanes know
-is not drawn.
+No draw depends on the other chains of the block, on the blocks, or on the threads. Where couplings
+are a matrix, labels that no lane of the block has are left out of the sum. A label that all lanes
+know is not drawn.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ from mlcrf.inference.gibbs.lanes import (
     to_float,
 )
 
-_PART = 16  # lanes drawn at once: few enough for every intermediate value to have a register
+_PART = 16  # lanes drawn at once, so that every intermediate value has a register
 _FLUSH = 64  # sweeps whose probabilities are added up in float32
 _SPLIT = 12582912.0  # 1.5 * 2^23: a small number added to it is rounded to whole
 _LOG2_E = 1.4426950408889634
@@ -65,7 +65,7 @@ _inlined: Jit = numba.njit(forceinline=True, error_model="numpy")
 
 @_inlined
 def _word(block: Block, counter: int, lane: int) -> Any:
-    """2^31 times `streams.uniforms`, less 1, as float32, for `_PART` lanes."""
+    """Return 2^31 times `streams.uniforms`, less 1, as float32, for `_PART` lanes."""
     x = load(block.key, lane, _PART) + counter * 0x9E3779B9
     x = (x ^ (x >> 17)) * 0xED5AD4BB + load(block.key, lane + WIDTH, _PART)
     x = (x ^ (x >> 11)) * 0xAC4C1B51
@@ -75,7 +75,7 @@ def _word(block: Block, counter: int, lane: int) -> Any:
 
 @_inlined
 def _draw(block: Block, label: int, counter: int, averaged: Any) -> Any:
-    """Redraw a label in all lanes from its field; returns whether a lane has it now."""
+    """Redraw a label in all lanes from its field; return whether a lane has it now."""
     present = fill(np.uint32(0), _PART)
     for lane in range(0, WIDTH, _PART):
         at = label * WIDTH + lane
@@ -100,7 +100,7 @@ def _draw(block: Block, label: int, counter: int, averaged: Any) -> Any:
 
 @called
 def _sweep(model: Model, block: Block, weights: Any, counter: int, averaged: Any) -> None:
-    """Redraw every label once that not all lanes know."""
+    """Redraw every label that some lane does not know once."""
     labels = len(block.known)
     dense = len(model.starts) == 0
     for label in range(labels):
@@ -125,7 +125,7 @@ def _sweep(model: Model, block: Block, weights: Any, counter: int, averaged: Any
 
 
 def _make_sample_blocks(sources: str) -> Callable[..., None]:
-    """What runs blocks; taken from numba's cache only if it was made of the same sources."""
+    """Return the kernel that runs blocks, cached by numba for the same sources alone."""
 
     @_compiled
     def sample_blocks(
@@ -140,7 +140,7 @@ def _make_sample_blocks(sources: str) -> Callable[..., None]:
             totals: to which probabilities are added, float64 (chains, N, L).
             samples: for the states every `thin` sweeps, uint8 (T, chains, N, L).
             number: of the first sweep; draws differ from sweep to sweep by it.
-            averaged: anything if there are totals, else None: numba leaves out what is not needed.
+            averaged: True if there are totals, else None, for which numba compiles no averages.
         """
         assert sources  # named, so that it is part of the key of numba's cache
         labels = states.shape[2]
