@@ -1,19 +1,78 @@
-"""Multi-label image tagging with a CNN and an exactly inferred CRF over label sets."""
+"""Multi-label image tagging with a CNN and an exactly inferred CRF over label sets.
 
-from typing import TYPE_CHECKING, Any
+Everything that is exported here is the public Python interface; docs/library.md describes it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from mlcrf.version import __version__
 
 if TYPE_CHECKING:
-    from mlcrf.prediction import Tagger
+    from mlcrf.checkpoint import Run, load_run
+    from mlcrf.config import TrainSettings
+    from mlcrf.crf import Potentials
+    from mlcrf.data.manifest import Manifest
+    from mlcrf.data.readers.choosing import read_dataset
+    from mlcrf.decoding import Decoder
+    from mlcrf.errors import MlcrfError, MlcrfWarning
+    from mlcrf.evaluation import Evaluation, evaluate
+    from mlcrf.implications import Implications
+    from mlcrf.inference import Posterior
+    from mlcrf.labels import LabelSpace
+    from mlcrf.prediction import Prediction, Tagger
+    from mlcrf.training.run import TrainReport, train
 
-__all__ = ["Tagger", "__version__"]
+_HOME = {
+    "Decoder": "mlcrf.decoding",
+    "Evaluation": "mlcrf.evaluation",
+    "Implications": "mlcrf.implications",
+    "LabelSpace": "mlcrf.labels",
+    "Manifest": "mlcrf.data.manifest",
+    "MlcrfError": "mlcrf.errors",
+    "MlcrfWarning": "mlcrf.errors",
+    "Posterior": "mlcrf.inference",
+    "Potentials": "mlcrf.crf",
+    "Prediction": "mlcrf.prediction",
+    "Run": "mlcrf.checkpoint",
+    "Tagger": "mlcrf.prediction",
+    "TrainReport": "mlcrf.training.run",
+    "TrainSettings": "mlcrf.config",
+    "evaluate": "mlcrf.evaluation",
+    "load_run": "mlcrf.checkpoint",
+    "read_dataset": "mlcrf.data.readers.choosing",
+    "train": "mlcrf.training.run",
+}
+
+__all__ = [
+    "Decoder",
+    "Evaluation",
+    "Implications",
+    "LabelSpace",
+    "Manifest",
+    "MlcrfError",
+    "MlcrfWarning",
+    "Posterior",
+    "Potentials",
+    "Prediction",
+    "Run",
+    "Tagger",
+    "TrainReport",
+    "TrainSettings",
+    "__version__",
+    "evaluate",
+    "load_run",
+    "read_dataset",
+    "train",
+]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what is heavy when it is first asked for, so that `import mlcrf` is instant."""
-    if name == "Tagger":
-        from mlcrf.prediction import Tagger
+def __getattr__(name: str) -> object:
+    """Import a name when it is first asked for, so that `import mlcrf` is instant."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'mlcrf' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
 
-        return Tagger
-    raise AttributeError(f"module 'mlcrf' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,9 @@
 """Score a run on a data set: the CRF and the independent baseline side by side."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,8 +16,8 @@ from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest
 from mlcrf.decoding import Decoder
-from mlcrf.errors import DataError, PotentialsError, RunError
-from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind, log_mass
+from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError
+from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind, Posterior, log_mass
 from mlcrf.metrics import (
     Measures,
     Predictions,
@@ -25,18 +27,22 @@ from mlcrf.metrics import (
 )
 from mlcrf.version import __version__
 
+if TYPE_CHECKING:  # heavy
+    import pandas as pd
+
 Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What both models of a run say of every image of a data set.
+    """Answers of both models of a run about every image of a data set.
 
     Attributes:
         manifest: N images; labels as in the run, targets that obey its implications.
         crf, independent: the predictions of each.
         inference, decision: names of what inferred and of what decided.
         nll_kind: whether the CRF's nll is exact, an estimate or a bound.
+        unconverged: share of images whose inference did not converge.
         notes: what a reader of the figures should know.
         surprise: by how many nats the CRF holds the label set that it thinks likeliest for
             likelier than the likeliest one that agrees with the targets; at least 0 if its MAP
@@ -49,6 +55,7 @@ class Answers:
     inference: str
     decision: str
     nll_kind: LogPartitionKind
+    unconverged: float
     notes: tuple[str, ...]
     surprise: NDArray[np.float64] | None = None
 
@@ -63,6 +70,7 @@ class Evaluation:
         difference: by measure, CRF minus independent, with a 95 % interval.
         per_label: by label its number of positives and average precisions.
         nll_kind: whether the CRF's nll is exact, an estimate or a bound.
+        unconverged: share of images for which the CRF's inference did not converge.
         notes: what a reader of the figures should know.
     """
 
@@ -71,13 +79,36 @@ class Evaluation:
     difference: dict[str, Interval]
     per_label: dict[str, dict[str, float]]
     nll_kind: str
+    unconverged: float
     notes: tuple[str, ...]
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row a measure, then a row a label with its average precision.
+
+        Columns: `measure`, `label` (empty where a measure is over all labels), `independent`,
+        `crf`, `difference` (CRF minus independent), `low` and `high`, the ends of its 95 %
+        interval (NaN for single labels).
+        """
+        import pandas as pd
+
+        rows: list[tuple[str, str, float, float, float, float, float]] = []
+        for name, interval in self.difference.items():
+            theirs, ours = (
+                float(getattr(self.models[model], name)) for model in ("independent", "crf")
+            )
+            rows.append((name, "", theirs, ours, *interval))
+        for label, scores in self.per_label.items():
+            theirs, ours = scores["independent_average_precision"], scores["crf_average_precision"]
+            nan = float("nan")
+            rows.append(("average_precision", label, theirs, ours, ours - theirs, nan, nan))
+        columns = ["measure", "label", "independent", "crf", "difference", "low", "high"]
+        return pd.DataFrame(rows, columns=columns)
 
 
 def evaluate(
     run: Run,
     manifest: Manifest,
-    extractor: FeatureExtractor,
+    extractor: FeatureExtractor | None = None,
     *,
     split: str,
     inference: InferenceName | None = None,
@@ -87,7 +118,7 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Score both models of a run: `answer`, then `score`, which say what the arguments are."""
+    """Score both models of a run: `answer`, then `score`, which describe the arguments."""
     answers = answer(
         run,
         manifest,
@@ -104,7 +135,7 @@ def evaluate(
 def answer(
     run: Run,
     manifest: Manifest,
-    extractor: FeatureExtractor,
+    extractor: FeatureExtractor | None = None,
     *,
     inference: InferenceName | None = None,
     max_exact_labels: int | None = None,
@@ -117,11 +148,15 @@ def answer(
     Args:
         manifest: images and targets, labels in any order. Targets that break an implication of
             the run are repaired as they were in training, and the notes say so.
-        inference: another one than the run was trained for; noted in the result.
+        extractor: of features; None makes one of the run's network.
+        inference: in place of the run's own; noted in the result.
         max_exact_labels: in place of that setting of the run.
         decoder: how both models choose label sets, each with thresholds of its own if the rule
             has some. Subset accuracy is always that of the most probable set.
         with_surprise: see `Answers`; where labels are unknown it takes one more MAP.
+
+    Warns:
+        MlcrfWarning: inference did not converge for some images; says what to try.
 
     Raises:
         LabelsError: the data have other labels than the run.
@@ -134,6 +169,7 @@ def answer(
             f"{manifest.name}: no label of any of its {len(manifest)} images is known; choose "
             "another --split, or data that say 0 or 1"
         )
+    extractor = extractor or FeatureExtractor(run.make_backbone())
     features = torch.from_numpy(extractor.matrix(manifest.images, progress=progress))
     trained_for = run.make_inference()
     method = run.make_inference(inference, max_exact_labels=max_exact_labels)
@@ -146,12 +182,17 @@ def answer(
         potentials, uncoupled = run.crf(features), run.independent(features)
     except PotentialsError as error:
         raise RunError(f"{run.path}: of these pictures {error}; try --engine torch") from error
-    crf, kind = _predict(potentials, known, method, run.make_decoder(decoder))
+    crf, posterior = _predict(potentials, known, method, run.make_decoder(decoder))
     independent, _ = _predict(
         uncoupled, known, Independent(), run.make_decoder(decoder, "independent")
     )
+    kind = posterior.log_partition_kind
     if kind is not LogPartitionKind.EXACT:
         notes.append(f"nll of the crf rests on a log Z that is {article(kind)}")
+    failed = int((~posterior.converged).sum())
+    if failed:
+        notes.append(f"inference did not converge for {failed} of {len(manifest)} images")
+        warnings.warn(posterior.advice, MlcrfWarning, stacklevel=2)
     return Answers(
         manifest,
         crf,
@@ -159,6 +200,7 @@ def answer(
         inference=method.name,
         decision=decoder.signature,
         nll_kind=kind,
+        unconverged=failed / len(manifest),
         notes=tuple(notes),
         surprise=_surprise(potentials, known, crf, method) if with_surprise else None,
     )
@@ -167,11 +209,11 @@ def answer(
 def score(
     run: Run, answers: Answers, *, split: str, resamples: int = 1000, seed: int = 0
 ) -> Evaluation:
-    """Measure the answers of both models, and how sure the difference is.
+    """Measure the answers of both models, and the uncertainty of their difference.
 
     Args:
-        split: what the images are called in the signature.
-        resamples, seed: of the bootstrap.
+        split: name of the images in the signature.
+        resamples, seed: number and random seed of the bootstrap resamples.
     """
     targets = answers.manifest.targets
     ours = gather_statistics(answers.crf, targets)
@@ -195,13 +237,14 @@ def score(
         difference=bootstrap_differences(ours, theirs, resamples=resamples, seed=seed),
         per_label=_per_label(run, targets, ours, theirs),
         nll_kind=answers.nll_kind.value,
+        unconverged=answers.unconverged,
         notes=answers.notes,
     )
 
 
 def _predict(
     potentials: Potentials, known: torch.Tensor, method: InferenceMethod, decoder: Decoder
-) -> tuple[Predictions, LogPartitionKind]:
+) -> tuple[Predictions, Posterior]:
     posterior = method(potentials)
     nll = posterior.log_partition - log_mass(method, potentials, known)
     if not bool(torch.isfinite(posterior.marginals).all() and torch.isfinite(nll).all()):
@@ -212,13 +255,12 @@ def _predict(
         nll=nll.double().numpy(),
         chosen=decoder(posterior, potentials, method).numpy(),
     )
-    return predictions, posterior.log_partition_kind
+    return predictions, posterior
 
 
 def _surprise(
     potentials: Potentials, known: torch.Tensor, crf: Predictions, method: InferenceMethod
 ) -> NDArray[np.float64]:
-    """See `Answers`."""
     states = [torch.from_numpy(crf.map_states), known]
     if bool((known == UNKNOWN).any()):
         states[1] = method.map_states(potentials, known=known)
@@ -242,7 +284,7 @@ def _per_label(
 
 
 def article(kind: LogPartitionKind) -> str:
-    """As a sentence has it: exact, an estimate, a lower bound."""
+    """Return the kind with its article: exact, an estimate, a lower bound."""
     if kind is LogPartitionKind.EXACT:
         return kind.value
     return f"{'an' if kind is LogPartitionKind.ESTIMATE else 'a'} {kind.value}"

@@ -73,6 +73,7 @@ def test_the_examples_for_python_run(tmp_path: Path) -> None:
     make_dataset(tmp_path / "drawn", num_images=4, image_size_px=64)
     photo = min((tmp_path / "drawn" / "images").iterdir())
     Image.open(photo).save(tmp_path / "photo.jpg")
+    make_dataset(tmp_path / "data", num_images=120, image_size_px=32)
     page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
     said = []
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
@@ -83,6 +84,9 @@ def test_the_examples_for_python_run(tmp_path: Path) -> None:
         said.append(done.stdout)
     assert re.match(r"photo\.jpg \(.*\) [01]\.\d+\nnot tagged: no-photo\.jpg: ", said[0])
     assert said[2].startswith("runs/nothing: no such run directory")
+    assert re.search(r"^0 +photo\.jpg +[01]\.\d+ *$", said[3], re.MULTILINE)
+    assert re.search(r"^1 +no-photo\.jpg +NaN +no-photo\.jpg: ", said[3], re.MULTILINE)
+    assert re.search(r"example_f1 +[01]\.\d+ +[01]\.\d+ ", said[4])
 
 
 def test_known_labels_from_python(tmp_path: Path) -> None:

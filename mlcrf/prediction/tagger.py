@@ -1,11 +1,13 @@
 """The whole library in one line: `Tagger.load(run).predict(images)`."""
 
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby, islice, tee
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,14 +19,18 @@ from mlcrf.checkpoint import Run, load_run
 from mlcrf.choices import EngineName
 from mlcrf.crf import Potentials
 from mlcrf.decoding import Decoder
-from mlcrf.errors import DataError, PotentialsError, RunError
+from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError
 from mlcrf.images import Image, ImageBytes, ListedImages, as_image
 from mlcrf.images.albums import find_albums
 from mlcrf.inference import InferenceMethod, prepare
 from mlcrf.latent import share_in_albums
+from mlcrf.prediction.formats.layouts import WideLayout
 from mlcrf.prediction.known import KnownLabels, with_told
 from mlcrf.prediction.record import Prediction
 from mlcrf.pretrained import DEFAULT
+
+if TYPE_CHECKING:  # heavy
+    import pandas as pd
 
 TOGETHER = 256  # pictures, for the CRF
 _LEAVE_OUT = 1e-6  # of probability, as `Exact` does by itself for many images
@@ -71,6 +77,7 @@ class Tagger:
         self._decoder = run.make_decoder(decoder)
         self._inference = run.make_inference()
         self._prepared: InferenceMethod | None = None
+        self._has_warned = False
         self._extractor = FeatureExtractor(
             run.make_backbone(),
             engine=engine,
@@ -103,6 +110,9 @@ class Tagger:
             known: by picture what is known of its labels, as in `{"a.jpg": {"sea": True}}`. They
                 keep that value and the others follow.
 
+        Warns:
+            MlcrfWarning: inference did not converge for some images; once for a tagger.
+
         Raises:
             LabelsError: `known` names a label that there is not.
             DataError: `known` contradicts the implications of the run.
@@ -127,6 +137,22 @@ class Tagger:
         stream = zip(again, self._extractor.stream(listed), strict=True)
         for batch in _by_folder(stream) if self._album else _by_number(stream):
             yield from self._records(batch, told)
+
+    def to_frame(self, predictions: Iterable[Prediction]) -> "pd.DataFrame":
+        """Return a row a prediction, with the columns of the table that `mlcrf predict` writes.
+
+        `image`, `labels` (a list), for every label `p:LABEL` and `independent:LABEL`, and `error`,
+        which is empty for an image that was read.
+        """
+        import pandas as pd
+
+        layout = WideLayout(self.labels)
+        rows = [
+            dict(zip(layout.columns, row, strict=False), error=prediction.error)
+            for prediction in predictions
+            for row in layout.rows(prediction)
+        ]
+        return pd.DataFrame(rows, columns=[*layout.columns, "error"])
 
     def predict_contents(
         self, contents: Sequence[bytes], known: Sequence[Mapping[str, bool]] | None = None
@@ -205,6 +231,10 @@ class Tagger:
         if self._prepared is None:
             self._prepared = prepare(self._inference, potentials, leave_out=_LEAVE_OUT)
         posterior = self._prepared(potentials, known=known)
+        if posterior.advice and not self._has_warned:
+            self._has_warned = True
+            reason = f"{posterior.advice} (said once; there may be more such images)"
+            warnings.warn(reason, MlcrfWarning, stacklevel=2)
         chosen = self._decoder(posterior, potentials, self._inference, known=known)
         confirmed = torch.zeros_like(chosen)
         if told is not None:

@@ -85,6 +85,7 @@ def evaluation_record(result: Evaluation) -> str:
             "difference": result.difference,
             "per_label": result.per_label,
             "nll_kind": result.nll_kind,
+            "unconverged": result.unconverged,
             "notes": result.notes,
         }
     )

@@ -1,0 +1,47 @@
+"""The public Python interface, as docs/library.md has it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mlcrf
+
+PUBLIC = [
+    "Decoder",
+    "Evaluation",
+    "Implications",
+    "LabelSpace",
+    "Manifest",
+    "MlcrfError",
+    "MlcrfWarning",
+    "Posterior",
+    "Potentials",
+    "Prediction",
+    "Run",
+    "Tagger",
+    "TrainReport",
+    "TrainSettings",
+    "__version__",
+    "evaluate",
+    "load_run",
+    "read_dataset",
+    "train",
+]
+
+
+def test_exactly_these_names_are_exported() -> None:
+    """Each is found, has a docstring of its own, and is described in docs/library.md."""
+    assert mlcrf.__all__ == PUBLIC == dir(mlcrf)
+    page = (Path(__file__).parents[1] / "docs" / "library.md").read_text(encoding="utf-8")
+    for name in set(PUBLIC) - {"__version__"}:
+        value = getattr(mlcrf, name)
+        assert value.__name__ == name
+        assert value.__doc__ and "Dict" not in value.__doc__.splitlines()[0]
+        assert f"`{name}`" in page, name
+
+
+def test_importing_is_instant() -> None:
+    """Nothing heavy comes with the package itself."""
+    code = "import sys, mlcrf; print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
