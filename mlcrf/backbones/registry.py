@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
+from itertools import pairwise
 from threading import Event, Thread
 from typing import Any
 
@@ -15,7 +16,6 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from mlcrf.backbones.tiny import Tiny
 from mlcrf.backbones.wheels import find_weights, load_wheel_weights
 from mlcrf.errors import BackboneError
 
@@ -93,6 +93,41 @@ class Backbone(nn.Module):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+class Tiny(nn.Module):
+    """A small network that is trained from scratch, for drawn scenes and tests.
+
+    Four strided 3 x 3 convolutions with batch normalisation: (N, 3, H, W) -> (N, 128).
+
+    Half the features are the mean of a channel over the image, half its maximum, so that a
+    small mark is not averaged away. About 100,000 parameters.
+
+    Args:
+        seed: of the initial weights; the global random state is left as it was.
+    """
+
+    num_features = 128
+
+    def __init__(self, *, seed: int = 0) -> None:
+        super().__init__()
+        widths = [3, 24, 32, 48, 64]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.layers = nn.Sequential(
+                *(
+                    nn.Sequential(
+                        nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False),
+                        nn.BatchNorm2d(wide),
+                        nn.ReLU(),
+                    )
+                    for narrow, wide in pairwise(widths)
+                )
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.layers(images)
+        return torch.cat([maps.mean((-2, -1)), maps.amax((-2, -1))], -1)
 
 
 def find_spec(name: str) -> BackboneSpec:

@@ -25,9 +25,8 @@ from mlcrf.training.extraction import Environment
 from mlcrf.training.plan import Plan, make_minimiser
 from mlcrf.training.preconditioner import Objective
 from mlcrf.training.progress import Log
-from mlcrf.training.schedule import one_cycle
 from mlcrf.training.stages import Result, Stages
-from mlcrf.training.stepping import Part, Stepper, share_batch_norm
+from mlcrf.training.stepping import Part, Stepper, one_cycle, share_batch_norm
 
 _KEEP_BYTES = 2**30  # decoded images up to this size stay in memory
 _STAGE = "finetune"

@@ -22,8 +22,8 @@ from mlcrf.training.extraction import Environment
 from mlcrf.training.heads import Examples, Fitted, HeadTrainer
 from mlcrf.training.plan import Plan, make_minimiser
 from mlcrf.training.progress import Log
-from mlcrf.training.schedule import one_cycle
 from mlcrf.training.stages import Result, Stages
+from mlcrf.training.stepping import one_cycle
 
 # on log-odds; the settings' penalties are for hundreds of features
 _PENALTIES = (1e-4, 1e-3, 1e-2)

@@ -1,4 +1,4 @@
-"""One training run, from a data set to a run directory; read it from top to bottom."""
+"""A training run, from a data set to a run directory; reads from top to bottom."""
 
 import hashlib
 import json
@@ -8,42 +8,45 @@ from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
 
+import torch
 from safetensors.torch import save
 
 from mlcrf import atomic
 from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, find_spec, make_backbone
 from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Run, save_run
-from mlcrf.choices import Finetune, InferenceName, Structure
+from mlcrf.choices import Decision, Finetune, InferenceName, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
+from mlcrf.decoding import Decoder, ThresholdMeasure
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.implications import Implications
 from mlcrf.model import LabelCrf
+from mlcrf.processes import ALONE
 from mlcrf.training.album_fit import Albums, learn_transitions, training_albums
 from mlcrf.training.extraction import Environment, Progress, extract
 from mlcrf.training.finetune import finetune
-from mlcrf.training.finite import require_finite
+from mlcrf.training.finite import diverging, require_finite
 from mlcrf.training.heads import Examples, Fitted
 from mlcrf.training.members import make_trainer
 from mlcrf.training.plan import Plan, make_plan
 from mlcrf.training.progress import Log
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.structure import choose_edges
-from mlcrf.training.threshold_tuning import tune_decoders
+
+_AT_ONCE = 4096  # images whose marginals are computed together
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a training run did.
+    """Report of a training run.
 
     Attributes:
-        run: the finished run.
-        images: how many images each split has.
-        fits: for `crf` and `independent` penalty, validation loss and how the last fit went.
+        images: number of images of each split.
+        fits: for `crf` and `independent`: penalty, validation loss and report of the last fit.
         seconds: wall time of this call, by part.
-        notes: what was repaired or left out in the data.
+        notes: repairs and omissions in the data.
     """
 
     run: Run
@@ -66,17 +69,17 @@ def train(
 ) -> TrainReport:
     """Learn labels from images and write a run directory.
 
-    Features of a frozen (or first trained) network; penalties chosen on the validation images;
-    the independent baseline and the CRF refitted on training and validation images together. Test
-    images are never read.
+    Compute features by a frozen network, or by one that is fine-tuned first; choose penalties on
+    the validation images; refit the independent baseline and the CRF on training and validation
+    images together. Test images are never read.
 
     Args:
         out: the run directory; must not exist unless `resume` or `overwrite`.
-        resume: go on where a run was stopped; it begins if nothing was kept yet.
-        progress: called with how many pictures' features are there, and of how many.
+        resume: continue a stopped run; begin it if nothing was kept yet.
+        progress: called with the number of images whose features are computed, and of all.
 
     Raises:
-        DataError: pictures that cannot be read (all of them named), or no labels to learn from.
+        DataError: images that cannot be read (all of them named), or no labels to learn from.
         RunError: the directory is in the way, or cannot be resumed.
         SettingsError: settings that contradict each other.
     """
@@ -203,7 +206,7 @@ def _make_run(
     resolved = {"objective": plan.objective, "inference": plan.inference}
     inferences = {"crf": plan.inference, "independent": InferenceName.AUTO}
     decoders = {
-        name: tune_decoders(models[name].on_train, held_out, settings, inference)
+        name: _tune_decoders(models[name].on_train, held_out, settings, inference)
         for name, inference in inferences.items()
     }
     crf, independent = models["crf"].model, models["independent"].model
@@ -224,7 +227,7 @@ def _make_run(
 
 
 class _Clock:
-    """Wall time by part."""
+    """Wall time, by part."""
 
     def __init__(self) -> None:
         self._last = perf_counter()
@@ -245,6 +248,35 @@ def _check_targets(train: Manifest) -> None:
             raise DataError(
                 f"{train.name}: label {name!r} is unknown in every training image; remove it"
             )
+
+
+@torch.no_grad()
+def _tune_decoders(
+    model: LabelCrf, held_out: Examples, settings: TrainSettings, inference: InferenceName
+) -> tuple[Decoder, ...]:
+    """Tune one threshold for micro F1, and one for each label for macro F1.
+
+    Args:
+        model: fitted without the held-out images.
+        inference: of the run.
+
+    Raises:
+        RunError: marginals are not finite.
+    """
+    method = model.make_inference(inference, settings)
+    with diverging("thresholds"):
+        count = len(held_out.targets)
+        parts = ALONE.blocks(count, _AT_ONCE)
+        marginals = torch.cat([method(held_out.potentials(model, one)).marginals for one in parts])
+    require_finite("thresholds", {"marginals": marginals})
+    targets = torch.from_numpy(held_out.targets)
+    return tuple(
+        Decoder(rule).tune(marginals, targets, measure)
+        for rule, measure in (
+            (Decision.TUNED_THRESHOLD, ThresholdMeasure.MICRO_F1),
+            (Decision.LABEL_THRESHOLDS, ThresholdMeasure.MACRO_F1),
+        )
+    )
 
 
 def _with_implications(model: LabelCrf, implications: Implications) -> LabelCrf:

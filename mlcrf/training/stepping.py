@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import OneCycleLR
 
 from mlcrf.choices import Precision
 from mlcrf.config import TrainSettings
@@ -129,6 +130,13 @@ class Stepper:
         if not bool(torch.isfinite(loss)):
             raise RunError(f"finetune: the loss is {float(loss.detach())}; {_REMEDY}")
         return loss
+
+
+def one_cycle(optimiser: torch.optim.Optimizer, rate: float, steps: int) -> OneCycleLR:
+    """Raise the learning rate over the first tenth of the steps, then lower it by a cosine to 0."""
+    total = max(steps, 2)
+    warm_up = 1.1 if total == 10 else total / 10  # torch divides by zero where it is one step
+    return OneCycleLR(optimiser, rate, total_steps=total, pct_start=warm_up / total)
 
 
 class SharedBatchNorm(_BatchNorm):

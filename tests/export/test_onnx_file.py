@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, find_spec, make_backbone
-from mlcrf.backbones.tiny import Tiny
+from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, Tiny, find_spec, make_backbone
 from mlcrf.checkpoint import Run, save_run
 from mlcrf.choices import EngineName, GraphInference, InferenceName
 from mlcrf.cli import app

@@ -47,7 +47,6 @@ from mlcrf.objectives import BlendedConvexBp, ContrastiveDivergence
 from mlcrf.prediction import Prediction, Tagger
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training import finetune, heads, members, run
-from mlcrf.training import threshold_tuning as thresholds
 from mlcrf.training.extraction import Environment
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.members import Members
@@ -276,26 +275,22 @@ def running_variance(patch: Patch, fault: Fault) -> None:
     patch.setattr(finetune._Network, "forward", forward)
 
 
-def marginals(module: Any) -> Spoil:
-    """What inference believes of an image's first label is spoilt."""
+def marginals(patch: Patch, fault: Fault) -> None:
+    """The marginal of an image's first label is spoilt."""
+    real = LabelCrf.make_inference
 
-    def spoil(patch: Patch, fault: Fault) -> None:
-        real = module.make_inference
+    def make(*given: Any, **settings: Any) -> Any:
+        method = real(*given, **settings)
 
-        def make(*given: Any, **settings: Any) -> Any:
-            method = real(*given, **settings)
+        def infer(potentials: Potentials) -> Posterior:
+            posterior: Posterior = method(potentials)
+            if fault.is_due():
+                fault.put(posterior.marginals)
+            return posterior
 
-            def infer(potentials: Potentials) -> Posterior:
-                posterior: Posterior = method(potentials)
-                if fault.is_due():
-                    fault.put(posterior.marginals)
-                return posterior
+        return infer
 
-            return infer
-
-        patch.setattr(module, "make_inference", make)
-
-    return spoil
+    patch.setattr(LabelCrf, "make_inference", make)
 
 
 def finished_model(patch: Patch, fault: Fault) -> None:
@@ -364,7 +359,7 @@ PLACES = {
     "messages": Place(fitting(heads, None, memory), "the loss is not finite", 2, BLENDED),
     "model-of-features": Place(after(FeatureSpace, "to_features", output_of), "diverged .unary"),
     "validation-loss": Place(fitting(heads, EXACT, value_unlearned), "score is NaN or infinite"),
-    "thresholds": Place(marginals(thresholds), "thresholds: marginals is NaN or infinite"),
+    "thresholds": Place(marginals, "thresholds: marginals is NaN or infinite"),
     "finished-model": Place(finished_model, "training: .*output.bias is NaN or infinite", 2),
     "finetune-loss-first": Place(network(value_of_loss), "finetune: the loss is"),
     "finetune-loss-later": Place(network(value_of_loss), "finetune: the loss is", 3),

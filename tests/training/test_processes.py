@@ -22,8 +22,7 @@ from mlcrf.errors import DataError, SettingsError
 from mlcrf.processes import Processes, joined
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training.features import FeatureSpace
-from mlcrf.training.schedule import one_cycle
-from mlcrf.training.stepping import SharedBatchNorm, share_batch_norm
+from mlcrf.training.stepping import SharedBatchNorm, one_cycle, share_batch_norm
 from tests.program import run_program
 
 _ROOT = Path(__file__).parents[2]

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mlcrf.backbones.features import FeatureExtractor
-from mlcrf.backbones.registry import find_spec
-from mlcrf.backbones.tiny import Tiny
+from mlcrf.backbones.registry import Tiny, find_spec
 from mlcrf.checkpoint import Run, save_run
 from mlcrf.choices import EngineName
 from mlcrf.config import TrainSettings
