@@ -79,6 +79,6 @@ def report(
         )
     result = score(trained, answers, split=split, resamples=resamples, seed=seed)
     for note in result.notes:
-        console.log(f"note: {note}")
+        console.note(note)
     save_report(out, trained, answers, result, Gallery(images, thumbnail_px))
     typer.echo(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -63,11 +63,11 @@ def review(
         with console.bar("photos") as progress:
             session, notes = start_review(folder, run, database, extractor, progress=progress)
         for note in notes[:10]:
-            console.log(f"note: {note}")
+            console.note(note)
         if len(notes) > 10:
-            console.log(f"note: and {len(notes) - 10} more")
+            console.note(f"and {len(notes) - 10} more")
         if not is_loopback(host):
-            console.log("note: others can reach this page; anyone who has its address can answer")
+            console.note("others can reach this page; anyone who has its address can answer")
 
         def announce(address: str) -> None:
             typer.echo(f"{len(session.photos)} photos, answers in {database.name}\n{address}")

@@ -65,5 +65,5 @@ def serve(
     warm_up(tagger)
     app = make_app(run, tagger, limits)
     if not is_loopback(host):
-        console.log("note: anyone who can reach this address can have images tagged")
+        console.note("anyone who can reach this address can have images tagged")
     serve_app(app, host=host, port=port, announce=typer.echo)

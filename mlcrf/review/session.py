@@ -1,5 +1,6 @@
 """A review: photos, their marginals under a model, and the answers of people."""
 
+import warnings
 from collections.abc import Sequence
 from threading import Lock
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, MlcrfWarning
 from mlcrf.inference import InferenceMethod, prepare
 from mlcrf.labels import LabelSpace
 from mlcrf.review.answers import Answer, Board, Verdict
@@ -26,6 +27,9 @@ class Review:
         photos: all different, in the order of the folder.
         potentials: of the photos (N, L).
         method: the inference of the run.
+
+    Warns:
+        MlcrfWarning: inference did not converge for some photos; once per review.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Review:
         self._states = [State.NEW] * len(photos)
         self._worth = torch.zeros(len(photos), dtype=torch.float64)
         self._ranked = torch.zeros(len(photos), dtype=torch.bool)
+        self._has_warned = False
         self._lock = Lock()
         with self._lock:
             self._believe(list(range(len(photos))))
@@ -196,6 +201,9 @@ class Review:
     def _believe(self, numbers: list[int]) -> None:
         rows = torch.tensor(numbers, dtype=torch.int64)
         posterior = self._method(self._potentials.rows(rows), known=self._known[rows])
+        if posterior.advice and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(posterior.advice, MlcrfWarning, stacklevel=2)
         self._marginals[rows] = posterior.marginals.double()
         least = label_entropy(self._marginals[rows]).masked_fill(~self._askable(rows), 0)
         self._worth[rows] = least.amax(1)

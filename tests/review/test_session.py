@@ -1,5 +1,6 @@
 """A review as functions: beliefs follow answers, order, filter, conflicts, other servers."""
 
+import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from mlcrf.crf import Potentials
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, MlcrfWarning
 from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.inference import Exact, InferenceMethod, MeanField
@@ -194,3 +195,15 @@ def test_what_is_not_there_is_refused(database: ReviewDatabase) -> None:
         with pytest.raises(DataError):
             review.answer(number, values, "anna", new_request())
     assert list(database.since(0)) == []
+
+
+def test_inference_that_does_not_converge_is_told_once(database: ReviewDatabase) -> None:
+    """A warning when the review begins, none with each answer, and none where all converge."""
+    potentials = make_potentials(4, 5, pairwise=1.5, dtype=torch.float32)
+    with pytest.warns(MlcrfWarning, match="had not converged") as told:
+        review = start(database, potentials, MeanField(max_sweeps=1))
+        review.answer(1, {0: 1}, "anna", new_request())
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        start(database, potentials, Exact())
