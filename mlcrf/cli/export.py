@@ -41,13 +41,13 @@ def export(
     """
     console.quiet()
     from mlcrf.checkpoint import load_run
-    from mlcrf.export import draw_pictures, export_onnx, load_pictures
+    from mlcrf.export import draw_images, export_onnx, load_images
     from mlcrf.reports.tables import export_record, format_export
 
     report = export_onnx(
         load_run(run),
         onnx,
-        draw_pictures if check is None else partial(load_pictures, check),
+        draw_images if check is None else partial(load_images, check),
         inference=inference,
         max_exact_labels=max_exact_labels,
         tolerance=tolerance,

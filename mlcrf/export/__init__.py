@@ -1,15 +1,15 @@
-"""Runs as files that other programs run."""
+"""Export of runs to ONNX."""
 
-from mlcrf.export.graph import TaggerGraph, choose_marginals
-from mlcrf.export.onnx_file import OUTPUTS, ExportReport, export_onnx
-from mlcrf.export.pictures import draw_pictures, load_pictures
+from mlcrf.export.comparison import draw_images, load_images
+from mlcrf.export.graph import OUTPUTS, TaggerGraph, choose_marginals
+from mlcrf.export.onnx_file import ExportReport, export_onnx
 
 __all__ = [
     "OUTPUTS",
     "ExportReport",
     "TaggerGraph",
     "choose_marginals",
-    "draw_pictures",
+    "draw_images",
     "export_onnx",
-    "load_pictures",
+    "load_images",
 ]

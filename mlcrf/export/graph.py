@@ -1,4 +1,4 @@
-"""A run as one module from pixels to marginals, without a branch on data."""
+"""A run as one module from pixels to marginals, without branches that depend on data."""
 
 from typing import assert_never
 
@@ -18,8 +18,9 @@ from mlcrf.export.marginals import (
 )
 from mlcrf.inference import count_states
 
-_SWEEPS = 50  # where the run has not learned with a number of its own
-_LARGEST_PER_IMAGE = 20  # log2 of the states of an image that are held at once
+OUTPUTS = ("marginals", "independent")
+_SWEEPS = 50  # unless the run was trained through mean field, with a number of its own
+_LARGEST_PER_IMAGE = 20  # log2 of the number of states in memory for each image
 
 
 class TaggerGraph(nn.Module):
@@ -32,7 +33,7 @@ class TaggerGraph(nn.Module):
         marginals: the inference; for a mixture that within a scene.
 
     Attributes:
-        inputs: by name, the side of the square pictures that are wanted.
+        inputs: by name, the side of the square images.
     """
 
     matrix: Tensor
@@ -57,7 +58,7 @@ class TaggerGraph(nn.Module):
 
     @property
     def inference(self) -> str:
-        """Which inference is inside, in words."""
+        """Return the name of the inference."""
         scenes = self.crf.num_scenes
         within = self.marginals.name
         return f"sum over {scenes} scenes, {within} within each" if scenes else within
@@ -68,16 +69,16 @@ class TaggerGraph(nn.Module):
         return self.marginals.is_exact
 
     def forward(self, *pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Marginals under the CRF and under the baseline, (N, L) each."""
+        """Return marginals under the CRF and under the baseline, (N, L) each."""
         return self.tag(self.features(*pixels))
 
     def features(self, *pixels: Tensor) -> Tensor:
-        """Those of all networks, one after the other (N, D)."""
+        """Return the features of all networks, concatenated (N, D)."""
         found = [part(pixels[at]) for part, at in zip(self.parts, self._input_of, strict=True)]
         return torch.cat(found, -1)
 
     def tag(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from features (N, D)."""
+        """Return the same from features (N, D)."""
         crf = self.crf
         unary, matrix = crf.unary(features) + self.offset, self.matrix
         if crf.gates is not None and self.factors is not None:
@@ -95,7 +96,7 @@ class TaggerGraph(nn.Module):
 def choose_marginals(
     run: Run, wanted: GraphInference = GraphInference.AUTO, *, max_exact_labels: int = 24
 ) -> list[Marginals]:
-    """The inferences that a run's graph can have inside; where there are two, the nearer is best.
+    """Return the inferences that a run's graph can have; of two, the nearer to the run's is taken.
 
     A run that was trained through mean field keeps it, with its number of sweeps. Otherwise exact
     up to 2^`max_exact_labels` states, or 2^20 where all have to be held for each image; beyond,
@@ -157,7 +158,7 @@ def _exact(run: Run, max_exact_labels: int) -> Marginals | None:
 
 
 def _couplings(run: Run, marginals: Marginals) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What is added to unaries (L,), couplings (L, L), and those of each gate (R, L, L)."""
+    """Return what is added to unaries (L,), couplings (L, L), and those of gates (R, L, L)."""
     crf = run.crf
     pairwise = crf.pairwise.detach()
     plain = Potentials(
@@ -172,6 +173,6 @@ def _couplings(run: Run, marginals: Marginals) -> tuple[Tensor, Tensor, Tensor |
 
 
 def _matrices(by_edge: Tensor, edges: Tensor, like: Tensor) -> Tensor:
-    """Symmetric matrices (R, L, L) of numbers an edge (R, E)."""
+    """Return symmetric matrices (R, L, L) of one number an edge (R, E)."""
     empty = like.new_zeros(len(by_edge), len(like))
     return Potentials(empty, edges, by_edge).pairwise_matrix()

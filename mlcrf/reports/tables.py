@@ -229,7 +229,7 @@ def format_export(report: "ExportReport") -> str:
     inputs = ", ".join(
         f"{name} uint8 (N, {size}, {size}, 3)" for name, size in report.inputs.items()
     )
-    count = report.num_pictures
+    count = report.num_images
     return "\n".join(
         [
             f"{report.path}: {report.num_bytes / 1e6:.1f} MB",

@@ -21,7 +21,7 @@ from mlcrf.choices import EngineName, GraphInference, InferenceName
 from mlcrf.cli import app
 from mlcrf.config import TrainSettings
 from mlcrf.errors import BackboneError, DataError, MlcrfError, RunError, TooManyLabelsError
-from mlcrf.export import TaggerGraph, choose_marginals, draw_pictures, export_onnx, load_pictures
+from mlcrf.export import TaggerGraph, choose_marginals, draw_images, export_onnx, load_images
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(
 
 NAMES = ("sea", "=1+1", "<b>", 'a "b"', "naïve", "sky")
 RULES = Implications(((0, 5), (2, 1)))
-write = partial(export_onnx, pictures=draw_pictures, engine=EngineName.TORCH)
+write = partial(export_onnx, images=draw_images, engine=EngineName.TORCH)
 
 
 def make_run(folder: Path, num_labels: int = 6, size: float = 1.5, **shape: object) -> Run:
@@ -66,7 +66,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("photos")
-    for at, pixels in enumerate(draw_pictures([96])[96][:4]):
+    for at, pixels in enumerate(draw_images([96])[96][:4]):
         exif = Image.Exif()
         exif[0x0112] = 6 if at == 0 else 1
         Image.fromarray(pixels).save(folder / f"{at} =<b>.jpg", exif=exif)
@@ -92,7 +92,7 @@ def test_the_command_says_what_it_wrote(exported: tuple[Path, str], run: Run) ->
     record = json.loads(printed)
     assert record["path"] == str(path) and record["num_bytes"] == path.stat().st_size
     assert record["inference"] == record["own_inference"] == "exact"
-    assert record["num_pictures"] == 4 and record["notes"] == []
+    assert record["num_images"] == 4 and record["notes"] == []
     assert record["rounding"] < 1e-4 and record["largest_gap"] < 1e-4 < record["independent_gap"]
     session = onnxruntime.InferenceSession(path)
     (pixels,) = session.get_inputs()
@@ -133,7 +133,7 @@ def test_the_documented_example_gives_what_predict_gives(
 def test_other_kinds_of_runs(tmp_path: Path, shape: dict[str, object], name: str) -> None:
     """Couplings by image, a hidden layer, latent scenes, implications: exact as the run is."""
     report = write(make_run(tmp_path / "run", **shape), tmp_path / "m.onnx")
-    assert report.inference == name and report.num_pictures == 16
+    assert report.inference == name and report.num_images == 16
     assert report.own_inference in ("junction-tree", "scenes")
     assert max(report.rounding, report.largest_gap) < 1e-4
 
@@ -220,10 +220,10 @@ def test_errors_before_the_work(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     for place, message in (
         (tmp_path, r"a\.jpg: cannot be read as a picture"),
         (tmp_path / "b.jpg", r"b\.jpg: cannot be read as a picture: No such file"),
-        (tmp_path / "empty", "empty: no pictures found"),
+        (tmp_path / "empty", "empty: no images found"),
     ):
         with pytest.raises(DataError, match=message):
-            write(run, tmp_path / "m.onnx", pictures=partial(load_pictures, place))
+            write(run, tmp_path / "m.onnx", images=partial(load_images, place))
     monkeypatch.setattr("mlcrf.export.tracing.find_spec", lambda name: None)
     with pytest.raises(MlcrfError, match=r"needs onnx, onnxscript, onnxruntime: .*'mlcrf\[onnx\]'"):
         write(run, tmp_path / "m.onnx")
