@@ -19,7 +19,7 @@ def make_page() -> str:
     commands = sorted(
         command.name or command.callback.__name__.replace("_", "-")
         for command in app.registered_commands
-        if command.callback
+        if command.callback and not command.hidden
     )
     parts = [HEADER]
     for words in ([], *([name] for name in commands)):

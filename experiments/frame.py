@@ -20,7 +20,7 @@ import torch
 
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import STATE, Run, load_run
-from mlcrf.cli.console import cache_dir
+from mlcrf.cli.options import cache_dir
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.choosing import ReadOptions, read_dataset

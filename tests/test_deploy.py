@@ -16,7 +16,7 @@ from tests.program import run_program
 
 FOLDER = ROOT / "docs" / "deploy"
 SCALING = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"\bmlcrf ((?:predict|merge|serve) [^\n'\"#;]*)", SCALING)
+COMMANDS = re.findall(r"\bmlcrf ((?:predict|tag|convert|serve) [^\n'\"#;]*)", SCALING)
 
 
 def containers() -> list[dict[str, object]]:
@@ -70,7 +70,7 @@ def test_their_options_exist() -> None:
 
 
 def test_the_command_for_one_machine(tmp_path: Path) -> None:
-    """`xargs` starts every part, and once more after one was lost; `merge` finds all photos."""
+    """`xargs` starts every part, and once more after one was lost; `convert` finds all photos."""
     make_dataset(tmp_path / "drawn", num_images=10, image_size_px=32)
     (tmp_path / "drawn" / "images").rename(tmp_path / "photos")
     command = next(line.strip() for line in SCALING.splitlines() if "xargs" in line)
@@ -83,5 +83,5 @@ def test_the_command_for_one_machine(tmp_path: Path) -> None:
         assert [part.name for part in parts] == [f"part-0000{k}-of-00002.parquet" for k in (1, 2)]
         lost = parts[0].rename(tmp_path / "lost")
     lost.rename(parts[0])
-    assert run_program("merge", "parts", "--out", "tags.csv", cwd=tmp_path).returncode == 0
+    assert run_program("convert", "parts", "--out", "tags.csv", cwd=tmp_path).returncode == 0
     assert len(pd.read_csv(tmp_path / "tags.csv")) == 10

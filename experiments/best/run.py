@@ -16,7 +16,7 @@ from experiments import frame
 from experiments.frame import Rows, percent
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.backbones.registry import find_spec, make_backbone
-from mlcrf.cli.console import cache_dir
+from mlcrf.cli.options import cache_dir
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.implications import Implications

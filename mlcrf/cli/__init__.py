@@ -1,4 +1,4 @@
-"""The command line: one file a command; the only place that prints or exits."""
+"""The command line: one module a command; nothing else prints or exits."""
 
 import os
 import sys
@@ -6,20 +6,23 @@ from typing import Annotated
 
 import typer
 
+from mlcrf.cli.convert import convert
 from mlcrf.cli.demo import demo
 from mlcrf.cli.doctor import doctor
 from mlcrf.cli.download import download
 from mlcrf.cli.evaluate import evaluate
 from mlcrf.cli.export import export
 from mlcrf.cli.inspect import inspect
-from mlcrf.cli.merge import merge
 from mlcrf.cli.models import models
+from mlcrf.cli.moved import PredictCommand, merge
+from mlcrf.cli.options import PanelCommand
 from mlcrf.cli.plot_correlations import plot_correlations
 from mlcrf.cli.predict import predict
 from mlcrf.cli.report import report
 from mlcrf.cli.review import review
 from mlcrf.cli.serve import serve
 from mlcrf.cli.stopping import STOPPED, stopping
+from mlcrf.cli.tag import tag
 from mlcrf.cli.train import train
 from mlcrf.errors import MlcrfError
 from mlcrf.version import __version__
@@ -38,17 +41,19 @@ for command in (
     evaluate,
     report,
     predict,
-    merge,
+    tag,
+    convert,
     review,
     serve,
     export,
+    plot_correlations,
     models,
     inspect,
     demo,
     doctor,
 ):
-    app.command()(command)
-app.command("plot-correlations")(plot_correlations)
+    app.command(cls=PredictCommand if command is predict else PanelCommand)(command)
+app.command(hidden=True, context_settings={"ignore_unknown_options": True})(merge)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,92 +1,20 @@
-"""What the commands share: options, the log and the bar on standard error."""
+"""Output of the commands: results, and the log and progress bar on standard error."""
 
 import getpass
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from mlcrf.choices import Decision, EngineName, Program
 from mlcrf.errors import MlcrfError, MlcrfWarning
 
 if TYPE_CHECKING:
-    from mlcrf.data.readers.choosing import ReadOptions
-    from mlcrf.labels import LabelSpace
-    from mlcrf.prediction import PredictionWriter
-    from mlcrf.stores import Stored
+    from collections.abc import Iterable, Sized
 
-RunDirectory = Annotated[
-    Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps and so on.")]
-Engine = Annotated[
-    EngineName,
-    typer.Option(help="What runs a frozen network; auto: the fastest that gives what torch gives."),
-]
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(help="Where features are kept; $MLCRF_CACHE or ~/.cache/mlcrf by default."),
-]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Exit with 1 if any photo could not be tagged.")
-]
-Tidy = Annotated[
-    bool, typer.Option("--tidy", help="One row a photo and label, rather than one a photo.")
-]
-ExcelSafe = Annotated[
-    bool,
-    typer.Option(
-        "--excel-safe",
-        help="Of .csv: nothing in it becomes a formula in a spreadsheet, by an apostrophe before "
-        "names that begin like one; and the mark that lets Excel read its letters.",
-    ),
-]
-ForProgram = Annotated[
-    Program | None, typer.Option("--for", help="Write what that program imports, as .json.")
-]
-ImageUrl = Annotated[
-    str | None,
-    typer.Option(
-        help="Of --for label-studio: what addresses of photos begin with; its local files if not "
-        "given.",
-    ),
-]
-UrlRoot = Annotated[
-    Path | None, typer.Option(help="The folder that --image-url stands for; / if not given.")
-]
-Cluster = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ray[://HOST:PORT]",
-        help="Tag on a cluster of Ray: `ray` starts one on this machine, or joins $RAY_ADDRESS; "
-        "ray://auto joins the one that runs here, ray://HOST:PORT one elsewhere.",
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Of --cluster: how many; one for up to four cores by default."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-LabelSet = Annotated[
-    int, typer.Option(help="MIRFLICKR only: 24 potential labels, 14 relevant, or 38 both.")
-]
-ImageRoot = Annotated[
-    str | None,
-    typer.Option(help="Folder, or s3://... of one, that image paths of a table are relative to."),
-]
-Decode = Annotated[Decision, typer.Option(help="How label sets are chosen from the beliefs.")]
-Threshold = Annotated[
-    float | None, typer.Option(help="Of --decode threshold; 0.5 if none is given.")
-]
-TopK = Annotated[int | None, typer.Option(help="How many labels --decode top-k takes.")]
-AtLeast = Annotated[int, typer.Option(help="Choose no fewer labels.")]
-AtMost = Annotated[int | None, typer.Option(help="Choose no more labels.")]
-LabelSep = Annotated[str | None, typer.Option(help="What separates labels in one column.")]
+    from mlcrf.prediction import LabelSelection, Prediction, PredictionWriter
 
 
 def quiet() -> None:
@@ -101,15 +29,6 @@ def quiet() -> None:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     note(str(message))
-
-
-def cache_dir(given: Path | None) -> Path:
-    """Where features are kept: as given, $MLCRF_CACHE, or the user's cache folder."""
-    if given is not None:
-        return given
-    if "MLCRF_CACHE" in os.environ:
-        return Path(os.environ["MLCRF_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mlcrf"
 
 
 def require_extra(extra: str, *modules: str) -> None:
@@ -133,31 +52,6 @@ def login_name() -> str:
         return "somebody"
 
 
-def parse_data(text: str) -> "Path | Stored":
-    """A path, or what a URL in an object store names.
-
-    Raises:
-        DataError: a scheme that we do not know, no bucket, or the driver is not installed.
-    """
-    from mlcrf.stores import parse_target
-
-    return parse_target(text)
-
-
-def read_options(
-    label_set: int, image_root: str | None, label_sep: str | None, labels: "LabelSpace | None"
-) -> "ReadOptions":
-    """What the options say of data that does not say it itself.
-
-    Raises:
-        DataError: see `parse_data`.
-    """
-    from mlcrf.data.readers.choosing import ReadOptions
-
-    root = None if image_root is None else parse_data(image_root)
-    return ReadOptions(label_set, root, label_sep, labels)
-
-
 def log(message: str) -> None:
     """One line on standard error."""
     typer.echo(message, err=True)
@@ -166,6 +60,31 @@ def log(message: str) -> None:
 def note(message: str) -> None:
     """Something that a user should know of work that goes on."""
     log(f"note: {message}")
+
+
+def write_predictions(
+    writer: "PredictionWriter",
+    predictions: "Iterable[Prediction]",
+    listed: "Sized",
+    selection: "LabelSelection",
+    *,
+    may_be_none: bool = False,
+) -> None:
+    """Write predictions as they come, with a bar.
+
+    Args:
+        listed: the images that they are for.
+        may_be_none: accept that no image could be tagged, or that there is none.
+
+    Raises:
+        DataError: none could be tagged; says why for the first few.
+    """
+    with bar("images") as progress, writer:
+        for done, prediction in enumerate(predictions, start=1):
+            writer.write(selection(prediction))
+            progress(done, len(listed))
+        if not may_be_none:
+            writer.require_one()
 
 
 def report_predictions(writer: "PredictionWriter", *, as_json: bool, strict: bool) -> None:

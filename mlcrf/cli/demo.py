@@ -5,19 +5,17 @@ from typing import Annotated
 
 import typer
 
-from mlcrf.cli import console
+from mlcrf.cli import console, options
 
 
 def demo(
     out: Annotated[
-        Path, typer.Option(help="Folder for it all; an earlier demo is replaced.")
+        Path, typer.Option(help="Folder to write to; an earlier demo is replaced.")
     ] = Path("runs/demo"),
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Of the drawn scenes and the training.")
-    ] = 0,
-    as_json: console.Json = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")] = 0,
+    as_json: options.Json = False,
 ) -> None:
-    """Draw scenes whose couplings are known, train, evaluate, predict a folder, draw the matrix."""
+    """Draw scenes with known couplings, train, evaluate, predict, and draw the matrix."""
     console.quiet()
     from mlcrf.demonstration import demo_record, format_demo, run_demo
 

@@ -1,4 +1,4 @@
-"""`mlcrf export`: a run as one file that other programs run."""
+"""`mlcrf export`: a run as one file that other programs execute."""
 
 from functools import partial
 from pathlib import Path
@@ -7,37 +7,37 @@ from typing import Annotated
 import typer
 
 from mlcrf.choices import EngineName, GraphInference
-from mlcrf.cli import console
+from mlcrf.cli import console, options
 
 
 def export(
-    run: console.RunDirectory,
+    run: options.RunDirectory,
     onnx: Annotated[Path, typer.Option(help="File to write, ending in .onnx.")],
     check: Annotated[
         Path | None,
-        typer.Option(help="Folder or file of photos to compare on; drawn pictures if none."),
+        typer.Option(help="Folder or file of images to compare on; drawn images by default."),
     ] = None,
     inference: Annotated[
         GraphInference,
         typer.Option(
-            help="Of the graph: auto is exact where it reaches, mean field where the run was "
-            "trained through it, else the nearer of mean-field and bethe."
+            help="Inference method of the graph. auto: exact up to --max-exact-labels; mean field "
+            "if the run was trained through it; else the nearer of mean-field and bethe."
         ),
     ] = GraphInference.AUTO,
     max_exact_labels: Annotated[
-        int, typer.Option(min=1, max=28, help="Exact up to 2^N label sets.")
+        int, typer.Option(min=1, max=28, help="Largest number of labels for exact inference.")
     ] = 24,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="Largest difference of a probability to accept.")
+        float, typer.Option(min=0, help="Largest difference of a probability that is accepted.")
     ] = 1e-4,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-    engine: console.Engine = EngineName.AUTO,
-    cache_dir: console.CacheDir = None,
-    as_json: console.Json = False,
+    engine: options.Engine = EngineName.AUTO,
+    cache_dir: options.CacheDir = None,
+    as_json: options.Json = False,
 ) -> None:
     """Write network, head and CRF as one ONNX graph, from pixels to probabilities.
 
-    It is compared with the run itself before it gets its name. Needs `pip install 'mlcrf[onnx]'`.
+    The file is kept only if it agrees with the run itself. Needs `pip install 'mlcrf[onnx]'`.
     """
     console.quiet()
     from mlcrf.checkpoint import load_run
@@ -53,8 +53,8 @@ def export(
         tolerance=tolerance,
         overwrite=overwrite,
         engine=engine,
-        cache_dir=console.cache_dir(cache_dir),
+        cache_dir=options.cache_dir(cache_dir),
     )
     for note in report.notes:
-        console.log(f"note: {note}")
+        console.note(note)
     typer.echo(export_record(report) if as_json else format_export(report))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mlcrf.cli import console
+from mlcrf.cli import console, options
 
 
 def inspect(
@@ -15,11 +15,11 @@ def inspect(
             help="Run directory or model's name, table or folder of data, or s3://... of a table."
         ),
     ],
-    label_set: console.LabelSet = 24,
-    image_root: console.ImageRoot = None,
-    label_sep: console.LabelSep = None,
+    label_set: options.LabelSet = 24,
+    image_root: options.ImageRoot = None,
+    label_sep: options.LabelSep = None,
     top: Annotated[int, typer.Option(min=0, help="How many label pairs to list.")] = 10,
-    as_json: console.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show labels, counts and co-occurrence of data, or labels and settings of a run."""
     console.quiet()
@@ -29,12 +29,12 @@ def inspect(
     from mlcrf.reports import inspection
     from mlcrf.reports.tables import to_json
 
-    place = console.parse_data(what)
+    place = options.parse_data(what)
     if isinstance(place, Path) and (find_model(place) / CONFIG).exists():
         record = inspection.run_record(load_run(place))
         typer.echo(to_json(record) if as_json else inspection.format_run(record))
         return
-    manifest = read_dataset(place, console.read_options(label_set, image_root, label_sep, None))
+    manifest = read_dataset(place, options.read_options(label_set, image_root, label_sep, None))
     for note in manifest.notes:
         console.log(f"note: {note}")
     record = inspection.dataset_record(manifest, top=top)

@@ -2,10 +2,10 @@
 
 import typer
 
-from mlcrf.cli import console
+from mlcrf.cli import console, options
 
 
-def models(as_json: console.Json = False) -> None:
+def models(as_json: options.Json = False) -> None:
     """List the models that come with mlcrf; their names can be given in place of a run."""
     console.quiet()
     from mlcrf.reports.inspection import format_models, models_record

@@ -6,13 +6,11 @@ from typing import Annotated
 import typer
 
 from mlcrf.choices import Order
-from mlcrf.cli import console
+from mlcrf.cli import console, options
 
 
 def plot_correlations(
-    run: Annotated[
-        Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
-    ],
+    run: options.RunDirectory,
     out: Annotated[
         Path,
         typer.Option(
@@ -30,7 +28,7 @@ def plot_correlations(
         Path | None, typer.Option(help="CSV file to write the learned matrix to.")
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="Number of strongest pairs to list.")] = 10,
-    as_json: console.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Draw the learned couplings between labels: red attracts, blue repels.
 

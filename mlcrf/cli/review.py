@@ -5,45 +5,39 @@ from typing import Annotated
 
 import typer
 
-from mlcrf.choices import EngineName
-from mlcrf.cli import console
+from mlcrf.cli import console, options
+from mlcrf.cli.options import RuntimeOptions, grouped
 from mlcrf.pretrained import DEFAULT
 
 
+@grouped
 def review(
-    folder: Annotated[Path, typer.Argument(help="Folder of photos, with its subfolders.")],
-    model: Annotated[
-        Path, typer.Option(help="Run directory, or a name that `mlcrf models` lists.")
-    ] = Path(DEFAULT),
+    folder: Annotated[Path, typer.Argument(help="Folder of photos, with those below it.")],
+    runtime: RuntimeOptions,
+    model: options.Model = Path(DEFAULT),
     db: Annotated[
         str,
         typer.Option(
-            help="Database for the answers: sqlite:///FILE, or postgresql://USER@HOST/DATABASE "
+            help="Database of the answers: sqlite:///FILE, or postgresql://USER@HOST/DATABASE "
             "for several people at once."
         ),
     ] = "sqlite:///tags.db",
     person: Annotated[
-        str | None, typer.Option(help="Name of the person who answers; your login name by default.")
+        str | None, typer.Option(help="Name of who answers; your login name by default.")
     ] = None,
     host: Annotated[
-        str,
-        typer.Option(
-            help="Address to listen on; the default can be reached from this machine only."
-        ),
+        str, typer.Option(help="Address to listen on; this machine alone by default.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 0,
     browser: Annotated[
-        bool, typer.Option(help="Open the page, if there is a screen and a terminal.")
+        bool, typer.Option(help="Open the page in a browser, if there is a screen.")
     ] = True,
-    device: console.Device = "auto",
-    engine: console.Engine = EngineName.AUTO,
-    cache_dir: console.CacheDir = None,
 ) -> None:
-    """Confirm tags on a page: each answer updates the photo's other tags; Ctrl-C ends it."""
+    """Confirm tags on a web page; each answer updates the photo's other tags. Ctrl-C ends it."""
     console.quiet()
     console.require_extra("review", "starlette", "uvicorn", "jinja2", "sqlalchemy")
-    from mlcrf.backbones.engines import pick_device
-    from mlcrf.backbones.features import FeatureExtractor
     from mlcrf.checkpoint import load_run
     from mlcrf.review.database import ReviewDatabase
     from mlcrf.review.launch import open_browser, serve, start_review
@@ -52,12 +46,7 @@ def review(
 
     require_folder(folder)
     run = load_run(model)
-    extractor = FeatureExtractor(
-        run.make_backbone(),
-        engine=engine,
-        device=pick_device(device),
-        cache_dir=console.cache_dir(cache_dir),
-    )
+    extractor = runtime.make_extractor(run)
     database = ReviewDatabase(db)
     try:
         with console.bar("photos") as progress:

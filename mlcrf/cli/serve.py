@@ -5,49 +5,57 @@ from typing import Annotated
 
 import typer
 
-from mlcrf.choices import Decision, EngineName
-from mlcrf.cli import console
+from mlcrf.cli import console, options, tagging
+from mlcrf.cli.options import DecisionOptions, RuntimeOptions, grouped
 from mlcrf.pretrained import DEFAULT
 
+_LIMITS = "Limits"
 
+
+@grouped
 def serve(
-    model: Annotated[
-        Path, typer.Argument(help="Run directory, or a name that `mlcrf models` lists.")
-    ] = Path(DEFAULT),
+    decision: DecisionOptions,
+    runtime: RuntimeOptions,
+    model: options.RunDirectory = Path(DEFAULT),
     host: Annotated[
-        str,
-        typer.Option(
-            help="Address to listen on; the default can be reached from this machine only."
-        ),
+        str, typer.Option(help="Address to listen on; this machine alone by default.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
-    decode: console.Decode = Decision.THRESHOLD,
-    threshold: console.Threshold = None,
-    top_k: console.TopK = None,
-    at_least: console.AtLeast = 0,
-    at_most: console.AtMost = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
     pictures: Annotated[
-        int, typer.Option(min=1, help="Maximum number of images per request.")
+        int,
+        typer.Option(min=1, help="Maximum number of images per request.", rich_help_panel=_LIMITS),
     ] = 64,
-    megabytes: Annotated[int, typer.Option(min=1, help="Maximum size of a request.")] = 64,
-    batch: Annotated[int, typer.Option(min=1, help="Maximum number of images per batch.")] = 64,
+    megabytes: Annotated[
+        int, typer.Option(min=1, help="Maximum size of a request.", rich_help_panel=_LIMITS)
+    ] = 64,
+    batch: Annotated[
+        int,
+        typer.Option(min=1, help="Maximum number of images per batch.", rich_help_panel=_LIMITS),
+    ] = 64,
     waiting: Annotated[
-        int, typer.Option(min=1, help="Maximum number of waiting images; more are refused (503).")
+        int,
+        typer.Option(
+            min=1,
+            help="Maximum number of waiting images; more are refused (503).",
+            rich_help_panel=_LIMITS,
+        ),
     ] = 256,
     megabytes_together: Annotated[
-        int, typer.Option(min=1, help="Maximum size of all open requests together.")
+        int,
+        typer.Option(
+            min=1,
+            help="Maximum size of all open requests together.",
+            rich_help_panel=_LIMITS,
+        ),
     ] = 512,
-    device: console.Device = "auto",
-    engine: console.Engine = EngineName.AUTO,
-    cache_dir: console.CacheDir = None,
 ) -> None:
     """Tag images sent by HTTP (POST /tags); Ctrl-C ends it."""
     console.quiet()
     console.require_extra("serve", "fastapi", "prometheus_client", "uvicorn")
-    from mlcrf.backbones.engines import pick_device
     from mlcrf.checkpoint import load_run
-    from mlcrf.decoding import Decoder
-    from mlcrf.prediction import Tagger
+    from mlcrf.prediction import PredictJob
     from mlcrf.serving.monitoring import Limits
     from mlcrf.serving.tagging_app import make_app, warm_up
     from mlcrf.web.http_server import is_loopback
@@ -55,13 +63,7 @@ def serve(
 
     limits = Limits(pictures, megabytes, batch, waiting, megabytes_together)
     run = load_run(model)
-    tagger = Tagger(
-        run,
-        engine=engine,
-        device=pick_device(device),
-        decoder=Decoder(decode, threshold, top_k, at_least, at_most),
-        cache_dir=console.cache_dir(cache_dir),
-    )
+    tagger = tagging.make_tagger(run, PredictJob(run.digest, decision.make_decoder()), runtime)
     warm_up(tagger)
     app = make_app(run, tagger, limits)
     if not is_loopback(host):

@@ -14,7 +14,7 @@ from mlcrf.choices import (
     Schedule,
     Structure,
 )
-from mlcrf.cli import console
+from mlcrf.cli import console, options
 
 if TYPE_CHECKING:
     from mlcrf.processes import Processes
@@ -38,9 +38,9 @@ def train(
             "folder of the photos, or nothing if it has not moved.",
         ),
     ] = None,
-    label_set: console.LabelSet = 24,
-    image_root: console.ImageRoot = None,
-    label_sep: console.LabelSep = None,
+    label_set: options.LabelSet = 24,
+    image_root: options.ImageRoot = None,
+    label_sep: options.LabelSep = None,
     labels: Annotated[
         Path | None, typer.Option(help="Text file of the labels to expect, one a line.")
     ] = None,
@@ -96,9 +96,9 @@ def train(
         bool, typer.Option("--resume", help="Go on with a stopped run, or begin it.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an old run.")] = False,
-    device: console.Device = "auto",
-    engine: console.Engine = EngineName.AUTO,
-    cache_dir: console.CacheDir = None,
+    device: options.Device = "auto",
+    engine: options.Engine = EngineName.AUTO,
+    cache_dir: options.CacheDir = None,
     in_memory: Annotated[
         float,
         typer.Option(
@@ -107,7 +107,7 @@ def train(
         ),
     ] = 4.0,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every gradient.")] = False,
-    as_json: console.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Learn labels and their couplings; the independent baseline is always fitted beside them.
 
@@ -150,8 +150,8 @@ def train(
 
         manifest = read_review(from_review, [Path(data)] if data else [], labels=space)
     elif data is not None:
-        options = console.read_options(label_set, image_root, label_sep, space)
-        manifest = read_dataset(console.parse_data(data), options)
+        reading = options.read_options(label_set, image_root, label_sep, space)
+        manifest = read_dataset(options.parse_data(data), reading)
     else:
         raise typer.BadParameter("missing argument DATA, or --from-review DB")
     if implications is not None:
@@ -163,7 +163,7 @@ def train(
             environment = Environment(
                 own_device,
                 engine,
-                console.cache_dir(cache_dir),
+                options.cache_dir(cache_dir),
                 in_memory=int(in_memory * 2**30),
                 processes=processes,
             )

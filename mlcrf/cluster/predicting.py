@@ -7,7 +7,7 @@ from typing import Any
 from mlcrf.cluster.chunks import cut, in_order, pack_pictures, unpack_said
 from mlcrf.cluster.connecting import connected, parse_address
 from mlcrf.cluster.coordinator import Coordinator
-from mlcrf.cluster.worker import Job
+from mlcrf.cluster.worker import WorkerSetup
 from mlcrf.errors import ClusterError
 from mlcrf.images import ListedImages
 from mlcrf.prediction import Prediction
@@ -17,7 +17,7 @@ _CHUNKS_AT_ONCE = 64  # that are handed over
 
 def predict_on(
     cluster: str,
-    job: Job,
+    setup: WorkerSetup,
     pictures: ListedImages,
     *,
     workers: int | None = None,
@@ -43,9 +43,9 @@ def predict_on(
         coordinator = (
             ray.remote(Coordinator)
             .options(num_cpus=0)
-            .remote([ray.put(job)], workers, on_gpus=job.device.startswith("cuda"))
+            .remote([ray.put(setup)], workers, on_gpus=setup.device.startswith("cuda"))
         )
-        chunks, count = cut(pictures, album=job.album), 0
+        chunks, count = cut(pictures, album=setup.job.album), 0
         while some := list(islice(chunks, _CHUNKS_AT_ONCE)):
             ray.get(coordinator.add.remote([pack_pictures(chunk) for chunk in some]))
             count += sum(map(len, some))

@@ -15,30 +15,25 @@ from mlcrf.errors import ClusterError, MlcrfError, MlcrfWarning
 if TYPE_CHECKING:  # torch, which the coordinator has no need of
     from mlcrf.choices import EngineName
     from mlcrf.cluster.chunks import Numbered, Said
-    from mlcrf.decoding import Decoder
-    from mlcrf.prediction import KnownLabels, Tagger
+    from mlcrf.prediction import PredictJob, Tagger
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerSetup:
     """All that a worker needs to tag as the command would that it works for.
 
     Attributes:
+        job: what predictions depend on; nothing of it is read from the images' keywords.
         model: the run directory, or the name of a model that comes with mlcrf.
-        digest: of the run, so that no machine works with another.
-        folder: what names of pictures are relative to, where they are.
-        known: without keywords.
+        folder: what names of images are relative to.
     """
 
+    job: "PredictJob"
     model: Path
-    digest: str
     folder: Path
     engine: "EngineName"
     device: str
-    decoder: "Decoder"
     cache_dir: Path | None = None
-    known: "KnownLabels | None" = None
-    album: bool = False
 
 
 class Worker:
@@ -48,14 +43,14 @@ class Worker:
     here.
 
     Args:
-        job: a list of what Ray makes the job of.
+        setup: a list of what Ray makes the setup of.
         num_threads: those that it may use.
     """
 
-    def __init__(self, job: Sequence[Any], num_threads: int) -> None:
+    def __init__(self, setup: Sequence[Any], num_threads: int) -> None:
         import ray
 
-        self._job: Job = ray.get(job[0])
+        self._setup: WorkerSetup = ray.get(setup[0])
         self._num_threads = num_threads
         self._tagger: Tagger | None = None
 
@@ -88,29 +83,27 @@ class Worker:
         from mlcrf.checkpoint import load_run
         from mlcrf.prediction import Tagger
 
-        job = self._job
-        run = load_run(job.model)
-        if run.digest != job.digest:
+        setup = self._setup
+        run = load_run(setup.model)
+        if run.digest != setup.job.run:
             raise ClusterError(
-                f"{job.model}: is another run on {platform.node()} than here; put the same in a "
+                f"{setup.model}: is another run on {platform.node()} than here; put the same in a "
                 "place that all machines have"
             )
         return Tagger(
             run,
-            engine=job.engine,
-            device=pick_device(job.device),
-            decoder=job.decoder,
-            cache_dir=job.cache_dir,
-            known=job.known,
-            album=job.album,
+            setup.job,
+            engine=setup.engine,
+            device=pick_device(setup.device),
+            cache_dir=setup.cache_dir,
             num_threads=self._num_threads,
         )
 
     def _enter_folder(self) -> None:
         try:
-            os.chdir(self._job.folder)
+            os.chdir(self._setup.folder)
         except OSError as error:
             raise ClusterError(
-                f"{self._job.folder}: is not there on {platform.node()}; name photos by a path "
+                f"{self._setup.folder}: is not there on {platform.node()}; name photos by a path "
                 "that all machines have, or keep them in an object store"
             ) from error

@@ -8,11 +8,14 @@ from mlcrf.images import Image, as_image
 from mlcrf.stores import Stored
 
 
-def load_text(path: Path | Stored | Image, problems: Problems) -> str:
+def load_text(path: Path | Stored | Image, problems: Problems, *, keep_bytes: bool = False) -> str:
     """Load a UTF-8 file, with or without byte-order mark; line ends stay as they are.
 
     Whatever hinders it is noted in `problems`, and the
     text is then empty.
+
+    Args:
+        keep_bytes: let bytes that are not UTF-8 stand as Python has them in names of files.
 
     Raises:
         DataError: it cannot be fetched from its store.
@@ -23,7 +26,7 @@ def load_text(path: Path | Stored | Image, problems: Problems) -> str:
         problems.add(path, f"cannot be read: {error.strerror or error}")
         return ""
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8-sig", "surrogateescape" if keep_bytes else "strict")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         problems.add(path, "is not UTF-8 text; save it as UTF-8", line=line)

@@ -56,11 +56,14 @@ class Records:
             problems.add(self.path, f"{self.place(row)}: {message}")
 
 
-def load_records(path: Path | Stored, problems: Problems) -> Records:
+def load_records(path: Path | Stored, problems: Problems, *, keep_bytes: bool = False) -> Records:
     """Load a table by its suffix: .csv, .tsv, .jsonl or .parquet.
 
     CSV may be separated by comma, semicolon or tab, whichever the header shows. Rows of the wrong
     length are noted in `problems` and left out; blank rows are skipped.
+
+    Args:
+        keep_bytes: see `load_text`.
 
     Raises:
         DataError: unreadable, out of reach, empty, no row below the header, or a header with a
@@ -74,15 +77,14 @@ def load_records(path: Path | Stored, problems: Problems) -> Records:
         case ".jsonl":
             records = _load_json_lines(path, problems)
         case _:
-            records = _load_csv(path, problems)
+            records = _load_csv(path, load_text(path, problems, keep_bytes=keep_bytes), problems)
     if not len(records):
         problems.raise_if_any()
         raise DataError(f"{path}: has no rows; expected one row an image")
     return records
 
 
-def _load_csv(path: Path | Stored, problems: Problems) -> Records:
-    text = load_text(path, problems)
+def _load_csv(path: Path | Stored, text: str, problems: Problems) -> Records:
     problems.raise_if_any()
     rows, lines = _csv_rows(path, text) if text.strip() else ([], [])
     if not rows:

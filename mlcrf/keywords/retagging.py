@@ -13,7 +13,7 @@ from mlcrf.labels import fold
 
 @dataclass(frozen=True)
 class Author:
-    """Which model gave the tags: its name, and the SHA-256 of its weights."""
+    """The model that gave the tags: its name, and the SHA-256 of its weights, if known."""
 
     model: str
     weights: str
@@ -156,7 +156,8 @@ def retag(raw: bytes | None, tags: Sequence[Tag], author: Author | None) -> Reta
         marked = marked or bool(noted)
     if marked and author is not None:
         packet.add_text(_MODEL, author.model)
-        packet.add_text(_WEIGHTS, author.weights)
+        if author.weights:
+            packet.add_text(_WEIGHTS, author.weights)
         if made:
             packet.add_text(_MADE_FILE, "True")
     after = _snapshot(packet)

@@ -1,17 +1,18 @@
-"""Pictures in, label sets out."""
+"""Images in, label sets out."""
 
 from mlcrf.images import ListedImages, list_images
 from mlcrf.prediction.beside.files import Action, Beside, Change
 from mlcrf.prediction.beside.options import BesideOptions
-from mlcrf.prediction.formats.label_studio import FiftyOne, LabelStudio, choose_form
-from mlcrf.prediction.formats.parts import Shard, ShardForm, Shards
-from mlcrf.prediction.formats.table import OutputFormat, Table
+from mlcrf.prediction.formats import FiftyOne, LabelStudio, OutputFormat, Table, choose_format
+from mlcrf.prediction.formats.parts import Part, PartFormat, Parts
+from mlcrf.prediction.formats.reading import PredictionTable, read_predictions
+from mlcrf.prediction.job import PredictJob
 from mlcrf.prediction.known import KnownLabels, read_known
 from mlcrf.prediction.known_keywords import KnownKeywords
-from mlcrf.prediction.record import Prediction
+from mlcrf.prediction.record import Origin, Prediction
 from mlcrf.prediction.selection import LabelSelection, load_names
 from mlcrf.prediction.tagger import LARGEST_ALBUM, TOGETHER, Tagger
-from mlcrf.prediction.writing import OutputForm, PredictionWriter
+from mlcrf.prediction.writing import PredictionWriter
 
 __all__ = [
     "LARGEST_ALBUM",
@@ -26,17 +27,20 @@ __all__ = [
     "LabelSelection",
     "LabelStudio",
     "ListedImages",
-    "OutputForm",
+    "Origin",
     "OutputFormat",
+    "Part",
+    "PartFormat",
+    "Parts",
+    "PredictJob",
     "Prediction",
+    "PredictionTable",
     "PredictionWriter",
-    "Shard",
-    "ShardForm",
-    "Shards",
     "Table",
     "Tagger",
-    "choose_form",
+    "choose_format",
     "list_images",
     "load_names",
     "read_known",
+    "read_predictions",
 ]

@@ -1,7 +1,8 @@
-"""What a user knows of photos before they are tagged."""
+"""Labels that are known of images before they are tagged."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +23,42 @@ Targets = NDArray[np.int8]
 
 
 @dataclass(frozen=True)
-class KnownLabels:
-    """1 present, 0 absent, -1 unknown, for every photo or for some.
+class KnownSource:
+    """Where known labels come from: the options, and the content of the files that they name.
 
     Attributes:
-        everywhere: of every photo (L,).
-        of_photo: by `Image.key` what else is known of it (L,); it wins.
-        keywords: what a photo's keywords say, as far as the other two leave it open.
+        table: SHA-256 of a file's content, or a folder's path.
+        sidecar_dir: where `keywords` looks for sidecars, too.
     """
 
-    everywhere: Targets
-    of_photo: dict[str, Targets] = field(default_factory=dict)
-    keywords: KnownKeywords | None = None
+    given: str = ""
+    table: str | None = None
+    image_root: str | None = None
+    label_sep: str | None = None
+    keywords: bool = False
+    sidecar_dir: str | None = None
+
+    def record(self) -> dict[str, object]:
+        """Return the options that are given, by their names."""
+        names = {"table": "known", "keywords": "known_keywords"}
+        return {names.get(name, name): value for name, value in asdict(self).items() if value}
+
+
+@dataclass(frozen=True)
+class KnownLabels:
+    """1 present, 0 absent, -1 unknown, for every image or for some.
+
+    Attributes:
+        everywhere: of every image (L,).
+        of_photo: by `Image.key`, what else is known of it (L,); it wins.
+        keywords: what an image's keywords say, as far as the other two leave it open.
+        source: where all this comes from; known labels are equal where their sources are.
+    """
+
+    everywhere: Targets = field(compare=False)
+    of_photo: dict[str, Targets] = field(default_factory=dict, compare=False)
+    keywords: KnownKeywords | None = field(default=None, compare=False)
+    source: KnownSource = KnownSource()
 
     def covers(self, images: Iterable[Image]) -> bool:
         """Whether any of the photos is among those that something is known of."""
@@ -65,8 +90,9 @@ def read_known(
     table: Path | Stored | None = None,
     keywords: KnownKeywords | None = None,
     options: ReadOptions = ReadOptions(),
+    sidecar_dir: Path | None = None,
 ) -> KnownLabels:
-    """What is given for all photos, and what a table or its keywords say of each.
+    """Read what is given for all images, and what a table or its keywords say of each.
 
     A column of 0, 1 and unknown is taken at its word. A list of labels says that these are
     present and nothing of the others, unlike in training. Labels without a column are unknown.
@@ -74,7 +100,8 @@ def read_known(
     Args:
         given: `sea=1,indoor=0`.
         table: any data set that training reads; labels by name, some or all of them.
-        keywords: what the photos carry, read when they are asked for.
+        keywords: what the images carry, read when they are asked for.
+        sidecar_dir: where `keywords` looks for sidecars, for the record.
 
     Raises:
         SettingsError: `given` is not of that form, or contradicts the implications.
@@ -91,7 +118,15 @@ def read_known(
     broken = _contradiction(everywhere, labels, implications)
     if broken:
         raise SettingsError(f"--given {text}: {broken}")
-    known = KnownLabels(everywhere, keywords=keywords)
+    source = KnownSource(
+        text,
+        None if table is None else _fingerprint(table),
+        None if options.image_root is None else str(options.image_root),
+        options.label_sep,
+        keywords is not None,
+        None if sidecar_dir is None else str(sidecar_dir),
+    )
+    known = KnownLabels(everywhere, keywords=keywords, source=source)
     if table is not None:
         for image, row in _rows(table, labels, options):
             known.of_photo[image] = row
@@ -129,6 +164,16 @@ def with_told(
             raise DataError(f"{photo}: {broken}")
         of_photo[image] = row
     return replace(known, of_photo=of_photo)
+
+
+def _fingerprint(table: Path | Stored) -> str:
+    """Return the SHA-256 of a file's content, or a folder's path."""
+    if isinstance(table, Stored):
+        return hashlib.sha256(table.read()).hexdigest()
+    if not table.is_file():
+        return str(table)
+    with table.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _rows(

@@ -1,23 +1,22 @@
-"""What is said of one picture, on its way from the model to every output."""
+"""What is said of one image, and of the model that said it."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from mlcrf.images import Image
+from mlcrf.implications import Implications
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said of one picture.
+    """The labels of one image, or the reason why it has none.
 
     Attributes:
-        image: the image itself.
         labels: those decided present.
         marginals: P(label present) under the CRF, by label.
         independent: the same under the independent baseline.
-        confirmed: those that were said to be present; not those of which only keywords say so.
-        error: why there is no prediction; the rest is empty then.
-        listed: its place in the listing of all pictures, where that matters.
+        confirmed: labels that a person said to be present; keywords of the image do not count.
+        error: why there is no prediction; the other fields are empty then.
+        listed: index among all images that were listed, where order has to be restored.
     """
 
     image: Image
@@ -29,13 +28,16 @@ class Prediction:
     listed: int = 0
 
 
-class Rows(Protocol):
-    """A file that takes predictions one by one."""
+@dataclass(frozen=True)
+class Origin:
+    """The model behind a table of predictions, as far as the table itself does not show it.
 
-    def write(self, prediction: Prediction) -> None:
-        """Add one."""
-        ...
+    Attributes:
+        model: name of the run.
+        digest: SHA-256 of its weights; empty if unknown.
+        implications: between its labels; None if unknown.
+    """
 
-    def close(self) -> None:
-        """End the file."""
-        ...
+    model: str = ""
+    digest: str = ""
+    implications: Implications | None = None

@@ -1,4 +1,4 @@
-"""Which labels are written as present, and by what names: one answer for all outputs."""
+"""The labels that are written as present, and their names: the same for all outputs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,12 +12,13 @@ from mlcrf.prediction.record import Prediction
 
 
 class LabelSelection:
-    """From predictions to what is written of them.
+    """The part of each prediction that is written.
 
-    Of the labels that were decided present are left those that are in `only`, not in `never`, and
-    have a probability of `min_prob` or more. It stays a set that the implications allow: a label
-    that is left keeps all that it implies, whatever `only` and `min_prob` say of those; and
-    `never` goes for all labels that imply one in it, too. Probabilities stay as they are.
+    Of the labels that were decided present, those are kept that are in `only`, not in `never`, and
+    have a probability of `min_prob` or more, if there are probabilities. The result obeys the
+    implications: a label that is kept keeps all that it implies, whatever `only` and `min_prob`
+    say of those; and `never` holds for all labels that imply one in it, too. Probabilities stay as
+    they are.
 
     Args:
         labels: of the run.
@@ -27,6 +28,7 @@ class LabelSelection:
 
     Attributes:
         given: the labels by the names of the run.
+        renamed: the user's own names.
         labels: by the user's own names, in the order of the run.
         implications: as given.
 
@@ -59,8 +61,8 @@ class LabelSelection:
                 raise SettingsError(f"--only {name}: --never {implied} forbids it; take one out")
         self._allowed = frozenset(labels if only is None else only) - forbidden
         self._min_prob = min_prob
-        names = renamed or {}
-        self._name = {name: names.get(name, name) for name in labels}
+        self.renamed = dict(renamed or {})
+        self._name = {name: self.renamed.get(name, name) for name in labels}
         self.labels = LabelSpace(tuple(self._name[name] for name in labels))
 
     def __call__(self, prediction: Prediction) -> Prediction:
@@ -69,7 +71,7 @@ class LabelSelection:
         left = self._with_parents(
             name
             for name in prediction.labels
-            if name in self._allowed and probability[name] >= self._min_prob
+            if name in self._allowed and probability.get(name, 1.0) >= self._min_prob
         )
         confirmed = self._with_parents(prediction.confirmed) & left
         return replace(

@@ -1,4 +1,4 @@
-"""The whole library in one line: `Tagger.load(run).predict(images)`."""
+"""From images to predictions: `Tagger.load(run).predict(images)`."""
 
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -18,13 +18,13 @@ from mlcrf.backbones.features import Decoded, FeatureExtractor
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.choices import EngineName
 from mlcrf.crf import Potentials
-from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError
 from mlcrf.images import Image, ImageBytes, ListedImages, as_image
 from mlcrf.images.albums import find_albums
 from mlcrf.inference import InferenceMethod, prepare
 from mlcrf.latent import share_in_albums
-from mlcrf.prediction.formats.layouts import WideLayout
+from mlcrf.prediction.formats.table import WideLayout
+from mlcrf.prediction.job import PredictJob
 from mlcrf.prediction.known import KnownLabels, with_told
 from mlcrf.prediction.record import Prediction
 from mlcrf.pretrained import DEFAULT
@@ -43,38 +43,37 @@ class Tagger:
     """A run, ready to tag pictures.
 
     Args:
-        decoder: how label sets are chosen from the CRF's beliefs.
+        job: what predictions depend on besides run and image; the default decision if None. With
+            `album`, images of a folder have to come one after the other; of more than 1,024 each
+            thousand is an album of its own.
         cache_dir: where features are kept; None keeps none.
-        known: labels that are known of photos already: they keep their value, the others follow
-            from them too, and so do other photos of an album.
-        album: let photos of one folder that were taken close in time inform each other. They have
-            to come one after the other; of more than 1,024 each thousand is an album of its own.
-        num_threads: what pictures are decoded and the network runs on; all cores if None.
+        num_threads: for decoding images and running the network; all cores if None.
 
     Raises:
-        RunError: `album` of a run that has not learned from albums.
+        RunError: the job is for another run, or wants albums of a run that has not learned them.
     """
 
     def __init__(
         self,
         run: Run,
+        job: PredictJob | None = None,
         *,
         engine: EngineName = EngineName.AUTO,
         device: torch.device = torch.device("cpu"),
-        decoder: Decoder = Decoder(),
         cache_dir: Path | None = None,
-        known: KnownLabels | None = None,
-        album: bool = False,
         num_threads: int | None = None,
     ) -> None:
-        if album and not run.settings.albums:
+        job = job or PredictJob(run.digest)
+        if job.run != run.digest:
+            raise RunError(f"{run.path}: is another run than the one that the work was begun with")
+        if job.album and not run.settings.albums:
             raise RunError(
                 f"{run.path}: knows nothing of albums; train with --structure latent --album"
             )
         self.run = run
-        self._known, self._album = known, album
+        self._known, self._album = job.known, job.album
         self.labels = run.labels
-        self._decoder = run.make_decoder(decoder)
+        self._decoder = run.make_decoder(job.decoder)
         self._inference = run.make_inference()
         self._prepared: InferenceMethod | None = None
         self._has_warned = False

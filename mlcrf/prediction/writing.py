@@ -1,39 +1,17 @@
-"""Predictions as files, and beside them one of the pictures that failed."""
+"""Predictions written to a file, with a second file for images that failed."""
 
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 from mlcrf.errors import DataError, MlcrfError
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.beside.files import Beside
+from mlcrf.prediction.formats.output import OutputFormat, Rows
 from mlcrf.prediction.formats.table import CsvFile, Table
-from mlcrf.prediction.record import Prediction, Rows
+from mlcrf.prediction.record import Prediction
 from mlcrf.stores import Stored, replacing, write_text
-
-
-class OutputForm(Protocol):
-    """What is written, and how: a table or what another program imports."""
-
-    @property
-    def endings(self) -> tuple[str, ...]:
-        """Those that a file's name may have."""
-        ...
-
-    @property
-    def holds_errors(self) -> bool:
-        """Whether pictures that failed have rows too, so that there is no file of errors."""
-        ...
-
-    def open(self, path: Path, ending: str, labels: LabelSpace) -> Rows:
-        """Begin a file; pictures follow one by one."""
-        ...
-
-    def companions(self, labels: LabelSpace) -> dict[str, str]:
-        """Other files that belong to it, by ending."""
-        ...
 
 
 class PredictionWriter:
@@ -44,7 +22,7 @@ class PredictionWriter:
 
     Args:
         path: of the table, which may be in an object store; None for none.
-        form: what is written there; a table with one row a picture if None.
+        output: the format of the file; a table with one row an image if None.
         beside: what else is written, file by file. A file that cannot be written is an error of
             its picture, which has its row in the table all the same.
 
@@ -59,28 +37,28 @@ class PredictionWriter:
         labels: LabelSpace,
         *,
         overwrite: bool = False,
-        form: OutputForm | None = None,
+        output: OutputFormat | None = None,
         beside: Beside | None = None,
     ) -> None:
         self.path, self.beside = path, beside or Beside()
         self.errors_path: Path | Stored | None = None
-        self._form, self._labels = form or Table(), labels
-        self._excel_safe = isinstance(self._form, Table) and self._form.excel_safe
+        self._output, self._labels = output or Table(), labels
+        self._excel_safe = isinstance(self._output, Table) and self._output.excel_safe
         self._companions: dict[Path | Stored, str] = {}
         self._rows: Rows | None = None
         self._errors: list[tuple[str, str]] = []
         self.written = 0
         if path is None:
             return
-        self._ending = path.suffix.lower()
-        if self._ending not in self._form.endings:
-            endings = ", ".join(self._form.endings)
-            raise DataError(f"{path}: unknown ending; name the file with one of {endings}")
-        if not self._form.holds_errors:
+        self._suffix = path.suffix.lower()
+        if self._suffix not in self._output.suffixes:
+            suffixes = ", ".join(self._output.suffixes)
+            raise DataError(f"{path}: unknown ending; name the file with one of {suffixes}")
+        if not self._output.holds_errors:
             self.errors_path = path.with_name(f"{path.stem}.errors.csv")
         self._companions = {
             path.with_name(f"{path.stem}.{ending}"): text
-            for ending, text in self._form.companions(labels).items()
+            for ending, text in self._output.companions(labels).items()
         }
         for existing in (path, self.errors_path, *self._companions):
             if existing is not None and existing.exists() and not overwrite:
@@ -119,7 +97,7 @@ class PredictionWriter:
             return self
         with ExitStack() as stack:
             temporary = stack.enter_context(replacing(self.path))
-            self._rows = self._form.open(temporary, self._ending, self._labels)
+            self._rows = self._output.open(temporary, self._suffix, self._labels)
             stack.callback(self._rows.close)
             self._stack = stack.pop_all()
         return self
@@ -135,7 +113,7 @@ class PredictionWriter:
                 error = str(fault)
         if error:
             self._errors.append((str(prediction.image), error))
-        if self._rows is not None and (is_tagged or self._form.holds_errors):
+        if self._rows is not None and (is_tagged or self._output.holds_errors):
             self._rows.write(replace(prediction, error=error))
         self.written += is_tagged and (self._rows is not None or not error)
 

@@ -83,8 +83,10 @@ def test_names_come_back(tmp_path: Path) -> None:
         picture(Path(os.fsdecode(os.fsencode(folder) + b"/" + name)), seed)
     tables = {ending: tmp_path / f"tags.{ending}" for ending in ("csv", "jsonl", "parquet")}
     for table in tables.values():
-        done = run_program("predict", folder, "--out", table, "--xmp", "--strict")
+        done = run_program("predict", folder, "--out", table, "--strict")
         assert done.returncode == 0, done.stderr
+        done = run_program("tag", folder, "--from", table, "--xmp", "--strict")
+        assert done.returncode == 0 and done.stderr == "", done.stderr
     with tables["csv"].open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
         from_csv = {os.fsencode(Path(row["image"]).name) for row in csv.DictReader(stream)}
     assert from_csv == names
@@ -95,5 +97,5 @@ def test_names_come_back(tmp_path: Path) -> None:
     }
     column = parquet.read_table(tables["parquet"])["image"].to_pylist()
     assert {Path(name).name for name in column} == {Path(name).name for name in shown}
-    assert run_program("predict", folder, "--undo", "--strict").returncode == 0
+    assert run_program("tag", folder, "--undo", "--strict").returncode == 0
     assert {os.fsencode(path.name) for path in folder.iterdir()} == names

@@ -67,7 +67,7 @@ def predict(ending: str) -> Callable[[Path, Path], list[object]]:
 
 def sidecars(drawn: Path, disk: Path) -> list[object]:
     kept = ["--cache-dir", drawn / "kept", "--strict", "--sidecar-dir", disk]
-    return ["predict", drawn / "data", "--model", drawn / "run", "--xmp", "--txt", *kept]
+    return ["tag", drawn / "data", "--model", drawn / "run", "--xmp", "--txt", *kept]
 
 
 def report(drawn: Path, disk: Path) -> list[object]:

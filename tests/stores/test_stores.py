@@ -14,12 +14,12 @@ import typer
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.choices import EngineName
-from mlcrf.cli.given import Given
+from mlcrf.cli.sources import ImageSource
 from mlcrf.errors import DataError, MlcrfError
 from mlcrf.images import ListedImages, as_image, list_images
 from mlcrf.images.listing import is_image_name
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction import PredictionWriter, Shard, Tagger
+from mlcrf.prediction import Part, PredictionWriter, Tagger
 from mlcrf.stores import Stored, parse_place, parse_target, replacing, write_text
 from mlcrf.stores.drivers import system
 from tests.program import run_program
@@ -90,7 +90,7 @@ def test_parts_are_cut_by_names_below_the_place(place: str, photos: Path) -> Non
         kept = [
             [str(one).replace(str(root), "") for one in list_images([root]) if has(one)]
             for root in (stored, photos)
-            for has in [Shard(number, 3).chooser([root], of_folders=False)]
+            for has in [Part(number, 3).chooser([root], of_folders=False)]
         ]
         assert kept[0] == kept[1]
 
@@ -181,7 +181,7 @@ def test_parts_from_store_to_store(bucket: S3Bucket, photos: Path, small_run: Pa
     for number in (1, 3):
         done = run_program(*words, "--shard", f"{number}/3", "--out", parts)
         assert done.returncode == 0, done.stderr
-    merging = ["merge", parts, "--out", f"{bucket.url}/all.csv"]
+    merging = ["convert", parts, "--out", f"{bucket.url}/all.csv"]
     missing = run_program(*merging)
     assert missing.returncode == 1
     assert missing.stderr.startswith(f"error: {parts}: 1 of 3 parts are missing: 2; ")
@@ -202,7 +202,7 @@ def test_parts_from_store_to_store(bucket: S3Bucket, photos: Path, small_run: Pa
     damaged = run_program(*merging, "--overwrite")
     assert damaged.returncode == 1 and damaged.stderr.count("\n") == 1
     assert f"{bucket.url}/{key}: no part of `mlcrf predict --shard`, or damaged" in damaged.stderr
-    nowhere = run_program("merge", f"{bucket.url}/none", "--out", f"{bucket.url}/b.csv")
+    nowhere = run_program("convert", f"{bucket.url}/none", "--out", f"{bucket.url}/b.csv")
     assert nowhere.stderr == f"error: {bucket.url}/none: no such file or folder\n"
 
 
@@ -231,11 +231,10 @@ def test_places_that_cannot_be(url: str, said: str, bucket: S3Bucket) -> None:
 @pytest.mark.parametrize(
     ("place", "option", "on_cluster", "said"),
     [
-        ("memory://a", "xmp", False, "--xmp is for photos on disks, and memory://a is not"),
-        ("memory://a", "known_keywords", False, "--known-keywords is for photos on disks"),
+        ("memory://a", "xmp", False, "--xmp is for images on disks, and memory://a is not"),
+        ("memory://a", "known_keywords", False, "--known-keywords is for images on disks"),
         ("memory://a", "", True, "memory://a is in this process alone, not on a cluster"),
-        ("a", "workers", False, "--workers says how many there are on --cluster"),
-        ("a", "undo", True, "--undo does not go with --cluster"),
+        ("a", "shard", True, "--shard does not go with --cluster"),
     ],
 )
 def test_options_that_do_not_go_with_a_place(
@@ -243,13 +242,15 @@ def test_options_that_do_not_go_with_a_place(
 ) -> None:
     """Refused before anything is done."""
     with pytest.raises(typer.BadParameter, match=said):
-        Given.read([place], on_cluster=on_cluster, **({option: True} if option else {}))
+        source = ImageSource.read([place])
+        check = source.require_cluster if on_cluster else source.require_disk
+        check(**({option: True} if option else {}))
 
 
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["s3://photos"], 1, "error: s3://photos: no pictures found\n"),
+        (["s3://photos"], 1, "error: s3://photos: no images found\n"),
         ([".", "--out", "s3://missing/parts", "--shard", "1/2"], 1, "there is no bucket 'missing'"),
         ([".", "--out", "s3://missing/a.csv"], 1, "missing/a.csv: there is no bucket 'missing'"),
     ],

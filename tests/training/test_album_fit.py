@@ -18,6 +18,7 @@ from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
 from mlcrf.images import as_image
 from mlcrf.latent import ScenePotentials
+from mlcrf.prediction import PredictJob
 from mlcrf.training.extraction import Environment
 from mlcrf.training.run import train
 from tests.training.test_run import QUICK, manifest  # noqa: F401  a fixture
@@ -55,10 +56,18 @@ def test_latent_run(manifest: Manifest, tmp_path: Path) -> None:  # noqa: F811
     assert isinstance(run.crf(features), ScenePotentials)
 
     apart = list(Tagger(run, engine=EngineName.TORCH).predict(test.images))
-    heard = list(Tagger(run, engine=EngineName.TORCH, album=True).predict(test.images))
+    heard = list(
+        Tagger(run, PredictJob(run.digest, album=True), engine=EngineName.TORCH).predict(
+            test.images
+        )
+    )
     assert [one.image for one in heard] == list(test.images)
     assert any(a.marginals != b.marginals for a, b in zip(apart, heard, strict=True))
-    backwards = list(Tagger(run, engine=EngineName.TORCH, album=True).predict(test.images[::-1]))
+    backwards = list(
+        Tagger(run, PredictJob(run.digest, album=True), engine=EngineName.TORCH).predict(
+            test.images[::-1]
+        )
+    )
     for one, other in zip(heard, backwards[::-1], strict=True):
         assert one.image == other.image
         assert one.marginals == pytest.approx(other.marginals, abs=1e-5)
@@ -71,7 +80,8 @@ def test_a_broken_photo_leaves_its_album_whole(manifest: Manifest, tmp_path: Pat
     train(data, tmp_path / "run", settings, TORCH)
     images = list(data.part(Split.TEST).images[:6])
     Path(images[2].name).write_bytes(b"broken")
-    tagger = Tagger(load_run(tmp_path / "run"), engine=EngineName.TORCH, album=True)
+    run = load_run(tmp_path / "run")
+    tagger = Tagger(run, PredictJob(run.digest, album=True), engine=EngineName.TORCH)
     found = list(tagger.predict(images))
     assert [bool(one.error) for one in found] == [False, False, True, False, False, False]
 
@@ -99,7 +109,8 @@ def test_what_does_not_go_together_is_refused(manifest: Manifest, tmp_path: Path
     plain = TrainSettings(**QUICK, structure=Structure.LATENT, scenes=2)
     train(manifest, tmp_path / "plain", plain, TORCH)
     with pytest.raises(RunError, match="knows nothing of albums; train with"):
-        Tagger(load_run(tmp_path / "plain"), album=True)
+        plain = load_run(tmp_path / "plain")
+        Tagger(plain, PredictJob(plain.digest, album=True))
 
 
 def _folder(path: Path) -> Path:

@@ -1,30 +1,30 @@
-"""Which files beside photos are wanted, and taking them back."""
+"""The kinds of files beside images that are wanted: written, or taken back."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
-from mlcrf.checkpoint import Run
 from mlcrf.errors import DataError, MlcrfError, printable
 from mlcrf.images import Image
+from mlcrf.implications import Implications
 from mlcrf.keywords.retagging import Author
 from mlcrf.keywords.sidecar_places import PhotoPlaces
+from mlcrf.labels import LabelSpace
 from mlcrf.prediction.beside.files import Beside, Change, PhotoFiles
 from mlcrf.prediction.beside.sidecars import Sidecars
 from mlcrf.prediction.beside.tag_files import TagFiles
-from mlcrf.prediction.selection import LabelSelection
+from mlcrf.prediction.record import Origin
 
 
 @dataclass(frozen=True)
 class BesideOptions:
-    """What is written beside photos.
+    """The kinds of files beside images that are wanted.
 
     Attributes:
-        xmp, txt: whether sidecars and tag files are.
-        overwrite: whether tag files that are not ours are replaced.
+        xmp, txt: sidecars, tag files.
+        overwrite: replace tag files that are not ours.
         dry_run: change nothing, only report.
-        report: is told each change of a file.
+        report: called with each change of a file.
     """
 
     xmp: bool = False
@@ -36,14 +36,14 @@ class BesideOptions:
     def make(
         self,
         places: PhotoPlaces,
-        selection: LabelSelection,
-        run: Run,
-        photos: Iterable[Image] = (),
+        labels: LabelSpace,
+        origin: Origin,
+        images: Iterable[Image] = (),
     ) -> Beside:
-        """The files of these kinds, to be written with the labels of a run.
+        """Make the writers of these kinds of files.
 
         Args:
-            photos: those that will be tagged. The first is looked at before the work; another
+            images: those that will be tagged. The first is looked at before the work; another
                 that has no place for files is an error of its own.
 
         Raises:
@@ -51,16 +51,14 @@ class BesideOptions:
             DataError: no file can be put beside the first photo.
         """
         if self.xmp or self.txt:
-            _require_room(places, photos)
+            _require_room(places, images)
         kinds: list[PhotoFiles] = []
         if self.xmp:
-            rules = selection.implications
-            author = Author(printable(Path(run.path.resolve().name)), run.digest)
-            kinds.append(Sidecars(places, author, selection.labels, rules, dry_run=self.dry_run))
+            author = Author(printable(origin.model), origin.digest)
+            rules = origin.implications or Implications()
+            kinds.append(Sidecars(places, author, labels, rules, dry_run=self.dry_run))
         if self.txt:
-            kinds.append(
-                TagFiles(places, selection.labels, overwrite=self.overwrite, dry_run=self.dry_run)
-            )
+            kinds.append(TagFiles(places, labels, overwrite=self.overwrite, dry_run=self.dry_run))
         return Beside(kinds, self.report)
 
     def undo(self, photos: Iterable[Image], places: PhotoPlaces) -> tuple[Beside, list[str]]:

@@ -1,1 +1,56 @@
-"""Formats of tables, one a module."""
+"""Formats of predictions, one a module: tables, parts of a table, and what programs import."""
+
+from pathlib import Path
+from typing import assert_never
+
+from mlcrf.choices import Program
+from mlcrf.errors import SettingsError
+from mlcrf.prediction.formats.fiftyone import FiftyOne
+from mlcrf.prediction.formats.label_studio import LOCAL_FILES, LabelStudio
+from mlcrf.prediction.formats.output import OutputFormat
+from mlcrf.prediction.formats.table import Table, TableSuffix
+from mlcrf.prediction.record import Origin
+from mlcrf.version import __version__
+
+__all__ = ["FiftyOne", "LabelStudio", "OutputFormat", "Table", "TableSuffix", "choose_format"]
+
+
+def choose_format(
+    program: Program | None,
+    *,
+    tidy: bool = False,
+    excel_safe: bool = False,
+    origin: Origin = Origin(),
+    image_url: str | None = None,
+    url_root: Path | None = None,
+) -> OutputFormat:
+    """Choose the format that options ask for.
+
+    Args:
+        origin: the model, whose first digits go into Label Studio's `model_version`.
+
+    Raises:
+        SettingsError: two of the options exclude each other.
+    """
+    if program is not None and tidy:
+        raise SettingsError(f"--tidy is for tables; leave it out with --for {program.value}")
+    if program is not None and excel_safe:
+        raise SettingsError(f"--excel-safe is for tables; leave it out with --for {program.value}")
+    addresses = image_url is not None or url_root is not None
+    if addresses and program is not Program.LABEL_STUDIO:
+        raise SettingsError("--image-url and --url-root go with --for label-studio only")
+    match program:
+        case None:
+            suffixes = (TableSuffix.CSV,) if excel_safe else tuple(TableSuffix)
+            return Table(tidy, excel_safe, origin, suffixes)
+        case Program.LABEL_STUDIO:
+            model = f", model {origin.digest[:12]}" if origin.digest else ""
+            return LabelStudio(
+                f"mlcrf {__version__}{model}",
+                LOCAL_FILES if image_url is None else image_url,
+                Path("/") if url_root is None else url_root,
+            )
+        case Program.FIFTYONE:
+            return FiftyOne()
+        case _:
+            assert_never(program)

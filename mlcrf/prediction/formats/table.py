@@ -1,26 +1,28 @@
-"""Predictions as tables: CSV, JSON lines and Parquet."""
+"""Tables: CSV, JSON lines and Parquet, with a row an image (wide) or an image and label (tidy)."""
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 from pyarrow import parquet
 
 from mlcrf.data.cells import without_formula, write_csv_row
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.formats.layouts import Layout, TidyLayout, WideLayout
-from mlcrf.prediction.record import Prediction, Rows
+from mlcrf.prediction.formats.output import Rows
+from mlcrf.prediction.record import Origin, Prediction
 
+METADATA_KEY = b"mlcrf"  # of a Parquet file, what its columns do not hold
+NAMES_KEY = "mlcrf.names"  # of names that are not UTF-8: row -> bytes, as hexadecimal digits
 _ROWS_AT_ONCE = 1024
 
 
-class OutputFormat(StrEnum):
-    """Formats by the ending of the file's name."""
+class TableSuffix(StrEnum):
+    """The formats of tables, by the suffix of the file's name."""
 
     CSV = ".csv"
     JSONL = ".jsonl"
@@ -29,34 +31,78 @@ class OutputFormat(StrEnum):
 
 @dataclass(frozen=True)
 class Table:
-    """CSV, JSONL or Parquet; `tidy` has one row a picture and label, else one a picture.
+    """CSV, JSONL or Parquet.
 
     Attributes:
-        tidy: columns are those of `TidyLayout`, else of `WideLayout`: lists of labels are joined by
-            `;` in CSV, where present is 1 and absent 0.
-        excel_safe: CSV that spreadsheets open rightly, by a mark at its beginning that says it is
-            UTF-8, and safely, with an apostrophe before what would be a formula.
+        tidy: use the columns of `TidyLayout` rather than those of `WideLayout`. In CSV, labels
+            are joined by `;`, present is 1 and absent 0.
+        excel_safe: begin CSV with a UTF-8 byte-order mark, and put an apostrophe before every text
+            that a spreadsheet would take for a formula.
+        origin: kept in the metadata of Parquet files.
     """
 
     tidy: bool = False
     excel_safe: bool = False
-    endings: tuple[str, ...] = tuple(OutputFormat)
+    origin: Origin = Origin()
+    suffixes: tuple[str, ...] = tuple(TableSuffix)
     holds_errors: bool = field(default=False, init=False)
 
-    def open(self, path: Path, ending: str, labels: LabelSpace) -> Rows:
-        """Begin the file."""
+    def open(self, path: Path, suffix: str, labels: LabelSpace) -> Rows:
         layout = TidyLayout(labels) if self.tidy else WideLayout(labels)
-        match OutputFormat(ending):
-            case OutputFormat.CSV:
+        match TableSuffix(suffix):
+            case TableSuffix.CSV:
                 return _CsvRows(CsvFile(path, excel_safe=self.excel_safe), layout)
-            case OutputFormat.JSONL:
+            case TableSuffix.JSONL:
                 return _JsonRows(path, layout)
-            case OutputFormat.PARQUET:
-                return _ParquetRows(path, layout)
+            case TableSuffix.PARQUET:
+                return _ParquetRows(path, layout, about_table(labels, self.origin))
 
     def companions(self, labels: LabelSpace) -> dict[str, str]:
-        """None."""
         return {}
+
+
+class Layout(Protocol):
+    """The columns of a table with their types, and the rows of an image."""
+
+    columns: dict[str, pa.DataType]
+
+    def rows(self, prediction: Prediction) -> Iterator[list[Any]]:
+        """Return the rows of one image, a value a column."""
+        ...
+
+
+class WideLayout:
+    """One row an image: `image`, `labels`, and for every label `p:LABEL`, `independent:LABEL`."""
+
+    def __init__(self, labels: LabelSpace) -> None:
+        scores = [f"{kind}:{name}" for name in labels for kind in ("p", "independent")]
+        self.columns = {"image": pa.string(), "labels": pa.list_(pa.string())}
+        self.columns |= dict.fromkeys(scores, pa.float32())
+
+    def rows(self, prediction: Prediction) -> Iterator[list[Any]]:
+        both = zip(prediction.marginals, prediction.independent, strict=True)
+        scores = [score for pair in both for score in pair]
+        yield [str(prediction.image), list(prediction.labels), *scores]
+
+
+class TidyLayout:
+    """One row an image and label: `image`, `label`, `present`, `p`, `independent`."""
+
+    def __init__(self, labels: LabelSpace) -> None:
+        self._labels = labels
+        self.columns = {
+            "image": pa.string(),
+            "label": pa.string(),
+            "present": pa.bool_(),
+            "p": pa.float32(),
+            "independent": pa.float32(),
+        }
+
+    def rows(self, prediction: Prediction) -> Iterator[list[Any]]:
+        present = frozenset(prediction.labels)
+        scores = zip(self._labels, prediction.marginals, prediction.independent, strict=True)
+        for name, p, independent in scores:
+            yield [str(prediction.image), name, name in present, p, independent]
 
 
 class CsvFile:
@@ -65,7 +111,7 @@ class CsvFile:
     def __init__(self, path: Path, *, excel_safe: bool) -> None:
         self._excel_safe = excel_safe
         encoding = "utf-8-sig" if excel_safe else "utf-8"
-        # names of files that are no UTF-8 keep their bytes
+        # names of files that are not UTF-8 keep their bytes
         self._stream = path.open("w", newline="", encoding=encoding, errors="surrogateescape")
 
     def write(self, row: Iterable[Any]) -> None:
@@ -73,8 +119,56 @@ class CsvFile:
         write_csv_row(self._stream, map(_safe_cell if self._excel_safe else _cell, row))
 
     def close(self) -> None:
-        """End the file."""
         self._stream.close()
+
+
+class ParquetFile:
+    """Parquet that is written row by row.
+
+    A name of an image that is not UTF-8 stands in its column with backslashes, and as it is in
+    the file's metadata.
+    """
+
+    def __init__(
+        self, path: Path, columns: Mapping[str, pa.DataType], about: Mapping[str, object]
+    ) -> None:
+        metadata = {METADATA_KEY: json.dumps(about).encode()}
+        self._schema = pa.schema(list(columns.items()), metadata)
+        self._writer = parquet.ParquetWriter(path, self._schema)
+        self._rows: list[dict[str, Any]] = []
+        self._names: dict[int, str] = {}
+        self._written = 0
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Add a row, by column."""
+        name = os.fsencode(row["image"])
+        text = name.decode("utf-8", "backslashreplace")
+        if text != row["image"]:
+            self._names[self._written] = name.hex()
+        self._rows.append(row | {"image": text})
+        self._written += 1
+        if len(self._rows) >= _ROWS_AT_ONCE:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        if self._names:
+            self._writer.add_key_value_metadata({NAMES_KEY: json.dumps(self._names)})
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
+        self._rows = []
+
+
+def about_table(labels: LabelSpace, origin: Origin) -> dict[str, object]:
+    """Return what the metadata of a Parquet file say of its table."""
+    rules = origin.implications
+    record = {"model": origin.model, "digest": origin.digest}
+    return {
+        "labels": list(labels),
+        "origin": record | {"implications": None if rules is None else rules.pairs},
+    }
 
 
 class _CsvRows:
@@ -105,39 +199,14 @@ class _JsonRows:
         self._stream.close()
 
 
-class ParquetFile:
-    """Parquet that is written row by row."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._schema, self._rows = schema, list[dict[str, Any]]()
-        self._writer = parquet.ParquetWriter(path, schema)
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Add a row, by column."""
-        self._rows.append(row)
-        if len(self._rows) >= _ROWS_AT_ONCE:
-            self._flush()
-
-    def close(self) -> None:
-        """End the file."""
-        self._flush()
-        self._writer.close()
-
-    def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-        self._rows = []
-
-
 class _ParquetRows:
-    def __init__(self, path: Path, layout: Layout) -> None:
+    def __init__(self, path: Path, layout: Layout, about: Mapping[str, object]) -> None:
         self._layout = layout
-        self._file = ParquetFile(path, pa.schema(list(layout.columns.items())))
+        self._file = ParquetFile(path, layout.columns, about)
 
     def write(self, prediction: Prediction) -> None:
         for row in self._layout.rows(prediction):
-            record = dict(zip(self._layout.columns, row, strict=True))
-            name = os.fsencode(str(prediction.image)).decode("utf-8", "backslashreplace")
-            self._file.write(record | {"image": name})
+            self._file.write(dict(zip(self._layout.columns, row, strict=True)))
 
     def close(self) -> None:
         self._file.close()
@@ -156,7 +225,7 @@ def _cell(value: Any) -> Any:
 
 
 def _safe_cell(value: Any) -> Any:
-    """Of a list also each item, since some spreadsheets begin a cell at every semicolon."""
+    """Escape a cell, and each item of a list, since some spreadsheets split at semicolons."""
     match value:
         case str():
             return without_formula(value)

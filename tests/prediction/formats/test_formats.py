@@ -15,7 +15,14 @@ from mlcrf.choices import Program
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction import OutputForm, Prediction, PredictionWriter, Table, choose_form
+from mlcrf.prediction import (
+    Origin,
+    OutputFormat,
+    Prediction,
+    PredictionWriter,
+    Table,
+    choose_format,
+)
 
 LABELS = LabelSpace(("sea", '<b> "x"', "naïve"))
 ODD = [b"a\nb.jpg", b"=1+1 &'\".jpg", b"caf\xe9.jpg", "ü + %20?#.jpg".encode()]
@@ -26,9 +33,9 @@ def photos(tmp_path: Path) -> list[Path]:
     return [tmp_path / "photos" / os.fsdecode(name) for name in ODD]
 
 
-def write(path: Path, photos: list[Path], form: OutputForm | None = None) -> None:
+def write(path: Path, photos: list[Path], output: OutputFormat | None = None) -> None:
     """The first photo has no label, the others have two; then one that failed."""
-    with PredictionWriter(path, LABELS, form=form) as writer:
+    with PredictionWriter(path, LABELS, output=output) as writer:
         for at, photo in enumerate(photos):
             chosen = ("sea", "naïve") if at else ()
             writer.write(
@@ -63,8 +70,8 @@ def test_excel_safe(tmp_path: Path, tidy: bool) -> None:
     """What begins like a formula has an apostrophe before it; all else is as it is."""
     labels = LabelSpace(("=cmd|'x'!A1", "sea"))
     for name in ("plain", "safe"):
-        form = choose_form(None, tidy=tidy, excel_safe=name == "safe")
-        with PredictionWriter(tmp_path / f"{name}.csv", labels, form=form) as writer:
+        form = choose_format(None, tidy=tidy, excel_safe=name == "safe")
+        with PredictionWriter(tmp_path / f"{name}.csv", labels, output=form) as writer:
             for photo in (*FORMULAS, "a-b=c.jpg"):
                 both = Prediction(as_image(photo), labels.names, (1e-7, 0.5), (0.5, 0.5))
                 writer.write(both)
@@ -114,8 +121,11 @@ def test_tidy_holds_what_wide_does(photos: list[Path], tmp_path: Path) -> None:
 
 def test_label_studio(photos: list[Path], tmp_path: Path) -> None:
     """Tasks as its guide has them, addresses that lead back to the files, and its interface."""
-    form = choose_form(
-        Program.LABEL_STUDIO, digest="f" * 64, image_url="http://h/?d=", url_root=tmp_path
+    form = choose_format(
+        Program.LABEL_STUDIO,
+        origin=Origin("", "f" * 64),
+        image_url="http://h/?d=",
+        url_root=tmp_path,
     )
     path = tmp_path / "tasks.json"
     write(path, photos, form)
@@ -147,11 +157,11 @@ def test_label_studio(photos: list[Path], tmp_path: Path) -> None:
 
 def test_label_studio_needs_photos_below_the_root(photos: list[Path], tmp_path: Path) -> None:
     """Else nothing is written; from the root of the file system on, every photo has an address."""
-    form = choose_form(Program.LABEL_STUDIO, url_root=tmp_path / "photos" / ".." / "other")
-    with pytest.raises(DataError, match=r"is not in --url-root .*, so that it has no address"):
+    form = choose_format(Program.LABEL_STUDIO, url_root=tmp_path / "photos" / ".." / "other")
+    with pytest.raises(DataError, match=r"is not in --url-root .*, so it has no address"):
         write(tmp_path / "tasks.json", photos[1:], form)
     assert list(tmp_path.iterdir()) == []
-    write(tmp_path / "tasks.json", photos, choose_form(Program.LABEL_STUDIO))
+    write(tmp_path / "tasks.json", photos, choose_format(Program.LABEL_STUDIO))
     first = json.loads((tmp_path / "tasks.json").read_text())[0]["data"]["image"]
     assert first == f"/data/local-files/?d={str(photos[0].parent)[1:]}/a%0Ab.jpg"
 
@@ -160,7 +170,7 @@ def test_a_file_beside_is_not_overwritten(photos: list[Path], tmp_path: Path) ->
     """A user's own interface stays unless --overwrite says otherwise."""
     (tmp_path / "tasks.config.xml").write_text("mine")
     with pytest.raises(DataError, match=r"tasks\.config\.xml: exists already"):
-        write(tmp_path / "tasks.json", photos, choose_form(Program.LABEL_STUDIO))
+        write(tmp_path / "tasks.json", photos, choose_format(Program.LABEL_STUDIO))
     assert (tmp_path / "tasks.config.xml").read_text() == "mine"
 
 
@@ -168,7 +178,7 @@ def test_fiftyone(photos: list[Path], tmp_path: Path, monkeypatch: pytest.Monkey
     """Classes, and by absolute path lists of targets with confidence, as its guide has them."""
     monkeypatch.chdir(tmp_path)
     relative = [Path("photos/../photos") / photo.name for photo in photos]
-    write(tmp_path / "labels.json", relative, choose_form(Program.FIFTYONE))
+    write(tmp_path / "labels.json", relative, choose_format(Program.FIFTYONE))
     dataset = json.loads((tmp_path / "labels.json").read_text())
     assert set(dataset) == {"classes", "labels"} and dataset["classes"] == list(LABELS)
     assert list(dataset["labels"]) == [str(photo) for photo in photos]
@@ -183,7 +193,7 @@ def test_fiftyone(photos: list[Path], tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("program", list(Program))
 def test_no_photo_is_still_json(program: Program, tmp_path: Path) -> None:
     """An empty list, or classes without labels."""
-    with PredictionWriter(tmp_path / "a.json", LABELS, form=choose_form(program)):
+    with PredictionWriter(tmp_path / "a.json", LABELS, output=choose_format(program)):
         pass
     empty = json.loads((tmp_path / "a.json").read_text())
     assert empty in ([], {"classes": list(LABELS), "labels": {}})
@@ -192,16 +202,16 @@ def test_no_photo_is_still_json(program: Program, tmp_path: Path) -> None:
 def test_choices_that_exclude_each_other(tmp_path: Path) -> None:
     """One line that says what goes with what."""
     with pytest.raises(SettingsError, match="--tidy is for tables; leave it out with --for fift"):
-        choose_form(Program.FIFTYONE, tidy=True)
+        choose_format(Program.FIFTYONE, tidy=True)
     with pytest.raises(SettingsError, match="--excel-safe is for tables; leave it out with"):
-        choose_form(Program.FIFTYONE, excel_safe=True)
+        choose_format(Program.FIFTYONE, excel_safe=True)
     for program in (None, Program.FIFTYONE):
         with pytest.raises(SettingsError, match="go with --for label-studio only"):
-            choose_form(program, image_url="http://h/")
+            choose_format(program, image_url="http://h/")
     for name, form in (
         ("a.json", Table(tidy=True)),
-        ("a.csv", choose_form(Program.FIFTYONE)),
-        ("a.jsonl", choose_form(None, excel_safe=True)),
+        ("a.csv", choose_format(Program.FIFTYONE)),
+        ("a.jsonl", choose_format(None, excel_safe=True)),
     ):
         with pytest.raises(DataError, match=f"{name}: unknown ending; name the file with one of"):
-            PredictionWriter(tmp_path / name, LABELS, form=form)
+            PredictionWriter(tmp_path / name, LABELS, output=form)

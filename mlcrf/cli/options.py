@@ -1,0 +1,345 @@
+"""Options that several commands have, each defined once, and their groups."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+from typer.core import TyperCommand
+
+from mlcrf.choices import Decision, EngineName, InferenceName
+
+if TYPE_CHECKING:
+    from mlcrf.backbones.features import FeatureExtractor
+    from mlcrf.checkpoint import Run
+    from mlcrf.data.manifest import Manifest
+    from mlcrf.data.readers.choosing import ReadOptions
+    from mlcrf.decoding import Decoder
+    from mlcrf.implications import Implications
+    from mlcrf.labels import LabelSpace
+    from mlcrf.prediction import LabelSelection
+    from mlcrf.stores import Stored
+
+DATA = "Data"
+KNOWN = "Known labels"
+DECISION = "Decision"
+LABELS = "Labels to write"
+RUNTIME = "Runtime"
+
+MODEL_HELP = "Run directory, or a name that `mlcrf models` lists."
+RunDirectory = Annotated[Path, typer.Argument(help=MODEL_HELP)]
+Model = Annotated[Path, typer.Option(help=MODEL_HELP)]
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        help="Folders and image files, tar and Parquet files of images, s3://, gs:// or file:// "
+        "URLs; `-` reads names from standard input.",
+        show_default=False,
+    ),
+]
+Album = Annotated[
+    bool,
+    typer.Option(
+        "--album",
+        help="Let images of one folder that were taken close in time inform each other; needs a "
+        "run that was trained with --album.",
+        rich_help_panel=KNOWN,
+    ),
+]
+Rename = Annotated[
+    Path | None,
+    typer.Option(
+        help="Your own names of labels: a CSV file with a line `label,name` each.",
+        rich_help_panel=LABELS,
+    ),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Stop after this many images.")]
+LimitData = Annotated[
+    int | None, typer.Option(min=1, help="Use the first N images only.", rich_help_panel=DATA)
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit with status 1 if any image could not be tagged.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:1, mps and so on.", rich_help_panel=RUNTIME)
+]
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        help="Runs a frozen network; auto: the fastest whose features equal torch's.",
+        rich_help_panel=RUNTIME,
+    ),
+]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for features; $MLCRF_CACHE or ~/.cache/mlcrf by default.",
+        rich_help_panel=RUNTIME,
+    ),
+]
+LabelSet = Annotated[
+    int,
+    typer.Option(
+        help="MIRFLICKR only: 24 potential labels, 14 relevant, or 38 both.", rich_help_panel=DATA
+    ),
+]
+ImageRoot = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder or s3:// URL that image paths of a table are relative to.",
+        rich_help_panel=DATA,
+    ),
+]
+LabelSep = Annotated[
+    str | None,
+    typer.Option(help="Separator of labels in one column.", rich_help_panel=DATA),
+]
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """The machinery that runs a network."""
+
+    device: Device = "auto"
+    engine: Engine = EngineName.AUTO
+    cache_dir: CacheDir = None
+
+    @property
+    def cache(self) -> Path:
+        """The folder for features."""
+        return cache_dir(self.cache_dir)
+
+    def make_extractor(self, run: "Run") -> "FeatureExtractor":
+        """Return the network of a run."""
+        from mlcrf.backbones.engines import pick_device
+        from mlcrf.backbones.features import FeatureExtractor
+
+        return FeatureExtractor(
+            run.make_backbone(),
+            engine=self.engine,
+            device=pick_device(self.device),
+            cache_dir=self.cache,
+        )
+
+
+@dataclass(frozen=True)
+class DecisionOptions:
+    """How probabilities become labels."""
+
+    decode: Annotated[
+        Decision, typer.Option(help="How probabilities become labels.", rich_help_panel=DECISION)
+    ] = Decision.THRESHOLD
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Minimum probability of a label (default 0.5).", rich_help_panel=DECISION
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        typer.Option(help="Number of labels for --decode top-k.", rich_help_panel=DECISION),
+    ] = None
+    at_least: Annotated[
+        int, typer.Option(help="Minimum number of labels an image.", rich_help_panel=DECISION)
+    ] = 0
+    at_most: Annotated[
+        int | None,
+        typer.Option(help="Maximum number of labels an image.", rich_help_panel=DECISION),
+    ] = None
+
+    def make_decoder(self) -> "Decoder":
+        """Return the decoder that the options describe."""
+        from mlcrf.decoding import Decoder
+
+        return Decoder(self.decode, self.threshold, self.top_k, self.at_least, self.at_most)
+
+
+@dataclass(frozen=True)
+class SelectionOptions:
+    """The labels that are written, and their names."""
+
+    rename: Rename = None
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Labels to write, separated by commas; the labels that they imply come with them.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None
+    never: Annotated[
+        str | None,
+        typer.Option(
+            help="Labels not to write, separated by commas; nor any label that implies one.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None
+    min_prob: Annotated[
+        float,
+        typer.Option(help="Leave out chosen labels of lower probability.", rich_help_panel=LABELS),
+    ] = 0
+
+    def make_selection(
+        self, labels: "LabelSpace", implications: "Implications"
+    ) -> "LabelSelection":
+        """Return the selection among these labels."""
+        from mlcrf.prediction import LabelSelection, load_names
+
+        return LabelSelection(
+            labels,
+            implications,
+            renamed=load_names(self.rename, labels) if self.rename else None,
+            only=_names(self.only),
+            never=_names(self.never) or (),
+            min_prob=self.min_prob,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """The images that a run is scored on, and how."""
+
+    split: Annotated[
+        str, typer.Option(help="train, validation, test or all.", rich_help_panel=DATA)
+    ] = "test"
+    label_set: Annotated[
+        int | None,
+        typer.Option(
+            help="MIRFLICKR only: 24, 14 or 38 labels; the run's by default.", rich_help_panel=DATA
+        ),
+    ] = None
+    image_root: ImageRoot = None
+    label_sep: LabelSep = None
+    limit: LimitData = None
+    inference: Annotated[
+        InferenceName | None,
+        typer.Option(help="Override the run's inference method.", rich_help_panel=DECISION),
+    ] = None
+    max_exact_labels: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=40,
+            help="Largest number of labels for exact inference.",
+            rich_help_panel=DECISION,
+        ),
+    ] = None
+    resamples: Annotated[int, typer.Option(min=1, help="Number of bootstrap resamples.")] = 1000
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0
+
+    def load(self, run: Path, data: str) -> "tuple[Run, Manifest]":
+        """Load the run, and the images that it is scored on."""
+        import numpy as np
+
+        from mlcrf.checkpoint import load_run
+        from mlcrf.data.readers.choosing import read_dataset
+        from mlcrf.data.splits import take_split
+
+        trained = load_run(run)
+        label_set = self.label_set or trained.label_set
+        options = read_options(label_set, self.image_root, self.label_sep, trained.labels)
+        manifest = take_split(read_dataset(parse_data(data), options), self.split)
+        return trained, manifest.rows(np.arange(len(manifest))[: self.limit])
+
+
+Data = Annotated[
+    str, typer.Argument(help="Table or folder of images and labels, or s3://... of a table.")
+]
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of its option groups as options.
+
+    A group is a parameter whose type is a dataclass; the command is called with its values.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Any]] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = hints[name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            groups[name] = kind
+            own = get_type_hints(kind, include_extras=True)
+            parameters += [
+                inspect.Parameter(
+                    one.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=one.default,
+                    annotation=own[one.name],
+                )
+                for one in fields(kind)
+            ]
+        else:
+            only = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(parameter.replace(annotation=hints[name], kind=only))
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        for name, kind in groups.items():
+            values[name] = kind(**{one.name: values.pop(one.name) for one in fields(kind)})
+        command(**values)
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in parameters}
+    return call
+
+
+class PanelCommand(TyperCommand):
+    """A command whose help lists options in panels, as plain text."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                is_argument = parameter.param_type_name == "argument"
+                panel = getattr(parameter, "rich_help_panel", None) or "Options"
+                panels.setdefault("Arguments" if is_argument else panel, []).append(record)
+        panels[RUNTIME] = panels.pop(RUNTIME, [])  # the last
+        for title, records in panels.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def cache_dir(given: Path | None) -> Path:
+    """Return the folder for features: as given, $MLCRF_CACHE, or the user's cache folder."""
+    if given is not None:
+        return given
+    if "MLCRF_CACHE" in os.environ:
+        return Path(os.environ["MLCRF_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mlcrf"
+
+
+def parse_data(text: str) -> "Path | Stored":
+    """Return the path, or the place in an object store, that a text names.
+
+    Raises:
+        DataError: a scheme that we do not know, no bucket, or the driver is not installed.
+    """
+    from mlcrf.stores import parse_target
+
+    return parse_target(text)
+
+
+def read_options(
+    label_set: int, image_root: str | None, label_sep: str | None, labels: "LabelSpace | None"
+) -> "ReadOptions":
+    """Return what the options say of data that does not say it itself.
+
+    Raises:
+        DataError: see `parse_data`.
+    """
+    from mlcrf.data.readers.choosing import ReadOptions
+
+    root = None if image_root is None else parse_data(image_root)
+    return ReadOptions(label_set, root, label_sep, labels)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]

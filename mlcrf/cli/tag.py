@@ -1,0 +1,188 @@
+"""`mlcrf tag`: keywords beside images, from the model or from a table."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlcrf.cli import console, options, tagging
+from mlcrf.cli.options import DecisionOptions, RuntimeOptions, SelectionOptions, grouped
+from mlcrf.cli.sources import ImageSource
+from mlcrf.cli.tagging import KnownOptions
+from mlcrf.pretrained import DEFAULT
+
+if TYPE_CHECKING:
+    from mlcrf.images import ListedImages
+    from mlcrf.keywords.sidecar_places import PhotoPlaces
+    from mlcrf.prediction import (
+        BesideOptions,
+        Change,
+        LabelSelection,
+        Origin,
+        Prediction,
+        PredictJob,
+    )
+
+_FILES = "Files"
+
+
+@grouped
+def tag(
+    images: options.Images,
+    known: KnownOptions,
+    decision: DecisionOptions,
+    selected: SelectionOptions,
+    runtime: RuntimeOptions,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="TABLE",
+            help="Take the labels from the column `labels` of a table that `predict` or `convert` "
+            "wrote, also one that you have edited, rather than from the model.",
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Run directory, or a name that `mlcrf models` lists (default {DEFAULT}); with "
+            "--from, the run whose labels and implications the table has.",
+        ),
+    ] = None,
+    xmp: Annotated[
+        bool,
+        typer.Option("--xmp", help="Write keywords to XMP sidecars.", rich_help_panel=_FILES),
+    ] = False,
+    txt: Annotated[
+        bool,
+        typer.Option("--txt", help="Write a .txt beside each image.", rich_help_panel=_FILES),
+    ] = False,
+    sidecar_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Put sidecars and .txt there, in a tree like that of the images.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the change of each file; write nothing.", rich_help_panel=_FILES
+        ),
+    ] = False,
+    undo: Annotated[
+        bool,
+        typer.Option(
+            "--undo",
+            help="Remove what --xmp and --txt wrote, or both if neither is given.",
+            rich_help_panel=_FILES,
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace .txt files not by mlcrf, too.", rich_help_panel=_FILES
+        ),
+    ] = False,
+    album: options.Album = False,
+    limit: options.Limit = None,
+    strict: options.Strict = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write keywords beside images: XMP sidecars that photo programs read, .txt files, or both.
+
+    Images themselves are never changed, and --undo removes what was written.
+    """
+    console.quiet()
+    if not (xmp or txt or undo):
+        raise typer.BadParameter("nothing to write: give --xmp, --txt or --undo")
+    if undo and table is not None:
+        raise typer.BadParameter("--undo tags nothing; leave out --from")
+    if table is not None and (known, decision, album) != (KnownOptions(), DecisionOptions(), False):
+        raise typer.BadParameter(
+            "labels come from --from, so options of the model go without it: "
+            "--given, --known, --known-keywords, --album, --decode and its limits"
+        )
+    source = ImageSource.read(images)
+    source.require_disk(xmp=xmp, txt=txt, undo=undo)
+    from mlcrf.checkpoint import load_run
+    from mlcrf.keywords.sidecar_places import PhotoPlaces
+    from mlcrf.prediction import BesideOptions, PredictionWriter
+
+    def report(change: "Change") -> None:
+        typer.echo(str(change), err=as_json)
+
+    files = BesideOptions(xmp, txt, overwrite, dry_run, report if dry_run else None)
+    listed = source.list(limit)
+    source.require_some(listed)
+    places = PhotoPlaces(sidecar_dir, source.on_disk(listed))
+    if undo:
+        _undo(listed, places, files, as_json=as_json, strict=strict)
+        return
+    if table is not None:
+        labelled = _from_table(table, model, selected, listed)
+    else:
+        run = load_run(model or Path(DEFAULT))
+        selection = selected.make_selection(run.labels, run.implications)
+        job = known.make_job(
+            run,
+            selection,
+            decision,
+            album=album,
+            limit=limit,
+            sidecar_dir=sidecar_dir,
+            named=source.on_disk(listed),
+        )
+        known.note_if_unused(job, listed)
+        predictions = tagging.make_tagger(run, job, runtime).predict(listed)
+        labelled = _Labelled(predictions, selection, tagging.origin_of(run, selection), job)
+    selection = labelled.selection
+    beside = files.make(places, selection.labels, labelled.origin, listed)
+    writer = PredictionWriter(None, selection.labels, beside=beside)
+    console.write_predictions(writer, labelled.predictions, listed, selection)
+    tagging.note_unreadable(labelled.job)
+    console.report_predictions(writer, as_json=as_json, strict=strict)
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Images with their labels, and where these come from; no job if from a table."""
+
+    predictions: "Iterable[Prediction]"
+    selection: "LabelSelection"
+    origin: "Origin"
+    job: "PredictJob | None" = None
+
+
+def _from_table(
+    text: str, model: Path | None, selected: SelectionOptions, listed: "ListedImages"
+) -> _Labelled:
+    from mlcrf.prediction.matching import match_images
+
+    place = options.parse_data(text)
+    read = tagging.read_table(place, model, selected, probabilities=selected.min_prob > 0)
+    matched = match_images(read.table, listed, str(place))
+    for note in matched.notes:
+        console.note(note)
+    return _Labelled(matched.predictions, read.selection, read.origin)
+
+
+def _undo(
+    listed: "ListedImages",
+    places: "PhotoPlaces",
+    files: "BesideOptions",
+    *,
+    as_json: bool,
+    strict: bool,
+) -> None:
+    """Remove what was written for all images, and say what became of the files."""
+    from mlcrf.reports.tables import format_undone, undone_record
+
+    beside, faults = files.undo(listed, places)
+    for fault in faults:
+        console.log(f"error: {fault}")
+    typer.echo((undone_record if as_json else format_undone)(beside, len(faults)))
+    if faults and strict:
+        raise typer.Exit(1)

@@ -1,0 +1,108 @@
+"""Predictions in Parquet files of our own, read back row by row."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from mlcrf.errors import DataError
+from mlcrf.images import as_image
+from mlcrf.implications import Implications
+from mlcrf.labels import LabelSpace
+from mlcrf.prediction.formats.table import METADATA_KEY, NAMES_KEY, WideLayout
+from mlcrf.prediction.record import Origin, Prediction
+from mlcrf.stores import Stored
+
+_ROWS_AT_ONCE = 256
+
+
+class ParquetTable:
+    """A wide table, or one part of it.
+
+    Attributes:
+        labels: in the order of the columns.
+        origin: the model that made it.
+
+    Args:
+        about: what `load_about` found in it.
+    """
+
+    def __init__(self, path: Path | Stored, about: Mapping[str, Any]) -> None:
+        self._path = path
+        self.labels = LabelSpace(tuple(about["labels"]))
+        origin = about["origin"]
+        rules = origin["implications"]
+        self.origin = Origin(
+            origin["model"],
+            origin["digest"],
+            None
+            if rules is None
+            else Implications(tuple((child, parent) for child, parent in rules)),
+        )
+
+    def __len__(self) -> int:
+        with _opened(self._path) as source:
+            return int(parquet.read_metadata(source).num_rows)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        """Return the prediction of each image, in the order of the file.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            with _opened(self._path) as source, parquet.ParquetFile(source) as file:
+                names = json.loads((file.metadata.metadata or {}).get(NAMES_KEY.encode(), "{}"))
+                at = 0
+                for batch in file.iter_batches(_ROWS_AT_ONCE):
+                    for row in batch.to_pylist():
+                        if str(at) in names:
+                            row["image"] = os.fsdecode(bytes.fromhex(names[str(at)]))
+                        yield self._prediction(row, at)
+                        at += 1
+        except (OSError, ValueError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"{self._path}: damaged ({reason}); delete it and make it again"
+            ) from error
+
+    def _prediction(self, row: Mapping[str, Any], at: int) -> Prediction:
+        image, listed = as_image(row["image"]), row.get("listed", at)
+        if row["labels"] is None:
+            return Prediction(image, error=row["error"], listed=listed)
+        return Prediction(
+            image,
+            tuple(row["labels"]),
+            tuple(row[f"p:{label}"] for label in self.labels),
+            tuple(row[f"independent:{label}"] for label in self.labels),
+            error=row.get("error") or "",
+            listed=listed,
+        )
+
+
+def load_about(path: Path | Stored) -> dict[str, Any] | None:
+    """Load the metadata of a Parquet file; None if it is no wide table of ours.
+
+    Raises:
+        DataError: it cannot be read as Parquet.
+    """
+    try:
+        with _opened(path) as source:
+            schema = parquet.read_schema(source)
+        about: dict[str, Any] = json.loads((schema.metadata or {})[METADATA_KEY])
+        wanted = WideLayout(LabelSpace(tuple(about["labels"]))).columns
+    except (KeyError, json.JSONDecodeError):
+        return None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read as Parquet: {reason}") from error
+    return about if set(wanted) <= set(schema.names) else None
+
+
+def _opened(path: Path | Stored) -> AbstractContextManager[Path | BinaryIO]:
+    return nullcontext(path) if isinstance(path, Path) else path.opened()

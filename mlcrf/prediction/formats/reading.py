@@ -1,0 +1,213 @@
+"""Tables of predictions read back: our own files, and tables that a person has edited since."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mlcrf.data.cells import cell_code, shown_cell, without_formula
+from mlcrf.data.problems import Problems
+from mlcrf.data.records import Records, load_records
+from mlcrf.errors import DataError, LabelsError
+from mlcrf.images import as_image
+from mlcrf.labels import LabelSpace
+from mlcrf.prediction.formats.parquet_table import ParquetTable, load_about
+from mlcrf.prediction.formats.parts import Parts
+from mlcrf.prediction.formats.table import TableSuffix
+from mlcrf.prediction.record import Origin, Prediction
+from mlcrf.stores import Stored
+
+
+class PredictionTable(Protocol):
+    """Predictions with the labels that they are about, and the model that made them."""
+
+    @property
+    def labels(self) -> LabelSpace: ...
+
+    @property
+    def origin(self) -> Origin: ...
+
+    def __iter__(self) -> Iterator[Prediction]: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class LoadedTable:
+    """Predictions in memory."""
+
+    labels: LabelSpace
+    predictions: Sequence[Prediction]
+    origin: Origin = Origin()
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self.predictions)
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+
+def read_predictions(
+    place: Path | Stored, *, labels: LabelSpace | None = None, probabilities: bool = True
+) -> PredictionTable:
+    """Read a table of predictions: .csv, .jsonl or .parquet, wide or tidy, or a folder of parts.
+
+    Labels are decided by the column `labels`, or `present` of a tidy table. CSV is read as
+    spreadsheets leave it: with a byte-order mark, semicolons or tabs between cells, decimal commas
+    and the apostrophes of `--excel-safe`.
+
+    Args:
+        labels: those of the table, if it has no columns of probabilities that name them.
+        probabilities: whether they are needed; else they may be missing or spoilt.
+
+    Raises:
+        DataError: everything that is wrong with the table, each with its line; a label that is
+            not among the table's is.
+
+    Cost: parts and Parquet tables of our own are read as they are asked for; others are held in
+        memory.
+    """
+    suffix = place.suffix.lower()
+    is_folder = isinstance(place, Path) and place.is_dir()
+    if is_folder or (isinstance(place, Stored) and suffix not in tuple(TableSuffix)):
+        return Parts(place)
+    if suffix not in tuple(TableSuffix):
+        kinds = ", ".join(TableSuffix)
+        raise DataError(f"{place}: expected a table ({kinds}) or a folder of parts")
+    if isinstance(place, Path) and not place.exists():
+        raise DataError(f"{place}: no such file or folder")
+    if suffix == TableSuffix.PARQUET and (about := load_about(place)) is not None:
+        return ParquetTable(place, about)
+    problems = Problems()
+    records = load_records(place, problems, keep_bytes=True)
+    if "image" not in records.columns:
+        raise DataError(f"{place}:1: has no column `image`; expected a table of `mlcrf predict`")
+    read = _read_tidy if {"label", "present"} <= records.columns.keys() else _read_wide
+    table = read(_Cells(records, problems), labels, probabilities)
+    problems.raise_if_any()
+    return table
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """A table's cells; what is wrong with one is noted."""
+
+    records: Records
+    problems: Problems
+
+    def fault(self, row: int, message: str) -> None:
+        self.records.fault(self.problems, row, message)
+
+    def image(self, row: int) -> str:
+        cell = self.records.columns["image"][row]
+        if not isinstance(cell, str) or not cell.strip():
+            self.fault(row, f"column 'image' is {shown_cell(cell)}; expected a path")
+            return ""
+        return _without_apostrophe(cell)
+
+    def probability(self, row: int, column: str) -> float:
+        cell = self.records.columns[column][row]
+        try:
+            value = float(cell.replace(",", ".") if isinstance(cell, str) else cell)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            value = math.nan
+        if not 0 <= value <= 1:
+            self.fault(row, f"column {column!r} is {shown_cell(cell)}; expected a probability")
+        return value
+
+    def label(self, row: int, name: str, labels: LabelSpace) -> str:
+        """Return the label that a text names."""
+        plain = name if name in labels.names else _without_apostrophe(name)
+        try:
+            labels.index(plain)
+        except LabelsError as error:
+            self.fault(row, str(error))
+        return plain
+
+
+def _read_wide(cells: _Cells, labels: LabelSpace | None, probabilities: bool) -> LoadedTable:
+    columns, path = cells.records.columns, cells.records.path
+    named = [name.removeprefix("p:") for name in columns if name.startswith("p:")]
+    space = _space(path, named) if named else labels
+    if "labels" not in columns:
+        raise DataError(f"{path}:1: has no column `labels`; expected a table of `mlcrf predict`")
+    if space is None:
+        raise DataError(
+            f"{path}:1: has no columns p:LABEL that say which labels there are; give --model"
+        )
+    scores = [[f"{kind}:{name}" for name in space] for kind in ("p", "independent")]
+    missing = [name for kind in scores for name in kind if name not in columns]
+    if probabilities and missing:
+        raise DataError(f"{path}:1: has no column {missing[0]!r}, which is needed here")
+    names = frozenset(space.names)
+    predictions = []
+    for row, cell in enumerate(columns["labels"]):
+        chosen = _listed(cells, row, cell, space)
+        marginals, independent = (
+            tuple(cells.probability(row, name) for name in kind) if probabilities else ()
+            for kind in scores
+        )
+        present = tuple(name for name in space if name in chosen & names)
+        image = as_image(cells.image(row))
+        predictions.append(Prediction(image, present, marginals, independent, listed=row))
+    return LoadedTable(space, predictions)
+
+
+def _listed(cells: _Cells, row: int, cell: object, labels: LabelSpace) -> set[str]:
+    if isinstance(cell, str):
+        parts = [part.strip() for part in cell.split(";")]
+    elif isinstance(cell, list) and all(isinstance(one, str) for one in cell):
+        parts = cell
+    else:
+        cells.fault(row, f"column 'labels' is {shown_cell(cell)}; expected a list of labels")
+        return set()
+    return {cells.label(row, part, labels) for part in parts if part}
+
+
+def _read_tidy(cells: _Cells, labels: LabelSpace | None, probabilities: bool) -> LoadedTable:
+    columns, path = cells.records.columns, cells.records.path
+    missing = [name for name in ("p", "independent") if name not in columns]
+    if probabilities and missing:
+        raise DataError(f"{path}:1: has no column {missing[0]!r}, which is needed here")
+    texts = [_without_apostrophe(str(cell)) for cell in columns["label"]]
+    space = _space(path, list(dict.fromkeys(texts)))
+    rows: dict[str, dict[str, int]] = {}
+    for row, label in enumerate(texts):
+        own = rows.setdefault(cells.image(row), {})
+        if label in own:
+            cells.fault(row, f"label {label!r} stands twice for one image")
+        own[label] = row
+    predictions = []
+    for listed, (image, own) in enumerate(rows.items()):
+        if lost := [name for name in space if name not in own]:
+            cells.fault(min(own.values()), f"{image}: has no row for label {lost[0]!r}")
+            continue
+        present = []
+        for name in space:
+            code = cell_code(columns["present"][own[name]])
+            if code not in (0, 1):
+                cells.fault(own[name], "column 'present': expected 1 or 0")
+            elif code:
+                present.append(name)
+        marginals, independent = (
+            tuple(cells.probability(own[name], kind) for name in space) if probabilities else ()
+            for kind in ("p", "independent")
+        )
+        predictions.append(
+            Prediction(as_image(image), tuple(present), marginals, independent, listed=listed)
+        )
+    return LoadedTable(space, predictions)
+
+
+def _space(path: Path | Stored, names: Sequence[str]) -> LabelSpace:
+    try:
+        return LabelSpace(tuple(names))
+    except LabelsError as error:
+        raise DataError(f"{path}:1: {error}") from error
+
+
+def _without_apostrophe(text: str) -> str:
+    """Undo `without_formula`."""
+    is_escaped = text[:1] == "'" and without_formula(text[1:]) == text
+    return text[1:] if is_escaped else text

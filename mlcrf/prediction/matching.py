@@ -1,0 +1,64 @@
+"""Images matched with the rows of a table of predictions."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from mlcrf.errors import DataError, printable
+from mlcrf.images import Image
+from mlcrf.prediction.formats.reading import PredictionTable
+from mlcrf.prediction.record import Prediction
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The predictions of those images that have a row, in the order of the images.
+
+    Attributes:
+        notes: a line on images without a row, and one on rows of other images.
+    """
+
+    predictions: Sequence[Prediction]
+    notes: Sequence[str] = ()
+
+
+def match_images(table: PredictionTable, images: Iterable[Image], name: str) -> Matched:
+    """Match images with rows: by the name as it was listed, else by absolute path.
+
+    Args:
+        name: the table's, for messages.
+
+    Raises:
+        DataError: no image has a row, or one has two that disagree.
+    """
+    by_name: dict[str, Prediction] = {}
+    for row in table:
+        other = by_name.setdefault(row.image.name, row)
+        if other.labels != row.labels:
+            raise DataError(f"{name}: {printable(row.image)} has two rows with different labels")
+    by_key: dict[str, Prediction] = {}
+    found, lost, used = list[Prediction](), list[Image](), set[str]()
+    for image in images:
+        match = by_name.get(image.name)
+        if match is None:
+            by_key = by_key or {one.image.key: one for one in by_name.values()}
+            match = by_key.get(image.key)
+        if match is None:
+            lost.append(image)
+        else:
+            used.add(match.image.name)
+            found.append(replace(match, image=image))
+    others = [one.image for one in by_name.values() if one.image.name not in used]
+    if not found:
+        raise DataError(f"{name}: has no row for any of these images; are its paths right?")
+    notes = []
+    if lost:
+        notes.append(f"{_count(lost, 'image')} without a row in {name}, left as they are")
+    if others:
+        notes.append(f"{_count(others, 'row')} of {name} for other images")
+    return Matched(found, notes)
+
+
+def _count(images: Sequence[Image], what: str) -> str:
+    """Return how many there are, and an example."""
+    plural = "" if len(images) == 1 else "s"
+    return f"{len(images)} {what}{plural} (such as {printable(images[0])})"
