@@ -16,6 +16,7 @@ from mlcrf.inference.posterior import (
     iterated_conditional_modes,
 )
 
+_MIN_EFFECTIVE_SHARE = 0.25  # of the chains, for an image to count as converged
 _CHUNK_ENTRIES = 2**19  # labels times chains times images handled at once
 
 
@@ -73,15 +74,14 @@ class AnnealedImportanceSampling:
 
     The beta_k are evenly spaced; with implications their square roots are, because the first step
     would be too large. Fails where modes lie far apart: few chains then carry the weight, which
-    their effective number shows, unless no chain has visited the mode.
+    their effective number shows, unless no chain has visited the mode. An image has converged if at
+    least a quarter of its chains are effective; the standard error of log Z is then 0.22 or less.
 
     Attributes:
         chains: chains an image.
         temperatures: number K of distributions after the first.
         sweeps: Gibbs sweeps at each.
         seed: of the draws; the same seed gives the same bits.
-        min_effective_share: an image has converged if its effective number of chains is at least
-            this share of them; at 0.25 of 64 the standard error of log Z is 0.22.
 
     Cost: O(chains K sweeps N (L + E)). Memory: chains x N x L bytes.
 
@@ -93,7 +93,6 @@ class AnnealedImportanceSampling:
     temperatures: int = 200
     sweeps: int = 1
     seed: int = 0
-    min_effective_share: float = 0.25
 
     @property
     def name(self) -> str:
@@ -104,7 +103,7 @@ class AnnealedImportanceSampling:
         """Sample beliefs, an estimate of log Z, and label vectors (chains, N, L)."""
         generator = self._generator(potentials)
         annealed = self._run(potentials, check_known(potentials, known), generator)
-        converged = annealed.effective_chains >= self.min_effective_share * self.chains
+        converged = annealed.effective_chains >= _MIN_EFFECTIVE_SHARE * self.chains
         return Posterior(
             marginals=annealed.marginals,
             log_partition=annealed.log_partition.to(potentials.unary.dtype),
@@ -113,7 +112,7 @@ class AnnealedImportanceSampling:
             advice=advise(
                 self.name,
                 converged,
-                f"have fewer than {self.min_effective_share:.0%} of {self.chains} chains effective",
+                f"have fewer than {_MIN_EFFECTIVE_SHARE:.0%} of {self.chains} chains effective",
                 "--inference exact, junction-tree or gibbs of train, evaluate and report",
             ),
             samples=annealed.resampled(generator),

@@ -51,7 +51,7 @@ def information(targets: NDArray[np.int8], first: int, second: int) -> float:
 
 
 def pairs_of(edges: Tensor) -> list[Pair]:
-    """As tuples, after a look at their form: int64 (E, 2), i < j, each once, in row order."""
+    """Return pairs as tuples, once checked: int64 (E, 2), i < j, each once, in row order."""
     assert edges.dtype == torch.int64
     assert edges.ndim == 2
     pairs = [(i, j) for i, j in edges.tolist()]
@@ -61,7 +61,7 @@ def pairs_of(edges: Tensor) -> list[Pair]:
 
 
 def is_tree(pairs: tuple[Pair, ...], num_labels: int) -> bool:
-    """Whether that many pairs less one join all labels."""
+    """Return whether num_labels - 1 pairs join all labels."""
     reached = {0}
     for _ in pairs:
         reached |= {label for pair in pairs if reached & set(pair) for label in pair}
@@ -70,7 +70,7 @@ def is_tree(pairs: tuple[Pair, ...], num_labels: int) -> bool:
 
 @pytest.mark.parametrize("unknown", [0.0, 0.3, 0.7, 1.0])
 def test_information_is_that_of_the_formula(unknown: float) -> None:
-    """Whether most labels are known or not, and of images with one known label of two alone."""
+    """It holds with many and few known labels, and images with one known label of two."""
     targets = draw_targets(60, 7, unknown=unknown)
     targets[:, 3] = 0  # never present
     targets[:, 4] = np.where(targets[:, 4] == 0, -1, targets[:, 4])  # never known to be absent

@@ -57,7 +57,7 @@ ZEROS, EDGES, NONE = torch.zeros(2, 3), full_edges(3), torch.zeros(3)
     ],
 )
 def test_refusals(unary: Tensor, edges: Tensor, pairwise: Tensor, message: str) -> None:
-    """What is no CRF is refused with what was expected and what came."""
+    """Errors say what was expected and what came."""
     with pytest.raises(PotentialsError, match=message):
         Potentials(unary, edges, pairwise)
 

@@ -1,4 +1,4 @@
-"""What the beliefs of iterative methods must meet where they have converged, from its definition.
+"""The equations of converged beliefs, from the definitions of the iterative methods.
 
 Each function returns what is 0 at a fixed point, an image a row.
 """

@@ -47,8 +47,8 @@ class Graphs(IntEnum):
     ANY = 3
 
 
-class Slope(Enum):
-    """What carries a gradient, by autograd, to unaries and couplings."""
+class Gradient(Enum):
+    """The results that carry a gradient, by autograd, to unaries and couplings."""
 
     NONE = "nothing"
     LOG_Z = "log Z, once"
@@ -56,22 +56,22 @@ class Slope(Enum):
 
 
 NO_EDGE, UNCOUPLED, TREES, ANY = Graphs
-NONE, LOG_Z, BELIEFS = Slope
+NONE, LOG_Z, BELIEFS = Gradient
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is promised of one method.
+    """The promises of one method.
 
     Attributes:
         method: with settings that bring it close enough to its limit to be compared.
-        log_z: what its log Z is.
+        log_z: the kind of its log Z.
         right_on: the graphs on which it equals brute force; a random one within sampling error,
             but to rounding where nothing is coupled.
         off: limit on the mean error of its marginals at couplings of 1/2 between all of ten
             labels, which is not below a quarter of it.
-        slope: what carries a gradient; where log Z does, that is the marginals at convergence.
-        equation: what of the beliefs is 0 where they have converged.
+        gradient: the results that carry one; that of log Z is the marginals at convergence.
+        equation: the function of the beliefs that is 0 where they have converged.
         pairs: whether it returns pairwise marginals.
         random: whether the draws of a seed decide.
         takes: the graphs that it accepts.
@@ -82,7 +82,7 @@ class Row:
     log_z: LogPartitionKind
     right_on: Graphs
     off: float
-    slope: Slope
+    gradient: Gradient
     equation: Callable[[Potentials, Posterior], Tensor] | None = None
     pairs: bool = True
     random: bool = False
@@ -129,7 +129,7 @@ ANNEALED = AnnealedImportanceSampling(chains=400, temperatures=25)
 
 # fmt: off
 ROWS = (
-    #   method         log Z     right on   off    slope    and
+    #   method         log Z     right on   off    gradient    and
     Row(Independent(), EXACT,    NO_EDGE,   0,     BELIEFS, pairs=False, takes=NO_EDGE),
     Row(EXACTLY,       EXACT,    ANY,       0,     LOG_Z,   max_labels=28),
     Row(ON_TREES,      EXACT,    ANY,       0,     LOG_Z),
@@ -202,7 +202,7 @@ def make(
 
 @dataclass(frozen=True)
 class Truth:
-    """What the oracle says of a batch; `pairs` (N, E), the rest as in `Posterior`."""
+    """The oracle's beliefs about a batch; `pairs` (N, E), the rest as in `Posterior`."""
 
     log_partition: Tensor
     marginals: Tensor

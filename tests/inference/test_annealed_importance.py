@@ -222,7 +222,7 @@ def test_chunks_of_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_few_temperatures_are_reported() -> None:
-    """Where few chains carry the weight, the advice says for how many images and what to do."""
+    """If few chains carry the weight, the advice says for how many images and what to do."""
     potentials = make_potentials(2, 12, pairwise=5.0)
     weak = Potentials(potentials.unary, potentials.edges, potentials.pairwise * 0)
     both = Potentials(
@@ -244,7 +244,7 @@ def test_effective_chains_by_their_formula() -> None:
 
 
 def test_resampling_follows_the_weights() -> None:
-    """Of S chains each is drawn S w / sum w times, rounded down or up; images on their own."""
+    """Each of S chains is drawn S w / sum w times, rounded down or up; images on their own."""
     weights = torch.tensor([[0.1, 4.0], [2.5, 0.0], [1.4, 0.0], [0.0, 0.0]], dtype=torch.float64)
     states = torch.eye(4, dtype=torch.uint8)[:, None].expand(4, 2, 4)  # chain s has label s
     annealed = Annealed(states, weights.log(), torch.zeros(2, 4))

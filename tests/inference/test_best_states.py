@@ -14,7 +14,7 @@ from tests.making import close, draw_known, make_potentials
 
 @dataclass(frozen=True)
 class Finder:
-    """What finds states: a method, whether they are the best, and whether it takes edges."""
+    """A method, whether its states are the best, and a graph that it takes."""
 
     method: Any
     name: str
@@ -73,7 +73,7 @@ def test_states_at_large_potentials(finder: Finder, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(("unary", "pairwise"), [(0.2, 0.1), (1.0, 0.6)])
 def test_the_best_is_far_down_among_half_states(unary: float, pairwise: float) -> None:
-    """Where sets are almost equally probable, the best half-state need not be likely."""
+    """With almost equally probable sets the best half-state need not be likely."""
     potentials = make_potentials(100, 12, unary=unary, pairwise=pairwise)
     states = torch.tensor(list(product((0, 1), repeat=12)))
     best = potentials.log_score(states[:, None].expand(-1, 100, -1)).amax(0)

@@ -1,4 +1,4 @@
-"""Which method AUTO takes."""
+"""The method that AUTO takes."""
 
 import pytest
 import torch

@@ -51,7 +51,7 @@ def test_clamping_equals_conditioning(row: Row, graph: str, num_unknown: int, va
 @pytest.mark.parametrize("varies", [False, True])
 @rows(lambda row: row.takes is ANY and row.method.name != "tree-reweighted")
 def test_beliefs_are_those_of_the_unknown_labels_alone(row: Row, varies: bool) -> None:
-    """What is known becomes part of the unaries; tree-reweighted keeps the trees of all labels."""
+    """Known labels become part of the unaries; tree-reweighted keeps the trees of all labels."""
     potentials = make("six labels", 3, pairwise=0.8, varies=varies)
     known = torch.tensor([[-1, 1, -1, -1, 0, -1]]).repeat(3, 1)
     kept, edges = torch.tensor([0, 2, 3, 5]), full_edges(4)

@@ -11,10 +11,10 @@ from tests.making import close, draw_known
 
 @pytest.mark.parametrize("varies", [False, True])
 @pytest.mark.parametrize("clamp", [False, True])
-@rows(lambda row: row.slope is not NONE)
+@rows(lambda row: row.gradient is not NONE)
 def test_finite_differences_agree(row: Row, clamp: bool, varies: bool) -> None:
-    """Of log Z, and of marginals where the table says so, through every sweep that is made."""
-    made = make("cycle" if row.slope is not BELIEFS else "three labels", 1, pairwise=0.6)
+    """Gradients of log Z, and of marginals where the table says so, through every sweep."""
+    made = make("cycle" if row.gradient is not BELIEFS else "three labels", 1, pairwise=0.6)
     if row.takes is not ANY:
         made = make("no edge", 1)
     known = draw_known(made, num_unknown=2 if clamp else made.num_labels)
@@ -25,7 +25,7 @@ def test_finite_differences_agree(row: Row, clamp: bool, varies: bool) -> None:
     def beliefs(unary: Tensor, pairwise: Tensor) -> tuple[Tensor, ...]:
         posterior = method(Potentials(unary, made.edges, pairwise), known=known)
         both = (posterior.log_partition, posterior.marginals)
-        return both if row.slope is BELIEFS else both[:1]
+        return both if row.gradient is BELIEFS else both[:1]
 
     inputs = (unary, pairwise) if len(made.edges) else (unary, pairwise.detach())
     assert torch.autograd.gradcheck(beliefs, inputs, fast_mode=True)
@@ -33,7 +33,7 @@ def test_finite_differences_agree(row: Row, clamp: bool, varies: bool) -> None:
 
 @pytest.mark.parametrize("varies", [False, True])
 @pytest.mark.parametrize("num_unknown", [5, 2])
-@rows(lambda row: row.slope is not NONE)
+@rows(lambda row: row.gradient is not NONE)
 def test_marginals_are_the_gradient_of_log_partition(
     row: Row, num_unknown: int, varies: bool
 ) -> None:
@@ -64,10 +64,10 @@ def test_marginals_are_the_gradient_of_log_partition(
 
 @rows()
 def test_nothing_else_pretends_to_be_differentiable(row: Row) -> None:
-    """What the table does not name carries no gradient, rather than a wrong one."""
+    """Results that the table does not name carry no gradient, rather than a wrong one."""
     made = make("three labels" if row.takes is ANY else "no edge")
     potentials = Potentials(made.unary.requires_grad_(), made.edges, made.pairwise.requires_grad_())
     posterior = row.method(potentials)
-    assert posterior.log_partition.requires_grad == (row.slope is not NONE)
-    assert posterior.marginals.requires_grad == (row.slope is BELIEFS)
+    assert posterior.log_partition.requires_grad == (row.gradient is not NONE)
+    assert posterior.marginals.requires_grad == (row.gradient is BELIEFS)
     assert not row.method.map_states(potentials).requires_grad

@@ -1,4 +1,4 @@
-"""What is particular to the junction tree: its samples, chunks and limits, and large trees."""
+"""The junction tree: its samples, chunks and limits, and large trees."""
 
 import math
 from collections import Counter
@@ -136,7 +136,7 @@ def test_too_wide() -> None:
 
 @pytest.mark.parametrize("reach", [4999, 3])
 def test_tree_of_five_thousand_labels(reach: int) -> None:
-    """Of broad or deep trees too, log Z = score - log p of any state."""
+    """For broad and deep trees log Z = score - log p of any state."""
     edges = random_tree(5000, reach=reach)
     generator = torch.Generator().manual_seed(2)
     unary = torch.randn(64, 5000, generator=generator)

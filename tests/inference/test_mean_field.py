@@ -1,4 +1,4 @@
-"""What is particular to mean field; the rest is in the table."""
+"""Mean field alone; properties of all methods are in the table."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_converges_image_by_image(parallel: bool) -> None:
 
 
 def test_both_forms_agree_at_weak_couplings() -> None:
-    """Where there is one fixed point both find it."""
+    """Both find the fixed point if there is one alone."""
     potentials = make_potentials(10, 6, unary=2.0, pairwise=0.8)
     one, other = (
         MeanField(max_sweeps=500, tolerance=1e-10, parallel=parallel)(potentials)

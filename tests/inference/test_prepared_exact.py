@@ -55,7 +55,7 @@ def test_pairs_are_those_of_exact_up_to_what_is_left_out() -> None:
 
 
 def test_pairs_in_log_space_and_with_implications() -> None:
-    """Where float64 does not reach, and where states are left out of the halves."""
+    """They agree where float64 does not reach, and where halves leave states out."""
     potentials = make_potentials(2, 8, unary=400.0, pairwise=900.0)
     first, second = potentials.edges.T
     wanted = Exact(pairwise_marginals=True)(potentials).pairwise_marginals

@@ -1,4 +1,4 @@
-"""What every inference method must do, whatever its algorithm; the table is in `methods.py`."""
+"""The properties of every inference method, by the table in `methods.py`."""
 
 from dataclasses import fields, is_dataclass, replace
 
@@ -42,7 +42,7 @@ def follows_protocol(value: object) -> bool:
 
 
 def test_every_method_has_a_row() -> None:
-    """What mlcrf.inference exports and follows `InferenceMethod`, and every name of a choice."""
+    """Every exported method and every name of a choice has one."""
     exported = {value for value in vars(inference).values() if follows_protocol(value)}
     assert len(exported) >= 10
     assert {type(row.method) for row in ROWS} >= exported
@@ -119,7 +119,7 @@ def test_marginals_are_off_by_what_the_table_says(row: Row) -> None:
 def test_converged_beliefs_meet_their_equation(
     row: Row, graph: str, sizes: tuple[float, float]
 ) -> None:
-    """Where it says converged, the equation holds that defines the method."""
+    """Converged beliefs satisfy the equation that defines the method."""
     potentials = make(graph, 6, unary=sizes[0], pairwise=sizes[1], varies=True)
     posterior = row.method(potentials)
     assert bool(posterior.converged.all()) or sizes[1] > 1
@@ -223,12 +223,12 @@ def test_finite_at_large_potentials(row: Row, size: float, dtype: torch.dtype) -
                 assert bool(((beliefs >= 0) & (beliefs <= 1)).all())
             assert bool(posterior.log_partition.isfinite().all())
             total = posterior.log_partition.sum()
-            if row.slope is BELIEFS:
+            if row.gradient is BELIEFS:
                 total = total + posterior.marginals.sum()
-            if row.slope is not NONE:
+            if row.gradient is not NONE:
                 wanted = (unary, pairwise) if len(pairwise) else (unary,)
-                for slope in torch.autograd.grad(total, wanted):
-                    assert bool(slope.isfinite().all())
+                for gradient in torch.autograd.grad(total, wanted):
+                    assert bool(gradient.isfinite().all())
 
 
 @pytest.mark.parametrize("size", [0.5, 2.0])
@@ -340,7 +340,7 @@ def test_no_images(row: Row) -> None:
             drawn = row.method.sample(potentials, 3, torch.Generator())
             assert drawn.shape == (3, 0, num_labels)
         assert row.method.map_states(potentials).shape == (0, num_labels)
-        if row.slope is not NONE:
+        if row.gradient is not NONE:
             posterior.log_partition.sum().backward()
 
 

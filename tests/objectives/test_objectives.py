@@ -153,7 +153,7 @@ def test_equals_enumeration(loss: Loss, hidden: bool, varies: bool) -> None:
 
 @every_loss(pseudo_likelihood_loss)
 def test_pseudo_likelihood_is_the_product_of_conditionals(loss: Loss) -> None:
-    """Where all labels are known it is the log of the product of P(label | all the others)."""
+    """With all labels known it is the log of the product of P(label | all the others)."""
     potentials = make_potentials(4, 5, unary=2.0, pairwise=3.0)
     targets = make_targets()
     total = 0.0
@@ -173,7 +173,7 @@ def test_nothing_known_is_no_loss(loss: Loss) -> None:
 @pytest.mark.parametrize("hidden", [False, True])
 @every_loss()
 def test_equals_independent_at_zero_coupling(loss: Loss, hidden: bool) -> None:
-    """Where nothing is coupled all losses are the same, and so are their gradients in unary.
+    """Without couplings all losses are the same, and so are their gradients in unary.
 
     For what unrolled mean field scores: it counts that twice where something is hidden.
     """
@@ -227,7 +227,7 @@ def test_gradient_of_partial_pseudo_likelihood() -> None:
     unary, pairwise = made.unary.requires_grad_(), made.pairwise.requires_grad_()
     potentials = Potentials(unary, made.edges, pairwise)
     loss = pseudo_likelihood_loss(potentials, targets)
-    slope, pair_slope = torch.autograd.grad(loss, (unary, pairwise))
+    gradient, pair_gradient = torch.autograd.grad(loss, (unary, pairwise))
     beliefs = []
     for one, y in zip(oracles(potentials), targets.tolist(), strict=True):
         seen = [label >= 0 for label in y]
@@ -235,10 +235,10 @@ def test_gradient_of_partial_pseudo_likelihood() -> None:
         beliefs.append(mean_field(one, start, [not s for s in seen], 200))
     states = torch.tensor(beliefs, dtype=torch.float64)
     residual = (potentials.conditional_logits(states).sigmoid() - targets) * (targets >= 0) / 4
-    close(slope, residual.detach(), 1e-5)
+    close(gradient, residual.detach(), 1e-5)
     first, second = made.edges.T
     both = residual[:, first] * states[:, second] + residual[:, second] * states[:, first]
-    close(pair_slope, both.sum(0).detach(), 1e-5)
+    close(pair_gradient, both.sum(0).detach(), 1e-5)
 
 
 @every_loss()
@@ -248,10 +248,10 @@ def test_finite_at_large_unaries(loss: Loss) -> None:
     targets = make_targets()
     unary = (50 * (1 - 2 * targets)).float().requires_grad_()  # as wrong as can be
     value = loss(Potentials(unary, made.edges, made.pairwise), targets)
-    (slope,) = torch.autograd.grad(value, unary)
+    (gradient,) = torch.autograd.grad(value, unary)
     assert float(value.detach()) > 50
-    assert bool(slope.isfinite().all())
-    assert bool((slope * (1 - 2 * targets) > 0.1).all()), "no way back for what is most wrong"
+    assert bool(gradient.isfinite().all())
+    assert bool((gradient * (1 - 2 * targets) > 0.1).all()), "no way back for what is most wrong"
 
 
 def test_sweeps_are_as_many_as_asked_for() -> None:
@@ -317,12 +317,12 @@ def test_weighted_and_asymmetric_independent_loss(
     assert torch.autograd.gradcheck(value, (potentials.unary.requires_grad_(),))
 
 
-def test_an_easy_absent_label_has_no_slope() -> None:
+def test_an_easy_absent_label_has_no_gradient() -> None:
     """Below the margin an absent label costs nothing and moves nothing, and nothing is NaN."""
     unary = torch.tensor([[-50.0, -3.0, 3.0]]).requires_grad_()
     potentials = Potentials(unary, torch.empty((0, 2), dtype=torch.int64), torch.empty(0))
     absent = torch.zeros(1, 3, dtype=torch.int64)
     loss = independent_loss(potentials, absent, margin=0.05, focus_negative=0.5)
-    (slope,) = torch.autograd.grad(loss, unary)
-    assert slope[0, :2].tolist() == [0.0, 0.0]
-    assert float(slope[0, 2]) > 0.4
+    (gradient,) = torch.autograd.grad(loss, unary)
+    assert gradient[0, :2].tolist() == [0.0, 0.0]
+    assert float(gradient[0, 2]) > 0.4

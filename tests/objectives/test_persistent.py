@@ -29,7 +29,7 @@ def make_targets(*, hidden: bool) -> Tensor:
     return targets
 
 
-def slopes(loss: Tensor, potentials: Potentials) -> tuple[Tensor, Tensor]:
+def gradients(loss: Tensor, potentials: Potentials) -> tuple[Tensor, Tensor]:
     """The gradient in unary and pairwise."""
     return torch.autograd.grad(loss, (potentials.unary, potentials.pairwise))
 
@@ -46,13 +46,13 @@ def test_chains_give_the_gradient_of_the_likelihood(hidden: bool, varies: bool) 
     potentials = problem(varies=varies)
     targets = make_targets(hidden=hidden)
     exact = exact_likelihood_loss(potentials, targets)
-    wanted = slopes(exact, potentials)
+    wanted = gradients(exact, potentials)
     memory = CHAINS.start(potentials, targets)
     for _ in range(3):
         memory = CHAINS.advance(memory, potentials)
-    got = slopes(CHAINS.loss(memory, potentials), potentials)
+    got = gradients(CHAINS.loss(memory, potentials), potentials)
     anew = CHAINS(potentials, targets)
-    for ours in (got, slopes(anew, potentials)):
+    for ours in (got, gradients(anew, potentials)):
         close(ours[0], wanted[0], 5 * 0.5 / 100 / N * 2)
         close(ours[1], wanted[1], 5 * 0.5 / 100 / (N if varies else 1) * 2)
     assert float(anew.detach()) == pytest.approx(float(exact.detach()), abs=0.02)
@@ -81,8 +81,8 @@ def test_a_step_with_nothing_known_goes_nowhere() -> None:
     nothing = torch.full((N, L), -1)
     memory = CHAINS.start(potentials, nothing)
     memory = CHAINS.advance(memory, potentials)
-    slope, _ = slopes(CHAINS.loss(memory, potentials), potentials)
-    close(slope, torch.zeros_like(slope), 5 * 0.5 / 100 / N * 2)
+    gradient, _ = gradients(CHAINS.loss(memory, potentials), potentials)
+    close(gradient, torch.zeros_like(gradient), 5 * 0.5 / 100 / N * 2)
     value = CHAINS(potentials, nothing)
     assert float(value.detach()) == pytest.approx(0, abs=0.02)
 
@@ -115,17 +115,17 @@ def test_blended_step_is_the_difference_of_beliefs(hidden: bool) -> None:
     memory = BLENDED.start(potentials, targets)
     for _ in range(300):
         memory = BLENDED.advance(memory, potentials)
-    slope, pair_slope = slopes(BLENDED.loss(memory, potentials), potentials)
+    gradient, pair_gradient = gradients(BLENDED.loss(memory, potentials), potentials)
     method = ConvexBeliefPropagation(tolerance=1e-10, max_sweeps=1000)
     free, clamped = method(potentials), method(potentials, known=targets)
     assert free.pairwise_marginals is not None
     assert clamped.pairwise_marginals is not None
-    close(slope, (free.marginals - clamped.marginals).detach() / N, 1e-7)
+    close(gradient, (free.marginals - clamped.marginals).detach() / N, 1e-7)
     pairs = (free.pairwise_marginals - clamped.pairwise_marginals).detach()
-    close(pair_slope, pairs.mean(0), 1e-7)
-    anew = slopes(BLENDED(potentials, targets), potentials)
-    close(anew[0], slope, 1e-4)
-    close(anew[1], pair_slope, 1e-4)
+    close(pair_gradient, pairs.mean(0), 1e-7)
+    anew = gradients(BLENDED(potentials, targets), potentials)
+    close(anew[0], gradient, 1e-4)
+    close(anew[1], pair_gradient, 1e-4)
 
 
 def test_implications_hold_in_the_chains() -> None:
@@ -141,6 +141,6 @@ def test_implications_hold_in_the_chains() -> None:
         memory = CHAINS.advance(memory, potentials)
     assert not bool((memory.free[..., 0] > memory.free[..., 1]).any())
     assert not bool((memory.free[..., 3] > memory.free[..., 4]).any())
-    got = slopes(CHAINS.loss(memory, potentials), potentials)
+    got = gradients(CHAINS.loss(memory, potentials), potentials)
     posterior = Exact(pairwise_marginals=True)(potentials)
     close(got[0], (posterior.marginals - targets).detach() / N, 5 * 0.5 / 100 / N * 2)

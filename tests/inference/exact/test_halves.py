@@ -1,4 +1,4 @@
-"""How many states implications leave, and that none but these are listed."""
+"""Halves list exactly the states that implications allow, and count them."""
 
 import math
 from itertools import product

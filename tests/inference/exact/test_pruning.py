@@ -1,4 +1,4 @@
-"""What is left out of the sum: bounded, below the tolerance, and really left out."""
+"""Pruning: the terms left out are bounded, below the tolerance, and really left out."""
 
 import dataclasses
 
@@ -47,7 +47,7 @@ def make_pruner(potentials: Potentials) -> tuple[Split, Tensor, Tensor, Pruner]:
 
 
 def tile_masses(halves: Split, alpha: Tensor, beta: Tensor) -> Tensor:
-    """Of 16 x 16 tiles, (N, 16, 16)."""
+    """Return the masses of 16 x 16 tiles, (N, 16, 16)."""
     kernel = halves.kernel.block(slice(0, 64), torch.float64)
     joint = alpha.double()[:, :, None] * kernel * beta.double()[:, None]
     return joint.view(-1, 16, 4, 16, 4).sum((2, 4))
@@ -68,7 +68,7 @@ def test_bounds_hold(seed: int) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_bound_is_tight_without_couplings() -> None:
-    """Where the kernel is flat, bounds are masses and the guess of Z is Z, but for rounding."""
+    """With a flat kernel bounds are masses and the estimate of Z is Z, up to rounding."""
     photos = make_photos()
     flat = dataclasses.replace(photos, pairwise=torch.zeros_like(photos.pairwise))
     halves, alpha, beta, pruner = make_pruner(flat)
@@ -89,8 +89,8 @@ def test_half_states_are_sorted() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_a_guess_that_is_too_high_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Z was guessed a thousand times too high, no more is left out than is allowed."""
+def test_an_estimate_that_is_too_high_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an estimate of Z a thousand times too high, no more is left out than is allowed."""
     photos = make_photos()
     monkeypatch.setattr(pruning, "_CAUTION", 1000.0)
     posterior, truth = Exact(leave_out=1e-4)(photos), DENSE(photos)
@@ -151,14 +151,14 @@ def test_nothing_is_sorted_where_little_can_be_left_out(monkeypatch: pytest.Monk
 def test_gradient_with_parts_left_out() -> None:
     """The batch's gradient is that of the full sum, within the bound of each image."""
     photos = make_photos()
-    slopes = []
+    gradients = []
     for method in (Exact(leave_out=1e-4), DENSE):
         pairwise = photos.pairwise.clone().requires_grad_()
         unary = photos.unary.clone().requires_grad_()
         log_z = method(Potentials(unary, photos.edges, pairwise)).log_partition
-        slopes.append(torch.autograd.grad(log_z.mean(), (unary, pairwise)))
-    close(slopes[0][0] * 300, slopes[1][0] * 300, 1.1e-4)
-    close(slopes[0][1], slopes[1][1], 1.1e-4)
+        gradients.append(torch.autograd.grad(log_z.mean(), (unary, pairwise)))
+    close(gradients[0][0] * 300, gradients[1][0] * 300, 1.1e-4)
+    close(gradients[0][1], gradients[1][1], 1.1e-4)
 
 
 @pytest.mark.usefixtures("small")

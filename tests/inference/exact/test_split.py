@@ -153,7 +153,7 @@ def test_largest_kernel_without_mass(size: float) -> None:
 
 @pytest.mark.parametrize("num_labels", [13, 20])
 def test_many_labels(num_labels: int) -> None:
-    """Where labels fall into groups with no coupling between them, log Z is the sum of theirs."""
+    """With groups of labels that are not coupled, log Z is the sum of theirs."""
     groups = [list(range(start, num_labels, 3)) for start in range(3)]
     parts = [make_potentials(2, len(group), pairwise=2.0, seed=len(group)) for group in groups]
     unary = torch.empty(2, num_labels, dtype=torch.float64)
@@ -185,11 +185,11 @@ def test_images_in_chunks(monkeypatch: pytest.MonkeyPatch, num_unknown: int) -> 
         potentials = Potentials(made.unary, made.edges, pairwise)
         posterior = EXACT(potentials, known=known)
         weights = torch.arange(10.0, dtype=torch.float64)
-        (slope,) = torch.autograd.grad(posterior.log_partition, pairwise, weights)
+        (gradient,) = torch.autograd.grad(posterior.log_partition, pairwise, weights)
         assert posterior.pairwise_marginals is not None
         pairs = posterior.pairwise_marginals
         best = EXACT.map_states(potentials, known=known).double()
-        return [posterior.marginals, posterior.log_partition.detach(), pairs, slope, best]
+        return [posterior.marginals, posterior.log_partition.detach(), pairs, gradient, best]
 
     whole = everything()
     monkeypatch.setattr(exact, "_CHUNK_ENTRIES", 24)  # three images of 2^3 half-states

@@ -1,4 +1,4 @@
-"""What is particular to TAP and to messages: free energies, duals, memory."""
+"""TAP and belief propagation: free energies, duals, memory."""
 
 import math
 from typing import Any
@@ -54,7 +54,7 @@ def draw(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def test_softplus_is_right_to_the_last_digit() -> None:
-    """Where torch's own is x, from 20 on, log (1 + exp(-x)) still counts."""
+    """From x = 20, where torch's own is x, log (1 + exp(-x)) still counts."""
     x = torch.tensor([-800.0, -30.0, 0.0, 15.0, 21.0, 25.0, 800.0], dtype=torch.float64)
     wanted = [max(v, 0.0) + math.log1p(math.exp(-abs(v))) for v in x.tolist()]
     close(softplus(x), x.new_tensor(wanted), 1e-15 * (1 + x.abs()))
