@@ -1,4 +1,4 @@
-"""What can go wrong through no fault of the code: every error says the cause and what to do."""
+"""Errors that a user can mend: each says the cause and what to do."""
 
 
 def printable(name: object) -> str:
@@ -32,7 +32,22 @@ class SettingsError(MlcrfError, ValueError):
 
 
 class DataError(MlcrfError):
-    """A table, folder or picture that cannot be read as it should be."""
+    """A table, folder or image that cannot be read as it should be.
+
+    The message is one line that joins the attributes, `path:line: reason`.
+
+    Attributes:
+        reason: what is wrong, and what to do.
+        path: the file, folder or image, as text; None if the error is about none, or several.
+        line: in the file, from 1; None if the error is about all of it.
+    """
+
+    def __init__(self, reason: str, path: object = None, line: int | None = None) -> None:
+        self.reason, self.line = reason, line
+        self.path = None if path is None else str(path)
+        place = [printable(path)] if path is not None else []
+        place += [str(line)] if line is not None else []
+        super().__init__(f"{':'.join(place)}: {reason}" if place else reason)
 
 
 class DownloadError(MlcrfError):

@@ -109,8 +109,9 @@ class FeatureCache:
 
     def _broken(self, error: Exception) -> DataError:
         return DataError(
-            f"{self.path}: the feature cache cannot be used: {error}. Free some space, delete the "
-            "file (it is made again), or choose another --cache-dir."
+            f"the feature cache cannot be used: {error}. Free some space, delete the "
+            "file (it is made again), or choose another --cache-dir.",
+            self.path,
         )
 
 

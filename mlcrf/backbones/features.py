@@ -131,8 +131,7 @@ class FeatureExtractor:
         pairs = zip(images, self.stream(images), strict=True)
         for done, (image, feature) in enumerate(pairs, start=1):
             if isinstance(feature, DataError):
-                reason = str(feature).removeprefix(f"{image}: ")
-                problems.add(image, f"{reason}; mend it or remove it from the data")
+                problems.add(image, f"{feature.reason}; mend it or remove it from the data")
             else:
                 features.append(feature)
             progress(done, len(images))
@@ -241,8 +240,8 @@ class FeatureExtractor:
         """Return the results with those of the decoded images, in order."""
         for place, feature in self._features(decoded, cache).items():
             finite = bool(np.isfinite(feature).all())
-            reason = f"{images[place]}: its features are not finite; try --engine torch"
-            results[place] = feature if finite else DataError(reason)
+            error = DataError("its features are not finite; try --engine torch", images[place])
+            results[place] = feature if finite else error
         return [results[place] for place in range(len(images))]
 
     def _features(

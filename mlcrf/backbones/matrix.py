@@ -131,7 +131,5 @@ def _map(folder: Path, count: int, num_features: int) -> Iterator[NDArray[np.flo
             if piece.shape != (rows, num_features) or piece.dtype != np.float32:
                 raise ValueError(f"it holds {piece.dtype} {piece.shape}")
         except (OSError, ValueError) as error:
-            raise DataError(
-                f"{path}: cannot be used: {error}; delete it, it is made anew"
-            ) from error
+            raise DataError(f"cannot be used: {error}; delete it, it is made anew", path) from error
         yield piece

@@ -46,8 +46,10 @@ def sort_columns(records: Records) -> Columns:
     image = next((name for name in IMAGE_COLUMNS if name in cells), None)
     if image is None:
         raise DataError(
-            f"{path}:1: has no image column; found {_names(cells)}. "
-            f"Name the column of the paths one of: {', '.join(IMAGE_COLUMNS)}."
+            f"has no image column; found {_names(cells)}. "
+            f"Name the column of the paths one of: {', '.join(IMAGE_COLUMNS)}.",
+            path,
+            1,
         )
     scores = [name for name in cells if name.startswith(SCORE_PREFIXES)]
     others = [name for name in cells if name not in {image, SPLIT_COLUMN, *scores}]
@@ -61,8 +63,10 @@ def sort_columns(records: Records) -> Columns:
     ignored = (*more_paths, *scores)
     if not others:
         raise DataError(
-            f"{path}:1: has no label column; found {_names(cells)}. Add a column of 0 and 1 "
-            "a label, or one named `labels` with a list of them."
+            f"has no label column; found {_names(cells)}. Add a column of 0 and 1 "
+            "a label, or one named `labels` with a list of them.",
+            path,
+            1,
         )
     listed = [name for name in LIST_COLUMNS if name in others and (codes[name] == INVALID).any()]
     if others[0] in LIST_COLUMNS and len(others) == 1 and (codes[others[0]] == UNKNOWN).all():
@@ -74,8 +78,10 @@ def sort_columns(records: Records) -> Columns:
     ]
     if len(listed) > 1 or decided:
         raise DataError(
-            f"{path}:1: column {listed[0]!r} lists labels and {_names([*listed[1:], *decided])} "
-            "could be labels too; keep the list or the other columns, not both"
+            f"column {listed[0]!r} lists labels and {_names([*listed[1:], *decided])} "
+            "could be labels too; keep the list or the other columns, not both",
+            path,
+            1,
         )
     rest = [name for name in others if name != listed[0]]
     return Columns(image, listed[0], {}, (*rest, *ignored))

@@ -37,7 +37,7 @@ def load_implications(
     if cycle:
         line = max(lines.get(pair, 0) for pair in pairwise(cycle))
         raise LabelsError(
-            f"{path}, line {line}: labels imply each other in a circle: "
+            f"{path}:{line}: labels imply each other in a circle: "
             f"{' => '.join(labels.names[label] for label in cycle)}; take one out"
         )
     return Implications(pairs)

@@ -66,14 +66,15 @@ class Manifest:
         """
         if self.splits is None:
             raise DataError(
-                f"{self.name}: has no split named {split.value!r}: the data say nothing of splits. "
-                "Add a column `split`, or use --split all."
+                f"has no split named {split.value!r}: the data say nothing of splits. "
+                "Add a column `split`, or use --split all.",
+                self.name,
             )
         wanted = np.flatnonzero([one == split for one in self.splits])
         if not len(wanted):
             counts = ", ".join(f"{s.value} {self.splits.count(s)}" for s in Split)
             raise DataError(
-                f"{self.name}: no image in split {split.value!r} ({counts}); choose another"
+                f"no image in split {split.value!r} ({counts}); choose another", self.name
             )
         return self.rows(wanted)
 

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlcrf.errors import DataError, LabelsError, printable
+from mlcrf.errors import DataError, LabelsError
 from mlcrf.labels import LabelSpace
 
 ARROW = "=>"
@@ -38,19 +38,19 @@ def load_pairs(
                 for name in names
             )
         except LabelsError as error:
-            raise LabelsError(f"{path}, line {line}: {error}") from error
+            raise LabelsError(f"{path}:{line}: {error}") from error
         if first == second:
-            raise LabelsError(f"{path}, line {line}: label {names[0]!r} is paired with itself")
+            raise LabelsError(f"{path}:{line}: label {names[0]!r} is paired with itself")
         pair = (first, second) if directed else (min(first, second), max(first, second))
         if pair in found:
             raise LabelsError(
-                f"{path}, line {line}: the pair {names[0]!r}, {names[1]!r} stands on line "
+                f"{path}:{line}: the pair {names[0]!r}, {names[1]!r} stands on line "
                 f"{found[pair]} already; keep one of them"
             )
         found[pair] = line
     if not found:
         example = "`dog,animal`" if directed else "`sea,sky`"
-        raise DataError(f"{path}: holds no label pair; expected lines such as {example}")
+        raise DataError(f"holds no label pair; expected lines such as {example}", path)
     return found
 
 
@@ -70,15 +70,15 @@ def load_rows(
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: cannot read label pairs: not UTF-8 text") from error
+        raise DataError("cannot read label pairs: not UTF-8 text", path) from error
     except (OSError, ValueError) as error:  # a ValueError where no file can have such a name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{printable(path)}: cannot read label pairs: {reason}") from error
+        raise DataError(f"cannot read label pairs: {reason}", path) from error
     reader = csv.reader(text.splitlines(), strict=True, skipinitialspace=True)
     try:
         rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: no line of CSV: {error}") from error
+        raise DataError(f"no line of CSV: {error}", path, reader.line_num) from error
     for at, (line, cells) in enumerate(rows):
         names = cells
         if arrow and len(cells) == 1:
@@ -88,7 +88,9 @@ def load_rows(
         if len(names) != 2:
             separator = f"a comma or {ARROW}" if arrow else "a comma"
             raise DataError(
-                f"{path}, line {line}: expected two label names separated by {separator}, "
-                f"got {len(names)}: {','.join(cells)!r}"
+                f"expected two label names separated by {separator}, "
+                f"got {len(names)}: {','.join(cells)!r}",
+                path,
+                line,
             )
         yield line, (names[0], names[1])

@@ -80,7 +80,7 @@ def load_records(path: Path | Stored, problems: Problems, *, keep_bytes: bool = 
             records = _load_csv(path, load_text(path, problems, keep_bytes=keep_bytes), problems)
     if not len(records):
         problems.raise_if_any()
-        raise DataError(f"{path}: has no rows; expected one row an image")
+        raise DataError("has no rows; expected one row an image", path)
     return records
 
 
@@ -88,7 +88,7 @@ def _load_csv(path: Path | Stored, text: str, problems: Problems) -> Records:
     problems.raise_if_any()
     rows, lines = _csv_rows(path, text) if text.strip() else ([], [])
     if not rows:
-        raise DataError(f"{path}: is empty; expected a header line and one row an image")
+        raise DataError("is empty; expected a header line and one row an image", path)
     header = [name.strip() for name in rows[0]]
     check_header(path, header)
     whole = []
@@ -116,7 +116,7 @@ def _csv_rows(path: Path | Stored, text: str) -> tuple[list[list[str]], list[int
             start = reader.line_num + 1
     except csv.Error as error:
         raise DataError(
-            f"{path}:{start}: cannot be read as CSV: {error}. Check the quotes."
+            f"cannot be read as CSV: {error}. Check the quotes.", path, start
         ) from error
     return rows, lines
 
@@ -178,7 +178,7 @@ def _load_parquet(path: Path | Stored) -> Records:
         columns = {name: table.column(place).to_pylist() for place, name in enumerate(header)}
     except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: cannot be read as Parquet: {reason}") from error
+        raise DataError(f"cannot be read as Parquet: {reason}", path) from error
     return Records(path, columns, list(range(1, table.num_rows + 1)), has_lines=False)
 
 
@@ -191,11 +191,13 @@ def check_header(path: Path | Stored, header: list[str]) -> None:
     double = [name for name, count in Counter(header).items() if count > 1 and name]
     if double:
         shown = ", ".join(repr(name) for name in double)
-        raise DataError(f"{path}:1: column {shown} stands more than once; rename or remove one")
+        raise DataError(f"column {shown} stands more than once; rename or remove one", path, 1)
     if "" in header:
         raise DataError(
-            f"{path}:1: column {header.index('') + 1} has no name; name it, or remove it "
-            "(pandas writes such a column unless told index=False)"
+            f"column {header.index('') + 1} has no name; name it, or remove it "
+            "(pandas writes such a column unless told index=False)",
+            path,
+            1,
         )
 
 

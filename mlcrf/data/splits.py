@@ -90,8 +90,9 @@ def _check_disjoint(manifest: Manifest, groups: list[list[int]]) -> None:
         found = sorted({manifest.splits[row].value for row in rows})
         if len(found) > 1:
             raise DataError(
-                f"{manifest.name}: {manifest.images[rows[0]]} is in the splits "
-                f"{' and '.join(found)}; keep it in one"
+                f"{manifest.images[rows[0]]} is in the splits "
+                f"{' and '.join(found)}; keep it in one",
+                manifest.name,
             )
 
 
@@ -101,9 +102,10 @@ def _check_enough(manifest: Manifest, available: int, shares: Collection[float])
     needed = max(math.ceil(1 / smallest - 1e-9), 1 + len(shares))
     if available < needed:
         raise DataError(
-            f"{manifest.name}: {available} images are too few to take a share of {smallest:g} "
+            f"{available} images are too few to take a share of {smallest:g} "
             f"from; at least {needed} are needed. Add images, or a column `split` that says "
-            "which are for train, validation and test."
+            "which are for train, validation and test.",
+            manifest.name,
         )
 
 

@@ -82,11 +82,11 @@ def vocabulary(tags: Iterable[Tags], source: Path | Stored) -> LabelSpace:
     """
     names = sorted(frozenset[str]().union(*(one for one in tags if one)))
     if not names:
-        raise DataError(f"{source}: names not one label; tag some images or give the labels")
+        raise DataError("names not one label; tag some images or give the labels", source)
     try:
         return LabelSpace(tuple(names))
     except LabelsError as error:
-        raise DataError(f"{source}: {error}") from error
+        raise DataError(f"{error}", source) from error
 
 
 def tag_targets(tags: Sequence[Tags], labels: LabelSpace) -> NDArray[np.int8]:

@@ -110,10 +110,9 @@ def _opened(image: Image, size_px: int) -> Iterator[PilImage.Image]:
             opened.load()
             yield _to_rgb(_upright(opened))
     except Exception as error:  # what Pillow raises on damaged files is nowhere bounded
-        name = image.name if image.name.isprintable() else repr(image.name)
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(
-            f"{name}: cannot be read as a picture: {' '.join(reason.split())}"
+            f"cannot be read as a picture: {' '.join(reason.split())}", image
         ) from error
 
 

@@ -54,7 +54,7 @@ def list_images(places: Iterable[Path | Stored]) -> Iterator[Image]:
                 yield as_image(place)
                 continue
             hint = "; `-` must stand alone" if str(place) == "-" else ""
-            raise DataError(f"{place}: no such file or folder{hint}")
+            raise DataError(f"no such file or folder{hint}", place)
         for container in find_containers(place):
             inside, all_count = members(container), is_parquet(container)
             yield from (one for one in inside if all_count or is_image_name(one.file_name))

@@ -150,15 +150,16 @@ def check_claims(path: Path, metadata: pq.FileMetaData) -> None:
     size = path.stat().st_size
     if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows or sum(rows) > _MOST_TIMES * size:
         raise DataError(
-            f"{path}: claims {metadata.num_rows:,} rows in {size:,} bytes; damaged, or no file of "
-            "pictures"
+            f"claims {metadata.num_rows:,} rows in {size:,} bytes; damaged, or no file of pictures",
+            path,
         )
     bomb = sum(unpacked) > _LARGE_BYTES and sum(unpacked) > _MOST_TIMES * size
     large = any(n > _LARGEST_PICTURE * max(of, 1) for n, of in zip(unpacked, rows, strict=True))
     if bomb or large or min(unpacked, default=0) < 0:
         raise DataError(
-            f"{path}: claims to unpack {size:,} bytes to {sum(unpacked):,}: a decompression bomb, "
-            "or damaged"
+            f"claims to unpack {size:,} bytes to {sum(unpacked):,}: a decompression bomb, "
+            "or damaged",
+            path,
         )
 
 
@@ -174,7 +175,7 @@ def _load(path: Path, mtime_ns: int, size: int) -> PictureTable:
             schema, metadata = file.schema_arrow, file.metadata
             column = picture_column(schema)
             if column is None:
-                raise DataError(f"{path}: {_no_pictures(schema)}")
+                raise DataError(f"{_no_pictures(schema)}", path)
             kind = schema.field(column).type
             is_struct = pa.types.is_struct(kind)
             leaf = f"{column}.bytes" if is_struct else column
@@ -185,7 +186,7 @@ def _load(path: Path, mtime_ns: int, size: int) -> PictureTable:
             groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
     except FAULTS as error:
         reason = reason_of(error).removesuffix(".")
-        raise DataError(f"{path}: cannot be read as Parquet: {reason}; copy it again") from error
+        raise DataError(f"cannot be read as Parquet: {reason}; copy it again", path) from error
     starts = tuple(accumulate((one.num_rows for one in groups), initial=0))
     average = tuple(one.total_byte_size // max(one.num_rows, 1) for one in groups)
     return PictureTable(path, size, mtime_ns, column, leaf, starts, average, rows)

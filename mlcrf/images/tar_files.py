@@ -59,13 +59,13 @@ def _index(tar: Path, mtime_ns: int, size: int) -> dict[str, tuple[int, int]]:
                     continue
                 name = PurePosixPath(one.name)
                 if name.is_absolute() or ".." in name.parts:
-                    raise DataError(f"{tar}: holds {one.name!r}, which leads out of it")
+                    raise DataError(f"holds {one.name!r}, which leads out of it", tar)
                 if str(name) in found:
-                    raise DataError(f"{tar}: holds {one.name!r} twice")
+                    raise DataError(f"holds {one.name!r} twice", tar)
                 found[str(name)] = one.offset_data, one.size
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{tar}: cannot be read as a tar file, not compressed: {reason}") from error
+        raise DataError(f"cannot be read as a tar file, not compressed: {reason}", tar) from error
     if found and max(offset + length for offset, length in found.values()) > size:
-        raise DataError(f"{tar}: ends before its last file does; copy it again")
+        raise DataError("ends before its last file does; copy it again", tar)
     return found

@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image as PilImage
 from PIL import ImageFile, IptcImagePlugin
 
-from mlcrf.errors import DataError, printable
+from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.images.opening import open_image
 from mlcrf.keywords.retagging import marked_names, own_keywords
@@ -26,7 +26,7 @@ def load_sidecar(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise DataError(f"{printable(path)}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"cannot be read: {error.strerror or error}", path) from error
 
 
 def read_keywords(photo: Image, *sidecars: Path) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def read_keywords(photo: Image, *sidecars: Path) -> tuple[str, ...]:
         try:
             found += own_keywords(Packet(load_sidecar(sidecar)))
         except ValueError as error:
-            raise DataError(damaged(sidecar, error)) from error
+            raise damaged_sidecar(sidecar, error) from error
     try:
         with open_image(photo) as opened:
             raw = _embedded_xmp(opened)
@@ -57,14 +57,14 @@ def read_keywords(photo: Image, *sidecars: Path) -> tuple[str, ...]:
     except Exception as error:  # what Pillow raises on damaged files is nowhere bounded
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(
-            f"{printable(photo)}: its keywords cannot be read: {' '.join(reason.split())}"
+            f"its keywords cannot be read: {' '.join(reason.split())}", photo
         ) from error
     return tuple(dict.fromkeys(found))
 
 
-def damaged(sidecar: Path, error: ValueError) -> str:
-    """What to tell of a sidecar that is none."""
-    return f"{printable(sidecar)}: cannot be read as a sidecar: {error}; mend it or take it away"
+def damaged_sidecar(sidecar: Path, error: ValueError) -> DataError:
+    """Return the error that tells of a sidecar that is none."""
+    return DataError(f"cannot be read as a sidecar: {error}; mend it or take it away", sidecar)
 
 
 def _embedded_xmp(image: PilImage.Image) -> bytes:

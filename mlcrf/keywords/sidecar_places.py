@@ -76,8 +76,9 @@ class PhotoPlaces:
         """
         if self._directory is None and photo.container is not None:
             raise DataError(
-                f"{photo}: is inside {photo.container.name}, where no file can be put beside it; "
-                "give --sidecar-dir DIR"
+                f"is inside {photo.container.name}, where no file can be put beside it; "
+                "give --sidecar-dir DIR",
+                photo,
             )
 
     def rivals(self, photo: Image) -> Sequence[str]:

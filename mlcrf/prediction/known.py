@@ -133,7 +133,7 @@ def read_known(
             merged = np.where(row == UNKNOWN, everywhere, row)
             broken = _contradiction(merged, labels, implications)
             if broken:
-                raise DataError(f"{table}: {printable(image)}: {broken}")
+                raise DataError(f"{printable(image)}: {broken}", table)
     return known
 
 
@@ -161,7 +161,7 @@ def with_told(
             np.where(row == UNKNOWN, known.everywhere, row), labels, implications
         )
         if broken:
-            raise DataError(f"{photo}: {broken}")
+            raise DataError(broken, photo)
         of_photo[image] = row
     return replace(known, of_photo=of_photo)
 

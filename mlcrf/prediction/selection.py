@@ -105,14 +105,14 @@ def load_names(path: Path, labels: LabelSpace) -> dict[str, str]:
             labels.index(label)
             LabelSpace((name,))
         except LabelsError as error:
-            raise LabelsError(f"{path}, line {line}: {error}") from error
+            raise LabelsError(f"{path}:{line}: {error}") from error
         if label in names:
-            raise LabelsError(f"{path}, line {line}: {label!r} stands on line {line_of[label]} too")
+            raise LabelsError(f"{path}:{line}: {label!r} stands on line {line_of[label]} too")
         line_of[label], names[label] = line, name
     owner: dict[str, str] = {name: name for name in labels if name not in names}
     for label, name in names.items():
         if owner.setdefault(name, label) != label:
             raise LabelsError(
-                f"{path}, line {line_of[label]}: {name!r} would be the name of {owner[name]!r} too"
+                f"{path}:{line_of[label]}: {name!r} would be the name of {owner[name]!r} too"
             )
     return names

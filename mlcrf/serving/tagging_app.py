@@ -208,7 +208,7 @@ def _check(known: Mapping[str, bool], run: Run) -> None:
     try:
         with_told(None, {"picture": known}, run.labels, run.implications)
     except MlcrfError as error:
-        reason = str(error).removeprefix("picture: ")
+        reason = error.reason if isinstance(error, DataError) else str(error)
         raise HTTPException(422, f"known: {_shown(reason)}") from error
 
 

@@ -20,15 +20,15 @@ def parse_place(text: str) -> Path | Stored:
         return Path(text)
     if scheme not in DRIVERS:
         known = ", ".join(f"{one}://" for one in DRIVERS)
-        raise DataError(f"{text}: unknown kind of address; expected a path or one of {known}")
+        raise DataError(f"unknown kind of address; expected a path or one of {known}", text)
     if scheme == "file" and not rest.startswith("/"):
-        raise DataError(f"{text}: is not absolute; expected file:///folder")
+        raise DataError("is not absolute; expected file:///folder", text)
     if scheme in ("s3", "gs") and not rest.strip("/"):
-        raise DataError(f"{text}: names no bucket; expected {scheme}://bucket/folder")
+        raise DataError(f"names no bucket; expected {scheme}://bucket/folder", text)
     driver = DRIVERS[scheme]
     if driver is not None and not _is_installed(driver[0]):
         raise DataError(
-            f"{text}: this needs {driver[0]}, not installed here; pip install {driver[1]}"
+            f"this needs {driver[0]}, not installed here; pip install {driver[1]}", text
         )
     return Stored(text, text)
 

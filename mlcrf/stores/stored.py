@@ -120,7 +120,7 @@ class Stored:
         try:
             return within(LONGEST_S, ask)
         except FileNotFoundError as error:
-            raise DataError(f"{self}: there is no bucket {bucket!r}") from error
+            raise DataError(f"there is no bucket {bucket!r}", self) from error
         except Exception as error:  # as above
             raise self._error("is out of reach", error) from error
 
@@ -151,11 +151,11 @@ class Stored:
             DataError: it is not there, or the store cannot be asked.
         """
         if not self.exists():
-            raise DataError(f"{self}: no such file or folder")
+            raise DataError("no such file or folder", self)
         driver = system(self.scheme)
         if self._asked(lambda: bool(driver.isfile(self.url))):
             if self.suffix.lower() == ".tar":
-                raise DataError(f"{self}: tar files are read from disks only; copy it to one")
+                raise DataError("tar files are read from disks only; copy it to one", self)
             yield self
             return
         folders = [self.url.rstrip("/")]
@@ -176,4 +176,4 @@ class Stored:
 
     def _error(self, what: str, error: Exception) -> DataError:
         name = self.url if self.url.isprintable() else repr(self.url)
-        return DataError(f"{name}: {what}: {reason(error)}")
+        return DataError(f"{what}: {reason(error)}", name)

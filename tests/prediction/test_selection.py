@@ -98,14 +98,14 @@ def test_load_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "error", "says"),
     [
-        ("dog,Hund\ndgo,x\n", LabelsError, "line 2: unknown label 'dgo'; did you mean 'dog'"),
-        ("label,name\ndog\n", DataError, "line 2: expected two label names"),
-        ("dog,\n", LabelsError, "line 1: label '' is empty"),
-        ("dog,a;b\n", LabelsError, "line 1: label 'a;b' has a line break or semicolon"),
-        ("dog,x\n\ndog,y\n", LabelsError, "line 3: 'dog' stands on line 1 too"),
-        ("dog,x\nsea,x\n", LabelsError, "line 2: 'x' would be the name of 'dog' too"),
-        ("dog,sea\n", LabelsError, "line 1: 'sea' would be the name of 'sea' too"),
-        ('dog,"x\n', DataError, "line 1: no line of CSV"),
+        ("dog,Hund\ndgo,x\n", LabelsError, ":2: unknown label 'dgo'; did you mean 'dog'"),
+        ("label,name\ndog\n", DataError, ":2: expected two label names"),
+        ("dog,\n", LabelsError, ":1: label '' is empty"),
+        ("dog,a;b\n", LabelsError, ":1: label 'a;b' has a line break or semicolon"),
+        ("dog,x\n\ndog,y\n", LabelsError, ":3: 'dog' stands on line 1 too"),
+        ("dog,x\nsea,x\n", LabelsError, ":2: 'x' would be the name of 'dog' too"),
+        ("dog,sea\n", LabelsError, ":1: 'sea' would be the name of 'sea' too"),
+        ('dog,"x\n', DataError, ":1: no line of CSV"),
         (b"dog,\xff\n", DataError, "not UTF-8"),
     ],
 )

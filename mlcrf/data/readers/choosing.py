@@ -141,7 +141,7 @@ def sniff_format(path: Path) -> Format:
     Cost: a few directory listings; for a folder of the last kind, a walk to its first keyword.
     """
     if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder")
+        raise DataError("there is no such file or folder", path)
     if path.is_file():
         return _sniff_file(path)
     found = next((one for one, fits in _FOLDER_TESTS if fits(path)), None)
@@ -153,9 +153,10 @@ def sniff_format(path: Path) -> Format:
 def _require_table(stored: Stored) -> None:
     if stored.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(
-            f"{stored}: of what is in object stores only tables are read "
+            f"of what is in object stores only tables are read "
             f"({', '.join(sorted(TABLE_SUFFIXES))}), with pictures there or elsewhere; copy "
-            "anything else to a disk"
+            "anything else to a disk",
+            stored,
         )
 
 
@@ -170,8 +171,8 @@ def _sniff_file(path: Path) -> Format:
     if suffix == ".tar":
         return Format.WEBDATASET
     if suffix in {".zip", ".gz", ".tgz"}:
-        raise DataError(f"{path}: is an archive; unpack it and give the folder")
-    raise DataError(f"{path}: unknown format. Understood are: {LAYOUTS}.")
+        raise DataError("is an archive; unpack it and give the folder", path)
+    raise DataError(f"unknown format. Understood are: {LAYOUTS}.", path)
 
 
 def _unknown_folder(path: Path) -> str:

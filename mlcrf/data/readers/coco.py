@@ -71,9 +71,7 @@ def find_instances(folder: Path) -> dict[Path, Split]:
         files = sorted((folder / "annotations").glob(f"{_PREFIX}{prefix}*.json"))
         if len(files) > 1:
             names = " and ".join(file.name for file in files)
-            raise DataError(
-                f"{folder}: both {names} are for {split.value}; give one file by itself"
-            )
+            raise DataError(f"both {names} are for {split.value}; give one file by itself", folder)
         found.update(dict.fromkeys(files, split))
     return found
 
@@ -100,7 +98,7 @@ def read_coco(
     """
     files: dict[Path, Split | None] = {path: None} if path.is_file() else {**find_instances(path)}
     if not files:
-        raise DataError(f"{path}: has no annotations/instances_train2017.json or the like")
+        raise DataError("has no annotations/instances_train2017.json or the like", path)
     problems = Problems(max_problems)
     parts = [_load_instances(file, image_root, problems) for file in files]
     categories: dict[int, str] = {}
@@ -115,10 +113,10 @@ def read_coco(
     try:
         space = LabelSpace(tuple(categories[number] for number in order))
     except LabelsError as error:
-        raise DataError(f"{path}: categories: {error}") from error
+        raise DataError(f"categories: {error}", path) from error
     images = [as_image(one) for part in parts for one in part.pictures.values()]
     if not images:
-        raise DataError(f"{path}: lists no images")
+        raise DataError("lists no images", path)
     column = {number: place for place, number in enumerate(order)}
     targets = np.zeros((len(images), len(space)), dtype=np.int8)
     start = 0

@@ -32,7 +32,7 @@ def find_metadata(folder: Path) -> dict[Path, Split | None]:
         if file is None:
             continue
         if split in found.values():
-            raise DataError(f"{folder}: both `validation` and `val` hold metadata; keep one")
+            raise DataError("both `validation` and `val` hold metadata; keep one", folder)
         found[file] = split
     return found
 
@@ -56,7 +56,7 @@ def read_huggingface(
     """
     files = find_metadata(folder)
     if not files:
-        raise DataError(f"{folder}: has no {', '.join(_METADATA_NAMES)}; add one beside the images")
+        raise DataError(f"has no {', '.join(_METADATA_NAMES)}; add one beside the images", folder)
 
     def read_all(space: LabelSpace | None) -> list[Manifest]:
         return [
@@ -116,5 +116,5 @@ def _below(image: Image, folder: Path | Stored) -> PurePath:
 def _metadata_in(folder: Path) -> Path | None:
     files = [folder / name for name in _METADATA_NAMES if (folder / name).is_file()]
     if len(files) > 1:
-        raise DataError(f"{folder}: both {files[0].name} and {files[1].name} are there; keep one")
+        raise DataError(f"both {files[0].name} and {files[1].name} are there; keep one", folder)
     return files[0] if files else None

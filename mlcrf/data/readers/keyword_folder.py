@@ -53,7 +53,7 @@ def read_keyword_folder(
         try:
             keywords = clean_tags(_keywords(image, places))
         except DataError as error:
-            problems.found.append((image, 0, str(error).removeprefix(f"{image}: ")))
+            problems.found.append(error)
             continue
         if not keywords:
             untagged += 1
@@ -68,10 +68,10 @@ def read_keyword_folder(
         left_out |= other
     problems.raise_if_any()
     if not images:
-        raise DataError(f"{folder}: no picture has a keyword in its XMP, its IPTC or a sidecar")
+        raise DataError("no picture has a keyword in its XMP, its IPTC or a sidecar", folder)
     if labels is not None and not any(tags):
         some = ", ".join(repr(name) for name in sorted(left_out)[:5])
-        raise DataError(f"{folder}: none of the labels is among its keywords, such as {some}")
+        raise DataError(f"none of the labels is among its keywords, such as {some}", folder)
     notes = []
     if untagged:
         notes.append(f"{untagged} images without keywords are left out")

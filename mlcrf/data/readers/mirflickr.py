@@ -69,17 +69,18 @@ def read_mirflickr(
         filter(None, (_numbered_pictures(path / one) for one in _PICTURE_FOLDERS)), None
     )
     if not pictures:
-        raise DataError(f"{path}: has no picture such as mirflickr/im1.jpg; unpack them there")
+        raise DataError("has no picture such as mirflickr/im1.jpg; unpack them there", path)
     folder = _annotation_folder(path)
     if folder is None:
         raise DataError(
-            f"{path}: has pictures but no annotation files such as annotations/sky.txt; "
-            "unpack mirflickr25k_annotations_v080.zip into annotations/"
+            "has pictures but no annotation files such as annotations/sky.txt; "
+            "unpack mirflickr25k_annotations_v080.zip into annotations/",
+            path,
         )
     files = {file.stem: file for file in _annotation_files(folder)}
     names = [name for name in sorted(files) if _belongs(name, label_set)]
     if not names:
-        raise DataError(f"{folder}: has no annotation file of label set {label_set}")
+        raise DataError(f"has no annotation file of label set {label_set}", folder)
     problems = Problems(max_problems)
     present = np.stack([_load_flags(files[name], problems) for name in names], axis=1)
     problems.raise_if_any()
@@ -93,7 +94,7 @@ def read_mirflickr(
     try:
         space = LabelSpace(tuple(names))
     except LabelsError as error:
-        raise DataError(f"{folder}: {error}") from error
+        raise DataError(f"{error}", folder) from error
     manifest = Manifest(
         images=tuple(LocalImage(str(pictures[number])) for number in numbers.tolist()),
         targets=targets,

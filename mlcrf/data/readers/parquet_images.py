@@ -96,11 +96,11 @@ def _load(path: Path, files: Sequence[Path], problems: Problems) -> tuple[_Joine
     for file, found, _, _ in tables:
         if found.keys() != columns.keys():
             odd = ", ".join(repr(name) for name in sorted(found.keys() ^ columns.keys())[:5])
-            raise DataError(f"{file}: has other columns than {files[0].name}: {odd}; make them one")
+            raise DataError(f"has other columns than {files[0].name}: {odd}; make them one", file)
         for name, cells in found.items():
             columns[name] += cells
     if not starts[-1]:
-        raise DataError(f"{path}: has no rows; expected one row an image")
+        raise DataError("has no rows; expected one row an image", path)
     numbers = list(range(1, starts[-1] + 1))
     records = _Joined(
         path, columns, numbers, has_lines=False, root=root, files=tuple(files), starts=starts
@@ -135,11 +135,11 @@ def _load_columns(
         }
     except FAULTS as error:
         reason = reason_of(error).removesuffix(".")
-        raise DataError(f"{file}: cannot be read as Parquet: {reason}; copy it again") from error
+        raise DataError(f"cannot be read as Parquet: {reason}; copy it again", file) from error
     inside = file.relative_to(root).as_posix()
     images: list[object] = [f"{inside}/{name}" for name in table.names()]
     if any(len(one) != len(images) for one in columns.values()):
-        raise DataError(f"{file}: has columns of different lengths; damaged, make it again")
+        raise DataError("has columns of different lengths; damaged, make it again", file)
     classes = {name: names for name, names in classes.items() if name in columns}
     return {IMAGE_COLUMNS[0]: images} | columns, classes, left
 

@@ -145,7 +145,7 @@ def save_manifest(path: Path, manifest: Manifest) -> None:
         if name in {IMAGE_COLUMNS[0], SPLIT_COLUMN} or name.startswith(SCORE_PREFIXES)
     ]
     if reserved:
-        raise DataError(f"{path}: label {reserved[0]!r} means something else in a table; rename it")
+        raise DataError(f"label {reserved[0]!r} means something else in a table; rename it", path)
     stream = io.StringIO()
     split_header = [] if manifest.splits is None else [SPLIT_COLUMN]
     write_csv_row(stream, [IMAGE_COLUMNS[0], *split_header, *manifest.labels])
@@ -156,7 +156,7 @@ def save_manifest(path: Path, manifest: Manifest) -> None:
     try:
         atomic.write_text(path, stream.getvalue())
     except UnicodeEncodeError as error:
-        raise DataError(f"{path}: the name of an image is not UTF-8; rename the file") from error
+        raise DataError("the name of an image is not UTF-8; rename the file", path) from error
 
 
 def _image_paths(

@@ -51,7 +51,7 @@ def read_tag_folder(
             untagged += 1
     problems.raise_if_any()
     if not images:
-        raise DataError(f"{folder}: no picture has a tag file; expected im1.txt beside im1.jpg")
+        raise DataError("no picture has a tag file; expected im1.txt beside im1.jpg", folder)
     notes = []
     if untagged:
         notes.append(f"{untagged} images without a tag file are left out")

@@ -65,7 +65,7 @@ def read_voc(path: Path, *, labels: LabelSpace | None = None, max_problems: int 
     """
     roots = find_voc(path)
     if not roots:
-        raise DataError(f"{path}: has no folders Annotations and JPEGImages side by side")
+        raise DataError("has no folders Annotations and JPEGImages side by side", path)
     problems = Problems(max_problems)
     found = _Found()
     for root in roots:
@@ -74,7 +74,7 @@ def read_voc(path: Path, *, labels: LabelSpace | None = None, max_problems: int 
         problems.add(path, "some of its folders have ImageSets/Main and others have not")
     problems.raise_if_any()
     if not found.images:
-        raise DataError(f"{path}: has no picture with an annotation; check Annotations/*.xml")
+        raise DataError("has no picture with an annotation; check Annotations/*.xml", path)
     space = labels or vocabulary([frozenset(states) for states in found.states], path)
     targets = np.array(
         [[states.get(name, 0) for name in space] for states in found.states], dtype=np.int8

@@ -63,7 +63,7 @@ def read_webdataset(
             images.append(parts["image"])
     problems.raise_if_any()
     if not images:
-        raise DataError(f"{path}: no picture has tags; expected 1.json or 1.txt beside 1.jpg")
+        raise DataError("no picture has tags; expected 1.json or 1.txt beside 1.jpg", path)
     notes = [f"{untagged} images without tags are left out"] if untagged else []
     return folder_manifest(path, images, tags, labels, notes)
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlcrf import atomic
-from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.implications import Implications
-from mlcrf.keywords.photo_keywords import damaged, load_sidecar
+from mlcrf.keywords.photo_keywords import damaged_sidecar, load_sidecar
 from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
@@ -66,7 +65,7 @@ class Sidecars:
         try:
             new = retag(old, tags, author)
         except ValueError as error:
-            raise DataError(damaged(path, error)) from error
+            raise damaged_sidecar(path, error) from error
         match old, new.content:
             case None, None:
                 action = Action.NONE

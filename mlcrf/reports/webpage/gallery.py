@@ -130,8 +130,7 @@ def _picture(image: Image, largest_px: int) -> tuple[str, int, int, str]:
     try:
         small = load_thumbnail(image, largest_px)
     except DataError as error:
-        reason = str(error).rpartition("cannot be read as a picture: ")[2]
-        return "", 0, 0, readable(reason, 200)
+        return "", 0, 0, readable(error.reason, 200)
     encoded = base64.b64encode(small.jpeg).decode("ascii")
     return f"data:image/jpeg;base64,{encoded}", small.width, small.height, ""
 
