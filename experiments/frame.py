@@ -23,7 +23,7 @@ from mlcrf.checkpoint import STATE, Run, load_run
 from mlcrf.cli.options import cache_dir
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
-from mlcrf.data.readers.choosing import ReadOptions, read_dataset
+from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.splits import split_manifest
 from mlcrf.evaluation import Evaluation, evaluate
 from mlcrf.training.extraction import Environment

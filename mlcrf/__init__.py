@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlcrf.config import TrainSettings
     from mlcrf.crf import Potentials
     from mlcrf.data.manifest import Manifest
-    from mlcrf.data.readers.choosing import read_dataset
+    from mlcrf.data.readers import read_dataset
     from mlcrf.decoding import Decoder
     from mlcrf.errors import MlcrfError, MlcrfWarning
     from mlcrf.evaluation import Evaluation, evaluate
@@ -40,7 +40,7 @@ _HOME = {
     "TrainSettings": "mlcrf.config",
     "evaluate": "mlcrf.evaluation",
     "load_run": "mlcrf.checkpoint",
-    "read_dataset": "mlcrf.data.readers.choosing",
+    "read_dataset": "mlcrf.data.readers",
     "train": "mlcrf.training.run",
 }
 

@@ -19,6 +19,7 @@ from mlcrf.backbones.registry import Backbone, BackboneSpec, make_backbone
 from mlcrf.choices import InferenceName
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest
+from mlcrf.data.readers import ReadOptions
 from mlcrf.data.readers.table import read_table
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, LabelsError, RunError
@@ -218,7 +219,7 @@ def load_splits(run: Run) -> Manifest:
     path = run.path / SPLITS
     if not path.exists():
         raise DataError(f"{path}: missing; it is written by `mlcrf train`")
-    return read_table(path, labels=run.labels, check_images=False)
+    return read_table(path, ReadOptions(labels=run.labels), check_images=False)
 
 
 def _make_model(state: dict[str, Tensor], num_features: int, num_labels: int) -> LabelCrf:

@@ -15,7 +15,7 @@ from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
-from mlcrf.data.readers.choosing import read_dataset
+from mlcrf.data.readers import read_dataset
 from mlcrf.errors import RunError
 from mlcrf.evaluation import Evaluation, evaluate
 from mlcrf.images import list_images

@@ -7,7 +7,7 @@ import torch
 from mlcrf.backbones.features import FeatureExtractor
 from mlcrf.checkpoint import load_run
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.data.readers.choosing import ReadOptions, read_dataset
+from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.splits import take_split
 
 # mean and spread of unaries, size of couplings

@@ -36,7 +36,7 @@ from mlcrf.backbones.features import BATCH_SIZE
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.choices import EngineName
 from mlcrf.data.manifest import Split
-from mlcrf.data.readers.choosing import ReadOptions, read_dataset
+from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.splits import split_manifest
 from mlcrf.images import as_image
 from mlcrf.images.decoding import load_pixels

@@ -31,7 +31,7 @@ from timing import describe_machine, median_ratio, seconds_of
 
 from mlcrf.checkpoint import load_run
 from mlcrf.data.manifest import Split
-from mlcrf.data.readers.choosing import ReadOptions, read_dataset
+from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.splits import split_manifest
 from mlcrf.prediction import Tagger
 

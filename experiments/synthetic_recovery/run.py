@@ -23,7 +23,7 @@ from mlcrf.choices import ObjectiveName, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.data.manifest import Manifest, Split
-from mlcrf.data.readers.choosing import read_dataset
+from mlcrf.data.readers import read_dataset
 from mlcrf.inference import Exact, Independent, InferenceMethod
 from mlcrf.metrics import Predictions, gather_statistics
 from mlcrf.reports.correlations import rank_agreements

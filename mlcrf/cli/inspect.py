@@ -24,7 +24,7 @@ def inspect(
     """Show labels, counts and co-occurrence of data, or labels and settings of a run."""
     console.quiet()
     from mlcrf.checkpoint import CONFIG, load_run
-    from mlcrf.data.readers.choosing import read_dataset
+    from mlcrf.data.readers import read_dataset
     from mlcrf.pretrained import find_model
     from mlcrf.reports import inspection
     from mlcrf.reports.tables import to_json

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlcrf.backbones.features import FeatureExtractor
     from mlcrf.checkpoint import Run
     from mlcrf.data.manifest import Manifest
-    from mlcrf.data.readers.choosing import ReadOptions
+    from mlcrf.data.readers import ReadOptions
     from mlcrf.decoding import Decoder
     from mlcrf.implications import Implications
     from mlcrf.labels import LabelSpace
@@ -237,7 +237,7 @@ class EvaluationOptions:
         import numpy as np
 
         from mlcrf.checkpoint import load_run
-        from mlcrf.data.readers.choosing import read_dataset
+        from mlcrf.data.readers import read_dataset
         from mlcrf.data.splits import take_split
 
         trained = load_run(run)
@@ -335,7 +335,7 @@ def read_options(
     Raises:
         DataError: see `parse_data`.
     """
-    from mlcrf.data.readers.choosing import ReadOptions
+    from mlcrf.data.readers import ReadOptions
 
     root = None if image_root is None else parse_data(image_root)
     return ReadOptions(label_set, root, label_sep, labels)

@@ -117,7 +117,7 @@ def train(
     from mlcrf.backbones.engines import pick_device
     from mlcrf.config import make_settings
     from mlcrf.data.implications import load_implications, with_implications
-    from mlcrf.data.readers.choosing import read_dataset
+    from mlcrf.data.readers import read_dataset
     from mlcrf.labels import load_labels
     from mlcrf.processes import joined, speaks
     from mlcrf.reports.card import save_card

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.data.cells import INVALID, cell_codes
+from mlcrf.data.manifest import SPLIT_COLUMN
 from mlcrf.data.records import IMAGE_COLUMNS, Records
 from mlcrf.errors import DataError
 from mlcrf.labels import UNKNOWN
 
-SPLIT_COLUMN = "split"
 LIST_COLUMNS = ("labels", "tags", "label")
 SCORE_PREFIXES = ("p:", "independent:")
 

@@ -1,15 +1,22 @@
 """The one form in which every data set reaches the rest: images, targets, splits."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlcrf.data.cells import INVALID, cell_codes, shown_cell
 from mlcrf.errors import DataError
-from mlcrf.images import Image
+from mlcrf.images import Image, as_image
 from mlcrf.implications import Implications
-from mlcrf.labels import LabelSpace
+from mlcrf.labels import UNKNOWN, LabelSpace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Split(StrEnum):
@@ -18,6 +25,15 @@ class Split(StrEnum):
     TRAIN = "train"
     VALIDATION = "validation"
     TEST = "test"
+
+
+IMAGE_COLUMN, SPLIT_COLUMN = "image", "split"
+SPLIT_NAMES = {
+    "train": Split.TRAIN,
+    "validation": Split.VALIDATION,
+    "val": Split.VALIDATION,
+    "test": Split.TEST,
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,8 @@ class Manifest:
         name: what the data are called in results, such as `mirflickr25k-24`.
         notes: what a reader repaired or left out, for the user to know.
         implications: between the labels; the targets obey them (see `mlcrf.data.implications`).
+        lists_positives: whether the source lists the labels that are present, so that 0 is only
+            what it does not list.
     """
 
     images: tuple[Image, ...]
@@ -39,8 +57,9 @@ class Manifest:
     labels: LabelSpace
     splits: tuple[Split, ...] | None
     name: str
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     implications: Implications = Implications()
+    lists_positives: bool = False
 
     def __post_init__(self) -> None:
         assert self.targets.shape == (len(self.images), len(self.labels))
@@ -48,6 +67,66 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: "pd.DataFrame",
+        *,
+        images: str = IMAGE_COLUMN,
+        labels: Sequence[str] | None = None,
+        name: str = "frame",
+    ) -> "Manifest":
+        """Make a manifest from a pandas table with a row an image.
+
+        The column `split`, if there is one, says train, validation (or val) or test.
+
+        Args:
+            images: the column of paths, URLs or `Image` values.
+            labels: the columns of labels, with 1 or True for present, 0 or False for absent and
+                NaN, NA or None for unknown; all other columns if None.
+            name: what the data are called in results.
+
+        Raises:
+            DataError: a column is missing, or a cell is none of these; names its row.
+            LabelsError: a name of a column cannot be the name of a label.
+        """
+        if labels is None:
+            labels = [one for one in frame.columns if one not in (images, SPLIT_COLUMN)]
+        missing = [one for one in (images, *labels) if one not in frame.columns]
+        if missing:
+            raise DataError(f"has no column {missing[0]!r}", name)
+        space = LabelSpace(tuple(map(str, labels)))
+        targets = np.stack([_frame_codes(frame, label, name) for label in labels], axis=1)
+        found = _frame_cells(frame, images)
+        for row, cell in enumerate(found):
+            if not isinstance(cell, str | Path | Image):
+                expected = "expected a path, a URL or an Image"
+                raise DataError(f"row {row}: image {shown_cell(cell)}; {expected}", name)
+        splits = None
+        if SPLIT_COLUMN in frame.columns:
+            splits = tuple(_frame_splits(_frame_cells(frame, SPLIT_COLUMN), name))
+        return cls(tuple(map(as_image, found)), targets, space, splits, name)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a pandas table that `from_frame` reads back: `image`, `split`, and each label.
+
+        Labels are of type Int8 with NA for unknown; `split` is there if the data have splits.
+
+        Raises:
+            DataError: a label is called `image` or `split`.
+        """
+        import pandas as pd
+
+        for name in (IMAGE_COLUMN, SPLIT_COLUMN):
+            if name in self.labels:
+                raise DataError(f"label {name!r} means something else in a table", self.name)
+        columns: dict[str, object] = {IMAGE_COLUMN: [image.name for image in self.images]}
+        if self.splits is not None:
+            columns[SPLIT_COLUMN] = [split.value for split in self.splits]
+        for label, values in zip(self.labels, self.targets.T, strict=True):
+            columns[label] = pd.arrays.IntegerArray(values.copy(), values == UNKNOWN)
+        return pd.DataFrame(columns)
 
     def rows(self, wanted: NDArray[np.int64]) -> "Manifest":
         """The images at the given positions, in that order."""
@@ -91,3 +170,27 @@ class Manifest:
             labels=labels,
             implications=self.implications.renumbered(columns),
         )
+
+
+def _frame_cells(frame: "pd.DataFrame", column: str) -> list[Any]:
+    """Return the cells of a column as Python values, None where there is none."""
+    pairs = zip(frame[column].tolist(), frame[column].isna(), strict=True)
+    return [None if is_missing else cell for cell, is_missing in pairs]
+
+
+def _frame_codes(frame: "pd.DataFrame", label: str, name: str) -> NDArray[np.int8]:
+    cells = _frame_cells(frame, label)
+    codes = cell_codes(cells)
+    for row in np.flatnonzero(codes == INVALID)[:1].tolist():
+        value = shown_cell(cells[row])
+        raise DataError(f"row {row}: label {label!r} is {value}; expected 0, 1 or NA", name)
+    return codes
+
+
+def _frame_splits(cells: Iterable[Any], name: str) -> Iterator[Split]:
+    for row, cell in enumerate(cells):
+        split = SPLIT_NAMES.get(cell) if isinstance(cell, str) else None
+        if split is None:
+            expected = f"expected {', '.join(SPLIT_NAMES)}"
+            raise DataError(f"row {row}: unknown split {shown_cell(cell)}; {expected}", name)
+        yield split

@@ -56,6 +56,11 @@ class Records:
             problems.add(self.path, f"{self.place(row)}: {message}")
 
 
+def tables_in(folder: Path) -> list[str]:
+    """Return the names of the tables in a folder."""
+    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)
+
+
 def load_records(path: Path | Stored, problems: Problems, *, keep_bytes: bool = False) -> Records:
     """Load a table by its suffix: .csv, .tsv, .jsonl or .parquet.
 

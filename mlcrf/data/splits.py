@@ -8,8 +8,7 @@ import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 from numpy.typing import NDArray
 
-from mlcrf.data.manifest import Manifest, Split
-from mlcrf.data.readers.table import SPLIT_NAMES
+from mlcrf.data.manifest import SPLIT_NAMES, Manifest, Split
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import UNKNOWN
 

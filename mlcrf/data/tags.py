@@ -124,7 +124,9 @@ def folder_manifest(
     space = labels or vocabulary(tags, folder)
     targets = tag_targets(tags, space)
     name = folder.resolve().name
-    return Manifest(tuple(images), targets, space, None, name, notes=tuple(notes))
+    return Manifest(
+        tuple(images), targets, space, None, name, notes=tuple(notes), lists_positives=True
+    )
 
 
 def _is_literal(text: str) -> bool:

@@ -8,10 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.data.readers.choosing import Format, ReadOptions, read_dataset, sniff_format
-from mlcrf.data.readers.hugging_face import find_metadata
-from mlcrf.data.readers.parquet_images import is_list_pictorial
-from mlcrf.data.readers.table import is_list_table
+from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.errors import DataError, LabelsError, SettingsError, printable
 from mlcrf.images import Image, as_image
 from mlcrf.implications import Implications
@@ -179,33 +176,16 @@ def _fingerprint(table: Path | Stored) -> str:
 def _rows(
     table: Path | Stored, labels: LabelSpace, options: ReadOptions
 ) -> list[tuple[str, Targets]]:
-    listed, manifest = _is_listed(table), read_dataset(table, options)
+    manifest = read_dataset(table, options)
     try:
         columns = [labels.index(name) for name in manifest.labels]
     except LabelsError as error:
         raise LabelsError(f"{table}: {error}") from error
     rows: Targets = np.full((len(manifest), len(labels)), UNKNOWN, dtype=np.int8)
     rows[:, columns] = manifest.targets
-    if listed:
+    if manifest.lists_positives:
         rows[rows == 0] = UNKNOWN
     return [(image.key, row) for image, row in zip(manifest.images, rows, strict=True)]
-
-
-def _is_listed(table: Path | Stored) -> bool:
-    """Whether it lists what is present, and says nothing of the rest."""
-    if isinstance(table, Stored):
-        return is_list_table(table)
-    match sniff_format(table):
-        case Format.TAG_FILES | Format.KEYWORDS | Format.WEBDATASET:
-            return True
-        case Format.PICTORIAL:
-            return is_list_pictorial(table)
-        case Format.TABLE:
-            return is_list_table(table)
-        case Format.HUGGING_FACE:
-            return any(is_list_table(file) for file in find_metadata(table))
-        case _:  # whole annotations
-            return False
 
 
 def _contradiction(row: Targets, labels: LabelSpace, implications: Implications) -> str | None:

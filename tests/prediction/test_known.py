@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlcrf.data.readers.choosing import ReadOptions
+from mlcrf.data.readers import ReadOptions
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.images import as_image
 from mlcrf.implications import Implications

@@ -35,7 +35,7 @@ from mlcrf.config import TrainSettings, make_settings
 from mlcrf.crf import load_edges
 from mlcrf.data.implications import load_implications
 from mlcrf.data.manifest import Manifest, Split
-from mlcrf.data.readers.choosing import ReadOptions, read_dataset
+from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.readers.table import read_table, save_manifest
 from mlcrf.decoding import Decoder
 from mlcrf.errors import MlcrfError
@@ -174,7 +174,7 @@ def check_manifest(outcomes: Outcomes, manifest: Manifest, folder: Path) -> None
         assert "means something else in a table" in str(error)
         outcomes["not saved"] += 1
         return
-    again = read_table(path, labels=manifest.labels)
+    again = read_table(path, ReadOptions(labels=manifest.labels))
     assert again.images == manifest.images
     assert again.targets.tolist() == manifest.targets.tolist()
     assert again.splits == manifest.splits

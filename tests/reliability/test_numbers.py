@@ -34,7 +34,7 @@ from mlcrf.cli import console, main
 from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials
 from mlcrf.data.manifest import Manifest, Split
-from mlcrf.data.readers.choosing import read_dataset
+from mlcrf.data.readers import read_dataset
 from mlcrf.errors import BackboneError, DataError, MlcrfError, RunError
 from mlcrf.evaluation import evaluate
 from mlcrf.images import Image

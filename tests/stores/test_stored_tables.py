@@ -11,7 +11,7 @@ import fsspec
 import pandas as pd
 import pytest
 
-from mlcrf.data.readers.choosing import ReadOptions, read_dataset
+from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.readers.table import read_table, save_manifest
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.images import as_image

@@ -15,7 +15,7 @@ from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest, Split
-from mlcrf.data.readers.choosing import read_dataset
+from mlcrf.data.readers import read_dataset
 from mlcrf.data.splits import split_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate

@@ -12,10 +12,12 @@ from pydantic import BaseModel, ValidationError
 from mlcrf.data.files import FolderListings, load_text
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
+from mlcrf.data.readers.reader import Reader, ReadOptions
 from mlcrf.data.tags import relabelled
-from mlcrf.errors import DataError, LabelsError
+from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
+from mlcrf.stores import Stored
 
 _PREFIX = "instances_"
 # By how the name of a file goes on after `instances_`.
@@ -76,13 +78,7 @@ def find_instances(folder: Path) -> dict[Path, Split]:
     return found
 
 
-def read_coco(
-    path: Path,
-    *,
-    image_root: Path | None = None,
-    labels: LabelSpace | None = None,
-    max_problems: int = 20,
-) -> Manifest:
+def read_coco(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read one file of instances, which has no splits, or a folder with one file a split.
 
     The pictures of `instances_train2017.json` are looked for in `train2017`, in or below
@@ -92,15 +88,19 @@ def read_coco(
     Raises:
         DataError: no such file, not the JSON of COCO, boxes of unknown pictures or categories,
             missing pictures.
-        LabelsError: the categories differ from `labels`.
+        LabelsError: the categories differ from `options.labels`.
+        SettingsError: an image root in an object store.
 
     Cost: O(boxes); the text of one file at a time is held in memory.
     """
     files: dict[Path, Split | None] = {path: None} if path.is_file() else {**find_instances(path)}
     if not files:
         raise DataError("has no annotations/instances_train2017.json or the like", path)
-    problems = Problems(max_problems)
-    parts = [_load_instances(file, image_root, problems) for file in files]
+    root = options.image_root
+    if isinstance(root, Stored):
+        raise SettingsError(f"{root}: COCO's pictures are read from disks; copy them there")
+    problems = Problems(options.max_problems)
+    parts = [_load_instances(file, root, problems) for file in files]
     categories: dict[int, str] = {}
     for file, part in zip(files, parts, strict=True):
         for number, name in part.categories.items():
@@ -131,7 +131,7 @@ def read_coco(
     known = tuple(split for split in splits if split is not None)
     name = "coco-" + "+".join(file.stem.removeprefix(_PREFIX) for file in files)
     manifest = Manifest(tuple(images), targets, space, known or None, name)
-    return relabelled(manifest, labels, path)
+    return relabelled(manifest, options.labels, path)
 
 
 def _load_instances(file: Path, image_root: Path | None, problems: Problems) -> _Instances:
@@ -192,3 +192,15 @@ def _picture_folder(file: Path, image_root: Path | None) -> Path:
         *(up / "images", file.parent / "images"),
     )
     return next((place for place in places if place.is_dir()), file.parent)
+
+
+def _is_coco(path: Path) -> bool:
+    return path.suffix.lower() == ".json" if path.is_file() else bool(find_instances(path))
+
+
+COCO = Reader(
+    name="coco",
+    describes="the .json of COCO, or a folder of it (annotations/instances_train2017.json)",
+    detects=_is_coco,
+    read=read_coco,
+)

@@ -1,11 +1,13 @@
 """Folders in the style of Hugging Face: `metadata.csv`, `.jsonl` or `.parquet` beside images."""
 
+from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 
-from mlcrf.data.manifest import Manifest, Split
-from mlcrf.data.readers.table import SPLIT_NAMES, read_table
+from mlcrf.data.manifest import SPLIT_NAMES, Manifest, Split
+from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.readers.table import read_table
 from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.labels import LabelSpace
@@ -37,14 +39,7 @@ def find_metadata(folder: Path) -> dict[Path, Split | None]:
     return found
 
 
-def read_huggingface(
-    folder: Path,
-    *,
-    image_root: Path | Stored | None = None,
-    label_sep: str | None = None,
-    labels: LabelSpace | None = None,
-    max_problems: int = 20,
-) -> Manifest:
+def read_huggingface(folder: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read a folder with metadata files; each is a table as `read_table` understands it.
 
     A file in a folder train, validation (or val) or test belongs to that split. One file for all
@@ -52,31 +47,20 @@ def read_huggingface(
 
     Raises:
         DataError: no metadata file, or what is wrong with one.
-        LabelsError: label columns other than those of `labels`.
+        LabelsError: label columns other than those of `options.labels`.
     """
     files = find_metadata(folder)
     if not files:
         raise DataError(f"has no {', '.join(_METADATA_NAMES)}; add one beside the images", folder)
 
-    def read_all(space: LabelSpace | None) -> list[Manifest]:
-        return [
-            read_table(
-                file,
-                image_root=image_root,
-                label_sep=label_sep,
-                labels=space,
-                max_problems=max_problems,
-            )
-            for file in files
-        ]
-
-    parts = read_all(labels)
+    parts = [read_table(file, options) for file in files]
     names = tuple(dict.fromkeys(name for part in parts for name in part.labels))
     if any(part.labels.names != names for part in parts):
         # A tag that one part never lists is absent there, so each must know of all.
-        parts = read_all(LabelSpace(names))
+        together = replace(options, labels=LabelSpace(names))
+        parts = [read_table(file, together) for file in files]
     splits = [
-        part.splits or _splits_of_folders(part, image_root or folder, split)
+        part.splits or _splits_of_folders(part, options.image_root or folder, split)
         for part, split in zip(parts, files.values(), strict=True)
     ]
     joined = [split for part in splits if part is not None for split in part]
@@ -87,6 +71,7 @@ def read_huggingface(
         splits=tuple(joined) if all(part is not None for part in splits) else None,
         name=folder.resolve().name,
         notes=tuple(note for part in parts for note in part.notes),
+        lists_positives=any(part.lists_positives for part in parts),
     )
 
 
@@ -118,3 +103,11 @@ def _metadata_in(folder: Path) -> Path | None:
     if len(files) > 1:
         raise DataError(f"both {files[0].name} and {files[1].name} are there; keep one", folder)
     return files[0] if files else None
+
+
+HUGGING_FACE = Reader(
+    name="hugging-face",
+    describes="a folder with metadata.csv or metadata.jsonl",
+    detects=lambda path: bool(find_metadata(path)),
+    read=read_huggingface,
+)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.problems import Problems
+from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.records import tables_in
 from mlcrf.data.tags import clean_tags, folder_manifest
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import LocalImage
@@ -15,7 +17,12 @@ from mlcrf.labels import LabelSpace, fold
 
 
 def has_keywords(folder: Path) -> bool:
-    """Whether any picture in a folder or below has a keyword; stops at the first."""
+    """Whether any image in a folder or below has a keyword; stops at the first.
+
+    Not where there is a table, which says more than the keywords that images happen to carry.
+    """
+    if not folder.is_dir() or tables_in(folder):
+        return False
     places = PhotoPlaces()
     for image in walk_images(folder):
         with suppress(DataError):
@@ -24,17 +31,14 @@ def has_keywords(folder: Path) -> bool:
     return False
 
 
-def read_keyword_folder(
-    folder: Path, *, labels: LabelSpace | None = None, max_problems: int = 20
-) -> Manifest:
+def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read a folder, and all below it, of images that a person has given keywords.
 
     Of an image with keywords all labels that are not among them are absent. An image without is
     left out, and counted in the notes. Keywords that mlcrf wrote do not count.
 
-    Args:
-        labels: the labels expected, found without regard to case; further keywords are left out,
-            and counted in the notes. All keywords that occur, sorted, if None.
+    Labels that are expected are found without regard to case; further keywords are left out, and
+    counted in the notes. If none are expected, all keywords that occur are labels, sorted.
 
     Raises:
         DataError: no image with keywords, none of the labels among them, or metadata that cannot
@@ -42,7 +46,7 @@ def read_keyword_folder(
 
     Cost: reads the header of every picture.
     """
-    problems = Problems(max_problems)
+    problems, labels = Problems(options.max_problems), options.labels
     places = PhotoPlaces()
     expected = None if labels is None else {fold(name): name for name in labels}
     images: list[LocalImage] = []
@@ -93,3 +97,11 @@ def _can_be_label(name: str) -> bool:
     except LabelsError:
         return False
     return True
+
+
+KEYWORD_FOLDER = Reader(
+    name="keyword-folder",
+    describes="a folder of images with keywords in their XMP or IPTC, or in .xmp sidecars",
+    detects=has_keywords,
+    read=read_keyword_folder,
+)

@@ -13,6 +13,7 @@ from mlcrf.data.files import load_text
 from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
+from mlcrf.data.readers.reader import Reader, ReadOptions
 from mlcrf.data.tags import relabelled
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.images import LocalImage
@@ -38,9 +39,7 @@ def is_mirflickr(path: Path) -> bool:
     )
 
 
-def read_mirflickr(
-    path: Path, *, label_set: int = 24, labels: LabelSpace | None = None, max_problems: int = 20
-) -> Manifest:
+def read_mirflickr(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read a MIRFLICKR folder as `mlcrf download` leaves it.
 
     Pictures are in `mirflickr/` or the folder itself; annotations in `annotations/`,
@@ -54,15 +53,12 @@ def read_mirflickr(
     With 38 labels every relevant label implies its potential one: an image that has `x_r1`
     without `x` is given `x`, and the notes say so.
 
-    Args:
-        label_set: 24 potential labels (files without `_r1`), 14 relevant ones, or 38 for both.
-        labels: the labels expected, in any order.
-
     Raises:
         SettingsError: no such label set.
         DataError: no pictures, no annotations, or lines that are no image number.
-        LabelsError: the labels differ from `labels`.
+        LabelsError: the labels differ from `options.labels`.
     """
+    label_set = options.label_set
     if label_set not in LABEL_SETS:
         raise SettingsError(f"no MIRFLICKR label set {label_set}; choose 24, 14 or 38")
     pictures = next(
@@ -81,7 +77,7 @@ def read_mirflickr(
     names = [name for name in sorted(files) if _belongs(name, label_set)]
     if not names:
         raise DataError(f"has no annotation file of label set {label_set}", folder)
-    problems = Problems(max_problems)
+    problems = Problems(options.max_problems)
     present = np.stack([_load_flags(files[name], problems) for name in names], axis=1)
     problems.raise_if_any()
 
@@ -104,7 +100,7 @@ def read_mirflickr(
         notes=tuple(notes),
     )
     manifest = with_implications(manifest, _implications(space))
-    return relabelled(manifest, labels, path)
+    return relabelled(manifest, options.labels, path)
 
 
 def _numbered_pictures(folder: Path) -> dict[int, Path]:
@@ -176,3 +172,11 @@ def _splits(numbers: NDArray[np.int64]) -> tuple[Split, ...]:
         else Split.VALIDATION
         for number in numbers.tolist()
     )
+
+
+MIRFLICKR = Reader(
+    name="mirflickr",
+    describes="a MIRFLICKR folder (mirflickr/im1.jpg, annotations/sky.txt)",
+    detects=is_mirflickr,
+    read=read_mirflickr,
+)

@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlcrf.data.columns import LIST_COLUMNS, sort_columns
-from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.columns import LIST_COLUMNS
+from mlcrf.data.manifest import SPLIT_NAMES, Manifest, Split
 from mlcrf.data.problems import Problems
-from mlcrf.data.readers.table import SPLIT_NAMES, records_manifest
+from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.readers.table import records_manifest
 from mlcrf.data.records import IMAGE_COLUMNS, Records, check_header
 from mlcrf.errors import DataError
 from mlcrf.images.containers import find_picture_tables
 from mlcrf.images.parquet_files import FAULTS, load_table, reason_of
-from mlcrf.labels import LabelSpace
 
 _SPLIT_NAME = re.compile(rf"({'|'.join(SPLIT_NAMES)})[-_.]")  # train-00000-of-00004.parquet
 _HUGGING_FACE = b"huggingface"
@@ -42,13 +42,7 @@ class _Joined(Records):
         problems.add(self.root / str(self.columns[IMAGE_COLUMNS[0]][row]), message)
 
 
-def read_pictorial(
-    path: Path,
-    *,
-    label_sep: str | None = None,
-    labels: LabelSpace | None = None,
-    max_problems: int = 20,
-) -> Manifest:
+def read_parquet_images(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read a Parquet file, or all of a folder, of pictures with labels; no picture is unpacked.
 
     Pictures are in the column `image`, of bytes or of structs of bytes and a path; what the other
@@ -59,32 +53,20 @@ def read_pictorial(
     Raises:
         DataError: a damaged file, one without pictures or with other columns than the first, or
             what is wrong with rows, each with its picture.
-        LabelsError: label columns other than those of `labels`.
+        LabelsError: label columns other than those of `options.labels`.
 
     Cost: all columns but those of pictures are read and held.
     """
-    problems = Problems(max_problems)
+    problems = Problems(options.max_problems)
     files = find_picture_tables(path)
     records, notes = _load(path, files, problems)
     root = path if path.is_dir() else path.parent
-    manifest = records_manifest(records, root, None, label_sep, labels, problems)
+    manifest = records_manifest(records, root, None, options, problems)
     splits = manifest.splits
     if splits is None and path.is_dir():
         splits = _splits_of_files(records)
     name = path.resolve().name if path.is_dir() else path.stem
     return replace(manifest, splits=splits, name=name, notes=(*notes, *manifest.notes))
-
-
-def is_list_pictorial(path: Path) -> bool:
-    """Whether the labels stand as a list in one column, rather than in a column a label.
-
-    Raises:
-        DataError: see `read_pictorial`.
-    """
-    problems = Problems(1)
-    records, _ = _load(path, find_picture_tables(path), problems)
-    problems.raise_if_any()
-    return sort_columns(records).listed is not None
 
 
 def _load(path: Path, files: Sequence[Path], problems: Problems) -> tuple[_Joined, list[str]]:
@@ -211,3 +193,11 @@ def _splits_of_files(records: _Joined) -> tuple[Split, ...] | None:
         count = records.starts[at + 1] - records.starts[at]
         splits += [SPLIT_NAMES[match[1]]] * count
     return tuple(splits)
+
+
+PARQUET_IMAGES = Reader(
+    name="parquet-images",
+    describes="a .parquet, or a folder of them, with images in a column `image` (Hugging Face)",
+    detects=lambda path: bool(find_picture_tables(path)),
+    read=read_parquet_images,
+)

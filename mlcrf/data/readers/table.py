@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from mlcrf import atomic
 from mlcrf.data.cells import INVALID, shown_cell, write_csv_row
-from mlcrf.data.columns import LIST_COLUMNS, SCORE_PREFIXES, SPLIT_COLUMN, sort_columns
+from mlcrf.data.columns import LIST_COLUMNS, SCORE_PREFIXES, sort_columns
 from mlcrf.data.files import FolderListings
-from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.manifest import SPLIT_COLUMN, SPLIT_NAMES, Manifest, Split
 from mlcrf.data.problems import Problems
-from mlcrf.data.records import IMAGE_COLUMNS, Records, load_records
+from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.records import IMAGE_COLUMNS, TABLE_SUFFIXES, Records, load_records
 from mlcrf.data.tags import (
     Tags,
     parse_tags,
@@ -24,26 +25,14 @@ from mlcrf.data.tags import (
 )
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.images import Image, LocalImage, as_image
+from mlcrf.images.containers import find_picture_tables
 from mlcrf.images.image import UrlImage
 from mlcrf.labels import LabelSpace
 from mlcrf.stores import Stored, is_url, parse_place
 
-SPLIT_NAMES = {
-    "train": Split.TRAIN,
-    "validation": Split.VALIDATION,
-    "val": Split.VALIDATION,
-    "test": Split.TEST,
-}
-
 
 def read_table(
-    path: Path | Stored,
-    *,
-    image_root: Path | Stored | None = None,
-    label_sep: str | None = None,
-    labels: LabelSpace | None = None,
-    max_problems: int = 20,
-    check_images: bool = True,
+    path: Path | Stored, options: ReadOptions = ReadOptions(), *, check_images: bool = True
 ) -> Manifest:
     """Read a table with one row an image.
 
@@ -61,42 +50,39 @@ def read_table(
     Unknown is an empty cell, `?` or -1, in a list too.
 
     Args:
-        image_root: folder that paths are relative to; that of the table if None.
-        label_sep: what separates listed labels; the first of `;`, `|`, `,` that occurs if None.
-        labels: the labels expected, in any order; those of the table if None.
-        max_problems: how many faults are listed before the rest is only counted.
+        options: `label_sep`, if None, is the first of `;`, `|`, `,` that occurs.
         check_images: whether a missing picture is a fault; that one is missing in a store shows
             when it is fetched.
 
     Raises:
         DataError: everything that is wrong with the rows, each with its line, or what is wrong
             with the table as a whole.
-        LabelsError: label columns other than those of `labels`.
+        LabelsError: label columns other than those of `options.labels`.
 
     Cost: O(cells), and one directory listing for each folder with images.
     """
-    problems = Problems(max_problems)
+    problems = Problems(options.max_problems)
     records = load_records(path, problems)
     listings = FolderListings() if check_images else None
-    root = image_root or path.parent
-    return records_manifest(records, root, listings, label_sep, labels, problems)
+    root = options.image_root or path.parent
+    return records_manifest(records, root, listings, options, problems)
 
 
 def records_manifest(
     records: Records,
     root: Path | Stored,
     listings: FolderListings | None,
-    label_sep: str | None,
-    labels: LabelSpace | None,
+    options: ReadOptions,
     problems: Problems,
 ) -> Manifest:
-    """What rows say, by the rules and with the errors of `read_table`.
+    """Return what rows say, by the rules and with the errors of `read_table`.
 
     Args:
         root: folder that paths are relative to.
         listings: tells which pictures there are; None where that is known.
         problems: what was wrong with the rows so far.
     """
+    label_sep, labels = options.label_sep, options.labels
     if label_sep == "":
         raise SettingsError("the label separator is empty; expected a sign such as ';' or '|'")
     columns = sort_columns(records)
@@ -115,19 +101,15 @@ def records_manifest(
         space = labels or vocabulary(tags, records.path)
         targets = tag_targets(tags, space)
     problems.raise_if_any()
-    return Manifest(tuple(images), targets, space, splits, records.path.stem, tuple(notes))
-
-
-def is_list_table(path: Path | Stored) -> bool:
-    """Whether a table has its labels as a list in one column, rather than a column a label.
-
-    Raises:
-        DataError: the table cannot be read.
-    """
-    problems = Problems(1)
-    columns = sort_columns(load_records(path, problems))
-    problems.raise_if_any()
-    return columns.listed is not None
+    return Manifest(
+        tuple(images),
+        targets,
+        space,
+        splits,
+        records.path.stem,
+        tuple(notes),
+        lists_positives=columns.listed is not None,
+    )
 
 
 def save_manifest(path: Path, manifest: Manifest) -> None:
@@ -304,3 +286,16 @@ def _path_in_table(image: Image, folder: Path) -> str:
         return image.name
     inside = image.location.is_relative_to(folder)
     return (image.location.relative_to(folder) if inside else image.location.absolute()).as_posix()
+
+
+def _is_table(path: Path) -> bool:
+    is_named_so = path.is_file() and path.suffix.lower() in TABLE_SUFFIXES
+    return is_named_so and not find_picture_tables(path)
+
+
+TABLE = Reader(
+    name="table",
+    describes="a .csv, .tsv, .parquet or .jsonl table with an image column",
+    detects=_is_table,
+    read=read_table,
+)

@@ -5,6 +5,7 @@ from pathlib import Path
 from mlcrf.data.files import load_text
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.problems import Problems
+from mlcrf.data.readers.reader import Reader, ReadOptions
 from mlcrf.data.tags import Tags, clean_tags, folder_manifest, unknown_tags
 from mlcrf.errors import DataError
 from mlcrf.images import Image, LocalImage
@@ -14,31 +15,26 @@ from mlcrf.labels import LabelSpace
 
 def is_tag_folder(folder: Path) -> bool:
     """Whether any picture in a folder or below has a tag file; stops at the first."""
-    return any(image.path.with_suffix(".txt").is_file() for image in walk_images(folder))
+    return folder.is_dir() and any(
+        image.path.with_suffix(".txt").is_file() for image in walk_images(folder)
+    )
 
 
-def read_tag_folder(
-    folder: Path,
-    *,
-    label_sep: str | None = None,
-    labels: LabelSpace | None = None,
-    max_problems: int = 20,
-) -> Manifest:
+def read_tag_folder(folder: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read a folder, and all below it, of images with tag files.
 
     A tag file holds one tag a line, or several between commas. An empty file is the empty set; a
     single `?` says that nothing is known. An image without tag file is left out, and counted in
     the notes.
 
-    Args:
-        label_sep: what separates tags on one line; a comma if None.
-        labels: the labels expected; all tags that occur, sorted, if None.
+    Tags on one line are separated by `options.label_sep`, a comma if None. If no labels are
+    expected, all tags that occur are, sorted.
 
     Raises:
-        DataError: no image with a tag file, tags that are none of `labels`, files that are not
+        DataError: no image with a tag file, unexpected tags, files that are not
             UTF-8; each with file and line.
     """
-    problems = Problems(max_problems)
+    problems, labels = Problems(options.max_problems), options.labels
     images: list[LocalImage] = []
     tags: list[Tags] = []
     untagged = 0
@@ -46,7 +42,7 @@ def read_tag_folder(
         file = image.path.with_suffix(".txt")
         if file.is_file():
             images.append(image)
-            tags.append(load_tags(file, label_sep or ",", labels, problems))
+            tags.append(load_tags(file, options.label_sep or ",", labels, problems))
         else:
             untagged += 1
     problems.raise_if_any()
@@ -72,3 +68,11 @@ def load_tags(
             problems.add(file, message, line=number)
         found |= tags
     return frozenset(found)
+
+
+TAG_FILES = Reader(
+    name="tag-files",
+    describes="a folder of images, each with a .txt of tags",
+    detects=is_tag_folder,
+    read=read_tag_folder,
+)

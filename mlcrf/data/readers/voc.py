@@ -12,6 +12,7 @@ import numpy as np
 from mlcrf.data.files import load_text
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
+from mlcrf.data.readers.reader import Reader, ReadOptions
 from mlcrf.data.tags import unknown_tags, vocabulary
 from mlcrf.errors import DataError
 from mlcrf.images import LocalImage
@@ -48,7 +49,7 @@ def find_voc(path: Path) -> list[Path]:
     return []
 
 
-def read_voc(path: Path, *, labels: LabelSpace | None = None, max_problems: int = 20) -> Manifest:
+def read_voc(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read a VOC folder, or several of them below one path as one data set.
 
     A label is present if any object has it, unknown if every object that has it is marked
@@ -56,17 +57,16 @@ def read_voc(path: Path, *, labels: LabelSpace | None = None, max_problems: int 
     from ImageSets/Main; pictures that are in no set there, or have no annotation, are left out
     and counted in the notes. Without ImageSets there are no splits.
 
-    Args:
-        labels: the labels expected; the classes that occur, sorted, if None.
+    If no labels are expected, the classes that occur are, sorted.
 
     Raises:
         DataError: no VOC folder, XML that cannot be read or declares a document type, missing
-            pictures, classes that are none of `labels`, an image in two splits.
+            pictures, classes that are none of the labels expected, an image in two splits.
     """
     roots = find_voc(path)
     if not roots:
         raise DataError("has no folders Annotations and JPEGImages side by side", path)
-    problems = Problems(max_problems)
+    problems, labels = Problems(options.max_problems), options.labels
     found = _Found()
     for root in roots:
         _read_root(root, labels, found, problems)
@@ -158,3 +158,11 @@ def _object_states(file: Path, problems: Problems) -> dict[str, int]:
         difficult = (item.findtext("difficult") or "").strip() == "1"
         states[name] = max(states.get(name, UNKNOWN), UNKNOWN if difficult else 1)
     return states
+
+
+VOC = Reader(
+    name="voc",
+    describes="a VOC folder (Annotations, JPEGImages)",
+    detects=lambda path: bool(find_voc(path)),
+    read=read_voc,
+)

@@ -6,6 +6,7 @@ from pathlib import Path
 from mlcrf.data.files import load_text
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.problems import Problems
+from mlcrf.data.readers.reader import Reader, ReadOptions
 from mlcrf.data.readers.tag_files import load_tags
 from mlcrf.data.tags import Tags, folder_manifest, parse_tags, unknown_tags
 from mlcrf.errors import DataError
@@ -17,30 +18,23 @@ from mlcrf.labels import LabelSpace
 _KEYS = ("labels", "tags")  # of the JSON, the first that is there
 
 
-def read_webdataset(
-    path: Path,
-    *,
-    label_sep: str | None = None,
-    labels: LabelSpace | None = None,
-    max_problems: int = 20,
-) -> Manifest:
+def read_webdataset(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read a tar file, or all of a folder, of images with their tags; nothing is unpacked.
 
     What belongs together has the same name up to the first dot. Tags are a list under `labels`
     (or `tags`) in a `.json`, or lines of a `.txt` as in `read_tag_folder`. An image without tags
     is left out, and counted in the notes.
 
-    Args:
-        label_sep: what separates tags of one text; a comma if None.
-        labels: the labels expected; all tags that occur, sorted, if None.
+    Tags on one line are separated by `options.label_sep`, a comma if None. If no labels are
+    expected, all tags that occur are, sorted.
 
     Raises:
-        DataError: a tar file that is damaged, no image with tags, tags that are none of `labels`;
+        DataError: a tar file that is damaged, no image with tags, unexpected tags;
             each with its file.
 
     Cost: a tar file's headers are read once, and every file of tags.
     """
-    problems = Problems(max_problems)
+    problems, labels = Problems(options.max_problems), options.labels
     images: list[Image] = []
     tags: list[Tags] = []
     untagged = 0
@@ -54,9 +48,9 @@ def read_webdataset(
             if "image" not in parts:
                 continue
             if "json" in parts:
-                tags.append(_json_tags(parts["json"], label_sep, labels, problems))
+                tags.append(_json_tags(parts["json"], options.label_sep, labels, problems))
             elif "txt" in parts:
-                tags.append(load_tags(parts["txt"], label_sep or ",", labels, problems))
+                tags.append(load_tags(parts["txt"], options.label_sep or ",", labels, problems))
             else:
                 untagged += 1
                 continue
@@ -84,3 +78,11 @@ def _json_tags(
     for message in unknown_tags(found, labels) if labels and found else ():
         problems.add(file, message)
     return found
+
+
+WEBDATASET = Reader(
+    name="webdataset",
+    describes="a .tar, or a folder of them, of images with tags in .json or .txt (WebDataset)",
+    detects=lambda path: bool(find_tars(path)),
+    read=read_webdataset,
+)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlcrf.data.manifest import Split
+from mlcrf.data.readers import ReadOptions
 from mlcrf.data.readers.mirflickr import is_mirflickr, read_mirflickr
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.labels import LabelSpace
@@ -53,7 +54,7 @@ def test_label_sets(
 ) -> None:
     """24 are the files without _r1, 14 those with it, 38 both; images come by number."""
     make_folder(tmp_path, [10, 3, 1, 2], LITTLE)
-    manifest = read_mirflickr(tmp_path, label_set=label_set)
+    manifest = read_mirflickr(tmp_path, ReadOptions(label_set=label_set))
     assert [image.file_name for image in manifest.images] == [
         "im1.jpg",
         "im2.jpg",
@@ -69,12 +70,12 @@ def test_label_sets(
 def test_relevant_without_potential_is_repaired_upward(tmp_path: Path) -> None:
     """With 38 labels x_r1 sets x, and the notes count the images; 24 labels leave it be."""
     make_folder(tmp_path, [1, 2, 3], LITTLE)
-    both = read_mirflickr(tmp_path, label_set=38)
+    both = read_mirflickr(tmp_path, ReadOptions(label_set=38))
     assert "1 image has sea_r1 without sea: sea was set" in both.notes
     column = both.labels.index("sea")
     assert both.targets[:, column].tolist() == [0, 1, 1]
     assert both.implications.names(both.labels) == (("sea_r1", "sea"),)
-    potential = read_mirflickr(tmp_path, label_set=24)
+    potential = read_mirflickr(tmp_path, ReadOptions(label_set=24))
     assert not len(potential.implications)
     assert potential.targets[:, potential.labels.index("sea")].tolist() == [0, 1, 0]
     assert not any("was set" in note for note in potential.notes)
@@ -157,18 +158,18 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         read_mirflickr(tmp_path)
     make_folder(tmp_path, [1], {"sea": [1]})
     with pytest.raises(DataError, match="no annotation file of label set 14"):
-        read_mirflickr(tmp_path, label_set=14)
+        read_mirflickr(tmp_path, ReadOptions(label_set=14))
     with pytest.raises(SettingsError, match="no MIRFLICKR label set 25; choose 24, 14 or 38"):
-        read_mirflickr(tmp_path, label_set=25)
+        read_mirflickr(tmp_path, ReadOptions(label_set=25))
 
 
 def test_expected_labels_in_any_order(tmp_path: Path) -> None:
     """Labels are matched by name; others than expected are an error that names them."""
     make_folder(tmp_path, [1, 2], LITTLE)
-    manifest = read_mirflickr(tmp_path, labels=LabelSpace(("sky", "dog", "sea")))
+    manifest = read_mirflickr(tmp_path, ReadOptions(labels=LabelSpace(("sky", "dog", "sea"))))
     assert manifest.targets.tolist() == [[1, 0, 0], [1, 0, 1]]
     with pytest.raises(LabelsError, match="missing 'cat'; not expected 'dog', 'sea'"):
-        read_mirflickr(tmp_path, labels=LabelSpace(("sky", "cat")))
+        read_mirflickr(tmp_path, ReadOptions(labels=LabelSpace(("sky", "cat"))))
 
 
 @pytest.mark.skipif(
@@ -196,7 +197,7 @@ def test_real_annotations(tmp_path: Path, label_set: int) -> None:
     wanted = {24: lambda name: "_r1" not in name, 14: lambda name: "_r1" in name}
     chosen = sorted(filter(wanted.get(label_set, lambda name: True), named))
 
-    manifest = read_mirflickr(tmp_path, label_set=label_set)
+    manifest = read_mirflickr(tmp_path, ReadOptions(label_set=label_set))
     assert len(manifest) == 20_000
     assert manifest.labels.names == tuple(chosen)
     assert len(manifest.labels) == label_set

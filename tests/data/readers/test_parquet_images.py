@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlcrf.data.manifest import Split
-from mlcrf.data.readers.choosing import Format, ReadOptions, read_dataset, sniff_format
+from mlcrf.data.readers import ReadOptions, find_reader, read_dataset
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import LocalImage, as_image
 from mlcrf.images.containers import members
@@ -65,7 +65,7 @@ def shards(tmp_path: Path) -> Path:
 
 def test_a_folder_of_them(shards: Path) -> None:
     """Classes by their names; pictures by their paths, or by their rows."""
-    assert sniff_format(shards) is Format.PICTORIAL
+    assert find_reader(shards).name == "parquet-images"
     data = read_dataset(shards)
     assert list(data.labels) == ["sea", "sky"]
     names = [Path(image.name).relative_to(shards).as_posix() for image in data.images]

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.readers import ReadOptions
 from mlcrf.data.readers.table import read_table, save_manifest
 from mlcrf.errors import DataError, LabelsError, MlcrfError, SettingsError
 from mlcrf.images import as_image
@@ -34,7 +35,7 @@ def make_table(folder: Path, text: str | bytes, name: str = "t.csv") -> Path:
 def faults(path: Path, **options: object) -> list[str]:
     """The message of the error that reading gives, line by line, without the folder."""
     with pytest.raises(MlcrfError) as caught:
-        read_table(path, **options)  # type: ignore[arg-type]
+        read_table(path, ReadOptions(**options))  # type: ignore[arg-type]
     return str(caught.value).replace(f"{path.parent}/", "").splitlines()
 
 
@@ -158,7 +159,7 @@ def test_unreadable_table_names_the_reason(tmp_path: Path) -> None:
 def test_labels_are_matched_by_name(folder: Path) -> None:
     """Columns in another order than the expected labels are put in theirs."""
     path = make_table(folder, "image,sea,sky\na.jpg,1,0\nb.jpg,0,?\n")
-    manifest = read_table(path, labels=LabelSpace(("sky", "sea")))
+    manifest = read_table(path, ReadOptions(labels=LabelSpace(("sky", "sea"))))
     assert manifest.labels.names == ("sky", "sea")
     assert manifest.targets.tolist() == [[0, 1], [-1, 0]]
 
@@ -167,7 +168,7 @@ def test_label_columns_that_differ_are_named(folder: Path) -> None:
     """A missing label and one too many are both named, with the file."""
     path = make_table(folder, "image,sea,dog\na.jpg,1,0\n")
     with pytest.raises(LabelsError, match=r"t\.csv:1: .*missing 'sky'; not expected 'dog'"):
-        read_table(path, labels=LabelSpace(("sea", "sky")))
+        read_table(path, ReadOptions(labels=LabelSpace(("sea", "sky"))))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_label_columns_that_differ_are_named(folder: Path) -> None:
 def test_listed_labels(folder: Path, cells: tuple[str, str], options: dict[str, str]) -> None:
     """What is listed is present and the rest absent, whichever separator or notation."""
     path = make_table(folder, f"image,labels\na.jpg,{cells[0]}\nb.jpg,{cells[1]}\n")
-    manifest = read_table(path, **options)  # type: ignore[arg-type]
+    manifest = read_table(path, ReadOptions(**options))  # type: ignore[arg-type]
     assert manifest.labels.names == ("sea", "sky")
     assert manifest.targets.tolist() == [[1, 1], [1, 0]]
 
@@ -235,7 +236,7 @@ def test_listed_labels_outside_the_space_each_have_a_line(folder: Path) -> None:
 def test_expected_labels_need_not_all_be_listed(folder: Path) -> None:
     """A label that no row lists is absent, and unlabelled rows are unknown."""
     path = make_table(folder, "image,labels\na.jpg,?\nb.jpg,?\n")
-    manifest = read_table(path, labels=LabelSpace(("sky", "sea")))
+    manifest = read_table(path, ReadOptions(labels=LabelSpace(("sky", "sea"))))
     assert manifest.targets.tolist() == [[-1, -1], [-1, -1]]
 
 
@@ -257,7 +258,7 @@ def test_a_second_path_column_is_left_out(folder: Path) -> None:
 def test_an_empty_separator_is_refused(folder: Path) -> None:
     """A separator of no sign is a usage fault, not a crash."""
     with pytest.raises(SettingsError, match="separator is empty"):
-        read_table(make_table(folder, "image,labels\na.jpg,sea\n"), label_sep="")
+        read_table(make_table(folder, "image,labels\na.jpg,sea\n"), ReadOptions(label_sep=""))
 
 
 def test_paths_are_relative_to_the_table_or_the_image_root(tmp_path: Path) -> None:
@@ -271,7 +272,7 @@ def test_paths_are_relative_to_the_table_or_the_image_root(tmp_path: Path) -> No
         (tmp_path / "b.jpg").resolve(),
     ]
     path = make_table(tmp_path / "tables", "image,sea\na.jpg,1\n")
-    assert read_table(path, image_root=tmp_path / "photos").images == (
+    assert read_table(path, ReadOptions(image_root=tmp_path / "photos")).images == (
         as_image(tmp_path / "photos/a.jpg"),
     )
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mlcrf.data.readers import ReadOptions
 from mlcrf.data.readers.tag_files import is_tag_folder, read_tag_folder
 from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
@@ -36,7 +37,10 @@ def test_tags_by_line_or_comma(tmp_path: Path) -> None:
 def test_another_separator(tmp_path: Path) -> None:
     """The separator on a line can be told, and the comma is then part of a tag."""
     make_folder(tmp_path, a="sea, deep;sky")
-    assert read_tag_folder(tmp_path, label_sep=";").labels.names == ("sea, deep", "sky")
+    assert read_tag_folder(tmp_path, ReadOptions(label_sep=";")).labels.names == (
+        "sea, deep",
+        "sky",
+    )
 
 
 def test_unknown_and_missing_tag_files(tmp_path: Path) -> None:
@@ -59,10 +63,10 @@ def test_expected_labels(tmp_path: Path) -> None:
     """Expected labels give the order; every other tag is an error with its file and line."""
     make_folder(tmp_path, a="sea\nsky")
     labels = LabelSpace(("sky", "dog", "sea"))
-    assert read_tag_folder(tmp_path, labels=labels).targets.tolist() == [[1, 0, 1]]
+    assert read_tag_folder(tmp_path, ReadOptions(labels=labels)).targets.tolist() == [[1, 0, 1]]
     make_folder(tmp_path, b="sky\nseaa\ncat", c=b"\xff\n")
     with pytest.raises(DataError) as caught:
-        read_tag_folder(tmp_path, labels=labels)
+        read_tag_folder(tmp_path, ReadOptions(labels=labels))
     assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
         "b.txt:2: unknown label 'seaa'; did you mean 'sea'?",
         "b.txt:3: unknown label 'cat'",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlcrf.data.manifest import Split
+from mlcrf.data.readers import ReadOptions
 from mlcrf.data.readers.coco import read_coco
 from mlcrf.data.readers.voc import find_voc, read_voc
 from mlcrf.errors import DataError, LabelsError
@@ -37,7 +38,7 @@ def make_voc(root: Path, objects: dict[str, list[str]], sets: dict[str, str] | N
 
 def voc_faults(path: Path, **options: object) -> list[str]:
     with pytest.raises(DataError) as caught:
-        read_voc(path, **options)  # type: ignore[arg-type]
+        read_voc(path, ReadOptions(**options))  # type: ignore[arg-type]
     return str(caught.value).replace(f"{path}/", "").splitlines()
 
 
@@ -81,7 +82,9 @@ def test_voc_nested_and_merged(tmp_path: Path) -> None:
 def test_voc_expected_labels(tmp_path: Path) -> None:
     """Expected labels give the columns; a class that is none of them is an error with its file."""
     make_voc(tmp_path, {"1": ["dog"]})
-    assert read_voc(tmp_path, labels=LabelSpace(("dog", "cat"))).targets.tolist() == [[1, 0]]
+    assert read_voc(tmp_path, ReadOptions(labels=LabelSpace(("dog", "cat")))).targets.tolist() == [
+        [1, 0]
+    ]
     told = voc_faults(tmp_path, labels=LabelSpace(("dot",)))
     assert told == ["Annotations/1.xml: unknown label 'dog'; did you mean 'dot'?"]
 
@@ -162,7 +165,7 @@ def make_coco(
 
 def coco_faults(path: Path, **options: object) -> list[str]:
     with pytest.raises(DataError) as caught:
-        read_coco(path, **options)  # type: ignore[arg-type]
+        read_coco(path, ReadOptions(**options))  # type: ignore[arg-type]
     return str(caught.value).replace(f"{path}", "x.json").splitlines()
 
 
@@ -196,16 +199,18 @@ def test_coco_file_finds_its_pictures(tmp_path: Path, pictures: str) -> None:
 def test_coco_image_root(tmp_path: Path) -> None:
     """A folder of pictures that the user gives goes before all guesses."""
     file = make_coco(tmp_path / "boxes.json", {"a.jpg": [7]}, tmp_path / "elsewhere")
-    manifest = read_coco(file, image_root=tmp_path / "elsewhere")
+    manifest = read_coco(file, ReadOptions(image_root=tmp_path / "elsewhere"))
     assert manifest.images == (as_image(tmp_path / "elsewhere" / "a.jpg"),)
 
 
 def test_coco_expected_labels(tmp_path: Path) -> None:
     """Categories are matched by name in any order; others than expected are named."""
     file = make_coco(tmp_path / "boxes.json", {"a.jpg": [7]}, tmp_path)
-    assert read_coco(file, labels=LabelSpace(("dog", "cat"))).targets.tolist() == [[1, 0]]
+    assert read_coco(file, ReadOptions(labels=LabelSpace(("dog", "cat")))).targets.tolist() == [
+        [1, 0]
+    ]
     with pytest.raises(LabelsError, match="missing 'sky'; not expected 'cat', 'dog'"):
-        read_coco(file, labels=LabelSpace(("sky",)))
+        read_coco(file, ReadOptions(labels=LabelSpace(("sky",))))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlcrf.data.readers.choosing import Format, ReadOptions, read_dataset, sniff_format
+from mlcrf.data.readers import ReadOptions, find_reader, read_dataset
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import LocalImage, as_image
 from mlcrf.images.containers import members
@@ -53,7 +53,7 @@ def shards(tmp_path: Path) -> Path:
 
 def test_a_folder_of_them(shards: Path) -> None:
     """Tags from JSON and from text, unknown and none at all; what has none is counted."""
-    assert sniff_format(shards) is Format.WEBDATASET
+    assert find_reader(shards).name == "webdataset"
     data = read_dataset(shards)
     assert list(data.labels) == ["sea", "sky"]
     names = [Path(image.name).relative_to(shards).as_posix() for image in data.images]

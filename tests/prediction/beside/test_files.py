@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlcrf.data.readers.choosing import read_dataset
+from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.readers.tag_files import read_tag_folder
 from mlcrf.errors import DataError, MlcrfError, SettingsError
 from mlcrf.images import as_image
@@ -164,7 +164,7 @@ def test_tag_files_are_what_training_reads(tmp_path: Path) -> None:
             TagFiles(PhotoPlaces(), LABELS).write(Prediction(as_image(photo), labels)).action
             == "new"
         )
-    manifest = read_tag_folder(tmp_path, labels=LABELS)
+    manifest = read_tag_folder(tmp_path, ReadOptions(labels=LABELS))
     assert manifest.targets.tolist() == [[1, 1, 0, 0, 0], [0] * 5, [0, 0, 0, 0, 1]]
     files = TagFiles(PhotoPlaces(), LABELS)
     change = files.write(Prediction(as_image(photos[0]), ("people", "sky")))
@@ -245,7 +245,7 @@ def test_a_folder_with_keywords_is_a_data_set(tmp_path: Path) -> None:
     )
     from mlcrf.data.readers.keyword_folder import read_keyword_folder
 
-    told = read_keyword_folder(tmp_path, labels=LabelSpace(("sky", "sea", "dog")))
+    told = read_keyword_folder(tmp_path, ReadOptions(labels=LabelSpace(("sky", "sea", "dog"))))
     assert told.targets.tolist() == [[0, 1, 0], [1, 0, 0]]
     (tmp_path / "d.jpg.xmp").write_bytes(b"")
     make_photo(tmp_path / "d.jpg")

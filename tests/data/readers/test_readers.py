@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from mlcrf.data.manifest import Split
-from mlcrf.data.readers.choosing import Format, ReadOptions, read_dataset, sniff_format
+from mlcrf.data.readers import READERS, ReadOptions, find_reader, read_dataset
 from mlcrf.data.readers.hugging_face import read_huggingface
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.labels import LabelSpace
 from tests.data.readers.test_parquet_images import make_parquet
 from tests.data.readers.test_webdataset import make_tar
 from tests.keywords.pictures import make_photo, xmp_of
+
+LAYOUTS = [one.name for one in READERS]
 
 
 def make_file(path: Path, text: str = "") -> Path:
@@ -21,23 +23,23 @@ def make_file(path: Path, text: str = "") -> Path:
     return path
 
 
-def make_layout(root: Path, layout: Format) -> Path:
+def make_layout(root: Path, layout: str) -> Path:
     """A data set of one image `a.jpg` or `im1.jpg` with the label dog."""
     match layout:
-        case Format.TABLE:
+        case "table":
             make_file(root / "a.jpg")
             return make_file(root / "t.csv", "image,dog\na.jpg,1\n")
-        case Format.HUGGING_FACE:
+        case "hugging-face":
             make_file(root / "a.jpg")
             make_file(root / "metadata.csv", "file_name,dog\na.jpg,1\n")
-        case Format.MIRFLICKR:
+        case "mirflickr":
             make_file(root / "mirflickr" / "im1.jpg")
             make_file(root / "annotations" / "dog.txt", "1\n")
-        case Format.VOC:
+        case "voc":
             make_file(root / "VOC2007" / "JPEGImages" / "a.jpg")
             text = "<annotation><object><name>dog</name></object></annotation>"
             make_file(root / "VOC2007" / "Annotations" / "a.xml", text)
-        case Format.COCO:
+        case "coco":
             make_file(root / "val2017" / "a.jpg")
             content = {
                 "images": [{"id": 1, "file_name": "a.jpg"}],
@@ -45,23 +47,23 @@ def make_layout(root: Path, layout: Format) -> Path:
                 "categories": [{"id": 1, "name": "dog"}],
             }
             make_file(root / "annotations" / "instances_val2017.json", json.dumps(content))
-        case Format.TAG_FILES:
+        case "tag-files":
             make_file(root / "im1.jpg")
             make_file(root / "im1.txt", "dog\n")
-        case Format.KEYWORDS:
+        case "keyword-folder":
             make_photo(root / "im1.jpg", xmp=xmp_of("dog"))
-        case Format.WEBDATASET:
+        case "webdataset":
             make_tar(root / "shard.tar", {"im1.jpg": b"x", "im1.txt": b"dog\n"})
-        case Format.PICTORIAL:
+        case "parquet-images":
             make_parquet(root / "shard.parquet", [{"image": b"x", "dog": 1}])
     return root
 
 
-@pytest.mark.parametrize("layout", list(Format))
-def test_each_layout_is_recognised(tmp_path: Path, layout: Format) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_layout_is_recognised(tmp_path: Path, layout: str) -> None:
     """A path alone suffices: the format is found out and one image with one label is read."""
     path = make_layout(tmp_path, layout)
-    assert sniff_format(path) is layout
+    assert find_reader(path).name == layout
     manifest = read_dataset(path)
     assert len(manifest) == 1
     assert manifest.labels.names == ("dog",)
@@ -69,8 +71,8 @@ def test_each_layout_is_recognised(tmp_path: Path, layout: Format) -> None:
     assert manifest.images[0].stamp() is not None
 
 
-@pytest.mark.parametrize("layout", list(Format))
-def test_expected_labels_reach_each_reader(tmp_path: Path, layout: Format) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_expected_labels_reach_each_reader(tmp_path: Path, layout: str) -> None:
     """Labels that the data do not have are an error whatever the format."""
     path = make_layout(tmp_path, layout)
     with pytest.raises((LabelsError, DataError), match="'dog'"):
@@ -86,7 +88,7 @@ def test_options_reach_the_readers(tmp_path: Path) -> None:
     make_file(table, "image,dog\n1.jpg,1\n2.jpg,1\n3.jpg,1\n")
     with pytest.raises(DataError, match="and 2 more problems"):
         read_dataset(table, ReadOptions(max_problems=1))
-    folder = make_layout(tmp_path / "mir", Format.MIRFLICKR)
+    folder = make_layout(tmp_path / "mir", "mirflickr")
     with pytest.raises(DataError, match="label set 14"):
         read_dataset(folder, ReadOptions(label_set=14))
 
@@ -95,7 +97,7 @@ def test_tag_files_named_as_mirflickr_pictures_stay_tag_files(tmp_path: Path) ->
     """Tags that are numbers, beside pictures named imN.jpg, are not taken for annotations."""
     make_file(tmp_path / "im1.jpg")
     make_file(tmp_path / "im1.txt", "2008\n")
-    assert sniff_format(tmp_path) is Format.TAG_FILES
+    assert find_reader(tmp_path).name == "tag-files"
 
 
 @pytest.mark.parametrize(
@@ -105,8 +107,8 @@ def test_tag_files_named_as_mirflickr_pictures_stay_tag_files(tmp_path: Path) ->
         ([], ".", "the folder is empty. Understood are: a .csv"),
         (["x.doc"], "x.doc", "x.doc: unknown format. Understood are: a .csv"),
         (["x.zip"], "x.zip", "x.zip: is an archive; unpack it"),
-        (["a.jpg"], ".", "holds pictures but nothing that labels them"),
-        (["notes.doc"], ".", "holds no picture and no labels"),
+        (["a.jpg"], ".", "holds images but nothing that labels them"),
+        (["notes.doc"], ".", "holds no image and no labels"),
         (["a.jpg", "tags.csv"], ".", "tags.csv in it is a table: give that"),
     ],
 )
