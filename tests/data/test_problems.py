@@ -14,7 +14,7 @@ def test_no_problem_raises_nothing() -> None:
     """A data set without faults is read on."""
     problems = Problems()
     problems.raise_if_any()
-    assert problems.count == 0
+    assert problems.found == []
     assert problems.shown == []
 
 
