@@ -10,14 +10,13 @@ from mlcrf.decoding.counts import (
 from mlcrf.decoding.decoder import Decoder
 from mlcrf.decoding.expected_f1 import maximise_expected_f1
 from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
-from mlcrf.decoding.thresholds import ThresholdMeasure, tune_label_thresholds, tune_threshold
+from mlcrf.decoding.thresholds import tune_label_thresholds, tune_threshold
 
 __all__ = [
     "Admissible",
     "CountsLabels",
     "Decoder",
     "DrawsLabels",
-    "ThresholdMeasure",
     "count_marginals_from_samples",
     "count_marginals_if_independent",
     "empty_probability",

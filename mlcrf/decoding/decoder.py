@@ -15,7 +15,7 @@ from mlcrf.decoding.beliefs import Beliefs
 from mlcrf.decoding.counts import empty_probability
 from mlcrf.decoding.expected_f1 import maximise_expected_f1
 from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
-from mlcrf.decoding.thresholds import ThresholdMeasure, tune_label_thresholds, tune_threshold
+from mlcrf.decoding.thresholds import tune_label_thresholds, tune_threshold
 from mlcrf.errors import SettingsError
 from mlcrf.inference import InferenceMethod, Posterior
 
@@ -137,17 +137,19 @@ class Decoder:
                 assert_never(self.rule)
         return admissible.fit(states, marginals)
 
-    def tune(self, marginals: Tensor, targets: Tensor, measure: ThresholdMeasure) -> "Decoder":
-        """The same rule with its thresholds tuned on data, limits aside; itself if it has none.
+    def tune(self, marginals: Tensor, targets: Tensor) -> "Decoder":
+        """Return the same rule with thresholds tuned on data, limits aside; itself if it has none.
+
+        One threshold maximises micro F1, thresholds by label macro F1.
 
         Args:
             marginals: P(y_i = 1) (N, L).
             targets: 1, 0, or -1 for unknown (N, L).
         """
         if self.rule is Decision.TUNED_THRESHOLD:
-            return replace(self, threshold=tune_threshold(marginals, targets, measure))
+            return replace(self, threshold=tune_threshold(marginals, targets))
         if self.rule is Decision.LABEL_THRESHOLDS:
-            return replace(self, threshold=tune_label_thresholds(marginals, targets, measure))
+            return replace(self, threshold=tune_label_thresholds(marginals, targets))
         return self
 
     @property

@@ -19,7 +19,7 @@ from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
-from mlcrf.decoding import Decoder, ThresholdMeasure
+from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.implications import Implications
 from mlcrf.model import LabelCrf
@@ -271,11 +271,8 @@ def _tune_decoders(
     require_finite("thresholds", {"marginals": marginals})
     targets = torch.from_numpy(held_out.targets)
     return tuple(
-        Decoder(rule).tune(marginals, targets, measure)
-        for rule, measure in (
-            (Decision.TUNED_THRESHOLD, ThresholdMeasure.MICRO_F1),
-            (Decision.LABEL_THRESHOLDS, ThresholdMeasure.MACRO_F1),
-        )
+        Decoder(rule).tune(marginals, targets)
+        for rule in (Decision.TUNED_THRESHOLD, Decision.LABEL_THRESHOLDS)
     )
 
 

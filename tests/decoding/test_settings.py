@@ -9,7 +9,7 @@ import torch
 
 from mlcrf.choices import Decision
 from mlcrf.crf import Potentials
-from mlcrf.decoding import Decoder, ThresholdMeasure
+from mlcrf.decoding import Decoder
 from mlcrf.errors import PotentialsError, SettingsError
 from mlcrf.inference import Independent
 from tests.decoding.methods import ORACLE, READY, decided
@@ -27,15 +27,15 @@ def test_tune() -> None:
     assert not one.is_ready
     with pytest.raises(SettingsError, match="tuned-threshold: not tuned yet; tune it on"):
         decided(one, potentials, Independent())
-    tuned = one.tune(marginals, targets, ThresholdMeasure.HAMMING)
+    tuned = one.tune(marginals, targets)
     assert tuned.threshold == pytest.approx(0.15)
     assert tuned.is_ready
     assert decided(tuned, potentials, Independent()).tolist() == [[0, 1], [1, 1], [1, 0]]
-    tuned = each.tune(marginals, targets, ThresholdMeasure.MACRO_F1)
+    tuned = each.tune(marginals, targets)
     assert tuned.threshold == pytest.approx((0.15, 0.15))
     assert decided(tuned, potentials, Independent()).tolist() == [[0, 1], [0, 1], [1, 0]]
     plain = Decoder(Decision.MAP)
-    assert plain.tune(marginals, targets, ThresholdMeasure.HAMMING) is plain
+    assert plain.tune(marginals, targets) is plain
 
 
 @pytest.mark.parametrize("decoder", READY.values(), ids=[str(rule) for rule in READY])

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlcrf.decoding import ThresholdMeasure, tune_label_thresholds, tune_threshold
+from mlcrf.decoding import tune_label_thresholds, tune_threshold
 
-HAMMING, MICRO, MACRO, SAMPLE = ThresholdMeasure
 Rows = list[list[float]]
 
 
@@ -33,22 +32,17 @@ def f1(pairs: list[tuple[bool, bool]]) -> float:
     return 2 * both / size if size else 1.0
 
 
-def measured(
-    measure: ThresholdMeasure, marginals: Tensor, targets: Tensor, thresholds: list[float]
-) -> float:
-    """What a measure makes of thresholds, one after the other in plain Python."""
-    said = [
-        [(p > t, bool(y)) if y >= 0 else None for p, t, y in zip(ps, thresholds, ys, strict=True)]
-        for ps, ys in zip(marginals.tolist(), targets.tolist(), strict=True)
-    ]
-    by_image = [[pair for pair in row if pair] for row in said]
-    if measure is HAMMING or measure is MICRO:
-        pairs = [pair for row in by_image for pair in row]
-        return f1(pairs) if measure is MICRO else sum(a == b for a, b in pairs) / len(pairs)
-    by_label = [[pair for pair in column if pair] for column in zip(*said, strict=True)]
-    with_positive = [column for column in by_label if any(truth for _, truth in column)]
-    groups = with_positive if measure is MACRO else [row for row in by_image if row]
-    return sum(map(f1, groups)) / len(groups)
+def micro_f1(marginals: Tensor, targets: Tensor, threshold: float) -> float:
+    """One pair of decision and truth after the other, in plain Python."""
+    entries = zip(marginals.flatten().tolist(), targets.flatten().tolist(), strict=True)
+    return f1([(p > threshold, bool(y)) for p, y in entries if y >= 0])
+
+
+def macro_f1(marginals: Tensor, targets: Tensor, thresholds: list[float]) -> float:
+    """The mean over labels that have a positive."""
+    present = [label for label in range(targets.shape[1]) if bool((targets[:, label] == 1).any())]
+    values = [micro_f1(marginals[:, one], targets[:, one], thresholds[one]) for one in present]
+    return sum(values) / len(values)
 
 
 def candidates(marginals: Tensor, targets: Tensor) -> list[float]:
@@ -58,35 +52,31 @@ def candidates(marginals: Tensor, targets: Tensor) -> list[float]:
     return [0.5, 1.0, *((low + high) / 2 for low, high in pairwise(values))]
 
 
-@pytest.mark.parametrize("measure", ThresholdMeasure)
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("shape", [(12, 1), (1, 6), (15, 4)])
-def test_one_threshold_equals_brute_force(
-    shape: tuple[int, int], ties: bool, measure: ThresholdMeasure
-) -> None:
+def test_one_threshold_equals_brute_force(shape: tuple[int, int], ties: bool) -> None:
     """No middle between two marginals does better, and no equal one is nearer to 0.5."""
     for seed in range(8):
         marginals, targets = draw(*shape, seed=seed, ties=ties)
         if not bool((targets == 1).any()):
             continue
-        tuned = tune_threshold(marginals, targets, measure)
+        tuned = tune_threshold(marginals, targets)
         values = {
-            t: measured(measure, marginals, targets, [t] * shape[1])
+            t: micro_f1(marginals, targets, t)
             for t in candidates(marginals.flatten(), targets.flatten())
         }
         best = max(values.values())
-        assert measured(measure, marginals, targets, [tuned] * shape[1]) == pytest.approx(best)
+        assert micro_f1(marginals, targets, tuned) == pytest.approx(best)
         nearest = min(abs(t - 0.5) for t, value in values.items() if value > best - 1e-9)
         assert abs(tuned - 0.5) == pytest.approx(nearest, abs=1e-15)
 
 
-@pytest.mark.parametrize("measure", [HAMMING, MICRO, MACRO])
 @pytest.mark.parametrize("ties", [False, True])
-def test_thresholds_by_label_equal_brute_force(ties: bool, measure: ThresholdMeasure) -> None:
-    """Of all combinations of thresholds none does better; a label without a positive keeps 0.5."""
+def test_thresholds_by_label_equal_brute_force(ties: bool) -> None:
+    """No combination of thresholds does better; a label without a positive keeps 0.5."""
     for seed in range(6):
         marginals, targets = draw(6, 3, seed=seed, ties=ties)
-        tuned = tune_label_thresholds(marginals, targets, measure)
+        tuned = tune_label_thresholds(marginals, targets)
         has_positive = (targets == 1).any(0).tolist()
         choices = [
             candidates(marginals[:, label], targets[:, label]) if has_positive[label] else [0.5]
@@ -94,59 +84,37 @@ def test_thresholds_by_label_equal_brute_force(ties: bool, measure: ThresholdMea
         ]
         assert all(t == 0.5 for t, has in zip(tuned, has_positive, strict=True) if not has)
         best = max(
-            measured(measure, marginals, targets, list(thresholds))
-            for thresholds in product(*choices)
+            macro_f1(marginals, targets, list(thresholds)) for thresholds in product(*choices)
         )
-        assert measured(measure, marginals, targets, list(tuned)) == pytest.approx(best)
+        assert macro_f1(marginals, targets, list(tuned)) == pytest.approx(best)
 
 
-def test_thresholds_by_label_for_sample_f1_are_a_local_maximum() -> None:
-    """No change of one threshold helps, and none is below the best that all labels share."""
-    gained = 0
-    for seed in range(8):
-        marginals, targets = draw(10, 4, seed=seed)
-        tuned = list(tune_label_thresholds(marginals, targets, SAMPLE))
-        own = measured(SAMPLE, marginals, targets, tuned)
-        for label in range(3):
-            for t in candidates(marginals[:, label], targets[:, label]):
-                turned = [*tuned[:label], t, *tuned[label + 1 :]]
-                if bool((targets[:, label] == 1).any()):
-                    assert measured(SAMPLE, marginals, targets, turned) <= own + 1e-9
-        single = tune_threshold(marginals, targets, SAMPLE)
-        start = [single] * 3 + [0.5]
-        gained += own > measured(SAMPLE, marginals, targets, start) + 1e-6
-        assert own >= measured(SAMPLE, marginals, targets, start) - 1e-9
-    assert gained > 4
-
-
-@pytest.mark.parametrize("measure", ThresholdMeasure)
-def test_a_threshold_that_is_right_already_stays(measure: ThresholdMeasure) -> None:
+def test_a_threshold_that_is_right_already_stays() -> None:
     """Where 0.5 is as good as any other it is kept."""
     marginals = torch.tensor([[0.1, 0.9], [0.8, 0.3]])
     targets = torch.tensor([[0, 1], [1, 0]])
-    assert tune_threshold(marginals, targets, measure) == 0.5
-    assert tune_label_thresholds(marginals, targets, measure) == (0.5, 0.5)
+    assert tune_threshold(marginals, targets) == 0.5
+    assert tune_label_thresholds(marginals, targets) == (0.5, 0.5)
 
 
-@pytest.mark.parametrize("measure", ThresholdMeasure)
 @pytest.mark.parametrize("value", [0, -1])
-def test_without_a_positive_nothing_is_tuned(measure: ThresholdMeasure, value: int) -> None:
+def test_without_a_positive_nothing_is_tuned(value: int) -> None:
     """With no positive, nothing known or no image at all, 0.5 stays."""
     marginals = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
     targets = torch.full((5, 3), value)
-    assert tune_threshold(marginals, targets, measure) == 0.5
-    assert tune_label_thresholds(marginals, targets, measure) == (0.5, 0.5, 0.5)
-    assert tune_threshold(marginals[:0], targets[:0], measure) == 0.5
-    assert tune_label_thresholds(marginals[:0], targets[:0], measure) == (0.5, 0.5, 0.5)
+    assert tune_threshold(marginals, targets) == 0.5
+    assert tune_label_thresholds(marginals, targets) == (0.5, 0.5, 0.5)
+    assert tune_threshold(marginals[:0], targets[:0]) == 0.5
+    assert tune_label_thresholds(marginals[:0], targets[:0]) == (0.5, 0.5, 0.5)
 
 
 def test_marginals_of_zero_and_one() -> None:
-    """A threshold lies in [0, 1]: 1 takes nothing, and nothing takes a marginal of 0."""
-    targets = torch.tensor([[0], [0], [0], [0], [1]])
-    none = tune_threshold(torch.tensor([[1.0], [1.0], [1.0], [0.0], [0.0]]), targets, HAMMING)
-    assert none == 1.0
-    every = tune_threshold(torch.tensor([[1.0], [0.2], [0.2], [0.0], [0.0]]), 1 - targets, HAMMING)
+    """A threshold lies in [0, 1], and nothing takes a marginal of 0."""
+    targets = torch.tensor([[1], [1], [1], [1], [0]])
+    every = tune_threshold(torch.tensor([[1.0], [0.2], [0.2], [0.0], [0.0]]), targets)
     assert every == pytest.approx(0.1)
+    top = tune_threshold(torch.tensor([[1.0], [0.9], [0.9], [0.9], [0.9]]), 1 - targets.flip(0))
+    assert top == pytest.approx(0.95)
 
 
 def test_neighbours_that_leave_no_room_between_them() -> None:
@@ -154,14 +122,13 @@ def test_neighbours_that_leave_no_room_between_them() -> None:
     low = torch.tensor(0.3, dtype=torch.float64)
     marginals = torch.stack([low, torch.nextafter(low, torch.ones_like(low))])[:, None]
     for pair in (marginals, marginals + 0.4):
-        tuned = tune_threshold(pair, torch.tensor([[0], [1]]), HAMMING)
+        tuned = tune_threshold(pair, torch.tensor([[0], [1]]))
         assert (pair > tuned).flatten().tolist() == [False, True]
 
 
-@pytest.mark.parametrize("measure", ThresholdMeasure)
-def test_a_thousand_images(measure: ThresholdMeasure) -> None:
+def test_a_thousand_images() -> None:
     """On more data and in single precision the sweep still finds what a fine grid finds."""
     marginals, targets = draw(1000, 8, seed=0)
-    tuned = tune_threshold(marginals.float(), targets, measure)
-    values = [measured(measure, marginals, targets, [t / 20] * 8) for t in range(21)]
-    assert measured(measure, marginals.float(), targets, [tuned] * 8) >= max(values) - 1e-9
+    tuned = tune_threshold(marginals.float(), targets)
+    values = [micro_f1(marginals, targets, t / 20) for t in range(21)]
+    assert micro_f1(marginals.float(), targets, tuned) >= max(values) - 1e-9
