@@ -1,4 +1,4 @@
-"""A run directory: what training leaves and everything else starts from."""
+"""Run directories: trained models on disk, saved and loaded."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def _sound(spec: BackboneSpec) -> BackboneSpec:
 
 
 class _Config(BaseModel):
-    """What is read of config.json; earlier versions wrote no decoders."""
+    """The part of config.json that is read; earlier versions wrote no decoders."""
 
     settings: TrainSettings
     backbone: Annotated[BackboneSpec, AfterValidator(_sound)]
@@ -62,14 +62,14 @@ class Run:
 
     Attributes:
         path: the run directory.
-        labels: what was learned.
-        settings: those in effect, AUTO resolved.
-        backbone_spec: which network, and the pixels it wants.
+        labels: names of the labels.
+        settings: the effective settings, AUTO resolved.
+        backbone_spec: the network and its input size.
         data: name of the data set that it was trained on.
         crf, independent: the model and its baseline, for raw features.
-        backbone_weights: of a network that was trained too, else None.
-        decoders: by model, `crf` and `independent`, the decisions with thresholds tuned on the
-            validation images.
+        backbone_weights: weights of a network that was trained too, else None.
+        decoders: decision rules with thresholds tuned on the validation images, by model (`crf`
+            and `independent`).
         digest: SHA-256 of the weights file.
     """
 
@@ -86,15 +86,15 @@ class Run:
 
     @property
     def label_set(self) -> int:
-        """Which MIRFLICKR annotations have these labels; 24 where that says nothing."""
+        """The MIRFLICKR annotations with these labels; 24 for other labels."""
         relevant = sum(name.endswith("_r1") for name in self.labels)
         return 24 if not relevant else 14 if relevant == len(self.labels) else 38
 
     def make_backbone(self) -> Backbone:
-        """The network with the weights that the heads were fitted on.
+        """Return the network with the weights that the heads were fitted on.
 
         Raises:
-            BackboneError: its published weights are not to be had here.
+            BackboneError: its published weights are not available offline.
         """
         backbone = make_backbone(self.backbone_spec, pretrained=self.backbone_weights is None)
         if self.backbone_weights is not None:
@@ -108,10 +108,10 @@ class Run:
         return backbone
 
     def make_decoder(self, decoder: Decoder, model: str = "crf") -> Decoder:
-        """The decoder with this run's tuned thresholds, if its rule wants some and has none.
+        """Return the decoder with this run's tuned thresholds, if its rule needs some and has none.
 
         Raises:
-            RunError: the run has none.
+            RunError: the run has no tuned thresholds.
         """
         if decoder.is_ready:
             return decoder
@@ -125,17 +125,16 @@ class Run:
 
     @property
     def implications(self) -> Implications:
-        """Those of the CRF."""
         return self.crf.implications
 
     def make_inference(
         self, name: InferenceName | None = None, *, max_exact_labels: int | None = None
     ) -> InferenceMethod:
-        """The inference that the run was trained for, or another one with the run's settings.
+        """Return the run's inference method, or another one with the run's settings.
 
         Args:
-            max_exact_labels: in place of that setting, since enumeration is never out of reach
-                for a few images.
+            name: None is the run's own.
+            max_exact_labels: in place of the run's, for enumeration of a few images.
         """
         settings = self.settings
         if max_exact_labels:
@@ -182,8 +181,7 @@ def load_run(path: Path) -> Run:
     """Load a run directory, or a model that comes with the package by its name.
 
     Raises:
-        RunError: no such directory, not one of a finished run, or a file in it is damaged; says
-            which.
+        RunError: no such directory, no finished run, or a damaged file, which is named.
     """
     path = find_model(path)
     if not path.is_dir():
@@ -211,7 +209,7 @@ def load_run(path: Path) -> Run:
 
 
 def load_splits(run: Run) -> Manifest:
-    """The images, targets and splits that a run was trained on.
+    """Load the images, targets and splits that a run was trained on.
 
     Raises:
         DataError: the table is missing or damaged.

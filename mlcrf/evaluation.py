@@ -150,18 +150,18 @@ def answer(
             the run are repaired as they were in training, and the notes say so.
         extractor: of features; None makes one of the run's network.
         inference: in place of the run's own; noted in the result.
-        max_exact_labels: in place of that setting of the run.
-        decoder: how both models choose label sets, each with thresholds of its own if the rule
-            has some. Subset accuracy is always that of the most probable set.
-        with_surprise: see `Answers`; where labels are unknown it takes one more MAP.
+        max_exact_labels: in place of the run's own.
+        decoder: decision rule of both models, each with its own tuned thresholds. Subset accuracy
+            is always that of the most probable set.
+        with_surprise: see `Answers`; costs one more MAP where labels are unknown.
 
     Warns:
         MlcrfWarning: inference did not converge for some images; says what to try.
 
     Raises:
         LabelsError: the data have other labels than the run.
-        DataError: pictures that cannot be read, all of them named.
-        RunError: beliefs in labels are not finite.
+        DataError: images that cannot be read, all of them named.
+        RunError: marginals are not finite.
     """
     manifest = with_implications(manifest.relabelled(run.labels), run.implications)
     if not (manifest.targets >= 0).any():
@@ -171,13 +171,8 @@ def answer(
         )
     extractor = extractor or FeatureExtractor(run.make_backbone())
     features = torch.from_numpy(extractor.matrix(manifest.images, progress=progress))
-    trained_for = run.make_inference()
     method = run.make_inference(inference, max_exact_labels=max_exact_labels)
-    notes = list(manifest.notes)
-    if method.name != trained_for.name:
-        notes.append(f"trained for {trained_for.name} inference, decoded with {method.name}")
-    targets = manifest.targets
-    known = torch.from_numpy(targets.astype(np.int64))
+    known = torch.from_numpy(manifest.targets.astype(np.int64))
     try:
         potentials, uncoupled = run.crf(features), run.independent(features)
     except PotentialsError as error:
@@ -186,12 +181,7 @@ def answer(
     independent, _ = _predict(
         uncoupled, known, Independent(), run.make_decoder(decoder, "independent")
     )
-    kind = posterior.log_partition_kind
-    if kind is not LogPartitionKind.EXACT:
-        notes.append(f"nll of the crf rests on a log Z that is {article(kind)}")
-    failed = int((~posterior.converged).sum())
-    if failed:
-        notes.append(f"inference did not converge for {failed} of {len(manifest)} images")
+    if posterior.advice:
         warnings.warn(posterior.advice, MlcrfWarning, stacklevel=2)
     return Answers(
         manifest,
@@ -199,9 +189,9 @@ def answer(
         independent,
         inference=method.name,
         decision=decoder.signature,
-        nll_kind=kind,
-        unconverged=failed / len(manifest),
-        notes=tuple(notes),
+        nll_kind=posterior.log_partition_kind,
+        unconverged=int((~posterior.converged).sum()) / len(manifest),
+        notes=(*manifest.notes, *_notes(run, method, posterior)),
         surprise=_surprise(potentials, known, crf, method) if with_surprise else None,
     )
 
@@ -240,6 +230,21 @@ def score(
         unconverged=answers.unconverged,
         notes=answers.notes,
     )
+
+
+def _notes(run: Run, method: InferenceMethod, posterior: Posterior) -> list[str]:
+    """Return notes on how the CRF's answers were inferred."""
+    notes = []
+    trained_for = run.make_inference()
+    if method.name != trained_for.name:
+        notes.append(f"trained for {trained_for.name} inference, decoded with {method.name}")
+    kind = posterior.log_partition_kind
+    if kind is not LogPartitionKind.EXACT:
+        notes.append(f"nll of the crf rests on a log Z that is {article(kind)}")
+    converged = posterior.converged
+    if failed := int((~converged).sum()):
+        notes.append(f"inference did not converge for {failed} of {len(converged)} images")
+    return notes
 
 
 def _predict(

@@ -85,7 +85,7 @@ class Implications:
 
     @cached_property
     def num_labels(self) -> int:
-        """The least number of labels that has all columns."""
+        """The smallest number of labels with all these columns."""
         return 1 + max((column for pair in self.pairs for column in pair), default=-1)
 
     @cached_property

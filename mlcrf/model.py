@@ -1,4 +1,4 @@
-"""The learned part above the features: a head that gives unaries, and couplings between labels."""
+"""The learned part above the features: a head for the unaries, and couplings between labels."""
 
 import copy
 from typing import Any
@@ -15,7 +15,7 @@ from mlcrf.latent import ScenePotentials, SceneSum, cluster_scenes
 
 
 class LabelCrf(nn.Module):
-    """Features to potentials: unary = head(features), and a coupling an edge.
+    """A CRF whose potentials are functions of features: a head, and a coupling an edge.
 
         unary = W x + b                                     hidden = 0
         unary = W2 relu(W1 x + b1) + b2                     hidden > 0
@@ -98,7 +98,7 @@ class LabelCrf(nn.Module):
                 self.transitions = nn.Parameter(torch.zeros(scenes, scenes))
 
     def forward(self, features: Tensor) -> Potentials:
-        """Potentials of a batch: features (N, D) to unary (N, L), pairwise (E,) or (N, E)."""
+        """Return potentials: features (N, D) to unary (N, L), pairwise (E,) or (N, E)."""
         pairwise: Tensor = self.pairwise
         if self.gates is not None and self.factors is not None:
             pairwise = pairwise + self.gates(features).tanh() @ self.factors
@@ -111,14 +111,14 @@ class LabelCrf(nn.Module):
         return Potentials(unary, self.edges, pairwise, self.implications)
 
     def unary(self, features: Tensor) -> Tensor:
-        """Log-odds of each label on its own: features (N, D) to (N, L)."""
+        """Return the log-odds of each label on its own: features (N, D) to (N, L)."""
         inner = features if self.hidden is None else self.hidden(features).relu()
         unary: Tensor = self.output(inner)
         return unary
 
     @property
     def num_scenes(self) -> int:
-        """K; 0 if it is no mixture."""
+        """K; 0 without scenes."""
         return 0 if self.shifts is None else len(self.shifts)
 
     @property
@@ -153,17 +153,17 @@ class LabelCrf(nn.Module):
         self.scene_gates.bias.copy_(biases)
 
     def clone(self) -> "LabelCrf":
-        """A model of the same shape and values that shares nothing with this one."""
+        """Return a copy that shares nothing with this model."""
         return copy.deepcopy(self)
 
     def pairwise_matrix(self) -> Tensor:
-        """J, the couplings where all gates are at zero: symmetric with zero diagonal (L, L)."""
+        """Return J, the couplings at closed gates: symmetric with zero diagonal (L, L)."""
         empty = self.pairwise.new_zeros(1, self.num_labels)
         return Potentials(empty, self.edges, self.pairwise.detach()).pairwise_matrix()
 
 
 def no_edges() -> Tensor:
-    """The edge set of the independent baseline, int64 (0, 2)."""
+    """Return the edge set of the independent baseline, int64 (0, 2)."""
     return torch.empty((0, 2), dtype=torch.int64)
 
 

@@ -1,4 +1,4 @@
-"""Which label sets may be chosen, and an order of the labels whose beginnings all may."""
+"""Label sets that may be chosen, and the order in which labels are added to them."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -42,15 +42,15 @@ class Admissible:
         return self._within_known(num_labels if self.at_most is None else self.at_most)
 
     def rows(self, wanted: Tensor | slice) -> "Admissible":
-        """The same for some of the images."""
+        """Return the same for some of the images."""
         return replace(self, known=self.known[wanted])
 
     def order(self, scores: Tensor) -> Tensor:
-        """Labels by falling score, (..., N, L) of scores -> of label numbers.
+        """Return labels by falling score: scores (..., N, L) -> label numbers (..., N, L).
 
-        Known labels stand first or last and no child before its parent, which moves up to where
-        its best child stands. So the first k labels are an admissible set for every k from
-        `fewest` to `most`. Equal scores stay in the order of the labels.
+        Known labels come first or last. No child comes before its parent, which moves up to the
+        place of its best child. So the first k labels are an admissible set for every k from
+        `fewest` to `most`. Equal scores keep the order of the labels.
         """
         scores = scores.masked_fill(self.known == 1, torch.inf)
         lifted = self._close(scores.masked_fill(self.known == 0, -torch.inf))
@@ -79,7 +79,7 @@ class Admissible:
         )
 
     def may_turn(self, states: Tensor) -> Tensor:
-        """Which single labels of admissible sets (N, L) can be turned, bool (N, L)."""
+        """Return which single labels of admissible sets (N, L) can be flipped, bool (N, L)."""
         present = states.long()
         child, parent = self._columns(self.implications.array)
         held = torch.zeros_like(present).index_add(-1, parent, present[:, child])

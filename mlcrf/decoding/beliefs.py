@@ -1,4 +1,4 @@
-"""What an inference method can say of label sets as a whole: count marginals and samples."""
+"""Count marginals and samples of label sets, by the best means that a method offers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class CountsLabels(Protocol):
     """An inference method that has count marginals itself."""
 
     def count_marginals(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """P(y_i = 1, |y| = s) given what is known (N, L, L + 1)."""
+        """Return P(y_i = 1, |y| = s) given what is known (N, L, L + 1)."""
         ...
 
 
@@ -36,18 +36,18 @@ class DrawsLabels(Protocol):
         *,
         known: Tensor | None = None,
     ) -> Tensor:
-        """Label sets given what is known, uint8 (num_samples, N, L)."""
+        """Draw label sets given what is known, uint8 (num_samples, N, L)."""
         ...
 
 
 @dataclass(frozen=True)
 class Beliefs:
-    """The beliefs about N images, by the best means that there are.
+    """Count marginals and samples of N images, by the best means available.
 
     Attributes:
-        posterior: what `inference` says of `potentials` and `known`.
+        posterior: result of `inference` on `potentials` and `known`.
         known: 1, 0 or -1 for unknown (N, L).
-        num_samples, seed: of the samples, where the posterior has none.
+        num_samples, seed: number and random seed of samples, if the posterior has none.
     """
 
     posterior: Posterior
@@ -58,9 +58,9 @@ class Beliefs:
     seed: int
 
     def count_marginals(self) -> Iterator[tuple[slice, Tensor]]:
-        """P(y_i = 1, |y| = s) of a few images at a time (n, L, C); see `mlcrf.decoding.counts`.
+        """Yield P(y_i = 1, |y| = s) of a few images at a time (n, L, C); see `counts`.
 
-        Those of the inference, else of samples, else as if labels were independent.
+        From the inference method, else from samples, else as if labels were independent.
         """
         inference, marginals = self.inference, self.posterior.marginals
         if isinstance(inference, CountsLabels):
@@ -75,9 +75,9 @@ class Beliefs:
                 yield rows, count_marginals_if_independent(marginals[rows])
 
     def samples(self) -> Iterator[tuple[slice, Tensor]]:
-        """Label sets of a few images at a time, uint8 (S, n, L).
+        """Yield label sets of a few images at a time, uint8 (S, n, L).
 
-        Those of the posterior, else drawn by the inference, else label by label.
+        From the posterior, else drawn by the inference method, else label by label.
         """
         draw = self._drawer()
         for rows in self._chunks(self.num_samples):

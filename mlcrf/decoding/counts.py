@@ -1,10 +1,9 @@
-"""How likely each label is together with each number of labels: what expected F1 depends on.
+"""Count marginals: each label together with each number of labels, as expected F1 needs them.
 
     count_marginals[n, i, s] = P(y_i = 1, |y| = s),      s = 0, ..., C - 1
 
 No label set has more than C - 1 labels, which may be fewer than L, so that many labels of which
-few are present at a time take little memory. Nothing has a label and none: the part for s = 0
-is zero.
+few are present at a time take little memory. The part for s = 0 is zero.
 """
 
 import math
@@ -17,7 +16,7 @@ _PART = 2**22  # entries of the samples that are counted at once
 
 
 def count_marginals_from_samples(samples: Tensor) -> Tensor:
-    """The shares among samples (S, N, L) of 0 and 1: float64 (N, L, C), C - 1 the largest count.
+    """Return the shares among samples (S, N, L): float64 (N, L, C), C - 1 the largest count.
 
     Cost: O(S N L).
     """
@@ -35,7 +34,7 @@ def count_marginals_from_samples(samples: Tensor) -> Tensor:
 
 
 def count_marginals_if_independent(marginals: Tensor) -> Tensor:
-    """Those of labels that know nothing of each other: (N, L) -> float64 (N, L, C).
+    """Return the count marginals of independent labels: (N, L) -> float64 (N, L, C).
 
     The number of labels is Poisson binomial, f its probabilities; g those without label i:
 
@@ -71,7 +70,7 @@ def count_marginals_if_independent(marginals: Tensor) -> Tensor:
 
 
 def count_probabilities(count_marginals: Tensor) -> Tensor:
-    """P(|y| = s), float64 (N, C): sum_i P(y_i = 1, |y| = s) / s, and the rest for s = 0."""
+    """Return P(|y| = s), float64 (N, C): sum_i P(y_i = 1, |y| = s) / s; the rest is for s = 0."""
     sizes = torch.arange(count_marginals.shape[-1], device=count_marginals.device)
     result = count_marginals.double().sum(1) / sizes.clamp(min=1)
     result[:, 0] = (1 - result[:, 1:].sum(1)).clamp(0, 1)
@@ -79,12 +78,12 @@ def count_probabilities(count_marginals: Tensor) -> Tensor:
 
 
 def empty_probability(count_marginals: Tensor) -> Tensor:
-    """P(|y| = 0) as it follows from the others, float64 (N,)."""
+    """Return P(|y| = 0), as it follows from the other counts, float64 (N,)."""
     return count_probabilities(count_marginals)[:, 0]
 
 
 def _count_width(p: Tensor) -> int:
-    """C: no image has that many labels or more, but for a probability that does not matter."""
+    """Return C: the probability of that many labels or more is negligible for every image."""
     num_labels = p.shape[1]
     mean = float(p.sum(1).max()) if len(p) else 0.0
     for count in range(math.floor(mean) + 1, num_labels + 1):

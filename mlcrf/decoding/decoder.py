@@ -1,4 +1,4 @@
-"""The decision rules behind one call."""
+"""The decision rules: how probabilities become labels."""
 
 import reprlib
 from dataclasses import asdict, dataclass, fields, replace
@@ -22,7 +22,7 @@ from mlcrf.inference import InferenceMethod, Posterior
 
 @dataclass(frozen=True)
 class Decoder:
-    """Choose label sets of N images by one rule.
+    """A decision rule that chooses the label sets of N images.
 
         THRESHOLD          every label with P(y_i = 1) > threshold; at 0.5 the fewest wrong labels
                            are expected
@@ -94,14 +94,14 @@ class Decoder:
         *,
         known: Tensor | None = None,
     ) -> Tensor:
-        """Label sets, int64 (N, L).
+        """Choose label sets, int64 (N, L).
 
         Args:
-            posterior: what `inference` says of `potentials` and `known`.
+            posterior: result of `inference` on `potentials` and `known`.
             known: 1, 0 or -1 for unknown (N, L).
 
         Raises:
-            SettingsError: a rule that is tuned has not been, or does not fit the number of labels.
+            SettingsError: thresholds are not tuned yet, or do not fit the number of labels.
             PotentialsError: see `check_known`.
         """
         self._check_labels(potentials.num_labels)
@@ -159,9 +159,9 @@ class Decoder:
 
     @property
     def signature(self) -> str:
-        """The rule and what differs from the default, such as `map,at-most:3`.
+        """The rule and all settings that are not the default, such as `map,at-most:3`.
 
-        Thresholds by label are too many; they stand in the record.
+        Thresholds by label are left out; they are in the record.
         """
         given = [
             f",{item.name.replace('_', '-')}:{value:.6g}"
@@ -173,7 +173,7 @@ class Decoder:
         return self.rule.value + "".join(given)
 
     def record(self) -> dict[str, Any]:
-        """All settings as JSON can hold them."""
+        """Return all settings as values that JSON can hold."""
         return asdict(self) | {
             "rule": self.rule.value,
             "threshold": list(self.threshold)
@@ -183,7 +183,7 @@ class Decoder:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Decoder":
-        """The settings that `record` gave.
+        """Return the decoder of a `record`.
 
         Raises:
             SettingsError: an unknown key, or a value of the wrong type or out of range.

@@ -10,7 +10,7 @@ from mlcrf.decoding.counts import count_probabilities
 def maximise_expected_f1(
     count_marginals: Tensor, empty: Tensor, admissible: Admissible | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Label sets h that maximise the expectation of F1(h, y) = 2 |h & y| / (|h| + |y|).
+    """Return label sets h of highest expected F1(h, y) = 2 |h & y| / (|h| + |y|).
 
     The general F-measure maximiser. For sets of k labels the expectation is a sum over them,
 

@@ -20,13 +20,13 @@ def maximise_expected_jaccard(
     *,
     exhaustive_labels: int = 10,
 ) -> tuple[Tensor, Tensor]:
-    """Label sets h of highest average Jaccard(h, y) = |h & y| / |h | y| over samples y.
+    """Return label sets h of highest average Jaccard(h, y) = |h & y| / |h | y| over samples y.
 
     No efficient exact maximiser is known: the Jaccard median is NP-hard. Up to
     `exhaustive_labels` labels all sets are tried. Beyond, the candidates are the distinct samples,
     the nested sets by falling marginal up to twice as many labels as a sample has at most, and
     the set of highest average F1, each made admissible; the best of them is then improved by
-    turning single labels until none helps. Jaccard of two empty sets is 1.
+    flipping single labels until none helps. Jaccard of two empty sets is 1.
 
     Args:
         samples: label sets of 0 and 1 (S, N, L).
@@ -69,7 +69,7 @@ def maximise_expected_jaccard(
 
 @dataclass(frozen=True)
 class _Distribution:
-    """What a few images' samples say.
+    """Distinct samples of a few images, with weights.
 
     Attributes:
         states: distinct label sets, uint8 (D, N, L); those that fill up have no weight.
@@ -81,7 +81,7 @@ class _Distribution:
 
     @property
     def sizes(self) -> Tensor:
-        """Labels in each, but 1 for none: shares nothing all the same, and divides (D, N)."""
+        """Number of labels in each, at least 1 so that it divides (D, N)."""
         return self.states.sum(-1).clamp(min=1)
 
     @property
@@ -91,7 +91,7 @@ class _Distribution:
 
 
 def _distinct(samples: Tensor) -> _Distribution:
-    """Equal samples as one with a weight."""
+    """Return the distinct samples, each with its share as weight."""
     num_samples, num_images, num_labels = samples.shape
     code = torch.zeros(samples.shape[:2], dtype=torch.int64, device=samples.device)
     for label, factor in enumerate(_code_factors(num_labels)):
@@ -110,7 +110,7 @@ def _distinct(samples: Tensor) -> _Distribution:
 
 
 def _code_factors(num_labels: int) -> list[int]:
-    """Whole numbers whose sums over two label sets differ if the sets do.
+    """Return integers whose sums over two label sets differ if the sets do.
 
     Powers of two; many labels have random numbers, whose sums modulo 2^64 agree for two
     given sets with a chance of 2^-64.
@@ -125,7 +125,7 @@ def _code_factors(num_labels: int) -> list[int]:
 def _candidates(
     samples: Tensor, truth: _Distribution, marginals: Tensor, admissible: Admissible
 ) -> Tensor:
-    """Label sets worth a try, uint8 (C, N, L)."""
+    """Return candidate label sets, uint8 (C, N, L)."""
     rank = admissible.order(marginals.double()).argsort(-1)
     longest = min(rank.shape[1], 2 * int(truth.sizes.max()))
     lengths = torch.arange(longest + 1, device=rank.device)
@@ -136,7 +136,7 @@ def _candidates(
 
 
 def _average(candidates: Tensor, truth: _Distribution) -> Tensor:
-    """Average Jaccard of candidates (C, N, L), to six digits: (C, N).
+    """Return the average Jaccard of candidates (C, N, L), to six digits: (C, N).
 
     With a = |h|, b = |y| and u = |h | y|, Jaccard is (a + b - u) / u = a / u + b / u - 1, so that
     all that is made of candidates by samples is u = a + b - |h & y|, one product. A loop over
@@ -159,12 +159,12 @@ def _average(candidates: Tensor, truth: _Distribution) -> Tensor:
 
 
 def _improve(states: Tensor, truth: _Distribution, admissible: Admissible) -> tuple[Tensor, Tensor]:
-    """Turn the label of each set (N, L) that helps most until none does; and the averages (N,)."""
+    """Flip the best label of each set (N, L) until none helps; return sets and averages (N,)."""
     states = states.long()
     theirs = truth.states.double()
 
     def average(rows: Tensor, both: Tensor, sizes: Tensor) -> Tensor:
-        """Of sets that share `both` (D, n, K) labels with each sample and have `sizes` (n, K)."""
+        """Return averages of sets that share `both` (D, n, K) labels and have `sizes` (n, K)."""
         either = sizes + truth.sizes[:, rows, None] - both
         shared = (truth.weights[:, rows, None] * both / either).sum(0)
         return shared + truth.empty[rows, None] * (sizes == 0)

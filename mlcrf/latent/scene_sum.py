@@ -17,7 +17,7 @@ _LEAST_GAIN = 1e-6  # in log-probability, so that rounding flips nothing to and 
 
 @dataclass(frozen=True)
 class SceneSum:
-    """Beliefs of a mixture over scenes; takes `ScenePotentials` and nothing else.
+    """Inference in mixtures over scenes; takes `ScenePotentials` alone.
 
         P(known) = sum_k softmax(gates)_k Z_k(known) / Z_k
         P(y_i = 1, known) = sum_k softmax(gates)_k P_k(y_i = 1, known)
@@ -42,7 +42,7 @@ class SceneSum:
         return "scenes" if self.emission.name in exact else f"scenes-{self.emission.name}"
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Beliefs, given what is known (N, L)."""
+        """Infer beliefs, given what is known (N, L)."""
         mixture = _mixture(potentials)
         clamped = check_known(mixture, known)
         evidence, within = self._evidence(mixture, clamped)

@@ -1,4 +1,4 @@
-"""How sure a difference between two models on the same images is."""
+"""Confidence intervals for the difference of two models on the same images."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -18,13 +18,13 @@ def bootstrap_differences(
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Interval]:
-    """Each measure's difference, ours minus theirs, with a 95 % interval.
+    """Return each measure's difference, ours minus theirs, with a 95 % interval.
 
     The percentile bootstrap over images, both models on the same resample (Efron and Tibshirani
     1993, chapter 13). It covers the choice of test images, not that of training images.
 
     Args:
-        resamples: how many; progress is called with how many are done.
+        resamples: number of resamples; `progress` is called with the number done.
 
     Returns:
         For each measure's name (value, low, high).
@@ -45,7 +45,7 @@ def bootstrap_differences(
         drawn.append(difference(counts.astype(np.float64)))
         progress(done + 1)
     samples = np.array(drawn)
-    defined = ~np.isnan(samples).all(0)  # of some measures no resample, or the data, has any
+    defined = ~np.isnan(samples).all(0)  # a measure may be undefined on all resamples
     low, high = np.full((2, len(names)), np.nan)
     low[defined], high[defined] = np.nanpercentile(samples[:, defined], [2.5, 97.5], axis=0)
     values = difference(None)

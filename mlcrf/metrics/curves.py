@@ -1,4 +1,4 @@
-"""Scores along all thresholds, and probabilities beside frequencies, thinned out to be drawn."""
+"""Precision-recall and reliability curves, thinned out to be drawn."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from mlcrf.metrics.scores import CALIBRATION_BINS, Floats, Ranking, calibration_
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Precision of the shortest ranking that reaches each recall, both (P,)."""
+    """Precision of the shortest ranking that reaches each recall; both (P,)."""
 
     recall: Floats
     precision: Floats
@@ -18,12 +18,12 @@ class PrecisionRecall:
 
 @dataclass(frozen=True)
 class Reliability:
-    """By bin of probability, of the bins of `Measures.calibration_error`.
+    """Predicted probability and observed frequency in each bin of `Measures.calibration_error`.
 
     Attributes:
-        count: how many answers fall into it (B,).
+        count: number of answers in the bin (B,).
         probability: their mean probability, NaN in an empty bin (B,).
-        frequency: share of them that are present, NaN in an empty bin (B,).
+        frequency: share of present labels, NaN in an empty bin (B,).
     """
 
     count: NDArray[np.int64]
@@ -34,7 +34,7 @@ class Reliability:
 def precision_recall(
     scores: Floats, targets: NDArray[np.int8], *, points: int = 100
 ) -> PrecisionRecall | None:
-    """The curve at `points` recalls that are evenly spaced up to 1; None without a positive.
+    """Return the curve at `points` recalls, evenly spaced up to 1; None without a positive.
 
     No interpolation: precision may rise with recall. Equal scores count as one step, so that the
     first recalls can lie on one step.
@@ -53,7 +53,7 @@ def precision_recall(
 
 
 def reliability(marginals: Floats, targets: NDArray[np.int8]) -> Reliability:
-    """How often what was given a probability is there; unknown targets (-1) are left out."""
+    """Return the observed frequency in each bin of predicted probability; -1 is left out."""
     known = targets >= 0
     bins = calibration_bins(marginals[known])
     count = np.bincount(bins, minlength=CALIBRATION_BINS)

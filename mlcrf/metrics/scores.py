@@ -1,4 +1,4 @@
-"""Every measure of a set of predictions, as a function of how much each image counts.
+"""All measures of a set of predictions, as functions of the weight of each image.
 
 Weights make one formula serve both the figure itself (all ones) and a bootstrap resample (how
 often an image was drawn). With unit weights the values equal those of torchmetrics and
@@ -18,7 +18,7 @@ CALIBRATION_BINS = 15
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one model says of N images.
+    """Predictions of one model for N images.
 
     Attributes:
         marginals: P(y_i = 1) (N, L).
@@ -40,7 +40,7 @@ class Measures:
     Attributes:
         nll: mean negative log-probability of an image's label set, in nats.
         hamming: share of wrong labels, marginals at 0.5.
-        wrong_per_image: the same, as a number of labels.
+        wrong_per_image: the same as a number of labels.
         subset_accuracy: share of images whose MAP label set is right throughout.
         chosen_accuracy: the same of the label set decided on.
         example_f1, example_jaccard: mean over images of 2 |A and B| / (|A| + |B|) and of
@@ -71,7 +71,7 @@ LOWER_IS_BETTER = frozenset({"nll", "hamming", "wrong_per_image", "calibration_e
 
 @dataclass(frozen=True)
 class Statistics:
-    """Counts by image that every measure follows from.
+    """Counts by image from which all measures are computed.
 
     Attributes:
         nll: (N,); wrong, observed: number of labels (N,); right_set: 0 or 1 (N,).
@@ -105,12 +105,12 @@ class Statistics:
         return [Ranking(s, t) for s, t in zip(self.scores.T, self.targets.T, strict=True)]
 
     def average_precisions(self, weights: Floats | None = None) -> Floats:
-        """Average precision of each label, NaN for one without a positive (L,)."""
+        """Return the average precision of each label, NaN without a positive (L,)."""
         ones = np.ones(len(self.nll)) if weights is None else weights
         return np.array([ranking.average_precision(ones) for ranking in self._rankings])
 
     def measures(self, weights: Floats | None = None) -> Measures:
-        """All measures, image n counted `weights[n]` times. Cost: O(N L)."""
+        """Return all measures, image n counted `weights[n]` times. Cost: O(N L)."""
         w = np.ones(len(self.nll)) if weights is None else weights
         images, observed = w.sum(), w @ self.observed
         hits, false, missed = (
@@ -130,7 +130,7 @@ class Statistics:
             example_jaccard=float(w @ self._overlaps[1] / images),
             mean_average_precision=_mean(precisions[present]),
             labels_with_positives=int(present.sum()),
-            # nothing there and nothing said is a perfect answer
+            # no positive and none predicted is a perfect answer
             micro_f1=float(2 * hits.sum() / everything) if everything else 1.0,
             macro_f1=_mean(f1),
             calibration_error=_share(float(np.abs(w @ self.gap).sum()), float(observed)),
@@ -149,14 +149,14 @@ class Ranking:
         self.ends = np.flatnonzero(last_of_equals)
 
     def steps(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Positives among the images down to each step, and their share of these."""
+        """Return the positives down to each step, and the precision there."""
         w = weights[self.order]
         hits = np.cumsum(w * self.positive)[self.ends]
         found = np.cumsum(w)[self.ends]
         return hits, np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
 
     def average_precision(self, weights: Floats) -> float:
-        """Area below the steps, not interpolated; NaN without a positive."""
+        """Return the area below the steps, not interpolated; NaN without a positive."""
         hits, precision = self.steps(weights)
         if not len(hits) or not hits[-1]:
             return float("nan")
@@ -164,7 +164,7 @@ class Ranking:
 
 
 def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> Statistics:
-    """Count what was right and wrong, image by image; targets 1, 0, -1 unknown (N, L)."""
+    """Count right and wrong labels image by image; targets 1, 0, -1 unknown (N, L)."""
     assert np.isfinite(predictions.marginals).all(), "NaN would pass as a well predicted absence"
     known = targets >= 0
     truth = targets == 1
@@ -188,12 +188,12 @@ def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> St
 
 
 def calibration_bins(marginals: Floats) -> NDArray[np.int64]:
-    """Which of the equal bins each probability falls into."""
+    """Return the bin of each probability."""
     return np.minimum((marginals * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
 def _share(part: float, whole: float) -> float:
-    """NaN of nothing, which a resample of images without a known label is."""
+    """Return the quotient; NaN for a resample without any known label."""
     return part / whole if whole else float("nan")
 
 

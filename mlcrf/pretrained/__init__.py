@@ -11,10 +11,10 @@ _HERE = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """What there is, in order."""
+    """Return the names of all models that come with the package, in order."""
     return sorted(folder.parent.name for folder in _HERE.glob("*/config.json"))
 
 
 def find_model(path: Path) -> Path:
-    """The run directory that a user names: a folder, else a model of ours of that name."""
+    """Return the run directory that a user names: a folder, else a model of ours of that name."""
     return _HERE / path if not path.exists() and str(path) in names() else path
