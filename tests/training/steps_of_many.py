@@ -70,7 +70,7 @@ def trained(
     out: Path,
     processes: Processes,
     *,
-    epochs: int = 25,
+    epochs: int = 15,
     accumulate: int = 1,
 ) -> list[float]:
     """Training and validation losses of epochs of two batches, the second of one picture."""
