@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials
 from mlcrf.inference.convex_bp import dual_value, settled_messages, start_messages, update
+from mlcrf.objectives.persistent import all_known
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class BlendedConvexBp:
     def start(self, potentials: Potentials, targets: Tensor) -> Messages:
         """Return the memory before any message."""
         clamped = None
-        if not _all_known(targets):
+        if not all_known(targets):
             clamped = start_messages(potentials, known=targets)
         return Messages(targets, start_messages(potentials), clamped)
 
@@ -96,11 +97,7 @@ class BlendedConvexBp:
             A scalar: summed over labels, averaged over images.
         """
         bound = dual_value(potentials, settled_messages(potentials))
-        if _all_known(targets):
+        if all_known(targets):
             return (bound - potentials.log_score(targets)).mean()
         clamped = settled_messages(potentials, known=targets)
         return (bound - dual_value(potentials, clamped, known=targets)).mean()
-
-
-def _all_known(targets: Tensor) -> bool:
-    return bool((targets >= 0).all())

@@ -14,6 +14,7 @@ from mlcrf.inference.gibbs.sample_averages import (
     pair_totals,
 )
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
+from mlcrf.objectives.persistent import all_known
 
 _CLAMPED_SEED = 2**32  # added for the clamped chains, so that their draws differ
 
@@ -91,7 +92,7 @@ class ContrastiveDivergence:
         keys = stream_keys(self.seed, self._images(len(targets)), chains=self.chains)
         states = random_states(keys, targets.shape[1]).to(targets.device)
         nothing = Moments(potentials.unary, potentials.pairwise)
-        if _all_known(targets):
+        if all_known(targets):
             return Chains(targets, states, None, nothing, _of_targets(potentials, targets))
         return Chains(targets, states, states.clone(), nothing, nothing)
 
@@ -121,7 +122,7 @@ class ContrastiveDivergence:
             A scalar: summed over labels, averaged over images.
         """
         value, difference = self._estimate(potentials, None)
-        if _all_known(targets):
+        if all_known(targets):
             log_scores = potentials.log_score(targets)
             value, difference = value - log_scores.detach().sum(), difference - log_scores.sum()
         else:
@@ -162,10 +163,6 @@ class ContrastiveDivergence:
         clamped = _or_all_unknown(potentials, known)
         pairs = _pairs(potentials, run.samples.flatten(0, 1), clamped)
         return run.states, Moments(run.probabilities, pairs)
-
-
-def _all_known(targets: Tensor) -> bool:
-    return bool((targets >= 0).all())
 
 
 def _or_all_unknown(potentials: Potentials, known: Tensor | None) -> Tensor:

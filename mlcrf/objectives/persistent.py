@@ -46,3 +46,8 @@ def from_image(objective: Objective, first: int) -> Objective:
     if is_dataclass(objective) and hasattr(objective, "first_image"):
         return replace(objective, first_image=first)  # type: ignore[type-var]
     return objective
+
+
+def all_known(targets: Tensor) -> bool:
+    """Return whether no target is unknown."""
+    return bool((targets >= 0).all())

@@ -148,9 +148,9 @@ class Pruner:
 
         Cost: 2 N (S_A + S_B) operations times the number of tiles along a half.
         """
-        bounds, guess = self.bounds(alpha, beta)
+        bounds, estimate = self.bounds(alpha, beta)
         rising = bounds.flatten(1).sort(1)
-        budget = self.tolerance * (_CAUTION * guess if at_least is None else at_least)
+        budget = self.tolerance * (_CAUTION * estimate if at_least is None else at_least)
         dropping = rising.values.cumsum(1) <= budget[:, None]
         kept = torch.ones_like(dropping).scatter(1, rising.indices, ~dropping).view_as(bounds)
         kept |= kept.double().mean(0) >= _USUAL
@@ -160,10 +160,10 @@ class Pruner:
     def bounds(self, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         """Return bounds on every tile's mass (N, rows, columns), and an estimate of Z (N,)."""
         sum_a, sum_b = alpha @ self._spread_a, beta @ self._spread_b
-        guess = ((sum_a @ self._typical) * sum_b).sum(1)
+        estimate = ((sum_a @ self._typical) * sum_b).sum(1)
         # NaN means no bound
         bounds = (sum_a[:, :, None] * self._largest).mul_(sum_b[:, None])
-        return bounds.nan_to_num_(torch.inf, torch.inf), guess
+        return bounds.nan_to_num_(torch.inf, torch.inf), estimate
 
 
 def _spread(values: Tensor, ranges: list[slice]) -> Tensor:
