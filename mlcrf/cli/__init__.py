@@ -23,7 +23,7 @@ from mlcrf.cli.review import review
 from mlcrf.cli.serve import serve
 from mlcrf.cli.stopping import STOPPED, stopping
 from mlcrf.cli.tag import tag
-from mlcrf.cli.train import train
+from mlcrf.cli.train import TrainCommand, train
 from mlcrf.errors import MlcrfError
 from mlcrf.version import __version__
 
@@ -35,6 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+_CLASSES = {predict: PredictCommand, train: TrainCommand}
 for command in (
     download,
     train,
@@ -52,7 +53,7 @@ for command in (
     demo,
     doctor,
 ):
-    app.command(cls=PredictCommand if command is predict else PanelCommand)(command)
+    app.command(cls=_CLASSES.get(command, PanelCommand))(command)
 app.command(hidden=True, context_settings={"ignore_unknown_options": True})(merge)
 
 

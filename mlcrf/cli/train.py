@@ -1,28 +1,135 @@
 """`mlcrf train`: a data set in, a run directory out."""
 
+import functools
+import inspect
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlcrf.choices import (
-    EngineName,
-    Finetune,
-    InferenceName,
-    ObjectiveName,
-    Pairwise,
-    Schedule,
-    Structure,
-)
 from mlcrf.cli import console, options
+from mlcrf.cli.options import DATA, RUNTIME, PanelCommand, RuntimeOptions, grouped
 
 if TYPE_CHECKING:
+    from mlcrf.data.manifest import Manifest
     from mlcrf.processes import Processes
     from mlcrf.training.progress import Log
 
+_SETTINGS = "Settings"
+# Settings with an option of their own, by panel; names, help and bounds are those of TrainSettings.
+_PANELS = {
+    "Model": ("backbone", "structure", "albums", "pairwise", "hidden_units"),
+    "Training": ("finetune", "objective", "schedule", "pos_weight", "epochs", "seed"),
+    "Inference": ("inference", "max_exact_labels"),
+}
 
+
+class TrainCommand(PanelCommand):
+    """The command, with options made from settings once they are needed.
+
+    So that pydantic is imported by `mlcrf train` alone.
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [*self.params, *_setting_options(), *super().get_params(ctx)[len(self.params) :]]
+
+    def invoke(self, ctx: Any) -> Any:
+        ctx.meta[_SETTINGS] = {one.name: ctx.params.pop(one.name) for one in _setting_options()}
+        return super().invoke(ctx)
+
+
+@functools.cache
+def _setting_options() -> list[Any]:
+    """Make an option for each setting of the panels."""
+    from mlcrf.config import TrainSettings
+
+    parameters = []
+    for panel, names in _PANELS.items():
+        for name in names:
+            field = TrainSettings.model_fields[name]
+            bounds = {type(one).__name__: one for one in field.metadata}
+            default = "" if field.default is False else f"  [default: {field.default}]"
+            option = typer.Option(
+                None,
+                *(["--album"] if name == "albums" else []),
+                help=f"{field.description}{default}",
+                min=getattr(bounds.get("Ge"), "ge", None),
+                max=getattr(bounds.get("Le"), "le", None),
+                rich_help_panel=panel,
+            )
+            kind: Any = field.annotation
+            only = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(inspect.Parameter(name, only, default=option, annotation=kind | None))
+
+    def settings() -> None:
+        """Have the options."""
+
+    settings.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    settings.__annotations__ = {one.name: one.annotation for one in parameters}
+    app = typer.Typer(add_completion=False)
+    app.command()(settings)
+    return typer.main.get_command(app).params
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The images and labels to learn from."""
+
+    from_review: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DB",
+            help="Train on the answers in this database of `mlcrf review`; DATA is then the folder "
+            "of the images, and can be left out if it has not moved.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    label_set: options.LabelSet = 24
+    image_root: options.ImageRoot = None
+    label_sep: options.LabelSep = None
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Text file of the expected labels, one a line.", rich_help_panel=DATA),
+    ] = None
+    implications: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of implications between labels, `child,parent` a line.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+
+    def load(self, data: str | None) -> "Manifest":
+        """Read the data set."""
+        from mlcrf.data.implications import load_implications, with_implications
+        from mlcrf.data.readers import read_dataset
+        from mlcrf.labels import load_labels
+
+        labels = None if self.labels is None else load_labels(self.labels)
+        if self.from_review is not None:
+            console.require_extra("review", "sqlalchemy")
+            from mlcrf.review.review_reader import read_review
+
+            manifest = read_review(self.from_review, [Path(data)] if data else [], labels=labels)
+        elif data is not None:
+            reading = options.read_options(self.label_set, self.image_root, self.label_sep, labels)
+            manifest = read_dataset(options.parse_data(data), reading)
+        else:
+            raise typer.BadParameter("missing argument DATA, or --from-review DB")
+        if self.implications is None:
+            return manifest
+        given = manifest.implications
+        rules = load_implications(self.implications, manifest.labels, given=given)
+        return with_implications(manifest, rules)
+
+
+@grouped
 def train(
+    ctx: typer.Context,
     out: Annotated[Path, typer.Option(help="Run directory to make.")],
+    source: DataOptions,
+    runtime: RuntimeOptions,
     data: Annotated[
         str | None,
         typer.Argument(
@@ -30,140 +137,55 @@ def train(
             show_default=False,
         ),
     ] = None,
-    from_review: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DB",
-            help="Train on the answers in this database of `mlcrf review`; DATA is then the "
-            "folder of the photos, or nothing if it has not moved.",
-        ),
+    config: Annotated[
+        Path | None, typer.Option(help="JSON file of settings.", rich_help_panel=_SETTINGS)
     ] = None,
-    label_set: options.LabelSet = 24,
-    image_root: options.ImageRoot = None,
-    label_sep: options.LabelSep = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Text file of the labels to expect, one a line.")
-    ] = None,
-    implications: Annotated[
-        Path | None, typer.Option(help="File of rules between labels, `child,parent` a line.")
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="lite0, lite1, lite2, tiny or a name of timm's; lite0+lite2 is both."),
-    ] = None,
-    finetune: Annotated[Finetune | None, typer.Option(help="`all` trains the network too.")] = None,
-    structure: Annotated[
-        Structure | None,
-        typer.Option(help="Which label pairs are coupled; `latent`: a mixture over scenes."),
-    ] = None,
-    album: Annotated[
-        bool,
-        typer.Option(
-            "--album",
-            help="With --structure latent: learn how scenes follow each other in folders.",
-        ),
-    ] = False,
-    pairwise: Annotated[
-        Pairwise | None, typer.Option(help="`conditional` couplings vary by image.")
-    ] = None,
-    objective: Annotated[ObjectiveName | None, typer.Option(help="What is minimised.")] = None,
-    schedule: Annotated[
-        Schedule | None,
-        typer.Option(help="`piecewise` learns couplings on the baseline's unaries."),
-    ] = None,
-    pos_weight: Annotated[
-        float | None,
-        typer.Option(help="How much a present label counts in the independent objective."),
-    ] = None,
-    inference: Annotated[
-        InferenceName | None, typer.Option(help="What the run will be decoded with.")
-    ] = None,
-    max_exact_labels: Annotated[
-        int | None, typer.Option(help="Up to how many labels exact inference is used.")
-    ] = None,
-    hidden_units: Annotated[
-        int | None, typer.Option(help="Hidden units of the head; 0 is linear, the default.")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs of --finetune all, and of a head with dropout.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-    config: Annotated[Path | None, typer.Option(help="JSON file of settings.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, key=value; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting of config.json; may be repeated.",
+            rich_help_panel=_SETTINGS,
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a stopped run, or begin it.")
+        bool, typer.Option("--resume", help="Continue a stopped run, or begin it.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an old run.")] = False,
-    device: options.Device = "auto",
-    engine: options.Engine = EngineName.AUTO,
-    cache_dir: options.CacheDir = None,
     in_memory: Annotated[
         float,
         typer.Option(
             min=0,
-            help="Most GB of features to hold; more are mapped from files in the cache folder.",
+            help="Most GB of features in memory; more are mapped from files in the cache folder.",
+            rich_help_panel=RUNTIME,
         ),
     ] = 4.0,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every gradient.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Learn labels and their couplings; the independent baseline is always fitted beside them.
+    """Learn labels and their couplings, and an independent baseline.
 
     On several processes, GPUs or machines: `torchrun --nproc-per-node N -m mlcrf train ...`.
     """
     console.quiet()
     from mlcrf.backbones.engines import pick_device
     from mlcrf.config import make_settings
-    from mlcrf.data.implications import load_implications, with_implications
-    from mlcrf.data.readers import read_dataset
-    from mlcrf.labels import load_labels
     from mlcrf.processes import joined, speaks
     from mlcrf.reports.card import save_card
     from mlcrf.reports.tables import format_training, training_record
     from mlcrf.training.extraction import Environment
     from mlcrf.training.run import train as run_training
 
-    settings = make_settings(
-        config,
-        tuple(set_ or ()),
-        backbone=backbone,
-        finetune=finetune,
-        structure=structure,
-        albums=album or None,
-        pairwise=pairwise,
-        objective=objective,
-        schedule=schedule,
-        pos_weight=pos_weight,
-        inference=inference,
-        max_exact_labels=max_exact_labels,
-        hidden_units=hidden_units,
-        epochs=epochs,
-        seed=seed,
-    )
-    asked_device = pick_device(device)
-    space = None if labels is None else load_labels(labels)
-    if from_review is not None:
-        console.require_extra("review", "sqlalchemy")
-        from mlcrf.review.review_reader import read_review
-
-        manifest = read_review(from_review, [Path(data)] if data else [], labels=space)
-    elif data is not None:
-        reading = options.read_options(label_set, image_root, label_sep, space)
-        manifest = read_dataset(options.parse_data(data), reading)
-    else:
-        raise typer.BadParameter("missing argument DATA, or --from-review DB")
-    if implications is not None:
-        given = manifest.implications
-        rules = load_implications(implications, manifest.labels, given=given)
-        manifest = with_implications(manifest, rules)
+    settings = make_settings(config, tuple(set_ or ()), **ctx.meta[_SETTINGS])
+    device = pick_device(runtime.device)
+    manifest = source.load(data)
     try:
-        with joined(asked_device) as (processes, own_device):
+        with joined(device) as (processes, own_device):
             environment = Environment(
                 own_device,
-                engine,
-                options.cache_dir(cache_dir),
+                runtime.engine,
+                runtime.cache,
                 in_memory=int(in_memory * 2**30),
                 processes=processes,
             )
@@ -183,16 +205,16 @@ def train(
             processes.barrier()
     except (KeyboardInterrupt, SystemExit):
         if speaks():
-            console.log(f"stopped; the same command with --resume goes on from what {out} holds")
+            console.log(f"stopped; the same command with --resume continues from what {out} holds")
         raise
     if processes.is_first:
         for note in report.notes:
-            console.log(f"note: {note}")
+            console.note(note)
         typer.echo(training_record(report) if as_json else format_training(report))
 
 
 def _log(processes: "Processes", *, verbose: bool) -> "Log":
-    """Return the log of this process; of several, the first one speaks."""
+    """Return the log of this process; of several, only the first one writes."""
     from mlcrf.training.progress import without_gradients
 
     if not processes.is_first:

@@ -1,0 +1,43 @@
+"""Options of `mlcrf train` that are made from the settings."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from mlcrf.cli.train import _PANELS, _setting_options
+from mlcrf.config import TrainSettings
+from tests.cli.conftest import Mlcrf
+
+
+def test_options_are_those_of_the_settings() -> None:
+    """Each has name, description and bounds of its setting; none is given by default."""
+    options = {option.name: option for option in _setting_options()}
+    assert list(options) == [name for names in _PANELS.values() for name in names]
+    for name, option in options.items():
+        assert option.default is None
+        assert option.help.startswith(TrainSettings.model_fields[name].description)
+    assert options["albums"].opts == ["--album"]
+    assert options["hidden_units"].opts == ["--hidden-units"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["--epochs", "0"], 2, "--epochs.: Input should be greater than or equal to 1"),
+        (["--max-exact-labels", "41"], 2, "Input should be less than or equal to 40"),
+        (["--structure", "forest"], 2, "'forest' is not one of 'independent'"),
+        (["--pos-weight", "0"], 1, "setting pos_weight: .*greater than 0"),
+    ],
+)
+def test_refused_options(mlcrf: Mlcrf, words: list[str], status: int, says: str) -> None:
+    result = mlcrf("train", ".", "--out", "run", *words)
+    assert result.returncode == status
+    assert re.search(says, result.stderr)
+
+
+def test_other_commands_do_without_the_settings() -> None:
+    """The command line imports no pydantic before `mlcrf train` asks for its options."""
+    code = "import sys, mlcrf.cli; sys.exit('pydantic' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
