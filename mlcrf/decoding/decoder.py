@@ -1,11 +1,10 @@
 """The decision rules: how probabilities become labels."""
 
-import reprlib
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, assert_never
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 from torch import Tensor
 
 from mlcrf.choices import Decision
@@ -180,21 +179,6 @@ class Decoder:
             if isinstance(self.threshold, tuple)
             else self.threshold,
         }
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "Decoder":
-        """Return the decoder of a `record`.
-
-        Raises:
-            SettingsError: an unknown key, or a value of the wrong type or out of range.
-        """
-        try:
-            return TypeAdapter(cls).validate_python(record)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = " ".join(".".join(map(str, ("decoder", *first["loc"]))).split())
-            got = reprlib.repr(first["input"])
-            raise SettingsError(f"{name}: {first['msg']}, got {got}") from None
 
     @property
     def _threshold(self) -> float | tuple[float, ...]:

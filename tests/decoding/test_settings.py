@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from mlcrf.choices import Decision
 from mlcrf.crf import Potentials
@@ -14,6 +15,8 @@ from mlcrf.errors import PotentialsError, SettingsError
 from mlcrf.inference import Independent
 from tests.decoding.methods import ORACLE, READY, decided
 from tests.making import make_potentials
+
+RECORDS = TypeAdapter(Decoder)  # as a run's config.json is read
 
 
 def test_tune() -> None:
@@ -41,25 +44,25 @@ def test_tune() -> None:
 @pytest.mark.parametrize("decoder", READY.values(), ids=[str(rule) for rule in READY])
 def test_a_record_gives_the_decoder_back(decoder: Decoder) -> None:
     """All settings survive JSON."""
-    assert Decoder.from_record(json.loads(json.dumps(decoder.record()))) == decoder
+    assert RECORDS.validate_json(json.dumps(decoder.record())) == decoder
     limited = replace(decoder, seed=3) if decoder.k else replace(decoder, at_least=1, at_most=4)
-    assert Decoder.from_record(json.loads(json.dumps(limited.record()))) == limited
+    assert RECORDS.validate_json(json.dumps(limited.record())) == limited
 
 
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"rule": "guess"}, "decoder.rule: Input should be 'threshold'"),
-        ({"rule": "map", "at_moost": 3}, "decoder.at_moost: Unexpected keyword argument, got 3"),
-        ({"rule": "map", "at_most": "few"}, "decoder.at_most: Input should be a valid integer"),
+        ({"rule": "guess"}, "rule\n +Input should be 'threshold'"),
+        ({"rule": "map", "at_moost": 3}, "at_moost\n +Unexpected keyword argument"),
+        ({"rule": "map", "at_most": "few"}, "at_most\n +Input should be a valid integer"),
         ({"rule": "top-k"}, "top-k: expected a number k, got None"),
         ({"threshold": 1.5}, "threshold: expected one threshold from 0 to 1, got 1.5"),
     ],
 )
 def test_records_that_are_none(record: dict[str, Any], message: str) -> None:
     """An unknown key, a wrong type and a value out of range are named."""
-    with pytest.raises(SettingsError, match=message):
-        Decoder.from_record(record)
+    with pytest.raises(ValidationError, match=message):
+        RECORDS.validate_python(record)
 
 
 @pytest.mark.parametrize(
