@@ -2,14 +2,15 @@
 
     python tests/reliability/mutants.py [--count 400] [--seed 0] [--part 1/2]
 
-draws that many of all small changes (mutants) that Cosmic Ray can make to `mlcrf/crf`, `inference`,
-`objectives` and `decoding`: a number more or less by one, another operator or comparison, a
-condition turned round, a loop not entered. No mutants are changes to what never decides a result:
-annotations, decorators of numba, `frozen` of a dataclass, the mark of keyword-only arguments, and
-the constants that say how much is worked on at a time. For each the tests that run the changed line
-are started, the quickest first, up to a minute of them; of compiled functions, whose lines cannot
-be followed, those of the modules that call them. What came out is kept in `mutants.json` beside
-this file; `--again` tries once more what survived. Takes an hour on two cores.
+draws that many of all small changes (mutants) that Cosmic Ray can make to `mlcrf/crf`,
+`inference`, `objectives`, `decoding` and `latent`: a number more or less by one, another operator
+or comparison, a condition turned round, a loop not entered. Left out are changes that never decide
+a result: annotations, decorators of numba, `frozen` of a dataclass, the mark of keyword-only
+arguments, and the constants that say how much is worked on at a time. For each the tests that run
+the changed line are started, the quickest first, up to a minute of them; for compiled functions,
+whose lines cannot be followed, those of the modules that call them. Results are kept in
+`mutants.json` beside this file; `--again` tries once more what survived. Takes an hour on two
+cores.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).parent.parent.parent
-CORE = ("crf", "inference", "objectives", "decoding")
+CORE = ("crf", "inference", "objectives", "decoding", "latent")
 TESTS = [*(f"tests/{part}" for part in CORE), "tests/test_model.py"]
 KEPT = Path(__file__).with_suffix(".json")
 _OPERATORS = [
@@ -125,7 +126,7 @@ def draw(count: int, seed: int) -> list[Mutant]:
     """So many of all of them, each as likely as any other."""
     places = []
     for part in CORE:
-        for path in sorted((ROOT / "mlcrf" / part).glob("*.py")):
+        for path in sorted((ROOT / "mlcrf" / part).rglob("*.py")):
             nodes = list(ast_nodes(get_ast(path.read_text())))
             for name in _OPERATORS:
                 operator = plugins.get_operator(f"core/{name}")()
@@ -209,7 +210,7 @@ def follow() -> Followed:
     data = cover.get_data()
     tests: dict[str, dict[int, list[str]]] = {}
     for part in CORE:
-        for path in (ROOT / "mlcrf" / part).glob("*.py"):
+        for path in (ROOT / "mlcrf" / part).rglob("*.py"):
             by_line = data.contexts_by_lineno(str(path))
             named = {line: [one for one in names if one] for line, names in by_line.items()}
             tests[str(path.relative_to(ROOT))] = {
@@ -284,10 +285,10 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Mutants of the CRF core",
         "",
-        f"Of {len(rows)} small changes to `mlcrf/crf`, `inference`, `objectives` and `decoding`, "
-        f"drawn at random by `make mutants`, tests notice {noticed}. {len(none)} of the others "
-        f"change no result, or only time and memory; of the {telling} that can be noticed that is "
-        f"{noticed / telling:.0%}. Those that were not, and why:",
+        f"{len(rows)} small changes to `mlcrf/crf`, `inference`, `objectives`, `decoding` and "
+        f"`latent`, drawn at random by `make mutants`. Tests notice {noticed} of them. {len(none)} "
+        "of the others change no result, or only time and memory; without these, tests notice "
+        f"{noticed / telling:.0%} of {telling}. The changes that no test notices, and why:",
         "",
         "| where | line | changed to | reason |",
         "|---|---|---|---|",
