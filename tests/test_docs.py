@@ -1,5 +1,6 @@
 """Documentation that is made by the program is as the program makes it."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -32,3 +33,12 @@ def test_dependencies_have_lower_bounds_only() -> None:
     for requirement in project["dependencies"]:
         assert ">=" in requirement
         assert "<" not in requirement and "==" not in requirement
+
+
+def test_architecture_names_files_that_exist() -> None:
+    """Every path of docs/architecture.md leads to a file or folder of the project."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`([\w/.]+/[\w/.]*)`", text)
+    assert len(paths) > 50
+    roots = (ROOT / "mlcrf", ROOT)
+    assert [path for path in paths if not any((root / path).exists() for root in roots)] == []
