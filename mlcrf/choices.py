@@ -1,10 +1,10 @@
-"""What a user can choose from; imports nothing heavy, so that `mlcrf --help` is instant."""
+"""Choices of the user; imports nothing heavy, so that `mlcrf --help` is instant."""
 
 from enum import StrEnum
 
 
 class Structure(StrEnum):
-    """Which label pairs have a coupling."""
+    """Label pairs that have a coupling."""
 
     INDEPENDENT = "independent"
     FULL = "full"
@@ -15,14 +15,14 @@ class Structure(StrEnum):
 
 
 class Pairwise(StrEnum):
-    """Whether couplings are the same for all images."""
+    """Couplings that are the same for all images, or vary."""
 
     CONSTANT = "constant"
     CONDITIONAL = "conditional"
 
 
 class Precision(StrEnum):
-    """What a network that is trained computes in; its weights are kept in float32 in any case.
+    """Precision of a network in training; its weights are kept in float32.
 
     FLOAT64 is for comparisons: steps on any number of processes are then the same to many digits.
     """
@@ -35,7 +35,7 @@ class Precision(StrEnum):
 
 
 class ObjectiveName(StrEnum):
-    """What is minimised."""
+    """Loss that is minimised."""
 
     AUTO = "auto"
     INDEPENDENT = "independent"
@@ -47,14 +47,14 @@ class ObjectiveName(StrEnum):
 
 
 class Schedule(StrEnum):
-    """What moves while couplings are learned."""
+    """Parameters that change while couplings are learned: all, or only couplings and biases."""
 
     JOINT = "joint"
     PIECEWISE = "piecewise"
 
 
 class InferenceName(StrEnum):
-    """How label sets are inferred."""
+    """Inference method."""
 
     AUTO = "auto"
     EXACT = "exact"
@@ -70,7 +70,7 @@ class InferenceName(StrEnum):
 
 
 class Finetune(StrEnum):
-    """How much of the network is trained with the head."""
+    """Part of the network that is trained with the head."""
 
     NONE = "none"
     ALL = "all"
@@ -87,7 +87,7 @@ class EngineName(StrEnum):
 
 
 class GraphInference(StrEnum):
-    """What computes the marginals in an exported graph."""
+    """Inference method in an exported graph."""
 
     AUTO = "auto"
     EXACT = "exact"
@@ -96,14 +96,14 @@ class GraphInference(StrEnum):
 
 
 class Program(StrEnum):
-    """Which other program predictions are written for."""
+    """Program that predictions are written for."""
 
     LABEL_STUDIO = "label-studio"
     FIFTYONE = "fiftyone"
 
 
 class Decision(StrEnum):
-    """How a label set is chosen.
+    """Rule by which probabilities become labels.
 
     With `unary = [0.2, 0.2]` and a coupling of -3 both marginals are 0.37: the threshold gives no
     label, MAP gives one.
@@ -119,7 +119,7 @@ class Decision(StrEnum):
 
 
 class Order(StrEnum):
-    """In which order labels are drawn."""
+    """Order in which labels are drawn."""
 
     CLUSTER = "cluster"
     GIVEN = "given"

@@ -38,7 +38,7 @@ MEETINGS = 30
 
 @dataclass(frozen=True)
 class Recovery:
-    """How well planted couplings were found.
+    """Agreement of learned couplings with the planted ones.
 
     Attributes:
         strong: planted couplings of at least 0.5 in size whose labels meet at least 30 times in
@@ -52,7 +52,7 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Demo:
-    """What a demo made and found."""
+    """Result of a demo."""
 
     out: Path
     evaluation: Evaluation
@@ -137,7 +137,7 @@ def count_recovered(
 
 
 def format_demo(demo: Demo) -> str:
-    """The table of scores, and the path of everything that was made."""
+    """Return the table of scores, and the path of everything that was made."""
     rows = [[name, str(path)] for name, path in demo.made.items()]
     found = demo.recovery
     return "\n".join(
@@ -153,7 +153,7 @@ def format_demo(demo: Demo) -> str:
 
 
 def demo_record(demo: Demo) -> dict[str, Any]:
-    """The same for programs."""
+    """Return the same for programs."""
     return {
         "out": str(demo.out),
         "seconds": demo.seconds,

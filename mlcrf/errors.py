@@ -55,7 +55,7 @@ class DownloadError(MlcrfError):
 
 
 class BackboneError(MlcrfError):
-    """A backbone that is unknown, or whose weights are not to be had here."""
+    """A backbone that is unknown, or whose weights are not available offline."""
 
 
 class RunError(MlcrfError):

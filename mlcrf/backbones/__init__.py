@@ -1,1 +1,1 @@
-"""From pixels to features: networks, the engines that run them, and a cache of what they gave."""
+"""Pixels to features: networks, the engines that run them, and a cache of features."""

@@ -1,4 +1,4 @@
-"""Features on disk, found again by what a file holds."""
+"""Features on disk, by the content of the image."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ class FeatureCache:
         ]
 
     def find_content(self, digest: bytes) -> Feature | None:
-        """What is known of the content that has this SHA-256, whatever file has it."""
+        """Return the features of the content with this SHA-256, in whatever file."""
         return self._load("SELECT vector FROM features WHERE digest = ?", (digest,))
 
     def _load(self, query: str, key: tuple[bytes | int, ...]) -> Feature | None:

@@ -196,7 +196,7 @@ class FeatureExtractor:
         return begun
 
     def _is_sound(self, kept: Feature) -> bool:
-        """Whether features can be what was kept; if not they are computed anew, in their place."""
+        """Return whether cached features are valid; else they are computed again."""
         return len(kept) == self._backbone.num_features and bool(np.isfinite(kept).all())
 
     def _load(self, image: Image, *, hashed: bool) -> _Decoded:
@@ -287,7 +287,7 @@ class FeatureExtractor:
 
 
 def _joined(found: Iterable[tuple[Feature | DataError, ...]]) -> list[Feature | DataError]:
-    """What several networks say of each picture, as one."""
+    """Concatenate the features of several networks, image by image."""
     joined: list[Feature | DataError] = []
     for each in found:
         errors = [one for one in each if isinstance(one, DataError)]
@@ -297,5 +297,5 @@ def _joined(found: Iterable[tuple[Feature | DataError, ...]]) -> list[Feature | 
 
 
 def count_cores() -> int:
-    """Those that this process may use, of which a container or `taskset` may leave it few."""
+    """Return the number of cores that this process may use, by container or `taskset`."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Features of more pictures than memory holds: a matrix in files that are mapped, not read."""
+"""Features of more images than fit in memory: a matrix in mapped files."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -58,7 +58,7 @@ Matrix = Union[NDArray[np.float32], MappedMatrix]  # noqa: UP007  a name for bot
 
 
 def join(first: Matrix, second: Matrix) -> Matrix:
-    """The rows of both, which are of one kind."""
+    """Join the rows of two matrices of one kind."""
     if isinstance(first, MappedMatrix):
         assert isinstance(second, MappedMatrix)
         return first + second
@@ -66,17 +66,17 @@ def join(first: Matrix, second: Matrix) -> Matrix:
 
 
 def read_rows(matrix: Matrix, rows: slice) -> NDArray[np.float32]:
-    """Some rows, in memory."""
+    """Read some rows into memory."""
     return np.asarray(matrix[rows])
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """The file of that shard."""
+    """Return the file of a shard."""
     return folder / f"{number:06d}.npy"
 
 
 def count_shards(count: int) -> int:
-    """How many shards hold so many rows."""
+    """Return the number of shards for so many rows."""
     return max(1, -(-count // SHARD_ROWS))
 
 
@@ -97,7 +97,7 @@ def write_shard(path: Path, rows: Iterable[NDArray[np.float32]], shape: tuple[in
 
 
 def map_file(path: Path) -> NDArray[np.float32]:
-    """The rows of one shard, mapped; nothing of it is run, and of objects it may hold none.
+    """Map the rows of one shard; pickled objects are refused.
 
     Raises:
         OSError, ValueError: it cannot be mapped, or is no such file.
@@ -107,7 +107,7 @@ def map_file(path: Path) -> NDArray[np.float32]:
 
 
 def map_shards(folder: Path, count: int, num_features: int) -> MappedMatrix:
-    """The matrix of so many rows whose shards are all there.
+    """Map a matrix of so many rows, all of whose shards exist.
 
     Raises:
         DataError: a shard is missing or damaged; says which.
@@ -116,7 +116,7 @@ def map_shards(folder: Path, count: int, num_features: int) -> MappedMatrix:
 
 
 def is_whole(path: Path, shape: tuple[int, int]) -> bool:
-    """Whether the shard is there, and of this shape."""
+    """Return whether the shard exists and has this shape."""
     try:
         return path.exists() and map_file(path).shape == shape
     except (OSError, ValueError):

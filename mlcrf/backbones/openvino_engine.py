@@ -60,7 +60,7 @@ class OpenVinoEngine:
 
 
 def _converted(backbone: Backbone, cache_dir: Path | None) -> Any:
-    """The network in OpenVINO's form, from the cache if it was converted before."""
+    """Return the network in OpenVINO's form, from the cache if it was converted before."""
     import openvino
 
     version = openvino.__version__.partition("-")[0]

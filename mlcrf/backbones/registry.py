@@ -1,4 +1,4 @@
-"""Backbones by name: what network, which weights, which pixels it wants."""
+"""Backbones by name: network, weights and input."""
 
 import hashlib
 from collections.abc import Iterator
@@ -131,9 +131,9 @@ class Tiny(nn.Module):
 
 
 def find_spec(name: str) -> BackboneSpec:
-    """Say what a backbone wants, without building it.
+    """Return the input and origin of a backbone, without building it.
 
-    Several networks side by side are names with `+` between them.
+    Names with `+` between them are several networks, whose features are concatenated.
 
     Raises:
         BackboneError: timm has no such network, or no such weights of it; suggests close names.
@@ -176,7 +176,7 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
         seed: of the initial weights where there are no published ones.
 
     Raises:
-        BackboneError: the weights are not to be had here.
+        BackboneError: the weights are not available offline.
     """
     network: nn.Module
     if "+" in spec.name:
@@ -201,7 +201,7 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
 
 
 def available_offline() -> dict[str, bool]:
-    """Which of the named backbones work without a network."""
+    """Return for each backbone that mlcrf names whether it is available offline."""
     return {"tiny": True} | {name: find_weights(name) is not None for name in _LITE_SIZES_PX}
 
 
@@ -236,7 +236,7 @@ def _offline_if_unreachable() -> Iterator[None]:
 
 
 def _hub_answers(timeout_s: float = 5.0) -> bool:
-    """Whether anything at all comes from the hub in time, by way of a proxy if one is set."""
+    """Return whether the hub answers in time, through a proxy if one is set."""
     answered = Event()
 
     def ask() -> None:

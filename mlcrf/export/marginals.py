@@ -19,7 +19,7 @@ _FACTORS = 3  # that are multiplied one after the other, each of which may under
 
 
 class Marginals(nn.Module):
-    """What the modules have in common.
+    """Base class of the modules; as it is, marginals of labels without couplings.
 
     Attributes:
         name: the inference, as it is written into the file.
@@ -166,6 +166,6 @@ def _log_weights(
 
 
 def _safe_type(bound: Tensor, log_states: float) -> torch.dtype | None:
-    """The cheapest type in which underflow provably costs less than `_SLACK` of Z, if there is."""
+    """Return the cheapest type whose underflow provably costs less than `_SLACK` of Z."""
     lost = math.log(_FACTORS) + log_states + 2 * float(bound) - math.log(_SLACK)
     return next((dtype for dtype, log_tiny in _LOG_TINY.items() if lost + log_tiny <= 0), None)

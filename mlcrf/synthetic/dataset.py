@@ -1,4 +1,4 @@
-"""A folder of scenes with their table of labels and the truth that they were drawn from."""
+"""A folder of drawn scenes, their table of labels, and the CRF that they were drawn from."""
 
 import csv
 import json
@@ -81,7 +81,7 @@ def make_dataset(
 
 
 def split_by_order(num_images: int) -> list[Split]:
-    """The split of each image: the first 60 % train, the next 15 % validation, the rest test."""
+    """Return the splits: the first 60 % train, the next 15 % validation, the rest test."""
     train, validation, _ = (share for _, share in SHARES)
     ends = (round(num_images * train), round(num_images * (train + validation)), num_images)
     counts = np.diff((0, *ends)).tolist()

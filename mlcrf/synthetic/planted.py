@@ -1,4 +1,4 @@
-"""The CRF over label sets that scenes are sampled from, so that the truth is known."""
+"""The known CRF over label sets that scenes are sampled from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ COUPLINGS: Mapping[tuple[str, str], float] = {
 
 @dataclass(frozen=True, eq=False)
 class PlantedCrf:
-    """A CRF over label sets with no picture in it, small enough to enumerate.
+    """A CRF over label sets, without images, small enough to enumerate.
 
         p(y) = exp( sum_i bias_i y_i + sum_{i<j} pairwise_matrix_ij y_i y_j ) / Z,   y in {0,1}^L
 
@@ -132,7 +132,7 @@ def make_planted_crf(*, coupling_strength: float = 1.0) -> PlantedCrf:
 
 
 def every_state(num_labels: int) -> NDArray[np.float64]:
-    """All label sets (2^L, L); bit i of the row number is label i."""
+    """Return all label sets (2^L, L); bit i of the row number is label i."""
     return ((np.arange(2**num_labels)[:, None] >> np.arange(num_labels)) & 1).astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""One scene: every label shows its mark, or does not, on its own."""
+"""Drawing of one scene, in which each label shows its mark independently."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Visibility:
-    """How often a mark is drawn where its label is present, and where it is not (a look-alike)."""
+    """Probabilities of a mark where its label is present, and where it is not (a look-alike)."""
 
     if_present: float
     if_absent: float
@@ -45,18 +45,18 @@ ON_THE_GROUND = ("building", "tree", "car", "people", "dog", "flower")
 
 @dataclass(frozen=True)
 class Place:
-    """A square of the picture that a mark may fill, in pixels."""
+    """A square of the image that a mark may fill, in pixels."""
 
     left: float
     top: float
     side: float
 
     def at(self, across: float, down: float) -> tuple[float, float]:
-        """A point of the square, from (0, 0) at its upper left to (1, 1)."""
+        """Return a point of the square, from (0, 0) at its upper left to (1, 1)."""
         return self.left + across * self.side, self.top + down * self.side
 
     def box(self, left: float, top: float, right: float, bottom: float) -> tuple[float, ...]:
-        """A box of the square, as Pillow takes it."""
+        """Return a box of the square, as Pillow takes it."""
         return *self.at(left, top), *self.at(right, bottom)
 
 
@@ -75,7 +75,7 @@ def draw_marks(
 
 
 def visibility(name: str, planted: PlantedCrf) -> Visibility:
-    """How well the mark of a label tells that it is present."""
+    """Return the probabilities with which each label's mark is drawn."""
     return HARD_TO_SEE if name in planted.hard else EASY_TO_SEE
 
 
@@ -117,7 +117,7 @@ def _deal_places(rng: np.random.Generator, size: int) -> dict[str, Place]:
 
 
 def _background(rng: np.random.Generator, size: int) -> Image.Image:
-    """A muted ground with a slope of light and coarse and fine texture."""
+    """Draw a muted ground with a gradient of light and coarse and fine texture."""
     ground = rng.uniform(115, 160) + rng.uniform(-10, 10, size=3)
     slope = np.linspace(-1, 1, size)[:, None, None] * rng.uniform(-20, 20)
     coarse = rng.normal(0, 5, size=(8, 8, 3)).repeat(math.ceil(size / 8), 0)
@@ -133,7 +133,7 @@ def _background(rng: np.random.Generator, size: int) -> Image.Image:
 
 
 def _weathered(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The scene as a camera might take it: a little soft, grainy, darker or lighter."""
+    """Make the scene look photographed: a little soft, grainy, darker or lighter."""
     soft = image.filter(ImageFilter.GaussianBlur(image.width / 64 * rng.uniform(0, 0.5)))
     pixels = np.asarray(soft, dtype=np.float64) * rng.uniform(0.8, 1.1)
     pixels += rng.normal(0, rng.uniform(1, 6), size=pixels.shape)

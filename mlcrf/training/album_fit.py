@@ -1,4 +1,4 @@
-"""How scenes follow each other in the albums of the training images."""
+"""Fit of the transitions between scenes, on the albums of the training images."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Features of all pictures that a run learns from, by however many processes there are."""
+"""Features of all images of a run, computed by one or several processes."""
 
 import hashlib
 import os
@@ -35,14 +35,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Environment:
-    """Where a run runs; none of it changes what is learned beyond rounding.
+    """Devices, processes and folders of a run; they change results by rounding only.
 
     Attributes:
-        device: for the network; heads are always fitted on the CPU.
-        engine: what runs a frozen network.
-        cache_dir: where features are kept; None keeps none.
-        in_memory: most bytes of features that are held; more are mapped from files in `cache_dir`.
-        processes: that train as one, on the same files.
+        device: of the network; heads are always fitted on the CPU.
+        engine: of a frozen network.
+        cache_dir: folder for features; None keeps none.
+        in_memory: most bytes of features in memory; more are mapped from files in `cache_dir`.
+        processes: processes that train as one, on the same files.
     """
 
     device: torch.device = torch.device("cpu")
@@ -133,7 +133,7 @@ def _in_shards(
 
 
 class _UnreadableError(Exception):
-    """A shard cannot be written, for some of its pictures cannot be read."""
+    """A shard that cannot be written, since some of its images cannot be read."""
 
 
 def _blocks(

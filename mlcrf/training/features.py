@@ -1,4 +1,4 @@
-"""The coordinates of the features in which heads are fitted."""
+"""Features as heads are fitted on them: standardised, on their principal axes."""
 
 import tempfile
 from pathlib import Path
@@ -85,7 +85,7 @@ class FeatureSpace:
         return torch.from_numpy(read_rows(self._rotated, own))
 
     def blocks(self) -> list[slice]:
-        """The images of this process in parts whose gradients are computed one after the other.
+        """Return the images of this process in blocks whose gradients are computed in turn.
 
         They are the same parts in one process and in many: an eighth of the images, but at least
         256 and at most 4,096.
@@ -119,7 +119,7 @@ class FeatureSpace:
         return rotated.float()
 
     def _in_files(self, features: MappedMatrix, folder: Path) -> MappedMatrix:
-        """Those of this process's images, rotated."""
+        """Write the rotated features of this process's images."""
         own, pieces = self.blocks(), []
         for number, begin in enumerate(range(0, max(1, len(own)), _SHARD_BLOCKS)):
             blocks = own[begin : begin + _SHARD_BLOCKS]
@@ -131,7 +131,7 @@ class FeatureSpace:
         return MappedMatrix(pieces)
 
     def to_features(self, model: LabelCrf) -> LabelCrf:
-        """The same model for raw features instead of rotated ones."""
+        """Return the same model for raw features instead of rotated ones."""
         result = model.clone()
         with torch.no_grad():
             for layer in _first_layers(result):
@@ -141,7 +141,7 @@ class FeatureSpace:
         return result
 
     def to_axes(self, model: LabelCrf) -> LabelCrf:
-        """The inverse of `to_features`, to go on from a fitted model."""
+        """Return the inverse of `to_features`, to start from a fitted model."""
         result = model.clone()
         with torch.no_grad():
             for layer in _first_layers(result):
@@ -151,7 +151,7 @@ class FeatureSpace:
         return result
 
     def spread_gates(self, model: LabelCrf) -> LabelCrf:
-        """The same model, for raw features, with gates that read the widest principal axes.
+        """Return a model of raw features whose gates read the widest principal axes.
 
         Each is scaled to a variance of 1, so that the gates differ and say much of the picture.
         """
@@ -191,6 +191,6 @@ def _block_rows(count: int) -> int:
 
 
 def _first_layers(model: LabelCrf) -> list[nn.Linear]:
-    """Those that read the features."""
+    """Return the layers that read the features."""
     unaries = model.output if model.hidden is None else model.hidden
     return [unaries, *(gates for gates in (model.gates, model.scene_gates) if gates is not None)]

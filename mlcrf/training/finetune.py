@@ -1,4 +1,4 @@
-"""Train the network itself, head and couplings on top of it, end to end."""
+"""Fine-tuning: network, head and couplings are trained end to end."""
 
 import math
 from collections.abc import Iterator, Sequence

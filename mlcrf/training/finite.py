@@ -1,4 +1,4 @@
-"""Numbers that went wrong are found before anything is made of them or kept."""
+"""Checks that numbers are finite, before they are used or saved."""
 
 import math
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ _REMEDY = "lower --set learning_rate where a network learned, else raise --set p
 
 
 def require_finite(title: str, values: object) -> None:
-    """Refuse NaN and infinity anywhere in tensors, numbers, and lists and dicts of them.
+    """Refuse NaN and infinity in tensors and numbers, and in lists and dicts of them.
 
     Raises:
-        RunError: says what of `title` is not finite.
+        RunError: a value is not finite; says which.
     """
     for place, value in _leaves("", values):
         if isinstance(value, float):
@@ -29,7 +29,7 @@ def require_finite(title: str, values: object) -> None:
 
 @contextmanager
 def diverging(title: str) -> Iterator[None]:
-    """Say of which part of the training it is that potentials or a gradient are not finite."""
+    """Name the part of the training in errors about values that are not finite."""
     try:
         yield
     except PotentialsError as error:

@@ -1,4 +1,4 @@
-"""Both models on the same features: the independent baseline and the CRF, each at its best."""
+"""Trainer of both models on the same features: the independent baseline and the CRF."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +20,7 @@ from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import Log
 from mlcrf.training.stages import Result, Stages
 
-_AT_ONCE = 1024  # validation images that are looked at together
+_AT_ONCE = 1024  # validation images in one batch
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model for raw features, with the penalty it was given and how well it did.
+    """A fitted model for raw features, with its penalty and scores.
 
     Attributes:
         score: loss on the validation images of the fit on training images alone.
@@ -103,7 +103,7 @@ class HeadTrainer:
         )
 
     def fit_independent(self) -> Fitted:
-        """The baseline: no couplings, a penalty of its own."""
+        """Fit the baseline, which has no couplings and a penalty of its own."""
         start = LabelCrf(
             self._num_features,
             len(self._plan.labels),
@@ -166,7 +166,7 @@ class HeadTrainer:
         return self._search(objective, near, start)
 
     def _uncoupled(self, baseline: LabelCrf) -> LabelCrf:
-        """A CRF with the baseline's unaries, whose couplings are still 0."""
+        """Return a CRF with the baseline's unaries, whose couplings are still 0."""
         model = self._plan.make_model(self._num_features)
         shared = model.state_dict()
         unaries = {
@@ -261,7 +261,7 @@ class HeadTrainer:
 
     @torch.no_grad()
     def _score(self, objective: ObjectiveName, model: LabelCrf) -> float:
-        """Loss on validation images: the joint likelihood where exact inference reaches."""
+        """Return the loss on validation images: joint likelihood if exact inference reaches."""
         if objective is ObjectiveName.PSEUDO_LIKELIHOOD and self._plan.exact is not None:
             objective = ObjectiveName.EXACT_LIKELIHOOD
         loss, held_out = self._minimiser(objective).loss, self._validation

@@ -108,7 +108,7 @@ def fit_persistent(
 
 
 class _Memories(Generic[Memory]):
-    """What an objective remembers of each block of this process's images."""
+    """Memories of an objective, one for each block of this process's images."""
 
     def __init__(
         self, space: FeatureSpace, model: LabelCrf, objective: PersistentObjective[Memory]

@@ -1,4 +1,4 @@
-"""What a training run tells while it works: lines of text, and the progress of a fit."""
+"""Events of a training run: lines of text, and the progress of a fit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a training run has finished, so that a resumed run does not do it again."""
+"""Finished parts of a training run, so that a resumed run does not repeat them."""
 
 import io
 from collections.abc import Callable
@@ -48,13 +48,13 @@ class Stages:
             self._save()
 
     def run(self, name: str, compute: Callable[[], Result]) -> Result:
-        """The result of a stage: kept from before, or computed now and kept."""
+        """Return the result of a stage: kept from before, or computed now and kept."""
         if name not in self._results:
             self.keep(name, compute())
         return self._results[name]
 
     def find(self, name: str) -> Result | None:
-        """A result if there is one."""
+        """Return a result if there is one."""
         return self._results.get(name)
 
     def keep(self, name: str, result: Result) -> None:

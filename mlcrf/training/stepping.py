@@ -1,4 +1,4 @@
-"""One step of several processes that train a network as one."""
+"""Steps of one or several processes that train a network together."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -31,7 +31,7 @@ _REMEDY = "lower --set learning_rate"
 
 @dataclass(frozen=True)
 class Part:
-    """What one process computes at once of a batch.
+    """A part of a batch that one process computes at once.
 
     Attributes:
         pixels: uint8 (N, H, W, 3).
@@ -103,7 +103,7 @@ class Stepper:
 
     @torch.no_grad()
     def check(self, parts: Sequence[Part]) -> float:
-        """The mean loss of a batch over all processes.
+        """Return the mean loss of a batch over all processes.
 
         Raises:
             RunError: it is not finite.

@@ -1,4 +1,4 @@
-"""Which label pairs get a coupling."""
+"""Choice of the label pairs that have a coupling."""
 
 from pathlib import Path
 from typing import assert_never
@@ -15,7 +15,7 @@ from mlcrf.model import no_edges
 
 
 def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
-    """The edge set that the settings ask for, int64 (E, 2).
+    """Return the edge set that the settings ask for, int64 (E, 2).
 
     A label and what it implies get no edge unless a file names it. The child is never present
     alone, so the coupling could only be told from the child's unary by the penalty; and of a
