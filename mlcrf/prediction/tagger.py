@@ -76,7 +76,7 @@ class Tagger:
         self._decoder = run.make_decoder(job.decoder)
         self._inference = run.make_inference()
         self._prepared: InferenceMethod | None = None
-        self._has_warned = False
+        self.unconverged = 0  # images so far whose inference did not converge
         self._extractor = FeatureExtractor(
             run.make_backbone(),
             engine=engine,
@@ -230,10 +230,10 @@ class Tagger:
         if self._prepared is None:
             self._prepared = prepare(self._inference, potentials, leave_out=_LEAVE_OUT)
         posterior = self._prepared(potentials, known=known)
-        if posterior.advice and not self._has_warned:
-            self._has_warned = True
+        if posterior.advice and not self.unconverged:
             reason = f"{posterior.advice} (said once; there may be more such images)"
             warnings.warn(reason, MlcrfWarning, stacklevel=2)
+        self.unconverged += int((~posterior.converged).sum())
         chosen = self._decoder(posterior, potentials, self._inference, known=known)
         confirmed = torch.zeros_like(chosen)
         if told is not None:

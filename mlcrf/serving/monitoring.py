@@ -72,6 +72,9 @@ class Metrics:
         self.batches = Histogram(
             "mlcrf_batch_pictures", "Pictures worked on together.", buckets=_SIZES, **make
         )
+        self.unconverged = Counter(
+            "mlcrf_unconverged_pictures", "Pictures whose inference did not converge.", **make
+        )
         gauge = Gauge("mlcrf_waiting_pictures", "Pictures that wait.", **make)
         gauge.set_function(lambda: float(waiting()))
 

@@ -50,7 +50,10 @@ class _Service:
 
     def _work(self, items: list[_Decoded]) -> list[Prediction]:
         self.metrics.batches.observe(len(items))
-        return self._tagger.predict_decoded(*map(list, zip(*items, strict=True)))
+        before = self._tagger.unconverged
+        found = self._tagger.predict_decoded(*map(list, zip(*items, strict=True)))
+        self.metrics.unconverged.inc(self._tagger.unconverged - before)
+        return found
 
     async def tag(self, request: Request, items: list[_Item]) -> list[Prediction]:
         """Tag images, unless the client disconnects first.

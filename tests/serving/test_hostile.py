@@ -56,6 +56,7 @@ class SlowTagger:
     def __init__(self, tagger: Tagger) -> None:
         self._tagger, self.run, self.threads = tagger, tagger.run, 1
         self.may, self.begun, self.done = threading.Event(), threading.Event(), 0
+        self.unconverged = 0
 
     def decode(self, image: Any) -> Any:
         return self._tagger.decode(image)

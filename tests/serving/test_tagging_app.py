@@ -1,13 +1,18 @@
 """What the service answers, and what it refuses."""
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from mlcrf.choices import EngineName, InferenceName
+from mlcrf.errors import MlcrfWarning
 from mlcrf.prediction import Tagger
+from mlcrf.serving.tagging_app import make_app
+from tests.serving.conftest import LIMITS
 
 PICTURE = {"Content-Type": "image/png"}
 
@@ -73,6 +78,23 @@ def test_metrics(client: TestClient, photos: list[Path]) -> None:
     assert 'mlcrf_request_seconds_count{path="other",status="404"} 2.0' in lines
     assert 'mlcrf_request_seconds_count{path="/tags/picture",status="422"} 1.0' in lines
     assert "mlcrf_waiting_pictures 0.0" in lines and "mlcrf_batch_pictures_count 2.0" in lines
+    assert "mlcrf_unconverged_pictures_total 0.0" in lines
+
+
+def test_inference_that_does_not_converge_is_counted(tagger: Tagger, photos: list[Path]) -> None:
+    """A warning for the first of them, and a count of all."""
+    few = {"inference": InferenceName.MEAN_FIELD, "mean_field_sweeps": 1}
+    run = replace(tagger.run, settings=tagger.run.settings.model_copy(update=few))
+    hasty = Tagger(run, engine=EngineName.TORCH)
+    with (
+        pytest.warns(MlcrfWarning, match="had not converged") as told,
+        TestClient(make_app(run, hasty, LIMITS)) as client,
+    ):
+        for photo in photos[:2]:
+            client.post("/tags/picture", content=photo.read_bytes(), headers=PICTURE)
+        lines = client.get("/metrics").text.splitlines()
+    assert "mlcrf_unconverged_pictures_total 2.0" in lines
+    assert sum(issubclass(one.category, MlcrfWarning) for one in told) == 1
 
 
 GOOD = "R0lGODlhAQABAAAAACw="
