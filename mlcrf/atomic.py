@@ -94,7 +94,7 @@ def write_sealed(path: Path, content: bytes) -> None:
 
 
 def read_sealed(path: Path) -> bytes | None:
-    """What `write_sealed` wrote; None if there is nothing, or not what was written."""
+    """Read what `write_sealed` wrote; None if there is nothing, or something else."""
     content = path.read_bytes() if path.is_file() else b""
     digest, content = content[:32], content[32:]
     return content if hashlib.sha256(content).digest() == digest else None

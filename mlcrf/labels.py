@@ -64,7 +64,7 @@ class LabelSpace:
             raise LabelsError(f"unknown label {name!r}{hint}") from None
 
     def columns_in(self, others: Iterable[str]) -> list[int]:
-        """Where each of our labels stands among `others`, in our order.
+        """Return the position of each of our labels among `others`, in our order.
 
         Raises:
             LabelsError: labels differ; names the missing ones and the ones too many.
@@ -88,7 +88,7 @@ class LabelSpace:
 
 
 def fold(name: str) -> str:
-    """A name as people compare names: without regard to case and to how accents are composed."""
+    """Fold a name so that case and the way accents are composed do not matter."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

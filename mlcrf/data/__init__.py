@@ -1,1 +1,1 @@
-"""From a table, a folder or an archive of annotations to one `Manifest`."""
+"""Data sets: a table, a folder or an archive of annotations becomes one `Manifest`."""

@@ -49,12 +49,12 @@ def cell_code(cell: object) -> int:
 
 
 def shown_cell(cell: object) -> str:
-    """A few signs of a cell in quotes, for a message; of a list, few of its values and levels."""
+    """Shorten a cell for a message: the start of a text, a few values of a list."""
     return repr((cell if isinstance(cell, str) else reprlib.repr(cell))[:40])
 
 
 def without_formula(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: with an apostrophe before it if one might.
+    """Escape a text that a spreadsheet might take for a formula, by an apostrophe before it.
 
     Source: the OWASP page on CSV injection.
     """

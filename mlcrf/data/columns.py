@@ -1,4 +1,4 @@
-"""What the columns of a table are for: image, split, labels, or nothing that is read."""
+"""The use of a table's columns: image, split, labels, or ignored."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -48,7 +48,7 @@ class FolderListings:
         self._names: dict[str, frozenset[str]] = {}
 
     def has(self, path: str) -> bool:
-        """Whether there is a file (not a folder) at `path`, also one within a tar or Parquet file.
+        """Return whether there is a file at `path`, also one within a tar or Parquet file.
 
         Raises:
             DataError: such a file is damaged.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Split(StrEnum):
-    """Which part of a data set an image belongs to."""
+    """A part of a data set."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -129,7 +129,7 @@ class Manifest:
         return pd.DataFrame(columns)
 
     def rows(self, wanted: NDArray[np.int64]) -> "Manifest":
-        """The images at the given positions, in that order."""
+        """Return the images at the given positions, in that order."""
         return replace(
             self,
             images=tuple(self.images[row] for row in wanted),
@@ -138,7 +138,7 @@ class Manifest:
         )
 
     def part(self, split: Split) -> "Manifest":
-        """The images of one split.
+        """Return the images of one split.
 
         Raises:
             DataError: the data set has no splits, or no image in this one.
@@ -158,7 +158,7 @@ class Manifest:
         return self.rows(wanted)
 
     def relabelled(self, labels: LabelSpace) -> "Manifest":
-        """The same images with the columns of `labels`, matched by name in any order.
+        """Return the same images with the columns of `labels`, matched by name in any order.
 
         Raises:
             LabelsError: the names differ.

@@ -45,7 +45,7 @@ class Records:
         return len(self.lines)
 
     def place(self, row: int) -> str:
-        """Where a row stands, in words."""
+        """Return the place of a row, in words."""
         return f"{'line' if self.has_lines else 'row'} {self.lines[row]}"
 
     def fault(self, problems: Problems, row: int, message: str) -> None:
@@ -109,7 +109,7 @@ def _load_csv(path: Path | Stored, text: str, problems: Problems) -> Records:
 
 
 def _csv_rows(path: Path | Stored, text: str) -> tuple[list[list[str]], list[int]]:
-    """Rows that are not blank, and the line on which each starts."""
+    """Return rows that are not blank, and the line on which each starts."""
     rows, lines, start = [], [], 1
     try:
         delimiter = _sniff_delimiter(text)
@@ -127,7 +127,7 @@ def _csv_rows(path: Path | Stored, text: str) -> tuple[list[list[str]], list[int
 
 
 def _sniff_delimiter(text: str) -> str:
-    """The delimiter that shows an image column in the header, else the one with most columns."""
+    """Find the delimiter that gives the header an image column, else most columns."""
     header = next(line for line in io.StringIO(text, newline=None) if line.strip())
     names = {delimiter: _header_names(header, delimiter) for delimiter in _DELIMITERS}
     return max(

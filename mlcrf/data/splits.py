@@ -76,7 +76,7 @@ def split_manifest(
 
 
 def _rows_by_path(manifest: Manifest) -> list[list[int]]:
-    """Rows that show the same image, in the order of their first."""
+    """Return rows that show the same image, in the order of their first."""
     groups: dict[str, list[int]] = {}
     for row, image in enumerate(manifest.images):
         groups.setdefault(image.address, []).append(row)
@@ -127,7 +127,7 @@ def _stratified(
 
 
 def take_split(manifest: Manifest, name: str) -> Manifest:
-    """The images of the split called `name`: train, validation (or val), test, or all.
+    """Return the images of the split called `name`: train, validation (or val), test, or all.
 
     Raises:
         SettingsError: no such split.

@@ -1,4 +1,4 @@
-"""From the set of tags of each image to targets."""
+"""Tags of images: parsed, and made targets."""
 
 import ast
 import json
@@ -24,13 +24,13 @@ _UNKNOWN_TEXTS = frozenset({"", "?", "-1"})
 
 
 def sniff_separator(cells: Iterable[object]) -> str | None:
-    """The first of `;`, `|` and `,` that occurs in any text cell; None if none does."""
+    """Return the first of `;`, `|` and `,` that occurs in any text cell; None if none does."""
     texts = [cell for cell in cells if isinstance(cell, str) and not _is_literal(cell)]
     return next((sign for sign in _SEPARATORS if any(sign in text for text in texts)), None)
 
 
 def parse_tags(cell: object, separator: str | None) -> Tags:
-    """The tags in one cell of a list column.
+    """Return the tags in one cell of a list column.
 
     Args:
         cell: a list of names; a text of names between separators, or a list in JSON or Python
@@ -59,12 +59,12 @@ def parse_tags(cell: object, separator: str | None) -> Tags:
 
 
 def clean_tags(names: Iterable[str]) -> frozenset[str]:
-    """Names without the space around them; empty ones left out."""
+    """Strip names; empty ones are left out."""
     return frozenset(name.strip() for name in names if name.strip())
 
 
 def unknown_tags(tags: frozenset[str], labels: LabelSpace) -> list[str]:
-    """A sentence for each tag that is no label of the space, with the closest that is."""
+    """Return a sentence for each tag that is no label, with the closest label."""
     messages = []
     for name in sorted(tags.difference(labels.names)):
         try:
@@ -75,7 +75,7 @@ def unknown_tags(tags: frozenset[str], labels: LabelSpace) -> list[str]:
 
 
 def vocabulary(tags: Iterable[Tags], source: Path | Stored) -> LabelSpace:
-    """All names that occur, sorted.
+    """Return all names that occur, sorted.
 
     Raises:
         DataError: none does, or one that cannot be the name of a label; says where.
@@ -102,7 +102,7 @@ def tag_targets(tags: Sequence[Tags], labels: LabelSpace) -> NDArray[np.int8]:
 
 
 def relabelled(manifest: Manifest, labels: LabelSpace | None, source: Path | Stored) -> Manifest:
-    """The manifest with the columns of the labels expected, if any are.
+    """Return the manifest with the columns of the labels expected, if any are.
 
     Raises:
         LabelsError: the names differ; says where.
@@ -120,7 +120,7 @@ def folder_manifest(
     labels: LabelSpace | None,
     notes: Sequence[str],
 ) -> Manifest:
-    """A data set without splits, named as its folder; all tags are labels if None are given."""
+    """Make a data set named as its folder; all tags are labels if None are given."""
     space = labels or vocabulary(tags, folder)
     targets = tag_targets(tags, space)
     name = folder.resolve().name
@@ -135,7 +135,7 @@ def _is_literal(text: str) -> bool:
 
 
 def _parse_literal(text: str) -> list[object]:
-    """A list in JSON notation, or in Python's, which is how pandas writes lists to CSV."""
+    """Return a list in JSON notation, or in Python's, which is how pandas writes lists to CSV."""
     for parse in (json.loads, ast.literal_eval):
         try:
             parsed = parse(text.strip())

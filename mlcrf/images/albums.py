@@ -1,4 +1,4 @@
-"""Which photos were taken one after the other: albums, by folder and capture time."""
+"""Albums: photos taken one after the other, by folder and capture time."""
 
 import re
 from collections.abc import Sequence

@@ -17,17 +17,17 @@ from mlcrf.stores import is_url
 
 
 def is_tar(path: Path) -> bool:
-    """Whether a path is that of a tar file."""
+    """Return whether a path is that of a tar file."""
     return path.suffix.lower() == TAR and path.is_file()
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a path is that of a Parquet file, of pictures or of anything else."""
+    """Return whether a path is that of a Parquet file, of pictures or of anything else."""
     return path.suffix.lower() == PARQUET and path.is_file()
 
 
 def find_containers(place: Path) -> list[Path]:
-    """The files of pictures that a path means: itself, or those in a folder, by name.
+    """Return the files of pictures that a path means: itself, or those in a folder, by name.
 
     Raises:
         DataError: a Parquet file that is named is damaged or holds no pictures.
@@ -37,30 +37,30 @@ def find_containers(place: Path) -> list[Path]:
     if is_parquet(place):
         row_names(place)
         return [place]
-    return find_tars(place) + find_picture_tables(place)
+    return find_tars(place) + find_image_tables(place)
 
 
 def find_tars(place: Path) -> list[Path]:
-    """The tar files that a path means: itself, or those of a folder, by name."""
+    """Return the tar files that a path means: itself, or those of a folder, by name."""
     if place.is_dir():
         return sorted(one for one in place.iterdir() if is_tar(one))
     return [place] if is_tar(place) else []
 
 
-def find_picture_tables(place: Path) -> list[Path]:
-    """The Parquet files of pictures that a path means: itself, or those of a folder, by name.
+def find_image_tables(place: Path) -> list[Path]:
+    """Return the Parquet files of images that a path means: itself, or those of a folder.
 
     Of a folder that has none they are those of its folder `data`. Files that say where pictures
     are, such as tables of predictions, are left out; with pictures beside them, no others are, so
     that what is wrong with one is told when it is read.
     """
     if is_parquet(place):
-        return [place] if kind_of(place) is Kind.PICTURES else []
+        return [place] if kind_of(place) is Kind.IMAGES else []
     for folder in (place, place / "data"):
         if not folder.is_dir():
             continue
         kinds = {one: kind_of(one) for one in sorted(folder.iterdir()) if is_parquet(one)}
-        if not {Kind.PICTURES, Kind.DAMAGED}.isdisjoint(kinds.values()):
+        if not {Kind.IMAGES, Kind.DAMAGED}.isdisjoint(kinds.values()):
             return [one for one, kind in kinds.items() if kind is not Kind.PATHS]
     return []
 
@@ -79,7 +79,7 @@ def as_image(source: str | Path | Image) -> Image:
 
 
 def container_of(path: Path) -> Path | None:
-    """The tar or Parquet file that a path leads into, if it does."""
+    """Return the tar or Parquet file that a path leads into, if it does."""
     text = path.as_posix().lower()
     if f"{TAR}/" not in text and f"{PARQUET}/" not in text:
         return None

@@ -1,4 +1,4 @@
-"""Where an image comes in: a file of any common kind becomes RGB pixels."""
+"""Decoding: an image of any common kind becomes RGB pixels."""
 
 import io
 from collections.abc import Iterator

@@ -13,7 +13,7 @@ from mlcrf.stores import Stored
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells without reading a file that it has not changed.
+    """The evidence, without reading a file, that it has not changed.
 
     Attributes:
         address: see `Image.address`.

@@ -13,7 +13,7 @@ from mlcrf.stores import Stored
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name is that of an image that is not hidden."""
+    """Return whether a file name is that of an image that is not hidden."""
     return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
@@ -88,7 +88,7 @@ class ListedImages:
         return (one for one in listed if self._chosen is None or self._chosen(one[1]))
 
     def any_listed(self) -> bool:
-        """Whether there is an image at all, chosen or not."""
+        """Return whether there is an image at all, chosen or not."""
         return next(iter(self._listing()), None) is not None
 
     def __len__(self) -> int:

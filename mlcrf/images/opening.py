@@ -1,4 +1,4 @@
-"""How a picture's file is opened: only regular files, of kinds that are no programs."""
+"""Opening images: only regular files, of kinds that are no programs."""
 
 import importlib
 import stat
@@ -38,7 +38,7 @@ def open_image(image: Image) -> ImageFile.ImageFile:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """What Pillow may try: HEIC too, if its reader is installed."""
+    """Return the formats that Pillow may try: HEIC too, if its reader is installed."""
     try:
         importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
     except ImportError:

@@ -30,20 +30,20 @@ _UNIT_ROWS = 256
 # Photos hardly become smaller, so what claims to unpack to far more than it takes is no photo.
 _LARGE_BYTES = 2**26
 _MOST_TIMES = 100
-_LARGEST_PICTURE = 2**29
+_LARGEST_IMAGE = 2**29
 
 
 class Kind(Enum):
-    """What a Parquet file is to us."""
+    """The content of a Parquet file, as far as it matters here."""
 
-    PICTURES = auto()
+    IMAGES = auto()
     PATHS = auto()  # it says where pictures are
     NEITHER = auto()
     DAMAGED = auto()
 
 
 @dataclass(frozen=True)
-class PictureTable:
+class ImageTable:
     """A Parquet file of pictures, as it was at a certain time and size.
 
     Attributes:
@@ -66,13 +66,13 @@ class PictureTable:
         return self.starts[-1]
 
     def names(self) -> Iterator[str]:
-        """The name of each row, in order."""
+        """Return the name of each row, in order."""
         if self.rows is not None:
             return iter(self.rows)
         return (_numbered(row) for row in range(len(self)))
 
     def row(self, name: str) -> int | None:
-        """The row of that name; None if there is none."""
+        """Return the row of that name; None if there is none."""
         if self.rows is not None:
             return self.rows.get(name)
         number = name.removesuffix(".jpg")
@@ -80,17 +80,17 @@ class PictureTable:
         return row if row < len(self) and _numbered(row) == name else None
 
     def group(self, row: int) -> int:
-        """The row group that a row is in."""
+        """Return the row group that a row is in."""
         return bisect_right(self.starts, row) - 1
 
     def unit(self, row: int) -> str:
-        """Names the rows that are best read by one process: a row group, or 256 rows of one."""
+        """Name the rows that one process should read together: a row group, or 256 rows of one."""
         group = self.group(row)
         return f"{group}.{(row - self.starts[group]) // _UNIT_ROWS}"
 
 
-def load_table(path: Path) -> PictureTable:
-    """What a Parquet file of pictures says of itself; no picture is read.
+def load_table(path: Path) -> ImageTable:
+    """Load the metadata of a Parquet file of images; no image is read.
 
     Rows are called by the `path` of their pictures where these are all different and lead nowhere
     else, else by their numbers from 0, `0000123.jpg`.
@@ -106,31 +106,31 @@ def load_table(path: Path) -> PictureTable:
 
 
 def kind_of(path: Path) -> Kind:
-    """What is in a Parquet file, by its columns."""
+    """Return the kind of a Parquet file, by its columns."""
     try:
         schema = pq.read_schema(path)
     except FAULTS:
         return Kind.DAMAGED
-    if picture_column(schema) is not None:
-        return Kind.PICTURES
+    if image_column(schema) is not None:
+        return Kind.IMAGES
     texts = [one for one in (_COLUMN, *_PATH_COLUMNS) if _is_text(schema, one)]
     return Kind.PATHS if texts else Kind.NEITHER
 
 
-def picture_column(schema: pa.Schema) -> str | None:
-    """The column `image` if it holds pictures; without one, the only column that does, if any.
+def image_column(schema: pa.Schema) -> str | None:
+    """Return the column `image` if it holds images; else the only column that does, if any.
 
     A table without `image` that has a column of paths is one of paths.
     """
     if _COLUMN in schema.names:
-        return _COLUMN if holds_pictures(schema.field(_COLUMN).type) else None
-    found = [one.name for one in schema if holds_pictures(one.type)]
+        return _COLUMN if holds_images(schema.field(_COLUMN).type) else None
+    found = [one.name for one in schema if holds_images(one.type)]
     are_paths = any(_is_text(schema, one) for one in _PATH_COLUMNS)
     return found[0] if len(found) == 1 and not are_paths else None
 
 
-def holds_pictures(kind: pa.DataType) -> bool:
-    """Whether a column of this type may hold pictures."""
+def holds_images(kind: pa.DataType) -> bool:
+    """Return whether a column of this type may hold pictures."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
     return _is_binary(kind)
@@ -154,7 +154,7 @@ def check_claims(path: Path, metadata: pq.FileMetaData) -> None:
             path,
         )
     bomb = sum(unpacked) > _LARGE_BYTES and sum(unpacked) > _MOST_TIMES * size
-    large = any(n > _LARGEST_PICTURE * max(of, 1) for n, of in zip(unpacked, rows, strict=True))
+    large = any(n > _LARGEST_IMAGE * max(of, 1) for n, of in zip(unpacked, rows, strict=True))
     if bomb or large or min(unpacked, default=0) < 0:
         raise DataError(
             f"claims to unpack {size:,} bytes to {sum(unpacked):,}: a decompression bomb, "
@@ -164,16 +164,16 @@ def check_claims(path: Path, metadata: pq.FileMetaData) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, on one line."""
+    """Return the message of an error, on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 @lru_cache(maxsize=_INDEXES)
-def _load(path: Path, mtime_ns: int, size: int) -> PictureTable:
+def _load(path: Path, mtime_ns: int, size: int) -> ImageTable:
     try:
         with pq.ParquetFile(path) as file:
             schema, metadata = file.schema_arrow, file.metadata
-            column = picture_column(schema)
+            column = image_column(schema)
             if column is None:
                 raise DataError(f"{_no_pictures(schema)}", path)
             kind = schema.field(column).type
@@ -189,11 +189,11 @@ def _load(path: Path, mtime_ns: int, size: int) -> PictureTable:
         raise DataError(f"cannot be read as Parquet: {reason}; copy it again", path) from error
     starts = tuple(accumulate((one.num_rows for one in groups), initial=0))
     average = tuple(one.total_byte_size // max(one.num_rows, 1) for one in groups)
-    return PictureTable(path, size, mtime_ns, column, leaf, starts, average, rows)
+    return ImageTable(path, size, mtime_ns, column, leaf, starts, average, rows)
 
 
 def _names(file: pq.ParquetFile, leaf: str) -> dict[str, int] | None:
-    """The row of each path; None where one is missing, stands twice, or leads out of the file."""
+    """Map paths to rows; None where one is missing, double, or leads out of the file."""
     rows: dict[str, int] = {}
     for batch in file.iter_batches(_NAMES_AT_ONCE, columns=[leaf], use_threads=False):
         for text in batch.column(0).flatten()[0].to_pylist():
@@ -204,7 +204,7 @@ def _names(file: pq.ParquetFile, leaf: str) -> dict[str, int] | None:
 
 
 def _is_safe(text: str) -> bool:
-    """Whether a path is one of a file below, written as it always is."""
+    """Return whether a path is one of a file below, written as it always is."""
     path = PurePosixPath(text)
     return (
         str(path) == text

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from mlcrf.errors import DataError
 from mlcrf.images.image import ContainedImage
-from mlcrf.images.parquet_files import FAULTS, PictureTable, load_table, reason_of
+from mlcrf.images.parquet_files import FAULTS, ImageTable, load_table, reason_of
 
 _OPEN_FILES = 8
 _KEPT_BYTES = 2**27  # of pictures, of all files
@@ -58,7 +58,7 @@ class ParquetImage(ContainedImage):
         table, _ = self._find()
         return table.size, table.mtime_ns
 
-    def _find(self) -> tuple[PictureTable, int]:
+    def _find(self) -> tuple[ImageTable, int]:
         table = load_table(self.within)
         row = table.row(self.inside)
         if row is None:
@@ -67,7 +67,7 @@ class ParquetImage(ContainedImage):
 
 
 def row_names(path: Path) -> Iterator[str]:
-    """Names of the pictures within a Parquet file, in the order of its rows.
+    """Return names of the pictures within a Parquet file, in the order of its rows.
 
     Raises:
         DataError: see `load_table`.
@@ -104,7 +104,7 @@ class _Kept:
 class _Reader:
     """One file, with a place in one of its row groups. Safe across threads."""
 
-    def __init__(self, table: PictureTable, kept: _Kept) -> None:
+    def __init__(self, table: ImageTable, kept: _Kept) -> None:
         self._table, self._kept = table, kept
         self._lock = Lock()
         self._file: pq.ParquetFile | None = None
@@ -113,7 +113,7 @@ class _Reader:
         self._faults: dict[int, tuple[int, str]] = {}  # by row group: from which row, and why
 
     def read(self, row: int) -> bytes | None:
-        """What is in a row.
+        """Return the content of a row.
 
         Raises:
             OSError: it cannot be read, or the file has changed.
@@ -174,7 +174,7 @@ class _Reader:
         self._group, self._next = group, table.starts[group]
 
     def _step(self, group: int) -> list[bytes | None]:
-        """The next few rows of the row group."""
+        """Return the next few rows of the row group."""
         try:
             column = next(self._batches).column(0)
             values: list[bytes | None] = (
@@ -205,8 +205,8 @@ class _Readers:
         self._readers: OrderedDict[tuple[Path, int, int], _Reader] = OrderedDict()
         self._lock = Lock()
 
-    def of(self, table: PictureTable) -> _Reader:
-        """The reader of a file."""
+    def of(self, table: ImageTable) -> _Reader:
+        """Return the reader of a file."""
         key = table.path, table.mtime_ns, table.size
         dropped = None
         with self._lock:

@@ -39,7 +39,7 @@ class TarImage(ContainedImage):
 
 
 def tar_names(tar: Path) -> Iterator[str]:
-    """Names of the files within a tar file, in its order.
+    """Return names of the files within a tar file, in its order.
 
     Raises:
         DataError: it is damaged or compressed, holds a name twice, or one that leads out of it.
@@ -50,7 +50,7 @@ def tar_names(tar: Path) -> Iterator[str]:
 
 @lru_cache(maxsize=_INDEXES)
 def _index(tar: Path, mtime_ns: int, size: int) -> dict[str, tuple[int, int]]:
-    """Where each file begins and how long it is; of a tar file at a certain time and size."""
+    """Return offset and length of each file in a tar file of a certain time and size."""
     found: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(tar, "r:") as archive:

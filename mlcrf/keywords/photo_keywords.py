@@ -30,7 +30,7 @@ def load_sidecar(path: Path) -> bytes:
 
 
 def read_keywords(photo: Image, *sidecars: Path) -> tuple[str, ...]:
-    """A photo's keywords, each once: dc:subject of its sidecars and its own XMP, then IPTC's.
+    """Read a photo's keywords, each once: dc:subject of sidecars and its XMP, then IPTC's.
 
     What mlcrf itself has added, and marked so, is left out.
 

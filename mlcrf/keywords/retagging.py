@@ -172,12 +172,12 @@ def retag(raw: bytes | None, tags: Sequence[Tag], author: Author | None) -> Reta
 
 
 def marked_names(packet: Packet) -> set[str]:
-    """Which keywords of a packet are ours, folded."""
+    """Return the keywords of a packet that are ours, folded."""
     return {fold(name) for name in packet.values(_SUBJECT.mark)}
 
 
 def own_keywords(packet: Packet) -> list[str]:
-    """The values of dc:subject that are not ours."""
+    """Return the values of dc:subject that are not ours."""
     keywords = Counter(packet.values(_SUBJECT.keywords)) - Counter(packet.values(_SUBJECT.mark))
     return list(keywords)
 
@@ -187,6 +187,6 @@ def _taken_out(packet: Packet, marked: list[str]) -> set[str]:
 
 
 def _snapshot(packet: Packet) -> dict[Property, Counter[str]]:
-    """All that we may change."""
+    """Return all values that we may change."""
     changing = [one for place in _PLACES for one in (place.keywords, place.mark)]
     return {one: Counter(packet.values(one)) for one in (*changing, _MODEL, _WEIGHTS, _MADE_FILE)}

@@ -1,4 +1,4 @@
-"""Where the files stand that belong to a photo: its sidecar and its tag file."""
+"""The places of the files that belong to a photo: its sidecar and its tag file."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ class PhotoPlaces:
         self._listed: tuple[Path, dict[str, list[str]]] = (Path(), {})
 
     def sidecar(self, photo: Image) -> Path:
-        """The sidecar that there is, or where a new one goes.
+        """Return the sidecar that there is, or where a new one goes.
 
         Raises:
             DataError: see `require_room`.
@@ -46,21 +46,21 @@ class PhotoPlaces:
         return found or base.with_name(f"{base.name}.xmp")
 
     def existing_sidecar(self, photo: Image) -> Path | None:
-        """The sidecar of a photo, if it has one."""
+        """Return the sidecar of a photo, if it has one."""
         for place in self.all_sidecars(photo):
             if place.stem == photo.file_name or not self.rivals(photo):
                 return place
         return None
 
     def all_sidecars(self, photo: Image) -> list[Path]:
-        """All that there are by either name, the photo's alone first, also if it has rivals."""
+        """Return all sidecars by either name, the photo's own first, also if it has rivals."""
         base = self._base(photo)
         names = [f"{base.name}.xmp", f"{base.name}.XMP", f"{base.stem}.xmp", f"{base.stem}.XMP"]
         there = (base.with_name(name) for name in names)
         return [one for one in there if os.path.isfile(one)]  # noqa: PTH113 - too long a name is none
 
     def tag_file(self, photo: Image) -> Path:
-        """Where the tag file goes: `photo.txt`, as training reads it.
+        """Return the path of the tag file: `photo.txt`, as training reads it.
 
         Raises:
             DataError: see `require_room`.
@@ -96,7 +96,7 @@ class PhotoPlaces:
         return [name for name in self._listed[1].get(path.stem, ()) if name != path.name]
 
     def _base(self, photo: Image) -> Path:
-        """The photo's own path, or that of its twin in the parallel tree."""
+        """Return the photo's own path, or that of its twin in the parallel tree."""
         path = _location(photo)
         if self._directory is None:
             return path
@@ -109,7 +109,7 @@ def _location(photo: Image) -> Path:
 
 
 def _file_names(photo: Image) -> Iterator[str]:
-    """Names of the files in a photo's folder, also one within a tar or Parquet file."""
+    """Return names of the files in a photo's folder, also one within a tar or Parquet file."""
     folder = _location(photo).parent
     if photo.container is not None:
         inside = members(photo.container)

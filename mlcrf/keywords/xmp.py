@@ -81,11 +81,11 @@ class Packet:
 
     @classmethod
     def new(cls) -> "Packet":
-        """A packet without properties."""
+        """Return a packet without properties."""
         return cls(_NEW.encode())
 
     def to_bytes(self) -> bytes:
-        """The packet as UTF-8, with the instructions and comments around it."""
+        """Return the packet as UTF-8, with the instructions and comments around it."""
         root = self._tree.getroot()
         parts = [*reversed(list(root.itersiblings(preceding=True))), root, *root.itersiblings()]
         lines = [etree.tostring(part, encoding="UTF-8", with_tail=False) for part in parts]
@@ -99,7 +99,7 @@ class Packet:
         return not any(len(one) or self._attributes(one) for one in self._descriptions())
 
     def values(self, wanted: Property) -> list[str]:
-        """The texts of a property, in any form that RDF allows; empty ones are left out."""
+        """Return the texts of a property, in any form that RDF allows; empty ones are left out."""
         texts = [_item_text(item) for item in self._items(wanted)]
         for description in self._descriptions():
             texts.append(description.get(wanted.tag, ""))
@@ -165,7 +165,7 @@ class Packet:
                     yield from container.iterchildren(_ITEM)
 
     def _container(self, wanted: Property) -> etree._Element:
-        """The list of a property; a value that stands by itself is moved into one."""
+        """Return the list of a property; a value that stands by itself is moved into one."""
         alone = []
         for description in self._descriptions():
             if wanted.tag in description.attrib:
@@ -182,7 +182,7 @@ class Packet:
         return container
 
     def _property(self, wanted: Property) -> etree._Element:
-        """A new, empty element for a property.
+        """Return a new, empty element for a property.
 
         It goes to the first description that knows its namespace, else to the first one; but what
         is ours stands in a description by itself, which can go again without a trace.

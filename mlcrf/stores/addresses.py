@@ -10,7 +10,7 @@ from mlcrf.stores.stored import Stored
 
 
 def parse_place(text: str) -> Path | Stored:
-    """A path, or what a URL names.
+    """Return a path, or what a URL names.
 
     Raises:
         DataError: a scheme that we do not know, no bucket, or the driver is not installed.
@@ -39,13 +39,13 @@ def _is_installed(module: str) -> bool:
 
 
 def is_url(text: str) -> bool:
-    """Whether a listed name is a URL in an object store; without a scheme of ours it is a path."""
+    """Return whether a name is a URL of a scheme that we know; any other name is a path."""
     scheme, mark, _ = text.partition("://")
     return bool(mark) and scheme in DRIVERS
 
 
 def parse_target(text: str) -> Path | Stored:
-    """The same of a file or folder by itself; of `file://` its path.
+    """Parse the place of a single file or folder; `file://` becomes a path.
 
     Raises:
         DataError: see `parse_place`; also if the store cannot be reached.

@@ -1,4 +1,4 @@
-"""What object stores are reached with: drivers of fsspec.
+"""Drivers of fsspec, by which object stores are reached.
 
 Their settings and credentials come from where each takes them: of S3 the variables and files that
 `aws` reads, and `FSSPEC_S3_...`. What they raise is nowhere bounded.
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 @cache
 def system(scheme: str) -> Any:
-    """The driver of a store; one for all threads, which lists anew each time."""
+    """Return the driver of a store; one for all threads, which lists anew each time."""
     import fsspec
 
     if driver := DRIVERS[scheme]:  # what matters it raises, and a warning comes with every file
@@ -39,7 +39,7 @@ def system(scheme: str) -> Any:
 
 
 def entries(driver: Any, folder: str) -> list[tuple[str, bool]]:
-    """What is in a folder: names, and whether they are folders."""
+    """List a folder: names, and whether they are folders."""
     own = driver._strip_protocol(folder).strip("/")
     names = []
     for entry in driver.ls(folder, detail=True):
@@ -50,7 +50,7 @@ def entries(driver: Any, folder: str) -> list[tuple[str, bool]]:
 
 
 def within(seconds: float, ask: Callable[[], _T]) -> _T:
-    """The answer to a question; the thread that waits for it is left behind after so long.
+    """Return the answer to a question; its thread is left behind after so many seconds.
 
     Raises:
         TimeoutError: there is none yet.
@@ -75,7 +75,7 @@ def within(seconds: float, ask: Callable[[], _T]) -> _T:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, on one line."""
+    """Return the message of an error, on one line."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     return " ".join(str(error).split())[:300] or type(error).__name__

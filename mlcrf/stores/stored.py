@@ -32,7 +32,7 @@ class Stored:
 
     @property
     def scheme(self) -> str:
-        """What stands before `://`."""
+        """The part before `://`."""
         return self.url.partition("://")[0]
 
     @property
@@ -61,16 +61,16 @@ class Stored:
         return self.url.removeprefix(self.root).lstrip("/") or self.name
 
     def with_name(self, name: str) -> "Stored":
-        """A file beside it."""
+        """Return a file beside it."""
         return replace(self, url=self.url.removesuffix(self.name) + name)
 
     def at(self, name: str) -> "Stored":
-        """What a relative path leads to from this folder."""
+        """Return the file or folder that a relative path leads to from this one."""
         scheme, _, rest = self.url.partition("://")
         return replace(self, url=f"{scheme}://{posixpath.normpath(f'{rest}/{name}')}")
 
     def read(self) -> bytes:
-        """What is in the file, after up to three tries.
+        """Return the content of the file, after up to three tries.
 
         Raises:
             DataError: it is not there, or cannot be fetched; names it.
@@ -90,7 +90,7 @@ class Stored:
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
-        """The file to read from anywhere in it, a few megabytes at a time.
+        """Open the file, to read from anywhere in it a few megabytes at a time.
 
         Raises:
             DataError: it cannot be fetched; what the body raises of its own stays as it is, if it
@@ -105,7 +105,7 @@ class Stored:
             raise self._error("cannot be fetched", error) from error
 
     def exists(self) -> bool:
-        """Whether there is such a file or folder.
+        """Return whether there is such a file or folder.
 
         Raises:
             DataError: the store does not say so within half a minute, or its bucket is not there.
@@ -139,7 +139,7 @@ class Stored:
             raise self._error("cannot be deleted", error) from error
 
     def walk(self, wanted: Callable[[str], bool]) -> Iterator["Stored"]:
-        """Files below it, or itself, in the order in which a folder on disk is walked through.
+        """Yield the files below it, or itself, in the order in which a folder on disk is walked.
 
         By name, those of a folder before the folders in it; what begins with a dot is skipped.
         The names of one folder are held at a time.

@@ -15,7 +15,7 @@ from mlcrf.stores.stored import Stored
 
 @contextmanager
 def replacing(place: Path | Stored) -> Iterator[Path]:
-    """As `mlcrf.atomic.replacing`; a file for a store is written here, then sent there whole.
+    """Replace a file as `mlcrf.atomic` does; one for a store is written here, then sent whole.
 
     Raises:
         MlcrfError: it cannot be written, or not be sent; then it is kept, and named.

@@ -34,7 +34,7 @@ _UNREADABLE = (*_DAMAGED, zipfile.BadZipFile, tarfile.TarError)
 
 @dataclass(frozen=True)
 class UnpackLimits:
-    """What an archive may ask of the disk.
+    """Limits on what an archive may take of the disk.
 
     Attributes:
         max_files: members of any kind.
@@ -49,7 +49,7 @@ class UnpackLimits:
 
 @dataclass(frozen=True)
 class UnpackReport:
-    """What was unpacked: the length in bytes of each file, by its path below the folder."""
+    """The files unpacked: length in bytes by path below the folder."""
 
     archive: Path
     sizes: Mapping[str, int]

@@ -65,7 +65,7 @@ class CatalogEntry:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What of a data set was unpacked into a folder, as a small JSON file there records it.
+    """The record, a small JSON file, of what was unpacked into a folder.
 
     Attributes:
         name: of the data set.

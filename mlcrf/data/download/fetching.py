@@ -26,8 +26,8 @@ _PASSING = (408, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long a server is waited for.
+class RetryPolicy:
+    """Limits on how long a failing server is tried again.
 
     Attributes:
         stall_s: an attempt fails that for so long brings no connection, or next to no bytes.
@@ -43,12 +43,12 @@ class Patience:
     sleep: Callable[[float], None] = time.sleep
 
 
-DEFAULT_PATIENCE = Patience()
+DEFAULT_RETRY_POLICY = RetryPolicy()
 
 
 @dataclass(frozen=True)
 class Part:
-    """What came of a file so far: NAME.part, beside a note of which version it is a part of.
+    """The part of a file that has arrived, NAME.part, and a note of its version.
 
     Attributes:
         whole: where the file is to be in the end.
@@ -58,7 +58,7 @@ class Part:
 
     @property
     def path(self) -> Path:
-        """Where the part is, or will be."""
+        """The place of the part."""
         return self.whole.with_name(f"{self.whole.name}.part")
 
     @property
@@ -101,7 +101,7 @@ def fetch(
     part: Part,
     *,
     size: int | None,
-    patience: Patience,
+    retries: RetryPolicy,
     check_space: Callable[[int, int], None],
     progress: Callable[[int, int], None],
 ) -> None:
@@ -114,7 +114,7 @@ def fetch(
         progress: called with the bytes that are there and those in all.
 
     Raises:
-        DownloadError: the server fails for longer than `patience` allows, refuses, redirects to
+        DownloadError: the server fails for longer than `retries` allows, refuses, redirects to
             an unsafe place, or has a file of another length.
     """
     part.path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def fetch(
         if have and have == int(version["total"]):
             return
         headers = {"Range": f"bytes={have}-", "If-Range": _validator(version)} if have else {}
-        with _response(url, headers, patience) as response:
+        with _response(url, headers, retries) as response:
             if response.status_code not in (200, 206, 416):
                 _refuse(response)
             if not have or not _goes_on(response, have, version):
@@ -141,7 +141,7 @@ def fetch(
                 raise DownloadError(f"{url}: expected {size} bytes, the server has {total}")
             check_space(total - have, total)
             with part.path.open("ab") as stream:
-                for chunk in _body(response, patience):
+                for chunk in _body(response, retries):
                     have += len(chunk)
                     if have > total:
                         break
@@ -153,10 +153,10 @@ def fetch(
         if have < total:
             raise _PassingError(f"the connection ended after {have} of {total} bytes")
 
-    _persist(url, attempt, part.length, patience)
+    _persist(url, attempt, part.length, retries)
 
 
-def fetch_text(url: str, patience: Patience) -> str:
+def fetch_text(url: str, retries: RetryPolicy) -> str:
     """Fetch a small text file; empty where there is none.
 
     Raises:
@@ -165,18 +165,18 @@ def fetch_text(url: str, patience: Patience) -> str:
 
     def attempt() -> str:
         content = b""
-        with _response(url, {}, patience) as response:
+        with _response(url, {}, retries) as response:
             if response.status_code in _ABSENT:
                 return ""
             if response.status_code != 200:
                 _refuse(response)
-            for chunk in _body(response, patience):
+            for chunk in _body(response, retries):
                 content += chunk
                 if len(content) > _LONGEST_TEXT_BYTES:
                     raise DownloadError(f"{url}: is longer than any list of checksums")
         return content.decode("utf-8", errors="replace")
 
-    return _persist(url, attempt, lambda: 0, patience)
+    return _persist(url, attempt, lambda: 0, retries)
 
 
 def checked_url(url: str, origin: httpx.URL | None = None) -> httpx.URL:
@@ -198,7 +198,7 @@ class _PassingError(Exception):
 
 
 def _persist(
-    url: str, attempt: Callable[[], _T], gained: Callable[[], int], patience: Patience
+    url: str, attempt: Callable[[], _T], gained: Callable[[], int], retries: RetryPolicy
 ) -> _T:
     """Repeat what may fail in passing; failures are forgiven once bytes on the disk grew."""
     best, failures = gained(), 0
@@ -209,18 +209,18 @@ def _persist(
             failures += 1
             if gained() >= best + _GAIN_BYTES:
                 best, failures = gained(), 1
-            if failures >= patience.attempts:
+            if failures >= retries.attempts:
                 reason = str(error) or type(error).__name__
                 raise DownloadError(
                     f"{url}: gave up after {failures} failures in a row: {reason}. "
                     "Run the same command again to go on from here."
                 ) from error
-        wait_s = patience.first_wait_s * 2 ** (failures - 1)
-        patience.sleep(min(wait_s, patience.longest_wait_s))
+        wait_s = retries.first_wait_s * 2 ** (failures - 1)
+        retries.sleep(min(wait_s, retries.longest_wait_s))
 
 
 def _version(response: httpx.Response, url: str, size: int | None) -> dict[str, str]:
-    """What tells one version of a file at a server from the next, and how long it is."""
+    """Return what tells one version of a remote file from the next, and its length."""
     total = response.headers.get("content-length", size)
     if total is None:
         raise DownloadError(f"{url}: the server does not say how long the file is. Try a mirror.")
@@ -246,7 +246,7 @@ def _goes_on(response: httpx.Response, have: int, version: dict[str, str]) -> bo
 
 
 @contextmanager
-def _response(url: str, headers: dict[str, str], patience: Patience) -> Iterator[httpx.Response]:
+def _response(url: str, headers: dict[str, str], retries: RetryPolicy) -> Iterator[httpx.Response]:
     """Ask for a URL and follow its redirects, each to a place that `checked_url` allows."""
     place = checked_url(url)
     headers = {"Accept-Encoding": "identity", "User-Agent": "mlcrf", **headers}
@@ -254,7 +254,7 @@ def _response(url: str, headers: dict[str, str], patience: Patience) -> Iterator
         for _ in range(_MAX_REDIRECTS + 1):
             # What is on this computer is not asked for through a proxy somewhere else.
             trust = not _is_loopback(place.host)
-            client = httpx.Client(timeout=patience.stall_s, trust_env=trust)
+            client = httpx.Client(timeout=retries.stall_s, trust_env=trust)
             stack.enter_context(client)
             response = stack.enter_context(client.stream("GET", place, headers=headers))
             if not response.has_redirect_location:
@@ -271,14 +271,14 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _body(response: httpx.Response, patience: Patience) -> Iterator[bytes]:
+def _body(response: httpx.Response, retries: RetryPolicy) -> Iterator[bytes]:
     """Give the bytes of a response as they come, unless they trickle."""
     since, got = time.monotonic(), 0
     for chunk in response.iter_raw():
         yield chunk
         got += len(chunk)
         passed_s = time.monotonic() - since
-        if passed_s > patience.stall_s:
+        if passed_s > retries.stall_s:
             if got < _SLOWEST_BYTES_PER_S * passed_s:
                 raise _PassingError(f"the server sent {got} bytes in {passed_s:.0f} seconds")
             since, got = time.monotonic(), 0

@@ -40,7 +40,7 @@ class _Box(BaseModel):
 
 
 class _Content(BaseModel):
-    """What is read of a file; all else in it, such as outlines, is skipped."""
+    """The content of a file that is read; all else, such as outlines, is skipped."""
 
     images: list[_Picture]
     annotations: list[_Box]
@@ -63,7 +63,7 @@ class _Instances:
 
 
 def find_instances(folder: Path) -> dict[Path, Split]:
-    """Files annotations/instances_train*.json, _val* and _test* of a folder, with their splits.
+    """Find annotations/instances_train*.json, _val* and _test* of a folder, with their splits.
 
     Raises:
         DataError: two files for one split, such as those of 2014 and 2017.
@@ -182,7 +182,7 @@ def _load_content(file: Path, problems: Problems) -> _Content:
 
 
 def _picture_folder(file: Path, image_root: Path | None) -> Path:
-    """The likeliest folder of the pictures of one file; the first that exists."""
+    """Return the likeliest folder of the pictures of one file; the first that exists."""
     name = file.stem.removeprefix(_PREFIX)
     if image_root is not None:
         return image_root / name if (image_root / name).is_dir() else image_root

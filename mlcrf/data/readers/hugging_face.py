@@ -17,7 +17,7 @@ _METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 def find_metadata(folder: Path) -> dict[Path, Split | None]:
-    """The metadata files of a data set: its own, or those of its folders train, val and so on.
+    """Find the metadata files of a data set: its own, or those of its folders train, val etc.
 
     Returns:
         Each file with the split that its folder stands for; empty if there is none.
@@ -78,7 +78,7 @@ def read_huggingface(folder: Path, options: ReadOptions = ReadOptions()) -> Mani
 def _splits_of_folders(
     part: Manifest, folder: Path | Stored, split: Split | None
 ) -> tuple[Split, ...] | None:
-    """The split that all images share, or what the first folder of each path says."""
+    """Return the split that all images share, or what the first folder of each path says."""
     if split is not None:
         return (split,) * len(part)
     found = []

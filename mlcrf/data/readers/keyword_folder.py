@@ -17,7 +17,7 @@ from mlcrf.labels import LabelSpace, fold
 
 
 def has_keywords(folder: Path) -> bool:
-    """Whether any image in a folder or below has a keyword; stops at the first.
+    """Return whether any image in a folder or below has a keyword; stops at the first.
 
     Not where there is a table, which says more than the keywords that images happen to carry.
     """

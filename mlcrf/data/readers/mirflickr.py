@@ -30,7 +30,7 @@ _ANNOTATION_FOLDERS = ("annotations", "mirflickr25k_annotations_v080", ".", "mir
 
 
 def is_mirflickr(path: Path) -> bool:
-    """Whether a folder looks like MIRFLICKR: its pictures, or its annotations beside others."""
+    """Return whether a folder has the images of MIRFLICKR, or its annotations beside others."""
     folder = _annotation_folder(path)
     return (
         bool(_numbered_pictures(path / "mirflickr"))
@@ -112,7 +112,7 @@ def _numbered_pictures(folder: Path) -> dict[int, Path]:
 
 
 def _annotation_folder(path: Path) -> Path | None:
-    """The first known place with a file of image numbers."""
+    """Return the first known place with a file of image numbers."""
     for name in _ANNOTATION_FOLDERS:
         if any(_starts_with_number(file) for file in _annotation_files(path / name)):
             return path / name
@@ -131,7 +131,7 @@ def _annotation_files(folder: Path) -> list[Path]:
 
 
 def _starts_with_number(file: Path) -> bool:
-    """Whether the first line is nothing but a number."""
+    """Return whether the first line is nothing but a number."""
     with file.open("rb") as stream:
         return re.match(rb"(\xef\xbb\xbf)?[0-9]+\s*[\r\n]", stream.read(16) + b"\n") is not None
 
@@ -141,7 +141,7 @@ def _belongs(name: str, label_set: int) -> bool:
 
 
 def _load_flags(file: Path, problems: Problems) -> NDArray[np.bool_]:
-    """Which of the numbers 0 to 25,000 a file names, one a line."""
+    """Load which of the numbers 0 to 25,000 a file names, one a line."""
     flags = np.zeros(LAST_NUMBER + 1, dtype=np.bool_)
     for line, text in enumerate(load_text(file, problems).splitlines(), start=1):
         number = text.strip()

@@ -18,7 +18,7 @@ from mlcrf.data.readers.reader import Reader, ReadOptions
 from mlcrf.data.readers.table import records_manifest
 from mlcrf.data.records import IMAGE_COLUMNS, Records, check_header
 from mlcrf.errors import DataError
-from mlcrf.images.containers import find_picture_tables
+from mlcrf.images.containers import find_image_tables
 from mlcrf.images.parquet_files import FAULTS, load_table, reason_of
 
 _SPLIT_NAME = re.compile(rf"({'|'.join(SPLIT_NAMES)})[-_.]")  # train-00000-of-00004.parquet
@@ -58,7 +58,7 @@ def read_parquet_images(path: Path, options: ReadOptions = ReadOptions()) -> Man
     Cost: all columns but those of pictures are read and held.
     """
     problems = Problems(options.max_problems)
-    files = find_picture_tables(path)
+    files = find_image_tables(path)
     records, notes = _load(path, files, problems)
     root = path if path.is_dir() else path.parent
     manifest = records_manifest(records, root, None, options, problems)
@@ -70,7 +70,7 @@ def read_parquet_images(path: Path, options: ReadOptions = ReadOptions()) -> Man
 
 
 def _load(path: Path, files: Sequence[Path], problems: Problems) -> tuple[_Joined, list[str]]:
-    """Rows of all files with the paths of their pictures, and notes."""
+    """Load the rows of all files with the paths of their images, and notes."""
     root = path if path.is_dir() else path.parent
     tables = [(file, *_load_columns(file, root)) for file in files]
     starts = tuple(accumulate((len(one[IMAGE_COLUMNS[0]]) for _, one, _, _ in tables), initial=0))
@@ -127,7 +127,7 @@ def _load_columns(
 
 
 def _is_read(kind: pa.DataType) -> bool:
-    """Whether cells of this type can say something of labels or splits."""
+    """Return whether cells of this type can say something of labels or splits."""
     if any(test(kind) for test in _LISTS) or pa.types.is_dictionary(kind):
         kind = kind.value_type
         return pa.types.is_integer(kind) or _is_plain(kind)
@@ -139,7 +139,7 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 
 def _class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
-    """Names of the classes whose numbers stand in columns that list labels.
+    """Return names of the classes whose numbers stand in columns that list labels.
 
     Raises:
         ValueError: the metadata are no JSON of Hugging Face.
@@ -156,7 +156,7 @@ def _class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
 
 
 def _names_of(feature: Any) -> list[str]:
-    """What a feature, or a list of one, calls its classes; nothing where it has none."""
+    """Return the class names of a feature, or of a list of one; none where it has none."""
     if isinstance(feature, list):
         return _names_of(feature[0]) if feature else []
     if not isinstance(feature, dict):
@@ -168,7 +168,7 @@ def _names_of(feature: Any) -> list[str]:
 
 
 def _named(cell: object, names: Sequence[str]) -> object:
-    """A list of classes by name; -1, as Hugging Face says that nothing is known, is None.
+    """Name the classes of a list; -1, which means unknown at Hugging Face, becomes None.
 
     Raises:
         ValueError: no such class.
@@ -198,6 +198,6 @@ def _splits_of_files(records: _Joined) -> tuple[Split, ...] | None:
 PARQUET_IMAGES = Reader(
     name="parquet-images",
     describes="a .parquet, or a folder of them, with images in a column `image` (Hugging Face)",
-    detects=lambda path: bool(find_picture_tables(path)),
+    detects=lambda path: bool(find_image_tables(path)),
     read=read_parquet_images,
 )

@@ -25,7 +25,7 @@ from mlcrf.data.tags import (
 )
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.images import Image, LocalImage, as_image
-from mlcrf.images.containers import find_picture_tables
+from mlcrf.images.containers import find_image_tables
 from mlcrf.images.image import UrlImage
 from mlcrf.labels import LabelSpace
 from mlcrf.stores import Stored, is_url, parse_place
@@ -290,7 +290,7 @@ def _path_in_table(image: Image, folder: Path) -> str:
 
 def _is_table(path: Path) -> bool:
     is_named_so = path.is_file() and path.suffix.lower() in TABLE_SUFFIXES
-    return is_named_so and not find_picture_tables(path)
+    return is_named_so and not find_image_tables(path)
 
 
 TABLE = Reader(

@@ -14,7 +14,7 @@ from mlcrf.labels import LabelSpace
 
 
 def is_tag_folder(folder: Path) -> bool:
-    """Whether any picture in a folder or below has a tag file; stops at the first."""
+    """Return whether any picture in a folder or below has a tag file; stops at the first."""
     return folder.is_dir() and any(
         image.path.with_suffix(".txt").is_file() for image in walk_images(folder)
     )
@@ -57,7 +57,7 @@ def read_tag_folder(folder: Path, options: ReadOptions = ReadOptions()) -> Manif
 def load_tags(
     file: Path | Image, separator: str, labels: LabelSpace | None, problems: Problems
 ) -> Tags:
-    """The tags that a file holds, a line or a part of a line each; faults go to `problems`."""
+    """Load the tags of a file, a line or a part of a line each; faults go to `problems`."""
     lines = load_text(file, problems).splitlines()
     if [line.strip() for line in lines if line.strip()] == ["?"]:
         return None

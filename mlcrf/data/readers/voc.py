@@ -31,7 +31,7 @@ _IMAGE_SETS = {
 
 @dataclass
 class _Found:
-    """What has been read so far, one entry an image."""
+    """The images read so far, one entry each."""
 
     images: list[LocalImage] = field(default_factory=list)
     states: list[dict[str, int]] = field(default_factory=list)

@@ -11,9 +11,9 @@ from urllib.request import url2pathname
 from mlcrf.data.download import catalog
 from mlcrf.data.download.archives import Progress, unpack
 from mlcrf.data.download.fetching import (
-    DEFAULT_PATIENCE,
+    DEFAULT_RETRY_POLICY,
     Part,
-    Patience,
+    RetryPolicy,
     checked_url,
     fetch,
     fetch_text,
@@ -26,7 +26,7 @@ _MOVE = "If the file is still there, move it away; then try again, or try anothe
 
 @dataclass(frozen=True)
 class DownloadReport:
-    """Where a data set is; whether there was nothing to do; what is not as sure as it might be."""
+    """The place of a data set, whether it was there already, and notes for the user."""
 
     name: str
     dest: Path
@@ -49,7 +49,7 @@ def download(
     mirror: str | Path | None = None,
     progress: Progress | None = None,
     keep_archives: bool = False,
-    patience: Patience = DEFAULT_PATIENCE,
+    retries: RetryPolicy = DEFAULT_RETRY_POLICY,
     free: Callable[[Path], int] = free_bytes,
 ) -> DownloadReport:
     """Fetch, verify and unpack a data set, or find that it is there already.
@@ -66,10 +66,10 @@ def download(
 
     Raises:
         DownloadError: the disk is too small, the mirror is no such place, a server fails for
-            longer than `patience` allows, a file is not what it should be, or an archive cannot
+            longer than `retries` allows, a file is not what it should be, or an archive cannot
             be unpacked safely.
     """
-    job = _Job(dest, patience, free, progress or (lambda what, done, total: None))
+    job = _Job(dest, retries, free, progress or (lambda what, done, total: None))
     try:
         found = catalog.load_unpacked(entry, dest)
         already_there = found is not None
@@ -106,7 +106,7 @@ def _fetch_and_unpack(
 
 @dataclass(frozen=True)
 class _Source:
-    """Where an archive is, a URL to fetch or a file to read in place, and what it must be."""
+    """The place of an archive, a URL or a file to read in place, and its checksum."""
 
     archive: catalog.Archive
     place: str | Path
@@ -117,10 +117,10 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Job:
-    """What all steps of one download share."""
+    """The state that all steps of one download share."""
 
     dest: Path
-    patience: Patience
+    retries: RetryPolicy
     free: Callable[[Path], int]
     progress: Progress
 
@@ -142,7 +142,7 @@ def _locate(entry: catalog.CatalogEntry, mirror: str | Path | None, job: _Job) -
         sums = catalog.read_sums(text, origin=str(base / _SUMS))
     elif isinstance(base, str):
         url = f"{base}/{_SUMS}"
-        sums = catalog.read_sums(fetch_text(url, job.patience), origin=url)
+        sums = catalog.read_sums(fetch_text(url, job.retries), origin=url)
     sources = []
     for archive in entry.archives:
         name, size, checksum, note = archive.name, archive.size, archive.checksum, ""
@@ -194,7 +194,7 @@ def _obtain(source: _Source, job: _Job) -> tuple[Path, dict[str, str]]:
         source.place,
         part,
         size=source.size,
-        patience=job.patience,
+        retries=job.retries,
         check_space=lambda coming, total: job.check_space(
             coming + total * source.archive.expansion
         ),
