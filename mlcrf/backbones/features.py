@@ -1,4 +1,4 @@
-"""Features of many pictures: decoded side by side with the network, kept for the next time."""
+"""Features of many images: decoded side by side with the network, kept for the next time."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Whole text files, and which pictures exist, for every reader of this package."""
+"""Whole text files, and which images exist, for every reader of this package."""
 
 import os
 from pathlib import Path

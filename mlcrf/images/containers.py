@@ -1,4 +1,4 @@
-"""Pictures that stand in a file as in a folder: `shard.tar/0001.jpg`, `shard.parquet/0000001.jpg`.
+"""Images that stand in a file as in a folder: `shard.tar/0001.jpg`, `shard.parquet/0000001.jpg`.
 
 The tar files of WebDataset and the Parquet files of Hugging Face, which hold photos by the thousand
 so that a file system does not have to; nothing is unpacked.
@@ -22,15 +22,15 @@ def is_tar(path: Path) -> bool:
 
 
 def is_parquet(path: Path) -> bool:
-    """Return whether a path is that of a Parquet file, of pictures or of anything else."""
+    """Return whether a path is that of a Parquet file, of images or of anything else."""
     return path.suffix.lower() == PARQUET and path.is_file()
 
 
 def find_containers(place: Path) -> list[Path]:
-    """Return the files of pictures that a path means: itself, or those in a folder, by name.
+    """Return the files of images that a path means: itself, or those in a folder, by name.
 
     Raises:
-        DataError: a Parquet file that is named is damaged or holds no pictures.
+        DataError: a Parquet file that is named is damaged or holds no images.
     """
     if is_tar(place):
         return [place]
@@ -50,8 +50,8 @@ def find_tars(place: Path) -> list[Path]:
 def find_image_tables(place: Path) -> list[Path]:
     """Return the Parquet files of images that a path means: itself, or those of a folder.
 
-    Of a folder that has none they are those of its folder `data`. Files that say where pictures
-    are, such as tables of predictions, are left out; with pictures beside them, no others are, so
+    Of a folder that has none they are those of its folder `data`. Files that say where images
+    are, such as tables of predictions, are left out; with images beside them, no others are, so
     that what is wrong with one is told when it is read.
     """
     if is_parquet(place):
@@ -90,7 +90,7 @@ def members(container: Path) -> Iterator[ContainedImage]:
     """Return what is within a tar or Parquet file, in its order; of a tar all files.
 
     Raises:
-        DataError: it is damaged, or a Parquet file without pictures; of a tar file also if it is
+        DataError: it is damaged, or a Parquet file without images; of a tar file also if it is
             compressed, holds a name twice, or one that leads out of it.
     """
     names = tar_names(container) if is_tar(container) else row_names(container)

@@ -55,14 +55,14 @@ def load_pixels(image: Image, size_px: int) -> NDArray[np.uint8]:
     """Decode an image to RGB and resize it to a square, (size_px, size_px, 3).
 
     The orientation in EXIF is applied; an animation gives its first frame; transparency is laid
-    on white; 16-bit grey keeps its upper 8 bits; CMYK is converted. The picture is squeezed
+    on white; 16-bit grey keeps its upper 8 bits; CMYK is converted. The image is squeezed
     rather than cropped, so that no label leaves the frame. JPEGs are decoded at reduced size
     where that leaves at least twice the target. HEIC is read if the extra `heic` is installed.
 
     Memory is in proportion to the pixels that are decoded, up to 16 bytes for each.
 
     Raises:
-        DataError: out of reach, no regular file, no picture, damaged, over Pillow's limit of 179
+        DataError: out of reach, no regular file, no image, damaged, over Pillow's limit of 179
             million pixels, or a decompression bomb: over 16 million pixels to decode (48 million
             in black and white) and more than 100 to a byte of the file (25 in CMYK and in TIFF but
             for black and white); one line, also where the file's name has several.
@@ -75,7 +75,7 @@ def load_pixels(image: Image, size_px: int) -> NDArray[np.uint8]:
 def load_thumbnail(image: Image, largest_px: int) -> Thumbnail:
     """Decode an image as `load_pixels` does and make it a small JPEG of its own proportions.
 
-    Nothing but the pixels is taken over: no EXIF, place, comment or profile. A picture that is
+    Nothing but the pixels is taken over: no EXIF, place, comment or profile. An image that is
     small already keeps its size.
 
     Raises:
@@ -111,9 +111,7 @@ def _opened(image: Image, size_px: int) -> Iterator[PilImage.Image]:
             yield _to_rgb(_upright(opened))
     except Exception as error:  # what Pillow raises on damaged files is nowhere bounded
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DataError(
-            f"cannot be read as a picture: {' '.join(reason.split())}", image
-        ) from error
+        raise DataError(f"cannot be read as an image: {' '.join(reason.split())}", image) from error
 
 
 def _refuse_bomb(image: PilImage.Image, file_bytes: int) -> None:

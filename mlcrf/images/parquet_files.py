@@ -1,6 +1,6 @@
-"""Parquet files with pictures in them: which column holds them, how their rows are called.
+"""Parquet files with images in them: which column holds them, how their rows are called.
 
-A picture is a value of bytes, or of a struct of `bytes` and `path` as Hugging Face writes it.
+An image is a value of bytes, or of a struct of `bytes` and `path` as Hugging Face writes it.
 """
 
 from bisect import bisect_right
@@ -37,17 +37,17 @@ class Kind(Enum):
     """The content of a Parquet file, as far as it matters here."""
 
     IMAGES = auto()
-    PATHS = auto()  # it says where pictures are
+    PATHS = auto()  # it says where images are
     NEITHER = auto()
     DAMAGED = auto()
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """A Parquet file of pictures, as it was at a certain time and size.
+    """A Parquet file of images, as it was at a certain time and size.
 
     Attributes:
-        column: the column of pictures; `leaf` is what of it is read.
+        column: the column of images; `leaf` is what of it is read.
         starts: first row of each row group, and the number of rows (G + 1).
         bytes_a_row: of all columns, in each row group on average (G,).
         rows: row of each name; None where the numbers of rows are the names.
@@ -92,12 +92,12 @@ class ImageTable:
 def load_table(path: Path) -> ImageTable:
     """Load the metadata of a Parquet file of images; no image is read.
 
-    Rows are called by the `path` of their pictures where these are all different and lead nowhere
+    Rows are called by the `path` of their images where these are all different and lead nowhere
     else, else by their numbers from 0, `0000123.jpg`.
 
     Raises:
-        DataError: no Parquet file, damaged, no column of pictures, or one that claims to unpack
-            to what no pictures do.
+        DataError: no Parquet file, damaged, no column of images, or one that claims to unpack
+            to what no images do.
 
     Cost: its last part is read, and paths; once as long as it does not change.
     """
@@ -130,7 +130,7 @@ def image_column(schema: pa.Schema) -> str | None:
 
 
 def holds_images(kind: pa.DataType) -> bool:
-    """Return whether a column of this type may hold pictures."""
+    """Return whether a column of this type may hold images."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
     return _is_binary(kind)
@@ -150,7 +150,7 @@ def check_claims(path: Path, metadata: pq.FileMetaData) -> None:
     size = path.stat().st_size
     if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows or sum(rows) > _MOST_TIMES * size:
         raise DataError(
-            f"claims {metadata.num_rows:,} rows in {size:,} bytes; damaged, or no file of pictures",
+            f"claims {metadata.num_rows:,} rows in {size:,} bytes; damaged, or no file of images",
             path,
         )
     bomb = sum(unpacked) > _LARGE_BYTES and sum(unpacked) > _MOST_TIMES * size
@@ -220,7 +220,7 @@ def _is_safe(text: str) -> bool:
 def _no_pictures(schema: pa.Schema) -> str:
     found = ", ".join(f"{one.name!r} ({str(one.type)[:40]})" for one in list(schema)[:10])
     return (
-        f"has no column of pictures; found {found or 'no column'}. Expected {_COLUMN!r} of bytes, "
+        f"has no column of images; found {found or 'no column'}. Expected {_COLUMN!r} of bytes, "
         "or of structs with `bytes`"
     )
 

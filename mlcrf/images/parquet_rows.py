@@ -1,7 +1,7 @@
-"""Pictures read out of Parquet files, row after row at best, in any order at need.
+"""Images read out of Parquet files, row after row at best, in any order at need.
 
-A row group is unpacked a few rows at a time, and the pictures that were read last are kept. So
-neither a file nor a row group is ever held, and pictures that are asked for in the order of their
+A row group is unpacked a few rows at a time, and the images that were read last are kept. So
+neither a file nor a row group is ever held, and images that are asked for in the order of their
 rows, by several threads at once, are unpacked once. To go back within a row group is to begin it
 again.
 """
@@ -21,7 +21,7 @@ from mlcrf.images.image import ContainedImage
 from mlcrf.images.parquet_files import FAULTS, ImageTable, load_table, reason_of
 
 _OPEN_FILES = 8
-_KEPT_BYTES = 2**27  # of pictures, of all files
+_KEPT_BYTES = 2**27  # of images, of all files
 _ENTRY_BYTES = 200  # that one takes besides
 _BYTES_AT_ONCE, _ROWS_AT_ONCE = 2**23, 16  # unpacked in one step
 _BUFFER_BYTES = 2**20
@@ -67,7 +67,7 @@ class ParquetImage(ContainedImage):
 
 
 def row_names(path: Path) -> Iterator[str]:
-    """Return names of the pictures within a Parquet file, in the order of its rows.
+    """Return names of the images within a Parquet file, in the order of its rows.
 
     Raises:
         DataError: see `load_table`.
@@ -76,7 +76,7 @@ def row_names(path: Path) -> Iterator[str]:
 
 
 class _Kept:
-    """The pictures that were read last, of up to so many bytes. Safe across threads."""
+    """The images that were read last, of up to so many bytes. Safe across threads."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most, self._size = most_bytes, 0

@@ -37,7 +37,7 @@ def read_keywords(photo: Image, *sidecars: Path) -> tuple[str, ...]:
     Raises:
         DataError: a file, or what it holds of keywords, cannot be read; names the file.
 
-    Cost: a picture's header, nothing is decoded.
+    Cost: an image's header, nothing is decoded.
     """
     found: list[str] = []
     for sidecar in sidecars:

@@ -377,8 +377,8 @@ def test_matrix_names_every_unreadable_picture(
     with pytest.raises(DataError) as caught:
         extract().matrix(images_of([tmp_path / "missing.jpg", *pictures, tmp_path / "text.jpg"]))
     first, second = str(caught.value).splitlines()
-    assert first.startswith(f"{tmp_path / 'missing.jpg'}: cannot be read as a picture: No such")
-    assert second.startswith(f"{tmp_path / 'text.jpg'}: cannot be read as a picture: ")
+    assert first.startswith(f"{tmp_path / 'missing.jpg'}: cannot be read as an image: No such")
+    assert second.startswith(f"{tmp_path / 'text.jpg'}: cannot be read as an image: ")
 
 
 def test_matrix_refuses_features_that_are_not_finite(

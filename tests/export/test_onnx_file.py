@@ -218,8 +218,8 @@ def test_errors_before_the_work(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "a.jpg").write_text("no picture")
     (tmp_path / "empty").mkdir()
     for place, message in (
-        (tmp_path, r"a\.jpg: cannot be read as a picture"),
-        (tmp_path / "b.jpg", r"b\.jpg: cannot be read as a picture: No such file"),
+        (tmp_path, r"a\.jpg: cannot be read as an image"),
+        (tmp_path / "b.jpg", r"b\.jpg: cannot be read as an image: No such file"),
         (tmp_path / "empty", "empty: no images found"),
     ):
         with pytest.raises(DataError, match=message):

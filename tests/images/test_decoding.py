@@ -331,7 +331,7 @@ def test_truncated_files(tmp_path: Path, kind: str, share: float) -> None:
     (tmp_path / "whole").write_bytes(data)
     assert load_pixels(as_image(tmp_path / "whole"), SIZE_PX).shape == (SIZE_PX, SIZE_PX, 3)
     (tmp_path / "cut").write_bytes(data[: int(len(data) * share)])
-    assert "cannot be read as a picture" in failure(tmp_path / "cut")
+    assert "cannot be read as an image" in failure(tmp_path / "cut")
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_a_thumbnail_of_every_mode_is_rgb(tmp_path: Path, mode: str) -> None:
 def test_no_thumbnail_of_what_is_no_picture(tmp_path: Path) -> None:
     """The same errors as of pixels."""
     (tmp_path / "a.jpg").write_bytes(b"<b>no picture")
-    with pytest.raises(DataError, match=r"a\.jpg: cannot be read as a picture: of no known kind"):
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be read as an image: of no known kind"):
         load_thumbnail(as_image(tmp_path / "a.jpg"), 16)
     with pytest.raises(DataError, match="not a regular file"):
         load_thumbnail(as_image(tmp_path), 16)

@@ -47,7 +47,7 @@ def test_random_damage(tmp_path: Path, kind: str) -> None:
         try:
             pixels = load_pixels(as_image(path), SIZE_PX)
         except DataError as error:
-            assert str(error).startswith(f"{path}: cannot be read as a picture: ")
+            assert str(error).startswith(f"{path}: cannot be read as an image: ")
             assert len(str(error).splitlines()) == 1
             outcomes["error"] += 1
         else:

@@ -45,7 +45,7 @@ def review(photos: Path, small_run: Path, tmp_path: Path) -> Iterator[Review]:
     extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
     session, notes = start_review(photos, run, database, extractor)
     assert len(session.photos) == 3
-    assert any("broken.jpg: cannot be read as a picture" in note for note in notes)
+    assert any("broken.jpg: cannot be read as an image" in note for note in notes)
     assert "pictures that are copies of others and are shown once: 1" in notes
     yield session
     database.close()

@@ -35,7 +35,7 @@ def test_the_same_as_for_files(client: TestClient, tagger: Tagger, photos: list[
     first, broken, second = reply["pictures"]
     assert broken == {
         **{"name": "", "labels": [], "p": {}, "independent": {}},
-        "error": "picture: cannot be read as a picture: of no known kind, or damaged",
+        "error": "picture: cannot be read as an image: of no known kind, or damaged",
     }
     for one, expected in ((first, wanted[0]), (second, wanted[1])):
         assert tuple(one["labels"]) == expected.labels and one["error"] is None
@@ -124,7 +124,7 @@ def test_what_is_refused_as_a_body(client: TestClient, photos: list[Path]) -> No
     content = photos[0].read_bytes()
     cases: list[tuple[str, bytes, dict[str, str], int, str]] = [
         ("/tags", b"{", {}, 422, "JSON decode error"),
-        ("/tags/picture", b"x", PICTURE, 422, "cannot be read as a picture"),
+        ("/tags/picture", b"x", PICTURE, 422, "cannot be read as an image"),
         ("/tags/picture", content, {"Content-Type": "text/plain"}, 415, "expected an image"),
         ("/tags/picture?known=sea", content, PICTURE, 422, "expected label=1 or label=0"),
         ("/tags/picture?known=sea=2", content, PICTURE, 422, "expected label=1 or label=0"),

@@ -240,7 +240,7 @@ def test_pictures_in_parquet_are_for_disks(tmp_path: Path) -> None:
 def test_coco_wants_its_pictures_on_disks(tmp_path: Path) -> None:
     content = {"images": [], "annotations": [], "categories": []}
     (tmp_path / "boxes.json").write_text(json.dumps(content))
-    with pytest.raises(SettingsError, match="s3://photos: COCO's pictures are read from disks"):
+    with pytest.raises(SettingsError, match="s3://photos: COCO's images are read from disks"):
         read_dataset(tmp_path / "boxes.json", ReadOptions(image_root=parse_place("s3://photos")))
 
 

@@ -47,7 +47,7 @@ def read_dataset(path: Path | Stored, options: ReadOptions = ReadOptions()) -> M
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(
             "of what is in object stores only tables are read "
-            f"({', '.join(sorted(TABLE_SUFFIXES))}), with pictures there or elsewhere; copy "
+            f"({', '.join(sorted(TABLE_SUFFIXES))}), with images there or elsewhere; copy "
             "anything else to a disk",
             path,
         )

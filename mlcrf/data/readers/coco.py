@@ -1,4 +1,4 @@
-"""COCO: one JSON file of boxes for many pictures; a label is present if any box has it.
+"""COCO: one JSON file of boxes for many images; a label is present if any box has it.
 
 Source: Lin et al., Microsoft COCO: Common Objects in Context (2014).
 """
@@ -52,9 +52,9 @@ class _Instances:
     """One file of boxes.
 
     Attributes:
-        pictures: image id -> path.
+        images: image id -> path.
         categories: category id -> name.
-        boxes: (image id, category id), for every box that has a picture and a category.
+        boxes: (image id, category id), for every box that has an image and a category.
     """
 
     pictures: dict[int, Path]
@@ -81,13 +81,13 @@ def find_instances(folder: Path) -> dict[Path, Split]:
 def read_coco(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read one file of instances, which has no splits, or a folder with one file a split.
 
-    The pictures of `instances_train2017.json` are looked for in `train2017`, in or below
-    `images`, next to the annotations or one folder up, or in `image_root`. A picture without any
+    The images of `instances_train2017.json` are looked for in `train2017`, in or below
+    `images`, next to the annotations or one folder up, or in `image_root`. An image without any
     box is an empty set. Labels are in the order of their category ids. Crowd boxes count.
 
     Raises:
-        DataError: no such file, not the JSON of COCO, boxes of unknown pictures or categories,
-            missing pictures.
+        DataError: no such file, not the JSON of COCO, boxes of unknown images or categories,
+            missing images.
         LabelsError: the categories differ from `options.labels`.
         SettingsError: an image root in an object store.
 
@@ -98,7 +98,7 @@ def read_coco(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
         raise DataError("has no annotations/instances_train2017.json or the like", path)
     root = options.image_root
     if isinstance(root, Stored):
-        raise SettingsError(f"{root}: COCO's pictures are read from disks; copy them there")
+        raise SettingsError(f"{root}: COCO's images are read from disks; copy them there")
     problems = Problems(options.max_problems)
     parts = [_load_instances(file, root, problems) for file in files]
     categories: dict[int, str] = {}
@@ -182,7 +182,7 @@ def _load_content(file: Path, problems: Problems) -> _Content:
 
 
 def _picture_folder(file: Path, image_root: Path | None) -> Path:
-    """Return the likeliest folder of the pictures of one file; the first that exists."""
+    """Return the likeliest folder of the images of one file; the first that exists."""
     name = file.stem.removeprefix(_PREFIX)
     if image_root is not None:
         return image_root / name if (image_root / name).is_dir() else image_root

@@ -1,4 +1,4 @@
-"""A folder of photos with keywords: in XMP sidecars, in the pictures' own XMP, in their IPTC."""
+"""A folder of photos with keywords: in XMP sidecars, in the images' own XMP, in their IPTC."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -44,7 +44,7 @@ def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> M
         DataError: no image with keywords, none of the labels among them, or metadata that cannot
             be read; each with its file.
 
-    Cost: reads the header of every picture.
+    Cost: reads the header of every image.
     """
     problems, labels = Problems(options.max_problems), options.labels
     places = PhotoPlaces()
@@ -72,7 +72,7 @@ def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> M
         left_out |= other
     problems.raise_if_any()
     if not images:
-        raise DataError("no picture has a keyword in its XMP, its IPTC or a sidecar", folder)
+        raise DataError("no image has a keyword in its XMP, its IPTC or a sidecar", folder)
     if labels is not None and not any(tags):
         some = ", ".join(repr(name) for name in sorted(left_out)[:5])
         raise DataError(f"none of the labels is among its keywords, such as {some}", folder)

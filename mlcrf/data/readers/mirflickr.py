@@ -1,4 +1,4 @@
-"""MIRFLICKR-25k: pictures `imN.jpg`, and a text file a label with the numbers of its images.
+"""MIRFLICKR-25k: images `imN.jpg`, and a text file a label with the numbers of its images.
 
 Source: Huiskes and Lew, The MIR Flickr Retrieval Evaluation (2008); annotations v080.
 """
@@ -42,9 +42,9 @@ def is_mirflickr(path: Path) -> bool:
 def read_mirflickr(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read a MIRFLICKR folder as `mlcrf download` leaves it.
 
-    Pictures are in `mirflickr/` or the folder itself; annotations in `annotations/`,
+    Images are in `mirflickr/` or the folder itself; annotations in `annotations/`,
     `mirflickr25k_annotations_v080/`, the folder itself or `mirflickr/`. An image that no file
-    names has the empty set. Numbers without a picture are left out and counted in the notes.
+    names has the empty set. Numbers without an image are left out and counted in the notes.
 
     Splits are those of the literature's code (Graber, Meshi and Schwing 2018): test is
     im10001-im20000, train im1-im10000 and validation im20001-im25000; where none of the last is
@@ -55,7 +55,7 @@ def read_mirflickr(path: Path, options: ReadOptions = ReadOptions()) -> Manifest
 
     Raises:
         SettingsError: no such label set.
-        DataError: no pictures, no annotations, or lines that are no image number.
+        DataError: no images, no annotations, or lines that are no image number.
         LabelsError: the labels differ from `options.labels`.
     """
     label_set = options.label_set
@@ -65,11 +65,11 @@ def read_mirflickr(path: Path, options: ReadOptions = ReadOptions()) -> Manifest
         filter(None, (_numbered_pictures(path / one) for one in _PICTURE_FOLDERS)), None
     )
     if not pictures:
-        raise DataError("has no picture such as mirflickr/im1.jpg; unpack them there", path)
+        raise DataError("has no image such as mirflickr/im1.jpg; unpack them there", path)
     folder = _annotation_folder(path)
     if folder is None:
         raise DataError(
-            "has pictures but no annotation files such as annotations/sky.txt; "
+            "has images but no annotation files such as annotations/sky.txt; "
             "unpack mirflickr25k_annotations_v080.zip into annotations/",
             path,
         )
@@ -86,7 +86,7 @@ def read_mirflickr(path: Path, options: ReadOptions = ReadOptions()) -> Manifest
     notes = [] if len(names) == label_set else [f"{len(names)} of {label_set} labels are here"]
     left_out = int(present.any(axis=1).sum() - targets.any(axis=1).sum())
     if left_out:
-        notes.append(f"{left_out} annotated images have no picture here and are left out")
+        notes.append(f"{left_out} annotated images are not here and are left out")
     try:
         space = LabelSpace(tuple(names))
     except LabelsError as error:
@@ -120,7 +120,7 @@ def _annotation_folder(path: Path) -> Path | None:
 
 
 def _annotation_files(folder: Path) -> list[Path]:
-    """Text files but for the README and tags of single pictures (`im1.txt`)."""
+    """Text files but for the README and tags of single images (`im1.txt`)."""
     return [
         file
         for file in sorted(folder.glob("*.txt"))

@@ -1,4 +1,4 @@
-"""Parquet files with pictures and labels in them, as data sets of Hugging Face come."""
+"""Parquet files with images and labels in them, as data sets of Hugging Face come."""
 
 import json
 import re
@@ -43,19 +43,19 @@ class _Joined(Records):
 
 
 def read_parquet_images(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
-    """Read a Parquet file, or all of a folder, of pictures with labels; no picture is unpacked.
+    """Read a Parquet file, or all of a folder, of images with labels; no image is unpacked.
 
-    Pictures are in the column `image`, of bytes or of structs of bytes and a path; what the other
+    Images are in the column `image`, of bytes or of structs of bytes and a path; what the other
     columns are, `read_table` says. Numbers in a column that lists labels are those of classes if
     the metadata of Hugging Face name them. Files of a folder that are called `train-...`,
     `validation-...` (or `val-...`) and `test-...` are splits, unless a column says them.
 
     Raises:
-        DataError: a damaged file, one without pictures or with other columns than the first, or
-            what is wrong with rows, each with its picture.
+        DataError: a damaged file, one without images or with other columns than the first, or
+            what is wrong with rows, each with its image.
         LabelsError: label columns other than those of `options.labels`.
 
-    Cost: all columns but those of pictures are read and held.
+    Cost: all columns but those of images are read and held.
     """
     problems = Problems(options.max_problems)
     files = find_image_tables(path)

@@ -51,7 +51,7 @@ def read_table(
 
     Args:
         options: `label_sep`, if None, is the first of `;`, `|`, `,` that occurs.
-        check_images: whether a missing picture is a fault; that one is missing in a store shows
+        check_images: whether a missing image is a fault; that one is missing in a store shows
             when it is fetched.
 
     Raises:
@@ -79,7 +79,7 @@ def records_manifest(
 
     Args:
         root: folder that paths are relative to.
-        listings: tells which pictures there are; None where that is known.
+        listings: tells which images there are; None where that is known.
         problems: what was wrong with the rows so far.
     """
     label_sep, labels = options.label_sep, options.labels
@@ -159,7 +159,7 @@ def _image_paths(
             kind = type(cell).__name__
             hint = ""
             if isinstance(records.path, Stored) and isinstance(cell, bytes | dict):
-                hint = "; a table with pictures in it is read from disks only, copy it to one"
+                hint = "; a table with images in it is read from disks only, copy it to one"
             message = f"column {column!r} holds {kind}, expected a path as text{hint}"
             records.fault(problems, row, message)
             continue

@@ -14,7 +14,7 @@ from mlcrf.labels import LabelSpace
 
 
 def is_tag_folder(folder: Path) -> bool:
-    """Return whether any picture in a folder or below has a tag file; stops at the first."""
+    """Return whether any image in a folder or below has a tag file; stops at the first."""
     return folder.is_dir() and any(
         image.path.with_suffix(".txt").is_file() for image in walk_images(folder)
     )
@@ -47,7 +47,7 @@ def read_tag_folder(folder: Path, options: ReadOptions = ReadOptions()) -> Manif
             untagged += 1
     problems.raise_if_any()
     if not images:
-        raise DataError("no picture has a tag file; expected im1.txt beside im1.jpg", folder)
+        raise DataError("no image has a tag file; expected im1.txt beside im1.jpg", folder)
     notes = []
     if untagged:
         notes.append(f"{untagged} images without a tag file are left out")

@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file of boxed objects a picture; a label is present if any box has it.
+"""Pascal VOC: one XML file of boxed objects an image; a label is present if any box has it.
 
 Source: Everingham et al., The PASCAL Visual Object Classes Challenge (2010), section 3.
 """
@@ -54,14 +54,14 @@ def read_voc(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
 
     A label is present if any object has it, unknown if every object that has it is marked
     difficult (the usual protocol leaves those out of the evaluation), else absent. Splits come
-    from ImageSets/Main; pictures that are in no set there, or have no annotation, are left out
+    from ImageSets/Main; images that are in no set there, or have no annotation, are left out
     and counted in the notes. Without ImageSets there are no splits.
 
     If no labels are expected, the classes that occur are, sorted.
 
     Raises:
         DataError: no VOC folder, XML that cannot be read or declares a document type, missing
-            pictures, classes that are none of the labels expected, an image in two splits.
+            images, classes that are none of the labels expected, an image in two splits.
     """
     roots = find_voc(path)
     if not roots:
@@ -74,14 +74,14 @@ def read_voc(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
         problems.add(path, "some of its folders have ImageSets/Main and others have not")
     problems.raise_if_any()
     if not found.images:
-        raise DataError("has no picture with an annotation; check Annotations/*.xml", path)
+        raise DataError("has no image with an annotation; check Annotations/*.xml", path)
     space = labels or vocabulary([frozenset(states) for states in found.states], path)
     targets = np.array(
         [[states.get(name, 0) for name in space] for states in found.states], dtype=np.int8
     )
     notes = []
     if found.left_out:
-        notes.append(f"{found.left_out} pictures without an annotation or a split are left out")
+        notes.append(f"{found.left_out} images without an annotation or a split are left out")
     splits = tuple(split for split in found.splits if split is not None)
     name = "+".join(dict.fromkeys(root.resolve().name.lower() for root in roots))
     return Manifest(tuple(found.images), targets, space, splits or None, name, tuple(notes))

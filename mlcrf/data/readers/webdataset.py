@@ -57,7 +57,7 @@ def read_webdataset(path: Path, options: ReadOptions = ReadOptions()) -> Manifes
             images.append(parts["image"])
     problems.raise_if_any()
     if not images:
-        raise DataError("no picture has tags; expected 1.json or 1.txt beside 1.jpg", path)
+        raise DataError("no image has tags; expected 1.json or 1.txt beside 1.jpg", path)
     notes = [f"{untagged} images without tags are left out"] if untagged else []
     return folder_manifest(path, images, tags, labels, notes)
 

@@ -85,7 +85,7 @@ def test_numbers_without_picture_are_counted(tmp_path: Path) -> None:
     """The release names images that the folder may lack: a note, not an error."""
     make_folder(tmp_path, [1, 2, 3], LITTLE)
     notes = read_mirflickr(tmp_path).notes
-    assert "2 annotated images have no picture here and are left out" in notes  # 10 and 24,999
+    assert "2 annotated images are not here and are left out" in notes  # 10 and 24,999
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_lines_that_are_no_number_are_all_told(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     """No pictures, no annotations, no file of the label set, no such set: one line each."""
-    with pytest.raises(DataError, match=r"has no picture such as mirflickr/im1\.jpg"):
+    with pytest.raises(DataError, match=r"has no image such as mirflickr/im1\.jpg"):
         read_mirflickr(tmp_path)
     make_folder(tmp_path, [1], {})
     with pytest.raises(DataError, match=r"no annotation files such as annotations/sky\.txt"):

@@ -147,8 +147,8 @@ def test_names_that_are_none(tmp_path: Path, names: tuple[str | None, ...]) -> N
 
 
 WRONG: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
-    ([{"a": 1}], {}, r"has no column of pictures; found 'a' \(int64\)"),
-    ([{"image": 1, "sea": 1}], {}, r"has no column of pictures; found 'image' \(int64\)"),
+    ([{"a": 1}], {}, r"has no column of images; found 'a' \(int64\)"),
+    ([{"image": 1, "sea": 1}], {}, r"has no column of images; found 'image' \(int64\)"),
     ([{"image": b"x"}], {}, "has no label column"),
     (
         [{"image": b"x", "labels": [7]}],
@@ -182,7 +182,7 @@ def test_files_that_differ(shards: Path) -> None:
     with pytest.raises(DataError, match=r"b\.parquet: has other columns than a\.parquet: 'labels'"):
         read_dataset(shards)
     make_parquet(path, [{"sea": 1}])
-    with pytest.raises(DataError, match=r"b\.parquet: has no column of pictures"):
+    with pytest.raises(DataError, match=r"b\.parquet: has no column of images"):
         read_dataset(shards)
     for content in (path.read_bytes()[:-20], b"", b"PAR1" + bytes(99)):
         path.write_bytes(content)

@@ -85,7 +85,7 @@ def test_folders_without_tags(tmp_path: Path) -> None:
     """No tag file at all, or none with a tag, is one line that says what was expected."""
     make_folder(tmp_path, a=None)
     assert not is_tag_folder(tmp_path)
-    with pytest.raises(DataError, match=r"no picture has a tag file; expected im1\.txt"):
+    with pytest.raises(DataError, match=r"no image has a tag file; expected im1\.txt"):
         read_tag_folder(tmp_path)
     make_folder(tmp_path, a="")
     assert is_tag_folder(tmp_path)

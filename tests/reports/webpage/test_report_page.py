@@ -154,8 +154,8 @@ def test_pictures_that_are_gone_are_said(run: Run, tmp_path: Path) -> None:
     save_report(tmp_path / "page.html", run, answers, result, Gallery())
     page = taken_apart((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert not photos_of(page)
-    assert "Not shown: cannot be read as a picture: No such file or directory" in page.text
-    assert "Not shown: cannot be read as a picture: of no known kind, or damaged" in page.text
+    assert "Not shown: cannot be read as an image: No such file or directory" in page.text
+    assert "Not shown: cannot be read as an image: of no known kind, or damaged" in page.text
     assert str(tmp_path) not in page.text
 
 
