@@ -53,25 +53,17 @@ class Verdict:
 
     @property
     def is_conflict(self) -> bool:
-        """Whether some say yes and some say no."""
+        """True if some people say yes and some say no."""
         return len(self._said) > 1
 
     @property
     def is_answered(self) -> bool:
-        """Whether anybody has looked, be it in vain."""
+        """True if anybody has answered, also with `cannot be told`."""
         return bool(self.votes)
-
-    def of(self, person: str) -> int | None:
-        """What one person says."""
-        vote = self.votes.get(person)
-        return None if vote is None else vote.value
 
     @property
     def _said(self) -> set[int]:
         return {one.value for one in self.votes.values() if one.value in (YES, NO)}
-
-
-_NOTHING = Verdict()
 
 
 class Board:
@@ -104,10 +96,6 @@ class Board:
             if votes:
                 found[label] = Verdict(votes)
         return found
-
-    def verdict(self, photo: int, label: str) -> Verdict:
-        """Of one label, also if nobody answered."""
-        return self.verdicts(photo).get(label, _NOTHING)
 
     def photos(self) -> Iterator[int]:
         """Yield the photos with a current answer."""

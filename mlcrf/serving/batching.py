@@ -66,7 +66,7 @@ class Batcher(Generic[Item, Prepared, Result]):
 
     @property
     def full(self) -> bool:
-        """Whether the queue is full."""
+        """True if the queue is full."""
         return self._waiting >= self._limit
 
     async def __call__(self, items: Sequence[Item]) -> list[Result]:

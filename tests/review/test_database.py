@@ -53,10 +53,10 @@ def test_answers_are_a_log_with_who_and_when(url: str) -> None:
     assert [one.id for one in events] == sorted({one.id for one in events})
     assert all(before <= one.at <= datetime.now(UTC) for one in events)
     verdicts = board(database).verdicts(photo)
-    assert verdicts["sea"].of("anna") == -1 and verdicts["sea"].value == 1
+    assert verdicts["sea"].votes["anna"].value == -1 and verdicts["sea"].value == 1
     assert not verdicts["sea"].is_conflict
     database.add(photo, {"sea": 0}, "anna", new_request())
-    verdict = board(database).verdict(photo, "sea")
+    verdict = board(database).verdicts(photo)["sea"]
     assert verdict.is_conflict and verdict.value == -1
     assert {who: vote.value for who, vote in verdict.votes.items()} == {"anna": 0, "ben": 1}
     database.close()
@@ -105,10 +105,10 @@ def test_undo_goes_back_step_by_step(url: str) -> None:
     assert {(a.label, a.value) for a in taken} == {("sea", 1), ("sky", None)}
     assert database.undo("anna", "u1", {one}) == taken  # sent twice
     verdicts = board(database).verdicts(one)
-    assert verdicts["sea"].of("anna") == 1 and "sky" not in verdicts
+    assert verdicts["sea"].votes["anna"].value == 1 and "sky" not in verdicts
     assert [a.value for a in database.undo("anna", "u2", {one})] == [None]
     assert database.undo("anna", "u3", {one}) == []
-    assert board(database).verdict(one, "sea").of("ben") == 1
+    assert board(database).verdicts(one)["sea"].votes["ben"].value == 1
     assert len(list(database.since(0))) == 8
     database.close()
 
