@@ -24,9 +24,5 @@ def below(root: int) -> dict[int, str]:
 
 
 def working(root: int) -> list[int]:
-    """Those of Ray below it that work on a chunk now."""
-    return [
-        process
-        for process, name in below(root).items()
-        if name.startswith("ray::MapWorker") and ".submit" in name
-    ]
+    """Those of Ray below it that work on a part now."""
+    return [process for process, name in below(root).items() if name.startswith("ray::Worker.tag")]

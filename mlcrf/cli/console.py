@@ -2,7 +2,7 @@
 
 import getpass
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -12,8 +12,6 @@ import typer
 from mlcrf.errors import MlcrfError, MlcrfWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sized
-
     from mlcrf.prediction import LabelSelection, Prediction, PredictionWriter
 
 
@@ -65,7 +63,7 @@ def note(message: str) -> None:
 def write_predictions(
     writer: "PredictionWriter",
     predictions: "Iterable[Prediction]",
-    listed: "Sized",
+    listed: Sized,
     selection: "LabelSelection",
     *,
     may_be_none: bool = False,

@@ -1,6 +1,5 @@
 """`mlcrf predict`: folders of images in, one table of labels out."""
 
-from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +13,8 @@ from mlcrf.cli.tagging import KnownOptions
 from mlcrf.pretrained import DEFAULT
 
 if TYPE_CHECKING:
-    from mlcrf.images import ListedImages
-    from mlcrf.prediction import Prediction, PredictJob
+    from mlcrf.cluster.predicting import PartsOf
+    from mlcrf.prediction import PredictJob
 
 _ARCHIVE = "Large archives"
 
@@ -89,8 +88,9 @@ def predict(
     elif workers is not None:
         raise typer.BadParameter("--workers is the number of workers of --cluster; give both")
     from mlcrf.checkpoint import load_run
-    from mlcrf.prediction import Part, PartFormat, PredictionWriter, Table
+    from mlcrf.prediction import Part, PartFormat, Parts, PredictionWriter, Table
     from mlcrf.prediction.formats import OutputFormat
+    from mlcrf.prediction.formats.parts import remove_parts
 
     run = load_run(model)
     part = None if shard is None else Part.parse(shard)
@@ -120,31 +120,35 @@ def predict(
     source.require_some(listed)
     if part is None:
         known.note_if_unused(job, listed)
-    predictions = (
-        _on_cluster(cluster, workers, listed, model, job, runtime)
-        if cluster is not None
-        else tagging.make_tagger(run, job, runtime).predict_listed(listed)
-    )
-    with closing(predictions):
-        console.write_predictions(
-            writer, predictions, listed, selection, may_be_none=part is not None
-        )
+    if cluster is not None:
+        from mlcrf.cluster.predicting import PartsOf
+
+        parts = PartsOf(listed, target.with_name(f"{target.stem}.parts"), run.labels, origin)
+        _tag_on_cluster(cluster, workers, parts, model, job, runtime)
+        console.write_predictions(writer, Parts(parts.folder), listed, selection)
+        remove_parts(parts.folder)
+    else:
+        with closing(tagging.make_tagger(run, job, runtime).predict_listed(listed)) as predictions:
+            console.write_predictions(
+                writer, predictions, listed, selection, may_be_none=part is not None
+            )
     tagging.note_unreadable(job)
     console.report_predictions(writer, as_json=as_json, strict=strict)
 
 
-def _on_cluster(
+def _tag_on_cluster(
     cluster: str,
     workers: int | None,
-    listed: "ListedImages",
+    parts: "PartsOf",
     model: Path,
     job: "PredictJob",
     runtime: RuntimeOptions,
-) -> "Generator[Prediction, None, None]":
-    from mlcrf.cluster.predicting import predict_on
+) -> None:
+    from mlcrf.cluster.predicting import predict_parts
     from mlcrf.cluster.worker import WorkerSetup
 
     place = model.absolute() if model.is_dir() else model
     cache = runtime.cache.absolute()
     setup = WorkerSetup(job, place, Path.cwd(), runtime.engine, runtime.device, cache)
-    return predict_on(cluster, setup, listed, workers=workers, note=console.note)
+    with console.bar("images") as progress:
+        predict_parts(cluster, setup, parts, workers=workers, progress=progress, note=console.note)

@@ -1,4 +1,4 @@
-"""Ray, started here or joined where it runs, and kept from talking."""
+"""A connection to Ray, started here or joined where it runs."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ _STORE_BYTES = 500_000_000  # for what is on its way; Ray puts more on disk
 
 
 def parse_address(text: str) -> str:
-    """From what follows `--cluster` to what Ray connects to.
+    """Return what Ray connects to for the text after `--cluster`.
 
     `ray` is the cluster that $RAY_ADDRESS names, or one that is started here for as long as it is
     needed; `ray://auto` one that runs here; `ray://HOST` and `ray://HOST:PORT` one elsewhere.
@@ -41,7 +41,7 @@ def parse_address(text: str) -> str:
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """The module `ray`, connected; what is started for it ends with it.
+    """Give the module `ray`, connected; what is started for it ends with the context.
 
     Args:
         address: see `parse_address`.
@@ -50,6 +50,8 @@ def connected(address: str) -> Iterator[Any]:
         ClusterError: it cannot be reached within half a minute, or breaks down later.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # what Ray prints of workers that died stays away: their work is done again
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     import ray
 
     _require_listening(address)
@@ -75,10 +77,9 @@ def connected(address: str) -> Iterator[Any]:
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in its place
-        _silence()
         yield ray
     except (ray.exceptions.RayError, ConnectionError) as error:
-        if isinstance(_innermost(error), ray.exceptions.ActorUnavailableError):
+        if isinstance(_innermost(error), ray.exceptions.RayActorError):
             raise ClusterError(
                 f"Ray at {address} gave up: workers died again and again on the same pictures, for "
                 "want of memory or by one that breaks its decoder; Ray's logs say more"
@@ -89,7 +90,7 @@ def connected(address: str) -> Iterator[Any]:
 
 
 def _require_listening(address: str) -> None:
-    """Ray itself would wait for long, and be wordy about it."""
+    """Check that somebody listens, for which Ray itself would wait long."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
         return
@@ -102,13 +103,6 @@ def _require_listening(address: str) -> None:
         ) from error
 
 
-def _silence() -> None:
-    """Keep to ourselves what Ray prints of workers that died: their work is done again."""
-    from ray._private import worker
-
-    worker.print_to_stdstream = lambda *_, **__: None
-
-
 def _innermost(error: BaseException) -> BaseException:
     while (cause := error.__cause__ or getattr(error, "cause", None)) is not None:
         error = cause
@@ -116,7 +110,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, its last line: those before are the traceback of another process."""
+    """Return the last line of the innermost cause; those before are a traceback elsewhere."""
     error = _innermost(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:400].rstrip(".")

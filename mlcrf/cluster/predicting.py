@@ -1,69 +1,254 @@
-"""From pictures to predictions by way of a cluster, in order."""
+"""Images tagged in parts by the workers of a Ray cluster.
 
-from collections.abc import Callable, Generator, Iterator
-from itertools import islice
+A part is as many images as the CRF takes at once, so that what is worked on together is what would
+be without a cluster. Each is written here once it is whole, and not made again when the command is
+run again.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
 from typing import Any
 
-from mlcrf.cluster.chunks import cut, in_order, pack_pictures, unpack_said
 from mlcrf.cluster.connecting import connected, parse_address
-from mlcrf.cluster.coordinator import Coordinator
-from mlcrf.cluster.worker import WorkerSetup
-from mlcrf.errors import ClusterError
+from mlcrf.cluster.worker import Numbered, Tagged, Worker, WorkerSetup
+from mlcrf.errors import ClusterError, DataError
 from mlcrf.images import ListedImages
-from mlcrf.prediction import Prediction
+from mlcrf.labels import LabelSpace
+from mlcrf.prediction import (
+    LARGEST_ALBUM,
+    TOGETHER,
+    Origin,
+    Part,
+    PartFormat,
+    Prediction,
+    PredictionWriter,
+    PredictJob,
+)
+from mlcrf.prediction.formats.parts import remove_parts
+from mlcrf.stores import Stored
 
-_CHUNKS_AT_ONCE = 64  # that are handed over
+_CORES_EACH = 4  # at most, where nobody says how many workers there are to be
+_RETRIES = 4  # of a part whose worker died
 
 
-def predict_on(
+@dataclass(frozen=True)
+class PartsOf:
+    """The parts that images are cut into, in a folder.
+
+    Attributes:
+        folder: where they are written.
+        labels, origin: of the run.
+    """
+
+    images: ListedImages
+    folder: Path | Stored
+    labels: LabelSpace
+    origin: Origin
+
+
+def predict_parts(
     cluster: str,
     setup: WorkerSetup,
-    pictures: ListedImages,
+    parts: PartsOf,
     *,
     workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     note: Callable[[str], None] = lambda text: None,
-) -> Generator[Prediction, None, None]:
-    """One prediction a picture, in order, as `Tagger.predict_listed` gives them.
+) -> None:
+    """Make all parts that are not there yet; `Parts` of the folder has the predictions in order.
 
-    Names of pictures are listed and handed over first; memory here does not grow with their
-    number, but for one reference to each 256. Workers read the pictures themselves. What died is
-    done again, so that each picture has exactly one prediction.
+    Names of images are listed here and handed over a part at a time; workers read the images. A
+    worker that dies is started again and its part done again, up to five times in all.
 
     Args:
         cluster: see `parse_address`.
-        workers: how many; one for up to four cores if None.
-        note: is told once what a user should know of work that went on.
+        workers: number of workers; see `plan_workers`.
+        progress: called with the number of images that are done, and of all.
+        note: called once with each thing that a user should know of work that goes on.
 
     Raises:
         SettingsError: the address is none.
         ClusterError: the cluster cannot be reached, or gave up.
         MlcrfError: what `Tagger` raises, on whatever machine.
     """
-    with connected(parse_address(cluster)) as ray:
-        coordinator = (
-            ray.remote(Coordinator)
-            .options(num_cpus=0)
-            .remote([ray.put(setup)], workers, on_gpus=setup.device.startswith("cuda"))
-        )
-        chunks, count = cut(pictures, album=setup.job.album), 0
-        while some := list(islice(chunks, _CHUNKS_AT_ONCE)):
-            ray.get(coordinator.add.remote([pack_pictures(chunk) for chunk in some]))
-            count += sum(map(len, some))
-        if failure := ray.get(coordinator.start.remote()):
-            raise ClusterError(failure)
-        yield from in_order(_answers(ray, coordinator, note), count)
-
-
-def _answers(ray: Any, coordinator: Any, note: Callable[[str], None]) -> Iterator[Prediction]:
+    address, unfinished = parse_address(cluster), _Unfinished(parts, setup.job)
+    if not unfinished.missing:
+        return
     told = set[str]()
-    coming = coordinator.next.remote()
-    while (table := ray.get(coming)) is not None:
-        coming = coordinator.next.remote()
-        said = unpack_said(table)
-        for one in said.notes:
-            if one not in told:
-                told.add(one)
-                note(one)
-        if said.failure:
-            raise ClusterError(said.failure)
-        yield from said.predictions
+    with connected(address) as ray:
+        pool = _Pool(ray, setup, workers, most=len(unfinished.missing))
+
+        def finish_one() -> None:
+            at, tagged = pool.finish_one()
+            for text in tagged.notes:
+                if text not in told:
+                    told.add(text)
+                    note(text)
+            if tagged.failure:
+                raise ClusterError(tagged.failure)
+            unfinished.write(at, tagged.predictions)
+            progress(unfinished.done, len(parts.images))
+
+        for at, chunk in unfinished.chunks():
+            if not pool.idle:
+                finish_one()
+            pool.hand_out(at, chunk)
+        while pool.busy:
+            finish_one()
+
+
+class _Unfinished:
+    """The parts that are not on disk yet, by their index.
+
+    Attributes:
+        missing: which these are.
+        done: number of images whose parts are on disk, as far as `chunks` has come.
+    """
+
+    def __init__(self, parts: PartsOf, job: PredictJob) -> None:
+        self._parts, self._album, self.done = parts, job.album, 0
+        digests = [_digest(chunk) for chunk in cut(parts.images, album=job.album)]
+        self._outputs = [
+            PartFormat(Part(number, len(digests)), job, parts.origin, digest)
+            for number, digest in enumerate(digests, start=1)
+        ]
+        self._paths = [output.part.path(parts.folder) for output in self._outputs]
+        remove_parts(parts.folder, keep=self._paths)
+        both = enumerate(zip(self._outputs, self._paths, strict=True))
+        self.missing = {at for at, (output, path) in both if not _is_finished(output, path)}
+
+    def chunks(self) -> Iterator[tuple[int, list[Numbered]]]:
+        """Return the images of each missing part, listed anew.
+
+        Raises:
+            ClusterError: they are others than before.
+        """
+        for at, chunk in enumerate(cut(self._parts.images, album=self._album)):
+            if at not in self.missing:
+                self.done += len(chunk)
+            elif _digest(chunk) != self._outputs[at].images:
+                raise ClusterError("images were added or removed meanwhile; run the command again")
+            else:
+                yield at, chunk
+
+    def write(self, at: int, predictions: Sequence[Prediction]) -> None:
+        """Write a part."""
+        output, path = self._outputs[at], self._paths[at]
+        with PredictionWriter(path, self._parts.labels, overwrite=True, output=output) as writer:
+            for prediction in predictions:
+                writer.write(prediction)
+        self.done += len(predictions)
+
+
+class _Pool:
+    """Workers, each with one part at most.
+
+    Attributes:
+        idle: workers without one.
+        busy: by the answer that comes, the worker and the index of the part.
+    """
+
+    def __init__(self, ray: Any, setup: WorkerSetup, workers: int | None, *, most: int) -> None:
+        self._ray = ray
+        self._setup = ray.put(setup)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        plan = plan_workers(nodes, workers, on_gpus=setup.device.startswith("cuda"))
+        actor = ray.remote(Worker).options(
+            num_cpus=plan.cores, num_gpus=plan.gpus, max_restarts=-1, max_task_retries=_RETRIES
+        )
+        count = min(plan.workers, most)
+        self.idle: list[Any] = [actor.remote(plan.cores) for _ in range(count)]
+        self.busy: dict[Any, tuple[Any, int]] = {}
+
+    def hand_out(self, at: int, chunk: Sequence[Numbered]) -> None:
+        """Give a part to an idle worker."""
+        worker = self.idle.pop()
+        self.busy[worker.tag.remote(self._setup, chunk)] = (worker, at)
+
+    def finish_one(self) -> tuple[int, Tagged]:
+        """Wait for a part: its index, and the answer of its worker."""
+        (ready, *_), _ = self._ray.wait(list(self.busy))
+        worker, at = self.busy.pop(ready)
+        tagged: Tagged = self._ray.get(ready)
+        self.idle.append(worker)
+        return at, tagged
+
+
+def cut(images: ListedImages, *, album: bool) -> Iterator[list[Numbered]]:
+    """Cut images into parts, in order; with `album`, one folder's images are in one part.
+
+    A thousand images of a folder are an album of its own, as without a cluster.
+    """
+    numbered = images.numbered()
+    if not album:
+        while chunk := list(islice(numbered, TOGETHER)):
+            yield chunk
+        return
+    chunk = []
+    for _, items in groupby(numbered, key=lambda one: one[1].folder):
+        while piece := list(islice(items, LARGEST_ALBUM)):
+            chunk += piece
+            if len(chunk) >= TOGETHER:
+                yield chunk
+                chunk = []
+    if chunk:
+        yield chunk
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A number of workers, and the cores and GPUs of each."""
+
+    workers: int
+    cores: int
+    gpus: int = 0
+
+
+def plan_workers(
+    nodes: Sequence[Mapping[str, float]], workers: int | None = None, *, on_gpus: bool = False
+) -> Plan:
+    """Return workers that fill the machines of a cluster, all with as many cores.
+
+    Args:
+        nodes: `CPU` and `GPU` of each machine.
+        workers: how many there are to be; one for up to four cores if None.
+        on_gpus: one a GPU.
+
+    Raises:
+        ClusterError: it has fewer cores than there are to be workers, or no GPU.
+    """
+    cores = [count for node in nodes if (count := int(node.get("CPU", 0)))]
+    if on_gpus:
+        gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+        if not gpus:
+            raise ClusterError("the cluster has no GPU; leave out --device, or say cpu")
+        return Plan(min(gpus, workers or gpus), cores=1, gpus=1)
+    if sum(cores) < (workers or 1):
+        raise ClusterError(f"the cluster has {sum(cores)} cores, for {workers or 1} workers")
+    if workers is None:
+        each = min(_CORES_EACH, *cores)
+        return Plan(sum(count // each for count in cores), each)
+    each = next(
+        each
+        for each in range(max(cores), 0, -1)
+        if sum(count // each for count in cores) >= workers
+    )
+    return Plan(workers, each)
+
+
+def _is_finished(output: PartFormat, path: Path | Stored) -> bool:
+    try:
+        return output.is_finished(path)
+    except DataError:  # a damaged part is made again
+        return False
+
+
+def _digest(chunk: Sequence[Numbered]) -> str:
+    names = hashlib.sha256()
+    for number, image in chunk:
+        names.update(f"{number} ".encode() + os.fsencode(image.name) + b"\0")
+    return names.hexdigest()

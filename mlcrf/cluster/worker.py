@@ -1,4 +1,4 @@
-"""What works on chunks on the machines of a cluster."""
+"""The actor that tags images on a machine of a cluster."""
 
 import os
 import platform
@@ -6,16 +6,16 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from mlcrf.errors import ClusterError, MlcrfError, MlcrfWarning
 
-if TYPE_CHECKING:  # torch, which the coordinator has no need of
+if TYPE_CHECKING:
     from mlcrf.choices import EngineName
-    from mlcrf.cluster.chunks import Numbered, Said
-    from mlcrf.prediction import PredictJob, Tagger
+    from mlcrf.images import Image
+    from mlcrf.prediction import Prediction, PredictJob, Tagger
+
+Numbered = tuple[int, "Image"]  # its index in the listing
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class WorkerSetup:
     """All that a worker needs to tag as the command would that it works for.
 
     Attributes:
-        job: what predictions depend on; nothing of it is read from the images' keywords.
+        job: what predictions depend on.
         model: the run directory, or the name of a model that comes with mlcrf.
         folder: what names of images are relative to.
     """
@@ -36,54 +36,58 @@ class WorkerSetup:
     cache_dir: Path | None = None
 
 
-class Worker:
-    """Tags chunk after chunk; the run is loaded with the first.
+@dataclass(frozen=True)
+class Tagged:
+    """The answer of a worker.
 
-    Errors that a user can mend are part of what it returns, since there is nobody to read them
-    here.
+    Attributes:
+        notes: what a user should know of work that goes on.
+        failure: why there are no predictions; a user can mend it.
+    """
+
+    predictions: "Sequence[Prediction]" = ()
+    notes: Sequence[str] = ()
+    failure: str = ""
+
+
+class Worker:
+    """Tags part after part; the run is loaded with the first.
 
     Args:
-        setup: a list of what Ray makes the setup of.
         num_threads: those that it may use.
     """
 
-    def __init__(self, setup: Sequence[Any], num_threads: int) -> None:
-        import ray
-
-        self._setup: WorkerSetup = ray.get(setup[0])
+    def __init__(self, num_threads: int) -> None:
         self._num_threads = num_threads
         self._tagger: Tagger | None = None
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """From a chunk to what is said of it."""
-        from mlcrf.cluster.chunks import Said, pack_said, unpack_pictures
-
+    def tag(self, setup: WorkerSetup, images: "Sequence[Numbered]") -> Tagged:
+        """Tag the images of a part."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.filterwarnings("always", category=MlcrfWarning)
             try:
-                said = self._tag(unpack_pictures(table))
+                tagged = Tagged(self._predict(setup, images))
             except MlcrfError as error:
-                said = Said(failure=str(error))
-        return pack_said(replace(said, notes=[str(one.message) for one in caught]))
+                tagged = Tagged(failure=str(error))
+        return replace(tagged, notes=[str(one.message) for one in caught])
 
-    def _tag(self, chunk: "Sequence[Numbered]") -> "Said":
-        from mlcrf.cluster.chunks import Said
-
-        pictures = [picture for _, picture in chunk]
-        if any(one.location and not one.location.is_absolute() for one in pictures):
-            self._enter_folder()
+    def _predict(self, setup: WorkerSetup, images: "Sequence[Numbered]") -> "list[Prediction]":
+        if any(one.location and not one.location.is_absolute() for _, one in images):
+            _enter(setup.folder)
         if self._tagger is None:
-            self._tagger = self._load()
-        predictions = zip(chunk, self._tagger.predict(pictures), strict=True)
-        return Said([replace(one, listed=number) for (number, _), one in predictions])
+            self._tagger = self._load(setup)
+        predictions = self._tagger.predict(image for _, image in images)
+        return [
+            replace(one, listed=number)
+            for (number, _), one in zip(images, predictions, strict=True)
+        ]
 
-    def _load(self) -> "Tagger":
+    def _load(self, setup: WorkerSetup) -> "Tagger":
         from mlcrf.backbones.engines import pick_device
         from mlcrf.checkpoint import load_run
         from mlcrf.prediction import Tagger
 
-        setup = self._setup
         run = load_run(setup.model)
         if run.digest != setup.job.run:
             raise ClusterError(
@@ -99,11 +103,12 @@ class Worker:
             num_threads=self._num_threads,
         )
 
-    def _enter_folder(self) -> None:
-        try:
-            os.chdir(self._setup.folder)
-        except OSError as error:
-            raise ClusterError(
-                f"{self._setup.folder}: is not there on {platform.node()}; name photos by a path "
-                "that all machines have, or keep them in an object store"
-            ) from error
+
+def _enter(folder: Path) -> None:
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise ClusterError(
+            f"{folder}: is not there on {platform.node()}; name images by a path that all machines "
+            "have, or keep them in an object store"
+        ) from error

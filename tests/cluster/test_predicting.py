@@ -1,123 +1,50 @@
-"""On Ray, really started: the rows of the same command without it."""
+"""Images are cut into parts, and workers fill a cluster's machines."""
 
-import os
-import signal
-import time
-from pathlib import Path
-
-import pandas as pd
 import pytest
 
-from experiments.benchmarks.descendants import working
-from mlcrf.backbones.features import count_cores
-from tests.cluster.conftest import BROKEN
-from tests.program import Program, run_program
-from tests.stores.conftest import S3Bucket
+from mlcrf.errors import ClusterError
+from mlcrf.images import ListedImages, as_image
+from mlcrf.prediction import TOGETHER
+
+pytest.importorskip("ray", reason="needs mlcrf[ray]")
+
+from mlcrf.cluster.predicting import Plan, cut, plan_workers
 
 
-def test_each_photo_once_though_a_worker_dies(
-    small_run: Path, photos: Path, tmp_path: Path
-) -> None:
-    """Killed in the midst of a chunk; the tables and words of the same command without Ray.
-
-    Names are relative to a folder that workers are not in at first.
-    """
-    words = ["predict", photos.name, "--model", small_run, "--engine", "torch", "--given", "sky=1"]
-    words += ["--at-most", 2, "--cache-dir", tmp_path / "cache", "--out"]
-    plain = run_program(*words, tmp_path / "plain.csv", cwd=photos.parent)
-    more = ("--cluster", "ray", "--workers", min(2, count_cores()))
-    program = Program(*words, tmp_path / "ray.csv", *more, cwd=photos.parent)
-    process = wait_for_work(program)
-    os.kill(process, signal.SIGKILL)
-    ray = program.end()
-    assert ray.returncode == plain.returncode == 0, ray.stderr
-    assert ray.stdout == plain.stdout.replace("/plain.", "/ray.")
-    assert ray.stderr == plain.stderr.replace("/plain.", "/ray.")
-    assert ray.stdout.startswith("1096 photos tagged")
-    errors = [(tmp_path / f"{name}.errors.csv").read_bytes() for name in ("plain", "ray")]
-    assert errors[0] == errors[1] and errors[0].count(b"\n") == 1 + len(BROKEN)
-    same_rows(tmp_path / "plain.csv", tmp_path / "ray.csv")
-
-
-def test_a_running_cluster_and_an_object_store(
-    small_run: Path,
-    photos: Path,
-    head: tuple[str, dict[str, str]],
-    bucket: S3Bucket,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Reached from outside; workers fetch photos themselves, and the table is sent to the store."""
-    address, token = head
-    for name, value in token.items():
-        monkeypatch.setenv(name, value)
-    place = bucket.upload(photos / "0", limit=300)
-    words = ["predict", place, "--model", small_run, "--engine", "torch", "--out"]
-    plain = run_program(*words, tmp_path / "plain.csv")
-    ray = run_program(*words, f"{bucket.url}/out/tags.csv", "--cluster", address)
-    assert ray.returncode == plain.returncode == 0, ray.stderr
-    (tmp_path / "ray.csv").write_bytes(bucket.read("out/tags.csv"))
-    same_rows(tmp_path / "plain.csv", tmp_path / "ray.csv")
-    assert bucket.read("out/tags.errors.csv") == (tmp_path / "plain.errors.csv").read_bytes()
-    assert ray.stderr == plain.stderr and ray.stderr.count("error: s3://") == 3
-
-
-def test_control_c_leaves_nothing_half_done(small_run: Path, photos: Path, tmp_path: Path) -> None:
-    """No table, no temporary file, and no process of Ray that we started.
-
-    On a busy machine the work was seen to be done in spite of a signal, some seconds later; then
-    all of it has to be there, and it is tried again.
-    """
-    out = tmp_path / "tags.csv"
-    words = ["predict", *[photos] * 8, "--model", small_run, "--out", out, "--cluster", "ray"]
-    for _ in range(3):
-        program = Program(*words)
-        process = wait_for_work(program)
-        program.send(signal.SIGINT)
-        result = program.end()
-        assert "Traceback" not in result.stderr
-        while Path(f"/proc/{process}").exists():  # Ray ends its workers a moment after us
-            time.sleep(0.05)
-        if result.returncode != 0:
-            break
-        assert result.stdout.startswith("8768 photos tagged")
-        for path in tmp_path.iterdir():
-            path.unlink()
-    assert result.returncode == 130
-    assert not list(tmp_path.iterdir())
+def test_parts_are_what_would_be_worked_on_together() -> None:
+    """All but the last as long as the CRF's; with albums no folder's thousand is cut."""
+    pictures = ListedImages(lambda: [as_image(f"{at // 100}/{at}.jpg") for at in range(1030)])
+    chunks = list(cut(pictures, album=False))
+    assert [len(one) for one in chunks] == [TOGETHER] * 4 + [1030 - 4 * TOGETHER]
+    assert [number for chunk in chunks for number, _ in chunk] == list(range(1030))
+    chunks = list(cut(pictures, album=True))
+    assert [len(one) for one in chunks] == [300, 300, 300, 130]
+    large = ListedImages(lambda: [as_image(f"one/{at}.jpg") for at in range(2500)])
+    assert [len(one) for one in cut(large, album=True)] == [1024, 1024, 452]
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("cores", "workers", "expected"),
     [
-        (["--cluster", "spark"], 1, "--cluster spark: expected ray, ray://auto or ray://HOST"),
-        (["--cluster", "ray://:1"], 1, "expected ray, ray://auto or ray://HOST:PORT"),
-        (["--cluster", "ray://127.0.0.1:9"], 1, "cannot connect to Ray at ray://127.0.0.1:9: "),
-        (["--cluster", "ray", "--shard", "1/2"], 2, "--shard does not go with --cluster"),
-        (["--cluster", "ray", "--known-keywords"], 2, "--known-keywords does not go with"),
+        ([2], None, Plan(1, 2)),
+        ([16], None, Plan(4, 4)),
+        ([2, 2, 7, 0], None, Plan(5, 2)),
+        ([2], 2, Plan(2, 1)),
+        ([8, 8], 3, Plan(3, 4)),
+        ([8, 8], 1, Plan(1, 8)),
     ],
 )
-def test_what_cannot_be_is_refused(
-    words: list[str], status: int, said: str, small_run: Path, photos: Path, tmp_path: Path
-) -> None:
-    """In one line, with nothing written."""
-    out = tmp_path / "out" / "tags.csv"
-    result = run_program("predict", photos, "--model", small_run, "--out", out, *words)
-    assert result.returncode == status and said in result.stderr
-    assert "Traceback" not in result.stderr
-    assert status == 2 or result.stderr.count("\n") == 1
-    assert not out.exists() and not list(tmp_path.glob("out/*"))
+def test_workers_fill_the_machines(cores: list[int], workers: int | None, expected: Plan) -> None:
+    """All with as many cores; machines without cores are left out."""
+    assert plan_workers([{"CPU": count} for count in cores], workers) == expected
 
 
-def wait_for_work(program: Program) -> int:
-    """A process that works on a chunk now."""
-    while (root := program.process_id) is not None:  # Ray takes its time
-        if found := working(root):
-            return found[0]
-        time.sleep(0.005)
-    raise AssertionError(program.end(1).stderr)
-
-
-def same_rows(plain: Path, ray: Path) -> None:
-    """The same photos in the same order, with the same labels and probabilities."""
-    pd.testing.assert_frame_equal(pd.read_csv(plain), pd.read_csv(ray), atol=2e-6, rtol=0)
+def test_plans_that_cannot_be() -> None:
+    """More workers than cores, no cores, no GPU; with GPUs each has one."""
+    with pytest.raises(ClusterError, match="has 2 cores, for 3 workers"):
+        plan_workers([{"CPU": 2}], 3)
+    with pytest.raises(ClusterError, match="has 0 cores"):
+        plan_workers([{}])
+    with pytest.raises(ClusterError, match="no GPU"):
+        plan_workers([{"CPU": 2}], on_gpus=True)
+    assert plan_workers([{"CPU": 8, "GPU": 2}, {"GPU": 1}], on_gpus=True) == Plan(3, 1, 1)

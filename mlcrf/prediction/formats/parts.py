@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -209,6 +210,23 @@ class Parts:
 
     def __len__(self) -> int:
         return sum(map(len, self._tables))
+
+
+def remove_parts(folder: Path | Stored, *, keep: Iterable[Path | Stored] = ()) -> None:
+    """Delete the parts in a folder, but for some, and the folder once it is empty.
+
+    Raises:
+        MlcrfError: one cannot be deleted.
+    """
+    kept = {path.name for path in keep}
+    if not folder.exists():
+        return
+    for path in _files(folder):
+        if _NAME.fullmatch(path.name) and path.name not in kept:
+            path.unlink(missing_ok=True)
+    if isinstance(folder, Path) and not kept:
+        with suppress(OSError):  # there is something else in it
+            folder.rmdir()
 
 
 def _require_all(folder: Path | Stored, found: Sequence[int], of: int) -> None:
