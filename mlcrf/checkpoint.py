@@ -46,14 +46,14 @@ def _sound(spec: BackboneSpec) -> BackboneSpec:
 
 
 class _Config(BaseModel):
-    """The part of config.json that is read; earlier versions wrote no decoders."""
+    """The part of config.json that is read."""
 
     settings: TrainSettings
     backbone: Annotated[BackboneSpec, AfterValidator(_sound)]
     backbone_trained: bool
     num_features: int = Field(ge=1)
     data: str
-    decoders: dict[str, tuple[Decoder, ...]] = {}
+    decoders: dict[str, tuple[Decoder, ...]]
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ class Run:
             if tuned.rule is decoder.rule:
                 return replace(decoder, threshold=tuned.threshold)
         raise RunError(
-            f"{self.path}: has no tuned thresholds for --decode {decoder.rule.value}: it was "
-            "trained by an earlier version; train again, or use another rule"
+            f"{self.path}: has no tuned thresholds for --decode {decoder.rule.value}; train again, "
+            "or use another rule"
         )
 
     @property

@@ -40,7 +40,7 @@ class LabelCrf(nn.Module):
         rank: R, the number of gates.
         scenes: K, the number of latent scenes; 0 for none.
         implications: pairs of labels (child, parent). They are part of the state, as int64
-            (R, 2); a state without them leaves them as they are.
+            (R, 2).
         seed: of the initial weights of hidden layer and gates; everything else starts at zero.
 
     Attributes:
@@ -171,8 +171,18 @@ def _save_implications(model: LabelCrf, state: dict[str, Any], prefix: str, *_: 
     state[f"{prefix}implications"] = torch.tensor(model.implications.array)
 
 
-def _load_implications(model: LabelCrf, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Take the implications out of a state; those of earlier versions have none."""
-    pairs = state.pop(f"{prefix}implications", None)
-    if pairs is not None:
-        model.implications = Implications.from_array(pairs.cpu().numpy())
+def _load_implications(
+    model: LabelCrf,
+    state: dict[str, Any],
+    prefix: str,
+    _metadata: object,
+    _strict: bool,
+    missing: list[str],
+    *_: object,
+) -> None:
+    """Take the implications out of a state."""
+    name = f"{prefix}implications"
+    if name in state:
+        model.implications = Implications.from_array(state.pop(name).cpu().numpy())
+    else:
+        missing.append(name)

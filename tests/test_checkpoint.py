@@ -1,7 +1,6 @@
 """Run directories: what is saved is loaded, what is damaged is refused with its name."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,21 +45,6 @@ def test_a_run_survives_its_files(saved: Run) -> None:
     assert loaded.implications == Implications(((2, 0),))
     assert loaded.crf.rank == 2
     assert loaded.make_inference().name == "junction-tree"  # which couplings by image are for
-
-
-def test_a_run_of_an_earlier_version_loads(saved: Run) -> None:
-    """Weights without implications and gates are those of a model that has none."""
-    crf = LabelCrf(8, 3, seed=1)
-    whole = save_run(replace(saved, crf=crf))
-    tensors = load_file(whole.path / WEIGHTS)
-    old = {key: value for key, value in tensors.items() if "implications" not in key}
-    assert len(old) == len(tensors) - 2
-    save_file(old, whole.path / WEIGHTS)
-    loaded = load_run(whole.path)
-    assert loaded.implications == Implications()
-    assert loaded.crf.rank == 0
-    assert torch.equal(loaded.crf.output.weight, crf.output.weight)
-    assert loaded.make_inference().name == "exact"
 
 
 @pytest.mark.parametrize("part", ["gates.weight", "factors"])
