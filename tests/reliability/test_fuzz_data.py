@@ -1,165 +1,49 @@
-"""Whatever a file or a text holds, it is read, or refused in one line that names it."""
+"""Whatever a table, a folder of data or a list holds, it is read, or refused in one line."""
 
 import csv
 import io
 import json
-import struct
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from safetensors.torch import save
 
-from mlcrf.backbones.registry import find_spec
-from mlcrf.checkpoint import (
-    CONFIG,
-    LABELS,
-    SPLITS,
-    STATE,
-    WEIGHTS,
-    Run,
-    load_run,
-    load_splits,
-    save_run,
-)
-from mlcrf.config import TrainSettings, make_settings
+from mlcrf.config import make_settings
 from mlcrf.crf import load_edges
 from mlcrf.data.implications import load_implications
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.readers.table import read_table, save_manifest
-from mlcrf.decoding import Decoder
 from mlcrf.errors import MlcrfError
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
-from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
-from mlcrf.keywords.xmp import Packet, Property
 from mlcrf.labels import LabelSpace, load_labels
-from mlcrf.model import LabelCrf, no_edges
 from mlcrf.prediction.known import read_known
 from mlcrf.prediction.selection import load_names
-from mlcrf.training.stages import Stages
 from tests.data.readers.test_mirflickr import make_folder as make_mirflickr
 from tests.data.readers.test_tag_files import make_folder as make_tag_folder
 from tests.data.readers.test_voc_coco import make_coco, make_voc
 from tests.keywords.pictures import iptc_of, make_photo, xmp_of
+from tests.reliability.fuzzing import (
+    LABEL_SPACE,
+    RULES,
+    TEXTS,
+    VALUES,
+    Outcomes,
+    fuzz,
+    spoilt,
+)
 from tests.reliability.scale import times
 
 pytestmark = pytest.mark.timeout(0)
-T = TypeVar("T")
-LABEL_SPACE = LabelSpace(("sea", "sky", "indoor"))
-RULES = Implications.from_names([("sea", "sky")], LABEL_SPACE)
 PICTURES = ("a.jpg", "b c.jpg", "d,e.png", 'f"g.jpg', "h\ni.jpg", "ä/j.jpg", " k.jpg", "l;m.jpg")
 SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
-
-
-def fuzz(full: int, least: int) -> settings:
-    """So many examples in full, the same ones every time."""
-    return settings(
-        max_examples=max(times(full), least),
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=[
-            HealthCheck.function_scoped_fixture,  # a folder whose files each example replaces
-            HealthCheck.too_slow,  # the first example imports what reads
-            HealthCheck.data_too_large,  # cells beyond the limit of csv
-        ],
-    )
-
-
-class Outcomes(Counter[str]):
-    """How often something was taken and refused; a test in which either never is tries nothing."""
-
-    def attempt(self, action: Callable[[], T], name: object = "", *, lines: int = 1) -> T | None:
-        """What an action gives, or None if it is refused in lines that all name what is wrong."""
-        try:
-            result = action()
-        except MlcrfError as error:
-            told = str(error).splitlines()
-            faults = [line for line in told if not line.startswith("... and ")]
-            assert 1 <= len(told) <= lines, told
-            assert faults and all(str(name) in line for line in faults), told
-            self["refused"] += 1
-            return None
-        self["taken"] += 1
-        return result
-
-    def require_both(self) -> None:
-        print(dict(self))
-        assert self["taken"] and self["refused"]
-
-
-TOKENS = (
-    *(b"\0", b"\xff", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xe2\x80\xa8", b"\xc2\x85"),
-    *(b'"', b'""', b"'", b"\\", b"\r", b"\n", b"\r\n", b"\n\n\n", b"\t", b",", b";", b"=", b"=>"),
-    *(b"-1", b"NaN", b"1e999", b"-Infinity", b"9" * 400, b"9" * 5000, b"0x" + b"f" * 4000),
-    *(b"null", b"true", b"[]", b"{}", b"[" * 2000, b'{"a":' * 2000, b"[" * 600 + b"]" * 600),
-    *(b"\\ud800", b"\\u0000", b"\\n", b"[{[]: 1}]", b"x" * 300, b"y" * 140_000, b"\x1b[31m"),
-    *(b"<!DOCTYPE a>", b"&a;", b"&#0;", b"<a>" * 300, b"<?xml version='1.0' encoding='x'?>"),
-)
-ENCODINGS = ("utf-16", "utf-8-sig", "latin-1", "utf-32-le", "utf-7")
-
-
-@st.composite
-def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Bytes set, flipped, lost, cut, doubled and put in, lines doubled, or all encoded anew."""
-    data = bytearray(whole)
-    for _ in range(draw(st.integers(1, 3))):
-        start = draw(st.integers(0, len(data)))
-        stop = min(len(data), start + draw(st.integers(0, 8)))
-        match draw(st.integers(0, 7)):
-            case 0:
-                data[start:stop] = draw(st.binary(max_size=8))
-            case 1 if start < len(data):
-                data[start] ^= 1 << draw(st.integers(0, 7))
-            case 2:
-                del data[start:stop]
-            case 3 if start > len(data) // 4:
-                del data[start:]
-            case 4:
-                data[stop:stop] = data[start:stop]
-            case 5:
-                lines = bytes(data).splitlines(keepends=True) or [b"\n"]
-                line = draw(st.sampled_from(lines))
-                data[:] = b"".join((*lines, line))
-            case 6 if draw(st.booleans()):
-                text = bytes(data).decode("utf-8", "replace")
-                data[:] = text.encode(draw(st.sampled_from(ENCODINGS)), "replace")
-            case _:
-                data[start:stop] = draw(st.sampled_from(TOKENS))
-    return bytes(data)
-
-
-def spoilt(*wholes: bytes) -> st.SearchStrategy[bytes]:
-    """One of these as it is, damaged, or random bytes."""
-    whole, spoiled = [st.just(one) for one in wholes], [damaged(one) for one in wholes]
-    return st.one_of(*whole, *spoiled, *spoiled, st.binary(max_size=80))  # the first is tried first
-
-
-TEXTS = st.text(
-    st.characters(exclude_categories=()) | st.sampled_from('\0\n\r\x85\u2028\ufeff",;=|[]?-01'),
-    max_size=12,
-)
-NUMBERS = st.one_of(
-    st.integers(-2, 2),
-    st.integers(),
-    st.floats(),
-    st.sampled_from([10**400, -(10**400), 10**4299, 2**63, 1e308]),
-)
-PLAIN = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS, st.sampled_from(["", "?", "1", "0"]))
-VALUES = st.recursive(
-    PLAIN, lambda one: st.lists(one, max_size=3) | st.dictionaries(TEXTS, one, max_size=3)
-)
 
 
 def check_manifest(outcomes: Outcomes, manifest: Manifest, folder: Path) -> None:
@@ -546,293 +430,3 @@ def test_names_that_are_too_long_or_none(tmp_path: Path) -> None:
     for name in ("a\0b", "a\nb", "\ud800", "n" * 300):
         outcomes.attempt(lambda one=name: load_edges(Path(one), LABEL_SPACE))
     assert outcomes["refused"] == 4
-
-
-FIELDS = st.sampled_from(sorted(TrainSettings.model_fields))
-
-
-def test_settings(tmp_path: Path) -> None:
-    """`--set`, a file of settings and decoders: any name with any value; what is taken is saved."""
-    outcomes, path = Outcomes(), tmp_path / "settings.json"
-
-    @fuzz(6_000, 60)
-    @given(name=FIELDS | TEXTS, value=VALUES | st.lists(st.floats(), max_size=3), text=TEXTS)
-    @example(name="\x1e", value=1, text="a\nb")
-    @example(name="backbone", value="\ud800", text="\udcff")
-    def check(name: str, value: Any, text: str) -> None:
-        path.write_text(json.dumps({name: value}))
-        in_file = outcomes.attempt(lambda: make_settings(path), path)
-        for override in (f"{name}={json.dumps(value)}", f"{name}={text}", text):
-            given = outcomes.attempt(lambda one=override: make_settings(None, (one,)))
-            if given is not None:
-                path.write_text(given.model_dump_json())
-                assert make_settings(path) == given
-                if override.endswith(json.dumps(value)) and in_file is not None:
-                    assert in_file == given
-
-    check()
-    outcomes.require_both()
-
-
-def test_given() -> None:
-    """`--given` is understood, or refused in a line that quotes it."""
-    outcomes = Outcomes()
-    parts = st.tuples(
-        st.sampled_from([*LABEL_SPACE, "dog", ""]) | TEXTS, st.sampled_from("01") | TEXTS
-    )
-
-    @fuzz(6_000, 150)
-    @given(text=st.lists(parts.map("=".join), max_size=3).map(",".join) | TEXTS)
-    @example(text="sea\n=2")
-    @example(text="sea=1,\nsky=0")
-    def check(text: str) -> None:
-        known = outcomes.attempt(lambda: read_known(LABEL_SPACE, RULES, given=text))
-        if known is not None:
-            told = {one.partition("=")[0].strip() for one in text.split(",") if one}
-            assert {LABEL_SPACE.names[at] for at in np.flatnonzero(known.everywhere >= 0)} == told
-
-    check()
-    outcomes.require_both()
-
-
-def test_database_urls() -> None:
-    """`--db` is understood, or refused in one line without what may be a password."""
-    pytest.importorskip("sqlalchemy")
-    from mlcrf.review.database import parse_url
-
-    outcomes = Outcomes()
-    starts = st.sampled_from(
-        ["", "sqlite:///", "sqlite://", "postgresql://", "postgresql://a:b@c:", "x://"]
-    )
-
-    @fuzz(6_000, 60)
-    @given(start=starts, text=TEXTS)
-    def check(start: str, text: str) -> None:
-        outcomes.attempt(lambda: parse_url(start + " ".join(text.split())))
-
-    check()
-    outcomes.require_both()
-
-
-SUBJECT = Property("dc", "subject")
-TAGS = [Tag("sea", (("water", "sea"),)), Tag("sky", (("sky",),), confirmed=True)]
-AUTHOR = Author("a model", "c0ffee")
-
-
-def test_damaged_sidecars() -> None:
-    """Ours and others' are given tags, which holds when repeated, or refused in one line."""
-    outcomes = Outcomes()
-    ours = retag(xmp_of("sun", "Sea"), TAGS, AUTHOR).content
-    assert ours is not None
-
-    @fuzz(6_000, 60)
-    @given(raw=spoilt(ours, xmp_of("sun"), xmp_of("a", "b").replace(b"<rdf:Bag>", b"<rdf:Seq>")))
-    def check(raw: bytes) -> None:
-        try:
-            once = retag(raw, TAGS, AUTHOR).content
-        except ValueError as error:
-            assert len(str(error).splitlines()) == 1
-            outcomes["refused"] += 1
-            return
-        outcomes["taken"] += 1
-        assert once is not None
-        assert retag(once, TAGS, AUTHOR).content == once
-        without = retag(once, (), None).content
-        assert without is None or Packet(without).values(Property("mlcrf", "addedSubject")) == []
-
-    check()
-    outcomes.require_both()
-
-
-@fuzz(6_000, 60)
-@given(name=TEXTS.filter(lambda name: name.strip() == name != ""))
-def test_names_for_sidecars(name: str) -> None:
-    """A label that is not refused for XMP comes back out of a sidecar as it is."""
-    outcomes = Outcomes()
-    outcomes.attempt(lambda: require_taggable(LabelSpace((name,))))
-    if outcomes["taken"]:
-        content = retag(None, [Tag(name, ((name,),))], AUTHOR).content
-        assert content is not None
-        assert Packet(content).values(SUBJECT) == [name]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with all kinds of weights: gates, a hidden layer, rules, thresholds."""
-    path = tmp_path_factory.mktemp("run")
-    crf = LabelCrf(4, 3, hidden=2, rank=1, implications=Implications(((0, 1),)))
-    independent = LabelCrf(4, 3, edges=no_edges())
-    for model in (crf, independent):
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter)
-    decoders = {"crf": (Decoder(Decoder().rule, 0.5),)}
-    run = Run(
-        path,
-        LABEL_SPACE,
-        TrainSettings(),
-        find_spec("lite0"),
-        "d",
-        crf,
-        independent,
-        None,
-        "",
-        decoders,
-    )
-    (path / "im.jpg").touch()
-    targets = np.array([[1, 1, -1]], dtype=np.int8)
-    save_manifest(
-        path / SPLITS,
-        Manifest((as_image(path / "im.jpg"),), targets, LABEL_SPACE, (Split.TRAIN,), "d"),
-    )
-    Stages(path / STATE, "settings").keep("one", {"value": torch.ones(2)})
-    return save_run(run)
-
-
-def use(path: Path) -> None:
-    """Load a run and ask it for what prediction needs."""
-    run = load_run(path)
-    assert run.crf.edges.dtype == torch.int64
-    assert len(run.implications) == len(run.crf.implications)
-    features = torch.zeros(2, run.crf.hidden.in_features if run.crf.hidden else 4)
-    for model in (run.crf, run.independent):
-        potentials = model(features)
-        run.make_inference()(potentials)
-    for decoders in run.decoders.values():
-        assert all(isinstance(one, Decoder) for one in decoders)
-
-
-def replaced(record: Any, keys: list[int], value: Any) -> Any:
-    """A record with one of its values, at any depth, in place of which stands another."""
-    if not keys or not isinstance(record, dict | list) or not record:
-        return value
-    names = list(record) if isinstance(record, dict) else range(len(record))
-    name = names[keys[0] % len(names)]
-    return type(record)(
-        {**record, name: replaced(record[name], keys[1:], value)}
-        if isinstance(record, dict)
-        else [
-            replaced(one, keys[1:], value) if at == name else one for at, one in enumerate(record)
-        ]
-    )
-
-
-KEYS = st.lists(st.integers(0, 40), min_size=1, max_size=4)
-
-
-@pytest.mark.parametrize("name", [CONFIG, LABELS, WEIGHTS, SPLITS, STATE])
-def test_damaged_runs(run: Run, name: str) -> None:
-    """Any file of a run damaged: it is refused by name, or all that is asked of the run works."""
-    outcomes, file = Outcomes(), run.path / name
-    whole = file.read_bytes()
-    actions: dict[str, Callable[[], object]] = {
-        SPLITS: lambda: load_splits(run),
-        STATE: lambda: Stages(file, "settings"),
-    }
-
-    @fuzz(6_000, 60)
-    @given(content=spoilt(whole))
-    @example(content=b"[" * 2000)
-    def check(content: bytes) -> None:
-        file.write_bytes(content)
-        action = actions.get(name, lambda: use(run.path))
-        outcomes.attempt(action, run.path, lines=21 if name == SPLITS else 1)
-
-    try:
-        check()
-    finally:
-        file.write_bytes(whole)
-    outcomes.require_both()
-
-
-def test_strange_run_settings(run: Run) -> None:
-    """Any value in config.json exchanged for any other."""
-    outcomes, file = Outcomes(), run.path / CONFIG
-    whole = file.read_text()
-
-    @fuzz(6_000, 60)
-    @given(keys=KEYS, value=VALUES)
-    @example(keys=[3, 2], value=float("inf"))
-    @example(keys=[3, 3], value=[])
-    @example(keys=[3, 4], value=[1, 1])
-    @example(keys=[5], value=0)
-    @example(keys=[5], value=10**9)
-    @example(keys=[5], value=10**30)
-    @example(keys=[7], value={"\n": [{}]})
-    def check(keys: list[int], value: Any) -> None:
-        file.write_text(json.dumps(replaced(json.loads(whole), keys, value)))
-        outcomes.attempt(lambda: use(run.path), run.path)
-
-    try:
-        check()
-    finally:
-        file.write_text(whole)
-    outcomes.require_both()
-
-
-SIDES = st.sampled_from([0, 1, 2, 3, 4, 10**9])
-SHAPES = st.lists(SIDES, max_size=3).filter(lambda shape: np.prod(shape) < 100)
-DTYPES = st.sampled_from(
-    [
-        torch.float32,
-        torch.float64,
-        torch.float16,
-        torch.int64,
-        torch.int32,
-        torch.bool,
-        torch.complex64,
-        torch.float8_e4m3fn,
-    ]
-)
-
-
-def test_strange_weights(run: Run) -> None:
-    """Tensors of another shape, type or value, more and fewer of them; headers that lie."""
-    outcomes, file = Outcomes(), run.path / WEIGHTS
-    whole = file.read_bytes()
-    length = struct.unpack("<Q", whole[:8])[0]
-    header = json.loads(whole[8 : 8 + length])
-    tensors = {
-        f"{part}.{key}": value
-        for part, model in (("crf", run.crf), ("independent", run.independent))
-        for key, value in model.state_dict().items()
-    }
-
-    @fuzz(6_000, 60)
-    @given(
-        key=st.sampled_from(sorted(tensors)),
-        shape=SHAPES | st.none(),
-        dtype=DTYPES,
-        number=st.sampled_from([0.0, 1.0, 2.0, -1.0, 1e38, float("nan"), float("inf"), 1e300]),
-        lie=st.none() | st.tuples(KEYS, VALUES),
-    )
-    @example(key="crf.pairwise", shape=None, dtype=torch.float32, number=1.0, lie=None)
-    @example(key="crf.edges", shape=[], dtype=torch.int64, number=0.0, lie=None)
-    @example(key="crf.edges", shape=None, dtype=torch.int64, number=-1.0, lie=None)
-    @example(key="crf.factors", shape=[10**9, 0], dtype=torch.float32, number=0.0, lie=None)
-    @example(key="crf.implications", shape=None, dtype=torch.int64, number=2.0, lie=None)
-    @example(key="crf.pairwise", shape=None, dtype=torch.float64, number=1e300, lie=None)
-    def check(
-        key: str,
-        shape: list[int] | None,
-        dtype: torch.dtype,
-        number: float,
-        lie: tuple[list[int], Any] | None,
-    ) -> None:
-        if lie is None:
-            size = tensors[key].shape if shape is None else shape
-            try:
-                other = torch.full(size, number, dtype=torch.float64).to(dtype)
-            except RuntimeError:
-                return
-            content = save(tensors | {key: other})
-        else:
-            raw = json.dumps(replaced(header, *lie)).encode()
-            content = struct.pack("<Q", len(raw)) + raw + whole[8 + length :]
-        file.write_bytes(content)
-        outcomes.attempt(lambda: use(run.path), run.path)
-
-    try:
-        check()
-    finally:
-        file.write_bytes(whole)
-    outcomes.require_both()
