@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ import pytest
 pytest.importorskip("ray", reason="needs mlcrf[ray]")
 pytest.importorskip("grpc", reason="needs mlcrf[ray]")
 
-from experiments.benchmarks.descendants import below
 from tests.review.conftest import make_folder, small_run
 from tests.stores.conftest import S3Bucket, bucket
 
@@ -71,9 +71,28 @@ def head(
         yield f"ray://127.0.0.1:{client}", token
     finally:
         for one in (process.pid, *below(process.pid)):  # at once; there is nothing to put away
-            os.kill(one, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
         process.wait()
         short.unlink()
+
+
+def below(root: int) -> list[int]:
+    """Return the processes that one has started, and that these have started in turn."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{root}/task").glob("*"):
+        with suppress(OSError):  # it has just ended
+            found += map(int, (thread / "children").read_text().split())
+    return found + [deeper for one in found for deeper in below(one)]
+
+
+def working(root: int) -> list[int]:
+    """Return Ray's processes below one that work on a part now."""
+    names = {}
+    for process in below(root):
+        with suppress(OSError):
+            names[process] = Path(f"/proc/{process}/cmdline").read_bytes()
+    return [process for process, name in names.items() if name.startswith(b"ray::Worker.tag")]
 
 
 def _free_port() -> int:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.benchmarks.descendants import working
 from mlcrf.backbones.features import count_cores
-from tests.cluster.conftest import BROKEN
+from tests.cluster.conftest import BROKEN, working
 from tests.program import Program, run_program
 from tests.stores.conftest import S3Bucket
 
