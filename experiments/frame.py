@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import STATE, Run, load_run
 from mlcrf.cli.options import cache_dir
 from mlcrf.config import TrainSettings

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf import atomic
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split

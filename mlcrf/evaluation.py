@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import Run
 from mlcrf.choices import InferenceName
 from mlcrf.crf import UNKNOWN, Potentials

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from timing import describe_machine
 
-from mlcrf.backbones.matrix import (
+from mlcrf.backbones.feature_matrix import (
     SHARD_ROWS,
     Matrix,
     count_shards,

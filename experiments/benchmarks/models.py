@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import load_run
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.data.readers import ReadOptions, read_dataset

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from whole_command import measure_engines, measure_memory, measure_start
 
 from mlcrf.backbones.engines import make_engine
-from mlcrf.backbones.features import BATCH_SIZE
+from mlcrf.backbones.extractor import BATCH_SIZE
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.choices import EngineName
 from mlcrf.data.manifest import Split

@@ -17,7 +17,7 @@ import torch
 from timing import take_turns
 
 from mlcrf.backbones.engines import make_engine
-from mlcrf.backbones.features import BATCH_SIZE
+from mlcrf.backbones.extractor import BATCH_SIZE
 from mlcrf.checkpoint import Run
 from mlcrf.choices import EngineName
 

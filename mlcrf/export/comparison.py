@@ -14,7 +14,7 @@ from mlcrf.backbones.registry import Backbone
 from mlcrf.checkpoint import Run
 from mlcrf.choices import EngineName
 from mlcrf.errors import DataError
-from mlcrf.export.graph import OUTPUTS, TaggerGraph
+from mlcrf.export.tagger_module import OUTPUTS, TaggerModule
 from mlcrf.export.tracing import open_session
 from mlcrf.images import as_image
 from mlcrf.images.decoding import load_pixels
@@ -75,7 +75,7 @@ def differences(found: Marginals, expected: Marginals) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def run_graph(graph: TaggerGraph, feed: dict[str, NDArray[np.uint8]]) -> list[Marginals]:
+def run_graph(graph: TaggerModule, feed: dict[str, NDArray[np.uint8]]) -> list[Marginals]:
     """Return the outputs of the graph in torch."""
     return [each.numpy() for each in graph(*map(torch.from_numpy, feed.values()))]
 

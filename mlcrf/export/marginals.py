@@ -35,7 +35,7 @@ class Marginals(nn.Module):
 
 
 class SplitMarginals(Marginals):
-    """Exact marginals by split enumeration; see `mlcrf.inference.exact.split` for the mathematics.
+    """Exact marginals by split enumeration, see `mlcrf.inference.exact.split_enumeration`.
 
     With S_A, S_B the possible states of two halves of the labels, alpha and beta their weights,
 

@@ -12,7 +12,7 @@ from mlcrf.checkpoint import Run
 from mlcrf.choices import EngineName, GraphInference
 from mlcrf.errors import MlcrfError
 from mlcrf.export.comparison import Pixels, differences, run_file, run_graph, run_itself
-from mlcrf.export.graph import OUTPUTS, TaggerGraph, choose_marginals
+from mlcrf.export.tagger_module import OUTPUTS, TaggerModule, choose_marginals
 from mlcrf.export.tracing import require_onnxruntime, trace
 from mlcrf.version import __version__
 
@@ -89,7 +89,7 @@ def export_onnx(
         raise MlcrfError(f"{path}: exists already; choose another --onnx or --overwrite")
     candidates = choose_marginals(run, inference, max_exact_labels=max_exact_labels)
     backbone = run.make_backbone().requires_grad_(False)
-    graphs = [TaggerGraph(run, backbone, one).eval() for one in candidates]
+    graphs = [TaggerModule(run, backbone, one).eval() for one in candidates]
     pixels = images(tuple(graphs[0].inputs.values()))
     feed = {name: pixels[size] for name, size in graphs[0].inputs.items()}
     expected, own_seconds = run_itself(run, backbone, pixels, engine, cache_dir)
@@ -131,13 +131,13 @@ def _require(difference: float, tolerance: float, path: Path, what: str) -> None
         )
 
 
-def _same_inference(graph: TaggerGraph, own: str) -> bool:
+def _same_inference(graph: TaggerModule, own: str) -> bool:
     if graph.is_exact:
         return own in ("independent", "exact", "junction-tree", "scenes")
     return graph.marginals.name.startswith(f"{own},")
 
 
-def _trace(graph: TaggerGraph, run: Run) -> bytes:
+def _trace(graph: TaggerModule, run: Run) -> bytes:
     size = sum(value.numel() * value.element_size() for value in graph.state_dict().values())
     if size > _LARGEST_BYTES:
         raise MlcrfError(
@@ -158,7 +158,7 @@ def _trace(graph: TaggerGraph, run: Run) -> bytes:
     return content
 
 
-def _metadata(graph: TaggerGraph, run: Run) -> dict[str, str]:
+def _metadata(graph: TaggerModule, run: Run) -> dict[str, str]:
     sizes = " and ".join(f"{size} x {size}" for size in graph.inputs.values())
     return {
         "labels": json.dumps(list(run.labels)),
@@ -170,7 +170,7 @@ def _metadata(graph: TaggerGraph, run: Run) -> dict[str, str]:
     }
 
 
-def _notes(run: Run, graph: TaggerGraph, gap: float, independent_gap: float) -> tuple[str, ...]:
+def _notes(run: Run, graph: TaggerModule, gap: float, independent_gap: float) -> tuple[str, ...]:
     notes = []
     if not graph.is_exact and gap > independent_gap:
         notes.append(

@@ -13,7 +13,7 @@ from mlcrf.errors import TooManyLabelsError
 from mlcrf.inference.exact.completion import best_states, draw_states
 from mlcrf.inference.exact.moments import count_marginals, pair_marginals, pair_sums
 from mlcrf.inference.exact.partition import count_states, split_labels
-from mlcrf.inference.exact.split import Split
+from mlcrf.inference.exact.split_enumeration import Split
 from mlcrf.inference.exact.sums import Scores
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
@@ -25,7 +25,9 @@ _SLACK = 2e-7  # part of the share that may be left out, for underflow and round
 
 @dataclass(frozen=True)
 class Exact:
-    """Sum over all 2^L label vectors by split enumeration; see `mlcrf.inference.exact.split`.
+    """Sum over all 2^L label vectors by split enumeration.
+
+    See `mlcrf.inference.exact.split_enumeration`.
 
         Z = sum_{a, b} alpha_a K_ab beta_b,      d log Z / d unary_i    = P(y_i = 1)
                                                  d log Z / d pairwise_ij = P(y_i = 1, y_j = 1)

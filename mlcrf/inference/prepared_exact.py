@@ -6,7 +6,7 @@ from torch import Tensor
 from mlcrf.crf import Potentials, check_known
 from mlcrf.inference.enumeration import TYPICAL, Exact, sort_states
 from mlcrf.inference.exact.moments import likely_pair_marginals
-from mlcrf.inference.exact.split import Split
+from mlcrf.inference.exact.split_enumeration import Split
 from mlcrf.inference.posterior import InferenceMethod, LogPartitionKind, Posterior
 
 _AT_ONCE = 256  # images, which bounds the memory

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf.backbones.features import Decoded, FeatureExtractor
+from mlcrf.backbones.extractor import Decoded, FeatureExtractor
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.choices import EngineName
 from mlcrf.crf import Potentials

@@ -12,7 +12,7 @@ from threading import Event, Thread
 import numpy as np
 import torch
 
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import Run
 from mlcrf.errors import DataError
 from mlcrf.review.database import ReviewDatabase

@@ -13,7 +13,7 @@ from PIL import Image as PilImage
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from mlcrf.backbones.features import Decoded
+from mlcrf.backbones.extractor import Decoded
 from mlcrf.checkpoint import Run
 from mlcrf.errors import DataError, MlcrfError
 from mlcrf.images import ImageBytes

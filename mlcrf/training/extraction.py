@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.backbones.features import FeatureExtractor
-from mlcrf.backbones.matrix import (
+from mlcrf.backbones.extractor import FeatureExtractor
+from mlcrf.backbones.feature_matrix import (
     SHARD_ROWS,
     Matrix,
     count_shards,

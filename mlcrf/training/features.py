@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlcrf.backbones.matrix import (
+from mlcrf.backbones.feature_matrix import (
     MappedMatrix,
     Matrix,
     map_file,

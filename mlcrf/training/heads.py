@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.backbones.matrix import Matrix, join, read_rows
+from mlcrf.backbones.feature_matrix import Matrix, join, read_rows
 from mlcrf.choices import ObjectiveName, Schedule
 from mlcrf.crf import Potentials
 from mlcrf.model import LabelCrf, no_edges

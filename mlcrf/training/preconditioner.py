@@ -26,8 +26,8 @@ from mlcrf.errors import RunError
 from mlcrf.inference.gibbs.chains import run_chains
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
 from mlcrf.model import LabelCrf
-from mlcrf.training.blocks import Block, Mixed, Rotated, Scaled, Signed
 from mlcrf.training.features import FeatureSpace
+from mlcrf.training.parameter_blocks import Block, Mixed, Rotated, Scaled, Signed
 
 _LEAST_CURVATURE = 1e-12  # of a feature that does not vary, without a penalty
 _SWEEPS = 31  # of Gibbs before a sample
@@ -188,7 +188,10 @@ class Preconditioner:
     def lower_bounds(self) -> NDArray[np.float64]:
         """Return a lower bound of each number of the flat vector."""
         return np.concatenate(
-            [np.full(block.size, 0.0 if block.is_signed else -np.inf) for block in self._blocks]
+            [
+                np.full(block.size, 0.0 if block.is_nonnegative else -np.inf)
+                for block in self._blocks
+            ]
         )
 
     def add_penalty(self) -> float:

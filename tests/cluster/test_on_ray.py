@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mlcrf.backbones.features import count_cores
+from mlcrf.backbones.extractor import count_cores
 from tests.cluster.conftest import BROKEN, working
 from tests.program import Program, run_program
 from tests.stores.conftest import S3Bucket

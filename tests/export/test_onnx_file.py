@@ -21,7 +21,7 @@ from mlcrf.choices import EngineName, GraphInference, InferenceName
 from mlcrf.cli import app
 from mlcrf.config import TrainSettings
 from mlcrf.errors import BackboneError, DataError, MlcrfError, RunError, TooManyLabelsError
-from mlcrf.export import TaggerGraph, choose_marginals, draw_images, export_onnx, load_images
+from mlcrf.export import TaggerModule, choose_marginals, draw_images, export_onnx, load_images
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
@@ -247,6 +247,6 @@ def test_a_network_that_cannot_be_traced(run: Run, tmp_path: Path) -> None:
 
 def test_the_run_is_left_as_it_was(run: Run) -> None:
     """Its weights can still be trained."""
-    TaggerGraph(run, run.make_backbone(), choose_marginals(run)[0])
+    TaggerModule(run, run.make_backbone(), choose_marginals(run)[0])
     assert all(one.requires_grad for one in run.crf.parameters())
     assert np.isfinite(run.crf.pairwise.detach().numpy()).all()

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import mlcrf.evaluation
 import mlcrf.prediction.tagger
 from mlcrf.backbones.engines import TorchEngine
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import CONFIG, WEIGHTS, Run, load_run
 from mlcrf.choices import EngineName
 from mlcrf.config import TrainSettings

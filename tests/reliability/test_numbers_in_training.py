@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import STATE
 from mlcrf.choices import ObjectiveName
 from mlcrf.config import TrainSettings

@@ -13,8 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.backbones import features
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones import extractor as module
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.choices import EngineName
 from mlcrf.errors import DataError
@@ -107,7 +107,7 @@ def test_a_thread_that_dies(
     """At ten places: what it died of comes out, or the picture's error; nothing waits for it."""
     paths = sorted((photos / "images").glob("*"))[:100]
     assert len(paths) == 100
-    load = features.load_pixels
+    load = module.load_pixels
     for place in np.random.default_rng(0).integers(len(paths), size=10).tolist():
 
         def die(image: Image, size_px: int, last: Path = paths[place]) -> NDArray[np.uint8]:
@@ -115,7 +115,7 @@ def test_a_thread_that_dies(
                 raise death(f"{image}: here")
             return load(image, size_px)
 
-        monkeypatch.setattr(features, "load_pixels", die)
+        monkeypatch.setattr(module, "load_pixels", die)
         if death is DataError:
             found = list(extractor.stream(images_of(paths)))
             assert [isinstance(one, DataError) for one in found].index(True) == place

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.review.database import ReviewDatabase

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.errors import DatabaseError, DataError

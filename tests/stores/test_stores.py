@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import typer
 
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.choices import EngineName
 from mlcrf.cli.sources import ImageSource

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mlcrf import Tagger
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import Decision, EngineName, ObjectiveName, Structure
 from mlcrf.config import TrainSettings

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from mlcrf.backbones.matrix import map_shards, shard_path, write_shard
+from mlcrf.backbones.feature_matrix import map_shards, shard_path, write_shard
 from mlcrf.cli import main
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.processes import Processes, joined
@@ -200,7 +200,7 @@ def test_batch_normalisation_that_is_not_shared_is_torchs() -> None:
 @pytest.fixture
 def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """A matrix that is in `tmp_path` in shards too."""
-    monkeypatch.setattr("mlcrf.backbones.matrix.SHARD_ROWS", 100)
+    monkeypatch.setattr("mlcrf.backbones.feature_matrix.SHARD_ROWS", 100)
     whole = np.random.default_rng(0).normal(size=(1030, 6)).astype(np.float32)
     for number in range(11):
         part = whole[100 * number :][:100]

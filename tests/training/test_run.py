@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.checkpoint import WEIGHTS, load_run
 from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Pairwise, Structure

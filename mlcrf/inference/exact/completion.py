@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from mlcrf.inference.exact.split import Split
+from mlcrf.inference.exact.split_enumeration import Split
 from mlcrf.inference.exact.sums import Scores, Sums
 
 _ROUNDING = 1e-6  # of a half-state's probability, including underflow

@@ -55,8 +55,8 @@ class Half(Part):
 
     Attributes:
         quarters: the state of the last one changes first.
-        joint: the coupling between them, around 1/2 as in `split.py`, float64 (S,); it is the same
-            for all images and goes into the kernel.
+        joint: the coupling between them, around 1/2 as in `split_enumeration.py`, float64 (S,);
+            common to all images, so it goes into the kernel.
         shift: the part of the coupling that belongs to single labels, float64 (L,).
         constant: the part that belongs to none.
         order: of the states; None for the order of the quarters.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlcrf.inference.exact.halves import Half
 from mlcrf.inference.exact.pruning import TilePlan
-from mlcrf.inference.exact.split import LEVELS, Split
+from mlcrf.inference.exact.split_enumeration import LEVELS, Split
 from mlcrf.inference.exact.sums import Scores, Sums
 
 

@@ -10,9 +10,9 @@ from mlcrf.crf import Potentials, full_edges
 from mlcrf.implications import Implications
 from mlcrf.inference import Exact
 from mlcrf.inference import enumeration as exact
-from mlcrf.inference.exact import pruning, split
+from mlcrf.inference.exact import pruning, split_enumeration
 from mlcrf.inference.exact.pruning import Pruner, TilePlan
-from mlcrf.inference.exact.split import Split
+from mlcrf.inference.exact.split_enumeration import Split
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import oracles
 
@@ -34,7 +34,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "_LEAST_IMAGES", 64)
     monkeypatch.setattr(pruning, "_TILES", 16)
     monkeypatch.setattr(pruning, "_LEAST_TILE", 4)
-    monkeypatch.setattr(split, "DENSE", 0.99)
+    monkeypatch.setattr(split_enumeration, "DENSE", 0.99)
 
 
 def make_pruner(potentials: Potentials) -> tuple[Split, Tensor, Tensor, Pruner]:

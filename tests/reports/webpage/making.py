@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.registry import Tiny, find_spec
 from mlcrf.checkpoint import Run, save_run
 from mlcrf.choices import EngineName

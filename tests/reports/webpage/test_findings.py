@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlcrf.backbones.features import FeatureExtractor
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import Run
 from mlcrf.choices import EngineName
 from mlcrf.evaluation import Answers

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
-from mlcrf.backbones import features as module
+from mlcrf.backbones import extractor as module
 from mlcrf.backbones.engines import Engine, TorchEngine, make_engine
-from mlcrf.backbones.features import BATCH_SIZE, Feature, FeatureExtractor
+from mlcrf.backbones.extractor import BATCH_SIZE, Feature, FeatureExtractor
 from mlcrf.backbones.registry import Backbone, available_offline, find_spec, make_backbone
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning

@@ -11,9 +11,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from mlcrf.backbones import wheels
+from mlcrf.backbones import packaged_weights
+from mlcrf.backbones.packaged_weights import find_weights, load_packaged_weights
 from mlcrf.backbones.registry import find_spec, make_backbone
-from mlcrf.backbones.wheels import find_weights, load_wheel_weights
 from mlcrf.errors import BackboneError
 
 State = dict[str, Tensor]
@@ -66,7 +66,7 @@ def test_every_tensor_lands_where_its_name_belongs() -> None:
     """Each weight and batch norm statistic of the file is that of the layer of the same role."""
     network = make_lite0()
     random_stem = network.state_dict()["conv_stem.weight"].clone()
-    digest = load_wheel_weights("lite0", network)
+    digest = load_packaged_weights("lite0", network)
     state = network.state_dict()
     given = {key: value for key, value in load_given().items() if not key.startswith("_fc.")}
     assert {timm_name(key) for key in given} == set(state)
@@ -120,13 +120,13 @@ def saved(state: object, path: Path) -> bytes:
 def allow(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the hash of a file pass, so that what comes after it is tried."""
     known = {"lite0": hashlib.sha256(content).hexdigest()}
-    monkeypatch.setattr(wheels, "_SHA256", known)
+    monkeypatch.setattr(packaged_weights, "_SHA256", known)
 
 
 def assert_untouched_by(network: nn.Module, reason: str) -> None:
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with pytest.raises(BackboneError, match=reason):
-        load_wheel_weights("lite0", network)
+        load_packaged_weights("lite0", network)
     after = network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
@@ -156,7 +156,7 @@ def test_pickles_are_not_run(
     install(content)
     allow(content, monkeypatch)
     with pytest.raises(Exception, match=r"(?i)weights.only"):
-        load_wheel_weights("lite0", make_lite0())
+        load_packaged_weights("lite0", make_lite0())
     assert not (tmp_path / "run").exists()
 
 
@@ -195,7 +195,7 @@ def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert find_weights("lite1") is None
     with pytest.raises(BackboneError, match="install it with: pip install"):
-        load_wheel_weights("lite1", nn.Identity())
+        load_packaged_weights("lite1", nn.Identity())
 
 
 def test_package_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

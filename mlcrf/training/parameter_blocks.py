@@ -11,11 +11,11 @@ class Block(ABC):
 
     Attributes:
         size: length of the part.
-        is_signed: whether no number of the part may be below 0.
+        is_nonnegative: whether no number of the part may be below 0.
     """
 
     size: int
-    is_signed = False
+    is_nonnegative = False
 
     @abstractmethod
     def parameters(self) -> Tensor:
@@ -58,7 +58,7 @@ class Signed(Block):
     where one of the two is 0, as it is at the optimum; `gradient` includes it.
     """
 
-    is_signed = True
+    is_nonnegative = True
 
     def __init__(self, parameter: Tensor, scale: Tensor, strength: float) -> None:
         self._inner = Scaled(parameter, scale)

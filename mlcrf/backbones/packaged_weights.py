@@ -31,7 +31,7 @@ def find_weights(name: str) -> Path | None:
     return files[0] if files else None
 
 
-def load_wheel_weights(name: str, network: nn.Module) -> str:
+def load_packaged_weights(name: str, network: nn.Module) -> str:
     """Load the weights of `name` into timm's network, in place; return their SHA-256.
 
     Raises:

@@ -23,7 +23,7 @@ _SWEEPS = 50  # unless the run was trained through mean field, with a number of 
 _LARGEST_PER_IMAGE = 20  # log2 of the number of states in memory for each image
 
 
-class TaggerGraph(nn.Module):
+class TaggerModule(nn.Module):
     """Pixels, uint8 (N, H, W, 3), to P(label present) under the CRF and the baseline, (N, L) each.
 
     A backbone that is several networks takes as many kinds of pixels as they have sizes, in the

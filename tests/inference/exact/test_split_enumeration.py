@@ -13,7 +13,7 @@ from mlcrf.inference import Exact
 from mlcrf.inference import enumeration as exact
 from mlcrf.inference.exact import completion, kernel
 from mlcrf.inference.exact.moments import pair_sums
-from mlcrf.inference.exact.split import Split
+from mlcrf.inference.exact.split_enumeration import Split
 from mlcrf.inference.exact.sums import Scores, Sums
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import oracles
