@@ -39,7 +39,7 @@ from mlcrf.data.manifest import Split
 from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.splits import split_manifest
 from mlcrf.images import as_image
-from mlcrf.images.decoding import load_pixels
+from mlcrf.images.pixels import load_pixels
 from mlcrf.inference import prepare
 from mlcrf.prediction import PredictionWriter, Tagger
 

@@ -23,8 +23,8 @@ from mlcrf.choices import EngineName
 from mlcrf.data.problems import Problems
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
 from mlcrf.images import Image
-from mlcrf.images.decoding import DECODING, load_pixels
 from mlcrf.images.image import Stamp
+from mlcrf.images.pixels import DECODING, load_pixels
 
 BATCH_SIZE = 64
 _BATCHES_AHEAD = 2  # decoded, or being decoded, while the network runs

@@ -34,7 +34,7 @@ def download(
     from rich.progress import Progress, TaskID
 
     from mlcrf.data.download.catalog import find_entry
-    from mlcrf.data.download.downloader import download as fetch
+    from mlcrf.data.download.dataset_download import download as fetch
 
     entry = find_entry(name)
     console = Console(stderr=True)

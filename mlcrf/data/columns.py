@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mlcrf.data.cells import INVALID, cell_codes
 from mlcrf.data.manifest import SPLIT_COLUMN
-from mlcrf.data.records import IMAGE_COLUMNS, Records
+from mlcrf.data.table_files import IMAGE_COLUMNS, Records
 from mlcrf.errors import DataError
 from mlcrf.labels import UNKNOWN
 

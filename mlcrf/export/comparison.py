@@ -17,8 +17,8 @@ from mlcrf.errors import DataError
 from mlcrf.export.tagger_module import OUTPUTS, TaggerModule
 from mlcrf.export.tracing import open_session
 from mlcrf.images import as_image
-from mlcrf.images.decoding import load_pixels
 from mlcrf.images.listing import walk_images
+from mlcrf.images.pixels import load_pixels
 from mlcrf.synthetic.planted import make_planted_crf
 from mlcrf.synthetic.scenes import draw_scene
 

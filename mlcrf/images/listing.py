@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mlcrf.errors import DataError
 from mlcrf.images.containers import as_image, find_containers, is_parquet, is_tar, members
-from mlcrf.images.decoding import SUFFIXES
 from mlcrf.images.image import Image, LocalImage, UrlImage
+from mlcrf.images.pixels import SUFFIXES
 from mlcrf.stores import Stored
 
 

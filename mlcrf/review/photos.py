@@ -9,7 +9,7 @@ from threading import Lock
 
 from mlcrf.errors import DataError
 from mlcrf.images import Image, as_image
-from mlcrf.images.decoding import load_thumbnail
+from mlcrf.images.pixels import load_thumbnail
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.scan import scan_folder
 

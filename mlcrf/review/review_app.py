@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from mlcrf.errors import DatabaseError, DataError
 from mlcrf.review.answers import Verdict
-from mlcrf.review.looks import Filter, Look, Order, State
+from mlcrf.review.messages import Filter, Look, Order, State
 from mlcrf.review.photos import Pictures, Width
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Review

@@ -13,7 +13,7 @@ from mlcrf.inference import InferenceMethod, prepare
 from mlcrf.labels import LabelSpace
 from mlcrf.review.answers import Answer, Board, Verdict
 from mlcrf.review.database import ReviewDatabase
-from mlcrf.review.looks import Filter, Look, Order, State
+from mlcrf.review.messages import Filter, Look, Order, State
 from mlcrf.review.photos import Photo
 from mlcrf.review.questions import answer_information, label_entropy, next_questions, pair_marginals
 

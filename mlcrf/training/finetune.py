@@ -17,7 +17,7 @@ from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest
 from mlcrf.errors import DataError
 from mlcrf.images import Image
-from mlcrf.images.decoding import load_pixels
+from mlcrf.images.pixels import load_pixels
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import from_image
 from mlcrf.processes import Processes

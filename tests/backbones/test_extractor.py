@@ -18,7 +18,7 @@ from mlcrf.backbones.registry import Backbone, available_offline, find_spec, mak
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
 from mlcrf.images import Image, as_image
-from mlcrf.images.decoding import load_pixels
+from mlcrf.images.pixels import load_pixels
 from tests.making import images_of
 
 Extract = Callable[..., FeatureExtractor]

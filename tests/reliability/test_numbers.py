@@ -27,7 +27,7 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.errors import BackboneError, DataError, MlcrfError, RunError
 from mlcrf.evaluation import evaluate
 from mlcrf.images import Image
-from mlcrf.images.decoding import load_pixels
+from mlcrf.images.pixels import load_pixels
 from mlcrf.inference import Exact, Posterior
 from mlcrf.prediction import Prediction, Tagger
 from mlcrf.training.run import train

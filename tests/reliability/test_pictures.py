@@ -12,8 +12,8 @@ from PIL import Image
 
 from mlcrf.errors import DataError
 from mlcrf.images import as_image
-from mlcrf.images.decoding import load_pixels
-from tests.images.test_decoding import KINDS, SIZE_PX, bomb
+from mlcrf.images.pixels import load_pixels
+from tests.images.test_pixels import KINDS, SIZE_PX, bomb
 from tests.reliability.scale import SCALE, times
 
 
@@ -87,7 +87,7 @@ MEASURE = """
 import json, re, sys, time
 from pathlib import Path
 from mlcrf.images import as_image
-from mlcrf.images.decoding import load_pixels
+from mlcrf.images.pixels import load_pixels
 from mlcrf.errors import DataError
 
 def peak_mb():

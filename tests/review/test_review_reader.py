@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from mlcrf.cli import app
 from mlcrf.errors import DatabaseError, DataError
-from mlcrf.images.decoding import load_pixels
+from mlcrf.images.pixels import load_pixels
 from mlcrf.labels import LabelSpace
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import find_photos

@@ -15,7 +15,7 @@ from mlcrf.implications import Implications
 from mlcrf.inference import Exact, InferenceMethod, MeanField
 from mlcrf.labels import LabelSpace
 from mlcrf.review.database import ReviewDatabase
-from mlcrf.review.looks import Filter, Order, State
+from mlcrf.review.messages import Filter, Order, State
 from mlcrf.review.photos import Photo
 from mlcrf.review.questions import answer_information, pair_marginals
 from mlcrf.review.scan import Stamped

@@ -13,7 +13,7 @@ from mlcrf.data.readers.table import TABLE, read_table
 from mlcrf.data.readers.tag_files import TAG_FILES
 from mlcrf.data.readers.voc import VOC
 from mlcrf.data.readers.webdataset import WEBDATASET
-from mlcrf.data.records import TABLE_SUFFIXES, tables_in
+from mlcrf.data.table_files import TABLE_SUFFIXES, tables_in
 from mlcrf.errors import DataError
 from mlcrf.images.listing import walk_images
 from mlcrf.stores import Stored

@@ -6,7 +6,7 @@ from pathlib import Path
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.problems import Problems
 from mlcrf.data.readers.reader import Reader, ReadOptions
-from mlcrf.data.records import tables_in
+from mlcrf.data.table_files import tables_in
 from mlcrf.data.tags import clean_tags, folder_manifest
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import LocalImage

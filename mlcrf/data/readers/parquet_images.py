@@ -16,7 +16,7 @@ from mlcrf.data.manifest import SPLIT_NAMES, Manifest, Split
 from mlcrf.data.problems import Problems
 from mlcrf.data.readers.reader import Reader, ReadOptions
 from mlcrf.data.readers.table import records_manifest
-from mlcrf.data.records import IMAGE_COLUMNS, Records, check_header
+from mlcrf.data.table_files import IMAGE_COLUMNS, Records, check_header
 from mlcrf.errors import DataError
 from mlcrf.images.containers import find_image_tables
 from mlcrf.images.parquet_files import FAULTS, load_table, reason_of

@@ -14,7 +14,7 @@ from mlcrf.data.files import FolderListings
 from mlcrf.data.manifest import SPLIT_COLUMN, SPLIT_NAMES, Manifest, Split
 from mlcrf.data.problems import Problems
 from mlcrf.data.readers.reader import Reader, ReadOptions
-from mlcrf.data.records import IMAGE_COLUMNS, TABLE_SUFFIXES, Records, load_records
+from mlcrf.data.table_files import IMAGE_COLUMNS, TABLE_SUFFIXES, Records, load_records
 from mlcrf.data.tags import (
     Tags,
     parse_tags,

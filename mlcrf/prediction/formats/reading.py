@@ -8,7 +8,7 @@ from typing import Protocol
 
 from mlcrf.data.cells import cell_code, shown_cell, without_formula
 from mlcrf.data.problems import Problems
-from mlcrf.data.records import Records, load_records
+from mlcrf.data.table_files import Records, load_records
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace

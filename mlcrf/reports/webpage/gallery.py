@@ -9,7 +9,7 @@ from typing import Any
 from mlcrf.errors import DataError
 from mlcrf.evaluation import Answers
 from mlcrf.images import Image
-from mlcrf.images.decoding import load_thumbnail
+from mlcrf.images.pixels import load_thumbnail
 from mlcrf.reports.names import file_name, readable, shared_folder
 from mlcrf.reports.webpage import findings
 from mlcrf.reports.webpage.findings import Rows, Tag

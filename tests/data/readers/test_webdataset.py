@@ -13,8 +13,8 @@ from mlcrf.data.readers import ReadOptions, find_reader, read_dataset
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import LocalImage, as_image
 from mlcrf.images.containers import members
-from mlcrf.images.decoding import load_pixels
 from mlcrf.images.listing import list_images
+from mlcrf.images.pixels import load_pixels
 from mlcrf.labels import LabelSpace
 
 

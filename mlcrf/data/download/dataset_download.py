@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 
 from mlcrf.data.download import catalog
 from mlcrf.data.download.archives import Progress, unpack
-from mlcrf.data.download.fetching import (
+from mlcrf.data.download.file_download import (
     DEFAULT_RETRY_POLICY,
     Part,
     RetryPolicy,

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, features
 from mlcrf.errors import DataError
 from mlcrf.images import as_image
 from mlcrf.images import opening as pictures
-from mlcrf.images.decoding import load_pixels, load_thumbnail
+from mlcrf.images.pixels import load_pixels, load_thumbnail
 
 pillow_heif.register_heif_opener()  # to write HEIC
 

@@ -28,8 +28,8 @@ from mlcrf.data.download.catalog import (
     load_unpacked,
     read_sums,
 )
-from mlcrf.data.download.downloader import download
-from mlcrf.data.download.fetching import RetryPolicy, checked_url
+from mlcrf.data.download.dataset_download import download
+from mlcrf.data.download.file_download import RetryPolicy, checked_url
 from mlcrf.errors import DownloadError
 
 from .server import Server, flood, redirect, running, serve, silence, status, trickle
@@ -629,7 +629,7 @@ def test_killed_download_resumes(tmp_path: Path, server: Server, entry: CatalogE
     server.faults.append(serve(stop_after=300_000, then=silence))
     code = (
         "import sys; from pathlib import Path; from mlcrf.data.download.catalog import *;"
-        "from mlcrf.data.download.downloader import download;"
+        "from mlcrf.data.download.dataset_download import download;"
         "url, size, checksum, dest = sys.argv[1:];"
         "archive = Archive(url, int(size), checksum);"
         "download(CatalogEntry('test', '', '', '', (archive,)), Path(dest))"
