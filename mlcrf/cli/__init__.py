@@ -14,11 +14,11 @@ from mlcrf.cli.evaluate import evaluate
 from mlcrf.cli.export import export
 from mlcrf.cli.inspect import inspect
 from mlcrf.cli.models import models
-from mlcrf.cli.moved import PredictCommand, merge
 from mlcrf.cli.options import PanelCommand
 from mlcrf.cli.plot_correlations import plot_correlations
 from mlcrf.cli.predict import predict
 from mlcrf.cli.report import report
+from mlcrf.cli.retired_options import PredictCommand, merge
 from mlcrf.cli.review import review
 from mlcrf.cli.serve import serve
 from mlcrf.cli.stopping import STOPPED, stopping

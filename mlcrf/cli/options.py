@@ -3,7 +3,7 @@
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from mlcrf.choices import Decision, EngineName, InferenceName
+from mlcrf.cli import console
 
 if TYPE_CHECKING:
     from mlcrf.backbones.extractor import FeatureExtractor
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from mlcrf.data.manifest import Manifest
     from mlcrf.data.readers import ReadOptions
     from mlcrf.decoding import Decoder
+    from mlcrf.images import ListedImages
     from mlcrf.implications import Implications
     from mlcrf.labels import LabelSpace
-    from mlcrf.prediction import LabelSelection
+    from mlcrf.prediction import LabelSelection, PredictJob
     from mlcrf.stores import Stored
 
 DATA = "Data"
@@ -39,15 +41,6 @@ Images = Annotated[
         help="Folders and image files, tar and Parquet files of images, s3://, gs:// or file:// "
         "URLs; `-` reads names from standard input.",
         show_default=False,
-    ),
-]
-Album = Annotated[
-    bool,
-    typer.Option(
-        "--album",
-        help="Let images of one folder that were taken close in time inform each other; needs a "
-        "run that was trained with --album.",
-        rich_help_panel=KNOWN,
     ),
 ]
 Rename = Annotated[
@@ -198,6 +191,97 @@ class SelectionOptions:
             never=_names(self.never) or (),
             min_prob=self.min_prob,
         )
+
+
+@dataclass(frozen=True)
+class KnownOptions:
+    """The labels that are known before the model is asked."""
+
+    given: Annotated[
+        str | None,
+        typer.Option(
+            help="Labels known for every image, such as `sea=1,indoor=0`.", rich_help_panel=KNOWN
+        ),
+    ] = None
+    known: Annotated[
+        str | None,
+        typer.Option(
+            help="Labels known for some images: any table or folder that `train` reads. A list of "
+            "labels names those present and leaves the others unknown.",
+            rich_help_panel=KNOWN,
+        ),
+    ] = None
+    known_keywords: Annotated[
+        bool,
+        typer.Option(
+            "--known-keywords",
+            help="Labels among the keywords that a person gave an image, in XMP, IPTC or a "
+            "sidecar, are present.",
+            rich_help_panel=KNOWN,
+        ),
+    ] = False
+    image_root: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or s3:// URL that image paths of --known are relative to.",
+            rich_help_panel=KNOWN,
+        ),
+    ] = None
+    label_sep: Annotated[
+        str | None,
+        typer.Option(help="Separator of labels in a column of --known.", rich_help_panel=KNOWN),
+    ] = None
+    album: Annotated[
+        bool,
+        typer.Option(
+            "--album",
+            help="Use images from the same folder taken close in time as context for each other; "
+            "needs a run that was trained with --album.",
+            rich_help_panel=KNOWN,
+        ),
+    ] = False
+
+    def make_job(
+        self,
+        run: "Run",
+        selection: "LabelSelection",
+        decision: DecisionOptions,
+        *,
+        limit: int | None,
+        sidecar_dir: Path | None,
+        named: Sequence[Path],
+    ) -> "PredictJob":
+        """Read what is known, and return the job.
+
+        Args:
+            named: the folders and images on disks that the user named.
+
+        Raises:
+            MlcrfError: known labels cannot be read, or contradict each other.
+        """
+        from mlcrf.keywords.sidecar_places import PhotoPlaces
+        from mlcrf.prediction import KnownKeywords, PredictJob, read_known
+
+        places = [PhotoPlaces(), PhotoPlaces(sidecar_dir, named)]
+        keywords = KnownKeywords(selection, places) if self.known_keywords else None
+        known = None
+        if self.given is not None or self.known is not None or keywords is not None:
+            known = read_known(
+                run.labels,
+                run.implications,
+                given=self.given,
+                table=None if self.known is None else parse_data(self.known),
+                keywords=keywords,
+                options=read_options(run.label_set, self.image_root, self.label_sep, None),
+                sidecar_dir=sidecar_dir,
+            )
+        renamed = tuple(sorted(selection.renamed.items()))
+        return PredictJob(run.digest, decision.make_decoder(), known, self.album, renamed, limit)
+
+    def note_if_unused(self, job: "PredictJob", images: "ListedImages") -> None:
+        """Say so if --known names none of the images."""
+        if job.known is not None and job.known.of_photo and not job.known.covers(images):
+            console.note(f"{self.known} says nothing of these images; are its paths right?")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,10 @@
-"""`mlcrf predict`: folders of images in, one table of labels out."""
+"""`mlcrf predict`: write a table of labels for folders of images.
+
+Groups of options (`KnownOptions`, `DecisionOptions`, `RuntimeOptions`) are defined in
+`cli/options.py`. Retired spellings are refused in `cli/retired_options.py`. An option that changes
+predictions must become a field of `PredictJob` (`prediction/job.py`), so that finished parts of
+`--shard` and `--cluster` are reused only if it is equal.
+"""
 
 from contextlib import closing
 from pathlib import Path
@@ -7,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlcrf.cli import console, options, tagging
-from mlcrf.cli.options import DecisionOptions, RuntimeOptions, grouped
+from mlcrf.cli.options import DecisionOptions, KnownOptions, RuntimeOptions, grouped
 from mlcrf.cli.sources import ImageSource
-from mlcrf.cli.tagging import KnownOptions
 from mlcrf.pretrained import DEFAULT
 
 if TYPE_CHECKING:
@@ -33,7 +38,6 @@ def predict(
     decision: DecisionOptions,
     runtime: RuntimeOptions,
     model: options.Model = Path(DEFAULT),
-    album: options.Album = False,
     sidecar_dir: Annotated[
         Path | None,
         typer.Option(
@@ -82,7 +86,9 @@ def predict(
     """
     console.quiet()
     source, target = ImageSource.read(images), options.parse_data(out)
-    source.require_disk(known_keywords=known.known_keywords, album=album, sidecar_dir=sidecar_dir)
+    source.require_disk(
+        known_keywords=known.known_keywords, album=known.album, sidecar_dir=sidecar_dir
+    )
     if cluster is not None:
         source.require_cluster(known_keywords=known.known_keywords, shard=shard)
     elif workers is not None:
@@ -94,14 +100,13 @@ def predict(
 
     run = load_run(model)
     part = None if shard is None else Part.parse(shard)
-    chosen = None if part is None else part.chooser(source.places, of_folders=album)
+    chosen = None if part is None else part.chooser(source.places, of_folders=known.album)
     listed = source.list(limit, chosen)
     selection = options.SelectionOptions(rename).make_selection(run.labels, run.implications)
     job = known.make_job(
         run,
         selection,
         decision,
-        album=album,
         limit=limit,
         sidecar_dir=sidecar_dir,
         named=source.on_disk(listed),

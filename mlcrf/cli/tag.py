@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlcrf.cli import console, options, tagging
-from mlcrf.cli.options import DecisionOptions, RuntimeOptions, SelectionOptions, grouped
+from mlcrf.cli.options import (
+    DecisionOptions,
+    KnownOptions,
+    RuntimeOptions,
+    SelectionOptions,
+    grouped,
+)
 from mlcrf.cli.sources import ImageSource
-from mlcrf.cli.tagging import KnownOptions
 from mlcrf.pretrained import DEFAULT
 
 if TYPE_CHECKING:
     from mlcrf.images import ListedImages
     from mlcrf.keywords.sidecar_places import PhotoPlaces
     from mlcrf.prediction import (
-        BesideOptions,
         Change,
         LabelSelection,
         Origin,
+        PhotoFileOptions,
         Prediction,
         PredictJob,
     )
@@ -86,7 +91,6 @@ def tag(
             "--overwrite", help="Replace .txt files not by mlcrf, too.", rich_help_panel=_FILES
         ),
     ] = False,
-    album: options.Album = False,
     limit: options.Limit = None,
     strict: options.Strict = False,
     as_json: options.Json = False,
@@ -100,7 +104,7 @@ def tag(
         raise typer.BadParameter("nothing to write: give --xmp, --txt or --undo")
     if undo and table is not None:
         raise typer.BadParameter("--undo tags nothing; leave out --from")
-    if table is not None and (known, decision, album) != (KnownOptions(), DecisionOptions(), False):
+    if table is not None and (known, decision) != (KnownOptions(), DecisionOptions()):
         raise typer.BadParameter(
             "labels come from --from, so options of the model go without it: "
             "--given, --known, --known-keywords, --album, --decode and its limits"
@@ -109,12 +113,12 @@ def tag(
     source.require_disk(xmp=xmp, txt=txt, undo=undo)
     from mlcrf.checkpoint import load_run
     from mlcrf.keywords.sidecar_places import PhotoPlaces
-    from mlcrf.prediction import BesideOptions, PredictionWriter
+    from mlcrf.prediction import PhotoFileOptions, PredictionWriter
 
     def report(change: "Change") -> None:
         typer.echo(str(change), err=as_json)
 
-    files = BesideOptions(xmp, txt, overwrite, dry_run, report if dry_run else None)
+    files = PhotoFileOptions(xmp, txt, overwrite, dry_run, report if dry_run else None)
     listed = source.list(limit)
     source.require_some(listed)
     places = PhotoPlaces(sidecar_dir, source.on_disk(listed))
@@ -130,7 +134,6 @@ def tag(
             run,
             selection,
             decision,
-            album=album,
             limit=limit,
             sidecar_dir=sidecar_dir,
             named=source.on_disk(listed),
@@ -139,8 +142,8 @@ def tag(
         predictions = tagging.make_tagger(run, job, runtime).predict(listed)
         labelled = _Labelled(predictions, selection, tagging.origin_of(run, selection), job)
     selection = labelled.selection
-    beside = files.make(places, selection.labels, labelled.origin, listed)
-    writer = PredictionWriter(None, selection.labels, beside=beside)
+    photo_files = files.make(places, selection.labels, labelled.origin, listed)
+    writer = PredictionWriter(None, selection.labels, photo_files=photo_files)
     console.write_predictions(writer, labelled.predictions, listed, selection)
     tagging.note_unreadable(labelled.job)
     console.report_predictions(writer, as_json=as_json, strict=strict)
@@ -172,7 +175,7 @@ def _from_table(
 def _undo(
     listed: "ListedImages",
     places: "PhotoPlaces",
-    files: "BesideOptions",
+    files: "PhotoFileOptions",
     *,
     as_json: bool,
     strict: bool,
@@ -180,9 +183,9 @@ def _undo(
     """Remove what was written for all images, and say what became of the files."""
     from mlcrf.reports.tables import format_undone, undone_record
 
-    beside, faults = files.undo(listed, places)
+    photo_files, faults = files.undo(listed, places)
     for fault in faults:
         console.log(f"error: {fault}")
-    typer.echo((undone_record if as_json else format_undone)(beside, len(faults)))
+    typer.echo((undone_record if as_json else format_undone)(photo_files, len(faults)))
     if faults and strict:
         raise typer.Exit(1)

@@ -1,110 +1,16 @@
-"""What `predict`, `tag` and `convert` share: known labels, the job, and tables read back."""
+"""What `predict`, `tag`, `convert` and `serve` share: the tagger, and tables read back."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from mlcrf.cli import console
-from mlcrf.cli.options import (
-    KNOWN,
-    DecisionOptions,
-    RuntimeOptions,
-    SelectionOptions,
-    parse_data,
-    read_options,
-)
+from mlcrf.cli.options import RuntimeOptions, SelectionOptions
 
 if TYPE_CHECKING:
     from mlcrf.checkpoint import Run
-    from mlcrf.images import ListedImages
     from mlcrf.prediction import LabelSelection, Origin, PredictionTable, PredictJob, Tagger
     from mlcrf.stores import Stored
-
-
-@dataclass(frozen=True)
-class KnownOptions:
-    """The labels that are known before the model is asked."""
-
-    given: Annotated[
-        str | None,
-        typer.Option(
-            help="Labels known for every image, such as `sea=1,indoor=0`.", rich_help_panel=KNOWN
-        ),
-    ] = None
-    known: Annotated[
-        str | None,
-        typer.Option(
-            help="Labels known for some images: any table or folder that `train` reads. A list of "
-            "labels names those present and leaves the others unknown.",
-            rich_help_panel=KNOWN,
-        ),
-    ] = None
-    known_keywords: Annotated[
-        bool,
-        typer.Option(
-            "--known-keywords",
-            help="Labels among the keywords that a person gave an image, in XMP, IPTC or a "
-            "sidecar, are present.",
-            rich_help_panel=KNOWN,
-        ),
-    ] = False
-    image_root: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder or s3:// URL that image paths of --known are relative to.",
-            rich_help_panel=KNOWN,
-        ),
-    ] = None
-    label_sep: Annotated[
-        str | None,
-        typer.Option(help="Separator of labels in a column of --known.", rich_help_panel=KNOWN),
-    ] = None
-
-    def make_job(
-        self,
-        run: "Run",
-        selection: "LabelSelection",
-        decision: DecisionOptions,
-        *,
-        album: bool,
-        limit: int | None,
-        sidecar_dir: Path | None,
-        named: Sequence[Path],
-    ) -> "PredictJob":
-        """Read what is known, and return the job.
-
-        Args:
-            named: the folders and images on disks that the user named.
-
-        Raises:
-            MlcrfError: known labels cannot be read, or contradict each other.
-        """
-        from mlcrf.keywords.sidecar_places import PhotoPlaces
-        from mlcrf.prediction import KnownKeywords, PredictJob, read_known
-
-        places = [PhotoPlaces(), PhotoPlaces(sidecar_dir, named)]
-        keywords = KnownKeywords(selection, places) if self.known_keywords else None
-        known = None
-        if self.given is not None or self.known is not None or keywords is not None:
-            known = read_known(
-                run.labels,
-                run.implications,
-                given=self.given,
-                table=None if self.known is None else parse_data(self.known),
-                keywords=keywords,
-                options=read_options(run.label_set, self.image_root, self.label_sep, None),
-                sidecar_dir=sidecar_dir,
-            )
-        renamed = tuple(sorted(selection.renamed.items()))
-        return PredictJob(run.digest, decision.make_decoder(), known, album, renamed, limit)
-
-    def note_if_unused(self, job: "PredictJob", images: "ListedImages") -> None:
-        """Say so if --known names none of the images."""
-        if job.known is not None and job.known.of_photo and not job.known.covers(images):
-            console.note(f"{self.known} says nothing of these images; are its paths right?")
 
 
 def make_tagger(run: "Run", job: "PredictJob", runtime: RuntimeOptions) -> "Tagger":

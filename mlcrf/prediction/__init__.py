@@ -1,14 +1,14 @@
 """Images in, label sets out."""
 
 from mlcrf.images import ListedImages, list_images
-from mlcrf.prediction.beside.files import Action, Beside, Change
-from mlcrf.prediction.beside.options import BesideOptions
 from mlcrf.prediction.formats import FiftyOne, LabelStudio, OutputFormat, Table, choose_format
 from mlcrf.prediction.formats.parts import Part, PartFormat, Parts
 from mlcrf.prediction.formats.reading import PredictionTable, read_predictions
 from mlcrf.prediction.job import PredictJob
 from mlcrf.prediction.known import KnownLabels, read_known
 from mlcrf.prediction.known_keywords import KnownKeywords
+from mlcrf.prediction.photo_files.photo_file_options import PhotoFileOptions
+from mlcrf.prediction.photo_files.photo_file_set import Action, Change, PhotoFileSet
 from mlcrf.prediction.record import Origin, Prediction
 from mlcrf.prediction.selection import LabelSelection, load_names
 from mlcrf.prediction.tagger import LARGEST_ALBUM, TOGETHER, Tagger
@@ -18,8 +18,6 @@ __all__ = [
     "LARGEST_ALBUM",
     "TOGETHER",
     "Action",
-    "Beside",
-    "BesideOptions",
     "Change",
     "FiftyOne",
     "KnownKeywords",
@@ -32,6 +30,8 @@ __all__ = [
     "Part",
     "PartFormat",
     "Parts",
+    "PhotoFileOptions",
+    "PhotoFileSet",
     "PredictJob",
     "Prediction",
     "PredictionTable",

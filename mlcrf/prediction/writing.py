@@ -7,9 +7,9 @@ from types import TracebackType
 
 from mlcrf.errors import DataError, MlcrfError
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.beside.files import Beside
 from mlcrf.prediction.formats.output import OutputFormat, Rows
 from mlcrf.prediction.formats.table import CsvFile, Table
+from mlcrf.prediction.photo_files.photo_file_set import PhotoFileSet
 from mlcrf.prediction.record import Prediction
 from mlcrf.stores import Stored, replacing, write_text
 
@@ -23,8 +23,8 @@ class PredictionWriter:
     Args:
         path: of the table, which may be in an object store; None for none.
         output: the format of the file; a table with one row an image if None.
-        beside: what else is written, file by file. A file that cannot be written is an error of
-            its picture, which has its row in the table all the same.
+        photo_files: sidecars and tag files to write. If one cannot be written, its image has an
+            error, but still its row in the table.
 
     Raises:
         DataError: the ending is none of the form's, or a file exists already.
@@ -38,9 +38,9 @@ class PredictionWriter:
         *,
         overwrite: bool = False,
         output: OutputFormat | None = None,
-        beside: Beside | None = None,
+        photo_files: PhotoFileSet | None = None,
     ) -> None:
-        self.path, self.beside = path, beside or Beside()
+        self.path, self.photo_files = path, photo_files or PhotoFileSet()
         self.errors_path: Path | Stored | None = None
         self._output, self._labels = output or Table(), labels
         self._excel_safe = isinstance(self._output, Table) and self._output.excel_safe
@@ -108,7 +108,7 @@ class PredictionWriter:
         is_tagged = bool(prediction.marginals) or not error
         if is_tagged:
             try:
-                self.beside.write(prediction)
+                self.photo_files.write(prediction)
             except MlcrfError as fault:
                 error = str(fault)
         if error:
@@ -126,7 +126,7 @@ class PredictionWriter:
         self._stack.__exit__(kind, error, trace)
         if error is not None:
             return
-        self.beside.close()
+        self.photo_files.close()
         for path, text in self._companions.items():
             write_text(path, text)
         if self.errors_path is None:

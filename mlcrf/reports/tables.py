@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mlcrf.evaluation import Evaluation
-from mlcrf.prediction import Action, Beside, PredictionWriter
+from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
 
 if TYPE_CHECKING:  # they bring half of SciPy, which `mlcrf predict` would wait for
     from mlcrf.export import ExportReport
@@ -155,33 +155,35 @@ def format_predictions(writer: PredictionWriter) -> str:
     if failed and writer.errors_path:
         failed += f", see {writer.errors_path}"
     return "\n".join(
-        [f"{writer.written} photos tagged{table}{failed}", *format_beside(writer.beside)]
+        [f"{writer.written} photos tagged{table}{failed}", *format_photo_files(writer.photo_files)]
     )
 
 
-def format_beside(beside: Beside) -> list[str]:
+def format_photo_files(photo_files: PhotoFileSet) -> list[str]:
     """Return a line for each kind of file beside photos, with the number of files by action."""
     return [
         f"{kind}: " + (", ".join(f"{count} {fate}" for fate, count in fates.items()) or "none")
-        for kind, fates in beside_record(beside).items()
+        for kind, fates in photo_files_record(photo_files).items()
     ]
 
 
-def format_undone(beside: Beside, failed: int) -> str:
+def format_undone(photo_files: PhotoFileSet, failed: int) -> str:
     """Format the number of files by kind and action."""
-    return "\n".join([*format_beside(beside), *([f"{failed} with errors"] if failed else [])])
+    return "\n".join(
+        [*format_photo_files(photo_files), *([f"{failed} with errors"] if failed else [])]
+    )
 
 
-def undone_record(beside: Beside, failed: int) -> str:
+def undone_record(photo_files: PhotoFileSet, failed: int) -> str:
     """Return the same as one JSON object."""
-    return to_json({"failed": failed, **beside_record(beside)})
+    return to_json({"failed": failed, **photo_files_record(photo_files)})
 
 
-def beside_record(beside: Beside) -> dict[str, dict[str, int]]:
+def photo_files_record(photo_files: PhotoFileSet) -> dict[str, dict[str, int]]:
     """Count files by kind and action."""
     return {
         kind: {fate.value: counts[fate] for fate in Action if counts[fate] and fate != Action.NONE}
-        for kind, counts in beside.counts.items()
+        for kind, counts in photo_files.counts.items()
     }
 
 
@@ -194,7 +196,7 @@ def predictions_record(writer: PredictionWriter) -> str:
             "failed": writer.failed,
             "out": str(writer.path) if writer.path else None,
             "errors": errors,
-            **beside_record(writer.beside),
+            **photo_files_record(writer.photo_files),
         }
     )
 

@@ -16,9 +16,9 @@ from mlcrf.keywords.retagging import Author, Tag, retag
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.keywords.xmp import Packet, Property
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction import Beside, BesideOptions, Change, Prediction, PredictionWriter
-from mlcrf.prediction.beside.sidecars import Sidecars
-from mlcrf.prediction.beside.tag_files import LOG, TagFiles
+from mlcrf.prediction import Change, PhotoFileOptions, PhotoFileSet, Prediction, PredictionWriter
+from mlcrf.prediction.photo_files.sidecars import Sidecars
+from mlcrf.prediction.photo_files.tag_files import LOG, TagFiles
 from tests.keywords.pictures import make_photo, xmp_of
 from tests.making import images_of
 
@@ -112,8 +112,8 @@ def test_a_damaged_sidecar_is_one_error_and_stays(tmp_path: Path) -> None:
     (tmp_path / "b.jpg.xmp").write_bytes(b"<x:xmpmeta>")
     out = tmp_path / "out" / "tags.csv"
     seen: list[Change] = []
-    beside = Beside([sidecars()], seen.append)
-    with PredictionWriter(out, LABELS, beside=beside) as writer:
+    photo_files = PhotoFileSet([sidecars()], seen.append)
+    with PredictionWriter(out, LABELS, photo_files=photo_files) as writer:
         for photo in photos:
             writer.write(Prediction(as_image(photo), ("sky",), (0.5,) * 5, (0.5,) * 5))
         writer.require_one()
@@ -123,15 +123,15 @@ def test_a_damaged_sidecar_is_one_error_and_stays(tmp_path: Path) -> None:
     assert "b.jpg.xmp" in (out.parent / "tags.errors.csv").read_text()
     assert len(out.read_text().splitlines()) == 4
     assert [change.path.name for change in seen] == ["a.jpg.xmp", "c.jpg.xmp"]
-    assert beside.counts == {"sidecars": Counter({"new": 2})}
-    with PredictionWriter(None, LABELS, beside=beside) as writer:
+    assert photo_files.counts == {"sidecars": Counter({"new": 2})}
+    with PredictionWriter(None, LABELS, photo_files=photo_files) as writer:
         writer.write(Prediction(as_image(photos[1]), ("sky",)))
         with pytest.raises(DataError, match=r"no picture could be tagged\n.*b\.jpg\.xmp"):
             writer.require_one()
-    _, faults = BesideOptions(xmp=True).undo(images_of(photos), PhotoPlaces())
+    _, faults = PhotoFileOptions(xmp=True).undo(images_of(photos), PhotoPlaces())
     assert len(faults) == 1 and "b.jpg.xmp" in faults[0]
     with pytest.raises(DataError, match="nothing could be undone"):
-        BesideOptions(xmp=True).undo(images_of(photos[1:2]), PhotoPlaces())
+        PhotoFileOptions(xmp=True).undo(images_of(photos[1:2]), PhotoPlaces())
 
 
 def test_a_sidecar_that_cannot_be_written(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from mlcrf.keywords.photo_keywords import damaged_sidecar, load_sidecar
 from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.beside.files import Action, Change
+from mlcrf.prediction.photo_files.photo_file_set import Action, Change
 from mlcrf.prediction.record import Prediction
 
 

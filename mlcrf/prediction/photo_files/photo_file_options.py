@@ -10,14 +10,14 @@ from mlcrf.implications import Implications
 from mlcrf.keywords.retagging import Author
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.beside.files import Beside, Change, PhotoFiles
-from mlcrf.prediction.beside.sidecars import Sidecars
-from mlcrf.prediction.beside.tag_files import TagFiles
+from mlcrf.prediction.photo_files.photo_file_set import Change, PhotoFileSet, PhotoFileWriter
+from mlcrf.prediction.photo_files.sidecars import Sidecars
+from mlcrf.prediction.photo_files.tag_files import TagFiles
 from mlcrf.prediction.record import Origin
 
 
 @dataclass(frozen=True)
-class BesideOptions:
+class PhotoFileOptions:
     """The kinds of files beside images that are wanted.
 
     Attributes:
@@ -39,7 +39,7 @@ class BesideOptions:
         labels: LabelSpace,
         origin: Origin,
         images: Iterable[Image] = (),
-    ) -> Beside:
+    ) -> PhotoFileSet:
         """Make the writers of these kinds of files.
 
         Args:
@@ -52,16 +52,16 @@ class BesideOptions:
         """
         if self.xmp or self.txt:
             _require_room(places, images)
-        kinds: list[PhotoFiles] = []
+        kinds: list[PhotoFileWriter] = []
         if self.xmp:
             author = Author(printable(origin.model), origin.digest)
             rules = origin.implications or Implications()
             kinds.append(Sidecars(places, author, labels, rules, dry_run=self.dry_run))
         if self.txt:
             kinds.append(TagFiles(places, labels, overwrite=self.overwrite, dry_run=self.dry_run))
-        return Beside(kinds, self.report)
+        return PhotoFileSet(kinds, self.report)
 
-    def undo(self, photos: Iterable[Image], places: PhotoPlaces) -> tuple[Beside, list[str]]:
+    def undo(self, photos: Iterable[Image], places: PhotoPlaces) -> tuple[PhotoFileSet, list[str]]:
         """Take out of files beside photos what we put there; of both kinds if neither is named.
 
         Returns:
@@ -70,23 +70,23 @@ class BesideOptions:
         Raises:
             DataError: there was nothing but faults, or no file can be beside the first photo.
         """
-        kinds: list[PhotoFiles] = []
+        kinds: list[PhotoFileWriter] = []
         if self.xmp or not self.txt:
             kinds.append(Sidecars(places, dry_run=self.dry_run))
         if self.txt or not self.xmp:
             kinds.append(TagFiles(places, dry_run=self.dry_run))
-        beside, faults = Beside(kinds, self.report), []
+        photo_files, faults = PhotoFileSet(kinds, self.report), []
         for number, photo in enumerate(photos):
             if number == 0:
                 places.require_room(photo)
             try:
-                beside.undo(photo)
+                photo_files.undo(photo)
             except MlcrfError as error:
                 faults.append(str(error))
-        beside.close()
-        if faults and not any(counts.total() for counts in beside.counts.values()):
+        photo_files.close()
+        if faults and not any(counts.total() for counts in photo_files.counts.values()):
             raise DataError("\n".join(["nothing could be undone", *faults]))
-        return beside, faults
+        return photo_files, faults
 
 
 def _require_room(places: PhotoPlaces, photos: Iterable[Image]) -> None:

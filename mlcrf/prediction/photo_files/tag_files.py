@@ -10,7 +10,7 @@ from mlcrf.images import Image
 from mlcrf.images.listing import is_image_name
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.beside.files import Action, Change
+from mlcrf.prediction.photo_files.photo_file_set import Action, Change
 from mlcrf.prediction.record import Prediction
 
 LOG = ".mlcrf-tags"

@@ -1,4 +1,4 @@
-"""Old spellings, answered with the new ones."""
+"""Retired options and commands: print the new command, then exit."""
 
 from typing import Annotated, Any
 

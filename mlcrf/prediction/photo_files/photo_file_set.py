@@ -36,7 +36,7 @@ class Change:
         return f"{printable(self.path)}: {self.action}{'; ' if tags else ''}{', '.join(tags)}"
 
 
-class PhotoFiles(Protocol):
+class PhotoFileWriter(Protocol):
     """One kind of files. Both methods raise an MlcrfError where a file cannot be made."""
 
     kind: str
@@ -51,7 +51,7 @@ class PhotoFiles(Protocol):
         """Do what is left to do after the last photo."""
 
 
-class Beside:
+class PhotoFileSet:
     """All files beside photos that were asked for.
 
     Args:
@@ -63,7 +63,7 @@ class Beside:
     """
 
     def __init__(
-        self, kinds: Sequence[PhotoFiles] = (), report: Callable[[Change], None] | None = None
+        self, kinds: Sequence[PhotoFileWriter] = (), report: Callable[[Change], None] | None = None
     ) -> None:
         self._kinds, self._report = kinds, report
         self.counts: dict[str, Counter[Action]] = {one.kind: Counter() for one in kinds}
@@ -89,7 +89,7 @@ class Beside:
         for kind in self._kinds:
             kind.close()
 
-    def _each(self, act: Callable[[PhotoFiles], list[Change]]) -> None:
+    def _each(self, act: Callable[[PhotoFileWriter], list[Change]]) -> None:
         faults = []
         for kind in self._kinds:
             try:
