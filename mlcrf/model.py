@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlcrf.choices import InferenceName
+from mlcrf.choices import InferenceName, ObjectiveName
 from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.implications import Implications
@@ -15,15 +15,15 @@ from mlcrf.latent import ScenePotentials, SceneSum, cluster_scenes
 
 
 class LabelCrf(nn.Module):
-    """A CRF whose potentials are functions of features: a head, and a coupling an edge.
+    """A CRF whose potentials are functions of features: a head, and one coupling per edge.
 
         unary = W x + b                                     hidden = 0
         unary = W2 relu(W1 x + b1) + b2                     hidden > 0
         pairwise = J                                        rank = 0, the same for all images
         pairwise = J + sum_r tanh(g_r(x)) B_r               rank > 0, with g linear
 
-    A gate is bounded because couplings multiply each other's effect: however odd a photo is, its
-    own differ from J by at most sum_r |B_r|, while free gates would let them grow without limit.
+    Gates are bounded because couplings multiply each other's effect: however odd an image is, its
+    couplings differ from J by at most sum_r |B_r|; with free gates they would have no limit.
     With scenes, p(y | x) is a mixture instead, whose gates are linear in the features:
 
         gates = G x + c,    scene k adds shifts_k to the unaries
@@ -34,7 +34,6 @@ class LabelCrf(nn.Module):
     gradient. Without edges it is the independent baseline.
 
     Args:
-        num_features, num_labels: D and L.
         edges: label pairs with a coupling, int64 (E, 2); all pairs if None.
         hidden: units of the hidden layer, 0 for none.
         rank: R, the number of gates.
@@ -130,8 +129,10 @@ class LabelCrf(nn.Module):
         """Return an inference method for the model's potentials.
 
         Args:
-            settings: limits, sweeps and seed.
+            settings: limits, sweeps and seed. Mean field is unrolled if the model was trained
+                through it.
         """
+        through_sweeps = settings.objective is ObjectiveName.UNROLLED_MEAN_FIELD
         method = make_inference(
             name,
             num_labels=self.num_labels,
@@ -140,6 +141,7 @@ class LabelCrf(nn.Module):
             varies_by_image=self.rank > 0,
             max_exact_labels=settings.max_exact_labels,
             mean_field_sweeps=settings.mean_field_sweeps,
+            unrolled=through_sweeps and name is settings.inference,
             seed=settings.seed,
         )
         return SceneSum(method) if self.num_scenes else method

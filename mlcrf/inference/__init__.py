@@ -1,4 +1,8 @@
-"""Inference of label sets: one method a file, one interface."""
+"""Inference methods, one per file. Interface: `posterior.InferenceMethod`.
+
+To add one: a file here, a name in `mlcrf.choices.InferenceName`, a case in
+`factory.make_inference`.
+"""
 
 from mlcrf.inference.annealed_importance import AnnealedImportanceSampling
 from mlcrf.inference.bethe import Bethe

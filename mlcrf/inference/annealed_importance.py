@@ -1,4 +1,4 @@
-"""Annealed importance sampling: log Z through a sequence of ever stronger couplings."""
+"""Annealed importance sampling: estimate log Z by gradually increasing the couplings from zero."""
 
 import math
 from dataclasses import dataclass
@@ -16,8 +16,10 @@ from mlcrf.inference.posterior import (
     iterated_conditional_modes,
 )
 
-_MIN_EFFECTIVE_SHARE = 0.25  # of the chains, for an image to count as converged
-_CHUNK_ENTRIES = 2**19  # labels times chains times images handled at once
+_MIN_EFFECTIVE_SHARE = (
+    0.25  # an image counts as converged if the effective share of chains is at least this
+)
+_CHUNK_ENTRIES = 2**19  # largest labels x chains x images per chunk
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,10 @@ class AnnealedImportanceSampling:
     least a quarter of its chains are effective; the standard error of log Z is then 0.22 or less.
 
     Attributes:
-        chains: chains an image.
+        chains: number of chains per image.
         temperatures: number K of distributions after the first.
-        sweeps: Gibbs sweeps at each.
-        seed: of the draws; the same seed gives the same bits.
+        sweeps: Gibbs sweeps per distribution.
+        seed: random seed; the same seed gives the same bits.
 
     Cost: O(chains K sweeps N (L + E)). Memory: chains x N x L bytes.
 

@@ -30,7 +30,7 @@ class Bethe(FixedPointMethod):
         max_sweeps, tolerance, damping: as in `FixedPointMethod`. A tree needs more sweeps than
             its longest path has edges.
 
-    Cost: O(N E) a sweep. Deterministic. Differentiable in both potentials through every sweep.
+    Cost: O(N E) per sweep. Deterministic. Differentiable in both potentials through every sweep.
 
     Sources: Pearl (1988), chapter 4; Yedidia, Freeman and Weiss (2005).
     """

@@ -43,7 +43,7 @@ class ConvexBeliefPropagation(FixedPointMethod):
     Attributes:
         max_sweeps, tolerance, damping: as in `FixedPointMethod`.
 
-    Cost: O(N E) a sweep. Deterministic. Differentiable in both potentials through every sweep;
+    Cost: O(N E) per sweep. Deterministic. Differentiable in both potentials through every sweep;
     `dual_value` and `update` let a learner keep fields between steps instead.
 
     Sources: Hazan and Shashua (2010); Hazan and Urtasun (2010); Chen et al. (2015).
@@ -88,7 +88,7 @@ def update(
     """Make one sweep of convex belief propagation: fields (N, 2 E) -> (N, 2 E).
 
     With damping of at least 1/2 `dual_value` does not rise. Differentiable; a learner that keeps
-    the fields between steps calls it without gradients, once or a few times a step.
+    the fields between steps calls it without gradients, once or a few times per step.
     """
     flow = _propagation(potentials, known)
     return damping * messages + (1 - damping) * flow.step(messages)

@@ -17,10 +17,13 @@ from mlcrf.inference.exact.split_enumeration import Split
 from mlcrf.inference.exact.sums import Scores
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
-_CHUNK_ENTRIES = 2**23  # half-states times images that are computed at once
-TYPICAL = 64  # images from which half-states are sorted
-_LEAST_IMAGES, _LEAST_STATES = 512, 2**22  # from which sorting half-states pays
-_SLACK = 2e-7  # part of the share that may be left out, for underflow and rounding of the bounds
+_CHUNK_ENTRIES = 2**23  # largest half-states x images per chunk
+TYPICAL = 64  # number of images by which half-states are sorted
+_LEAST_IMAGES, _LEAST_STATES = (
+    512,
+    2**22,
+)  # at least this many: sorting half-states is worth its cost
+_SLACK = 2e-7  # part of `leave_out` reserved for underflow and rounding of the bounds
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,12 @@ class Exact:
 
     Attributes:
         max_labels: refuse more than 2^max_labels states.
-        pairwise_marginals: whether to return them too, which costs L / 4 times the rest.
+        pairwise_marginals: whether to return pairwise marginals too, at L / 4 times the cost.
         leave_out: largest share of Z to leave out; 0 sums everything.
 
     Cost: 4 N 2^L operations for log Z and marginals, half as much again for the gradient, a fifth
     to an eighth of that where much can be left out; N times a kernel of 2^L entries more where
-    couplings vary by image. Memory: 4 bytes x 2^L up to 26 labels, less by blocks beyond, and five
+    couplings vary by image. Memory: 4 bytes x 2^L up to 26 labels, less above (by blocks), and five
     arrays of up to 32 MB; up to 512 MB are kept for the next call. Deterministic.
     """
 
@@ -192,7 +195,7 @@ class _LogPartition(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         (marginals,) = ctx.saved_tensors
         pairwise_grad = grad.new_zeros(ctx.shape)
-        varies = pairwise_grad.ndim == 2  # a split an image, or one that all chunks share
+        varies = pairwise_grad.ndim == 2  # one split per image, or one shared by all chunks
         for kept in [[one] for one in ctx.kept] if varies else [ctx.kept]:
             parts = [(scores, sums, grad[rows].double()) for _, scores, sums, rows in kept]
             pairs = pair_sums(kept[0][0], parts) if kept else None
@@ -228,7 +231,7 @@ def _chunks(
     if first_level == 0 and worth_it:
         sort_states(split, unary, known, leave_out)
     half_states = max(len(split.half_a), len(split.half_b))
-    # larger chunks where the kernel is recomputed for each
+    # larger chunks where the kernel is recomputed for each chunk
     entries = _CHUNK_ENTRIES if split.kernel.is_kept else 2 * _CHUNK_ENTRIES
     size = max(1, min(4096, entries // half_states))
     for start in range(0, len(unary), size):

@@ -1,4 +1,4 @@
-"""Choose an inference method from the settings and the label graph."""
+"""Create inference methods by name; AUTO picks one from the label graph."""
 
 from typing import assert_never
 
@@ -22,7 +22,7 @@ from mlcrf.inference.tree_reweighted import TreeReweighted
 
 _FEW = 12  # up to 2^12 states enumeration is always fast
 _NARROW = 4  # up to this treewidth a junction tree is faster than 2^13 states
-_MAX_TREEWIDTH = 12  # beyond, a table of 2^13 entries an image and clique is slow
+_MAX_TREEWIDTH = 12  # above this, tables of 2^13 entries per image and clique are slow
 _MAX_TREEWIDTH_VARYING = 13  # 14 fully coupled labels, where enumeration is no faster
 
 
@@ -34,13 +34,14 @@ def make_exact(
     implications: Implications = Implications(),
     varies_by_image: bool = False,
 ) -> InferenceMethod | None:
-    """Return the cheapest exact method, or None if none reaches.
+    """Return the cheapest exact method, or None if no exact method is feasible.
 
-    Without edges, the closed form. Up to 2^max_exact_labels states, enumeration; but beyond 2^12
-    states a junction tree if its treewidth is at most 4. Beyond enumeration, a junction tree up to
-    treewidth 12, if no clique has more than `max_exact_labels` labels. Couplings that vary by image
-    are not enumerated, which would need a kernel an image: a junction tree handles all images at
-    once, up to treewidth 13, which is 14 fully coupled labels.
+    Without edges and implications: the closed form. Up to 2^max_exact_labels states: enumeration,
+    except that above 2^12 states a junction tree is used if its treewidth is at most 4. Above
+    2^max_exact_labels states: a junction tree up to treewidth 12, if no clique has more than
+    `max_exact_labels` labels. Couplings that vary by image are not enumerated, because that would
+    need one kernel per image: a junction tree handles all images together, up to treewidth 13,
+    which is 14 fully coupled labels.
 
     Args:
         edges: (E, 2).
@@ -60,7 +61,7 @@ def make_exact(
     return JunctionTree(max_treewidth=widest) if width <= widest else None
 
 
-def make_inference(  # noqa: PLR0911  one return a choice
+def make_inference(  # noqa: PLR0911  one return per choice
     name: InferenceName,
     *,
     num_labels: int,
@@ -69,12 +70,17 @@ def make_inference(  # noqa: PLR0911  one return a choice
     implications: Implications = Implications(),
     varies_by_image: bool = False,
     mean_field_sweeps: int = 50,
+    unrolled: bool = False,
     seed: int = 0,
 ) -> InferenceMethod:
-    """Return the method of a name; AUTO is the cheapest exact one (`make_exact`), else Gibbs.
+    """Return the method with this name; AUTO is the cheapest exact one (`make_exact`), else Gibbs.
+
+    Args:
+        unrolled: the model was trained through this many sweeps of mean field; see `MeanField`.
 
     Raises:
-        TooManyLabelsError: when the method is called, if it is exact and does not reach.
+        TooManyLabelsError: when the method is called, if the method is exact and there are too many
+            labels for it.
     """
     match name:
         case InferenceName.AUTO:
@@ -91,9 +97,9 @@ def make_inference(  # noqa: PLR0911  one return a choice
         case InferenceName.JUNCTION_TREE:
             return JunctionTree()
         case InferenceName.MEAN_FIELD:
-            return MeanField(max_sweeps=mean_field_sweeps)
+            return MeanField(max_sweeps=mean_field_sweeps, unrolled=unrolled)
         case InferenceName.PARALLEL_MEAN_FIELD:
-            return MeanField(max_sweeps=mean_field_sweeps, parallel=True)
+            return MeanField(max_sweeps=mean_field_sweeps, parallel=True, unrolled=unrolled)
         case InferenceName.TAP:
             return Tap()
         case InferenceName.BETHE:

@@ -1,4 +1,4 @@
-"""Gibbs sampling with many chains side by side."""
+"""Gibbs sampling with many chains in parallel."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ from mlcrf.inference.gibbs.sample_averages import (
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
 from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise
 
-_BLOCK_BYTES = 2**26  # samples of the images that are handled at once
-_KEPT_BYTES = 2**30  # samples that are returned
+_BLOCK_BYTES = 2**26  # largest samples of the images processed at once
+_KEPT_BYTES = 2**30  # largest samples returned
 _MAX_R_HAT = 1.1  # an image has converged if no label's split R-hat is above this,
 _MIN_EFFECTIVE_SAMPLES = 100  # and no label's effective sample size is below this
 
 
 @dataclass(frozen=True)
 class Gibbs:
-    """Sample label sets by redrawing one label at a time given all the others:
+    """Sample label sets by redrawing one label at a time given all others:
 
         P(y_i = 1 | the others) = sigmoid(unary_i + sum_j pairwise_ij y_j)
 
@@ -43,17 +43,17 @@ class Gibbs:
     remains unseen by both.
 
     Attributes:
-        chains: chains an image.
-        burn_in: sweeps thrown away first.
-        sweeps: sweeps kept.
-        seed: of the draws; the same seed gives the same bits, on any number of threads.
-        pairwise_marginals: whether to estimate them too.
+        chains: number of chains per image.
+        burn_in: number of first sweeps, which are discarded.
+        sweeps: number of sweeps kept.
+        seed: random seed; the same seed gives the same bits, on any number of threads.
+        pairwise_marginals: whether to estimate pairwise marginals too.
         first_image: number of the first image; each image's draws follow from its number and seed.
         engine: numba on a CPU and torch elsewhere if AUTO. Numba draws from log-odds in float32;
             marginals are averaged in float32, or from the samples in float64 if potentials are.
 
-    Cost: O(chains N E) a sweep. Memory: sweeps x chains x N x L bytes for the samples,
-    thinned where that would be above 1 GB.
+    Cost: O(chains N E) per sweep. Memory: sweeps x chains x N x L bytes for the samples,
+    thinned where these would take more than 1 GB.
 
     Sources: Geman and Geman (1984); Gelfand and Smith (1990) for the marginals; Chib (1995),
     section 2.1, for log Z; Gelman et al., Bayesian Data Analysis (2013), sections 11.4 and 11.5,
@@ -113,7 +113,7 @@ class Gibbs:
         return torch.cat([sampled.estimate()[0] for sampled in self._sample(potentials, known)])
 
     def _sample(self, potentials: Potentials, known: Tensor | None) -> Iterator["_Sampled"]:
-        """Sample some images after the other, so that memory is bounded."""
+        """Sample the images in groups, so that memory is bounded."""
         clamped, coupled = check_known(potentials, known), potentials.as_couplings()
         bytes_an_image = self.sweeps * self.chains * potentials.num_labels
         thin = -(-bytes_an_image // _BLOCK_BYTES)

@@ -12,14 +12,14 @@ from mlcrf.errors import TooManyLabelsError
 from mlcrf.inference.exact.elimination import Elimination, Group, make_plan, treewidth
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
-_CHUNK_ENTRIES = 2**23  # separator states times images that are computed at once
+_CHUNK_ENTRIES = 2**23  # largest separator states x images per chunk
 
 
 @dataclass(frozen=True)
 class JunctionTree:
-    """Eliminate the labels of a sparse graph one after the other, exactly.
+    """Sum exactly by eliminating the labels of a sparse graph in turn.
 
-    The neighbours S that label v has left when it is eliminated are its separator; its children are
+    The remaining neighbours S of label v when it is eliminated are its separator; its children are
     the eliminated labels whose separators name v first. Messages go up, from the children c to v:
 
         t_v(y_v, y_S) = unary_v y_v + sum_{s in S} pairwise_vs y_v y_s + sum_c m_c(y_v, y_S)
@@ -38,10 +38,10 @@ class JunctionTree:
 
     Attributes:
         max_treewidth: refuse graphs for which min-fill finds no order of this width.
-        pairwise_marginals: whether to return them too.
+        pairwise_marginals: whether to return pairwise marginals too.
 
     Cost: O(N sum_v 2^|S_v|), so linear in L for trees, in as many steps as the tree is deep. The
-    order is found in Python, about 0.1 ms a label, once an edge set. Memory: 32 bytes x
+    order is found in Python once per edge set, about 0.1 ms per label. Memory: 32 bytes x
     sum_v 2^|S_v| for each image of a chunk. Deterministic.
 
     Sources: Lauritzen and Spiegelhalter (1988); Koller and Friedman (2009), chapters 9, 10, 13.

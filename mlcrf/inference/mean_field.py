@@ -37,15 +37,17 @@ class MeanField:
     is sigmoid(unary), and on the order of the labels.
 
     Attributes:
-        max_sweeps: passes over all labels at most.
+        max_sweeps: maximum number of passes over all labels.
         tolerance: an image has converged once no marginal moves by more than this in a sweep.
         parallel: update all labels at once.
         damping: share of the old log-odds that the parallel form keeps, from 0 to below 1.
+        unrolled: the model was trained through these sweeps, so that they define its marginals:
+            every image counts as converged after `max_sweeps`.
 
     Raises:
         SettingsError: damping is out of range.
 
-    Cost: O(N L^2) a sweep, one label after the other, or one matrix product if parallel.
+    Cost: O(N L^2) per sweep, one label after another, or one matrix product if parallel.
     Deterministic. Differentiable in both potentials through every sweep.
 
     Source: Wainwright and Jordan (2008), section 5.3.
@@ -55,6 +57,7 @@ class MeanField:
     tolerance: float = 1e-5
     parallel: bool = False
     damping: float = 0.5
+    unrolled: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.damping < 1:
@@ -77,7 +80,9 @@ class MeanField:
             q, logits = self._sweep(fields, q, logits, clamped)
             moved = (q - before).detach().abs().amax(-1)
             sweeps += 1
-        converged = moved <= self.tolerance
+        converged = (
+            torch.ones_like(moved, dtype=torch.bool) if self.unrolled else moved <= self.tolerance
+        )
         return Posterior(
             marginals=q,
             log_partition=potentials.log_score(q) + _entropy(q, logits, clamped),
@@ -124,7 +129,7 @@ def sweep(fields: Fields, q: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Update every unknown label once, in order.
 
     Args:
-        fields: of the potentials.
+        fields: log-odds of the potentials.
         q: marginals before (N, L).
         known: 1, 0 or -1 for unknown (N, L).
 

@@ -1,4 +1,4 @@
-"""The result of inference, and the interface of a method."""
+"""The result of inference (`Posterior`) and the interface of a method (`InferenceMethod`)."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -32,10 +32,10 @@ class Posterior:
         log_partition_kind: whether that is exact, an estimate or a bound.
         converged: whether the method met its own convergence criterion (N,).
         advice: how many images did not converge, and options to try; empty if all did.
-        pairwise_marginals: P(y_i = 1, y_j = 1) an edge (N, E), if asked for.
+        pairwise_marginals: P(y_i = 1, y_j = 1) of each edge (N, E), if asked for.
         samples: label vectors (S, N, L), if the method draws any.
-        error_bound: largest possible error of any marginal of an exact method, beside rounding,
-            float64 (N,); None if the method promises nothing.
+        error_bound: largest possible error of any marginal of an exact method, apart from
+            rounding, float64 (N,); None if the method gives no bound.
     """
 
     marginals: Tensor
@@ -68,8 +68,8 @@ class InferenceMethod(Protocol):
 def log_mass(method: InferenceMethod, potentials: Potentials, known: Tensor) -> Tensor:
     """Return the log-sum over the label vectors that agree with what is known (N, L), (N,).
 
-    Where every label is known that is the vector's score, which takes no inference, unless
-    label vectors have none (see `Potentials.has_log_score`).
+    Where every label is known, this is the score of the label vector, which needs no inference,
+    unless label vectors have no score (see `Potentials.has_log_score`).
     """
     if potentials.has_log_score and bool((known != UNKNOWN).all()):
         return potentials.log_score(known)
@@ -80,7 +80,6 @@ def advise(name: str, converged: Tensor, problem: str, remedy: str) -> str:
     """Return the advice of a posterior: empty if all images have converged (N,).
 
     Args:
-        name: of the method.
         problem: what the images that have not converged did or have.
         remedy: options to try.
     """
@@ -107,9 +106,9 @@ def iterated_conditional_modes(
         known: 1, 0 or -1 for unknown (N, L).
 
     Returns:
-        Local maxima, int64 (N, L); the global one is not promised.
+        Local maxima, int64 (N, L), not necessarily global.
 
-    Cost: O(N L) for each label of a sweep that changes in any image; the others are passed over.
+    Cost: O(N L) for each label of a sweep that changes in any image; other labels are skipped.
     """
     fields = Fields(potentials)
     free = known == UNKNOWN

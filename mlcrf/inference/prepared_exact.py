@@ -1,4 +1,4 @@
-"""Exact inference for many calls with the same couplings: the kernel is made once."""
+"""Exact inference for many calls with the same couplings: the kernel is computed once."""
 
 import torch
 from torch import Tensor
@@ -9,17 +9,17 @@ from mlcrf.inference.exact.moments import likely_pair_marginals
 from mlcrf.inference.exact.split_enumeration import Split
 from mlcrf.inference.posterior import InferenceMethod, LogPartitionKind, Posterior
 
-_AT_ONCE = 256  # images, which bounds the memory
+_AT_ONCE = 256  # images per chunk, which bounds the memory
 
 
 class PreparedExact:
-    """`Exact` for couplings that all images share, with the kernel kept from call to call.
+    """`Exact` for couplings that all images share, with a kernel that is computed once.
 
     For a single image at 24 labels `Exact` spends most of its time on the kernel, and for 256 on
-    sorting half-states. Not to be called from several threads at once.
+    sorting half-states. Not thread-safe.
 
     Args:
-        method: the limit on labels is its.
+        method: gives the limit on labels.
         potentials: any of the images; their couplings and implications are kept.
         leave_out: share of each image's Z that may be left out, as in `Exact`; half-states are
             sorted by the images of the first call that has enough.
@@ -70,7 +70,7 @@ class PreparedExact:
         )
 
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """Return the most probable label vectors, int64 (N, L), by `Exact` itself."""
+        """Return the most probable label vectors, int64 (N, L), by `Exact`."""
         return self._method.map_states(potentials, known=known)
 
     @torch.no_grad()

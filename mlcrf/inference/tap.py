@@ -36,7 +36,7 @@ class Tap(FixedPointMethod):
     Attributes:
         max_sweeps, tolerance, damping: as in `FixedPointMethod`, of the log-odds.
 
-    Cost: O(N L^2) a sweep for up to 128 labels, else O(N E). Deterministic. Differentiable in
+    Cost: O(N L^2) per sweep for up to 128 labels, else O(N E). Deterministic. Differentiable in
     both potentials through every sweep.
 
     Sources: Thouless, Anderson and Palmer (1977); Plefka (1982).

@@ -52,9 +52,9 @@ class TreeReweighted(FixedPointMethod):
     Attributes:
         max_sweeps, tolerance, damping: as in `FixedPointMethod`, with a looser tolerance and less
             damping than the other methods, because it is slow.
-        seed: of the trees that are drawn for large components.
+        seed: random seed of the trees drawn for large components.
 
-    Cost: O(N E) a sweep; once for an edge set O(L^3) up to 512 labels, else O(E log E) a tree.
+    Cost: O(N E) per sweep; once per edge set O(L^3) up to 512 labels, else O(E log E) per tree.
     Deterministic. Differentiable in both potentials through every sweep.
 
     Sources: Wainwright, Jaakkola and Willsky (2005); Globerson and Jaakkola (2007) for the dual

@@ -1,4 +1,4 @@
-"""Sums over the latent scenes of each image, given an inference method within a scene."""
+"""Sums over the latent scenes of each image, given an inference method for one scene."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,28 +8,30 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.inference import InferenceMethod, LogPartitionKind, Posterior
+from mlcrf.inference.posterior import advise
 from mlcrf.latent.scene_potentials import ScenePotentials
 
-_ENTRIES = 2**24  # of label sets that are scored at once
+_ENTRIES = 2**24  # largest number of label sets scored at once
 _MAX_FLIPS = 100
-_LEAST_GAIN = 1e-6  # in log-probability, so that rounding flips nothing to and fro
+_LEAST_GAIN = 1e-6  # in log-probability, so that rounding cannot flip labels back and forth
 
 
 @dataclass(frozen=True)
 class SceneSum:
-    """Inference in mixtures over scenes; takes `ScenePotentials` alone.
+    """Inference in mixtures over scenes; takes only `ScenePotentials`.
 
         P(known) = sum_k softmax(gates)_k Z_k(known) / Z_k
         P(y_i = 1, known) = sum_k softmax(gates)_k P_k(y_i = 1, known)
 
-    `log_partition` is log P(known), which is 0 where nothing is. Exact and differentiable if the
-    inference within a scene is.
+    `log_partition` is log P(known), which is 0 if nothing is known. Exact and differentiable if
+    `emission` is.
 
-    `map_states` is not exact: no closed form is known. It is the best of the scenes' own most
-    probable sets and of the marginals above 0.5, improved by single labels.
+    `map_states` is not exact: no closed form is known. The candidates are the most
+    probable set of each scene and the marginals above 0.5; the best candidate is then improved by
+    flipping single labels.
 
     Attributes:
-        emission: the inference within a scene.
+        emission: the inference method for one scene.
 
     Cost: that of `emission` on N K images, twice if labels are known.
     """
@@ -56,7 +58,12 @@ class SceneSum:
             log_partition=joint.logsumexp(-1),
             log_partition_kind=within.log_partition_kind,
             converged=converged,
-            advice=self._advise(converged, within),
+            advice=advise(
+                self.name,
+                converged,
+                "did not converge in some of their scenes",
+                "--inference exact, junction-tree or gibbs of train, evaluate and report",
+            ),
         )
 
     def evidence(self, mixture: ScenePotentials, known: Tensor) -> Tensor:
@@ -105,7 +112,7 @@ class SceneSum:
     ) -> Tensor:
         """Draw independent label sets given what is known, uint8 (num_samples, N, L).
 
-        Within a scene they are drawn by the emission, label by label if nothing is coupled.
+        Within a scene, label sets are drawn by the emission; label by label if nothing is coupled.
         """
         mixture = _mixture(potentials)
         clamped = check_known(mixture, known)
@@ -126,12 +133,6 @@ class SceneSum:
         taken = p[torch.arange(len(p)), scene]
         uniform = torch.rand(taken.shape, generator=generator, dtype=p.dtype, device=p.device)
         return (uniform < taken).to(torch.uint8)
-
-    def _advise(self, converged: Tensor, within: Posterior) -> str:
-        failed = int((~converged).sum())
-        if not failed:
-            return ""
-        return f"{failed} of {len(converged)} images, in some of their scenes: {within.advice}"
 
     def _evidence(self, mixture: ScenePotentials, known: Tensor) -> tuple[Tensor, Posterior]:
         """Return log P(known given the scene) (N, K), and beliefs within scenes (N K images)."""
@@ -167,5 +168,5 @@ class SceneSum:
 
 
 def _mixture(potentials: Potentials) -> ScenePotentials:
-    assert isinstance(potentials, ScenePotentials), "a sum over scenes needs some"
+    assert isinstance(potentials, ScenePotentials), "a sum over scenes needs ScenePotentials"
     return potentials

@@ -1,5 +1,7 @@
 """Mean field alone; properties of all methods are in the table."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -19,6 +21,17 @@ def test_converges_image_by_image(parallel: bool) -> None:
     moved = (posterior.marginals - before.marginals).abs().amax(-1)
     assert posterior.converged.unique().tolist() == [False, True]
     assert torch.equal(posterior.converged, moved <= 1e-4)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_unrolled_sweeps_count_as_converged(parallel: bool) -> None:
+    """The same marginals, but the number of sweeps is the method's definition: no advice."""
+    potentials = make_potentials(20, 6, unary=3.0, pairwise=3.0)
+    plain = MeanField(max_sweeps=3, parallel=parallel)
+    unrolled = replace(plain, unrolled=True)(potentials)
+    assert not plain(potentials).converged.all()
+    assert unrolled.converged.all() and not unrolled.advice
+    assert torch.equal(unrolled.marginals, plain(potentials).marginals)
 
 
 def test_both_forms_agree_at_weak_couplings() -> None:

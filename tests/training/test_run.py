@@ -21,6 +21,7 @@ from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
 from mlcrf.images import as_image
 from mlcrf.implications import Implications
+from mlcrf.inference import MeanField
 from mlcrf.objectives import independent_loss
 from mlcrf.prediction import Tagger
 from mlcrf.synthetic.dataset import make_dataset
@@ -95,6 +96,9 @@ def test_every_objective_trains_and_names_its_inference(
     run = load_run(tmp_path / "run")
     assert run.settings.objective is objective
     assert run.make_inference().name == inference
+    through_sweeps = objective is ObjectiveName.UNROLLED_MEAN_FIELD
+    assert getattr(run.make_inference(), "unrolled", False) is through_sweeps
+    assert run.make_inference(InferenceName.MEAN_FIELD) == MeanField(max_sweeps=10)
     # one that is stopped where validation is best may not have got away from the baseline
     assert run.crf.pairwise.abs().max() > 0.01 or report.fits["crf"]["stopped_early"]
     assert report.fits["independent"]["converged"]

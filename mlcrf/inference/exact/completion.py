@@ -8,14 +8,14 @@ from torch import Tensor
 from mlcrf.inference.exact.split_enumeration import Split
 from mlcrf.inference.exact.sums import Scores, Sums
 
-_ROUNDING = 1e-6  # of a half-state's probability, including underflow
-_AT_ONCE = 1024  # images
-_ENTRIES = 2**22  # of the probabilities of quarter-states that are held at once
-_IN_RANGE = 300.0  # exponents up to here may be summed outside of log space
+_ROUNDING = 1e-6  # error of the probability of a half-state, including underflow
+_AT_ONCE = 1024  # images per chunk
+_ENTRIES = 2**22  # largest number of probabilities of quarter-states in memory
+_IN_RANGE = 300.0  # largest exponent that is summed outside of log space
 
 
 def best_states(split: Split, scores: Scores, sums: Sums) -> Tensor:
-    """Complete half-states of A in falling order of probability until the best is certain.
+    """Complete half-states of A in falling order of probability, until the best state is certain.
 
     Returns:
         Label vectors, int64 (N, L).

@@ -11,7 +11,7 @@ from mlcrf.implications import Implications
 from mlcrf.inference.exact.partition import possible_states, split_labels
 from mlcrf.inference.exact.scratch import Scratch
 
-_SUMMED = 32  # smallest number of half-states whose mass is summed at once in its own type
+_SUMMED = 32  # smallest number of half-states whose mass is summed in its own type
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Half(Part):
             present = torch.cat([by_first @ first.states, by_second @ second.states], 1)
             return present / by_first.sum(1, keepdim=True)
         present = self.states.new_zeros(len(mass), self.states.shape[1] + 1)
-        # one row a label: products of many rows and few columns are twice as fast this way
+        # one row per label: products of many rows and few columns are twice as fast this way
         states = torch.cat([self.states.T, self.states.new_ones(1, len(self))]).to(mass)
         start = 0
         while start < len(self):  # more at a time where there is less mass

@@ -52,8 +52,8 @@ def likely_pair_marginals(split: Split, scores: Scores, sums: Sums, leave_out: f
     left out, and no result is off by more than twice that. A trained model of 24 labels keeps about
     300 of 4,096 in each half at 1e-3.
 
-    Cost: S'_A S'_B operations an image for the S' half-states that are kept, one image after the
-    other.
+    Cost: S'_A S'_B operations per image for the S' half-states that are kept, one image at a
+    time.
     """
     if not split.kernel.is_kept or sums.logs or any(one.plan for one in sums.linear):
         return pair_marginals(split, scores, sums)
@@ -78,7 +78,7 @@ def likely_pair_marginals(split: Split, scores: Scores, sums: Sums, leave_out: f
 def _likely(mass: Tensor, leave_out: float) -> Tensor:
     """Return the half-states (S',) that carry all but a share of the mass (S,)."""
     falling = mass.double().sort(descending=True)
-    rest = falling.values.flip(0).cumsum(0).flip(0)  # of each and all after it
+    rest = falling.values.flip(0).cumsum(0).flip(0)  # mass of each half-state and all after it
     return falling.indices[rest > leave_out * rest[0]]
 
 

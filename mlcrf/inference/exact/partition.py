@@ -1,4 +1,4 @@
-"""The partition of labels in halves, and the states that implications allow."""
+"""Partition of the labels into halves, and the states that implications allow."""
 
 import math
 from graphlib import TopologicalSorter
@@ -12,7 +12,7 @@ from torch import Tensor
 from mlcrf.errors import TooManyLabelsError
 from mlcrf.implications import Implications
 
-_LARGEST = 24  # log2 of the most states of a half, which are listed one by one
+_LARGEST = 24  # log2 of the largest number of states of a half, which are all listed
 _STARTS, _MANY = 4, 16  # starts of the search, and the number of groups from which it has several
 
 Floats = NDArray[np.float64]

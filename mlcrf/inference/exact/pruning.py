@@ -12,8 +12,8 @@ as the bounds sum to at most the tolerance times Z: an estimate of Z first, and 
 kept tiles shows that the estimate was too high, that sum. No marginal, of a label or a pair, is
 then off by more than the tolerance.
 
-Tiles that nearly all images need are multiplied together for all images; each other tile for the
-images that need it alone.
+Tiles that nearly all images need are multiplied together for all images; any other tile only for
+the images that need it.
 """
 
 from dataclasses import dataclass, replace
@@ -26,11 +26,11 @@ from torch import Tensor
 
 from mlcrf.inference.exact.kernel import Kernel
 
-_TILES = 8  # smallest number along each half
-_LEAST_TILE = 256  # half-states along a side
-DENSE = 0.5  # where a larger share is kept, everything is summed
-_USUAL = 0.85  # a tile that this share of images needs is multiplied for all
-_CAUTION = 0.6  # share of the tolerance that is used where Z is an estimate
+_TILES = 8  # smallest number of tiles along each half
+_LEAST_TILE = 256  # smallest number of half-states along a tile side
+DENSE = 0.5  # if a larger share of tiles is needed, everything is summed
+_USUAL = 0.85  # a tile needed by this share of images is multiplied for all
+_CAUTION = 0.6  # share of the tolerance used if Z is an estimate
 _ROUNDING = 1.001  # factor on the bounds, which are computed in float32
 
 
@@ -40,7 +40,7 @@ class TilePlan:
 
     Attributes:
         rows, columns: ranges of half-states, the tiles' sides.
-        kept: whether an image needs a tile, boolean (N, rows, columns).
+        kept: whether each image needs each tile, boolean (N, rows, columns).
         dropped: bound on the mass that is left out, scaled as the weights are, float64 (N,).
     """
 

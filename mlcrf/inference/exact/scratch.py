@@ -6,7 +6,7 @@ from weakref import finalize
 import torch
 from torch import Tensor
 
-_IDLE_BYTES = 2**29  # the most that is kept for the next user
+_IDLE_BYTES = 2**29  # most bytes kept for the next user
 
 
 class Scratch:

@@ -9,13 +9,14 @@ where log_alpha and log_beta hold the unaries and the couplings inside a half. A
 
     S_A J m_B + m_A J S_B^T - m_A J m_B + (S_A - m_A) J (S_B - m_B)^T
 
-so the kernel K = exp((S_A - m_A) J (S_B - m_B)^T) spans far less than exp(S_A J S_B^T) does, and
-the rest goes into log_alpha and log_beta, image by image. With m = 1/2 the exponent of K is at most
-sum |J_AB| / 4, and the labels are split so that this is small. The coupling between the two
-quarters of a half is split likewise; its part that is the same for all images goes into the kernel.
+so the kernel K = exp((S_A - m_A) J (S_B - m_B)^T) has a far smaller range of values than
+exp(S_A J S_B^T), and the rest goes into log_alpha and log_beta, image by image. With m = 1/2 the
+exponent of K is at most sum |J_AB| / 4, and the labels are split so that this is small. The
+coupling between the two quarters of a half is split in the same way; the part common to all images
+goes into the kernel.
 
 Then Z = alpha^T K beta. Each image is first computed in float32; the loss to underflow is bounded,
-and where the bound is not below `_SLACK` of Z, the image is computed again in float64, then in log
+and if the bound exceeds `_SLACK` times Z, the image is computed again in float64, then in log
 space.
 """
 
@@ -34,7 +35,7 @@ from mlcrf.inference.exact.scratch import borrow_scratch
 from mlcrf.inference.exact.sums import Linear, Scores, Sums
 
 _SLACK = 1e-7  # largest share of Z that may be lost to underflow
-_BLOCK = 2**24  # entries of the joint scores that are handled at once in log space
+_BLOCK = 2**24  # largest number of joint scores per chunk in log space
 _LOG_TINY = {torch.float32: -87.0, torch.float64: -708.0}  # logs of the smallest normal numbers
 _FACTORS = 3  # number of successive factors, each of which may underflow
 _LOG_SPACE = 2  # after the levels float32 (0) and float64 (1)
@@ -48,7 +49,7 @@ class Split:
         matrix: couplings, symmetric with zero diagonal (L, L).
         implications: pairs (child, parent); states that break one are left out.
         first_level: 0 to begin in float32, 1 in float64.
-        parts: the halves, as `split_labels` chooses them.
+        parts: labels of the two halves; chosen by `split_labels` if None.
     """
 
     def __init__(

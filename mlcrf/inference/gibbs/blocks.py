@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 WIDTH = 64  # lanes of a block: the sums of one label fill eight registers of AVX2
-SCALE = 2.0**31  # probabilities are kept times this
+SCALE = 2.0**31  # factor on stored probabilities
 _CERTAIN = 1e30  # log-odds of a known label
 
 Jit = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -78,7 +78,7 @@ def make_block(labels: int) -> Block:
 
 
 def count_blocks(chains: int, images: int, *, varies: bool) -> int:
-    """Return how many blocks hold all lanes; images with couplings of their own share none."""
+    """Return the number of blocks for all lanes; images with their own couplings share no block."""
     if varies:
         return images * -(-chains // WIDTH)
     return -(-images * chains // WIDTH)

@@ -1,4 +1,4 @@
-"""Gibbs chains: sweeps, and two engines that make the same draws."""
+"""Gibbs sweeps, with two engines (numba, torch) that draw identical samples."""
 
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
@@ -12,9 +12,11 @@ from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known, neighbours
 from mlcrf.errors import PotentialsError
 from mlcrf.inference.gibbs.streams import stream_keys, uniforms
 
-_DENSE_LABELS = 128  # up to here the numba engine takes couplings as a matrix
-_AT_ONCE = 2**25  # averages of labels by image and chain, in float64
-_LARGEST = 1e30  # log-odds and couplings beyond are cut, so that float32 sums stay finite
+_DENSE_LABELS = 128  # up to this many labels, the numba engine uses a dense coupling matrix
+_AT_ONCE = 2**25  # largest images x chains x labels processed at once
+_LARGEST = (
+    1e30  # log-odds and couplings; larger values are clipped, so that float32 sums stay finite
+)
 
 
 class Engine(StrEnum):
@@ -68,10 +70,9 @@ def run_chains(
     returned states, with `first_sweep` raised by the number of sweeps made.
 
     Args:
-        states: where to start, 0 or 1 (S, N, L). Known labels take their values whatever stands
-            there.
+        states: where to start, 0 or 1 (S, N, L); entries of known labels are ignored.
         sweeps: at least 1.
-        first_sweep: number of the first; the same number gives the same draws again.
+        first_sweep: number of the first sweep; the same number gives the same draws again.
         known: 1, 0 or -1 for unknown (N, L).
         images: number of each image's random stream, int64 (N,); their positions if None.
         thin: keep the states after every so many sweeps; 0 keeps none.
@@ -82,8 +83,8 @@ def run_chains(
     Raises:
         PotentialsError: states of another shape.
 
-    Cost: O(S N E) a sweep. On one core of an AVX2 machine about 500 million labels redrawn a
-    second at 38 fully coupled labels.
+    Cost: O(S N E) per sweep. On one core of an AVX2 machine, about 500 million labels are redrawn
+    per second at 38 fully coupled labels.
     """
     clamped = check_known(potentials, known)
     coupled = potentials.as_couplings()
@@ -119,10 +120,10 @@ def sweep(fields: Fields, y: Tensor, known: Tensor, uniforms: Tensor) -> Tensor:
         fields: log-odds of the potentials.
         y: states of the potentials' type, changed in place (..., N, L).
         known: 1, 0 or -1 for unknown (N, L).
-        uniforms: draws from (0, 1], one a label (..., N, L).
+        uniforms: draws from (0, 1], one per label (..., N, L).
 
     Returns:
-        The probability from which each label was drawn (..., N, L); the value of known ones.
+        The probability from which each label was drawn (..., N, L); for a known label its value.
     """
     probabilities = torch.empty_like(y)
     for label in range(y.shape[-1]):
@@ -160,7 +161,7 @@ def _run_torch(run: _Run, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _run_numba(run: _Run, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Run some images after the other, so that the memory of the averages by chain is bounded."""
+    """Run the images in groups, so that the memory of the averages by chain is bounded."""
     chains, num_images, num_labels = states.shape
     some = torch.split(torch.arange(num_images), max(1, _AT_ONCE // max(1, chains * num_labels)))
     if len(some) == 1:

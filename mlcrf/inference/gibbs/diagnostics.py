@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-_AT_ONCE = 2**20  # draws that are compared at once, so that they stay in the cache
+_AT_ONCE = 2**20  # largest number of draws compared at once, so that they stay in the cache
 
 
 def split_r_hat(samples: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def _variances(chains: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _apart(draws: Tensor, lag: int) -> Tensor:
-    """Return how often draws some sweeps apart differ: (P, n, m) -> (P,)."""
+    """Return the share of draws that differ from the draw `lag` sweeps later: (P, n, m) -> (P,)."""
     apart = draws[:, lag:] ^ draws[:, : draws.shape[1] - lag]
     return apart.flatten(1).float().mean(1).double()
 

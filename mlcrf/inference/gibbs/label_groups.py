@@ -1,4 +1,4 @@
-"""Gibbs sweeps at a scale of the couplings, over groups of labels that are redrawn at once."""
+"""Gibbs sweeps at a scale of the couplings, over groups of labels that are redrawn together."""
 
 import itertools
 import math
@@ -106,11 +106,10 @@ def sweep_groups(
         P(y_i = 1 | the others) = sigmoid(bias_i + scale coupled_i)
 
     Args:
-        couplings: of the potentials.
         y: states, changed in place (L, S, N).
         bias: log-odds of each label without the others (L, N).
-        scale: of the couplings.
-        uniforms: draws from (0, 1), one a label (L, S, N).
+        scale: factor on the couplings.
+        uniforms: draws from (0, 1), one per label (L, S, N).
         probabilities: filled with the probabilities from which labels were drawn (L, S, N).
 
     Returns:

@@ -12,8 +12,10 @@ from torch import Tensor
 from mlcrf.crf import UNKNOWN, Fields, Potentials, neighbours
 from mlcrf.inference.posterior import iterated_conditional_modes
 
-_DENSE_LABELS = 128  # up to here sums over neighbours are products with a matrix
-_AT_ONCE = 2**19  # most numbers of an intermediate result, so that it stays in the cache
+_DENSE_LABELS = 128  # up to this many labels, sums over neighbours are products with a matrix
+_AT_ONCE = (
+    2**19
+)  # largest number of entries of an intermediate result, so that it stays in the cache
 
 
 def pair_totals(left: Tensor, right: Tensor, edges: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ def estimate_log_partition(
         log Z ~ log_score(y*) - log mean_s P(sweep takes y_s to y*)
 
     A sweep towards y* redraws label i when the labels before it have the values of y* and those
-    after it of y_s, so all the probabilities of a sweep are computed at once.
+    after it of y_s, so all the probabilities of a sweep are computed together.
 
     Args:
         states: samples (S, N, L); y* is the likeliest of them, improved to a local maximum.
@@ -125,7 +127,7 @@ def _likeliest(
 
 
 class _Rows(NamedTuple):
-    """Neighbours of many labels, for sums over present labels alone.
+    """Neighbours of many labels, for sums over present labels only.
 
     Attributes:
         unary: (N, L).

@@ -1,11 +1,11 @@
 # mypy: allow-untyped-calls
 # numba publishes no types of its functions
-"""Numba kernels over sampled states. Imported when first used, for numba takes a while.
+"""Numba kernels over sampled states. Imported when first used, because numba loads slowly.
 
 Sums are for many labels of which few are present: a row of a sample, the state of one image in one
 chain, is read once; then only its present labels and their neighbours are looked at. Neighbours
 come in compressed rows, as `mlcrf.crf.neighbours` gives them: `others`, `edge` and `weights` of
-label i stand from starts[i] to starts[i + 1], in rising order.
+label i are at starts[i] to starts[i + 1], in rising order.
 """
 
 from collections.abc import Callable
@@ -139,7 +139,7 @@ def log_steps(
 
 @_inlined
 def _apart(draws: Any, chains: int, lag: int) -> Any:
-    """Return the share of draws (n m,) that differ from those so many sweeps before."""
+    """Return the share of draws (n m,) that differ from the draw `lag` sweeps before."""
     offset, count = lag * chains, 0
     for at in range(len(draws) - offset):
         count += draws[at] ^ draws[at + offset]

@@ -1,7 +1,7 @@
 """Random streams with random access.
 
-A draw depends on the seed, the image, the chain, the sweep and the label alone: not on the engine,
-on other images, on threads or on earlier draws.
+A draw depends on the seed, the image, the chain, the sweep and the label, but not on the
+engine, other images, threads or earlier draws.
 """
 
 from typing import Any
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 _WORD = 0xFFFFFFFF
-_AT_ONCE = 2**17  # draws that are computed at once, so that intermediate results stay in the cache
+_AT_ONCE = (
+    2**17
+)  # largest number of draws computed at once, so that intermediate results stay in cache
 _FIRST_STATES = -1  # number of the sweep whose draws are the random states
 
 
@@ -39,7 +41,7 @@ def uniforms(keys: Tensor, number: int, num_labels: int) -> Tensor:
 
     Args:
         keys: (2, ...).
-        number: of the sweep. Each sweep has a draw for every label, and one that is unused.
+        number: number of the sweep. Each sweep has one draw per label, and one unused draw.
     """
     counter = number * (num_labels + 1) + torch.arange(num_labels, device=keys.device)
     x = (keys[0].unsqueeze(-1) + counter * 0x9E3779B9) & _WORD

@@ -2,13 +2,13 @@
 # numba publishes no types of its functions
 """Gibbs sweeps on a CPU: chains side by side in vector registers.
 
-Imported when first used, because numba loads slowly. `chains.py` says what is computed;
-`sweep` there is the same in torch, and tests hold the two together draw by draw.
+Imported when first used, because numba loads slowly. `sweep` in `chains.py` computes the
+same in torch; tests compare the two draw by draw.
 
 A block is `WIDTH` lanes, each the state of one chain of one image, in label order:
 y[label, lane]. All lanes redraw the same label at the same time:
 
-    field = unary + sum_j pairwise_ij y_j         a multiplication and an addition a neighbour
+    field = unary + sum_j pairwise_ij y_j         one multiplication and addition per neighbour
     y = ((word + 1) (1 + exp(-field)) <= 2^31)    word: 31 random bits, a hash of the position
 
 exp is a polynomial; the probability is within 1.5e-7 of the true one, with a relative error of at
@@ -135,7 +135,7 @@ def _make_sample_blocks(sources: str) -> Callable[..., None]:
         """Run the chains of some blocks, in place.
 
         Args:
-            first, last: the blocks; `count_blocks` says how many there are.
+            first, last: range of the blocks; `count_blocks` returns their number.
             states: uint8 (chains, N, L).
             totals: to which probabilities are added, float64 (chains, N, L).
             samples: for the states every `thin` sweeps, uint8 (T, chains, N, L).

@@ -1,1 +1,1 @@
-"""Message passing: the update that methods share, and spanning trees."""
+"""Message passing: the update shared by the belief-propagation methods, and spanning trees."""

@@ -1,4 +1,4 @@
-"""The base of the message-passing methods: arcs, the update, and convergence by image."""
+"""Base of the message-passing methods: arcs, the update, and convergence per image."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from mlcrf.inference.posterior import Posterior, advise, iterated_conditional_mo
 
 
 class Iteration(Protocol):
-    """An update of every image's state, side by side."""
+    """An update of the states of all images."""
 
     def step(self, state: Tensor) -> Tensor:
         """Return the undamped next state: (N, K) -> (N, K)."""
@@ -43,7 +43,7 @@ class FixedPointMethod(ABC):
     Attributes:
         max_sweeps: maximum number of updates; the last one of an image is only a check.
         tolerance: an image has converged once the update moves no entry x of its state by more
-            than tolerance (1 + |x|). Its state then stays as it is.
+            than tolerance (1 + |x|). Its state is then kept.
         damping: share of the old state that is kept, from 0 to below 1.
 
     Raises:
@@ -74,7 +74,7 @@ class FixedPointMethod(ABC):
         return iterated_conditional_modes(potentials, rounded, check_known(potentials, known))
 
     def settle(self, iteration: Iteration, start: Tensor) -> Settled:
-        """Repeat the update; images that have converged take no more part in it."""
+        """Repeat the update; images that have converged are left out."""
         state, rows = start, torch.arange(len(start), device=start.device)
         finished, order, sweeps = [], [], 0
         while sweeps < self.max_sweeps and len(rows):
@@ -103,7 +103,7 @@ class FixedPointMethod(ABC):
 class Network:
     """A batch of CRFs with known labels conditioned on, and each edge as two arcs.
 
-    Arc e runs from the first label of edge e to the second, arc E + e the other way.
+    Arc e runs from the first label of edge e to the second, arc E + e backwards.
 
     Attributes:
         unary: log-odds of each label given the known ones (N, L).
@@ -201,11 +201,10 @@ class Propagation:
     so c_i = 1 - sum_j c_ij makes the denominator 1.
 
     Attributes:
-        network: what it runs on.
         edge_count: c_ij of each edge (E,).
         label_count: the denominator of B_i (L,) or (N, L).
 
-    Cost: O(N E) a step; memory 2 E numbers an image. Messages of known labels are 0.
+    Cost: O(N E) per step; memory: 2 E numbers per image. Messages of known labels are 0.
 
     Sources: Yedidia, Freeman and Weiss (2005) for c = 1; Hazan and Shashua (2010) for any.
     """
@@ -269,5 +268,5 @@ def both(by_edge: Tensor) -> Tensor:
 
 
 def reverse(by_arc: Tensor) -> Tensor:
-    """Swap the values of each edge's two arcs: (..., 2 E) -> (..., 2 E)."""
+    """Swap the values of the two arcs of each edge: (..., 2 E) -> (..., 2 E)."""
     return by_arc.roll(by_arc.shape[-1] // 2, -1)

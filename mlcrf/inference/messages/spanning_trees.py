@@ -1,4 +1,4 @@
-"""Spanning trees of the label graph: in what share of them each edge is, by direction."""
+"""Spanning trees of the label graph: the share of trees that contain each edge, by direction."""
 
 from functools import lru_cache
 from typing import Any
@@ -14,13 +14,13 @@ from scipy.sparse.csgraph import (
 )
 from torch import Tensor
 
-_DENSE_LABELS = 512  # components up to this size have their resistances computed
-_LEAST_TREES = 16  # drawn for a larger component; more are drawn until each edge is in one
+_DENSE_LABELS = 512  # largest component for which effective resistances are computed
+_LEAST_TREES = 16  # drawn for a larger component; more until each edge is in a tree
 Array = NDArray[Any]
 
 
 def tree_shares(edges: Tensor, num_labels: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return the share of spanning trees, with a uniform root, that hold each edge, by direction.
+    """Return the share of spanning trees, with a uniform root, with each edge, by direction.
 
     Returns:
         For each arc the share in which its source is the child of its target, (2 E,), arcs as in
@@ -70,7 +70,7 @@ def _uniform_shares(edges: Array, num_labels: int) -> Array:
 
 
 def _drawn_shares(edges: Array, component: Array, seed: int) -> Array:
-    """Return the shares among trees drawn to prefer rarely used edges, all edges covered (2, E)."""
+    """Return the shares among trees that prefer rarely used edges, until all are used (2, E)."""
     num_labels = len(component)
     generator = np.random.default_rng(seed)
     used = np.zeros(len(edges))
