@@ -41,7 +41,7 @@ _FORMAT = 1
 def _sound(spec: BackboneSpec) -> BackboneSpec:
     colours = len(spec.mean) == len(spec.std) == 3 and all(map(isfinite, (*spec.mean, *spec.std)))
     if not colours or min(spec.std) <= 0 or not 1 <= spec.size_px <= 4096:
-        raise ValueError("no such input of a network")
+        raise ValueError("not a valid network input")
     return spec
 
 
@@ -58,16 +58,14 @@ class _Config(BaseModel):
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model: two heads on one backbone.
+    """A trained model: the CRF and its baseline on one backbone.
 
     Attributes:
-        path: the run directory.
-        labels: names of the labels.
         settings: the effective settings, AUTO resolved.
         backbone_spec: the network and its input size.
-        data: name of the data set that it was trained on.
+        data: name of the training data set.
         crf, independent: the model and its baseline, for raw features.
-        backbone_weights: weights of a network that was trained too, else None.
+        backbone_weights: weights of the network if it was fine-tuned, else None.
         decoders: decision rules with thresholds tuned on the validation images, by model (`crf`
             and `independent`).
         digest: SHA-256 of the weights file.
@@ -108,7 +106,7 @@ class Run:
         return backbone
 
     def make_decoder(self, decoder: Decoder, model: str = "crf") -> Decoder:
-        """Return the decoder with this run's tuned thresholds, if its rule needs some and has none.
+        """Return the decoder with this run's tuned thresholds, if it needs and lacks thresholds.
 
         Raises:
             RunError: the run has no tuned thresholds.
@@ -130,11 +128,11 @@ class Run:
     def make_inference(
         self, name: InferenceName | None = None, *, max_exact_labels: int | None = None
     ) -> InferenceMethod:
-        """Return the run's inference method, or another one with the run's settings.
+        """Return the run's inference method, or another method with the run's settings.
 
         Args:
-            name: None is the run's own.
-            max_exact_labels: in place of the run's, for enumeration of a few images.
+            name: None for the run's method.
+            max_exact_labels: overrides the run's limit, to enumerate for a few images.
         """
         settings = self.settings
         if max_exact_labels:
@@ -143,7 +141,7 @@ class Run:
 
 
 def save_run(run: Run) -> Run:
-    """Write settings, labels and weights; each file is whole or absent, the weights come last.
+    """Write settings, labels and weights, each file atomically, the weights last.
 
     Returns:
         The run with the digest of its weights file.
@@ -178,10 +176,10 @@ def save_run(run: Run) -> Run:
 
 
 def load_run(path: Path) -> Run:
-    """Load a run directory, or a model that comes with the package by its name.
+    """Load a run directory, or by its name a model included in the package.
 
     Raises:
-        RunError: no such directory, no finished run, or a damaged file, which is named.
+        RunError: no such directory, not a finished run, or a damaged file, which is named.
     """
     path = find_model(path)
     if not path.is_dir():
@@ -209,7 +207,7 @@ def load_run(path: Path) -> Run:
 
 
 def load_splits(run: Run) -> Manifest:
-    """Load the images, targets and splits that a run was trained on.
+    """Load the images, targets and splits of a run.
 
     Raises:
         DataError: the table is missing or damaged.
@@ -232,14 +230,14 @@ def _make_model(state: dict[str, Tensor], num_features: int, num_labels: int) ->
         rank=0 if factors is None else len(factors),
         scenes=0 if shifts is None else len(shifts),
     )
-    with torch.device("meta"):  # shapes first: damaged ones could ask for any amount of memory
+    with torch.device("meta"):  # check shapes first: damaged ones could request any memory
         make().load_state_dict(state, assign=True)
     model = make()
     model.load_state_dict(state)
     if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
         raise ValueError("a weight is NaN or infinite")
     with torch.no_grad():
-        model(torch.zeros(1, num_features))  # which checks edges and implications
+        model(torch.zeros(1, num_features))  # checks edges and implications
     return model.eval()
 
 

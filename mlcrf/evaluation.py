@@ -1,4 +1,4 @@
-"""Score a run on a data set: the CRF and the independent baseline side by side."""
+"""Score a run on a data set: the CRF next to the independent baseline."""
 
 import warnings
 from collections.abc import Callable
@@ -35,18 +35,17 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers of both models of a run about every image of a data set.
+    """Predictions of both models of a run for every image of a data set.
 
     Attributes:
         manifest: N images; labels as in the run, targets that obey its implications.
-        crf, independent: the predictions of each.
-        inference, decision: names of what inferred and of what decided.
+        inference, decision: names of the inference method and the decision rule.
         nll_kind: whether the CRF's nll is exact, an estimate or a bound.
         unconverged: share of images whose inference did not converge.
-        notes: what a reader of the figures should know.
-        surprise: by how many nats the CRF holds the label set that it thinks likeliest for
-            likelier than the likeliest one that agrees with the targets; at least 0 if its MAP
-            is exact (N,). None if it was not asked for.
+        notes: remarks for readers of the scores.
+        surprise: log-probability under the CRF of its most probable label set, minus that of the
+            most probable set that agrees with the targets; at least 0 if MAP is exact (N,). None
+            if not requested.
     """
 
     manifest: Manifest
@@ -65,13 +64,13 @@ class Evaluation:
     """Scores of one run on one data set.
 
     Attributes:
-        signature: everything that the figures depend on, in one line.
+        signature: everything that the scores depend on, in one line.
         models: measures of `independent` and `crf`.
         difference: by measure, CRF minus independent, with a 95 % interval.
         per_label: by label its number of positives and average precisions.
         nll_kind: whether the CRF's nll is exact, an estimate or a bound.
         unconverged: share of images for which the CRF's inference did not converge.
-        notes: what a reader of the figures should know.
+        notes: remarks for readers of the scores.
     """
 
     signature: str
@@ -83,11 +82,11 @@ class Evaluation:
     notes: tuple[str, ...]
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return a row a measure, then a row a label with its average precision.
+        """Return one row per measure, then one row per label with its average precision.
 
-        Columns: `measure`, `label` (empty where a measure is over all labels), `independent`,
-        `crf`, `difference` (CRF minus independent), `low` and `high`, the ends of its 95 %
-        interval (NaN for single labels).
+        Columns: `measure`, `label` (empty if a measure is over all labels), `independent`, `crf`,
+        `difference` (CRF minus independent), `low` and `high` (its 95 % interval; NaN for single
+        labels).
         """
         import pandas as pd
 
@@ -143,31 +142,31 @@ def answer(
     with_surprise: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Answers:
-    """Ask both models of a run about every image.
+    """Predict every image with both models of a run.
 
     Args:
         manifest: images and targets, labels in any order. Targets that break an implication of
-            the run are repaired as they were in training, and the notes say so.
-        extractor: of features; None makes one of the run's network.
-        inference: in place of the run's own; noted in the result.
-        max_exact_labels: in place of the run's own.
+            the run are repaired as in training, and the notes say so.
+        extractor: feature extractor; None creates it from the run's network.
+        inference: overrides the run's inference; noted in the result.
+        max_exact_labels: overrides the run's limit.
         decoder: decision rule of both models, each with its own tuned thresholds. Subset accuracy
-            is always that of the most probable set.
+            always uses the most probable set.
         with_surprise: see `Answers`; costs one more MAP where labels are unknown.
 
     Warns:
-        MlcrfWarning: inference did not converge for some images; says what to try.
+        MlcrfWarning: inference did not converge for some images; the text names options to try.
 
     Raises:
         LabelsError: the data have other labels than the run.
-        DataError: images that cannot be read, all of them named.
+        DataError: images that cannot be read; the text names all of them.
         RunError: marginals are not finite.
     """
     manifest = with_implications(manifest.relabelled(run.labels), run.implications)
     if not (manifest.targets >= 0).any():
         raise DataError(
             f"{manifest.name}: no label of any of its {len(manifest)} images is known; choose "
-            "another --split, or data that say 0 or 1"
+            "another --split, or data with known labels"
         )
     extractor = extractor or FeatureExtractor(run.make_backbone())
     features = torch.from_numpy(extractor.matrix(manifest.images, progress=progress))
@@ -176,7 +175,7 @@ def answer(
     try:
         potentials, uncoupled = run.crf(features), run.independent(features)
     except PotentialsError as error:
-        raise RunError(f"{run.path}: of these pictures {error}; try --engine torch") from error
+        raise RunError(f"{run.path}: of these images {error}; try --engine torch") from error
     crf, posterior = _predict(potentials, known, method, run.make_decoder(decoder))
     independent, _ = _predict(
         uncoupled, known, Independent(), run.make_decoder(decoder, "independent")
@@ -199,7 +198,7 @@ def answer(
 def score(
     run: Run, answers: Answers, *, split: str, resamples: int = 1000, seed: int = 0
 ) -> Evaluation:
-    """Measure the answers of both models, and the uncertainty of their difference.
+    """Score the predictions of both models, with an interval of their difference.
 
     Args:
         split: name of the images in the signature.
@@ -233,7 +232,7 @@ def score(
 
 
 def _notes(run: Run, method: InferenceMethod, posterior: Posterior) -> list[str]:
-    """Return notes on how the CRF's answers were inferred."""
+    """Return notes on how the CRF's predictions were inferred."""
     notes = []
     trained_for = run.make_inference()
     if method.name != trained_for.name:
@@ -269,7 +268,7 @@ def _surprise(
     states = [torch.from_numpy(crf.map_states), known]
     if bool((known == UNKNOWN).any()):
         states[1] = method.map_states(potentials, known=known)
-    # log Z stands on both sides
+    # log Z cancels
     likeliest, agreeing = (log_mass(method, potentials, one) for one in states)
     return (likeliest - agreeing).double().numpy()
 

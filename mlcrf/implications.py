@@ -1,4 +1,4 @@
-"""Implications between labels, such as dog => animal: closure, cycles, and labels made to obey."""
+"""Implications between labels, such as dog => animal: closure, cycles, and repair of labels."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from mlcrf.labels import UNKNOWN, LabelSpace
 
 Known = TypeVar("Known", NDArray[np.int8], NDArray[np.int64])
 Label = TypeVar("Label", int, str)
-Names = tuple[str, str]  # of child and parent
+Names = tuple[str, str]  # child and parent
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Implications:
     """Pairs of label columns (child, parent): no child is present without its parent.
 
     Attributes:
-        pairs: in the order in which they were given, each once.
+        pairs: each once, in the given order.
 
     Raises:
         LabelsError: a negative column, or labels that imply each other in a circle.
@@ -39,10 +39,10 @@ class Implications:
 
     @classmethod
     def from_array(cls, pairs: NDArray[np.int64]) -> "Implications":
-        """Return the implications that the rows (child, parent) of an int64 array (R, 2) give.
+        """Return the implications in the rows (child, parent) of an int64 array (R, 2).
 
         Raises:
-            LabelsError: see above; or another shape or type.
+            LabelsError: see above; or wrong shape or type.
         """
         if pairs.shape != (len(pairs), 2) or pairs.dtype != np.int64:
             raise LabelsError(
@@ -52,10 +52,10 @@ class Implications:
 
     @classmethod
     def from_names(cls, names: Iterable[Names], labels: LabelSpace) -> "Implications":
-        """Return the implications between labels that are given by their names.
+        """Return the implications between labels given by name.
 
         Raises:
-            LabelsError: a label that there is not, or labels that imply each other in a circle.
+            LabelsError: an unknown label, or labels that imply each other in a circle.
         """
         given = list(names)
         column = {name: at for at, name in enumerate(labels)}
@@ -70,11 +70,11 @@ class Implications:
         return len(self.pairs)
 
     def names(self, labels: LabelSpace) -> tuple[Names, ...]:
-        """Return each pair by the names of its labels."""
+        """Return the pairs as label names."""
         return tuple((labels.names[child], labels.names[parent]) for child, parent in self.pairs)
 
     def renumbered(self, columns: list[int]) -> "Implications":
-        """Return the same implications where our label `columns[i]` is number i."""
+        """Return the implications after renumbering: label `columns[i]` becomes i."""
         place = {column: at for at, column in enumerate(columns)}
         return Implications(tuple((place[child], place[parent]) for child, parent in self.pairs))
 
@@ -85,12 +85,12 @@ class Implications:
 
     @cached_property
     def num_labels(self) -> int:
-        """The smallest number of labels with all these columns."""
+        """The smallest number of labels that contains all columns."""
         return 1 + max((column for pair in self.pairs for column in pair), default=-1)
 
     @cached_property
     def parents(self) -> dict[int, list[int]]:
-        """The labels that each label implies directly, for those that imply any."""
+        """Label -> the labels that it implies directly."""
         found: dict[int, list[int]] = {}
         for child, parent in self.pairs:
             found.setdefault(child, []).append(parent)
@@ -107,16 +107,16 @@ class Implications:
 
     @cached_property
     def children_first(self) -> tuple[tuple[int, int], ...]:
-        """The pairs in such an order that those into a label come before those out of it."""
+        """The pairs, ordered so that a label's pairs as parent precede its pairs as child."""
         rank = {label: at for at, label in enumerate(_sorter(self.pairs).static_order())}
         return tuple(sorted(self.pairs, key=lambda pair: (rank[pair[0]], rank[pair[1]])))
 
     def with_parents(self, labels: Iterable[int]) -> frozenset[int]:
-        """Return the labels and all that they imply."""
+        """Return the labels and all labels that they imply."""
         return _reachable(labels, self.pairs)
 
     def with_children(self, labels: Iterable[int]) -> frozenset[int]:
-        """Return the labels and all that imply one of them."""
+        """Return the labels and all labels that imply one of them."""
         return _reachable(labels, ((parent, child) for child, parent in self.pairs))
 
     def heights(self, num_labels: int) -> NDArray[np.int64]:
@@ -127,11 +127,11 @@ class Implications:
         return heights
 
     def close(self, known: Known) -> Known:
-        """Return what is known (N, L), made to obey; see `repair`."""
+        """Return known labels (N, L) that obey the implications; see `repair`."""
         return self.repair(known)[0]
 
     def repair(self, known: Known) -> tuple[Known, dict[tuple[int, int], int]]:
-        """Return what is known, made to obey, and how many images broke each pair, if any did.
+        """Return known labels that obey, and for each broken pair the number of images.
 
         The parents of a label that is present become present, even where they were absent; then
         the unknown children of a label that is absent become absent.
@@ -152,9 +152,9 @@ class Implications:
         return known, broken
 
     def contradiction(self, known: Known) -> tuple[int, int, int] | None:
-        """Return an image and a pair (child, parent) of it that is broken; None if all obey.
+        """Return (image, child, parent) of a broken implication; None if all images obey.
 
-        The child is present, or follows from others that are; the parent is absent.
+        The child is present, or follows from present labels; the parent is absent.
 
         Args:
             known: 1 present, 0 absent, -1 unknown (N, L).
@@ -167,7 +167,7 @@ class Implications:
 
 
 def find_cycle(pairs: Iterable[tuple[Label, Label]]) -> list[Label]:
-    """Return labels each of which implies the next, ending where they began; [] if none do."""
+    """Return a cycle of labels, each implying the next, first equal to last; [] if none."""
     try:
         _sorter(pairs).prepare()
     except CycleError as error:
@@ -185,7 +185,7 @@ def _sorter(pairs: Iterable[tuple[Label, Label]]) -> "TopologicalSorter[Label]":
 
 
 def _reachable(labels: Iterable[int], pairs: Iterable[tuple[int, int]]) -> frozenset[int]:
-    """Return the labels and all that can be reached from them by pairs (from, to)."""
+    """Return the labels and all labels reachable by pairs (from, to)."""
     following: dict[int, list[int]] = {}
     for one, other in pairs:
         following.setdefault(one, []).append(other)

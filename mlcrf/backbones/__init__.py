@@ -1,1 +1,1 @@
-"""Pixels to features: networks, the engines that run them, and a cache of features."""
+"""Pixels to features: networks (`registry`), engines that run them, and a cache of features."""

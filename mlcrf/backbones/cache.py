@@ -1,4 +1,4 @@
-"""Features on disk, by the content of the image."""
+"""A cache of features on disk, by image content."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ CREATE TABLE IF NOT EXISTS features (digest BLOB PRIMARY KEY, vector BLOB) WITHO
 class FeatureCache:
     """One SQLite file of features for one network, transform, engine and precision.
 
-    A path leads to the SHA-256 of the content that it had at a certain size and time, and the
-    SHA-256 leads to the features: a file that moved is read but not computed again, one that has
-    not changed is not even read. Safe to share between processes; a kill loses the last batch.
+    Path, size and modification time give the SHA-256 of the content, and the SHA-256 gives the
+    features: a moved file is read but not computed again, an unchanged file is not even read. Safe
+    to share between processes; a kill loses the last batch.
 
     Args:
-        key: names all that the features depend on but the file.
+        key: identifies everything that the features depend on, except the image.
 
     Raises:
         DataError: the folder cannot be written, or the file is damaged.
@@ -62,7 +62,7 @@ class FeatureCache:
         self._database.close()
 
     def find(self, images: Sequence[Image]) -> list[Feature | None]:
-        """Return the features of each image; None where it is new or has changed or is gone."""
+        """Return the features of each image; None if it is new, changed or missing."""
         query = (
             "SELECT vector FROM files JOIN features USING (digest) "
             "WHERE path = ? AND size = ? AND mtime_ns = ?"
@@ -74,7 +74,7 @@ class FeatureCache:
         ]
 
     def find_content(self, digest: bytes) -> Feature | None:
-        """Return the features of the content with this SHA-256, in whatever file."""
+        """Return the features of the content with this SHA-256, in any file."""
         return self._load("SELECT vector FROM features WHERE digest = ?", (digest,))
 
     def _load(self, query: str, key: tuple[bytes | int, ...]) -> Feature | None:
@@ -85,11 +85,11 @@ class FeatureCache:
             raise self._broken(error) from error
 
     def add(self, entries: Sequence[tuple[Stamp | None, bytes, Feature]]) -> None:
-        """Keep features of images, each with the SHA-256 of its content, all or none.
+        """Store features of images, each with the SHA-256 of its content, all or none.
 
         Args:
-            entries: stamps are from before the image was read, so that one that has changed since
-                is read again; one without is found again by its content alone.
+            entries: stamps are from before the image was read, so that an image that has changed
+                since is read again; an image without a stamp is found by its content only.
 
         Raises:
             DataError: the disk is full or the file damaged.

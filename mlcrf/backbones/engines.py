@@ -13,15 +13,15 @@ from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError
 
-TOLERANCE = 1e-4  # largest difference from torch that AUTO accepts, of the largest feature
-_CHECKED = 2  # images that are compared
+TOLERANCE = 1e-4  # largest difference from torch that AUTO accepts, relative to the largest feature
+_CHECKED = 2  # number of images compared
 
 
 class Engine(Protocol):
     """A compiled backbone."""
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features (N, D) of pixels (N, H, W, 3)."""
+        """Return features (N, D) of pixels (N, H, W, 3)."""
         ...
 
 
@@ -39,7 +39,6 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features (N, D)."""
         images = torch.from_numpy(pixels).to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             features = self._backbone(images)
@@ -48,10 +47,10 @@ class TorchEngine:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of that name; `auto` is the accelerator if there is one, else the CPU.
+    """Return the device with this name; `auto` is the accelerator if there is one, else the CPU.
 
     Raises:
-        BackboneError: torch does not know it or cannot use it.
+        BackboneError: torch does not know or cannot use the device.
     """
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
@@ -66,7 +65,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def engine_key(name: EngineName, device: torch.device) -> str:
-    """Return a name of the engine and precision; features under one name have the same bits."""
+    """Return a key of engine and precision; features with the same key have the same bits."""
     torch_key = f"torch-{torch.__version__}-{device.type}"
     match _candidates(name, device)[0]:
         case EngineName.OPENVINO:
@@ -90,34 +89,34 @@ def make_engine(
 ) -> Engine:
     """Compile a backbone.
 
-    AUTO takes torch on accelerators. On the CPU it takes OpenVINO, the fastest that we measured,
+    AUTO is torch on accelerators. On the CPU it is OpenVINO, the fastest engine that we measured,
     if its features of two drawn images equal those of torch within `TOLERANCE`, else torch.
 
     Args:
         cache_dir: folder for converted networks.
-        num_threads: threads of OpenVINO, all cores if None.
-        on_fallback: called with one line that says why AUTO does not take OpenVINO.
+        num_threads: threads of OpenVINO; all cores if None.
+        on_fallback: called with the reason why AUTO does not use OpenVINO.
 
     Raises:
-        BackboneError: bfloat16 of torch is asked for on a CPU, where it is slower than float32.
+        BackboneError: bfloat16 of torch is requested on a CPU, where it is slower than float32.
     """
     candidates = _candidates(name, device)
     for candidate in candidates[:-1]:
         try:
             engine = _compile(candidate, backbone, device, cache_dir, num_threads)
             apart = _difference(engine, TorchEngine(backbone, device), backbone.spec.size_px)
-        except RuntimeError as error:  # what compilers raise of a network
+        except RuntimeError as error:  # raised by compilers
             reason = f"cannot run the network: {' '.join(str(error).split())[:200]}"
         else:
             if apart <= TOLERANCE:
                 return engine
             reason = f"gives features that are {apart:.1e} off those of torch"
-        on_fallback(f"{candidate.value} {reason}; passed over for another engine")
+        on_fallback(f"{candidate.value} {reason}; another engine is used")
     return _compile(candidates[-1], backbone, device, cache_dir, num_threads)
 
 
 def _candidates(name: EngineName, device: torch.device) -> list[EngineName]:
-    """Return the engines to try, in this order."""
+    """Return the engines to try, in order."""
     if name is not EngineName.AUTO:
         return [name]
     if device.type != "cpu":
@@ -146,7 +145,7 @@ def _compile(
         case EngineName.TORCH_BFLOAT16:
             return TorchEngine(backbone, device, bfloat16=True)
         case EngineName.AUTO:
-            raise AssertionError("AUTO is no engine of its own")
+            raise AssertionError("AUTO is not an engine")
         case _:
             assert_never(name)
 

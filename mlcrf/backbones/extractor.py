@@ -1,4 +1,7 @@
-"""Features of many images: decoded side by side with the network, kept for the next time."""
+"""Compute features of image files with a frozen backbone.
+
+Images are decoded in parallel with the network, and features are cached.
+"""
 
 import hashlib
 import os
@@ -27,16 +30,16 @@ from mlcrf.images.image import Stamp
 from mlcrf.images.pixels import DECODING, load_pixels
 
 BATCH_SIZE = 64
-_BATCHES_AHEAD = 2  # decoded, or being decoded, while the network runs
-_FETCHING = 16  # remote images that are waited for at once
+_BATCHES_AHEAD = 2  # number of batches decoded while the network runs
+_FETCHING = 16  # maximum number of remote images fetched at the same time
 
 Feature = NDArray[np.float32]
-Decoded = tuple[NDArray[np.uint8], ...]  # pixels as each network of a backbone takes them
+Decoded = tuple[NDArray[np.uint8], ...]  # pixels for each network of a backbone
 
 
 @dataclass(frozen=True)
 class _Decoded:
-    """A decoded image; stamp and SHA-256 of its content where its features are to be kept."""
+    """A decoded image, with the file's stamp and SHA-256 if its features will be cached."""
 
     pixels: NDArray[np.uint8]
     stamp: Stamp | None = None
@@ -44,12 +47,12 @@ class _Decoded:
 
 
 class FeatureExtractor:
-    """A frozen backbone, ready for files. It is compiled when first needed, not before.
+    """A frozen backbone for image files, compiled on first use.
 
     Args:
-        cache_dir: where features and compiled networks are kept; None keeps nothing.
-        num_workers: threads that decode, and that an engine on the CPU runs on; as many as there
-            are cores to run on if None.
+        cache_dir: cache folder for features and compiled networks; None disables the cache.
+        num_workers: number of threads for decoding and for a CPU engine; None uses all available
+            cores.
 
     Raises:
         BackboneError: a weight of the network is not finite.
@@ -77,7 +80,7 @@ class FeatureExtractor:
         self._num_threads = num_workers
         self._decoding = BoundedSemaphore(self.num_workers)
         self._engine: Engine | None = None
-        self._is_as_named = True  # the engine is the one that the key stands for
+        self._is_as_named = True  # the engine is the engine named in the key
         self._beside = [
             FeatureExtractor(
                 part, engine=engine, device=device, cache_dir=cache_dir, num_workers=num_workers
@@ -88,11 +91,11 @@ class FeatureExtractor:
         self.key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def stream(self, images: Iterable[Image]) -> Iterator[Feature | DataError]:
-        """Yield the features (D,) of each image in turn, all finite, or why there are none.
+        """Yield for each image its features (D,), all finite, or an error.
 
-        Memory does not grow with the number of images. An image that is in the cache, and whose
-        stamp is still the same, is not read. One without a stamp, as in an object store, is
-        fetched every time, several at once, and its features are found again by its content.
+        Memory does not grow with the number of images. A cached image with an unchanged stamp is
+        not read. An image without a stamp, as in an object store, is fetched every time, several
+        in parallel, and its features are looked up by content.
         """
         if self._beside:
             yield from self._side_by_side(images)
@@ -102,7 +105,7 @@ class FeatureExtractor:
         with (
             opened as cache,
             ThreadPoolExecutor(self.num_workers) as workers,
-            ThreadPoolExecutor(_FETCHING) as fetchers,  # none begins before it is needed
+            ThreadPoolExecutor(_FETCHING) as fetchers,  # threads start when needed
         ):
             begun: deque[tuple[list[Image], list[Feature | Future[_Decoded]]]] = deque()
             while batch := list(islice(remaining, BATCH_SIZE)):
@@ -121,17 +124,17 @@ class FeatureExtractor:
         """Return the features of all images, (N, D).
 
         Args:
-            progress: called with how many images are done, and of how many.
+            progress: called with the number of images done, and of all images.
 
         Raises:
-            DataError: some cannot be read or give features that are not finite; names them all.
+            DataError: images that cannot be read or have features that are not finite, all named.
         """
         problems = Problems()
         features = []
         pairs = zip(images, self.stream(images), strict=True)
         for done, (image, feature) in enumerate(pairs, start=1):
             if isinstance(feature, DataError):
-                problems.add(image, f"{feature.reason}; mend it or remove it from the data")
+                problems.add(image, f"{feature.reason}; fix it or remove it from the data")
             else:
                 features.append(feature)
             progress(done, len(images))
@@ -139,7 +142,7 @@ class FeatureExtractor:
         return np.stack(features)
 
     def decode(self, image: Image) -> Decoded | DataError:
-        """Decode an image for `of_decoded`, or say why not; threads may do this side by side."""
+        """Decode an image for `of_decoded`, or return the error; thread-safe."""
         sizes = [one._backbone.spec.size_px for one in self._beside or [self]]
         try:
             pixels = {size_px: load_pixels(image, size_px) for size_px in set(sizes)}
@@ -150,7 +153,7 @@ class FeatureExtractor:
     def of_decoded(
         self, images: Sequence[Image], decoded: Sequence[Decoded | DataError]
     ) -> list[Feature | DataError]:
-        """Return the features of decoded images; one thread at a time. Nothing is kept."""
+        """Return the features of decoded images, uncached; not thread-safe."""
         each = [
             one._of_pixels(
                 images, [row if isinstance(row, DataError) else row[at] for row in decoded]
@@ -172,7 +175,7 @@ class FeatureExtractor:
         return self._finite(images, decoded, results, None)
 
     def _side_by_side(self, images: Iterable[Image]) -> Iterator[Feature | DataError]:
-        """Yield the features of several networks, one after the other."""
+        """Yield the concatenated features of several networks."""
         copies = tee(images, len(self._beside))
         streams = [one.stream(copy) for one, copy in zip(self._beside, copies, strict=True)]
         for found in zip(*streams, strict=True):
@@ -203,10 +206,10 @@ class FeatureExtractor:
         stamp = image.stamp() if hashed else None
         if image.is_remote:
             image = image.fetch()
-        with self._decoding:  # many wait for a store, few have pixels in memory
+        with self._decoding:  # many threads wait for a store, few hold pixels in memory
             pixels = load_pixels(image, self._backbone.spec.size_px)
         if hashed:
-            with suppress(OSError):  # a file that goes or changes while it is read is not kept
+            with suppress(OSError):  # a file that disappears or changes meanwhile is not cached
                 digest = image.fingerprint()
                 if image.stamp() == stamp:
                     return _Decoded(pixels, stamp, digest)
@@ -237,7 +240,7 @@ class FeatureExtractor:
         results: dict[int, Feature | DataError],
         cache: FeatureCache | None,
     ) -> list[Feature | DataError]:
-        """Return the results with those of the decoded images, in order."""
+        """Return the results, completed by features of the decoded images, in order."""
         for place, feature in self._features(decoded, cache).items():
             finite = bool(np.isfinite(feature).all())
             error = DataError("its features are not finite; try --engine torch", images[place])
@@ -248,7 +251,7 @@ class FeatureExtractor:
         self, decoded: dict[int, _Decoded], cache: FeatureCache | None
     ) -> dict[int, Feature]:
         features: dict[int, Feature] = {}
-        if cache:  # a file that is new may hold what is known
+        if cache:  # a new file may have known content
             found = ((place, cache.find_content(one.digest)) for place, one in decoded.items())
             features = {
                 place: feature
@@ -283,7 +286,7 @@ class FeatureExtractor:
 
     def _fall_back(self, reason: str) -> None:
         self._is_as_named = False
-        warnings.warn(f"{reason}; features are not kept", MlcrfWarning, stacklevel=2)
+        warnings.warn(f"{reason}; features are not cached", MlcrfWarning, stacklevel=2)
 
 
 def _joined(found: Iterable[tuple[Feature | DataError, ...]]) -> list[Feature | DataError]:
@@ -297,5 +300,5 @@ def _joined(found: Iterable[tuple[Feature | DataError, ...]]) -> list[Feature | 
 
 
 def count_cores() -> int:
-    """Return the number of cores that this process may use, by container or `taskset`."""
+    """Return the number of cores in this process's CPU affinity mask (taskset, cpuset)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

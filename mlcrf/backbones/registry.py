@@ -1,4 +1,7 @@
-"""Backbones by name: network, weights and input."""
+"""Backbones by name: network, weights and input.
+
+`find_spec` describes a backbone, `make_backbone` builds it.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -24,7 +27,7 @@ _LITE_SIZES_PX = {"lite0": 224, "lite1": 240, "lite2": 260}
 
 
 class Source(StrEnum):
-    """Where the weights of a backbone come from."""
+    """Sources of the weights of a backbone."""
 
     PACKAGE = "package"
     SCRATCH = "scratch"
@@ -36,10 +39,8 @@ class BackboneSpec:
     """A backbone's input and origin; written into a run, so that prediction sees the same pixels.
 
     Attributes:
-        name: as given by the user.
-        source: where weights come from.
         size_px: side of the square input.
-        mean, std: of each colour, on the scale 0 to 1.
+        mean, std: mean and standard deviation of each colour, on the scale 0 to 1.
     """
 
     name: str
@@ -54,8 +55,8 @@ class Backbone(nn.Module):
 
     Attributes:
         num_features: D.
-        parts: of several networks side by side, each as a backbone with pixels of its own size;
-            their features stand one after the other, and the whole takes no pixels. Else empty.
+        parts: the networks, if the backbone combines several: each is a backbone with its own
+            input size, features are concatenated, and the whole takes no pixels. Else empty.
     """
 
     mean: Tensor
@@ -78,14 +79,14 @@ class Backbone(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(spec.std), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Features of a batch of pictures."""
-        assert not self.parts, "each part has pixels of its own"
+        """Return the features of a batch of images."""
+        assert not self.parts, "each part takes its own pixels"
         images = (pixels.to(self.mean.dtype) - self.mean) / self.std
         features: Tensor = self.network(images.permute(0, 3, 1, 2))
         return features
 
     def fingerprint(self) -> str:
-        """SHA-256 over the network's name, its input and all weights: what features depend on."""
+        """Return the SHA-256 of name, input and weights: everything that features depend on."""
         spec = self.spec
         given = (spec.name, spec.size_px, *spec.mean, *spec.std)  # a loaded spec has lists
         digest = hashlib.sha256(repr(given).encode())
@@ -104,7 +105,7 @@ class Tiny(nn.Module):
     small mark is not averaged away. About 100,000 parameters.
 
     Args:
-        seed: of the initial weights; the global random state is left as it was.
+        seed: random seed of the initial weights; the global random state is not changed.
     """
 
     num_features = 128
@@ -136,7 +137,7 @@ def find_spec(name: str) -> BackboneSpec:
     Names with `+` between them are several networks, whose features are concatenated.
 
     Raises:
-        BackboneError: timm has no such network, or no such weights of it; suggests close names.
+        BackboneError: timm has no such network or weights; the text suggests close names.
     """
     if "+" in name:
         if not all(name.split("+")):
@@ -144,8 +145,8 @@ def find_spec(name: str) -> BackboneSpec:
         parts = [find_spec(part) for part in name.split("+")]
         if len({part.source for part in parts}) > 1 or parts[0].source is Source.SCRATCH:
             raise BackboneError(
-                f"backbone {name!r}: networks stand side by side only if all have published "
-                "weights from one place, such as lite0+lite2"
+                f"backbone {name!r}: networks can be combined only if all have published "
+                "weights from one source, such as lite0+lite2"
             )
         return BackboneSpec(name, parts[0].source, max(part.size_px for part in parts))
     if name in _LITE_SIZES_PX:
@@ -173,10 +174,10 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
 
     Args:
         pretrained: load the published weights; False where a checkpoint will fill them in.
-        seed: of the initial weights where there are no published ones.
+        seed: random seed of the initial weights if there are no published weights.
 
     Raises:
-        BackboneError: the weights are not available offline.
+        BackboneError: the weights are neither installed nor cached, and cannot be downloaded.
     """
     network: nn.Module
     if "+" in spec.name:
@@ -201,13 +202,13 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
 
 
 def available_offline() -> dict[str, bool]:
-    """Return for each backbone that mlcrf names whether it is available offline."""
+    """Return whether each backbone named by mlcrf is available offline."""
     return {"tiny": True} | {name: find_weights(name) is not None for name in _LITE_SIZES_PX}
 
 
 @torch.inference_mode()
 def _measure(network: nn.Module, size_px: int) -> int:
-    # timm's num_features is the width before the head, which is not always what comes out
+    # timm's num_features is the width before the head, not always that of the output
     return int(network.eval()(torch.zeros(1, 3, size_px, size_px)).shape[1])
 
 
@@ -226,7 +227,7 @@ def _from_hub(name: str, *, pretrained: bool) -> nn.Module:
 
 @contextmanager
 def _offline_if_unreachable() -> Iterator[None]:
-    """Let the hub's client look at cached weights only, rather than retry for most of a minute."""
+    """Make the hub's client use only cached weights, instead of retrying for most of a minute."""
     before = hub.HF_HUB_OFFLINE
     hub.HF_HUB_OFFLINE = before or not _hub_answers()
     try:
@@ -240,11 +241,11 @@ def _hub_answers(timeout_s: float = 5.0) -> bool:
     answered = Event()
 
     def ask() -> None:
-        with suppress(Exception):  # whatever the reason, it does not answer
+        with suppress(Exception):  # any failure means that it does not answer
             httpx.head(hub.ENDPOINT, timeout=timeout_s)
             answered.set()
 
-    # Looking a name up knows no time limit, so this thread may have to be left behind.
+    # A name lookup has no time limit, so this thread may outlive the call.
     thread = Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeout_s)

@@ -1,8 +1,8 @@
-"""The label pairs with an edge: chosen from training labels, or loaded from a file.
+"""Label pairs with an edge: chosen from training labels, or loaded from a file.
 
-Pairs are chosen by mutual information: N times that of a pair is the gain in the log-likelihood of
-the training labels from an edge of its own, whether the labels attract or repel each other. The log
-odds ratio would favour rare pairs, where a few images make it large.
+Pairs are chosen by mutual information: N times the mutual information is the gain in the
+log-likelihood of the training labels from this edge, whether the labels attract or repel each
+other. The log odds ratio would favour rare pairs, where a few images make it large.
 
 Of the n images in which both labels are known, n_ab have the values a and b. With p Laplace's
 estimate for a label, one more image is added to a pair, in which its labels are independent:
@@ -31,8 +31,8 @@ from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import LabelSpace
 
 HEADER = ("label_a", "label_b")
-_BLOCK_PAIRS = 2**20  # label pairs that are computed at once
-_BLOCK_TARGETS = 2**24  # targets that are read at once
+_BLOCK_PAIRS = 2**20  # largest number of label pairs per chunk
+_BLOCK_TARGETS = 2**24  # largest number of targets per chunk
 _DECIMALS = 12  # of information, so that ties do not depend on the processor's rounding
 
 
@@ -49,7 +49,7 @@ def tree_edges(targets: Tensor | NDArray[np.int8]) -> Tensor:
         Pairs i < j in row order, int64 (L - 1, 2).
 
     Raises:
-        DataError: targets are something else.
+        DataError: targets have another type or value.
 
     Cost: that of the counts, see `strongest_edges`, and O(L^2 log L). Memory: O(L) and a block.
 
@@ -66,7 +66,7 @@ def tree_edges(targets: Tensor | NDArray[np.int8]) -> Tensor:
         tree = np.concatenate([tree, [start + row, column]], axis=1)
         order = np.lexsort((tree[1], tree[0], -gain))
         tree, gain = tree[:, order], gain[order]
-        weight = np.arange(1, len(gain) + 1)  # all differ, and none is 0, which would be no edge
+        weight = np.arange(1, len(gain) + 1)  # distinct and not 0, which would mean no edge
         graph = csr_array((weight, (tree[0], tree[1])), shape=(num_labels, num_labels))
         kept = np.sort(minimum_spanning_tree(graph).data.astype(np.int64)) - 1
         tree, gain = tree[:, kept], gain[kept]
@@ -78,19 +78,19 @@ def strongest_edges(
 ) -> Tensor:
     """Return each label's strongest partners by mutual information.
 
-    A label can get more edges than `per_label`, from those that chose it, and gets fewer where
-    the others tell nothing of it. Of equal partners the first is taken.
+    A label can get more edges than `per_label`, from those that chose it, and gets fewer if
+    other labels carry no information about it. Of equal partners the first is taken.
 
     Args:
         targets: 1 present, 0 absent, -1 unknown, an integer type (N, L).
         per_label: partners that each label chooses.
-        without: pairs that are not to be chosen, int64 (K, 2).
+        without: excluded pairs, int64 (K, 2).
 
     Returns:
         Pairs i < j in row order, int64 (E, 2); E is at most L per_label.
 
     Raises:
-        DataError: targets are something else.
+        DataError: targets have another type or value.
         SettingsError: `per_label` is below 1.
 
     Cost: O(N k^2), where an image has k labels that are present, or that are known or unknown,
@@ -116,7 +116,7 @@ def strongest_edges(
 
 
 def load_edges(path: Path, labels: LabelSpace) -> Tensor:
-    """Load edges from a CSV file with two label names a line, in any order.
+    """Load edges from a CSV file with two label names per line, in any order.
 
     A first line `label_a,label_b` and blank lines are skipped.
 

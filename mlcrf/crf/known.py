@@ -1,4 +1,4 @@
-"""Labels that are known, and what they imply."""
+"""Known labels, closed under implications."""
 
 import torch
 from torch import Tensor
@@ -11,11 +11,11 @@ from mlcrf.labels import UNKNOWN
 def check_known(potentials: Potentials, known: Tensor | None) -> Tensor:
     """Return known labels as an int64 tensor (N, L) of 1, 0 and -1 (unknown); all unknown if None.
 
-    What follows by the implications is known too: the parents of a label that is present, the
-    children of one that is absent.
+    Labels that follow by implications become known too: the parents of a present label, the
+    children of an absent label.
 
     Raises:
-        PotentialsError: wrong shape or another value; a child present whose parent is absent.
+        PotentialsError: wrong shape or value, or a present child with an absent parent.
     """
     if known is None:
         return torch.full(

@@ -10,8 +10,8 @@ from mlcrf.errors import PotentialsError
 from mlcrf.implications import Implications
 
 IMPOSSIBLE = 100.0  # log-odds against a state that breaks an implication: e^-100 of the others
-_DENSE_LABELS = 128  # up to here couplings are multiplied as a matrix even if most are missing
-_FEW = 0.1  # up to this share of present labels only their neighbours are computed
+_DENSE_LABELS = 128  # up to this many labels, couplings are a dense matrix even if most are missing
+_FEW = 0.1  # up to this share of present labels, only their neighbours are computed
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Potentials:
         log_score(y) = sum_i unary_i y_i + sum_{(i, j) in edges} pairwise_ij y_i y_j
         p(y) = exp(log_score(y)) / Z
 
-    One number an edge is stored, so an asymmetric matrix or a non-zero diagonal cannot be
-    written down. An implication (child, parent) says that the child is never present without
+    One number per edge is stored, so an asymmetric matrix or a non-zero diagonal cannot be
+    represented. An implication (child, parent) says that the child is never present without
     its parent; where a method does not drop such states, it counts them as `as_couplings` does.
 
     Attributes:
@@ -32,11 +32,11 @@ class Potentials:
         implications: pairs of labels (child, parent).
 
     Raises:
-        PotentialsError: shapes or types do not fit, an edge is not i < j < L or stands twice,
-            an implication names a label from L on, or a value is not finite.
+        PotentialsError: shapes or types do not fit, an edge is not i < j < L or occurs
+            twice, an implication names a label from L on, or a value is not finite.
     """
 
-    has_log_score: ClassVar[bool] = True  # whether label vectors have a score without a sum
+    has_log_score: ClassVar[bool] = True  # whether a label vector has a score without a sum
 
     unary: Tensor
     edges: Tensor
@@ -71,10 +71,10 @@ class Potentials:
             if not bool(((first >= 0) & (first < second) & (second < num_labels)).all()):
                 raise PotentialsError(f"edges: expected pairs i < j below {num_labels}")
             if len(torch.unique(first * num_labels + second)) != num_edges:
-                raise PotentialsError("edges: a pair stands twice")
+                raise PotentialsError("edges: a pair occurs twice")
         for name, value in (("unary", self.unary), ("pairwise", self.pairwise)):
             if not bool(torch.isfinite(value).all()):
-                raise PotentialsError(f"{name}: holds NaN or infinity")
+                raise PotentialsError(f"{name}: contains NaN or infinity")
         if self.implications.num_labels > num_labels:
             raise PotentialsError(f"implications: expected labels below {num_labels}")
 
@@ -128,7 +128,7 @@ class Potentials:
         return (coupled.unary * y).sum(-1) + (together * coupled.pairwise).sum(-1)
 
     def conditional_logits(self, states: Tensor) -> Tensor:
-        """Return the log-odds of each label given all the others: (..., N, L) -> (..., N, L).
+        """Return the log-odds of each label given all other labels: (..., N, L) -> (..., N, L).
 
         The entry of label i does not depend on its own state. States may be real values in [0, 1],
         so this is the mean-field update too.
@@ -144,10 +144,10 @@ class Potentials:
 
 
 class Fields:
-    """Log-odds of labels given the others, prepared for many calls.
+    """Log-odds of labels given the other labels, prepared for many calls.
 
-    Couplings are a dense matrix up to 128 labels, else a sparse one and rows of neighbours, so that
-    memory is linear in the edges. Differentiable in the potentials.
+    Couplings are a dense matrix up to 128 labels, else a sparse matrix and rows of neighbours, so
+    that memory is linear in the edges. Differentiable in the potentials.
     """
 
     def __init__(self, potentials: Potentials) -> None:
@@ -238,7 +238,7 @@ def _sparse_matrix(potentials: Potentials, *, later: bool = False) -> Tensor:
 
 def _product(matrix: Tensor, y: Tensor) -> Tensor:
     """Multiply a sparse matrix (L, L) by states (..., L)."""
-    # one row a label, which the product would otherwise make more slowly
+    # one row per label; the product would make this copy more slowly
     by_label = y.reshape(-1, y.shape[-1]).T.contiguous()
     product: Tensor = torch.sparse.mm(matrix, by_label)
     return product.T.reshape(y.shape)

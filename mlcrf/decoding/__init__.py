@@ -1,4 +1,4 @@
-"""From beliefs to label sets; the rule is named, chosen by the caller and kept with the result."""
+"""Choose label sets from beliefs. The caller names the decision rule, and results record it."""
 
 from mlcrf.decoding.admissible import Admissible
 from mlcrf.decoding.beliefs import CountsLabels, DrawsLabels

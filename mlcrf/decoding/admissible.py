@@ -15,14 +15,14 @@ from mlcrf.implications import Implications
 class Admissible:
     """Label sets that may be chosen for each of N images.
 
-    They agree with what is known, hold the parents of each of their labels, and have at least
-    `at_least` and at most `at_most` labels. Where not all of that can be, known labels win and
-    the number is as near to the limit as they leave room for.
+    They agree with the known labels, contain the parents of each of their labels, and have at least
+    `at_least` and at most `at_most` labels. If that is impossible, known labels win and the number
+    of labels is as close to the limit as they allow.
 
     Attributes:
-        known: 1, 0 or -1 for unknown, with what follows by implications (see `check_known`) (N, L).
+        known: 1, 0 or -1 for unknown, closed under implications (see `check_known`) (N, L).
         implications: pairs of labels (child, parent).
-        at_least, at_most: limits on the number of labels; None is none.
+        at_least, at_most: limits on the number of labels; None means no limit.
     """
 
     known: Tensor
@@ -60,9 +60,9 @@ class Admissible:
     def fit(self, states: Tensor, marginals: Tensor) -> Tensor:
         """Make label sets admissible: (..., N, L) -> the same shape and type.
 
-        Known labels are set and missing parents added. Of too many labels those of highest
-        marginal (N, L) are kept, to too few those of highest marginal are added, a parent
-        always before its child. A set that is admissible stays as it is.
+        Known labels are set and missing parents added. If there are too many labels, the labels of
+        highest marginal (N, L) are kept; if too few, the labels of highest marginal are added,
+        a parent always before its child. Admissible sets are returned unchanged.
         """
         states = states.masked_fill(self.known == 1, 1).masked_fill(self.known == 0, 0)
         states = self._close(states)
@@ -91,7 +91,7 @@ class Admissible:
 
     @cached_property
     def _parents_first(self) -> Tensor:
-        """Labels such that each stands before those that imply it, int64 (L,)."""
+        """Labels, each before the labels that imply it, int64 (L,)."""
         heights = torch.from_numpy(self.implications.heights(self.known.shape[-1]))
         return heights.to(self.known.device).argsort(descending=True, stable=True)
 

@@ -1,4 +1,4 @@
-"""Count marginals and samples of label sets, by the best means that a method offers."""
+"""Count marginals and samples of label sets, from the best source that a method offers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from mlcrf.crf import Potentials
 from mlcrf.decoding.counts import count_marginals_from_samples, count_marginals_if_independent
 from mlcrf.inference import InferenceMethod, Posterior
 
-_ENTRIES = 2**22  # of samples, or of count marginals, that are made at once
-_COUNTS = 256  # of many labels no more are expected to be present at a time
+_ENTRIES = 2**22  # largest number of entries of samples or count marginals per chunk
+_COUNTS = 256  # largest number of present labels that is expected of many
 
 
 @runtime_checkable
 class CountsLabels(Protocol):
-    """An inference method that has count marginals itself."""
+    """An inference method that computes count marginals itself."""
 
     def count_marginals(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
         """Return P(y_i = 1, |y| = s) given what is known (N, L, L + 1)."""
@@ -42,7 +42,7 @@ class DrawsLabels(Protocol):
 
 @dataclass(frozen=True)
 class Beliefs:
-    """Count marginals and samples of N images, by the best means available.
+    """Count marginals and samples of N images, from the best source available.
 
     Attributes:
         posterior: result of `inference` on `potentials` and `known`.

@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-_LOG_LOST = -40.0  # log of the probability of all larger counts together that may be left out
-_PART = 2**22  # entries of the samples that are counted at once
+_LOG_LOST = -40.0  # log of the largest total probability of the counts left out
+_PART = 2**22  # largest number of sample entries per chunk
 
 
 def count_marginals_from_samples(samples: Tensor) -> Tensor:
@@ -40,8 +40,8 @@ def count_marginals_if_independent(marginals: Tensor) -> Tensor:
 
         f_s = (1 - p_i) g_s + p_i g_{s-1},      P(y_i = 1, |y| = s) = p_i g_{s-1}
 
-    f comes from adding one label after the other, g from solving that for g upwards where
-    p_i <= 1/2 and downwards where not, so that no error grows. Counts that Chernoff's bound
+    f comes from adding labels in turn, g from solving the recursion for g, upwards where
+    p_i <= 1/2 and downwards elsewhere, so that no error grows. Counts that Chernoff's bound
     shows to have less than e^-40 of probability together are left out.
 
     Cost: O(N L C).
@@ -78,7 +78,7 @@ def count_probabilities(count_marginals: Tensor) -> Tensor:
 
 
 def empty_probability(count_marginals: Tensor) -> Tensor:
-    """Return P(|y| = 0), as it follows from the other counts, float64 (N,)."""
+    """Return P(|y| = 0), one minus the probability of all other counts, float64 (N,)."""
     return count_probabilities(count_marginals)[:, 0]
 
 

@@ -23,40 +23,38 @@ from mlcrf.inference import InferenceMethod, Posterior
 class Decoder:
     """A decision rule that chooses the label sets of N images.
 
-        THRESHOLD          every label with P(y_i = 1) > threshold; at 0.5 the fewest wrong labels
-                           are expected
+        THRESHOLD          every label with P(y_i = 1) > threshold; 0.5 minimises the expected
+                           number of wrong labels
         TUNED_THRESHOLD    the same, the threshold tuned on data; see `tune`
-        LABEL_THRESHOLDS   the same, a tuned threshold a label
-        MAP                the most probable set: the smallest chance that anything is wrong
+        LABEL_THRESHOLDS   the same, one tuned threshold per label
+        MAP                the most probable set; minimises the chance of any error
         EXPECTED_F1        highest expected F1; see `maximise_expected_f1`
         EXPECTED_JACCARD   highest expected Jaccard index; see `maximise_expected_jaccard`
-        TOP_K              the k labels of highest marginal, neither more nor fewer
+        TOP_K              exactly the k labels of highest marginal
 
-    `at_least` and `at_most` labels: the two maximisers choose among the sets of such a size. With
-    the other rules, of too many chosen labels those of highest marginal are kept, and to too few
-    those of highest marginal are added; after MAP that need not be the most probable set of its
-    size. Known labels keep their value under every rule, a chosen label brings what it implies,
-    and where limits leave no room for known labels, these win.
+    `at_least` and `at_most` limit the number of labels. The two maximisers choose among the sets of
+    allowed size. With other rules, labels of highest marginal are kept or added until the size is
+    allowed; after MAP this may not be the most probable set of its size. Known labels keep their
+    value under every rule, a chosen label brings the labels that it implies, and known labels win
+    over limits.
 
     Expected F1 is exact where the inference has count marginals (`CountsLabels`); else the
     expectation is an average over the samples of the posterior, or over samples that the
-    inference draws (`DrawsLabels`), and where there are none labels count as independent given
-    their marginals, which they are if nothing is coupled. Expected Jaccard is an average over
+    inference draws (`DrawsLabels`); without samples, labels count as independent given their
+    marginals, which is correct if nothing is coupled. Expected Jaccard is an average over
     samples in the same way; independent labels are drawn.
 
     Attributes:
-        rule: which of the above.
-        threshold: one, or one a label; None is 0.5 for THRESHOLD and not tuned yet for others.
+        threshold: one, or one per label; None is 0.5 for THRESHOLD, and not tuned yet for others.
         k: for TOP_K only.
-        at_least, at_most: limits on the number of labels; None is none.
-        num_samples: how many are drawn where the posterior has none.
-        seed: of the draws; the same seed gives the same bits.
+        num_samples: number of samples drawn if the posterior has none.
+        seed: random seed of the draws; the same seed gives the same bits.
 
     Raises:
         SettingsError: values that are out of range or do not belong to the rule.
     """
 
-    # a record with a misspelt key must not pass for one with a default
+    # a misspelt key in a record must not be ignored
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     rule: Decision = Decision.THRESHOLD
@@ -137,7 +135,7 @@ class Decoder:
         return admissible.fit(states, marginals)
 
     def tune(self, marginals: Tensor, targets: Tensor) -> "Decoder":
-        """Return the same rule with thresholds tuned on data, limits aside; itself if it has none.
+        """Return the rule with thresholds tuned on data, ignoring limits; other rules unchanged.
 
         One threshold maximises micro F1, thresholds by label macro F1.
 
@@ -188,7 +186,7 @@ class Decoder:
         expected = "no threshold"
         if self.rule in _THRESHOLDED:
             by_label = self.rule is Decision.LABEL_THRESHOLDS
-            expected = f"{'a threshold a label' if by_label else 'one threshold'} from 0 to 1"
+            expected = f"{'one threshold per label' if by_label else 'one threshold'} from 0 to 1"
             values = threshold if isinstance(threshold, tuple) else (threshold,)
             if isinstance(threshold, tuple) == by_label and all(0 <= t <= 1 for t in values):
                 return

@@ -17,11 +17,11 @@ def maximise_expected_f1(
         E F1(h, y) = sum_{i in h} gain_ik,      gain_ik = sum_s 2 P(y_i = 1, |y| = s) / (s + k)
 
     so the best k labels are those of highest gain, and the best set is the best over k. F1 of two
-    empty sets is 1, so the empty set has P(|y| = 0). Of equals the smallest set is taken.
+    empty sets is 1, so the empty set has P(|y| = 0). Ties go to the smallest set.
 
-    Exact also among the admissible sets, for beliefs that honour known labels and implications
-    themselves: what is certain gains as much as anything, a parent no less than its child. For
-    beliefs that do not, known labels and parents still come first.
+    Also exact among the admissible sets, if the beliefs obey known labels and implications: a
+    certain label then has the highest gain, and a parent no less than its child. Otherwise known
+    labels and parents still come first.
 
     Args:
         count_marginals: P(y_i = 1, |y| = s) (N, L, C); see `mlcrf.decoding.counts`.
@@ -31,8 +31,8 @@ def maximise_expected_f1(
     Returns:
         Label sets, int64 (N, L), and their expected F1, float64 (N,).
 
-    Cost: O(L C + L log L) an image and k. k ends where even a set that holds all of y would be no
-    better: long before L where labels are many and few present.
+    Cost: O(L C + L log L) per image and k. k stops where even a set that contains all of y would
+    not be better: long before L if few of many labels are present.
 
     Sources: Dembczynski, Waegeman, Cheng and Huellermeier (2011), An exact algorithm for
     F-measure maximization; Waegeman et al. (2014), On the Bayes-optimality of F-measure

@@ -9,8 +9,8 @@ from mlcrf.decoding.admissible import Admissible
 from mlcrf.decoding.counts import count_marginals_from_samples, empty_probability
 from mlcrf.decoding.expected_f1 import maximise_expected_f1
 
-_ENTRIES = 2**21  # of the candidates of a few images that are handled at once
-_CODE_BITS = 62  # label sets up to here are numbers; beyond they are hashed
+_ENTRIES = 2**21  # largest number of candidate entries per chunk of images
+_CODE_BITS = 62  # label sets of up to this many labels are numbers; larger sets are hashed
 
 
 def maximise_expected_jaccard(
@@ -23,8 +23,8 @@ def maximise_expected_jaccard(
     """Return label sets h of highest average Jaccard(h, y) = |h & y| / |h | y| over samples y.
 
     No efficient exact maximiser is known: the Jaccard median is NP-hard. Up to
-    `exhaustive_labels` labels all sets are tried. Beyond, the candidates are the distinct samples,
-    the nested sets by falling marginal up to twice as many labels as a sample has at most, and
+    `exhaustive_labels` labels all sets are tried. Above, the candidates are the distinct samples,
+    the nested sets by falling marginal up to twice the largest number of labels in a sample, and
     the set of highest average F1, each made admissible; the best of them is then improved by
     flipping single labels until none helps. Jaccard of two empty sets is 1.
 
@@ -36,8 +36,8 @@ def maximise_expected_jaccard(
     Returns:
         Label sets, int64 (N, L), and their average over the samples, float64 (N,).
 
-    Cost: O(D^2 U) an image, D the distinct samples and U the labels that any of them has;
-    memory is bounded by handling a few images at a time.
+    Cost: O(D^2 U) per image, D the distinct samples and U the labels in any of them; memory is
+    bounded by chunks of images.
 
     Source: Chierichetti, Kumar, Pandey and Vassilvitskii (2010), Finding the Jaccard median.
     """
@@ -72,7 +72,7 @@ class _Distribution:
     """Distinct samples of a few images, with weights.
 
     Attributes:
-        states: distinct label sets, uint8 (D, N, L); those that fill up have no weight.
+        states: distinct label sets, uint8 (D, N, L), padded by sets of weight 0.
         weights: how often each was drawn, as a share, float64 (D, N).
     """
 

@@ -1,9 +1,9 @@
-"""Thresholds of highest F1 on data whose labels are known, by trying all that differ."""
+"""Thresholds of highest F1 on labelled data, by trying all distinct thresholds."""
 
 import torch
 from torch import Tensor
 
-_EQUAL = 1e-10  # values of F1 that differ by no more than this are a tie
+_EQUAL = 1e-10  # values of F1 that differ by at most this are a tie
 _DEFAULT = 0.5
 
 
@@ -11,7 +11,8 @@ def tune_threshold(marginals: Tensor, targets: Tensor) -> float:
     """Return the one threshold of all labels that maximises micro F1 of `marginals > threshold`.
 
     Tries one value between each two neighbouring marginals: their middle, or 0.5 if that lies
-    between them. Of equals the nearest to 0.5 is taken; where nothing is present or known, 0.5.
+    between them. Ties go to the threshold nearest to 0.5, which is also returned if no label is
+    present or known.
 
     Args:
         marginals: P(y_i = 1) (N, L).
@@ -25,7 +26,7 @@ def tune_threshold(marginals: Tensor, targets: Tensor) -> float:
 
 
 def tune_label_thresholds(marginals: Tensor, targets: Tensor) -> tuple[float, ...]:
-    """Return one threshold a label that together maximise macro F1 of `marginals > thresholds`.
+    """Return one threshold per label that together maximise macro F1 of `marginals > thresholds`.
 
     Values and ties as in `tune_threshold`; a label with no positive keeps 0.5.
 
@@ -38,11 +39,12 @@ def tune_label_thresholds(marginals: Tensor, targets: Tensor) -> tuple[float, ..
 
 
 class _Cuts:
-    """Columns of M marginals, each cut at every place: cut r takes the r highest known ones.
+    """Columns of M marginals, each cut at every place: cut r takes the r highest known marginals.
 
     Attributes:
         thresholds: a value that makes each cut (M + 1, K).
-        possible: whether one does; none parts equals, or takes a marginal of 0 (M + 1, K).
+        possible: whether a threshold makes the cut; equal marginals cannot be separated, and a
+            marginal of 0 cannot be taken (M + 1, K).
         hits: true positives of each cut (M + 1, K); taken: r (M + 1, 1).
         positives: by column (K,).
     """
@@ -54,7 +56,9 @@ class _Cuts:
         edge = ranked.new_zeros(1, ranked.shape[1])
         above, below = torch.cat([edge + 1, ranked]), torch.cat([ranked.clamp(min=0), edge])
         middle = (above + below) / 2
-        middle = torch.where(middle < above, middle, below)  # rounding must not reach what is taken
+        middle = torch.where(
+            middle < above, middle, below
+        )  # rounding must not exclude a taken marginal
         has_default = (below <= _DEFAULT) & (above > _DEFAULT)
         self.thresholds = torch.where(has_default, _DEFAULT, middle)
         self.possible = above > below
@@ -65,7 +69,7 @@ class _Cuts:
         self.positives = self.hits[-1]
 
     def best_thresholds(self) -> Tensor:
-        """Return the threshold of highest F1 of each column, of equals the nearest to 0.5 (K,)."""
+        """Return the threshold of highest F1 of each column, ties to the nearest to 0.5 (K,)."""
         values = self.f1().masked_fill(~self.possible, -torch.inf)
         tie = values >= values.amax(0) - _EQUAL
         distance = (self.thresholds - _DEFAULT).abs().masked_fill(~tie, torch.inf)

@@ -1,4 +1,4 @@
-"""Random z in place of dependent y: mixtures over latent scenes, and albums of images."""
+"""Mixtures over latent scenes (`SceneSum` infers `ScenePotentials`), and albums of images."""
 
 from mlcrf.latent.albums import (
     AlbumScores,

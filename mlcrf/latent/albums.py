@@ -1,4 +1,4 @@
-"""Albums: how the latent scenes of images that were taken in turn follow each other."""
+"""Albums: transitions between the latent scenes of consecutive images."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ class SceneChain:
 
         p(z | x) ~ exp( sum_t gates_t[z_t] + sum_t transitions[z_t, z_t+1] )
 
-    With all transitions equal the images know nothing of each other.
+    With equal transitions the images are independent.
 
     Attributes:
-        transitions: score of a scene (row) being followed by another, (K, K).
+        transitions: score of a scene (row) being followed by a scene (column), (K, K).
     """
 
     transitions: Tensor
@@ -67,10 +67,10 @@ def share_in_albums(
     *,
     known: Tensor | None = None,
 ) -> ScenePotentials:
-    """Return mixtures whose gates have taken in the other images of the same album.
+    """Return mixtures whose gates include the evidence from other images of the same album.
 
-    What is known of one image informs the others through their scenes. Its own labels still have
-    to be given to `method` as known.
+    Known labels of one image inform other images through their scenes. The known labels of an
+    image itself still have to be passed to `method`.
 
     Args:
         potentials: mixtures over scenes.
@@ -78,7 +78,7 @@ def share_in_albums(
         transitions: see `SceneChain`.
         albums: rows of the images of each album, in their order.
 
-    Cost: that of `method`, and O(T K^2) an album of T images.
+    Cost: that of `method`, and O(T K^2) per album of T images.
     """
     mixture, scene_sum = _latent(potentials, method)
     chain, clamped = SceneChain(transitions), check_known(mixture, known)
@@ -89,19 +89,18 @@ def share_in_albums(
         scores = album.gates.log_softmax(-1)
         evidence = scene_sum.evidence(album, clamped[rows])
         heard = chain.marginals(scores + evidence).clamp(min=torch.finfo(scores.dtype).tiny).log()
-        gates[rows] = heard - evidence  # the evidence comes in again with `known`
+        gates[rows] = heard - evidence  # `method` adds this evidence again, by `known`
     return replace(mixture, gates=gates)
 
 
 @dataclass(frozen=True)
 class AlbumScores:
-    """Scores of the scenes of N images, by the images and by their labels.
+    """Scores of the scenes of N images, from the images and from their labels.
 
     Attributes:
         gates: log P(scene given the image alone) (N, K).
         evidence: log P(labels given the scene) (N, K).
-        places: rows of each album's images, in their order; albums of one length in a row of
-            tensors (albums, T).
+        places: rows of the images of each album, in order; one tensor (albums, T) per length T.
     """
 
     gates: Tensor
@@ -131,7 +130,7 @@ class AlbumScores:
         return cls(torch.cat(gates), torch.cat(evidence), stacked)
 
     def gain(self, chain: SceneChain) -> Tensor:
-        """Return the log-likelihood of all label sets above that of images apart, nats an image.
+        """Return the gain in log-likelihood over separate images, in nats per image.
 
         log Z(gates + evidence) - log Z(gates) - sum_t log P(labels of t given image t)
         """
@@ -144,12 +143,12 @@ class AlbumScores:
 
 
 def fit_transitions(scores: AlbumScores, *, penalty: float) -> Tensor:
-    """Return the transitions (K, K) of highest gain less penalty / 2 |T|^2, by L-BFGS from 0.
+    """Return the transitions (K, K) of highest gain minus penalty / 2 |T|^2, by L-BFGS from 0.
 
     Raises:
         RunError: the gain or its gradient is not finite.
 
-    Cost: some 200 times O(N K^2).
+    Cost: about 200 times O(N K^2).
     """
     num_scenes = scores.gates.shape[1]
     transitions = torch.zeros(num_scenes, num_scenes, dtype=scores.gates.dtype, requires_grad=True)
@@ -171,7 +170,7 @@ def fit_transitions(scores: AlbumScores, *, penalty: float) -> Tensor:
 
 @dataclass(frozen=True)
 class ChosenTransitions:
-    """Transitions (K, K), the penalty they were fitted with, and what held-out albums gain."""
+    """Transitions (K, K), the penalty they were fitted with, and the gain of held-out albums."""
 
     transitions: Tensor
     penalty: float
@@ -192,7 +191,7 @@ def choose_transitions(
         gain = float(held_out.gain(SceneChain(transitions)))
         if not math.isfinite(gain):
             raise RunError("transitions: the gain is not finite; leave out --album")
-        log(f"transitions, penalty {penalty:g}: held-out albums gain {gain:.4f} nats a photo")
+        log(f"transitions, penalty {penalty:g}: held-out albums gain {gain:.4f} nats per image")
         tried.append(ChosenTransitions(transitions, penalty, gain))
     return max(tried, key=lambda one: one.gain)
 

@@ -1,4 +1,4 @@
-"""Mixtures of CRFs over latent scenes: label sets follow from the scene that an image shows."""
+"""Mixtures of CRFs over latent scenes; each scene shifts the unaries."""
 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -12,12 +12,12 @@ from mlcrf.errors import PotentialsError
 
 @dataclass(frozen=True)
 class ScenePotentials(Potentials):
-    """A batch of mixtures over K scenes, each with a label bias of its own:
+    """A batch of mixtures over K scenes, each with its own label bias:
 
         p(y) = sum_k softmax(gates)_k p_k(y),      p_k(y) ~ exp(log_score_k(y))
 
     log_score_k is that of `Potentials` with unaries `unary + shifts_k`. Every p_k is normalised,
-    so that no score can be given for a label set without a sum over all of them.
+    so a label set has no score without a sum over all label sets.
 
     Attributes:
         gates: log-odds of the scenes, (N, K).
@@ -44,14 +44,14 @@ class ScenePotentials(Potentials):
             )
         for name, value in (("gates", self.gates), ("shifts", self.shifts)):
             if not bool(torch.isfinite(value).all()):
-                raise PotentialsError(f"{name}: holds NaN or infinity")
+                raise PotentialsError(f"{name}: contains NaN or infinity")
 
     @property
     def num_scenes(self) -> int:
         return len(self.shifts)
 
     def by_scene(self) -> Potentials:
-        """Return the CRFs of every image and scene, N K of them, an image's scenes side by side."""
+        """Return the N K CRFs of every image and scene, ordered by image."""
         unary = (self.unary[:, None] + self.shifts).flatten(0, 1)
         pairwise = self.pairwise
         if self.varies_by_image:
@@ -59,7 +59,7 @@ class ScenePotentials(Potentials):
         return Potentials(unary, self.edges, pairwise, self.implications)
 
     def log_score(self, states: Tensor) -> Tensor:
-        """Raise PotentialsError: every scene has a log Z of its own, which takes a sum."""
+        """Raise PotentialsError: every scene has its own log Z, which needs a sum."""
         raise PotentialsError("a mixture over scenes has no log_score; clamp the labels instead")
 
     def rows(self, wanted: Tensor | slice) -> "ScenePotentials":

@@ -1,4 +1,4 @@
-"""Where the fit of a mixture over scenes starts: at clusters of the training label sets."""
+"""Initial scenes of a mixture: clusters of the training label sets."""
 
 import numpy as np
 import torch
@@ -6,19 +6,19 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-_SHRINK = 0.5  # unaries say much of a scene already
+_SHRINK = 0.5  # because unaries explain much of a scene already
 
 
 def cluster_scenes(targets: Tensor, num_scenes: int, *, seed: int) -> tuple[Tensor, Tensor]:
     """Return shifts (K, L) and gate biases (K,) of scenes that differ, both float64.
 
-    Scenes are clusters of the images' label sets. Each starts with half of what tells its labels'
-    frequencies from all images' in log-odds, and with its share of the images. Unknown labels
-    count as usual ones.
+    Scenes are clusters of the images' label sets. A scene's shift is half the difference
+    in log-odds between the label frequencies of its cluster and of all images; its bias is its
+    share of the images. Unknown labels count with their usual frequency.
 
     Args:
         targets: 1 present, 0 absent, -1 unknown (N, L).
-        seed: of the clusters.
+        seed: random seed of the clustering.
     """
     y, known = (targets == 1).double().numpy(), (targets >= 0).numpy()
     usual = ((y * known).sum(0) + 0.5) / (known.sum(0) + 1)

@@ -1,4 +1,4 @@
-"""From predictions and truth to scores, with what is needed to trust and to repeat them."""
+"""Scores of predictions, with bootstrap intervals and curves."""
 
 from mlcrf.metrics.bootstrap import bootstrap_differences
 from mlcrf.metrics.curves import PrecisionRecall, Reliability, precision_recall, reliability

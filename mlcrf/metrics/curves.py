@@ -1,4 +1,4 @@
-"""Precision-recall and reliability curves, thinned out to be drawn."""
+"""Precision-recall and reliability curves, thinned for plots."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Reliability:
     """Predicted probability and observed frequency in each bin of `Measures.calibration_error`.
 
     Attributes:
-        count: number of answers in the bin (B,).
+        count: number of predictions in the bin (B,).
         probability: their mean probability, NaN in an empty bin (B,).
         frequency: share of present labels, NaN in an empty bin (B,).
     """
@@ -36,8 +36,8 @@ def precision_recall(
 ) -> PrecisionRecall | None:
     """Return the curve at `points` recalls, evenly spaced up to 1; None without a positive.
 
-    No interpolation: precision may rise with recall. Equal scores count as one step, so that the
-    first recalls can lie on one step.
+    No interpolation: precision may rise with recall. Equal scores count as one step, so the
+    first recalls can share one step.
 
     Args:
         scores, targets: of one label (N,) or of several that are ranked together (N, L); unknown

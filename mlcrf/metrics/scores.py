@@ -1,8 +1,10 @@
 """All measures of a set of predictions, as functions of the weight of each image.
 
-Weights make one formula serve both the figure itself (all ones) and a bootstrap resample (how
-often an image was drawn). With unit weights the values equal those of torchmetrics and
-scikit-learn, which the tests check.
+The weights are all 1, or how often each image was drawn in a bootstrap resample. With weights of 1
+the values equal those of torchmetrics and scikit-learn, which the tests check.
+
+To add a measure: a field of `Measures`, its formula in `Statistics.measures`, its title in
+reports/tables.py.
 """
 
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ class Predictions:
         marginals: P(y_i = 1) (N, L).
         map_states: most probable label vectors (N, L).
         nll: negative log-probability of each image's observed labels, in nats (N,).
-        chosen: the label sets decided on (N, L); None takes every marginal above 0.5.
+        chosen: label sets chosen by the decision rule (N, L); None for every marginal above 0.5.
     """
 
     marginals: Floats
@@ -35,20 +37,20 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Measures:
-    """Scores of one model; unknown targets are left out of all of them.
+    """Scores of one model, without unknown targets. Chosen: see `Predictions.chosen`.
 
     Attributes:
-        nll: mean negative log-probability of an image's label set, in nats.
-        hamming: share of wrong labels, marginals at 0.5.
-        wrong_per_image: the same as a number of labels.
-        subset_accuracy: share of images whose MAP label set is right throughout.
-        chosen_accuracy: the same of the label set decided on.
+        nll: mean negative log-probability of the label set of an image, in nats.
+        hamming: share of wrong labels in the chosen label sets.
+        wrong_per_image: mean number of wrong labels in the chosen label set.
+        subset_accuracy: share of images whose MAP label set is entirely right.
+        chosen_accuracy: share of images whose chosen label set is entirely right.
         example_f1, example_jaccard: mean over images of 2 |A and B| / (|A| + |B|) and of
-            |A and B| / |A or B| of the labels decided on and the true ones; 1 if both are empty.
-        mean_average_precision: mean over labels with a positive; NaN if none has.
-        labels_with_positives: how many labels that mean is over.
-        micro_f1: over all labels at once, marginals at 0.5.
-        macro_f1: mean over labels with a positive; one never predicted has 0.
+            |A and B| / |A or B| of chosen labels A and true labels B; 1 if both are empty.
+        mean_average_precision: mean over labels with a positive; NaN if there is none.
+        labels_with_positives: number of labels with a positive.
+        micro_f1: F1 of the chosen labels, counts summed over labels.
+        macro_f1: mean F1 of the chosen labels over labels with a positive; 0 if never chosen.
         calibration_error: mean gap of probability and frequency over 15 equal bins, weighted.
     """
 
@@ -130,7 +132,7 @@ class Statistics:
             example_jaccard=float(w @ self._overlaps[1] / images),
             mean_average_precision=_mean(precisions[present]),
             labels_with_positives=int(present.sum()),
-            # no positive and none predicted is a perfect answer
+            # no positive and no predicted label: a perfect answer
             micro_f1=float(2 * hits.sum() / everything) if everything else 1.0,
             macro_f1=_mean(f1),
             calibration_error=_share(float(np.abs(w @ self.gap).sum()), float(observed)),
@@ -165,7 +167,7 @@ class Ranking:
 
 def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> Statistics:
     """Count right and wrong labels image by image; targets 1, 0, -1 unknown (N, L)."""
-    assert np.isfinite(predictions.marginals).all(), "NaN would pass as a well predicted absence"
+    assert np.isfinite(predictions.marginals).all(), "NaN would count as a well predicted absence"
     known = targets >= 0
     truth = targets == 1
     chosen = predictions.chosen

@@ -1,16 +1,20 @@
-"""Losses to train with, one a file: summed over labels, averaged over images."""
+"""Training losses, one per file, summed over labels, averaged over images.
+
+Names: `mlcrf.choices.ObjectiveName`; `mlcrf.training.plan.make_minimiser` builds them.
+"""
 
 from mlcrf.objectives.blended_convex_bp import BlendedConvexBp
 from mlcrf.objectives.contrastive_divergence import ContrastiveDivergence
 from mlcrf.objectives.exact_likelihood import exact_likelihood_loss
 from mlcrf.objectives.independent import independent_loss
-from mlcrf.objectives.persistent import PersistentObjective, from_image
+from mlcrf.objectives.persistent import Objective, PersistentObjective, from_image
 from mlcrf.objectives.pseudo_likelihood import pseudo_likelihood_loss
 from mlcrf.objectives.unrolled_mean_field import unrolled_mean_field_loss
 
 __all__ = [
     "BlendedConvexBp",
     "ContrastiveDivergence",
+    "Objective",
     "PersistentObjective",
     "exact_likelihood_loss",
     "from_image",

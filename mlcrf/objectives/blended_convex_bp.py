@@ -1,4 +1,4 @@
-"""Blended learning, as in the paper: convex belief propagation and steps on the potentials."""
+"""Blended learning (Chen et al. 2015): convex belief propagation and steps on the potentials."""
 
 from dataclasses import dataclass, replace
 
@@ -37,15 +37,15 @@ class BlendedConvexBp:
     with all counting numbers 1. It is jointly convex in messages and potentials, so sweeps of
     messages and steps on the potentials can alternate instead of inference being run to
     convergence at every step. Where labels are unknown the second term is the bound with the known
-    ones clamped: the difference of two bounds is not a bound, and not convex; its step holds the
+    labels clamped: the difference of two bounds is not a bound, and not convex; its step holds the
     beliefs in the unknown labels fixed, as expectation maximisation does.
 
     This is not the likelihood of the CRF: predict with `ConvexBeliefPropagation`.
 
     Attributes:
-        sweeps: number of message sweeps a step.
+        sweeps: number of message sweeps per step.
 
-    Cost: O(sweeps N E) a step. Memory: 2 E numbers an image.
+    Cost: O(sweeps N E) per step. Memory: 2 E numbers per image.
 
     Sources: Hazan and Urtasun (2010); Chen et al. (2015).
     """

@@ -1,4 +1,4 @@
-"""The gradient of the likelihood by sampling, where exact inference does not reach."""
+"""The gradient of the likelihood by sampling, where exact inference is not feasible."""
 
 from dataclasses import dataclass, replace
 
@@ -25,8 +25,8 @@ class Moments:
 
     Attributes:
         marginals: P(y_i = 1) of each image (N, L).
-        pairs: P(y_i = 1, y_j = 1) an edge, summed over images (E,); by image (N, E) where
-            couplings vary.
+        pairs: P(y_i = 1, y_j = 1) of each edge, summed over images (E,); by image (N, E) if
+            couplings vary by image.
     """
 
     marginals: Tensor
@@ -44,11 +44,11 @@ class Chains:
     Attributes:
         known: 1, 0 or -1 for unknown (N, L).
         free: states of the chains of the negative phase, uint8 (S, N, L).
-        clamped: states of those of the positive phase, in which known labels are clamped; None if
-            all labels are known.
+        clamped: states of the chains of the positive phase, in which known labels are clamped;
+            None if all labels are known.
         negative, positive: the last expectations of each phase; the targets themselves in the
             positive phase if all are known.
-        sweeps: number made so far.
+        sweeps: number of sweeps so far.
     """
 
     known: Tensor
@@ -66,19 +66,18 @@ class ContrastiveDivergence:
         gradient = E[phi] - E[phi | known],      phi = (y_i, y_i y_j)
 
     The first expectation (negative phase) is over free chains, the second (positive phase) over the
-    targets, or, where labels are unknown, over chains in which the known ones are clamped. Chains
+    targets, or, where labels are unknown, over chains in which the known labels are clamped. Chains
     continue from step to step, so that a few sweeps follow each change (Younes 1999; Tieleman
     2008). Expectations average P(y_i | the others) and its products with y_j, which vary less than
     the states. `loss` is the score of the difference: only its gradient is meaningful. A call
     starts new chains and returns the likelihood itself, with the estimate of log Z of `Gibbs`.
 
     Attributes:
-        chains: number an image, of free and of clamped ones.
-        sweeps: number a step.
-        seed: random seed.
-        first_image: number of the first image, which with the seed decides its draws.
+        chains: number of free and of clamped chains per image.
+        sweeps: number of sweeps per step.
+        first_image: number of the first image; number and seed determine the draws of an image.
 
-    Cost: O(chains sweeps N E) a step. Memory: chains x sweeps x N x L bytes.
+    Cost: O(chains sweeps N E) per step. Memory: chains x sweeps x N x L bytes.
     """
 
     chains: int = 10
@@ -114,7 +113,7 @@ class ContrastiveDivergence:
         return difference / len(memory.known)
 
     def __call__(self, potentials: Potentials, targets: Tensor) -> Tensor:
-        """Return the likelihood estimated from new chains; its gradient is that of expectations.
+        """Return the likelihood estimated from new chains; its gradient is the difference above.
 
         Args: as `PersistentObjective`.
 

@@ -9,11 +9,11 @@ from mlcrf.inference import Exact, InferenceMethod, log_mass
 def exact_likelihood_loss(
     potentials: Potentials, targets: Tensor, *, exact: InferenceMethod = Exact()
 ) -> Tensor:
-    """Return the negative log-probability of the known labels, the others summed out.
+    """Return the negative log-probability of the known labels, unknown labels summed out.
 
         loss = log Z - log Z(known clamped)
 
-    which is log Z - log_score(targets) where all are known, convex in the potentials then.
+    If all labels are known this is log Z - log_score(targets), convex in the potentials.
 
     Args:
         potentials: unary (N, L), pairwise (E,).
@@ -24,10 +24,10 @@ def exact_likelihood_loss(
         A scalar: summed over labels, averaged over images.
 
     Raises:
-        TooManyLabelsError: exact inference does not reach.
+        TooManyLabelsError: there are too many labels for exact inference.
 
     Cost: that of log Z with its gradient, 6 N 2^L operations by enumeration at most; twice that
-    where labels are unknown.
+    if labels are unknown.
     """
     log_partition = exact(potentials).log_partition
     return (log_partition - log_mass(exact, potentials, targets)).sum() / len(targets)

@@ -1,4 +1,4 @@
-"""The loss of independent labels, weighted or asymmetric if asked for."""
+"""The loss of independent labels, optionally weighted or asymmetric."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
@@ -21,15 +21,15 @@ def independent_loss(
         present:  -pos_weight (1 - p)^focus_positive log p
         absent:   -q^focus_negative log (1 - q),              q = max(p - margin, 0)
 
-    Couplings are ignored. By default it is the likelihood and p is calibrated; a weight above 1
-    overestimates rare labels, and the asymmetric loss (focus, margin) ignores easy ones. Neither is
-    convex in general, and p is then no probability.
+    Couplings are ignored. By default the loss is the likelihood and p is calibrated. A weight above
+    1 overestimates rare labels, and the asymmetric loss (focus, margin) ignores easy labels; both
+    are not convex in general, and p is then not a probability.
 
     Args:
         potentials: unary (N, L).
         targets: 1 present, 0 absent, -1 unknown (N, L).
         pos_weight: weight of present labels.
-        focus_positive, focus_negative, margin: of the asymmetric loss; all 0 for none.
+        focus_positive, focus_negative, margin: parameters of the asymmetric loss; 0 disables it.
 
     Returns:
         A scalar: summed over labels, averaged over images.

@@ -1,5 +1,6 @@
-"""Objectives whose expectations persist from step to step instead of being recomputed."""
+"""The type of an objective, and objectives whose expectations persist from step to step."""
 
+from collections.abc import Callable
 from dataclasses import is_dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -8,7 +9,9 @@ from torch import Tensor
 from mlcrf.crf import Potentials
 
 Memory = TypeVar("Memory")
-Objective = TypeVar("Objective")
+Given = TypeVar("Given")
+
+Objective = Callable[[Potentials, Tensor], Tensor]  # (potentials, targets) -> scalar
 
 
 class PersistentObjective(Protocol[Memory]):
@@ -37,11 +40,11 @@ class PersistentObjective(Protocol[Memory]):
         ...
 
 
-def from_image(objective: Objective, first: int) -> Objective:
-    """Return the objective for images of which the first is number `first` of all.
+def from_image(objective: Given, first: int) -> Given:
+    """Return the objective for a part of the images that begins with number `first`.
 
-    An objective that samples has a `first_image`: its draws for an image are then the same however
-    images are cut into parts. Others are returned as they are.
+    An objective that samples has a `first_image`, so that its draws for an image do not depend on
+    how images are cut into parts. Other objectives are returned unchanged.
     """
     if is_dataclass(objective) and hasattr(objective, "first_image"):
         return replace(objective, first_image=first)  # type: ignore[type-var]

@@ -1,4 +1,4 @@
-"""The pseudo-likelihood: each label given all the others."""
+"""The pseudo-likelihood: each label given all other labels."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
@@ -9,7 +9,7 @@ from mlcrf.inference import MeanField
 
 
 def pseudo_likelihood_loss(potentials: Potentials, targets: Tensor) -> Tensor:
-    """Return the negative log-probability of each known label given the others (Besag 1975).
+    """Return the negative log-probability of each known label given the other labels (Besag 1975).
 
     Convex in the potentials where all labels are known. Unknown neighbours enter by their
     mean-field marginal given the known ones, a constant to the gradient, and are not scored

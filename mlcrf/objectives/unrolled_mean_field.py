@@ -7,7 +7,7 @@ from torch import Tensor
 from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.inference import MeanField
 
-_SHOWN = 0.5  # share of the known labels that is clamped where others are unknown
+_SHOWN = 0.5  # share of the known labels that is clamped in images with unknown labels
 
 
 def unrolled_mean_field_loss(
@@ -21,14 +21,14 @@ def unrolled_mean_field_loss(
 
     This is the loss of the marginals, not of the joint distribution, and it is not convex. An image
     whose labels are all known is scored with nothing clamped. Where labels are unknown, a random
-    half of the known ones is clamped and the other half is scored, counted twice: the unknown
+    half of the known labels is clamped and the other half is scored, counted twice: the unknown
     labels are inferred from the first half and used to predict the second.
 
     Args:
         potentials: unary (N, L), pairwise (E,).
         targets: 1 present, 0 absent, -1 unknown (N, L).
         method: makes all of its sweeps; predict with the same method.
-        seed: of the choice of clamped labels, the same in every call.
+        seed: random seed of the choice of clamped labels, which is the same in every call.
 
     Returns:
         A scalar: summed over labels, averaged over images.

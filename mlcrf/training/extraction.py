@@ -146,7 +146,7 @@ def _blocks(
     sound = True
     for done, (image, feature) in enumerate(zip(images, extractor.stream(images), strict=True), 1):
         if isinstance(feature, DataError):
-            problems.add(image, f"{feature.reason}; mend it or remove it from the data")
+            problems.add(image, f"{feature.reason}; fix it or remove it from the data")
             sound, block = False, []
         elif sound:
             block.append(feature)

@@ -19,11 +19,10 @@ from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.images.pixels import load_pixels
 from mlcrf.model import LabelCrf
-from mlcrf.objectives import from_image
+from mlcrf.objectives import Objective, from_image
 from mlcrf.processes import Processes
 from mlcrf.training.extraction import Environment
 from mlcrf.training.plan import Plan, make_minimiser
-from mlcrf.training.preconditioner import Objective
 from mlcrf.training.progress import Log
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import Part, Stepper, one_cycle, share_batch_norm

@@ -19,11 +19,10 @@ from torch import Tensor
 
 from mlcrf.errors import RunError
 from mlcrf.model import LabelCrf
-from mlcrf.objectives import from_image
+from mlcrf.objectives import Objective, from_image
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.preconditioner import (
     Curvature,
-    Objective,
     Penalty,
     Preconditioner,
     counted_variance,

@@ -25,6 +25,7 @@ from mlcrf.model import LabelCrf
 from mlcrf.objectives import (
     BlendedConvexBp,
     ContrastiveDivergence,
+    Objective,
     PersistentObjective,
     exact_likelihood_loss,
     independent_loss,
@@ -36,7 +37,6 @@ from mlcrf.training.fit import FitReport, fit
 from mlcrf.training.persistent_fit import Steps, fit_persistent
 from mlcrf.training.preconditioner import (
     Curvature,
-    Objective,
     Penalty,
     counted_variance,
     sampled_covariance,

@@ -12,7 +12,6 @@ C is estimated from pairs of samples of the model that the fit starts from. Loss
 across labels, and models with too many couplings for a matrix, take C as diagonal.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf.crf import Potentials
 from mlcrf.errors import RunError
 from mlcrf.inference.gibbs.chains import run_chains
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
@@ -33,8 +31,6 @@ _LEAST_CURVATURE = 1e-12  # of a feature that does not vary, without a penalty
 _SWEEPS = 31  # of Gibbs before a sample
 _COUNTED = 4.0  # number of samples that the variance over the images counts as
 _MOST_MIXED = 4096  # labels and couplings, above which only variances are computed
-
-Objective = Callable[[Potentials, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def test_features_of_another_engine_are_not_kept(
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "make_engine", fall_back)
-        with pytest.warns(MlcrfWarning, match="openvino errs; features are not kept"):
+        with pytest.warns(MlcrfWarning, match="openvino errs; features are not cached"):
             found = rows(extract(engine=EngineName.AUTO).stream(images_of(pictures)))
     assert_features(found, expected(tiny, pictures))
     counts = Counts(monkeypatch)
@@ -423,7 +423,7 @@ def test_networks_side_by_side(pictures: list[Path], cache_dir: Path) -> None:
 def test_networks_that_cannot_stand_side_by_side() -> None:
     """Those without published weights, from elsewhere, or unknown."""
     for name in ("lite0+tiny", "tiny+tiny", "lite0+resnet18"):
-        with pytest.raises(BackboneError, match="stand side by side only if"):
+        with pytest.raises(BackboneError, match="can be combined only if"):
             find_spec(name)
     with pytest.raises(BackboneError, match="unknown backbone 'lite7'"):
         find_spec("lite0+lite7")

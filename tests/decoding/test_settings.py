@@ -73,7 +73,7 @@ def test_records_that_are_none(record: dict[str, Any], message: str) -> None:
         ({"threshold": float("nan")}, "expected one threshold from 0 to 1, got nan"),
         (
             {"rule": Decision.LABEL_THRESHOLDS, "threshold": 0.5},
-            "label-thresholds: expected a threshold a label from 0 to 1, got 0.5",
+            "label-thresholds: expected one threshold per label from 0 to 1, got 0.5",
         ),
         ({"rule": Decision.TOP_K}, "top-k: expected a number k, got None"),
         ({"rule": Decision.MAP, "k": 2}, "map: takes no k; that is for top-k, got 2"),

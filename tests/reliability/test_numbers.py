@@ -182,9 +182,9 @@ def test_log_odds_beyond_all_numbers(
     with torch.no_grad():
         run.crf.output.weight.fill_(10)
     spoil_network(monkeypatch, 3e38, [manifest.images[2]])
-    with pytest.raises(RunError, match="unary: holds NaN or infinity; try --engine torch"):
+    with pytest.raises(RunError, match="unary: contains NaN or infinity; try --engine torch"):
         list(Tagger(run, engine=EngineName.TORCH).predict(manifest.images[:5]))
-    with pytest.raises(RunError, match="unary: holds NaN or infinity; try --engine torch"):
+    with pytest.raises(RunError, match="unary: contains NaN or infinity; try --engine torch"):
         evaluate_run(run, manifest)
 
 

@@ -136,7 +136,7 @@ def test_what_is_missing_is_named_at_once(bucket: S3Bucket, drawn: Path, tmp_pat
     for name, said in (("3", "no such file"), ("7", "no such file"), ("9", "as a picture")):
         line = next(one for one in done.stderr.splitlines() if f"00000{name}.jpg" in one)
         assert f"{place}/images/00000{name}.jpg: " in line and said in line
-        assert "mend it or remove it" in line
+        assert "fix it or remove it" in line
     none = run_program("evaluate", "mirflickr24", f"{place}/none.csv")
     assert none.returncode == 1
     assert none.stderr == f"error: {place}/none.csv: cannot be fetched: no such file\n"
