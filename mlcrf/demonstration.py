@@ -1,4 +1,4 @@
-"""The main job from end to end on drawn scenes whose couplings are known."""
+"""End-to-end demo: train and evaluate on synthetic scenes with known couplings."""
 
 import shutil
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from mlcrf.training.run import train
 _MARKER = ".mlcrf-demo"
 NUM_IMAGES = 3000
 STRONG_COUPLING = 0.5
-MEETINGS = 30
+MIN_COOCCURRENCES = 30
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Recovery:
     """Agreement of learned couplings with the planted ones.
 
     Attributes:
-        strong: planted couplings of at least 0.5 in size whose labels meet at least 30 times in
-            the images that the model was fitted on.
-        recovered: how many of those have the right sign in the learned matrix.
+        strong: number of planted couplings of size at least 0.5 whose labels occur together at
+            least 30 times in the training and validation images.
+        recovered: number of strong couplings with the right sign in the learned matrix.
     """
 
     strong: int
@@ -67,12 +67,12 @@ def run_demo(
     """Draw, train, evaluate, predict and plot below `out`, replacing an earlier demo.
 
     Raises:
-        RunError: something stands at `out` that is no earlier demo.
+        RunError: `out` exists and is not an earlier demo.
     """
     began = perf_counter()
     if out.exists():
         if not (out / _MARKER).exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RunError(f"{out}: exists and is no earlier demo; choose another --out")
+            raise RunError(f"{out}: exists and is not an earlier demo; choose another --out")
         shutil.rmtree(out)
     atomic.write_text(out / _MARKER, "made by mlcrf demo; replaced by the next one\n")
     cache = out / "cache"
@@ -128,23 +128,24 @@ def run_demo(
 def count_recovered(
     learned: NDArray[np.float64], planted: NDArray[np.float64], manifest: Manifest
 ) -> Recovery:
-    """Compare signs where the planted coupling is strong and its labels meet often enough."""
+    """Compare signs of strong planted couplings whose labels occur together often enough."""
     fitted = np.array([split is not Split.TEST for split in manifest.splits or ()])
-    met = cooccurrence(manifest.targets[fitted]) >= MEETINGS
+    met = cooccurrence(manifest.targets[fitted]) >= MIN_COOCCURRENCES
     strong = np.triu((np.abs(planted) >= STRONG_COUPLING) & met, 1)
     right = strong & (np.sign(learned) == np.sign(planted))
     return Recovery(int(strong.sum()), int(right.sum()))
 
 
 def format_demo(demo: Demo) -> str:
-    """Return the table of scores, and the path of everything that was made."""
+    """Return the table of scores and the paths of all output."""
     rows = [[name, str(path)] for name, path in demo.made.items()]
     found = demo.recovery
     return "\n".join(
         [
             format_evaluation(demo.evaluation),
             f"planted couplings whose sign was found: {found.recovered} of {found.strong} "
-            f"(size at least {STRONG_COUPLING}, labels together in at least {MEETINGS} images)",
+            f"(size at least {STRONG_COUPLING}, "
+            f"labels together in at least {MIN_COOCCURRENCES} images)",
             "",
             format_table(["made", "where"], rows),
             f"done in {demo.seconds:.0f} s: {demo.out}",
@@ -153,7 +154,7 @@ def format_demo(demo: Demo) -> str:
 
 
 def demo_record(demo: Demo) -> dict[str, Any]:
-    """Return the same for programs."""
+    """Return the result as JSON-compatible values."""
     return {
         "out": str(demo.out),
         "seconds": demo.seconds,

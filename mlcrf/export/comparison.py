@@ -1,4 +1,4 @@
-"""Images to compare an exported graph with its run on, and the marginals of both."""
+"""Images for comparing an exported graph with its run, and the marginals of both."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 def draw_images(sizes: Sequence[int]) -> Pixels:
-    """Draw scenes of each size, the same every time."""
+    """Draw scenes of each size; deterministic."""
     planted = make_planted_crf()
     states = planted.sample(NUM_IMAGES, np.random.default_rng(0))
     return {
@@ -50,7 +50,7 @@ def load_images(place: Path, sizes: Sequence[int]) -> Pixels:
     """Load the first readable images of a folder, or one image, squeezed to each size.
 
     Raises:
-        DataError: there is none; says why for the first.
+        DataError: no image can be read; the text says why for the first.
     """
     loaded: list[list[NDArray[np.uint8]]] = []
     first_error: DataError | None = None
@@ -84,7 +84,7 @@ def run_graph(graph: TaggerModule, feed: dict[str, NDArray[np.uint8]]) -> list[M
 def run_itself(
     run: Run, backbone: Backbone, pixels: Pixels, engine: EngineName, cache_dir: Path | None
 ) -> tuple[Marginals, float]:
-    """Return the marginals that `mlcrf predict` gives, and the seconds of a second call."""
+    """Return the marginals of `mlcrf predict`, and the seconds of a second call."""
     parts = backbone.parts or (backbone,)
     device = torch.device("cpu")
     engines = [
@@ -102,7 +102,7 @@ def run_itself(
 
 
 def run_file(path: Path, feed: dict[str, NDArray[np.uint8]]) -> tuple[list[Marginals], float]:
-    """Return the outputs of the file, those of the first image from a batch of one, and seconds."""
+    """Return the outputs of the file and its seconds; the first image is run in a batch of one."""
     session = open_session(path)
     alone = session.run(OUTPUTS, {name: each[:1] for name, each in feed.items()})
     together, seconds = _timed(lambda: session.run(OUTPUTS, feed))

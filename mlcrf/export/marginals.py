@@ -1,7 +1,7 @@
-"""Marginals as ordinary tensor operations, without a branch on data, so that they can be exported.
+"""Marginal inference in plain tensor operations without data-dependent branches, for export.
 
 Every module here takes unaries (N, L) and couplings as a symmetric matrix with zero diagonal,
-(L, L) or (N, L, L) where they vary by image, and returns P(y_i = 1) as (N, L).
+(L, L), or (N, L, L) if they vary by image, and returns P(y_i = 1) as (N, L).
 """
 
 import math
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from mlcrf.implications import Implications
 from mlcrf.inference.exact.partition import possible_states, split_labels
 
-_SLACK = 1e-7  # the share of Z that underflow may cost
+_SLACK = 1e-7  # largest share of Z that may be lost to underflow
 _LOG_TINY = {torch.float32: -87.0, torch.float64: -708.0}  # logs of the smallest normal numbers
-_FACTORS = 3  # that are multiplied one after the other, each of which may underflow
+_FACTORS = 3  # number of successive factors, each of which may underflow
 
 
 class Marginals(nn.Module):
-    """Base class of the modules; as it is, marginals of labels without couplings.
+    """Base class of the modules; used directly, it computes marginals of independent labels.
 
     Attributes:
-        name: the inference, as it is written into the file.
+        name: name of the inference method, as stored in the exported file.
         is_exact: whether no approximation is made.
     """
 
@@ -30,7 +30,7 @@ class Marginals(nn.Module):
     is_exact = True
 
     def forward(self, unary: Tensor, matrix: Tensor) -> Tensor:
-        """Marginals (N, L); here those of labels that nothing couples."""
+        """Return marginals (N, L); here of independent labels."""
         return unary.sigmoid()
 
 
@@ -42,14 +42,14 @@ class SplitMarginals(Marginals):
         K = exp((S_A - 1/2) J_AB (S_B - 1/2)^T),      P(a) ~ alpha_a (K beta)_a,    P(b) likewise
 
     K is the same for all images, so that a runtime computes it once. alpha and beta are divided by
-    their largest entry, therefore Z >= exp(-B) with B the largest size of K's exponents, whatever
-    the unaries, while what underflow loses is at most 3 x 2^L x tiny x exp(B): the couplings alone
-    say whether float32 is enough, or float64. Where neither is, and where couplings vary by image,
-    all states are normalised in log space, image by image.
+    their largest entry, so Z >= exp(-B) with B the largest size of K's exponents, for any unaries,
+    and underflow loses at most 3 x 2^L x tiny x exp(B); so the couplings alone decide whether
+    float32 or float64 is enough. If neither is enough, or if couplings vary by image, all states
+    are normalised in log space, image by image.
 
     Args:
-        matrix: typical couplings (L, L), which choose the halves; in linear space those that will
-            be given.
+        matrix: typical couplings (L, L), which choose the halves; in linear space, the couplings of
+            `forward`.
         implications: pairs (child, parent); states that break one are left out.
         varies_by_image: whether couplings will be (N, L, L).
 
@@ -81,7 +81,6 @@ class SplitMarginals(Marginals):
     place: Tensor
 
     def forward(self, unary: Tensor, matrix: Tensor) -> Tensor:
-        """Marginals (N, L), of the unaries' type."""
         dtype = self.dtype or unary.dtype
         u, j = unary.to(dtype), matrix.to(dtype)
         s_a, s_b = self.states_a.to(dtype), self.states_b.to(dtype)
@@ -119,7 +118,6 @@ class MeanFieldMarginals(Marginals):
         self.name = f"parallel-mean-field, {sweeps} sweeps"
 
     def forward(self, unary: Tensor, matrix: Tensor) -> Tensor:
-        """Marginals (N, L)."""
         logits = unary
         for _ in range(self.sweeps):
             fields = unary + (logits.sigmoid().unsqueeze(-2) @ matrix).squeeze(-2)
@@ -135,7 +133,7 @@ class BetheMarginals(Marginals):
 
     Pairs without a coupling send 0, so that a dense matrix of messages serves every edge set.
 
-    Cost: N L^2 operations and numbers a sweep.
+    Cost: N L^2 operations and numbers per sweep.
     """
 
     is_exact = False
@@ -146,7 +144,6 @@ class BetheMarginals(Marginals):
         self.name = f"bethe, {sweeps} sweeps"
 
     def forward(self, unary: Tensor, matrix: Tensor) -> Tensor:
-        """Marginals (N, L)."""
         messages = unary.unsqueeze(-1) * torch.zeros_like(matrix)  # (N, L, L), from row to column
         for _ in range(self.sweeps):
             beliefs = unary + messages.sum(-2)
@@ -159,7 +156,7 @@ class BetheMarginals(Marginals):
 def _log_weights(
     unary: Tensor, matrix: Tensor, labels: Tensor, states: Tensor, shift: Tensor
 ) -> Tensor:
-    """Log-weight of every state of a half (N, S), all but what K holds and a constant."""
+    """Return the log-weight of every state of a half (N, S), without K and a constant."""
     inside = matrix.index_select(-2, labels).index_select(-1, labels)
     pairs = ((states @ inside) * states).sum(-1) / 2
     return (unary.index_select(-1, labels) + shift) @ states.T + pairs

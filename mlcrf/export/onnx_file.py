@@ -1,4 +1,4 @@
-"""A run as one ONNX file, compared with the run itself before it gets its name."""
+"""Export a run to one ONNX file, which is compared with the run before it is kept."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -17,21 +17,21 @@ from mlcrf.export.tracing import require_onnxruntime, trace
 from mlcrf.version import __version__
 
 TOLERANCE = 1e-4  # of a probability; float32 in another order of operations costs about 1e-5
-_LARGEST_BYTES = 2**31 - 2**24  # what one protobuf file can hold, and room for the graph
+_LARGEST_BYTES = 2**31 - 2**24  # size limit of a protobuf file, minus room for the graph
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The file that was written, and how it compares; differences are of probabilities.
+    """The exported file, and how it compares with the run; differences are of probabilities.
 
     Attributes:
-        inputs: by name, the side of the square images, in pixels.
-        inference, own_inference: method inside the graph, and of the run itself.
+        inputs: name -> side of the square images, in pixels.
+        inference, own_inference: method of the graph, and of the run itself.
         num_images: number of images compared.
         rounding: largest difference between onnxruntime and torch, over both outputs.
-        largest_gap, mean_gap: between the graph's marginals and those of the run's own inference.
-        independent_gap: mean between the baseline and the run's own inference.
-        seconds, own_seconds: time for those images, by onnxruntime and by the run's own engine.
+        largest_gap, mean_gap: difference between marginals of the graph and of the run.
+        independent_gap: mean difference between marginals of the baseline and of the run.
+        seconds, own_seconds: time for these images, by onnxruntime and by the run's engine.
         notes: notes for the user.
     """
 
@@ -62,7 +62,7 @@ def export_onnx(
     engine: EngineName = EngineName.AUTO,
     cache_dir: Path | None = None,
 ) -> ExportReport:
-    """Write backbone, head and CRF as one graph, if onnxruntime gives what mlcrf gives.
+    """Write backbone, head and CRF as one graph, if onnxruntime and mlcrf agree.
 
     Input `pixels`, uint8 (N, H, W, 3); outputs `marginals` and `independent`, float32 (N, L). A
     backbone of several networks with pixels of different sizes has an input `pixels_SIZE` for each
@@ -70,13 +70,13 @@ def export_onnx(
     `preparation`.
 
     Args:
-        images: pixels of images to compare on, by the sizes that are wanted.
-        tolerance: largest difference that is accepted, between runtimes, and also from the run's
-            own inference where both are exact or the same sweeps of mean field.
-        engine: engine of the run's own network, for the comparison.
+        images: sizes -> pixels of images for the comparison.
+        tolerance: largest accepted difference between runtimes, and from the run's own inference
+            if both are exact or the same sweeps of mean field.
+        engine: engine of the run's network in the comparison.
 
     Raises:
-        MlcrfError: a package is missing, the file is there already or cannot be written, the
+        MlcrfError: a package is missing, the file exists or cannot be written, the
             weights are too large for one file, or a difference is above the tolerance.
         RunError, TooManyLabelsError: see `choose_marginals`.
         BackboneError: the network cannot be exported.
@@ -124,7 +124,7 @@ def export_onnx(
 
 
 def _require(difference: float, tolerance: float, path: Path, what: str) -> None:
-    if not difference <= tolerance:  # NaN is no agreement
+    if not difference <= tolerance:  # true for NaN too
         raise MlcrfError(
             f"{path}: not written: {what} by {difference:.2g} in a probability, more than "
             f"{tolerance:g}; raise --tolerance if that is near enough for you"
@@ -141,7 +141,7 @@ def _trace(graph: TaggerModule, run: Run) -> bytes:
     size = sum(value.numel() * value.element_size() for value in graph.state_dict().values())
     if size > _LARGEST_BYTES:
         raise MlcrfError(
-            f"{run.path}: its weights take {size / 2**30:.1f} GB, and one ONNX file holds 2 GB"
+            f"{run.path}: its weights take {size / 2**30:.1f} GB; the limit of an ONNX file is 2 GB"
         )
     batch = torch.export.Dim("batch")
     model = trace(
@@ -178,5 +178,5 @@ def _notes(run: Run, graph: TaggerModule, gap: float, independent_gap: float) ->
             "the output `independent`, or mlcrf itself"
         )
     if run.settings.albums:
-        notes.append("the graph takes each photo alone, although the run has learned from albums")
+        notes.append("the graph treats each image separately; the run has learned from albums")
     return tuple(notes)

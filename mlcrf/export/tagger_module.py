@@ -1,4 +1,4 @@
-"""A run as one module from pixels to marginals, without branches that depend on data."""
+"""A run as one exportable torch module: pixels in, marginals out, no data-dependent branches."""
 
 from typing import assert_never
 
@@ -19,21 +19,21 @@ from mlcrf.export.marginals import (
 from mlcrf.inference import count_states
 
 OUTPUTS = ("marginals", "independent")
-_SWEEPS = 50  # unless the run was trained through mean field, with a number of its own
-_LARGEST_PER_IMAGE = 20  # log2 of the number of states in memory for each image
+_SWEEPS = 50  # unless the run was trained through a number of sweeps of mean field
+_LARGEST_PER_IMAGE = 20  # log2 of the largest number of states in memory per image
 
 
 class TaggerModule(nn.Module):
     """Pixels, uint8 (N, H, W, 3), to P(label present) under the CRF and the baseline, (N, L) each.
 
-    A backbone that is several networks takes as many kinds of pixels as they have sizes, in the
-    order of `inputs`. A mixture over latent scenes is summed, each photo alone.
+    A backbone of several networks has one input per distinct image size, in the order of `inputs`.
+    Latent scenes are summed out for each image separately.
 
     Args:
-        marginals: the inference; for a mixture that within a scene.
+        marginals: the inference module; for a mixture, the one used within each scene.
 
     Attributes:
-        inputs: by name, the side of the square images.
+        inputs: name -> side of the square images.
     """
 
     matrix: Tensor
@@ -58,14 +58,12 @@ class TaggerModule(nn.Module):
 
     @property
     def inference(self) -> str:
-        """Return the name of the inference."""
         scenes = self.crf.num_scenes
         within = self.marginals.name
         return f"sum over {scenes} scenes, {within} within each" if scenes else within
 
     @property
     def is_exact(self) -> bool:
-        """Whether no approximation is made."""
         return self.marginals.is_exact
 
     def forward(self, *pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +76,7 @@ class TaggerModule(nn.Module):
         return torch.cat(found, -1)
 
     def tag(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the same from features (N, D)."""
+        """Return both marginals from features (N, D)."""
         crf = self.crf
         unary, matrix = crf.unary(features) + self.offset, self.matrix
         if crf.gates is not None and self.factors is not None:
@@ -96,16 +94,16 @@ class TaggerModule(nn.Module):
 def choose_marginals(
     run: Run, wanted: GraphInference = GraphInference.AUTO, *, max_exact_labels: int = 24
 ) -> list[Marginals]:
-    """Return the inferences that a run's graph can have; of two, the nearer to the run's is taken.
+    """Return the candidate inference modules of a run's graph; export takes the closest to the run.
 
-    A run that was trained through mean field keeps it, with its number of sweeps. Otherwise exact
-    up to 2^`max_exact_labels` states, or 2^20 where all have to be held for each image; beyond,
-    mean field and loopy belief propagation are candidates.
+    A run that was trained through mean field keeps it, with its number of sweeps. Otherwise
+    inference is exact up to 2^`max_exact_labels` states, or 2^20 if all are in memory for each
+    image; above, mean field and loopy belief propagation are candidates.
 
     Raises:
         RunError: the run was trained through convex belief propagation, or couplings vary by image
             and scene.
-        TooManyLabelsError: exact inference is wanted and does not reach.
+        TooManyLabelsError: exact inference is requested for too many labels.
     """
     own = run.settings.inference
     varies = run.crf.rank > 0
@@ -120,8 +118,8 @@ def choose_marginals(
             return [BetheMarginals(_SWEEPS)]
         case GraphInference.AUTO if own is InferenceName.CONVEX_BP:
             raise RunError(
-                f"{run.path}: was trained through convex belief propagation, which a graph cannot "
-                "hold, and its couplings mean something else to other methods; train with another "
+                f"{run.path}: was trained through convex belief propagation, which cannot be "
+                "exported, and its couplings do not fit other methods; train with another "
                 "--objective, or choose --inference exact, mean-field or bethe all the same"
             )
         case GraphInference.AUTO if own in (
@@ -135,8 +133,8 @@ def choose_marginals(
                 return [exact]
             if wanted is GraphInference.EXACT:
                 raise TooManyLabelsError(
-                    f"{run.path}: exact inference over its {len(run.labels)} labels is beyond "
-                    f"2**{max_exact_labels} states; leave --inference out, or raise "
+                    f"{run.path}: exact inference over its {len(run.labels)} labels takes "
+                    f"more than 2**{max_exact_labels} states; leave --inference out, or raise "
                     "--max-exact-labels where memory allows"
                 )
             return [mean_field, BetheMarginals(_SWEEPS)]
@@ -158,7 +156,7 @@ def _exact(run: Run, max_exact_labels: int) -> Marginals | None:
 
 
 def _couplings(run: Run, marginals: Marginals) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return what is added to unaries (L,), couplings (L, L), and those of gates (R, L, L)."""
+    """Return the offset of unaries (L,), couplings (L, L), and couplings of gates (R, L, L)."""
     crf = run.crf
     pairwise = crf.pairwise.detach()
     plain = Potentials(
@@ -173,6 +171,6 @@ def _couplings(run: Run, marginals: Marginals) -> tuple[Tensor, Tensor, Tensor |
 
 
 def _matrices(by_edge: Tensor, edges: Tensor, like: Tensor) -> Tensor:
-    """Return symmetric matrices (R, L, L) of one number an edge (R, E)."""
+    """Return symmetric matrices (R, L, L) from one number per edge (R, E)."""
     empty = like.new_zeros(len(by_edge), len(like))
     return Potentials(empty, edges, by_edge).pairwise_matrix()

@@ -1,4 +1,4 @@
-"""Trace modules to ONNX, and open the result in ONNX Runtime."""
+"""Trace modules to ONNX, and open ONNX files in ONNX Runtime."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ def require_onnxruntime() -> None:
     """Check that the packages for tracing and running are installed.
 
     Raises:
-        BackboneError: a package is missing; says how to install it.
+        BackboneError: a package is missing; the text says how to install it.
     """
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -51,9 +51,8 @@ def trace(
 
     Args:
         example: arguments of the module, each (2, ...).
-        inputs, outputs: their names in the model.
-        dynamic_shapes: lengths that may vary, as `torch.export` takes them.
-        name: backbone, for the error.
+        dynamic_shapes: as in `torch.export`.
+        name: name of the backbone for the error.
 
     Raises:
         BackboneError: torch cannot export it.
@@ -79,14 +78,14 @@ def trace(
     assert program is not None, "the exporter returns its program"
     model = program.model_proto
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer):
-        part.ClearField("metadata_props")  # where in the source a node comes from
+        part.ClearField("metadata_props")  # source locations of nodes
     del model.metadata_props[:]
     return model
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress what the exporter logs."""
+    """Silence the exporter's log."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

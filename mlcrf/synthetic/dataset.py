@@ -1,4 +1,4 @@
-"""A folder of drawn scenes, their table of labels, and the CRF that they were drawn from."""
+"""A data set of drawn scenes, their table of labels, and the CRF of the labels."""
 
 import csv
 import json
@@ -35,23 +35,23 @@ def make_dataset(
 ) -> Path:
     """Draw a data set whose couplings are known.
 
-    The folder holds `images/*.jpg`, `labels.csv` (image, split, one 0/1 column a label),
-    `truth.json` (the planted CRF) and `couplings.csv` (its matrix, with names). It appears whole
-    or not at all; an earlier data set of ours in its place is replaced.
+    The folder holds `images/*.jpg`, `labels.csv` (image, split, one 0/1 column per label),
+    `truth.json` (the planted CRF) and `couplings.csv` (its matrix, with names). It is written
+    atomically, and replaces an earlier synthetic data set.
 
     Args:
-        seed: decides label sets and pixels; image k does not depend on how many there are.
+        seed: random seed of label sets and pixels; image k does not depend on `num_images`.
         num_images: 60 % train, 15 % validation, 25 % test, in this order.
-        coupling_strength: factor on the planted couplings; marginals stay as they are.
+        coupling_strength: factor on the planted couplings; marginals do not change.
 
     Returns:
         The path of `labels.csv`.
 
     Raises:
         SettingsError: a setting is out of range.
-        DataError: something else stands at `folder`, or it cannot be written.
+        DataError: `folder` exists and is not a synthetic data set, or it cannot be written.
 
-    Cost: about 3 ms an image. Same seed, same Pillow and numpy: same bits.
+    Cost: about 3 ms per image. Same seed, same Pillow and numpy: same bits.
     """
     if seed < 0:
         raise SettingsError(f"seed is {seed}: expected 0 or more")
@@ -127,13 +127,13 @@ def _write_csv(path: Path, header: list[str], rows: Iterable[list[str | int | fl
 
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder`, and rename it into place once it is complete."""
+    """Yield a temporary folder, and rename it to `folder` once it is complete."""
     target = Path(os.path.realpath(folder))
     _refuse_foreign(target, folder)
     work: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # In a folder of its own, so that what is renamed has the usual permissions.
+        # The renamed folder is inside it, so that it has the usual permissions.
         work = Path(
             tempfile.mkdtemp(prefix=f".{target.name[:80]}.", suffix=".part", dir=target.parent)
         )
@@ -160,13 +160,13 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def _refuse_foreign(target: Path, folder: Path) -> None:
-    """Refuse what is neither absent, nor empty, nor a data set of ours with nothing added."""
+    """Refuse a folder that is not missing, empty, or an unchanged synthetic data set."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not _is_ours(target):
         raise DataError(
-            f"{folder}: exists and is not a synthetic data set alone; "
-            "it is left as it is. Choose another folder."
+            f"{folder}: exists and is not an unchanged synthetic data set; "
+            "it is not changed. Choose another folder."
         )
 
 

@@ -1,4 +1,4 @@
-"""The known CRF over label sets that scenes are sampled from."""
+"""The known CRF from which label sets of scenes are sampled."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mlcrf.labels import LabelSpace
 
 HARD = ("beach", "bird", "dog", "flower", "people")
 
-# How often each label occurs, whatever the strength of the couplings.
+# Frequency of each label, at any strength of the couplings.
 FREQUENCIES: Mapping[str, float] = {
     "sky": 0.30,
     "sea": 0.45,
@@ -27,10 +27,10 @@ FREQUENCIES: Mapping[str, float] = {
     "people": 0.35,
 }
 
-# Two easy labels are never coupled: the picture says both, and their coupling leaves no trace.
-# The hard labels compete, so that the company of a label does not add up: `sea` speaks for `dog`,
-# but against it where it brings `beach`, whose `people` and `bird` go with no `dog`. Without this
-# a network that sees the whole picture and adds up evidence for each label loses nothing.
+# Two easy labels are never coupled: the image shows both, so their coupling would have no effect.
+# The hard labels compete, so that evidence for a label does not simply add up: `sea` makes `dog`
+# more likely, but with `beach` less likely, since `people` and `bird` exclude `dog`. Otherwise a
+# network that adds up the evidence in the whole image for each label would do as well.
 COUPLINGS: Mapping[tuple[str, str], float] = {
     ("sea", "beach"): 4.0,
     ("sea", "dog"): 2.5,
@@ -63,16 +63,15 @@ class PlantedCrf:
 
         p(y) = exp( sum_i bias_i y_i + sum_{i<j} pairwise_matrix_ij y_i y_j ) / Z,   y in {0,1}^L
 
-    A scene x shows the mark of each label independently given y, so that the posterior has the
-    same couplings and only its unaries know the picture:
+    A scene x shows the mark of each label independently given y, so the posterior has the same
+    couplings and only its unaries depend on the image:
 
         p(y | x)  ~  exp( sum_i (bias_i + log p(x|y_i=1)/p(x|y_i=0)) y_i + sum_{i<j} J_ij y_i y_j )
 
     Attributes:
-        labels: what the columns are.
-        bias: log-odds of each label where it stands alone (L,).
+        bias: log-odds of each label without couplings (L,).
         pairwise_matrix: symmetric, zero diagonal (L, L).
-        hard: labels that their own mark hardly tells.
+        hard: labels whose own mark is weak evidence.
     """
 
     labels: LabelSpace
@@ -89,12 +88,12 @@ class PlantedCrf:
         assert set(self.hard) <= set(self.labels)
 
     def probabilities(self) -> NDArray[np.float64]:
-        """Exact p(y) of all label sets (2^L,), in the order of `every_state(L)`."""
+        """Return p(y) of all label sets (2^L,), in the order of `every_state(L)`."""
         states = every_state(len(self.labels))
         return _normalised(states @ self.bias + _pair_score(states, self.pairwise_matrix))
 
     def marginals(self) -> NDArray[np.float64]:
-        """Exact P(y_i = 1), shape (L,)."""
+        """Return P(y_i = 1), shape (L,)."""
         return np.asarray(self.probabilities() @ every_state(len(self.labels)))
 
     def sample(self, num: int, rng: np.random.Generator) -> NDArray[np.int8]:
@@ -108,7 +107,7 @@ def make_planted_crf(*, coupling_strength: float = 1.0) -> PlantedCrf:
     """Make the CRF behind the synthetic data: `COUPLINGS` times a strength.
 
     Biases are fitted so that label i occurs with `FREQUENCIES[i]` at every strength, by iterative
-    proportional fitting: each step sets one exact marginal m_i right and the sweeps converge,
+    proportional fitting: each step corrects one exact marginal m_i and the sweeps converge,
 
         bias_i  <-  bias_i + logit(frequency_i) - logit(m_i)
 
@@ -118,7 +117,7 @@ def make_planted_crf(*, coupling_strength: float = 1.0) -> PlantedCrf:
     Raises:
         SettingsError: the strength is negative, not finite, or above 4.
 
-    Cost: 2^L L a sweep. Deterministic.
+    Cost: 2^L L per sweep. Deterministic.
     """
     if not 0 <= coupling_strength <= 4:
         raise SettingsError(f"coupling_strength is {coupling_strength}: expected from 0 to 4")

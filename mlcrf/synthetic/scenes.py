@@ -1,4 +1,4 @@
-"""Drawing of one scene, in which each label shows its mark independently."""
+"""Draw one scene, in which each label shows its mark independently."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Visibility:
-    """Probabilities of a mark where its label is present, and where it is not (a look-alike)."""
+    """Probabilities of a mark if its label is present, and if it is absent (a look-alike)."""
 
     if_present: float
     if_absent: float
@@ -24,7 +24,7 @@ class Visibility:
 EASY_TO_SEE = Visibility(if_present=0.95, if_absent=0.02)
 HARD_TO_SEE = Visibility(if_present=0.55, if_absent=0.20)
 
-# Backmost first: what spans the picture comes before what stands in it.
+# From background to foreground.
 DRAWING_ORDER = (
     "sky",
     "sea",
@@ -66,7 +66,7 @@ Mark = Callable[[ImageDraw.ImageDraw, Place, np.random.Generator], None]
 def draw_marks(
     present: NDArray[np.int8], planted: PlantedCrf, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Decide which marks a scene shows (L,), each by its own label alone."""
+    """Draw which marks a scene shows (L,), each given only its own label."""
     kinds = [visibility(name, planted) for name in planted.labels]
     if_present = np.array([kind.if_present for kind in kinds])
     if_absent = np.array([kind.if_absent for kind in kinds])
@@ -84,13 +84,13 @@ def draw_scene(
 ) -> Image.Image:
     """Draw one scene for a label set.
 
-    Which marks are shown depends on one label each (`draw_marks`); where they stand is dealt out
-    to all labels before, present or not, in places that do not overlap. So no mark tells of a
-    label other than its own, and p(y | scene) keeps the couplings of p(y).
+    Whether a mark is shown depends only on its label (`draw_marks`); places that do not overlap are
+    drawn for all labels, present or not. So a mark carries no information about other labels, and
+    p(y | scene) has the couplings of p(y).
 
     Args:
         present: the label set (L,), 0 or 1.
-        rng: decides everything else; the same state gives the same pixels.
+        rng: the same state gives the same pixels.
     """
     shown = draw_marks(present, planted, rng)
     places = _deal_places(rng, image_size_px)
@@ -133,7 +133,7 @@ def _background(rng: np.random.Generator, size: int) -> Image.Image:
 
 
 def _weathered(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Make the scene look photographed: a little soft, grainy, darker or lighter."""
+    """Blur the scene slightly, change its brightness and add noise."""
     soft = image.filter(ImageFilter.GaussianBlur(image.width / 64 * rng.uniform(0, 0.5)))
     pixels = np.asarray(soft, dtype=np.float64) * rng.uniform(0.8, 1.1)
     pixels += rng.normal(0, rng.uniform(1, 6), size=pixels.shape)

@@ -133,7 +133,7 @@ def test_what_is_missing_is_named_at_once(bucket: S3Bucket, drawn: Path, tmp_pat
         *("train", f"{place}/labels.csv", "--out", out, *QUICK, "--cache-dir", tmp_path / "cache")
     )
     assert done.returncode == 1
-    for name, said in (("3", "no such file"), ("7", "no such file"), ("9", "as a picture")):
+    for name, said in (("3", "no such file"), ("7", "no such file"), ("9", "as an image")):
         line = next(one for one in done.stderr.splitlines() if f"00000{name}.jpg" in one)
         assert f"{place}/images/00000{name}.jpg: " in line and said in line
         assert "fix it or remove it" in line
