@@ -1,4 +1,4 @@
-"""Fit of the transitions between scenes, on the albums of the training images."""
+"""Fit the transitions between scenes on the albums of the training images."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ Albums = list[list[int]]
 
 
 def training_albums(train: Manifest, held_out: Manifest, gap: timedelta) -> tuple[Albums, Albums]:
-    """Return the albums of both, as rows of their images.
+    """Return the albums of both splits, as row numbers of their images.
 
     Raises:
         DataError: no training album has two photos.
@@ -44,14 +44,14 @@ def learn_transitions(
     *,
     log: Log,
 ) -> Fitted:
-    """Return the same models with transitions between the scenes of an album.
+    """Return the models with transitions between the scenes of an album.
 
-    The penalty is chosen on the albums of held-out images; what these gain over images apart goes
+    The penalty is chosen on the albums of held-out images; their gain over separate images goes
     into the report. The final model learns from all albums.
 
     Args:
         method: a sum over scenes.
-        examples, albums: of training and of held-out images.
+        examples, albums: for training and for held-out images.
     """
     train, held_out = (
         _scores(fitted.on_train, method, [part], [group])

@@ -1,4 +1,4 @@
-"""Features of all images of a run, computed by one or several processes."""
+"""Compute the features of all images of a run, in one or several processes."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ from mlcrf.images import Image
 from mlcrf.images.image import Stamp
 from mlcrf.processes import ALONE, Processes
 
-_BLOCK = 4096  # rows that are gathered before they are written
+_BLOCK = 4096  # rows written together
 
 Progress = Callable[[int, int], None]
 
@@ -38,11 +38,12 @@ class Environment:
     """Devices, processes and folders of a run; they change results by rounding only.
 
     Attributes:
-        device: of the network; heads are always fitted on the CPU.
-        engine: of a frozen network.
-        cache_dir: folder for features; None keeps none.
-        in_memory: most bytes of features in memory; more are mapped from files in `cache_dir`.
-        processes: processes that train as one, on the same files.
+        device: device of the network; heads are always fitted on the CPU.
+        engine: engine of a frozen network.
+        cache_dir: cache folder for features; None disables the cache.
+        in_memory: largest size of features in memory, in bytes; larger features are mapped from
+            files in `cache_dir`.
+        processes: processes that train together on the same files.
     """
 
     device: torch.device = torch.device("cpu")
@@ -59,25 +60,26 @@ def extract(
     *,
     progress: Progress = lambda done, total: None,
 ) -> Matrix:
-    """Features of all pictures (N, D), the same in every process, each of which computed its share.
+    """Return the features of all images (N, D) in every process; each process computes its share.
 
-    Where they are more than may be held they are written into shards of 65,536 rows, which are
-    mapped; those that are there from an earlier run on the same files, or on the same URLs in an
-    object store, whatever they hold by now, are not made again.
+    Features too large for memory are written to shards of 65,536 rows, which are mapped. Shards of
+    an earlier run on the same files are used again; so are shards for the same URLs in an object
+    store, even if their content has changed.
 
     Args:
-        progress: called with how many pictures of this process are done, and of how many.
+        progress: called with the number of images of this process that are done, and of all its
+            images.
 
     Raises:
-        DataError: some cannot be read; names them all, also those of other processes.
-        SettingsError: they are more than may be held, and there is no folder to keep them in.
+        DataError: images that cannot be read in any process, all named.
+        SettingsError: the features are too large for memory, and there is no cache folder.
     """
     num_bytes = len(images) * backbone.num_features * 4
     if num_bytes <= environment.in_memory:
         return _in_memory(backbone, images, environment, progress)
     if environment.cache_dir is None:
         raise SettingsError(
-            f"the features of {len(images)} pictures take {num_bytes / 2**30:.1f} GB; give a "
+            f"the features of {len(images)} images take {num_bytes / 2**30:.1f} GB; give a "
             "--cache-dir to keep them in, or raise --in-memory"
         )
     return _in_shards(backbone, images, environment, environment.cache_dir, progress)
@@ -119,7 +121,7 @@ def _in_shards(
             shown = _after(progress, done, total)
             try:
                 write_shard(path, _blocks(extractor, part, shown, problems), shape)
-            except _UnreadableError:  # the shard is not written; those after it are looked at too
+            except _UnreadableError:  # the shard is not written; later shards are still checked
                 continue
         done += len(part)
         progress(done, total)
@@ -133,7 +135,7 @@ def _in_shards(
 
 
 class _UnreadableError(Exception):
-    """A shard that cannot be written, since some of its images cannot be read."""
+    """A shard is not written because some of its images cannot be read."""
 
 
 def _blocks(
@@ -171,14 +173,14 @@ def _extractor(
 
 
 def _raise_together(processes: Processes, problem: str) -> None:
-    """Raise in every process what any of them has met, so that none waits for another in vain."""
+    """Raise the problems of any process in every process, so that none waits for another."""
     problems = processes.gather_texts([problem] if problem else [])
     if problems:
         raise DataError("\n".join(problems))
 
 
 def _digest(images: Sequence[Image]) -> str:
-    """Return a name for the images as they are now."""
+    """Return a hash of the images' current stamps."""
     digest = hashlib.sha256()
     for image in images:
         stamp = image.stamp() or Stamp(image.name, -1, -1)

@@ -1,4 +1,4 @@
-"""Features as heads are fitted on them: standardised, on their principal axes."""
+"""Features for the fits of heads: standardised, on their principal axes."""
 
 import tempfile
 from pathlib import Path
@@ -19,23 +19,24 @@ from mlcrf.errors import DataError
 from mlcrf.model import LabelCrf
 from mlcrf.processes import ALONE, Processes
 
-_DENSE_LABELS = 1024  # up to here pairs are counted by one product of matrices
-_AT_ONCE = 2**24  # pairs of targets that are multiplied at once
-_CONSTANT = 1e-9  # what a feature varies by, beside its mean, if it does not but for rounding
-_BLOCK = 4096  # images whose gradient is computed at once
-_SHARD_BLOCKS = 16  # rotated features of so many are in one file
+_DENSE_LABELS = 1024  # up to this many labels, pairs are counted by one matrix product
+_AT_ONCE = 2**24  # largest number of target pairs per chunk
+_CONSTANT = 1e-9  # largest spread of a constant feature relative to its mean, from rounding
+_BLOCK = 4096  # largest number of images per block
+_SHARD_BLOCKS = 16  # blocks of rotated features per file
 
 
 class FeatureSpace:
     """Standardised features on their principal axes, with targets.
 
-    Features that are mapped from files are rotated into files too, which no other process sees.
+    Mapped features are rotated into files too, which are private to this process.
 
     Args:
         features: float32 (N, D).
         targets: 1, 0, -1 unknown (N, L).
-        processes: that share the images; each computes on its own `blocks` alone.
-        folder: where rotated features go if they are mapped; the system's temporary one if None.
+        processes: processes that share the images; each computes only its own `blocks`.
+        folder: folder for rotated features if they are mapped; None for the system's temporary
+            folder.
 
     Raises:
         DataError: a feature is not finite.
@@ -56,11 +57,11 @@ class FeatureSpace:
         self._mean, self._spread, moments = self._moments(features)
         if not bool(torch.isfinite(moments).all()):
             raise DataError("a feature is NaN or infinite; try --engine torch, or another backbone")
-        # in float32, which forgets in what order many processes have summed
+        # rounded to float32, which removes differences in the order of sums over processes
         variance, self._axes = torch.linalg.eigh(moments.float().double())
         self.variance = variance.clamp(min=0).float()
         if isinstance(features, MappedMatrix):
-            # the files are deleted at once, and their space is free when nothing maps them
+            # the files are deleted now; their space is freed once nothing maps them
             with tempfile.TemporaryDirectory(prefix="mlcrf-", dir=folder) as place:
                 self._rotated: Tensor | MappedMatrix = self._in_files(features, Path(place))
         else:
@@ -73,11 +74,11 @@ class FeatureSpace:
 
     @property
     def rotated(self) -> Tensor:
-        """Features on their axes (N, D), all in memory."""
+        """All features on their axes (N, D), in memory."""
         return self.inputs(slice(0, len(self)))
 
     def inputs(self, rows: slice) -> Tensor:
-        """Features on their axes of some of this process's images."""
+        """Return the features on their axes of some of this process's images."""
         if isinstance(self._rotated, Tensor):
             return self._rotated[rows]
         begin = self.blocks()[0].start
@@ -87,13 +88,13 @@ class FeatureSpace:
     def blocks(self) -> list[slice]:
         """Return the images of this process in blocks whose gradients are computed in turn.
 
-        They are the same parts in one process and in many: an eighth of the images, but at least
-        256 and at most 4,096.
+        Blocks do not depend on the number of processes: an eighth of the images, but at least 256
+        and at most 4,096.
         """
         return self.processes.blocks(len(self), _block_rows(len(self)))
 
     def _moments(self, features: Matrix) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and spread of each feature, and the moments of what is left (D, D)."""
+        """Return mean and spread of each feature, and the correlations (D, D)."""
         blocks, num_features = self.blocks(), features.shape[1]
         sums = torch.zeros(num_features, dtype=torch.float64)
         for rows in blocks:
@@ -131,7 +132,7 @@ class FeatureSpace:
         return MappedMatrix(pieces)
 
     def to_features(self, model: LabelCrf) -> LabelCrf:
-        """Return the same model for raw features instead of rotated ones."""
+        """Return the model of rotated features as a model of raw features."""
         result = model.clone()
         with torch.no_grad():
             for layer in _first_layers(result):
@@ -153,7 +154,7 @@ class FeatureSpace:
     def spread_gates(self, model: LabelCrf) -> LabelCrf:
         """Return a model of raw features whose gates read the widest principal axes.
 
-        Each is scaled to a variance of 1, so that the gates differ and say much of the picture.
+        Each is scaled to a variance of 1, so that the gates differ and carry much information.
         """
         if model.gates is None:
             return model
@@ -168,12 +169,12 @@ class FeatureSpace:
         return self.to_features(result)
 
     def frequencies(self) -> Tensor:
-        """Share of images with each label among those where it is known, kept off 0 and 1 (L,)."""
+        """Return the share of present among known targets of each label, never 0 or 1 (L,)."""
         count = (self.targets >= 0).sum(0)
         return ((self.targets == 1).float().sum(0) + 0.5) / (count + 1)
 
     def pair_frequencies(self, edges: Tensor) -> Tensor:
-        """Share of all images in which both labels of an edge are known to be present (E,)."""
+        """Return the share of images in which both labels of an edge are present (E,)."""
         present = (self.targets == 1).float()
         first, second = edges[:, 0], edges[:, 1]
         if present.shape[1] <= _DENSE_LABELS:

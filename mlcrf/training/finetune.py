@@ -1,4 +1,4 @@
-"""Fine-tuning: network, head and couplings are trained end to end."""
+"""Fine-tune network, head and couplings end to end."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ from mlcrf.training.progress import Log
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import Part, Stepper, one_cycle, share_batch_norm
 
-_KEEP_BYTES = 2**30  # decoded images up to this size stay in memory
+_KEEP_BYTES = 2**30  # largest size of decoded images kept in memory
 _STAGE = "finetune"
 
 
@@ -45,9 +45,8 @@ def finetune(
     The learning rate rises over the first tenth of the steps and falls to zero by a cosine.
     Images are flipped left to right half of the time, and cropped if `min_crop` is below 1, by
     torchvision's transforms. Each epoch is a stage: a run that is stopped and resumed draws the
-    same batches and ends with the same bits. Processes that train as one share each batch, and
-    batch normalisation sees all of it, so that their steps equal those of one process but for
-    rounding.
+    same batches and ends with the same bits. Several processes share each batch, and batch
+    normalisation sees the whole batch, so that steps equal those of one process up to rounding.
 
     Returns:
         `best`: weights of the network after the epoch with the lowest validation loss;
@@ -55,7 +54,7 @@ def finetune(
 
     Raises:
         DataError: an image cannot be read.
-        RunError: loss, gradient or weights are not finite; the state of earlier epochs stays.
+        RunError: loss, gradient or weights are not finite; the state of earlier epochs is kept.
         MlcrfError: another process has ended.
     """
     settings, device, processes = plan.settings, environment.device, environment.processes
@@ -137,10 +136,10 @@ def _weights(backbone: Backbone) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class _Augmentation:
-    """Random changes of images, drawn beforehand.
+    """Random changes of images, drawn in advance.
 
     Attributes:
-        flips: images that are flipped left to right (N,).
+        flips: whether each image is flipped left to right (N,).
         boxes: top, left, height and width of the crop of each image (N, 4); None does not crop.
     """
 
@@ -162,7 +161,7 @@ class _Augmentation:
         return cls(flips, np.concatenate([corners, sides], 1))
 
     def apply(self, pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Change pixels (N, H, W, 3), which are those of the given rows."""
+        """Change pixels (N, H, W, 3) of the images in these rows."""
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         changed = []
         for original, row in zip(images, rows.tolist(), strict=True):
@@ -175,10 +174,10 @@ class _Augmentation:
 
 
 class _Batches:
-    """Images and targets in batches, of each this process's share; decoded once if they fit.
+    """This process's share of images and targets in batches; decoded once if they fit in memory.
 
     Attributes:
-        count: of batches.
+        count: number of batches.
     """
 
     def __init__(
@@ -195,7 +194,7 @@ class _Batches:
         return self._batches(np.arange(len(self._manifest)), None)
 
     def shuffled(self, epoch: int) -> Iterator[tuple[int, list[Part]]]:
-        """Yield every image once, augmented, in an order that seed and epoch decide."""
+        """Yield every image once, augmented, in an order given by seed and epoch."""
         rng = np.random.default_rng((self._settings.seed, epoch))
         order = rng.permutation(len(self._manifest))
         min_crop = self._settings.min_crop
@@ -204,7 +203,7 @@ class _Batches:
     def _batches(
         self, order: NDArray[np.int64], augmentation: _Augmentation | None
     ) -> Iterator[tuple[int, list[Part]]]:
-        """Yield size and parts of each batch; the next is decoded meanwhile."""
+        """Yield size and parts of each batch, while the next batch is decoded."""
         size = self._settings.batch_size
         batches = [np.arange(at, min(at + size, len(order))) for at in range(0, len(order), size)]
         with ThreadPoolExecutor(1) as ahead:
@@ -221,10 +220,10 @@ class _Batches:
         batch: NDArray[np.int64],
         augmentation: _Augmentation | None,
     ) -> list[Part]:
-        """Return what this process computes of one batch, a part for each gradient.
+        """Return this process's parts of one batch, one per gradient.
 
         Args:
-            batch: places in `order`.
+            batch: positions in `order`.
         """
         parts, begin = [], 0
         count = min(self._settings.gradient_accumulation, len(batch))

@@ -1,4 +1,4 @@
-"""Checks that numbers are finite, before they are used or saved."""
+"""Check that numbers are finite before they are used or saved."""
 
 import math
 from collections.abc import Iterator
@@ -13,11 +13,7 @@ _REMEDY = "lower --set learning_rate where a network learned, else raise --set p
 
 
 def require_finite(title: str, values: object) -> None:
-    """Refuse NaN and infinity in tensors and numbers, and in lists and dicts of them.
-
-    Raises:
-        RunError: a value is not finite; says which.
-    """
+    """Raise RunError for NaN or infinity in tensors, numbers, and lists and dicts of them."""
     for place, value in _leaves("", values):
         if isinstance(value, float):
             finite = math.isfinite(value)
@@ -39,7 +35,7 @@ def diverging(title: str) -> Iterator[None]:
 
 
 def _leaves(place: str, value: object) -> Iterator[tuple[str, Tensor | float]]:
-    """Tensors and numbers, each with the keys that lead to it."""
+    """Yield tensors and numbers, each with its path of keys."""
     if isinstance(value, dict | list | tuple):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, one in items:

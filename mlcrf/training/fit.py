@@ -4,7 +4,7 @@ The features are standardised and rotated to their principal axes, and the param
 preconditioned so that the curvature of the loss is close to the identity (see
 `mlcrf.training.preconditioner`). L-BFGS then needs tens of gradients instead of thousands, and half
 the squared norm of the gradient estimates how much the loss can still fall (the Newton decrement):
-the criterion of convergence, in nats an image.
+the convergence criterion, in nats per image.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,19 +29,19 @@ from mlcrf.training.preconditioner import (
 )
 from mlcrf.training.progress import FitProgress
 
-_PATIENCE = 15  # steps without gain on held-out images
-_MOST_KEPT = 2**26  # numbers that L-BFGS keeps of parameters, and as many of gradients: 1 GB
-_ROUNDING = 1e-7  # relative, of a loss in float32
+_PATIENCE = 15  # number of steps without gain on held-out images
+_MOST_KEPT = 2**26  # numbers stored by L-BFGS for parameters, and as many for gradients: 1 GB
+_ROUNDING = 1e-7  # relative rounding error of a float32 loss
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """Result of a fit, beside the model.
+    """Result of a fit, without the model.
 
     Attributes:
-        loss: objective plus penalty, in nats an image.
-        remaining: estimated loss still to gain (Newton decrement), in nats an image.
-        converged: whether that is at most the tolerance, or what rounding leaves of the loss.
+        loss: objective plus penalty, in nats per image.
+        remaining: estimated remaining decrease of the loss (Newton decrement), in nats per image.
+        converged: whether `remaining` is at most the tolerance, or the rounding error of the loss.
         gradients: number of gradients over all images.
         seconds: wall time.
         stopped_early: whether the model is the best on held-out images instead of the last one.
@@ -72,13 +72,13 @@ def fit(
 
     Args:
         space: features and targets; the model's inputs are its rotated features.
-        tolerance: stop once the estimated remaining gain is below this, in nats an image, or
-            below a ten-millionth of the loss, where line searches would meet rounding alone.
-        curvature: that of the objective, in biases and couplings.
-        frozen: move biases and couplings only; the head's weights stay.
-        max_gradients: stop there in any case; the report then says `converged=False`.
-        watch: loss on held-out images. It stops after `_PATIENCE` steps in which that has not
-            fallen, and the model is the best by it.
+        tolerance: stop once the estimated remaining decrease is below this, in nats per image, or
+            below a ten-millionth of the loss, where line searches would only see rounding.
+        curvature: curvature of the objective, in biases and couplings.
+        frozen: fit only biases and couplings, not the head's weights.
+        max_gradients: stop after this many, with `converged=False` in the report.
+        watch: loss on held-out images. The fit stops after `_PATIENCE` steps in which it has not
+            fallen, and returns the model of lowest held-out loss.
 
     Raises:
         RunError: the loss or its gradient is not finite.
@@ -92,7 +92,7 @@ def fit(
     loss = _PenalisedLoss(space, model, objective, preconditioner, progress)
     stopping = None if watch is None else _EarlyStopping(watch, model, preconditioner)
     first_vector = np.maximum(preconditioner.parameters(), floor)
-    first = loss(first_vector)  # `minimize`, which begins there, does not compute it again
+    first = loss(first_vector)  # `minimize` begins here and need not compute it again
     if loss.remaining <= _reachable(tolerance, loss.value):
         seconds = perf_counter() - began
         return model, FitReport(loss.value, loss.remaining, True, loss.gradients, seconds)
@@ -135,7 +135,7 @@ class _PenalisedLoss:
     """Objective plus penalty as a function of the preconditioned parameters.
 
     Attributes:
-        value, remaining: loss of the last call, and what it can still fall by.
+        value, remaining: loss of the last call, and its estimated remaining decrease.
         gradients: number of calls.
     """
 
@@ -167,11 +167,11 @@ class _PenalisedLoss:
 
 
 class _EarlyStopping:
-    """The best parameters on held-out images so far, and whether to give up looking for better.
+    """Best parameters on held-out images so far, and the decision to stop.
 
     Attributes:
         best: preconditioned parameters.
-        steps_since_best: number of steps after them.
+        steps_since_best: number of later steps.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class _EarlyStopping:
 def _decrement(
     gradient: NDArray[np.float64], vector: NDArray[np.float64], floor: NDArray[np.float64]
 ) -> float:
-    """Return half the squared norm of the gradient in the directions that are free."""
+    """Return half the squared norm of the gradient in the free directions."""
     free = gradient[(vector > floor) | (gradient < 0)]
     return float(np.square(free).sum()) / 2
 
@@ -207,23 +207,19 @@ def _reachable(tolerance: float, loss: float) -> float:
 
 
 def require_finite_step(title: str, loss: float, gradient: NDArray[np.float64]) -> None:
-    """Check the numbers of a step.
-
-    Raises:
-        RunError: loss or gradient is not finite.
-    """
+    """Raise RunError if loss or gradient is not finite."""
     if not (np.isfinite(loss) and np.isfinite(gradient).all()):
         what = "gradient" if np.isfinite(loss) else "loss"
         raise RunError(f"{title}: the {what} is not finite; raise the penalties")
 
 
 def gradients_of(space: FeatureSpace, model: LabelCrf, losses: Iterable[Tensor]) -> float:
-    """Return the sum of the losses of all processes; set the parameters' gradients to its own.
+    """Return the sum of the losses of all processes; set the parameters' gradients to its gradient.
 
-    Summed in float64, so that hardly a bit depends on which process has computed what.
+    Summed in float64, so that the result hardly depends on the division among processes.
 
     Args:
-        losses: scalars, each computed in its turn.
+        losses: scalars, computed lazily.
     """
     parameters = list(model.parameters())
     sums = [torch.zeros_like(one, dtype=torch.float64) for one in parameters]
@@ -240,7 +236,7 @@ def gradients_of(space: FeatureSpace, model: LabelCrf, losses: Iterable[Tensor])
 
 
 def _loss_of(space: FeatureSpace, objective: Objective, model: LabelCrf, rows: slice) -> Tensor:
-    """Return the contribution of some images to the mean loss over all."""
+    """Return the contribution of some images to the mean loss over all images."""
     potentials = model(space.inputs(rows))
     share = (rows.stop - rows.start) / len(space)
     mean = from_image(objective, rows.start)(potentials, space.targets[rows])

@@ -1,4 +1,4 @@
-"""Trainer of both models on the same features: the independent baseline and the CRF."""
+"""Trainer of the independent baseline and the CRF on the same features."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +20,7 @@ from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import Log
 from mlcrf.training.stages import Result, Stages
 
-_AT_ONCE = 1024  # validation images in one batch
+_AT_ONCE = 1024  # validation images per batch
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Fitted:
     """A fitted model for raw features, with its penalty and scores.
 
     Attributes:
-        score: loss on the validation images of the fit on training images alone.
-        report: of the last fit, as a plain dictionary.
-        on_train: the model of that penalty fitted on training images alone.
+        score: validation loss of the fit on training images only.
+        report: report of the last fit, as a dictionary.
+        on_train: the model with this penalty fitted on training images only.
     """
 
     model: LabelCrf
@@ -65,15 +65,15 @@ class Fitted:
 
 
 class HeadTrainer:
-    """Chooses penalties on validation images and refits on all.
+    """Choice of penalties on validation images, and the final fit on all images.
 
-    For every candidate a model is fitted on the training images; the one with the lowest loss on
-    the validation images gives its penalty to the final fit, on both together.
+    A model is fitted on the training images for every candidate; the penalty of lowest validation
+    loss is used in the final fit on training and validation images together.
 
     Args:
-        everything: what the refit is on, if it is not `train` and `validation` as they are.
-        environment: its processes fit as one, each on its share of the images; its cache folder
-            holds what is made of mapped features.
+        everything: data of the final fit, if not `train` and `validation`.
+        environment: its processes share the images of each fit; its cache folder contains rotated
+            features if features are mapped.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class HeadTrainer:
         )
 
     def fit_independent(self) -> Fitted:
-        """Fit the baseline, which has no couplings and a penalty of its own."""
+        """Fit the baseline, which has no couplings and its own penalty."""
         start = LabelCrf(
             self._num_features,
             len(self._plan.labels),
@@ -118,12 +118,12 @@ class HeadTrainer:
         return self._refit(ObjectiveName.INDEPENDENT, best)
 
     def fit_crf(self, independent: Fitted) -> Fitted:
-        """Fit the CRF: from the baseline by pseudo-likelihood, from there by the objective.
+        """Fit the CRF: by pseudo-likelihood from the baseline, then by the objective from there.
 
-        Where labels are unknown these are not convex: the baseline, from which they start, leaves
-        the unknown out. Unrolled mean field starts from the baseline itself, which it then is no
-        worse than on validation images; blended learning too, for it counts entropies so often that
-        its unaries are larger by as much.
+        With unknown labels these are not convex, so they start from the baseline, which ignores
+        unknown labels. Unrolled mean field starts directly from the baseline, so that it is not
+        worse on validation images; so does blended learning, whose unaries are larger by the number
+        of times that it counts the entropy of a label.
         """
         objective = self._plan.objective
         start = self._uncoupled(independent.on_train)
@@ -132,7 +132,7 @@ class HeadTrainer:
             start.start_scenes(self._train_space.targets, seed=self._settings.seed)
             return self._refit(objective, self._search(objective, candidates, start))
         if objective is ObjectiveName.BLENDED_CONVEX_BP:
-            # each label is in as many entropies as it has edges, and one
+            # each label is in one entropy of its own and in one per edge
             spread = 1 + 2 * len(self._plan.edges) / len(self._plan.labels)
             with torch.no_grad():
                 start.output.weight.mul_(spread)
@@ -149,10 +149,10 @@ class HeadTrainer:
         return self._refit(objective, best)
 
     def _search_near(self, objective: ObjectiveName, found: Fitted) -> Fitted:
-        """From what pseudo-likelihood chose, the penalties beside it.
+        """Search the penalties next to the choice of pseudo-likelihood.
 
-        Those on couplings too where labels are unknown, for then pseudo-likelihood, which only
-        averages over them, wants stronger ones than the objective does.
+        With unknown labels also those of couplings, because pseudo-likelihood, which only averages
+        over unknown labels, then prefers stronger penalties than the objective.
         """
         start = found.model
         if not bool((self._train_space.targets >= 0).all()):
@@ -166,7 +166,7 @@ class HeadTrainer:
         return self._search(objective, near, start)
 
     def _uncoupled(self, baseline: LabelCrf) -> LabelCrf:
-        """Return a CRF with the baseline's unaries, whose couplings are still 0."""
+        """Return a CRF with the baseline's unaries and couplings of 0."""
         model = self._plan.make_model(self._num_features)
         shared = model.state_dict()
         unaries = {
@@ -180,16 +180,16 @@ class HeadTrainer:
     def _near(
         self, weights: float, steps: Sequence[int], chosen: Penalty | None = None
     ) -> list[Penalty]:
-        """Penalties on the weights so many places from one of them, with those on couplings.
+        """Return penalties with strengths some places from `weights` in the settings' list.
 
         Args:
-            chosen: gives its penalties on couplings to all; else every one there is.
+            chosen: penalty whose couplings' strengths are used; None for all strengths.
         """
         settings = self._settings
         strengths = sorted(settings.penalties)
         at = strengths.index(weights)
         near = [strengths[at + step] for step in steps if 0 <= at + step < len(strengths)]
-        if settings.schedule is Schedule.PIECEWISE:  # whose weights stay
+        if settings.schedule is Schedule.PIECEWISE:  # weights are frozen
             near = [weights]
         if chosen is not None:
             return [replace(chosen, weights=strength) for strength in near]
@@ -214,7 +214,7 @@ class HeadTrainer:
         return best
 
     def _refit(self, objective: ObjectiveName, chosen: Fitted) -> Fitted:
-        if self._minimiser(objective).early_stopping:  # it needs images that it is not fitted on
+        if self._minimiser(objective).early_stopping:  # early stopping needs held-out images
             return chosen
         final = self._fit("all", objective, chosen.penalty, chosen.model)
         return Fitted(final.model, chosen.penalty, chosen.score, final.report, chosen.model)
@@ -261,7 +261,7 @@ class HeadTrainer:
 
     @torch.no_grad()
     def _score(self, objective: ObjectiveName, model: LabelCrf) -> float:
-        """Return the loss on validation images: joint likelihood if exact inference reaches."""
+        """Return the validation loss; for pseudo-likelihood the exact likelihood if feasible."""
         if objective is ObjectiveName.PSEUDO_LIKELIHOOD and self._plan.exact is not None:
             objective = ObjectiveName.EXACT_LIKELIHOOD
         loss, held_out = self._minimiser(objective).loss, self._validation

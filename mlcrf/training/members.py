@@ -1,8 +1,8 @@
 """Heads with dropout: the mean of several small networks.
 
-The images are cut in as many folds as there are members, and each member learns from all folds but
-one. So every image has out-of-fold log-odds, from a member that did not see it; couplings learned
-on those expect the errors of new images. A new image is given the mean of all members.
+The images are divided into one fold per member, and each member learns from all folds except its
+own. So every image has out-of-fold log-odds, from a member that did not see it; couplings learned
+on these log-odds expect the errors of new images. A new image gets the mean of all members.
 """
 
 from collections.abc import Callable
@@ -25,17 +25,17 @@ from mlcrf.training.progress import Log
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import one_cycle
 
-# on log-odds; the settings' penalties are for hundreds of features
+# for log-odds; the penalties of the settings are for hundreds of features
 _PENALTIES = (1e-4, 1e-3, 1e-2)
 
 
 @dataclass(frozen=True)
 class Members:
-    """The mean of several networks with a hidden layer, as one network with all their units.
+    """The mean of several networks with a hidden layer, as one network with all units.
 
     Attributes:
         head: model of raw features, without couplings.
-        out_of_fold_logits: of each image from the member that did not see it, float32 (N, L).
+        out_of_fold_logits: log-odds of each image by the member that did not see it (N, L).
     """
 
     head: LabelCrf
@@ -43,13 +43,13 @@ class Members:
 
     @torch.no_grad()
     def log_odds(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the mean log-odds of images that no member has seen, (N, D) -> (N, L)."""
+        """Return the mean log-odds of new images, (N, D) -> (N, L)."""
         unary: NDArray[np.float32] = self.head(torch.from_numpy(features)).unary.numpy()
         return unary
 
     @torch.no_grad()
     def beneath(self, model: LabelCrf) -> LabelCrf:
-        """Return a model of log-odds as a model of features, with these heads in between."""
+        """Return a model of log-odds as a model of features, by composing it with the members."""
         assert self.head.hidden is not None
         assert model.hidden is None
         result = LabelCrf(
@@ -69,10 +69,10 @@ class Members:
 
 
 def fit_members(examples: Examples, plan: Plan, stages: Stages, name: str, log: Log) -> Members:
-    """Fit the members, each on all folds but its own.
+    """Fit the members, each on all folds except its own.
 
     Args:
-        name: name of the images, for stages and messages.
+        name: name of the images in stages and messages.
 
     Raises:
         SettingsError: fewer images than members.

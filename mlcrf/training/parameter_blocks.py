@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Block(ABC):
-    """Some parameters as a function of a part of the vector.
+    """Some parameters as a function of a part of the flat vector.
 
     Attributes:
         size: length of the part.
-        is_nonnegative: whether no number of the part may be below 0.
+        is_nonnegative: whether the numbers of the part must be at least 0.
     """
 
     size: int
@@ -27,7 +27,7 @@ class Block(ABC):
 
     @abstractmethod
     def gradient(self) -> Tensor:
-        """Return the gradient by the part, from that of the parameters, float64 (size,)."""
+        """Return the gradient by the part, from the parameters' gradient, float64 (size,)."""
 
 
 class Scaled(Block):
@@ -49,13 +49,13 @@ class Scaled(Block):
 
 
 class Signed(Block):
-    """parameter = scale * (first half of the part - second half), neither below 0.
+    """parameter = scale * (first half of the part - second half), both at least 0.
 
-    A penalty on the size of the parameters is linear in them,
+    A penalty on the size of the parameters is linear in the part,
 
         strength * sum |parameter| = strength * sum scale * (first + second)
 
-    where one of the two is 0, as it is at the optimum; `gradient` includes it.
+    where one of the two is 0, as at the optimum; `gradient` includes the penalty.
     """
 
     is_nonnegative = True

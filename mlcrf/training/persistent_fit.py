@@ -1,4 +1,4 @@
-"""Fit by steps whose gradient comes from a memory that follows the model."""
+"""Fit by gradient steps whose expectations are kept in a memory that follows the model."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from mlcrf.training.progress import FitProgress
 
 Memory = TypeVar("Memory")
 
-_ESTIMATED = 1000  # images, at least, for the closing loss
+_ESTIMATED = 1000  # smallest number of images for the final loss
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,6 @@ class Steps:
     of preconditioned parameters, so that a rate of 1 would be Newton's step. In the first tenth of
     the steps the rate rises from 0, while the memory adapts; the result is the average over the
     second half, in which noise cancels out (Polyak and Juditsky 1992).
-
-    Attributes:
-        count: number of steps.
     """
 
     count: int = 200
@@ -58,13 +55,13 @@ def fit_persistent(
 
     Args:
         space: features and targets; the model's inputs are its rotated features.
-        tolerance: converged if the estimated remaining gain is below this, in nats an image. It is
-            that of the mean gradient over the second half, which still holds sampling noise.
-        frozen: move biases and couplings only.
+        tolerance: converged if the estimated remaining decrease is below this, in nats per image.
+            The estimate uses the mean gradient of the second half, which includes sampling noise.
+        frozen: fit only biases and couplings.
 
     Returns:
-        The averaged model, and a report whose loss is computed anew: on about 1,000 images spread
-        over all, since new chains for each of them would take longer than the steps.
+        The averaged model, and a report whose loss is recomputed on about 1,000 images spread over
+        all, since new chains for all images would take longer than the steps.
 
     Raises:
         RunError: a loss or a gradient is not finite.
@@ -132,7 +129,7 @@ class _Memories(Generic[Memory]):
 
 @torch.no_grad()
 def _loss(space: FeatureSpace, model: LabelCrf, objective: Objective) -> float:
-    """Return the mean over the first images of every block, whatever the number of processes."""
+    """Return the mean loss over the first images of every block, for any number of processes."""
     part = min(1.0, _ESTIMATED / len(space))
     total = torch.zeros(1, dtype=torch.float64)
     for rows in space.blocks():

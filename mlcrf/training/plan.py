@@ -1,4 +1,7 @@
-"""A plan of training: all that settings and labels decide before the first image is read."""
+"""The plan of a training run: everything that settings and labels determine in advance.
+
+`make_minimiser` builds the objectives of `mlcrf.choices.ObjectiveName`.
+"""
 
 import math
 from collections.abc import Callable
@@ -48,13 +51,12 @@ Memory = TypeVar("Memory")
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings and data as one value, from which everything else in training is made.
+    """Settings and label graph of a training run, AUTO resolved.
 
     Attributes:
         edges: label pairs with a coupling (E, 2).
-        implications: pairs of labels (child, parent).
-        exact: exact inference over these labels and couplings, None if it does not reach.
-        objective, inference: those of the settings, AUTO resolved.
+        exact: exact inference over these labels and couplings, None if it is not feasible.
+        objective, inference: as in the settings, AUTO resolved.
     """
 
     settings: TrainSettings
@@ -66,7 +68,7 @@ class Plan:
     inference: InferenceName
 
     def make_model(self, num_features: int) -> LabelCrf:
-        """Return a CRF that has learned nothing yet."""
+        """Return an untrained CRF."""
         settings = self.settings
         return LabelCrf(
             num_features,
@@ -83,14 +85,10 @@ class Plan:
 def make_plan(
     settings: TrainSettings, labels: LabelSpace, edges: Tensor, implications: Implications
 ) -> Plan:
-    """Resolve AUTO, and refuse what cannot be done before any image is read.
-
-    Args:
-        edges: pairs with a coupling (E, 2).
-        implications: pairs of labels (child, parent).
+    """Resolve AUTO, and check the settings before any image is read.
 
     Raises:
-        SettingsError: settings that contradict each other, or exact inference out of reach.
+        SettingsError: settings that contradict each other, or exact inference over too many labels.
     """
     exact = make_exact(
         len(labels),
@@ -171,7 +169,7 @@ def _check_combination(plan: Plan) -> None:
 
 
 class Minimiser(Protocol):
-    """An objective, and the way to minimise it on fixed features."""
+    """An objective, and a method to minimise it on fixed features."""
 
     @property
     def loss(self) -> Objective:
@@ -180,12 +178,12 @@ class Minimiser(Protocol):
 
     @property
     def early_stopping(self) -> bool:
-        """Whether it stops where the loss on held-out images is least."""
+        """Whether the fit stops at the lowest loss on held-out images."""
         ...
 
     @property
     def cold_start(self) -> bool:
-        """Whether every penalty's fit starts anew, not from the fit with the penalty before."""
+        """Whether the fit of each penalty starts from the same model, not from the previous fit."""
         ...
 
     def minimise(
@@ -207,10 +205,11 @@ class Lbfgs:
     """Minimisation by L-BFGS; see `mlcrf.training.fit`.
 
     Attributes:
-        tolerance: nats an image.
-        early_stopping: stop where the loss on held-out images is least, since the minimum over the
-            training images is far worse than that. The next fit then starts anew as well.
-        cold_start: start anew for every penalty, since where a fit ends depends on its start.
+        tolerance: nats per image.
+        early_stopping: stop at the lowest loss on held-out images, since the minimum over the
+            training images is far worse.
+        cold_start: start the fit of each penalty from the same model, since the result depends on
+            the start.
     """
 
     loss: Objective
@@ -244,7 +243,7 @@ class Lbfgs:
 
 @dataclass(frozen=True)
 class AveragedSteps(Generic[Memory]):
-    """Minimisation by steps whose average is the result; see `mlcrf.training.persistent_fit`."""
+    """Minimisation by averaged gradient steps; see `mlcrf.training.persistent_fit`."""
 
     loss: PersistentObjective[Memory]
     curvature: Curvature
@@ -277,7 +276,7 @@ class AveragedSteps(Generic[Memory]):
 
 
 def make_minimiser(plan: Plan, objective: ObjectiveName) -> Minimiser:
-    """Return the objective of that name with the plan's settings, and how it is minimised."""
+    """Return the minimiser of the objective with this name, with the plan's settings."""
     settings = plan.settings
     match objective:
         case ObjectiveName.INDEPENDENT:
@@ -314,7 +313,7 @@ def make_minimiser(plan: Plan, objective: ObjectiveName) -> Minimiser:
         case ObjectiveName.BLENDED_CONVEX_BP:
             return AveragedSteps(
                 BlendedConvexBp(),
-                counted_variance,  # at fixed messages; less once they have settled
+                counted_variance,  # at fixed messages; lower once they have settled
                 settings.exact_tolerance,
                 Steps(2 * settings.steps, rate=0.5, momentum=0.9),
             )
@@ -324,7 +323,7 @@ def make_minimiser(plan: Plan, objective: ObjectiveName) -> Minimiser:
 
 def _minimise_exactly(plan: Plan) -> Lbfgs:
     settings = plan.settings
-    # where exact inference does not reach, the error of this one says what to do
+    # if exact inference is not feasible, the error of `Exact` says what to do
     exact = plan.exact or Exact(max_labels=settings.max_exact_labels)
     likelihood = partial(exact_likelihood_loss, exact=exact)
     if settings.structure is Structure.LATENT:

@@ -1,9 +1,9 @@
-"""Parameters expressed so that the loss has about the same curvature in all directions.
+"""Parameters scaled so that the loss has about the same curvature in all directions.
 
-For a CRF the curvature of the negative log-likelihood is the covariance, given the image, of what
-the parameters multiply: phi = (y_i, y_i y_j) for biases and couplings, y_i times a feature for the
-weights. Averaged over images, with features on their principal axes (variance s_k^2) and taken as
-independent of the labels' spread, it falls into two parts,
+For a CRF the curvature of the negative log-likelihood is the covariance, given the image, of the
+factors of the parameters: phi = (y_i, y_i y_j) for biases and couplings, y_i times a feature for
+the weights. Averaged over images, with features on their principal axes (variance s_k^2) that are
+taken as independent of the labels' spread, it has two parts,
 
     C = mean_x Cov(phi | x)              for biases and couplings together
     s_k^2 C_y + penalty                  for the weights of axis k, C_y the y_i part of C
@@ -27,10 +27,10 @@ from mlcrf.model import LabelCrf
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.parameter_blocks import Block, Mixed, Rotated, Scaled, Signed
 
-_LEAST_CURVATURE = 1e-12  # of a feature that does not vary, without a penalty
-_SWEEPS = 31  # of Gibbs before a sample
-_COUNTED = 4.0  # number of samples that the variance over the images counts as
-_MOST_MIXED = 4096  # labels and couplings, above which only variances are computed
+_LEAST_CURVATURE = 1e-12  # smallest curvature, for constant features without a penalty
+_SWEEPS = 31  # Gibbs sweeps before a sample
+_COUNTED = 4.0  # weight of the variance over the images, in samples
+_MOST_MIXED = 4096  # labels plus couplings; above this only variances are computed
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Penalty:
     Attributes:
         weights: factor of half the sum of squares of the head's weights, for standardised
             features; biases have no penalty.
-        pairwise: the same for couplings; a K-th of it for the shifts of K latent scenes, since
+        pairwise: the same for couplings; divided by K for the shifts of K latent scenes, since
             each is learned from a share of the images.
-        pairwise_l1: factor of the sum of absolute couplings, which sets many to 0.
+        pairwise_l1: factor of the sum of absolute couplings, which sets many couplings to 0.
     """
 
     weights: float
@@ -65,20 +65,20 @@ class Curvature(Protocol):
 class Preconditioner:
     """A linear map between a flat vector and the parameters of a model.
 
-        weights of the output = basis @ (scale * part)        one orthogonal basis over labels
+        weights of the output = basis @ (scale * part)        orthogonal basis over labels
         (biases, couplings)   = mixing @ part                 mixing mixing^T = C^-1
 
-    With an L1 penalty each coupling is the difference of two numbers that are not below 0.
+    With an L1 penalty each coupling is the difference of two nonnegative numbers.
 
     Args:
-        model: its parameters are read by `parameters` and set by `assign`.
+        model: `parameters` reads its parameters, `assign` sets them.
         curvature: C of the loss.
-        frozen: leave the head's weights as they are; biases and couplings move.
+        frozen: fit only biases and couplings, not the head's weights.
 
     Raises:
         RunError: the curvature is not finite.
 
-    Cost: O((L + E)^3) once where C is a matrix, else linear in parameters.
+    Cost: O((L + E)^3) once if C is a matrix, else linear in parameters.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Preconditioner:
         model, penalty = self._model, self._penalty
         if model.scene_gates is None or model.shifts is None:
             return []
-        share = 1 / len(model.shifts)  # of the images that show a scene
+        share = 1 / len(model.shifts)  # of the images per scene
         return [
             Scaled(
                 model.shifts, _root(share * (of_labels + penalty.pairwise)).expand_as(model.shifts)
@@ -178,7 +178,7 @@ class Preconditioner:
                 block.assign(part)
 
     def gradient(self) -> NDArray[np.float64]:
-        """Return the gradient by the flat vector, from those of the model's parameters."""
+        """Return the gradient by the flat vector, from the gradients of the model's parameters."""
         return np.concatenate([block.gradient().numpy() for block in self._blocks])
 
     def lower_bounds(self) -> NDArray[np.float64]:
@@ -191,9 +191,9 @@ class Preconditioner:
         )
 
     def add_penalty(self) -> float:
-        """Return the penalty of the model; add its gradient to that of the parameters.
+        """Return the penalty of the model; add its gradient to the parameters' gradients.
 
-        That of L1 is part of `gradient`.
+        The gradient of the L1 penalty is part of `gradient`.
         """
         model, total = self._model, 0.0
         strengths: list[tuple[Tensor | None, float]] = [
@@ -232,11 +232,11 @@ def counted_variance(space: FeatureSpace, model: LabelCrf) -> Tensor:
 
 @torch.no_grad()
 def sampled_covariance(space: FeatureSpace, model: LabelCrf) -> Tensor:
-    """Return the mean over images of Cov(phi | x) under the model, from two samples an image.
+    """Return the mean over images of Cov(phi | x) under the model, from two samples per image.
 
     (L + E, L + E), or only its diagonal (L + E,) above 4,096 labels and couplings. The variance
-    over the images counts as a few more samples would: without it, a label that no pair of samples
-    tells apart would have no curvature, and its parameters would move too far.
+    over the images counts as a few more samples: without it, a label that is equal in every pair
+    of samples would have no curvature, and its parameters would move too far.
     """
     counted = counted_variance(space, model)
     is_mixed = len(counted) <= _MOST_MIXED

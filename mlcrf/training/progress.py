@@ -10,9 +10,9 @@ class FitProgress:
 
     Attributes:
         gradient: number of this gradient, from 1.
-        loss: objective plus penalty, in nats an image; only the objective's score if sampled.
-        remaining: estimated loss still to gain, in nats an image.
-        is_sampled: whether the gradient is an estimate, whose noise counts in `remaining`.
+        loss: objective plus penalty, in nats per image; only the objective's score if sampled.
+        remaining: estimated remaining decrease of the loss, in nats per image.
+        is_sampled: whether the gradient is a sampled estimate, whose noise counts in `remaining`.
         fit: name of the fit.
     """
 
@@ -35,7 +35,7 @@ Log = Callable[[Event], None]
 
 
 def without_gradients(show: Callable[[str], None]) -> Log:
-    """Return a log that shows every event but the progress of single gradients."""
+    """Return a log that omits the progress of single gradients."""
 
     def log(event: Event) -> None:
         if not isinstance(event, FitProgress):

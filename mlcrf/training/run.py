@@ -35,7 +35,7 @@ from mlcrf.training.progress import Log
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.structure import choose_edges
 
-_AT_ONCE = 4096  # images whose marginals are computed together
+_AT_ONCE = 4096  # images per chunk of marginals
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TrainReport:
     """Report of a training run.
 
     Attributes:
-        images: number of images of each split.
+        images: number of images per split.
         fits: for `crf` and `independent`: penalty, validation loss and report of the last fit.
         seconds: wall time of this call, by part.
         notes: repairs and omissions in the data.
@@ -75,12 +75,12 @@ def train(
 
     Args:
         out: the run directory; must not exist unless `resume` or `overwrite`.
-        resume: continue a stopped run; begin it if nothing was kept yet.
-        progress: called with the number of images whose features are computed, and of all.
+        resume: continue a stopped run, or start it if it has no state yet.
+        progress: called with the number of images whose features are computed, and of all images.
 
     Raises:
-        DataError: images that cannot be read (all of them named), or no labels to learn from.
-        RunError: the directory is in the way, or cannot be resumed.
+        DataError: images that cannot be read (all named), or no labels to learn from.
+        RunError: the directory exists, or cannot be resumed.
         SettingsError: settings that contradict each other.
     """
     clock = _Clock()
@@ -117,7 +117,7 @@ def _find_backbone(settings: TrainSettings) -> BackboneSpec:
     """Return the settings' backbone.
 
     Raises:
-        SettingsError: it cannot be trained as the settings want.
+        SettingsError: the backbone does not support the setting `finetune`.
     """
     spec = find_spec(settings.backbone)
     if spec.source is Source.SCRATCH and settings.finetune is Finetune.NONE:
@@ -154,7 +154,7 @@ def _extract(
 ) -> tuple[Examples, Examples]:
     """Return features and targets of training and validation images."""
     train_part, validation_part = parts
-    log(f"features of {len(train_part) + len(validation_part)} pictures")
+    log(f"features of {len(train_part) + len(validation_part)} images")
     features = extract(
         backbone, train_part.images + validation_part.images, environment, progress=progress
     )
@@ -242,7 +242,7 @@ class _Clock:
 def _check_targets(train: Manifest) -> None:
     known = train.targets >= 0
     if not known.any():
-        raise DataError(f"{train.name}: every label of every training image is unknown; say 0 or 1")
+        raise DataError(f"{train.name}: every label of every training image is unknown")
     for column, name in enumerate(train.labels):
         if not known[:, column].any():
             raise DataError(
@@ -254,11 +254,10 @@ def _check_targets(train: Manifest) -> None:
 def _tune_decoders(
     model: LabelCrf, held_out: Examples, settings: TrainSettings, inference: InferenceName
 ) -> tuple[Decoder, ...]:
-    """Tune one threshold for micro F1, and one for each label for macro F1.
+    """Tune one threshold for micro F1, and one per label for macro F1.
 
     Args:
         model: fitted without the held-out images.
-        inference: of the run.
 
     Raises:
         RunError: marginals are not finite.
@@ -293,7 +292,7 @@ def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
             raise RunError(f"{out}: nothing to resume: it has no {STATE}")
         is_run = (out / STATE).exists() or (out / CONFIG).exists()
         if not overwrite or not is_run:
-            ways = "--resume it, --overwrite it, or" if is_run else "it is no run, so"
+            ways = "--resume it, --overwrite it, or" if is_run else "it is not a run, so"
             raise RunError(f"{out}: exists already; {ways} choose another --out")
         shutil.rmtree(out)
     try:
@@ -311,7 +310,7 @@ def _begin(
     resume: bool,
     overwrite: bool,
 ) -> Stages:
-    """Return what was finished so far, in every process; the first makes the folder."""
+    """Return the finished stages, in every process; the first creates the folder."""
     processes = environment.processes
     if processes.is_first:
         _prepare(out, resume=resume, overwrite=overwrite)
@@ -323,7 +322,7 @@ def _begin(
 
 
 def _identity(manifest: Manifest, plan: Plan) -> str:
-    """Return what must be the same for a run to be resumed, as JSON."""
+    """Return what must be equal for a run to be resumed, as JSON."""
     digest = hashlib.sha256(manifest.targets.tobytes())
     digest.update(plan.edges.numpy().tobytes())
     for image, split in zip(manifest.images, manifest.splits or (), strict=True):
@@ -345,7 +344,7 @@ def _summary(fitted: Fitted) -> dict[str, float]:
 
 
 def _save_record(report: TrainReport, network: Result | None) -> None:
-    """Write what the run did: results.csv, metrics.json, last weights."""
+    """Write results.csv, metrics.json and the last weights."""
     path = report.run.path
     rows = ["epoch,train_loss,validation_loss"]
     for epoch, (loss, checked) in enumerate(network["losses"] if network else [], start=1):

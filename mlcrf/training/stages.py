@@ -1,4 +1,4 @@
-"""Finished parts of a training run, so that a resumed run does not repeat them."""
+"""Finished stages of a training run, so that a resumed run does not repeat them."""
 
 import io
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from mlcrf.errors import RunError
 from mlcrf.processes import ALONE, Processes
 from mlcrf.training.finite import require_finite
 
-Result = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
+Result = dict[str, Any]  # tensors, numbers, strings, and lists and dicts of them
 
 
 class Stages:
     """Results by name, kept in one file that is replaced after each stage.
 
-    A stage is deterministic given those before it, so a run that is stopped between or inside
-    stages and resumed ends with the same bits.
+    A stage is deterministic given earlier stages, so a run that is stopped at any time and resumed
+    ends with the same bits.
 
     Args:
         path: the file; loaded if it exists.
-        settings: must equal those of the run that is resumed.
-        processes: that train as one; all load the file, and the first writes it.
+        settings: must equal the settings of the resumed run.
+        processes: processes of the run; all load the file, and the first writes it.
 
     Raises:
         RunError: the file is damaged or belongs to other settings.
@@ -43,25 +43,24 @@ class Stages:
                 )
         self._settings = settings
         exists = path.exists()
-        processes.barrier()  # none sees what another writes now
+        processes.barrier()  # no process may see a file written now
         if not exists:
             self._save()
 
     def run(self, name: str, compute: Callable[[], Result]) -> Result:
-        """Return the result of a stage: kept from before, or computed now and kept."""
+        """Return the result of a stage; compute and keep it if it is new."""
         if name not in self._results:
             self.keep(name, compute())
         return self._results[name]
 
     def find(self, name: str) -> Result | None:
-        """Return a result if there is one."""
         return self._results.get(name)
 
     def keep(self, name: str, result: Result) -> None:
-        """Keep a result, in place of an earlier one of that name.
+        """Keep a result; it replaces an earlier result of the same name.
 
         Raises:
-            RunError: a number in it is not finite; what was kept before stays.
+            RunError: a number is not finite; the earlier result is then kept.
         """
         require_finite(name, result)
         self._results[name] = result
@@ -76,16 +75,16 @@ class Stages:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """Load what `keep` wrote, which begins with the SHA-256 of the rest."""
+    """Load a sealed state file."""
     try:
         content = read_sealed(path)
         if content is None:
             raise ValueError("its SHA-256 differs")
-        state = torch.load(  # noqa: TID251, what we wrote
+        state = torch.load(  # noqa: TID251, our own file
             io.BytesIO(content), map_location="cpu", weights_only=True
         )
         if not isinstance(state["settings"], str) or not isinstance(state["results"], dict):
-            raise TypeError("it holds something else")
+            raise TypeError("unexpected content")
     except Exception as error:
         raise RunError(f"{path}: damaged, cannot resume; train into a new folder") from error
     checked: dict[str, Any] = state

@@ -1,4 +1,4 @@
-"""Steps of one or several processes that train a network together."""
+"""Gradient steps of one or several processes that train a network together."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -31,14 +31,14 @@ _REMEDY = "lower --set learning_rate"
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a batch that one process computes at once.
+    """A part of a batch that one process computes in one pass.
 
     Attributes:
         pixels: uint8 (N, H, W, 3).
         targets: 1, 0, -1 unknown (N, L).
-        first_image: place in the batch of the first.
-        weight: of their mean loss in that of the batch; those of all processes sum to 1.
-        is_shared: whether every process has others of these pictures, or each all of them.
+        first_image: position of the first image in the batch.
+        weight: weight of the part's mean loss in the batch's; weights of all processes sum to 1.
+        is_shared: whether processes have different images; else each has all of them.
     """
 
     pixels: NDArray[np.uint8]
@@ -49,10 +49,9 @@ class Part:
 
 
 class Stepper:
-    """Moves a network, which gives the loss, by the gradient over the batches of all processes.
+    """Optimiser steps of a network that returns its loss, over the batches of all processes.
 
-    Gradients are summed by torch's distributed data parallel, which accelerate sets up; mixed
-    precision is accelerate's too.
+    accelerate sets up mixed precision and torch's distributed data parallel, which sums gradients.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Stepper:
         self._plain, self._device, self._processes = network, device, processes
         self._schedule = schedule
         self._norms = [one for one in network.modules() if isinstance(one, SharedBatchNorm)]
-        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run's precision
+        AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run
         self._accelerator = Accelerator(
             cpu=device.type == "cpu",
             device_placement=False,
@@ -76,7 +75,7 @@ class Stepper:
         self._network, self._optimiser = self._accelerator.prepare(network, optimiser)
 
     def step(self, parts: Sequence[Part]) -> float:
-        """Go down the gradient of one batch; returns its mean loss before, over all processes.
+        """Make one step on a batch; return its mean loss before the step, over all processes.
 
         Raises:
             RunError: loss or gradient is not finite.
@@ -86,7 +85,7 @@ class Stepper:
         with self._processes.reporting_losses():
             for number, part in enumerate(parts, start=1):
                 with ExitStack() as stack:
-                    if number < len(parts):  # gradients are exchanged after the last alone
+                    if number < len(parts):  # gradients are exchanged only after the last part
                         stack.enter_context(self._accelerator.no_sync(self._network))
                     loss = part.weight * self._loss(self._network, part)
                     # data parallel takes the mean over processes, and weights sum to 1
@@ -94,7 +93,7 @@ class Stepper:
                 total += float(loss.detach())
             norm = self._accelerator.clip_grad_norm_(self._network.parameters(), 5.0)
         self._processes.all_reduce(total)
-        is_scaled = self._accelerator.scaler is not None  # which skips a step that overflows
+        is_scaled = self._accelerator.scaler is not None  # the scaler skips steps that overflow
         if not is_scaled and not bool(torch.isfinite(norm)):
             raise RunError(f"finetune: the gradient is not finite; {_REMEDY}")
         self._optimiser.step()
@@ -123,7 +122,7 @@ class Stepper:
             with self._accelerator.autocast():
                 loss: Tensor = network(pixels, known, part.first_image)
             if self._processes.size > 1 and torch.is_grad_enabled():
-                # data parallel waits for a gradient of each, also of what the loss does not use
+                # data parallel waits for the gradient of every parameter, used or not
                 loss = loss + 0 * sum(one.sum() for one in network.parameters())
         except PotentialsError as error:
             raise RunError(f"finetune: diverged ({error}); {_REMEDY}") from error
@@ -135,27 +134,27 @@ class Stepper:
 def one_cycle(optimiser: torch.optim.Optimizer, rate: float, steps: int) -> OneCycleLR:
     """Raise the learning rate over the first tenth of the steps, then lower it by a cosine to 0."""
     total = max(steps, 2)
-    warm_up = 1.1 if total == 10 else total / 10  # torch divides by zero where it is one step
+    warm_up = 1.1 if total == 10 else total / 10  # torch divides by zero if it is one step
     return OneCycleLR(optimiser, rate, total_steps=total, pct_start=warm_up / total)
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch normalisation over the pictures of all processes, on any device.
+    """Batch normalisation over the images of all processes, on any device.
 
     Attributes:
-        is_shared: whether processes have different pictures; else each normalises alone.
+        is_shared: whether processes have different images; else each normalises separately.
     """
 
     is_shared = True
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W), normalised by the mean and variance of all processes' in training."""
+        """Normalise (N, C, H, W), in training by mean and variance over all processes."""
         if not (self.training and self.is_shared):
             normal = super().forward(maps)
         else:
             wide = maps if maps.dtype == torch.float64 else maps.float()
             normal = self._normalised(wide).to(maps.dtype)
-        for name in ("drop", "act"):  # timm's own kind goes on with these
+        for name in ("drop", "act"):  # timm's own class applies these next
             if hasattr(self, name):
                 normal = getattr(self, name)(normal)
         return normal
@@ -189,9 +188,9 @@ class SharedBatchNorm(_BatchNorm):
 
 
 def share_batch_norm(network: nn.Module) -> None:
-    """Let every batch normalisation of two-dimensional maps, in place, see all processes' pictures.
+    """Make every BatchNorm2d of a network a `SharedBatchNorm`, in place.
 
-    Parameters and what was remembered stay as they are.
+    Parameters and running statistics are kept.
     """
     for module in network.modules():
         for name, child in module.named_children():
@@ -202,7 +201,7 @@ def share_batch_norm(network: nn.Module) -> None:
 
 
 def _sum(values: Tensor) -> Tensor:
-    """Over processes; the gradient is summed too."""
+    """Return the sum over processes; the gradient is summed too."""
     total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
     return total
 

@@ -1,4 +1,4 @@
-"""Choice of the label pairs that have a coupling."""
+"""Choose the label pairs that have a coupling."""
 
 from pathlib import Path
 from typing import assert_never
@@ -15,17 +15,17 @@ from mlcrf.model import no_edges
 
 
 def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
-    """Return the edge set that the settings ask for, int64 (E, 2).
+    """Return the edge set of the settings, int64 (E, 2).
 
-    A label and what it implies get no edge unless a file names it. The child is never present
-    alone, so the coupling could only be told from the child's unary by the penalty; and of a
-    child's strongest partners the parent would always be one.
+    A label and a label that it implies get no edge unless a file names it. The child is never
+    present without the parent, so only the penalty could separate the coupling from the child's
+    unary; and the parent would always be among the child's strongest partners.
 
     Args:
-        train: the training images alone, from whose labels `tree` and `sparse` choose.
+        train: the training images; `tree` and `sparse` choose from their labels.
 
     Raises:
-        SettingsError: `file` without `edges_file`, or the other way round.
+        SettingsError: `file` without `edges_file`, or `edges_file` without `file`.
         DataError, LabelsError: the file cannot be used; see `mlcrf.crf.load_edges`.
     """
     given = settings.edges_file is not None

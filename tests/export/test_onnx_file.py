@@ -178,7 +178,7 @@ def test_beyond_exact_reach_the_nearer_is_taken(tmp_path: Path) -> None:
     assert chosen(GraphInference.AUTO, 5) == ["parallel-mean-field, 50 sweeps", "bethe, 50 sweeps"]
     assert chosen(GraphInference.BETHE, 6) == ["bethe, 50 sweeps"]
     assert chosen(GraphInference.MEAN_FIELD, 6) == ["parallel-mean-field, 50 sweeps"]
-    with pytest.raises(TooManyLabelsError, match=r"beyond 2\*\*5 states; leave --inference out"):
+    with pytest.raises(TooManyLabelsError, match=r"more than 2\*\*5 states; leave --inference out"):
         chosen(GraphInference.EXACT, 5)
 
 

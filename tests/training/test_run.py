@@ -233,7 +233,7 @@ def test_overwrite_replaces_runs_only(manifest: Manifest, tmp_path: Path) -> Non
     """A folder that holds no run is never removed, --overwrite or not."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "dear.txt").write_text("keep me")
-    with pytest.raises(RunError, match="it is no run, so choose another"):
+    with pytest.raises(RunError, match="it is not a run, so choose another"):
         train(manifest, tmp_path / "photos", TrainSettings(**QUICK), TORCH, overwrite=True)
     assert (tmp_path / "photos" / "dear.txt").read_text() == "keep me"
 
