@@ -242,7 +242,9 @@ class _Clock:
 def _check_targets(train: Manifest) -> None:
     known = train.targets >= 0
     if not known.any():
-        raise DataError(f"{train.name}: every label of every training image is unknown")
+        raise DataError(
+            f"{train.name}: every label of every training image is unknown; set some to 0 or 1"
+        )
     for column, name in enumerate(train.labels):
         if not known[:, column].any():
             raise DataError(

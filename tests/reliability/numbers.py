@@ -42,7 +42,8 @@ def assert_says_what_to_do(message: str) -> None:
     """One line, with a remedy, or with where the fault stands or what is there instead."""
     assert len(message.splitlines()) == 1
     remedies = (
-        r"lower|raise|try|choose|train|leave out|remove|mend|add|needed|keep|or use|say|expected"
+        r"lower|raise|try|choose|train|leave out|remove|mend|fix|set|add|needed|keep|or use|say"
+        r"|expected"
     )
     remedy = rf"(; |\. |, ).*\b({remedies})|stands on line \d+|\(train \d+, validation \d+, test"
     assert re.search(remedy, message), message
