@@ -89,7 +89,7 @@ class Exact:
         The probability of a half-state bounds that of every state with it, so half-states are
         completed in falling order of probability until none of the rest can hold the best.
 
-        Cost: that of the marginals where one state stands out, up to N 2^L where none does.
+        Cost: that of the marginals if one state is clearly the most probable, else up to N 2^L.
         """
         clamped = self._check(potentials, known)
         parts = [

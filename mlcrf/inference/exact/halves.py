@@ -1,4 +1,4 @@
-"""The two halves of the labels, each of two quarters, with all their possible states."""
+"""The two halves of the labels, each made of two quarters, with all possible states."""
 
 import math
 from dataclasses import dataclass, replace
@@ -58,8 +58,8 @@ class Half(Part):
         joint: the coupling between them, around 1/2 as in `split_enumeration.py`, float64 (S,);
             common to all images, so it goes into the kernel.
         shift: the part of the coupling that belongs to single labels, float64 (L,).
-        constant: the part that belongs to none.
-        order: of the states; None for the order of the quarters.
+        constant: the part that belongs to no label.
+        order: order of the states; None for the order of the quarters.
     """
 
     quarters: tuple[Part, Part]
@@ -83,7 +83,7 @@ class Half(Part):
         """Return each label's share of the states' mass (N, S), float64 (N, l).
 
         A float32 sum of many small numbers loses too much, so it is made in parts: over the other
-        quarter, or, where states are sorted, over a few of the likeliest and more of the others.
+        quarter, or, if states are sorted, over few likely and more unlikely states.
         """
         if self.order is None:
             first, second = self.quarters
@@ -106,11 +106,11 @@ class Half(Part):
     ) -> tuple[Tensor, Tensor]:
         """Return exp(log_scores - joint - top) in `dtype` (N, S), and each top, float64 (N,).
 
-        The product of two small tables, one a quarter, which are computed in float64. The largest
-        of an image is 1.
+        The product of two small tables, one per quarter, which are computed in float64. The largest
+        weight of an image is 1.
 
         Args:
-            name: of the array in `scratch` that the weights are put in.
+            name: name of the array in `scratch` for the weights.
 
         Cost: N S operations.
         """

@@ -6,9 +6,9 @@ from torch import Tensor
 from mlcrf.inference.exact.halves import Half, in_order
 from mlcrf.inference.exact.scratch import Scratch
 
-_KEEP = 2**26  # a kernel of up to this many entries is kept; a larger one is recomputed
-_BLOCK = 2**24  # entries of a larger one that are computed at once
-_AT_ONCE = 2**19  # entries that are reordered at once, so that they stay in the cache
+_KEEP = 2**26  # largest number of entries of a kernel that is kept; a larger kernel is recomputed
+_BLOCK = 2**24  # largest number of entries per block of a larger kernel
+_AT_ONCE = 2**19  # largest number of entries reordered together, so that they stay in the cache
 
 
 class Kernel:
@@ -17,14 +17,14 @@ class Kernel:
     Args:
         half_a, half_b: rows and columns.
         between: couplings between their labels, float64 (|A|, |B|).
-        scratch: whose arrays `kernel`, `block` and `natural` it fills.
+        scratch: provides the arrays `kernel`, `block` and `natural`.
     """
 
     def __init__(self, half_a: Half, half_b: Half, between: Tensor, scratch: Scratch) -> None:
         self._half_a, self._half_b, self._between = half_a, half_b, between
         self.shape = (len(half_a), len(half_b))
         self.is_kept = len(half_a) * len(half_b) <= _KEEP
-        # of the absolute value of every exponent
+        # largest absolute value of any exponent
         self.exponent_bound = (
             float(between.abs().sum()) / 4 + half_a.exponent_bound + half_b.exponent_bound
         )
@@ -33,7 +33,7 @@ class Kernel:
 
     @property
     def blocks(self) -> list[slice]:
-        """The ranges of rows that fit in memory together: one, where the kernel is kept."""
+        """The ranges of rows that fit in memory; a single range if the kernel is kept."""
         size, columns = self.shape
         step = size if self.is_kept else max(1, _BLOCK // columns)
         return [slice(start, min(start + step, size)) for start in range(0, size, step)]
