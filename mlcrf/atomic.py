@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written beside their place, then renamed into it."""
+"""Atomic file writes: write a temporary file in the target folder, then rename it."""
 
 import hashlib
 import os
@@ -19,15 +19,15 @@ _swept: set[Path] = set()
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the path of a temporary file in the same folder; rename it to `path` on success.
+    """Yield the path of a temporary file in the same folder; rename it to `path` on success.
 
-    The body writes the temporary file by its name. If it raises, the temporary file is removed
-    and whatever stood at `path` before is untouched. The content is synced to the disk before
-    the rename, so that a crash leaves the old file or the new one. What a killed process left in
-    the folder is removed by the next that writes there. Symbolic links are followed.
+    If the body raises, the temporary file is removed and any existing file at `path` is left
+    unchanged. The content is synced to disk before the rename, so a crash leaves the old or the new
+    file. The next process that writes to the folder removes temporary files left by killed
+    processes. Symbolic links are followed.
 
     Raises:
-        MlcrfError: the folder cannot be written or the disk is full; names the path.
+        MlcrfError: the folder cannot be written or the disk is full.
     """
     target = Path(os.path.realpath(path))
     temporary: Path | None = None
@@ -50,16 +50,16 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise MlcrfError(
                 f"{path}: cannot be written: {error.strerror or error}. "
-                "Check free space and permissions, or choose another place."
+                "Check free space and permissions, or choose another folder."
             ) from error
         raise
 
 
 def sweep(folder: Path) -> None:
-    """Delete the temporary files that processes of this machine left when they were killed."""
-    if os.name != "posix":  # nowhere else can we ask for a process without harm
+    """Delete temporary files of killed processes of this machine."""
+    if os.name != "posix":  # only POSIX lets us test whether a process exists without affecting it
         return
-    with suppress(OSError):  # what cannot be listed or deleted is in nobody's way
+    with suppress(OSError):  # leftover files do no harm
         for path in folder.iterdir():
             match = _TEMPORARY.fullmatch(path.name)
             if match and not _is_alive(int(match[1])):
@@ -77,39 +77,39 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # owned by another user
         return True
     return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file at once, atomically."""
+    """Write a file atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_sealed(path: Path, content: bytes) -> None:
-    """Write a file atomically with the SHA-256 of its content before it."""
+    """Write a file atomically, with the SHA-256 of its content first."""
     write_bytes(path, hashlib.sha256(content).digest() + content)
 
 
 def read_sealed(path: Path) -> bytes | None:
-    """Read what `write_sealed` wrote; None if there is nothing, or something else."""
+    """Read the content written by `write_sealed`; None if the file is missing or damaged."""
     content = path.read_bytes() if path.is_file() else b""
     digest, content = content[:32], content[32:]
     return content if hashlib.sha256(content).digest() == digest else None
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a whole text file at once, atomically, as UTF-8 with line feeds."""
+    """Write a text file atomically, as UTF-8 with line feeds."""
     write_bytes(path, content.encode("utf-8"))
 
 
 def remove(path: Path) -> None:
-    """Delete a file, if it is there.
+    """Delete a file, if it exists.
 
     Raises:
-        MlcrfError: it cannot be deleted; names it.
+        MlcrfError: it cannot be deleted.
     """
     try:
         path.unlink(missing_ok=True)
@@ -118,10 +118,10 @@ def remove(path: Path) -> None:
 
 
 def require_ending(path: Path, endings: tuple[str, ...]) -> None:
-    """Check a place to write to before the work, not after.
+    """Check the path of an output before the work starts.
 
     Raises:
-        MlcrfError: the name ends otherwise, or is that of a folder.
+        MlcrfError: another ending, or the path is a folder.
     """
     if path.suffix.lower() not in endings:
         raise MlcrfError(f"{path}: unknown ending; name the file with one of {', '.join(endings)}")

@@ -1,22 +1,22 @@
-"""Errors that a user can mend: each says the cause and what to do."""
+"""Errors that a user can fix; each message states the cause and what to do."""
 
 
 def printable(name: object) -> str:
-    """Return a name on one line, whatever is in it."""
+    """Return a name on one line, with unprintable characters escaped."""
     text = str(name)
     return text if text.isprintable() else repr(text)
 
 
 class MlcrfError(Exception):
-    """Something that the user can mend; the command line prints it as it is and exits with 1."""
+    """An error that the user can fix; the command line prints its message and exits with 1."""
 
 
 class MlcrfWarning(UserWarning):
-    """Something that a user should know of work that went on; the command line prints a note."""
+    """A warning to the user about work that continues; the command line prints it as a note."""
 
 
 class PotentialsError(MlcrfError, ValueError):
-    """Potentials, or labels known beside them, that are no CRF: wrong shape, not finite."""
+    """Invalid potentials or known labels: wrong shape, or not finite."""
 
 
 class TooManyLabelsError(MlcrfError, ValueError):
@@ -24,7 +24,7 @@ class TooManyLabelsError(MlcrfError, ValueError):
 
 
 class LabelsError(MlcrfError, ValueError):
-    """Label names that are empty, double, or do not match those of a model."""
+    """Label names that are empty, duplicate, or do not match a model's labels."""
 
 
 class SettingsError(MlcrfError, ValueError):
@@ -32,14 +32,14 @@ class SettingsError(MlcrfError, ValueError):
 
 
 class DataError(MlcrfError):
-    """A table, folder or image that cannot be read as it should be.
+    """A table, folder or image that is missing or invalid.
 
-    The message is one line that joins the attributes, `path:line: reason`.
+    The message is one line, `path:line: reason`.
 
     Attributes:
-        reason: what is wrong, and what to do.
-        path: the file, folder or image, as text; None if the error is about none, or several.
-        line: in the file, from 1; None if the error is about all of it.
+        reason: the cause, and what to do.
+        path: the file, folder or image, as text; None if the error is not about one path.
+        line: line in the file, from 1; None if the error is not about one line.
     """
 
     def __init__(self, reason: str, path: object = None, line: int | None = None) -> None:
@@ -59,12 +59,12 @@ class BackboneError(MlcrfError):
 
 
 class RunError(MlcrfError):
-    """A run directory that is not one, is damaged, or is in the way."""
+    """A path that is not a run directory, a damaged run, or a run that would be overwritten."""
 
 
 class ClusterError(MlcrfError):
-    """A cluster that is out of reach, or gave up."""
+    """A cluster that cannot be reached, or that failed."""
 
 
 class DatabaseError(MlcrfError):
-    """A database of answers that is out of reach, or is not one."""
+    """A path or URL that is not a database of answers, or one that cannot be reached."""

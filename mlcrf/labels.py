@@ -1,4 +1,4 @@
-"""The ordered label names that every column of a score or target refers to."""
+"""Ordered label names, which name the columns of scores and targets."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -9,8 +9,8 @@ from pathlib import Path
 from mlcrf import atomic
 from mlcrf.errors import LabelsError
 
-UNKNOWN = -1  # what is known of a label: 1 present, 0 absent, this
-_LONGEST = 1000  # signs; tables could not hold names of 100,000
+UNKNOWN = -1  # in targets and known labels, beside 1 (present) and 0 (absent)
+_LONGEST = 1000  # characters; tables cannot store names of 100,000
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,8 @@ class LabelSpace:
     """Ordered, distinct, non-empty label names; column i of every (N, L) array is `names[i]`.
 
     Raises:
-        LabelsError: no name, an empty name, a double name, or one with a line break or a
-            semicolon (which separates labels in our outputs), or that a text file cannot hold, or
-            a very long one.
+        LabelsError: no names, or a name that is empty, duplicate, too long, not text, or has a line
+            break or a semicolon (the separator in our outputs).
     """
 
     names: tuple[str, ...]
@@ -34,14 +33,16 @@ class LabelSpace:
                 raise LabelsError(f"label {name!r} is empty or has space around it")
             if len(name) > _LONGEST:
                 raise LabelsError(
-                    f"label {name[:40]!r}... has {len(name)} signs, at most {_LONGEST} are allowed"
+                    f"label {name[:40]!r}... has {len(name)} characters; the limit is {_LONGEST}"
                 )
             if ";" in name or len(name.splitlines()) > 1:
                 raise LabelsError(f"label {name!r} has a line break or semicolon in it; rename it")
             if "\0" in name or "\ufeff" in name or not _is_unicode(name):
-                raise LabelsError(f"label {name!r} holds a sign that is no text; rename it")
+                raise LabelsError(
+                    f"label {name!r} contains a character that is not text; rename it"
+                )
             if name in seen:
-                raise LabelsError(f"label {name!r} stands twice")
+                raise LabelsError(f"label {name!r} occurs twice")
             seen.add(name)
 
     def __len__(self) -> int:
@@ -51,10 +52,10 @@ class LabelSpace:
         return iter(self.names)
 
     def index(self, name: str) -> int:
-        """Column of a label.
+        """Return the column of a label.
 
         Raises:
-            LabelsError: there is no such label; suggests the closest.
+            LabelsError: unknown label; suggests the closest.
         """
         try:
             return self.names.index(name)
@@ -67,13 +68,13 @@ class LabelSpace:
         """Return the position of each of our labels among `others`, in our order.
 
         Raises:
-            LabelsError: labels differ; names the missing ones and the ones too many.
+            LabelsError: the labels differ.
         """
         names = list(others)
         position = {name: column for column, name in enumerate(names)}
         if len(position) < len(names):
             double = next(name for name in names if names.count(name) > 1)
-            raise LabelsError(f"label {double!r} stands twice")
+            raise LabelsError(f"label {double!r} occurs twice")
         missing = [name for name in self.names if name not in position]
         ours = set(self.names)
         extra = [name for name in position if name not in ours]
@@ -88,15 +89,15 @@ class LabelSpace:
 
 
 def fold(name: str) -> str:
-    """Fold a name so that case and the way accents are composed do not matter."""
+    """Return a name in a form where case and composition of accents do not matter."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def load_labels(path: Path) -> LabelSpace:
-    """Load label names from a text file, one a line; blank lines are skipped.
+    """Load label names from a text file, one per line; blank lines are skipped.
 
     Raises:
-        LabelsError: no such file, not UTF-8, or names that are no label space.
+        LabelsError: no such file, not UTF-8, or invalid names.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -110,14 +111,14 @@ def load_labels(path: Path) -> LabelSpace:
 
 
 def save_labels(path: Path, labels: LabelSpace) -> None:
-    """Save label names, one a line."""
+    """Save label names, one per line."""
     atomic.write_text(path, "".join(f"{name}\n" for name in labels))
 
 
 def _is_unicode(name: str) -> bool:
     try:
         name.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, as JSON and names of files may hold
+    except UnicodeEncodeError:  # half of a surrogate pair, from JSON or a file name
         return False
     return True
 

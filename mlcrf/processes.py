@@ -1,4 +1,4 @@
-"""Processes that train as one, started by torchrun; mostly there is only one."""
+"""Distributed processes that train one model together, started by torchrun; usually one."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -20,11 +20,11 @@ _TIMEOUT = timedelta(hours=2)  # decoding may take one process longer than the o
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train as one, each on its shard of the images.
+    """This process among all that train one model, each on its shard of the images.
 
-    All hold the same model and make the same steps, so they learn what one process would, but for
-    the order in which numbers are added. Methods do nothing in a single process; several must all
-    call them in the same order.
+    All have the same model and take the same steps, so the result equals that of one process, up to
+    the order of additions. In a single process, methods do nothing; else all processes must call
+    them in the same order.
 
     Attributes:
         rank: number of this process, from 0.
@@ -36,7 +36,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and messages."""
+        """True for the process that writes files and messages."""
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
@@ -52,7 +52,7 @@ class Processes:
         return [slice(size * at, min(size * (at + 1), count)) for at in range(own.start, own.stop)]
 
     def all_reduce(self, *tensors: Tensor) -> None:
-        """Replace each tensor, on the CPU, by its sum over processes; the same bits in all."""
+        """Replace each tensor, on the CPU, by its sum over processes; all get the same bits."""
         if self.size == 1:
             return
         with self.reporting_losses():
@@ -60,7 +60,7 @@ class Processes:
                 dist.all_reduce(tensor)
 
     def all_gather(self, own: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-        """Return a whole matrix (count, D) of which each process has its `shard`, in order."""
+        """Return the whole matrix (count, D), of which each process has its `shard`."""
         if self.size == 1:
             return own
         whole = np.zeros((count, own.shape[1]), own.dtype)
@@ -73,7 +73,7 @@ class Processes:
         return whole
 
     def gather_texts(self, texts: Sequence[str]) -> list[str]:
-        """Return the texts of all processes, in the order of their ranks."""
+        """Return the texts of all processes, by rank."""
         if self.size == 1:
             return list(texts)
         own = "\n".join(texts).encode("utf-8", "surrogateescape")
@@ -89,12 +89,11 @@ class Processes:
         return [text for part in joined if part for text in part.split("\n")]
 
     def barrier(self) -> None:
-        """Wait for all processes."""
         self.all_reduce(torch.zeros(1))
 
     @contextmanager
     def reporting_losses(self) -> Iterator[None]:
-        """Raise one clear error where torch reports that another process has ended.
+        """Turn errors of torch about ended processes into one clear error.
 
         Raises:
             MlcrfError: another process has ended.
@@ -105,7 +104,7 @@ class Processes:
             if self.size == 1 or not _is_lost(error):
                 raise
             raise MlcrfError(
-                f"one of the {self.size} processes that trained together is gone; the same command "
+                f"one of the {self.size} processes that train together has ended; the same command "
                 "with --resume continues, with any number of processes"
             ) from error
 
@@ -115,9 +114,9 @@ ALONE = Processes()
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
-    """Join the processes that torchrun has started, if any; give them and this one's device.
+    """Join the processes started by torchrun, if any; yield them and this process's device.
 
-    Of several accelerators each process takes the one of its local rank.
+    With several accelerators, each process takes the device of its local rank.
 
     Raises:
         SettingsError: not all variables of torchrun are set.
@@ -147,9 +146,9 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
 
 
 def speaks() -> bool:
-    """Return whether this process reports why all of them end: the first that asks does.
+    """Return whether this process reports the error that ends all: True for the first caller.
 
-    Decided by torchrun's store, which outlives the processes; without it all report.
+    Uses torchrun's store, which outlives the processes; without it every process reports.
     """
     if any(name not in os.environ for name in _VARIABLES) or os.environ["WORLD_SIZE"] == "1":
         return True

@@ -27,7 +27,7 @@ def test_a_label_space_is_its_names_in_order() -> None:
         (("a;b",), "label 'a;b' has a line break or semicolon in it; rename it"),
         (("a\nb",), r"label 'a\\nb' has a line break or semicolon"),
         (("a\rb",), r"label 'a\\rb' has a line break or semicolon"),
-        (("a", "b", "a"), "label 'a' stands twice"),
+        (("a", "b", "a"), "label 'a' occurs twice"),
     ],
 )
 def test_refused_names(names: tuple[str, ...], message: str) -> None:
@@ -100,7 +100,7 @@ def test_load_is_lenient_where_nothing_is_lost(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a\na\n", "labels.txt: label 'a' stands twice"),
+        (b"a\na\n", "labels.txt: label 'a' occurs twice"),
         (b"\n \n", "labels.txt: no labels"),
         (b"\xff\xfe\x00", "labels.txt: cannot read label names: not UTF-8 text"),
     ],

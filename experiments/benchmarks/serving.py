@@ -110,7 +110,7 @@ class Service:
         """Whether it says what `Tagger` says of the same photos."""
         for photo, expected in zip(photos, tagger.predict(photos), strict=True):
             headers = {"Content-Type": "image/jpeg"}
-            request = Request(f"{self.address}/tags/picture", photo.read_bytes(), headers)
+            request = Request(f"{self.address}/tags/image", photo.read_bytes(), headers)
             with urlopen(request) as reply:
                 p = json.load(reply)["p"].values()
             off = max(abs(a - b) for a, b in zip(p, expected.marginals, strict=True))
@@ -119,7 +119,7 @@ class Service:
 
     def put(self, bodies: Sequence[Path], **plan: Any) -> dict[str, Any]:
         """What a load on it finds, and the mean number of photos that were worked on together."""
-        kinds = {".json": ("/tags", "application/json"), ".jpg": ("/tags/picture", "image/jpeg")}
+        kinds = {".json": ("/tags", "application/json"), ".jpg": ("/tags/image", "image/jpeg")}
         path, kind = kinds[bodies[0].suffix]
         plan |= {"address": self.address, "path": path, "type": kind}
         plan["bodies"] = list(map(str, bodies))
@@ -132,11 +132,11 @@ class Service:
 
     @contextmanager
     def _batches(self) -> Iterator[dict[str, float]]:
-        names = ("mlcrf_batch_pictures_sum", "mlcrf_batch_pictures_count")
+        names = ("mlcrf_batch_images_sum", "mlcrf_batch_images_count")
         before, found = [self.metric(name) for name in names], dict[str, float]()
         yield found
-        pictures, batches = (self.metric(name) - at for name, at in zip(names, before, strict=True))
-        found["mean_batch"] = pictures / batches
+        images, batches = (self.metric(name) - at for name, at in zip(names, before, strict=True))
+        found["mean_batch"] = images / batches
 
 
 def _capacity(
@@ -180,8 +180,8 @@ def _in_json(photos: Sequence[Path], folder: Path) -> list[Path]:
     for start in range(0, len(photos), _TOGETHER):
         data = [base64.b64encode(path.read_bytes()) for path in photos[start : start + _TOGETHER]]
         bodies.append(folder / f"{start}.json")
-        pictures = [{"data": one.decode()} for one in data]
-        bodies[-1].write_text(json.dumps({"pictures": pictures}), encoding="utf-8")
+        images = [{"data": one.decode()} for one in data]
+        bodies[-1].write_text(json.dumps({"images": images}), encoding="utf-8")
     return bodies
 
 

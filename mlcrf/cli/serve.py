@@ -23,7 +23,7 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 8000,
-    pictures: Annotated[
+    images: Annotated[
         int,
         typer.Option(min=1, help="Maximum number of images per request.", rich_help_panel=_LIMITS),
     ] = 64,
@@ -61,7 +61,7 @@ def serve(
     from mlcrf.web.http_server import is_loopback
     from mlcrf.web.http_server import serve as serve_app
 
-    limits = Limits(pictures, megabytes, batch, waiting, megabytes_together)
+    limits = Limits(images, megabytes, batch, waiting, megabytes_together)
     run = load_run(model)
     tagger = tagging.make_tagger(run, PredictJob(run.digest, decision.make_decoder()), runtime)
     warm_up(tagger)

@@ -1,4 +1,4 @@
-"""Cells of tables: what one says of a label, and how a row of them is written as CSV."""
+"""Cells of tables: convert them to label codes, and write rows of them as CSV."""
 
 import csv
 import math
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlcrf.labels import UNKNOWN
 
-INVALID = -2
+INVALID = -2  # a cell that is neither present, absent nor unknown
 
 _TEXT_CODES = {
     **{"": UNKNOWN, "?": UNKNOWN, "-1": UNKNOWN, "-1.0": UNKNOWN},
@@ -22,13 +22,13 @@ _TEXT_CODES = {
 _NUMBER_CODES: dict[float, int] = {-1: UNKNOWN, 0: 0, 1: 1}
 
 
-_FORMULA_SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"  # also as wide as an ideograph, in Japanese Excel
+_FORMULA_SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"  # full-width forms count in Japanese Excel
 
 
 def cell_codes(cells: Sequence[object]) -> NDArray[np.int8]:
-    """1 present, 0 absent, -1 unknown, -2 neither of these, for each cell (N,).
+    """Return 1 present, 0 absent, -1 unknown or -2 invalid for each cell (N,).
 
-    Cost: O(N), and the work of reading a cell only once for each distinct one.
+    Cost: O(N); each distinct cell is parsed once.
     """
     try:
         codes = {cell: cell_code(cell) for cell in set(cells)}
@@ -38,7 +38,7 @@ def cell_codes(cells: Sequence[object]) -> NDArray[np.int8]:
 
 
 def cell_code(cell: object) -> int:
-    """1 for 1, 1.0 and true; 0 likewise; -1 for an empty cell, ? and -1; -2 for all else."""
+    """Return 1 for 1, 1.0 and true; 0 likewise; -1 for an empty cell, ? and -1; else -2."""
     if cell is None:
         return UNKNOWN
     if isinstance(cell, str):
@@ -49,12 +49,12 @@ def cell_code(cell: object) -> int:
 
 
 def shown_cell(cell: object) -> str:
-    """Shorten a cell for a message: the start of a text, a few values of a list."""
+    """Shorten a cell for a message."""
     return repr((cell if isinstance(cell, str) else reprlib.repr(cell))[:40])
 
 
 def without_formula(text: str) -> str:
-    """Escape a text that a spreadsheet might take for a formula, by an apostrophe before it.
+    """Put an apostrophe before a text that a spreadsheet might take for a formula.
 
     Source: the OWASP page on CSV injection.
     """
@@ -63,9 +63,9 @@ def without_formula(text: str) -> str:
 
 
 def write_csv_row(stream: TextIO, cells: Iterable[object]) -> None:
-    """Write a row with a line feed at its end, so that it is read back as it is.
+    """Write a row that ends in a line feed and is read back unchanged.
 
-    Python before 3.13 leaves a lone carriage return without quotes, at which readers begin a row.
+    Python before 3.13 does not quote a lone carriage return, which readers take for a line end.
     """
     row = list(cells)
     odd = any("\r" in cell for cell in row if isinstance(cell, str))

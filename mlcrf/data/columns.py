@@ -1,4 +1,4 @@
-"""The use of a table's columns: image, split, labels, or ignored."""
+"""Find the purpose of each column of a table: image, split, labels, or ignored."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ SCORE_PREFIXES = ("p:", "independent:")
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of one table by their use.
+    """The columns of a table by purpose.
 
     Attributes:
-        image: column of the paths.
-        listed: column with a list of labels, or None.
-        valued: columns of one label each with the codes of their cells; empty if `listed`.
-        ignored: columns that nothing is read from.
+        image: the column of image paths.
+        listed: the column that lists the labels of each image, or None.
+        valued: label column -> codes of its cells (N,); empty if `listed` is set.
+        ignored: columns that are not used.
     """
 
     image: str
@@ -34,9 +34,7 @@ class Columns:
 
 
 def sort_columns(records: Records) -> Columns:
-    """Tell the columns apart by name, and by whether their cells are 0, 1 or unknown.
-
-    The rules are those that `read_table` gives.
+    """Sort the columns by name, and by whether their cells are 0, 1 or unknown; see `read_table`.
 
     Raises:
         DataError: no image column, no label column, or a list of labels beside columns that
@@ -64,7 +62,7 @@ def sort_columns(records: Records) -> Columns:
     if not others:
         raise DataError(
             f"has no label column; found {_names(cells)}. Add a column of 0 and 1 "
-            "a label, or one named `labels` with a list of them.",
+            "per label, or a column `labels` with a list of them.",
             path,
             1,
         )

@@ -1,4 +1,4 @@
-"""Whole text files, and which images exist, for every reader of this package."""
+"""Load text files and check which images exist, for all readers."""
 
 import os
 from pathlib import Path
@@ -9,16 +9,15 @@ from mlcrf.stores import Stored
 
 
 def load_text(path: Path | Stored | Image, problems: Problems, *, keep_bytes: bool = False) -> str:
-    """Load a UTF-8 file, with or without byte-order mark; line ends stay as they are.
+    """Load a UTF-8 file, with or without byte-order mark; line ends are kept.
 
-    Whatever hinders it is noted in `problems`, and the
-    text is then empty.
+    If the file cannot be read, `problems` says why and the text is empty.
 
     Args:
-        keep_bytes: let bytes that are not UTF-8 stand as Python has them in names of files.
+        keep_bytes: escape bytes that are not UTF-8 as Python does in file names.
 
     Raises:
-        DataError: it cannot be fetched from its store.
+        DataError: the file cannot be fetched from its store.
     """
     try:
         raw = path.read_bytes() if isinstance(path, Path) else path.read()
@@ -32,15 +31,15 @@ def load_text(path: Path | Stored | Image, problems: Problems, *, keep_bytes: bo
         problems.add(path, "is not UTF-8 text; save it as UTF-8", line=line)
         return ""
     if "\0" in text:
-        problems.add(path, "is not a text file: it holds zero bytes; save it as UTF-8 text")
+        problems.add(path, "is not a text file: it contains zero bytes; save it as UTF-8 text")
         return ""
     return text
 
 
 class FolderListings:
-    """Tells whether files exist by listing each folder once, not by asking for each file.
+    """Checks whether files exist by listing each folder once.
 
-    Cost: one listing a folder. A name that is not in it is asked for by itself, since a file
+    Cost: one listing per folder. A name that is not listed is checked by itself, since a file
     system may ignore case.
     """
 
@@ -48,10 +47,10 @@ class FolderListings:
         self._names: dict[str, frozenset[str]] = {}
 
     def has(self, path: str) -> bool:
-        """Return whether there is a file at `path`, also one within a tar or Parquet file.
+        """Return whether the file exists; it may be inside a tar or Parquet file.
 
         Raises:
-            DataError: such a file is damaged.
+            DataError: the tar or Parquet file is damaged.
         """
         folder, name = os.path.split(path)
         if folder not in self._names:

@@ -1,4 +1,4 @@
-"""Implications between labels: loaded from a file, and data made to obey them."""
+"""Load implications between labels, and make data obey them."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -11,25 +11,25 @@ from mlcrf.implications import Implications, find_cycle
 from mlcrf.labels import UNKNOWN, LabelSpace
 
 HEADER = ("child", "parent")
-_MOST_NOTES = 10  # implications that are named, of those that the data break
+_MOST_NOTES = 10  # broken implications that are named
 
 
 def load_implications(
     path: Path, labels: LabelSpace, *, given: Implications = Implications()
 ) -> Implications:
-    """Load implications, `child,parent` or `child => parent` a line, and add them to others.
+    """Load implications, one `child,parent` or `child => parent` per line, and add them to others.
 
     A first line `child,parent` and blank lines are skipped.
 
     Args:
-        given: those that the data set has of its own; the file may repeat them.
+        given: implications of the data set; the file may repeat them.
 
     Returns:
-        Those given, then those of the file that are new.
+        The given implications, then new ones from the file.
 
     Raises:
-        DataError, LabelsError: see `mlcrf.data.pairs.load_pairs`; and where labels imply each
-            other in a circle, which is named with its last line.
+        DataError, LabelsError: see `mlcrf.data.pairs.load_pairs`; also if labels imply each
+            other in a circle.
     """
     lines = load_pairs(path, labels, HEADER, directed=True)
     pairs = tuple(dict.fromkeys([*given.pairs, *lines]))
@@ -38,7 +38,7 @@ def load_implications(
         line = max(lines.get(pair, 0) for pair in pairwise(cycle))
         raise LabelsError(
             f"{path}:{line}: labels imply each other in a circle: "
-            f"{' => '.join(labels.names[label] for label in cycle)}; take one out"
+            f"{' => '.join(labels.names[label] for label in cycle)}; remove one"
         )
     return Implications(pairs)
 
@@ -46,12 +46,11 @@ def load_implications(
 def with_implications(manifest: Manifest, implications: Implications) -> Manifest:
     """Return the same images with these implications, and targets that obey them.
 
-    An image that has a child has its parents, whatever the data say of them; and where a parent
-    is absent and a child unknown, the child is absent. The notes say how often the data said
-    otherwise, pair by pair, and how many unknown labels became known.
+    An image that has a child is given all its parents; if a parent is absent and a child unknown,
+    the child is absent. Notes count the changes per implication and the labels filled in.
 
     Args:
-        implications: between the labels of the manifest, in place of those that it has.
+        implications: replace the manifest's own.
     """
     targets, broken = implications.repair(manifest.targets)
     names = manifest.labels.names

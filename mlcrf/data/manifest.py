@@ -1,4 +1,4 @@
-"""The one form in which every data set reaches the rest: images, targets, splits."""
+"""The common form of all data sets: images, targets, splits."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -38,18 +38,18 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """N images with what is known of their L labels.
+    """N images and their L labels, as far as known.
 
     Attributes:
-        images: the images, wherever they are (N,).
+        images: the images (N,).
         targets: 1 present, 0 absent, -1 unknown; int8 (N, L).
-        labels: what the columns of `targets` are.
-        splits: part of each image (N,), or None where the data set does not say.
-        name: what the data are called in results, such as `mirflickr25k-24`.
-        notes: what a reader repaired or left out, for the user to know.
-        implications: between the labels; the targets obey them (see `mlcrf.data.implications`).
-        lists_positives: whether the source lists the labels that are present, so that 0 is only
-            what it does not list.
+        labels: names of the columns of `targets`.
+        splits: split of each image (N,), or None if the data set defines none.
+        name: name of the data set in results, such as `mirflickr25k-24`.
+        notes: messages for the user about data that were repaired or left out.
+        implications: the targets obey them (see `mlcrf.data.implications`).
+        lists_positives: whether the source lists present labels only, so that 0 means `not
+            listed`.
     """
 
     images: tuple[Image, ...]
@@ -77,19 +77,19 @@ class Manifest:
         labels: Sequence[str] | None = None,
         name: str = "frame",
     ) -> "Manifest":
-        """Make a manifest from a pandas table with a row an image.
+        """Make a manifest from a pandas table with one row per image.
 
-        The column `split`, if there is one, says train, validation (or val) or test.
+        An optional column `split` contains train, validation (or val) or test.
 
         Args:
-            images: the column of paths, URLs or `Image` values.
-            labels: the columns of labels, with 1 or True for present, 0 or False for absent and
+            images: column of paths, URLs or `Image` values.
+            labels: label columns, with 1 or True for present, 0 or False for absent and
                 NaN, NA or None for unknown; all other columns if None.
-            name: what the data are called in results.
+            name: name of the data set in results.
 
         Raises:
-            DataError: a column is missing, or a cell is none of these; names its row.
-            LabelsError: a name of a column cannot be the name of a label.
+            DataError: a column is missing, or a cell is invalid.
+            LabelsError: a column name is not a valid label name.
         """
         if labels is None:
             labels = [one for one in frame.columns if one not in (images, SPLIT_COLUMN)]
@@ -111,7 +111,7 @@ class Manifest:
     def to_frame(self) -> "pd.DataFrame":
         """Return a pandas table that `from_frame` reads back: `image`, `split`, and each label.
 
-        Labels are of type Int8 with NA for unknown; `split` is there if the data have splits.
+        Labels are of type Int8 with NA for unknown; without splits there is no column `split`.
 
         Raises:
             DataError: a label is called `image` or `split`.
@@ -120,7 +120,7 @@ class Manifest:
 
         for name in (IMAGE_COLUMN, SPLIT_COLUMN):
             if name in self.labels:
-                raise DataError(f"label {name!r} means something else in a table", self.name)
+                raise DataError(f"label {name!r} has another meaning in a table", self.name)
         columns: dict[str, object] = {IMAGE_COLUMN: [image.name for image in self.images]}
         if self.splits is not None:
             columns[SPLIT_COLUMN] = [split.value for split in self.splits]
@@ -145,7 +145,7 @@ class Manifest:
         """
         if self.splits is None:
             raise DataError(
-                f"has no split named {split.value!r}: the data say nothing of splits. "
+                f"has no split named {split.value!r}: the data define no splits. "
                 "Add a column `split`, or use --split all.",
                 self.name,
             )
@@ -158,7 +158,7 @@ class Manifest:
         return self.rows(wanted)
 
     def relabelled(self, labels: LabelSpace) -> "Manifest":
-        """Return the same images with the columns of `labels`, matched by name in any order.
+        """Return the same images with the columns of `labels`, matched by name.
 
         Raises:
             LabelsError: the names differ.
@@ -173,7 +173,7 @@ class Manifest:
 
 
 def _frame_cells(frame: "pd.DataFrame", column: str) -> list[Any]:
-    """Return the cells of a column as Python values, None where there is none."""
+    """Return the cells of a column as Python values, None for missing values."""
     pairs = zip(frame[column].tolist(), frame[column].isna(), strict=True)
     return [None if is_missing else cell for cell, is_missing in pairs]
 

@@ -1,4 +1,4 @@
-"""Files of label pairs: couplings that someone chose, implications."""
+"""Load files of label pairs: chosen couplings, implications."""
 
 import csv
 from collections.abc import Iterator
@@ -13,21 +13,20 @@ ARROW = "=>"
 def load_pairs(
     path: Path, labels: LabelSpace, header: tuple[str, str], *, directed: bool
 ) -> dict[tuple[int, int], int]:
-    """Load a CSV file with two label names a line.
+    """Load a CSV file with two label names per line.
 
     A first line that is the header, and blank lines, are skipped.
 
     Args:
-        directed: whether the order of the two matters, and `a => b` may stand for `a,b`; else
-            columns come out as i < j.
+        directed: whether order matters, and `a => b` is accepted for `a,b`; else pairs are
+            returned as i < j.
 
     Returns:
-        Columns of the labels, and the line that each pair stands on, in the order of the file.
+        Label columns of each pair -> its line, in the order of the file.
 
     Raises:
         DataError: no such file, not UTF-8, a line without exactly two names, or no pair at all.
-        LabelsError: an unknown label, a label with itself, or a pair that stands twice; with
-            the line, and for an unknown label the closest there is.
+        LabelsError: an unknown label, a label paired with itself, or a duplicate pair.
     """
     index = {name: at for at, name in enumerate(labels)}
     found: dict[tuple[int, int], int] = {}
@@ -44,25 +43,25 @@ def load_pairs(
         pair = (first, second) if directed else (min(first, second), max(first, second))
         if pair in found:
             raise LabelsError(
-                f"{path}:{line}: the pair {names[0]!r}, {names[1]!r} stands on line "
+                f"{path}:{line}: the pair {names[0]!r}, {names[1]!r} is on line "
                 f"{found[pair]} already; keep one of them"
             )
         found[pair] = line
     if not found:
         example = "`dog,animal`" if directed else "`sea,sky`"
-        raise DataError(f"holds no label pair; expected lines such as {example}", path)
+        raise DataError(f"contains no label pair; expected lines such as {example}", path)
     return found
 
 
 def load_rows(
     path: Path, header: tuple[str, str], *, arrow: bool = False
 ) -> Iterator[tuple[int, tuple[str, str]]]:
-    """Load a CSV file with two names a line, of which one at least is a label: number and names.
+    """Yield line number and both names from a CSV file with two names per line.
 
     A first line that is the header, and blank lines, are skipped.
 
     Args:
-        arrow: whether `a => b` may stand for `a,b`.
+        arrow: whether `a => b` is accepted for `a,b`.
 
     Raises:
         DataError: no such file, not UTF-8, or a line without exactly two names.
@@ -71,14 +70,14 @@ def load_rows(
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError("cannot read label pairs: not UTF-8 text", path) from error
-    except (OSError, ValueError) as error:  # a ValueError where no file can have such a name
+    except (OSError, ValueError) as error:  # a ValueError if no file can have this name
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"cannot read label pairs: {reason}", path) from error
     reader = csv.reader(text.splitlines(), strict=True, skipinitialspace=True)
     try:
         rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
-        raise DataError(f"no line of CSV: {error}", path, reader.line_num) from error
+        raise DataError(f"invalid CSV: {error}", path, reader.line_num) from error
     for at, (line, cells) in enumerate(rows):
         names = cells
         if arrow and len(cells) == 1:

@@ -1,4 +1,4 @@
-"""Collect what is wrong with a data set, so that a user hears of everything at once."""
+"""Collect the errors of a data set, to report all of them at once."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,32 +10,32 @@ from mlcrf.stores import Stored
 
 @dataclass
 class Problems:
-    """Faults found while reading.
+    """Errors found while reading.
 
     Attributes:
-        limit: how many are shown; the others are counted.
-        found: the faults, in the order of finding.
+        limit: number of errors shown; the others are counted.
+        found: errors in the order found.
     """
 
     limit: int = 20
     found: list[DataError] = field(default_factory=list)
 
     def add(self, file: Path | Stored | Image, reason: str, *, line: int | None = None) -> None:
-        """Note one fault. Lines count from 1 and the header is line 1."""
+        """Add an error. Lines count from 1; the header is line 1."""
         self.found.append(DataError(reason, file, line))
 
     @property
     def shown(self) -> list[str]:
-        """The first faults up to the limit, by line within each file."""
+        """The first errors, up to the limit, by line within each file."""
         rank = {path: at for at, path in enumerate(dict.fromkeys(one.path for one in self.found))}
         ranked = sorted(self.found, key=lambda one: (rank[one.path], one.line or 0))
         return [str(one) for one in ranked[: self.limit]]
 
     def raise_if_any(self) -> None:
-        """End the reading if anything was wrong.
+        """Raise one error if there were any.
 
         Raises:
-            DataError: a line for each fault, up to the limit, and how many more there are.
+            DataError: one line per error up to the limit, and the number of others.
         """
         if self.found:
             shown = self.shown

@@ -1,4 +1,4 @@
-"""Divide images into train, validation and test so that each has its share of every label."""
+"""Split images into train, validation and test, stratified by label."""
 
 import math
 from collections.abc import Collection
@@ -16,28 +16,27 @@ from mlcrf.labels import UNKNOWN
 def split_manifest(
     manifest: Manifest, *, seed: int, validation: float = 0.1, test: float = 0.2
 ) -> Manifest:
-    """Give a data set the splits that it lacks, stratified over its labels.
+    """Add missing splits to a data set, stratified by label.
 
     Without splits, `test` and `validation` are shares of all images. With training images but no
-    validation, `validation` is a share of the training images; test images are never taken from
-    what the data call train. With both, or without training images, nothing changes.
+    validation, `validation` is a share of the training images; test images are never taken
+    from given training images. With both, or without training images, nothing changes.
 
-    Each label is stratified by two patterns, known to be present and unknown, so that a split
-    gets its share of the labelled images too. Rows of one path go to one split.
+    Each label is stratified by both `present` and `unknown`, so that each split gets its share of
+    the labelled images too. Rows with the same path get the same split.
 
     Args:
-        seed: same seed, same order of rows and same shares: same splits.
+        seed: the same seed, order of rows and shares give the same splits.
         validation, test: shares in [0, 1); 0 makes none.
 
     Returns:
-        The same rows in the same order, with splits and a note of how many each has.
+        The same rows in the same order, with splits, and a note with their sizes.
 
     Raises:
-        SettingsError: shares that are out of range or leave nothing to train on.
-        DataError: too few images for the shares (says how many are needed), or an image that the
-            data have in two splits.
+        SettingsError: shares out of range, or nothing left to train on.
+        DataError: too few images for the shares, or an image in two splits.
 
-    Cost: O(N L) a label at worst; 25,000 images with 24 labels take seconds.
+    Cost: at most O(N L) per label; 25,000 images with 24 labels take seconds.
 
     Source: Sechidis, Tsoumakas and Vlahavas, On the Stratification of Multi-Label Data (2011).
     """
@@ -62,7 +61,7 @@ def split_manifest(
     _check_enough(manifest, len(pool), shares.values())
     total = len(pool)
     for done, (split, share) in enumerate(shares.items()):
-        spare = len(shares) - done  # one image for each later split and for training
+        spare = len(shares) - done  # reserve one image for each later split and for training
         wanted = min(max(round(total * share), 1), len(pool) - spare)
         taken = _stratified(manifest, pool, wanted, spare, seed)
         for place in taken.tolist():
@@ -76,7 +75,7 @@ def split_manifest(
 
 
 def _rows_by_path(manifest: Manifest) -> list[list[int]]:
-    """Return rows that show the same image, in the order of their first."""
+    """Return the rows of each image, in order of first occurrence."""
     groups: dict[str, list[int]] = {}
     for row, image in enumerate(manifest.images):
         groups.setdefault(image.address, []).append(row)
@@ -96,14 +95,14 @@ def _check_disjoint(manifest: Manifest, groups: list[list[int]]) -> None:
 
 
 def _check_enough(manifest: Manifest, available: int, shares: Collection[float]) -> None:
-    """At least one image for the smallest share, and one to train on."""
+    """Require an image for the smallest share, and one to train on."""
     smallest = min(shares)
     needed = max(math.ceil(1 / smallest - 1e-9), 1 + len(shares))
     if available < needed:
         raise DataError(
             f"{available} images are too few to take a share of {smallest:g} "
-            f"from; at least {needed} are needed. Add images, or a column `split` that says "
-            "which are for train, validation and test.",
+            f"from; at least {needed} are needed. Add images, or a column `split` with "
+            "train, validation or test.",
             manifest.name,
         )
 
@@ -111,11 +110,10 @@ def _check_enough(manifest: Manifest, available: int, shares: Collection[float])
 def _stratified(
     manifest: Manifest, pool: list[list[int]], wanted: int, spare: int, seed: int
 ) -> NDArray[np.int64]:
-    """About `wanted` positions in the pool, with their share of every label.
+    """Return about `wanted` positions in the pool, stratified by label.
 
-    Stratification may move the size by a few images. Where that would take none, or leave fewer
-    than `spare`, as happens with a handful of images, the draw is a plain random one of exactly
-    the size wanted.
+    Stratification may change the size by a few images. If it would select none, or leave fewer
+    than `spare`, exactly `wanted` positions are drawn at random.
     """
     patterns = np.hstack([manifest.targets == 1, manifest.targets == UNKNOWN])
     merged = np.array([patterns[rows].any(axis=0) for rows in pool])
@@ -130,8 +128,8 @@ def take_split(manifest: Manifest, name: str) -> Manifest:
     """Return the images of the split called `name`: train, validation (or val), test, or all.
 
     Raises:
-        SettingsError: no such split.
-        DataError: the data have no splits, or no image in this one.
+        SettingsError: unknown split.
+        DataError: the data have no splits, or no image in this split.
     """
     if name == "all":
         return manifest

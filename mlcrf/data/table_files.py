@@ -1,7 +1,8 @@
-"""Rows of a CSV, JSON-lines or Parquet file as columns of plain values, each with its line.
+"""Load CSV, JSON-lines or Parquet files as columns of plain values, with the line of each row.
 
-The csv module rather than pandas: it knows on which line a record starts, and tells a row that is
-too short from one with empty cells.
+To add a format: a suffix in `TABLE_SUFFIXES` and a case in `load_records`. CSV is read with the csv
+module, not pandas, since it knows the line where a record starts, and distinguishes a row that is
+too short from a row with empty cells.
 """
 
 import csv
@@ -26,13 +27,13 @@ _DELIMITERS = (",", ";", "\t")
 
 @dataclass(frozen=True)
 class Records:
-    """A table as it stands in the file, before anything is made of it.
+    """A table as stored in the file, not yet interpreted.
 
     Attributes:
         path: the file.
-        columns: column name -> one cell a row (N,): text from CSV, else what JSON or Parquet
-            holds; None where a row has no value.
-        lines: line on which each row starts (N,); for Parquet its row, from 1.
+        columns: column name -> one cell per row (N,), None where it has no value; cells of CSV are
+            text.
+        lines: line where each row starts (N,); for Parquet the row, from 1.
         has_lines: False for Parquet.
     """
 
@@ -45,11 +46,11 @@ class Records:
         return len(self.lines)
 
     def place(self, row: int) -> str:
-        """Return the place of a row, in words."""
+        """Return a row's place as text, `line 2` or `row 2`."""
         return f"{'line' if self.has_lines else 'row'} {self.lines[row]}"
 
     def fault(self, problems: Problems, row: int, message: str) -> None:
-        """Note what is wrong with one row."""
+        """Add an error about one row."""
         if self.has_lines:
             problems.add(self.path, message, line=self.lines[row])
         else:
@@ -64,28 +65,31 @@ def tables_in(folder: Path) -> list[str]:
 def load_records(path: Path | Stored, problems: Problems, *, keep_bytes: bool = False) -> Records:
     """Load a table by its suffix: .csv, .tsv, .jsonl or .parquet.
 
-    CSV may be separated by comma, semicolon or tab, whichever the header shows. Rows of the wrong
-    length are noted in `problems` and left out; blank rows are skipped.
+    The separator of CSV (comma, semicolon or tab) is found from the header. Rows of the wrong
+    length are reported to `problems` and left out; blank rows are skipped.
 
     Args:
         keep_bytes: see `load_text`.
 
     Raises:
-        DataError: unreadable, out of reach, empty, no row below the header, or a header with a
-            column that has no name or a name that stands twice.
+        DataError: an unknown suffix, an unreadable or empty file, no row below the header, or a
+            header with a missing or duplicate name.
 
-    Cost: O(cells); the whole file is held in memory.
+    Cost: O(cells); the whole file is loaded into memory.
     """
     match path.suffix.lower():
         case ".parquet":
             records = _load_parquet(path)
         case ".jsonl":
             records = _load_json_lines(path, problems)
-        case _:
+        case ".csv" | ".tsv":
             records = _load_csv(path, load_text(path, problems, keep_bytes=keep_bytes), problems)
+        case suffix:
+            kinds = ", ".join(sorted(TABLE_SUFFIXES))
+            raise DataError(f"unknown kind of table {suffix!r}; expected {kinds}", path)
     if not len(records):
         problems.raise_if_any()
-        raise DataError("has no rows; expected one row an image", path)
+        raise DataError("has no rows; expected one row per image", path)
     return records
 
 
@@ -93,7 +97,7 @@ def _load_csv(path: Path | Stored, text: str, problems: Problems) -> Records:
     problems.raise_if_any()
     rows, lines = _csv_rows(path, text) if text.strip() else ([], [])
     if not rows:
-        raise DataError("is empty; expected a header line and one row an image", path)
+        raise DataError("is empty; expected a header line and one row per image", path)
     header = [name.strip() for name in rows[0]]
     check_header(path, header)
     whole = []
@@ -109,7 +113,7 @@ def _load_csv(path: Path | Stored, text: str, problems: Problems) -> Records:
 
 
 def _csv_rows(path: Path | Stored, text: str) -> tuple[list[list[str]], list[int]]:
-    """Return rows that are not blank, and the line on which each starts."""
+    """Return the rows that are not blank, and the line where each starts."""
     rows, lines, start = [], [], 1
     try:
         delimiter = _sniff_delimiter(text)
@@ -127,7 +131,7 @@ def _csv_rows(path: Path | Stored, text: str) -> tuple[list[list[str]], list[int
 
 
 def _sniff_delimiter(text: str) -> str:
-    """Find the delimiter that gives the header an image column, else most columns."""
+    """Return the delimiter that gives an image column, else the most columns."""
     header = next(line for line in io.StringIO(text, newline=None) if line.strip())
     names = {delimiter: _header_names(header, delimiter) for delimiter in _DELIMITERS}
     return max(
@@ -139,7 +143,9 @@ def _sniff_delimiter(text: str) -> str:
 def _header_names(header: str, delimiter: str) -> list[str]:
     try:
         return [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
-    except csv.Error:  # a cell beyond the module's limit, as thousands of names by the wrong sign
+    except (
+        csv.Error
+    ):  # a cell over the module's limit: thousands of names, not split by this delimiter
         return []
 
 
@@ -155,10 +161,14 @@ def _load_json_lines(path: Path | Stored, problems: Problems) -> Records:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = _json_fault(error)
-            problems.add(path, f"is not JSON: {reason}; expected one object a line", line=number)
+            problems.add(
+                path, f"is not JSON: {reason}; expected one JSON object per line", line=number
+            )
             continue
         if not isinstance(entry, dict):
-            problems.add(path, "is no JSON object; expected one object a line", line=number)
+            problems.add(
+                path, "is not a JSON object; expected one JSON object per line", line=number
+            )
             continue
         objects.append(entry)
         lines.append(number)
@@ -174,7 +184,7 @@ def _json_fault(error: ValueError | RecursionError) -> str:
 
 def _load_parquet(path: Path | Stored) -> Records:
     source = io.BytesIO(path.read()) if isinstance(path, Stored) else path
-    # texts that are not UTF-8 and values that Python cannot hold show when they are taken out
+    # `to_pylist` fails on text that is not UTF-8 and on values that Python cannot represent
     try:
         with pq.ParquetFile(source) as file:
             table = file.read()
@@ -188,15 +198,15 @@ def _load_parquet(path: Path | Stored) -> Records:
 
 
 def check_header(path: Path | Stored, header: list[str]) -> None:
-    """Refuse names of columns that stand twice, and columns without one.
+    """Refuse duplicate and missing column names.
 
     Raises:
-        DataError: names the column.
+        DataError: a name is missing or occurs more than once.
     """
     double = [name for name, count in Counter(header).items() if count > 1 and name]
     if double:
         shown = ", ".join(repr(name) for name in double)
-        raise DataError(f"column {shown} stands more than once; rename or remove one", path, 1)
+        raise DataError(f"column {shown} occurs more than once; rename or remove one", path, 1)
     if "" in header:
         raise DataError(
             f"column {header.index('') + 1} has no name; name it, or remove it "

@@ -1,4 +1,4 @@
-"""Tags of images: parsed, and made targets."""
+"""Convert each image's set of tags to targets."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.stores import Stored
 
 Tags = frozenset[str] | None
-"""The tags of one image: all others are absent. None where nothing is known."""
+"""The tags of one image; tags not listed are absent. None means that nothing is known."""
 
 _SEPARATORS = (";", "|", ",")
 _UNKNOWN_TEXTS = frozenset({"", "?", "-1"})
@@ -33,20 +33,20 @@ def parse_tags(cell: object, separator: str | None) -> Tags:
     """Return the tags in one cell of a list column.
 
     Args:
-        cell: a list of names; a text of names between separators, or a list in JSON or Python
-            notation; None, or an empty text, `?` or -1, which say that nothing is known. The
-            empty set is an empty list, in text `[]`.
+        cell: a list of names; a text of names between separators; a list in JSON or Python
+            notation; or None, an empty text, `?` or -1, which mean unknown. The empty set is an
+            empty list, as text `[]`.
         separator: None if each text is one tag.
 
     Raises:
-        ValueError: something that is not a list of names; says what.
+        ValueError: not a list of names.
     """
     if isinstance(cell, str) and _is_literal(cell):
         cell = _parse_literal(cell)
     if isinstance(cell, list):
         wrong = [item for item in cell if not isinstance(item, str | int) or isinstance(item, bool)]
         if wrong:
-            raise ValueError(f"{reprlib.repr(wrong[0])} in a list of labels is no name")
+            raise ValueError(f"{reprlib.repr(wrong[0])} in a list of labels is not a name")
         return clean_tags(str(item) for item in cell)
     if cell is None:
         return None
@@ -59,12 +59,12 @@ def parse_tags(cell: object, separator: str | None) -> Tags:
 
 
 def clean_tags(names: Iterable[str]) -> frozenset[str]:
-    """Strip names; empty ones are left out."""
+    """Strip names, and leave out empty names."""
     return frozenset(name.strip() for name in names if name.strip())
 
 
 def unknown_tags(tags: frozenset[str], labels: LabelSpace) -> list[str]:
-    """Return a sentence for each tag that is no label, with the closest label."""
+    """Return a message for each tag that is not a label, with the closest label."""
     messages = []
     for name in sorted(tags.difference(labels.names)):
         try:
@@ -78,11 +78,11 @@ def vocabulary(tags: Iterable[Tags], source: Path | Stored) -> LabelSpace:
     """Return all names that occur, sorted.
 
     Raises:
-        DataError: none does, or one that cannot be the name of a label; says where.
+        DataError: no names, or a name that is not a valid label name.
     """
     names = sorted(frozenset[str]().union(*(one for one in tags if one)))
     if not names:
-        raise DataError("names not one label; tag some images or give the labels", source)
+        raise DataError("contains no label; tag some images or give the labels", source)
     try:
         return LabelSpace(tuple(names))
     except LabelsError as error:
@@ -90,7 +90,7 @@ def vocabulary(tags: Iterable[Tags], source: Path | Stored) -> LabelSpace:
 
 
 def tag_targets(tags: Sequence[Tags], labels: LabelSpace) -> NDArray[np.int8]:
-    """Targets (N, L): 1 where listed, 0 where not, -1 throughout where nothing is known."""
+    """Return targets (N, L): 1 listed, 0 not listed, -1 in the rows of unknown tags."""
     column = {name: place for place, name in enumerate(labels)}
     targets = np.zeros((len(tags), len(labels)), dtype=np.int8)
     for row, names in enumerate(tags):
@@ -102,10 +102,10 @@ def tag_targets(tags: Sequence[Tags], labels: LabelSpace) -> NDArray[np.int8]:
 
 
 def relabelled(manifest: Manifest, labels: LabelSpace | None, source: Path | Stored) -> Manifest:
-    """Return the manifest with the columns of the labels expected, if any are.
+    """Return the manifest with the columns of the expected labels, if any are expected.
 
     Raises:
-        LabelsError: the names differ; says where.
+        LabelsError: the names differ.
     """
     try:
         return manifest.relabelled(labels) if labels else manifest
@@ -120,7 +120,7 @@ def folder_manifest(
     labels: LabelSpace | None,
     notes: Sequence[str],
 ) -> Manifest:
-    """Make a data set named as its folder; all tags are labels if None are given."""
+    """Make a data set named after its folder; without `labels`, all tags are labels."""
     space = labels or vocabulary(tags, folder)
     targets = tag_targets(tags, space)
     name = folder.resolve().name
@@ -135,7 +135,7 @@ def _is_literal(text: str) -> bool:
 
 
 def _parse_literal(text: str) -> list[object]:
-    """Return a list in JSON notation, or in Python's, which is how pandas writes lists to CSV."""
+    """Parse a list in JSON or in Python notation, which pandas writes to CSV."""
     for parse in (json.loads, ast.literal_eval):
         try:
             parsed = parse(text.strip())
@@ -143,4 +143,4 @@ def _parse_literal(text: str) -> list[object]:
             continue
         if isinstance(parsed, list):
             return parsed
-    raise ValueError(f"{text[:40]!r} is no list in JSON or Python notation")
+    raise ValueError(f"{text[:40]!r} is not a list in JSON or Python notation")

@@ -1,4 +1,4 @@
-"""Images: one value for each, wherever it is; listing them and decoding them to pixels."""
+"""Images: the value `image.Image`, wherever its content is; listing and decoding them."""
 
 from mlcrf.images.containers import as_image
 from mlcrf.images.image import Image, ImageBytes, LocalImage

@@ -1,4 +1,4 @@
-"""Albums: photos taken one after the other, by folder and capture time."""
+"""Find albums: photos taken one after the other, by folder and capture time."""
 
 import re
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from mlcrf.images.opening import open_image
 
 
 def find_albums(images: Sequence[Image], *, gap: timedelta) -> list[list[int]]:
-    """Places of the photos of each album, in the order in which they were taken.
+    """Return the positions of each album's photos, in the order taken.
 
-    The photos of one folder are an album. If EXIF gives the capture time of all of them, they are
-    ordered by it, and a longer gap than `gap` begins another album; else they are ordered by name,
-    numbers in it by their value.
+    The photos of a folder are an album. If EXIF contains the capture time of all of them, they are
+    ordered by time, and a gap longer than `gap` starts a new album; else they are ordered by name,
+    with numbers in names by value.
 
     Args:
-        images: in any order; an album holds those that are given, not all that the folder has.
+        images: in any order; other images of a folder are not considered.
 
-    Cost: the head of every file is read; of one in an object store all of it.
+    Cost: reads the header of every file; from an object store, the whole file.
     """
     folders: dict[str, list[int]] = {}
     for place, image in enumerate(images):
@@ -43,13 +43,13 @@ def find_albums(images: Sequence[Image], *, gap: timedelta) -> list[list[int]]:
 
 
 def capture_time(image: Image) -> datetime | None:
-    """Return when a photo was taken, by its camera's clock; None if its EXIF does not say."""
+    """Return the time a photo was taken, by its camera's clock; None if not in EXIF."""
     try:
         with open_image(image) as opened:
             exif = opened.getexif()
             text = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
         return datetime.strptime(str(text)[:19], "%Y:%m:%d %H:%M:%S")
-    except Exception:  # noqa: BLE001  what Pillow raises on odd files and EXIF is nowhere bounded
+    except Exception:  # noqa: BLE001  Pillow may raise any exception
         return None
 
 

@@ -1,7 +1,7 @@
-"""Images that stand in a file as in a folder: `shard.tar/0001.jpg`, `shard.parquet/0000001.jpg`.
+"""Images in tar or Parquet files: `shard.tar/0001.jpg`, `shard.parquet/0000001.jpg`.
 
-The tar files of WebDataset and the Parquet files of Hugging Face, which hold photos by the thousand
-so that a file system does not have to; nothing is unpacked.
+Tar files of WebDataset and Parquet files of Hugging Face contain thousands of photos; they are read
+in place.
 """
 
 from collections.abc import Iterator
@@ -22,15 +22,15 @@ def is_tar(path: Path) -> bool:
 
 
 def is_parquet(path: Path) -> bool:
-    """Return whether a path is that of a Parquet file, of images or of anything else."""
+    """Return whether a path is that of a Parquet file, with or without images."""
     return path.suffix.lower() == PARQUET and path.is_file()
 
 
 def find_containers(place: Path) -> list[Path]:
-    """Return the files of images that a path means: itself, or those in a folder, by name.
+    """Return the tar and Parquet files of images at a path: the file itself, or files in a folder.
 
     Raises:
-        DataError: a Parquet file that is named is damaged or holds no images.
+        DataError: the path is a Parquet file that is damaged or has no images.
     """
     if is_tar(place):
         return [place]
@@ -41,18 +41,18 @@ def find_containers(place: Path) -> list[Path]:
 
 
 def find_tars(place: Path) -> list[Path]:
-    """Return the tar files that a path means: itself, or those of a folder, by name."""
+    """Return the tar files at a path: the file itself, or files in a folder, by name."""
     if place.is_dir():
         return sorted(one for one in place.iterdir() if is_tar(one))
     return [place] if is_tar(place) else []
 
 
 def find_image_tables(place: Path) -> list[Path]:
-    """Return the Parquet files of images that a path means: itself, or those of a folder.
+    """Return the Parquet files of images at a path: the file itself, or files in a folder.
 
-    Of a folder that has none they are those of its folder `data`. Files that say where images
-    are, such as tables of predictions, are left out; with images beside them, no others are, so
-    that what is wrong with one is told when it is read.
+    If a folder has none, its folder `data` is searched. Tables of image paths, such as predictions,
+    are left out. Other Parquet files in the same folder are included, so that reading them reports
+    their errors.
     """
     if is_parquet(place):
         return [place] if kind_of(place) is Kind.IMAGES else []
@@ -66,7 +66,7 @@ def find_image_tables(place: Path) -> list[Path]:
 
 
 def as_image(source: str | Path | Image) -> Image:
-    """Return the image that a path or URL names; a path may lead into a tar or Parquet file."""
+    """Return the image at a path or URL; a path may lead into a tar or Parquet file."""
     if isinstance(source, Image):
         return source
     if is_url(text := str(source)):
@@ -79,7 +79,7 @@ def as_image(source: str | Path | Image) -> Image:
 
 
 def container_of(path: Path) -> Path | None:
-    """Return the tar or Parquet file that a path leads into, if it does."""
+    """Return the tar or Parquet file that a path leads into, or None."""
     text = path.as_posix().lower()
     if f"{TAR}/" not in text and f"{PARQUET}/" not in text:
         return None
@@ -87,11 +87,11 @@ def container_of(path: Path) -> Path | None:
 
 
 def members(container: Path) -> Iterator[ContainedImage]:
-    """Return what is within a tar or Parquet file, in its order; of a tar all files.
+    """Return all files in a tar, or all images in a Parquet file, in their order.
 
     Raises:
-        DataError: it is damaged, or a Parquet file without images; of a tar file also if it is
-            compressed, holds a name twice, or one that leads out of it.
+        DataError: a damaged file, a Parquet file without images, or a tar file that is compressed,
+            or has a duplicate or unsafe name.
     """
     names = tar_names(container) if is_tar(container) else row_names(container)
     kind = _kind_of_member(container)

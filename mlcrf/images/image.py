@@ -1,4 +1,4 @@
-"""One value for an image, wherever its content is: on a disk, in a store, in a file of many."""
+"""Image references: a local file, an object in a store, or a member of a tar or Parquet file."""
 
 import hashlib
 import os
@@ -13,12 +13,12 @@ from mlcrf.stores import Stored
 
 @dataclass(frozen=True)
 class Stamp:
-    """The evidence, without reading a file, that it has not changed.
+    """Address, size and modification time, to detect changes without reading the file.
 
     Attributes:
         address: see `Image.address`.
-        size: in bytes.
-        mtime_ns: when it was changed last.
+        size: size in bytes.
+        mtime_ns: time of last modification, in nanoseconds.
     """
 
     address: str
@@ -28,13 +28,13 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Image(ABC):
-    """An image, identified by the name under which it was listed; nothing is read before `read`.
+    """An image, identified by its listed name; content is read only by `read()`.
 
-    Two images are equal if they are of one kind and have one name.
+    Images are equal if they have the same type and the same name.
 
     Attributes:
-        name: as it was listed, and as it stands in tables and messages. Bytes of a file name that
-            are no UTF-8 are escaped as `os.fsdecode` does.
+        name: as listed, and as shown in tables and messages. Non-UTF-8 bytes in a file name are
+            escaped as `os.fsdecode` does.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Image(ABC):
         """Return the content of the image's file.
 
         Raises:
-            OSError: there is no such image, or it cannot be read.
-            DataError: it cannot be fetched, or the file that holds it is damaged.
+            OSError: the image does not exist, or cannot be read.
+            DataError: it cannot be fetched, or its tar or Parquet file is damaged.
         """
 
     def __str__(self) -> str:
@@ -53,27 +53,26 @@ class Image(ABC):
 
     @property
     def path(self) -> Path | None:
-        """The local file; None if the image is not a file of its own on a disk."""
+        """The local file; None if the image is not a local file of its own."""
         return None
 
     @property
     def container(self) -> Path | None:
-        """The local tar or Parquet file that holds the image, if one does."""
+        """The local tar or Parquet file that contains the image, or None."""
         return None
 
     @property
     def location(self) -> Path | None:
-        """The place on a disk, inside the container if there is one; None if it is on no disk."""
+        """The local path, which may lead into a container; None if the image is not local."""
         return None
 
     @property
     def is_remote(self) -> bool:
-        """Whether to read it means to wait for a network."""
+        """True if reading the image needs the network."""
         return False
 
     @property
     def file_name(self) -> str:
-        """The last part of the name."""
         return PurePath(self.name).name
 
     @property
@@ -85,30 +84,31 @@ class Image(ABC):
 
     @property
     def key(self) -> str:
-        """The absolute name with links resolved, by which images of several tables are matched."""
+        """The absolute name with links resolved, to match images of several tables."""
         location = self.location
         return self.name if location is None else str(location.resolve())
 
     @property
     def folder(self) -> str:
-        """The address of the folder that the image is in."""
+        """The address of the image's folder."""
         return self.address.rpartition("/" if self.is_remote else os.sep)[0]
 
     @property
     def below(self) -> str:
-        """The part of the name below the place that was listed, where that is known."""
+        """The name relative to the listed place, if known."""
         return self.name
 
     @property
     def reading_unit(self) -> str:
-        """The name of the images that one process should read together: usually the image's own.
+        """A name shared by images that one process should read together.
 
-        Rows of a Parquet file share the name of their row group, or of 256 rows of it.
+        Rows of a Parquet file share the name of up to 256 rows of their row group; other images
+        have their own name.
         """
         return self.name
 
     def stamp(self) -> Stamp | None:
-        """Return the image's size and time of change; None if they are not known unread."""
+        """Return size and modification time; None if they are unknown without reading."""
         return None
 
     def fingerprint(self) -> bytes:
@@ -120,7 +120,7 @@ class Image(ABC):
         return hashlib.sha256(self.read()).digest()
 
     def fetch(self) -> "Image":
-        """Return the image with its content in memory; a local file stays one.
+        """Return the image with its content in memory; a local file is returned unchanged.
 
         Raises:
             OSError, DataError: see `read`.
@@ -130,7 +130,7 @@ class Image(ABC):
 
 @dataclass(frozen=True)
 class LocalImage(Image):
-    """An image in a file of its own on a disk."""
+    """An image in a local file of its own."""
 
     @property
     def path(self) -> Path:
@@ -147,7 +147,7 @@ class LocalImage(Image):
     def stamp(self) -> Stamp | None:
         try:
             status = os.stat(self.name)  # noqa: PTH116 - quick
-        except (OSError, ValueError):  # a ValueError where no file can have such a name
+        except (OSError, ValueError):  # a ValueError if no file can have this name
             return None
         return Stamp(self.address, status.st_size, status.st_mtime_ns)
 
@@ -169,7 +169,7 @@ class UrlImage(Image):
     """An image in an object store; its name is its URL.
 
     Attributes:
-        root: the place that was listed, which the URL begins with.
+        root: the listed place, a prefix of the URL.
     """
 
     root: str = field(default="", compare=False)
@@ -201,10 +201,10 @@ class ImageBytes(Image):
 
 @dataclass(frozen=True)
 class ContainedImage(Image):
-    """An image inside a local tar or Parquet file; its name is a path that leads into that.
+    """An image inside a local tar or Parquet file; its name is a path into that file.
 
     Attributes:
-        within: the file that holds it.
+        within: the tar or Parquet file.
     """
 
     within: Path = field(compare=False)
@@ -219,7 +219,6 @@ class ContainedImage(Image):
 
     @property
     def inside(self) -> str:
-        """The name inside the container."""
         return self.location.relative_to(self.within).as_posix()
 
     def stamp(self) -> Stamp | None:
@@ -231,7 +230,7 @@ class ContainedImage(Image):
 
     @abstractmethod
     def measure(self) -> tuple[int, int]:
-        """Return a size and a time of change that change with the image.
+        """Return a size and a modification time that change with the image.
 
         Raises:
             OSError, DataError: see `read`.

@@ -1,4 +1,4 @@
-"""Listing the images that the folders and files that a user names stand for."""
+"""List the images in files and folders."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +13,7 @@ from mlcrf.stores import Stored
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a file name is that of an image that is not hidden."""
+    """Return whether a file name has an image suffix and is not hidden."""
     return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
@@ -27,15 +27,14 @@ def walk_images(folder: Path) -> Iterator[LocalImage]:
 
 
 def list_images(places: Iterable[Path | Stored]) -> Iterator[Image]:
-    """Yield the images that files and folders stand for; folders are walked through by name.
+    """Yield the images in files and folders; folders are walked in the order of names.
 
-    Hidden files and folders are skipped, links to folders are not followed. A file that is named
-    is listed whatever it is called; a tar or Parquet file stands for the images in it, in its
-    order, and so do those in a folder that has no images else. A folder of an object store is
-    gone through as one on a disk.
+    Hidden files and folders are skipped, links to folders are not followed. A given file is listed
+    whatever its suffix; a tar or Parquet file gives its images in order, and so do such files in a
+    folder without other images. Folders in an object store are walked in the same way.
 
     Raises:
-        DataError: a place does not exist, its store is out of reach, or a tar or Parquet file is
+        DataError: a place does not exist, its store cannot be reached, or a tar or Parquet file is
             damaged.
     """
     for place in places:
@@ -53,7 +52,7 @@ def list_images(places: Iterable[Path | Stored]) -> Iterator[Image]:
             if place.exists():
                 yield as_image(place)
                 continue
-            hint = "; `-` must stand alone" if str(place) == "-" else ""
+            hint = "; `-` must be the only one" if str(place) == "-" else ""
             raise DataError(f"no such file or folder{hint}", place)
         for container in find_containers(place):
             inside, all_count = members(container), is_parquet(container)
@@ -61,12 +60,12 @@ def list_images(places: Iterable[Path | Stored]) -> Iterator[Image]:
 
 
 class ListedImages:
-    """Images that are listed anew whenever they are gone through, so that none is held.
+    """Images that are listed again for each iteration, so that none is kept in memory.
 
     Args:
-        listing: lists them from the first.
-        limit: how many of them are meant; all if None.
-        chosen: which of these; all if None.
+        listing: lists all images from the first.
+        limit: maximum number of images; None for all.
+        chosen: filter; None for all.
     """
 
     def __init__(
@@ -83,12 +82,12 @@ class ListedImages:
         return (image for _, image in self.numbered())
 
     def numbered(self) -> Iterator[tuple[int, Image]]:
-        """Yield each with its place among all that are listed, from 0."""
+        """Yield each image with its position in the whole listing, from 0."""
         listed = enumerate(islice(self._listing(), self._limit))
         return (one for one in listed if self._chosen is None or self._chosen(one[1]))
 
     def any_listed(self) -> bool:
-        """Return whether there is an image at all, chosen or not."""
+        """Return whether any image is listed, chosen or not."""
         return next(iter(self._listing()), None) is not None
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Opening images: only regular files, of kinds that are no programs."""
+"""Open images: regular files of safe formats only."""
 
 import importlib
 import stat
@@ -11,18 +11,17 @@ from PIL import ImageFile, UnidentifiedImageError
 
 from mlcrf.images.image import Image
 
-# Nothing else is tried: Pillow would run Ghostscript on an EPS file that is named .jpg.
+# No other formats, since Pillow would run Ghostscript on an EPS file that is named .jpg.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 
 
 def open_image(image: Image) -> ImageFile.ImageFile:
-    """Open an image; its header is read, its pixels are not. HEIC needs the extra `heic`.
+    """Open an image and read its header. HEIC needs the extra `heic`.
 
     Raises:
         DataError: it cannot be fetched from its store.
-        OSError: no regular file, or of no known kind. For what damaged files raise besides there
-            is no bound.
+        OSError: not a regular file, or an unknown format. Damaged files may raise any exception.
     """
     source = image.path or image.read()
     if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
@@ -33,12 +32,11 @@ def open_image(image: Image) -> ImageFile.ImageFile:
     except UnidentifiedImageError as error:
         if _is_heif(source) and "HEIF" not in _formats():
             raise OSError("HEIC; to read it: pip install 'mlcrf[heic]'") from error
-        raise OSError("of no known kind, or damaged") from error
+        raise OSError("unknown format, or damaged") from error
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return the formats that Pillow may try: HEIC too, if its reader is installed."""
     try:
         importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
     except ImportError:

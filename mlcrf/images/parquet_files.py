@@ -1,4 +1,4 @@
-"""Parquet files with images in them: which column holds them, how their rows are called.
+"""Parquet files that contain images: find the column of images and the names of rows.
 
 An image is a value of bytes, or of a struct of `bytes` and `path` as Hugging Face writes it.
 """
@@ -17,27 +17,27 @@ import pyarrow.parquet as pq
 from mlcrf.errors import DataError
 
 SUFFIX = ".parquet"
-# What pyarrow raises on damaged files, and on values that Python cannot hold.
+# Exceptions of pyarrow for damaged files, and for values that Python cannot represent.
 FAULTS = (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException)
 
 _COLUMN = "image"
 _PATH_COLUMNS = ("file_name", "filename", "path")  # a table of paths, if there is no `image`
-_INDEXES = 256  # files whose tables of contents are kept
-_LONGEST_NAME = 200  # of a file, so that there is room for `.xmp`
+_INDEXES = 256  # files whose metadata are cached
+_LONGEST_NAME = 200  # bytes of a file name, which leaves room for `.xmp`
 _NAMES_AT_ONCE = 64
 _UNIT_ROWS = 256
 
-# Photos hardly become smaller, so what claims to unpack to far more than it takes is no photo.
+# Photos hardly compress, so a file that claims to unpack to far more contains no photos.
 _LARGE_BYTES = 2**26
 _MOST_TIMES = 100
 _LARGEST_IMAGE = 2**29
 
 
 class Kind(Enum):
-    """The content of a Parquet file, as far as it matters here."""
+    """The content of a Parquet file."""
 
     IMAGES = auto()
-    PATHS = auto()  # it says where images are
+    PATHS = auto()  # a table of image paths
     NEITHER = auto()
     DAMAGED = auto()
 
@@ -47,10 +47,10 @@ class ImageTable:
     """A Parquet file of images, as it was at a certain time and size.
 
     Attributes:
-        column: the column of images; `leaf` is what of it is read.
+        column: the column of images; `leaf` is its field of bytes.
         starts: first row of each row group, and the number of rows (G + 1).
-        bytes_a_row: of all columns, in each row group on average (G,).
-        rows: row of each name; None where the numbers of rows are the names.
+        bytes_a_row: mean size of a row in each row group (G,).
+        rows: row of each name; None if rows are named by number.
     """
 
     path: Path
@@ -66,13 +66,12 @@ class ImageTable:
         return self.starts[-1]
 
     def names(self) -> Iterator[str]:
-        """Return the name of each row, in order."""
         if self.rows is not None:
             return iter(self.rows)
         return (_numbered(row) for row in range(len(self)))
 
     def row(self, name: str) -> int | None:
-        """Return the row of that name; None if there is none."""
+        """Return the row with a name, or None."""
         if self.rows is not None:
             return self.rows.get(name)
         number = name.removesuffix(".jpg")
@@ -80,11 +79,10 @@ class ImageTable:
         return row if row < len(self) and _numbered(row) == name else None
 
     def group(self, row: int) -> int:
-        """Return the row group that a row is in."""
         return bisect_right(self.starts, row) - 1
 
     def unit(self, row: int) -> str:
-        """Name the rows that one process should read together: a row group, or 256 rows of one."""
+        """Return a name shared by up to 256 rows of a row group, to be read together."""
         group = self.group(row)
         return f"{group}.{(row - self.starts[group]) // _UNIT_ROWS}"
 
@@ -92,14 +90,13 @@ class ImageTable:
 def load_table(path: Path) -> ImageTable:
     """Load the metadata of a Parquet file of images; no image is read.
 
-    Rows are called by the `path` of their images where these are all different and lead nowhere
-    else, else by their numbers from 0, `0000123.jpg`.
+    Rows are named by the `path` of their images if all are distinct and safe, else by their
+    numbers from 0, `0000123.jpg`.
 
     Raises:
-        DataError: no Parquet file, damaged, no column of images, or one that claims to unpack
-            to what no images do.
+        DataError: not a Parquet file, damaged, no column of images, or a decompression bomb.
 
-    Cost: its last part is read, and paths; once as long as it does not change.
+    Cost: reads its footer and the paths, once until the file changes.
     """
     status = path.stat()
     return _load(path, status.st_mtime_ns, status.st_size)
@@ -118,9 +115,9 @@ def kind_of(path: Path) -> Kind:
 
 
 def image_column(schema: pa.Schema) -> str | None:
-    """Return the column `image` if it holds images; else the only column that does, if any.
+    """Return the column `image` if it has images; else the only column with images, or None.
 
-    A table without `image` that has a column of paths is one of paths.
+    A table without `image` but with a column of paths is a table of paths.
     """
     if _COLUMN in schema.names:
         return _COLUMN if holds_images(schema.field(_COLUMN).type) else None
@@ -130,27 +127,27 @@ def image_column(schema: pa.Schema) -> str | None:
 
 
 def holds_images(kind: pa.DataType) -> bool:
-    """Return whether a column of this type may hold images."""
+    """Return whether a column of this type can contain images."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
     return _is_binary(kind)
 
 
 def check_claims(path: Path, metadata: pq.FileMetaData) -> None:
-    """Refuse a file that claims to unpack to what no honest one does.
+    """Refuse a file whose metadata claim an implausible size.
 
-    By what it says of row groups: pyarrow ends the process where it is asked for what is damaged
-    in its notes on columns.
+    Uses the metadata of row groups only, since pyarrow ends the process on some damaged metadata of
+    columns.
 
     Raises:
-        DataError: a decompression bomb, or numbers that cannot be.
+        DataError: a decompression bomb, or inconsistent numbers.
     """
     groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
     rows, unpacked = [g.num_rows for g in groups], [g.total_byte_size for g in groups]
     size = path.stat().st_size
     if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows or sum(rows) > _MOST_TIMES * size:
         raise DataError(
-            f"claims {metadata.num_rows:,} rows in {size:,} bytes; damaged, or no file of images",
+            f"claims {metadata.num_rows:,} rows in {size:,} bytes; damaged, or no images",
             path,
         )
     bomb = sum(unpacked) > _LARGE_BYTES and sum(unpacked) > _MOST_TIMES * size
@@ -175,7 +172,7 @@ def _load(path: Path, mtime_ns: int, size: int) -> ImageTable:
             schema, metadata = file.schema_arrow, file.metadata
             column = image_column(schema)
             if column is None:
-                raise DataError(f"{_no_pictures(schema)}", path)
+                raise DataError(f"{_no_images(schema)}", path)
             kind = schema.field(column).type
             is_struct = pa.types.is_struct(kind)
             leaf = f"{column}.bytes" if is_struct else column
@@ -193,7 +190,7 @@ def _load(path: Path, mtime_ns: int, size: int) -> ImageTable:
 
 
 def _names(file: pq.ParquetFile, leaf: str) -> dict[str, int] | None:
-    """Map paths to rows; None where one is missing, double, or leads out of the file."""
+    """Map paths to rows; None if a path is missing, duplicate or unsafe."""
     rows: dict[str, int] = {}
     for batch in file.iter_batches(_NAMES_AT_ONCE, columns=[leaf], use_threads=False):
         for text in batch.column(0).flatten()[0].to_pylist():
@@ -204,7 +201,7 @@ def _names(file: pq.ParquetFile, leaf: str) -> dict[str, int] | None:
 
 
 def _is_safe(text: str) -> bool:
-    """Return whether a path is one of a file below, written as it always is."""
+    """Return whether a path is relative, normalised and printable, without `..`."""
     path = PurePosixPath(text)
     return (
         str(path) == text
@@ -217,7 +214,7 @@ def _is_safe(text: str) -> bool:
     )
 
 
-def _no_pictures(schema: pa.Schema) -> str:
+def _no_images(schema: pa.Schema) -> str:
     found = ", ".join(f"{one.name!r} ({str(one.type)[:40]})" for one in list(schema)[:10])
     return (
         f"has no column of images; found {found or 'no column'}. Expected {_COLUMN!r} of bytes, "

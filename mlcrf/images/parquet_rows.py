@@ -1,9 +1,8 @@
-"""Images read out of Parquet files, row after row at best, in any order at need.
+"""Read images from Parquet files in any order, efficiently in row order.
 
-A row group is unpacked a few rows at a time, and the images that were read last are kept. So
-neither a file nor a row group is ever held, and images that are asked for in the order of their
-rows, by several threads at once, are unpacked once. To go back within a row group is to begin it
-again.
+A row group is unpacked a few rows at a time, and recent images are cached, so no whole file or row
+group is in memory, and images requested in row order, also by several threads, are unpacked once.
+Going back within a row group unpacks it again from its start.
 """
 
 import os
@@ -21,9 +20,9 @@ from mlcrf.images.image import ContainedImage
 from mlcrf.images.parquet_files import FAULTS, ImageTable, load_table, reason_of
 
 _OPEN_FILES = 8
-_KEPT_BYTES = 2**27  # of images, of all files
-_ENTRY_BYTES = 200  # that one takes besides
-_BYTES_AT_ONCE, _ROWS_AT_ONCE = 2**23, 16  # unpacked in one step
+_KEPT_BYTES = 2**27  # size of cached images of all files
+_ENTRY_BYTES = 200  # overhead of a cached image
+_BYTES_AT_ONCE, _ROWS_AT_ONCE = 2**23, 16  # unpacked at a time
 _BUFFER_BYTES = 2**20
 
 _Key = tuple[Path, int, int, int]  # file, its time and size, row
@@ -33,15 +32,14 @@ _Key = tuple[Path, int, int, int]  # file, its time and size, row
 class ParquetImage(ContainedImage):
     """An image in a row of a Parquet file.
 
-    To read it costs what a few rows cost if the one before was read last; at worst, what its row
-    group costs.
+    Cost of reading: a few rows if the previous row was read before; at worst its row group.
     """
 
     @property
     def reading_unit(self) -> str:
         try:
             table = load_table(self.within)
-        except (OSError, DataError):  # whoever reads the image tells of it
+        except (OSError, DataError):  # reported when the image is read
             return self.name
         row = table.row(self.inside)
         return self.name if row is None else str(self.within / table.unit(row))
@@ -50,11 +48,11 @@ class ParquetImage(ContainedImage):
         table, row = self._find()
         content = _readers.of(table).read(row)
         if content is None:
-            raise OSError(f"column {table.column!r} holds no bytes there")
+            raise OSError(f"column {table.column!r} has no bytes in this row")
         return content
 
     def measure(self) -> tuple[int, int]:
-        """Return those of the Parquet file: how long an image is only reading it shows."""
+        """Return the Parquet file's, since an image's own size is unknown before reading."""
         table, _ = self._find()
         return table.size, table.mtime_ns
 
@@ -67,7 +65,7 @@ class ParquetImage(ContainedImage):
 
 
 def row_names(path: Path) -> Iterator[str]:
-    """Return names of the images within a Parquet file, in the order of its rows.
+    """Return the names of the images in a Parquet file, in row order.
 
     Raises:
         DataError: see `load_table`.
@@ -76,7 +74,7 @@ def row_names(path: Path) -> Iterator[str]:
 
 
 class _Kept:
-    """The images that were read last, of up to so many bytes. Safe across threads."""
+    """A cache of recent images, limited in bytes. Thread-safe."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most, self._size = most_bytes, 0
@@ -102,7 +100,7 @@ class _Kept:
 
 
 class _Reader:
-    """One file, with a place in one of its row groups. Safe across threads."""
+    """Reader of a file, with a position in a row group. Thread-safe."""
 
     def __init__(self, table: ImageTable, kept: _Kept) -> None:
         self._table, self._kept = table, kept
@@ -110,7 +108,7 @@ class _Reader:
         self._file: pq.ParquetFile | None = None
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._group, self._next = -1, 0
-        self._faults: dict[int, tuple[int, str]] = {}  # by row group: from which row, and why
+        self._faults: dict[int, tuple[int, str]] = {}  # row group -> first unreadable row, reason
 
     def read(self, row: int) -> bytes | None:
         """Return the content of a row.
@@ -134,7 +132,7 @@ class _Reader:
                     return values[row - first]
 
     def close(self) -> None:
-        """Close the file; it is opened again when needed."""
+        """Close the file; a later read opens it again."""
         with self._lock:
             self._close()
 
@@ -148,13 +146,12 @@ class _Reader:
         return self._table.path, self._table.mtime_ns, self._table.size, row
 
     def _begin(self, group: int) -> None:
-        """Stand before the first row of a row group."""
         table = self._table
         rows = _BYTES_AT_ONCE // max(table.bytes_a_row[group], 1)
         try:
             status = table.path.stat()
             if (status.st_mtime_ns, status.st_size) != (table.mtime_ns, table.size):
-                raise OSError("it has changed meanwhile")
+                raise OSError("it has changed since it was listed")
             if self._file is None:
                 self._file = pq.ParquetFile(
                     table.path,
@@ -194,19 +191,18 @@ class _Reader:
 
 
 class _Readers:
-    """Readers of the files that were read last. Safe across threads; a fork begins anew."""
+    """Readers of recent files. Thread-safe; empty after a fork."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew, with nothing that another process may hold."""
+        """Drop all readers, which share locks and files with the parent of a fork."""
         self._kept = _Kept(_KEPT_BYTES)
         self._readers: OrderedDict[tuple[Path, int, int], _Reader] = OrderedDict()
         self._lock = Lock()
 
     def of(self, table: ImageTable) -> _Reader:
-        """Return the reader of a file."""
         key = table.path, table.mtime_ns, table.size
         dropped = None
         with self._lock:

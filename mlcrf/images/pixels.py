@@ -1,4 +1,4 @@
-"""Decoding: an image of any common kind becomes RGB pixels."""
+"""Decode images of common formats to RGB pixels."""
 
 import io
 from collections.abc import Iterator
@@ -21,15 +21,15 @@ SUFFIXES = frozenset({
 })
 # fmt: on
 
-DECODING = "rgb-squeezed-bicubic-1"  # changes whenever the same file would give other pixels
+DECODING = "rgb-squeezed-bicubic-1"  # changes whenever the pixels of a file would change
 
-# What decodes to more pixels than this has to have some bytes for them: black pages of a few
-# kilobytes would take gigabytes of memory. Black and white take a quarter of what colours take.
+# Images with more pixels need enough bytes: black pages of a few kilobytes would take gigabytes of
+# memory. Black and white takes a quarter of the memory of colours.
 _LARGE_PX = 16_000_000
 _LARGE_PX_BILEVEL = 48_000_000
-# Photos have 0.2 to 20. Black has from 28 in TIFF, from 60 in CMYK, and 170 to 60,000 elsewhere.
+# Photos have 0.2 to 20; black has 28 and more in TIFF, 60 and more in CMYK, else 170 to 60,000.
 _MOST_PX_PER_BYTE = 100
-_MOST_PX_PER_BYTE_PRINT = 25  # TIFF and CMYK, whose photos are saved well
+_MOST_PX_PER_BYTE_PRINT = 25  # TIFF and CMYK, which compress photos less
 
 _TURNS = {
     2: PilImage.Transpose.FLIP_LEFT_RIGHT,
@@ -54,18 +54,18 @@ class Thumbnail:
 def load_pixels(image: Image, size_px: int) -> NDArray[np.uint8]:
     """Decode an image to RGB and resize it to a square, (size_px, size_px, 3).
 
-    The orientation in EXIF is applied; an animation gives its first frame; transparency is laid
-    on white; 16-bit grey keeps its upper 8 bits; CMYK is converted. The image is squeezed
-    rather than cropped, so that no label leaves the frame. JPEGs are decoded at reduced size
+    The orientation in EXIF is applied; only the first frame of an animation is used; transparency
+    becomes white; 16-bit grey keeps its upper 8 bits; CMYK is converted. The image is squeezed,
+    not cropped, so that no content is lost. JPEGs are decoded at reduced size
     where that leaves at least twice the target. HEIC is read if the extra `heic` is installed.
 
-    Memory is in proportion to the pixels that are decoded, up to 16 bytes for each.
+    Memory: up to 16 bytes per decoded pixel.
 
     Raises:
-        DataError: out of reach, no regular file, no image, damaged, over Pillow's limit of 179
-            million pixels, or a decompression bomb: over 16 million pixels to decode (48 million
-            in black and white) and more than 100 to a byte of the file (25 in CMYK and in TIFF but
-            for black and white); one line, also where the file's name has several.
+        DataError: the file cannot be read, is not an image, is damaged, exceeds Pillow's limit
+            of 179 million pixels, or is a decompression bomb: over 16 million pixels to decode (48
+            million in black and white) and more than 100 per byte of the file (25 in CMYK, and in
+            TIFF except black and white). The message has one line.
     """
     with _opened(image, size_px) as opened:
         square = (size_px, size_px)
@@ -73,10 +73,9 @@ def load_pixels(image: Image, size_px: int) -> NDArray[np.uint8]:
 
 
 def load_thumbnail(image: Image, largest_px: int) -> Thumbnail:
-    """Decode an image as `load_pixels` does and make it a small JPEG of its own proportions.
+    """Decode an image as `load_pixels` does and make a small JPEG with the same aspect ratio.
 
-    Nothing but the pixels is taken over: no EXIF, place, comment or profile. An image that is
-    small already keeps its size.
+    Only pixels are copied: no EXIF, location, comment or profile. Small images keep their size.
 
     Raises:
         DataError: see `load_pixels`.
@@ -91,25 +90,27 @@ def load_thumbnail(image: Image, largest_px: int) -> Thumbnail:
 
 @contextmanager
 def _opened(image: Image, size_px: int) -> Iterator[PilImage.Image]:
-    """Open an image upright in RGB, of at least twice that size if it is that large.
+    """Open an image upright in RGB, at least twice as large as `size_px` if possible.
 
     Raises:
-        DataError: see `load_pixels`; also for what goes wrong in the body.
+        DataError: see `load_pixels`; also for exceptions in the body.
     """
     if image.is_remote:
-        image = image.fetch()  # its own error names it
+        image = image.fetch()  # raises its own DataError
     try:
         image = image.fetch()
         path = image.path
         size = len(image.read()) if path is None else path.stat().st_size
         with open_image(image) as opened:
-            if not opened.info.get("progressive"):  # else all of it is in memory before it shrinks
+            if not opened.info.get(
+                "progressive"
+            ):  # else it is loaded at full size before it shrinks
                 opened.draft("RGB", (2 * size_px, 2 * size_px))
             _refuse_bomb(opened, size)
             opened.draft("RGB", (2 * size_px, 2 * size_px))
             opened.load()
             yield _to_rgb(_upright(opened))
-    except Exception as error:  # what Pillow raises on damaged files is nowhere bounded
+    except Exception as error:  # Pillow may raise any exception
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(f"cannot be read as an image: {' '.join(reason.split())}", image) from error
 
@@ -128,9 +129,9 @@ def _refuse_bomb(image: PilImage.Image, file_bytes: int) -> None:
 
 
 def _upright(image: PilImage.Image) -> PilImage.Image:
-    # ImageOps.exif_transpose also writes EXIF anew, which fails where a tag is odd.
+    # ImageOps.exif_transpose also rewrites EXIF, which fails on odd tags.
     turn = None
-    with suppress(Exception):  # EXIF that cannot be read turns nothing
+    with suppress(Exception):  # unreadable EXIF: no rotation
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image if turn is None else image.transpose(turn)
 

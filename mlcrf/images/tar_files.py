@@ -1,4 +1,4 @@
-"""Files within a tar file: where each begins and how long it is."""
+"""Read files inside tar files in place, by offset and size."""
 
 import os
 import tarfile
@@ -11,26 +11,26 @@ from mlcrf.errors import DataError
 from mlcrf.images.image import ContainedImage
 
 SUFFIX = ".tar"
-_INDEXES = 256  # tar files whose tables of contents are kept
+_INDEXES = 256  # tar files whose index is cached
 
 
 @dataclass(frozen=True)
 class TarImage(ContainedImage):
-    """A file within a tar file, usually an image."""
+    """A file inside a tar file, usually an image."""
 
     def read(self) -> bytes:
         offset, size = self._find()
         with self.within.open("rb") as stream:
             content = os.pread(stream.fileno(), size, offset)
         if len(content) < size:
-            raise OSError(f"{self.within} ends within it")
+            raise OSError(f"{self.within} is cut off inside it")
         return content
 
     def measure(self) -> tuple[int, int]:
         return self._find()[1], self.within.stat().st_mtime_ns
 
     def _find(self) -> tuple[int, int]:
-        """Return where the file begins in the tar file, and its size."""
+        """Return offset and size in the tar file."""
         status = self.within.stat()
         try:
             return _index(self.within, status.st_mtime_ns, status.st_size)[self.inside]
@@ -39,10 +39,10 @@ class TarImage(ContainedImage):
 
 
 def tar_names(tar: Path) -> Iterator[str]:
-    """Return names of the files within a tar file, in its order.
+    """Return the names of the files in a tar file, in order.
 
     Raises:
-        DataError: it is damaged or compressed, holds a name twice, or one that leads out of it.
+        DataError: it is damaged or compressed, or has a duplicate or unsafe name.
     """
     status = tar.stat()
     return iter(_index(tar, status.st_mtime_ns, status.st_size))
@@ -50,7 +50,7 @@ def tar_names(tar: Path) -> Iterator[str]:
 
 @lru_cache(maxsize=_INDEXES)
 def _index(tar: Path, mtime_ns: int, size: int) -> dict[str, tuple[int, int]]:
-    """Return offset and length of each file in a tar file of a certain time and size."""
+    """Return offset and size of each file; `mtime_ns` and `size` only invalidate the cache."""
     found: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(tar, "r:") as archive:
@@ -59,9 +59,9 @@ def _index(tar: Path, mtime_ns: int, size: int) -> dict[str, tuple[int, int]]:
                     continue
                 name = PurePosixPath(one.name)
                 if name.is_absolute() or ".." in name.parts:
-                    raise DataError(f"holds {one.name!r}, which leads out of it", tar)
+                    raise DataError(f"contains {one.name!r}, which leads out of it", tar)
                 if str(name) in found:
-                    raise DataError(f"holds {one.name!r} twice", tar)
+                    raise DataError(f"contains {one.name!r} twice", tar)
                 found[str(name)] = one.offset_data, one.size
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         reason = " ".join(str(error).split())

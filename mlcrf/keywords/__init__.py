@@ -1,1 +1,4 @@
-"""Keywords of photos in XMP and IPTC: read, merged and written."""
+"""Keywords in XMP and IPTC, read and merged in memory.
+
+`mlcrf.prediction.photo_files.sidecars` writes the files.
+"""

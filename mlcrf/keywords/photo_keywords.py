@@ -1,4 +1,4 @@
-"""The keywords that a person has given a photo: in its sidecar, in its XMP and in its IPTC."""
+"""Read the keywords that people gave to a photo: in its sidecar, embedded XMP and IPTC."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ _IPTC_UTF8 = b"\x1b%G"
 
 
 def load_sidecar(path: Path) -> bytes:
-    """Load a sidecar, of a size that one can have.
+    """Load a sidecar; at most one byte more than its size limit, so that `Packet` refuses it.
 
     Raises:
-        DataError: it cannot be read; names the file.
+        DataError: it cannot be read.
     """
     try:
         with path.open("rb") as stream:
@@ -30,14 +30,14 @@ def load_sidecar(path: Path) -> bytes:
 
 
 def read_keywords(photo: Image, *sidecars: Path) -> tuple[str, ...]:
-    """Read a photo's keywords, each once: dc:subject of sidecars and its XMP, then IPTC's.
+    """Read a photo's distinct keywords: dc:subject of sidecars and embedded XMP, then IPTC.
 
-    What mlcrf itself has added, and marked so, is left out.
+    Keywords added and marked by mlcrf are left out.
 
     Raises:
-        DataError: a file, or what it holds of keywords, cannot be read; names the file.
+        DataError: a file or its keywords cannot be read.
 
-    Cost: an image's header, nothing is decoded.
+    Cost: reads the image's header.
     """
     found: list[str] = []
     for sidecar in sidecars:
@@ -52,9 +52,9 @@ def read_keywords(photo: Image, *sidecars: Path) -> tuple[str, ...]:
             if raw:
                 packet = Packet(raw)
                 found += own_keywords(packet)
-                ours = marked_names(packet)  # a program may have copied them to IPTC
+                ours = marked_names(packet)  # other programs may have copied them to IPTC
             found += [one for one in _iptc_keywords(opened) if fold(one) not in ours]
-    except Exception as error:  # what Pillow raises on damaged files is nowhere bounded
+    except Exception as error:  # Pillow may raise any exception
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(
             f"its keywords cannot be read: {' '.join(reason.split())}", photo
@@ -63,8 +63,8 @@ def read_keywords(photo: Image, *sidecars: Path) -> tuple[str, ...]:
 
 
 def damaged_sidecar(sidecar: Path, error: ValueError) -> DataError:
-    """Return the error that tells of a sidecar that is none."""
-    return DataError(f"cannot be read as a sidecar: {error}; mend it or take it away", sidecar)
+    """Return the error for an invalid sidecar."""
+    return DataError(f"cannot be read as a sidecar: {error}; repair or remove it", sidecar)
 
 
 def _embedded_xmp(image: PilImage.Image) -> bytes:
@@ -81,7 +81,7 @@ def _iptc_keywords(image: ImageFile.ImageFile) -> list[str]:
 
 
 def _iptc_text(raw: bytes, is_utf8: bool) -> str:
-    """UTF-8 where it says so or is so; else Latin-1, which most programs that say nothing mean."""
+    """Decode UTF-8 if declared or valid, else Latin-1, the usual encoding without declaration."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The tags of an XMP packet: ours written, replaced or taken out again, a person's kept."""
+"""Write, replace or remove our tags in an XMP packet; keep the tags of people."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from mlcrf.labels import fold
 
 @dataclass(frozen=True)
 class Author:
-    """The model that gave the tags: its name, and the SHA-256 of its weights, if known."""
+    """The name of the model that made the tags, and the SHA-256 of its weights, if known."""
 
     model: str
     weights: str
@@ -25,9 +25,9 @@ class Tag:
 
     Attributes:
         name: the keyword.
-        paths: names from the topmost parent down to this one, a path for each parent that it has
-            directly; only itself where it has none.
-        confirmed: a person said so; it is then theirs and not ours.
+        paths: for each direct parent, the names from its topmost parent down to this keyword; only
+            the keyword if it has no parent.
+        confirmed: True if a person confirmed the tag; it is then stored as a person's.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Tag:
 
 @dataclass(frozen=True)
 class Retagged:
-    """A sidecar after its tags were set.
+    """A sidecar with new tags.
 
     Attributes:
-        content: the file, the very same bytes if nothing was to be done; None for no file.
-        added, removed: keywords in dc:subject now that were not before, and the other way round.
+        content: the new content, equal to the old if nothing changed; None for no file.
+        added, removed: changes of the keywords in dc:subject.
     """
 
     content: bytes | None
@@ -51,11 +51,11 @@ class Retagged:
 
 @dataclass(frozen=True)
 class _Place:
-    """A property with keywords, and our mark: which of its values we have added."""
+    """A property with keywords, and our mark, a property that lists the values that we added."""
 
     keywords: Property
     mark: Property
-    separator: str = ""  # of levels; "" where values have none
+    separator: str = ""  # of levels; "" without levels
 
     def levels(self, value: str) -> list[str]:
         return value.split(self.separator) if self.separator else [value]
@@ -64,7 +64,7 @@ class _Place:
         return fold(self.levels(value)[-1])
 
     def values(self, tags: Sequence[Tag], among: Sequence[Tag]) -> list[str]:
-        """Values for the tags; paths on the way to that of another tag say nothing new."""
+        """Return values for the tags; omit paths that are prefixes of another tag's path."""
         if not self.separator:
             return [tag.name for tag in tags]
         passed = {path[:end] for tag in among for path in tag.paths for end in range(1, len(path))}
@@ -72,7 +72,7 @@ class _Place:
         return [self.separator.join(path) for path in dict.fromkeys(paths)]
 
 
-# Names that no other property has: programs that show no namespaces would mix them up.
+# Names that no other property has, since some programs do not show namespaces.
 _SUBJECT = _Place(Property("dc", "subject"), Property(OURS, "addedSubject"))
 _PLACES = (
     _SUBJECT,
@@ -88,10 +88,11 @@ _MADE_FILE = Property(OURS, "madeFile")
 
 
 def require_taggable(names: Iterable[str]) -> None:
-    """Refuse names that XMP cannot hold as one keyword.
+    """Refuse names that XMP cannot store as one keyword.
 
     Raises:
-        SettingsError: a name has a sign that separates levels, or that XML does not have.
+        SettingsError: a name contains a separator of levels, or a character that is not allowed in
+            XML.
     """
     signs = [place.separator for place in _PLACES if place.separator]
     for name in names:
@@ -100,29 +101,29 @@ def require_taggable(names: Iterable[str]) -> None:
         try:
             etree.Element("name").text = name
         except ValueError:
-            fault = "it has a sign that XML does not have"
+            fault = "it contains a character that is not allowed in XML"
         if fault:
             raise SettingsError(f"label {name!r}: {fault}; give it another name with --rename")
 
 
 def retag(raw: bytes | None, tags: Sequence[Tag], author: Author | None) -> Retagged:
-    """Give a sidecar these tags in place of those that we gave it before.
+    """Replace our previous tags in a sidecar by new ones.
 
-    What we add stands in dc:subject, lr:hierarchicalSubject and digiKam:TagsList, and is listed
-    in properties of our own, the marks. Every value without a mark is a person's and stays.
+    Tags are added to dc:subject, lr:hierarchicalSubject and digiKam:TagsList, and are listed in
+    properties of our own, the marks. A value without a mark belongs to a person and is kept.
 
-    - A name that a person has given, in any of the three and at any level, is not added beside
-      it; one of ours that a person has given too is theirs from then on.
-    - One of ours that a person has taken out of dc:subject is not given again.
+    - A name that a person added to any of the three, at any level, is not added again; if we added
+      it too, it belongs to the person from then on.
+    - A tag of ours that a person removed from dc:subject is not added again.
     - A confirmed tag is added without a mark.
 
-    Names compare without regard to case.
+    Names are compared without regard to case.
 
     Args:
-        raw: the sidecar as it is; None if there is none.
-        tags: what the photo shall have; none to take out all of ours.
-        author: whose tags they are; None also forgets what a person has taken out. The file goes
-            if we made it and nothing is left in it.
+        raw: the current sidecar; None if there is none.
+        tags: all tags of the photo; empty to remove ours.
+        author: the model; None also forgets which tags people removed. A file that we made is
+            deleted once it is empty.
 
     Raises:
         ValueError: the sidecar cannot be read; see `Packet`.
@@ -172,7 +173,7 @@ def retag(raw: bytes | None, tags: Sequence[Tag], author: Author | None) -> Reta
 
 
 def marked_names(packet: Packet) -> set[str]:
-    """Return the keywords of a packet that are ours, folded."""
+    """Return our keywords in a packet, folded."""
     return {fold(name) for name in packet.values(_SUBJECT.mark)}
 
 
@@ -187,6 +188,6 @@ def _taken_out(packet: Packet, marked: list[str]) -> set[str]:
 
 
 def _snapshot(packet: Packet) -> dict[Property, Counter[str]]:
-    """Return all values that we may change."""
+    """Return all values that `retag` may change."""
     changing = [one for place in _PLACES for one in (place.keywords, place.mark)]
     return {one: Counter(packet.values(one)) for one in (*changing, _MODEL, _WEIGHTS, _MADE_FILE)}

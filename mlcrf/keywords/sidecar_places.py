@@ -13,17 +13,16 @@ _BESIDE = frozenset({".xmp", ".txt"})  # files that themselves belong to a photo
 
 
 class PhotoPlaces:
-    """Files beside photos, or in a parallel tree.
+    """Paths of files next to photos, or in a parallel tree.
 
-    A sidecar is called `photo.jpg.xmp`, which no two photos share. An existing `photo.xmp` is
-    used in its place if the photo is the only file that it can belong to: there must be none in
-    its folder that is called the same but for the ending, such as a raw file. A photo within a
-    tar or Parquet file has its files in a parallel tree only, `DIR/shard.tar/photo.jpg.xmp`.
+    A new sidecar is named `photo.jpg.xmp`, which is unique. An existing `photo.xmp` is used instead
+    if no other file in the folder, such as a raw file, has the same name but another suffix. Photos
+    in a tar or Parquet file need a parallel tree, `DIR/shard.tar/photo.jpg.xmp`.
 
     Args:
-        directory: top of the parallel tree; None for beside the photos.
-        places: with a directory, the folders and photos that the user named. The tree starts
-            below the deepest folder that holds them all, which of a single folder is itself.
+        directory: top of the parallel tree; None for files next to the photos.
+        places: the folders and photos given by the user. The parallel tree starts at their deepest
+            common folder.
     """
 
     def __init__(self, directory: Path | None = None, places: Iterable[Path] = ()) -> None:
@@ -35,7 +34,7 @@ class PhotoPlaces:
         self._listed: tuple[Path, dict[str, list[str]]] = (Path(), {})
 
     def sidecar(self, photo: Image) -> Path:
-        """Return the sidecar that there is, or where a new one goes.
+        """Return the path of the existing or a new sidecar.
 
         Raises:
             DataError: see `require_room`.
@@ -46,14 +45,14 @@ class PhotoPlaces:
         return found or base.with_name(f"{base.name}.xmp")
 
     def existing_sidecar(self, photo: Image) -> Path | None:
-        """Return the sidecar of a photo, if it has one."""
+        """Return the existing sidecar of a photo, or None."""
         for place in self.all_sidecars(photo):
             if place.stem == photo.file_name or not self.rivals(photo):
                 return place
         return None
 
     def all_sidecars(self, photo: Image) -> list[Path]:
-        """Return all sidecars by either name, the photo's own first, also if it has rivals."""
+        """Return existing sidecars of either name, the unique name first."""
         base = self._base(photo)
         names = [f"{base.name}.xmp", f"{base.name}.XMP", f"{base.stem}.xmp", f"{base.stem}.XMP"]
         there = (base.with_name(name) for name in names)
@@ -69,20 +68,20 @@ class PhotoPlaces:
         return self._base(photo).with_suffix(".txt")
 
     def require_room(self, photo: Image) -> None:
-        """Refuse to put files beside a photo where there is no beside.
+        """Refuse to place files beside a photo inside a tar or Parquet file without --sidecar-dir.
 
         Raises:
-            DataError: it is within a tar or Parquet file, and there is no parallel tree.
+            DataError: the photo is inside such a file, and there is no parallel tree.
         """
         if self._directory is None and photo.container is not None:
             raise DataError(
-                f"is inside {photo.container.name}, where no file can be put beside it; "
-                "give --sidecar-dir DIR",
+                f"is inside {photo.container.name}, so no file can be put next to it; "
+                "use --sidecar-dir DIR",
                 photo,
             )
 
     def rivals(self, photo: Image) -> Sequence[str]:
-        """Other files in the photo's folder that `photo.xmp` or `photo.txt` could belong to."""
+        """Return other files in the folder that `photo.xmp` or `photo.txt` could belong to."""
         path = _location(photo)
         folder = path.parent
         if self._listed[0] != folder:
@@ -90,13 +89,13 @@ class PhotoPlaces:
             for name in map(Path, _file_names(photo)):
                 if name.suffix.lower() in _BESIDE:
                     continue
-                for stem in {name.stem, name.name}:  # a.jpg.xmp is of a.jpg, not a.jpg.png
+                for stem in {name.stem, name.name}:  # a.jpg.xmp belongs to a.jpg, not to a.jpg.png
                     by_stem.setdefault(stem, []).append(name.name)
             self._listed = (folder, by_stem)
         return [name for name in self._listed[1].get(path.stem, ()) if name != path.name]
 
     def _base(self, photo: Image) -> Path:
-        """Return the photo's own path, or that of its twin in the parallel tree."""
+        """Return the photo's path, or the corresponding path in the parallel tree."""
         path = _location(photo)
         if self._directory is None:
             return path
@@ -109,7 +108,7 @@ def _location(photo: Image) -> Path:
 
 
 def _file_names(photo: Image) -> Iterator[str]:
-    """Return names of the files in a photo's folder, also one within a tar or Parquet file."""
+    """Yield the file names in a photo's folder, which may be in a tar or Parquet file."""
     folder = _location(photo).parent
     if photo.container is not None:
         inside = members(photo.container)

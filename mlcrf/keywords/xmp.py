@@ -1,4 +1,4 @@
-"""XMP packets: parsed safely, their lists of texts read and changed, all else kept as it is.
+"""Parse XMP packets safely, and read and change lists of texts; the rest is kept.
 
 Source: ISO 16684-1 (XMP), sections 6 and 7; RDF/XML in the forms that it allows.
 """
@@ -12,7 +12,7 @@ from lxml import etree
 
 from mlcrf.version import __version__
 
-MAX_BYTES = 16 * 2**20  # sidecars with long editing histories have some hundred kilobytes
+MAX_BYTES = 16 * 2**20  # sidecars with long editing histories have several hundred kilobytes
 
 OURS = "mlcrf"
 NAMESPACES = {
@@ -40,7 +40,7 @@ _NEW = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 @dataclass(frozen=True)
 class Property:
-    """A property by its usual prefix and name, and the kind of list that its values stand in."""
+    """A property: its usual prefix, its name, and the kind of list for its values."""
 
     prefix: str
     name: str
@@ -48,16 +48,15 @@ class Property:
 
     @property
     def tag(self) -> str:
-        """Its name as lxml writes it."""
         return f"{{{NAMESPACES[self.prefix]}}}{self.name}"
 
 
 class Packet:
-    """One XMP packet, such as a sidecar holds.
+    """An XMP packet, such as the content of a sidecar.
 
     Raises:
-        ValueError: no XMP, damaged, too large, or with a document type (which XMP has no use for
-            and which could declare entities); says what, in one line.
+        ValueError: not XMP, damaged, too large, or with a DOCTYPE (not used by XMP, and it could
+            declare entities).
     """
 
     def __init__(self, raw: bytes) -> None:
@@ -72,10 +71,10 @@ class Packet:
             raise ValueError(f"it is not XML: {' '.join(str(error.msg).split())}") from error
         self._tree = root.getroottree()
         if self._tree.docinfo.internalDTD is not None:
-            raise ValueError("it declares a document type, which XMP does not have")
+            raise ValueError("it declares a document type, which is not allowed in XMP")
         found = root if root.tag == _ROOT else next(root.iter(_ROOT), None)
         if found is None:
-            raise ValueError("it holds no rdf:RDF")
+            raise ValueError("it contains no rdf:RDF")
         self._rdf = found
         self._declared = raw.startswith((b"<?xml ", b"\xef\xbb\xbf<?xml "))
 
@@ -95,11 +94,11 @@ class Packet:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has no property at all."""
+        """True if it has no properties."""
         return not any(len(one) or self._attributes(one) for one in self._descriptions())
 
     def values(self, wanted: Property) -> list[str]:
-        """Return the texts of a property, in any form that RDF allows; empty ones are left out."""
+        """Return the texts of a property, in any form that RDF allows, without empty texts."""
         texts = [_item_text(item) for item in self._items(wanted)]
         for description in self._descriptions():
             texts.append(description.get(wanted.tag, ""))
@@ -109,7 +108,7 @@ class Packet:
         return [text.strip() for text in texts if text.strip()]
 
     def add(self, wanted: Property, values: Iterable[str]) -> None:
-        """Put values at the end of a property's list, which is made where there is none."""
+        """Append values to a property's list, which is created if missing."""
         container = None
         for value in values:
             if container is None:
@@ -119,11 +118,11 @@ class Packet:
             _append(container, item)
 
     def add_text(self, wanted: Property, text: str) -> None:
-        """Put a property that is a single text."""
+        """Add a property with a single text."""
         self._property(wanted).text = text
 
     def remove(self, wanted: Property, values: Iterable[str]) -> None:
-        """Take one of each value away, the last; a list that is empty then goes too."""
+        """Remove the last occurrence of each value; also remove a list that becomes empty."""
         left = Counter(values)
         for item in reversed(list(self._items(wanted))):
             text = _item_text(item).strip()
@@ -138,7 +137,7 @@ class Packet:
                     _remove(element)
 
     def remove_ours(self) -> None:
-        """Take all properties of our namespace away, and descriptions that are empty then."""
+        """Remove all properties of our namespace, and descriptions that become empty."""
         start = f"{{{NAMESPACES[OURS]}}}"
         for description in list(self._descriptions()):
             before = len(description) + len(self._attributes(description))
@@ -165,7 +164,7 @@ class Packet:
                     yield from container.iterchildren(_ITEM)
 
     def _container(self, wanted: Property) -> etree._Element:
-        """Return the list of a property; a value that stands by itself is moved into one."""
+        """Return the list of a property; a single value is moved into a new list."""
         alone = []
         for description in self._descriptions():
             if wanted.tag in description.attrib:
@@ -184,8 +183,8 @@ class Packet:
     def _property(self, wanted: Property) -> etree._Element:
         """Return a new, empty element for a property.
 
-        It goes to the first description that knows its namespace, else to the first one; but what
-        is ours stands in a description by itself, which can go again without a trace.
+        It is added to the first description that declares its namespace, else to the first; our own
+        properties get a separate description, which can be removed without a trace.
         """
         uri = NAMESPACES[wanted.prefix]
         there = list(self._descriptions())
@@ -203,13 +202,13 @@ class Packet:
 
 
 def _item_text(item: etree._Element) -> str:
-    """Text of a list's item, also of one with qualifiers, which has it one level deeper."""
+    """Return the text of a list's item; with qualifiers it is one level deeper."""
     value = item.find(f".//{{{_RDF}}}value") if len(item) else None
     return (item.text if value is None else value.text) or ""
 
 
 def _append(parent: etree._Element, child: etree._Element) -> None:
-    """Append in the layout that the parent has; in lines of their own where it has none."""
+    """Append a child with the parent's indentation, or on a line of its own."""
     if len(parent):
         child.tail, parent[-1].tail = parent[-1].tail, parent.text
     else:

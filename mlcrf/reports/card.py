@@ -1,4 +1,4 @@
-"""The model card of a finished run, with a picture of its couplings."""
+"""Write the model card of a finished run, with a heatmap of its couplings."""
 
 from mlcrf import atomic
 from mlcrf.reports.correlations import couplings, strongest_pairs
@@ -8,7 +8,7 @@ from mlcrf.reports.names import some_names
 from mlcrf.reports.tables import format_pairs, format_training
 from mlcrf.training.run import TrainReport
 
-_MOST_LISTED = 200  # labels, and rules between them
+_MOST_LISTED = 200  # labels, and implications
 
 
 def save_card(report: TrainReport) -> None:
@@ -22,8 +22,8 @@ def save_card(report: TrainReport) -> None:
     parts = [f"# A tagger for {len(names)} labels, trained on {run.data}", _summary(report)]
     if len(run.crf.edges):
         parts.append("## Couplings")
-        picture = run.path / "plots" / "couplings.png"
-        save_couplings(picture, run, order_labels(*couplings(run.crf), len(names)))
+        heatmap = run.path / "plots" / "couplings.png"
+        save_couplings(heatmap, run, order_labels(*couplings(run.crf), len(names)))
         parts.append("![Learned couplings](plots/couplings.png)")
         parts.append(_block(format_pairs(*strongest_pairs(run.crf, names))))
     if len(run.implications):
@@ -52,11 +52,11 @@ def _summary(report: TrainReport) -> str:
         [
             f"Backbone {settings.backbone} ({network}); unaries {unaries}; objective "
             f"{settings.objective.value}; seed {settings.seed}.",
-            "It says which of the labels below a photo has, as well as the training data could "
-            "teach. It knows no others, was not tested for fairness, and is not meant for "
-            "decisions about people.",
-            "How good it is on photos that it has not seen, beside the independent baseline that "
-            "is stored with it: `mlcrf evaluate RUN DATA`.",
+            "It predicts which of the labels below a photo has, as learned from the training data. "
+            "It knows no other labels, was not tested for fairness, and is not meant for decisions "
+            "about people.",
+            "To measure it on new photos, next to the independent baseline stored with it: "
+            "`mlcrf evaluate RUN DATA`.",
             "## Training\n\n" + _block(format_training(report)),
         ]
     )

@@ -1,4 +1,4 @@
-"""Learned couplings, and their agreement with counts or with a published matrix."""
+"""Learned couplings, and their agreement with counts or a published matrix."""
 
 import csv
 import io
@@ -24,10 +24,10 @@ class RankAgreement:
     """Spearman's rank correlation of two matrices over label pairs.
 
     Attributes:
-        over: which pairs.
-        pairs: how many.
+        over: description of the pairs.
+        pairs: number of pairs.
         correlation: -1 to 1; NaN with fewer than three pairs.
-        same_sign: for how many pairs both have the same sign.
+        same_sign: number of pairs with the same sign in both.
     """
 
     over: str
@@ -47,7 +47,7 @@ def cooccurrence(targets: NDArray[np.int8]) -> Floats:
 def phi(targets: NDArray[np.int8]) -> Floats:
     """Return Pearson's correlation of label pairs over images where both are known (L, L).
 
-    NaN where a label does not vary among those images; zero diagonal.
+    NaN if a label does not vary among these images; zero diagonal.
     """
     known = (targets >= 0).astype(np.float64)
     present = (targets == 1).astype(np.float64)
@@ -63,13 +63,13 @@ def phi(targets: NDArray[np.int8]) -> Floats:
 
 
 def title(run: Run) -> str:
-    """Return the title of a picture of a run's couplings."""
+    """Return the title of a heatmap of a run's couplings."""
     closed = ", gates at zero" if run.crf.rank else ""
     return f"learned couplings, {run.data}{closed}"
 
 
 def rank_agreements(learned: Floats, other: Floats, *, above: float = 0.1) -> list[RankAgreement]:
-    """Return the rank correlation over all known pairs, and over those with |other| > `above`."""
+    """Return rank correlations over all known pairs, and over pairs with |other| > `above`."""
     rows, columns = np.triu_indices(len(learned), 1)
     ours, theirs = learned[rows, columns], other[rows, columns]
     known = np.isfinite(theirs)
@@ -81,7 +81,7 @@ def rank_agreements(learned: Floats, other: Floats, *, above: float = 0.1) -> li
 
 
 def strongest_colour(sizes: Floats) -> float:
-    """Return the size from which a coupling has the strongest colour: 2 % are above it."""
+    """Return the size shown in the strongest colour: 2 % of couplings are larger."""
     if not len(sizes):
         return 1.0
     return float(np.percentile(sizes, 98)) or float(sizes.max()) or 1.0
@@ -111,11 +111,11 @@ def load_comparison(what: str, run: Run) -> Floats:
     """Load a matrix (L, L) to compare the couplings of a run with.
 
     Args:
-        what: `phi` or `cooccurrence` of the labels that the run was fitted on (train and
-            validation), or the path of a square CSV file.
+        what: `phi` or `cooccurrence`, computed on the run's training and validation images, or the
+            path of a square CSV file.
 
     Raises:
-        DataError: the file, or the run's own table of splits, cannot be read.
+        DataError: the file, or the run's table of splits, cannot be read.
     """
     if what not in ("phi", "cooccurrence"):
         return load_matrix(Path(what), run.labels)
@@ -126,14 +126,14 @@ def load_comparison(what: str, run: Run) -> Floats:
 
 
 def load_matrix(path: Path, labels: LabelSpace) -> Floats:
-    """Load a square CSV of label pairs: a header of names, a name before each row.
+    """Load a square CSV of label pairs, with label names in the first row and column.
 
-    Labels are matched by name in any order, space and hyphen read as underscore; an empty cell is
-    unknown (NaN). Labels that the matrix lacks are unknown, those that we lack are left out.
+    Labels are matched by name, with space and hyphen read as underscore; an empty cell is unknown
+    (NaN). Missing labels are unknown, and other labels are left out.
 
     Raises:
-        DataError: cannot be read, not square, not symmetric, a cell is no number, or fewer than
-            two labels in common; names file and line.
+        DataError: cannot be read, not square, not symmetric, a cell is not a number, or fewer than
+            two labels in common.
     """
     try:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))

@@ -1,4 +1,4 @@
-"""Write the couplings of up to thousands of labels as one compact HTML page to zoom in."""
+"""Write the couplings of up to thousands of labels as one compact, zoomable HTML page."""
 
 import base64
 from pathlib import Path
@@ -13,25 +13,25 @@ from mlcrf.reports.html_page import save_page
 from mlcrf.reports.label_order import LabelOrder, cluster_name
 from mlcrf.reports.names import readable
 
-MOST_PAIRS = 50_000  # couplings, the strongest
-_LISTED = 20  # pairs of either sign
-_CLUSTERS = 60  # in the list
-_LETTERS = 80  # of a name
-_LEVELS = 32767  # of a coupling on either side of zero
+MOST_PAIRS = 50_000  # strongest couplings in the page
+_LISTED = 20  # listed pairs of each sign
+_CLUSTERS = 60  # listed clusters
+_LETTERS = 80  # characters of a name
+_LEVELS = 32767  # steps of a coupling on each side of zero
 
 
 def save_couplings_page(path: Path, run: Run, shown: LabelOrder) -> int:
-    """Write the couplings of a run as one HTML file that loads nothing from elsewhere.
+    """Write the couplings of a run as one self-contained HTML file.
 
-    The matrix is a canvas that zooms; a label is found by its name. Labels may hold anything; see
+    The matrix is a zoomable canvas with a search for labels. Labels may contain any text; see
     `save_page`. The same run gives the same bytes.
 
     Args:
-        shown: the order of the labels.
+        shown: order of the labels.
 
     Returns:
-        The number of couplings in the page: all, or the 50,000 strongest, at eight bytes each and
-        rounded to a 32,767th of the largest.
+        The number of couplings in the page: all, or the 50,000 strongest, each stored in eight
+        bytes and rounded to a 32,767th of the largest.
 
     Raises:
         MlcrfError: the file cannot be written.
@@ -71,7 +71,7 @@ def _data(
     values: NDArray[np.float64],
     rules: NDArray[np.int64],
 ) -> dict[str, Any]:
-    """Return what the script draws: labels by position, couplings from weak to strong."""
+    """Return the data of the script: labels by position, couplings from weak to strong."""
     place = shown.place()
     wide = len(names) > 2**16
     largest = float(np.abs(values).max(initial=0.0)) or 1.0

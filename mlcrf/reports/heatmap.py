@@ -1,4 +1,4 @@
-"""Draw couplings as a heatmap, next to the matrices that they are compared with."""
+"""Draw couplings as a heatmap, next to matrices to compare them with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,13 +20,13 @@ from mlcrf.reports.label_order import MOST_NAMED, LabelOrder, cluster_name
 from mlcrf.reports.names import readable
 
 FORMATS = (".png", ".svg", ".pdf")
-MOST_CELLS = 500  # along a side
-_SIDE = 8.0  # inches, beyond `MOST_NAMED` labels
-_NUMBERS_UP_TO = 30  # labels; with more, the numbers in the cells could not be read
-_LEAST_GAP = 0.017  # of the side, between the names of two clusters
-_LEAST_SHARE = 0.004  # of all labels: smaller clusters are not outlined
-_LETTERS = 22  # of a label's name in a cluster's
-_LONGEST = 32  # letters of a name where every label has one
+MOST_CELLS = 500  # cells along a side
+_SIDE = 8.0  # inches, with more than `MOST_NAMED` labels
+_NUMBERS_UP_TO = 30  # labels; with more, numbers in cells would be unreadable
+_LEAST_GAP = 0.017  # least share of the side between the names of two clusters
+_LEAST_SHARE = 0.004  # share of all labels; smaller clusters are not outlined
+_LETTERS = 22  # characters of a label's name within a cluster's name
+_LONGEST = 32  # characters of a name if every label is named
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -37,11 +37,11 @@ class Panel:
     """One symmetric matrix to draw.
 
     Attributes:
-        title: stands above it.
+        title: text above the matrix.
         edges: pairs i < j (E, 2).
         values: the value of each pair (E,).
-        other: the value of pairs that are not listed; NaN if it is unknown.
-        rules: implications, child and parent (R, 2), which have no coupling; marked by an arrow.
+        other: the value of other pairs; NaN if unknown.
+        rules: implications, child and parent (R, 2), shown as arrows instead of couplings.
     """
 
     title: str
@@ -61,12 +61,12 @@ class Panel:
         return cls(title, edges, matrix[edges[:, 0], edges[:, 1]], np.nan)
 
     def reduce(self, order: LabelOrder, cells: int) -> Floats:
-        """Return a matrix (cells, cells), each cell the value of greatest size of the pairs in it.
+        """Return a matrix (cells, cells) of the value of largest size among the pairs of each cell.
 
-        A mean would let a few strong couplings vanish among many pairs that have none. With as
-        many cells as labels it is the whole matrix, in the given order.
+        A mean would hide a few strong couplings among many pairs without any. With as many cells as
+        labels, it is the whole matrix in the given order.
 
-        Cost: O(E); a matrix of all labels is not made.
+        Cost: O(E); no matrix of all labels is built.
         """
         cell = order.place() * cells // len(order.order)
         rows, columns = cell[self.edges].T
@@ -108,10 +108,10 @@ def draw_heatmap(
 ) -> bytes:
     """Draw matrices side by side with colours that diverge about zero.
 
-    Up to 120 labels each is named, and up to 30 the values are written into the cells. Of more
-    labels a cell holds several and shows the strongest value, and clusters of labels are named.
-    Each panel has its own scale, symmetric about zero; unknown cells are grey. The same matrices
-    give the same bytes.
+    Up to 120 labels are all named, and up to 30 the cells show their values. With more labels, a
+    cell shows the strongest value of several pairs, and clusters are named instead. Each panel has
+    its own scale, symmetric about zero; unknown cells are grey. The same matrices give the same
+    bytes.
 
     Args:
         kind: png, svg or pdf.
@@ -119,7 +119,7 @@ def draw_heatmap(
     every_name = len(names) <= MOST_NAMED
     side = 2.2 + 0.29 * len(names) if every_name else _SIDE + 0.9
     beside = 0.4 if every_name else 3.4
-    # the same bytes again, and names are no formulas
+    # reproducible bytes, and names are not parsed as formulas
     with mpl.rc_context({"svg.hashsalt": "mlcrf", "font.size": 8, "text.parse_math": False}):
         figure = Figure(figsize=(side * len(panels) + beside, side), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -139,7 +139,7 @@ def draw_heatmap(
 def _draw_labels(
     figure: Figure, axis: Axes, names: Sequence[str], panel: Panel, order: LabelOrder
 ) -> None:
-    """Draw a matrix whose rows and columns are all named."""
+    """Draw a matrix with all rows and columns named."""
     matrix = panel.reduce(order, len(names))
     np.fill_diagonal(matrix, np.nan)
     children, parents = order.place()[panel.rules].T
@@ -165,7 +165,7 @@ def _draw_labels(
 
 
 def _draw_clusters(figure: Figure, axis: Axes, panel: Panel, order: LabelOrder) -> None:
-    """Draw a matrix of which a cell may hold several labels, with clusters outlined."""
+    """Draw a matrix with possibly several labels per cell, and clusters outlined."""
     num_labels = len(order.order)
     matrix = panel.reduce(order, min(MOST_CELLS, num_labels))
     sizes = np.abs(matrix[np.isfinite(matrix) & (matrix != 0)])
@@ -191,7 +191,7 @@ def _draw_cells(
 
 
 def _name_rows(axis: Axes, names: Sequence[str], order: LabelOrder) -> None:
-    """Name clusters, the largest first, or labels, as long as there is room for a name."""
+    """Name clusters, the largest first, or else labels, where space permits."""
     num_labels = len(names)
     cells = min(MOST_CELLS, num_labels)
     if order.clusters:

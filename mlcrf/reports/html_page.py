@@ -12,10 +12,10 @@ from mlcrf.version import __version__
 
 
 def save_page(path: Path, name: str, context: dict[str, Any]) -> None:
-    """Fill the template `name`.html and write it as one file that loads nothing from elsewhere.
+    """Fill the template `name`.html and write it as one self-contained file.
 
-    Values may hold anything: they are escaped, and a policy in the page forbids every style and
-    script except the template's own.
+    Values may contain any text: they are escaped, and a policy in the page forbids all styles and
+    scripts except the template's own.
 
     Raises:
         MlcrfError: the file cannot be written.
@@ -39,7 +39,7 @@ def save_page(path: Path, name: str, context: dict[str, Any]) -> None:
 
 
 def _source(environment: Environment, name: str) -> str:
-    """Return the text of a template's style sheet or script; empty if it has none."""
+    """Return a template's style sheet or script, or an empty text."""
     try:
         return environment.get_template(name).render()
     except TemplateNotFound:

@@ -20,7 +20,7 @@ from mlcrf.reports.names import some_names
 from mlcrf.reports.tables import format_table
 from mlcrf.version import __version__
 
-_MOST_LABELS = 100  # in a table; of more the most frequent are shown
+_MOST_LABELS = 100  # in a table; with more, only the most frequent are shown
 _COMMONEST = 20
 _PACKAGES = ("torch", "torchvision", "timm", "openvino", "numpy", "pandas", "pillow", "pyarrow")
 
@@ -30,7 +30,7 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
     targets = manifest.targets
     present = (targets == 1).sum(0)
     unknown = (targets < 0).sum(0)
-    some = csr_array(targets == 1, dtype=np.int64)  # of many labels few pairs ever meet
+    some = csr_array(targets == 1, dtype=np.int64)  # sparse, since few pairs of many labels occur
     together = coo_array(triu(some.T @ some, 1))
     order = np.lexsort((together.col, together.row, -together.data))[:top]
     splits = manifest.splits
@@ -59,7 +59,7 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
 
 
 def format_dataset(record: dict[str, Any]) -> str:
-    """Format the record of a data set."""
+    """Format a record of `dataset_record`."""
     images = record["images"]
     splits = record["splits"]
     parts = (
@@ -86,7 +86,7 @@ def format_dataset(record: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{record['data']}: {images} images ({parts}), {len(record['labels'])} labels, "
-            f"{record['labels_per_image']:.2f} labels an image, "
+            f"{record['labels_per_image']:.2f} labels per image, "
             f"{record['without_any_label']} images without any",
             "",
             *([f"the {_COMMONEST} most frequent labels; --json has all"] if cut else []),
@@ -119,7 +119,7 @@ def run_record(run: Run) -> dict[str, Any]:
 
 
 def format_run(record: dict[str, Any]) -> str:
-    """Format the record of a run."""
+    """Format a record of `run_record`."""
     apart = ("settings", "labels", "implications")
     rows = [[key, str(value)] for key, value in record.items() if key not in apart]
     settings = [[key, str(value)] for key, value in record["settings"].items()]
@@ -162,7 +162,7 @@ def models_record() -> list[dict[str, Any]]:
 
 
 def format_models(records: list[dict[str, Any]]) -> str:
-    """Format the records of models."""
+    """Format the records of `models_record`."""
     rows = [
         [
             record["model"] + (" (default)" if record["default"] else ""),
@@ -177,7 +177,10 @@ def format_models(records: list[dict[str, Any]]) -> str:
     head = ["model", "labels", "backbone", "trained on", "wrong labels, %", "mAP, %"]
     lines = [format_table(head, rows), ""]
     lines += [f"{record['model']}: {', '.join(record['labels'])}" for record in records]
-    lines += ["", "Figures are of the same recipe on half of the photos, scored on the other half."]
+    lines += [
+        "",
+        "Scores are of the same recipe trained on half of the photos, tested on the other half.",
+    ]
     return "\n".join([*lines, *(f"card: {record['card']}" for record in records)])
 
 
@@ -204,7 +207,7 @@ def machine_record(cache_dir: Path) -> dict[str, Any]:
 
 
 def format_machine(record: dict[str, Any]) -> str:
-    """Format the record of a machine."""
+    """Format a record of `machine_record`."""
     backbones = ", ".join(
         name if there else f"{name} (missing: pip install 'mlcrf[lite]')"
         for name, there in record["backbones_offline"].items()

@@ -1,4 +1,4 @@
-"""Order labels so that those that attract each other stand side by side."""
+"""Order labels so that labels that attract each other are adjacent."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from scipy.spatial.distance import squareform
 
 from mlcrf.reports.names import readable
 
-MOST_NAMED = 120  # labels whose names can all be read beside a picture
-_MOST_ORDERED = 300  # items whose best order of leaves is looked for, at O(n^3)
-_STRONGEST = 8  # attractions of each label that clusters are made of
+MOST_NAMED = 120  # labels that can all be named at a heatmap
+_MOST_ORDERED = 300  # items with optimal leaf ordering, which is O(n^3)
+_STRONGEST = 8  # attractions of each label used for clustering
 _LEADERS = 3  # labels that name a cluster
 
 Ints = NDArray[np.int64]
@@ -25,10 +25,10 @@ class Cluster:
     """Labels that attract each other.
 
     Attributes:
-        start: where its first label stands in the order.
-        size: how many labels there are.
-        leaders: the labels with most attraction to the others, at most three, the first first;
-            none of the last cluster, which holds the labels that no attraction places.
+        start: position of its first label in the order.
+        size: number of labels.
+        leaders: up to three labels with most attraction to the others, strongest first; empty for
+            the last cluster, of labels without attractions.
     """
 
     start: int
@@ -38,11 +38,11 @@ class Cluster:
 
 @dataclass(frozen=True)
 class LabelOrder:
-    """The order in which all labels are shown.
+    """The order in which labels are shown.
 
     Attributes:
         order: labels (L,).
-        clusters: one after the other; none where every label is to be named.
+        clusters: successive clusters; empty if every label is named.
     """
 
     order: Ints
@@ -59,7 +59,7 @@ class LabelOrder:
 
 
 def cluster_name(names: Sequence[str], cluster: Cluster, letters: int) -> str:
-    """Return the names of a cluster's first labels, and the number of its labels."""
+    """Return the names of a cluster's leaders, and its size."""
     if not cluster.leaders:
         return f"the rest ({cluster.size:,})"
     leaders = (readable(names[label], letters) for label in cluster.leaders)
@@ -74,14 +74,14 @@ def given_order(num_labels: int) -> LabelOrder:
 def order_labels(edges: Ints, values: Floats, num_labels: int) -> LabelOrder:
     """Order labels by clusters of attraction.
 
-    Up to 120 by `cluster_order`. Beyond, of each label's eight strongest attractions a graph is
-    made, which is cut into communities of greatest modularity (Blondel et al. 2008); communities,
-    and the labels within each, are put in order by `cluster_order`.
+    Up to 120 labels are ordered by `cluster_order`. With more, a graph of each label's eight
+    strongest attractions is split into communities of greatest modularity (Blondel et al. 2008);
+    communities, and the labels within each, are ordered by `cluster_order`.
 
     Args:
         edges: pairs i < j (E, 2); values: their couplings (E,).
 
-    Cost: O(E log E), and 4 L^2 bytes where most pairs are coupled. Deterministic.
+    Cost: O(E log E), and 4 L^2 bytes if most pairs are coupled. Deterministic.
     """
     if num_labels <= MOST_NAMED:
         matrix = np.zeros((num_labels, num_labels))
@@ -111,10 +111,10 @@ def order_labels(edges: Ints, values: Floats, num_labels: int) -> LabelOrder:
 
 
 def cluster_order(matrix: Floats) -> Ints:
-    """Return an order of the labels with those that attract each other side by side.
+    """Return an order in which labels that attract each other are adjacent.
 
     Average linkage, up to 300 labels with optimal leaf order (Bar-Joseph et al. 2001), on the
-    distance max(matrix) - matrix_ij. Fewer than three labels stay as they are.
+    distance max(matrix) - matrix_ij. Fewer than three labels are not reordered.
     """
     if len(matrix) < 3:
         return np.arange(len(matrix))
@@ -148,7 +148,7 @@ def _strongest_attractions(
 
 
 def _strongest_of_dense(edges: Ints, values: Floats, num_labels: int) -> Ints:
-    """Return the same pairs as codes i L + j with i < j, by way of a matrix in float32."""
+    """Return these pairs as codes i L + j with i < j, computed from a float32 matrix."""
     matrix = np.zeros((num_labels, num_labels), dtype=np.float32)
     matrix[edges[:, 0], edges[:, 1]] = matrix[edges[:, 1], edges[:, 0]] = values
     found = []
@@ -175,7 +175,7 @@ def _communities(pairs: Ints, weights: Floats, num_labels: int) -> list[Ints]:
 
 
 def _between(edges: Ints, values: Floats, group_of: Ints, groups: list[Ints]) -> Floats:
-    """Return the mean coupling between the labels of every two communities."""
+    """Return the mean coupling between each pair of communities."""
     total = np.zeros((len(groups), len(groups)))
     first, second = group_of[edges[:, 0]], group_of[edges[:, 1]]
     apart = (first >= 0) & (second >= 0) & (first != second)

@@ -13,7 +13,7 @@ _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u20
 def readable(text: str, limit: int = 80) -> str:
     """Cut a text at a limit; escape control characters and marks that change its direction.
 
-    It is not safe as markup; the template escapes it.
+    The result is not safe as markup; the template escapes it.
     """
     shown = text if len(text) <= limit else f"{text[: limit - 1]}…"
     return "".join(
@@ -25,14 +25,14 @@ def readable(text: str, limit: int = 80) -> str:
 
 
 def some_names(names: Sequence[str], *, most: int = 40) -> str:
-    """Join names by commas; of more than `most`, the first and the number of others."""
+    """Join names by commas; after the first `most`, state the number of others."""
     if len(names) <= most:
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most:,} more"
 
 
 def shared_folder(images: Sequence[Image]) -> str:
-    """Return the deepest folder that all images share; pages show only names relative to it."""
+    """Return the deepest common folder of all images; pages show names relative to it."""
     return os.path.commonpath([_without_scheme(image.folder) for image in images])
 
 

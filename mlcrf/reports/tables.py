@@ -1,4 +1,4 @@
-"""Results as text for people, CSV for spreadsheets and JSON for programs."""
+"""Format results as text for people, CSV for spreadsheets and JSON for programs."""
 
 import csv
 import io
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from mlcrf.evaluation import Evaluation
 from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
 
-if TYPE_CHECKING:  # they bring half of SciPy, which `mlcrf predict` would wait for
+if TYPE_CHECKING:  # slow imports, not needed by `mlcrf predict`
     from mlcrf.export import ExportReport
     from mlcrf.reports.correlations import RankAgreement
     from mlcrf.training.run import TrainReport
 
-_MEASURES = {
+# measure -> title, factor, digits; one entry for each measure of `mlcrf.metrics.Measures`
+MEASURE_TITLES = {
     "nll": ("nll per image (nats)", 1, 3),
     "wrong_per_image": ("wrong labels per image", 1, 3),
     "hamming": ("wrong labels, %", 100, 2),
@@ -32,7 +33,7 @@ _MEASURES = {
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Align columns: the first to the left, the others to the right."""
+    """Format aligned columns: the first to the left, the others to the right."""
     table = [list(header), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     lines = [
@@ -46,9 +47,9 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def evaluation_rows(result: Evaluation) -> dict[str, list[str]]:
-    """Return title, independent, crf, difference and its 95 % interval of each measure."""
+    """Return for each measure its title, both models' scores, their difference and its interval."""
     rows = {}
-    for name, (title, factor, digits) in _MEASURES.items():
+    for name, (title, factor, digits) in MEASURE_TITLES.items():
         ours, theirs = (getattr(result.models[model], name) for model in ("crf", "independent"))
         value, low, high = result.difference[name]
         signed = f"{factor * value:+.{digits}f}"
@@ -106,7 +107,7 @@ def evaluation_csv(result: Evaluation) -> str:
 
 
 def format_training(report: "TrainReport") -> str:
-    """Format the fits of a run with their penalties, and the time of each stage."""
+    """Format the fits of a run, their penalties, and the time of each stage."""
     rows = [
         [
             name,
@@ -134,7 +135,7 @@ def format_training(report: "TrainReport") -> str:
 
 
 def training_record(report: "TrainReport") -> str:
-    """Return the same as one JSON object."""
+    """Return the same content as one JSON object."""
     return to_json(
         {
             "run": str(report.run.path),
@@ -175,7 +176,7 @@ def format_undone(photo_files: PhotoFileSet, failed: int) -> str:
 
 
 def undone_record(photo_files: PhotoFileSet, failed: int) -> str:
-    """Return the same as one JSON object."""
+    """Return the same content as one JSON object."""
     return to_json({"failed": failed, **photo_files_record(photo_files)})
 
 
@@ -188,7 +189,7 @@ def photo_files_record(photo_files: PhotoFileSet) -> dict[str, dict[str, int]]:
 
 
 def predictions_record(writer: PredictionWriter) -> str:
-    """Return the same as one JSON object."""
+    """Return the same content as one JSON object."""
     errors = str(writer.errors_path) if writer.failed and writer.errors_path else None
     return to_json(
         {
@@ -237,18 +238,18 @@ def format_export(report: "ExportReport") -> str:
             f"{report.path}: {report.num_bytes / 1e6:.1f} MB",
             f"inputs: {inputs}; outputs: {', '.join(OUTPUTS)}",
             f"inference: {report.inference}; the run's own is {report.own_inference}",
-            f"largest difference over {count} pictures: {report.rounding:.1e} between onnxruntime "
+            f"largest difference over {count} images: {report.rounding:.1e} between onnxruntime "
             f"and torch, {report.largest_gap:.1e} from the run's own inference",
             f"mean difference from the run's own inference: {report.mean_gap:.1e} "
             f"(that of independent: {report.independent_gap:.1e})",
-            f"time for {count} pictures here: onnxruntime {report.seconds:.2f} s, the run's own "
+            f"time for {count} images here: onnxruntime {report.seconds:.2f} s, the run's own "
             f"engine {report.own_seconds:.2f} s",
         ]
     )
 
 
 def export_record(report: "ExportReport") -> str:
-    """Return the same as one JSON object."""
+    """Return the same content as one JSON object."""
     return to_json(asdict(report) | {"path": str(report.path)})
 
 

@@ -1,4 +1,4 @@
-"""A log of answers, and the state of each label that follows from it."""
+"""The log of answers, and the state of each label derived from it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ class Answer:
     """One event of the log; events never change.
 
     Attributes:
-        id: rising, but for events of other people that were written at the same moment.
+        id: increasing, except for events of other people written at the same moment.
         photo: the photo's number in the database.
-        label: its name.
-        value: 1 yes, 0 no, -1 cannot be told; None where nothing holds any more, after an undo.
-        person: who said so.
-        at: when, in UTC.
-        request: what was sent together, and is undone together.
-        undoes: the event that this one takes back, if it does.
+        label: name of the label.
+        value: 1 yes, 0 no, -1 cannot tell; None if an undo left no answer.
+        person: name of the person.
+        at: time in UTC.
+        request: identifier shared by answers that were sent, and are undone, together.
+        undoes: id of the event that this event undoes, or None.
     """
 
     id: int
@@ -40,7 +40,7 @@ class Verdict:
     """The combined answer of all people about one label of one photo.
 
     Attributes:
-        votes: the last answer of each person that still holds, by person.
+        votes: person -> their last answer that was not undone.
     """
 
     votes: Mapping[str, Answer] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Verdict:
 
     @property
     def is_answered(self) -> bool:
-        """True if anybody has answered, also with `cannot be told`."""
+        """True if anybody has answered, even with `cannot tell`."""
         return bool(self.votes)
 
     @property
@@ -69,7 +69,7 @@ class Verdict:
 class Board:
     """The last answer of each person about each label of each photo.
 
-    Events may be told twice and in any order.
+    Events may be added repeatedly and in any order.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Board:
         return changed
 
     def verdicts(self, photo: int) -> dict[str, Verdict]:
-        """Return the verdict of each label that somebody answered."""
+        """Return the verdict of each answered label."""
         found = {}
         for label, people in self._last.get(photo, {}).items():
             votes = {who: one for who, one in sorted(people.items()) if one.value is not None}

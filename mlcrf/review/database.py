@@ -16,8 +16,8 @@ from mlcrf.review.answers import VALUES, Answer
 from mlcrf.review.scan import Stamped
 from mlcrf.review.schema import answers, contents, facts, photos, places
 
-_LOCK = 0x6D6C637266  # PostgreSQL: held while photos are registered or tables made
-_OVERLAP = 256  # events read again, since PostgreSQL may show a later one first
+_LOCK = 0x6D6C637266  # PostgreSQL: held while photos are registered or tables are created
+_OVERLAP = 256  # events read again, since PostgreSQL may show later events first
 _TRIES = 8
 
 
@@ -25,7 +25,7 @@ def parse_url(text: str) -> URL:
     """Parse `sqlite:///tags.db`, `postgresql://user@host/name`, or the name of an SQLite file.
 
     Raises:
-        SettingsError: neither.
+        SettingsError: anything else.
     """
     try:
         url = make_url(text if "://" in text else f"sqlite:///{text}")
@@ -44,15 +44,15 @@ class ReviewDatabase:
     """Photos and answers; safe to use from several threads and processes at once.
 
     SQLite keeps a write-ahead log and syncs it with every answer, so that neither a kill nor a
-    loss of power takes back one that was acknowledged.
+    power failure loses an acknowledged answer.
 
     Args:
         url: see `parse_url`.
-        must_exist: refuse to make a new SQLite file.
+        must_exist: refuse to create a new SQLite file.
 
     Raises:
         SettingsError: the URL is not understood, or psycopg is missing.
-        DatabaseError: cannot be opened, holds something else, or is of a later version.
+        DatabaseError: it cannot be opened, has other tables, or another version.
     """
 
     def __init__(self, url: str, *, must_exist: bool = False) -> None:
@@ -71,10 +71,10 @@ class ReviewDatabase:
         self._engine.dispose()
 
     def ping(self) -> None:
-        """Read one row, to see whether the database can be reached.
+        """Read one row, to check that the database can be reached.
 
         Raises:
-            DatabaseError: out of reach.
+            DatabaseError: it cannot be read.
         """
         with self._errors("cannot be read"), self._engine.connect() as connection:
             connection.execute(select(facts.c.value).limit(1))
@@ -97,15 +97,15 @@ class ReviewDatabase:
     def register(self, folder: str, files: Sequence[Stamped]) -> tuple[list[int], int]:
         """Return the photo number of each file; new photos are added.
 
-        A file is the photo that had its content, wherever that was. A file of new content at the
-        place of one that is gone is the same photo, edited.
+        Files are matched to photos by content, wherever it was seen. New content at the path of a
+        photo whose old content is gone counts as an edit of that photo.
 
         Args:
             folder: absolute path.
-            files: all that are there.
+            files: all images in the folder.
 
         Returns:
-            A number for each file, and how many were edited.
+            A number for each file, and the number of edited photos.
         """
         with self._errors("cannot be written"), self._engine.begin() as connection:
             self._begin(connection, locked=True)
@@ -138,11 +138,11 @@ class ReviewDatabase:
             return [of_content[file.sha256] for file in files], edited
 
     def add(self, photo: int, values: Mapping[str, int], person: str, request: str) -> list[Answer]:
-        """Append a person's answers about labels of a photo: all or none, and synced to disk.
+        """Append a person's answers about labels of a photo atomically, synced to disk.
 
         Args:
-            values: 1 yes, 0 no, -1 cannot be told, by label.
-            request: names this act; the same again changes nothing and returns what was written.
+            values: label -> 1 yes, 0 no, -1 cannot tell.
+            request: identifier of this act; a repeated call changes nothing and returns the same.
         """
         assert values and all(value in VALUES for value in values.values())
         rows = [
@@ -152,10 +152,10 @@ class ReviewDatabase:
         return self._append(request, lambda connection: rows)
 
     def undo(self, person: str, request: str, among: Collection[int]) -> list[Answer]:
-        """Undo a person's last act; return the events that do so, [] if there is none.
+        """Undo a person's last act; return the new events, [] if there is nothing to undo.
 
         Args:
-            among: photos that count.
+            among: photos to consider.
             request: as in `add`.
         """
 
@@ -179,11 +179,11 @@ class ReviewDatabase:
                 found.append(same | {"value": value, "request": request, "undoes": row.id})
             return found
 
-        # one after the other, or what is last could be taken back between two of the queries
+        # locked, or another process could undo the last act between two queries
         return self._append(request, rows, locked=True)
 
     def since(self, last_id: int) -> Iterator[Answer]:
-        """Yield the events after one, possibly with some earlier ones."""
+        """Yield the events after `last_id`, possibly with some earlier events."""
         overlap = 0 if self.is_sqlite else _OVERLAP
         yield from self._read(
             select(answers).where(answers.c.id > last_id - overlap).order_by(answers.c.id)
@@ -213,7 +213,7 @@ class ReviewDatabase:
                         ).all()
                 return [_answer(row) for row in done]
             except DatabaseError as error:
-                # someone else sent the same, or took back the same, at the same moment
+                # another process wrote or undid the same at the same moment
                 if not isinstance(error.__cause__, IntegrityError) or attempt == _TRIES - 1:
                     raise
         raise AssertionError("the last try returns or raises")
@@ -245,7 +245,7 @@ class ReviewDatabase:
             if self.is_sqlite and present:
                 some = ", ".join(sorted(present)[:3])
                 raise DatabaseError(
-                    f"{self.name}: holds other tables ({some}); choose another file for --db"
+                    f"{self.name}: contains other tables ({some}); choose another file for --db"
                 )
             schema.metadata().create_all(connection)
             connection.execute(insert(facts), {"name": "version", "value": schema.VERSION})

@@ -1,4 +1,4 @@
-"""Start a review: score the photos of a folder, then serve the page until a signal ends it."""
+"""Start a review: score the photos of a folder, then serve the page until a signal."""
 
 import os
 import secrets
@@ -22,7 +22,7 @@ from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
 from mlcrf.web.http_server import address_of, listen, make_server, quiet_signals
 
-_PAUSE_S = 0.02  # between two photos to rank, so that requests are not held up
+_PAUSE_S = 0.02  # between ranking steps, so that requests are not delayed
 
 
 def start_review(
@@ -39,7 +39,7 @@ def start_review(
         The review, and notes for the user about unreadable images, copies and edits.
 
     Raises:
-        DataError: no folder, or it holds no image that can be read.
+        DataError: no such folder, or no readable image in it.
         DatabaseError: the database cannot be used.
     """
     found, notes = find_photos(folder, database)
@@ -53,7 +53,7 @@ def start_review(
             features.append(feature)
         progress(done, len(found))
     if not photos:
-        raise DataError(f"{folder}: none of its pictures can be read: {notes[-1]}")
+        raise DataError(f"{folder}: none of its images can be read: {notes[-1]}")
     with torch.no_grad():
         potentials = run.crf(torch.from_numpy(np.stack(features)))
     return Review(photos, run.labels, potentials, run.make_inference(), database), notes
@@ -70,7 +70,7 @@ def serve(
     """Serve the page until SIGINT or SIGTERM; requests that have arrived are answered first.
 
     Args:
-        port: 0 takes a free one.
+        port: 0 picks a free port.
         announce: called with the address to open, which contains the token, once it listens.
 
     Raises:

@@ -7,18 +7,18 @@ from mlcrf.review.answers import Verdict
 
 
 class State(StrEnum):
-    """The progress of the answers about a photo."""
+    """The progress of a photo's answers."""
 
-    NEW = "new"  # nobody answered anything
+    NEW = "new"  # no answers
     BEGUN = "begun"
-    DONE = "done"  # every label is answered, or follows
-    CONFLICT = "conflict"  # people, or answers, contradict each other
+    DONE = "done"  # every label is answered or implied
+    CONFLICT = "conflict"  # answers contradict each other
 
 
 class Order(StrEnum):
     """The order of photos."""
 
-    TEACHES = "teaches"  # whose best question tells most; see `mlcrf.review.questions`
+    TEACHES = "teaches"  # by information of the best question; see `mlcrf.review.questions`
     NAME = "name"
 
 
@@ -27,10 +27,10 @@ class Filter:
     """A selection of photos.
 
     Attributes:
-        label: those that have it, by an answer or more likely than not; None for all.
-        state: None for all.
-        name: a part of the path, whatever its case.
-        order: of the result.
+        label: select photos with this label, answered or probable; None for all.
+        state: select photos in this state; None for all.
+        name: part of the path, in any case.
+        order: order of the result.
     """
 
     label: int | None = None
@@ -44,14 +44,14 @@ class Look:
     """The current state of one photo.
 
     Attributes:
-        number: its place in the folder.
+        number: position in the folder.
         marginals: P(label present | answers), (L,).
-        known: what the answers say, 1, 0, -1 (L,); where they contradict each other -1.
-        verdicts: who answered what, of each label.
+        known: answered labels, 1 or 0; -1 if unknown or contradictory (L,).
+        verdicts: the answers about each label (L,).
         contradicts: labels whose answers break an implication of the model.
-        question: the label to ask next; None if there is nothing left to ask.
-        information: what its answer tells, in nats.
-        state: how far it has come.
+        question: the label to ask next; None if nothing is left to ask.
+        information: expected information of its answer, in nats.
+        state: progress of the photo.
     """
 
     number: int

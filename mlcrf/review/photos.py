@@ -13,7 +13,7 @@ from mlcrf.images.pixels import load_thumbnail
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.scan import scan_folder
 
-_MOST_BYTES = 2**26  # of pictures that are kept
+_MOST_BYTES = 2**26  # size of cached copies
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Photo:
     """One photo of a folder.
 
     Attributes:
-        id: its number in the database.
-        image: the photo itself.
-        name: its path in the folder, for people: what is no UTF-8 is replaced.
-        sha256: of its content.
+        id: number in the database.
+        image: the image.
+        name: path in the folder to show; bytes that are not UTF-8 are replaced.
+        sha256: hash of the content.
     """
 
     id: int
@@ -49,7 +49,7 @@ def find_photos(
     """Register the photos of a folder; return each once, and notes for the user.
 
     Raises:
-        DataError: no such folder, or no picture in it that can be read.
+        DataError: no such folder, or no readable image in it.
         DatabaseError: the database cannot be written.
     """
     place = str(folder.resolve()).replace("\\", "/")
@@ -63,16 +63,16 @@ def find_photos(
         photos.setdefault(number, Photo(number, as_image(folder / file.path), name, file.sha256))
     copies = len(files) - len(photos)
     if copies:
-        notes.append(f"pictures that are copies of others and are shown once: {copies}")
+        notes.append(f"images that are copies of others and are shown once: {copies}")
     if edited:
         notes.append(f"photos that were edited since and keep their answers: {edited}")
     return list(photos.values()), notes
 
 
-class Pictures:
+class PhotoCopies:
     """JPEG copies of photos: of a given size, upright, without metadata; recent ones are cached.
 
-    Nothing but decoded pixels leaves: what is no picture is not served, nor where it was taken.
+    Only decoded pixels are served: no other files, and no location.
     """
 
     def __init__(self, photos: Sequence[Photo]) -> None:
@@ -85,7 +85,7 @@ class Pictures:
         """Return the JPEG copy of a photo.
 
         Raises:
-            DataError: it is gone or damaged.
+            DataError: the photo is missing or damaged.
         """
         key = number, width
         with self._lock:

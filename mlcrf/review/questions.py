@@ -1,13 +1,13 @@
 """Choose the questions whose answers are most informative.
 
-An answer about label i tells, in nats, summed over what it says of each of the photo's labels j,
+The information of an answer about label i, in nats, is summed over the photo's labels j,
 
     information_i = sum_j I(y_i; y_j | x, known),      I(y_i; y_i) = H(y_i)
 
-the expected fall of the sum of all labels' own entropies, which is what still has to be asked if
-labels are asked one by one. Without couplings only H(y_i) is left. (The expected fall of the
-entropy of the whole label set is H(y_i) for every joint distribution, and could not tell a label
-that settles five others from one that stands alone.) A photo is worth as much as its best question.
+the expected decrease of the sum of all labels' own entropies. Without couplings it is H(y_i). (The
+expected decrease of the entropy of the whole label set is H(y_i) for every joint distribution, and
+would not prefer a label that determines five others to an independent label.) Photos are ranked by
+their best question.
 
 Source: mutual information as in Cover and Thomas, Elements of Information Theory (2006), chapter 2.
 """
@@ -23,7 +23,7 @@ from mlcrf.inference import InferenceMethod
 
 @runtime_checkable
 class PairsLabels(Protocol):
-    """An inference method that has the marginals of all pairs itself."""
+    """An inference method that computes the marginals of all pairs itself."""
 
     def pair_marginals(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
         """Return P(y_i = 1, y_j = 1), with the marginals on the diagonal, (N, L, L)."""
@@ -36,13 +36,13 @@ def pair_marginals(
 ) -> Tensor:
     """Return P(y_i = 1, y_j = 1 | known) of all pairs, with the marginals on the diagonal.
 
-    The method's own where it has them (`PreparedExact`), else from clamping every label in turn:
-    P(y_i = 1) P(y_j = 1 | y_i = 1), which is as good as the method.
+    Uses the method's own (`PreparedExact`) if available; else clamps every label in turn:
+    P(y_i = 1) P(y_j = 1 | y_i = 1), as accurate as the method.
 
     Returns:
         Symmetric, float64 (N, L, L).
 
-    Cost: without pairs of its own, that of the method on N (L + 1) images.
+    Cost: with clamping, inference on N (L + 1) images.
     """
     if isinstance(method, PairsLabels):
         return method.pair_marginals(potentials, known=known).double()
@@ -51,7 +51,7 @@ def pair_marginals(
     result = torch.diag_embed(p)
     for label in range(potentials.num_labels):
         asked = (given[:, label] == UNKNOWN).nonzero().squeeze(1)
-        together = p[:, label, None] * p  # of a label that is known
+        together = p[:, label, None] * p  # for known labels
         if len(asked):
             clamped = given[asked].clone()
             clamped[:, label] = 1
@@ -74,7 +74,7 @@ def mutual_information(pairs: Tensor) -> Tensor:
         I = sum_{a, b in {0, 1}} P(a, b) log (P(a, b) / (P(a) P(b)))
 
     Args:
-        pairs: Return P(y_i = 1, y_j = 1), with the marginals on the diagonal, (N, L, L).
+        pairs: P(y_i = 1, y_j = 1), with the marginals on the diagonal, (N, L, L).
 
     Returns:
         float64 (N, L, L), none below 0.
@@ -94,7 +94,9 @@ def mutual_information(pairs: Tensor) -> Tensor:
         torch.zeros_like(both),
     )
     entropy = label_entropy(p)
-    limit = torch.minimum(entropy.unsqueeze(-1), entropy.unsqueeze(-2))  # of rounded pairs too
+    limit = torch.minimum(
+        entropy.unsqueeze(-1), entropy.unsqueeze(-2)
+    )  # also after rounding of pairs
     information = torch.minimum(information.clamp(min=0), limit)
     return information.diagonal_scatter(entropy, dim1=-2, dim2=-1)
 
@@ -115,7 +117,7 @@ def next_questions(information: Tensor, askable: Tensor | None = None) -> Tensor
 
     Args:
         information: of an answer about each label (N, L).
-        askable: which labels may be asked, boolean (N, L); all if None.
+        askable: labels that may be asked, boolean (N, L); all if None.
     """
     if askable is None:
         return information.argmax(1)

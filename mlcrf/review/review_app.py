@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from mlcrf.errors import DatabaseError, DataError
 from mlcrf.review.answers import Verdict
 from mlcrf.review.messages import Filter, Look, Order, State
-from mlcrf.review.photos import Pictures, Width
+from mlcrf.review.photos import PhotoCopies, Width
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Review
 from mlcrf.version import __version__
@@ -32,7 +32,7 @@ _FILES = {
     "icon.svg": "image/svg+xml",
 }
 _MOST_AT_ONCE = 2000  # photos in one list
-_WORKERS = 4  # threads; more would wait for each other
+_WORKERS = 4  # threads; more would only wait for each other
 _LATER = {503: {"Retry-After": "2"}}
 
 
@@ -52,7 +52,7 @@ register_url_convertor("photo", _Number())
 
 
 class _Act(BaseModel):
-    """A person's act, with a name so that a repeated request acts once."""
+    """A person's act, with an identifier so that a repeated request acts once."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     person: str = Field(min_length=1, max_length=60, pattern=r"^[^\s\p{C}]([^\p{C}]*[^\s\p{C}])?$")
@@ -70,9 +70,9 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
     """Make the application that serves the page and its data.
 
     Args:
-        token: what a visitor must know.
-        person: who answers unless the page says otherwise.
-        port: names the cookie, since browsers share cookies between the ports of a host.
+        token: secret that requests must present.
+        person: default name of the person who answers.
+        port: part of the cookie's name, since browsers share cookies between the ports of a host.
     """
     pages = _Pages(review, person)
     paths: dict[str, tuple[str, Callable[[Request], Response]]] = {
@@ -85,10 +85,10 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
         "/api/photos/{number:photo}/answer": ("POST", pages.answer),
         "/api/photos/{number:photo}/accept": ("POST", pages.accept),
         "/api/undo": ("POST", pages.undo),
-        "/photos/{number:photo}/{size}.jpg": ("GET", pages.picture),
+        "/photos/{number:photo}/{size}.jpg": ("GET", pages.photo),
     }
     workers = _Workers(_WORKERS)
-    apart = {"/health": _Workers(1)}  # waits for nobody
+    apart = {"/health": _Workers(1)}  # does not wait for other requests
     routes = [
         Route(path, _in_thread(endpoint, apart.get(path, workers)), methods=[method])
         for path, (method, endpoint) in paths.items()
@@ -100,15 +100,15 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
         ValidationError: lambda _, error: _refusal(422, _first(error)),
     }
     app = Starlette(routes=routes, exception_handlers=errors)
-    app.router.redirect_slashes = False  # a path is one of these or none
+    app.router.redirect_slashes = False  # only the exact paths exist
     return Guard(app, token=token, hosts=hosts, cookie=f"mlcrf-review-{port}")
 
 
 class _Workers:
     """Threads for torch and the database, which would block the event loop.
 
-    Each takes the next request only once the loop has taken its last reply, so that replies do not
-    pile up there before others who wait to be let in.
+    Each takes the next request only after the loop has taken its last reply, so that replies do not
+    queue up in the loop before new requests.
     """
 
     def __init__(self, number: int) -> None:
@@ -131,7 +131,7 @@ def _in_thread(endpoint: Callable[[Request], Response], workers: _Workers) -> Ca
 class _Pages:
     def __init__(self, review: Review, person: str) -> None:
         self._review, self._person = review, person
-        self._pictures = Pictures(review.photos)
+        self._copies = PhotoCopies(review.photos)
         template = (_PAGE / "page.html").read_text(encoding="utf-8")
         self._template = Environment(autoescape=True).from_string(template)
 
@@ -144,7 +144,7 @@ class _Pages:
     def health(self, request: Request) -> Response:
         try:
             self._review.database.ping()
-        except DatabaseError as error:  # which says where it is
+        except DatabaseError as error:  # its message contains the address
             raise HTTPException(503, "the database cannot be read") from error
         return JSONResponse({"status": "ok", "version": __version__})
 
@@ -197,11 +197,11 @@ class _Pages:
         look = self._review.undo(body.person, body.request)
         return JSONResponse({"photo": None}) if look is None else self._shown(look)
 
-    def picture(self, request: Request) -> Response:
+    def photo(self, request: Request) -> Response:
         number, size = request.path_params["number"], request.path_params["size"]
         if number >= len(self._review.photos) or size not in ("small", "large"):
-            raise HTTPException(404, "no such picture")
-        content = self._pictures.jpeg(number, Width[size.upper()])
+            raise HTTPException(404, "no such photo")
+        content = self._copies.jpeg(number, Width[size.upper()])
         lasting = {"Cache-Control": "private, max-age=3600"}
         return Response(content, media_type="image/jpeg", headers=lasting)
 
@@ -244,7 +244,7 @@ def _label(p: float, known: int, verdict: Verdict, contradicts: bool) -> dict[st
 
 
 def _refusal(status: int, message: str) -> Response:
-    # names of files may hold bytes that are no UTF-8
+    # file names may contain bytes that are not UTF-8
     text = re.sub("[\ud800-\udfff]", "\ufffd", message)
     return JSONResponse({"error": text}, status_code=status, headers=_LATER.get(status))
 

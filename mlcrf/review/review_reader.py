@@ -12,7 +12,7 @@ from mlcrf.review.answers import Board
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import Photo, find_photos
 
-_FEWEST = 10  # answers that say yes or no, for a label to be learned
+_FEWEST = 10  # answers of yes or no that a label needs
 
 
 def read_review(
@@ -20,17 +20,17 @@ def read_review(
 ) -> Manifest:
     """Return the photos with answers as a partly labelled data set.
 
-    Yes is present, no is absent; what nobody answered, what cannot be told, and what people
-    contradict each other on is unknown.
+    Yes is present, no is absent; without an answer, with `cannot tell`, or with contradictory
+    answers a label is unknown.
 
     Args:
         url: see `mlcrf.review.database.parse_url`.
-        folders: where the photos are now; those that the database remembers if none is given.
-        labels: those to learn. If None, all that have ten answers or more; the notes say which do
-            not.
+        folders: current folders of the photos; by default the folders in the database.
+        labels: labels to learn; None takes all with at least ten answers, and the notes list the
+            others.
 
     Raises:
-        DatabaseError: no such database, or out of reach.
+        DatabaseError: no such database, or it cannot be read.
         DataError: no photos, or no answers to learn from.
     """
     database = ReviewDatabase(url, must_exist=True)
@@ -41,7 +41,7 @@ def read_review(
             folders = [Path(one) for one in database.folders() if Path(one).is_dir()]
         if not folders:
             raise DataError(
-                f"{database.name}: its folders are not here; name the one of the photos"
+                f"{database.name}: its folders are not here; give the folder of the photos"
             )
         photos: dict[int, Photo] = {}
         notes: list[str] = []
@@ -76,7 +76,7 @@ def _manifest(
         if not enough:
             raise DataError(
                 f"{name}: no label has {_FEWEST} answers of yes or no yet; answer more, or name "
-                "those to learn in a file for --labels"
+                "the labels to learn in a file for --labels"
             )
         labels = LabelSpace(enough)
         if few:

@@ -1,4 +1,4 @@
-"""Protect the review: check hosts, token, origins, sizes and times; add security headers."""
+"""Protect the review: check host, token, origin, size and time; add security headers."""
 
 import asyncio
 import hmac
@@ -18,9 +18,9 @@ from mlcrf.web.connections import HEADERS
 from mlcrf.web.http_server import is_loopback
 
 _MOST_BYTES = 2**14  # of a request
-_MOST_SECONDS = 5.0  # that it may take to come in
-_MOST_AT_ONCE = 256  # requests that are worked on; more are told to come later
-_OPEN = "/health"  # the only path that needs no token, and is answered however busy we are
+_MOST_SECONDS = 5.0  # time to receive a request
+_MOST_AT_ONCE = 256  # concurrent requests; further requests are rejected with 503
+_OPEN = "/health"  # the only path without token; also served under full load
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z._-]+))(?::[0-9]{1,5})?")
 
 
@@ -28,11 +28,11 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z._-]+))(?::[0-9]{1,5})?"
 class Hosts:
     """Host names under which the page may be requested, against DNS rebinding.
 
-    A page elsewhere can have its own name point to this machine, and would then count as ours.
+    A foreign page can let its own host name point to this machine, to be taken for our page.
 
     Attributes:
-        bound: the address that the server listens on. If it is not this machine's own, the page
-            may also be asked for under any address in numbers, and this machine's name.
+        bound: the address that the server listens on. If it is not a loopback address, numeric
+            addresses and this machine's name are allowed too.
     """
 
     bound: str = "127.0.0.1"
@@ -57,14 +57,14 @@ class Hosts:
 class Guard:
     """ASGI middleware that lets only authorised requests through and adds headers to replies.
 
-    - The Host header is one of `hosts`.
-    - The cookie holds the token; it is given to who opens `/?token=...` and sent back by browsers
-      to pages of our own only. `/health` needs none.
-    - What changes something comes from our own page, by the Origin header, as JSON.
-    - Nothing is asked for by a page elsewhere, by the Sec-Fetch-Site header; a link to our page is.
-    - A request is small and comes in quickly, and there are not too many at once.
+    - The Host header must be one of `hosts`.
+    - The cookie must contain the token; it is set by `/?token=...`, and browsers send it to our own
+      pages only. `/health` needs none.
+    - Requests with changes must come from our own page, by the Origin header, as JSON.
+    - Requests by foreign pages are refused, by the Sec-Fetch-Site header; links to our page work.
+    - A request must be small and arrive quickly, and the number of concurrent requests is limited.
 
-    It stands around the whole app: the reply to a failure of ours has the headers too.
+    It wraps the whole app, so that replies to internal errors have the headers too.
     """
 
     def __init__(self, app: ASGIApp, *, token: str, hosts: Hosts, cookie: str) -> None:
@@ -72,7 +72,6 @@ class Guard:
         self._working = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -85,7 +84,7 @@ class Guard:
         try:
             body = await asyncio.wait_for(_read(receive), _MOST_SECONDS)
         except TimeoutError:
-            late = _error(408, "the request took too long to come in", {"Connection": "close"})
+            late = _error(408, "the request took too long to arrive", {"Connection": "close"})
             await late(scope, receive, reply)
             return
         if body is None:
@@ -98,7 +97,7 @@ class Guard:
             await self._app(scope, receive, reply)
             return
         if self._working >= _MOST_AT_ONCE:
-            busy = _error(503, "too many ask at once; try again", {"Retry-After": "2"})
+            busy = _error(503, "too many requests at once; try again", {"Retry-After": "2"})
             await busy(scope, receive, reply)
             return
         self._working += 1
@@ -108,7 +107,7 @@ class Guard:
             self._working -= 1
 
     def _refuse(self, request: Request) -> Response | None:
-        # the path that leads on; that of request.url depends on what stands in the Host header
+        # not request.url, which depends on the Host header
         path = request.scope["path"]
         wrong = self._refuse_always(request)
         if wrong is not None or path == _OPEN:
@@ -132,7 +131,7 @@ class Guard:
 
     def _admit(self, token: str) -> Response:
         if not self._is_token(token):
-            return _error(403, "that token is of another run; open the address printed last")
+            return _error(403, "this token belongs to another run; open the address printed last")
         reply = RedirectResponse("/", status_code=303)
         reply.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", path="/")
         return reply
@@ -154,12 +153,12 @@ class Guard:
 def _refuse_elsewhere(request: Request, path: str) -> Response | None:
     headers = request.headers
     if path != "/" and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        return _error(403, "nothing is given to other pages")
+        return _error(403, "other pages are refused")
     if request.method != "POST":
         return None
     host = headers.get("host", "")
     if headers.get("origin", "") not in (f"http://{host}", f"https://{host}"):
-        return _error(403, "answers are taken from our own page only")
+        return _error(403, "answers are accepted from our own page only")
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         return _error(415, "expected JSON")
     return None

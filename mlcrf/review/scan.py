@@ -17,8 +17,7 @@ class Stamped:
     """The size, time and SHA-256 of a file.
 
     Attributes:
-        path: relative to the folder, with `/` between its parts; bytes that are no UTF-8 as
-            Python escapes them.
+        path: relative to the folder, separated by `/`; bytes that are not UTF-8 are escaped.
     """
 
     path: str
@@ -44,25 +43,23 @@ def scan_folder(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Stamped], list[str]]:
-    """Return all images in and below a folder, by path; hidden ones are skipped.
-
-    Of a folder that has none, those within its tar and Parquet files.
+    """Return all images in and below a folder, by path, without hidden files; see `list_images`.
 
     Args:
-        known: by path, what was seen before: a file of the same size and time is not read again.
+        known: path -> file seen before; files with the same size and time are not read again.
 
     Returns:
-        The files, and for each that cannot be read a line that says why.
+        The files, and an error message for each file that cannot be read.
 
     Raises:
-        DataError: no such folder, no picture in it, or a damaged tar or Parquet file.
+        DataError: no such folder, no image in it, or a damaged tar or Parquet file.
 
     Cost: every new file is read once.
     """
     require_folder(folder)
     images = list(list_images([folder]))
     if not images:
-        raise DataError(f"{folder}: no pictures found")
+        raise DataError(f"{folder}: no images found")
     files, problems = [], []
     with ThreadPoolExecutor(os.cpu_count() or 1) as workers:
         found: Iterator[Stamped | str] = workers.map(
@@ -87,7 +84,7 @@ def require_folder(folder: Path) -> None:
     if not folder.is_dir():
         why = "is a file, expected a folder" if folder.exists() else "no such folder"
         if is_tar(folder) or is_parquet(folder):
-            why += "; give the one that it is in"
+            why += "; use the folder that contains it"
         raise DataError(f"{folder}: {why}")
 
 
@@ -98,7 +95,7 @@ def _stamp(image: Image, name: str, known: Mapping[str, Stamped]) -> Stamped | s
     try:
         digest = image.fingerprint()
         if stamp is None:
-            raise OSError("it has changed meanwhile")
+            raise OSError("it has changed since it was listed")
     except OSError as error:
         return f"{image}: cannot be read: {error.strerror or error}"
     return Stamped(name, stamp.size, stamp.mtime_ns, digest.hex())

@@ -58,7 +58,7 @@ class FileName(TypeDecorator[str]):
 
 
 _METADATA = MetaData()
-_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # which alone counts up in SQLite
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite auto-increments only INTEGER
 
 facts = Table(
     "review_facts",
@@ -72,14 +72,14 @@ photos = Table(
     Column("id", _NUMBER, primary_key=True),
     Column("since", Moment, nullable=False),
 )
-# every content that a photo has had: one that is edited in its place stays the same photo
+# every content that a photo has had; an edited file remains the same photo
 contents = Table(
     "review_contents",
     _METADATA,
     Column("sha256", String(64), primary_key=True),
     Column("photo", ForeignKey(photos.c.id), nullable=False, index=True),
 )
-# where a content was seen last
+# the last path of each content
 places = Table(
     "review_places",
     _METADATA,

@@ -17,16 +17,16 @@ from mlcrf.review.messages import Filter, Look, Order, State
 from mlcrf.review.photos import Photo
 from mlcrf.review.questions import answer_information, label_entropy, next_questions, pair_marginals
 
-_RANKED_AT_ONCE = 2  # photos; who answers meanwhile waits for them
+_RANKED_AT_ONCE = 2  # photos; answers wait until they are ranked
 
 
 class Review:
     """The state and actions of a review; safe to use from several threads.
 
     Args:
-        photos: all different, in the order of the folder.
-        potentials: of the photos (N, L).
-        method: the inference of the run.
+        photos: distinct photos, in the order of the folder.
+        potentials: potentials of the photos (N, L).
+        method: inference method of the run.
 
     Warns:
         MlcrfWarning: inference did not converge for some photos; once per review.
@@ -60,11 +60,11 @@ class Review:
             self._refresh()
 
     def look(self, number: int) -> Look:
-        """Return one photo, with answers of other people taken into account.
+        """Return a photo's state, including new answers of other people.
 
         Raises:
             DataError: no such photo.
-            DatabaseError: the database is out of reach.
+            DatabaseError: the database cannot be read.
         """
         self._check(number)
         with self._lock:
@@ -75,7 +75,7 @@ class Review:
         """Store a person's answers about a photo; return its new state.
 
         Args:
-            values: 1 yes, 0 no, -1 cannot be told, by label.
+            values: label -> 1 yes, 0 no, -1 cannot tell.
             request: see `ReviewDatabase.add`.
 
         Raises:
@@ -90,7 +90,7 @@ class Review:
         return self._take(number, written)
 
     def accept(self, number: int, person: str, request: str) -> Look:
-        """Answer all open labels of a photo as they are shown, for a person."""
+        """Answer all open labels of a photo as shown, for a person."""
         look = self.look(number)
         rest = {
             label: int(p > 0.5)
@@ -146,7 +146,7 @@ class Review:
     def rank(self) -> bool:
         """Rank the most promising photos that are not ranked yet; return whether any are left.
 
-        Until it is ranked, its entropy of the least certain label counts, a lower bound.
+        Unranked photos count with the entropy of their least certain label, a lower bound.
         """
         with self._lock:
             waiting = (~self._ranked).nonzero().squeeze(1)
@@ -187,7 +187,7 @@ class Review:
             self._believe(changed)
 
     def _settle(self, number: int) -> frozenset[int]:
-        """Forget answers that break an implication together, and return their labels."""
+        """Ignore answers that together break an implication, and return their labels."""
         row = self._known[number]
         broken = {
             label
@@ -221,7 +221,7 @@ class Review:
         return next_questions(information, askable), self._worth[rows]
 
     def _askable(self, rows: Tensor) -> Tensor:
-        """Return the labels that nobody answered and that do not follow from answers, (n, L)."""
+        """Return the labels that are not answered and not implied by answers, (n, L)."""
         p = self._marginals[rows]
         return ~self._answered[rows] & (p > 0) & (p < 1)
 

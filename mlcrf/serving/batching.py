@@ -1,4 +1,4 @@
-"""Work on concurrent requests in batches."""
+"""Process concurrent requests in batches."""
 
 import asyncio
 from collections import deque
@@ -13,13 +13,13 @@ Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
 
-class Busy(Exception):  # noqa: N818  not an error of the user
-    """Too many items wait already."""
+class Busy(Exception):  # noqa: N818  not a user error
+    """Too many items are waiting."""
 
 
 @dataclass(eq=False)
 class _Waiting(Generic[Prepared, Result]):
-    """An item that waits, and its prepared value once there is one."""
+    """A waiting item, and its prepared value once available."""
 
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Result]"
@@ -27,18 +27,17 @@ class _Waiting(Generic[Prepared, Result]):
 
 
 class Batcher(Generic[Item, Prepared, Result]):
-    """A batcher: prepares items in several threads as they arrive, processes batches in one.
+    """A queue that prepares items in several threads, and processes batches in one thread.
 
-    A batch does not wait for more items: while one is processed the next one gathers, so batches
-    are small under low load and grow with it. Requests take turns: one item of each is prepared,
-    then the next of each.
+    A batch does not wait for more items: items that arrive while a batch is processed form the
+    next, so batches grow with load. Requests take turns item by item.
 
     Args:
-        prepare: what an item needs by itself; called in several threads.
-        work: from what is prepared to results, in order; called in one thread only.
-        threads: that prepare.
-        most: items of one batch.
-        waiting: items that may wait; more are refused.
+        prepare: function of one item; called in several threads.
+        work: function from prepared items to results, in order; called in one thread only.
+        threads: number of threads that prepare.
+        most: maximum batch size.
+        waiting: maximum number of waiting items; more are refused.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._asked: deque[deque[tuple[Item, _Waiting[Prepared, Result]]]] = deque()
         self._changed, self._closed = Condition(), False
         self._preparing = ThreadPoolExecutor(threads, thread_name_prefix="preparing")
-        self._thread = Thread(target=self._go_on, name="tagging", daemon=True)
+        self._thread = Thread(target=self._process_batches, name="tagging", daemon=True)
         self._thread.start()
 
     @property
@@ -73,7 +72,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         """Return the results of all items.
 
         Raises:
-            Busy: they are more than may wait.
+            Busy: too many items are waiting.
         """
         if self._waiting + len(items) > self._limit:
             raise Busy
@@ -90,7 +89,7 @@ class Batcher(Generic[Item, Prepared, Result]):
             self._preparing.submit(self._prepare_next)
         try:
             return list(await asyncio.gather(*futures))
-        finally:  # after a disconnect its items are dropped
+        finally:  # drops the items after a disconnect
             for future in futures:
                 future.cancel()
 
@@ -103,7 +102,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         try:
             if not one.future.done():
                 one.prepared.append(self._prepare(item))
-        except Exception as error:  # noqa: BLE001  it is raised where the item came from
+        except Exception as error:  # noqa: BLE001  raised at the caller of this item
             _tell(one.loop, self._begin, 1)
             _tell(one.loop, _fail, [one], error)
             return
@@ -111,7 +110,7 @@ class Batcher(Generic[Item, Prepared, Result]):
             self._ready.append(one)
             self._changed.notify()
 
-    def _go_on(self) -> None:
+    def _process_batches(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._ready or self._closed)
@@ -124,7 +123,7 @@ class Batcher(Generic[Item, Prepared, Result]):
                 continue
             try:
                 results = self._work([one.prepared.pop() for one in batch])
-            except Exception as error:  # noqa: BLE001  it is raised where the items came from
+            except Exception as error:  # noqa: BLE001  raised at the callers of the items
                 _tell(batch[0].loop, _fail, batch, error)
             else:
                 _tell(batch[0].loop, _give, batch, results)

@@ -1,4 +1,4 @@
-"""ASGI middleware of the service: limits, headers of replies, and metrics."""
+"""ASGI middleware of the service: limits, reply headers, and metrics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlcrf.errors import SettingsError
 from mlcrf.web.connections import HEADERS
 
-PATHS = frozenset({"/tags", "/tags/picture", "/model", "/health", "/metrics"})
+PATHS = frozenset({"/tags", "/tags/image", "/model", "/health", "/metrics"})
 LATER = {"Retry-After": "1"}
 _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -22,36 +22,35 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one request and of all together.
+    """Limits of one request and of all requests together.
 
     Attributes:
-        pictures: of one request.
-        megabytes: of one request.
-        batch: pictures that are worked on together.
-        waiting: pictures that may wait; more are told to come later.
-        megabytes_together: of the bodies of all requests that are not answered yet.
+        images: images per request.
+        megabytes: size of a request.
+        batch: images per batch.
+        waiting: waiting images; further images are rejected with status 503.
+        megabytes_together: size of all requests in progress.
 
     Raises:
-        SettingsError: one request may ask for more than all together.
+        SettingsError: the limit of one request exceeds the limit of all.
     """
 
-    pictures: int = 64
+    images: int = 64
     megabytes: int = 64
     batch: int = 64
     waiting: int = 256
     megabytes_together: int = 512
 
     def __post_init__(self) -> None:
-        if self.waiting < self.pictures:
+        if self.waiting < self.images:
             raise SettingsError(
-                f"--waiting {self.waiting} is less than --pictures {self.pictures}: such a request "
-                "could never be taken; raise the one or lower the other"
+                f"--waiting {self.waiting} is less than --images {self.images}: such a request "
+                "could never be accepted; change one of them"
             )
         if self.megabytes_together < self.megabytes:
             raise SettingsError(
                 f"--megabytes-together {self.megabytes_together} is less than --megabytes "
-                f"{self.megabytes}: such a request could never be taken; raise the one or lower "
-                "the other"
+                f"{self.megabytes}: such a request could never be accepted; change one of them"
             )
 
 
@@ -63,19 +62,17 @@ class Metrics:
         make: dict[str, Any] = {"registry": self.registry}
         self.requests = Histogram(
             "mlcrf_request_seconds",
-            "Time from the request to its answer.",
+            "Time from the request to its reply.",
             ["path", "status"],
             buckets=_SECONDS,
             **make,
         )
-        self.pictures = Counter("mlcrf_pictures", "Pictures by what came of them.", ["as"], **make)
-        self.batches = Histogram(
-            "mlcrf_batch_pictures", "Pictures worked on together.", buckets=_SIZES, **make
-        )
+        self.images = Counter("mlcrf_images", "Images by outcome.", ["as"], **make)
+        self.batches = Histogram("mlcrf_batch_images", "Images per batch.", buckets=_SIZES, **make)
         self.unconverged = Counter(
-            "mlcrf_unconverged_pictures", "Pictures whose inference did not converge.", **make
+            "mlcrf_unconverged_images", "Images whose inference did not converge.", **make
         )
-        gauge = Gauge("mlcrf_waiting_pictures", "Pictures that wait.", **make)
+        gauge = Gauge("mlcrf_waiting_images", "Waiting images.", **make)
         gauge.set_function(lambda: float(waiting()))
 
 
@@ -83,7 +80,7 @@ class Watched:
     """Middleware that enforces limits, adds headers and measures times.
 
     Args:
-        full: whether pictures would be refused now; they are then not read at all.
+        full: return whether the queue is full; requests with images are then refused unread.
     """
 
     def __init__(
@@ -94,10 +91,9 @@ class Watched:
             number * 2**20 for number in (limits.megabytes, limits.megabytes_together)
         )
         self._too_large = f"more than {limits.megabytes} MB; send several requests"
-        self._held = 0  # bytes of all bodies
+        self._held = 0  # size of all bodies in progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI calls it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -112,7 +108,7 @@ class Watched:
             if size > self._most:
                 raise HTTPException(413, self._too_large)
             if self._held > self._most_together:
-                raise HTTPException(503, "too much is being read already; try again", LATER)
+                raise HTTPException(503, "too much data is in progress; try again", LATER)
             return message
 
         async def send_more(message: Message) -> None:
@@ -133,8 +129,8 @@ class Watched:
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         """Return the reply to a request that is refused unread."""
         length = Headers(scope=scope).get("content-length", "0")
-        if int(length) > self._most:  # digits: all else is no HTTP and does not come here
+        if int(length) > self._most:  # digits; anything else was refused as invalid HTTP
             return JSONResponse({"detail": self._too_large}, 413)
         if scope["method"] == "POST" and scope["path"].startswith("/tags") and self._full():
-            return JSONResponse({"detail": "many pictures wait already; try again"}, 503, LATER)
+            return JSONResponse({"detail": "too many images are waiting; try again"}, 503, LATER)
         return None

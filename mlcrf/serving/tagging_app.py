@@ -21,18 +21,18 @@ from mlcrf.prediction import Prediction, Tagger
 from mlcrf.prediction.known import with_told
 from mlcrf.serving.batching import Batcher, Busy
 from mlcrf.serving.monitoring import LATER, Limits, Metrics, Watched
-from mlcrf.serving.payloads import Answer, Model, Pictures, Tags, pictures_up_to
+from mlcrf.serving.payloads import Answer, Images, Model, Tags, images_up_to
 from mlcrf.version import __version__
 
-_GONE = 499  # nobody gets it; it is for the metrics, as others have it
-_SHOWN = 200  # signs of what was sent that a message repeats
+_GONE = 499  # status for metrics if the client has disconnected, as in nginx
+_SHOWN = 200  # characters of the input that a message repeats
 
 _Item = tuple[ImageBytes, Mapping[str, bool]]
 _Decoded = tuple[ImageBytes, Decoded | DataError, Mapping[str, bool]]
 
 
 class _Service:
-    """The queue, the batches and the metrics behind the paths that tag."""
+    """The queue, batches and metrics of the tagging paths."""
 
     def __init__(self, run: Run, tagger: Tagger, limits: Limits) -> None:
         self.run, self._tagger = run, tagger
@@ -59,7 +59,7 @@ class _Service:
         """Tag images, unless the client disconnects first.
 
         Raises:
-            HTTPException: known labels are wrong, or too many images wait.
+            HTTPException: known labels are wrong, or too many images are waiting.
         """
         for _, known in items:
             _check(known, self.run)
@@ -68,17 +68,17 @@ class _Service:
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                raise HTTPException(_GONE, "nobody waits for it")
+                raise HTTPException(_GONE, "the client has disconnected")
             found = work.result()
         except Busy:
             raise HTTPException(
-                503, f"{self.batcher.waiting} pictures wait already; try again", LATER
+                503, f"{self.batcher.waiting} images are waiting; try again", LATER
             ) from None
         finally:
             work.cancel()
             gone.cancel()
         for one in found:
-            self.metrics.pictures.labels("error" if one.error else "tagged").inc()
+            self.metrics.images.labels("error" if one.error else "tagged").inc()
         return found
 
 
@@ -86,9 +86,9 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
     """Make the service of one run; OpenAPI at `/openapi.json`."""
     app = FastAPI(
         title="mlcrf",
-        summary="Tags pictures with sets of labels that agree with each other.",
+        summary="Tags images with sets of labels that agree with each other.",
         version=__version__,
-        docs_url=None,  # its page would load programs from elsewhere
+        docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
     )
     service = _Service(run, tagger, limits)
@@ -105,34 +105,34 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
         return JSONResponse({"detail": _reasons(error)}, 422)
 
     app.add_middleware(Watched, limits=limits, requests=requests, full=lambda: batcher.full)
-    _add_tagging(app, service, most=limits.pictures)
-    _add_what_is_known(app, run, service.metrics)
+    _add_tagging(app, service, most=limits.images)
+    _add_descriptions(app, run, service.metrics)
     return app
 
 
 def _add_tagging(app: FastAPI, service: _Service, *, most: int) -> None:
     """Add the paths that tag images."""
 
-    async def tags(request: Request, asked: Pictures) -> Answer:
+    async def tags(request: Request, asked: Images) -> Answer:
         """Tag images; one that cannot be read has an error instead of labels."""
         items: list[_Item] = []
-        for number, one in enumerate(asked.pictures):
+        for number, one in enumerate(asked.images):
             try:
                 content = binascii.a2b_base64(one.data, strict_mode=True)
             except (binascii.Error, ValueError) as error:
-                raise HTTPException(422, f"pictures[{number}].data: no base64: {error}") from error
-            items.append((ImageBytes("picture", content), one.known))
+                raise HTTPException(422, f"images[{number}].data: not base64: {error}") from error
+            items.append((ImageBytes("image", content), one.known))
         found = await service.tag(request, items)
-        names = [one.name for one in asked.pictures]
+        names = [one.name for one in asked.images]
         said = [_said(name, one, service.run) for name, one in zip(names, found, strict=True)]
-        return Answer(model=service.run.digest, pictures=said)
+        return Answer(model=service.run.digest, images=said)
 
-    tags.__annotations__["asked"] = pictures_up_to(most)  # FastAPI reads by it
+    tags.__annotations__["asked"] = images_up_to(most)  # FastAPI validates by it
     app.post("/tags")(tags)
 
     body = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 
-    @app.post("/tags/picture", openapi_extra={"requestBody": {"required": True, **body}})
+    @app.post("/tags/image", openapi_extra={"requestBody": {"required": True, **body}})
     async def tags_of_one(
         request: Request,
         known: Annotated[str, Query(description="Such as `sea=1,indoor=0`.")] = "",
@@ -140,15 +140,15 @@ def _add_tagging(app: FastAPI, service: _Service, *, most: int) -> None:
         """Tag the image file in the body."""
         if not request.headers.get("content-type", "").lower().startswith("image/"):
             raise HTTPException(415, "expected an image, with Content-Type: image/jpeg or the like")
-        image = ImageBytes("picture", await request.body())
+        image = ImageBytes("image", await request.body())
         (found,) = await service.tag(request, [(image, _parsed(known))])
         if found.error:
             raise HTTPException(422, found.error)
         return _said("", found, service.run)
 
 
-def _add_what_is_known(app: FastAPI, run: Run, metrics: Metrics) -> None:
-    """Add the paths that need no image."""
+def _add_descriptions(app: FastAPI, run: Run, metrics: Metrics) -> None:
+    """Add the paths without images."""
 
     @app.get("/model")
     async def model() -> Model:
@@ -164,12 +164,12 @@ def _add_what_is_known(app: FastAPI, run: Run, metrics: Metrics) -> None:
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Report that the service is up, however busy it is."""
+        """Report that the service is running, also under full load."""
         return {"status": "ok"}
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def show_metrics() -> Response:
-        """Show counts and times in the format of Prometheus."""
+        """Return counts and times in Prometheus format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -199,7 +199,7 @@ def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
 
 
 def _shown(value: str | int) -> str | int:
-    """Return a part of an error, cut and encodable."""
+    """Return part of an error, shortened and encodable."""
     if isinstance(value, int):
         return value
     return value[:_SHOWN].encode(errors="backslashreplace").decode()
@@ -209,7 +209,7 @@ def _check(known: Mapping[str, bool], run: Run) -> None:
     if not known:
         return
     try:
-        with_told(None, {"picture": known}, run.labels, run.implications)
+        with_told(None, {"image": known}, run.labels, run.implications)
     except MlcrfError as error:
         reason = error.reason if isinstance(error, DataError) else str(error)
         raise HTTPException(422, f"known: {_shown(reason)}") from error

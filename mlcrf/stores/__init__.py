@@ -1,4 +1,4 @@
-"""Files in object stores, by their URL: listed, read whole, written whole."""
+"""Files in object stores, addressed by URL: list, read and write them."""
 
 from mlcrf.stores.addresses import is_url, parse_place, parse_target
 from mlcrf.stores.stored import Stored

@@ -1,4 +1,4 @@
-"""Paths and URLs, as users name them."""
+"""Parse paths and URLs given by users."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -10,10 +10,10 @@ from mlcrf.stores.stored import Stored
 
 
 def parse_place(text: str) -> Path | Stored:
-    """Return a path, or what a URL names.
+    """Parse a path or a URL.
 
     Raises:
-        DataError: a scheme that we do not know, no bucket, or the driver is not installed.
+        DataError: an unknown scheme, no bucket, or a driver that is not installed.
     """
     scheme, mark, rest = text.partition("://")
     if not mark or not scheme.isidentifier():
@@ -39,16 +39,16 @@ def _is_installed(module: str) -> bool:
 
 
 def is_url(text: str) -> bool:
-    """Return whether a name is a URL of a scheme that we know; any other name is a path."""
+    """Return whether a name is a URL with a known scheme; any other name is a path."""
     scheme, mark, _ = text.partition("://")
     return bool(mark) and scheme in DRIVERS
 
 
 def parse_target(text: str) -> Path | Stored:
-    """Parse the place of a single file or folder; `file://` becomes a path.
+    """Parse the address of an output; `file://` becomes a path.
 
     Raises:
-        DataError: see `parse_place`; also if the store cannot be reached.
+        DataError: see `parse_place`.
     """
     place = parse_place(text)
     if isinstance(place, Stored) and place.scheme == "file":

@@ -1,7 +1,7 @@
-"""Drivers of fsspec, by which object stores are reached.
+"""Drivers of fsspec for object stores.
 
-Their settings and credentials come from where each takes them: of S3 the variables and files that
-`aws` reads, and `FSSPEC_S3_...`. What they raise is nowhere bounded.
+Each reads its own settings and credentials: for S3 the variables and files of `aws`, and
+`FSSPEC_S3_...`. They may raise any exception.
 """
 
 import logging
@@ -10,25 +10,25 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
-# By scheme the module that fsspec needs, and what to install for it.
+# scheme -> module that fsspec needs, and the package to install
 DRIVERS = {"s3": ("s3fs", "'mlcrf[s3]'"), "gs": ("gcsfs", "gcsfs"), "memory": None, "file": None}
 _SETTINGS: dict[str, dict[str, Any]] = {
     "s3": {
         "config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 1}}
     }
 }
-LONGEST_S = 30.0  # until a store has answered for the first time
-PAUSES_S = (0.3, 1.0)  # before a file is tried again
+LONGEST_S = 30.0  # limit for the first answer of a store
+PAUSES_S = (0.3, 1.0)  # before each retry
 
 _T = TypeVar("_T")
 
 
 @cache
 def system(scheme: str) -> Any:
-    """Return the driver of a store; one for all threads, which lists anew each time."""
+    """Return the driver of a store, shared by all threads, without a cache of listings."""
     import fsspec
 
-    if driver := DRIVERS[scheme]:  # what matters it raises, and a warning comes with every file
+    if driver := DRIVERS[scheme]:  # it warns about every file, and raises important errors
         logging.getLogger(driver[0]).setLevel(logging.ERROR)
     return fsspec.filesystem(
         scheme,
@@ -39,21 +39,21 @@ def system(scheme: str) -> Any:
 
 
 def entries(driver: Any, folder: str) -> list[tuple[str, bool]]:
-    """List a folder: names, and whether they are folders."""
+    """Return the names in a folder, and whether each is a folder."""
     own = driver._strip_protocol(folder).strip("/")
     names = []
     for entry in driver.ls(folder, detail=True):
         path = entry["name"].strip("/")
-        if path != own:  # some stores have an empty file for a folder
+        if path != own:  # some stores represent a folder by an empty file
             names.append((path.rpartition("/")[2], entry["type"] == "directory"))
     return names
 
 
 def within(seconds: float, ask: Callable[[], _T]) -> _T:
-    """Return the answer to a question; its thread is left behind after so many seconds.
+    """Return the result of a call with a time limit; after it, its thread is abandoned.
 
     Raises:
-        TimeoutError: there is none yet.
+        TimeoutError: the call has not returned in time.
     """
     answers: list[_T] = []
     errors: list[Exception] = []
@@ -61,7 +61,7 @@ def within(seconds: float, ask: Callable[[], _T]) -> _T:
     def wait() -> None:
         try:
             answers.append(ask())
-        except Exception as error:  # noqa: BLE001 - raised again by who asked
+        except Exception as error:  # noqa: BLE001 - raised again below
             errors.append(error)
 
     thread = threading.Thread(target=wait, daemon=True)

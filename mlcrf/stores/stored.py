@@ -20,8 +20,8 @@ class Stored:
     """A file or folder in an object store.
 
     Attributes:
-        url: all of it, as in `s3://bucket/folder/1.jpg`.
-        root: what the user named, which `url` begins with.
+        url: the whole URL, such as `s3://bucket/folder/1.jpg`.
+        root: the place given by the user, a prefix of `url`.
     """
 
     url: str
@@ -32,40 +32,34 @@ class Stored:
 
     @property
     def scheme(self) -> str:
-        """The part before `://`."""
         return self.url.partition("://")[0]
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
         return PurePosixPath(self.url).name
 
     @property
     def stem(self) -> str:
-        """The name without its ending."""
         return PurePosixPath(self.url).stem
 
     @property
     def suffix(self) -> str:
-        """The ending of the name, with its dot."""
         return PurePosixPath(self.url).suffix
 
     @property
     def parent(self) -> "Stored":
-        """The folder that it is in."""
         return replace(self, url=self.url.removesuffix(self.name).rstrip("/"))
 
     @property
     def below(self) -> str:
-        """The path below what the user named; the name alone if it is that."""
+        """The path relative to the place given by the user; the name if it is that place."""
         return self.url.removeprefix(self.root).lstrip("/") or self.name
 
     def with_name(self, name: str) -> "Stored":
-        """Return a file beside it."""
         return replace(self, url=self.url.removesuffix(self.name) + name)
 
     def at(self, name: str) -> "Stored":
-        """Return the file or folder that a relative path leads to from this one."""
+        """Return the file or folder at a relative path."""
         scheme, _, rest = self.url.partition("://")
         return replace(self, url=f"{scheme}://{posixpath.normpath(f'{rest}/{name}')}")
 
@@ -73,14 +67,14 @@ class Stored:
         """Return the content of the file, after up to three tries.
 
         Raises:
-            DataError: it is not there, or cannot be fetched; names it.
+            DataError: it does not exist, or cannot be fetched.
         """
         for pause_s in (*PAUSES_S, None):
             try:
                 content: bytes = system(self.scheme).cat_file(self.url)
             except (FileNotFoundError, PermissionError) as error:
                 raise self._error("cannot be fetched", error) from error
-            except Exception as error:  # what drivers raise is nowhere bounded
+            except Exception as error:  # drivers may raise any exception
                 if pause_s is None:
                     raise self._error("cannot be fetched", error) from error
                 time.sleep(pause_s)
@@ -90,11 +84,11 @@ class Stored:
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
-        """Open the file, to read from anywhere in it a few megabytes at a time.
+        """Open the file for random access, a few megabytes at a time.
 
         Raises:
-            DataError: it cannot be fetched; what the body raises of its own stays as it is, if it
-                is one of ours, an OSError, a KeyError or a ValueError.
+            DataError: it cannot be fetched. From the body, MlcrfError, OSError, KeyError and
+                ValueError pass unchanged.
         """
         try:
             with system(self.scheme).open(self.url, "rb") as stream:
@@ -105,15 +99,15 @@ class Stored:
             raise self._error("cannot be fetched", error) from error
 
     def exists(self) -> bool:
-        """Return whether there is such a file or folder.
+        """Return whether the file or folder exists.
 
         Raises:
-            DataError: the store does not say so within half a minute, or its bucket is not there.
+            DataError: the store does not answer within half a minute, or has no such bucket.
         """
         driver, bucket = system(self.scheme), self.url.partition("://")[2].partition("/")[0]
 
         def ask() -> bool:
-            if self.scheme == "s3":  # which else says of any failure that there is nothing
+            if self.scheme == "s3":  # else any failure is reported as a missing file
                 driver.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
             return bool(driver.exists(self.url))
 
@@ -122,7 +116,7 @@ class Stored:
         except FileNotFoundError as error:
             raise DataError(f"there is no bucket {bucket!r}", self) from error
         except Exception as error:  # as above
-            raise self._error("is out of reach", error) from error
+            raise self._error("cannot be reached", error) from error
 
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Delete the file.
@@ -139,23 +133,22 @@ class Stored:
             raise self._error("cannot be deleted", error) from error
 
     def walk(self, wanted: Callable[[str], bool]) -> Iterator["Stored"]:
-        """Yield the files below it, or itself, in the order in which a folder on disk is walked.
+        """Yield the files below a folder, or the file itself, in the order of `walk_images`.
 
-        By name, those of a folder before the folders in it; what begins with a dot is skipped.
-        The names of one folder are held at a time.
+        Names that begin with a dot are skipped. The names of one folder are in memory at a time.
 
         Args:
-            wanted: which files, by their names; that of itself is not asked for.
+            wanted: filter of file names; not applied to the file itself.
 
         Raises:
-            DataError: it is not there, or the store cannot be asked.
+            DataError: it does not exist, or the store cannot be reached.
         """
         if not self.exists():
             raise DataError("no such file or folder", self)
         driver = system(self.scheme)
         if self._asked(lambda: bool(driver.isfile(self.url))):
             if self.suffix.lower() == ".tar":
-                raise DataError("tar files are read from disks only; copy it to one", self)
+                raise DataError("tar files can be read from a local disk only; copy it there", self)
             yield self
             return
         folders = [self.url.rstrip("/")]

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, on a disk or in an object store."""
+"""Write files atomically, on a disk or in an object store."""
 
 import shutil
 import tempfile
@@ -15,10 +15,10 @@ from mlcrf.stores.stored import Stored
 
 @contextmanager
 def replacing(place: Path | Stored) -> Iterator[Path]:
-    """Replace a file as `mlcrf.atomic` does; one for a store is written here, then sent whole.
+    """Replace a file as `mlcrf.atomic` does; for a store, write a local file and upload it.
 
     Raises:
-        MlcrfError: it cannot be written, or not be sent; then it is kept, and named.
+        MlcrfError: it cannot be written or uploaded; after a failed upload the local file is kept.
     """
     if isinstance(place, Path):
         with atomic.replacing(place) as temporary:
@@ -38,7 +38,7 @@ def replacing(place: Path | Stored) -> Iterator[Path]:
         except Exception as error:
             is_kept = True
             raise MlcrfError(
-                f"{place}: cannot be written: {reason(error)}; what belongs there is in "
+                f"{place}: cannot be written: {reason(error)}; the content is in "
                 f"{folder / place.name}"
             ) from error
     finally:
@@ -47,7 +47,7 @@ def replacing(place: Path | Stored) -> Iterator[Path]:
 
 
 def write_text(place: Path | Stored, content: str) -> None:
-    """Write a whole text file at once, as UTF-8 with line feeds."""
+    """Write a text file as UTF-8 with line feeds."""
     with replacing(place) as temporary:
         temporary.write_bytes(content.encode("utf-8"))
 

@@ -6,7 +6,7 @@ import socket
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# of every reply: only our own files; no inline script or style, no frames, no forms
+# headers of all replies: only our own files, no inline scripts or styles, frames or forms
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -21,8 +21,8 @@ HEADERS = {
 }
 
 MOST = 512  # connections; systems often allow a process 1024 files
-_NEXT_S = 5.0  # until the head of a request is in, from the beginning or the last reply on
-_WHOLE_S = 60.0  # from there until its reply is taken
+_NEXT_S = 5.0  # time for the head of a request, from the connection or the last reply
+_WHOLE_S = 60.0  # time from there until the client has read the reply
 
 
 class Connection(H11Protocol):
@@ -35,13 +35,12 @@ class Connection(H11Protocol):
     """
 
     _end: asyncio.TimerHandle | None = None
-    _idle_since: float | None = None  # until the head of a request is in
+    _idle_since: float | None = None  # None while a request is processed
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for a request; close another connection if there are too many."""
         super().connection_made(transport)
-        # asyncio sets this only for sockets that name their protocol, which accepted ones do not:
-        # the body of a reply would wait 40 ms for the other side to acknowledge its head
+        # asyncio does not set this for accepted sockets; without it the body of a reply would wait
+        # 40 ms until the client acknowledges the head
         own: socket.socket = transport.get_extra_info("socket")
         own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._wait_for_next()
@@ -54,7 +53,6 @@ class Connection(H11Protocol):
             self._end.cancel()
 
     def handle_events(self) -> None:
-        """Start the time limit of a request once its head has arrived."""
         before = self.cycle
         super().handle_events()
         if self.cycle is not before and not self.cycle.response_complete:
@@ -68,8 +66,8 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse bytes that are not HTTP, with the headers of every reply."""
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # a reply is on its way
+        """Refuse bytes that are not HTTP, with the headers of all replies."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # a reply is being sent
             self.transport.abort()
             return
         head = [("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close")]
@@ -89,7 +87,7 @@ class Connection(H11Protocol):
             if isinstance(one, Connection) and one._idle_since is not None
         ]
         _, _, longest = min(idle)  # the newest is among them
-        longest._idle_since = None  # its end comes with the next turn of the loop
+        longest._idle_since = None  # it is closed in the next iteration of the loop
         longest._cut_in(0)
 
     def _cut_in(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Run an HTTP server: listen, announce, answer, and end cleanly on a signal."""
+"""Run an HTTP server: listen, announce the address, serve, and stop cleanly on a signal."""
 
 import ipaddress
 import os
@@ -21,7 +21,7 @@ def serve(app: ASGIApp, *, host: str, port: int, announce: Callable[[str], None]
     """Answer requests until SIGINT or SIGTERM; requests that have arrived are answered first.
 
     Args:
-        port: 0 takes a free one.
+        port: 0 picks a free port.
         announce: called with the address once the server listens.
 
     Raises:
@@ -37,11 +37,11 @@ def make_server(
 ) -> uvicorn.Server:
     """Return a server to run with a listening socket; it logs errors only.
 
-    Warnings concern strangers' requests and could fill the terminal; the access log would show the
-    token of a review's first address.
+    Warnings are about malformed requests from outside and could flood the terminal; the access log
+    would show the token in the review's start URL.
 
     Args:
-        grace_s: the time for open requests when it ends.
+        grace_s: seconds that open requests get to finish at shutdown.
         lifespan: `off` for an app without start-up and shutdown events.
     """
     config = uvicorn.Config(
@@ -59,10 +59,10 @@ def make_server(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address; port 0 takes a free one.
+    """Return a socket that listens on an address; port 0 picks a free port.
 
     Raises:
-        SettingsError: the address is not this machine's, or the port is taken.
+        SettingsError: the address is not of this machine, or the port is in use.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -71,7 +71,7 @@ def listen(host: str, port: int) -> socket.socket:
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number and number > 0 else error
         raise SettingsError(
-            f"--host {host} --port {port}: cannot listen there: {reason}; --port 0 takes a free one"
+            f"--host {host} --port {port}: cannot listen: {reason}; --port 0 picks a free port"
         ) from error
 
 

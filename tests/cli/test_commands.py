@@ -356,7 +356,7 @@ def test_predict_with_nothing_readable_fails(mlcrf: Mlcrf, run: Path, tmp_path: 
     ("words", "says"),
     [
         (["train", "nowhere", "--out", "run"], "nowhere"),
-        (["train", ".", "--out", "run"], "Understood are"),
+        (["train", ".", "--out", "run"], "Supported layouts"),
         (["evaluate", "nowhere", "."], "no such run directory"),
         (["evaluate", ".", "."], "not a finished run"),
         (["predict", ".", "--model", ".", "--out", "tags.csv"], "not a finished run"),
@@ -383,7 +383,7 @@ def test_predict_refuses_empty_folder_and_unknown_ending(
     """No pictures, and an ending that is none of ours, are one line each."""
     (tmp_path / "empty").mkdir()
     result = mlcrf("predict", tmp_path / "empty", "--model", run, "--out", tmp_path / "a.csv")
-    assert (result.returncode, "no pictures found" in result.stderr) == (1, True)
+    assert (result.returncode, "no images found" in result.stderr) == (1, True)
     result = mlcrf("predict", tmp_path, "--model", run, "--out", tmp_path / "a.xls")
     assert (result.returncode, "unknown ending" in result.stderr) == (1, True)
 

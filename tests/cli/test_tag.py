@@ -134,7 +134,7 @@ def test_labels_of_an_edited_table(photos: Path, table: Path, tmp_path: Path) ->
         ("sea;=1+1", "sae", r"edited.csv:2: unknown label 'sae'; did you mean 'sea'\?$"),
         ("image;", "picture;", "edited.csv:1: has no column `image`"),
         (";labels;", ";tags;", "edited.csv:1: has no column `labels`"),
-        (";p:sky;independent:sky", ";p:sea;x", "edited.csv:1: column 'p:sea' stands more than"),
+        (";p:sky;independent:sky", ";p:sea;x", "edited.csv:1: column 'p:sea' occurs more than"),
         ("p:", "q:", "edited.csv:1: has no columns p:LABEL .*; give --model"),
     ],
 )

@@ -268,14 +268,14 @@ def test_load_edges(text: str, tmp_path: Path) -> None:
         ("sea,sky\nsee,sky\n", LabelsError, ":2: unknown label 'see'; did you mean 'sea'"),
         ("label_a,label_b\nsea,Zz\n", LabelsError, ":2: unknown label 'Zz'$"),
         ("sea,sky\ntree,tree\n", LabelsError, ":2: label 'tree' is paired with itself"),
-        ("sea,sky\n\nsky,sea\n", LabelsError, ":3: the pair 'sky', 'sea' stands on line 1"),
+        ("sea,sky\n\nsky,sea\n", LabelsError, ":3: the pair 'sky', 'sea' is on line 1"),
         ("sea\n", DataError, ":1: expected two label names separated by a comma, got 1: 'sea'"),
         ("sea,sky,tree\n", DataError, ":1: expected two label names .* got 3: 'sea,sky,tree'"),
         ("sea;sky\n", DataError, ":1: expected two label names .* got 1: 'sea;sky'"),
         ("sea,\n", LabelsError, ":1: unknown label ''"),
-        ("", DataError, "holds no label pair; expected lines such as `sea,sky`"),
-        ("label_a,label_b\n\n", DataError, "holds no label pair"),
-        ('sea,"sky\n', DataError, ":1: no line of CSV: unexpected end of data"),
+        ("", DataError, "contains no label pair; expected lines such as `sea,sky`"),
+        ("label_a,label_b\n\n", DataError, "contains no label pair"),
+        ('sea,"sky\n', DataError, ":1: invalid CSV: unexpected end of data"),
     ],
 )
 def test_faults_of_the_file(

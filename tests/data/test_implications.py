@@ -53,15 +53,19 @@ def test_those_of_the_data_come_first(tmp_path: Path) -> None:
     [
         ("puppy,dog\npupy,dog\n", LabelsError, ":2: unknown label 'pupy'; did you mean 'puppy"),
         ("dog => dog\n", LabelsError, ":1: label 'dog' is paired with itself"),
-        ("puppy,dog\n\npuppy => dog\n", LabelsError, ":3: the pair 'puppy', 'dog' stands on l"),
+        ("puppy,dog\n\npuppy => dog\n", LabelsError, ":3: the pair 'puppy', 'dog' is on l"),
         ("dog\n", DataError, ":1: expected two label names separated by a comma or =>, got 1"),
         ("puppy => dog => pet\n", DataError, ":1: expected two .* got 3: 'puppy => dog => pet"),
-        ("child,parent\n", DataError, "holds no label pair; expected lines such as `dog,animal`"),
+        (
+            "child,parent\n",
+            DataError,
+            "contains no label pair; expected lines such as `dog,animal`",
+        ),
         (
             "dog,animal\nanimal,pet\npuppy,dog\npet,dog\npuppy,pet\n",
             LabelsError,
             ":4: labels imply each other in a circle: (dog => animal => pet => dog|"
-            "animal => pet => dog => animal|pet => dog => animal => pet); take one out",
+            "animal => pet => dog => animal|pet => dog => animal => pet); remove one",
         ),
         ("animal,puppy\n", LabelsError, ":1: labels imply each other in a circle: "),
     ],

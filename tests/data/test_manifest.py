@@ -68,5 +68,5 @@ def test_names_that_cannot_be() -> None:
     with pytest.raises(LabelsError):
         Manifest.from_frame(pd.DataFrame({"image": ["a"]}))
     manifest = Manifest.from_frame(pd.DataFrame({"file": ["a"], "image": [1]}), images="file")
-    with pytest.raises(DataError, match="label 'image' means something else"):
+    with pytest.raises(DataError, match="label 'image' has another meaning"):
         manifest.to_frame()

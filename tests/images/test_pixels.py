@@ -341,14 +341,14 @@ def test_truncated_files(tmp_path: Path, kind: str, share: float) -> None:
 def test_files_that_are_no_pictures(tmp_path: Path, content: bytes) -> None:
     """Empty files, text, a page of HTML and a bare beginning are no pictures."""
     (tmp_path / "a.jpg").write_bytes(content)
-    assert "of no known kind, or damaged" in failure(tmp_path / "a.jpg")
+    assert "unknown format, or damaged" in failure(tmp_path / "a.jpg")
 
 
 def test_no_interpreter_is_started(tmp_path: Path) -> None:
-    """PostScript named .jpg is not handed to Ghostscript: it is of no known kind."""
+    """PostScript named .jpg is not handed to Ghostscript: its format is unknown."""
     quarters().save(tmp_path / "a.jpg", "EPS")
     assert (tmp_path / "a.jpg").read_bytes().startswith(b"%!PS")
-    assert "of no known kind" in failure(tmp_path / "a.jpg")
+    assert "unknown format" in failure(tmp_path / "a.jpg")
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
@@ -442,7 +442,7 @@ def test_a_thumbnail_of_every_mode_is_rgb(tmp_path: Path, mode: str) -> None:
 def test_no_thumbnail_of_what_is_no_picture(tmp_path: Path) -> None:
     """The same errors as of pixels."""
     (tmp_path / "a.jpg").write_bytes(b"<b>no picture")
-    with pytest.raises(DataError, match=r"a\.jpg: cannot be read as an image: of no known kind"):
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be read as an image: unknown format"):
         load_thumbnail(as_image(tmp_path / "a.jpg"), 16)
     with pytest.raises(DataError, match="not a regular file"):
         load_thumbnail(as_image(tmp_path), 16)

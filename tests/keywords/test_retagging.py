@@ -179,7 +179,7 @@ ENTITIES = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "lol" * 10}">'
         (b"", "not XML"),
         (b"\0" * 30, "not XML"),
         (USERS[:-40], "not XML"),
-        (b"<a/>", "holds no rdf:RDF"),
+        (b"<a/>", "contains no rdf:RDF"),
         (f"<!DOCTYPE a [{ENTITIES}]><a>&e3;</a>".encode(), "."),
         (f"<!DOCTYPE a [{ENTITIES}]><a b='&e11;'/>".encode(), "amplification"),
         (b'<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]><a>&x;</a>', "document type"),

@@ -45,7 +45,7 @@ def assert_says_what_to_do(message: str) -> None:
         r"lower|raise|try|choose|train|leave out|remove|mend|fix|set|add|needed|keep|or use|say"
         r"|expected"
     )
-    remedy = rf"(; |\. |, ).*\b({remedies})|stands on line \d+|\(train \d+, validation \d+, test"
+    remedy = rf"(; |\. |, ).*\b({remedies})|is on line \d+|\(train \d+, validation \d+, test"
     assert re.search(remedy, message), message
 
 

@@ -55,7 +55,7 @@ def check_manifest(outcomes: Outcomes, manifest: Manifest, folder: Path) -> None
     try:
         save_manifest(path, manifest)
     except MlcrfError as error:
-        assert "means something else in a table" in str(error)
+        assert "has another meaning in a table" in str(error)
         outcomes["not saved"] += 1
         return
     again = read_table(path, ReadOptions(labels=manifest.labels))

@@ -13,7 +13,7 @@ import pytest
 from mlcrf.errors import DatabaseError, DataError, SettingsError
 from mlcrf.review.answers import Board
 from mlcrf.review.database import ReviewDatabase, parse_url
-from mlcrf.review.photos import Pictures, Width, find_photos
+from mlcrf.review.photos import PhotoCopies, Width, find_photos
 from mlcrf.review.scan import Stamped, scan_folder
 from tests.data.readers.test_parquet_images import make_parquet
 from tests.data.readers.test_webdataset import make_tar
@@ -202,7 +202,7 @@ def test_databases_that_cannot_be_used(tmp_path: Path) -> None:
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE Albums (id INTEGER)")
     before = other.read_bytes()
-    with pytest.raises(DatabaseError, match=r"holds other tables \(Albums\)"):
+    with pytest.raises(DatabaseError, match=r"contains other tables \(Albums\)"):
         ReviewDatabase(str(other))
     with sqlite3.connect(other) as connection:
         assert [n for (n,) in connection.execute("SELECT name FROM sqlite_master")] == ["Albums"]
@@ -250,7 +250,7 @@ def test_photos_within_tar_and_parquet_files(tmp_path: Path) -> None:
     photos, _ = find_photos(folder, database)
     database.close()
     assert len(photos) == 2
-    shown = Pictures(photos)
+    shown = PhotoCopies(photos)
     assert all(shown.jpeg(at, Width.SMALL)[:2] == b"\xff\xd8" for at in range(2))
     with pytest.raises(DataError, match=r"a\.tar: is a file, expected a folder; give the one that"):
         scan_folder(tar, {})

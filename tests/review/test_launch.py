@@ -95,7 +95,7 @@ def test_a_port_that_is_taken(small_run: Path, tmp_path: Path) -> None:
         command += ["--engine", "torch", "--cache-dir", tmp_path / "c", "--port", port]
         result = CliRunner().invoke(app, list(map(str, command)))
     assert isinstance(result.exception, MlcrfError)
-    assert f"--port {port}: cannot listen there: Address already in use" in str(result.exception)
+    assert f"--port {port}: cannot listen: Address already in use" in str(result.exception)
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def review(photos: Path, small_run: Path, tmp_path: Path) -> Iterator[Review]:
     session, notes = start_review(photos, run, database, extractor)
     assert len(session.photos) == 3
     assert any("broken.jpg: cannot be read as an image" in note for note in notes)
-    assert "pictures that are copies of others and are shown once: 1" in notes
+    assert "images that are copies of others and are shown once: 1" in notes
     yield session
     database.close()
 
@@ -269,19 +269,19 @@ def test_a_request_that_trickles_in_is_cut_off(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_folders_that_hold_nothing(tmp_path: Path, small_run: Path) -> None:
-    """No folder, a file, no pictures, only broken ones: one line each."""
+    """No folder, a file, no images, only broken ones: one line each."""
     database = ReviewDatabase(str(tmp_path / "tags.db"))
     empty = tmp_path / "empty"
     with pytest.raises(DataError, match="no such folder"):
         find_photos(empty, database)
     empty.mkdir()
-    with pytest.raises(DataError, match="no pictures found"):
+    with pytest.raises(DataError, match="no images found"):
         find_photos(empty, database)
     (empty / "x.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match="is a file, expected a folder"):
         find_photos(empty / "x.jpg", database)
     run = load_run(small_run)
     extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
-    with pytest.raises(DataError, match="none of its pictures can be read"):
+    with pytest.raises(DataError, match="none of its images can be read"):
         start_review(empty, run, database, extractor)
     database.close()

@@ -19,7 +19,7 @@ from tests.review.conftest import make_folder, small_run
 
 __all__ = ["small_run"]
 
-LIMITS = Limits(pictures=3, megabytes=1, batch=2, waiting=4)
+LIMITS = Limits(images=3, megabytes=1, batch=2, waiting=4)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from mlcrf.serving.tagging_app import make_app
 from mlcrf.web import connections
 from tests.serving.conftest import LIMITS
 
-PICTURE = {"Content-Type": "image/png"}
+IMAGE = {"Content-Type": "image/png"}
 WAIT_S = 300
 JSON = {"Content-Type": "application/json"}
 
@@ -74,20 +74,20 @@ def until(true: Any) -> None:
 
 
 ODD: list[tuple[bytes, int, str]] = [
-    (b'{"pictures": [{"data": NaN}]}', 422, "valid string"),
-    (b'{"pictures": [{"data": "", "known": {"sea": NaN}}]}', 422, "valid boolean"),
-    (b'{"pictures": NaN}', 422, "valid list"),
-    (b'{"pictures": [{"data": "", "name": "\\ud800"}]}', 422, "unicode"),
-    (b'{"pictures": [{"data": "\\ud800"}]}', 422, "no base64"),
-    (b'{"pictures": [{"data": "\xc3\xa9"}]}', 422, "no base64"),
-    (b'{"pictures": [{"data": "", "known": {"\\ud800": true}}]}', 422, "unknown label"),
-    (b'{"pictures": [{"data": "", "\\ud800": 1}]}', 422, "pictures"),
-    (b'{"pictures": ["\xff"]}', 400, "parsing the body"),
+    (b'{"images": [{"data": NaN}]}', 422, "valid string"),
+    (b'{"images": [{"data": "", "known": {"sea": NaN}}]}', 422, "valid boolean"),
+    (b'{"images": NaN}', 422, "valid list"),
+    (b'{"images": [{"data": "", "name": "\\ud800"}]}', 422, "unicode"),
+    (b'{"images": [{"data": "\\ud800"}]}', 422, "not base64"),
+    (b'{"images": [{"data": "\xc3\xa9"}]}', 422, "not base64"),
+    (b'{"images": [{"data": "", "known": {"\\ud800": true}}]}', 422, "unknown label"),
+    (b'{"images": [{"data": "", "\\ud800": 1}]}', 422, "images"),
+    (b'{"images": ["\xff"]}', 400, "parsing the body"),
     (b"[" * 100_000, 400, "parsing the body"),
-    (b'{"pictures": ' + b"1" * 10_000 + b"}", 400, "parsing the body"),
-    (b'{"pictures": [' + b"1," * 100_000 + b"1]}", 422, "more than 3 pictures"),
-    (b'{"pictures": [{"data": "", "known": {"' + b"a" * 100_000 + b'": true}}]}', 422, "aaa"),
-    (b'{"pictures": [{"data": "", "' + b"a" * 100_000 + b'": true}]}', 422, "aaa"),
+    (b'{"images": ' + b"1" * 10_000 + b"}", 400, "parsing the body"),
+    (b'{"images": [' + b"1," * 100_000 + b"1]}", 422, "more than 3 images"),
+    (b'{"images": [{"data": "", "known": {"' + b"a" * 100_000 + b'": true}}]}', 422, "aaa"),
+    (b'{"images": [{"data": "", "' + b"a" * 100_000 + b'": true}]}', 422, "aaa"),
 ]
 
 
@@ -103,26 +103,26 @@ def test_odd_names_come_back(client: TestClient, photos: list[Path]) -> None:
     """Whatever signs a name has, JSON gives it back."""
     data = base64.b64encode(photos[0].read_bytes()).decode()
     name = "</script>\u2028\n\0\U0001f30a"
-    reply = client.post("/tags", json={"pictures": [{"name": name, "data": data}]})
-    assert reply.raise_for_status().json()["pictures"][0]["name"] == name
+    reply = client.post("/tags", json={"images": [{"name": name, "data": data}]})
+    assert reply.raise_for_status().json()["images"][0]["name"] == name
 
 
 def test_odd_requests(client: TestClient, photos: list[Path]) -> None:
     """Types in capitals are read; labels of no text, no body and bombs have their reason."""
     content = photos[0].read_bytes()
-    reply = client.post("/tags/picture", content=content, headers={"Content-Type": "IMAGE/PNG"})
+    reply = client.post("/tags/image", content=content, headers={"Content-Type": "IMAGE/PNG"})
     assert reply.status_code == 200
     bomb = io.BytesIO()
     Image.new("L", (9000, 9000)).save(bomb, "PNG")
     cases = [
-        ("/tags/picture", bomb.getvalue(), "decompression bomb"),
-        ("/tags/picture", b"", "no known kind"),
-        ("/tags/picture?known=%00%ff%ed%a0%80=1", content, "unknown label"),
-        (f"/tags/picture?known={'a' * 9000}=1", content, "unknown label"),
-        (f"/tags/picture?known={'a' * 9000}", content, "expected label=1"),
+        ("/tags/image", bomb.getvalue(), "decompression bomb"),
+        ("/tags/image", b"", "unknown format"),
+        ("/tags/image?known=%00%ff%ed%a0%80=1", content, "unknown label"),
+        (f"/tags/image?known={'a' * 9000}=1", content, "unknown label"),
+        (f"/tags/image?known={'a' * 9000}", content, "expected label=1"),
     ]
     for path, body, reason in cases:
-        reply = client.post(path, content=body, headers=PICTURE)
+        reply = client.post(path, content=body, headers=IMAGE)
         assert reply.status_code == 422 and reason in reply.text and len(reply.text) < 2000
 
 
@@ -134,16 +134,16 @@ def test_too_much_is_told_to_come_later(tagger: Tagger, photos: list[Path]) -> N
 
         def ask() -> httpx.Response:
             return httpx.post(
-                f"{client.base_url}/tags/picture", content=content, headers=PICTURE, timeout=WAIT_S
+                f"{client.base_url}/tags/image", content=content, headers=IMAGE, timeout=WAIT_S
             )
 
         try:
             asked = [pool.submit(ask)]
             assert slow.begun.wait(WAIT_S)
             asked += [pool.submit(ask) for _ in range(LIMITS.waiting)]
-            full = f"mlcrf_waiting_pictures {LIMITS.waiting}.0"
+            full = f"mlcrf_waiting_images {LIMITS.waiting}.0"
             until(lambda: full in client.get("/metrics").text)
-            refused = [client.post("/tags/picture", content=content, headers=PICTURE)]
+            refused = [client.post("/tags/image", content=content, headers=IMAGE)]
             refused.append(client.post("/tags", content=b"{", headers=JSON))  # is not even read
             for reply in refused:
                 assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
@@ -151,7 +151,7 @@ def test_too_much_is_told_to_come_later(tagger: Tagger, photos: list[Path]) -> N
         finally:
             slow.may.set()
         assert [one.result().status_code for one in asked] == [200] * (1 + LIMITS.waiting)
-        assert client.post("/tags/picture", content=content, headers=PICTURE).status_code == 200
+        assert client.post("/tags/image", content=content, headers=IMAGE).status_code == 200
 
 
 def test_who_hangs_up_is_not_worked_for(tagger: Tagger, photos: list[Path]) -> None:
@@ -159,7 +159,7 @@ def test_who_hangs_up_is_not_worked_for(tagger: Tagger, photos: list[Path]) -> N
     slow, content = SlowTagger(tagger), photos[0].read_bytes()
     with running(make_app(tagger.run, slow, LIMITS)) as client:  # type: ignore[arg-type]
         address = (client.base_url.host, client.base_url.port or 0)
-        head = "POST /tags/picture HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
+        head = "POST /tags/image HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
         request = f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
         try:
             with ExitStack() as stack:
@@ -167,12 +167,12 @@ def test_who_hangs_up_is_not_worked_for(tagger: Tagger, photos: list[Path]) -> N
                     one = stack.enter_context(socket.create_connection(address))
                     one.sendall(request)
                     assert number or slow.begun.wait(WAIT_S)
-                until(lambda: "mlcrf_waiting_pictures 3.0" in client.get("/metrics").text)
-            gone = 'mlcrf_request_seconds_count{path="/tags/picture",status="499"} 4.0'
+                until(lambda: "mlcrf_waiting_images 3.0" in client.get("/metrics").text)
+            gone = 'mlcrf_request_seconds_count{path="/tags/image",status="499"} 4.0'
             until(lambda: gone in client.get("/metrics").text)
         finally:
             slow.may.set()
-        assert client.post("/tags/picture", content=content, headers=PICTURE).status_code == 200
+        assert client.post("/tags/image", content=content, headers=IMAGE).status_code == 200
         assert slow.done == 2  # what was begun, and the last
 
 
@@ -194,7 +194,7 @@ def test_bodies_of_all_together(tagger: Tagger, photos: list[Path]) -> None:
                     one.sendall(head + b"Content-Length: 2000000\r\n\r\n" + bytes(1_400_000))
                 time.sleep(pause_s)
                 reply = post()
-                small = client.post("/tags/picture", content=content, headers=PICTURE)
+                small = client.post("/tags/image", content=content, headers=IMAGE)
             if reply.status_code == 503:
                 break
         assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
@@ -266,7 +266,7 @@ def test_limits_that_no_request_could_meet() -> None:
 
 
 def test_one_who_asks_for_much_takes_turns() -> None:
-    """Pictures of a request with many are decoded in turn with those of others."""
+    """Images of a request with many are decoded in turn with those of others."""
     from mlcrf.serving.batching import Batcher
 
     begun: list[str] = []

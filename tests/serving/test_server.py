@@ -32,14 +32,14 @@ def test_from_beginning_to_end(
         def ask(at: int) -> httpx.Response:
             content = photos[at % len(photos)].read_bytes()
             headers = {"Content-Type": "image/png"}
-            return httpx.post(f"{home}/tags/picture", content=content, headers=headers, timeout=600)
+            return httpx.post(f"{home}/tags/image", content=content, headers=headers, timeout=600)
 
         wanted = [one.labels for one in tagger.predict(photos)]
         with ThreadPoolExecutor(8) as pool:
             for at, reply in enumerate(pool.map(ask, range(40))):
                 assert tuple(reply.raise_for_status().json()["labels"]) == wanted[at % len(photos)]
         counts = httpx.get(f"{home}/metrics").text
-        assert 'mlcrf_pictures_total{as="tagged"} 40.0' in counts
+        assert 'mlcrf_images_total{as="tagged"} 40.0' in counts
         process.send_signal(number)
         assert process.wait(timeout=600) == 0
         assert process.stderr.read() == ""
@@ -57,4 +57,4 @@ def test_what_cannot_be_served(small_run: Path, tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         result = runner.invoke(app, ["serve", str(small_run), "--engine", "torch", "--port", port])
     assert isinstance(result.exception, MlcrfError)
-    assert f"--port {port}: cannot listen there: Address already in use" in str(result.exception)
+    assert f"--port {port}: cannot listen: Address already in use" in str(result.exception)

@@ -14,7 +14,7 @@ from mlcrf.prediction import Tagger
 from mlcrf.serving.tagging_app import make_app
 from tests.serving.conftest import LIMITS
 
-PICTURE = {"Content-Type": "image/png"}
+IMAGE = {"Content-Type": "image/png"}
 
 
 def encoded(path: Path) -> str:
@@ -22,20 +22,20 @@ def encoded(path: Path) -> str:
 
 
 def test_the_same_as_for_files(client: TestClient, tagger: Tagger, photos: list[Path]) -> None:
-    """With known labels too; a picture that cannot be read is an error in its place."""
+    """With known labels too; a image that cannot be read is an error in its place."""
     known = {photos[1]: {"sea": True, "indoor": False}}
     wanted = list(tagger.predict(photos[:2], known=known))
-    pictures = [
+    images = [
         {"name": "a", "data": encoded(photos[0])},
         {"data": "aGVsbG8="},
         {"data": encoded(photos[1]), "known": known[photos[1]]},
     ]
-    reply = client.post("/tags", json={"pictures": pictures}).raise_for_status().json()
+    reply = client.post("/tags", json={"images": images}).raise_for_status().json()
     assert reply["model"] == tagger.run.digest
-    first, broken, second = reply["pictures"]
+    first, broken, second = reply["images"]
     assert broken == {
         **{"name": "", "labels": [], "p": {}, "independent": {}},
-        "error": "picture: cannot be read as an image: of no known kind, or damaged",
+        "error": "image: cannot be read as an image: unknown format, or damaged",
     }
     for one, expected in ((first, wanted[0]), (second, wanted[1])):
         assert tuple(one["labels"]) == expected.labels and one["error"] is None
@@ -45,22 +45,22 @@ def test_the_same_as_for_files(client: TestClient, tagger: Tagger, photos: list[
     assert (first["name"], second["p"]["sea"], second["p"]["indoor"]) == ("a", 1, 0)
 
 
-def test_a_picture_as_it_is(client: TestClient, tagger: Tagger, photos: list[Path]) -> None:
+def test_a_image_as_it_is(client: TestClient, tagger: Tagger, photos: list[Path]) -> None:
     """The body of the request, and known labels in its address."""
     content = photos[0].read_bytes()
-    reply = client.post("/tags/picture?known=sea=1, indoor=0", content=content, headers=PICTURE)
+    reply = client.post("/tags/image?known=sea=1, indoor=0", content=content, headers=IMAGE)
     (wanted,) = tagger.predict_contents([content], [{"sea": True, "indoor": False}])
     assert tuple(reply.raise_for_status().json()["labels"]) == wanted.labels
 
 
-def test_no_pictures(client: TestClient, tagger: Tagger) -> None:
+def test_no_images(client: TestClient, tagger: Tagger) -> None:
     """The model, health, and a description that names every path; every reply has the headers."""
     model = client.get("/model").json()
     assert model["labels"] == list(tagger.labels) and model["model"] == tagger.run.digest
     assert client.get("/health").json() == {"status": "ok"}
     described = client.get("/openapi.json").json()
-    assert set(described["paths"]) == {"/tags", "/tags/picture", "/model", "/health", "/metrics"}
-    assert "image/*" in described["paths"]["/tags/picture"]["post"]["requestBody"]["content"]
+    assert set(described["paths"]) == {"/tags", "/tags/image", "/model", "/health", "/metrics"}
+    assert "image/*" in described["paths"]["/tags/image"]["post"]["requestBody"]["content"]
     for path in ("/health", "/nothing", "/docs"):
         assert client.get(path).headers["X-Content-Type-Options"] == "nosniff"
     assert client.get("/docs").status_code == 404
@@ -68,17 +68,17 @@ def test_no_pictures(client: TestClient, tagger: Tagger) -> None:
 
 def test_metrics(client: TestClient, photos: list[Path]) -> None:
     """As Prometheus reads them; addresses that there are not are counted as one."""
-    client.post("/tags/picture", content=photos[0].read_bytes(), headers=PICTURE)
-    client.post("/tags/picture", content=b"none", headers=PICTURE)
+    client.post("/tags/image", content=photos[0].read_bytes(), headers=IMAGE)
+    client.post("/tags/image", content=b"none", headers=IMAGE)
     for path in ("/a", "/b"):
         client.get(path)
     lines = client.get("/metrics").text.splitlines()
-    assert 'mlcrf_pictures_total{as="tagged"} 1.0' in lines
-    assert 'mlcrf_pictures_total{as="error"} 1.0' in lines
+    assert 'mlcrf_images_total{as="tagged"} 1.0' in lines
+    assert 'mlcrf_images_total{as="error"} 1.0' in lines
     assert 'mlcrf_request_seconds_count{path="other",status="404"} 2.0' in lines
-    assert 'mlcrf_request_seconds_count{path="/tags/picture",status="422"} 1.0' in lines
-    assert "mlcrf_waiting_pictures 0.0" in lines and "mlcrf_batch_pictures_count 2.0" in lines
-    assert "mlcrf_unconverged_pictures_total 0.0" in lines
+    assert 'mlcrf_request_seconds_count{path="/tags/image",status="422"} 1.0' in lines
+    assert "mlcrf_waiting_images 0.0" in lines and "mlcrf_batch_images_count 2.0" in lines
+    assert "mlcrf_unconverged_images_total 0.0" in lines
 
 
 def test_inference_that_does_not_converge_is_counted(tagger: Tagger, photos: list[Path]) -> None:
@@ -91,21 +91,21 @@ def test_inference_that_does_not_converge_is_counted(tagger: Tagger, photos: lis
         TestClient(make_app(run, hasty, LIMITS)) as client,
     ):
         for photo in photos[:2]:
-            client.post("/tags/picture", content=photo.read_bytes(), headers=PICTURE)
+            client.post("/tags/image", content=photo.read_bytes(), headers=IMAGE)
         lines = client.get("/metrics").text.splitlines()
-    assert "mlcrf_unconverged_pictures_total 2.0" in lines
+    assert "mlcrf_unconverged_images_total 2.0" in lines
     assert sum(issubclass(one.category, MlcrfWarning) for one in told) == 1
 
 
 GOOD = "R0lGODlhAQABAAAAACw="
 REFUSED: list[tuple[Any, int, str]] = [
-    ({"pictures": []}, 422, "at least 1 item"),
-    ({"pictures": [{"data": GOOD}] * 4}, 422, "more than 3 pictures; send several requests"),
-    ({"pictures": [{"data": "%"}]}, 422, "pictures[0].data: no base64"),
-    ({"pictures": [{"data": GOOD, "known": {"see": 1}}]}, 422, "unknown label 'see'"),
-    ({"pictures": [{"data": GOOD, "known": {"sea": 7}}]}, 422, "valid boolean"),
-    ({"pictures": [{"data": GOOD, "nown": {}}]}, 422, "Extra inputs"),
-    ({"pictures": [{"data": "A" * 2**20}]}, 413, "more than 1 MB"),
+    ({"images": []}, 422, "at least 1 item"),
+    ({"images": [{"data": GOOD}] * 4}, 422, "more than 3 images; send several requests"),
+    ({"images": [{"data": "%"}]}, 422, "images[0].data: not base64"),
+    ({"images": [{"data": GOOD, "known": {"see": 1}}]}, 422, "unknown label 'see'"),
+    ({"images": [{"data": GOOD, "known": {"sea": 7}}]}, 422, "valid boolean"),
+    ({"images": [{"data": GOOD, "nown": {}}]}, 422, "Extra inputs"),
+    ({"images": [{"data": "A" * 2**20}]}, 413, "more than 1 MB"),
     ([], 422, "valid dictionary"),
 ]
 
@@ -120,15 +120,15 @@ def test_what_is_refused(client: TestClient, asked: Any, status: int, reason: st
 
 
 def test_what_is_refused_as_a_body(client: TestClient, photos: list[Path]) -> None:
-    """No JSON, no picture, a picture that says it is none, labels that make no sense."""
+    """No JSON, no image, a image that says it is none, labels that make no sense."""
     content = photos[0].read_bytes()
     cases: list[tuple[str, bytes, dict[str, str], int, str]] = [
         ("/tags", b"{", {}, 422, "JSON decode error"),
-        ("/tags/picture", b"x", PICTURE, 422, "cannot be read as an image"),
-        ("/tags/picture", content, {"Content-Type": "text/plain"}, 415, "expected an image"),
-        ("/tags/picture?known=sea", content, PICTURE, 422, "expected label=1 or label=0"),
-        ("/tags/picture?known=sea=2", content, PICTURE, 422, "expected label=1 or label=0"),
-        ("/tags/picture", bytes(2**20 + 1), PICTURE, 413, "more than 1 MB"),
+        ("/tags/image", b"x", IMAGE, 422, "cannot be read as an image"),
+        ("/tags/image", content, {"Content-Type": "text/plain"}, 415, "expected an image"),
+        ("/tags/image?known=sea", content, IMAGE, 422, "expected label=1 or label=0"),
+        ("/tags/image?known=sea=2", content, IMAGE, 422, "expected label=1 or label=0"),
+        ("/tags/image", bytes(2**20 + 1), IMAGE, 413, "more than 1 MB"),
     ]
     for path, body, more, status, reason in cases:
         headers = {"Content-Type": "application/json"} | more

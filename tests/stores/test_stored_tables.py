@@ -178,7 +178,7 @@ def test_urls_in_a_table_on_a_disk(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels.csv:3: http://x/1.jpg: unknown kind of address"):
         read_dataset(there)
     table.write_text("image,sky\ns3://photos/1.jpg,1\ns3://photos/1.jpg,0\n")
-    with pytest.raises(DataError, match=r"3: duplicate row: 's3://photos/1.jpg' stands on line 2"):
+    with pytest.raises(DataError, match=r"3: duplicate row: 's3://photos/1.jpg' is on line 2"):
         read_table(table)
 
 

@@ -139,7 +139,7 @@ def test_a_table_is_there_once_it_is_whole(
 
 def test_what_cannot_be_sent_is_kept_here(bucket: S3Bucket) -> None:
     """After three tries; the error says where."""
-    with pytest.raises(MlcrfError, match=r"cannot be written: .*; what belongs there is in") as at:
+    with pytest.raises(MlcrfError, match=r"cannot be written: .*; the content is in") as at:
         write_text(Stored("s3://missing/a.csv"), "all of it")
     kept = Path(str(at.value).rpartition(" ")[2])
     assert kept.read_text() == "all of it"
@@ -215,7 +215,7 @@ def test_parts_from_store_to_store(bucket: S3Bucket, photos: Path, small_run: Pa
         ("file://photos", "file://photos: is not absolute; expected file:///folder"),
         ("s3://missing/a", "s3://missing/a: there is no bucket 'missing'"),
         ("s3://photos/none", "s3://photos/none: no such file or folder"),
-        ("s3://photos/a.tar", "s3://photos/a.tar: tar files are read from disks only"),
+        ("s3://photos/a.tar", "s3://photos/a.tar: tar files can be read from a local disk only"),
     ],
 )
 def test_places_that_cannot_be(url: str, said: str, bucket: S3Bucket) -> None:
@@ -275,14 +275,16 @@ def test_a_store_out_of_reach(bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("AWS_ENDPOINT_URL", closed)
         monkeypatch.setattr("mlcrf.stores.stored.LONGEST_S", 1.0)
         system.cache_clear()
-        with pytest.raises(DataError, match=r"s3://photos: is out of reach: no answer within 1 s"):
+        with pytest.raises(
+            DataError, match=r"s3://photos: cannot be reached: no answer within 1 s"
+        ):
             Stored("s3://photos").exists()
     monkeypatch.undo()
     monkeypatch.setenv("AWS_ENDPOINT_URL", closed)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     system.cache_clear()
-    with pytest.raises(DataError, match=r"is out of reach: Could not connect to the endpoint"):
+    with pytest.raises(DataError, match=r"cannot be reached: Could not connect to the endpoint"):
         Stored("s3://photos").exists()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -290,7 +292,7 @@ def test_a_store_out_of_reach(bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, os.devnull)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     system.cache_clear()
-    with pytest.raises(DataError, match=r"is out of reach: Unable to locate credentials"):
+    with pytest.raises(DataError, match=r"cannot be reached: Unable to locate credentials"):
         Stored("s3://photos").exists()
 
 

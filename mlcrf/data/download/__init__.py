@@ -1,1 +1,1 @@
-"""Known data sets fetched, verified and unpacked."""
+"""Download, verify and unpack known data sets."""

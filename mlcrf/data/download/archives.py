@@ -1,4 +1,4 @@
-"""Unpacking of archives that may be hostile: all of one or nothing, and nothing outside."""
+"""Unpack untrusted archives: completely or not at all, and never outside the folder."""
 
 import gzip
 import io
@@ -19,27 +19,27 @@ from typing import IO, NoReturn
 from mlcrf.errors import DownloadError
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, the bytes done, and the bytes in all where known."""
+"""Called with a description, the bytes done, and the total bytes if known."""
 
 _Opener = Callable[[], IO[bytes] | None]
 _TEMPORARY_FOLDER = ".mlcrf-unpacking"
 _CHUNK_BYTES = 1 << 18
 _TAR_BLOCK_BYTES = 512
-_LONGEST_READ_BYTES = 1 << 20  # no header of an honest tar file is as long, nor its padding
-_RATIO_FLOOR_BYTES = 1 << 20  # a high ratio below this harms nobody
-# NotImplementedError, for a zip feature that Python does not know, is a RuntimeError.
+_LONGEST_READ_BYTES = 1 << 20  # longer than any header or padding of a valid tar file
+_RATIO_FLOOR_BYTES = 1 << 20  # smaller members are safe at any ratio
+# RuntimeError includes NotImplementedError, for zip features that Python does not support.
 _DAMAGED = (OSError, EOFError, ValueError, RuntimeError, struct.error, zlib.error)
 _UNREADABLE = (*_DAMAGED, zipfile.BadZipFile, tarfile.TarError)
 
 
 @dataclass(frozen=True)
 class UnpackLimits:
-    """Limits on what an archive may take of the disk.
+    """Limits on the unpacked size of an archive.
 
     Attributes:
-        max_files: members of any kind.
-        max_bytes: unpacked, all together; the default is four times the largest known data set.
-        max_ratio: unpacked bytes per packed byte, of a member and of the whole.
+        max_files: number of members of any kind.
+        max_bytes: total unpacked size; the default is four times the largest known data set.
+        max_ratio: unpacked bytes per packed byte, of each member and of the whole.
     """
 
     max_files: int = 1_000_000
@@ -49,7 +49,7 @@ class UnpackLimits:
 
 @dataclass(frozen=True)
 class UnpackReport:
-    """The files unpacked: length in bytes by path below the folder."""
+    """The unpacked files: relative path -> size in bytes."""
 
     archive: Path
     sizes: Mapping[str, int]
@@ -62,20 +62,20 @@ def unpack(
     limits: UnpackLimits = UnpackLimits(),
     progress: Progress | None = None,
 ) -> UnpackReport:
-    """Unpack a zip, tar or tar.gz file into a folder that may hold other files already.
+    """Unpack a zip, tar or tar.gz file into a folder that may contain other files.
 
     All members are checked before the first is written, then written to a temporary folder
-    inside `into` (so on the same disk), and moved into place once all of them are there. Only
-    regular files are accepted; files of the same name are replaced; permissions, owners and the
-    litter of macOS are left behind. A temporary folder that a killed run left is removed first,
-    so two runs must not unpack into the same folder at once.
+    inside `into` (so on the same disk), and moved into place when complete. Only regular files are
+    accepted; files of the same name are replaced; permissions, owners and files that macOS adds are
+    ignored. A temporary folder of a killed run is removed first, so two runs must not unpack into
+    the same folder at once.
 
     Raises:
-        DownloadError: not an archive, damaged, over a limit, a member that is no plain file or
-            whose name is unsafe or stands twice, or the disk is full. Names the archive and the
-            member; no file of it is left anywhere, unless the disk fails while they are moved.
+        DownloadError: not an archive, damaged, over a limit, a member that is not a plain file or
+            has an unsafe or duplicate name, or the disk is full. No files are left behind, unless
+            the disk fails while they are moved.
 
-    Cost: one reading of a zip or tar file, two of a tar.gz.
+    Cost: reads a zip or tar file once, a tar.gz twice.
     """
     new = not into.exists()
     temporary = into / _TEMPORARY_FOLDER
@@ -97,14 +97,14 @@ def unpack(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if new:
-            with suppress(OSError):  # it is only to go if it is empty
+            with suppress(OSError):  # removed only if empty
                 into.rmdir()
     return UnpackReport(archive, {member.name: member.size for member in plan.members})
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A file that may be unpacked; its name is relative, safe and separated by `/`."""
+    """A file to unpack; its name is relative, safe and separated by `/`."""
 
     name: str
     size: int
@@ -113,7 +113,7 @@ class _Member:
 
 @dataclass
 class _Plan:
-    """The members accepted so far, and what is needed to refuse the next."""
+    """The members accepted so far, and the state needed to check the next."""
 
     archive: Path
     packed_bytes: int
@@ -124,11 +124,11 @@ class _Plan:
     _seen: dict[str, tuple[str, bool]] = field(default_factory=dict)
 
     def add(self, name: str, kind: str, size: int, packed: int, opener: _Opener) -> None:
-        """Check one member and note it if it is a file to unpack.
+        """Check a member, and add it if it is a file to unpack.
 
         Args:
-            kind: `file`, `folder`, or in words what else it is.
-            packed: bytes that it takes in the archive.
+            kind: `file`, `folder`, or a description of another type.
+            packed: size in the archive.
         """
         if kind not in ("file", "folder"):
             self.refuse(name, f"it is a {kind}, not a plain file")
@@ -139,7 +139,7 @@ class _Plan:
         self.unpacked_bytes += size
         limits = self.limits
         if self.count > limits.max_files:
-            self.refuse(name, f"it is one more than the {limits.max_files} members allowed")
+            self.refuse(name, f"the archive has more than the {limits.max_files} members allowed")
         if self.unpacked_bytes > limits.max_bytes:
             self.refuse(name, f"with it more than {limits.max_bytes} bytes would be unpacked")
         for unpacked, archived in ((size, packed), (self.unpacked_bytes, self.packed_bytes)):
@@ -152,16 +152,15 @@ class _Plan:
             self.members.append(_Member("/".join(parts), size, opener))
 
     def refuse(self, name: str, reason: str) -> NoReturn:
-        """End the unpacking because of one member."""
         raise DownloadError(
             f"{self.archive}: member {name[:200]!r} refused: {reason}. Nothing was unpacked."
         )
 
     def _safe_parts(self, name: str) -> list[str]:
-        if not name.isprintable():  # so is every name that is not proper Unicode
-            self.refuse(name, "its name has control signs in it")
+        if not name.isprintable():  # also false for invalid Unicode
+            self.refuse(name, "its name contains control characters")
         if "\\" in name or ":" in name:
-            self.refuse(name, "its name has a backslash or colon in it")
+            self.refuse(name, "its name contains a backslash or colon")
         if name.startswith("/"):
             self.refuse(name, "its path is absolute")
         parts = [part for part in name.removesuffix("/").split("/") if part != "."]
@@ -173,8 +172,8 @@ class _Plan:
         return parts
 
     def _claim(self, name: str, path: str, is_folder: bool) -> None:
-        # Two names are one file to some systems if they differ in case or composition only:
-        # a canonical caseless match (Unicode Standard, section 3.13, D145).
+        # Some systems treat names as equal that differ only in case or composition:
+        # canonical caseless matching (Unicode Standard, section 3.13, D145).
         folded = unicodedata.normalize("NFD", path).casefold()
         key = unicodedata.normalize("NFD", folded)
         earlier = self._seen.get(key)
@@ -186,7 +185,7 @@ class _Plan:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[Callable[[_Plan], None]]:
-    """Open an archive of a kind told by its first bytes; give what adds its members to a plan."""
+    """Open an archive by its first bytes; yield a function that adds its members to a plan."""
     with archive.open("rb") as stream:
         start = stream.read(4)
         stream.seek(0)
@@ -227,18 +226,18 @@ def _plan_tar(archive: tarfile.TarFile, source: "_TarSource", plan: _Plan) -> No
         elif info.isreg():
             kind = "sparse file" if info.issparse() else "file"
         plan.add(info.name, kind, info.size, info.size, partial(archive.extractfile, info))
-    # tarfile takes a header that it cannot read for the end; the end is a block of zeros, or none.
+    # tarfile takes an unreadable header for the end; the real end is a block of zeros, or nothing.
     if source.last.strip(b"\0") or len(source.last) not in (0, _TAR_BLOCK_BYTES):
         raise tarfile.ReadError("damaged header, or cut off in the middle of one")
     padding = 0
-    while chunk := source.read(_CHUNK_BYTES):  # a gzip file tells its checksum at its very end
+    while chunk := source.read(_CHUNK_BYTES):  # the checksum of gzip is at its end
         padding += len(chunk)
         if padding > _LONGEST_READ_BYTES:
             raise tarfile.ReadError("data after its end")
 
 
 class _TarSource(io.RawIOBase):
-    """Bytes for tarfile, which would otherwise read a header of any length into memory."""
+    """A source for tarfile that limits the length of headers read into memory."""
 
     def __init__(self, inner: gzip.GzipFile | io.BufferedReader) -> None:
         self._inner = inner
@@ -279,13 +278,13 @@ def _write_all(plan: _Plan, temporary: Path, progress: Progress | None) -> None:
 
 
 def _move_all(plan: _Plan, temporary: Path, into: Path) -> None:
-    """Move files into place, once it is certain that none would follow a link or hit a folder."""
+    """Move files into place, after checking that none meets a link or a folder."""
     direct = {Path(member.name).parent for member in plan.members}
     folders = {above for folder in direct for above in (folder, *folder.parents)} - {Path()}
     for folder in sorted(folders):
         target = into / folder
         if target.is_symlink() or (target.exists() and not target.is_dir()):
-            plan.refuse(str(folder), f"{target} is in the way and is no folder")
+            plan.refuse(str(folder), f"{target} is in the way and is not a folder")
     for member in plan.members:
         target = into / member.name
         if target.is_dir() and not target.is_symlink():

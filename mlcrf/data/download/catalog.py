@@ -1,4 +1,4 @@
-"""Known data sets: where their archives are, what vouches for them, what of them is in a folder."""
+"""Known data sets: URLs and checksums of their archives, and records of unpacked files."""
 
 import hashlib
 import json
@@ -25,12 +25,12 @@ class Archive:
     """One zip or tar file of a data set.
 
     Attributes:
-        url: where its publisher keeps it; the last part of the path is its name.
-        size: length in bytes; None where it is not surely known.
-        checksum: `sha256:` or `md5:` and hexadecimal digits; None where it is not surely known, so
-            that only the length can be checked.
-        folder: where it unpacks to, below the data set's own folder.
-        expansion: unpacked bytes per byte of archive, an estimate for the check of free space.
+        url: the publisher's URL; the last part of the path is the archive's name.
+        size: size in bytes; None if not reliably known.
+        checksum: `sha256:` or `md5:` and hexadecimal digits; None if not reliably known, so that
+            only the size can be checked.
+        folder: folder to unpack into, below the data set's folder.
+        expansion: estimated unpacked bytes per byte of archive, to check free space.
     """
 
     url: str
@@ -41,7 +41,6 @@ class Archive:
 
     @property
     def name(self) -> str:
-        """File name of the archive, the same at every mirror."""
         return urlsplit(self.url).path.rpartition("/")[2]
 
 
@@ -50,9 +49,9 @@ class CatalogEntry:
     """A data set that can be fetched by name.
 
     Attributes:
-        tried_at_host: whether our download was ever run against the publisher's own host. It is
-            False for all entries so far: addresses, lengths and checksums are as published, and
-            the code is tested against servers on the same computer.
+        tried_at_host: whether the download was ever run against the publisher's host. False for all
+            entries so far: URLs, sizes and checksums are as published, and the code is tested
+            against local servers.
     """
 
     name: str
@@ -65,13 +64,13 @@ class CatalogEntry:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """The record, a small JSON file, of what was unpacked into a folder.
+    """The record of a data set unpacked into a folder, stored as JSON.
 
     Attributes:
-        name: of the data set.
-        archives: the hashes of each archive, by algorithm, by name of the archive.
-        folders: number of files and bytes directly in each folder, by path below the top one.
-        notes: what was said about the download, to be said again.
+        name: name of the data set.
+        archives: archive name -> algorithm -> hash.
+        folders: relative path -> number of files and bytes directly in the folder.
+        notes: notes about the download, repeated when it is found again.
     """
 
     name: str
@@ -87,7 +86,7 @@ class Unpacked:
         sizes: Mapping[PurePosixPath, int],
         notes: tuple[str, ...],
     ) -> Self:
-        """Count files, given the length of each, into the folders that hold them."""
+        """Make a record from the path and size of each file."""
         folders: dict[str, tuple[int, int]] = {}
         for path, size in sizes.items():
             files, total = folders.get(str(path.parent), (0, 0))
@@ -96,25 +95,22 @@ class Unpacked:
 
     @property
     def files(self) -> int:
-        """Number of files."""
         return sum(files for files, _ in self.folders.values())
 
     @property
     def bytes(self) -> int:
-        """Length of all files."""
         return sum(size for _, size in self.folders.values())
 
     def save(self, dest: Path) -> None:
-        """Record it in a folder."""
         record = {**asdict(self), "files": self.files, "bytes": self.bytes}
         atomic.write_text(dest / _MARKER, json.dumps(record, indent=1) + "\n")
 
 
 def load_unpacked(entry: CatalogEntry, dest: Path) -> Unpacked | None:
-    """Load what was unpacked into a folder; None unless all of the data set still seems there.
+    """Load the record of a folder; None if the data set seems incomplete.
 
-    Counts files and bytes, folder by folder, and is content with more than were recorded. A file
-    whose content changed, or that was lost while another came, goes unseen.
+    Each folder must have at least the recorded number of files and bytes; changed content is not
+    detected.
     """
     try:
         record = json.loads((dest / _MARKER).read_text(encoding="utf-8"))
@@ -137,7 +133,7 @@ def load_unpacked(entry: CatalogEntry, dest: Path) -> Unpacked | None:
 def hash_file(
     path: Path, algorithms: set[str], progress: Callable[[int], None] | None = None
 ) -> dict[str, str]:
-    """Hash a file with several algorithms in one reading.
+    """Hash a file with several algorithms in one pass.
 
     Args:
         progress: called with the bytes read so far.
@@ -168,31 +164,31 @@ def read_sums(text: str, *, origin: str) -> dict[str, str]:
         if match is None:
             raise DownloadError(
                 f"{origin}:{number}: expected '<64 hexadecimal digits>  <file name>', "
-                f"got {line[:80]!r}. Write it anew with sha256sum."
+                f"got {line[:80]!r}. Create it with sha256sum."
             )
         sums[match["name"]] = f"sha256:{match['digest'].lower()}"
     return sums
 
 
 def find_entry(name: str) -> CatalogEntry:
-    """Look a data set up by name.
+    """Look up a data set by name.
 
     Raises:
-        DownloadError: there is none of that name; suggests the closest and lists all.
+        DownloadError: unknown name; suggests the closest and lists all.
     """
     if name in CATALOG:
         return CATALOG[name]
     close = get_close_matches(name.lower(), CATALOG, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     raise DownloadError(
-        f"unknown data set {name!r}{hint} Known are: {', '.join(CATALOG)}, synthetic."
+        f"unknown data set {name!r}{hint} Known data sets: {', '.join(CATALOG)}, synthetic."
     )
 
 
 _LIACS = "https://press.liacs.nl/mirflickr/mirflickr25k.v3b"
-# The same files as at host.robots.ox.ac.uk, which is published as plain http and leads here.
+# The same files as at host.robots.ox.ac.uk, which uses http and redirects here.
 _OXFORD = "https://thor.robots.ox.ac.uk/pascal/VOC"
-# images.cocodataset.org is this bucket, but its certificate is not made out to that name.
+# images.cocodataset.org is this bucket, but its certificate has another name.
 _COCO = "https://s3.amazonaws.com/images.cocodataset.org"
 _VOC_LICENCE = "photos from Flickr under its terms of use; see the home page"
 

@@ -1,4 +1,4 @@
-"""Fetching a known data set: resumable, verified before use, and from a mirror if asked."""
+"""Download a known data set, from its publisher or a mirror; resumable and verified."""
 
 import shutil
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _MOVE = "If the file is still there, move it away; then try again, or try anothe
 
 @dataclass(frozen=True)
 class DownloadReport:
-    """The place of a data set, whether it was there already, and notes for the user."""
+    """The folder of a data set, whether it existed before, and notes for the user."""
 
     name: str
     dest: Path
@@ -37,7 +37,7 @@ class DownloadReport:
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space on the disk of a folder that need not exist yet."""
+    """Return the free space on the disk of a folder, which need not exist."""
     above = folder.absolute().parents
     return shutil.disk_usage(next(path for path in (folder, *above) if path.exists())).free
 
@@ -52,22 +52,21 @@ def download(
     retries: RetryPolicy = DEFAULT_RETRY_POLICY,
     free: Callable[[Path], int] = free_bytes,
 ) -> DownloadReport:
-    """Fetch, verify and unpack a data set, or find that it is there already.
+    """Download, verify and unpack a data set, unless it is complete already.
 
-    A killed run goes on where it stopped: what came of an archive lies in `dest` as NAME.part,
-    beside a note of which version it is a part of. One run at a time in a folder.
+    A killed run continues: the part of an archive received so far is in `dest` as NAME.part, with
+    its version in NAME.part.json. Only one run at a time may use a folder.
 
     Args:
-        mirror: a folder, or a `file:`, `https:` or (on this computer only) `http:` URL, that has
-            files of the same names. What its `SHA256SUMS` lists is checked against that instead
-            of the catalog. Archives in a folder are read in place and never removed.
-        keep_archives: leave archives in `dest` once they are unpacked, not remove them.
-        free: free bytes on the disk of a folder.
+        mirror: a folder, or a `file:`, `https:` or (on this computer only) `http:` URL, with
+            files of the same names. Files listed in its `SHA256SUMS` are checked against that
+            instead of the catalog. Archives in a folder are read in place and never removed.
+        keep_archives: keep archives in `dest` after unpacking.
+        free: return the free bytes on the disk of a folder.
 
     Raises:
-        DownloadError: the disk is too small, the mirror is no such place, a server fails for
-            longer than `retries` allows, a file is not what it should be, or an archive cannot
-            be unpacked safely.
+        DownloadError: too little space, an invalid mirror, a server that fails for longer than
+            `retries` allows, a file with wrong content, or an unsafe archive.
     """
     job = _Job(dest, retries, free, progress or (lambda what, done, total: None))
     try:
@@ -95,7 +94,7 @@ def _fetch_and_unpack(
     hashes = {source.archive.name: digests for source, _, digests in obtained}
     notes = tuple(source.note for source in sources if source.note)
     if mirror is None and not entry.tried_at_host:
-        notes += (f"{entry.name}: this program was never tried against the real host",)
+        notes += (f"{entry.name}: this program was never tested against the real host",)
     result = catalog.Unpacked.of(entry.name, hashes, sizes, notes)
     result.save(job.dest)
     for source, path, _ in obtained:
@@ -106,7 +105,7 @@ def _fetch_and_unpack(
 
 @dataclass(frozen=True)
 class _Source:
-    """The place of an archive, a URL or a file to read in place, and its checksum."""
+    """The location of an archive, a URL or a file to read in place, and its checksum."""
 
     archive: catalog.Archive
     place: str | Path
@@ -117,7 +116,7 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Job:
-    """The state that all steps of one download share."""
+    """The parameters shared by all steps of a download."""
 
     dest: Path
     retries: RetryPolicy
@@ -134,7 +133,7 @@ class _Job:
 
 
 def _locate(entry: catalog.CatalogEntry, mirror: str | Path | None, job: _Job) -> list[_Source]:
-    """Find out for each archive where it is and what vouches for it."""
+    """Return the location and checksum of each archive."""
     base = None if mirror is None else _mirror_base(str(mirror))
     sums: dict[str, str] = {}
     if isinstance(base, Path) and (base / _SUMS).exists():
@@ -148,14 +147,14 @@ def _locate(entry: catalog.CatalogEntry, mirror: str | Path | None, job: _Job) -
         name, size, checksum, note = archive.name, archive.size, archive.checksum, ""
         if name in sums:
             size, checksum = None, sums[name]
-            note = f"{name}: vouched for by the mirror's {_SUMS}, not by the catalog"
+            note = f"{name}: checked against the mirror's {_SUMS}, not the catalog"
         elif checksum is None:
             note = f"{name}: no checksum is known, only its length could be checked"
         place: str | Path = archive.url if base is None else f"{base}/{name}"
         if isinstance(base, Path):
             place = base / name
             if not (base / name).is_file():
-                raise DownloadError(f"{place}: no such file. The mirror must hold {name}.")
+                raise DownloadError(f"{place}: no such file. The mirror must contain {name}.")
         sources.append(_Source(archive, place, size, checksum, note))
     return sources
 
@@ -183,7 +182,7 @@ def _needed_bytes(source: _Source, dest: Path) -> float:
 
 
 def _obtain(source: _Source, job: _Job) -> tuple[Path, dict[str, str]]:
-    """Give the path of a verified archive, fetched if it is not on this computer; its hashes."""
+    """Return the path of a verified archive, downloaded if necessary, and its hashes."""
     if isinstance(source.place, Path):
         return source.place, _verify(source, source.place, job)
     path = job.dest / source.archive.name
@@ -210,7 +209,7 @@ def _obtain(source: _Source, job: _Job) -> tuple[Path, dict[str, str]]:
 
 
 def _verify(source: _Source, path: Path, job: _Job) -> dict[str, str]:
-    """Hash an archive, always with SHA-256 too, and compare with what it must be."""
+    """Check size and checksum of an archive; return its hashes, SHA-256 always included."""
     size = path.stat().st_size
     if source.size not in (None, size):
         raise DownloadError(f"{path}: expected {source.size} bytes, got {size}. {_MOVE}")

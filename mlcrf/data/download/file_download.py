@@ -1,4 +1,4 @@
-"""Fetching of one file from a server: resumed where it stopped, bounded in time and in length."""
+"""Download a file: resumed where it stopped, limited in time and size."""
 
 import json
 import os
@@ -21,19 +21,19 @@ _GAIN_BYTES = 1 << 20
 _SLOWEST_BYTES_PER_S = 100
 _MAX_REDIRECTS = 5
 _VALIDATORS = ("etag", "last-modified")
-_ABSENT = (403, 404, 410)  # 403 is how a bucket that may not be listed says 404
+_ABSENT = (403, 404, 410)  # 403 is the reply of buckets without listing for a missing file
 _PASSING = (408, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Limits on how long a failing server is tried again.
+    """Limits on retries of a failing server.
 
     Attributes:
-        stall_s: an attempt fails that for so long brings no connection, or next to no bytes.
-        attempts: failures in a row, none of which brought a megabyte more, before giving up.
-        first_wait_s: before the second attempt; doubled after each failure.
-        longest_wait_s: where the doubling ends.
+        stall_s: an attempt fails after this time without a connection, or almost without data.
+        attempts: successive failures without a megabyte of progress before giving up.
+        first_wait_s: wait before the second attempt; doubled after each failure.
+        longest_wait_s: maximum wait.
     """
 
     stall_s: float = 60.0
@@ -48,17 +48,16 @@ DEFAULT_RETRY_POLICY = RetryPolicy()
 
 @dataclass(frozen=True)
 class Part:
-    """The part of a file that has arrived, NAME.part, and a note of its version.
+    """The part of a file received so far, NAME.part, and its version, NAME.part.json.
 
     Attributes:
-        whole: where the file is to be in the end.
+        whole: path of the complete file.
     """
 
     whole: Path
 
     @property
     def path(self) -> Path:
-        """The place of the part."""
         return self.whole.with_name(f"{self.whole.name}.part")
 
     @property
@@ -66,27 +65,24 @@ class Part:
         return self.whole.with_name(f"{self.whole.name}.part.json")
 
     def length(self) -> int:
-        """Bytes that are there."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def forget(self) -> None:
-        """Remove the part and its note."""
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Put a part that is complete and verified in its place."""
+        """Rename a complete and verified part to the whole file."""
         with self.path.open("rb+") as stream:
             os.fsync(stream.fileno())
         self.path.replace(self.whole)
         self.forget()
 
     def save_version(self, version: dict[str, str]) -> None:
-        """Note which version the part belongs to."""
         atomic.write_text(self._note, json.dumps(version))
 
     def load_version(self, url: str) -> dict[str, str]:
-        """Load the version that the part belongs to; empty where it cannot be gone on with."""
+        """Load the version of the part; empty if it cannot be continued."""
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
             version = {key: str(note[key]) for key in ("url", "total", *_VALIDATORS)}
@@ -105,17 +101,17 @@ def fetch(
     check_space: Callable[[int, int], None],
     progress: Callable[[int, int], None],
 ) -> None:
-    """Fetch what is missing of a file, over as many attempts as it takes, into its part.
+    """Download the missing rest of a file into its part, with retries.
 
     Args:
-        size: the length in bytes that it must have, where known.
-        check_space: called with the bytes to come and those in all before any is written;
-            raises if the disk is too small for them.
-        progress: called with the bytes that are there and those in all.
+        size: expected size in bytes, if known.
+        check_space: called with the remaining and the total bytes before writing; raises if the
+            disk is too small.
+        progress: called with the received and the total bytes.
 
     Raises:
         DownloadError: the server fails for longer than `retries` allows, refuses, redirects to
-            an unsafe place, or has a file of another length.
+            an unsafe URL, or has a file of another size.
     """
     part.path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -128,7 +124,7 @@ def fetch(
         with _response(url, headers, retries) as response:
             if response.status_code not in (200, 206, 416):
                 _refuse(response)
-            if not have or not _goes_on(response, have, version):
+            if not have or not _continues(response, have, version):
                 part.forget()
                 have = 0
                 if response.status_code != 200:
@@ -157,10 +153,10 @@ def fetch(
 
 
 def fetch_text(url: str, retries: RetryPolicy) -> str:
-    """Fetch a small text file; empty where there is none.
+    """Download a small text file; empty if it does not exist.
 
     Raises:
-        DownloadError: as `fetch`, or it is longer than a megabyte.
+        DownloadError: see `fetch`; also if it is longer than a megabyte.
     """
 
     def attempt() -> str:
@@ -180,7 +176,7 @@ def fetch_text(url: str, retries: RetryPolicy) -> str:
 
 
 def checked_url(url: str, origin: httpx.URL | None = None) -> httpx.URL:
-    """Read a URL that is asked for, or that `origin` redirects to, and refuse an unsafe one."""
+    """Parse a URL, or a redirect of `origin`, and refuse unsafe URLs."""
     try:
         place = origin.join(url) if origin else httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -194,13 +190,13 @@ def checked_url(url: str, origin: httpx.URL | None = None) -> httpx.URL:
 
 
 class _PassingError(Exception):
-    """A failure that may be gone at the next attempt."""
+    """A failure that may not occur at the next attempt."""
 
 
 def _persist(
     url: str, attempt: Callable[[], _T], gained: Callable[[], int], retries: RetryPolicy
 ) -> _T:
-    """Repeat what may fail in passing; failures are forgiven once bytes on the disk grew."""
+    """Retry after temporary failures; progress on disk resets their number."""
     best, failures = gained(), 0
     while True:
         try:
@@ -213,29 +209,29 @@ def _persist(
                 reason = str(error) or type(error).__name__
                 raise DownloadError(
                     f"{url}: gave up after {failures} failures in a row: {reason}. "
-                    "Run the same command again to go on from here."
+                    "Run the same command again to continue."
                 ) from error
         wait_s = retries.first_wait_s * 2 ** (failures - 1)
         retries.sleep(min(wait_s, retries.longest_wait_s))
 
 
 def _version(response: httpx.Response, url: str, size: int | None) -> dict[str, str]:
-    """Return what tells one version of a remote file from the next, and its length."""
+    """Return the validators and the size of a remote file."""
     total = response.headers.get("content-length", size)
     if total is None:
-        raise DownloadError(f"{url}: the server does not say how long the file is. Try a mirror.")
+        raise DownloadError(f"{url}: the server does not state the size of the file. Try a mirror.")
     headers = {key: response.headers.get(key, "") for key in _VALIDATORS}
     return {"url": url, "total": str(total), **headers}
 
 
 def _validator(version: dict[str, str]) -> str:
-    # A weak ETag does not promise the same bytes (RFC 9110, section 13.1.5).
+    # A weak ETag does not guarantee the same bytes (RFC 9110, section 13.1.5).
     etag = "" if version["etag"].startswith("W/") else version["etag"]
     sendable = (text for text in (etag, version["last-modified"]) if text and text.isascii())
     return next(sendable, "")
 
 
-def _goes_on(response: httpx.Response, have: int, version: dict[str, str]) -> bool:
+def _continues(response: httpx.Response, have: int, version: dict[str, str]) -> bool:
     total = int(version["total"])
     span = f"bytes {have}-{total - 1}/{total}"
     return (
@@ -247,12 +243,12 @@ def _goes_on(response: httpx.Response, have: int, version: dict[str, str]) -> bo
 
 @contextmanager
 def _response(url: str, headers: dict[str, str], retries: RetryPolicy) -> Iterator[httpx.Response]:
-    """Ask for a URL and follow its redirects, each to a place that `checked_url` allows."""
+    """Request a URL and follow redirects to URLs that `checked_url` allows."""
     place = checked_url(url)
     headers = {"Accept-Encoding": "identity", "User-Agent": "mlcrf", **headers}
     with ExitStack() as stack:
         for _ in range(_MAX_REDIRECTS + 1):
-            # What is on this computer is not asked for through a proxy somewhere else.
+            # Local servers are not requested through a proxy.
             trust = not _is_loopback(place.host)
             client = httpx.Client(timeout=retries.stall_s, trust_env=trust)
             stack.enter_context(client)
@@ -272,7 +268,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _body(response: httpx.Response, retries: RetryPolicy) -> Iterator[bytes]:
-    """Give the bytes of a response as they come, unless they trickle."""
+    """Yield the bytes of a response; raise if they arrive too slowly."""
     since, got = time.monotonic(), 0
     for chunk in response.iter_raw():
         yield chunk

@@ -1,4 +1,4 @@
-"""Reading data sets: one file a layout, and one tuple of them all."""
+"""Data-set readers, one file per layout; `READERS` lists them all."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from mlcrf.stores import Stored
 
 __all__ = ["READERS", "ReadOptions", "Reader", "find_reader", "read_dataset"]
 
-# The first that detects a path reads it: layouts that say most about themselves stand first.
+# The first reader that detects a path reads it: most specific layouts first.
 READERS: tuple[Reader, ...] = (
     TABLE,
     HUGGING_FACE,
@@ -35,55 +35,53 @@ READERS: tuple[Reader, ...] = (
 
 
 def read_dataset(path: Path | Stored, options: ReadOptions = ReadOptions()) -> Manifest:
-    """Read a data set of any known layout; of those in object stores, a table.
+    """Read a data set of any known layout; from an object store, a table.
 
     Raises:
-        DataError: no such path, no known layout, or everything that is wrong with it.
+        DataError: no such path, an unknown layout, or the errors in the data.
         LabelsError: the labels differ from `options.labels`.
-        SettingsError: no such MIRFLICKR label set, or an empty separator.
+        SettingsError: an unknown MIRFLICKR label set, or an empty separator.
     """
     if isinstance(path, Path):
         return find_reader(path).read(path, options)
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(
-            "of what is in object stores only tables are read "
-            f"({', '.join(sorted(TABLE_SUFFIXES))}), with images there or elsewhere; copy "
-            "anything else to a disk",
+            "from object stores only tables can be read "
+            f"({', '.join(sorted(TABLE_SUFFIXES))}); copy other data sets to a local disk",
             path,
         )
     return read_table(path, options)
 
 
 def find_reader(path: Path) -> Reader:
-    """Return the reader of a file, by its suffix, or of a folder, by what it holds.
+    """Return the reader of a file, by its suffix, or of a folder, by its content.
 
     Raises:
-        DataError: no such path, or no layout that is known; says which are.
+        DataError: no such path, or an unknown layout.
 
-    Cost: a few directory listings; for a folder with keywords, a walk to its first keyword.
+    Cost: a few directory listings; for keywords, a walk up to the first image with one.
     """
     if not path.exists():
         raise DataError("there is no such file or folder", path)
     found = next((one for one in READERS if one.detects(path)), None)
     if found is None:
-        raise DataError(_what_it_is(path), path)
+        raise DataError(_describe_unknown(path), path)
     return found
 
 
-def _what_it_is(path: Path) -> str:
-    """Describe a file or folder that is of no known layout."""
-    understood = f"Understood are: {'; '.join(one.describes for one in READERS)}."
+def _describe_unknown(path: Path) -> str:
+    supported = f"Supported layouts: {'; '.join(one.describes for one in READERS)}."
     if path.is_file():
         if path.suffix.lower() in {".zip", ".gz", ".tgz"}:
-            return "is an archive; unpack it and give the folder"
-        return f"unknown format. {understood}"
+            return "is an archive; unpack it and use the folder"
+        return f"unknown format. {supported}"
     if not path.is_dir():
         return "neither a folder nor a regular file"
     if tables := tables_in(path):
-        return f"a folder of no known layout, but {tables[0]} in it is a table: give that."
+        return f"unknown layout, but it contains the table {tables[0]}; use that path"
     what = "the folder is empty"
     if any(path.iterdir()):
-        what = "holds no image and no labels"
+        what = "contains no images and no labels"
     if any(walk_images(path)):
-        what = "holds images but nothing that labels them"
-    return f"{what}. {understood}"
+        what = "contains images but no labels for them"
+    return f"{what}. {supported}"

@@ -20,11 +20,11 @@ from mlcrf.labels import LabelSpace
 from mlcrf.stores import Stored
 
 _PREFIX = "instances_"
-# By how the name of a file goes on after `instances_`.
+# By the text after `instances_` in a file name.
 _SPLITS = {"train": Split.TRAIN, "val": Split.VALIDATION, "test": Split.TEST}
 
 
-class _Picture(BaseModel):
+class _Image(BaseModel):
     id: int
     file_name: str
 
@@ -40,9 +40,9 @@ class _Box(BaseModel):
 
 
 class _Content(BaseModel):
-    """The content of a file that is read; all else, such as outlines, is skipped."""
+    """The parts of a file that are used; others, such as outlines, are skipped."""
 
-    images: list[_Picture]
+    images: list[_Image]
     annotations: list[_Box]
     categories: list[_Category]
 
@@ -54,10 +54,10 @@ class _Instances:
     Attributes:
         images: image id -> path.
         categories: category id -> name.
-        boxes: (image id, category id), for every box that has an image and a category.
+        boxes: (image id, category id), for every box.
     """
 
-    pictures: dict[int, Path]
+    images: dict[int, Path]
     categories: dict[int, str]
     boxes: set[tuple[int, int]]
 
@@ -66,7 +66,7 @@ def find_instances(folder: Path) -> dict[Path, Split]:
     """Find annotations/instances_train*.json, _val* and _test* of a folder, with their splits.
 
     Raises:
-        DataError: two files for one split, such as those of 2014 and 2017.
+        DataError: two files for one split, such as 2014 and 2017.
     """
     found: dict[Path, Split] = {}
     for prefix, split in _SPLITS.items():
@@ -79,9 +79,9 @@ def find_instances(folder: Path) -> dict[Path, Split]:
 
 
 def read_coco(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
-    """Read one file of instances, which has no splits, or a folder with one file a split.
+    """Read one file of instances, which has no splits, or a folder with one file per split.
 
-    The images of `instances_train2017.json` are looked for in `train2017`, in or below
+    The images of `instances_train2017.json` are searched for in `train2017`, in or below
     `images`, next to the annotations or one folder up, or in `image_root`. An image without any
     box is an empty set. Labels are in the order of their category ids. Crowd boxes count.
 
@@ -114,20 +114,18 @@ def read_coco(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
         space = LabelSpace(tuple(categories[number] for number in order))
     except LabelsError as error:
         raise DataError(f"categories: {error}", path) from error
-    images = [as_image(one) for part in parts for one in part.pictures.values()]
+    images = [as_image(one) for part in parts for one in part.images.values()]
     if not images:
         raise DataError("lists no images", path)
     column = {number: place for place, number in enumerate(order)}
     targets = np.zeros((len(images), len(space)), dtype=np.int8)
     start = 0
     for part in parts:
-        row = {number: start + place for place, number in enumerate(part.pictures)}
+        row = {number: start + place for place, number in enumerate(part.images)}
         for image, category in part.boxes:
             targets[row[image], column[category]] = 1
         start += len(row)
-    splits = [
-        split for split, part in zip(files.values(), parts, strict=True) for _ in part.pictures
-    ]
+    splits = [split for split, part in zip(files.values(), parts, strict=True) for _ in part.images]
     known = tuple(split for split in splits if split is not None)
     name = "coco-" + "+".join(file.stem.removeprefix(_PREFIX) for file in files)
     manifest = Manifest(tuple(images), targets, space, known or None, name)
@@ -136,33 +134,33 @@ def read_coco(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
 
 def _load_instances(file: Path, image_root: Path | None, problems: Problems) -> _Instances:
     content = _load_content(file, problems)
-    root = _picture_folder(file, image_root)
+    root = _image_folder(file, image_root)
     listings = FolderListings()
-    pictures: dict[int, Path] = {}
+    images: dict[int, Path] = {}
     first: dict[str, int] = {}
-    for place, picture in enumerate(content.images):
-        name = picture.file_name
-        if picture.id in pictures:
-            problems.add(file, f"images[{place}]: id {picture.id} stands twice")
+    for place, image in enumerate(content.images):
+        name = image.file_name
+        if image.id in images:
+            problems.add(file, f"images[{place}]: id {image.id} occurs twice")
         if first.setdefault(name, place) != place:
             problems.add(file, f"images[{place}]: {name!r} is images[{first[name]}] too")
         if not listings.has(str(root / name)):
             message = f"missing image {name!r} in {root}; is it the image root?"
             problems.add(file, f"images[{place}]: {message}")
-        pictures[picture.id] = root / name
+        images[image.id] = root / name
     categories: dict[int, str] = {}
     for place, category in enumerate(content.categories):
         if category.id in categories:
-            problems.add(file, f"categories[{place}]: id {category.id} stands twice")
+            problems.add(file, f"categories[{place}]: id {category.id} occurs twice")
         categories[category.id] = category.name.strip()
     boxes = set()
     for place, box in enumerate(content.annotations):
-        if box.image_id not in pictures:
-            problems.add(file, f"annotations[{place}]: there is no image with id {box.image_id}")
+        if box.image_id not in images:
+            problems.add(file, f"annotations[{place}]: no image has id {box.image_id}")
         if box.category_id not in categories:
-            problems.add(file, f"annotations[{place}]: there is no category {box.category_id}")
+            problems.add(file, f"annotations[{place}]: no category has id {box.category_id}")
         boxes.add((box.image_id, box.category_id))
-    return _Instances(pictures, categories, boxes)
+    return _Instances(images, categories, boxes)
 
 
 def _load_content(file: Path, problems: Problems) -> _Content:
@@ -181,8 +179,8 @@ def _load_content(file: Path, problems: Problems) -> _Content:
     raise AssertionError("a validation error without errors")
 
 
-def _picture_folder(file: Path, image_root: Path | None) -> Path:
-    """Return the likeliest folder of the images of one file; the first that exists."""
+def _image_folder(file: Path, image_root: Path | None) -> Path:
+    """Return the first folder that exists of those where a file's images may be."""
     name = file.stem.removeprefix(_PREFIX)
     if image_root is not None:
         return image_root / name if (image_root / name).is_dir() else image_root

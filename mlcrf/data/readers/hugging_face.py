@@ -1,4 +1,4 @@
-"""Folders in the style of Hugging Face: `metadata.csv`, `.jsonl` or `.parquet` beside images."""
+"""Hugging Face folders: `metadata.csv`, `.jsonl` or `.parquet` next to images."""
 
 from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
@@ -17,10 +17,10 @@ _METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 def find_metadata(folder: Path) -> dict[Path, Split | None]:
-    """Find the metadata files of a data set: its own, or those of its folders train, val etc.
+    """Find the metadata files of a data set: in the folder, or in its folders train, val etc.
 
     Returns:
-        Each file with the split that its folder stands for; empty if there is none.
+        Metadata file -> split of its folder, None for the top folder.
 
     Raises:
         DataError: several metadata files in one folder, or two folders for one split.
@@ -34,29 +34,29 @@ def find_metadata(folder: Path) -> dict[Path, Split | None]:
         if file is None:
             continue
         if split in found.values():
-            raise DataError("both `validation` and `val` hold metadata; keep one", folder)
+            raise DataError("both `validation` and `val` contain metadata; keep one", folder)
         found[file] = split
     return found
 
 
 def read_huggingface(folder: Path, options: ReadOptions = ReadOptions()) -> Manifest:
-    """Read a folder with metadata files; each is a table as `read_table` understands it.
+    """Read a folder with metadata files; each is a table for `read_table`.
 
-    A file in a folder train, validation (or val) or test belongs to that split. One file for all
-    gives splits by a column `split`, or by such folders at the start of all of its paths.
+    A file in a folder train, validation (or val) or test belongs to that split. A single file
+    defines splits by a column `split`, or by such folders at the start of all its paths.
 
     Raises:
-        DataError: no metadata file, or what is wrong with one.
+        DataError: no metadata file, or errors in one.
         LabelsError: label columns other than those of `options.labels`.
     """
     files = find_metadata(folder)
     if not files:
-        raise DataError(f"has no {', '.join(_METADATA_NAMES)}; add one beside the images", folder)
+        raise DataError(f"has no {', '.join(_METADATA_NAMES)}; add one next to the images", folder)
 
     parts = [read_table(file, options) for file in files]
     names = tuple(dict.fromkeys(name for part in parts for name in part.labels))
     if any(part.labels.names != names for part in parts):
-        # A tag that one part never lists is absent there, so each must know of all.
+        # A tag that a part never lists is absent there, so all parts are read with all labels.
         together = replace(options, labels=LabelSpace(names))
         parts = [read_table(file, together) for file in files]
     splits = [
@@ -78,7 +78,7 @@ def read_huggingface(folder: Path, options: ReadOptions = ReadOptions()) -> Mani
 def _splits_of_folders(
     part: Manifest, folder: Path | Stored, split: Split | None
 ) -> tuple[Split, ...] | None:
-    """Return the split that all images share, or what the first folder of each path says."""
+    """Return the given split of all images, or the splits named by the first folder of paths."""
     if split is not None:
         return (split,) * len(part)
     found = []
@@ -91,7 +91,7 @@ def _splits_of_folders(
 
 
 def _below(image: Image, folder: Path | Stored) -> PurePath:
-    """Return the path from the folder on; nothing of an image that is elsewhere."""
+    """Return the path relative to the folder; an empty path if the image is not below it."""
     if image.location is None:
         return PurePosixPath(image.below)
     inside = image.location.is_relative_to(str(folder))
@@ -101,7 +101,7 @@ def _below(image: Image, folder: Path | Stored) -> PurePath:
 def _metadata_in(folder: Path) -> Path | None:
     files = [folder / name for name in _METADATA_NAMES if (folder / name).is_file()]
     if len(files) > 1:
-        raise DataError(f"both {files[0].name} and {files[1].name} are there; keep one", folder)
+        raise DataError(f"both {files[0].name} and {files[1].name} exist; keep one", folder)
     return files[0] if files else None
 
 

@@ -1,4 +1,4 @@
-"""A folder of photos with keywords: in XMP sidecars, in the images' own XMP, in their IPTC."""
+"""Folders of images with keywords in XMP sidecars, embedded XMP or IPTC."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +17,9 @@ from mlcrf.labels import LabelSpace, fold
 
 
 def has_keywords(folder: Path) -> bool:
-    """Return whether any image in a folder or below has a keyword; stops at the first.
+    """Return whether any image in or below a folder has a keyword; stops at the first.
 
-    Not where there is a table, which says more than the keywords that images happen to carry.
+    False for a folder with a table, which is more specific.
     """
     if not folder.is_dir() or tables_in(folder):
         return False
@@ -32,17 +32,16 @@ def has_keywords(folder: Path) -> bool:
 
 
 def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> Manifest:
-    """Read a folder, and all below it, of images that a person has given keywords.
+    """Read the keywords that people gave to the images in and below a folder.
 
-    Of an image with keywords all labels that are not among them are absent. An image without is
-    left out, and counted in the notes. Keywords that mlcrf wrote do not count.
+    Labels that are not keywords of an image are absent; images without keywords are left out, and
+    counted in the notes. Keywords written by mlcrf are ignored.
 
-    Labels that are expected are found without regard to case; further keywords are left out, and
-    counted in the notes. If none are expected, all keywords that occur are labels, sorted.
+    Expected labels are matched without regard to case; other keywords are left out, and counted in
+    the notes. Without expected labels, all keywords become labels, sorted.
 
     Raises:
-        DataError: no image with keywords, none of the labels among them, or metadata that cannot
-            be read; each with its file.
+        DataError: no image with keywords, no label among them, or unreadable metadata.
 
     Cost: reads the header of every image.
     """
@@ -82,7 +81,7 @@ def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> M
     if left_out:
         names = [" ".join(name.split()) for name in sorted(left_out)[:5]]
         some = ", ".join(names) + (", ..." if len(left_out) > 5 else "")
-        notes.append(f"{len(left_out)} keywords that are no labels are left out: {some}")
+        notes.append(f"{len(left_out)} keywords that are not labels are left out: {some}")
     return folder_manifest(folder, images, tags, labels, notes)
 
 

@@ -1,4 +1,4 @@
-"""MIRFLICKR-25k: images `imN.jpg`, and a text file a label with the numbers of its images.
+"""MIRFLICKR-25k: images `imN.jpg`, and one text file per label with its image numbers.
 
 Source: Huiskes and Lew, The MIR Flickr Retrieval Evaluation (2008); annotations v080.
 """
@@ -24,18 +24,18 @@ LABEL_SETS = {24: "potential", 14: "relevant", 38: "potential and relevant"}
 LAST_NUMBER = 25_000
 RELEVANT_SUFFIX = "_r1"
 
-_PICTURE = re.compile(r"im([1-9][0-9]{0,4})\.jpg")
-_PICTURE_FOLDERS = ("mirflickr", ".")
+_IMAGE = re.compile(r"im([1-9][0-9]{0,4})\.jpg")
+_IMAGE_FOLDERS = ("mirflickr", ".")
 _ANNOTATION_FOLDERS = ("annotations", "mirflickr25k_annotations_v080", ".", "mirflickr")
 
 
 def is_mirflickr(path: Path) -> bool:
-    """Return whether a folder has the images of MIRFLICKR, or its annotations beside others."""
+    """Return whether a folder has the images of MIRFLICKR, or its annotations with other images."""
     folder = _annotation_folder(path)
     return (
-        bool(_numbered_pictures(path / "mirflickr"))
+        bool(_numbered_images(path / "mirflickr"))
         or (folder is not None and folder != path)
-        or (folder is not None and bool(_numbered_pictures(path)))
+        or (folder is not None and bool(_numbered_images(path)))
     )
 
 
@@ -43,28 +43,26 @@ def read_mirflickr(path: Path, options: ReadOptions = ReadOptions()) -> Manifest
     """Read a MIRFLICKR folder as `mlcrf download` leaves it.
 
     Images are in `mirflickr/` or the folder itself; annotations in `annotations/`,
-    `mirflickr25k_annotations_v080/`, the folder itself or `mirflickr/`. An image that no file
-    names has the empty set. Numbers without an image are left out and counted in the notes.
+    `mirflickr25k_annotations_v080/`, the folder itself or `mirflickr/`. An image in no
+    file has the empty set. Numbers without an image are left out and counted in the notes.
 
     Splits are those of the literature's code (Graber, Meshi and Schwing 2018): test is
-    im10001-im20000, train im1-im10000 and validation im20001-im25000; where none of the last is
-    here, validation is im9001-im10000 and train what comes before.
+    im10001-im20000, train im1-im10000 and validation im20001-im25000; if the last are
+    missing, validation is im9001-im10000 and train im1-im9000.
 
     With 38 labels every relevant label implies its potential one: an image that has `x_r1`
     without `x` is given `x`, and the notes say so.
 
     Raises:
-        SettingsError: no such label set.
-        DataError: no images, no annotations, or lines that are no image number.
+        SettingsError: unknown label set.
+        DataError: no images, no annotations, or lines that are not an image number.
         LabelsError: the labels differ from `options.labels`.
     """
     label_set = options.label_set
     if label_set not in LABEL_SETS:
         raise SettingsError(f"no MIRFLICKR label set {label_set}; choose 24, 14 or 38")
-    pictures = next(
-        filter(None, (_numbered_pictures(path / one) for one in _PICTURE_FOLDERS)), None
-    )
-    if not pictures:
+    images = next(filter(None, (_numbered_images(path / one) for one in _IMAGE_FOLDERS)), None)
+    if not images:
         raise DataError("has no image such as mirflickr/im1.jpg; unpack them there", path)
     folder = _annotation_folder(path)
     if folder is None:
@@ -81,7 +79,7 @@ def read_mirflickr(path: Path, options: ReadOptions = ReadOptions()) -> Manifest
     present = np.stack([_load_flags(files[name], problems) for name in names], axis=1)
     problems.raise_if_any()
 
-    numbers = np.array(sorted(pictures))
+    numbers = np.array(sorted(images))
     targets = present[numbers].astype(np.int8)
     notes = [] if len(names) == label_set else [f"{len(names)} of {label_set} labels are here"]
     left_out = int(present.any(axis=1).sum() - targets.any(axis=1).sum())
@@ -92,7 +90,7 @@ def read_mirflickr(path: Path, options: ReadOptions = ReadOptions()) -> Manifest
     except LabelsError as error:
         raise DataError(f"{error}", folder) from error
     manifest = Manifest(
-        images=tuple(LocalImage(str(pictures[number])) for number in numbers.tolist()),
+        images=tuple(LocalImage(str(images[number])) for number in numbers.tolist()),
         targets=targets,
         labels=space,
         splits=_splits(numbers),
@@ -103,16 +101,16 @@ def read_mirflickr(path: Path, options: ReadOptions = ReadOptions()) -> Manifest
     return relabelled(manifest, options.labels, path)
 
 
-def _numbered_pictures(folder: Path) -> dict[int, Path]:
+def _numbered_images(folder: Path) -> dict[int, Path]:
     if not folder.is_dir():
         return {}
-    matches = ((file, _PICTURE.fullmatch(file.name)) for file in folder.iterdir())
+    matches = ((file, _IMAGE.fullmatch(file.name)) for file in folder.iterdir())
     found = {int(match[1]): file for file, match in matches if match}
     return {number: file for number, file in found.items() if number <= LAST_NUMBER}
 
 
 def _annotation_folder(path: Path) -> Path | None:
-    """Return the first known place with a file of image numbers."""
+    """Return the first folder with a file of image numbers."""
     for name in _ANNOTATION_FOLDERS:
         if any(_starts_with_number(file) for file in _annotation_files(path / name)):
             return path / name
@@ -120,7 +118,7 @@ def _annotation_folder(path: Path) -> Path | None:
 
 
 def _annotation_files(folder: Path) -> list[Path]:
-    """Text files but for the README and tags of single images (`im1.txt`)."""
+    """Return the text files, without the README and the tags of single images (`im1.txt`)."""
     return [
         file
         for file in sorted(folder.glob("*.txt"))
@@ -131,7 +129,6 @@ def _annotation_files(folder: Path) -> list[Path]:
 
 
 def _starts_with_number(file: Path) -> bool:
-    """Return whether the first line is nothing but a number."""
     with file.open("rb") as stream:
         return re.match(rb"(\xef\xbb\xbf)?[0-9]+\s*[\r\n]", stream.read(16) + b"\n") is not None
 
@@ -141,7 +138,7 @@ def _belongs(name: str, label_set: int) -> bool:
 
 
 def _load_flags(file: Path, problems: Problems) -> NDArray[np.bool_]:
-    """Load which of the numbers 0 to 25,000 a file names, one a line."""
+    """Load image numbers, one per line, as a mask over 0 to 25,000."""
     flags = np.zeros(LAST_NUMBER + 1, dtype=np.bool_)
     for line, text in enumerate(load_text(file, problems).splitlines(), start=1):
         number = text.strip()
@@ -150,13 +147,13 @@ def _load_flags(file: Path, problems: Problems) -> NDArray[np.bool_]:
         if number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= LAST_NUMBER:
             flags[int(number[:9])] = True
         else:
-            message = f"{number[:40]!r} is no image number; expected 1 to {LAST_NUMBER}"
+            message = f"{number[:40]!r} is not an image number; expected 1 to {LAST_NUMBER}"
             problems.add(file, message, line=line)
     return flags
 
 
 def _implications(labels: LabelSpace) -> Implications:
-    """Return, for each relevant label, that it implies its potential one, if both are here."""
+    """Return `relevant => potential` for each label of which both are present."""
     potential = {name: name.removesuffix(RELEVANT_SUFFIX) for name in labels}
     pairs = [(name, of) for name, of in potential.items() if of != name and of in potential]
     return Implications.from_names(pairs, labels)

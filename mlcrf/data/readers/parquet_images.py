@@ -1,4 +1,4 @@
-"""Parquet files with images and labels in them, as data sets of Hugging Face come."""
+"""Parquet files that contain images and labels, as in data sets of Hugging Face."""
 
 import json
 import re
@@ -32,7 +32,7 @@ _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 @dataclass(frozen=True)
 class _Joined(Records):
-    """Rows of several files; `starts` says which is the first of each (F + 1)."""
+    """Rows of several files; `starts` is the first row of each, and the number of rows (F + 1)."""
 
     root: Path = Path()
     files: tuple[Path, ...] = ()
@@ -43,19 +43,19 @@ class _Joined(Records):
 
 
 def read_parquet_images(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
-    """Read a Parquet file, or all of a folder, of images with labels; no image is unpacked.
+    """Read a Parquet file of images with labels, or all in a folder; no image is unpacked.
 
-    Images are in the column `image`, of bytes or of structs of bytes and a path; what the other
-    columns are, `read_table` says. Numbers in a column that lists labels are those of classes if
-    the metadata of Hugging Face name them. Files of a folder that are called `train-...`,
-    `validation-...` (or `val-...`) and `test-...` are splits, unless a column says them.
+    Images are in the column `image`, of bytes or of structs of bytes and a path; for the
+    other columns see `read_table`. Numbers in a column that lists labels are class numbers if the
+    Hugging Face metadata name the classes. Files named `train-...`, `validation-...` (or
+    `val-...`) and `test-...` define splits, unless a column does.
 
     Raises:
-        DataError: a damaged file, one without images or with other columns than the first, or
-            what is wrong with rows, each with its image.
+        DataError: a file that is damaged, has no images or other columns than the first, or
+            errors in rows.
         LabelsError: label columns other than those of `options.labels`.
 
-    Cost: all columns but those of images are read and held.
+    Cost: all columns except the images are loaded into memory.
     """
     problems = Problems(options.max_problems)
     files = find_image_tables(path)
@@ -78,11 +78,13 @@ def _load(path: Path, files: Sequence[Path], problems: Problems) -> tuple[_Joine
     for file, found, _, _ in tables:
         if found.keys() != columns.keys():
             odd = ", ".join(repr(name) for name in sorted(found.keys() ^ columns.keys())[:5])
-            raise DataError(f"has other columns than {files[0].name}: {odd}; make them one", file)
+            raise DataError(
+                f"has other columns than {files[0].name}: {odd}; give all files the same", file
+            )
         for name, cells in found.items():
             columns[name] += cells
     if not starts[-1]:
-        raise DataError("has no rows; expected one row an image", path)
+        raise DataError("has no rows; expected one row per image", path)
     numbers = list(range(1, starts[-1] + 1))
     records = _Joined(
         path, columns, numbers, has_lines=False, root=root, files=tuple(files), starts=starts
@@ -102,7 +104,7 @@ def _load(path: Path, files: Sequence[Path], problems: Problems) -> tuple[_Joine
 def _load_columns(
     file: Path, root: Path
 ) -> tuple[dict[str, list[object]], dict[str, Sequence[str]], list[str]]:
-    """Cells by column, the names of classes by column, and which columns are left out."""
+    """Return cells by column, class names by column, and the columns left out."""
     table = load_table(file)
     try:
         with pq.ParquetFile(file) as opened:
@@ -127,7 +129,7 @@ def _load_columns(
 
 
 def _is_read(kind: pa.DataType) -> bool:
-    """Return whether cells of this type can say something of labels or splits."""
+    """Return whether cells of this type can contain labels or splits."""
     if any(test(kind) for test in _LISTS) or pa.types.is_dictionary(kind):
         kind = kind.value_type
         return pa.types.is_integer(kind) or _is_plain(kind)
@@ -139,10 +141,10 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 
 def _class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
-    """Return names of the classes whose numbers stand in columns that list labels.
+    """Return the class names of columns that list labels by class number.
 
     Raises:
-        ValueError: the metadata are no JSON of Hugging Face.
+        ValueError: the metadata are not JSON of Hugging Face.
     """
     raw = (schema.metadata or {}).get(_HUGGING_FACE)
     if raw is None:
@@ -156,11 +158,11 @@ def _class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
 
 
 def _names_of(feature: Any) -> list[str]:
-    """Return the class names of a feature, or of a list of one; none where it has none."""
+    """Return the class names of a feature, or of the feature in a list; [] if it has none."""
     if isinstance(feature, list):
         return _names_of(feature[0]) if feature else []
     if not isinstance(feature, dict):
-        raise TypeError("a feature is no object")
+        raise TypeError("a feature is not an object")
     if feature.get("_type") == "ClassLabel":
         return [str(name) for name in feature.get("names") or []]
     inner = feature.get("feature")
@@ -168,10 +170,10 @@ def _names_of(feature: Any) -> list[str]:
 
 
 def _named(cell: object, names: Sequence[str]) -> object:
-    """Name the classes of a list; -1, which means unknown at Hugging Face, becomes None.
+    """Return the names of class numbers; None for -1, which means unknown at Hugging Face.
 
     Raises:
-        ValueError: no such class.
+        ValueError: unknown class.
     """
     if cell is None or cell == -1:
         return None
@@ -184,7 +186,7 @@ def _named(cell: object, names: Sequence[str]) -> object:
 
 
 def _splits_of_files(records: _Joined) -> tuple[Split, ...] | None:
-    """By the names of files; None where one of them says nothing."""
+    """Return splits from the file names; None if a name contains no split."""
     matches = [_SPLIT_NAME.match(file.name) for file in records.files]
     splits: list[Split] = []
     for at, match in enumerate(matches):

@@ -1,4 +1,4 @@
-"""The form that every reader of data has, and what a user may say about data."""
+"""The interface of a data-set reader, and its options."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +11,14 @@ from mlcrf.stores import Stored
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Options for data that do not say it themselves.
+    """Options for facts that the data do not state.
 
     Attributes:
-        label_set: which MIRFLICKR annotations: 24 potential, 14 relevant, or 38 both.
-        image_root: folder that image paths of a table are relative to, on a disk or in an object
-            store; the table's own if None.
-        label_sep: what separates labels in one text; found out if None.
-        labels: the labels expected, by name in any order; taken from the data if None.
-        max_problems: how many faults are listed before the rest is only counted.
+        label_set: MIRFLICKR annotations: 24 potential, 14 relevant, or 38 both.
+        image_root: folder that image paths in a table are relative to; None is the table's folder.
+        label_sep: separator of labels in a text; None detects it.
+        labels: expected labels, in any order; None takes them from the data.
+        max_problems: number of errors listed; more are counted.
     """
 
     label_set: int = 24
@@ -34,10 +33,10 @@ class Reader:
     """A layout of data sets that can be read.
 
     Attributes:
-        name: of the layout, for programs.
-        describes: the layout in words, for a user whose data have none that is known.
-        detects: whether a path is of this layout.
-        read: reads what is of this layout; raises `DataError`, `LabelsError` or `SettingsError`.
+        name: identifier of the layout.
+        describes: the layout in words, for error messages.
+        detects: return whether a path has this layout.
+        read: read the data set; raises `DataError`, `LabelsError` or `SettingsError`.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Tables of images and labels: CSV, TSV, JSON lines and Parquet; and saving a manifest as one."""
+"""Read tables of images and labels (CSV, TSV, JSON lines, Parquet), and save them as CSV."""
 
 import io
 import os
@@ -34,29 +34,27 @@ from mlcrf.stores import Stored, is_url, parse_place
 def read_table(
     path: Path | Stored, options: ReadOptions = ReadOptions(), *, check_images: bool = True
 ) -> Manifest:
-    """Read a table with one row an image.
+    """Read a table with one row per image.
 
-    The paths, or URLs in an object store, stand in the first of the columns `image`, `file_name`,
-    `filename`, `path`; the optional `split` says train, validation (or val) or test. What the
-    other columns are:
+    Image paths, or URLs in an object store, are in the first of the columns `image`, `file_name`,
+    `filename`, `path`; the optional `split` is train, validation (or val) or test.
+    Other columns:
 
-    - `p:LABEL` and `independent:LABEL` are scores that our own predictions carry: ignored, and so
-      are further columns of paths;
-    - `labels`, `tags` or `label` is a list of labels if any cell in it is more than 0, 1 or
-      unknown. What is listed is present, all else absent; `[]` is the empty set. Other columns
-      are then ignored, unless one holds nothing but 0, 1 and unknown: that is ambiguous;
+    - `p:LABEL` and `independent:LABEL` are scores of our own predictions: ignored, like further
+      columns of paths;
+    - `labels`, `tags` or `label` is a list of labels if any cell is not 0, 1 or unknown. Listed
+      labels are present, others absent; `[]` is the empty set. Other columns are then ignored,
+      but a column of 0, 1 and unknown only is an error, since it could be a label;
     - otherwise each column is a label of 1, 0 or unknown (also 1.0, 0.0, true, false).
 
-    Unknown is an empty cell, `?` or -1, in a list too.
+    An empty cell, `?` or -1 means unknown, also for a list.
 
     Args:
-        options: `label_sep`, if None, is the first of `;`, `|`, `,` that occurs.
-        check_images: whether a missing image is a fault; that one is missing in a store shows
-            when it is fetched.
+        options: if `label_sep` is None, it is the first of `;`, `|`, `,` that occurs.
+        check_images: report missing images; in a store they are found only when fetched.
 
     Raises:
-        DataError: everything that is wrong with the rows, each with its line, or what is wrong
-            with the table as a whole.
+        DataError: all errors in rows, each with its line, or an error of the whole table.
         LabelsError: label columns other than those of `options.labels`.
 
     Cost: O(cells), and one directory listing for each folder with images.
@@ -75,16 +73,16 @@ def records_manifest(
     options: ReadOptions,
     problems: Problems,
 ) -> Manifest:
-    """Return what rows say, by the rules and with the errors of `read_table`.
+    """Convert rows to a manifest, by the rules and with the errors of `read_table`.
 
     Args:
         root: folder that paths are relative to.
-        listings: tells which images there are; None where that is known.
-        problems: what was wrong with the rows so far.
+        listings: checks that images exist; None skips the check.
+        problems: errors found so far.
     """
     label_sep, labels = options.label_sep, options.labels
     if label_sep == "":
-        raise SettingsError("the label separator is empty; expected a sign such as ';' or '|'")
+        raise SettingsError("the label separator is empty; expected a character such as ';' or '|'")
     columns = sort_columns(records)
     images = _image_paths(records, columns.image, root, listings, problems)
     splits = _row_splits(records, problems)
@@ -115,11 +113,11 @@ def records_manifest(
 def save_manifest(path: Path, manifest: Manifest) -> None:
     """Save a manifest as a CSV table that `read_table` reads back: images, targets, splits.
 
-    Images below the folder of the table are written relative to it, so that both can move
-    together; others as absolute paths.
+    Paths of images below the table's folder are relative, so that both can be moved together;
+    other paths are absolute.
 
     Raises:
-        DataError: a label whose name would not be read as one, or a path that is not UTF-8.
+        DataError: a label name with another meaning in a table, or a path that is not UTF-8.
     """
     reserved = [
         name
@@ -127,7 +125,7 @@ def save_manifest(path: Path, manifest: Manifest) -> None:
         if name in {IMAGE_COLUMNS[0], SPLIT_COLUMN} or name.startswith(SCORE_PREFIXES)
     ]
     if reserved:
-        raise DataError(f"label {reserved[0]!r} means something else in a table; rename it", path)
+        raise DataError(f"label {reserved[0]!r} has another meaning in a table; rename it", path)
     stream = io.StringIO()
     split_header = [] if manifest.splits is None else [SPLIT_COLUMN]
     write_csv_row(stream, [IMAGE_COLUMNS[0], *split_header, *manifest.labels])
@@ -148,7 +146,7 @@ def _image_paths(
     listings: FolderListings | None,
     problems: Problems,
 ) -> list[Image]:
-    """Return the images (N,); every one that is missing or stands twice is noted."""
+    """Return the images (N,); report missing and duplicate images."""
     first: dict[str, int] = {}
     images: list[Image] = []
     for row, cell in enumerate(records.columns[column]):
@@ -159,8 +157,8 @@ def _image_paths(
             kind = type(cell).__name__
             hint = ""
             if isinstance(records.path, Stored) and isinstance(cell, bytes | dict):
-                hint = "; a table with images in it is read from disks only, copy it to one"
-            message = f"column {column!r} holds {kind}, expected a path as text{hint}"
+                hint = "; copy a table that contains images to a local disk"
+            message = f"column {column!r} contains {kind}, expected a path as text{hint}"
             records.fault(problems, row, message)
             continue
         try:
@@ -175,18 +173,18 @@ def _image_paths(
         double = first.setdefault(image.address, row)
         if double != row:
             where = records.place(double)
-            records.fault(problems, row, f"duplicate row: {cell.strip()!r} stands on {where} too")
+            records.fault(problems, row, f"duplicate row: {cell.strip()!r} is on {where} too")
         images.append(image)
     return images
 
 
 def _find_image(root: Path | Stored, cell: str, listings: FolderListings | None) -> Image | None:
-    """Return the image as written; if there is none, without space or Windows' backslashes.
+    """Return the image at the path as written, else without spaces or Windows' backslashes.
 
-    In text rather than `Path` objects, which would take most of the time of reading a table.
+    Uses text, since `Path` objects would take most of the time of reading a table.
 
     Raises:
-        DataError: a URL of a kind that we do not know, or whose driver is not installed.
+        DataError: a URL with an unknown scheme or a missing driver.
     """
     if "://" in cell:
         url = cell.strip()
@@ -226,7 +224,7 @@ def _valued_targets(
     labels: LabelSpace | None,
     problems: Problems,
 ) -> tuple[LabelSpace, NDArray[np.int8]]:
-    """Labels and targets (N, L) of a table with one column a label."""
+    """Return labels and targets (N, L) of a table with one column per label."""
     try:
         space = labels or LabelSpace(tuple(codes))
         space.columns_in(codes)
@@ -238,14 +236,14 @@ def _valued_targets(
             example = shown_cell(records.columns[name][wrong[0]])
             problems.add(
                 records.path,
-                f"column {name!r} holds no 0 or 1 but the like of {example}; remove the column, "
-                f"or name it `{LIST_COLUMNS[0]}` if it lists labels",
+                f"column {name!r} contains no 0 or 1, but values such as {example}; remove "
+                f"the column, or name it `{LIST_COLUMNS[0]}` if it lists labels",
                 line=1,
             )
             continue
         for row in wrong:
             value = shown_cell(records.columns[name][row])
-            expected = "expected 1, 0, or for unknown an empty cell, ? or -1"
+            expected = "expected 1, 0, or an empty cell, ? or -1 for unknown"
             records.fault(problems, row, f"label {name!r} is {value}; {expected}")
     return space, np.stack([codes[name] for name in space], axis=1)
 
@@ -257,7 +255,7 @@ def _listed_tags(
     labels: LabelSpace | None,
     problems: Problems,
 ) -> tuple[list[Tags], list[str]]:
-    """Tags of each row (N,), and notes on what had to be guessed."""
+    """Return the tags of each row (N,), and notes about guesses."""
     cells = records.columns[column]
     separator = label_sep or sniff_separator(cells)
     tags: list[Tags] = []

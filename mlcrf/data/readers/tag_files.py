@@ -1,4 +1,4 @@
-"""A folder of images, each with a text file of its tags beside it: `im1.jpg` and `im1.txt`."""
+"""Folders of images with a text file of tags for each image: `im1.jpg` and `im1.txt`."""
 
 from pathlib import Path
 
@@ -14,25 +14,21 @@ from mlcrf.labels import LabelSpace
 
 
 def is_tag_folder(folder: Path) -> bool:
-    """Return whether any image in a folder or below has a tag file; stops at the first."""
+    """Return whether any image in or below a folder has a tag file; stops at the first."""
     return folder.is_dir() and any(
         image.path.with_suffix(".txt").is_file() for image in walk_images(folder)
     )
 
 
 def read_tag_folder(folder: Path, options: ReadOptions = ReadOptions()) -> Manifest:
-    """Read a folder, and all below it, of images with tag files.
+    """Read the images and tag files in and below a folder.
 
-    A tag file holds one tag a line, or several between commas. An empty file is the empty set; a
-    single `?` says that nothing is known. An image without tag file is left out, and counted in
-    the notes.
-
-    Tags on one line are separated by `options.label_sep`, a comma if None. If no labels are
-    expected, all tags that occur are, sorted.
+    A tag file has one tag per line, or several separated by `options.label_sep`, by default a
+    comma. An empty file is the empty set; a single `?` means unknown. Images without a tag file
+    are left out, and counted in the notes. Without expected labels, all tags become labels, sorted.
 
     Raises:
-        DataError: no image with a tag file, unexpected tags, files that are not
-            UTF-8; each with file and line.
+        DataError: no image with a tag file, unexpected tags, or files that are not UTF-8.
     """
     problems, labels = Problems(options.max_problems), options.labels
     images: list[LocalImage] = []
@@ -47,7 +43,7 @@ def read_tag_folder(folder: Path, options: ReadOptions = ReadOptions()) -> Manif
             untagged += 1
     problems.raise_if_any()
     if not images:
-        raise DataError("no image has a tag file; expected im1.txt beside im1.jpg", folder)
+        raise DataError("no image has a tag file; expected im1.txt next to im1.jpg", folder)
     notes = []
     if untagged:
         notes.append(f"{untagged} images without a tag file are left out")
@@ -57,7 +53,7 @@ def read_tag_folder(folder: Path, options: ReadOptions = ReadOptions()) -> Manif
 def load_tags(
     file: Path | Image, separator: str, labels: LabelSpace | None, problems: Problems
 ) -> Tags:
-    """Load the tags of a file, a line or a part of a line each; faults go to `problems`."""
+    """Load the tags of a file; errors are added to `problems`."""
     lines = load_text(file, problems).splitlines()
     if [line.strip() for line in lines if line.strip()] == ["?"]:
         return None

@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file of boxed objects an image; a label is present if any box has it.
+"""Pascal VOC: one XML file of objects per image; a label is present if any object has it.
 
 Source: Everingham et al., The PASCAL Visual Object Classes Challenge (2010), section 3.
 """
@@ -20,7 +20,7 @@ from mlcrf.images.listing import is_image_name
 from mlcrf.labels import UNKNOWN, LabelSpace
 
 _DEPTHS = ("", "*/", "*/*/", "*/*/*/")
-# In this order: what trainval lists beside train and val is for training.
+# In this order, so that images only in trainval are for training.
 _IMAGE_SETS = {
     "test": Split.TEST,
     "val": Split.VALIDATION,
@@ -31,7 +31,7 @@ _IMAGE_SETS = {
 
 @dataclass
 class _Found:
-    """The images read so far, one entry each."""
+    """The images read so far."""
 
     images: list[LocalImage] = field(default_factory=list)
     states: list[dict[str, int]] = field(default_factory=list)
@@ -40,7 +40,7 @@ class _Found:
 
 
 def find_voc(path: Path) -> list[Path]:
-    """Folders that hold Annotations/ and JPEGImages/: the path itself, or up to three below it."""
+    """Return folders with Annotations/ and JPEGImages/, at most three levels below the path."""
     for depth in _DEPTHS:
         places = sorted(place.parent for place in path.glob(f"{depth}Annotations"))
         found = [place for place in places if (place / "JPEGImages").is_dir()]
@@ -50,18 +50,18 @@ def find_voc(path: Path) -> list[Path]:
 
 
 def read_voc(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
-    """Read a VOC folder, or several of them below one path as one data set.
+    """Read a VOC folder, or several below a path as one data set.
 
     A label is present if any object has it, unknown if every object that has it is marked
-    difficult (the usual protocol leaves those out of the evaluation), else absent. Splits come
-    from ImageSets/Main; images that are in no set there, or have no annotation, are left out
-    and counted in the notes. Without ImageSets there are no splits.
+    difficult (the usual protocol excludes them from evaluation), else absent. Splits come from
+    ImageSets/Main; images in no set, or without annotation, are left out and counted in the
+    notes. Without ImageSets there are no splits.
 
-    If no labels are expected, the classes that occur are, sorted.
+    Without expected labels, all classes that occur become labels, sorted.
 
     Raises:
-        DataError: no VOC folder, XML that cannot be read or declares a document type, missing
-            images, classes that are none of the labels expected, an image in two splits.
+        DataError: no VOC folder, unreadable XML or a document type declaration, missing images,
+            unexpected classes, or an image in two splits.
     """
     roots = find_voc(path)
     if not roots:
@@ -71,7 +71,7 @@ def read_voc(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     for root in roots:
         _read_root(root, labels, found, problems)
     if len({split is None for split in found.splits}) > 1:
-        problems.add(path, "some of its folders have ImageSets/Main and others have not")
+        problems.add(path, "some of its folders have ImageSets/Main and others do not")
     problems.raise_if_any()
     if not found.images:
         raise DataError("has no image with an annotation; check Annotations/*.xml", path)
@@ -88,7 +88,7 @@ def read_voc(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
 
 
 def _read_root(root: Path, labels: LabelSpace | None, found: _Found, problems: Problems) -> None:
-    pictures = {
+    images = {
         file.stem: file
         for file in sorted((root / "JPEGImages").iterdir())
         if is_image_name(file.name)
@@ -96,21 +96,21 @@ def _read_root(root: Path, labels: LabelSpace | None, found: _Found, problems: P
     files = {file.stem: file for file in sorted((root / "Annotations").glob("*.xml"))}
     splits = _image_sets(root, problems)
     wanted = sorted(files if splits is None else splits.keys() & files.keys())
-    found.left_out += len(pictures.keys() - set(wanted))
+    found.left_out += len(images.keys() - set(wanted))
     for stem in wanted:
         states = _object_states(files[stem], problems)
-        if stem not in pictures:
+        if stem not in images:
             problems.add(files[stem], f"missing image {root / 'JPEGImages' / stem}.jpg")
             continue
         for message in unknown_tags(frozenset(states), labels) if labels else ():
             problems.add(files[stem], message)
-        found.images.append(LocalImage(str(pictures[stem])))
+        found.images.append(LocalImage(str(images[stem])))
         found.states.append(states)
         found.splits.append(None if splits is None else splits[stem])
 
 
 def _image_sets(root: Path, problems: Problems) -> dict[str, Split] | None:
-    """Split of each image by its name, or None where there are no image sets."""
+    """Return image name -> split, or None without image sets."""
     folder = root / "ImageSets" / "Main"
     files = {name: folder / f"{name}.txt" for name in _IMAGE_SETS}
     present = {name: file for name, file in files.items() if file.is_file()}
@@ -131,10 +131,10 @@ def _image_sets(root: Path, problems: Problems) -> dict[str, Split] | None:
 
 
 def _object_states(file: Path, problems: Problems) -> dict[str, int]:
-    """Class -> 1 if an object has it, -1 if only difficult ones do.
+    """Return class -> 1 if an object has it, -1 if only difficult objects do.
 
     The text is decoded as UTF-8 first, so that no other encoding can hide a declaration; without
-    document types and entities there is nothing to expand or fetch.
+    document types and entities, nothing can be expanded or fetched.
     """
     text = load_text(file, problems)
     if not text:
@@ -142,7 +142,9 @@ def _object_states(file: Path, problems: Problems) -> dict[str, int]:
             problems.add(file, "is empty; expected an XML annotation")
         return {}
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        problems.add(file, "declares a document type or entities, which are refused; remove them")
+        problems.add(
+            file, "declares a document type or entities, which are not allowed; remove them"
+        )
         return {}
     try:
         tree = ET.fromstring(text)  # noqa: S314 - no document type, no entities

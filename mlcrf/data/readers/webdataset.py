@@ -1,4 +1,4 @@
-"""Tar files of WebDataset: `0001.jpg` and its tags, `0001.json` or `0001.txt`, side by side."""
+"""Tar files of WebDataset: `0001.jpg` and its tags, `0001.json` or `0001.txt`, in one tar."""
 
 import json
 from pathlib import Path
@@ -15,24 +15,20 @@ from mlcrf.images.containers import find_tars, members
 from mlcrf.images.listing import is_image_name
 from mlcrf.labels import LabelSpace
 
-_KEYS = ("labels", "tags")  # of the JSON, the first that is there
+_KEYS = ("labels", "tags")  # in the JSON; the first that occurs
 
 
 def read_webdataset(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
-    """Read a tar file, or all of a folder, of images with their tags; nothing is unpacked.
+    """Read a tar file of images with tags, or all in a folder; nothing is unpacked.
 
-    What belongs together has the same name up to the first dot. Tags are a list under `labels`
-    (or `tags`) in a `.json`, or lines of a `.txt` as in `read_tag_folder`. An image without tags
-    is left out, and counted in the notes.
-
-    Tags on one line are separated by `options.label_sep`, a comma if None. If no labels are
-    expected, all tags that occur are, sorted.
+    Members of a sample have the same name up to the first dot. Tags are a list under `labels` (or
+    `tags`) in a `.json`, or a `.txt` as in `read_tag_folder`. Images without tags are left out, and
+    counted in the notes. Without expected labels, all tags become labels, sorted.
 
     Raises:
-        DataError: a tar file that is damaged, no image with tags, unexpected tags;
-            each with its file.
+        DataError: a damaged tar file, no image with tags, or unexpected tags.
 
-    Cost: a tar file's headers are read once, and every file of tags.
+    Cost: reads all headers, and every file of tags.
     """
     problems, labels = Problems(options.max_problems), options.labels
     images: list[Image] = []
@@ -57,7 +53,7 @@ def read_webdataset(path: Path, options: ReadOptions = ReadOptions()) -> Manifes
             images.append(parts["image"])
     problems.raise_if_any()
     if not images:
-        raise DataError("no image has tags; expected 1.json or 1.txt beside 1.jpg", path)
+        raise DataError("no image has tags; expected 1.json or 1.txt next to 1.jpg", path)
     notes = [f"{untagged} images without tags are left out"] if untagged else []
     return folder_manifest(path, images, tags, labels, notes)
 

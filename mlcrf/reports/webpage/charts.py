@@ -1,6 +1,6 @@
-"""Shapes for the report's template: paths, points and bars in its own units.
+"""Shapes for the report's template: paths, points and bars.
 
-Plots are 100 by 100 with the origin below on the left; the template scales them.
+Plots are 100 by 100 with the origin at the bottom left; the template scales them.
 """
 
 import base64
@@ -16,7 +16,7 @@ from mlcrf.reports.correlations import couplings
 from mlcrf.reports.heatmap import Panel, draw_heatmap
 from mlcrf.reports.label_order import order_labels
 
-_FEW_ANSWERS = 20  # in a bin of probability, where the frequency is mostly chance
+_FEW_ANSWERS = 20  # answers in a bin; with fewer, its frequency is mostly chance
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Point:
 
 
 def interval(value: float, low: float, high: float, *, lower_is_better: bool) -> Interval | None:
-    """Return the shape of a difference, scaled to its own size; None if it is not finite."""
+    """Return a difference scaled to its own size; None if it is not finite."""
     if not all(map(math.isfinite, (value, low, high))):
         return None
     sign = -1 if lower_is_better else 1
@@ -49,7 +49,7 @@ def interval(value: float, low: float, high: float, *, lower_is_better: bool) ->
 
 
 def curve_path(curve: PrecisionRecall) -> str:
-    """Return precision over recall as an SVG path, from recall 0 with the first precision on."""
+    """Return precision over recall as an SVG path, with the first precision at recall 0."""
     x, y = 100 * curve.recall, 100 - 100 * curve.precision
     return _path([(0.0, y[0]), *zip(x, y, strict=True)])
 
@@ -78,13 +78,13 @@ def count_bars(bins: Reliability) -> list[float]:
     return [round(100 * float(h / (heights.max() or 1)), 1) for h in heights]
 
 
-def couplings_picture(model: LabelCrf, names: Sequence[str]) -> str | None:
+def couplings_image(model: LabelCrf, names: Sequence[str]) -> str | None:
     """Return the heatmap of all couplings as a data URI, or None if there are none."""
     if not len(model.edges):
         return None
     order = order_labels(*couplings(model), model.num_labels)
-    picture = draw_heatmap(names, [Panel.from_model("", model)], order)
-    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    content = draw_heatmap(names, [Panel.from_model("", model)], order)
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def _path(points: Iterable[tuple[float, float]]) -> str:

@@ -1,4 +1,4 @@
-"""Find the images of an evaluation that are worth looking at, and classify their labels."""
+"""Find the most interesting images of an evaluation, and classify their labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from mlcrf.evaluation import Answers
 
 Rows = NDArray[np.int64]
 
-_MOST_TAGS = 40  # of one image and answer; those with something to say come first
+_MOST_TAGS = 40  # tags per image and answer; unusual tags are shown first
 
 
 class Kind(StrEnum):
     """The kind of a label in a list."""
 
     PLAIN = "plain"
-    FALSE = "false"  # chosen, and not there
-    MISSED = "missed"  # there, and not chosen
-    OPEN = "open"  # chosen, and nobody knows
-    DOUBTED = "doubted"  # annotated, and not expected
-    EXPECTED = "expected"  # expected, and not annotated
+    FALSE = "false"  # chosen but absent
+    MISSED = "missed"  # present but not chosen
+    OPEN = "open"  # chosen, truth unknown
+    DOUBTED = "doubted"  # annotated but not expected
+    EXPECTED = "expected"  # expected but not annotated
 
 
 @dataclass(frozen=True)
 class Tag:
-    """One label of one image, with the probability by the CRF where it is shown."""
+    """A label of an image, with its probability under the CRF if shown."""
 
     label: int
     kind: Kind = Kind.PLAIN
@@ -40,10 +40,10 @@ class Changes:
     """Images for which the CRF and the independent baseline decide on different label sets.
 
     Attributes:
-        better: rows where the CRF has fewer wrong labels, those with the most put right first;
-            of equals, those where the true set has become likelier by more.
-        worse: the same for more wrong labels, the most done wrong first.
-        neither: how many have other labels, and equally many wrong.
+        better: rows where the CRF has fewer wrong labels, largest improvement first; ties are
+            ordered by the increase in log-probability of the true set.
+        worse: rows where the CRF has more wrong labels, in the same way.
+        neither: number of images with different labels but equally many wrong.
     """
 
     better: Rows
@@ -52,7 +52,7 @@ class Changes:
 
 
 def find_changes(answers: Answers) -> Changes:
-    """Return every image whose answer the CRF changed."""
+    """Return all images whose label set differs between the CRF and the baseline."""
     targets = answers.manifest.targets
     ours, theirs = chosen(answers)
     gain = _wrong(theirs, targets) - _wrong(ours, targets)
@@ -67,7 +67,7 @@ def find_changes(answers: Answers) -> Changes:
 
 
 def find_surprises(answers: Answers) -> Rows:
-    """Return images whose annotation differs from the expected set, the most surprising first."""
+    """Return images whose annotation differs from the expected set, most surprising first."""
     assert answers.surprise is not None, "ask for with_surprise"
     targets = answers.manifest.targets
     differ = ((targets >= 0) & (targets != answers.crf.map_states)).any(1)
@@ -76,21 +76,21 @@ def find_surprises(answers: Answers) -> Rows:
 
 
 def chosen(answers: Answers) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the label sets decided on by the CRF and by the baseline, (N, L) each."""
+    """Return the label sets chosen by the CRF and by the baseline, (N, L) each."""
     ours, theirs = answers.crf.chosen, answers.independent.chosen
     assert ours is not None and theirs is not None
     return ours == 1, theirs == 1
 
 
 def true_tags(targets: NDArray[np.int8]) -> list[Tag]:
-    """Return the labels that an image is known to have, from its targets (L,)."""
+    """Return the labels that are present in the targets (L,) of an image."""
     return [Tag(label) for label in np.flatnonzero(targets == 1).tolist()]
 
 
 def answer_tags(
     said: NDArray[np.bool_], targets: NDArray[np.int8], other: NDArray[np.bool_]
 ) -> list[Tag]:
-    """Return the labels of an answer and those that it misses; `changed` where `other` differs."""
+    """Return chosen and missed labels; `changed` where `other` differs."""
     tags = []
     for label in np.flatnonzero(said | (targets == 1)).tolist():
         if not said[label]:
@@ -104,15 +104,15 @@ def answer_tags(
 
 
 def annotated_tags(answers: Answers, row: int) -> list[Tag]:
-    """Return the annotated labels of an image, with the probability of those that surprise."""
+    """Return the annotated labels of an image, with the probability of unexpected labels."""
     expected = answers.crf.map_states[row] == 1
     return _with_doubts(answers, row, answers.manifest.targets[row] == 1, expected, Kind.DOUBTED)
 
 
 def expected_tags(answers: Answers, row: int) -> list[Tag]:
-    """Return the most probable label set, with probabilities of those not annotated."""
+    """Return the most probable label set, with the probability of labels not annotated."""
     expected = answers.crf.map_states[row] == 1
-    annotated = answers.manifest.targets[row] != 0  # to lack what nobody knows is no surprise
+    annotated = answers.manifest.targets[row] != 0  # a label that is unknown is not a surprise
     return _with_doubts(answers, row, expected, annotated, Kind.EXPECTED)
 
 

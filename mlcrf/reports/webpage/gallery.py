@@ -1,4 +1,4 @@
-"""Cards of images with their labels, as the report's template shows them."""
+"""Cards of images with their labels, for the report's template."""
 
 import base64
 import math
@@ -22,8 +22,8 @@ class Gallery:
     """Number and size of the images in a report.
 
     Attributes:
-        images: at most so many in each of three lists.
-        thumbnail_px: their longer side.
+        images: maximum number of images in each of three lists.
+        thumbnail_px: longer side of a thumbnail.
     """
 
     images: int = 12
@@ -42,10 +42,10 @@ class ShownTag:
 
 @dataclass(frozen=True)
 class Card:
-    """One image: a data URI or the reason why there is none, and lists of labels by title."""
+    """One image: a data URI, or an error message, and titled lists of labels."""
 
     name: str
-    picture: str
+    thumbnail: str
     width: int
     height: int
     problem: str
@@ -54,7 +54,7 @@ class Card:
 
 
 def changed_cards(answers: Answers, gallery: Gallery, names: Sequence[str]) -> dict[str, Any]:
-    """Return counts of the answers that the CRF changed, and cards of the clearest cases."""
+    """Return counts of answers that differ from the baseline, and cards of the clearest cases."""
     changes = findings.find_changes(answers)
     targets = answers.manifest.targets
     ours, theirs = findings.chosen(answers)
@@ -82,7 +82,7 @@ def changed_cards(answers: Answers, gallery: Gallery, names: Sequence[str]) -> d
 
 
 def surprising_cards(answers: Answers, gallery: Gallery, names: Sequence[str]) -> dict[str, Any]:
-    """Return the number of annotations that are not the expected set, and cards of the first."""
+    """Return the number of annotations that differ from the expected set, and the first cards."""
     assert answers.surprise is not None, "ask for with_surprise"
     rows = findings.find_surprises(answers)
     shown = rows[: gallery.images].tolist()
@@ -118,15 +118,15 @@ def _cards(
     folder = shared_folder(images)
     cards = []
     for row, tags, remark in zip(rows, lists, remarks, strict=True):
-        picture, width, height, problem = _picture(images[row], gallery.thumbnail_px)
+        thumbnail, width, height, problem = _thumbnail(images[row], gallery.thumbnail_px)
         shown = tuple((title, *_shown(some, names)) for title, some in tags.items())
         cards.append(
-            Card(file_name(images[row], folder), picture, width, height, problem, shown, remark)
+            Card(file_name(images[row], folder), thumbnail, width, height, problem, shown, remark)
         )
     return cards
 
 
-def _picture(image: Image, largest_px: int) -> tuple[str, int, int, str]:
+def _thumbnail(image: Image, largest_px: int) -> tuple[str, int, int, str]:
     try:
         small = load_thumbnail(image, largest_px)
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Write the report on a run: figures, shapes and pictures put into its template."""
+"""Write the report on a run: fill its template with numbers, shapes and thumbnails."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,15 @@ from mlcrf.reports.tables import evaluation_rows
 from mlcrf.reports.webpage import charts
 from mlcrf.reports.webpage.gallery import Gallery, changed_cards, surprising_cards
 
-_MOST_LABELS = 80  # with average precisions of their own
+_MOST_LABELS = 80  # labels with an average precision of their own
 _MOST_CURVES = 24  # labels with a plot of their own
-_PAIRS = 12  # strongest ones, of either sign
+_PAIRS = 12  # strongest pairs of each sign
 _HEADLINES = ("subset_accuracy", "wrong_per_image", "mean_average_precision", "nll")
 
 
 @dataclass(frozen=True)
 class _Measure:
-    """A row of the table of measures; `verdict` is empty where a figure is missing."""
+    """A row of the table of measures; `verdict` is empty if a score is missing."""
 
     title: str
     independent: str
@@ -39,20 +39,20 @@ class _Measure:
 def save_report(
     path: Path, run: Run, answers: Answers, result: Evaluation, gallery: Gallery
 ) -> None:
-    """Write the report on a run as one HTML file that loads nothing from elsewhere.
+    """Write the report on a run as one self-contained HTML file.
 
-    Labels, names of files and notes may hold anything; see `save_page`. The same answers give the
+    Labels, file names and notes may contain any text; see `save_page`. The same answers give the
     same bytes.
 
     Args:
         answers: with their surprise, see `answer`.
-        result: the score of the same answers.
+        result: the evaluation of the same answers.
 
     Raises:
         MlcrfError: the file cannot be written.
 
-    Cost: linear in images and labels, O(N L log N) for the curves; the page itself is bounded by
-    the gallery and 80 labels. No more than one picture is decoded at a time.
+    Cost: O(N L log N) for the curves; the size of the page is limited by the gallery and 80 labels.
+    Images are decoded one at a time.
     """
     names = [readable(name) for name in run.labels]
     context = (
@@ -142,7 +142,7 @@ def _couplings(run: Run, names: list[str]) -> dict[str, Any]:
     attract, repel = strongest_pairs(run.crf, tuple(names), count=_PAIRS)
     return {
         "has_rules": bool(len(run.crf.implications)),
-        "picture": charts.couplings_picture(run.crf, names),
+        "heatmap": charts.couplings_image(run.crf, names),
         "attractions": [(*pair, _signed(pair[2], 2)) for pair in attract],
         "repulsions": [(*pair, _signed(pair[2], 2)) for pair in repel],
         "largest": max((abs(value) for _, _, value in (*attract, *repel)), default=1.0),
@@ -167,5 +167,5 @@ def _signed(value: float, digits: int) -> str:
 
 
 def _minus(cell: str) -> str:
-    """Set a figure with a true minus sign, and NaN as a word."""
+    """Return a number with a true minus sign, and NaN as `none`."""
     return "none" if cell in ("nan", "+nan") else cell.replace("-", "\N{MINUS SIGN}")

@@ -111,7 +111,7 @@ def test_fetches_verifies_unpacks(
     assert_whole(tmp_path / "d")
     assert server.asked == [("a.zip", None)]
     assert (report.files, report.bytes, report.already_there) == (4, 400_000, False)
-    assert report.notes == ("test: this program was never tried against the real host",)
+    assert report.notes == ("test: this program was never tested against the real host",)
 
 
 def test_keeps_archives_if_asked(tmp_path: Path, entry: CatalogEntry, retries: RetryPolicy) -> None:
@@ -505,7 +505,7 @@ def test_unknown_length_is_refused(
     """If neither catalog nor server has a length, nothing would bound what is written."""
     server.faults.append(serve(length=False))
     unsized = entry_of(replace(entry.archives[0], size=None))
-    with pytest.raises(DownloadError, match="does not say how long"):
+    with pytest.raises(DownloadError, match="does not state the size"):
         download(unsized, tmp_path, retries=retries)
     assert_nothing_but(tmp_path)
 
@@ -666,7 +666,7 @@ def write_sums(folder: Path, sign: str = " ") -> None:
     (folder / "SHA256SUMS").write_text(f"{digest} {sign}a.zip\n")
 
 
-VOUCHED = "a.zip: vouched for by the mirror's SHA256SUMS, not by the catalog"
+VOUCHED = "a.zip: checked against the mirror's SHA256SUMS, not the catalog"
 
 
 @pytest.mark.parametrize("sign", [" ", "*"])
@@ -802,7 +802,7 @@ def test_real_mirror(tmp_path: Path) -> None:
     report = download(entry, tmp_path, mirror=REAL_MIRROR)
     assert report.notes == (
         "mirflickr25k_annotations_v080.zip: "
-        "vouched for by the mirror's SHA256SUMS, not by the catalog",
+        "checked against the mirror's SHA256SUMS, not the catalog",
     )
     assert len(list((tmp_path / "annotations").glob("*.txt"))) == report.files == 39
     assert (tmp_path / "annotations" / "sea_r1.txt").read_text().split()[0].isdigit()

@@ -142,10 +142,10 @@ def test_lines_that_are_no_number_are_all_told(tmp_path: Path) -> None:
         read_mirflickr(tmp_path)
     told = str(caught.value).replace(f"{tmp_path}/annotations/", "").splitlines()
     assert told == [
-        "sea.txt:2: 'two' is no image number; expected 1 to 25000",
-        "sea.txt:4: '0' is no image number; expected 1 to 25000",
-        "sea.txt:5: '25001' is no image number; expected 1 to 25000",
-        "sky.txt:1: '-3' is no image number; expected 1 to 25000",
+        "sea.txt:2: 'two' is not an image number; expected 1 to 25000",
+        "sea.txt:4: '0' is not an image number; expected 1 to 25000",
+        "sea.txt:5: '25001' is not an image number; expected 1 to 25000",
+        "sky.txt:1: '-3' is not an image number; expected 1 to 25000",
     ]
 
 

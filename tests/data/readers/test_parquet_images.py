@@ -116,7 +116,7 @@ def test_columns_of_labels(
     """Read as those of any table; what cannot be labels is left out."""
     path = make_parquet(tmp_path / "x.parquet", [{"image": b"x"} | cells], classes=classes)
     if expected is None:
-        with pytest.raises(DataError, match="names not one label"):
+        with pytest.raises(DataError, match="contains no label"):
             read_dataset(path)
         return
     data = read_dataset(path)

@@ -104,12 +104,12 @@ def test_tag_files_named_as_mirflickr_pictures_stay_tag_files(tmp_path: Path) ->
     ("files", "given", "expected"),
     [
         ([], "gone", "gone: there is no such file or folder"),
-        ([], ".", "the folder is empty. Understood are: a .csv"),
-        (["x.doc"], "x.doc", "x.doc: unknown format. Understood are: a .csv"),
+        ([], ".", "the folder is empty. Supported layouts: a .csv"),
+        (["x.doc"], "x.doc", "x.doc: unknown format. Supported layouts: a .csv"),
         (["x.zip"], "x.zip", "x.zip: is an archive; unpack it"),
-        (["a.jpg"], ".", "holds images but nothing that labels them"),
-        (["notes.doc"], ".", "holds no image and no labels"),
-        (["a.jpg", "tags.csv"], ".", "tags.csv in it is a table: give that"),
+        (["a.jpg"], ".", "contains images but no labels for them"),
+        (["notes.doc"], ".", "contains no images and no labels"),
+        (["a.jpg", "tags.csv"], ".", "it contains the table tags.csv; use that path"),
     ],
 )
 def test_what_is_no_data_set(tmp_path: Path, files: list[str], given: str, expected: str) -> None:
@@ -162,9 +162,9 @@ def test_metadata_that_is_ambiguous_or_absent(tmp_path: Path) -> None:
         read_huggingface(tmp_path)
     make_file(tmp_path / "a" / "metadata.csv")
     make_file(tmp_path / "a" / "metadata.jsonl")
-    with pytest.raises(DataError, match=r"both metadata\.csv and metadata\.jsonl are there"):
+    with pytest.raises(DataError, match=r"both metadata\.csv and metadata\.jsonl exist"):
         read_dataset(tmp_path / "a")
     for folder in ("val", "validation"):
         make_file(tmp_path / "b" / folder / "metadata.csv")
-    with pytest.raises(DataError, match="both `validation` and `val` hold metadata"):
+    with pytest.raises(DataError, match="both `validation` and `val` contain metadata"):
         read_dataset(tmp_path / "b")

@@ -97,9 +97,9 @@ def test_all_problems_at_once_by_line(folder: Path) -> None:
     )
     assert faults(make_table(folder, text)) == [
         f"t.csv:3: missing image 'gone.jpg' in {folder}; is it the image root?",
-        "t.csv:4: duplicate row: './a.jpg' stands on line 2 too",
+        "t.csv:4: duplicate row: './a.jpg' is on line 2 too",
         "t.csv:5: unknown split 'half'; expected train, validation, val, test",
-        "t.csv:5: label 'sea' is 'yes'; expected 1, 0, or for unknown an empty cell, ? or -1",
+        "t.csv:5: label 'sea' is 'yes'; expected 1, 0, or an empty cell, ? or -1 for unknown",
         "t.csv:6: column 'image' is empty; expected an image path",
         "t.csv:7: 2 cells, but the header has 3",
     ]
@@ -134,14 +134,14 @@ def test_line_is_where_a_record_starts(folder: Path) -> None:
         (b"photo,sea\na.jpg,1\n", "t.csv:1: has no image column; found 'photo', 'sea'"),
         (b"image,split\na.jpg,train\n", "t.csv:1: has no label column"),
         (b"image,p:sea\na.jpg,0.5\n", "t.csv:1: has no label column"),
-        (b"image,sea,sea\na.jpg,1,0\n", "t.csv:1: column 'sea' stands more than once"),
+        (b"image,sea,sea\na.jpg,1,0\n", "t.csv:1: column 'sea' occurs more than once"),
         (b",image,sea\n0,a.jpg,1\n", "t.csv:1: column 1 has no name"),
         (b'image,sea\na.jpg,1\n"b.jpg,1\n', "t.csv:3: cannot be read as CSV"),
         (b"image,sea\na.jpg,1,1\n", "t.csv:2: 3 cells, but the header has 2"),
-        (b"image,caption\na.jpg,A dog\n", "t.csv:1: column 'caption' holds no 0 or 1"),
+        (b"image,caption\na.jpg,A dog\n", "t.csv:1: column 'caption' contains no 0 or 1"),
         (b"image,labels,tags\na.jpg,sea,sky\n", "t.csv:1: column 'labels' lists labels and 'tags'"),
         (b"image,labels,sky\na.jpg,sea,1\n", "t.csv:1: column 'labels' lists labels and 'sky'"),
-        (b"image,labels\na.jpg,?\n", "t.csv: names not one label"),
+        (b"image,labels\na.jpg,?\n", "t.csv: contains no label"),
     ],
 )
 def test_tables_that_are_none(folder: Path, text: bytes, expected: str) -> None:
@@ -321,10 +321,10 @@ def test_json_lines_faults_have_lines(folder: Path) -> None:
     ]
     found = faults(make_table(folder, "\n".join(lines), "t.jsonl"))
     assert found == [
-        "t.jsonl:1: column 'labels': 1.5 in a list of labels is no name",
-        "t.jsonl:2: is not JSON: Expecting value; expected one object a line",
-        "t.jsonl:3: is no JSON object; expected one object a line",
-        "t.jsonl:5: column 'image' holds int, expected a path as text",
+        "t.jsonl:1: column 'labels': 1.5 in a list of labels is not a name",
+        "t.jsonl:2: is not JSON: Expecting value; expected one JSON object per line",
+        "t.jsonl:3: is not a JSON object; expected one JSON object per line",
+        "t.jsonl:5: column 'image' contains int, expected a path as text",
         "t.jsonl:5: column 'labels': expected a list of labels, got \"{'sea': 1}\"",
     ]
 
@@ -358,9 +358,9 @@ def test_parquet_faults_name_the_row(folder: Path) -> None:
     path = folder / "t.parquet"
     pq.write_table(pa.table({"image": ["a.jpg", "a.jpg"], "sea": [1, 2]}), path)
     assert faults(path) == [
-        "t.parquet: row 2: duplicate row: 'a.jpg' stands on row 1 too",
-        "t.parquet: row 2: label 'sea' is '2'; expected 1, 0, or for unknown an empty "
-        "cell, ? or -1",
+        "t.parquet: row 2: duplicate row: 'a.jpg' is on row 1 too",
+        "t.parquet: row 2: label 'sea' is '2'; "
+        "expected 1, 0, or an empty cell, ? or -1 for unknown",
     ]
 
 

@@ -89,5 +89,5 @@ def test_folders_without_tags(tmp_path: Path) -> None:
         read_tag_folder(tmp_path)
     make_folder(tmp_path, a="")
     assert is_tag_folder(tmp_path)
-    with pytest.raises(DataError, match="names not one label"):
+    with pytest.raises(DataError, match="contains no label"):
         read_tag_folder(tmp_path)

@@ -225,18 +225,18 @@ def test_coco_expected_labels(tmp_path: Path) -> None:
             "x.json: is not in the format of COCO: images[0].file_name: Field",
         ),
         ({"images": [], "annotations": []}, "x.json: lists no images"),
-        ({"categories": []}, "x.json: annotations[0]: there is no category 7"),
+        ({"categories": []}, "x.json: annotations[0]: no category has id 7"),
         (
             {"annotations": [{"image_id": 5, "category_id": 3}]},
-            "x.json: annotations[0]: there is no image with id 5",
+            "x.json: annotations[0]: no image has id 5",
         ),
         (
             {"categories": [{"id": 7, "name": "dog"}, {"id": 8, "name": "dog"}]},
-            "x.json: categories: label 'dog' stands twice",
+            "x.json: categories: label 'dog' occurs twice",
         ),
         (
             {"categories": [{"id": 7, "name": "dog"}, {"id": 7, "name": "cat"}]},
-            "x.json: categories[1]: id 7 stands twice",
+            "x.json: categories[1]: id 7 occurs twice",
         ),
     ],
 )

@@ -108,7 +108,7 @@ WRONG = [
     ({"1.png": b"", "1.json": b'{"labels": {}}'}, r"1\.json: cannot be read as JSON with a list"),
     ({"1.png": b"", "1.txt": b"\xff"}, r"1\.txt:1: is not UTF-8 text"),
     ({"1.png": b""}, "no image has tags; expected 1.json or 1.txt"),
-    ({"../1.png": b"", "1.txt": b"a"}, r"holds '\.\./1\.png', which leads out of it"),
+    ({"../1.png": b"", "1.txt": b"a"}, r"contains '\.\./1\.png', which leads out of it"),
     ({"/1.png": b"", "1.txt": b"a"}, "which leads out of it"),
     ({"1.png": b"", "./1.png": b"", "1.txt": b"a"}, "twice"),
 ]

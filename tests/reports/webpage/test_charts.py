@@ -46,7 +46,7 @@ def test_empty_bins_have_no_point() -> None:
 
 def test_couplings_are_a_picture_if_there_are_any() -> None:
     """A PNG inside the page; without edges, none."""
-    kind, _, data = (charts.couplings_picture(make_model(3), "abc") or "").partition(",")
+    kind, _, data = (charts.couplings_image(make_model(3), "abc") or "").partition(",")
     assert kind == "data:image/png;base64"
     assert min(Image.open(io.BytesIO(base64.b64decode(data))).size) > 200
-    assert charts.couplings_picture(make_model(3, no_edges()), "abc") is None
+    assert charts.couplings_image(make_model(3, no_edges()), "abc") is None

@@ -155,7 +155,7 @@ def test_pictures_that_are_gone_are_said(run: Run, tmp_path: Path) -> None:
     page = taken_apart((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert not photos_of(page)
     assert "Not shown: cannot be read as an image: No such file or directory" in page.text
-    assert "Not shown: cannot be read as an image: of no known kind, or damaged" in page.text
+    assert "Not shown: cannot be read as an image: unknown format, or damaged" in page.text
     assert str(tmp_path) not in page.text
 
 
