@@ -104,7 +104,7 @@ def plan() -> str:
             f"Fitting a baseline and pseudo-likelihood on {ROWS // 10**6} million images of "
             f"{FEATURES:,} features and {mapped['labels']} labels, on one {DISKS.name} (reckoned):",
             table(of_parts, training(mapped)),
-            f"Prices an hour: {prices}. Assumed: {GPU_IMAGES_PER_S:,.0f} pictures a second on the "
+            f"Prices an hour: {prices}. Assumed: {GPU_IMAGES_PER_S:,.0f} images per second on the "
             f"GPU, {READ_GB_PER_S:g} GB a second from the disks.",
         ]
     )

@@ -139,7 +139,6 @@ def draw_heatmap(
 def _draw_labels(
     figure: Figure, axis: Axes, names: Sequence[str], panel: Panel, order: LabelOrder
 ) -> None:
-    """Draw a matrix with all rows and columns named."""
     matrix = panel.reduce(order, len(names))
     np.fill_diagonal(matrix, np.nan)
     children, parents = order.place()[panel.rules].T

@@ -136,7 +136,6 @@ def format_run(record: dict[str, Any]) -> str:
 
 
 def _rules(record: dict[str, Any]) -> list[str]:
-    """Return a line about implications, if there are any."""
     rules = [" => ".join(rule) for rule in record["implications"]]
     return ["", f"{len(rules)} implications: {some_names(rules)}"] if rules else []
 

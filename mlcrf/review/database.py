@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class ReviewDatabase:
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self.name = self._url.render_as_string(hide_password=True)
         if must_exist and self.is_sqlite and not Path(str(self._url.database)).is_file():
-            raise DatabaseError(f"{self.name}: there is no such file; `mlcrf review` makes one")
+            raise DatabaseError(f"{self.name}: no such file; `mlcrf review` creates it")
         self._engine = self._connect()
         with self._errors("cannot be opened"), self._engine.begin() as connection:
             self._begin(connection, locked=True)
@@ -134,7 +135,7 @@ class ReviewDatabase:
                     connection.execute(
                         places.delete().where(places.c.folder == folder, places.c.path == file.path)
                     )
-            _insert(connection, places, [{"folder": folder} | file.record() for file in moved])
+            _insert(connection, places, [{"folder": folder} | asdict(file) for file in moved])
             return [of_content[file.sha256] for file in files], edited
 
     def add(self, photo: int, values: Mapping[str, int], person: str, request: str) -> list[Answer]:
@@ -247,7 +248,7 @@ class ReviewDatabase:
                 raise DatabaseError(
                     f"{self.name}: contains other tables ({some}); choose another file for --db"
                 )
-            schema.metadata().create_all(connection)
+            schema.METADATA.create_all(connection)
             connection.execute(insert(facts), {"name": "version", "value": schema.VERSION})
         version = connection.scalar(select(facts.c.value).where(facts.c.name == "version"))
         if version != schema.VERSION:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,6 @@ class Stamped:
             self.mtime_ns,
             self.sha256,
         )
-
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def scan_folder(

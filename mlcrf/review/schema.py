@@ -57,32 +57,32 @@ class FileName(TypeDecorator[str]):
         return None if value is None else unquote_to_bytes(value).decode("utf-8", "surrogateescape")
 
 
-_METADATA = MetaData()
+METADATA = MetaData()
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite auto-increments only INTEGER
 
 facts = Table(
     "review_facts",
-    _METADATA,
+    METADATA,
     Column("name", String, primary_key=True),
     Column("value", String, nullable=False),
 )
 photos = Table(
     "review_photos",
-    _METADATA,
+    METADATA,
     Column("id", _NUMBER, primary_key=True),
     Column("since", Moment, nullable=False),
 )
 # every content that a photo has had; an edited file remains the same photo
 contents = Table(
     "review_contents",
-    _METADATA,
+    METADATA,
     Column("sha256", String(64), primary_key=True),
     Column("photo", ForeignKey(photos.c.id), nullable=False, index=True),
 )
 # the last path of each content
 places = Table(
     "review_places",
-    _METADATA,
+    METADATA,
     Column("folder", FileName, primary_key=True),
     Column("path", FileName, primary_key=True),
     Column("sha256", ForeignKey(contents.c.sha256), nullable=False),
@@ -91,7 +91,7 @@ places = Table(
 )
 answers = Table(
     "review_answers",
-    _METADATA,
+    METADATA,
     Column("id", _NUMBER, primary_key=True),
     Column("photo", ForeignKey(photos.c.id), nullable=False),
     Column("label", String, nullable=False),
@@ -105,8 +105,3 @@ answers = Table(
     Index("review_by_photo", "photo"),
     Index("review_by_person", "person"),
 )
-
-
-def metadata() -> MetaData:
-    """Return all tables."""
-    return _METADATA

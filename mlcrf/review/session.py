@@ -129,7 +129,6 @@ class Review:
         return [label for label in labels if present[label]][:limit]
 
     def state(self, number: int) -> State:
-        """Return the progress of a photo."""
         return self._states[number]
 
     def progress(self) -> dict[str, int]:

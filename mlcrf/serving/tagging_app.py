@@ -111,8 +111,6 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
 
 
 def _add_tagging(app: FastAPI, service: _Service, *, most: int) -> None:
-    """Add the paths that tag images."""
-
     async def tags(request: Request, asked: Images) -> Answer:
         """Tag images; one that cannot be read has an error instead of labels."""
         items: list[_Item] = []
@@ -148,8 +146,6 @@ def _add_tagging(app: FastAPI, service: _Service, *, most: int) -> None:
 
 
 def _add_descriptions(app: FastAPI, run: Run, metrics: Metrics) -> None:
-    """Add the paths without images."""
-
     @app.get("/model")
     async def model() -> Model:
         """Describe the model."""

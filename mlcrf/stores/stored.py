@@ -1,16 +1,17 @@
-"""A file or folder in an object store."""
+"""Files and folders in object stores, and parsing of their URLs."""
 
 import posixpath
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import PurePosixPath
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 
 from mlcrf.errors import DataError, MlcrfError
-from mlcrf.stores.drivers import LONGEST_S, PAUSES_S, entries, reason, system, within
+from mlcrf.stores.drivers import DRIVERS, LONGEST_S, PAUSES_S, entries, reason, system, within
 
 _T = TypeVar("_T")
 
@@ -170,3 +171,50 @@ class Stored:
     def _error(self, what: str, error: Exception) -> DataError:
         name = self.url if self.url.isprintable() else repr(self.url)
         return DataError(f"{what}: {reason(error)}", name)
+
+
+def parse_place(text: str) -> Path | Stored:
+    """Parse a path or a URL.
+
+    Raises:
+        DataError: an unknown scheme, no bucket, or a driver that is not installed.
+    """
+    scheme, mark, rest = text.partition("://")
+    if not mark or not scheme.isidentifier():
+        return Path(text)
+    if scheme not in DRIVERS:
+        known = ", ".join(f"{one}://" for one in DRIVERS)
+        raise DataError(f"unknown kind of address; expected a path or one of {known}", text)
+    if scheme == "file" and not rest.startswith("/"):
+        raise DataError("is not absolute; expected file:///folder", text)
+    if scheme in ("s3", "gs") and not rest.strip("/"):
+        raise DataError(f"names no bucket; expected {scheme}://bucket/folder", text)
+    driver = DRIVERS[scheme]
+    if driver is not None and not _is_installed(driver[0]):
+        raise DataError(
+            f"this needs {driver[0]}, not installed here; pip install {driver[1]}", text
+        )
+    return Stored(text, text)
+
+
+@cache
+def _is_installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def is_url(text: str) -> bool:
+    """Return whether a name is a URL with a known scheme; any other name is a path."""
+    scheme, mark, _ = text.partition("://")
+    return bool(mark) and scheme in DRIVERS
+
+
+def parse_target(text: str) -> Path | Stored:
+    """Parse the address of an output; `file://` becomes a path.
+
+    Raises:
+        DataError: see `parse_place`.
+    """
+    place = parse_place(text)
+    if isinstance(place, Stored) and place.scheme == "file":
+        return Path(text.removeprefix("file://"))
+    return place

@@ -213,7 +213,7 @@ def test_databases_that_cannot_be_used(tmp_path: Path) -> None:
         connection.execute("UPDATE review_facts SET value = '99'")
     with pytest.raises(DatabaseError, match="another version of mlcrf"):
         ReviewDatabase(str(ours))
-    with pytest.raises(DatabaseError, match="there is no such file"):
+    with pytest.raises(DatabaseError, match="no such file"):
         ReviewDatabase(str(tmp_path / "none.db"), must_exist=True)
     assert not (tmp_path / "none.db").exists()
     with pytest.raises(DatabaseError, match="cannot be opened") as caught:

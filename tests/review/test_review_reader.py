@@ -73,7 +73,7 @@ def test_moved_photos_keep_their_answers(tmp_path: Path) -> None:
 def test_nothing_to_learn_from(tmp_path: Path) -> None:
     """No database, no answers, too few: one line that says what to do."""
     url = f"sqlite:///{tmp_path / 'tags.db'}"
-    with pytest.raises(DatabaseError, match="there is no such file"):
+    with pytest.raises(DatabaseError, match="no such file"):
         read_review(url)
     folder = make_folder(tmp_path / "photos", ["1.png"])
     database = ReviewDatabase(url)

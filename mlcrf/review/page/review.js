@@ -9,14 +9,14 @@ const WORDS = { 1: "yes", 0: "no", "-1": "can’t tell" };
 const SIGNS = { 1: "✓", "-1": "?", 0: "✕" };
 const STATES = { new: "New", begun: "Begun", done: "Done", conflict: "Conflict" };
 
-let photo = null; // the one that is shown, as the server sent it
+let photo = null; // the photo shown, as sent by the server
 let current = null; // the label that keys answer
 let visited = new Set(); // photos seen since the filter was changed
 let trail = []; // the way here, for going back
 let tilesShown = 0;
 let waiting = 0; // acts that are not on the disk yet
 let queue = Promise.resolve(); // acts, one after the other
-let lastProgress = null; // as it was told last
+let lastProgress = null; // as last received
 let searching = false; // the search takes the focus once the grid is there
 let listing = 0; // the newest list asked for: an older reply is dropped
 
@@ -99,7 +99,7 @@ function filterQuery() {
   return query;
 }
 
-const pictureOf = (one, size) => `/photos/${one.number}/${size}.jpg?v=${one.version}`;
+const copyOf = (one, size) => `/photos/${one.number}/${size}.jpg?v=${one.version}`;
 
 // --- all photos ---------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ function tile(one) {
   const image = make("img");
   image.loading = "lazy";
   image.alt = "";
-  image.src = pictureOf(one, "small");
+  image.src = copyOf(one, "small");
   const state = make("span", "badge");
   badge(state, one.state);
   frame.append(image, state);
@@ -173,8 +173,8 @@ async function showPhoto(number) {
   photo = null;
   visited.add(number);
   if (trail.at(-1) !== number) trail.push(number);
-  $("picture").src = pictureOf(record.photo, "large");
-  $("picture").alt = `Photo ${record.photo.name}`;
+  $("photo").src = copyOf(record.photo, "large");
+  $("photo").alt = `Photo ${record.photo.name}`;
   $("photo-name").textContent = record.photo.name;
   $("photo-name").title = record.photo.name;
   $("back").disabled = trail.length < 2;
@@ -318,7 +318,7 @@ async function goNext() {
 
 async function prefetch() {
   const next = await findNext();
-  if (next) new Image().src = pictureOf(next, "large");
+  if (next) new Image().src = copyOf(next, "large");
 }
 
 function goBack() {
