@@ -220,7 +220,7 @@ def test_photos_within_a_container(run: Path, photos: Path, tmp_path: Path) -> N
         for place, name in ((tar, "a.tar"), (table, "b.parquet")):
             result = tag(place, *words)
             assert isinstance(result.exception, DataError)
-            says = rf"/\S+\.jpg: is inside {name}, where no file .*; give --sidecar-dir DIR$"
+            says = rf"/\S+\.jpg: is inside {name}, so no file .*; use --sidecar-dir DIR$"
             assert re.search(says, str(result.exception))
     tree = tmp_path / "tree"
     words = [folder, "--model", run, "--xmp", "--txt", "--threshold", 0.05]

@@ -252,5 +252,7 @@ def test_photos_within_tar_and_parquet_files(tmp_path: Path) -> None:
     assert len(photos) == 2
     shown = PhotoCopies(photos)
     assert all(shown.jpeg(at, Width.SMALL)[:2] == b"\xff\xd8" for at in range(2))
-    with pytest.raises(DataError, match=r"a\.tar: is a file, expected a folder; give the one that"):
+    with pytest.raises(
+        DataError, match=r"a\.tar: is a file, expected a folder; use the folder that"
+    ):
         scan_folder(tar, {})

@@ -241,7 +241,7 @@ def test_a_folder_with_keywords_is_a_data_set(tmp_path: Path) -> None:
     assert manifest.targets.tolist() == [[1, 1, 0], [0, 0, 1]]
     assert manifest.notes == (
         "1 images without keywords are left out",
-        "1 keywords that are no labels are left out: x;y",
+        "1 keywords that are not labels are left out: x;y",
     )
     from mlcrf.data.readers.keyword_folder import read_keyword_folder
 
