@@ -106,7 +106,7 @@ def test_lists_are_filtered_and_cut(client: TestClient) -> None:
         assert client.get(f"/api/photos?{wrong}").status_code == 422, wrong
 
 
-def test_pictures_are_pixels_of_listed_photos(client: TestClient, review: Review) -> None:
+def test_copies_are_pixels_of_listed_photos(client: TestClient, review: Review) -> None:
     """By number alone; JPEG without metadata; gone and never listed are 404."""
     reply = client.get("/photos/0/small.jpg")
     assert reply.headers["content-type"] == "image/jpeg"
@@ -122,7 +122,7 @@ def test_pictures_are_pixels_of_listed_photos(client: TestClient, review: Review
         "/secret.txt",
     ):
         assert client.get(path).status_code == 404, path
-    review.photos[0].path.unlink()
+    Path(review.photos[0].image.name).unlink()
     assert client.get("/photos/0/large.jpg").status_code == 404
     assert client.get("/photos/0/small.jpg").status_code == 200  # kept
 
