@@ -110,7 +110,7 @@ def test_known_labels_from_python(tmp_path: Path) -> None:
     assert told[0].independent == plain[0].independent
     with pytest.raises(LabelsError, match="no-label"):
         tagger.predict([one], known={one: {"no-label": True}})
-    with pytest.raises(DataError, match=r"sea is said to be absent, but .* implies it"):
+    with pytest.raises(DataError, match=r"sea is given as absent, but .* implies it"):
         tagger.predict([one], known={one: {"sea": False, "sea_r1": True}})
 
 

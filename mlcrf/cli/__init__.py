@@ -1,4 +1,4 @@
-"""The command line: one module a command; nothing else prints or exits."""
+"""The command line: one module per command; nothing else prints or exits."""
 
 import os
 import sys
@@ -74,35 +74,34 @@ def _global_options(
 
 
 def main() -> None:
-    """Run a command; what a user can mend ends in one line on standard error and status 1."""
+    """Run a command; errors that a user can fix are printed as one line, with status 1."""
     if "" in sys.argv[1:]:
-        typer.echo("error: an argument is empty; is a variable of your shell not set?", err=True)
+        typer.echo("error: an argument is empty; perhaps a shell variable is not set", err=True)
         sys.exit(1)
     try:
         with stopping():
             app()
     except MlcrfError as error:
-        if _speaks():
+        if _is_reporting():
             typer.echo(f"error: {error}", err=True)
         sys.exit(1)
     except SystemExit as stop:
-        # of processes that train as one somebody has to say it, though the signal came as an error
-        # was on its way, past everything that could have
-        if stop.code in STOPPED and _is_one_of_several() and _speaks():
-            typer.echo("stopped; the same command with --resume goes on", err=True)
+        # the signal may come while an error is handled, after `train` could have printed this
+        if stop.code in STOPPED and _is_one_of_several() and _is_reporting():
+            typer.echo("stopped; run the same command with --resume to continue", err=True)
         raise
-    except BrokenPipeError:  # the reader, such as head, has enough
-        _give_up_output()
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
+        _discard_output()
         sys.exit(0)
     except OSError as error:
-        _give_up_output()
+        _discard_output()
         where = error.filename or "standard output"
         typer.echo(f"error: {where}: {error.strerror or error}", err=True)
         sys.exit(1)
 
 
-def _speaks() -> bool:
-    """Whether to say it: of processes that train as one, one does."""
+def _is_reporting() -> bool:
+    """Return whether this process prints errors: of processes that train together, one does."""
     if not _is_one_of_several():
         return True
     from mlcrf.processes import speaks
@@ -114,6 +113,6 @@ def _is_one_of_several() -> bool:
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
-def _give_up_output() -> None:
-    """Let the interpreter flush what is left into nothing, since there is nobody to read it."""
+def _discard_output() -> None:
+    """Discard output that is still buffered, since nobody can read it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

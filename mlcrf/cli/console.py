@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def quiet() -> None:
-    """Silence warnings that a user can do nothing about: odd metadata, libraries' plans.
+    """Silence warnings that a user cannot act on, such as odd metadata or deprecated functions.
 
-    What mlcrf itself warns of is one line on standard error.
+    mlcrf's own warnings are printed as one line on standard error.
     """
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("always", category=MlcrfWarning)
@@ -30,7 +30,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Say how to install what a command needs and most users do not.
+    """Check that an optional dependency is installed; if not, say how to install it.
 
     Raises:
         MlcrfError: one of the modules is missing.
@@ -43,7 +43,7 @@ def require_extra(extra: str, *modules: str) -> None:
 
 
 def login_name() -> str:
-    """Who uses this machine, `somebody` if it does not say."""
+    """Return the login name, or `somebody` if it is unknown."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
@@ -51,12 +51,12 @@ def login_name() -> str:
 
 
 def log(message: str) -> None:
-    """One line on standard error."""
+    """Print a line on standard error."""
     typer.echo(message, err=True)
 
 
 def note(message: str) -> None:
-    """Something that a user should know of work that goes on."""
+    """Print a note; the command continues."""
     log(f"note: {message}")
 
 
@@ -68,14 +68,14 @@ def write_predictions(
     *,
     may_be_none: bool = False,
 ) -> None:
-    """Write predictions as they come, with a bar.
+    """Write predictions as they come, with a progress bar.
 
     Args:
-        listed: the images that they are for.
-        may_be_none: accept that no image could be tagged, or that there is none.
+        listed: the images of the predictions.
+        may_be_none: accept that no image was listed or could be tagged.
 
     Raises:
-        DataError: none could be tagged; says why for the first few.
+        DataError: no image could be tagged; gives the reason for the first few.
     """
     with bar("images") as progress, writer:
         for done, prediction in enumerate(predictions, start=1):
@@ -86,7 +86,7 @@ def write_predictions(
 
 
 def report_predictions(writer: "PredictionWriter", *, as_json: bool, strict: bool) -> None:
-    """Say what was written, and the first errors; status 1 if strict and there are any."""
+    """Print the first errors and a summary; exit with status 1 if strict and there were errors."""
     from mlcrf.reports.tables import format_predictions, predictions_record
 
     for error in writer.first_errors():
@@ -97,8 +97,8 @@ def report_predictions(writer: "PredictionWriter", *, as_json: bool, strict: boo
 
 
 @contextmanager
-def bar(what: str, *, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error that is there only on a terminal."""
+def bar(title: str, *, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on standard error if that is a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -109,8 +109,8 @@ def bar(what: str, *, hidden: bool = False) -> Iterator[Callable[[int, int], Non
     )
 
     console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = hidden or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as shown:
-        task = shown.add_task(what, total=None)
+        task = shown.add_task(title, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)

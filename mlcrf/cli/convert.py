@@ -1,4 +1,4 @@
-"""`mlcrf convert`: a table of predictions, or the parts of one, in another form."""
+"""`mlcrf convert`: convert a table of predictions, or its parts, to another format."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from mlcrf.choices import Program
 from mlcrf.cli import console, options, tagging
 from mlcrf.cli.options import SelectionOptions, grouped
 
-_FORM = "Form"
+_FORMAT = "Format"
 
 
 @grouped
@@ -31,14 +31,14 @@ def convert(
     selected: SelectionOptions,
     program: Annotated[
         Program | None,
-        typer.Option("--for", help="Write what this program imports.", rich_help_panel=_FORM),
+        typer.Option("--for", help="Write what this program imports.", rich_help_panel=_FORMAT),
     ] = None,
     tidy: Annotated[
         bool,
         typer.Option(
             "--tidy",
-            help="Write a row for each image and label, rather than one an image.",
-            rich_help_panel=_FORM,
+            help="Write one row per image and label instead of one row per image.",
+            rich_help_panel=_FORMAT,
         ),
     ] = False,
     excel_safe: Annotated[
@@ -46,26 +46,28 @@ def convert(
         typer.Option(
             "--excel-safe",
             help="Make the .csv safe for Excel: escape formulas, add a UTF-8 byte-order mark.",
-            rich_help_panel=_FORM,
+            rich_help_panel=_FORMAT,
         ),
     ] = False,
     image_url: Annotated[
         str | None,
         typer.Option(
-            help="Beginning of the addresses of images in --for label-studio; by default those of "
-            "its own local files.",
-            rich_help_panel=_FORM,
+            help="URL prefix of images for --for label-studio; by default Label Studio's "
+            "local-files URL.",
+            rich_help_panel=_FORMAT,
         ),
     ] = None,
     url_root: Annotated[
         Path | None,
-        typer.Option(help="Folder that --image-url stands for (default /).", rich_help_panel=_FORM),
+        typer.Option(
+            help="Folder that --image-url points to (default /).", rich_help_panel=_FORMAT
+        ),
     ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
-            help="Run that made the table, whose implications the selection of labels follows; a "
-            ".parquet table and parts name theirs.",
+            help="Run that made the table; the selected labels obey its implications. Not needed "
+            "for a .parquet table or parts, which store them.",
             rich_help_panel=options.LABELS,
         ),
     ] = None,
@@ -73,9 +75,9 @@ def convert(
     strict: options.Strict = False,
     as_json: options.Json = False,
 ) -> None:
-    """Convert a table of predictions, or merge the parts of one.
+    """Convert a table of predictions, or its parts, to another format.
 
-    Parts become the table that `predict` writes without --shard.
+    Parts are merged into the table that `predict` writes without --shard.
     """
     console.quiet()
     from mlcrf.prediction import PredictionWriter, choose_format

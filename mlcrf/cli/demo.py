@@ -1,4 +1,4 @@
-"""`mlcrf demo`: the main job from end to end on drawn scenes, in under a minute."""
+"""`mlcrf demo`: train and evaluate on synthetic scenes, in under a minute."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")] = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Draw scenes with known couplings, train, evaluate, predict, and draw the matrix."""
+    """Train and evaluate on synthetic scenes, and plot their couplings."""
     console.quiet()
     from mlcrf.demonstration import demo_record, format_demo, run_demo
 

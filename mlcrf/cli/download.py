@@ -1,4 +1,4 @@
-"""`mlcrf download`: fetch a known data set, or draw the synthetic one."""
+"""`mlcrf download`: download a known data set, or generate the synthetic one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,16 +14,16 @@ def download(
     ],
     dest: Annotated[Path, typer.Option(help="Folder to put the data in.")],
     mirror: Annotated[
-        str | None, typer.Option(help="Folder or URL that has the same archives.")
+        str | None, typer.Option(help="Folder or URL with the same archives.")
     ] = None,
     keep_archives: Annotated[
-        bool, typer.Option("--keep-archives", help="Do not remove archives once unpacked.")
+        bool, typer.Option("--keep-archives", help="Keep archives after unpacking.")
     ] = False,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="What the synthetic data set is drawn with.")
+        int, typer.Option(min=0, max=2**63 - 1, help="Random seed of the synthetic data set.")
     ] = 0,
 ) -> None:
-    """Fetch a known data set, verify and unpack it; does nothing if it is there already."""
+    """Download, verify and unpack a known data set, unless that is done."""
     if name == SYNTHETIC:
         from mlcrf.synthetic.dataset import make_dataset
 

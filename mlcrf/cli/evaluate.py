@@ -17,7 +17,7 @@ def evaluate(
     decision: DecisionOptions,
     runtime: RuntimeOptions,
     out: Annotated[
-        Path | None, typer.Option(help="Write all figures to this .csv file, too.")
+        Path | None, typer.Option(help="Also write all scores to this .csv file.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:

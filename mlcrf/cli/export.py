@@ -1,4 +1,4 @@
-"""`mlcrf export`: a run as one file that other programs execute."""
+"""`mlcrf export`: write a run as one ONNX file."""
 
 from functools import partial
 from pathlib import Path
@@ -15,20 +15,20 @@ def export(
     onnx: Annotated[Path, typer.Option(help="File to write, ending in .onnx.")],
     check: Annotated[
         Path | None,
-        typer.Option(help="Folder or file of images to compare on; drawn images by default."),
+        typer.Option(help="Folder or file of images to compare on; synthetic images by default."),
     ] = None,
     inference: Annotated[
         GraphInference,
         typer.Option(
-            help="Inference method of the graph. auto: exact up to --max-exact-labels; mean field "
-            "if the run was trained through it; else the nearer of mean-field and bethe."
+            help="Inference method of the graph. auto: exact up to --max-exact-labels; mean-field "
+            "if the run was trained through it; else the more accurate of mean-field and bethe."
         ),
     ] = GraphInference.AUTO,
     max_exact_labels: Annotated[
         int, typer.Option(min=1, max=28, help="Largest number of labels for exact inference.")
     ] = 24,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="Largest difference of a probability that is accepted.")
+        float, typer.Option(min=0, help="Largest accepted difference of a probability.")
     ] = 1e-4,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
     engine: options.Engine = EngineName.AUTO,

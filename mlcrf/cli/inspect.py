@@ -1,4 +1,4 @@
-"""`mlcrf inspect`: what a run or a data set holds."""
+"""`mlcrf inspect`: show the content of a run or a data set."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ def inspect(
     label_set: options.LabelSet = 24,
     image_root: options.ImageRoot = None,
     label_sep: options.LabelSep = None,
-    top: Annotated[int, typer.Option(min=0, help="How many label pairs to list.")] = 10,
+    top: Annotated[int, typer.Option(min=0, help="Number of label pairs to list.")] = 10,
     as_json: options.Json = False,
 ) -> None:
     """Show labels, counts and co-occurrence of data, or labels and settings of a run."""

@@ -1,4 +1,4 @@
-"""`mlcrf models`: the models that come with the package."""
+"""`mlcrf models`: list the models that come with the package."""
 
 import typer
 
@@ -6,7 +6,10 @@ from mlcrf.cli import console, options
 
 
 def models(as_json: options.Json = False) -> None:
-    """List the models that come with mlcrf; their names can be given in place of a run."""
+    """List the models that come with mlcrf.
+
+    A model's name can be used wherever a run directory is expected.
+    """
     console.quiet()
     from mlcrf.reports.inspection import format_models, models_record
     from mlcrf.reports.tables import to_json

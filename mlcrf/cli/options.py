@@ -1,4 +1,4 @@
-"""Options that several commands have, each defined once, and their groups."""
+"""Options and option groups shared by several commands."""
 
 import functools
 import inspect
@@ -46,7 +46,7 @@ Images = Annotated[
 Rename = Annotated[
     Path | None,
     typer.Option(
-        help="Your own names of labels: a CSV file with a line `label,name` each.",
+        help="CSV file with your own label names, one `label,name` per line.",
         rich_help_panel=LABELS,
     ),
 ]
@@ -65,7 +65,7 @@ Device = Annotated[
 Engine = Annotated[
     EngineName,
     typer.Option(
-        help="Runs a frozen network; auto: the fastest whose features equal torch's.",
+        help="Engine that runs a frozen network; auto: the fastest that computes torch's features.",
         rich_help_panel=RUNTIME,
     ),
 ]
@@ -97,7 +97,7 @@ LabelSep = Annotated[
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """The machinery that runs a network."""
+    """Device, engine and cache of the network."""
 
     device: Device = "auto"
     engine: Engine = EngineName.AUTO
@@ -105,11 +105,10 @@ class RuntimeOptions:
 
     @property
     def cache(self) -> Path:
-        """The folder for features."""
         return cache_dir(self.cache_dir)
 
     def make_extractor(self, run: "Run") -> "FeatureExtractor":
-        """Return the network of a run."""
+        """Make the feature extractor of a run."""
         from mlcrf.backbones.engines import pick_device
         from mlcrf.backbones.extractor import FeatureExtractor
 
@@ -123,7 +122,7 @@ class RuntimeOptions:
 
 @dataclass(frozen=True)
 class DecisionOptions:
-    """How probabilities become labels."""
+    """The decision rule: how probabilities become labels."""
 
     decode: Annotated[
         Decision, typer.Option(help="How probabilities become labels.", rich_help_panel=DECISION)
@@ -139,15 +138,15 @@ class DecisionOptions:
         typer.Option(help="Number of labels for --decode top-k.", rich_help_panel=DECISION),
     ] = None
     at_least: Annotated[
-        int, typer.Option(help="Minimum number of labels an image.", rich_help_panel=DECISION)
+        int, typer.Option(help="Minimum number of labels per image.", rich_help_panel=DECISION)
     ] = 0
     at_most: Annotated[
         int | None,
-        typer.Option(help="Maximum number of labels an image.", rich_help_panel=DECISION),
+        typer.Option(help="Maximum number of labels per image.", rich_help_panel=DECISION),
     ] = None
 
     def make_decoder(self) -> "Decoder":
-        """Return the decoder that the options describe."""
+        """Make the decoder that the options describe."""
         from mlcrf.decoding import Decoder
 
         return Decoder(self.decode, self.threshold, self.top_k, self.at_least, self.at_most)
@@ -161,26 +160,28 @@ class SelectionOptions:
     only: Annotated[
         str | None,
         typer.Option(
-            help="Labels to write, separated by commas; the labels that they imply come with them.",
+            help="Labels to write, separated by commas; labels that they imply are written too.",
             rich_help_panel=LABELS,
         ),
     ] = None
     never: Annotated[
         str | None,
         typer.Option(
-            help="Labels not to write, separated by commas; nor any label that implies one.",
+            help="Labels not to write, separated by commas; nor labels that imply them.",
             rich_help_panel=LABELS,
         ),
     ] = None
     min_prob: Annotated[
         float,
-        typer.Option(help="Leave out chosen labels of lower probability.", rich_help_panel=LABELS),
+        typer.Option(
+            help="Leave out chosen labels with a lower probability.", rich_help_panel=LABELS
+        ),
     ] = 0
 
     def make_selection(
         self, labels: "LabelSpace", implications: "Implications"
     ) -> "LabelSelection":
-        """Return the selection among these labels."""
+        """Make the selection among these labels."""
         from mlcrf.prediction import LabelSelection, load_names
 
         return LabelSelection(
@@ -195,7 +196,7 @@ class SelectionOptions:
 
 @dataclass(frozen=True)
 class KnownOptions:
-    """The labels that are known before the model is asked."""
+    """Labels that are known without the model, and images that inform each other."""
 
     given: Annotated[
         str | None,
@@ -206,8 +207,8 @@ class KnownOptions:
     known: Annotated[
         str | None,
         typer.Option(
-            help="Labels known for some images: any table or folder that `train` reads. A list of "
-            "labels names those present and leaves the others unknown.",
+            help="Labels known for some images: any table or folder that `train` reads. Labels "
+            "missing from a list of labels are unknown, not absent.",
             rich_help_panel=KNOWN,
         ),
     ] = None
@@ -215,8 +216,8 @@ class KnownOptions:
         bool,
         typer.Option(
             "--known-keywords",
-            help="Labels among the keywords that a person gave an image, in XMP, IPTC or a "
-            "sidecar, are present.",
+            help="Labels among an image's keywords (XMP, IPTC or sidecar, not by mlcrf) are "
+            "present.",
             rich_help_panel=KNOWN,
         ),
     ] = False
@@ -246,15 +247,15 @@ class KnownOptions:
         run: "Run",
         selection: "LabelSelection",
         decision: DecisionOptions,
-        *,
         limit: int | None,
+        *,
         sidecar_dir: Path | None,
         named: Sequence[Path],
     ) -> "PredictJob":
-        """Read what is known, and return the job.
+        """Read the known labels, and make the job.
 
         Args:
-            named: the folders and images on disks that the user named.
+            named: the local folders and images that the user named.
 
         Raises:
             MlcrfError: known labels cannot be read, or contradict each other.
@@ -279,14 +280,14 @@ class KnownOptions:
         return PredictJob(run.digest, decision.make_decoder(), known, self.album, renamed, limit)
 
     def note_if_unused(self, job: "PredictJob", images: "ListedImages") -> None:
-        """Say so if --known names none of the images."""
+        """Print a note if --known names none of the images."""
         if job.known is not None and job.known.of_photo and not job.known.covers(images):
-            console.note(f"{self.known} says nothing of these images; are its paths right?")
+            console.note(f"{self.known} has no row for these images; check its image paths")
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """The images that a run is scored on, and how."""
+    """The images that a run is scored on, and the settings of the scores."""
 
     split: Annotated[
         str, typer.Option(help="train, validation, test or all.", rich_help_panel=DATA)
@@ -294,7 +295,7 @@ class EvaluationOptions:
     label_set: Annotated[
         int | None,
         typer.Option(
-            help="MIRFLICKR only: 24, 14 or 38 labels; the run's by default.", rich_help_panel=DATA
+            help="MIRFLICKR only: 24, 14 or 38 labels (default: as the run).", rich_help_panel=DATA
         ),
     ] = None
     image_root: ImageRoot = None
@@ -317,7 +318,7 @@ class EvaluationOptions:
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0
 
     def load(self, run: Path, data: str) -> "tuple[Run, Manifest]":
-        """Load the run, and the images that it is scored on."""
+        """Load a run, and the images to score it on."""
         import numpy as np
 
         from mlcrf.checkpoint import load_run
@@ -337,9 +338,9 @@ Data = Annotated[
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the fields of its option groups as options.
+    """Expand parameters whose type is a dataclass into one option per field.
 
-    A group is a parameter whose type is a dataclass; the command is called with its values.
+    The command is called with an instance of each dataclass.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {}
@@ -384,7 +385,7 @@ class PanelCommand(TyperCommand):
                 is_argument = parameter.param_type_name == "argument"
                 panel = getattr(parameter, "rich_help_panel", None) or "Options"
                 panels.setdefault("Arguments" if is_argument else panel, []).append(record)
-        panels[RUNTIME] = panels.pop(RUNTIME, [])  # the last
+        panels[RUNTIME] = panels.pop(RUNTIME, [])  # last
         for title, records in panels.items():
             if records:
                 with formatter.section(title):
@@ -392,7 +393,7 @@ class PanelCommand(TyperCommand):
 
 
 def cache_dir(given: Path | None) -> Path:
-    """Return the folder for features: as given, $MLCRF_CACHE, or the user's cache folder."""
+    """Return the given folder for features, $MLCRF_CACHE, or the user's cache folder."""
     if given is not None:
         return given
     if "MLCRF_CACHE" in os.environ:
@@ -401,10 +402,10 @@ def cache_dir(given: Path | None) -> Path:
 
 
 def parse_data(text: str) -> "Path | Stored":
-    """Return the path, or the place in an object store, that a text names.
+    """Return a local path, or a place in an object store.
 
     Raises:
-        DataError: a scheme that we do not know, no bucket, or the driver is not installed.
+        DataError: the URL's scheme is unknown, it has no bucket, or the driver is not installed.
     """
     from mlcrf.stores import parse_target
 
@@ -414,11 +415,7 @@ def parse_data(text: str) -> "Path | Stored":
 def read_options(
     label_set: int, image_root: str | None, label_sep: str | None, labels: "LabelSpace | None"
 ) -> "ReadOptions":
-    """Return what the options say of data that does not say it itself.
-
-    Raises:
-        DataError: see `parse_data`.
-    """
+    """Make options for facts that the data do not state; raises as `parse_data`."""
     from mlcrf.data.readers import ReadOptions
 
     root = None if image_root is None else parse_data(image_root)

@@ -1,4 +1,4 @@
-"""`mlcrf plot-correlations`: the learned couplings as a heatmap, a page and a table."""
+"""`mlcrf plot-correlations`: plot the learned couplings as a heatmap or a page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ def plot_correlations(
     out: Annotated[
         Path,
         typer.Option(
-            help="File to write: a heatmap (.png, .svg, .pdf) or a page to zoom in (.html)."
+            help="File to write: a heatmap (.png, .svg, .pdf) or a zoomable page (.html)."
         ),
     ],
     compare: Annotated[
@@ -30,14 +30,15 @@ def plot_correlations(
     top: Annotated[int, typer.Option(min=0, help="Number of strongest pairs to list.")] = 10,
     as_json: options.Json = False,
 ) -> None:
-    """Draw the learned couplings between labels: red attracts, blue repels.
+    """Plot the learned couplings between labels.
 
-    With more than 120 labels a cell of the heatmap shows the strongest coupling of several labels,
-    and clusters are named. The page names every label and holds the 50,000 strongest couplings; it
-    does not show the comparison.
+    Red means that labels attract each other, blue that they repel. With more than 120 labels, a
+    cell of the heatmap shows the strongest coupling among several labels, and clusters are named.
+    The page names every label and holds the 50,000 strongest couplings; it does not show the
+    comparison.
 
-    A run with --pairwise conditional is drawn with its gates at zero. Pairs linked by an
-    implication have no coupling.
+    A run with --pairwise conditional is drawn with all gates set to zero (the couplings common to
+    all images). Pairs linked by an implication have no coupling.
     """
     console.quiet()
     from mlcrf.atomic import require_ending, write_text

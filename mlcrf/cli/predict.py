@@ -41,8 +41,7 @@ def predict(
     sidecar_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of sidecars, in a tree like that of the images, that --known-keywords "
-            "reads too.",
+            help="Folder of sidecars, in a tree like that of the images, for --known-keywords.",
             rich_help_panel=options.KNOWN,
         ),
     ] = None,
@@ -51,8 +50,8 @@ def predict(
         str | None,
         typer.Option(
             metavar="K/N",
-            help="Tag the K-th of N parts of the images, into a file of the folder --out, unless "
-            "it is there already. `mlcrf convert` makes one table of the parts.",
+            help="Tag the K-th of N parts of the images, and write a file to the folder --out; "
+            "finished parts are skipped. `mlcrf convert` merges the parts.",
             rich_help_panel=_ARCHIVE,
         ),
     ] = None,
@@ -61,8 +60,8 @@ def predict(
         typer.Option(
             metavar="ray[://HOST:PORT]",
             help="Tag on a Ray cluster: `ray` starts one on this machine, or joins $RAY_ADDRESS; "
-            "ray://auto joins the one that runs here, ray://HOST:PORT one elsewhere. The same "
-            "command goes on after a failure.",
+            "ray://auto connects to the cluster already running on this machine, ray://HOST:PORT "
+            "to one elsewhere. After a failure, run the same command again to continue.",
             rich_help_panel=_ARCHIVE,
         ),
     ] = None,
@@ -70,7 +69,7 @@ def predict(
         int | None,
         typer.Option(
             min=1,
-            help="Number of workers of --cluster; one for up to four cores by default.",
+            help="Number of workers for --cluster (default: one per up to four cores).",
             rich_help_panel=_ARCHIVE,
         ),
     ] = None,
@@ -79,10 +78,10 @@ def predict(
     strict: options.Strict = False,
     as_json: options.Json = False,
 ) -> None:
-    """Tag images: write a table with a row for each, and report those that cannot be read.
+    """Tag images, and write a table with one row per image.
 
-    `mlcrf convert` makes other tables and files for other programs of it; `mlcrf tag` writes
-    keywords beside the images.
+    Images that cannot be read are reported. `mlcrf convert` turns the table into other formats and
+    files for other programs; `mlcrf tag` writes keywords beside the images.
     """
     console.quiet()
     source, target = ImageSource.read(images), options.parse_data(out)
@@ -92,7 +91,7 @@ def predict(
     if cluster is not None:
         source.require_cluster(known_keywords=known.known_keywords, shard=shard)
     elif workers is not None:
-        raise typer.BadParameter("--workers is the number of workers of --cluster; give both")
+        raise typer.BadParameter("--workers needs --cluster")
     from mlcrf.checkpoint import load_run
     from mlcrf.prediction import Part, PartFormat, Parts, PredictionWriter, Table
     from mlcrf.prediction.formats import OutputFormat
@@ -104,12 +103,7 @@ def predict(
     listed = source.list(limit, chosen)
     selection = options.SelectionOptions(rename).make_selection(run.labels, run.implications)
     job = known.make_job(
-        run,
-        selection,
-        decision,
-        limit=limit,
-        sidecar_dir=sidecar_dir,
-        named=source.on_disk(listed),
+        run, selection, decision, limit, sidecar_dir=sidecar_dir, named=source.on_disk(listed)
     )
     origin = tagging.origin_of(run, selection)
     output: OutputFormat = Table(origin=origin)

@@ -1,4 +1,4 @@
-"""`mlcrf report`: the quality of a run as one web page."""
+"""`mlcrf report`: write the scores of a run as one web page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ from mlcrf.cli.options import DecisionOptions, EvaluationOptions, RuntimeOptions
 def report(
     run: options.RunDirectory,
     data: options.Data,
-    out: Annotated[Path, typer.Option(help="Page to write: .html.")],
+    out: Annotated[Path, typer.Option(help="Page to write (.html).")],
     evaluation: EvaluationOptions,
     decision: DecisionOptions,
     runtime: RuntimeOptions,
@@ -28,8 +28,8 @@ def report(
 ) -> None:
     """Write one self-contained page: measures, labels, curves, couplings, galleries.
 
-    It holds what `evaluate` prints, and small copies of images of the data with their labels and
-    file names. It loads nothing from elsewhere.
+    The page holds what `evaluate` prints, and small copies of images with their labels and file
+    names. It loads nothing from the network.
     """
     console.quiet()
     from mlcrf.atomic import require_ending

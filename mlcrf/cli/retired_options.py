@@ -14,18 +14,18 @@ _CONVERT = (
 
 
 class PredictCommand(PanelCommand):
-    """`predict`, which names the command that an option of an earlier `predict` has gone to."""
+    """`predict`, which refuses its retired options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for word in args[: args.index("--")] if "--" in args else args:
             option = word.partition("=")[0]
             if option in _TAG:
-                _refuse(ctx, f"predict {option}: is now `mlcrf tag IMAGES {option}`")
+                _refuse(ctx, f"predict {option} was moved: use `mlcrf tag IMAGES {option}`")
             if option in _CONVERT:
                 _refuse(
                     ctx,
-                    f"predict {option}: is now `mlcrf convert TABLE --out FILE {option}`, of the "
-                    "table that predict writes",
+                    f"predict {option} was moved: use `mlcrf convert TABLE --out FILE {option}` "
+                    "with the table that predict writes",
                 )
         return super().parse_args(ctx, args)
 
@@ -34,8 +34,8 @@ def merge(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
-    """Name the command that merges parts."""
-    _refuse(context, "merge: is now `mlcrf convert FOLDER --out FILE`")
+    """Refuse the retired command, and print the new one."""
+    _refuse(context, "`mlcrf merge` was replaced by `mlcrf convert FOLDER --out FILE`")
 
 
 def _refuse(context: Any, message: str) -> None:

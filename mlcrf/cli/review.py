@@ -1,4 +1,4 @@
-"""`mlcrf review`: a page on which people confirm tags."""
+"""`mlcrf review`: serve a page on which people confirm tags."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from mlcrf.pretrained import DEFAULT
 
 @grouped
 def review(
-    folder: Annotated[Path, typer.Argument(help="Folder of photos, with those below it.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of photos; subfolders are included.")],
     runtime: RuntimeOptions,
     model: options.Model = Path(DEFAULT),
     db: Annotated[
@@ -23,13 +23,13 @@ def review(
         ),
     ] = "sqlite:///tags.db",
     person: Annotated[
-        str | None, typer.Option(help="Name of who answers; your login name by default.")
+        str | None, typer.Option(help="Name of the person who answers (default: your login name).")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; this machine alone by default.")
+        str, typer.Option(help="Address to listen on; by default only this machine can connect.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free port.")
     ] = 0,
     browser: Annotated[
         bool, typer.Option(help="Open the page in a browser, if there is a screen.")
@@ -56,7 +56,7 @@ def review(
         if len(notes) > 10:
             console.note(f"and {len(notes) - 10} more")
         if not is_loopback(host):
-            console.note("others can reach this page; anyone who has its address can answer")
+            console.note("anyone who has the address of this page can answer")
 
         def announce(address: str) -> None:
             typer.echo(f"{len(session.photos)} photos, answers in {database.name}\n{address}")

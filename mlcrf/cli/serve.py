@@ -1,4 +1,4 @@
-"""`mlcrf serve`: the tagger as an HTTP service."""
+"""`mlcrf serve`: serve the tagger over HTTP."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,17 +18,20 @@ def serve(
     runtime: RuntimeOptions,
     model: options.RunDirectory = Path(DEFAULT),
     host: Annotated[
-        str, typer.Option(help="Address to listen on; this machine alone by default.")
+        str, typer.Option(help="Address to listen on; by default only this machine can connect.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free port.")
     ] = 8000,
     images: Annotated[
         int,
         typer.Option(min=1, help="Maximum number of images per request.", rich_help_panel=_LIMITS),
     ] = 64,
     megabytes: Annotated[
-        int, typer.Option(min=1, help="Maximum size of a request.", rich_help_panel=_LIMITS)
+        int,
+        typer.Option(
+            min=1, help="Maximum size of a request in megabytes.", rich_help_panel=_LIMITS
+        ),
     ] = 64,
     batch: Annotated[
         int,
@@ -38,7 +41,7 @@ def serve(
         int,
         typer.Option(
             min=1,
-            help="Maximum number of waiting images; more are refused (503).",
+            help="Maximum number of waiting images; further ones are rejected with status 503.",
             rich_help_panel=_LIMITS,
         ),
     ] = 256,
@@ -46,12 +49,12 @@ def serve(
         int,
         typer.Option(
             min=1,
-            help="Maximum size of all open requests together.",
+            help="Maximum size of all open requests together in megabytes.",
             rich_help_panel=_LIMITS,
         ),
     ] = 512,
 ) -> None:
-    """Tag images sent by HTTP (POST /tags); Ctrl-C ends it."""
+    """Tag images sent by HTTP (POST /tags). Ctrl-C stops the service."""
     console.quiet()
     console.require_extra("serve", "fastapi", "prometheus_client", "uvicorn")
     from mlcrf.checkpoint import load_run

@@ -1,4 +1,4 @@
-"""The images that a command is given: folders, files and URLs, or names on standard input."""
+"""The images given to a command: folders, files and URLs, or names on standard input."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -19,17 +19,17 @@ _STDIN = "-"
 
 @dataclass(frozen=True)
 class ImageSource:
-    """The places that a user named, or the images themselves, from a list."""
+    """The places that a user named, or the images listed on standard input."""
 
     places: "Sequence[Path | Stored]"
     images: "Sequence[Image] | None" = None
 
     @classmethod
     def read(cls, words: Sequence[str]) -> "ImageSource":
-        """Read the words of the command line, or the lines of standard input if they are `-`.
+        """Read the arguments, or the lines of standard input if the only argument is `-`.
 
         Raises:
-            MlcrfError: a URL of a kind that we do not know.
+            MlcrfError: the scheme of a URL is unknown.
         """
         from mlcrf.images import as_image
         from mlcrf.stores import parse_place
@@ -41,13 +41,13 @@ class ImageSource:
 
     @property
     def _remote(self) -> "str | None":
-        """The first URL, if there is one."""
+        """The first URL, or None."""
         remote = [one.name for one in self.images or () if one.is_remote]
         remote += [str(one) for one in self.places if not isinstance(one, Path)]
         return next(iter(remote), None)
 
     def require_disk(self, **given: object) -> None:
-        """Refuse options, by name, that are given and need images on disks.
+        """Refuse given options that need images on disks.
 
         Raises:
             BadParameter: an image is in an object store.
@@ -60,7 +60,7 @@ class ImageSource:
                 )
 
     def require_cluster(self, **given: object) -> None:
-        """Refuse what does not go with a cluster.
+        """Refuse options and images that cannot be used with a cluster.
 
         Raises:
             BadParameter: an option that is given, or an image in this process's memory.
@@ -69,15 +69,15 @@ class ImageSource:
         for name, value in given.items():
             if value:
                 option = f"--{name.replace('_', '-')}"
-                raise typer.BadParameter(f"{option} does not go with --cluster; leave one out")
+                raise typer.BadParameter(f"{option} cannot be used with --cluster; leave one out")
         if self._remote is not None and self._remote.startswith("memory:"):
-            raise typer.BadParameter(f"{self._remote} is in this process alone, not on a cluster")
+            raise typer.BadParameter(f"{self._remote} is in this process only, not on a cluster")
         console.require_extra("ray", "ray", "grpc")
 
     def list(
         self, limit: int | None, chosen: "Callable[[Image], bool] | None" = None
     ) -> "ListedImages":
-        """Return the images, listed anew each time."""
+        """Return the images, listed again in each iteration."""
         from mlcrf.images import ListedImages, list_images
 
         images = self.images
@@ -86,17 +86,13 @@ class ImageSource:
         return ListedImages(lambda: list_images(self.places), limit=limit, chosen=chosen)
 
     def on_disk(self, listed: "ListedImages") -> "Sequence[Path]":
-        """Return the places on a disk: those that were named, or the images of a list."""
+        """Return the local paths: the named places, or the images of a list."""
         if self.images is not None:
             return [one.location for one in listed if one.location is not None]
         return [one for one in self.places if isinstance(one, Path)]
 
     def require_some(self, listed: "ListedImages") -> None:
-        """Refuse to do nothing.
-
-        Raises:
-            DataError: there is no image.
-        """
+        """Raise a DataError if there is no image."""
         from mlcrf.errors import DataError
 
         if not listed.any_listed():

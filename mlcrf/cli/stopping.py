@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command puts away what it has begun, and ends within seconds."""
+"""Ctrl-C and SIGTERM: a command cleans up and ends within seconds."""
 
 import os
 import signal
@@ -10,19 +10,19 @@ from typing import NoReturn
 
 GRACE_S = 8.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STOPPED = tuple(128 + number for number in _SIGNALS)  # the exit statuses that say so
+STOPPED = tuple(128 + number for number in _SIGNALS)  # exit statuses
 
 
 @contextmanager
 def stopping() -> Iterator[None]:
     """Let SIGTERM unwind the body as Ctrl-C does, with status 143, so that nothing is half done.
 
-    Python hears of a signal only between its own instructions. So a thread watches too: after a
-    second signal, or after `GRACE_S`, it ends the process as it is. Files are whole or absent
-    even then, and what is left of temporary ones goes with the next run. Once the body has ended,
-    signals are ignored: the work is done, and the interpreter's own end takes no second.
+    Python handles a signal only between its own instructions. So a thread watches too: after a
+    second signal, or after `GRACE_S`, it ends the process at once. Files are whole or absent even
+    then, and the next run removes temporary files. Once the body has ended, signals are ignored:
+    the work is done, and the interpreter ends within a second.
 
-    Only for the main thread of a program that ends after it.
+    Only for the main thread of a program that ends after the body.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)

@@ -1,4 +1,4 @@
-"""`mlcrf tag`: keywords beside images, from the model or from a table."""
+"""`mlcrf tag`: write keywords beside images, from the model or from a table."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -45,15 +45,15 @@ def tag(
         typer.Option(
             "--from",
             metavar="TABLE",
-            help="Take the labels from the column `labels` of a table that `predict` or `convert` "
-            "wrote, also one that you have edited, rather than from the model.",
+            help="Take the labels not from the model but from the column `labels` of a table that "
+            "`predict` or `convert` wrote; you may have edited it.",
         ),
     ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
             help=f"Run directory, or a name that `mlcrf models` lists (default {DEFAULT}); with "
-            "--from, the run whose labels and implications the table has.",
+            "--from, the run that made the table.",
         ),
     ] = None,
     xmp: Annotated[
@@ -67,7 +67,7 @@ def tag(
     sidecar_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Put sidecars and .txt there, in a tree like that of the images.",
+            help="Folder for sidecars and .txt files, in a tree like that of the images.",
             rich_help_panel=_FILES,
         ),
     ] = None,
@@ -81,14 +81,16 @@ def tag(
         bool,
         typer.Option(
             "--undo",
-            help="Remove what --xmp and --txt wrote, or both if neither is given.",
+            help="Remove what --xmp or --txt wrote; both if neither is given.",
             rich_help_panel=_FILES,
         ),
     ] = False,
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace .txt files not by mlcrf, too.", rich_help_panel=_FILES
+            "--overwrite",
+            help="Replace .txt files that mlcrf did not write.",
+            rich_help_panel=_FILES,
         ),
     ] = False,
     limit: options.Limit = None,
@@ -97,17 +99,17 @@ def tag(
 ) -> None:
     """Write keywords beside images: XMP sidecars that photo programs read, .txt files, or both.
 
-    Images themselves are never changed, and --undo removes what was written.
+    Images themselves are never changed; --undo removes what was written.
     """
     console.quiet()
     if not (xmp or txt or undo):
         raise typer.BadParameter("nothing to write: give --xmp, --txt or --undo")
     if undo and table is not None:
-        raise typer.BadParameter("--undo tags nothing; leave out --from")
+        raise typer.BadParameter("--undo needs no labels; leave out --from")
     if table is not None and (known, decision) != (KnownOptions(), DecisionOptions()):
         raise typer.BadParameter(
-            "labels come from --from, so options of the model go without it: "
-            "--given, --known, --known-keywords, --album, --decode and its limits"
+            "--from replaces the model, so leave out --given, --known, --known-keywords, --album "
+            "and the options of --decode"
         )
     source = ImageSource.read(images)
     source.require_disk(xmp=xmp, txt=txt, undo=undo)
@@ -131,12 +133,7 @@ def tag(
         run = load_run(model or Path(DEFAULT))
         selection = selected.make_selection(run.labels, run.implications)
         job = known.make_job(
-            run,
-            selection,
-            decision,
-            limit=limit,
-            sidecar_dir=sidecar_dir,
-            named=source.on_disk(listed),
+            run, selection, decision, limit, sidecar_dir=sidecar_dir, named=source.on_disk(listed)
         )
         known.note_if_unused(job, listed)
         predictions = tagging.make_tagger(run, job, runtime).predict(listed)
@@ -151,7 +148,7 @@ def tag(
 
 @dataclass(frozen=True)
 class _Labelled:
-    """Images with their labels, and where these come from; no job if from a table."""
+    """Predictions and their origin; the job is None if they come from a table."""
 
     predictions: "Iterable[Prediction]"
     selection: "LabelSelection"
@@ -180,7 +177,7 @@ def _undo(
     as_json: bool,
     strict: bool,
 ) -> None:
-    """Remove what was written for all images, and say what became of the files."""
+    """Remove what was written for the images, and print the number of files per action."""
     from mlcrf.reports.tables import format_undone, undone_record
 
     photo_files, faults = files.undo(listed, places)

@@ -1,4 +1,4 @@
-"""What `predict`, `tag`, `convert` and `serve` share: the tagger, and tables read back."""
+"""Steps shared by `predict`, `tag`, `convert` and `serve`: the tagger, and tables read back."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make_tagger(run: "Run", job: "PredictJob", runtime: RuntimeOptions) -> "Tagger":
-    """Return what tags images here."""
+    """Make the tagger of this process."""
     from mlcrf.backbones.engines import pick_device
     from mlcrf.prediction import Tagger
 
@@ -23,7 +23,7 @@ def make_tagger(run: "Run", job: "PredictJob", runtime: RuntimeOptions) -> "Tagg
 
 
 def origin_of(run: "Run", selection: "LabelSelection") -> "Origin":
-    """Return what a table says of the run that made it."""
+    """Return the origin that is stored with predictions of a run."""
     from mlcrf.prediction import Origin
 
     return Origin(run.path.resolve().name, run.digest, selection.implications)
@@ -31,7 +31,7 @@ def origin_of(run: "Run", selection: "LabelSelection") -> "Origin":
 
 @dataclass(frozen=True)
 class ReadTable:
-    """A table of predictions, and the selection of its labels that is written."""
+    """A table of predictions, and the labels to write."""
 
     table: "PredictionTable"
     selection: "LabelSelection"
@@ -48,11 +48,11 @@ def read_table(
     """Read a table of predictions, and the implications of the run that made it.
 
     Args:
-        model: the run, where the table does not say which it was.
-        probabilities: whether they are needed.
+        model: the run that made the table, if the table does not name it.
+        probabilities: whether columns of probabilities are required.
 
     Raises:
-        MlcrfError: everything that is wrong with the table; the run's labels are others.
+        MlcrfError: all errors of the table, or its labels differ from the run's.
     """
     from mlcrf.checkpoint import load_run
     from mlcrf.implications import Implications
@@ -68,14 +68,14 @@ def read_table(
         rules = Implications.from_names(run.implications.names(run.labels), table.labels)
         origin = Origin(run.path.resolve().name, run.digest, rules)
     elif origin.implications is None and selected != SelectionOptions(selected.rename):
-        console.note(f"{place} does not say which labels imply others; --model names its run")
+        console.note(f"{place} does not state which labels imply others; name its run with --model")
     selection = selected.make_selection(table.labels, origin.implications or Implications())
     origin = replace(origin, model=origin.model or place.name, implications=selection.implications)
     return ReadTable(table, selection, origin)
 
 
 def note_unreadable(job: "PredictJob | None") -> None:
-    """Name the images whose keywords could not be read."""
+    """Print a note per image whose keywords could not be read."""
     keywords = None if job is None or job.known is None else job.known.keywords
     for fault in keywords.unreadable if keywords is not None else ():
         console.note(f"{fault}; tagged without them")

@@ -1,4 +1,4 @@
-"""`mlcrf train`: a data set in, a run directory out."""
+"""`mlcrf train`: train on a data set, and write a run directory."""
 
 import functools
 import inspect
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlcrf.training.progress import Log
 
 _SETTINGS = "Settings"
-# Settings with an option of their own, by panel; names, help and bounds are those of TrainSettings.
+# Settings with an option of their own, by panel. TrainSettings has their names, help and bounds.
 _PANELS = {
     "Model": ("backbone", "structure", "albums", "pairwise", "hidden_units"),
     "Training": ("finetune", "objective", "schedule", "pos_weight", "epochs", "seed"),
@@ -26,9 +26,9 @@ _PANELS = {
 
 
 class TrainCommand(PanelCommand):
-    """The command, with options made from settings once they are needed.
+    """`train`, which makes options from settings when it is run or its help is shown.
 
-    So that pydantic is imported by `mlcrf train` alone.
+    So only `mlcrf train` imports pydantic.
     """
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -41,7 +41,7 @@ class TrainCommand(PanelCommand):
 
 @functools.cache
 def _setting_options() -> list[Any]:
-    """Make an option for each setting of the panels."""
+    """Make one option per setting of the panels."""
     from mlcrf.config import TrainSettings
 
     parameters = []
@@ -62,8 +62,7 @@ def _setting_options() -> list[Any]:
             only = inspect.Parameter.KEYWORD_ONLY
             parameters.append(inspect.Parameter(name, only, default=option, annotation=kind | None))
 
-    def settings() -> None:
-        """Have the options."""
+    def settings() -> None: ...
 
     settings.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     settings.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -74,14 +73,14 @@ def _setting_options() -> list[Any]:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The images and labels to learn from."""
+    """The images and labels to train on."""
 
     from_review: Annotated[
         str | None,
         typer.Option(
             metavar="DB",
             help="Train on the answers in this database of `mlcrf review`; DATA is then the folder "
-            "of the images, and can be left out if it has not moved.",
+            "of the images, needed only if it has moved.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -90,12 +89,12 @@ class DataOptions:
     label_sep: options.LabelSep = None
     labels: Annotated[
         Path | None,
-        typer.Option(help="Text file of the expected labels, one a line.", rich_help_panel=DATA),
+        typer.Option(help="Text file of the expected labels, one per line.", rich_help_panel=DATA),
     ] = None
     implications: Annotated[
         Path | None,
         typer.Option(
-            help="File of implications between labels, `child,parent` a line.",
+            help="File of implications between labels, one `child,parent` per line.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -127,7 +126,7 @@ class DataOptions:
 @grouped
 def train(
     ctx: typer.Context,
-    out: Annotated[Path, typer.Option(help="Run directory to make.")],
+    out: Annotated[Path, typer.Option(help="Run directory to create.")],
     source: DataOptions,
     runtime: RuntimeOptions,
     data: Annotated[
@@ -150,14 +149,14 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue a stopped run, or begin it.")
+        bool, typer.Option("--resume", help="Continue a stopped run, or start it.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an old run.")] = False,
     in_memory: Annotated[
         float,
         typer.Option(
             min=0,
-            help="Most GB of features in memory; more are mapped from files in the cache folder.",
+            help="Maximum GB of features in memory; more are mapped from files of the cache.",
             rich_help_panel=RUNTIME,
         ),
     ] = 4.0,
@@ -205,7 +204,7 @@ def train(
             processes.barrier()
     except (KeyboardInterrupt, SystemExit):
         if speaks():
-            console.log(f"stopped; the same command with --resume continues from what {out} holds")
+            console.log(f"stopped; run the same command with --resume to continue from {out}")
         raise
     if processes.is_first:
         for note in report.notes:
@@ -214,7 +213,7 @@ def train(
 
 
 def _log(processes: "Processes", *, verbose: bool) -> "Log":
-    """Return the log of this process; of several, only the first one writes."""
+    """Return the log of this process; of several processes, only the first writes."""
     from mlcrf.training.progress import without_gradients
 
     if not processes.is_first:

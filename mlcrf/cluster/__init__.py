@@ -1,5 +1,4 @@
-"""Pictures tagged on a cluster of Ray, with the very code that tags them without.
+"""Prediction on a Ray cluster, with the same code as without.
 
-`predicting.predict_on` is where to begin. The coordinator's process does not load
-torch, nor what else workers need.
+The entry point is `predicting.predict_parts`. Its process does not load torch; the workers do.
 """

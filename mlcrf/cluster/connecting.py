@@ -1,4 +1,4 @@
-"""A connection to Ray, started here or joined where it runs."""
+"""Start Ray locally or connect to a running cluster, with its logging silenced."""
 
 import logging
 import os
@@ -12,19 +12,20 @@ from typing import Any
 from mlcrf.backbones.extractor import count_cores
 from mlcrf.errors import ClusterError, SettingsError
 
-_CLIENT_PORT = 10001  # where Ray listens for programs from outside, if it is not told otherwise
+_CLIENT_PORT = 10001  # default port of Ray's server for clients
 _ANSWER_S = 10.0
-_STORE_BYTES = 500_000_000  # for what is on its way; Ray puts more on disk
+_STORE_BYTES = 500_000_000  # size of Ray's object store for data in transit; Ray spills the rest
 
 
 def parse_address(text: str) -> str:
-    """Return what Ray connects to for the text after `--cluster`.
+    """Convert the value of `--cluster` to the address for `ray.init`.
 
-    `ray` is the cluster that $RAY_ADDRESS names, or one that is started here for as long as it is
-    needed; `ray://auto` one that runs here; `ray://HOST` and `ray://HOST:PORT` one elsewhere.
+    `ray` is the cluster that $RAY_ADDRESS names, or a temporary cluster on this machine;
+    `ray://auto` is the cluster that runs on this machine; `ray://HOST` and `ray://HOST:PORT` are
+    clusters elsewhere.
 
     Raises:
-        SettingsError: it is none of these.
+        SettingsError: the value has another form.
     """
     if text == "ray":
         return os.environ.get("RAY_ADDRESS") or "local"
@@ -41,16 +42,16 @@ def parse_address(text: str) -> str:
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """Give the module `ray`, connected; what is started for it ends with the context.
+    """Connect to Ray, and yield its module; a cluster that was started here is stopped on exit.
 
     Args:
         address: see `parse_address`.
 
     Raises:
-        ClusterError: it cannot be reached within half a minute, or breaks down later.
+        ClusterError: the cluster cannot be reached within half a minute, or fails later.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # what Ray prints of workers that died stays away: their work is done again
+    # hide messages about workers that died: their work is done again
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     import ray
 
@@ -76,21 +77,21 @@ def connected(address: str) -> Iterator[Any]:
         ) from error
     try:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in its place
+            signal.signal(signal.SIGTERM, on_terminate)  # Ray has replaced it
         yield ray
     except (ray.exceptions.RayError, ConnectionError) as error:
         if isinstance(_innermost(error), ray.exceptions.RayActorError):
             raise ClusterError(
-                f"Ray at {address} gave up: workers died again and again on the same pictures, for "
-                "want of memory or by one that breaks its decoder; Ray's logs say more"
+                f"Ray at {address} failed: workers died repeatedly on the same images, for lack of "
+                "memory or because an image crashes its decoder; see Ray's logs"
             ) from error
-        raise ClusterError(f"Ray at {address} gave up: {_reason(error)}") from error
+        raise ClusterError(f"Ray at {address} failed: {_reason(error)}") from error
     finally:
         ray.shutdown()
 
 
 def _require_listening(address: str) -> None:
-    """Check that somebody listens, for which Ray itself would wait long."""
+    """Check that the address accepts connections, since Ray itself would wait long."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
         return
@@ -99,7 +100,7 @@ def _require_listening(address: str) -> None:
     except (OSError, OverflowError) as error:
         raise ClusterError(
             f"cannot connect to Ray at {address}: {getattr(error, 'strerror', None) or error}; "
-            "is the address right, and does the cluster run?"
+            "check the address, and that the cluster runs"
         ) from error
 
 
@@ -110,7 +111,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the last line of the innermost cause; those before are a traceback elsewhere."""
+    """Return the last line of the innermost cause; earlier lines are a worker's traceback."""
     error = _innermost(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:400].rstrip(".")

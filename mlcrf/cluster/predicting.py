@@ -1,8 +1,7 @@
-"""Images tagged in parts by the workers of a Ray cluster.
+"""Prediction in parts by the workers of a Ray cluster.
 
-A part is as many images as the CRF takes at once, so that what is worked on together is what would
-be without a cluster. Each is written here once it is whole, and not made again when the command is
-run again.
+A part has as many images as the CRF processes together, so that batches are the same as without a
+cluster. This process writes each finished part to disk, and skips it when the command is run again.
 """
 
 import hashlib
@@ -31,17 +30,17 @@ from mlcrf.prediction import (
 from mlcrf.prediction.formats.parts import remove_parts
 from mlcrf.stores import Stored
 
-_CORES_EACH = 4  # at most, where nobody says how many workers there are to be
-_RETRIES = 4  # of a part whose worker died
+_CORES_EACH = 4  # maximum per worker, if the number of workers is not given
+_RETRIES = 4  # retries of a part whose worker died
 
 
 @dataclass(frozen=True)
 class PartsOf:
-    """The parts that images are cut into, in a folder.
+    """The images to cut into parts, and the folder of the parts.
 
     Attributes:
-        folder: where they are written.
-        labels, origin: of the run.
+        folder: folder of the parts.
+        labels, origin: labels and origin of the run.
     """
 
     images: ListedImages
@@ -59,21 +58,21 @@ def predict_parts(
     progress: Callable[[int, int], None] = lambda done, total: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Make all parts that are not there yet; `Parts` of the folder has the predictions in order.
+    """Make all missing parts; `Parts` of the folder then yields the predictions in order.
 
-    Names of images are listed here and handed over a part at a time; workers read the images. A
-    worker that dies is started again and its part done again, up to five times in all.
+    This process lists the images and hands out the names of one part at a time; workers read the
+    images. A worker that dies is restarted, and its part tried again, up to five times in all.
 
     Args:
         cluster: see `parse_address`.
         workers: number of workers; see `plan_workers`.
-        progress: called with the number of images that are done, and of all.
-        note: called once with each thing that a user should know of work that goes on.
+        progress: called with the number of finished images, and of all images.
+        note: called once with each message of a worker to the user.
 
     Raises:
-        SettingsError: the address is none.
-        ClusterError: the cluster cannot be reached, or gave up.
-        MlcrfError: what `Tagger` raises, on whatever machine.
+        SettingsError: invalid address.
+        ClusterError: the cluster cannot be reached, or failed.
+        MlcrfError: as `Tagger` raises, on any machine.
     """
     address, unfinished = parse_address(cluster), _Unfinished(parts, setup.job)
     if not unfinished.missing:
@@ -102,11 +101,11 @@ def predict_parts(
 
 
 class _Unfinished:
-    """The parts that are not on disk yet, by their index.
+    """The parts that are not on disk yet.
 
     Attributes:
-        missing: which these are.
-        done: number of images whose parts are on disk, as far as `chunks` has come.
+        missing: indices of these parts.
+        done: number of finished images among those that `chunks` has reached.
     """
 
     def __init__(self, parts: PartsOf, job: PredictJob) -> None:
@@ -122,10 +121,10 @@ class _Unfinished:
         self.missing = {at for at, (output, path) in both if not _is_finished(output, path)}
 
     def chunks(self) -> Iterator[tuple[int, list[Numbered]]]:
-        """Return the images of each missing part, listed anew.
+        """Yield the index and images of each missing part, from a second listing.
 
         Raises:
-            ClusterError: they are others than before.
+            ClusterError: the listing has changed.
         """
         for at, chunk in enumerate(cut(self._parts.images, album=self._album)):
             if at not in self.missing:
@@ -136,7 +135,6 @@ class _Unfinished:
                 yield at, chunk
 
     def write(self, at: int, predictions: Sequence[Prediction]) -> None:
-        """Write a part."""
         output, path = self._outputs[at], self._paths[at]
         with PredictionWriter(path, self._parts.labels, overwrite=True, output=output) as writer:
             for prediction in predictions:
@@ -145,11 +143,11 @@ class _Unfinished:
 
 
 class _Pool:
-    """Workers, each with one part at most.
+    """Workers, each with at most one part.
 
     Attributes:
-        idle: workers without one.
-        busy: by the answer that comes, the worker and the index of the part.
+        idle: workers without a part.
+        busy: the worker and the index of its part, by the pending answer.
     """
 
     def __init__(self, ray: Any, setup: WorkerSetup, workers: int | None, *, most: int) -> None:
@@ -165,12 +163,12 @@ class _Pool:
         self.busy: dict[Any, tuple[Any, int]] = {}
 
     def hand_out(self, at: int, chunk: Sequence[Numbered]) -> None:
-        """Give a part to an idle worker."""
+        """Hand a part to an idle worker."""
         worker = self.idle.pop()
         self.busy[worker.tag.remote(self._setup, chunk)] = (worker, at)
 
     def finish_one(self) -> tuple[int, Tagged]:
-        """Wait for a part: its index, and the answer of its worker."""
+        """Wait for a part; return its index and the worker's answer."""
         (ready, *_), _ = self._ray.wait(list(self.busy))
         worker, at = self.busy.pop(ready)
         tagged: Tagged = self._ray.get(ready)
@@ -179,9 +177,9 @@ class _Pool:
 
 
 def cut(images: ListedImages, *, album: bool) -> Iterator[list[Numbered]]:
-    """Cut images into parts, in order; with `album`, one folder's images are in one part.
+    """Cut images into parts, in order; with `album`, a folder's images are in one part.
 
-    A thousand images of a folder are an album of its own, as without a cluster.
+    A folder is split into albums of at most 1,024 images, as without a cluster.
     """
     numbered = images.numbered()
     if not album:
@@ -211,21 +209,21 @@ class Plan:
 def plan_workers(
     nodes: Sequence[Mapping[str, float]], workers: int | None = None, *, on_gpus: bool = False
 ) -> Plan:
-    """Return workers that fill the machines of a cluster, all with as many cores.
+    """Return workers that fill the machines of a cluster, all with equally many cores.
 
     Args:
         nodes: `CPU` and `GPU` of each machine.
-        workers: how many there are to be; one for up to four cores if None.
-        on_gpus: one a GPU.
+        workers: number of workers; None for one per up to four cores.
+        on_gpus: one worker per GPU.
 
     Raises:
-        ClusterError: it has fewer cores than there are to be workers, or no GPU.
+        ClusterError: the cluster has fewer cores than workers, or no GPU.
     """
     cores = [count for node in nodes if (count := int(node.get("CPU", 0)))]
     if on_gpus:
         gpus = sum(int(node.get("GPU", 0)) for node in nodes)
         if not gpus:
-            raise ClusterError("the cluster has no GPU; leave out --device, or say cpu")
+            raise ClusterError("the cluster has no GPU; leave out --device, or use --device cpu")
         return Plan(min(gpus, workers or gpus), cores=1, gpus=1)
     if sum(cores) < (workers or 1):
         raise ClusterError(f"the cluster has {sum(cores)} cores, for {workers or 1} workers")
@@ -243,7 +241,7 @@ def plan_workers(
 def _is_finished(output: PartFormat, path: Path | Stored) -> bool:
     try:
         return output.is_finished(path)
-    except DataError:  # a damaged part is made again
+    except DataError:  # a damaged part is replaced
         return False
 
 

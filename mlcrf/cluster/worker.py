@@ -1,4 +1,4 @@
-"""The actor that tags images on a machine of a cluster."""
+"""The Ray actor that tags images on a machine of a cluster."""
 
 import os
 import platform
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from mlcrf.images import Image
     from mlcrf.prediction import Prediction, PredictJob, Tagger
 
-Numbered = tuple[int, "Image"]  # its index in the listing
+Numbered = tuple[int, "Image"]  # with the index in the listing
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """All that a worker needs to tag as the command would that it works for.
+    """The settings of the command that a worker works for.
 
     Attributes:
-        job: what predictions depend on.
+        job: settings of predictions.
         model: the run directory, or the name of a model that comes with mlcrf.
-        folder: what names of images are relative to.
+        folder: folder that relative names of images start from.
     """
 
     job: "PredictJob"
@@ -41,8 +41,8 @@ class Tagged:
     """The answer of a worker.
 
     Attributes:
-        notes: what a user should know of work that goes on.
-        failure: why there are no predictions; a user can mend it.
+        notes: messages to the user.
+        failure: why there are no predictions; an error that a user can fix.
     """
 
     predictions: "Sequence[Prediction]" = ()
@@ -51,10 +51,10 @@ class Tagged:
 
 
 class Worker:
-    """Tags part after part; the run is loaded with the first.
+    """A worker that tags one part after another; the first part loads the run.
 
     Args:
-        num_threads: those that it may use.
+        num_threads: number of threads that the worker may use.
     """
 
     def __init__(self, num_threads: int) -> None:
@@ -91,8 +91,8 @@ class Worker:
         run = load_run(setup.model)
         if run.digest != setup.job.run:
             raise ClusterError(
-                f"{setup.model}: is another run on {platform.node()} than here; put the same in a "
-                "place that all machines have"
+                f"{setup.model}: differs on {platform.node()}; put the same run at this path on "
+                "all machines"
             )
         return Tagger(
             run,
@@ -109,6 +109,6 @@ def _enter(folder: Path) -> None:
         os.chdir(folder)
     except OSError as error:
         raise ClusterError(
-            f"{folder}: is not there on {platform.node()}; name images by a path that all machines "
-            "have, or keep them in an object store"
+            f"{folder}: does not exist on {platform.node()}; put the images at the same path on "
+            "all machines, or in an object store"
         ) from error

@@ -1,12 +1,16 @@
-"""Images in, label sets out."""
+"""Prediction: from images to label sets, tables and files beside photos.
+
+`tagger.Tagger` predicts. `formats/` has one output format per file; their interface is
+`formats.output.OutputFormat`, and `formats.choose_format` makes them. `photo_files/` writes
+sidecars and tag files; their interface is `photo_file_set.PhotoFileWriter`.
+"""
 
 from mlcrf.images import ListedImages, list_images
 from mlcrf.prediction.formats import FiftyOne, LabelStudio, OutputFormat, Table, choose_format
 from mlcrf.prediction.formats.parts import Part, PartFormat, Parts
 from mlcrf.prediction.formats.reading import PredictionTable, read_predictions
 from mlcrf.prediction.job import PredictJob
-from mlcrf.prediction.known import KnownLabels, read_known
-from mlcrf.prediction.known_keywords import KnownKeywords
+from mlcrf.prediction.known import KnownKeywords, KnownLabels, read_known
 from mlcrf.prediction.photo_files.photo_file_options import PhotoFileOptions
 from mlcrf.prediction.photo_files.photo_file_set import Action, Change, PhotoFileSet
 from mlcrf.prediction.record import Origin, Prediction

@@ -1,4 +1,4 @@
-"""What the rows of a table of predictions depend on, besides their images."""
+"""The settings that a row of predictions depends on, besides its image."""
 
 from dataclasses import asdict, dataclass
 
@@ -8,19 +8,19 @@ from mlcrf.prediction.known import KnownLabels
 
 @dataclass(frozen=True)
 class PredictJob:
-    """All that decides what is predicted of an image.
+    """Everything besides the image that decides its prediction.
 
     The tagger, a part of an archive and a cluster's worker are given the same job; parts belong to
-    one table only if their jobs are equal.
+    one table only if their jobs are equal. So an option that changes predictions is a field here.
 
     Attributes:
         run: SHA-256 of the run's weights.
         decoder: how probabilities become labels.
-        known: labels that are known; they keep their value and the others follow from them, and
-            so do other images of an album. Equal where their sources are.
-        album: let images of one folder that were taken close in time inform each other.
-        rename: the user's own names, (label, name) each.
-        limit: number of images to stop after.
+        known: known labels, which keep their value; the other labels, and other images of an
+            album, are inferred from them. Equal if their sources are equal.
+        album: use images from the same folder taken close in time as context for each other.
+        rename: the user's own names, as pairs (label, name).
+        limit: maximum number of images.
     """
 
     run: str
@@ -31,7 +31,7 @@ class PredictJob:
     limit: int | None = None
 
     def record(self) -> dict[str, object]:
-        """Return the job as JSON holds it; jobs are equal where their records are."""
+        """Return the job as a JSON object; jobs are equal if their records are equal."""
         return {
             "run": self.run,
             "decoder": asdict(self.decoder),

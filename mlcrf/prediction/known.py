@@ -1,4 +1,4 @@
-"""Labels that are known of images before they are tagged."""
+"""Labels of images that are known before they are tagged."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +12,10 @@ from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.errors import DataError, LabelsError, SettingsError, printable
 from mlcrf.images import Image, as_image
 from mlcrf.implications import Implications
-from mlcrf.labels import UNKNOWN, LabelSpace
-from mlcrf.prediction.known_keywords import KnownKeywords
+from mlcrf.keywords.photo_keywords import read_keywords
+from mlcrf.keywords.sidecar_places import PhotoPlaces
+from mlcrf.labels import UNKNOWN, LabelSpace, fold
+from mlcrf.prediction.selection import LabelSelection
 from mlcrf.stores import Stored
 
 Targets = NDArray[np.int8]
@@ -21,11 +23,11 @@ Targets = NDArray[np.int8]
 
 @dataclass(frozen=True)
 class KnownSource:
-    """Where known labels come from: the options, and the content of the files that they name.
+    """The source of known labels: options, and the content of the files that they name.
 
     Attributes:
         table: SHA-256 of a file's content, or a folder's path.
-        sidecar_dir: where `keywords` looks for sidecars, too.
+        sidecar_dir: further folder in which `keywords` looks for sidecars.
     """
 
     given: str = ""
@@ -36,20 +38,61 @@ class KnownSource:
     sidecar_dir: str | None = None
 
     def record(self) -> dict[str, object]:
-        """Return the options that are given, by their names."""
+        """Return the given options by their names."""
         names = {"table": "known", "keywords": "known_keywords"}
         return {names.get(name, name): value for name, value in asdict(self).items() if value}
 
 
-@dataclass(frozen=True)
-class KnownLabels:
-    """1 present, 0 absent, -1 unknown, for every image or for some.
+class KnownKeywords:
+    """A reader of known labels: labels among an image's keywords are present, others unknown.
+
+    Keywords are read when an image is tagged. Keywords that mlcrf wrote do not count.
+
+    Args:
+        selection: the labels; they are found by their names in the run or the user's own names.
+        places: the places of sidecars, beside the images and in a parallel tree.
 
     Attributes:
-        everywhere: of every image (L,).
-        of_photo: by `Image.key`, what else is known of it (L,); it wins.
-        keywords: what an image's keywords say, as far as the other two leave it open.
-        source: where all this comes from; known labels are equal where their sources are.
+        unreadable: one message per image whose keywords could not be read.
+    """
+
+    def __init__(self, selection: LabelSelection, places: Iterable[PhotoPlaces]) -> None:
+        self.unreadable: list[str] = []
+        self._places = tuple(places)
+        labels = selection.labels
+        self._implied = [
+            list(selection.implications.with_parents([column])) for column in range(len(labels))
+        ]
+        names = (*enumerate(selection.given), *enumerate(labels))  # the user's own names win
+        self._column = {fold(name): at for at, name in names}
+
+    def fill(self, row: Targets, photo: Image) -> None:
+        """Set labels (L,) that are among the keywords to 1, in place.
+
+        A keyword that contradicts the row is ignored.
+        """
+        found = dict.fromkeys(one.existing_sidecar(photo) for one in self._places)
+        sidecars = [place for place in found if place]
+        try:
+            keywords = read_keywords(photo, *sidecars)
+        except DataError as error:
+            self.unreadable.append(str(error))
+            return
+        for keyword in keywords:
+            column = self._column.get(fold(keyword))
+            if column is not None and (row[self._implied[column]] != 0).all():
+                row[column] = 1
+
+
+@dataclass(frozen=True)
+class KnownLabels:
+    """Known labels: 1 present, 0 absent, -1 unknown.
+
+    Attributes:
+        everywhere: labels (L,) of all images.
+        of_photo: labels (L,) of single images, by `Image.key`; they override `everywhere`.
+        keywords: labels among an image's keywords; the other two override them.
+        source: known labels are equal if their sources are equal.
     """
 
     everywhere: Targets = field(compare=False)
@@ -58,11 +101,11 @@ class KnownLabels:
     source: KnownSource = KnownSource()
 
     def covers(self, images: Iterable[Image]) -> bool:
-        """Whether any of the photos is among those that something is known of."""
+        """Return whether any of the images has an entry in `of_photo`."""
         return any(image.key in self.of_photo for image in images)
 
     def of(self, images: Sequence[Image]) -> Targets:
-        """What is known of the photos, (N, L)."""
+        """Return the known labels of images, (N, L)."""
         rows = self.told_of(images)
         if self.keywords is not None:
             for row, image in zip(rows, images, strict=True):
@@ -70,7 +113,7 @@ class KnownLabels:
         return rows
 
     def told_of(self, images: Sequence[Image]) -> Targets:
-        """What was said of the photos, leaving aside their keywords, (N, L)."""
+        """Return the known labels of images without their keywords, (N, L)."""
         rows = np.tile(self.everywhere, (len(images), 1))
         for row, image in zip(rows, images, strict=True):
             own = self.of_photo.get(image.key)
@@ -89,21 +132,21 @@ def read_known(
     options: ReadOptions = ReadOptions(),
     sidecar_dir: Path | None = None,
 ) -> KnownLabels:
-    """Read what is given for all images, and what a table or its keywords say of each.
+    """Read the known labels of all images, of a table, and of keywords.
 
-    A column of 0, 1 and unknown is taken at its word. A list of labels says that these are
-    present and nothing of the others, unlike in training. Labels without a column are unknown.
+    Columns of 0, 1 and unknown are used as they are. In a list of labels, labels that do not occur
+    are unknown, unlike in training. Labels without a column are unknown.
 
     Args:
         given: `sea=1,indoor=0`.
-        table: any data set that training reads; labels by name, some or all of them.
-        keywords: what the images carry, read when they are asked for.
-        sidecar_dir: where `keywords` looks for sidecars, for the record.
+        table: any data set that training reads, with some or all of the labels.
+        keywords: reads the keywords of each image when it is tagged.
+        sidecar_dir: further folder in which `keywords` looks for sidecars, for the record.
 
     Raises:
-        SettingsError: `given` is not of that form, or contradicts the implications.
-        LabelsError: a label that there is not.
-        DataError: the table cannot be read, or contradicts the implications; names the photo.
+        SettingsError: `given` does not have that form, or contradicts the implications.
+        LabelsError: unknown label.
+        DataError: the table cannot be read, or contradicts the implications; names the image.
     """
     everywhere = np.full(len(labels), UNKNOWN, dtype=np.int8)
     text = " ".join((given or "").split())  # one line, for messages
@@ -140,11 +183,11 @@ def with_told(
     labels: LabelSpace,
     implications: Implications,
 ) -> KnownLabels:
-    """What is known, and by photo what a caller says of its labels; the latter wins.
+    """Return known labels with a caller's labels of images added, which override the others.
 
     Raises:
-        LabelsError: a label that there is not.
-        DataError: a photo's labels contradict the implications; names it.
+        LabelsError: unknown label.
+        DataError: the labels of an image contradict the implications; names the image.
     """
     if known is None:
         known = KnownLabels(np.full(len(labels), UNKNOWN, dtype=np.int8))
@@ -189,9 +232,9 @@ def _rows(
 
 
 def _contradiction(row: Targets, labels: LabelSpace, implications: Implications) -> str | None:
-    """Return what of a row cannot be, or None."""
+    """Return a description of the first contradiction in a row, or None."""
     broken = implications.contradiction(row[None])
     if broken is None:
         return None
     name = labels.names[broken[2]]
-    return f"{name} is said to be absent, but another label that is present implies it"
+    return f"{name} is given as absent, but a label that is present implies it"

@@ -1,4 +1,4 @@
-"""Images matched with the rows of a table of predictions."""
+"""Match images with the rows of a table of predictions."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +11,10 @@ from mlcrf.prediction.record import Prediction
 
 @dataclass(frozen=True)
 class Matched:
-    """The predictions of those images that have a row, in the order of the images.
+    """The predictions of the images that have a row, in the order of the images.
 
     Attributes:
-        notes: a line on images without a row, and one on rows of other images.
+        notes: a note on images without a row, and a note on rows of other images.
     """
 
     predictions: Sequence[Prediction]
@@ -22,13 +22,13 @@ class Matched:
 
 
 def match_images(table: PredictionTable, images: Iterable[Image], name: str) -> Matched:
-    """Match images with rows: by the name as it was listed, else by absolute path.
+    """Match images with rows by the listed name, else by absolute path.
 
     Args:
-        name: the table's, for messages.
+        name: name of the table, for messages.
 
     Raises:
-        DataError: no image has a row, or one has two that disagree.
+        DataError: no image has a row, or an image has two rows with different labels.
     """
     by_name: dict[str, Prediction] = {}
     for row in table:
@@ -49,7 +49,7 @@ def match_images(table: PredictionTable, images: Iterable[Image], name: str) -> 
             found.append(replace(match, image=image))
     others = [one.image for one in by_name.values() if one.image.name not in used]
     if not found:
-        raise DataError(f"{name}: has no row for any of these images; are its paths right?")
+        raise DataError(f"{name}: has no row for these images; check its image paths")
     notes = []
     if lost:
         notes.append(f"{_count(lost, 'image')} without a row in {name}, left as they are")
@@ -59,6 +59,6 @@ def match_images(table: PredictionTable, images: Iterable[Image], name: str) -> 
 
 
 def _count(images: Sequence[Image], what: str) -> str:
-    """Return how many there are, and an example."""
+    """Return the number of images, with an example."""
     plural = "" if len(images) == 1 else "s"
     return f"{len(images)} {what}{plural} (such as {printable(images[0])})"

@@ -1,4 +1,4 @@
-"""What is said of one image, and of the model that said it."""
+"""The prediction of one image, and the model that made it."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ from mlcrf.implications import Implications
 
 @dataclass(frozen=True)
 class Prediction:
-    """The labels of one image, or the reason why it has none.
+    """The labels of one image, or the reason why there are none.
 
     Attributes:
-        labels: those decided present.
-        marginals: P(label present) under the CRF, by label.
-        independent: the same under the independent baseline.
-        confirmed: labels that a person said to be present; keywords of the image do not count.
-        error: why there is no prediction; the other fields are empty then.
-        listed: index among all images that were listed, where order has to be restored.
+        labels: labels decided present.
+        marginals: P(label present) under the CRF, per label.
+        independent: P(label present) under the independent baseline, per label.
+        confirmed: labels that a person confirmed; keywords of the image do not count.
+        error: why there is no prediction; the other fields are then empty.
+        listed: index among all listed images, to restore the order.
     """
 
     image: Image
@@ -30,12 +30,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Origin:
-    """The model behind a table of predictions, as far as the table itself does not show it.
+    """The model that made a table of predictions.
 
     Attributes:
         model: name of the run.
-        digest: SHA-256 of its weights; empty if unknown.
-        implications: between its labels; None if unknown.
+        digest: SHA-256 of the weights; empty if unknown.
+        implications: implications between the labels; None if unknown.
     """
 
     model: str = ""

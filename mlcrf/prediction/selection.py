@@ -1,4 +1,4 @@
-"""The labels that are written as present, and their names: the same for all outputs."""
+"""Select and rename the labels to write, alike for all outputs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,29 +12,29 @@ from mlcrf.prediction.record import Prediction
 
 
 class LabelSelection:
-    """The part of each prediction that is written.
+    """A selection among the labels of each prediction, with the user's own names.
 
-    Of the labels that were decided present, those are kept that are in `only`, not in `never`, and
-    have a probability of `min_prob` or more, if there are probabilities. The result obeys the
-    implications: a label that is kept keeps all that it implies, whatever `only` and `min_prob`
-    say of those; and `never` holds for all labels that imply one in it, too. Probabilities stay as
-    they are.
+    A label that was decided present is kept if it is in `only`, not in `never`, and has a
+    probability of at least `min_prob`, if probabilities are known. The result obeys the
+    implications: all labels that a kept label implies are kept too, even if `only` or `min_prob`
+    exclude them, and `never` also excludes all labels that imply an excluded one. Probabilities
+    are not changed.
 
     Args:
-        labels: of the run.
-        implications: the run's.
+        labels: labels of the run.
+        implications: implications of the run.
         renamed: the user's own names of some labels; see `load_names`.
-        only: None for all.
+        only: None keeps all labels.
 
     Attributes:
-        given: the labels by the names of the run.
+        given: labels by their names in the run.
         renamed: the user's own names.
-        labels: by the user's own names, in the order of the run.
+        labels: labels by the user's own names, in the order of the run.
         implications: as given.
 
     Raises:
-        LabelsError: a label that there is not.
-        SettingsError: a probability that is none, or a label in `only` that `never` forbids.
+        LabelsError: unknown label.
+        SettingsError: `min_prob` is not a probability, or `never` forbids a label in `only`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LabelSelection:
         self.labels = LabelSpace(tuple(self._name[name] for name in labels))
 
     def __call__(self, prediction: Prediction) -> Prediction:
-        """The prediction with the labels that are left, by the user's own names."""
+        """Return the prediction with the kept labels, by the user's own names."""
         probability = dict(zip(self.given, prediction.marginals, strict=False))
         left = self._with_parents(
             name
@@ -88,15 +88,15 @@ class LabelSelection:
 
 
 def load_names(path: Path, labels: LabelSpace) -> dict[str, str]:
-    """Load the user's own names of labels from a CSV file, `label,name` a line.
+    """Load the user's own names of labels from a CSV file, one `label,name` per line.
 
-    A first line `label,name` and blank lines are skipped. Labels that are not in it keep their
+    A first line `label,name` and blank lines are skipped. Labels that do not occur keep their
     names.
 
     Raises:
         DataError: no such file, not UTF-8, a line without exactly two names.
-        LabelsError: an unknown label, one that stands twice, a name that two labels would have or
-            that none can; with the line.
+        LabelsError: a label is unknown or occurs twice, or a name is invalid or used twice; gives
+            the line.
     """
     line_of: dict[str, int] = {}
     names: dict[str, str] = {}
@@ -107,7 +107,7 @@ def load_names(path: Path, labels: LabelSpace) -> dict[str, str]:
         except LabelsError as error:
             raise LabelsError(f"{path}:{line}: {error}") from error
         if label in names:
-            raise LabelsError(f"{path}:{line}: {label!r} stands on line {line_of[label]} too")
+            raise LabelsError(f"{path}:{line}: {label!r} occurs on line {line_of[label]} too")
         line_of[label], names[label] = line, name
     owner: dict[str, str] = {name: name for name in labels if name not in names}
     for label, name in names.items():

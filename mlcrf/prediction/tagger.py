@@ -1,4 +1,4 @@
-"""From images to predictions: `Tagger.load(run).predict(images)`."""
+"""Predictions for images: `Tagger.load(run).predict(images)`."""
 
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -32,25 +32,27 @@ from mlcrf.pretrained import DEFAULT
 if TYPE_CHECKING:  # heavy
     import pandas as pd
 
-TOGETHER = 256  # pictures, for the CRF
-_LEAVE_OUT = 1e-6  # of probability, as `Exact` does by itself for many images
-LARGEST_ALBUM = 1024  # photos of a folder that are held at once
+TOGETHER = 256  # images that the CRF processes together
+_LEAVE_OUT = 1e-6  # probability that exact inference may drop, as `Exact` does for many images
+LARGEST_ALBUM = 1024  # images of a folder that are processed together
 
 _Item = tuple[Image, NDArray[np.float32] | DataError]
 
 
 class Tagger:
-    """A run, ready to tag pictures.
+    """A run, ready to tag images.
 
     Args:
-        job: what predictions depend on besides run and image; the default decision if None. With
-            `album`, images of a folder have to come one after the other; of more than 1,024 each
-            thousand is an album of its own.
-        cache_dir: where features are kept; None keeps none.
-        num_threads: for decoding images and running the network; all cores if None.
+        job: settings of predictions; None for the defaults. With `album`, images of a folder must
+            come one after the other; a folder is split into albums of at most 1,024 images.
+        cache_dir: cache folder for features and compiled networks; None disables the cache.
+        num_threads: threads for decoding images and running the network; None for all cores.
+
+    Attributes:
+        unconverged: number of images so far whose inference did not converge.
 
     Raises:
-        RunError: the job is for another run, or wants albums of a run that has not learned them.
+        RunError: the job is for another run, or needs albums and the run was trained without.
     """
 
     def __init__(
@@ -65,10 +67,10 @@ class Tagger:
     ) -> None:
         job = job or PredictJob(run.digest)
         if job.run != run.digest:
-            raise RunError(f"{run.path}: is another run than the one that the work was begun with")
+            raise RunError(f"{run.path}: differs from the run that the job was made for")
         if job.album and not run.settings.albums:
             raise RunError(
-                f"{run.path}: knows nothing of albums; train with --structure latent --album"
+                f"{run.path}: was trained without albums; train with --structure latent --album"
             )
         self.run = run
         self._known, self._album = job.known, job.album
@@ -76,7 +78,7 @@ class Tagger:
         self._decoder = run.make_decoder(job.decoder)
         self._inference = run.make_inference()
         self._prepared: InferenceMethod | None = None
-        self.unconverged = 0  # images so far whose inference did not converge
+        self.unconverged = 0
         self._extractor = FeatureExtractor(
             run.make_backbone(),
             engine=engine,
@@ -90,8 +92,8 @@ class Tagger:
         """Load a run directory, or a model that comes with mlcrf, with default settings.
 
         Raises:
-            RunError: it is none; see `mlcrf.checkpoint.load_run`.
-            BackboneError: the published weights of its network are not to be had here.
+            RunError: not a run; see `mlcrf.checkpoint.load_run`.
+            BackboneError: the published weights of its network are not available offline.
         """
         return cls(load_run(Path(path)))
 
@@ -101,19 +103,19 @@ class Tagger:
         *,
         known: Mapping[str | Path | Image, Mapping[str, bool]] | None = None,
     ) -> Iterator[Prediction]:
-        """One prediction a picture, in order; a picture that cannot be read gives its error.
+        """Yield one prediction per image, in order; an image that cannot be read gives its error.
 
-        Memory does not grow with the number of pictures.
+        Memory does not grow with the number of images.
 
         Args:
-            known: by picture what is known of its labels, as in `{"a.jpg": {"sea": True}}`. They
-                keep that value and the others follow.
+            known: known labels per image, as in `{"a.jpg": {"sea": True}}`. They keep their value,
+                and the other labels are inferred from them.
 
         Warns:
-            MlcrfWarning: inference did not converge for some images; once for a tagger.
+            MlcrfWarning: inference did not converge for some images; once per tagger.
 
         Raises:
-            LabelsError: `known` names a label that there is not.
+            LabelsError: `known` names an unknown label.
             DataError: `known` contradicts the implications of the run.
             RunError: log-odds of finite features are not finite.
         """
@@ -122,9 +124,9 @@ class Tagger:
             told = with_told(told, known, self.labels, self.run.implications)
         return self._predict(images, told)
 
-    def predict_listed(self, pictures: ListedImages) -> Generator[Prediction, None, None]:
-        """The same of `ListedImages`, each prediction with its place in their listing."""
-        numbered, again = tee(pictures.numbered())
+    def predict_listed(self, images: ListedImages) -> Generator[Prediction, None, None]:
+        """Yield the predictions of listed images, with their index in the listing."""
+        numbered, again = tee(images.numbered())
         predictions = self.predict(image for _, image in again)
         for (number, _), prediction in zip(numbered, predictions, strict=True):
             yield replace(prediction, listed=number)
@@ -138,7 +140,7 @@ class Tagger:
             yield from self._records(batch, told)
 
     def to_frame(self, predictions: Iterable[Prediction]) -> "pd.DataFrame":
-        """Return a row a prediction, with the columns of the table that `mlcrf predict` writes.
+        """Return one row per prediction, with the columns of the table that `mlcrf predict` writes.
 
         `image`, `labels` (a list), for every label `p:LABEL` and `independent:LABEL`, and `error`,
         which is empty for an image that was read.
@@ -156,10 +158,10 @@ class Tagger:
     def predict_contents(
         self, contents: Sequence[bytes], known: Sequence[Mapping[str, bool]] | None = None
     ) -> list[Prediction]:
-        """One prediction a picture, given as what its file would hold; nothing is kept.
+        """Return one prediction per image, given as the bytes of its file; no cache is used.
 
         Args:
-            known: by picture what is known of its labels.
+            known: known labels per image.
 
         Raises:
             LabelsError, DataError: see `predict`.
@@ -170,11 +172,11 @@ class Tagger:
 
     @property
     def threads(self) -> int:
-        """How many threads decode pictures side by side."""
+        """The number of threads that decode images."""
         return self._extractor.num_workers
 
     def decode(self, image: Image) -> Decoded | DataError:
-        """Decode an image for `predict_decoded`, or say why not; in any thread."""
+        """Decode an image for `predict_decoded`, or return the error; thread-safe."""
         return self._extractor.decode(image)
 
     def predict_decoded(
@@ -183,10 +185,10 @@ class Tagger:
         decoded: Sequence[Decoded | DataError],
         known: Sequence[Mapping[str, bool]] | None = None,
     ) -> list[Prediction]:
-        """Do as `predict_contents`, of images that are decoded already; one thread at a time.
+        """Return one prediction per decoded image; call from one thread at a time.
 
-        The images of the predictions are called by their numbers, from `picture 1` on, so that
-        none is mistaken for another.
+        The images of the predictions are named by their number, from `picture 1` on, so that none
+        is mistaken for another.
         """
         numbered = [replace(one, name=f"picture {at}") for at, one in enumerate(images, start=1)]
         features = self._extractor.of_decoded(numbered, decoded)
@@ -222,7 +224,7 @@ class Tagger:
             potentials = self.run.crf(inputs)
             independent = self.run.independent(inputs).unary.sigmoid()
         except PotentialsError as error:
-            reason = f"{self.run.path}: of pictures such as {paths[0]} {error}; try --engine torch"
+            reason = f"{self.run.path}: for images such as {paths[0]}: {error}; try --engine torch"
             raise RunError(reason) from error
         known = None if told is None else torch.from_numpy(told.of(paths)).long()
         if self._album:
@@ -231,7 +233,7 @@ class Tagger:
             self._prepared = prepare(self._inference, potentials, leave_out=_LEAVE_OUT)
         posterior = self._prepared(potentials, known=known)
         if posterior.advice and not self.unconverged:
-            reason = f"{posterior.advice} (said once; there may be more such images)"
+            reason = f"{posterior.advice} (shown once; further images may be affected)"
             warnings.warn(reason, MlcrfWarning, stacklevel=2)
         self.unconverged += int((~posterior.converged).sum())
         chosen = self._decoder(posterior, potentials, self._inference, known=known)
@@ -260,7 +262,7 @@ class Tagger:
     def _in_albums(
         self, potentials: Potentials, paths: list[Image], known: Tensor | None
     ) -> Potentials:
-        """Return potentials that have taken in the other photos of the same album."""
+        """Return potentials that include the other images of the same album."""
         gap = timedelta(minutes=self.run.settings.album_gap_minutes)
         albums = find_albums(paths, gap=gap)
         transitions = self.run.crf.transitions

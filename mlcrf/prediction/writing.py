@@ -1,4 +1,4 @@
-"""Predictions written to a file, with a second file for images that failed."""
+"""Write predictions to a file, and the errors of images to a second one."""
 
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -15,20 +15,19 @@ from mlcrf.stores import Stored, replacing, write_text
 
 
 class PredictionWriter:
-    """Writes predictions as they come; the table gets its name when all are written.
+    """A writer of predictions; the file gets its name once all are written.
 
-    Pictures that failed go to `NAME.errors.csv` (image, error), which is there only if there are
-    any.
+    Images that failed are written to `NAME.errors.csv` (image, error), if there are any.
 
     Args:
-        path: of the table, which may be in an object store; None for none.
-        output: the format of the file; a table with one row an image if None.
+        path: the file, which may be in an object store; None writes no file.
+        output: the format of the file; a table with one row per image if None.
         photo_files: sidecars and tag files to write. If one cannot be written, its image has an
             error, but still its row in the table.
 
     Raises:
-        DataError: the ending is none of the form's, or a file exists already.
-        MlcrfError: the disk is full, or the folder cannot be written.
+        DataError: the format does not have this suffix, or a file exists already.
+        MlcrfError: the disk is full, or the folder is not writable.
     """
 
     def __init__(
@@ -66,13 +65,13 @@ class PredictionWriter:
 
     @property
     def failed(self) -> int:
-        """How many pictures had an error."""
+        """The number of images with an error."""
         return len(self._errors)
 
     def first_errors(self, limit: int = 10) -> list[str]:
-        """The first few errors, each naming its picture, and how many more there are.
+        """Return the first errors, each with its image, and the number of further ones.
 
-        All of them, where there is no file for them.
+        Return all errors if no file holds them.
         """
         if self.path is None:
             return [error for _, error in self._errors]
@@ -83,13 +82,9 @@ class PredictionWriter:
         )
 
     def require_one(self) -> None:
-        """Refuse an empty result.
-
-        Raises:
-            DataError: no picture could be read; says why for the first few.
-        """
+        """Raise a DataError with the first errors if no image could be tagged."""
         if self._errors and not self.written:
-            raise DataError("\n".join(["no picture could be tagged", *self.first_errors()]))
+            raise DataError("\n".join(["no image could be tagged", *self.first_errors()]))
 
     def __enter__(self) -> "PredictionWriter":
         self._stack = ExitStack()
@@ -103,7 +98,7 @@ class PredictionWriter:
         return self
 
     def write(self, prediction: Prediction) -> None:
-        """Add one picture's row and files, or its error; or both, if only the files failed."""
+        """Write an image's row and files, or its error; or both, if only the files failed."""
         error = prediction.error
         is_tagged = bool(prediction.marginals) or not error
         if is_tagged:

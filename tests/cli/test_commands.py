@@ -280,7 +280,7 @@ def test_predict_keeps_what_is_known(mlcrf: Mlcrf, run: Path, drawn: Path, tmp_p
     elsewhere.write_text(f"image,dog\n{sorted((drawn / 'images').iterdir())[5]},1\n")
     out = tmp_path / "other.csv"
     result = mlcrf("predict", *images, "--model", run, "--out", out, "--known", elsewhere)
-    assert "says nothing of these photos" in result.stderr
+    assert "has no row for these images; check its image paths" in result.stderr
 
 
 def test_predict_albums_need_a_run_that_knows_them(
@@ -290,7 +290,7 @@ def test_predict_albums_need_a_run_that_knows_them(
     words = ("predict", drawn / "images", "--model", run, "--out", tmp_path / "a.csv", "--album")
     result = mlcrf(*words)
     assert result.returncode == 1
-    assert "knows nothing of albums; train with --structure latent --album" in result.stderr
+    assert "was trained without albums; train with --structure latent --album" in result.stderr
 
 
 def test_predict_agrees_with_the_library(

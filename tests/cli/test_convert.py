@@ -54,11 +54,20 @@ def test_a_table_through_text_and_back(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["predict", "a", "--xmp"], "predict --xmp: is now `mlcrf tag IMAGES --xmp`"),
-        (["predict", "a", "--undo"], "predict --undo: is now `mlcrf tag IMAGES --undo`"),
-        (["predict", "a", "--out", "b", "--for=fiftyone"], "--for: is now `mlcrf convert TABLE"),
-        (["predict", "a", "--out", "b.csv", "--tidy"], "--tidy: is now `mlcrf convert TABLE"),
-        (["merge", "a", "--out", "b.csv"], "merge: is now `mlcrf convert FOLDER --out FILE`"),
+        (["predict", "a", "--xmp"], "predict --xmp was moved: use `mlcrf tag IMAGES --xmp`"),
+        (["predict", "a", "--undo"], "predict --undo was moved: use `mlcrf tag IMAGES --undo`"),
+        (
+            ["predict", "a", "--out", "b", "--for=fiftyone"],
+            "--for was moved: use `mlcrf convert TABLE",
+        ),
+        (
+            ["predict", "a", "--out", "b.csv", "--tidy"],
+            "--tidy was moved: use `mlcrf convert TABLE",
+        ),
+        (
+            ["merge", "a", "--out", "b.csv"],
+            "`mlcrf merge` was replaced by `mlcrf convert FOLDER --out FILE`",
+        ),
     ],
 )
 def test_old_spellings_name_the_new_one(words: list[str], says: str) -> None:

@@ -113,7 +113,7 @@ def test_labels_of_an_edited_table(photos: Path, table: Path, tmp_path: Path) ->
     said = [image.with_suffix(".txt").read_text().split() for image in images]
     assert said == [["sea", "=1+1"], [], ["sky"], ["=1+1"]]
     selected = tag(photos, "--from", table, "--xmp", "--min-prob", 0.7)
-    assert "does not say which labels imply others" in selected.stderr
+    assert "does not state which labels imply others" in selected.stderr
     assert list(subjects(photos).values()) == [["sea"], ["sky"]]
     absolute = tmp_path / "link"
     absolute.symlink_to(photos)
@@ -125,7 +125,7 @@ def test_labels_of_an_edited_table(photos: Path, table: Path, tmp_path: Path) ->
     assert f"note: 1 image (such as {other}) without a row in {table}" in more.stderr
     assert not other.with_suffix(".txt").exists()
     none = tag(other, "--from", table, "--txt")
-    assert isinstance(none.exception, DataError) and "has no row for any" in str(none.exception)
+    assert isinstance(none.exception, DataError) and "has no row for these" in str(none.exception)
 
 
 @pytest.mark.parametrize(
@@ -242,8 +242,8 @@ def test_photos_within_a_container(run: Path, photos: Path, tmp_path: Path) -> N
     ("words", "says"),
     [
         ([], "nothing to write: give --xmp, --txt or --undo"),
-        (["--undo", "--from", "a.csv"], "--undo tags nothing"),
-        (["--txt", "--from", "a.csv", "--given", "sea=1"], "labels come from --from"),
+        (["--undo", "--from", "a.csv"], "--undo needs no labels"),
+        (["--txt", "--from", "a.csv", "--given", "sea=1"], "--from replaces the model"),
     ],
 )
 def test_usage_errors(photos: Path, words: list[str], says: str) -> None:

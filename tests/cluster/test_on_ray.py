@@ -128,8 +128,8 @@ def test_the_same_command_goes_on(small_run: Path, photos: Path, tmp_path: Path)
         (["--cluster", "spark"], 1, "--cluster spark: expected ray, ray://auto or ray://HOST"),
         (["--cluster", "ray://:1"], 1, "expected ray, ray://auto or ray://HOST:PORT"),
         (["--cluster", "ray://127.0.0.1:9"], 1, "cannot connect to Ray at ray://127.0.0.1:9: "),
-        (["--cluster", "ray", "--shard", "1/2"], 2, "--shard does not go with --cluster"),
-        (["--cluster", "ray", "--known-keywords"], 2, "--known-keywords does not go with"),
+        (["--cluster", "ray", "--shard", "1/2"], 2, "--shard cannot be used with --cluster"),
+        (["--cluster", "ray", "--known-keywords"], 2, "--known-keywords cannot be used with"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -37,7 +37,7 @@ def test_given_of_every_photo(tmp_path: Path) -> None:
         ("sea", SettingsError, r"--given sea: expected label=1 or label=0"),
         ("sea=2", SettingsError, r"--given sea=2: expected label=1 or label=0"),
         ("seaa=1", LabelsError, r"unknown label 'seaa'; did you mean 'sea'\?"),
-        ("bird=1,sky=0", SettingsError, r"sky is said to be absent, but another label"),
+        ("bird=1,sky=0", SettingsError, r"sky is given as absent, but a label"),
         ("sea=1,", SettingsError, r"expected label=1 or label=0"),
     ],
 )
@@ -78,13 +78,13 @@ def test_tables_that_are_wrong(tmp_path: Path) -> None:
     one = photo(tmp_path, "1.jpg")
     table = tmp_path / "known.csv"
     table.write_text("image,sky,bird\n1.jpg,0,1\n")
-    with pytest.raises(DataError, match=rf"known\.csv: {one}: sky is said to be absent"):
+    with pytest.raises(DataError, match=rf"known\.csv: {one}: sky is given as absent"):
         read_known(LABELS, RULES, table=table)
     table.write_text("image,lake\n1.jpg,1\n")
     with pytest.raises(LabelsError, match="unknown label 'lake'"):
         read_known(LABELS, RULES, table=table)
     table.write_text("image,bird\n1.jpg,1\n")
-    with pytest.raises(DataError, match="sky is said to be absent"):
+    with pytest.raises(DataError, match="sky is given as absent"):
         read_known(LABELS, RULES, given="sky=0", table=table)
 
 

@@ -102,7 +102,7 @@ def test_load_names(tmp_path: Path) -> None:
         ("label,name\ndog\n", DataError, ":2: expected two label names"),
         ("dog,\n", LabelsError, ":1: label '' is empty"),
         ("dog,a;b\n", LabelsError, ":1: label 'a;b' has a line break or semicolon"),
-        ("dog,x\n\ndog,y\n", LabelsError, ":3: 'dog' stands on line 1 too"),
+        ("dog,x\n\ndog,y\n", LabelsError, ":3: 'dog' occurs on line 1 too"),
         ("dog,x\nsea,x\n", LabelsError, ":2: 'x' would be the name of 'dog' too"),
         ("dog,sea\n", LabelsError, ":1: 'sea' would be the name of 'sea' too"),
         ('dog,"x\n', DataError, ":1: invalid CSV"),

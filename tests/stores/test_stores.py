@@ -201,7 +201,9 @@ def test_parts_from_store_to_store(bucket: S3Bucket, photos: Path, small_run: Pa
     bucket.client.put_object(Bucket="photos", Key=key, Body=bucket.read(key)[:-40])
     damaged = run_program(*merging, "--overwrite")
     assert damaged.returncode == 1 and damaged.stderr.count("\n") == 1
-    assert f"{bucket.url}/{key}: no part of `mlcrf predict --shard`, or damaged" in damaged.stderr
+    assert (
+        f"{bucket.url}/{key}: damaged, or not a part of `mlcrf predict --shard`" in damaged.stderr
+    )
     nowhere = run_program("convert", f"{bucket.url}/none", "--out", f"{bucket.url}/b.csv")
     assert nowhere.stderr == f"error: {bucket.url}/none: no such file or folder\n"
 
@@ -233,8 +235,8 @@ def test_places_that_cannot_be(url: str, said: str, bucket: S3Bucket) -> None:
     [
         ("memory://a", "xmp", False, "--xmp is for images on disks, and memory://a is not"),
         ("memory://a", "known_keywords", False, "--known-keywords is for images on disks"),
-        ("memory://a", "", True, "memory://a is in this process alone, not on a cluster"),
-        ("a", "shard", True, "--shard does not go with --cluster"),
+        ("memory://a", "", True, "memory://a is in this process only, not on a cluster"),
+        ("a", "shard", True, "--shard cannot be used with --cluster"),
     ],
 )
 def test_options_that_do_not_go_with_a_place(

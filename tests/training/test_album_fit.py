@@ -108,7 +108,7 @@ def test_what_does_not_go_together_is_refused(manifest: Manifest, tmp_path: Path
         train(lonely, tmp_path / "run", settings, TORCH)
     plain = TrainSettings(**QUICK, structure=Structure.LATENT, scenes=2)
     train(manifest, tmp_path / "plain", plain, TORCH)
-    with pytest.raises(RunError, match="knows nothing of albums; train with"):
+    with pytest.raises(RunError, match="was trained without albums; train with"):
         plain = load_run(tmp_path / "plain")
         Tagger(plain, PredictJob(plain.digest, album=True))
 

@@ -1,4 +1,8 @@
-"""Formats of predictions, one a module: tables, parts of a table, and what programs import."""
+"""Formats of predictions, one per file: tables, parts of a table, and files for other programs.
+
+The interface is `output.OutputFormat`. To add a format: a file here, a name in
+`mlcrf.choices.Program`, a case in `choose_format`.
+"""
 
 from pathlib import Path
 from typing import assert_never
@@ -24,13 +28,13 @@ def choose_format(
     image_url: str | None = None,
     url_root: Path | None = None,
 ) -> OutputFormat:
-    """Choose the format that options ask for.
+    """Make the format that options ask for.
 
     Args:
-        origin: the model, whose first digits go into Label Studio's `model_version`.
+        origin: the model; the first digits of its SHA-256 go into Label Studio's `model_version`.
 
     Raises:
-        SettingsError: two of the options exclude each other.
+        SettingsError: two options exclude each other.
     """
     if program is not None and tidy:
         raise SettingsError(f"--tidy is for tables; leave it out with --for {program.value}")
@@ -38,7 +42,7 @@ def choose_format(
         raise SettingsError(f"--excel-safe is for tables; leave it out with --for {program.value}")
     addresses = image_url is not None or url_root is not None
     if addresses and program is not Program.LABEL_STUDIO:
-        raise SettingsError("--image-url and --url-root go with --for label-studio only")
+        raise SettingsError("--image-url and --url-root need --for label-studio")
     match program:
         case None:
             suffixes = (TableSuffix.CSV,) if excel_safe else tuple(TableSuffix)

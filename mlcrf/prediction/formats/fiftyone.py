@@ -1,4 +1,4 @@
-"""The JSON file that FiftyOne imports."""
+"""JSON files for FiftyOne."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from mlcrf.prediction.record import Prediction
 
 @dataclass(frozen=True)
 class FiftyOne:
-    """A `FiftyOneImageClassificationDataset` of several labels an image, by absolute path or URL.
+    """A `FiftyOneImageClassificationDataset` of several labels per image, by absolute path or URL.
 
         {"classes": [NAME, ...], "labels": {PATH: [{"label": index in classes,
          "confidence": p, "attributes": {"independent": p of the baseline}}, ...], ...}}
 
-    It lists the labels that were decided present. `fiftyone.Dataset.from_dir` reads it by
+    Only labels decided present are listed. To load it, call `fiftyone.Dataset.from_dir` with
     `dataset_type=fiftyone.types.FiftyOneImageClassificationDataset` and `labels_path=FILE`.
 
     Source: https://docs.voxel51.com/user_guide/import_datasets.html, section of that name.

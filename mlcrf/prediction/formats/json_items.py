@@ -1,4 +1,4 @@
-"""JSON that other programs import, written an item at a time."""
+"""JSON for other programs, written item by item."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +7,12 @@ from mlcrf.prediction.record import Prediction
 
 
 class JsonItems:
-    """One JSON value of many items, a line each.
+    """One JSON value of many items, one per line.
 
     Args:
-        begin, end: the text before and after the items.
-        item: makes the text of an item from a prediction and its index.
+        begin: the text before the items.
+        item: formats an item from a prediction and its index.
+        end: the text after the items.
     """
 
     def __init__(
@@ -22,17 +23,16 @@ class JsonItems:
         self._stream.write(begin)
 
     def write(self, prediction: Prediction) -> None:
-        """Add an image."""
         text = self._item(prediction, self._written)
         self._stream.write((",\n" if self._written else "\n") + text)
         self._written += 1
 
     def close(self) -> None:
-        """End the value; also after an error, when the file is thrown away."""
+        """End the value, also after an error, when the file is discarded."""
         self._stream.write(f"\n{self._end}\n")
         self._stream.close()
 
 
 def rounded(probability: float) -> float:
-    """Return a probability to six digits."""
+    """Round a probability to six digits."""
     return float(f"{probability:.6g}")

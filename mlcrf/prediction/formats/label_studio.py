@@ -1,4 +1,4 @@
-"""The JSON file that Label Studio imports."""
+"""JSON files for Label Studio."""
 
 import json
 import os
@@ -13,21 +13,21 @@ from mlcrf.labels import LabelSpace
 from mlcrf.prediction.formats.json_items import JsonItems, rounded
 from mlcrf.prediction.record import Prediction
 
-LOCAL_FILES = "/data/local-files/?d="  # what Label Studio serves from its own disk
+LOCAL_FILES = "/data/local-files/?d="  # prefix of files on Label Studio's own disk
 
 
 @dataclass(frozen=True)
 class LabelStudio:
-    """Tasks with one prediction each, for Label Studio to show and a person to correct.
+    """Tasks with one prediction each, which a person corrects in Label Studio.
 
-    The labels that were decided present are one result of type `choices`. Its `score`, by which
-    Label Studio can sort tasks, is the mean probability that a label was decided rightly. The
-    labelling interface of the project, an `Image` and `Choices`, goes to `NAME.config.xml`.
+    The labels decided present are one result of type `choices`. Its `score`, by which Label Studio
+    can sort tasks, is the mean probability that the decision on a label is correct. The labelling
+    interface of the project, an `Image` and `Choices`, is written to `NAME.config.xml`.
 
     Attributes:
-        model_version: shown beside each prediction.
-        image_url: beginning of every address.
-        url_root: the folder whose files have addresses; the rest of their path follows.
+        model_version: shown next to each prediction.
+        image_url: URL prefix of images.
+        url_root: the folder that `image_url` points to; the path below it is appended.
 
     Source: https://labelstud.io/guide/predictions, Import pre-annotated data.
     """
@@ -52,13 +52,13 @@ class LabelStudio:
                 "to_name": "image",
                 "value": {"choices": list(prediction.labels)},
             }
-            said = {
+            suggestion = {
                 "model_version": self.model_version,
                 "score": rounded(sum(right) / len(right)),
                 "result": [result],
             }
             address = {"image": self._address(prediction.image)}
-            return json.dumps({"data": address, "predictions": [said]})
+            return json.dumps({"data": address, "predictions": [suggestion]})
 
         return JsonItems(path, "[", task, "]")
 
@@ -72,12 +72,12 @@ class LabelStudio:
         return {"config.xml": config}
 
     def _address(self, image: Image) -> str:
-        if image.is_remote:  # which Label Studio reads from its storage by itself
+        if image.is_remote:  # Label Studio reads it from the store
             return image.address
         try:
             inside = Path(image.address).relative_to(os.path.abspath(self.url_root))  # noqa: PTH100
         except ValueError:
             raise DataError(
-                f"{image}: is not in --url-root {self.url_root}, so it has no address"
+                f"{image}: is not in --url-root {self.url_root}, so it has no URL"
             ) from None
         return self.image_url + quote(os.fsencode(inside))

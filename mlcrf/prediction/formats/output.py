@@ -8,7 +8,7 @@ from mlcrf.prediction.record import Prediction
 
 
 class Rows(Protocol):
-    """A file that takes predictions one by one."""
+    """An open file that predictions are written to."""
 
     def write(self, prediction: Prediction) -> None: ...
 
@@ -16,22 +16,22 @@ class Rows(Protocol):
 
 
 class OutputFormat(Protocol):
-    """A table, or a file that another program imports."""
+    """A format of tables, or of files for another program."""
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """The suffixes that the file's name may have."""
+        """The allowed suffixes of the file."""
         ...
 
     @property
     def holds_errors(self) -> bool:
-        """Whether images that failed have rows too, so that no file of errors is needed."""
+        """Whether the file also holds errors, so that no file of errors is needed."""
         ...
 
     def open(self, path: Path, suffix: str, labels: LabelSpace) -> Rows:
-        """Begin a file."""
+        """Open a file for writing."""
         ...
 
     def companions(self, labels: LabelSpace) -> dict[str, str]:
-        """Return the texts of other files that belong to it, by suffix."""
+        """Return the texts of accompanying files, by suffix."""
         ...

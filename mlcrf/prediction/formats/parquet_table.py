@@ -1,4 +1,4 @@
-"""Predictions in Parquet files of our own, read back row by row."""
+"""Parquet files written by mlcrf, read back row by row."""
 
 import json
 import os
@@ -24,12 +24,12 @@ _ROWS_AT_ONCE = 256
 class ParquetTable:
     """A wide table, or one part of it.
 
-    Attributes:
-        labels: in the order of the columns.
-        origin: the model that made it.
-
     Args:
-        about: what `load_about` found in it.
+        about: metadata from `load_about`.
+
+    Attributes:
+        labels: labels in the order of the columns.
+        origin: the model that made the table.
     """
 
     def __init__(self, path: Path | Stored, about: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ class ParquetTable:
             return int(parquet.read_metadata(source).num_rows)
 
     def __iter__(self) -> Iterator[Prediction]:
-        """Return the prediction of each image, in the order of the file.
+        """Yield the predictions in the order of the file.
 
         Raises:
             DataError: the file is damaged.
@@ -68,7 +68,7 @@ class ParquetTable:
         except (OSError, ValueError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             raise DataError(
-                f"{self._path}: damaged ({reason}); delete it and make it again"
+                f"{self._path}: damaged ({reason}); delete the file and create it again"
             ) from error
 
     def _prediction(self, row: Mapping[str, Any], at: int) -> Prediction:
@@ -86,10 +86,10 @@ class ParquetTable:
 
 
 def load_about(path: Path | Stored) -> dict[str, Any] | None:
-    """Load the metadata of a Parquet file; None if it is no wide table of ours.
+    """Load the metadata of a Parquet file; return None if it is not a wide table by mlcrf.
 
     Raises:
-        DataError: it cannot be read as Parquet.
+        DataError: the file cannot be read as Parquet.
     """
     try:
         with _opened(path) as source:

@@ -1,9 +1,9 @@
-"""An archive that is tagged in parts, and the parts as one table again.
+"""Parts of a large archive, each tagged on its own, and the merged table.
 
-A part is one Parquet file, and there once it is whole: rows as in any table of predictions, and
-the errors. With `--shard`, the part that an image is in depends on its name alone, so that
-processes on many machines need not know of each other, and images that are added meanwhile are in
-one part too. A cluster's parts are images that follow each other in the listing.
+A part is one Parquet file, which appears once it is complete: rows as in any table of predictions,
+and errors. With `--shard`, the part of an image depends only on its name, so processes on many
+machines need not communicate, and images added meanwhile belong to exactly one part. A cluster's
+parts are consecutive images of the listing.
 """
 
 import hashlib
@@ -37,17 +37,17 @@ _MORE = {"error": pa.string(), "listed": pa.int64()}
 
 @dataclass(frozen=True)
 class Part:
-    """One part of several: `number` of 1 to `of`."""
+    """Part `number`, from 1 to `of`, of `of` parts."""
 
     number: int
     of: int
 
     @classmethod
     def parse(cls, text: str) -> "Part":
-        """Return the part that `3/64` means.
+        """Parse a part such as `3/64`.
 
         Raises:
-            SettingsError: the text is not of this form.
+            SettingsError: the text does not have this form.
         """
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
@@ -55,18 +55,17 @@ class Part:
         return cls(int(match[1]), int(match[2]))
 
     def has(self, key: str) -> bool:
-        """Return whether a name is in this part, as an N-th of all names is."""
+        """Return whether a name belongs to this part, by its hash."""
         digest = hashlib.blake2b(os.fsencode(key), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.of == self.number - 1
 
     def chooser(
         self, places: Iterable[Path | Stored], *, of_folders: bool
     ) -> Callable[[Image], bool]:
-        """Choose the images of this part by their names below the folders among the places.
+        """Return a filter for the images of this part, by their names below the given folders.
 
-        The folders themselves, and tar and Parquet files, may be elsewhere on another machine.
-        The rows of a row group of Parquet stay together, up to 256 of them, since a reader of one
-        unpacks those before it.
+        Folders, tar and Parquet files may have other paths on another machine. Up to 256 rows of a
+        Parquet row group stay together, since reading a row decompresses the rows before it.
 
         Args:
             of_folders: keep images of one folder together.
@@ -88,19 +87,19 @@ class Part:
         return has
 
     def path(self, folder: Path | Stored) -> Path | Stored:
-        """Return where the part is kept."""
+        """Return the path of the part's file."""
         name = f"part-{self.number:05d}-of-{self.of:05d}.parquet"
         return folder / name if isinstance(folder, Path) else folder.at(name)
 
 
 @dataclass(frozen=True)
 class PartFormat:
-    """A part: what `Table` writes to `.parquet`, with two columns more.
+    """A part: a Parquet table with the further columns `error` and `listed`.
 
     `error` is why an image could not be tagged, `listed` its index in the whole listing.
 
     Attributes:
-        images: SHA-256 over the names of its images, where these are not chosen by name.
+        images: SHA-256 over the names of the part's images, if these are not chosen by name.
     """
 
     part: Part
@@ -122,10 +121,10 @@ class PartFormat:
         return {}
 
     def is_finished(self, path: Path | Stored) -> bool:
-        """Return whether the part is there, made by an equal job of the same images.
+        """Return whether the part exists, made by an equal job from the same images.
 
         Raises:
-            DataError: the file is damaged, or no part.
+            DataError: the file is damaged, or not a part.
         """
         if not path.exists():
             return False
@@ -133,11 +132,7 @@ class PartFormat:
         return bool(about["job"] == self._record() and about["images"] == self.images)
 
     def require_same_job(self, path: Path | Stored) -> None:
-        """Refuse a part that another job made.
-
-        Raises:
-            DataError: it did; names the first option that differs.
-        """
+        """Raise a DataError with the first different option if another job made the part."""
         theirs, ours = _load_part(path)["job"], self._record()
         for name in sorted(theirs.keys() | ours.keys()):
             if theirs.get(name) != ours.get(name):
@@ -171,19 +166,19 @@ class _PartRows:
 
 
 class Parts:
-    """All parts in a folder, on a disk or in an object store, as the one table that they are.
+    """All parts in a folder, on a disk or in an object store, as one table.
 
     Attributes:
         labels, origin: see `ParquetTable`.
 
     Raises:
-        DataError: there is no part, one is missing or damaged, or they do not belong together.
+        DataError: no parts; or a part is missing, damaged, or made by another job.
     """
 
     def __init__(self, folder: Path | Stored) -> None:
         paths = sorted((one for one in _files(folder) if _NAME.fullmatch(one.name)), key=str)
         if not paths:
-            raise DataError(f"{folder}: no part-*.parquet of `mlcrf predict --shard` is there")
+            raise DataError(f"{folder}: no part-*.parquet of `mlcrf predict --shard` found")
         abouts = [_load_part(path) for path in paths]
         first = abouts[0]
         for path, about in zip(paths[1:], abouts[1:], strict=True):
@@ -193,7 +188,7 @@ class Parts:
             if about["part"][1] != first["part"][1]:
                 raise DataError(
                     f"{path}: is one of {about['part'][1]} parts, {paths[0].name} one of "
-                    f"{first['part'][1]}; keep those of one number only"
+                    f"{first['part'][1]}; keep the parts of one of these numbers"
                 )
         _require_all(folder, [about["part"][0] for about in abouts], first["part"][1])
         self._tables = [
@@ -203,7 +198,7 @@ class Parts:
         self.labels, self.origin = self._tables[0].labels, self._tables[0].origin
 
     def __iter__(self) -> Iterator[Prediction]:
-        """Return the predictions in the order in which the images were listed."""
+        """Yield the predictions in the order of the listing."""
         if self._follow_each_other:
             return chain.from_iterable(self._tables)
         return heapq.merge(*self._tables, key=lambda one: one.listed)
@@ -213,10 +208,10 @@ class Parts:
 
 
 def remove_parts(folder: Path | Stored, *, keep: Iterable[Path | Stored] = ()) -> None:
-    """Delete the parts in a folder, but for some, and the folder once it is empty.
+    """Delete the parts in a folder except those in `keep`, and the folder if it is then empty.
 
     Raises:
-        MlcrfError: one cannot be deleted.
+        MlcrfError: a part cannot be deleted.
     """
     kept = {path.name for path in keep}
     if not folder.exists():
@@ -225,7 +220,7 @@ def remove_parts(folder: Path | Stored, *, keep: Iterable[Path | Stored] = ()) -
         if _NAME.fullmatch(path.name) and path.name not in kept:
             path.unlink(missing_ok=True)
     if isinstance(folder, Path) and not kept:
-        with suppress(OSError):  # there is something else in it
+        with suppress(OSError):  # other files are in it
             folder.rmdir()
 
 
@@ -239,7 +234,9 @@ def _require_all(folder: Path | Stored, found: Sequence[int], of: int) -> None:
 
 
 def _load_part(path: Path | Stored) -> dict[str, Any]:
-    message = f"{path}: no part of `mlcrf predict --shard`, or damaged; delete it and make it again"
+    message = (
+        f"{path}: damaged, or not a part of `mlcrf predict --shard`; delete it and run that again"
+    )
     try:
         about = load_about(path)
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Tables of predictions read back: our own files, and tables that a person has edited since."""
+"""Read tables of predictions: files by mlcrf, also after a person has edited them."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from mlcrf.stores import Stored
 
 
 class PredictionTable(Protocol):
-    """Predictions with the labels that they are about, and the model that made them."""
+    """Predictions, their labels, and the model that made them."""
 
     @property
     def labels(self) -> LabelSpace: ...
@@ -53,20 +53,19 @@ def read_predictions(
 ) -> PredictionTable:
     """Read a table of predictions: .csv, .jsonl or .parquet, wide or tidy, or a folder of parts.
 
-    Labels are decided by the column `labels`, or `present` of a tidy table. CSV is read as
-    spreadsheets leave it: with a byte-order mark, semicolons or tabs between cells, decimal commas
+    The column `labels`, or `present` of a tidy table, holds the decisions. CSV as saved by
+    spreadsheets is accepted: a byte-order mark, semicolons or tabs between cells, decimal commas
     and the apostrophes of `--excel-safe`.
 
     Args:
-        labels: those of the table, if it has no columns of probabilities that name them.
-        probabilities: whether they are needed; else they may be missing or spoilt.
+        labels: labels of the table, if it has no columns of probabilities that name them.
+        probabilities: whether columns of probabilities are required; else they may be missing or
+            damaged.
 
     Raises:
-        DataError: everything that is wrong with the table, each with its line; a label that is
-            not among the table's is.
+        DataError: all errors of the table with their lines, such as unknown labels.
 
-    Cost: parts and Parquet tables of our own are read as they are asked for; others are held in
-        memory.
+    Cost: parts and Parquet tables by mlcrf are read row by row; other tables are held in memory.
     """
     suffix = place.suffix.lower()
     is_folder = isinstance(place, Path) and place.is_dir()
@@ -91,7 +90,7 @@ def read_predictions(
 
 @dataclass(frozen=True)
 class _Cells:
-    """A table's cells; what is wrong with one is noted."""
+    """The cells of a table; errors are collected."""
 
     records: Records
     problems: Problems
@@ -133,9 +132,7 @@ def _read_wide(cells: _Cells, labels: LabelSpace | None, probabilities: bool) ->
     if "labels" not in columns:
         raise DataError(f"{path}:1: has no column `labels`; expected a table of `mlcrf predict`")
     if space is None:
-        raise DataError(
-            f"{path}:1: has no columns p:LABEL that say which labels there are; give --model"
-        )
+        raise DataError(f"{path}:1: has no columns p:LABEL that name the labels; give --model")
     scores = [[f"{kind}:{name}" for name in space] for kind in ("p", "independent")]
     missing = [name for kind in scores for name in kind if name not in columns]
     if probabilities and missing:
@@ -176,7 +173,7 @@ def _read_tidy(cells: _Cells, labels: LabelSpace | None, probabilities: bool) ->
     for row, label in enumerate(texts):
         own = rows.setdefault(cells.image(row), {})
         if label in own:
-            cells.fault(row, f"label {label!r} stands twice for one image")
+            cells.fault(row, f"label {label!r} occurs twice for one image")
         own[label] = row
     predictions = []
     for listed, (image, own) in enumerate(rows.items()):

@@ -1,4 +1,4 @@
-"""Tables: CSV, JSON lines and Parquet, with a row an image (wide) or an image and label (tidy)."""
+"""Tables as CSV, JSON lines or Parquet; one row per image (wide), or per image and label (tidy)."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from mlcrf.labels import LabelSpace
 from mlcrf.prediction.formats.output import Rows
 from mlcrf.prediction.record import Origin, Prediction
 
-METADATA_KEY = b"mlcrf"  # of a Parquet file, what its columns do not hold
-NAMES_KEY = "mlcrf.names"  # of names that are not UTF-8: row -> bytes, as hexadecimal digits
+METADATA_KEY = b"mlcrf"  # metadata of a Parquet file
+NAMES_KEY = "mlcrf.names"  # names that are not UTF-8: row -> bytes as hexadecimal digits
 _ROWS_AT_ONCE = 1024
 
 
@@ -31,14 +31,14 @@ class TableSuffix(StrEnum):
 
 @dataclass(frozen=True)
 class Table:
-    """CSV, JSONL or Parquet.
+    """A table as CSV, JSONL or Parquet.
 
     Attributes:
-        tidy: use the columns of `TidyLayout` rather than those of `WideLayout`. In CSV, labels
-            are joined by `;`, present is 1 and absent 0.
+        tidy: use the columns of `TidyLayout` instead of `WideLayout`. In CSV, labels are joined by
+            `;`, present is 1 and absent 0.
         excel_safe: begin CSV with a UTF-8 byte-order mark, and put an apostrophe before every text
-            that a spreadsheet would take for a formula.
-        origin: kept in the metadata of Parquet files.
+            that a spreadsheet would interpret as a formula.
+        origin: written to the metadata of Parquet files.
     """
 
     tidy: bool = False
@@ -67,12 +67,12 @@ class Layout(Protocol):
     columns: dict[str, pa.DataType]
 
     def rows(self, prediction: Prediction) -> Iterator[list[Any]]:
-        """Return the rows of one image, a value a column."""
+        """Yield the rows of one image, with one value per column."""
         ...
 
 
 class WideLayout:
-    """One row an image: `image`, `labels`, and for every label `p:LABEL`, `independent:LABEL`."""
+    """One row per image: `image`, `labels`, and `p:LABEL`, `independent:LABEL` for every label."""
 
     def __init__(self, labels: LabelSpace) -> None:
         scores = [f"{kind}:{name}" for name in labels for kind in ("p", "independent")]
@@ -86,7 +86,7 @@ class WideLayout:
 
 
 class TidyLayout:
-    """One row an image and label: `image`, `label`, `present`, `p`, `independent`."""
+    """One row per image and label: `image`, `label`, `present`, `p`, `independent`."""
 
     def __init__(self, labels: LabelSpace) -> None:
         self._labels = labels
@@ -106,7 +106,7 @@ class TidyLayout:
 
 
 class CsvFile:
-    """CSV that keeps the bytes of names; see `Table.excel_safe`."""
+    """A CSV file that keeps the bytes of names; see `Table.excel_safe`."""
 
     def __init__(self, path: Path, *, excel_safe: bool) -> None:
         self._excel_safe = excel_safe
@@ -115,7 +115,6 @@ class CsvFile:
         self._stream = path.open("w", newline="", encoding=encoding, errors="surrogateescape")
 
     def write(self, row: Iterable[Any]) -> None:
-        """Add a row."""
         write_csv_row(self._stream, map(_safe_cell if self._excel_safe else _cell, row))
 
     def close(self) -> None:
@@ -123,10 +122,10 @@ class CsvFile:
 
 
 class ParquetFile:
-    """Parquet that is written row by row.
+    """A Parquet file that is written row by row.
 
-    A name of an image that is not UTF-8 stands in its column with backslashes, and as it is in
-    the file's metadata.
+    An image's name that is not UTF-8 is escaped with backslashes in its column; the metadata hold
+    its bytes.
     """
 
     def __init__(
@@ -140,7 +139,7 @@ class ParquetFile:
         self._written = 0
 
     def write(self, row: dict[str, Any]) -> None:
-        """Add a row, by column."""
+        """Write a row, given as a mapping from column to value."""
         name = os.fsencode(row["image"])
         text = name.decode("utf-8", "backslashreplace")
         if text != row["image"]:
@@ -162,7 +161,7 @@ class ParquetFile:
 
 
 def about_table(labels: LabelSpace, origin: Origin) -> dict[str, object]:
-    """Return what the metadata of a Parquet file say of its table."""
+    """Return the metadata of a Parquet file."""
     rules = origin.implications
     record = {"model": origin.model, "digest": origin.digest}
     return {

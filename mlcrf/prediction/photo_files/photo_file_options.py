@@ -1,4 +1,4 @@
-"""The kinds of files beside images that are wanted: written, or taken back."""
+"""Options of files beside photos, and the writers that they ask for."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,11 +18,12 @@ from mlcrf.prediction.record import Origin
 
 @dataclass(frozen=True)
 class PhotoFileOptions:
-    """The kinds of files beside images that are wanted.
+    """Options of files beside photos.
 
     Attributes:
-        xmp, txt: sidecars, tag files.
-        overwrite: replace tag files that are not ours.
+        xmp: write sidecars.
+        txt: write tag files.
+        overwrite: replace tag files that mlcrf did not write.
         dry_run: change nothing, only report.
         report: called with each change of a file.
     """
@@ -43,15 +44,16 @@ class PhotoFileOptions:
         """Make the writers of these kinds of files.
 
         Args:
-            images: those that will be tagged. The first is looked at before the work; another
-                that has no place for files is an error of its own.
+            images: the images to tag. The first is checked before work starts; a later image
+                without a place for files gets an error of its own.
 
         Raises:
-            SettingsError: a label whose name one of them cannot hold.
-            DataError: no file can be put beside the first photo.
+            SettingsError: a file cannot hold the name of a label.
+            DataError: no file can be placed beside the first photo.
         """
         if self.xmp or self.txt:
-            _require_room(places, images)
+            for photo in islice(images, 1):
+                places.require_room(photo)
         kinds: list[PhotoFileWriter] = []
         if self.xmp:
             author = Author(printable(origin.model), origin.digest)
@@ -62,13 +64,13 @@ class PhotoFileOptions:
         return PhotoFileSet(kinds, self.report)
 
     def undo(self, photos: Iterable[Image], places: PhotoPlaces) -> tuple[PhotoFileSet, list[str]]:
-        """Take out of files beside photos what we put there; of both kinds if neither is named.
+        """Remove what mlcrf wrote beside photos, for both kinds of files if neither is named.
 
         Returns:
-            How many files had which fate, and a line for each photo of which one is damaged.
+            The number of files per action, and one line per photo with a damaged file.
 
         Raises:
-            DataError: there was nothing but faults, or no file can be beside the first photo.
+            DataError: all failed, or no file can be placed beside the first photo.
         """
         kinds: list[PhotoFileWriter] = []
         if self.xmp or not self.txt:
@@ -87,8 +89,3 @@ class PhotoFileOptions:
         if faults and not any(counts.total() for counts in photo_files.counts.values()):
             raise DataError("\n".join(["nothing could be undone", *faults]))
         return photo_files, faults
-
-
-def _require_room(places: PhotoPlaces, photos: Iterable[Image]) -> None:
-    for photo in islice(photos, 1):
-        places.require_room(photo)

@@ -1,4 +1,4 @@
-"""Files that stand beside photos: one kind a file, written, taken back, counted."""
+"""Files beside photos: the interface of a writer, and a set of writers that counts its actions."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,18 +13,18 @@ from mlcrf.prediction.record import Prediction
 
 
 class Action(StrEnum):
-    """What becomes of a file."""
+    """An action on a file."""
 
     NEW = "new"
     CHANGED = "changed"
     UNCHANGED = "unchanged"
     DELETED = "deleted"
-    NONE = "none"  # there is none and none is needed
+    NONE = "none"  # no file exists, and none is needed
 
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of the file of one photo, and which tags it gains and loses."""
+    """The action on the file of one photo, and the tags that are added and removed."""
 
     path: Path
     action: Action
@@ -37,7 +37,7 @@ class Change:
 
 
 class PhotoFileWriter(Protocol):
-    """One kind of files. Both methods raise an MlcrfError where a file cannot be made."""
+    """A writer of one kind of files; raises an MlcrfError if a file cannot be written."""
 
     kind: str
 
@@ -45,21 +45,21 @@ class PhotoFileWriter(Protocol):
         """Write the file of one photo."""
 
     def undo(self, photo: Image) -> list[Change]:
-        """Take out of the files of one photo what we have put into them."""
+        """Remove what mlcrf wrote from the files of one photo."""
 
     def close(self) -> None:
-        """Do what is left to do after the last photo."""
+        """Finish after the last photo."""
 
 
 class PhotoFileSet:
-    """All files beside photos that were asked for.
+    """All requested files beside photos.
 
     Args:
-        kinds: the kinds of files.
-        report: is told each change of a file.
+        kinds: one writer per kind of files.
+        report: called with each change of a file.
 
     Attributes:
-        counts: by kind, how many files had which fate.
+        counts: number of files per kind and action.
     """
 
     def __init__(
@@ -69,23 +69,18 @@ class PhotoFileSet:
         self.counts: dict[str, Counter[Action]] = {one.kind: Counter() for one in kinds}
 
     def write(self, prediction: Prediction) -> None:
-        """Write the files of one photo; a fault in one does not hinder the others.
+        """Write the files of one photo; if one fails, the others are still written.
 
         Raises:
-            MlcrfError: some could not be written; says which and why, in one line.
+            MlcrfError: some files could not be written; names them and the reasons in one line.
         """
         self._each(lambda kind: [kind.write(prediction)])
 
     def undo(self, photo: Image) -> None:
-        """Take what is ours out of the files of one photo.
-
-        Raises:
-            MlcrfError: as for `write`.
-        """
+        """Remove what mlcrf wrote from the files of one photo; raises as `write` does."""
         self._each(lambda kind: kind.undo(photo))
 
     def close(self) -> None:
-        """Do what is left to do after the last photo."""
         for kind in self._kinds:
             kind.close()
 

@@ -1,4 +1,4 @@
-"""Predictions as keywords in XMP sidecars."""
+"""Keywords in XMP sidecars, from predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +15,16 @@ from mlcrf.prediction.record import Prediction
 
 
 class Sidecars:
-    """An XMP sidecar a photo; see `mlcrf.keywords.retagging.retag` for what becomes of its tags.
+    """A writer of one XMP sidecar per photo; `mlcrf.keywords.retagging.retag` edits its tags.
 
-    A label that implies others stands below each that it implies directly.
+    A label that implies others is written below each label that it implies directly.
 
     Args:
-        labels: by the names that are written; none are needed to undo.
-        author: None where nothing is written, only undone.
+        labels: the names to write; not needed to undo.
+        author: None if tags are only removed.
 
     Raises:
-        SettingsError: a label whose name cannot be a keyword.
+        SettingsError: the name of a label cannot be a keyword.
     """
 
     kind = "sidecars"
@@ -46,19 +46,19 @@ class Sidecars:
         """Give the photo's sidecar the labels of a prediction.
 
         Raises:
-            DataError: there is a sidecar and it cannot be read; it stays as it is.
-            MlcrfError: it cannot be written.
+            DataError: an existing sidecar cannot be read; it is left unchanged.
+            MlcrfError: the sidecar cannot be written.
         """
         confirmed = frozenset(prediction.confirmed)
         tags = [Tag(one, self._paths[one], one in confirmed) for one in prediction.labels]
         return self._retag(self._places.sidecar(prediction.image), tags, self._author)
 
     def undo(self, photo: Image) -> list[Change]:
-        """Take our tags out of all sidecars that may be the photo's; raises as `write` does."""
+        """Remove our tags from all sidecars that may be the photo's; raises as `write` does."""
         return [self._retag(path, (), None) for path in self._places.all_sidecars(photo)]
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
     def _retag(self, path: Path, tags: Sequence[Tag], author: Author | None) -> Change:
         old = load_sidecar(path) if path.is_file() else None
@@ -87,9 +87,9 @@ class Sidecars:
 def _paths(
     labels: LabelSpace, implications: Implications
 ) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Return each label's paths from the top, one for each label that it implies directly.
+    """Return each label's paths from the top, one per label that it implies directly.
 
-    Of the labels above those, which may have several paths themselves, the first one counts.
+    Further up, only the first path of each label is used.
     """
     parents: dict[str, list[str]] = {name: [] for name in labels}
     for child, above in implications.parents.items():

@@ -1,4 +1,4 @@
-"""Predictions as text files of tags, `photo.txt` beside `photo.jpg`, as training reads them."""
+"""Text files of tags, `photo.txt` beside `photo.jpg`, in the layout that training reads."""
 
 import hashlib
 import os
@@ -17,17 +17,17 @@ LOG = ".mlcrf-tags"
 
 
 class TagFiles:
-    """A text file a photo, a tag a line, empty where there is none.
+    """A writer of one text file per photo, with one tag per line.
 
-    The form has no room for a note on who wrote it. So a hidden file `.mlcrf-tags` in each folder
-    holds a SHA-256 a line, over name and content of each tag file that we wrote there. One that
-    is not in it, or was changed since, is a person's.
+    The format cannot record who wrote a file. So a hidden file `.mlcrf-tags` in each folder holds
+    one SHA-256 per line, over name and content of each tag file that mlcrf wrote there. A file that
+    is not listed, or has changed since, belongs to a person.
 
     Args:
-        overwrite: replace those of a person, too.
+        overwrite: replace a person's files, too.
 
     Raises:
-        SettingsError: a label that training would not read back as it was written.
+        SettingsError: training would not read a label back as it was written.
     """
 
     kind = "tag files"
@@ -54,8 +54,8 @@ class TagFiles:
         """Write the labels of a prediction.
 
         Raises:
-            DataError: the file is a person's, or another picture's too.
-            MlcrfError: it cannot be written.
+            DataError: the file belongs to a person, or to another image too.
+            MlcrfError: the file cannot be written.
         """
         photo = prediction.image
         path = self._places.tag_file(photo)
@@ -70,18 +70,18 @@ class TagFiles:
             return Change(path, Action.UNCHANGED)
         if old is not None and not self._overwrite and not self._is_ours(path, old):
             raise DataError(
-                f"{printable(path)}: is there and not by mlcrf; --overwrite replaces it"
+                f"{printable(path)}: exists and is not by mlcrf; --overwrite replaces it"
             )
         if not self._dry_run:
             self._note(path, new)
             atomic.write_bytes(path, new)
         before, now = _tags(old or b""), _tags(new)
-        gained = tuple(name for name in now if name not in before)
-        lost = tuple(name for name in before if name not in now)
-        return Change(path, Action.NEW if old is None else Action.CHANGED, gained, lost)
+        added = tuple(name for name in now if name not in before)
+        removed = tuple(name for name in before if name not in now)
+        return Change(path, Action.NEW if old is None else Action.CHANGED, added, removed)
 
     def undo(self, photo: Image) -> list[Change]:
-        """Delete the photo's tag file if we wrote it and nobody has changed it since."""
+        """Delete the photo's tag file if mlcrf wrote it and it has not changed since."""
         path = self._places.tag_file(photo)
         content = _content(path)
         if content is None:
@@ -94,7 +94,7 @@ class TagFiles:
         return [Change(path, Action.DELETED, removed=tuple(_tags(content)))]
 
     def close(self) -> None:
-        """After files were taken back, forget all that are no longer there as we wrote them."""
+        """After deletions, remove from the log all files that no longer exist as written."""
         for folder in self._undone:
             there = (_digest(path, _content(path) or b"") for path in folder.glob("*.txt"))
             left = _load_log(folder) & set(there)
@@ -112,7 +112,7 @@ class TagFiles:
         return self._log[1]
 
     def _note(self, path: Path, content: bytes) -> None:
-        """Before the file is written: what is noted and not there does no harm."""
+        """Log a file before it is written: an entry without a file does no harm."""
         digest, written = _digest(path, content), self._written_in(path.parent)
         if digest in written:
             return
@@ -128,10 +128,10 @@ class TagFiles:
 
 
 def _content(path: Path) -> bytes | None:
-    """What a file holds; None where there is none.
+    """Return the content of a file, or None if it does not exist.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         return path.read_bytes() if os.path.lexists(path) else None

@@ -158,7 +158,7 @@ def test_label_studio(photos: list[Path], tmp_path: Path) -> None:
 def test_label_studio_needs_photos_below_the_root(photos: list[Path], tmp_path: Path) -> None:
     """Else nothing is written; from the root of the file system on, every photo has an address."""
     form = choose_format(Program.LABEL_STUDIO, url_root=tmp_path / "photos" / ".." / "other")
-    with pytest.raises(DataError, match=r"is not in --url-root .*, so it has no address"):
+    with pytest.raises(DataError, match=r"is not in --url-root .*, so it has no URL"):
         write(tmp_path / "tasks.json", photos[1:], form)
     assert list(tmp_path.iterdir()) == []
     write(tmp_path / "tasks.json", photos, choose_format(Program.LABEL_STUDIO))
@@ -206,7 +206,7 @@ def test_choices_that_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--excel-safe is for tables; leave it out with"):
         choose_format(Program.FIFTYONE, excel_safe=True)
     for program in (None, Program.FIFTYONE):
-        with pytest.raises(SettingsError, match="go with --for label-studio only"):
+        with pytest.raises(SettingsError, match="need --for label-studio"):
             choose_format(program, image_url="http://h/")
     for name, form in (
         ("a.json", Table(tidy=True)),

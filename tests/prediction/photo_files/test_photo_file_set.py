@@ -126,7 +126,7 @@ def test_a_damaged_sidecar_is_one_error_and_stays(tmp_path: Path) -> None:
     assert photo_files.counts == {"sidecars": Counter({"new": 2})}
     with PredictionWriter(None, LABELS, photo_files=photo_files) as writer:
         writer.write(Prediction(as_image(photos[1]), ("sky",)))
-        with pytest.raises(DataError, match=r"no picture could be tagged\n.*b\.jpg\.xmp"):
+        with pytest.raises(DataError, match=r"no image could be tagged\n.*b\.jpg\.xmp"):
             writer.require_one()
     _, faults = PhotoFileOptions(xmp=True).undo(images_of(photos), PhotoPlaces())
     assert len(faults) == 1 and "b.jpg.xmp" in faults[0]
@@ -187,7 +187,7 @@ def test_tag_files_of_a_person_stay(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("sky\ngrandpa\n")
     (tmp_path / "copy.txt").write_bytes((tmp_path / "c.txt").read_bytes())
     for photo in (old, edited):
-        with pytest.raises(DataError, match="is there and not by mlcrf; --overwrite replaces it"):
+        with pytest.raises(DataError, match="exists and is not by mlcrf; --overwrite replaces it"):
             files.write(Prediction(as_image(photo), ("pet",)))
     assert (tmp_path / LOG).exists()
     undoing = TagFiles(PhotoPlaces())
