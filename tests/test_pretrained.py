@@ -92,7 +92,7 @@ def test_the_examples_for_python_run(tmp_path: Path) -> None:
         r"^runs/nothing: no such run directory",
         r"^0 +photo\.jpg +[01]\.\d+ *$",
         r"^1 +no-photo\.jpg +NaN +no-photo\.jpg: ",
-        r"^example_f1 +[01]\.\d+ +[01]\.\d+ ",
+        r"example_f1 +[01]\.\d+ +[01]\.\d+ ",
     ):
         assert re.search(expected, "".join(said), re.MULTILINE), (expected, said)
 

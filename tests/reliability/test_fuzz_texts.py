@@ -27,6 +27,7 @@ def test_settings(tmp_path: Path) -> None:
 
     @fuzz(6_000, 60)
     @given(name=FIELDS | TEXTS, value=VALUES | st.lists(st.floats(), max_size=3), text=TEXTS)
+    @example(name="seed", value=3, text="1")
     @example(name="\x1e", value=1, text="a\nb")
     @example(name="backbone", value="\ud800", text="\udcff")
     def check(name: str, value: Any, text: str) -> None:
