@@ -164,7 +164,7 @@ class TrainSettings(BaseModel):
     )
     tolerance: Strength = Field(
         default=1e-6,
-        description="Convergence: estimated loss still to gain, in nats an image.",
+        description="Convergence: estimated loss still to gain, in nats per image.",
     )
     exact_tolerance: Strength = Field(
         default=1e-3,

@@ -88,7 +88,7 @@ class Potentials:
 
     @property
     def varies_by_image(self) -> bool:
-        """Whether each image has its own couplings."""
+        """Return whether each image has its own couplings."""
         return self.pairwise.ndim == 2
 
     def pairwise_matrix(self) -> Tensor:

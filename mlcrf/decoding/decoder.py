@@ -151,7 +151,7 @@ class Decoder:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it can be called: no threshold is still to be tuned."""
+        """Return whether no threshold is left to be tuned."""
         return self.rule not in _TUNED or self.threshold is not None
 
     @property

@@ -178,12 +178,12 @@ class Minimiser(Protocol):
 
     @property
     def early_stopping(self) -> bool:
-        """Whether the fit stops at the lowest loss on held-out images."""
+        """Return whether the fit stops at the lowest loss on held-out images."""
         ...
 
     @property
     def cold_start(self) -> bool:
-        """Whether the fit of each penalty starts from the same model, not from the previous fit."""
+        """Return whether the fit of each penalty starts from the same model, not from the previous fit."""
         ...
 
     def minimise(

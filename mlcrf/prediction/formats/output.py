@@ -25,7 +25,7 @@ class OutputFormat(Protocol):
 
     @property
     def holds_errors(self) -> bool:
-        """Whether the file also holds errors, so that no file of errors is needed."""
+        """Return whether the file also holds errors, so that no file of errors is needed."""
         ...
 
     def open(self, path: Path, suffix: str, labels: LabelSpace) -> Rows:
