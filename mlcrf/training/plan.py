@@ -183,7 +183,7 @@ class Minimiser(Protocol):
 
     @property
     def cold_start(self) -> bool:
-        """Return whether the fit of each penalty starts from the same model, not from the previous fit."""
+        """Return whether each penalty's fit starts from the same model, not from the last fit."""
         ...
 
     def minimise(
