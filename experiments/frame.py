@@ -1,4 +1,4 @@
-"""What experiments do alike: options, photos, runs that go on where they stopped, figures kept.
+"""Shared code of the experiments: options, photos, resumed runs, stored figures.
 
 A question has a folder with `run.py`, started as `python -m experiments.FOLDER.run` from the
 project's root, `results.json` that it writes, and `README.md` whose tables `experiments.pages`
@@ -107,7 +107,7 @@ def scored(arguments: argparse.Namespace, run: Run, data: Manifest) -> Evaluatio
 
 
 def record_of(run: Run) -> dict[str, Any]:
-    """What training wrote of itself: images, fits, seconds."""
+    """Return the record that training wrote: images, fits, seconds."""
     record: dict[str, Any] = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
     return record
 

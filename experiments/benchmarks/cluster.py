@@ -113,7 +113,7 @@ def kill_worker(program: "subprocess.Popen[bytes]") -> bool:
 
 
 def compare(photos: Path, plain: Path, table: Path) -> dict[str, Any]:
-    """How many rows and errors there are, once it is seen that each photo has one of both.
+    """Return the numbers of rows and errors, after checking that each photo has one of them.
 
     And the largest difference of a probability from the plain run's.
     """

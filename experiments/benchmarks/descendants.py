@@ -24,5 +24,5 @@ def below(root: int) -> dict[int, str]:
 
 
 def working(root: int) -> list[int]:
-    """Those of Ray below it that work on a part now."""
+    """Return its descendants that are Ray workers busy with a part."""
     return [process for process, name in below(root).items() if name.startswith("ray::Worker.tag")]

@@ -1,4 +1,4 @@
-"""How time and memory grow with labels, images and chains: each method as far as it goes.
+"""Measure time and memory by number of labels, images and chains, up to each method's limit.
 
 Every point is measured in a process of its own, on both cores, after a call on a tiny model that
 compiles and loads what is needed. Memory is by how much the peak of the process, as the kernel

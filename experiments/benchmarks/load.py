@@ -86,7 +86,7 @@ class Client(asyncio.Protocol):
 
 
 class Load:
-    """What is asked, the connections, and what came of it."""
+    """Requests, connections and outcomes of a load."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         address = urlsplit(plan["address"])

@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    """What to measure; `--fit` is one case in a process of its own."""
+    """Parse the options; `--fit` measures one case in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path)

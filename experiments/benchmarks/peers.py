@@ -16,7 +16,7 @@ from mlcrf.crf import Potentials, neighbours
 
 
 class Work(NamedTuple):
-    """How many labels were redrawn, and in what time."""
+    """Number of label updates and the time that they took."""
 
     updates: int
     seconds: float

@@ -1,4 +1,4 @@
-"""What millions of photos would take: measured rates, multiplied.
+"""Estimate the time for millions of photos from measured rates.
 
     python experiments/benchmarks/plan.py docs/scaling.md
 

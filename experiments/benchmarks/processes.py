@@ -22,7 +22,7 @@ class Stopped(Exception):  # noqa: N818  it is how a call ended, not always an e
 
 
 def run_apart(function: Callable[..., Any], *arguments: Any, cores: int, timeout_s: float) -> Any:
-    """What a function returns that is called in a fresh process, which may run on some cores only.
+    """Call a function in a fresh process limited to some cores, and return its result.
 
     Raises:
         Stopped: it took longer than the limit, or was killed, as happens when memory runs out.

@@ -107,7 +107,7 @@ class Service:
         return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name} "))
 
     def check(self, tagger: Tagger, photos: Sequence[Path]) -> None:
-        """Whether it says what `Tagger` says of the same photos."""
+        """Check that the service answers as `Tagger` does for the same photos."""
         for photo, expected in zip(photos, tagger.predict(photos), strict=True):
             headers = {"Content-Type": "image/jpeg"}
             request = Request(f"{self.address}/tags/image", photo.read_bytes(), headers)
@@ -118,7 +118,7 @@ class Service:
                 raise SystemExit(f"{photo}: {off:.2g} off what `Tagger` says")
 
     def put(self, bodies: Sequence[Path], **plan: Any) -> dict[str, Any]:
-        """What a load on it finds, and the mean number of photos that were worked on together."""
+        """Measure the service under load, and the mean number of photos per batch."""
         kinds = {".json": ("/tags", "application/json"), ".jpg": ("/tags/image", "image/jpeg")}
         path, kind = kinds[bodies[0].suffix]
         plan |= {"address": self.address, "path": path, "type": kind}
@@ -188,7 +188,7 @@ def _in_json(photos: Sequence[Path], folder: Path) -> list[Path]:
 def _loads(
     service: Service, photos: list[Path], capacity: float, *, quick: bool
 ) -> Iterator[dict[str, Any]]:
-    """What open loops at shares of the capacity find; times in milliseconds."""
+    """Measure open-loop load at shares of the capacity; times in milliseconds."""
     for seed, share in enumerate(LOADS):
         plan: dict[str, Any] = {"warm_s": 0.2 if quick else 5, "seconds": 1 if quick else 60}
         found = service.put(photos, rate=share * capacity, seed=seed, **plan)

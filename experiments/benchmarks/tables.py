@@ -177,7 +177,7 @@ _SCALES = {"G": (1e9, ".2f"), "M": (1e6, ".1f"), "k": (1e3, ".0f")}
 
 
 def format_tables(result: dict[str, Any]) -> str:
-    """What it was measured on, and a table for every part that was measured."""
+    """Return the machine, and a table for every part that was measured."""
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     size = "at sizes that only try out the scripts" if result["quick"] else "in full"
     parts = [
@@ -196,7 +196,7 @@ def format_tables(result: dict[str, Any]) -> str:
 
 
 def format_learned(result: dict[str, Any]) -> str:
-    """How right and how fast each method is on the learned model."""
+    """Return accuracy and speed of each method on the learned model."""
     title, columns = next((t, columns) for t, key, columns in _TABLES if key == "approximate")
     rows = [row for row in result["approximate"] if row["model"] == "learned"]
     wanted = ("method", "ms an image", "marginals", "pairs", "log Z", "log Z is", "converged")

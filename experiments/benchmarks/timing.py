@@ -1,4 +1,4 @@
-"""How calls are timed, and on what machine."""
+"""Timing of calls, and a description of the machine."""
 
 import importlib.util
 import os
@@ -48,7 +48,7 @@ def median_ratio(above: Iterable[float], below: Iterable[float]) -> float:
 
 
 def installed(program: str) -> bool:
-    """Whether a peer can be imported."""
+    """Return whether a peer can be imported."""
     return importlib.util.find_spec(_MODULES.get(program, program)) is not None
 
 

@@ -24,7 +24,7 @@ from mlcrf.choices import EngineName
 
 @dataclass(frozen=True)
 class Ended:
-    """How long a command took, and its peak of resident memory."""
+    """Run time of a command, and its peak resident memory."""
 
     seconds: float
     peak_mb: float

@@ -1,4 +1,4 @@
-"""How many tags are right after so many answers, if the program asks, in one order or another.
+"""Count right tags after a number of answers, for several orders of questions.
 
 As on the page of `mlcrf review`: of a photo the question that tells most is asked, and the answer,
 from the truth, lets the photo's other tags follow. Which photo comes next:

@@ -1,4 +1,4 @@
-"""How many clicks until all tags of a photo are right, if every click lets the others follow?
+"""Count the clicks until all tags of a photo are right, when each click updates the others.
 
     python -m experiments.clicks.run [--quick]
 

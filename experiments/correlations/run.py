@@ -1,4 +1,4 @@
-"""What does the learned matrix say, beside the lecture's and beside plain correlation (phi)?
+"""Compare the learned matrix with the lecture's and with plain correlation (phi).
 
 python -m experiments.correlations.run [--quick]
 """
@@ -71,7 +71,7 @@ def _beside(
 
 
 def _shift(learned: Any, correlation: Any) -> dict[str, float]:
-    """How much of the couplings is left where phi is next to nothing, and signs that turn."""
+    """Compare couplings with phi: signs that differ, and the correlation of their sizes."""
     rows, columns = np.triu_indices(len(learned), 1)
     ours, theirs = learned[rows, columns], correlation[rows, columns]
     strong = np.abs(theirs) > 0.1

@@ -1,4 +1,4 @@
-"""Which decision is best for which measure? One run, every rule of `--decode`, both models.
+"""Compare decision rules by measure: one run, every rule of `--decode`, both models.
 
     python -m experiments.decisions.run [--quick]
 

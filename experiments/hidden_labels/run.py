@@ -1,4 +1,4 @@
-"""What is a CRF worth where most training labels are unknown? Hides some at random and trains.
+"""Measure the gain of a CRF with unknown training labels: hide some at random and train.
 
     python -m experiments.hidden_labels.run [--quick]
 

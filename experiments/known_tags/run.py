@@ -1,4 +1,4 @@
-"""What are known tags worth? Reveals some labels of test images and scores the others.
+"""Measure the gain from known tags: reveal some labels of test images, score the others.
 
     python -m experiments.known_tags.run [--quick]
 
@@ -32,7 +32,7 @@ MODELS = {"independent": "independent", "naive_bayes": "naive Bayes", "crf": "CR
 
 
 def revealed(targets: NDArray[np.int8], protocol: str, seed: int) -> Tensor:
-    """What is known of each label, -1 if nothing, int64 (N, L)."""
+    """Return the known labels, -1 for unknown, int64 (N, L)."""
     chance = np.random.default_rng(seed).random(targets.shape)
     if protocol == PRESENT:
         shown = (targets == 1) & (chance < 0.5)

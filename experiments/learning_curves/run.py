@@ -1,4 +1,4 @@
-"""How much does structure buy, and when? By the number of training images, and by the backbone.
+"""Measure the gain of couplings by the number of training images and by the backbone.
 
     python -m experiments.learning_curves.run [--quick]
 

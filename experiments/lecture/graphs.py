@@ -96,7 +96,7 @@ class Field(nn.Module):
         self.edges = make_edges()["chain"]
 
     def forward(self, x: Tensor) -> Potentials:
-        """Of x (N, places, 2)."""
+        """Return the CRFs of x (N, places, 2)."""
         return Potentials(
             self.score(x).squeeze(-1), self.edges, self.coupling.expand(len(self.edges))
         )

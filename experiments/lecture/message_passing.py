@@ -111,7 +111,7 @@ class Network:
     def gradients(
         self, messages: Mapping[str, Tensor], back: Mapping[str, Tensor]
     ) -> tuple[dict[Edge, Tensor], dict[str, Tensor]]:
-        """Of the weights and of the biases, summed over the N examples."""
+        """Return the gradients of the weights and of the biases, summed over the N examples."""
         of_weights = {
             (child, parent): back[child].T @ self._heard(messages, parent)
             for child, parent in self.weights

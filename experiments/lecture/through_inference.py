@@ -1,4 +1,4 @@
-"""What automatic differentiation gives through exact, variational and sampled inference."""
+"""Gradients through exact, variational and sampled inference by automatic differentiation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -68,7 +68,7 @@ def unrolled_gives_the_gradient_of_what_is_run() -> list[dict[str, Any]]:
 
 
 def sampling_slopes() -> list[dict[str, Any]]:
-    """How a sampled mean moves with a unary while the random numbers are held.
+    """Return the change of a sampled mean with a unary, for fixed random numbers.
 
     Flat almost everywhere: for a small step no sample changes, so the slope is 0, and it is not the
     exact one until the step is so large that many samples change. No sample carries a gradient.
@@ -127,7 +127,7 @@ def difference_of_features(chains: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _likelihood_gradient(made: Potentials, targets: Tensor) -> Tensor:
-    """Of -log p(targets), in the couplings."""
+    """Return the gradient of -log p(targets) in the couplings."""
 
     def loss(pairwise: Tensor) -> Tensor:
         potentials = Potentials(made.unary, made.edges, pairwise)
@@ -151,7 +151,7 @@ def _moved(made: Potentials, step: float) -> Potentials:
 
 
 def _sampled_mean(made: Potentials, step: float, *, seed: int) -> float:
-    """Of how many labels are present, over 256 chains."""
+    """Return the mean number of present labels over 256 chains."""
     return float(_sample(_moved(made, step), chains=256, seed=seed).double().sum(-1).mean())
 
 

@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def _measured(words: list[str]) -> dict[str, Any]:
-    """What an `mlcrf` command took in a process of its own, and its record."""
+    """Run an `mlcrf` command in a process of its own; return its cost and its record."""
     read, write = os.pipe()
     began = os.times().elapsed
     process = subprocess.Popen([sys.executable, "-m", "mlcrf", *words, "--json"], stdout=write)

@@ -1,4 +1,4 @@
-"""Which objective, decoded with which inference? Trains one run an objective, scores each decoding.
+"""Compare objectives and inference: train one run per objective, score each decoding.
 
     python -m experiments.objectives.run [--label-set 38] [--only NAME ...] [--quick]
 
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def _kept(arguments: argparse.Namespace, names: list[str]) -> Rows:
-    """What an earlier call found out about objectives that are not done again."""
+    """Return the results of an earlier call for objectives that are not run again."""
     if not arguments.out.exists():
         return []
     rows: Rows = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]

@@ -1,4 +1,4 @@
-"""What do fewer couplings, or couplings that vary by image, give and cost?
+"""Measure gain and cost of fewer couplings and of couplings that vary by image.
 
     python -m experiments.structures.run [--quick]
 

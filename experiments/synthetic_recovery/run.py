@@ -1,4 +1,4 @@
-"""How much of the gap between independent labels and the best there is does each method close?
+"""Measure the share of the possible gain over independent labels that each method reaches.
 
     python -m experiments.synthetic_recovery.run [--quick]
 
@@ -125,7 +125,7 @@ def _scores(
 
 
 def _agreement(run: Run, planted: PlantedCrf) -> dict[str, float]:
-    """Of learned with planted couplings, over those that are not 0."""
+    """Return the agreement of learned with planted couplings, over those that are not 0."""
     learned = run.crf.pairwise_matrix().double().numpy()
     found = rank_agreements(learned, planted.pairwise_matrix)[-1]
     return {
