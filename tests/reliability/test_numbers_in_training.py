@@ -29,7 +29,7 @@ from mlcrf.training.members import Members
 from mlcrf.training.plan import Plan
 from mlcrf.training.preconditioner import Preconditioner
 from mlcrf.training.run import train
-from tests.reliability.numbers import (
+from tests.reliability.odd_numbers import (
     QUICK,
     TORCH,
     VALUES,

@@ -14,7 +14,7 @@ import pytest
 from mlcrf.checkpoint import Run
 from mlcrf.choices import ObjectiveName
 from mlcrf.synthetic.dataset import make_dataset
-from tests.reliability.numbers import (
+from tests.reliability.odd_numbers import (
     ENGINE,
     Command,
     Outcome,
