@@ -32,7 +32,7 @@ def best_states(split: Split, scores: Scores, sums: Sums) -> Tensor:
 
 def _complete(split: Split, scores: Scores, bound: Tensor, log_partition: Tensor) -> Tensor:
     """Complete half-states, given a bound on the probability of each one of A (N, S_A)."""
-    log_alpha = split.half_a.log_scores(scores.unary, scores.known) - split.constant
+    log_alpha = split.half_a.log_scores(scores.unary, scores.known)
     log_beta = split.half_b.log_scores(scores.unary, scores.known)
     falling = bound.sort(descending=True, dim=1)
     order, log_bound = falling.indices, falling.values.log()
@@ -44,7 +44,7 @@ def _complete(split: Split, scores: Scores, bound: Tensor, log_partition: Tensor
     while len(active) and done < order.shape[1]:
         for part in torch.split(active, max(1, 2**22 // (step * len(split.half_b)))):
             a = order[part, done : done + step]
-            joint = split.kernel.exponents(split.half_a.states[a]) + log_beta[part, None]
+            joint = split.kernel.couplings(split.half_a.states[a]) + log_beta[part, None]
             value, b = joint.max(-1)
             value = value + log_alpha[part].gather(1, a) - log_partition[part, None]
             top, which = value.max(-1)
@@ -75,7 +75,7 @@ def draw_states(
     joint = first.states @ coupled @ second.states.T
     # the contribution of each half-state of A to the scores of the quarters' states
     given_a = [
-        (split.half_a.states - 0.5) @ part @ quarter.states.T
+        split.half_a.states @ part @ quarter.states.T
         for part, quarter in zip(torch.split(split.between, sizes, 1), quarters, strict=True)
     ]
     drawn = torch.empty((num_samples, *scores.known.shape), dtype=torch.uint8, device=joint.device)

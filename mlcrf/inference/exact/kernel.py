@@ -38,9 +38,13 @@ class Kernel:
         step = size if self.is_kept else max(1, _BLOCK // columns)
         return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
-    def exponents(self, states_a: Tensor) -> Tensor:
-        """Return the middle part of the log-kernel for half-states of A (..., |A|): (..., S_B)."""
-        return (states_a - 0.5) @ self._between @ (self._half_b.states - 0.5).T
+    def couplings(self, states_a: Tensor) -> Tensor:
+        """Return S_A J S_B^T for half-states of A (..., |A|): (..., S_B).
+
+        Not centred at 1/2, so that a coupling of any size leaves the scores of the states that
+        avoid it as precise as they are.
+        """
+        return states_a @ self._between @ self._half_b.states.T
 
     def block(self, rows: slice, dtype: torch.dtype) -> Tensor:
         """Return some rows of the kernel, (rows, S_B), rounded four times in `dtype`.

@@ -14,6 +14,7 @@ from mlcrf.implications import Implications
 
 _LARGEST = 24  # log2 of the largest number of states of a half, which are all listed
 _STARTS, _MANY = 4, 16  # starts of the search, and the number of groups from which it has several
+_ROUNDING = 1e-12  # gains below this share of the couplings of both groups may be rounding alone
 
 Floats = NDArray[np.float64]
 
@@ -74,13 +75,18 @@ def _fill(order: NDArray[np.int64], sizes: Floats) -> Floats:
 
 
 def _exchange(side: Floats, sizes: Floats, between: Floats) -> tuple[float, float, Floats]:
-    """Exchange groups while that cuts less; return the larger half, the cut and the sides."""
+    """Exchange groups while that cuts less; return the larger half, the cut and the sides.
+
+    Stops after as many exchanges as there are pairs of groups; a few are usual.
+    """
     same_size = np.abs(sizes[:, None] - sizes) < 1e-9
-    while True:
+    strength = between.sum(1)
+    noise = _ROUNDING * (strength[:, None] + strength)
+    for _ in range(same_size.size):
         sign = 1 - 2 * side
         gain = -sign * (between @ sign)  # of changing sides alone
         both = gain[:, None] + gain - 2 * between
-        allowed = same_size & (side[:, None] < side) & (both > 1e-9)
+        allowed = same_size & (side[:, None] < side) & (both > noise)
         if not allowed.any():
             break
         best = np.unravel_index(np.argmax(np.where(allowed, both, -np.inf)), both.shape)

@@ -111,14 +111,14 @@ class Split:
         Valid until the next call, which uses the same memory.
         """
         (alpha, top_a), (beta, top_b) = (
-            half.weights(scores.unary, scores.known, dtype, self._scratch, name)
+            half.weights(scores.unary + self._shift, scores.known, dtype, self._scratch, name)
             for half, name in ((self.half_a, "alpha"), (self.half_b, "beta"))
         )
         return alpha, beta, top_a + top_b - self.constant
 
     def scores(self, unary: Tensor, known: Tensor) -> Scores:
         """Return the scores for unary (N, L) and known (N, L) of 1, 0, -1."""
-        return Scores(unary.detach().double() + self._shift, known)
+        return Scores(unary.detach().double(), known)
 
     def marginals(self, sums: Sums) -> Tensor:
         """Return P(y_i = 1) of every label, float64 (N, L)."""
@@ -261,13 +261,13 @@ class Split:
 
     def _joint_blocks(self, scores: Scores, image: int) -> Iterator[tuple[slice, Tensor]]:
         one = scores.rows(slice(image, image + 1))
-        log_alpha = self.half_a.log_scores(one.unary, one.known)[0] - self.constant
+        log_alpha = self.half_a.log_scores(one.unary, one.known)[0]
         log_beta = self.half_b.log_scores(one.unary, one.known)[0]
         rows = max(1, _BLOCK // len(self.half_b))
         for start in range(0, len(self.half_a), rows):
             wanted = slice(start, start + rows)
-            exponents = self.kernel.exponents(self.half_a.states[wanted])
-            yield wanted, exponents + log_alpha[wanted, None] + log_beta
+            couplings = self.kernel.couplings(self.half_a.states[wanted])
+            yield wanted, couplings + log_alpha[wanted, None] + log_beta
 
     def joint(self, scores: Scores, sums: Sums, image: int) -> Iterator[tuple[slice, Tensor]]:
         """Yield the probabilities of one image's states, by rows of half-states (rows, S_B)."""

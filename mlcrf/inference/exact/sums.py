@@ -14,7 +14,7 @@ class Scores:
     """The inputs of the half-states' scores, for N images.
 
     Attributes:
-        unary: with the shift that goes with m = 1/2, float64 (N, L).
+        unary: float64 (N, L).
         known: 1, 0, -1 unknown (N, L).
     """
 

@@ -109,8 +109,9 @@ def test_kernel_blocks(monkeypatch: pytest.MonkeyPatch, level: int, kept: bool) 
     halves, scores = make_split(potentials, level)
     whole = halves.sums(scores)
     pairs = pair_sums(halves, [(scores, whole, weights)])
-    exponents = halves.kernel.exponents(halves.half_a.states)
-    exponents += halves.half_a.joint[:, None] + halves.half_b.joint
+    half_a, half_b = halves.half_a, halves.half_b
+    exponents = (half_a.states - 0.5) @ halves.between @ (half_b.states - 0.5).T
+    exponents += half_a.joint[:, None] + half_b.joint
     # three of the eight rows of 16 at once, the last block two
     monkeypatch.setattr(kernel, "_BLOCK", 48)
     monkeypatch.setattr(kernel, "_KEEP", 128 if kept else 127)
