@@ -27,7 +27,7 @@ from mlcrf.implications import Implications
 from mlcrf.inference import InferenceMethod
 from mlcrf.labels import LabelSpace, load_labels, save_labels
 from mlcrf.model import LabelCrf
-from mlcrf.pretrained import find_model, names
+from mlcrf.shipped_models import find_model, names
 from mlcrf.version import __version__
 
 CONFIG = "config.json"

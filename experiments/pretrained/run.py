@@ -23,7 +23,7 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.evaluation import Evaluation, evaluate
 
 LABEL_SETS = (24, 38)
-PACKAGE = frame.ROOT / "mlcrf" / "pretrained"
+PACKAGE = frame.ROOT / "mlcrf" / "shipped_models"
 MEASURES = {
     "nll": "negative log-likelihood of a label set, nats",
     "hamming": "wrong labels, %",
@@ -36,7 +36,7 @@ MEASURES = {
 
 def main() -> None:
     """Train, score, write."""
-    where = {"type": Path, "help": "where the models go; mlcrf/pretrained"}
+    where = {"type": Path, "help": "where the models go; mlcrf/shipped_models"}
     arguments = frame.read_options(__doc__, "pretrained", package=where)
     package = arguments.package or (arguments.runs / "package" if arguments.quick else PACKAGE)
     more = frame.QUICK if arguments.quick else {}

@@ -1,6 +1,7 @@
 """Backbones by name: network, weights and input.
 
-`find_spec` describes a backbone, `make_backbone` builds it.
+`find_spec` describes a backbone, `make_backbone` builds it. To add a source of weights: a member
+of `Source`, and its case in both.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from itertools import pairwise
 from threading import Event, Thread
-from typing import Any
+from typing import Any, assert_never
 
 import httpx
 import huggingface_hub.constants as hub
@@ -198,6 +199,8 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
         case Source.HUB:
             network = _from_hub(spec.name, pretrained=pretrained)
             num_features = _measure(network, spec.size_px)
+        case other:
+            assert_never(other)
     return Backbone(spec, network, num_features).eval()
 
 

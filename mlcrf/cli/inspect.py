@@ -25,9 +25,9 @@ def inspect(
     console.quiet()
     from mlcrf.checkpoint import CONFIG, load_run
     from mlcrf.data.readers import read_dataset
-    from mlcrf.pretrained import find_model
     from mlcrf.reports import inspection
     from mlcrf.reports.tables import to_json
+    from mlcrf.shipped_models import find_model
 
     place = options.parse_data(what)
     if isinstance(place, Path) and (find_model(place) / CONFIG).exists():

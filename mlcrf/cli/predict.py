@@ -15,7 +15,7 @@ import typer
 from mlcrf.cli import console, options, tagging
 from mlcrf.cli.options import DecisionOptions, KnownOptions, RuntimeOptions, grouped
 from mlcrf.cli.sources import ImageSource
-from mlcrf.pretrained import DEFAULT
+from mlcrf.shipped_models import DEFAULT
 
 if TYPE_CHECKING:
     from mlcrf.cluster.predicting import PartsOf

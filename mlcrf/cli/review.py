@@ -7,7 +7,7 @@ import typer
 
 from mlcrf.cli import console, options
 from mlcrf.cli.options import RuntimeOptions, grouped
-from mlcrf.pretrained import DEFAULT
+from mlcrf.shipped_models import DEFAULT
 
 
 @grouped

@@ -7,7 +7,7 @@ import typer
 
 from mlcrf.cli import console, options, tagging
 from mlcrf.cli.options import DecisionOptions, RuntimeOptions, grouped
-from mlcrf.pretrained import DEFAULT
+from mlcrf.shipped_models import DEFAULT
 
 _LIMITS = "Limits"
 

@@ -16,7 +16,7 @@ from mlcrf.cli.options import (
     grouped,
 )
 from mlcrf.cli.sources import ImageSource
-from mlcrf.pretrained import DEFAULT
+from mlcrf.shipped_models import DEFAULT
 
 if TYPE_CHECKING:
     from mlcrf.images import ListedImages

@@ -1,7 +1,7 @@
 """Inference methods, one per file. Interface: `posterior.InferenceMethod`.
 
 To add one: a file here, a name in `mlcrf.choices.InferenceName`, a case in
-`factory.make_inference`.
+`factory.make_inference`; docs/adding-an-inference-method.md has an example and the tests.
 """
 
 from mlcrf.inference.annealed_importance import AnnealedImportanceSampling

@@ -4,7 +4,7 @@ The weights are all 1, or how often each image was drawn in a bootstrap resample
 the values equal those of torchmetrics and scikit-learn, which the tests check.
 
 To add a measure: a field of `Measures`, its formula in `Statistics.measures`, its title in
-reports/tables.py.
+reports/tables.py; its name in `LOWER_IS_BETTER` if it is a loss.
 """
 
 from dataclasses import dataclass

@@ -1,13 +1,15 @@
 """Training losses, one per file, summed over labels, averaged over images.
 
-Names: `mlcrf.choices.ObjectiveName`; `mlcrf.training.plan.make_minimiser` builds them.
+Interface: `objective.Objective`. To add one: a file here, a name in
+`mlcrf.choices.ObjectiveName`, a case in `mlcrf.training.plan.make_minimiser`;
+`mlcrf/training/heads.py` decides where its fit starts.
 """
 
 from mlcrf.objectives.blended_convex_bp import BlendedConvexBp
 from mlcrf.objectives.contrastive_divergence import ContrastiveDivergence
 from mlcrf.objectives.exact_likelihood import exact_likelihood_loss
 from mlcrf.objectives.independent import independent_loss
-from mlcrf.objectives.persistent import Objective, PersistentObjective, from_image
+from mlcrf.objectives.objective import Objective, PersistentObjective, from_image
 from mlcrf.objectives.pseudo_likelihood import pseudo_likelihood_loss
 from mlcrf.objectives.unrolled_mean_field import unrolled_mean_field_loss
 

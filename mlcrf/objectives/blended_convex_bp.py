@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials
 from mlcrf.inference.convex_bp import dual_value, settled_messages, start_messages, update
-from mlcrf.objectives.persistent import all_known
+from mlcrf.objectives.objective import all_known
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mlcrf.inference.gibbs.sample_averages import (
     pair_totals,
 )
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
-from mlcrf.objectives.persistent import all_known
+from mlcrf.objectives.objective import all_known
 
 _CLAMPED_SEED = 2**32  # added for the clamped chains, so that their draws differ
 

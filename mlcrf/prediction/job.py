@@ -1,6 +1,6 @@
 """The settings that a row of predictions depends on, besides its image."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from mlcrf.decoding import Decoder
 from mlcrf.prediction.known import KnownLabels
@@ -32,11 +32,7 @@ class PredictJob:
 
     def record(self) -> dict[str, object]:
         """Return the job as a JSON object; jobs are equal if their records are equal."""
-        return {
-            "run": self.run,
-            "decoder": asdict(self.decoder),
-            "album": self.album,
-            "rename": [list(pair) for pair in self.rename],
-            "limit": self.limit,
-            **({} if self.known is None else self.known.source.record()),
-        }
+        values = asdict(replace(self, known=None))
+        del values["known"]
+        values["rename"] = [list(pair) for pair in self.rename]
+        return values | ({} if self.known is None else self.known.source.record())

@@ -27,7 +27,7 @@ from mlcrf.prediction.formats.table import WideLayout
 from mlcrf.prediction.job import PredictJob
 from mlcrf.prediction.known import KnownLabels, with_told
 from mlcrf.prediction.record import Prediction
-from mlcrf.pretrained import DEFAULT
+from mlcrf.shipped_models import DEFAULT
 
 if TYPE_CHECKING:  # heavy
     import pandas as pd

@@ -15,9 +15,9 @@ from scipy.sparse import coo_array, csr_array, triu
 from mlcrf.backbones.registry import available_offline
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.data.manifest import Manifest, Split
-from mlcrf.pretrained import DEFAULT, names
 from mlcrf.reports.names import some_names
 from mlcrf.reports.tables import format_table
+from mlcrf.shipped_models import DEFAULT, names
 from mlcrf.version import __version__
 
 _MOST_LABELS = 100  # in a table; with more, only the most frequent are shown

@@ -1,4 +1,4 @@
-"""The type of an objective, and objectives whose expectations persist from step to step."""
+"""The interface of objectives: `Objective`, and `PersistentObjective` with a memory."""
 
 from collections.abc import Callable
 from dataclasses import is_dataclass, replace

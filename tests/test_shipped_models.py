@@ -13,7 +13,7 @@ from mlcrf import Tagger
 from mlcrf.checkpoint import WEIGHTS, load_run
 from mlcrf.choices import EngineName
 from mlcrf.errors import DataError, LabelsError, RunError
-from mlcrf.pretrained import DEFAULT, find_model, names
+from mlcrf.shipped_models import DEFAULT, find_model, names
 from mlcrf.synthetic.dataset import make_dataset
 from tests.mirror import ROOT
 from tests.program import run_program
