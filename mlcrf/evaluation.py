@@ -243,6 +243,9 @@ def _notes(run: Run, method: InferenceMethod, posterior: Posterior) -> list[str]
     converged = posterior.converged
     if failed := int((~converged).sum()):
         notes.append(f"inference did not converge for {failed} of {len(converged)} images")
+    error = posterior.log_partition_error
+    if error is not None and (unknown := int(error.isinf().sum())):
+        notes.append(f"log Z is not known for {unknown} of {len(error)} images: do not use the nll")
     return notes
 
 

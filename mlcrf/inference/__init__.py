@@ -15,11 +15,11 @@ from mlcrf.inference.gibbs_sampling import Gibbs
 from mlcrf.inference.independent import Independent
 from mlcrf.inference.junction_tree import JunctionTree
 from mlcrf.inference.mean_field import MeanField
+from mlcrf.inference.modes import iterated_conditional_modes
 from mlcrf.inference.posterior import (
     InferenceMethod,
     LogPartitionKind,
     Posterior,
-    iterated_conditional_modes,
     log_mass,
 )
 from mlcrf.inference.prepared_exact import PreparedExact, prepare

@@ -1,4 +1,4 @@
-"""Annealed importance sampling: estimate log Z by gradually increasing the couplings from zero."""
+"""Annealed importance sampling: estimate log Z on the way from independent labels to the CRF."""
 
 import math
 from dataclasses import dataclass
@@ -9,12 +9,13 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.inference.gibbs.label_groups import GroupedCouplings, certain_bias, draw, sweep_groups
-from mlcrf.inference.posterior import (
-    LogPartitionKind,
-    Posterior,
-    advise,
+from mlcrf.inference.modes import (
+    BELOW_A_SCORE,
+    is_below,
     iterated_conditional_modes,
+    search_modes,
 )
+from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise
 
 _MIN_EFFECTIVE_SHARE = (
     0.25  # an image counts as converged if the effective share of chains is at least this
@@ -29,11 +30,13 @@ class Annealed:
     Attributes:
         states: where each chain ended, uint8 (S, N, L).
         log_weights: log w of each chain, float64 (S, N).
+        log_scores: the score of each state, float64 (S, N).
         marginals: weighted mean of the probabilities from which the last sweep drew (N, L).
     """
 
     states: Tensor
     log_weights: Tensor
+    log_scores: Tensor
     marginals: Tensor
 
     @property
@@ -45,6 +48,15 @@ class Annealed:
     def effective_chains(self) -> Tensor:
         """The effective number of chains, (sum w)^2 / sum w^2, float64 (N,): from 1 to S."""
         return (2 * self.log_weights.logsumexp(0) - (2 * self.log_weights).logsumexp(0)).exp()
+
+    @property
+    def standard_error(self) -> Tensor:
+        """The standard error of `log_partition`, float64 (N,), if it is small.
+
+        The variance of the mean weight over its square, 1 / effective - 1 / S.
+        """
+        spread = 1 / self.effective_chains - 1 / len(self.log_weights)
+        return spread.clamp_min(0).sqrt()
 
     def resampled(self, generator: torch.Generator) -> Tensor:
         """Draw S states of equal weight, uint8 (S, N, L), by systematic resampling."""
@@ -58,13 +70,18 @@ class Annealed:
 
 @dataclass(frozen=True)
 class AnnealedImportanceSampling:
-    """Estimate log Z with chains that start without couplings and end with all of them.
+    """Estimate log Z with chains that start at independent labels and end at the CRF.
 
-    With s_0(y) the part of the score from unaries and known labels, and s_1 all of it, the models
+    With s_0(y) the score of independent labels, and s_1 that of the CRF, the models
 
         log f_k(y) = (1 - beta_k) s_0(y) + beta_k s_1(y),      0 = beta_0 < ... < beta_K = 1
 
-    lead from independent labels, whose Z_0 and samples are exact, to the CRF. A chain starts from a
+    lead from independent labels, whose Z_0 and samples are exact, to the CRF. Their log-odds are
+
+        unary_i + sum over known j of pairwise_ij y_j + 1/2 sum over unknown j of pairwise_ij
+
+    which is the CRF's field on label i if labels are written as spins of -1 and 1: where labels
+    attract each other and all or none are present, both modes are on the way. A chain starts from a
     sample y_0 of the first; Gibbs sweeps at each beta_k lead from y_{k-1} to y_k. Its weight is
 
         log w = log Z_0 + sum_k (beta_k - beta_{k-1}) (s_1(y_{k-1}) - s_0(y_{k-1}))
@@ -77,7 +94,8 @@ class AnnealedImportanceSampling:
     The beta_k are evenly spaced; with implications their square roots are, because the first step
     would be too large. Fails where modes lie far apart: few chains then carry the weight, which
     their effective number shows, unless no chain has visited the mode. An image has converged if at
-    least a quarter of its chains are effective; the standard error of log Z is then 0.22 or less.
+    least a quarter of its chains are effective, so that the standard error of log Z is 0.22 or less
+    at 64 chains, and log Z is not below the score of a state that a chain or a local search found.
 
     Attributes:
         chains: number of chains per image.
@@ -104,20 +122,29 @@ class AnnealedImportanceSampling:
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
         """Sample beliefs, an estimate of log Z, and label vectors (chains, N, L)."""
         generator = self._generator(potentials)
-        annealed = self._run(potentials, check_known(potentials, known), generator)
-        converged = annealed.effective_chains >= _MIN_EFFECTIVE_SHARE * self.chains
+        clamped = check_known(potentials, known)
+        annealed = self._run(potentials, clamped, generator)
+        log_z, error = annealed.log_partition, annealed.standard_error
+        modes = search_modes(potentials, (annealed.marginals > 0.5).long(), clamped)
+        best = torch.maximum(annealed.log_scores.amax(0), modes.best_score.double())
+        few = f"have fewer than {_MIN_EFFECTIVE_SHARE:.0%} of {self.chains} chains effective"
+        problems = {
+            few: annealed.effective_chains < _MIN_EFFECTIVE_SHARE * self.chains,
+            BELOW_A_SCORE: is_below(log_z, best, error),
+        }
+        converged = ~(problems[few] | problems[BELOW_A_SCORE])
         return Posterior(
             marginals=annealed.marginals,
-            log_partition=annealed.log_partition.to(potentials.unary.dtype),
+            log_partition=log_z.to(potentials.unary.dtype),
             log_partition_kind=LogPartitionKind.ESTIMATE,
             converged=converged,
             advice=advise(
                 self.name,
-                converged,
-                f"have fewer than {_MIN_EFFECTIVE_SHARE:.0%} of {self.chains} chains effective",
+                problems,
                 "--inference exact, junction-tree or gibbs of train, evaluate and report",
             ),
             samples=annealed.resampled(generator),
+            log_partition_error=error.where(converged, torch.inf),
         )
 
     @torch.no_grad()
@@ -128,9 +155,9 @@ class AnnealedImportanceSampling:
     @torch.no_grad()
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
         """Return the last state of highest score, improved to a local maximum."""
-        states = self.anneal(potentials, known=known).states.long()
-        best = torch.stack([potentials.log_score(chain) for chain in states]).argmax(0)
-        chosen = states[best, torch.arange(len(best), device=best.device)]
+        annealed = self.anneal(potentials, known=known)
+        best = annealed.log_scores.argmax(0)
+        chosen = annealed.states[best, torch.arange(len(best), device=best.device)].long()
         return iterated_conditional_modes(potentials, chosen, check_known(potentials, known))
 
     def _generator(self, potentials: Potentials) -> torch.Generator:
@@ -139,29 +166,32 @@ class AnnealedImportanceSampling:
     def _run(self, potentials: Potentials, known: Tensor, generator: torch.Generator) -> Annealed:
         shape = (self.chains, *potentials.unary.shape)
         states = torch.empty(shape, dtype=torch.uint8, device=known.device)
-        log_weights = torch.empty(shape[:2], dtype=torch.float64, device=known.device)
+        log_weights, log_scores = torch.empty(
+            (2, *shape[:2]), dtype=torch.float64, device=known.device
+        )
         marginals = torch.empty_like(potentials.unary)
         size = max(1, _CHUNK_ENTRIES // (self.chains * potentials.num_labels))
         for start in range(0, potentials.num_images, size):
             rows = slice(start, start + size)
             part = self._anneal(potentials.rows(rows), known[rows], generator)
-            states[:, rows], log_weights[:, rows] = part.states, part.log_weights
-            marginals[rows] = part.marginals
-        return Annealed(states, log_weights, marginals)
+            states[:, rows], marginals[rows] = part.states, part.marginals
+            log_weights[:, rows], log_scores[:, rows] = part.log_weights, part.log_scores
+        return Annealed(states, log_weights, log_scores, marginals)
 
     def _anneal(
         self, potentials: Potentials, known: Tensor, generator: torch.Generator
     ) -> Annealed:
         plain = Potentials(potentials.unary, potentials.edges, potentials.pairwise)
         present = known.clamp_min(0)
-        unary = plain.conditional_logits(present)  # includes the couplings to known labels
+        # includes the couplings to known labels, and half of those to unknown ones
+        unary = plain.conditional_logits(known.double().where(known != UNKNOWN, 0.5))
         couplings = GroupedCouplings(potentials, less=unary - plain.unary)
         bias = certain_bias(unary, known)
         y = present.T[:, None].repeat(1, self.chains, 1).to(unary.dtype)
         uniforms, probabilities = torch.empty_like(y), torch.empty_like(y)
         free = F.softplus(unary).where(known == UNKNOWN, 0).double().sum(-1)
         log_weights = (free + plain.log_score(present)).repeat(self.chains, 1)
-        # a sweep at beta = 0, from states without an unknown label, draws independent labels
+        # a sweep at beta = 0 draws independent labels; without an unknown label s_1 = s_0
         coupled = sweep_groups(couplings, y, bias, 0.0, draw(uniforms, generator)).double()
         before, power = 0.0, 2 if len(potentials.implications) else 1
         for step in range(1, self.temperatures + 1):
@@ -174,8 +204,10 @@ class AnnealedImportanceSampling:
                 )
             before = beta
         marginals = (probabilities * log_weights.softmax(0).to(unary.dtype)).sum(1).clamp(0, 1).T
+        alone = (y * torch.where(known == UNKNOWN, unary, 0).T[:, None]).sum(0).double()
         return Annealed(
             states=y.permute(1, 2, 0).to(torch.uint8),
             log_weights=log_weights,
+            log_scores=plain.log_score(present).double() + alone + coupled,
             marginals=torch.where(known == UNKNOWN, marginals, known.to(unary.dtype)),
         )

@@ -11,19 +11,27 @@ from torch import Tensor
 from mlcrf.crf import Potentials, check_known
 from mlcrf.errors import SettingsError
 from mlcrf.inference.gibbs.chains import ChainRun, Engine, choose_engine, run_chains
-from mlcrf.inference.gibbs.diagnostics import effective_sample_size, split_r_hat
+from mlcrf.inference.gibbs.diagnostics import (
+    effective_sample_size,
+    log_mean_error,
+    split_r_hat,
+)
 from mlcrf.inference.gibbs.sample_averages import (
+    LogPartition,
     conditional_means,
     conditional_pairs,
     estimate_log_partition,
 )
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
+from mlcrf.inference.modes import BELOW_A_SCORE, is_below, search_modes
 from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise
 
 _BLOCK_BYTES = 2**26  # largest samples of the images processed at once
 _KEPT_BYTES = 2**30  # largest samples returned
 _MAX_R_HAT = 1.1  # an image has converged if no label's split R-hat is above this,
-_MIN_EFFECTIVE_SAMPLES = 100  # and no label's effective sample size is below this
+_MIN_EFFECTIVE = 100  # and no label's effective sample size is below this
+_UNMIXED = f"have a split R-hat above {_MAX_R_HAT} or fewer than {_MIN_EFFECTIVE} effective samples"
+_MAX_LOG_Z_ERROR = 0.5  # a larger standard error comes from a handful of chains, and says nothing
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,13 @@ class Gibbs:
 
         log Z ~ log_score(y*) - log mean_s P(sweep takes y_s to y*)
 
+    Its standard error, `log_partition_error`, comes from how the chains' means of that probability
+    differ. It is infinite where the image has not converged or where it would be above 0.5 nats:
+    with many labels hardly any sweep leads to y*, marginals can be good and log Z is unknown.
+
     Slow to mix where couplings are strong: an image has converged if the split R-hat of every
-    label is at most 1.1 and its effective sample size at least 100. A mode that no chain visits
-    remains unseen by both.
+    label is at most 1.1, its effective sample size at least 100, and log Z not below the score of a
+    state that a local search found. Another mode that no chain visits remains unseen.
 
     Attributes:
         chains: number of chains per image.
@@ -85,7 +97,12 @@ class Gibbs:
         samples = torch.cat([part.samples for part in parts], 2)
         thin = -(-samples.numel() // _KEPT_BYTES) or 1
         pairs = torch.cat([part.pairs for part in parts])[:, : len(potentials.edges)]
-        converged = torch.cat([part.converged for part in parts])
+        problems = {
+            _UNMIXED: ~torch.cat([part.mixed for part in parts]),
+            BELOW_A_SCORE: torch.cat([part.below for part in parts]),
+        }
+        converged = ~(problems[_UNMIXED] | problems[BELOW_A_SCORE])
+        error = torch.cat([part.log_partition_error for part in parts])
         return Posterior(
             marginals=torch.cat([part.marginals for part in parts]),
             log_partition=torch.cat([part.log_partition for part in parts]),
@@ -93,24 +110,23 @@ class Gibbs:
             converged=converged,
             advice=advise(
                 self.name,
-                converged,
-                f"have a split R-hat above {_MAX_R_HAT} or fewer than {_MIN_EFFECTIVE_SAMPLES} "
-                "effective samples",
+                problems,
                 "--inference exact, junction-tree or ais of train, evaluate and report",
             ),
             pairwise_marginals=pairs if self.pairwise_marginals else None,
             samples=samples[::thin].flatten(0, 1),
+            log_partition_error=error.where(converged & (error <= _MAX_LOG_Z_ERROR), torch.inf),
         )
 
     @torch.no_grad()
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
         """Return the sample of highest score, improved to a local maximum."""
-        return torch.cat([sampled.estimate()[1] for sampled in self._sample(potentials, known)])
+        return torch.cat([sampled.estimate().best for sampled in self._sample(potentials, known)])
 
     @torch.no_grad()
     def log_partition(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
         """Estimate log Z alone, (N,): no diagnostics, and no samples are kept."""
-        return torch.cat([sampled.estimate()[0] for sampled in self._sample(potentials, known)])
+        return torch.cat([sampled.estimate().value for sampled in self._sample(potentials, known)])
 
     def _sample(self, potentials: Potentials, known: Tensor | None) -> Iterator["_Sampled"]:
         """Sample the images in groups, so that memory is bounded."""
@@ -141,18 +157,23 @@ class Gibbs:
         flat = run.samples.flatten(0, 1)
         exact = potentials.unary.dtype == torch.float64
         on_numba = choose_engine(self.engine, known.device) is Engine.NUMBA
-        mixed = split_r_hat(run.samples).amax(-1) <= _MAX_R_HAT
+        marginals = run.probabilities
+        if exact and on_numba:
+            marginals = conditional_means(potentials, flat, known)
+        log_z = sampled.estimate()
+        error = log_mean_error(log_z.log_steps.reshape(run.samples.shape[:3]))
+        best_score = search_modes(potentials, (marginals > 0.5).long(), known).best_score
         return _Part(
-            marginals=conditional_means(potentials, flat, known)
-            if exact and on_numba
-            else run.probabilities,
-            log_partition=sampled.estimate()[0],
+            marginals=marginals,
+            log_partition=log_z.value,
+            log_partition_error=error,
             pairs=conditional_pairs(potentials, flat, known)
             if self.pairwise_marginals
             else potentials.unary[:, :0],
             samples=run.samples,
-            converged=mixed
-            & (effective_sample_size(run.samples).amin(-1) >= _MIN_EFFECTIVE_SAMPLES),
+            mixed=(split_r_hat(run.samples).amax(-1) <= _MAX_R_HAT)
+            & (effective_sample_size(run.samples).amin(-1) >= _MIN_EFFECTIVE),
+            below=is_below(log_z.value, best_score, error),
         )
 
 
@@ -163,16 +184,21 @@ class _Sampled(NamedTuple):
     known: Tensor
     run: ChainRun
 
-    def estimate(self) -> tuple[Tensor, Tensor]:
-        """Estimate log Z (n,), and return the state it was estimated at (n, L)."""
+    def estimate(self) -> LogPartition:
+        """Estimate log Z from all samples."""
         return estimate_log_partition(self.potentials, self.run.samples.flatten(0, 1), self.known)
 
 
 class _Part(NamedTuple):
-    """Beliefs about some of the images; `samples` (T, chains, N, L), the rest image by image."""
+    """Beliefs about some of the images; `samples` (T, chains, N, L), the rest image by image.
+
+    `mixed` says whether the chains agree, `below` whether log Z is below the score of a label set.
+    """
 
     marginals: Tensor
     log_partition: Tensor
+    log_partition_error: Tensor
     pairs: Tensor
     samples: Tensor
-    converged: Tensor
+    mixed: Tensor
+    below: Tensor

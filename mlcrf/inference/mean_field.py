@@ -8,12 +8,8 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known
 from mlcrf.errors import SettingsError
-from mlcrf.inference.posterior import (
-    LogPartitionKind,
-    Posterior,
-    advise,
-    iterated_conditional_modes,
-)
+from mlcrf.inference.modes import iterated_conditional_modes
+from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise
 
 
 @dataclass(frozen=True)
@@ -90,8 +86,7 @@ class MeanField:
             converged=converged,
             advice=advise(
                 self.name,
-                converged,
-                f"had not converged after {sweeps} sweeps",
+                {f"had not converged after {sweeps} sweeps": ~converged},
                 "--inference exact, junction-tree or gibbs of train, evaluate and report, or train "
                 "with a larger --set mean_field_sweeps",
             ),

@@ -1,13 +1,13 @@
 """The result of inference (`Posterior`) and the interface of a method (`InferenceMethod`)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from mlcrf.crf import UNKNOWN, Fields, Potentials
+from mlcrf.crf import UNKNOWN, Potentials
 
 
 class LogPartitionKind(StrEnum):
@@ -30,12 +30,15 @@ class Posterior:
         marginals: P(y_i = 1 given x and what is known) (N, L).
         log_partition: log Z (N,).
         log_partition_kind: whether that is exact, an estimate or a bound.
-        converged: whether the method met its own convergence criterion (N,).
+        converged: whether the method met its own convergence criterion (N,). That does not make
+            beliefs right: a fixed point can be far from the truth, and chains can all miss a mode.
         advice: how many images did not converge, and options to try; empty if all did.
         pairwise_marginals: P(y_i = 1, y_j = 1) of each edge (N, E), if asked for.
         samples: label vectors (S, N, L), if the method draws any.
         error_bound: largest possible error of any marginal of an exact method, apart from
             rounding, float64 (N,); None if the method gives no bound.
+        log_partition_error: standard error of log_partition of a method that samples, float64
+            (N,), in nats; infinite where the samples do not support an estimate.
     """
 
     marginals: Tensor
@@ -46,6 +49,7 @@ class Posterior:
     pairwise_marginals: Tensor | None = None
     samples: Tensor | None = None
     error_bound: Tensor | None = None
+    log_partition_error: Tensor | None = None
 
 
 class InferenceMethod(Protocol):
@@ -76,56 +80,17 @@ def log_mass(method: InferenceMethod, potentials: Potentials, known: Tensor) -> 
     return method(potentials, known=known).log_partition
 
 
-def advise(name: str, converged: Tensor, problem: str, remedy: str) -> str:
-    """Return the advice of a posterior: empty if all images have converged (N,).
+def advise(name: str, problems: Mapping[str, Tensor], remedy: str) -> str:
+    """Return the advice of a posterior: empty if no image has a problem.
 
     Args:
-        problem: what the images that have not converged did or have.
+        problems: what images did or have, and which images (N,); an image may have several.
         remedy: options to try.
     """
-    failed = int((~converged).sum())
-    if not failed:
+    counts = {problem: int(images.sum()) for problem, images in problems.items() if images.any()}
+    if not counts:
         return ""
-    return (
-        f"{name}: {failed} of {len(converged)} images {problem}; their probabilities may be off. "
-        f"Try {remedy}"
-    )
-
-
-@torch.no_grad()
-def iterated_conditional_modes(
-    potentials: Potentials, states: Tensor, known: Tensor, *, max_sweeps: int = 100
-) -> Tensor:
-    """Improve label vectors until no single change raises their score.
-
-    Iterated conditional modes (Besag 1986): each label in turn takes its likelier value given
-    the others. The score never falls. Known labels keep their value.
-
-    Args:
-        states: where to start (N, L).
-        known: 1, 0 or -1 for unknown (N, L).
-
-    Returns:
-        Local maxima, int64 (N, L), not necessarily global.
-
-    Cost: O(N L) for each label of a sweep that changes in any image; other labels are skipped.
-    """
-    fields = Fields(potentials)
-    free = known == UNKNOWN
-    y = torch.where(free, states, known).to(potentials.unary.dtype)
-    log_odds = fields.all(y)
-    for _ in range(max_sweeps):
-        label, settled = 0, True
-        while True:
-            wrong = (((log_odds > 0).to(y.dtype) != y) & free)[:, label:].any(0).nonzero()
-            if not len(wrong):
-                break
-            label, settled = label + int(wrong[0]), False
-            likelier = (log_odds[:, label] > 0).to(y.dtype)
-            change = torch.where(free[:, label], likelier - y[:, label], 0.0)
-            y[:, label] += change
-            fields.move(log_odds, label, change)
-            label += 1
-        if settled:
-            break
-    return y.long()
+    (first, count), *others = counts.items()
+    total = len(next(iter(problems.values())))
+    said = [f"{count} of {total} images {first}", *(f"{count} {text}" for text, count in others)]
+    return f"{name}: {', '.join(said)}; their probabilities may be off. Try {remedy}"

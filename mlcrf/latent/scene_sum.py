@@ -60,8 +60,7 @@ class SceneSum:
             converged=converged,
             advice=advise(
                 self.name,
-                converged,
-                "did not converge in some of their scenes",
+                {"did not converge in some of their scenes": ~converged},
                 "--inference exact, junction-tree or gibbs of train, evaluate and report",
             ),
         )

@@ -3,13 +3,15 @@
 import dataclasses
 import math
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from mlcrf.crf import Potentials, full_edges
+from mlcrf.crf import Potentials, check_known, full_edges
 from mlcrf.implications import Implications
+from mlcrf.inference import Exact
 from mlcrf.inference import annealed_importance as annealing
 from mlcrf.inference.annealed_importance import Annealed, AnnealedImportanceSampling
 from mlcrf.inference.gibbs.label_groups import (
@@ -184,7 +186,7 @@ def test_log_partition_is_as_exact_as_its_weights_say(implied: bool) -> None:
         potentials = with_implications(potentials)
     truth = oracles(potentials.as_couplings())[0]
     annealed = AIS.anneal(repeated(potentials, 500))
-    standard_error = (1 / annealed.effective_chains - 1 / AIS.chains).sqrt()
+    standard_error = annealed.standard_error
     scaled = (annealed.log_partition - truth.log_partition) / standard_error
     assert float(scaled.square().mean().sqrt()) == pytest.approx(1, abs=0.15)
     assert float(scaled.abs().max()) < 5
@@ -235,10 +237,53 @@ def test_too_few_temperatures_are_reported() -> None:
     assert "2 of 4 images have fewer than 25% of 64 chains effective" in posterior.advice
 
 
+@pytest.mark.parametrize("strength", [1.5, 3.0, 10.0])
+def test_both_modes_of_labels_that_attract_each_other_are_weighed(strength: float) -> None:
+    """Fourteen labels that are all present or all absent: log Z and marginals are right."""
+    edges = full_edges(14)
+    pairwise = torch.full((len(edges),), 4 * strength / 13, dtype=torch.float64)
+    fields = 0.6 * torch.randn(20, 14, generator=torch.Generator().manual_seed(0)).double()
+    potentials = Potentials(fields - 2 * strength, edges, pairwise)
+    posterior, truth = AnnealedImportanceSampling()(potentials), Exact()(potentials)
+    assert bool(posterior.converged.all())
+    assert posterior.log_partition_error is not None
+    off = (posterior.log_partition - truth.log_partition).abs()
+    assert bool((off < 4 * posterior.log_partition_error).all())
+    close(posterior.marginals, truth.marginals, 0.3)
+
+
+def test_a_label_set_above_log_z_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal weights are no sign of convergence where a label set has a score above log Z."""
+    potentials = make_potentials(3, 5)
+    run = AnnealedImportanceSampling._run
+
+    def too_low(method: AnnealedImportanceSampling, *given: Any) -> Annealed:
+        annealed = run(method, *given)
+        lost = torch.tensor([0.0, 20.0, 0.0])  # as if a mode had been missed
+        return dataclasses.replace(annealed, log_weights=annealed.log_weights - lost)
+
+    monkeypatch.setattr(AnnealedImportanceSampling, "_run", too_low)
+    posterior = AIS(potentials)
+    assert posterior.converged.tolist() == [True, False, True]
+    assert "1 of 3 images have a log Z below the score of a label set" in posterior.advice
+    assert posterior.log_partition_error is not None
+    assert posterior.log_partition_error.isinf().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("varies", [False, True])
+def test_scores_of_the_last_states(varies: bool) -> None:
+    """Added up sweep by sweep, they are those of the CRF, known labels and rules included."""
+    potentials = with_implications(make_potentials(4, 6, pairwise=2.0, varies=varies))
+    known = torch.full((4, 6), -1)
+    known[1, 3], known[2, 2] = 1, 1
+    annealed = AIS.anneal(potentials, known=check_known(potentials, known))
+    close(annealed.log_scores, potentials.log_score(annealed.states.long()), 1e-9)
+
+
 def test_effective_chains_by_their_formula() -> None:
     """Weights 1, 1, 2: effective 16 / 6, mean 4 / 3."""
     log_weights = torch.tensor([[0.0], [0.0], [math.log(2)]], dtype=torch.float64) + 700
-    annealed = Annealed(torch.zeros(3, 1, 1), log_weights, torch.zeros(1, 1))
+    annealed = Annealed(torch.zeros(3, 1, 1), log_weights, log_weights, torch.zeros(1, 1))
     assert float(annealed.effective_chains) == pytest.approx(16 / 6)
     assert float(annealed.log_partition) == pytest.approx(700 + math.log(4 / 3))
 
@@ -247,7 +292,7 @@ def test_resampling_follows_the_weights() -> None:
     """Each of S chains is drawn S w / sum w times, rounded down or up; images on their own."""
     weights = torch.tensor([[0.1, 4.0], [2.5, 0.0], [1.4, 0.0], [0.0, 0.0]], dtype=torch.float64)
     states = torch.eye(4, dtype=torch.uint8)[:, None].expand(4, 2, 4)  # chain s has label s
-    annealed = Annealed(states, weights.log(), torch.zeros(2, 4))
+    annealed = Annealed(states, weights.log(), weights, torch.zeros(2, 4))
     total = torch.zeros(2, 4)
     for seed in range(200):
         counts = annealed.resampled(torch.Generator().manual_seed(seed)).sum(0)

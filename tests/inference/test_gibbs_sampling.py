@@ -10,7 +10,7 @@ from torch import Tensor
 from mlcrf.crf import Fields, Potentials, check_known, full_edges
 from mlcrf.errors import SettingsError
 from mlcrf.implications import Implications
-from mlcrf.inference import Exact, Gibbs, LogPartitionKind, Posterior
+from mlcrf.inference import Exact, Gibbs, JunctionTree, LogPartitionKind, Posterior
 from mlcrf.inference import gibbs_sampling as gibbs
 from mlcrf.inference.gibbs import chains, streams
 from mlcrf.inference.gibbs.chains import Engine, run_chains, sweep
@@ -189,6 +189,55 @@ def test_a_mode_that_is_missed_is_not_called_converged(
     assert bool(right) or not bool(posterior.converged)
 
 
+def hub(num_labels: int = 60) -> Potentials:
+    """All labels, in a mode with most of the mass that chains rarely begin in, or hardly any."""
+    edges = torch.stack([torch.zeros(num_labels), torch.arange(1, num_labels + 1)], 1).long()
+    pairwise = torch.full((num_labels,), 12.0, dtype=torch.float64)
+    unary = torch.full((1, num_labels + 1), -4.0, dtype=torch.float64)
+    unary[0, 0] = 6.0 - 8 * num_labels
+    return Potentials(unary, edges, pairwise)
+
+
+def test_log_z_below_a_score_is_not_called_converged() -> None:
+    """Chains agree with each other, and miss a label set whose score alone is above their log Z."""
+    posterior = Gibbs()(hub())
+    assert posterior.samples is not None and not bool(posterior.samples[..., 0].any())
+    assert float(posterior.log_partition) < 2
+    assert not bool(posterior.converged)
+    assert "1 of 1 images have a log Z below the score of a label set" in posterior.advice
+    assert posterior.log_partition_error is not None
+    assert bool(posterior.log_partition_error.isinf())
+
+
+@pytest.mark.parametrize("pairwise", [0.8, 1.5])
+def test_log_z_is_as_exact_as_its_error_says(pairwise: float) -> None:
+    """Over replicates, errors of log Z have the size of the standard errors."""
+    one = make_potentials(1, 8, unary=1.5, pairwise=pairwise, seed=1)
+    posterior = Gibbs()(one.rows(torch.zeros(300, dtype=torch.int64)))
+    truth = Exact()(one).log_partition
+    kept = posterior.converged
+    assert int(kept.sum()) > 150
+    error = posterior.log_partition_error
+    assert error is not None
+    scaled = (posterior.log_partition - truth)[kept] / error[kept]
+    assert 0.8 < float(scaled.square().mean().sqrt()) < 1.4
+    assert float(error[kept].mean()) < 0.1
+
+
+def test_log_z_of_many_labels_is_not_claimed() -> None:
+    """No sweep leads to the likeliest of so many states: marginals are good, log Z is unknown."""
+    first = torch.arange(599)
+    generator = torch.Generator().manual_seed(0)
+    unary, pairwise = (torch.randn(n, generator=generator).double() for n in (600, 599))
+    potentials = Potentials(unary[None], torch.stack([first, first + 1], 1), 1.5 * pairwise)
+    posterior, truth = Gibbs(sweeps=200)(potentials), JunctionTree()(potentials)
+    assert bool(posterior.converged)
+    close(posterior.marginals, truth.marginals, 0.1)
+    assert posterior.log_partition_error is not None
+    off = (posterior.log_partition - truth.log_partition).abs()
+    assert bool(posterior.log_partition_error.isinf()) and float(off) > 0.5
+
+
 def test_sweeps_go_on_after_burn_in() -> None:
     """Three sweeps thrown away and four kept are the last four of seven, with new draws."""
     potentials = make_potentials(2, 4)
@@ -356,7 +405,7 @@ def test_log_partition_by_its_formula(known_label: int | None, varies: bool) -> 
         if known_label is not None and not state[known_label]:
             continue
         sample = torch.tensor(state, dtype=torch.uint8)[None, None]
-        log_z, best = estimate_log_partition(potentials, sample, known)
+        log_z, best, _ = estimate_log_partition(potentials, sample, known)
         chance = matrix[at, states.index(tuple(best[0].tolist()))].log()
         close(log_z, potentials.log_score(best) - chance, 1e-9)
 
@@ -371,8 +420,8 @@ def test_log_partition_of_many_labels() -> None:
     states[..., 6:] = 0
     free, known = torch.full((3, 6), -1), torch.zeros(3, 136, dtype=torch.int64)
     known[:, :6] = -1
-    log_z, best = estimate_log_partition(small, states[..., :6], free)
-    wide_log_z, wide_best = estimate_log_partition(many, states, known)
+    log_z, best, _ = estimate_log_partition(small, states[..., :6], free)
+    wide_log_z, wide_best, _ = estimate_log_partition(many, states, known)
     close(wide_log_z, log_z, 1e-12)
     assert torch.equal(wide_best[:, :6], best)
 
@@ -422,7 +471,7 @@ def test_sums_of_present_labels_are_those_of_all(share: float) -> None:
     y = states.double()
     wanted = (y[..., first] * p[..., second] + p[..., first] * y[..., second]).mean(0).sum(0) / 2
     close(conditional_totals(potentials, samples, known), wanted, 1e-11)
-    log_z, best = estimate_log_partition(potentials, samples, known)
+    log_z, best, _ = estimate_log_partition(potentials, samples, known)
     scores = potentials.log_score(states)
     assert bool((potentials.log_score(best) >= scores.amax(0) - 1e-9).all())
     end = best.double()

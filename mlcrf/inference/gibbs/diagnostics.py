@@ -1,4 +1,4 @@
-"""Diagnostics of chains of label vectors: split R-hat and effective sample size."""
+"""Diagnostics of chains: split R-hat, effective sample size, standard errors."""
 
 import torch
 from torch import Tensor
@@ -52,6 +52,24 @@ def effective_sample_size(samples: Tensor) -> Tensor:
     at_once = max(1, _AT_ONCE // (length * chains))
     parts = zip(torch.split(draws, at_once), torch.split(variance, at_once), strict=True)
     return torch.cat([_size(*part) for part in parts]).reshape(samples.shape[2:])
+
+
+def log_mean_error(log_values: Tensor) -> Tensor:
+    """Return the standard error of the log of a mean over draws: (T, chains, N) -> float64 (N,).
+
+        error^2 = var(m_c) / (chains mean(m_c)^2) + 1 / (T chains)^2
+
+    with m_c the mean of exp(log_values) of a chain. The second term is for what is so rare that no
+    draw showed it. The first is at most 1, where one chain makes up the whole mean; infinite for a
+    single chain.
+    """
+    length, chains = log_values.shape[:2]
+    if chains < 2:
+        return log_values.new_full(log_values.shape[2:], torch.inf, dtype=torch.float64)
+    log_means = log_values.double().logsumexp(0)
+    means = (log_means - log_means.amax(0)).exp()
+    variance = (means - means.mean(0)).square().sum(0) / (chains - 1)
+    return (variance / (chains * means.mean(0).square()) + (length * chains) ** -2).sqrt()
 
 
 def _size(draws: Tensor, variance: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, neighbours
-from mlcrf.inference.posterior import iterated_conditional_modes
+from mlcrf.inference.modes import iterated_conditional_modes
 
 _DENSE_LABELS = 128  # up to this many labels, sums over neighbours are products with a matrix
 _AT_ONCE = (
@@ -77,9 +77,21 @@ def conditional_totals(potentials: Potentials, states: Tensor, known: Tensor) ->
     return total / (2 * len(states))
 
 
-def estimate_log_partition(
-    potentials: Potentials, states: Tensor, known: Tensor
-) -> tuple[Tensor, Tensor]:
+class LogPartition(NamedTuple):
+    """An estimate of log Z.
+
+    Attributes:
+        value: the estimate (N,).
+        best: the state y* that it was made at, int64 (N, L).
+        log_steps: the log-probability of a sweep from each sample to y* (S, N).
+    """
+
+    value: Tensor
+    best: Tensor
+    log_steps: Tensor
+
+
+def estimate_log_partition(potentials: Potentials, states: Tensor, known: Tensor) -> LogPartition:
     """Estimate log Z from the probability that one more sweep ends in the state y* (Chib 1995).
 
         log Z ~ log_score(y*) - log mean_s P(sweep takes y_s to y*)
@@ -90,9 +102,6 @@ def estimate_log_partition(
     Args:
         states: samples (S, N, L); y* is the likeliest of them, improved to a local maximum.
         known: 1, 0 or -1 for unknown (N, L).
-
-    Returns:
-        The estimate (N,), and y*, int64 (N, L).
     """
     fields, rows = Fields(potentials), _Rows.of(potentials)
     best = iterated_conditional_modes(
@@ -111,7 +120,7 @@ def estimate_log_partition(
         ]
         steps = torch.cat(each)
     mean = steps.logsumexp(0) - math.log(len(states))
-    return potentials.log_score(best) - mean, best
+    return LogPartition(potentials.log_score(best) - mean, best, steps)
 
 
 def _likeliest(

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known
 from mlcrf.errors import SettingsError
-from mlcrf.inference.posterior import Posterior, advise, iterated_conditional_modes
+from mlcrf.inference.modes import iterated_conditional_modes
+from mlcrf.inference.posterior import Posterior, advise
 
 
 class Iteration(Protocol):
@@ -96,7 +97,7 @@ class FixedPointMethod(ABC):
         """Return the advice of the posterior; empty if all images have converged."""
         problem = f"had not converged after {sweeps} sweeps{reason}"
         remedy = "--inference exact, junction-tree or gibbs of train, evaluate and report"
-        return advise(self.name, converged, problem, remedy)
+        return advise(self.name, {problem: ~converged}, remedy)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.inference.gibbs import diagnostics
-from mlcrf.inference.gibbs.diagnostics import effective_sample_size, split_r_hat
+from mlcrf.inference.gibbs.diagnostics import effective_sample_size, log_mean_error, split_r_hat
 from tests.making import close
 
 
@@ -121,3 +121,21 @@ def test_both_ways_to_count_agree(stay: float, monkeypatch: pytest.MonkeyPatch) 
     fast = effective_sample_size(samples)
     monkeypatch.setattr(diagnostics, "_on_cpu", lambda draws: False)
     close(effective_sample_size(samples), fast, 1e-4)
+
+
+def test_error_of_the_log_of_a_mean() -> None:
+    """By its formula; 1 where one chain is the whole mean; unknown from a single chain."""
+    generator = torch.Generator().manual_seed(0)
+    log_values = 800 + torch.randn(7, 5, 3, generator=generator)
+    log_values[:, 1:, 2] -= 900
+    found = log_mean_error(log_values)
+    for image in range(2):
+        means = [
+            statistics.fmean(math.exp(v - 800) for v in log_values[:, c, image].tolist())
+            for c in range(5)
+        ]
+        share = statistics.variance(means) / (5 * statistics.fmean(means) ** 2)
+        assert float(found[image]) == pytest.approx(math.sqrt(share + 1 / 35**2), rel=1e-4)
+    assert float(found[2]) == pytest.approx(math.sqrt(1 + 1 / 35**2))
+    assert bool((log_mean_error(torch.zeros(4, 2, 1)) == 1 / 8).all())
+    assert bool(log_mean_error(log_values[:, :1]).isinf().all())

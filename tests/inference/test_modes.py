@@ -1,10 +1,10 @@
-"""Iterated conditional modes: each label in turn takes its likelier value."""
+"""Local search for label sets of high score, and what they say of log Z."""
 
 import pytest
 import torch
 
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.inference.posterior import iterated_conditional_modes
+from mlcrf.inference.modes import is_below, iterated_conditional_modes, search_modes
 
 
 def make_potentials(num_labels: int, num_edges: int | None, *, varies: bool) -> Potentials:
@@ -42,3 +42,30 @@ def test_one_label_after_the_other(num_labels: int, num_edges: int | None, varie
     assert bool(
         (potentials.log_score(found) >= potentials.log_score(start.where(free, known))).all()
     )
+
+
+def test_searches_find_the_mode_on_the_other_side() -> None:
+    """Labels that attract each other have two modes, and the better one is the best; else one."""
+    edges = full_edges(5)
+    unary = torch.tensor([[-9.0] * 5, [-7.0] * 5, [3.0] * 5], dtype=torch.float64)
+    potentials = Potentials(unary, edges, torch.full((len(edges),), 4.0, dtype=torch.float64))
+    start = torch.tensor([[1, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0, 1, 0, 0, 0]])
+    unknown = torch.full_like(start, -1)
+    modes = search_modes(potentials, start, unknown)
+    assert modes.nearest.tolist() == [[0] * 5, [0] * 5, [1] * 5]
+    assert modes.other.tolist() == [[1] * 5, [1] * 5, [1] * 5]
+    assert modes.best_score.tolist() == [0.0, 5.0, 55.0]
+    known = unknown.clone()
+    known[:, 2:4] = 0  # then three labels are too few to hold each other in the first image
+    given = search_modes(potentials, start, known)
+    assert (given.other != given.nearest).any(-1).tolist() == [False, True, False]
+    assert given.best_score.tolist() == [0.0, 0.0, 21.0]
+
+
+def test_log_z_below_a_score_is_wrong_beyond_its_error() -> None:
+    """Three standard errors and rounding are allowed for."""
+    score = torch.tensor([10.0, 10.0, 10.0, 10.0])
+    log_z = torch.tensor([9.99995, 9.9, 9.9, 9.9])
+    assert is_below(log_z, score).tolist() == [False, True, True, True]
+    error = torch.tensor([0.0, 0.03, 0.04, torch.inf], dtype=torch.float64)
+    assert is_below(log_z, score, error).tolist() == [False, True, False, False]
