@@ -35,7 +35,7 @@ def with_couplings(potentials: Any, method: InferenceMethod) -> Asking:
     def ask(rows: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         pairs = pair_marginals(prepared, potentials.rows(rows), known=known)
         marginals = prepared(potentials.rows(rows), known=known).marginals
-        return marginals, answer_information(pairs, known=known)
+        return marginals, answer_information(pairs).masked_fill(known >= 0, 0)
 
     return ask
 

@@ -41,7 +41,7 @@ def review(
     from mlcrf.checkpoint import load_run
     from mlcrf.review.database import ReviewDatabase
     from mlcrf.review.launch import open_browser, serve, start_review
-    from mlcrf.review.scan import require_folder
+    from mlcrf.review.photos import require_folder
     from mlcrf.web.http_server import is_loopback
 
     require_folder(folder)

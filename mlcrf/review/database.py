@@ -2,24 +2,37 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Select, create_engine, event, func, insert, inspect, select
+from sqlalchemy import Connection, create_engine, event, func, insert, inspect, select
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from mlcrf.errors import DatabaseError, SettingsError
 from mlcrf.review import schema
 from mlcrf.review.answers import VALUES, Answer
-from mlcrf.review.scan import Stamped
 from mlcrf.review.schema import answers, contents, facts, photos, places
 
 _LOCK = 0x6D6C637266  # PostgreSQL: held while photos are registered or tables are created
 _OVERLAP = 256  # events read again, since PostgreSQL may show later events first
 _TRIES = 8
+
+
+@dataclass(frozen=True)
+class Stamped:
+    """The size, time and SHA-256 of an image file when it was last seen.
+
+    Attributes:
+        path: relative to the folder, separated by `/`; bytes that are not UTF-8 are escaped.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
 
 
 def parse_url(text: str) -> URL:
@@ -90,10 +103,7 @@ class ReviewDatabase:
         """Return size, time and SHA-256 of each file of a folder when it was last seen, by path."""
         query = select(places).where(places.c.folder == folder)
         with self._errors("cannot be read"), self._engine.connect() as connection:
-            return {
-                row.path: Stamped(row.path, row.size, row.mtime_ns, row.sha256)
-                for row in connection.execute(query)
-            }
+            return {row.path: _stamped(row) for row in connection.execute(query)}
 
     def register(self, folder: str, files: Sequence[Stamped]) -> tuple[list[int], int]:
         """Return the photo number of each file; new photos are added.
@@ -112,7 +122,7 @@ class ReviewDatabase:
             self._begin(connection, locked=True)
             of_content = {row.sha256: row.photo for row in connection.execute(select(contents))}
             query = select(places).where(places.c.folder == folder)
-            before = {row.path: row for row in connection.execute(query)}
+            before = {row.path: _stamped(row) for row in connection.execute(query)}
             here = {file.sha256 for file in files}
             edited = 0
             fresh: list[str] = []
@@ -129,7 +139,7 @@ class ReviewDatabase:
             linked |= zip(fresh, self._new_photos(connection, len(fresh)), strict=True)
             _insert(connection, contents, [{"sha256": s, "photo": p} for s, p in linked.items()])
             of_content |= linked
-            moved = [file for file in files if not file.is_at(before.get(file.path))]
+            moved = [file for file in files if before.get(file.path) != file]
             for file in moved:
                 if file.path in before:
                     connection.execute(
@@ -186,9 +196,9 @@ class ReviewDatabase:
     def since(self, last_id: int) -> Iterator[Answer]:
         """Yield the events after `last_id`, possibly with some earlier events."""
         overlap = 0 if self.is_sqlite else _OVERLAP
-        yield from self._read(
-            select(answers).where(answers.c.id > last_id - overlap).order_by(answers.c.id)
-        )
+        query = select(answers).where(answers.c.id > last_id - overlap).order_by(answers.c.id)
+        with self._errors("cannot be read"), self._engine.connect() as connection:
+            yield from [_answer(row) for row in connection.execute(query)]
 
     def _append(
         self,
@@ -218,10 +228,6 @@ class ReviewDatabase:
                 if not isinstance(error.__cause__, IntegrityError) or attempt == _TRIES - 1:
                     raise
         raise AssertionError("the last try returns or raises")
-
-    def _read(self, query: Select[Any]) -> list[Answer]:
-        with self._errors("cannot be read"), self._engine.connect() as connection:
-            return [_answer(row) for row in connection.execute(query)]
 
     def _connect(self) -> Engine:
         options: dict[str, Any] = {"timeout": 30} if self.is_sqlite else {"connect_timeout": 10}
@@ -286,6 +292,10 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
 def _insert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
     if rows:
         connection.execute(insert(table), rows)
+
+
+def _stamped(row: Any) -> Stamped:
+    return Stamped(row.path, row.size, row.mtime_ns, row.sha256)
 
 
 def _answer(row: Any) -> Answer:

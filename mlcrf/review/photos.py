@@ -1,19 +1,20 @@
-"""The photos of a review, and their JPEG copies for the page."""
+"""The photos of a folder, known to the database by content, and their JPEG copies for the page."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import IntEnum
+from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 
 from mlcrf.errors import DataError
-from mlcrf.images import Image, as_image
+from mlcrf.images import Image, as_image, list_images
+from mlcrf.images.containers import is_parquet, is_tar
 from mlcrf.images.pixels import load_thumbnail
-from mlcrf.review.database import ReviewDatabase
-from mlcrf.review.scan import scan_folder
+from mlcrf.review.database import ReviewDatabase, Stamped
 
-_MOST_BYTES = 2**26  # size of cached copies
+WIDTHS = {"small": 360, "large": 1600}  # the longer side of a shown copy, in pixels
+_MOST_COPIES = 240  # cached; a large copy has about 300 KB
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,6 @@ class Photo:
 
     Attributes:
         id: number in the database.
-        image: the image.
         name: path in the folder to show; bytes that are not UTF-8 are replaced.
         sha256: hash of the content.
     """
@@ -33,19 +33,7 @@ class Photo:
     sha256: str
 
 
-class Width(IntEnum):
-    """The longer side of a shown copy, in pixels."""
-
-    SMALL = 360
-    LARGE = 1600
-
-
-def find_photos(
-    folder: Path,
-    database: ReviewDatabase,
-    *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[list[Photo], list[str]]:
+def find_photos(folder: Path, database: ReviewDatabase) -> tuple[list[Photo], list[str]]:
     """Register the photos of a folder; return each once, and notes for the user.
 
     Raises:
@@ -53,7 +41,7 @@ def find_photos(
         DatabaseError: the database cannot be written.
     """
     place = str(folder.resolve()).replace("\\", "/")
-    files, notes = scan_folder(folder, database.stamps(place), progress=progress)
+    files, notes = scan_folder(folder, database.stamps(place))
     if not files:
         raise DataError(notes[0])
     numbers, edited = database.register(place, files)
@@ -69,35 +57,61 @@ def find_photos(
     return list(photos.values()), notes
 
 
+def scan_folder(folder: Path, known: Mapping[str, Stamped]) -> tuple[list[Stamped], list[str]]:
+    """Return all images in and below a folder, and an error for each that cannot be read.
+
+    Args:
+        known: path -> file seen before; files with the same size and time are not read again.
+
+    Raises:
+        DataError: no such folder, no image in it, or a damaged tar or Parquet file.
+    """
+    require_folder(folder)
+    images = list(list_images([folder]))
+    if not images:
+        raise DataError(f"{folder}: no images found")
+    names = [Path(image.name).relative_to(folder).as_posix() for image in images]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as workers:
+        found = list(workers.map(_stamp, images, names, map(known.get, names)))
+    files = [one for one in found if isinstance(one, Stamped)]
+    return files, [one for one in found if isinstance(one, str)]
+
+
+def require_folder(folder: Path) -> None:
+    """Raise an error unless the folder exists.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not folder.is_dir():
+        why = "is a file, expected a folder" if folder.exists() else "no such folder"
+        if is_tar(folder) or is_parquet(folder):
+            why += "; use the folder that contains it"
+        raise DataError(f"{folder}: {why}")
+
+
+def _stamp(image: Image, name: str, before: Stamped | None) -> Stamped | str:
+    stamp = image.stamp()
+    if before and stamp and (before.size, before.mtime_ns) == (stamp.size, stamp.mtime_ns):
+        return before
+    try:
+        digest = image.fingerprint()
+        if stamp is None:
+            raise OSError("it has changed since it was listed")
+    except OSError as error:
+        return f"{image}: cannot be read: {error.strerror or error}"
+    return Stamped(name, stamp.size, stamp.mtime_ns, digest.hex())
+
+
 class PhotoCopies:
-    """JPEG copies of photos: of a given size, upright, without metadata; recent ones are cached.
+    """JPEG copies of photos, upright and without metadata; the most recent are cached.
 
     Only decoded pixels are served: no other files, and no location.
     """
 
     def __init__(self, photos: Sequence[Photo]) -> None:
         self._photos = photos
-        self._kept: OrderedDict[tuple[int, Width], bytes] = OrderedDict()
-        self._size = 0
-        self._lock = Lock()
+        self.jpeg = lru_cache(_MOST_COPIES)(self._make_jpeg)
 
-    def jpeg(self, number: int, width: Width) -> bytes:
-        """Return the JPEG copy of a photo.
-
-        Raises:
-            DataError: the photo is missing or damaged.
-        """
-        key = number, width
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        content = load_thumbnail(self._photos[number].image, width).jpeg
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = content
-                self._size += len(content)
-            while self._size > _MOST_BYTES and len(self._kept) > 1:
-                _, dropped = self._kept.popitem(last=False)
-                self._size -= len(dropped)
-        return content
+    def _make_jpeg(self, number: int, size: str) -> bytes:
+        return load_thumbnail(self._photos[number].image, WIDTHS[size]).jpeg

@@ -12,22 +12,11 @@ their best question.
 Source: mutual information as in Cover and Thomas, Elements of Information Theory (2006), chapter 2.
 """
 
-from typing import Protocol, runtime_checkable
-
 import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
-from mlcrf.inference import InferenceMethod
-
-
-@runtime_checkable
-class PairsLabels(Protocol):
-    """An inference method that computes the marginals of all pairs itself."""
-
-    def pair_marginals(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-        """Return P(y_i = 1, y_j = 1), with the marginals on the diagonal, (N, L, L)."""
-        ...
+from mlcrf.inference import InferenceMethod, PreparedExact
 
 
 @torch.no_grad()
@@ -44,7 +33,7 @@ def pair_marginals(
 
     Cost: with clamping, inference on N (L + 1) images.
     """
-    if isinstance(method, PairsLabels):
+    if isinstance(method, PreparedExact):
         return method.pair_marginals(potentials, known=known).double()
     given = check_known(potentials, known)
     p = method(potentials, known=given).marginals.double()
@@ -101,25 +90,21 @@ def mutual_information(pairs: Tensor) -> Tensor:
     return information.diagonal_scatter(entropy, dim1=-2, dim2=-1)
 
 
-def answer_information(pairs: Tensor, *, known: Tensor | None = None) -> Tensor:
-    """Return the information of an answer about each label in nats, float64 (N, L); 0 if known.
+def answer_information(pairs: Tensor) -> Tensor:
+    """Return the information of an answer about each label in nats, float64 (N, L).
 
     Args:
         pairs: as `pair_marginals` gives them, (N, L, L).
-        known: 1, 0, or -1 for unknown (N, L).
     """
-    information = mutual_information(pairs).sum(-1)
-    return information if known is None else information.masked_fill(known != UNKNOWN, 0)
+    return mutual_information(pairs).sum(-1)
 
 
-def next_questions(information: Tensor, askable: Tensor | None = None) -> Tensor:
+def next_questions(information: Tensor, askable: Tensor) -> Tensor:
     """Return the label to ask about next, int64 (N,); -1 if there is none.
 
     Args:
         information: of an answer about each label (N, L).
-        askable: labels that may be asked, boolean (N, L); all if None.
+        askable: labels that may be asked, boolean (N, L).
     """
-    if askable is None:
-        return information.argmax(1)
     best = information.masked_fill(~askable, -torch.inf).argmax(1)
     return best.masked_fill(~askable.any(1), -1)

@@ -19,10 +19,9 @@ from starlette.types import ASGIApp
 
 from mlcrf.errors import DatabaseError, DataError
 from mlcrf.review.answers import Verdict
-from mlcrf.review.messages import Filter, Look, Order, State
-from mlcrf.review.photos import PhotoCopies, Width
+from mlcrf.review.photos import WIDTHS, PhotoCopies
 from mlcrf.review.safety import Guard, Hosts
-from mlcrf.review.session import Review
+from mlcrf.review.session import Filter, Look, Order, Review, State
 from mlcrf.version import __version__
 
 _PAGE = files("mlcrf.review") / "page"
@@ -199,9 +198,9 @@ class _Pages:
 
     def photo(self, request: Request) -> Response:
         number, size = request.path_params["number"], request.path_params["size"]
-        if number >= len(self._review.photos) or size not in ("small", "large"):
+        if number >= len(self._review.photos) or size not in WIDTHS:
             raise HTTPException(404, "no such photo")
-        content = self._copies.jpeg(number, Width[size.upper()])
+        content = self._copies.jpeg(number, size)
         lasting = {"Cache-Control": "private, max-age=3600"}
         return Response(content, media_type="image/jpeg", headers=lasting)
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from mlcrf.errors import DatabaseError
-from mlcrf.review.database import ReviewDatabase
-from mlcrf.review.scan import Stamped
+from mlcrf.review.database import ReviewDatabase, Stamped
 from mlcrf.synthetic.dataset import make_dataset
 from tests.program import run_program
 from tests.reliability.scale import at_length, times

@@ -12,9 +12,8 @@ import pytest
 
 from mlcrf.errors import DatabaseError, DataError, SettingsError
 from mlcrf.review.answers import Board
-from mlcrf.review.database import ReviewDatabase, parse_url
-from mlcrf.review.photos import PhotoCopies, Width, find_photos
-from mlcrf.review.scan import Stamped, scan_folder
+from mlcrf.review.database import ReviewDatabase, Stamped, parse_url
+from mlcrf.review.photos import PhotoCopies, find_photos, scan_folder
 from tests.data.readers.test_parquet_images import make_parquet
 from tests.data.readers.test_webdataset import make_tar
 from tests.review.conftest import make_folder, new_request
@@ -166,8 +165,7 @@ def test_an_answer_is_there_after_a_kill(tmp_path: Path) -> None:
     """A process that is killed by SIGKILL right after an answer leaves the answer."""
     script = (
         "import os, signal, sys\n"
-        "from mlcrf.review.database import ReviewDatabase\n"
-        "from mlcrf.review.scan import Stamped\n"
+        "from mlcrf.review.database import ReviewDatabase, Stamped\n"
         "d = ReviewDatabase(sys.argv[1])\n"
         "(p,), _ = d.register('/photos', [Stamped('1.jpg', 1, 1, '0' * 64)])\n"
         "d.add(p, {'sea': 1}, 'anna', 'r')\n"
@@ -251,7 +249,7 @@ def test_photos_within_tar_and_parquet_files(tmp_path: Path) -> None:
     database.close()
     assert len(photos) == 2
     shown = PhotoCopies(photos)
-    assert all(shown.jpeg(at, Width.SMALL)[:2] == b"\xff\xd8" for at in range(2))
+    assert all(shown.jpeg(at, "small")[:2] == b"\xff\xd8" for at in range(2))
     with pytest.raises(
         DataError, match=r"a\.tar: is a file, expected a folder; use the folder that"
     ):

@@ -57,11 +57,11 @@ def test_information_equals_brute_force(which: int) -> None:
     potentials = make_potentials(pairwise=2.0)
     pairs = pair_marginals(methods(potentials)[which], potentials, known=KNOWN)
     assert torch.equal(pairs, pairs.mT)
-    found = answer_information(pairs, known=KNOWN)
+    found = answer_information(pairs)
     wanted = torch.tensor(enumerated_information(potentials, KNOWN), dtype=torch.float64)
     # half-states of 1e-3 may be left out by the second
     assert torch.allclose(found, wanted, atol=(1e-9, 2e-2)[which])
-    assert bool((found[KNOWN != -1] == 0).all())
+    assert bool((found[KNOWN != -1] < 1e-9).all())
 
 
 def test_without_couplings_only_the_entropy_is_left() -> None:
@@ -70,7 +70,7 @@ def test_without_couplings_only_the_entropy_is_left() -> None:
     pairs = pair_marginals(Exact(), potentials)
     p = Exact()(potentials).marginals
     assert torch.allclose(answer_information(pairs), label_entropy(p), atol=1e-9)
-    assert torch.equal(next_questions(answer_information(pairs)), (p - 0.5).abs().argmin(1))
+    assert torch.equal(answer_information(pairs).argmax(1), (p - 0.5).abs().argmin(1))
 
 
 def test_information_at_its_limits() -> None:
@@ -91,7 +91,7 @@ def test_an_answer_that_settles_others_is_asked_first() -> None:
     information = answer_information(pair_marginals(Exact(), potentials))
     entropy = label_entropy(Exact()(potentials).marginals)
     assert int(entropy.argmax()) == 0
-    assert int(next_questions(information)) in (1, 2, 3)
+    assert int(information.argmax()) in (1, 2, 3)
     assert float(information[0, 0]) == pytest.approx(log(2))
 
 
@@ -106,5 +106,5 @@ def test_methods_without_pairs_are_clamped() -> None:
     """Mean field, whose pairs are not symmetric of themselves, gives information too."""
     potentials = make_potentials(dtype=torch.float32)
     pairs = pair_marginals(MeanField(), potentials, known=KNOWN)
-    exact = answer_information(pair_marginals(Exact(), potentials, known=KNOWN), known=KNOWN)
-    assert torch.allclose(answer_information(pairs, known=KNOWN), exact, atol=0.05)
+    exact = answer_information(pair_marginals(Exact(), potentials, known=KNOWN))
+    assert torch.allclose(answer_information(pairs), exact, atol=0.05)

@@ -14,12 +14,10 @@ from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.inference import Exact, InferenceMethod, MeanField
 from mlcrf.labels import LabelSpace
-from mlcrf.review.database import ReviewDatabase
-from mlcrf.review.messages import Filter, Order, State
+from mlcrf.review.database import ReviewDatabase, Stamped
 from mlcrf.review.photos import Photo
 from mlcrf.review.questions import answer_information, pair_marginals
-from mlcrf.review.scan import Stamped
-from mlcrf.review.session import Review
+from mlcrf.review.session import Filter, Order, Review, State
 from tests.making import make_potentials
 from tests.review.conftest import new_request
 
@@ -87,7 +85,7 @@ def test_the_next_question_and_photo_are_those_that_tell_most(database: ReviewDa
         pass
     known = torch.full((40, 5), -1)
     known[3, 1] = 0
-    information = answer_information(pair_marginals(Exact(), potentials, known=known), known=known)
+    information = answer_information(pair_marginals(Exact(), potentials, known=known))
     found = review.find(Filter())
     worth = information.amax(1)
     # half-states of 1e-3 may be left out on our side
