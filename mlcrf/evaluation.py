@@ -19,6 +19,7 @@ from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError
 from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind, Posterior, log_mass
 from mlcrf.metrics import (
+    Interval,
     Measures,
     Predictions,
     Statistics,
@@ -29,8 +30,6 @@ from mlcrf.version import __version__
 
 if TYPE_CHECKING:  # heavy
     import pandas as pd
-
-Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True)

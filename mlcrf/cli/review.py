@@ -42,7 +42,7 @@ def review(
     from mlcrf.review.database import ReviewDatabase
     from mlcrf.review.launch import open_browser, serve, start_review
     from mlcrf.review.photos import require_folder
-    from mlcrf.web.http_server import is_loopback
+    from mlcrf.web import is_loopback
 
     require_folder(folder)
     run = load_run(model)

@@ -61,8 +61,8 @@ def serve(
     from mlcrf.prediction import PredictJob
     from mlcrf.serving.monitoring import Limits
     from mlcrf.serving.tagging_app import make_app, warm_up
-    from mlcrf.web.http_server import is_loopback
-    from mlcrf.web.http_server import serve as serve_app
+    from mlcrf.web import is_loopback
+    from mlcrf.web import serve as serve_app
 
     limits = Limits(images, megabytes, batch, waiting, megabytes_together)
     run = load_run(model)

@@ -20,7 +20,7 @@ from mlcrf.review.photos import find_photos
 from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
-from mlcrf.web.http_server import address_of, listen, make_server, quiet_signals
+from mlcrf.web import address_of, listen, make_server, quiet_signals
 
 _PAUSE_S = 0.02  # between ranking steps, so that requests are not delayed
 

@@ -14,8 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlcrf.web.connections import HEADERS
-from mlcrf.web.http_server import is_loopback
+from mlcrf.web import HEADERS, is_loopback
 
 _MOST_BYTES = 2**14  # of a request
 _MOST_SECONDS = 5.0  # time to receive a request

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlcrf.errors import SettingsError
-from mlcrf.web.connections import HEADERS
+from mlcrf.web import HEADERS
 
 PATHS = frozenset({"/tags", "/tags/image", "/model", "/health", "/metrics"})
 LATER = {"Retry-After": "1"}

@@ -72,11 +72,3 @@ def test_same_seed_same_numbers() -> None:
     other = bootstrap_differences(ours, theirs, resamples=30, seed=4)
     assert [one[0] for one in other.values()] == [one[0] for one in once.values()]
     assert other["nll"] != once["nll"]
-
-
-def test_progress_is_told_after_every_resample() -> None:
-    """Progress counts the resamples that are done."""
-    ours, theirs = make_two_models(10)
-    done: list[int] = []
-    bootstrap_differences(ours, theirs, resamples=5, progress=done.append)
-    assert done == [1, 2, 3, 4, 5]

@@ -18,7 +18,7 @@ from mlcrf.review.launch import start_review
 from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
-from mlcrf.web.http_server import listen, make_server
+from mlcrf.web import listen, make_server
 from tests.review.conftest import LABELS, make_folder, new_request
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")

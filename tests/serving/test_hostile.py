@@ -20,12 +20,12 @@ from PIL import Image
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from mlcrf import web
 from mlcrf.cli import app as program
 from mlcrf.errors import SettingsError
 from mlcrf.prediction import Prediction, Tagger
 from mlcrf.serving.monitoring import Limits
 from mlcrf.serving.tagging_app import make_app
-from mlcrf.web import connections
 from tests.serving.conftest import LIMITS
 
 IMAGE = {"Content-Type": "image/png"}
@@ -37,7 +37,7 @@ JSON = {"Content-Type": "application/json"}
 def running(app: FastAPI) -> Iterator[httpx.Client]:
     """The service on a socket, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, http=connections.Connection, log_level="error", ws="none")
+        config = uvicorn.Config(app, http=web.Connection, log_level="error", ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
@@ -217,8 +217,8 @@ def test_silent_connections_keep_nobody_out(
     tagger: Tagger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newest is let in for the one that has been silent longest; who is busy stays."""
-    monkeypatch.setattr(connections, "MOST", 10)
-    monkeypatch.setattr(connections, "_NEXT_S", 2 * WAIT_S)  # none is cut for its silence alone
+    monkeypatch.setattr(web, "MOST", 10)
+    monkeypatch.setattr(web, "_NEXT_S", 2 * WAIT_S)  # none is cut for its silence alone
     with running(make_app(tagger.run, tagger, LIMITS)) as client:
         address = (client.base_url.host, client.base_url.port or 0)
         with ExitStack() as stack:

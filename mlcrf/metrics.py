@@ -1,4 +1,4 @@
-"""All measures of a set of predictions, as functions of the weight of each image.
+"""Scores of predictions as functions of the weight of each image, their intervals, and curves.
 
 The weights are all 1, or how often each image was drawn in a bootstrap resample. With weights of 1
 the values equal those of torchmetrics and scikit-learn, which the tests check.
@@ -7,13 +7,14 @@ To add a measure: a field of `Measures`, its formula in `Statistics.measures`, i
 reports/tables.py; its name in `LOWER_IS_BETTER` if it is a loss.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Interval = tuple[float, float, float]
 
 CALIBRATION_BINS = 15
 
@@ -201,3 +202,93 @@ def _share(part: float, whole: float) -> float:
 
 def _mean(values: Floats) -> float:
     return float(values.mean()) if len(values) else float("nan")
+
+
+def bootstrap_differences(
+    ours: Statistics, theirs: Statistics, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """Return each measure's difference, ours minus theirs, with a 95 % interval.
+
+    The percentile bootstrap over images, both models on the same resample (Efron and Tibshirani
+    1993, chapter 13). It covers the choice of test images, not that of training images.
+
+    Returns:
+        For each measure's name (value, low, high).
+
+    Cost: O(resamples N L); about 5 s for 1,000 resamples of 10,000 images with 24 labels.
+    """
+    names = [field.name for field in fields(Measures)]
+
+    def difference(weights: np.ndarray | None) -> list[float]:
+        mine, other = ours.measures(weights), theirs.measures(weights)
+        return [getattr(mine, name) - getattr(other, name) for name in names]
+
+    rng = np.random.default_rng(seed)
+    num_images = len(ours.nll)
+    drawn = []
+    for _ in range(resamples):
+        counts = np.bincount(rng.integers(num_images, size=num_images), minlength=num_images)
+        drawn.append(difference(counts.astype(np.float64)))
+    samples = np.array(drawn)
+    defined = ~np.isnan(samples).all(0)  # a measure may be undefined on all resamples
+    low, high = np.full((2, len(names)), np.nan)
+    low[defined], high[defined] = np.nanpercentile(samples[:, defined], [2.5, 97.5], axis=0)
+    values = difference(None)
+    return {name: (values[i], float(low[i]), float(high[i])) for i, name in enumerate(names)}
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Precision of the shortest ranking that reaches each recall; both (P,)."""
+
+    recall: Floats
+    precision: Floats
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predicted probability and observed frequency in each bin of `Measures.calibration_error`.
+
+    Attributes:
+        count: number of predictions in the bin (B,).
+        probability: their mean probability, NaN in an empty bin (B,).
+        frequency: share of present labels, NaN in an empty bin (B,).
+    """
+
+    count: NDArray[np.int64]
+    probability: Floats
+    frequency: Floats
+
+
+def precision_recall(
+    scores: Floats, targets: NDArray[np.int8], *, points: int = 100
+) -> PrecisionRecall | None:
+    """Return the curve at `points` recalls, evenly spaced up to 1; None without a positive.
+
+    No interpolation: precision may rise with recall. Equal scores count as one step, so the
+    first recalls can share one step.
+
+    Args:
+        scores, targets: of one label (N,) or of several that are ranked together (N, L); unknown
+            targets (-1) are left out.
+    """
+    ranking = Ranking(scores.ravel(), targets.ravel())
+    hits, precision = ranking.steps(np.ones(scores.size))
+    if not len(hits) or not hits[-1]:
+        return None
+    wanted = np.arange(1, points + 1) / points * hits[-1]
+    places = np.searchsorted(hits, wanted - 1e-9)
+    return PrecisionRecall(hits[places] / hits[-1], precision[places])
+
+
+def reliability(marginals: Floats, targets: NDArray[np.int8]) -> Reliability:
+    """Return the observed frequency in each bin of predicted probability; -1 is left out."""
+    known = targets >= 0
+    bins = calibration_bins(marginals[known])
+    count = np.bincount(bins, minlength=CALIBRATION_BINS)
+    with np.errstate(invalid="ignore"):
+        probability, frequency = (
+            np.bincount(bins, values, CALIBRATION_BINS) / count
+            for values in (marginals[known], (targets[known] == 1).astype(np.float64))
+        )
+    return Reliability(count, probability, frequency)

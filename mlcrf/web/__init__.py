@@ -1,1 +1,0 @@
-"""HTTP serving shared by `review` and `serve`: sockets, time limits, signals, headers."""
