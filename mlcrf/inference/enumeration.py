@@ -8,9 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlcrf.crf import Potentials, check_known
+from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.errors import TooManyLabelsError
 from mlcrf.inference.exact.completion import best_states, draw_states
+from mlcrf.inference.exact.conditioning import (
+    Rest,
+    add_known_counts,
+    join_posteriors,
+    split_by_known,
+)
 from mlcrf.inference.exact.moments import count_marginals, pair_marginals, pair_sums
 from mlcrf.inference.exact.partition import count_states, split_labels
 from mlcrf.inference.exact.split_enumeration import Split
@@ -23,6 +29,8 @@ _LEAST_IMAGES, _LEAST_STATES = (
     512,
     2**22,
 )  # at least this many: sorting half-states is worth its cost
+_OVERHEAD = 2**25  # the cost of a kernel of its own, however small, in states of an image
+_KERNEL = 16  # the cost of an entry of a kernel, in states of an image
 _SLACK = 2e-7  # part of `leave_out` reserved for underflow and rounding of the bounds
 
 
@@ -39,12 +47,16 @@ class Exact:
     themselves carry no gradient. Any edge set is allowed; pairs without an edge have coupling 0.
     States that break an implication are never enumerated.
 
+    Known labels are no part of the sum, image by image: 40 labels of which 25 are known are 15.
+    Images that know the same labels, whatever their values, share a kernel. Where kernels of their
+    own cost more than they save, images share one over all labels, and known labels are clamped.
+
     For many images in float32, parts of the sum that provably carry less than a share `leave_out`
     of Z are left out (see `exact/pruning.py`). The posterior's `error_bound` is the share left out:
     no marginal, of a label or a pair, is off by more.
 
     Attributes:
-        max_labels: refuse more than 2^max_labels states.
+        max_labels: refuse more than 2^max_labels states of an image's unknown labels.
         pairwise_marginals: whether to return pairwise marginals too, at L / 4 times the cost.
         leave_out: largest share of Z to leave out; 0 sums everything.
 
@@ -68,11 +80,18 @@ class Exact:
         Raises:
             TooManyLabelsError: more than 2^max_labels states.
         """
-        clamped = self._check(potentials, known)
+        clamped = check_known(potentials, known)
+        parts = [
+            (rest, self._infer(rest.potentials, rest.known))
+            for rest in self.split_by_known(potentials, clamped)
+        ]
+        return join_posteriors(potentials, clamped, parts)
+
+    def _infer(self, potentials: Potentials, known: Tensor) -> Posterior:
         log_partition, marginals, error_bound = _LogPartition.apply(
-            potentials.unary, potentials.pairwise, potentials, clamped, self.leave_out
+            potentials.unary, potentials.pairwise, potentials, known, self.leave_out
         )
-        pairs = self._pairs(potentials, clamped) if self.pairwise_marginals else None
+        pairs = self._pairs(potentials, known) if self.pairwise_marginals else None
         return Posterior(
             marginals=marginals,
             log_partition=log_partition,
@@ -91,12 +110,15 @@ class Exact:
 
         Cost: that of the marginals if one state is clearly the most probable, else up to N 2^L.
         """
-        clamped = self._check(potentials, known)
-        parts = [
-            best_states(split, scores, split.sums(scores))
-            for split, scores, _ in _chunks(potentials, clamped, self.leave_out)
-        ]
-        return torch.cat([clamped[:0], *parts])
+        clamped = check_known(potentials, known)
+        best = clamped.clone()
+        for rest in self.split_by_known(potentials, clamped):
+            parts = [
+                best_states(split, scores, split.sums(scores))
+                for split, scores, _ in _chunks(rest.potentials, rest.known, self.leave_out)
+            ]
+            best[rest.columns] = torch.cat([rest.known[:0], *parts])
+        return best
 
     @torch.no_grad()
     def count_marginals(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
@@ -104,13 +126,16 @@ class Exact:
 
         Cost: L / 2 + 1 times that of the marginals.
         """
-        clamped = self._check(potentials, known)
-        parts = [
-            count_marginals(split, scores, split.sums(scores)).to(potentials.unary.dtype)
-            for split, scores, _ in _chunks(potentials, clamped, self.leave_out)
-        ]
-        shape = (0, potentials.num_labels, potentials.num_labels + 1)
-        return torch.cat([potentials.unary.new_empty(shape), *parts])
+        clamped = check_known(potentials, known)
+        num_images, num_labels = clamped.shape
+        result = potentials.unary.new_zeros(num_images, num_labels, num_labels + 1)
+        for rest in self.split_by_known(potentials, clamped):
+            size = len(rest.labels)
+            counts = potentials.unary.new_empty(len(rest.images), size, size + 1)
+            for split, scores, rows in _chunks(rest.potentials, rest.known, self.leave_out):
+                counts[rows] = count_marginals(split, scores, split.sums(scores)).to(counts)
+            result[rest.images] = add_known_counts(counts, rest, clamped)
+        return result
 
     @torch.no_grad()
     def sample(
@@ -125,13 +150,15 @@ class Exact:
 
         Cost: that of the marginals, and num_samples N 2^(L/2) operations of a matrix product.
         """
-        clamped = self._check(potentials, known)
-        parts = [
-            draw_states(split, scores, split.sums(scores), num_samples, generator)
-            for split, scores, _ in _chunks(potentials, clamped, self.leave_out)
-        ]
-        none = clamped.new_empty((num_samples, 0, potentials.num_labels), dtype=torch.uint8)
-        return torch.cat([none, *parts], 1)
+        clamped = check_known(potentials, known)
+        drawn = (clamped == 1).byte().repeat(num_samples, 1, 1)
+        for rest in self.split_by_known(potentials, clamped):
+            some = torch.empty((num_samples, *rest.known.shape)).to(drawn)
+            for split, scores, rows in _chunks(rest.potentials, rest.known, self.leave_out):
+                sums = split.sums(scores)
+                some[:, rows] = draw_states(split, scores, sums, num_samples, generator)
+            drawn[:, *rest.columns] = some
+        return drawn
 
     @torch.no_grad()
     def _pairs(self, potentials: Potentials, known: Tensor) -> Tensor:
@@ -142,23 +169,51 @@ class Exact:
             result[rows] = of_edges.to(result.dtype)
         return result
 
+    def reaches(self, potentials: Potentials) -> bool:
+        """Return whether there are at most 2^max_labels states, with nothing known."""
+        return count_states(potentials.num_labels, potentials.implications) <= self.max_labels
+
     def check_size(self, potentials: Potentials) -> None:
         """Refuse more states than are allowed.
 
         Raises:
             TooManyLabelsError: more than 2^max_labels states.
         """
-        log_states = count_states(potentials.num_labels, potentials.implications)
-        if log_states > self.max_labels:
+        if not self.reaches(potentials):
+            log_states = count_states(potentials.num_labels, potentials.implications)
             raise TooManyLabelsError(
                 f"exact inference over {potentials.num_labels} labels would enumerate "
                 f"2**{math.ceil(log_states)} states; the limit is 2**{self.max_labels}. "
                 "Use --inference gibbs or mean-field, or raise --max-exact-labels."
             )
 
-    def _check(self, potentials: Potentials, known: Tensor | None) -> Tensor:
-        self.check_size(potentials)
-        return check_known(potentials, known)
+    def split_by_known(
+        self, potentials: Potentials, known: Tensor, *, kernel: int = _KERNEL
+    ) -> list[Rest]:
+        """Return the labels to enumerate, where known labels are left out if it pays.
+
+        Args:
+            known: closed under the implications (N, L).
+            kernel: the cost of an entry of the kernel over all labels, in states of an image.
+
+        Raises:
+            TooManyLabelsError: more than 2^max_labels states of the unknown labels of an image.
+        """
+        log_states = count_states(potentials.num_labels, potentials.implications)
+        too_many = log_states > self.max_labels
+
+        def is_worth_it(num_images: int, num_left: int) -> bool:
+            left = 2 ** min(num_left, log_states)
+            alone = _OVERHEAD + left * (num_images + _KERNEL)
+            together = 2**log_states * num_images * (1 + kernel / len(known))
+            return too_many or alone < together
+
+        parts = [Rest.whole(potentials, known)]
+        if bool((known != UNKNOWN).any()) and is_worth_it(len(known), 0):
+            parts = split_by_known(potentials, known, is_worth_it)
+        for rest in parts:
+            self.check_size(rest.potentials)
+        return parts
 
 
 class _LogPartition(torch.autograd.Function):

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.errors import TooManyLabelsError
+from mlcrf.inference.exact.conditioning import Rest, join_posteriors, split_by_known
 from mlcrf.inference.exact.elimination import Elimination, Group, make_plan, treewidth
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
 _CHUNK_ENTRIES = 2**23  # largest separator states x images per chunk
+_PLANNING = 2**14  # the cost of an order of elimination, for each label, in separator states
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,12 @@ class JunctionTree:
     differentiable once in both potentials, with the marginals as its gradient; these carry none.
     Everything is computed in float64 and returned in the type of the potentials.
 
+    Known labels widen no clique: where the graph of all labels is too wide, or an order of its own
+    is worth its cost, they are left out, for all images together that know the same labels.
+
     Attributes:
-        max_treewidth: refuse graphs for which min-fill finds no order of this width.
+        max_treewidth: refuse graphs of unknown labels for which min-fill finds no order of this
+            width.
         pairwise_marginals: whether to return pairwise marginals too.
 
     Cost: O(N sum_v 2^|S_v|), so linear in L for trees, in as many steps as the tree is deep. The
@@ -60,17 +66,24 @@ class JunctionTree:
         Raises:
             TooManyLabelsError: the label graph is wider than `max_treewidth`.
         """
-        coupled, clamped, plan = self._prepare(potentials, known)
+        clamped = check_known(potentials, known)
+        parts = [
+            (rest, self._infer(rest, coupled, plan))
+            for rest, coupled, plan in self._split_by_known(potentials, clamped)
+        ]
+        return join_posteriors(potentials, clamped, parts)
+
+    def _infer(self, rest: Rest, coupled: Potentials, plan: Elimination) -> Posterior:
         log_partition, marginals, pairs = _LogPartition.apply(
-            coupled.unary, coupled.pairwise, clamped, plan, self.pairwise_marginals
+            coupled.unary, coupled.pairwise, rest.known, plan, self.pairwise_marginals
         )
-        dtype = potentials.unary.dtype
+        dtype = rest.potentials.unary.dtype
         return Posterior(
             marginals=marginals.to(dtype),
             log_partition=log_partition.to(dtype),
             log_partition_kind=LogPartitionKind.EXACT,
             converged=torch.ones_like(log_partition, dtype=torch.bool),
-            pairwise_marginals=pairs[:, : len(potentials.edges)].to(dtype)
+            pairwise_marginals=pairs[:, : len(rest.edges)].to(dtype)
             if self.pairwise_marginals
             else None,
         )
@@ -82,11 +95,13 @@ class JunctionTree:
         Raises:
             TooManyLabelsError: the label graph is wider than `max_treewidth`.
         """
-        coupled, clamped, plan = self._prepare(potentials, known)
-        best = torch.empty_like(clamped)
-        for rows, terms in _chunks(coupled.unary, coupled.pairwise, clamped, plan):
-            _, log_odds = _collect(plan, terms, torch.maximum)
-            best[rows] = _descend(plan, log_odds, 1, lambda odds: odds > 0)[:, 0].T.long()
+        clamped = check_known(potentials, known)
+        best = clamped.clone()
+        for rest, coupled, plan in self._split_by_known(potentials, clamped):
+            for rows, terms in _chunks(coupled.unary, coupled.pairwise, rest.known, plan):
+                _, log_odds = _collect(plan, terms, torch.maximum)
+                states = _descend(plan, log_odds, 1, lambda odds: odds > 0)[:, 0].T.long()
+                best[rest.images[rows, None], rest.labels] = states
         return best
 
     @torch.no_grad()
@@ -110,28 +125,52 @@ class JunctionTree:
             )
             return uniforms < odds.sigmoid()
 
-        coupled, clamped, plan = self._prepare(potentials, known)
-        drawn = torch.empty((num_samples, *clamped.shape), dtype=torch.uint8, device=clamped.device)
-        for rows, terms in _chunks(coupled.unary, coupled.pairwise, clamped, plan):
-            _, log_odds = _collect(plan, terms, torch.logaddexp)
-            size = max(1, _CHUNK_ENTRIES // terms.unary.numel())
-            for part in torch.split(drawn, size):
-                states = _descend(plan, log_odds, len(part), draw)
-                part[:, rows] = states.permute(1, 2, 0)
+        clamped = check_known(potentials, known)
+        drawn = (clamped == 1).byte().repeat(num_samples, 1, 1)
+        for rest, coupled, plan in self._split_by_known(potentials, clamped):
+            for rows, terms in _chunks(coupled.unary, coupled.pairwise, rest.known, plan):
+                _, log_odds = _collect(plan, terms, torch.logaddexp)
+                size = max(1, _CHUNK_ENTRIES // terms.unary.numel())
+                for part in torch.split(drawn, size):
+                    states = _descend(plan, log_odds, len(part), draw)
+                    part[:, rest.images[rows, None], rest.labels] = states.permute(1, 2, 0)
         return drawn
 
-    def _prepare(
-        self, potentials: Potentials, known: Tensor | None
-    ) -> tuple[Potentials, Tensor, Elimination]:
-        """Return float64 potentials without implications, the known labels, and the order."""
-        clamped = check_known(potentials, known)
+    def _split_by_known(
+        self, potentials: Potentials, known: Tensor
+    ) -> list[tuple[Rest, Potentials, Elimination]]:
+        """Return the labels to eliminate, their potentials as couplings in float64, and the order.
+
+        Raises:
+            TooManyLabelsError: the graph of an image's unknown labels is too wide.
+        """
+        whole = self._plan(potentials)
+        entries = torch.inf if whole[1] is None else whole[1].entries
+        planning = _PLANNING * potentials.num_labels
+
+        def is_worth_it(num_images: int, num_left: int) -> bool:
+            return entries * num_images > planning
+
+        parts = [Rest.whole(potentials, known)]
+        if bool((known != UNKNOWN).any()) and entries * len(known) > planning:
+            parts = split_by_known(potentials, known, is_worth_it)
+        planned = []
+        for rest in parts:
+            coupled, plan = whole if rest.potentials is potentials else self._plan(rest.potentials)
+            planned.append((rest, coupled, self._check(coupled, plan)))
+        return planned
+
+    def _plan(self, potentials: Potentials) -> tuple[Potentials, Elimination | None]:
+        """Return float64 potentials without implications, and the order if it is not too wide."""
         coupled = Potentials(
             potentials.unary.double(),
             potentials.edges,
             potentials.pairwise.double(),
             potentials.implications,
         ).as_couplings()
-        plan = make_plan(coupled.edges, coupled.num_labels, self.max_treewidth)
+        return coupled, make_plan(coupled.edges, coupled.num_labels, self.max_treewidth)
+
+    def _check(self, coupled: Potentials, plan: Elimination | None) -> Elimination:
         if plan is None:
             width = treewidth(coupled.edges, coupled.num_labels, bound=2 * self.max_treewidth)
             raise TooManyLabelsError(
@@ -140,7 +179,7 @@ class JunctionTree:
                 f"for tables of 2**{self.max_treewidth} states. Use --inference gibbs or "
                 "mean-field, or choose fewer edges (a tree has treewidth 1)."
             )
-        return coupled, clamped, plan
+        return plan
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,18 @@
 """Exact inference for many calls with the same couplings: the kernel is computed once."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials, check_known
 from mlcrf.inference.enumeration import TYPICAL, Exact, sort_states
+from mlcrf.inference.exact.conditioning import Rest, join_posteriors
 from mlcrf.inference.exact.moments import likely_pair_marginals
 from mlcrf.inference.exact.split_enumeration import Split
 from mlcrf.inference.posterior import InferenceMethod, LogPartitionKind, Posterior
 
+_READ = 4  # the cost of reading an entry of the kernel, in states of an image
 _AT_ONCE = 256  # images per chunk, which bounds the memory
 
 
@@ -16,7 +20,8 @@ class PreparedExact:
     """`Exact` for couplings that all images share, with a kernel that is computed once.
 
     For a single image at 24 labels `Exact` spends most of its time on the kernel, and for 256 on
-    sorting half-states. Not thread-safe.
+    sorting half-states. Images of which much is known are left to `Exact`, which enumerates their
+    unknown labels alone. Not thread-safe.
 
     Args:
         method: gives the limit on labels.
@@ -34,6 +39,8 @@ class PreparedExact:
     def __init__(self, method: Exact, potentials: Potentials, *, leave_out: float = 0) -> None:
         assert not potentials.varies_by_image, "couplings of its own for each image: use Exact"
         method.check_size(potentials)
+        # for images of which much is known, alike in what is returned and left out
+        self._of_few = replace(method, pairwise_marginals=False, leave_out=leave_out)
         self._method = method
         self._pairwise = potentials.pairwise
         double = int(potentials.unary.dtype == torch.float64)
@@ -50,6 +57,16 @@ class PreparedExact:
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
         """Infer marginals and log Z, exact up to `error_bound`, without gradients."""
         clamped = self._check(potentials, known)
+        parts = [
+            (rest, self._infer(rest))
+            for rest in self._method.split_by_known(potentials, clamped, kernel=_READ)
+        ]
+        return join_posteriors(potentials, clamped, parts)
+
+    def _infer(self, rest: Rest) -> Posterior:
+        potentials, clamped = rest.potentials, rest.known
+        if potentials.num_labels < len(self._split.matrix):
+            return self._of_few(potentials, known=clamped)
         if self._may_sort and len(clamped) >= TYPICAL:
             sort_states(self._split, potentials.unary, clamped, self._leave_out)
             self._may_sort = False
@@ -86,13 +103,29 @@ class PreparedExact:
             float64 (N, L, L).
         """
         clamped = self._check(potentials, known)
+        p = clamped.double()
+        result = torch.empty((*p.shape, p.shape[1])).to(p)
+        for rest in self._method.split_by_known(potentials, clamped, kernel=_READ):
+            pairs = self._pairs(rest, leave_out)
+            p[rest.columns] = pairs.diagonal(dim1=1, dim2=2)
+            some = p[rest.images]
+            together = some[:, :, None] * some[:, None]  # right where a label is known
+            together[:, rest.labels[:, None], rest.labels] = pairs
+            together.diagonal(dim1=1, dim2=2).copy_(some)
+            result[rest.images] = together
+        return result
+
+    def _pairs(self, rest: Rest, leave_out: float) -> Tensor:
+        potentials, clamped = rest.potentials, rest.known
         num_labels = potentials.num_labels
+        split = self._split
+        if num_labels < len(split.matrix):
+            rules, level = potentials.implications, split.first_level
+            split = Split(potentials.pairwise_matrix(), rules, first_level=level)
         result = clamped.new_empty((len(clamped), num_labels, num_labels), dtype=torch.float64)
         for rows in _parts(len(clamped)):
-            scores = self._split.scores(potentials.unary[rows], clamped[rows])
-            result[rows] = likely_pair_marginals(
-                self._split, scores, self._split.sums(scores), leave_out
-            )
+            scores = split.scores(potentials.unary[rows], clamped[rows])
+            result[rows] = likely_pair_marginals(split, scores, split.sums(scores), leave_out)
         return result
 
     def _check(self, potentials: Potentials, known: Tensor | None) -> Tensor:
@@ -106,8 +139,12 @@ class PreparedExact:
 def prepare(
     method: InferenceMethod, potentials: Potentials, *, leave_out: float = 0
 ) -> InferenceMethod:
-    """Return the method, or a faster one for many calls with these couplings."""
-    if isinstance(method, Exact) and not potentials.varies_by_image:
+    """Return the method, or a faster one for many calls with these couplings.
+
+    Where there are too many labels, the method itself, which may still do images of which enough
+    is known.
+    """
+    if isinstance(method, Exact) and not potentials.varies_by_image and method.reaches(potentials):
         return PreparedExact(method, potentials, leave_out=leave_out)
     return method
 
