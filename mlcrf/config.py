@@ -163,12 +163,10 @@ class TrainSettings(BaseModel):
         default=0.0, ge=0, lt=1, description="Probability margin of the asymmetric loss."
     )
     tolerance: Strength = Field(
-        default=1e-6,
-        description="Convergence: estimated loss still to gain, in nats per image.",
+        default=1e-6, description="Convergence: estimated loss still to gain, in nats per image."
     )
     exact_tolerance: Strength = Field(
-        default=1e-3,
-        description="Tolerance for the objectives whose gradient is expensive.",
+        default=1e-3, description="Tolerance for the objectives whose gradient is expensive."
     )
     epochs: int = Field(
         default=10, ge=1, description="Epochs of --finetune all and of a head with dropout."

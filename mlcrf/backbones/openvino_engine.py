@@ -80,9 +80,7 @@ def _convert(backbone: Backbone) -> Any:
     size = backbone.spec.size_px
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     exported = torch.export.export(
-        backbone.cpu().eval(),
-        (example,),
-        dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+        backbone.cpu().eval(), (example,), dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}}
     )
     with _quiet():
         model = openvino.convert_model(exported)

@@ -18,7 +18,7 @@ def convert(
         str,
         typer.Argument(
             help="Table that `predict` wrote, or the folder of parts of `predict --shard`; also "
-            "s3://...",
+            "s3://..."
         ),
     ],
     out: Annotated[

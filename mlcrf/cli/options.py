@@ -90,8 +90,7 @@ ImageRoot = Annotated[
     ),
 ]
 LabelSep = Annotated[
-    str | None,
-    typer.Option(help="Separator of labels in one column.", rich_help_panel=DATA),
+    str | None, typer.Option(help="Separator of labels in one column.", rich_help_panel=DATA)
 ]
 
 

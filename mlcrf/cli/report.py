@@ -21,8 +21,7 @@ def report(
         int, typer.Option(min=0, max=200, help="Maximum number of images in each gallery.")
     ] = 12,
     thumbnail_px: Annotated[
-        int,
-        typer.Option(min=32, max=1024, help="Longer side of images in the page, in pixels."),
+        int, typer.Option(min=32, max=1024, help="Longer side of images in the page, in pixels.")
     ] = 256,
     overwrite: options.Overwrite = False,
 ) -> None:

@@ -31,8 +31,7 @@ class PredictCommand(PanelCommand):
 
 
 def merge(
-    context: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    context: typer.Context, words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None
 ) -> None:
     """Refuse the retired command, and print the new one."""
     _refuse(context, "`mlcrf merge` was replaced by `mlcrf convert FOLDER --out FILE`")

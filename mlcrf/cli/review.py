@@ -64,11 +64,7 @@ def review(
                 open_browser(address)
 
         serve(
-            session,
-            host=host,
-            port=port,
-            person=person or console.login_name(),
-            announce=announce,
+            session, host=host, port=port, person=person or console.login_name(), announce=announce
         )
         console.log(f"answers are in {database.name}")
     finally:

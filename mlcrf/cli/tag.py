@@ -53,16 +53,14 @@ def tag(
         Path | None,
         typer.Option(
             help=f"Run directory, or a name that `mlcrf models` lists (default {DEFAULT}); with "
-            "--from, the run that made the table.",
+            "--from, the run that made the table."
         ),
     ] = None,
     xmp: Annotated[
-        bool,
-        typer.Option("--xmp", help="Write keywords to XMP sidecars.", rich_help_panel=_FILES),
+        bool, typer.Option("--xmp", help="Write keywords to XMP sidecars.", rich_help_panel=_FILES)
     ] = False,
     txt: Annotated[
-        bool,
-        typer.Option("--txt", help="Write a .txt beside each image.", rich_help_panel=_FILES),
+        bool, typer.Option("--txt", help="Write a .txt beside each image.", rich_help_panel=_FILES)
     ] = False,
     sidecar_dir: Annotated[
         Path | None,

@@ -39,11 +39,7 @@ class ReadTable:
 
 
 def read_table(
-    place: "Path | Stored",
-    model: Path | None,
-    selected: SelectionOptions,
-    *,
-    probabilities: bool,
+    place: "Path | Stored", model: Path | None, selected: SelectionOptions, *, probabilities: bool
 ) -> ReadTable:
     """Read a table of predictions, and the implications of the run that made it.
 

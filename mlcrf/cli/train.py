@@ -132,8 +132,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="Table or folder of images and labels, or s3://... of a table.",
-            show_default=False,
+            help="Table or folder of images and labels, or s3://... of a table.", show_default=False
         ),
     ] = None,
     config: Annotated[

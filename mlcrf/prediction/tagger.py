@@ -213,11 +213,7 @@ class Tagger:
 
     @torch.no_grad()
     def _tag(
-        self,
-        paths: list[Image],
-        features: list[NDArray[np.float32]],
-        *,
-        told: KnownLabels | None,
+        self, paths: list[Image], features: list[NDArray[np.float32]], *, told: KnownLabels | None
     ) -> Iterator[Prediction]:
         inputs = torch.from_numpy(np.stack(features))
         try:
@@ -247,11 +243,7 @@ class Tagger:
                 yield Prediction(path, error=reason)
                 continue
             yield Prediction(
-                path,
-                self._named(states),
-                tuple(p.tolist()),
-                tuple(q.tolist()),
-                self._named(said),
+                path, self._named(states), tuple(p.tolist()), tuple(q.tolist()), self._named(said)
             )
 
     def _named(self, states: Tensor) -> tuple[str, ...]:

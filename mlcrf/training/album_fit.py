@@ -68,17 +68,10 @@ def learn_transitions(
 @diverging("transitions")
 @torch.no_grad()
 def _scores(
-    model: LabelCrf,
-    method: InferenceMethod,
-    examples: Sequence[Examples],
-    albums: Sequence[Albums],
+    model: LabelCrf, method: InferenceMethod, examples: Sequence[Examples], albums: Sequence[Albums]
 ) -> AlbumScores:
     parts = [
-        (
-            model(torch.from_numpy(np.asarray(part.features))),
-            torch.from_numpy(part.targets),
-            group,
-        )
+        (model(torch.from_numpy(np.asarray(part.features))), torch.from_numpy(part.targets), group)
         for part, group in zip(examples, albums, strict=True)
     ]
     return AlbumScores.from_parts(parts, method)

@@ -139,10 +139,7 @@ class _UnreadableError(Exception):
 
 
 def _blocks(
-    extractor: FeatureExtractor,
-    images: Sequence[Image],
-    progress: Progress,
-    problems: Problems,
+    extractor: FeatureExtractor, images: Sequence[Image], progress: Progress, problems: Problems
 ) -> Iterator[NDArray[np.float32]]:
     block: list[NDArray[np.float32]] = []
     sound = True

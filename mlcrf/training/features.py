@@ -8,13 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlcrf.backbones.feature_matrix import (
-    MappedMatrix,
-    Matrix,
-    map_file,
-    read_rows,
-    write_shard,
-)
+from mlcrf.backbones.feature_matrix import MappedMatrix, Matrix, map_file, read_rows, write_shard
 from mlcrf.errors import DataError
 from mlcrf.model import LabelCrf
 from mlcrf.processes import ALONE, Processes

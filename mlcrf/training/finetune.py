@@ -215,10 +215,7 @@ class _Batches:
                 yield len(batch), parts
 
     def _parts(
-        self,
-        order: NDArray[np.int64],
-        batch: NDArray[np.int64],
-        augmentation: _Augmentation | None,
+        self, order: NDArray[np.int64], batch: NDArray[np.int64], augmentation: _Augmentation | None
     ) -> list[Part]:
         """Return this process's parts of one batch, one per gradient.
 

@@ -21,12 +21,7 @@ from mlcrf.errors import RunError
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import Objective, from_image
 from mlcrf.training.features import FeatureSpace
-from mlcrf.training.preconditioner import (
-    Curvature,
-    Penalty,
-    Preconditioner,
-    counted_variance,
-)
+from mlcrf.training.preconditioner import Curvature, Penalty, Preconditioner, counted_variance
 from mlcrf.training.progress import FitProgress
 
 _PATIENCE = 15  # number of steps without gain on held-out images
@@ -175,10 +170,7 @@ class _EarlyStopping:
     """
 
     def __init__(
-        self,
-        held_out: Callable[[LabelCrf], float],
-        model: LabelCrf,
-        preconditioner: Preconditioner,
+        self, held_out: Callable[[LabelCrf], float], model: LabelCrf, preconditioner: Preconditioner
     ) -> None:
         self._held_out, self._model, self._preconditioner = held_out, model, preconditioner
         self.best, self.steps_since_best = preconditioner.parameters(), 0

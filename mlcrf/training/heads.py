@@ -37,8 +37,7 @@ class Examples:
 
     def __add__(self, other: "Examples") -> "Examples":
         return Examples(
-            join(self.features, other.features),
-            np.concatenate([self.targets, other.targets]),
+            join(self.features, other.features), np.concatenate([self.targets, other.targets])
         )
 
     def potentials(self, model: LabelCrf, rows: slice) -> Potentials:

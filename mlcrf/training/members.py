@@ -144,9 +144,7 @@ def make_trainer(
 
     def whole(fitted: Fitted) -> Fitted:
         return replace(
-            fitted,
-            model=on_all.beneath(fitted.model),
-            on_train=on_train.beneath(fitted.on_train),
+            fitted, model=on_all.beneath(fitted.model), on_train=on_train.beneath(fitted.on_train)
         )
 
     return trainer, whole

@@ -15,13 +15,7 @@ from mlcrf.choices import InferenceName, ObjectiveName, Pairwise, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.errors import SettingsError
 from mlcrf.implications import Implications
-from mlcrf.inference import (
-    Exact,
-    InferenceMethod,
-    MeanField,
-    count_states,
-    make_exact,
-)
+from mlcrf.inference import Exact, InferenceMethod, MeanField, count_states, make_exact
 from mlcrf.labels import LabelSpace
 from mlcrf.latent import SceneSum
 from mlcrf.model import LabelCrf
@@ -38,12 +32,7 @@ from mlcrf.objectives import (
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import FitReport, fit
 from mlcrf.training.persistent_fit import Steps, fit_persistent
-from mlcrf.training.preconditioner import (
-    Curvature,
-    Penalty,
-    counted_variance,
-    sampled_covariance,
-)
+from mlcrf.training.preconditioner import Curvature, Penalty, counted_variance, sampled_covariance
 from mlcrf.training.progress import FitProgress
 
 Memory = TypeVar("Memory")
@@ -297,11 +286,7 @@ def make_minimiser(plan: Plan, objective: ObjectiveName) -> Minimiser:
             method = MeanField(max_sweeps=settings.mean_field_sweeps, parallel=not one_by_one)
             unrolled = partial(unrolled_mean_field_loss, method=method, seed=settings.seed)
             return Lbfgs(
-                unrolled,
-                counted_variance,
-                settings.tolerance,
-                early_stopping=True,
-                cold_start=True,
+                unrolled, counted_variance, settings.tolerance, early_stopping=True, cold_start=True
             )
         case ObjectiveName.CONTRASTIVE_DIVERGENCE:
             return AveragedSteps(
