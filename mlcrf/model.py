@@ -3,7 +3,10 @@
 import copy
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from mlcrf.choices import InferenceName, ObjectiveName
@@ -11,7 +14,7 @@ from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.implications import Implications
 from mlcrf.inference import InferenceMethod, make_inference
-from mlcrf.latent import ScenePotentials, SceneSum, cluster_scenes
+from mlcrf.latent import ScenePotentials, SceneSum
 
 
 class LabelCrf(nn.Module):
@@ -148,11 +151,27 @@ class LabelCrf(nn.Module):
 
     @torch.no_grad()
     def start_scenes(self, targets: Tensor, *, seed: int) -> None:
-        """Set shifts and gates to scenes that differ; see `cluster_scenes`."""
+        """Set shifts and gates to scenes that differ: clusters of the images' label sets.
+
+        A scene's shift is half the difference in log-odds between the label frequencies of its
+        cluster and of all images, because unaries explain much of a scene already; its gate's bias
+        is its share of the images. Unknown labels count with their usual frequency.
+
+        Args:
+            targets: 1 present, 0 absent, -1 unknown (N, L).
+            seed: random seed of the clustering.
+        """
         assert self.shifts is not None and self.scene_gates is not None
-        shifts, biases = cluster_scenes(targets, self.num_scenes, seed=seed)
-        self.shifts.copy_(shifts)
-        self.scene_gates.bias.copy_(biases)
+        y, known = (targets == 1).double().numpy(), (targets >= 0).numpy()
+        usual = ((y * known).sum(0) + 0.5) / (known.sum(0) + 1)
+        filled = np.where(known, y, usual)
+        rng = np.random.default_rng(seed)
+        _, cluster = kmeans2(filled, self.num_scenes, minit="++", rng=rng)
+        for scene in range(self.num_scenes):
+            members = filled[cluster == scene]
+            frequency = (members.sum(0) + 10 * usual) / (len(members) + 10)
+            self.shifts[scene] = torch.from_numpy((_logit(frequency) - _logit(usual)) / 2)
+            self.scene_gates.bias[scene] = np.log((len(members) + 1) / len(filled))
 
     def clone(self) -> "LabelCrf":
         """Return a copy that shares nothing with this model."""
@@ -188,3 +207,8 @@ def _load_implications(
         model.implications = Implications.from_array(state.pop(name).cpu().numpy())
     else:
         missing.append(name)
+
+
+def _logit(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = np.log(p / (1 - p))
+    return result

@@ -18,7 +18,6 @@ from mlcrf.cli.options import PanelCommand
 from mlcrf.cli.plot_correlations import plot_correlations
 from mlcrf.cli.predict import predict
 from mlcrf.cli.report import report
-from mlcrf.cli.retired_options import PredictCommand, merge
 from mlcrf.cli.review import review
 from mlcrf.cli.serve import serve
 from mlcrf.cli.stopping import STOPPED, stopping
@@ -35,7 +34,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-_CLASSES = {predict: PredictCommand, train: TrainCommand}
 for command in (
     download,
     train,
@@ -53,8 +51,7 @@ for command in (
     demo,
     doctor,
 ):
-    app.command(cls=_CLASSES.get(command, PanelCommand))(command)
-app.command(hidden=True, context_settings={"ignore_unknown_options": True})(merge)
+    app.command(cls=TrainCommand if command is train else PanelCommand)(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,7 +8,6 @@ from mlcrf.latent.albums import (
     share_in_albums,
 )
 from mlcrf.latent.scene_potentials import ScenePotentials
-from mlcrf.latent.scene_start import cluster_scenes
 from mlcrf.latent.scene_sum import SceneSum
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "ScenePotentials",
     "SceneSum",
     "choose_transitions",
-    "cluster_scenes",
     "fit_transitions",
     "share_in_albums",
 ]

@@ -17,13 +17,12 @@ _DENSE_LABELS = 1024  # up to this many labels, pairs are counted by one matrix 
 _AT_ONCE = 2**24  # largest number of target pairs per chunk
 _CONSTANT = 1e-9  # largest spread of a constant feature relative to its mean, from rounding
 _BLOCK = 4096  # largest number of images per block
-_SHARD_BLOCKS = 16  # blocks of rotated features per file
 
 
 class FeatureSpace:
     """Standardised features on their principal axes, with targets.
 
-    Mapped features are rotated into files too, which are private to this process.
+    Mapped features are rotated into a file too, which is private to this process.
 
     Args:
         features: float32 (N, D).
@@ -55,9 +54,9 @@ class FeatureSpace:
         variance, self._axes = torch.linalg.eigh(moments.float().double())
         self.variance = variance.clamp(min=0).float()
         if isinstance(features, MappedMatrix):
-            # the files are deleted now; their space is freed once nothing maps them
+            # the file is deleted now; its space is freed once nothing maps it
             with tempfile.TemporaryDirectory(prefix="mlcrf-", dir=folder) as place:
-                self._rotated: Tensor | MappedMatrix = self._in_files(features, Path(place))
+                self._rotated: Tensor | NDArray[np.float32] = self._in_file(features, Path(place))
         else:
             everything = ALONE.blocks(len(self), _block_rows(len(self)))
             self._rotated = torch.cat([self._rotate(features, rows) for rows in everything])
@@ -77,7 +76,7 @@ class FeatureSpace:
             return self._rotated[rows]
         begin = self.blocks()[0].start
         own = slice(rows.start - begin, rows.stop - begin)
-        return torch.from_numpy(read_rows(self._rotated, own))
+        return torch.from_numpy(self._rotated[own].copy())
 
     def blocks(self) -> list[slice]:
         """Return the images of this process in blocks whose gradients are computed in turn.
@@ -113,17 +112,12 @@ class FeatureSpace:
         rotated: Tensor = standard @ self._axes
         return rotated.float()
 
-    def _in_files(self, features: MappedMatrix, folder: Path) -> MappedMatrix:
-        """Write the rotated features of this process's images."""
-        own, pieces = self.blocks(), []
-        for number, begin in enumerate(range(0, max(1, len(own)), _SHARD_BLOCKS)):
-            blocks = own[begin : begin + _SHARD_BLOCKS]
-            count = sum(rows.stop - rows.start for rows in blocks)
-            path = folder / f"{number}.npy"
-            rotated = (self._rotate(features, rows).numpy() for rows in blocks)
-            write_shard(path, rotated, (count, features.shape[1]))
-            pieces.append(map_file(path))
-        return MappedMatrix(pieces)
+    def _in_file(self, features: MappedMatrix, folder: Path) -> NDArray[np.float32]:
+        """Write the rotated features of this process's images, and map them."""
+        own, path = self.blocks(), folder / "rotated.npy"
+        rotated = (self._rotate(features, rows).numpy() for rows in own)
+        write_shard(path, rotated, (own[-1].stop - own[0].start if own else 0, features.shape[1]))
+        return map_file(path)
 
     def to_features(self, model: LabelCrf) -> LabelCrf:
         """Return the model of rotated features as a model of raw features."""

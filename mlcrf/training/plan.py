@@ -7,18 +7,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, assert_never
 
+import torch
 from torch import Tensor
 
 from mlcrf.choices import InferenceName, ObjectiveName, Pairwise, Structure
 from mlcrf.config import TrainSettings
+from mlcrf.crf import full_edges, load_edges, strongest_edges, tree_edges
+from mlcrf.data.manifest import Manifest
 from mlcrf.errors import SettingsError
 from mlcrf.implications import Implications
 from mlcrf.inference import Exact, InferenceMethod, MeanField, count_states, make_exact
 from mlcrf.labels import LabelSpace
 from mlcrf.latent import SceneSum
-from mlcrf.model import LabelCrf
+from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import (
     BlendedConvexBp,
     ContrastiveDivergence,
@@ -34,8 +38,6 @@ from mlcrf.training.fit import FitReport, fit
 from mlcrf.training.persistent_fit import Steps, fit_persistent
 from mlcrf.training.preconditioner import Curvature, Penalty, counted_variance, sampled_covariance
 from mlcrf.training.progress import FitProgress
-
-Memory = TypeVar("Memory")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,46 @@ class Plan:
             scenes=settings.scenes if settings.structure is Structure.LATENT else 0,
             seed=settings.seed,
         )
+
+
+def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
+    """Return the edge set of the settings, int64 (E, 2).
+
+    A label and a label that it implies get no edge unless a file names it. The child is never
+    present without the parent, so only the penalty could separate the coupling from the child's
+    unary; and the parent would always be among the child's strongest partners.
+
+    Args:
+        train: the training images; `tree` and `sparse` choose from their labels.
+
+    Raises:
+        SettingsError: `file` without `edges_file`, or `edges_file` without `file`.
+        DataError, LabelsError: the file cannot be used; see `mlcrf.crf.load_edges`.
+    """
+    given = settings.edges_file is not None
+    if given != (settings.structure is Structure.FILE):
+        raise SettingsError("--structure file and --set edges_file=FILE go together; give both")
+    num_labels = len(train.labels)
+    tied = torch.tensor(train.implications.closure, dtype=torch.int64).reshape(-1, 2)
+    match settings.structure:
+        case Structure.INDEPENDENT | Structure.LATENT:
+            return no_edges()
+        case Structure.FULL:
+            return _without(full_edges(num_labels), tied, num_labels)
+        case Structure.TREE:
+            return _without(tree_edges(train.targets), tied, num_labels)
+        case Structure.SPARSE:
+            return strongest_edges(train.targets, settings.edges_per_label, without=tied)
+        case Structure.FILE:
+            assert settings.edges_file is not None
+            return load_edges(Path(settings.edges_file), train.labels)
+        case _:
+            assert_never(settings.structure)
+
+
+def _without(edges: Tensor, pairs: Tensor, num_labels: int) -> Tensor:
+    ends, row = pairs.sort(1).values, torch.tensor([num_labels, 1])
+    return edges[~torch.isin((edges * row).sum(1), (ends * row).sum(1))]
 
 
 def make_plan(
@@ -157,23 +199,25 @@ def _check_combination(plan: Plan) -> None:
         )
 
 
-class Minimiser(Protocol):
-    """An objective, and a method to minimise it on fixed features."""
+@dataclass(frozen=True)
+class Minimiser:
+    """An objective, and a method to minimise it on fixed features.
 
-    @property
-    def loss(self) -> Objective:
-        """The objective."""
-        ...
+    Attributes:
+        tolerance: nats per image.
+        steps: steps of `fit_persistent`, for an objective with a memory; None for L-BFGS (`fit`).
+        early_stopping: stop at the lowest loss on held-out images, since the minimum over the
+            training images is far worse.
+        cold_start: start the fit of each penalty from the same model, since the result depends on
+            the start.
+    """
 
-    @property
-    def early_stopping(self) -> bool:
-        """Return whether the fit stops at the lowest loss on held-out images."""
-        ...
-
-    @property
-    def cold_start(self) -> bool:
-        """Return whether each penalty's fit starts from the same model, not from the last fit."""
-        ...
+    loss: Objective | PersistentObjective[Any]
+    curvature: Curvature
+    tolerance: float
+    steps: Steps | None = None
+    early_stopping: bool = False
+    cold_start: bool = False
 
     def minimise(
         self,
@@ -186,79 +230,18 @@ class Minimiser(Protocol):
         progress: Callable[[FitProgress], None],
     ) -> tuple[LabelCrf, FitReport]:
         """Minimise loss + penalty from `start`; see `fit`."""
-        ...
-
-
-@dataclass(frozen=True)
-class Lbfgs:
-    """Minimisation by L-BFGS; see `mlcrf.training.fit`.
-
-    Attributes:
-        tolerance: nats per image.
-        early_stopping: stop at the lowest loss on held-out images, since the minimum over the
-            training images is far worse.
-        cold_start: start the fit of each penalty from the same model, since the result depends on
-            the start.
-    """
-
-    loss: Objective
-    curvature: Curvature
-    tolerance: float
-    early_stopping: bool = False
-    cold_start: bool = False
-
-    def minimise(
-        self,
-        space: FeatureSpace,
-        start: LabelCrf,
-        penalty: Penalty,
-        *,
-        held_out: Callable[[LabelCrf], float] | None = None,
-        frozen: bool = False,
-        progress: Callable[[FitProgress], None] = lambda event: None,
-    ) -> tuple[LabelCrf, FitReport]:
-        return fit(
-            space,
-            start,
-            self.loss,
-            penalty,
-            curvature=self.curvature,
-            tolerance=self.tolerance,
-            frozen=frozen,
-            progress=progress,
-            watch=held_out if self.early_stopping else None,
+        minimise = (
+            partial(fit, watch=held_out if self.early_stopping else None)
+            if self.steps is None
+            else partial(fit_persistent, steps=self.steps)
         )
-
-
-@dataclass(frozen=True)
-class AveragedSteps(Generic[Memory]):
-    """Minimisation by averaged gradient steps; see `mlcrf.training.persistent_fit`."""
-
-    loss: PersistentObjective[Memory]
-    curvature: Curvature
-    tolerance: float
-    steps: Steps
-    early_stopping: bool = False
-    cold_start: bool = False
-
-    def minimise(
-        self,
-        space: FeatureSpace,
-        start: LabelCrf,
-        penalty: Penalty,
-        *,
-        held_out: Callable[[LabelCrf], float] | None = None,
-        frozen: bool = False,
-        progress: Callable[[FitProgress], None] = lambda event: None,
-    ) -> tuple[LabelCrf, FitReport]:
-        return fit_persistent(
+        return minimise(
             space,
             start,
             self.loss,
             penalty,
             curvature=self.curvature,
             tolerance=self.tolerance,
-            steps=self.steps,
             frozen=frozen,
             progress=progress,
         )
@@ -276,27 +259,27 @@ def make_minimiser(plan: Plan, objective: ObjectiveName) -> Minimiser:
                 focus_negative=settings.focus_negative,
                 margin=settings.margin,
             )
-            return Lbfgs(loss, counted_variance, settings.tolerance)
+            return Minimiser(loss, counted_variance, settings.tolerance)
         case ObjectiveName.PSEUDO_LIKELIHOOD:
-            return Lbfgs(pseudo_likelihood_loss, counted_variance, settings.tolerance)
+            return Minimiser(pseudo_likelihood_loss, counted_variance, settings.tolerance)
         case ObjectiveName.EXACT_LIKELIHOOD:
             return _minimise_exactly(plan)
         case ObjectiveName.UNROLLED_MEAN_FIELD:
             one_by_one = settings.inference is InferenceName.MEAN_FIELD
             method = MeanField(max_sweeps=settings.mean_field_sweeps, parallel=not one_by_one)
             unrolled = partial(unrolled_mean_field_loss, method=method, seed=settings.seed)
-            return Lbfgs(
+            return Minimiser(
                 unrolled, counted_variance, settings.tolerance, early_stopping=True, cold_start=True
             )
         case ObjectiveName.CONTRASTIVE_DIVERGENCE:
-            return AveragedSteps(
+            return Minimiser(
                 ContrastiveDivergence(settings.chains, settings.chain_sweeps, settings.seed),
                 sampled_covariance,
                 settings.exact_tolerance,
                 Steps(settings.steps, rate=0.3),
             )
         case ObjectiveName.BLENDED_CONVEX_BP:
-            return AveragedSteps(
+            return Minimiser(
                 BlendedConvexBp(),
                 counted_variance,  # at fixed messages; lower once they have settled
                 settings.exact_tolerance,
@@ -306,12 +289,12 @@ def make_minimiser(plan: Plan, objective: ObjectiveName) -> Minimiser:
             raise AssertionError("a plan has resolved AUTO")
 
 
-def _minimise_exactly(plan: Plan) -> Lbfgs:
+def _minimise_exactly(plan: Plan) -> Minimiser:
     settings = plan.settings
     # if exact inference is not feasible, the error of `Exact` says what to do
     exact = plan.exact or Exact(max_labels=settings.max_exact_labels)
     likelihood = partial(exact_likelihood_loss, exact=exact)
     if settings.structure is Structure.LATENT:
         # a mixture's gradient is cheap, and its label sets are not sampled
-        return Lbfgs(likelihood, counted_variance, settings.tolerance, cold_start=True)
-    return Lbfgs(likelihood, sampled_covariance, settings.exact_tolerance)
+        return Minimiser(likelihood, counted_variance, settings.tolerance, cold_start=True)
+    return Minimiser(likelihood, sampled_covariance, settings.exact_tolerance)

@@ -30,10 +30,9 @@ from mlcrf.training.finetune import finetune
 from mlcrf.training.finite import diverging, require_finite
 from mlcrf.training.heads import Examples, Fitted
 from mlcrf.training.members import make_trainer
-from mlcrf.training.plan import Plan, make_plan
+from mlcrf.training.plan import Plan, choose_edges, make_plan
 from mlcrf.training.progress import Log
 from mlcrf.training.stages import Result, Stages
-from mlcrf.training.structure import choose_edges
 
 _AT_ONCE = 4096  # images per chunk of marginals
 

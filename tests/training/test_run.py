@@ -28,7 +28,7 @@ from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training import finetune as finetune_module
 from mlcrf.training.extraction import Environment
 from mlcrf.training.finetune import finetune
-from mlcrf.training.plan import Lbfgs, make_plan
+from mlcrf.training.plan import Minimiser, make_plan
 from mlcrf.training.preconditioner import counted_variance
 from mlcrf.training.progress import Event
 from mlcrf.training.run import train
@@ -253,7 +253,7 @@ def test_the_network_is_trained_with_rules_and_gates(
         return independent_loss(potentials, targets)
 
     monkeypatch.setattr(
-        finetune_module, "make_minimiser", lambda *_: Lbfgs(objective, counted_variance, 1e-6)
+        finetune_module, "make_minimiser", lambda *_: Minimiser(objective, counted_variance, 1e-6)
     )
     finetune(
         backbone,

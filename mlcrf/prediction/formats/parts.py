@@ -150,19 +150,16 @@ class _PartRows:
     def __init__(self, path: Path, labels: LabelSpace, about: dict[str, object]) -> None:
         self._layout = WideLayout(labels)
         self._file = ParquetFile(path, self._layout.columns | _MORE, about)
+        self.close = self._file.close
 
     def write(self, prediction: Prediction) -> None:
-        record = dict.fromkeys(self._layout.columns) | {"image": str(prediction.image)}
+        row = [str(prediction.image)] + [None] * (len(self._layout.columns) - 1)
         if prediction.marginals:
             (row,) = self._layout.rows(prediction)
-            record = dict(zip(self._layout.columns, row, strict=True))
         # an error may name the image, whose name may not be UTF-8
         error = prediction.error.encode("utf-8", "surrogateescape")
-        more = {"error": error.decode("utf-8", "backslashreplace") or None}
-        self._file.write(record | more | {"listed": prediction.listed})
-
-    def close(self) -> None:
-        self._file.close()
+        text = error.decode("utf-8", "backslashreplace") or None
+        self._file.write([*row, text, prediction.listed])
 
 
 class Parts:

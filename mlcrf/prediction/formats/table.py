@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -51,11 +51,14 @@ class Table:
         layout = TidyLayout(labels) if self.tidy else WideLayout(labels)
         match TableSuffix(suffix):
             case TableSuffix.CSV:
-                return _CsvRows(CsvFile(path, excel_safe=self.excel_safe), layout)
+                table = CsvFile(path, excel_safe=self.excel_safe)
+                table.write(layout.columns)
+                return _LayoutRows(layout, table)
             case TableSuffix.JSONL:
-                return _JsonRows(path, layout)
+                return _LayoutRows(layout, _JsonFile(path, layout.columns))
             case TableSuffix.PARQUET:
-                return _ParquetRows(path, layout, about_table(labels, self.origin))
+                about = about_table(labels, self.origin)
+                return _LayoutRows(layout, ParquetFile(path, layout.columns, about))
 
     def companions(self, labels: LabelSpace) -> dict[str, str]:
         return {}
@@ -134,12 +137,14 @@ class ParquetFile:
         metadata = {METADATA_KEY: json.dumps(about).encode()}
         self._schema = pa.schema(list(columns.items()), metadata)
         self._writer = parquet.ParquetWriter(path, self._schema)
+        self._columns = tuple(columns)
         self._rows: list[dict[str, Any]] = []
         self._names: dict[int, str] = {}
         self._written = 0
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Write a row, given as a mapping from column to value."""
+    def write(self, values: Sequence[Any]) -> None:
+        """Write a row, with one value per column."""
+        row = dict(zip(self._columns, values, strict=True))
         name = os.fsencode(row["image"])
         text = name.decode("utf-8", "backslashreplace")
         if text != row["image"]:
@@ -170,45 +175,27 @@ def about_table(labels: LabelSpace, origin: Origin) -> dict[str, object]:
     }
 
 
-class _CsvRows:
-    def __init__(self, table: CsvFile, layout: Layout) -> None:
-        self._table, self._layout = table, layout
-        table.write(layout.columns)
-
-    def write(self, prediction: Prediction) -> None:
-        for row in self._layout.rows(prediction):
-            self._table.write(row)
-
-    def close(self) -> None:
-        self._table.close()
-
-
-class _JsonRows:
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self._layout = layout
+class _JsonFile:
+    def __init__(self, path: Path, columns: Iterable[str]) -> None:
+        self._columns = tuple(columns)
         self._stream = path.open("w", encoding="utf-8", newline="\n")
 
-    def write(self, prediction: Prediction) -> None:
-        for row in self._layout.rows(prediction):
-            values = (float(f"{v:.6g}") if isinstance(v, float) else v for v in row)
-            record = dict(zip(self._layout.columns, values, strict=True))
-            self._stream.write(json.dumps(record) + "\n")
+    def write(self, row: Sequence[Any]) -> None:
+        values = (float(f"{v:.6g}") if isinstance(v, float) else v for v in row)
+        record = dict(zip(self._columns, values, strict=True))
+        self._stream.write(json.dumps(record) + "\n")
 
     def close(self) -> None:
         self._stream.close()
 
 
-class _ParquetRows:
-    def __init__(self, path: Path, layout: Layout, about: Mapping[str, object]) -> None:
-        self._layout = layout
-        self._file = ParquetFile(path, layout.columns, about)
+class _LayoutRows:
+    def __init__(self, layout: Layout, file: CsvFile | _JsonFile | ParquetFile) -> None:
+        self._layout, self._file, self.close = layout, file, file.close
 
     def write(self, prediction: Prediction) -> None:
         for row in self._layout.rows(prediction):
-            self._file.write(dict(zip(self._layout.columns, row, strict=True)))
-
-    def close(self) -> None:
-        self._file.close()
+            self._file.write(row)
 
 
 def _cell(value: Any) -> Any:

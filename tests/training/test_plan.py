@@ -1,4 +1,4 @@
-"""Which pairs get a coupling, beside what implications tie already."""
+"""Pairs with a coupling, next to those that implications link."""
 
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +12,7 @@ from mlcrf.data.manifest import Manifest
 from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
-from mlcrf.training.structure import choose_edges
+from mlcrf.training.plan import choose_edges
 
 RULES = Implications(((2, 1), (1, 0), (3, 0)))  # so c implies a too
 TIED = {(1, 2), (0, 1), (0, 3), (0, 2)}
