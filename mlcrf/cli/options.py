@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -123,26 +123,17 @@ class RuntimeOptions:
 class DecisionOptions:
     """The decision rule: how probabilities become labels."""
 
-    decode: Annotated[
-        Decision, typer.Option(help="How probabilities become labels.", rich_help_panel=DECISION)
-    ] = Decision.THRESHOLD
+    panel: ClassVar[str] = DECISION
+
+    decode: Annotated[Decision, typer.Option(help="How probabilities become labels.")] = (
+        Decision.THRESHOLD
+    )
     threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="Minimum probability of a label (default 0.5).", rich_help_panel=DECISION
-        ),
+        float | None, typer.Option(help="Minimum probability of a label (default 0.5).")
     ] = None
-    top_k: Annotated[
-        int | None,
-        typer.Option(help="Number of labels for --decode top-k.", rich_help_panel=DECISION),
-    ] = None
-    at_least: Annotated[
-        int, typer.Option(help="Minimum number of labels per image.", rich_help_panel=DECISION)
-    ] = 0
-    at_most: Annotated[
-        int | None,
-        typer.Option(help="Maximum number of labels per image.", rich_help_panel=DECISION),
-    ] = None
+    top_k: Annotated[int | None, typer.Option(help="Number of labels for --decode top-k.")] = None
+    at_least: Annotated[int, typer.Option(help="Minimum number of labels per image.")] = 0
+    at_most: Annotated[int | None, typer.Option(help="Maximum number of labels per image.")] = None
 
     def make_decoder(self) -> "Decoder":
         """Make the decoder that the options describe."""
@@ -155,26 +146,21 @@ class DecisionOptions:
 class SelectionOptions:
     """The labels that are written, and their names."""
 
+    panel: ClassVar[str] = LABELS
+
     rename: Rename = None
     only: Annotated[
         str | None,
         typer.Option(
-            help="Labels to write, separated by commas; labels that they imply are written too.",
-            rich_help_panel=LABELS,
+            help="Labels to write, separated by commas; labels that they imply are written too."
         ),
     ] = None
     never: Annotated[
         str | None,
-        typer.Option(
-            help="Labels not to write, separated by commas; nor labels that imply them.",
-            rich_help_panel=LABELS,
-        ),
+        typer.Option(help="Labels not to write, separated by commas; nor labels that imply them."),
     ] = None
     min_prob: Annotated[
-        float,
-        typer.Option(
-            help="Leave out chosen labels with a lower probability.", rich_help_panel=LABELS
-        ),
+        float, typer.Option(help="Leave out chosen labels with a lower probability.")
     ] = 0
 
     def make_selection(
@@ -197,18 +183,16 @@ class SelectionOptions:
 class KnownOptions:
     """Labels that are known without the model, and images that inform each other."""
 
+    panel: ClassVar[str] = KNOWN
+
     given: Annotated[
-        str | None,
-        typer.Option(
-            help="Labels known for every image, such as `sea=1,indoor=0`.", rich_help_panel=KNOWN
-        ),
+        str | None, typer.Option(help="Labels known for every image, such as `sea=1,indoor=0`.")
     ] = None
     known: Annotated[
         str | None,
         typer.Option(
             help="Labels known for some images: any table or folder that `train` reads. Labels "
-            "missing from a list of labels are unknown, not absent.",
-            rich_help_panel=KNOWN,
+            "missing from a list of labels are unknown, not absent."
         ),
     ] = None
     known_keywords: Annotated[
@@ -217,19 +201,14 @@ class KnownOptions:
             "--known-keywords",
             help="Labels among an image's keywords (XMP, IPTC or sidecar, not by mlcrf) are "
             "present.",
-            rich_help_panel=KNOWN,
         ),
     ] = False
     image_root: Annotated[
         str | None,
-        typer.Option(
-            help="Folder or s3:// URL that image paths of --known are relative to.",
-            rich_help_panel=KNOWN,
-        ),
+        typer.Option(help="Folder or s3:// URL that image paths of --known are relative to."),
     ] = None
     label_sep: Annotated[
-        str | None,
-        typer.Option(help="Separator of labels in a column of --known.", rich_help_panel=KNOWN),
+        str | None, typer.Option(help="Separator of labels in a column of --known.")
     ] = None
     album: Annotated[
         bool,
@@ -237,7 +216,6 @@ class KnownOptions:
             "--album",
             help="Use images from the same folder taken close in time as context for each other; "
             "needs a run that was trained with --album.",
-            rich_help_panel=KNOWN,
         ),
     ] = False
 
@@ -339,7 +317,8 @@ Data = Annotated[
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Expand parameters whose type is a dataclass into one option per field.
 
-    The command is called with an instance of each dataclass.
+    The command is called with an instance of each dataclass. Its `panel`, if it has one, is that of
+    the options that name none.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {}
@@ -349,6 +328,10 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         if is_dataclass(kind) and isinstance(kind, type):
             groups[name] = kind
             own = get_type_hints(kind, include_extras=True)
+            if panel := getattr(kind, "panel", None):
+                for one in fields(kind):
+                    info = own[one.name].__metadata__[0]
+                    info.rich_help_panel = info.rich_help_panel or panel
             parameters += [
                 inspect.Parameter(
                     one.name,

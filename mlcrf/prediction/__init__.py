@@ -6,7 +6,7 @@ sidecars and tag files; their interface is `photo_file_set.PhotoFileWriter`.
 """
 
 from mlcrf.images import ListedImages, list_images
-from mlcrf.prediction.formats import FiftyOne, LabelStudio, OutputFormat, Table, choose_format
+from mlcrf.prediction.formats import OutputFormat, Table, choose_format
 from mlcrf.prediction.formats.parts import Part, PartFormat, Parts
 from mlcrf.prediction.formats.reading import PredictionTable, read_predictions
 from mlcrf.prediction.job import PredictJob
@@ -23,11 +23,9 @@ __all__ = [
     "TOGETHER",
     "Action",
     "Change",
-    "FiftyOne",
     "KnownKeywords",
     "KnownLabels",
     "LabelSelection",
-    "LabelStudio",
     "ListedImages",
     "Origin",
     "OutputFormat",
