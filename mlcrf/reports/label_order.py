@@ -81,7 +81,7 @@ def order_labels(edges: Ints, values: Floats, num_labels: int) -> LabelOrder:
     Args:
         edges: pairs i < j (E, 2); values: their couplings (E,).
 
-    Cost: O(E log E), and 4 L^2 bytes if most pairs are coupled. Deterministic.
+    Cost: O(E log E). Deterministic.
     """
     if num_labels <= MOST_NAMED:
         matrix = np.zeros((num_labels, num_labels))
@@ -133,32 +133,13 @@ def _strongest_attractions(
 ) -> tuple[Ints, NDArray[np.float64]]:
     """Return pairs among the strongest attractions of either label, and their couplings."""
     above = np.flatnonzero(values > 0)
-    if len(edges) > num_labels**2 // 16:
-        kept = _strongest_of_dense(edges[above], values[above], num_labels)
-    else:
-        ends = np.concatenate([edges[above, 0], edges[above, 1]])
-        order = np.lexsort((-np.tile(values[above], 2), ends))
-        counts = np.bincount(ends, minlength=num_labels)
-        first = np.repeat(np.cumsum(counts) - counts, counts)
-        kept = order[np.arange(len(order)) - first < _STRONGEST] % max(1, len(above))
-        kept = np.unique(edges[above[kept], 0] * num_labels + edges[above[kept], 1])
-    codes = edges[above, 0] * num_labels + edges[above, 1]
-    wanted = np.isin(codes, kept)
-    return edges[above[wanted]], values[above[wanted]]
-
-
-def _strongest_of_dense(edges: Ints, values: Floats, num_labels: int) -> Ints:
-    """Return these pairs as codes i L + j with i < j, computed from a float32 matrix."""
-    matrix = np.zeros((num_labels, num_labels), dtype=np.float32)
-    matrix[edges[:, 0], edges[:, 1]] = matrix[edges[:, 1], edges[:, 0]] = values
-    found = []
-    for start in range(0, num_labels, 256):
-        rows = matrix[start : start + 256]
-        best = np.argpartition(-rows, _STRONGEST, axis=1)[:, :_STRONGEST]
-        row, column = np.nonzero(np.take_along_axis(rows, best, axis=1) > 0)
-        ends = np.stack([start + row, best[row, column]])
-        found.append(ends.min(0) * num_labels + ends.max(0))
-    return np.unique(np.concatenate(found))
+    ends = edges[above].T.ravel()  # each coupling twice, once for each of its labels
+    order = np.lexsort((-np.tile(values[above], 2), ends))
+    counts = np.bincount(ends, minlength=num_labels)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    among = order[np.arange(len(order)) - first < _STRONGEST]
+    kept = above[np.unique(among % max(1, len(above)))]
+    return edges[kept], values[kept]
 
 
 def _communities(pairs: Ints, weights: Floats, num_labels: int) -> list[Ints]:

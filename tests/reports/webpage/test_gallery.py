@@ -13,9 +13,8 @@ from mlcrf.checkpoint import Run
 from mlcrf.choices import EngineName
 from mlcrf.evaluation import Answers
 from mlcrf.model import no_edges
-from mlcrf.reports.webpage import findings
-from mlcrf.reports.webpage.findings import Kind
-from mlcrf.reports.webpage.gallery import times
+from mlcrf.reports.webpage import gallery
+from mlcrf.reports.webpage.gallery import Kind, times
 from tests.reports.webpage.making import ask, draw_targets, make_photos, make_run
 
 LABELS = ("sea", "sky", "bird", "indoor")
@@ -87,7 +86,7 @@ def test_surprise_of_a_mixture_over_scenes(answers: Answers, tmp_path: Path) -> 
 
 def test_surprises_are_sorted_and_differ_in_what_is_known(answers: Answers) -> None:
     """Falling; an image is among them if and only if a known label is not as expected."""
-    rows = findings.find_surprises(answers)
+    rows = gallery.find_surprises(answers)
     assert answers.surprise is not None
     assert (np.diff(answers.surprise[rows]) <= 0).all()
     differ = {
@@ -99,7 +98,7 @@ def test_surprises_are_sorted_and_differ_in_what_is_known(answers: Answers) -> N
     }
     assert set(rows.tolist()) == differ and differ
     for row in rows:
-        tags = findings.annotated_tags(answers, row) + findings.expected_tags(answers, row)
+        tags = gallery.annotated_tags(answers, row) + gallery.expected_tags(answers, row)
         marked = [tag for tag in tags if tag.kind is not Kind.PLAIN]
         assert marked and all(tag.probability is not None for tag in marked)
         assert all(answers.manifest.targets[row, tag.label] >= 0 for tag in marked)
@@ -107,8 +106,8 @@ def test_surprises_are_sorted_and_differ_in_what_is_known(answers: Answers) -> N
 
 def test_changes_are_those_with_other_answers(answers: Answers) -> None:
     """Better, worse and neither are all that differ; the most labels put right come first."""
-    changes = findings.find_changes(answers)
-    ours, theirs = (one.tolist() for one in findings.chosen(answers))
+    changes = gallery.find_changes(answers)
+    ours, theirs = (one.tolist() for one in gallery.chosen(answers))
     gains = {}
     for row, targets in enumerate(answers.manifest.targets.tolist()):
         if ours[row] != theirs[row]:
@@ -132,7 +131,7 @@ def test_tags_of_an_answer() -> None:
     said = np.array([True, True, False, True, False])
     targets = np.array([1, 0, 1, -1, 0], dtype=np.int8)
     other = np.array([True, False, False, True, False])
-    tags = findings.answer_tags(said, targets, other)
+    tags = gallery.answer_tags(said, targets, other)
     assert [(tag.label, tag.kind, tag.changed) for tag in tags] == [
         (0, Kind.PLAIN, False),
         (1, Kind.FALSE, True),
@@ -143,9 +142,9 @@ def test_tags_of_an_answer() -> None:
 
 def test_of_many_tags_those_that_say_something_stay() -> None:
     """Forty at most, marked ones first, and how many more."""
-    tags = [findings.Tag(label) for label in range(60)]
-    tags[59] = findings.Tag(59, Kind.FALSE)
-    kept, more = findings.cut(tags)
+    tags = [gallery.Tag(label) for label in range(60)]
+    tags[59] = gallery.Tag(59, Kind.FALSE)
+    kept, more = gallery.cut(tags)
     assert len(kept) == 40 and more == 20 and kept[0].label == 59
 
 
