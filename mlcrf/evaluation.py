@@ -1,7 +1,7 @@
 """Score a run on a data set: the CRF next to the independent baseline."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ from mlcrf.version import __version__
 
 if TYPE_CHECKING:  # heavy
     import pandas as pd
+
+COLUMNS = ("measure", "label", "independent", "crf", "difference", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -89,18 +91,16 @@ class Evaluation:
         """
         import pandas as pd
 
-        rows: list[tuple[str, str, float, float, float, float, float]] = []
+        return pd.DataFrame(self.rows(), columns=list(COLUMNS))
+
+    def rows(self) -> Iterator[tuple[str, str, float, float, float, float | None, float | None]]:
+        """Yield the rows of `to_frame`; low and high are None for single labels."""
         for name, interval in self.difference.items():
-            theirs, ours = (
-                float(getattr(self.models[model], name)) for model in ("independent", "crf")
-            )
-            rows.append((name, "", theirs, ours, *interval))
+            theirs, ours = (getattr(self.models[model], name) for model in ("independent", "crf"))
+            yield name, "", theirs, ours, *interval
         for label, scores in self.per_label.items():
             theirs, ours = scores["independent_average_precision"], scores["crf_average_precision"]
-            nan = float("nan")
-            rows.append(("average_precision", label, theirs, ours, ours - theirs, nan, nan))
-        columns = ["measure", "label", "independent", "crf", "difference", "low", "high"]
-        return pd.DataFrame(rows, columns=columns)
+            yield "average_precision", label, theirs, ours, ours - theirs, None, None
 
 
 def evaluate(

@@ -15,7 +15,6 @@ from mlcrf.checkpoint import Run
 from mlcrf.choices import EngineName
 from mlcrf.errors import DataError
 from mlcrf.export.tagger_module import OUTPUTS, TaggerModule
-from mlcrf.export.tracing import open_session
 from mlcrf.images import as_image
 from mlcrf.images.listing import walk_images
 from mlcrf.images.pixels import load_pixels
@@ -103,7 +102,11 @@ def run_itself(
 
 def run_file(path: Path, feed: dict[str, NDArray[np.uint8]]) -> tuple[list[Marginals], float]:
     """Return the outputs of the file and its seconds; the first image is run in a batch of one."""
-    session = open_session(path)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     alone = session.run(OUTPUTS, {name: each[:1] for name, each in feed.items()})
     together, seconds = _timed(lambda: session.run(OUTPUTS, feed))
     joined = [np.concatenate([one, all_[1:]]) for one, all_ in zip(alone, together, strict=True)]

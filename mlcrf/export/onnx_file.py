@@ -1,8 +1,11 @@
 """Export a run to one ONNX file, which is compared with the run before it is kept."""
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -10,14 +13,16 @@ import torch
 from mlcrf.atomic import replacing, require_ending
 from mlcrf.checkpoint import Run
 from mlcrf.choices import EngineName, GraphInference
-from mlcrf.errors import MlcrfError
+from mlcrf.errors import BackboneError, MlcrfError
 from mlcrf.export.comparison import Pixels, differences, run_file, run_graph, run_itself
 from mlcrf.export.tagger_module import OUTPUTS, TaggerModule, choose_marginals
-from mlcrf.export.tracing import require_onnxruntime, trace
 from mlcrf.version import __version__
 
 TOLERANCE = 1e-4  # of a probability; float32 in another order of operations costs about 1e-5
 _LARGEST_BYTES = 2**31 - 2**24  # size limit of a protobuf file, minus room for the graph
+
+_NEEDED = ("onnx", "onnxscript", "onnxruntime")
+_OPSET = 18  # of 2022, which current runtimes support
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def export_onnx(
 
     Cost: tracing takes about half a minute for the default network.
     """
-    require_onnxruntime()
+    _require_packages()
     require_ending(path, (".onnx",))
     if path.exists() and not overwrite:
         raise MlcrfError(f"{path}: exists already; choose another --onnx or --overwrite")
@@ -123,6 +128,14 @@ def export_onnx(
     )
 
 
+def _require_packages() -> None:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise BackboneError(
+            f"ONNX needs {', '.join(missing)}: install them with `pip install 'mlcrf[onnx]'`"
+        )
+
+
 def _require(difference: float, tolerance: float, path: Path, what: str) -> None:
     if not difference <= tolerance:  # true for NaN too
         raise MlcrfError(
@@ -143,19 +156,48 @@ def _trace(graph: TaggerModule, run: Run) -> bytes:
         raise MlcrfError(
             f"{run.path}: its weights take {size / 2**30:.1f} GB; the limit of an ONNX file is 2 GB"
         )
-    batch = torch.export.Dim("batch")
-    model = trace(
-        graph,
-        [torch.zeros(2, size, size, 3, dtype=torch.uint8) for size in graph.inputs.values()],
-        inputs=list(graph.inputs),
-        outputs=OUTPUTS,
-        dynamic_shapes={"pixels": tuple({0: batch} for _ in graph.inputs)},
-        name=run.backbone_spec.name,
+    example = tuple(
+        torch.zeros(2, side, side, 3, dtype=torch.uint8) for side in graph.inputs.values()
     )
+    batch = torch.export.Dim("batch")
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                graph,
+                example,
+                dynamo=True,
+                opset_version=_OPSET,
+                input_names=list(graph.inputs),
+                output_names=list(OUTPUTS),
+                dynamic_shapes={"pixels": tuple({0: batch} for _ in graph.inputs)},
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise BackboneError(
+            f"backbone {run.backbone_spec.name!r}: torch cannot export it to ONNX: {reason}"
+        ) from error
+    assert program is not None, "the exporter returns its program"
+    model = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        part.ClearField("metadata_props")  # source locations of nodes
+    del model.metadata_props[:]
     for key, value in _metadata(graph, run).items():
         model.metadata_props.add(key=key, value=value)
     content: bytes = model.SerializeToString()
     return content
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _metadata(graph: TaggerModule, run: Run) -> dict[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
@@ -170,12 +171,9 @@ def load_matrix(path: Path, labels: LabelSpace) -> Floats:
 
 def format_matrix(matrix: Floats, names: tuple[str, ...]) -> str:
     """Format a square matrix as CSV text that `load_matrix` reads."""
-    out = io.StringIO()
-    table = csv.writer(out, lineterminator="\n")
-    table.writerow(["label", *names])
-    for name, row in zip(names, matrix, strict=True):
-        table.writerow([name, *("" if np.isnan(value) else f"{value:.6g}" for value in row)])
-    return out.getvalue()
+    frame = pd.DataFrame(matrix, names, names)
+    text: str = frame.to_csv(index_label="label", float_format="%.6g", lineterminator="\n")
+    return text
 
 
 def _agreement(over: str, ours: Floats, theirs: Floats) -> RankAgreement:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mlcrf.atomic import replacing, require_ending
+from mlcrf.atomic import require_ending, write_bytes
 from mlcrf.checkpoint import Run
 from mlcrf.model import LabelCrf
 from mlcrf.reports.correlations import couplings, strongest_colour, title
@@ -98,9 +98,7 @@ def save_heatmap(
         MlcrfError: the path does not end in .png, .svg or .pdf, or cannot be written.
     """
     require_ending(path, FORMATS)
-    content = draw_heatmap(names, panels, order, path.suffix.lower()[1:])
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, draw_heatmap(names, panels, order, path.suffix.lower()[1:]))
 
 
 def draw_heatmap(

@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from mlcrf.evaluation import Evaluation
+from mlcrf.evaluation import COLUMNS, Evaluation
 from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
 
 if TYPE_CHECKING:  # slow imports, not needed by `mlcrf predict`
@@ -79,30 +80,15 @@ def format_evaluation(result: Evaluation) -> str:
 
 def evaluation_record(result: Evaluation) -> str:
     """Return an evaluation as one JSON object; NaN becomes null."""
-    return to_json(
-        {
-            "signature": result.signature,
-            "models": {name: asdict(measures) for name, measures in result.models.items()},
-            "difference": result.difference,
-            "per_label": result.per_label,
-            "nll_kind": result.nll_kind,
-            "unconverged": result.unconverged,
-            "notes": result.notes,
-        }
-    )
+    return to_json(asdict(result))
 
 
 def evaluation_csv(result: Evaluation) -> str:
     """Return the measures, then the average precision of each label, as tidy CSV text."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow(["measure", "label", "independent", "crf", "difference", "low", "high"])
-    for name, (value, low, high) in result.difference.items():
-        both = (getattr(result.models[model], name) for model in ("independent", "crf"))
-        table.writerow([name, "", *both, value, low, high])
-    for label, scores in result.per_label.items():
-        theirs, ours = scores["independent_average_precision"], scores["crf_average_precision"]
-        table.writerow(["average_precision", label, theirs, ours, ours - theirs, "", ""])
+    table.writerow(COLUMNS)
+    table.writerows(result.rows())
     return out.getvalue()
 
 
@@ -206,13 +192,11 @@ def format_pairs(
     attractions: Sequence[tuple[str, str, float]], repulsions: Sequence[tuple[str, str, float]]
 ) -> str:
     """Format the strongest couplings, attractions on the left."""
-    rows = []
-    for at in range(max(len(attractions), len(repulsions))):
-        cells: list[str] = []
-        for pairs in (attractions, repulsions):
-            pair = pairs[at] if at < len(pairs) else None
-            cells += [f"{pair[0]} - {pair[1]}", f"{pair[2]:+.2f}"] if pair else ["", ""]
-        rows.append(cells)
+    left, right = (
+        [[f"{one} - {other}", f"{value:+.2f}"] for one, other, value in pairs]
+        for pairs in (attractions, repulsions)
+    )
+    rows = [[*one, *other] for one, other in zip_longest(left, right, fillvalue=["", ""])]
     return format_table(["attract", "", "repel", ""], rows)
 
 

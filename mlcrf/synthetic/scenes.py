@@ -24,21 +24,6 @@ class Visibility:
 EASY_TO_SEE = Visibility(if_present=0.95, if_absent=0.02)
 HARD_TO_SEE = Visibility(if_present=0.55, if_absent=0.20)
 
-# From background to foreground.
-DRAWING_ORDER = (
-    "sky",
-    "sea",
-    "beach",
-    "sunset",
-    "night",
-    "building",
-    "tree",
-    "car",
-    "people",
-    "dog",
-    "flower",
-    "bird",
-)
 IN_THE_SKY = ("sunset", "night", "bird")
 ON_THE_GROUND = ("building", "tree", "car", "people", "dog", "flower")
 
@@ -96,15 +81,15 @@ def draw_scene(
     places = _deal_places(rng, image_size_px)
     image = _background(rng, image_size_px)
     pencil = ImageDraw.Draw(image)
-    for name in DRAWING_ORDER:
+    for name, mark in MARKS.items():
         if shown[planted.labels.index(name)]:
-            MARKS[name](pencil, places[name], rng)
+            mark(pencil, places[name], rng)
     return _weathered(image, rng)
 
 
 def _deal_places(rng: np.random.Generator, size: int) -> dict[str, Place]:
     whole = Place(0, 0, size)
-    places = dict.fromkeys(DRAWING_ORDER, whole)
+    places = dict.fromkeys(MARKS, whole)
     column = size / 3
     for name, slot in zip(IN_THE_SKY, rng.permutation(3), strict=True):
         places[name] = Place(slot * column, 0, column)
@@ -274,6 +259,7 @@ def _bird(pencil: ImageDraw.ImageDraw, place: Place, rng: np.random.Generator) -
         pencil.polygon([place.at(x + dx, y + dy) for dx, dy in wings], fill=feathers)
 
 
+# from background to foreground
 MARKS: Mapping[str, Mark] = {
     "sky": _sky,
     "sea": _sea,

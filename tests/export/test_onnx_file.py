@@ -224,7 +224,7 @@ def test_errors_before_the_work(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     ):
         with pytest.raises(DataError, match=message):
             write(run, tmp_path / "m.onnx", images=partial(load_images, place))
-    monkeypatch.setattr("mlcrf.export.tracing.find_spec", lambda name: None)
+    monkeypatch.setattr("mlcrf.export.onnx_file.find_spec", lambda name: None)
     with pytest.raises(MlcrfError, match=r"needs onnx, onnxscript, onnxruntime: .*'mlcrf\[onnx\]'"):
         write(run, tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
