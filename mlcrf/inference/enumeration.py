@@ -10,12 +10,19 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.errors import TooManyLabelsError
+from mlcrf.inference.exact.all_states import MOST_LABELS, AllStates
 from mlcrf.inference.exact.completion import best_states, draw_states
 from mlcrf.inference.exact.conditioning import (
     Rest,
     add_known_counts,
     join_posteriors,
     split_by_known,
+)
+from mlcrf.inference.exact.differentiation import (
+    LogPartition,
+    Moments,
+    log_partition_gradient,
+    moments,
 )
 from mlcrf.inference.exact.moments import count_marginals, pair_marginals, pair_sums
 from mlcrf.inference.exact.partition import count_states, split_labels
@@ -43,8 +50,11 @@ class Exact:
         Z = sum_{a, b} alpha_a K_ab beta_b,      d log Z / d unary_i    = P(y_i = 1)
                                                  d log Z / d pairwise_ij = P(y_i = 1, y_j = 1)
 
-    `log_partition` is differentiable once in both potentials by these identities; the marginals
-    themselves carry no gradient. Any edge set is allowed; pairs without an edge have coupling 0.
+    `log_partition` is differentiable in both potentials by these identities. Up to 16 labels it is
+    so twice, and marginals of labels and pairs once, by sums over all states that are made if they
+    are asked for; above, marginals carry no gradient. Any edge set is allowed; pairs without an
+    edge have coupling 0. Couplings that vary by image are summed for all images together up to 16
+    labels, one after the other above.
     States that break an implication are never enumerated.
 
     Known labels are no part of the sum, image by image: 40 labels of which 25 are known are 15.
@@ -88,10 +98,20 @@ class Exact:
         return join_posteriors(potentials, clamped, parts)
 
     def _infer(self, potentials: Potentials, known: Tensor) -> Posterior:
+        if potentials.varies_by_image and _is_small(potentials):
+            return self._infer_together(potentials, known)
         log_partition, marginals, error_bound = _LogPartition.apply(
             potentials.unary, potentials.pairwise, potentials, known, self.leave_out
         )
         pairs = self._pairs(potentials, known) if self.pairwise_marginals else None
+        if log_partition.requires_grad and _is_small(potentials):
+            inputs = potentials.unary.double(), potentials.pairwise.double()
+            given = marginals.double(), marginals[:, :0] if pairs is None else pairs.double()
+            sums = AllStates.of(potentials, known)
+            marginals, of_edges = (
+                one.to(marginals) for one in Moments.apply(*inputs, sums, *given)
+            )
+            pairs = None if pairs is None else of_edges
         return Posterior(
             marginals=marginals,
             log_partition=log_partition,
@@ -99,6 +119,21 @@ class Exact:
             converged=torch.ones_like(log_partition, dtype=torch.bool),
             pairwise_marginals=pairs,
             error_bound=error_bound,
+        )
+
+    def _infer_together(self, potentials: Potentials, known: Tensor) -> Posterior:
+        """Infer from couplings that vary by image, all images at once."""
+        dtype, sums = potentials.unary.dtype, AllStates.of(potentials, known)
+        inputs = potentials.unary.double(), potentials.pairwise.double()
+        log_partition, marginals, pairs = LogPartition.apply(*inputs, sums, self.pairwise_marginals)
+        marginals, pairs = Moments.apply(*inputs, sums, marginals, pairs)
+        return Posterior(
+            marginals=marginals.to(dtype),
+            log_partition=log_partition.to(dtype),
+            log_partition_kind=LogPartitionKind.EXACT,
+            converged=torch.ones_like(log_partition, dtype=torch.bool),
+            pairwise_marginals=pairs.to(dtype) if self.pairwise_marginals else None,
+            error_bound=torch.zeros_like(log_partition),
         )
 
     @torch.no_grad()
@@ -113,10 +148,15 @@ class Exact:
         clamped = check_known(potentials, known)
         best = clamped.clone()
         for rest in self.split_by_known(potentials, clamped):
-            parts = [
-                best_states(split, scores, split.sums(scores))
-                for split, scores, _ in _chunks(rest.potentials, rest.known, self.leave_out)
-            ]
+            if potentials.varies_by_image and _is_small(rest.potentials):
+                inputs = rest.potentials.unary.double(), rest.potentials.pairwise.double()
+                sums = AllStates.of(rest.potentials, rest.known)
+                parts = [sums.best(rows, *inputs) for rows in sums.parts]
+            else:
+                parts = [
+                    best_states(split, scores, split.sums(scores))
+                    for split, scores, _ in _chunks(rest.potentials, rest.known, self.leave_out)
+                ]
             best[rest.columns] = torch.cat([rest.known[:0], *parts])
         return best
 
@@ -240,24 +280,39 @@ class _LogPartition(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 kept.append((split, scores, sums.without_arrays(), rows))
         ctx.kept = kept
-        ctx.edges, ctx.shape = potentials.edges, pairwise.shape
-        ctx.save_for_backward(marginals)
+        ctx.potentials, ctx.known = potentials, known
+        ctx.save_for_backward(unary, pairwise, marginals)
         ctx.mark_non_differentiable(marginals, error_bound)
         return log_partition.to(unary.dtype), marginals, error_bound
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        (marginals,) = ctx.saved_tensors
-        pairwise_grad = grad.new_zeros(ctx.shape)
+        if not (torch.is_grad_enabled() and _is_small(ctx.potentials)):
+            # inputs are arguments, so that a second derivative is refused
+            return (*_LogPartition._gradient(ctx, grad, *ctx.saved_tensors), None, None, None)
+        unary, pairwise, _ = (one.double() for one in ctx.saved_tensors)
+        beliefs = moments(unary, pairwise, AllStates.of(ctx.potentials, ctx.known))
+        unary_grad, pairwise_grad = log_partition_gradient(grad.double(), *beliefs, pairwise)
+        return unary_grad.to(grad), pairwise_grad.to(grad), None, None, None
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def _gradient(
+        ctx: Any, grad: Tensor, _: Tensor, pairwise: Tensor, marginals: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        edges, pairwise_grad = ctx.potentials.edges, torch.zeros_like(pairwise)
         varies = pairwise_grad.ndim == 2  # one split per image, or one shared by all chunks
         for kept in [[one] for one in ctx.kept] if varies else [ctx.kept]:
             parts = [(scores, sums, grad[rows].double()) for _, scores, sums, rows in kept]
             pairs = pair_sums(kept[0][0], parts) if kept else None
             if pairs is not None:
-                of_edges = pairs[ctx.edges[:, 0], ctx.edges[:, 1]].to(pairwise_grad.dtype)
+                of_edges = pairs[edges[:, 0], edges[:, 1]].to(pairwise_grad.dtype)
                 pairwise_grad[kept[0][3] if varies else slice(None)] = of_edges
-        return grad[:, None] * marginals, pairwise_grad, None, None, None
+        return grad[:, None] * marginals, pairwise_grad
+
+
+def _is_small(potentials: Potentials) -> bool:
+    return count_states(potentials.num_labels, potentials.implications) <= MOST_LABELS
 
 
 def sort_states(split: Split, unary: Tensor, known: Tensor, leave_out: float) -> None:

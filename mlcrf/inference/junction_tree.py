@@ -1,8 +1,7 @@
 """Junction tree: exact inference on sparse label graphs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.errors import TooManyLabelsError
 from mlcrf.inference.exact.conditioning import Rest, join_posteriors, split_by_known
+from mlcrf.inference.exact.differentiation import Beliefs, LogPartition, Moments
 from mlcrf.inference.exact.elimination import Elimination, Group, make_plan, treewidth
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
@@ -35,7 +35,7 @@ class JunctionTree:
     from them gives exact samples.
 
     Labels at the same depth with separators of the same size are one batch. `log_partition` is
-    differentiable once in both potentials, with the marginals as its gradient; these carry none.
+    differentiable twice in both potentials, with the marginals as its gradient; these once.
     Everything is computed in float64 and returned in the type of the potentials.
 
     Known labels widen no clique: where the graph of all labels is too wide, or an order of its own
@@ -74,9 +74,9 @@ class JunctionTree:
         return join_posteriors(potentials, clamped, parts)
 
     def _infer(self, rest: Rest, coupled: Potentials, plan: Elimination) -> Posterior:
-        log_partition, marginals, pairs = _LogPartition.apply(
-            coupled.unary, coupled.pairwise, rest.known, plan, self.pairwise_marginals
-        )
+        sums, inputs = _TreeSums(plan, rest.known), (coupled.unary, coupled.pairwise)
+        log_partition, marginals, pairs = LogPartition.apply(*inputs, sums, self.pairwise_marginals)
+        marginals, pairs = Moments.apply(*inputs, sums, marginals, pairs)
         dtype = rest.potentials.unary.dtype
         return Posterior(
             marginals=marginals.to(dtype),
@@ -98,7 +98,9 @@ class JunctionTree:
         clamped = check_known(potentials, known)
         best = clamped.clone()
         for rest, coupled, plan in self._split_by_known(potentials, clamped):
-            for rows, terms in _chunks(coupled.unary, coupled.pairwise, rest.known, plan):
+            sums = _TreeSums(plan, rest.known)
+            for rows in sums.parts:
+                terms = sums.terms(rows, coupled.unary, coupled.pairwise)
                 _, log_odds = _collect(plan, terms, torch.maximum)
                 states = _descend(plan, log_odds, 1, lambda odds: odds > 0)[:, 0].T.long()
                 best[rest.images[rows, None], rest.labels] = states
@@ -128,7 +130,9 @@ class JunctionTree:
         clamped = check_known(potentials, known)
         drawn = (clamped == 1).byte().repeat(num_samples, 1, 1)
         for rest, coupled, plan in self._split_by_known(potentials, clamped):
-            for rows, terms in _chunks(coupled.unary, coupled.pairwise, rest.known, plan):
+            sums = _TreeSums(plan, rest.known)
+            for rows in sums.parts:
+                terms = sums.terms(rows, coupled.unary, coupled.pairwise)
                 _, log_odds = _collect(plan, terms, torch.logaddexp)
                 size = max(1, _CHUNK_ENTRIES // terms.unary.numel())
                 for part in torch.split(drawn, size):
@@ -197,53 +201,40 @@ class _Terms:
     known: Tensor
 
 
-class _LogPartition(torch.autograd.Function):
-    """Log Z, marginals and pairwise marginals; these are the gradient of log Z."""
+@dataclass(frozen=True)
+class _TreeSums:
+    """Sums by elimination, for `differentiation`.
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        unary: Tensor,
-        pairwise: Tensor,
-        known: Tensor,
-        plan: Elimination,
-        pairs_wanted: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        log_partition = torch.empty_like(unary[:, 0])
-        marginals = torch.empty_like(unary)
-        wanted = pairs_wanted or ctx.needs_input_grad[1]
-        pairs = unary.new_empty(len(unary), plan.num_edges if wanted else 0)
-        for rows, terms in _chunks(unary, pairwise, known, plan):
-            log_partition[rows], log_odds = _collect(plan, terms, torch.logaddexp)
-            of_labels, of_edges = _distribute(plan, log_odds, pairs_wanted=wanted)
-            free = terms.known == UNKNOWN
-            marginals[rows] = torch.where(free, of_labels.clamp(max=1), terms.known).T
-            pairs[rows] = of_edges.T.clamp(max=1)
-        ctx.shared = pairwise.ndim == 1
-        ctx.save_for_backward(marginals, pairs)
-        ctx.mark_non_differentiable(marginals, pairs)
-        return log_partition, marginals, pairs
+    Attributes:
+        plan: the order.
+        known: 1, 0 or -1 (N, L).
+    """
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        marginals, pairs = ctx.saved_tensors
-        pairwise_grad = None
-        if ctx.needs_input_grad[1]:
-            pairwise_grad = grad @ pairs if ctx.shared else grad[:, None] * pairs
-        return grad[:, None] * marginals, pairwise_grad, None, None, None
+    plan: Elimination
+    known: Tensor
 
+    @property
+    def parts(self) -> list[slice]:
+        """The images whose tables fit in memory together."""
+        size, num_images = max(1, _CHUNK_ENTRIES // self.plan.entries), len(self.known)
+        return [slice(at, min(at + size, num_images)) for at in range(0, num_images, size)]
 
-def _chunks(
-    unary: Tensor, pairwise: Tensor, known: Tensor, plan: Elimination
-) -> Iterator[tuple[slice, _Terms]]:
-    """Yield the images in groups whose tables fit in memory."""
-    size = max(1, _CHUNK_ENTRIES // plan.entries)
-    for start in range(0, len(unary), size):
-        rows = slice(start, start + size)
+    def __call__(
+        self, rows: slice, unary: Tensor, pairwise: Tensor, *, pairs_wanted: bool
+    ) -> Beliefs:
+        """Return the beliefs of some of the images, given the potentials of all."""
+        terms = self.terms(rows, unary, pairwise)
+        log_partition, log_odds = _collect(self.plan, terms, torch.logaddexp)
+        of_labels, of_edges = _distribute(self.plan, log_odds, pairs_wanted=pairs_wanted)
+        free = terms.known == UNKNOWN
+        marginals = torch.where(free, of_labels.clamp(max=1), terms.known).T
+        return log_partition, marginals, of_edges.T.clamp(max=1)
+
+    def terms(self, rows: slice, unary: Tensor, pairwise: Tensor) -> _Terms:
+        """Return the potentials of some of the images."""
         couplings = pairwise[:, None] if pairwise.ndim == 1 else pairwise[rows].T
         none = couplings.new_zeros(1, couplings.shape[1])
-        yield rows, _Terms(unary[rows].T, torch.cat([couplings, none]), known[rows].T)
+        return _Terms(unary[rows].T, torch.cat([couplings, none]), self.known[rows].T)
 
 
 def _collect(

@@ -51,12 +51,11 @@ class Gradient(Enum):
     """The results that carry a gradient, by autograd, to unaries and couplings."""
 
     NONE = "nothing"
-    LOG_Z = "log Z, once"
     BELIEFS = "log Z and marginals"
 
 
 NO_EDGE, UNCOUPLED, TREES, ANY = Graphs
-NONE, LOG_Z, BELIEFS = Gradient
+NONE, BELIEFS = Gradient
 
 
 @dataclass(frozen=True)
@@ -131,8 +130,8 @@ ANNEALED = AnnealedImportanceSampling(chains=400, temperatures=25)
 ROWS = (
     #   method         log Z     right on   off    gradient    and
     Row(Independent(), EXACT,    NO_EDGE,   0,     BELIEFS, pairs=False, takes=NO_EDGE),
-    Row(EXACTLY,       EXACT,    ANY,       0,     LOG_Z,   max_labels=28),
-    Row(ON_TREES,      EXACT,    ANY,       0,     LOG_Z),
+    Row(EXACTLY,       EXACT,    ANY,       0,     BELIEFS, max_labels=28),
+    Row(ON_TREES,      EXACT,    ANY,       0,     BELIEFS),
     Row(MEAN_FIELD,    LOWER,    UNCOUPLED, 0.02,  BELIEFS, equations.mean_field, pairs=False),
     Row(PARALLEL,      LOWER,    UNCOUPLED, 0.02,  BELIEFS, equations.mean_field, pairs=False),
     Row(Tap(**FINE),   ESTIMATE, UNCOUPLED, 0.002, BELIEFS, equations.tap),

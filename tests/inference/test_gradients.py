@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials
+from mlcrf.inference import Exact, JunctionTree, junction_tree
+from mlcrf.inference.exact import all_states
 from tests.inference.methods import ANY, BELIEFS, NONE, Row, make, rows
-from tests.making import close, draw_known
+from tests.making import close, draw_known, make_potentials
 
 
 @pytest.mark.parametrize("varies", [False, True])
@@ -71,3 +73,66 @@ def test_nothing_else_pretends_to_be_differentiable(row: Row) -> None:
     assert posterior.log_partition.requires_grad == (row.gradient is not NONE)
     assert posterior.marginals.requires_grad == (row.gradient is BELIEFS)
     assert not row.method.map_states(potentials).requires_grad
+
+
+EXACTLY = (Exact(pairwise_marginals=True), JunctionTree(pairwise_marginals=True))
+EACH = pytest.mark.parametrize("method", EXACTLY, ids=lambda method: method.name)
+
+
+@pytest.mark.parametrize("varies", [False, True])
+@pytest.mark.parametrize("clamp", [False, True])
+@pytest.mark.parametrize("rules", [(), [(1, 0), (3, 2)]])
+@EACH
+def test_second_derivatives(
+    method: Exact | JunctionTree, clamp: bool, varies: bool, rules: list[tuple[int, int]]
+) -> None:
+    """Log Z twice, marginals of labels and of pairs once, several images at a time."""
+    made = make("five labels", 3, pairwise=0.8, varies=varies, rules=rules)
+    known = None
+    if clamp:
+        known = torch.full((3, 5), -1)
+        known[:2, 0], known[1, 4] = 1, 0
+
+    def beliefs(unary: Tensor, pairwise: Tensor) -> tuple[Tensor, ...]:
+        potentials = Potentials(unary, made.edges, pairwise, made.implications)
+        posterior = method(potentials, known=known)
+        assert posterior.pairwise_marginals is not None
+        return posterior.log_partition, posterior.marginals, posterior.pairwise_marginals
+
+    inputs = made.unary.requires_grad_(), made.pairwise.requires_grad_()
+    assert torch.autograd.gradcheck(beliefs, inputs)
+    assert torch.autograd.gradgradcheck(lambda *given: beliefs(*given)[0], inputs)
+
+
+@EACH
+def test_second_derivatives_in_parts(
+    method: Exact | JunctionTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In single precision, and an image at a time, gradients of marginals are the same."""
+    made = make("six labels", 4, pairwise=0.8)
+    weights = torch.linspace(-1, 2, 24).view(4, 6)
+
+    def gradient(dtype: torch.dtype) -> list[Tensor]:
+        leaves = [one.to(dtype).requires_grad_() for one in (made.unary, made.pairwise)]
+        marginals = method(Potentials(leaves[0], made.edges, leaves[1])).marginals
+        assert marginals.dtype == dtype
+        return [x.double() for x in torch.autograd.grad(marginals, leaves, weights.to(dtype))]
+
+    whole = gradient(torch.float64)
+    monkeypatch.setattr(all_states, "_AT_ONCE", 1)
+    monkeypatch.setattr(junction_tree, "_CHUNK_ENTRIES", 1)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        for ours, theirs in zip(gradient(dtype), whole, strict=True):
+            close(ours, theirs, tolerance)
+
+
+def test_above_sixteen_labels_marginals_carry_none() -> None:
+    """And a second derivative of log Z is refused, not wrong."""
+    made = make_potentials(1, 17)
+    unary = made.unary.requires_grad_()
+    posterior = Exact()(Potentials(unary, made.edges, made.pairwise))
+    assert not posterior.marginals.requires_grad
+    (gradient,) = torch.autograd.grad(posterior.log_partition, unary, create_graph=True)
+    close(gradient.detach(), posterior.marginals, 1e-12)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

@@ -24,12 +24,19 @@ def groups_of(num_labels: int, num_groups: int, size: float) -> Potentials:
     return Potentials(unary, edges, torch.where(inside, size, 0.0).double())
 
 
+@pytest.mark.parametrize("varies", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_labels_that_exclude_each_other(method: Exact | JunctionTree, size: float) -> None:
+def test_labels_that_exclude_each_other(
+    method: Exact | JunctionTree, size: float, varies: bool
+) -> None:
     """Twelve labels, at most one of each four: however large, the couplings cost no precision."""
     potentials = groups_of(12, 3, -size)
-    truth, posterior = oracles(potentials), method(potentials)
+    truth = oracles(potentials)
+    if varies:
+        pairwise = potentials.pairwise.repeat(3, 1)
+        potentials = Potentials(potentials.unary, potentials.edges, pairwise)
+    posterior = method(potentials)
     close(posterior.log_partition, expected(truth, "log_partition", potentials.unary), 1e-9)
     close(posterior.marginals, expected(truth, "marginals", potentials.unary), 1e-7)
     pairs = [one.pairwise_marginals(potentials.edges.tolist()) for one in truth]
