@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
-from mlcrf.errors import TooManyLabelsError
+from mlcrf.errors import PotentialsError, TooManyLabelsError
 from mlcrf.inference.exact.conditioning import Rest, join_posteriors, split_by_known
 from mlcrf.inference.exact.differentiation import Beliefs, LogPartition, Moments
 from mlcrf.inference.exact.elimination import Elimination, Group, make_plan, treewidth
@@ -42,9 +42,10 @@ class JunctionTree:
     is worth its cost, they are left out, for all images together that know the same labels.
 
     Attributes:
-        max_treewidth: refuse graphs of unknown labels for which min-fill finds no order of this
-            width.
+        max_treewidth: refuse graphs of unknown labels for which no order of this width is found.
         pairwise_marginals: whether to return pairwise marginals too.
+        order: all labels, in the order of their elimination; None for the best of min-fill,
+            min-degree and the labels' own order.
 
     Cost: O(N sum_v 2^|S_v|), so linear in L for trees, in as many steps as the tree is deep. The
     order is found in Python once per edge set, about 0.1 ms per label. Memory: 32 bytes x
@@ -55,6 +56,7 @@ class JunctionTree:
 
     max_treewidth: int = 16
     pairwise_marginals: bool = False
+    order: tuple[int, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -147,8 +149,14 @@ class JunctionTree:
 
         Raises:
             TooManyLabelsError: the graph of an image's unknown labels is too wide.
+            PotentialsError: `order` does not name each label once.
         """
-        whole = self._plan(potentials)
+        if self.order is not None and sorted(self.order) != list(range(potentials.num_labels)):
+            raise PotentialsError(
+                f"order of elimination: expected each of {potentials.num_labels} labels once, "
+                f"got {self.order}"
+            )
+        whole = self._plan(potentials, self.order)
         entries = torch.inf if whole[1] is None else whole[1].entries
         planning = _PLANNING * potentials.num_labels
 
@@ -160,11 +168,18 @@ class JunctionTree:
             parts = split_by_known(potentials, known, is_worth_it)
         planned = []
         for rest in parts:
-            coupled, plan = whole if rest.potentials is potentials else self._plan(rest.potentials)
+            is_whole = rest.potentials is potentials
+            coupled, plan = whole if is_whole else self._plan(rest.potentials, self._order_of(rest))
             planned.append((rest, coupled, self._check(coupled, plan)))
         return planned
 
-    def _plan(self, potentials: Potentials) -> tuple[Potentials, Elimination | None]:
+    def _order_of(self, rest: Rest) -> tuple[int, ...] | None:
+        place = {label: at for at, label in enumerate(rest.labels.tolist())}
+        return self.order and tuple(place[label] for label in self.order if label in place)
+
+    def _plan(
+        self, potentials: Potentials, order: tuple[int, ...] | None
+    ) -> tuple[Potentials, Elimination | None]:
         """Return float64 potentials without implications, and the order if it is not too wide."""
         coupled = Potentials(
             potentials.unary.double(),
@@ -172,14 +187,19 @@ class JunctionTree:
             potentials.pairwise.double(),
             potentials.implications,
         ).as_couplings()
-        return coupled, make_plan(coupled.edges, coupled.num_labels, self.max_treewidth)
+        return coupled, make_plan(coupled.edges, coupled.num_labels, self.max_treewidth, order)
 
     def _check(self, coupled: Potentials, plan: Elimination | None) -> Elimination:
+        if plan is None and self.order is not None:
+            raise TooManyLabelsError(
+                f"junction tree: the given order of {coupled.num_labels} labels is wider than "
+                f"{self.max_treewidth}. Leave it out, or raise max_treewidth."
+            )
         if plan is None:
             width = treewidth(coupled.edges, coupled.num_labels, bound=2 * self.max_treewidth)
             raise TooManyLabelsError(
                 f"junction tree: {len(coupled.edges)} edges over {coupled.num_labels} labels have "
-                f"treewidth {width} as far as min-fill finds; the limit is {self.max_treewidth}, "
+                f"treewidth {width} as far as is found; the limit is {self.max_treewidth}, "
                 f"for tables of 2**{self.max_treewidth} states. Use --inference gibbs or "
                 "mean-field, or choose fewer edges (a tree has treewidth 1)."
             )

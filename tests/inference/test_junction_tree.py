@@ -9,7 +9,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.errors import TooManyLabelsError
+from mlcrf.errors import PotentialsError, TooManyLabelsError
 from mlcrf.inference import Exact, junction_tree
 from mlcrf.inference.junction_tree import JunctionTree
 from tests.inference.methods import make
@@ -171,3 +171,33 @@ def test_wide_and_sparse_equals_exact() -> None:
         close(ours.pairwise_marginals, theirs.pairwise_marginals, 1e-10)
         best = METHOD.map_states(potentials, known=given)
         assert torch.equal(best, EXACT.map_states(potentials, known=given))
+
+
+def test_an_order_may_be_given() -> None:
+    """It gives the same answers, is refused where it is too wide, and is followed."""
+    grid = [(5 * r + c, 5 * r + c + 1) for r in range(5) for c in range(4)]
+    grid += [(at, at + 5) for at in range(20)]
+    edges = torch.tensor(sorted(grid))
+    generator = torch.Generator().manual_seed(0)
+    unary = torch.randn(3, 25, generator=generator, dtype=torch.float64)
+    potentials = Potentials(unary, edges, torch.ones(len(edges), dtype=torch.float64))
+    by_columns = tuple(5 * r + c for c in range(5) for r in range(5))
+    shuffled = tuple(torch.randperm(25, generator=generator).tolist())
+    known = draw_known(potentials, num_unknown=18)
+    for given in (None, known):
+        wanted = JunctionTree()(potentials, known=given)
+        for order, width in ((by_columns, 5), (shuffled, 16)):
+            ours = JunctionTree(width, order=order)(potentials, known=given)
+            close(ours.marginals, wanted.marginals, 1e-12)
+            close(ours.log_partition, wanted.log_partition, 1e-11)
+    with pytest.raises(TooManyLabelsError, match="given order of 25 labels is wider than 6"):
+        JunctionTree(6, order=shuffled)(potentials)
+    narrow = JunctionTree(4, order=by_columns)  # of what is left
+    close(narrow(potentials, known=known).marginals, wanted.marginals, 1e-12)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (0, 1, 1), (0, 1, 3), (0, 1, 2, 3)])
+def test_an_order_names_each_label_once(order: tuple[int, ...]) -> None:
+    """Anything else is refused."""
+    with pytest.raises(PotentialsError, match="order of elimination: expected each of 3 labels"):
+        JunctionTree(order=order)(make("three labels"))

@@ -8,7 +8,7 @@ import torch
 from networkx.algorithms.approximation import treewidth_min_fill_in
 from torch import Tensor
 
-from mlcrf.inference.exact.elimination import eliminate, make_plan, treewidth
+from mlcrf.inference.exact.elimination import Rule, eliminate, make_plan, treewidth
 
 
 def edges_of(graph: nx.Graph) -> Tensor:
@@ -32,6 +32,7 @@ KNOWN = [
     (nx.grid_2d_graph(3, 12), 3),
     (nx.grid_2d_graph(4, 9), 4),
     (nx.complete_bipartite_graph(3, 9), 3),
+    (nx.grid_2d_graph(20, 20), 20),  # by rows; 29 by min-fill
     (nx.petersen_graph(), 4),
     (nx.complete_graph(2), 1),
     (nx.complete_graph(9), 8),
@@ -40,7 +41,7 @@ KNOWN = [
 
 @pytest.mark.parametrize(("graph", "width"), KNOWN, ids=str)
 def test_treewidths_that_are_known(graph: nx.Graph, width: int) -> None:
-    """Min-fill finds the treewidth of forests, cycles, small grids and full graphs."""
+    """The treewidth of forests, cycles, grids and full graphs is found."""
     edges, size = edges_of(graph), len(graph)
     assert treewidth(edges, size) == width
     assert treewidth(edges, size, bound=width) == width
@@ -58,12 +59,17 @@ def test_about_as_good_as_networkx(num_edges: int) -> None:
         assert treewidth(edges_of(graph), 60, bound=60) <= treewidth_min_fill_in(graph)[0] + 1
 
 
+@pytest.mark.parametrize("rule", Rule)
 @pytest.mark.parametrize("seed", range(4))
-def test_order_is_an_elimination(seed: int) -> None:
+def test_order_is_an_elimination(seed: int, rule: Rule) -> None:
     """Each label comes once, with the neighbours that networkx's graph has left, joined after."""
     graph = nx.gnm_random_graph(25, 50, seed=seed)
     seen = []
-    for label, around in eliminate(edges_of(graph), 25, 25):
+    for label, around in eliminate(edges_of(graph), 25, 25, rule):
+        if rule is Rule.MIN_DEGREE:
+            assert len(around) == min(dict(graph.degree).values())
+        if rule is Rule.GIVEN:
+            assert label == min(graph)
         assert around == set(graph[label])
         graph.add_edges_from(combinations(around, 2))
         graph.remove_node(label)
