@@ -15,7 +15,7 @@ from mlcrf.inference.modes import (
     iterated_conditional_modes,
     search_modes,
 )
-from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise
+from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise, find_converged
 
 _MIN_EFFECTIVE_SHARE = (
     0.25  # an image counts as converged if the effective share of chains is at least this
@@ -132,7 +132,7 @@ class AnnealedImportanceSampling:
             few: annealed.effective_chains < _MIN_EFFECTIVE_SHARE * self.chains,
             BELOW_A_SCORE: is_below(log_z, best, error),
         }
-        converged = ~(problems[few] | problems[BELOW_A_SCORE])
+        converged = find_converged(problems)
         return Posterior(
             marginals=annealed.marginals,
             log_partition=log_z.to(potentials.unary.dtype),

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mlcrf.crf import Potentials
-from mlcrf.inference.messages.passing import FixedPointMethod, Propagation, condition, softplus
+from mlcrf.inference.messages.passing import Propagation, SeveralFixedPoints, condition, softplus
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
 
 @dataclass(frozen=True)
-class Bethe(FixedPointMethod):
+class Bethe(SeveralFixedPoints):
     """Approximate marginals by loopy belief propagation, as if the graph were a tree.
 
     All messages are updated at once, as in `Propagation` with c_ij = 1 and c_i = 1 - degree_i:
@@ -25,12 +25,15 @@ class Bethe(FixedPointMethod):
 
     Fails where couplings are strong and cycles short: messages may oscillate, or converge to one
     of several fixed points, with marginals too near 0 and 1. log Z may be too high or too low.
+    `converged` means a fixed point that a second start did not put in doubt, not a right one.
 
     Attributes:
         max_sweeps, tolerance, damping: as in `FixedPointMethod`. A tree needs more sweeps than
             its longest path has edges.
+        second_start: as in `SeveralFixedPoints`.
 
-    Cost: O(N E) per sweep. Deterministic. Differentiable in both potentials through every sweep.
+    Cost: O(N E) per sweep, with up to twice the sweeps for the second start. Deterministic.
+    Differentiable in both potentials through every sweep.
 
     Sources: Pearl (1988), chapter 4; Yedidia, Freeman and Weiss (2005).
     """
@@ -39,8 +42,9 @@ class Bethe(FixedPointMethod):
     def name(self) -> str:
         return "bethe"
 
-    def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Infer beliefs of labels and pairs, and an estimate of log Z."""
+    def _infer(
+        self, potentials: Potentials, known: Tensor, start: Tensor | None = None
+    ) -> tuple[Posterior, dict[str, Tensor]]:
         network = condition(potentials, known)
         unary = network.unary
         flow = Propagation(
@@ -48,18 +52,21 @@ class Bethe(FixedPointMethod):
             edge_count=unary.new_ones(len(network.edges)),
             label_count=unary.new_ones(unary.shape[1]),
         )
-        settled = self.settle(flow, flow.start())
+        fields = flow.start()
+        if start is not None:
+            fields = network.at_source(potentials.conditional_logits(start))
+        settled = self.settle(flow, fields)
         fields, messages = settled.state, flow.messages(settled.state)
         log_odds = flow.log_odds(messages)
         marginals = network.marginals(log_odds)
         pairs = flow.pairwise_marginals(fields, messages, marginals)
         first, second = softplus(fields).chunk(2, -1)
         bonds = first + second - flow.edge_log_partitions(fields, messages)
-        return Posterior(
+        posterior = Posterior(
             marginals=marginals,
             log_partition=network.total(softplus(log_odds)) + bonds.sum(-1),
             log_partition_kind=LogPartitionKind.ESTIMATE,
             converged=settled.converged,
-            advice=self.advice(settled.converged, settled.sweeps),
             pairwise_marginals=pairs[:, : len(potentials.edges)],
         )
+        return posterior, self.unsettled(settled)

@@ -65,7 +65,7 @@ class ConvexBeliefPropagation(FixedPointMethod):
             log_partition=_dual(flow, settled.state),
             log_partition_kind=LogPartitionKind.UPPER,
             converged=settled.converged,
-            advice=self.advice(settled.converged, settled.sweeps),
+            advice=self.advice(self.unsettled(settled)),
             pairwise_marginals=pairs[:, : len(potentials.edges)],
         )
 

@@ -24,7 +24,7 @@ from mlcrf.inference.gibbs.sample_averages import (
 )
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
 from mlcrf.inference.modes import BELOW_A_SCORE, is_below, search_modes
-from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise
+from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise, find_converged
 
 _BLOCK_BYTES = 2**26  # largest samples of the images processed at once
 _KEPT_BYTES = 2**30  # largest samples returned
@@ -101,7 +101,7 @@ class Gibbs:
             _UNMIXED: ~torch.cat([part.mixed for part in parts]),
             BELOW_A_SCORE: torch.cat([part.below for part in parts]),
         }
-        converged = ~(problems[_UNMIXED] | problems[BELOW_A_SCORE])
+        converged = find_converged(problems)
         error = torch.cat([part.log_partition_error for part in parts])
         return Posterior(
             marginals=torch.cat([part.marginals for part in parts]),

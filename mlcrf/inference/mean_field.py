@@ -1,6 +1,6 @@
 """Mean field: the best fully factorised distribution."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known
 from mlcrf.errors import SettingsError
-from mlcrf.inference.modes import iterated_conditional_modes
-from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise
+from mlcrf.inference.modes import check_fixed_point, iterated_conditional_modes
+from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise, find_converged
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,20 @@ class MeanField:
     It is a few matrix products, with a gradient that is as cheap: the form to unroll in training.
     At strong couplings it can oscillate where one label at a time cannot.
 
-    Fails where labels exclude each other strongly: the answer then depends on the start, which
-    is sigmoid(unary), and on the order of the labels.
+    Fails where labels attract or exclude each other strongly: the answer then depends on the
+    start, which is sigmoid(unary), and on the order of the labels. An image has converged if it is
+    at a fixed point, and neither local search nor a second start shows that this is not the answer
+    (`check_fixed_point`). That is no promise: marginals can be far off where there is one mode.
 
     Attributes:
         max_sweeps: maximum number of passes over all labels.
-        tolerance: an image has converged once no marginal moves by more than this in a sweep.
+        tolerance: an image is at a fixed point once no marginal moves by more than this in a sweep.
         parallel: update all labels at once.
         damping: share of the old log-odds that the parallel form keeps, from 0 to below 1.
         unrolled: the model was trained through these sweeps, so that they define its marginals:
             every image counts as converged after `max_sweeps`.
+        second_start: whether to look for another answer, which costs up to as much again. Without,
+            `converged` means a fixed point and no more.
 
     Raises:
         SettingsError: damping is out of range.
@@ -54,6 +58,7 @@ class MeanField:
     parallel: bool = False
     damping: float = 0.5
     unrolled: bool = False
+    second_start: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.damping < 1:
@@ -66,31 +71,46 @@ class MeanField:
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
         """Infer factorised beliefs and a lower bound on log Z."""
         clamped = check_known(potentials, known)
-        fields = Fields(potentials)
-        logits = fields.unary
-        q = _beliefs(logits, clamped)
-        moved = torch.full_like(q[:, 0], torch.inf)
-        sweeps = 0
-        while sweeps < self.max_sweeps and bool((moved > self.tolerance).any()):
-            before = q
-            q, logits = self._sweep(fields, q, logits, clamped)
-            moved = (q - before).detach().abs().amax(-1)
-            sweeps += 1
-        converged = (
-            torch.ones_like(moved, dtype=torch.bool) if self.unrolled else moved <= self.tolerance
-        )
-        return Posterior(
-            marginals=q,
-            log_partition=potentials.log_score(q) + _entropy(q, logits, clamped),
-            log_partition_kind=LogPartitionKind.LOWER,
-            converged=converged,
+        posterior, problems = self._infer(potentials, clamped)
+        if self.unrolled:
+            return replace(posterior, converged=torch.ones_like(posterior.converged))
+        if self.second_start:
+            problems |= check_fixed_point(
+                posterior, potentials, clamped, lambda *given: self._infer(*given)[0]
+            )
+        return replace(
+            posterior,
+            converged=find_converged(problems),
             advice=advise(
                 self.name,
-                {f"had not converged after {sweeps} sweeps": ~converged},
+                problems,
                 "--inference exact, junction-tree or gibbs of train, evaluate and report, or train "
                 "with a larger --set mean_field_sweeps",
             ),
         )
+
+    def _infer(
+        self, potentials: Potentials, known: Tensor, start: Tensor | None = None
+    ) -> tuple[Posterior, dict[str, Tensor]]:
+        """Infer beliefs from sigmoid(unary) or from label vectors (N, L), and the problems."""
+        fields = Fields(potentials)
+        logits = fields.unary if start is None else fields.all(start)
+        q = _beliefs(logits, known)
+        moved = torch.full_like(q[:, 0], torch.inf)
+        sweeps = 0
+        while sweeps < self.max_sweeps and bool((moved > self.tolerance).any()):
+            before = q
+            q, logits = self._sweep(fields, q, logits, known)
+            moved = (q - before).detach().abs().amax(-1)
+            sweeps += 1
+        settled = moved <= self.tolerance
+        posterior = Posterior(
+            marginals=q,
+            log_partition=potentials.log_score(q) + _entropy(q, logits, known),
+            log_partition_kind=LogPartitionKind.LOWER,
+            converged=settled,
+        )
+        return posterior, {f"had not converged after {sweeps} sweeps": ~settled}
 
     def unroll(self, potentials: Potentials, known: Tensor) -> Tensor:
         """Return the log-odds of the marginals after exactly `max_sweeps` sweeps (N, L).
@@ -116,8 +136,9 @@ class MeanField:
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
         """Return the marginals rounded at 0.5, improved to a local maximum of the score."""
         with torch.no_grad():
-            rounded = (self(potentials, known=known).marginals > 0.5).long()
-            return iterated_conditional_modes(potentials, rounded, check_known(potentials, known))
+            clamped = check_known(potentials, known)
+            rounded = (self._infer(potentials, clamped)[0].marginals > 0.5).long()
+            return iterated_conditional_modes(potentials, rounded, clamped)
 
 
 def sweep(fields: Fields, q: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,17 @@
-"""Label sets of high score, found by local search, and what they say of an estimate of log Z."""
+"""Label sets of high score, found by local search, and what they say of an answer."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials
+from mlcrf.inference.posterior import Posterior
 
 BELOW_A_SCORE = "have a log Z below the score of a label set"  # for `advise`
+OTHER_END = "end elsewhere from a second start, with a log Z as high"  # for `advise`
+_MAX_SHIFT = 0.01  # of a marginal, if both ends were mixed
 _ROUNDING = 1e-5  # relative error of scores and log Z that is rounding
 _STANDARD_ERRORS = 3  # by which an estimate may be below a score
 
@@ -32,8 +36,10 @@ def search_modes(potentials: Potentials, states: Tensor, known: Tensor) -> Modes
 
     Cost: four times that of `iterated_conditional_modes`.
     """
-    starts = torch.stack([states, 1 - states, torch.zeros_like(states), torch.ones_like(states)])
-    ends = torch.stack([iterated_conditional_modes(potentials, one, known) for one in starts])
+    starts = torch.cat([states, 1 - states, torch.zeros_like(states), torch.ones_like(states)])
+    again = torch.arange(len(states), device=states.device).repeat(4)
+    found = iterated_conditional_modes(potentials.rows(again), starts, known[again])
+    ends = found.reshape(4, *states.shape)
     scores = torch.stack([potentials.log_score(end) for end in ends])
     nearest = ends[0]
     differs = (ends != nearest).any(-1)
@@ -53,6 +59,44 @@ def is_below(log_partition: Tensor, score: Tensor, error: Tensor | None = None) 
     if error is not None:
         allowed = allowed + _STANDARD_ERRORS * error
     return log_partition.double() + allowed < score.double()
+
+
+@torch.no_grad()
+def check_fixed_point(
+    first: Posterior,
+    potentials: Potentials,
+    known: Tensor,
+    infer: Callable[[Potentials, Tensor, Tensor], Posterior],
+) -> dict[str, Tensor]:
+    """Look for signs that a fixed point is not the answer; return the images with each (N,).
+
+    Where local search finds another mode than the one nearest to the first end, the method is run
+    again from there. If both ends were parts of one distribution, with the weights exp(log Z),
+    the marginals would move from the first end by
+
+        sigmoid(log Z of the second - log Z of the first) max_i |difference of marginal i|
+
+    which may be 0.01. Two ends that agree are no proof, and nor is a single mode.
+
+    Args:
+        first: where the method ended.
+        infer: the method on some of the images, given their potentials, known labels, and label
+            vectors to start from.
+
+    Cost: of `search_modes`, and another run for the images with several modes.
+    """
+    modes = search_modes(potentials, (first.marginals > 0.5).long(), known)
+    elsewhere = (modes.other != modes.nearest).any(-1)
+    if bool(elsewhere.any()):
+        rows = elsewhere.nonzero()[:, 0]
+        second = infer(potentials.rows(rows), known[rows], modes.other[rows])
+        share = (second.log_partition - first.log_partition[rows]).sigmoid()
+        apart = (second.marginals - first.marginals[rows]).abs().amax(-1)
+        elsewhere[rows] = share * apart > _MAX_SHIFT
+    return {
+        BELOW_A_SCORE: is_below(first.log_partition, modes.best_score),
+        OTHER_END: elsewhere,
+    }
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials
@@ -78,6 +79,11 @@ def log_mass(method: InferenceMethod, potentials: Potentials, known: Tensor) -> 
     if potentials.has_log_score and bool((known != UNKNOWN).all()):
         return potentials.log_score(known)
     return method(potentials, known=known).log_partition
+
+
+def find_converged(problems: Mapping[str, Tensor]) -> Tensor:
+    """Return which images have no problem (N,)."""
+    return ~torch.stack(list(problems.values())).any(0)
 
 
 def advise(name: str, problems: Mapping[str, Tensor], remedy: str) -> str:

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Fields, Potentials
-from mlcrf.inference.messages.passing import FixedPointMethod, Network, condition, softplus
-from mlcrf.inference.posterior import LogPartitionKind, Posterior
+from mlcrf.inference.messages.passing import Network, SeveralFixedPoints, condition, softplus
+from mlcrf.inference.posterior import LogPartitionKind, Posterior, find_converged
 
 _POWERS = 8  # power of the matrix whose row sums bound its spectral radius
 
 
 @dataclass(frozen=True)
-class Tap(FixedPointMethod):
+class Tap(SeveralFixedPoints):
     """Approximate marginals by the equations of Thouless, Anderson and Palmer.
 
     The free energy expanded to second order in the couplings; to first order it is mean field.
@@ -30,14 +30,16 @@ class Tap(FixedPointMethod):
     Diverges where couplings are strong: the update oscillates, or with much damping converges to
     q = 1/2, which is a solution and wrong. Convergence therefore also requires the matrix
     pairwise_ij^2 v_j^2 to have a spectral radius of at most 1, Plefka's condition, which is bounded
-    by the row sums of its eighth power. An implication is a coupling of 100: use another method
-    there.
+    by the row sums of its eighth power. It holds deep in any one of several modes, too: `converged`
+    means a fixed point that a second start did not put in doubt, not a right one. An implication is
+    a coupling of 100: use another method there.
 
     Attributes:
         max_sweeps, tolerance, damping: as in `FixedPointMethod`, of the log-odds.
+        second_start: as in `SeveralFixedPoints`.
 
-    Cost: O(N L^2) per sweep for up to 128 labels, else O(N E). Deterministic. Differentiable in
-    both potentials through every sweep.
+    Cost: O(N L^2) per sweep for up to 128 labels, else O(N E), with up to twice the sweeps for the
+    second start. Deterministic. Differentiable in both potentials through every sweep.
 
     Sources: Thouless, Anderson and Palmer (1977); Plefka (1982).
     """
@@ -46,11 +48,13 @@ class Tap(FixedPointMethod):
     def name(self) -> str:
         return "tap"
 
-    def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
-        """Infer beliefs of labels and pairs, and an estimate of log Z."""
+    def _infer(
+        self, potentials: Potentials, known: Tensor, start: Tensor | None = None
+    ) -> tuple[Posterior, dict[str, Tensor]]:
         network = condition(potentials, known)
         reaction = _Reaction.of(network)
-        settled = self.settle(reaction, network.unary)
+        log_odds = network.unary if start is None else potentials.conditional_logits(start)
+        settled = self.settle(reaction, log_odds)
         log_odds, first, second = settled.state, *network.edges.T
         q = network.marginals(log_odds)
         v = q * (1 - q)
@@ -63,17 +67,16 @@ class Tap(FixedPointMethod):
             q[:, network.edges].amin(-1),
         )
         pairs = torch.minimum(torch.maximum(together + bonds, lowest), highest)
-        converged = settled.converged & reaction.is_weak(v)
-        return Posterior(
+        problems = self.unsettled(settled)
+        problems["have couplings too strong for the expansion"] = ~reaction.is_weak(v)
+        posterior = Posterior(
             marginals=q,
             log_partition=network.total(network.unary * q + entropy) + energy.sum(-1),
             log_partition_kind=LogPartitionKind.ESTIMATE,
-            converged=converged,
-            advice=self.advice(
-                converged, settled.sweeps, ", or have couplings too strong for the expansion"
-            ),
+            converged=find_converged(problems),
             pairwise_marginals=pairs[:, : len(potentials.edges)],
         )
+        return posterior, problems
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class TreeReweighted(FixedPointMethod):
             log_partition=_dual(network, fields, messages, child, root),
             log_partition_kind=LogPartitionKind.UPPER,
             converged=settled.converged,
-            advice=self.advice(settled.converged, settled.sweeps),
+            advice=self.advice(self.unsettled(settled)),
             pairwise_marginals=pairs[:, : len(potentials.edges)],
         )
 

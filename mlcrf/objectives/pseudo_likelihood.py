@@ -28,7 +28,7 @@ def pseudo_likelihood_loss(potentials: Potentials, targets: Tensor) -> Tensor:
     states = targets.to(potentials.unary.dtype)
     if not bool(observed.all()):
         with torch.no_grad():
-            states = MeanField()(potentials, known=targets).marginals
+            states = MeanField(second_start=False)(potentials, known=targets).marginals
     logits = potentials.conditional_logits(states)
     each = F.binary_cross_entropy_with_logits(
         logits, torch.where(observed, states, 0.0), reduction="none"

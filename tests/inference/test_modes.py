@@ -1,10 +1,22 @@
 """Local search for label sets of high score, and what they say of log Z."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.inference.modes import is_below, iterated_conditional_modes, search_modes
+from mlcrf.inference import Bethe, Exact, LogPartitionKind, MeanField, Posterior, Tap
+from mlcrf.inference.modes import (
+    BELOW_A_SCORE,
+    OTHER_END,
+    check_fixed_point,
+    is_below,
+    iterated_conditional_modes,
+    search_modes,
+)
 
 
 def make_potentials(num_labels: int, num_edges: int | None, *, varies: bool) -> Potentials:
@@ -60,6 +72,68 @@ def test_searches_find_the_mode_on_the_other_side() -> None:
     given = search_modes(potentials, start, known)
     assert (given.other != given.nearest).any(-1).tolist() == [False, True, False]
     assert given.best_score.tolist() == [0.0, 0.0, 21.0]
+
+
+SEVERAL_ENDS = (MeanField(), MeanField(parallel=True), Tap(), Bethe())
+
+
+@pytest.mark.parametrize("method", SEVERAL_ENDS, ids=[one.name for one in SEVERAL_ENDS])
+def test_two_ends_of_equal_weight_are_no_convergence(method: Any) -> None:
+    """All labels or none: as likely as each other, or one of them not worth mentioning."""
+    edges = full_edges(14)
+    pairwise = torch.full((len(edges),), 12 / 13, dtype=torch.float64)
+    fields = torch.tensor([0.01, -0.01, -0.02, -0.6], dtype=torch.float64)
+    potentials = Potentials(fields[:, None].expand(4, 14) - 6, edges, pairwise)
+    posterior, once = method(potentials), replace(method, second_start=False)(potentials)
+    truth = Exact()(potentials).marginals
+    off = (posterior.marginals - truth).abs().amax(-1)
+    assert bool((off[:3] > 0.3).all()) and float(off[3]) < 0.02
+    assert bool(once.converged.all()) and not once.advice
+    assert posterior.converged.tolist() == [False, False, False, True]
+    said = (
+        f"{method.name}: 1 of 4 images {BELOW_A_SCORE}, 3 {OTHER_END}; their probabilities may be"
+    )
+    assert posterior.advice.startswith(said)
+    assert torch.equal(posterior.marginals, once.marginals)
+    assert torch.equal(posterior.log_partition, once.log_partition)
+
+
+def test_second_ends_count_by_their_weight() -> None:
+    """The marginals of both ends together may be 0.01 from those of the first."""
+    edges = full_edges(3)
+    unary = torch.full((5, 3), -3.0, dtype=torch.float64)
+    unary[4] = -20.0  # a single mode, from which nothing else is asked
+    potentials = Potentials(unary, edges, torch.full((3,), 4.0, dtype=torch.float64))
+    asked = []
+
+    def end(log_z: list[float], marginal: list[float]) -> Posterior:
+        return Posterior(
+            marginals=torch.tensor(marginal).double()[:, None].expand(-1, 3),
+            log_partition=torch.tensor(log_z).double(),
+            log_partition_kind=LogPartitionKind.ESTIMATE,
+            converged=torch.ones(len(log_z), dtype=torch.bool),
+        )
+
+    def infer(some: Potentials, known: Tensor, start: Tensor) -> Posterior:
+        asked.append((some.unary, start))
+        return end([8.0, 3.3, 3.5, 8.0], [0.009, 0.9, 0.9, 0.02])
+
+    known = torch.full((5, 3), -1)
+    first = end([8.0, 8.0, 8.0, 2.9, 8.0], [0.0, 0.0, 0.0, 0.0, 0.0])
+    problems = check_fixed_point(first, potentials, known, infer)
+    ((given, start),) = asked
+    assert torch.equal(given, unary[:4]) and bool((start == 1).all())
+    # sigmoid(-4.7) 0.9 = 0.0081, sigmoid(-4.5) 0.9 = 0.0099
+    assert problems[OTHER_END].tolist() == [False, False, False, True, False]
+    assert problems[BELOW_A_SCORE].tolist() == [False, False, False, True, False]
+    nearer = end([8.0, 8.0, 7.9, 2.9, 8.0], [0.0, 0.0, 0.0, 0.01, 0.0])
+    assert check_fixed_point(nearer, potentials, known, infer)[OTHER_END].tolist() == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_log_z_below_a_score_is_wrong_beyond_its_error() -> None:

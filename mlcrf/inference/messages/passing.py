@@ -1,6 +1,7 @@
 """Base of the message-passing methods: arcs, the update, and convergence per image."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known
 from mlcrf.errors import SettingsError
-from mlcrf.inference.modes import iterated_conditional_modes
-from mlcrf.inference.posterior import Posterior, advise
+from mlcrf.inference.modes import check_fixed_point, iterated_conditional_modes
+from mlcrf.inference.posterior import Posterior, advise, find_converged
 
 
 class Iteration(Protocol):
@@ -93,11 +94,51 @@ class FixedPointMethod(ABC):
         converged = back < len(start) - len(rows)
         return Settled(torch.cat([*finished, state])[back], converged, sweeps)
 
-    def advice(self, converged: Tensor, sweeps: int, reason: str = "") -> str:
-        """Return the advice of the posterior; empty if all images have converged."""
-        problem = f"had not converged after {sweeps} sweeps{reason}"
+    def unsettled(self, settled: Settled) -> dict[str, Tensor]:
+        """Return the images that are not at a fixed point, as a problem for `advice`."""
+        return {f"had not converged after {settled.sweeps} sweeps": ~settled.converged}
+
+    def advice(self, problems: Mapping[str, Tensor]) -> str:
+        """Return the advice of the posterior; empty if no image has a problem."""
         remedy = "--inference exact, junction-tree or gibbs of train, evaluate and report"
-        return advise(self.name, {problem: ~converged}, remedy)
+        return advise(self.name, problems, remedy)
+
+
+@dataclass(frozen=True)
+class SeveralFixedPoints(FixedPointMethod):
+    """A method with possibly several fixed points, each as good as its start.
+
+    An image has converged if it is at a fixed point, and neither local search nor a second start
+    shows that this is not the answer (`check_fixed_point`). That is no promise: fixed points can be
+    far from the truth where couplings are strong.
+
+    Attributes:
+        second_start: whether to look for another answer, which costs up to as much again. Without,
+            `converged` means a fixed point and no more.
+    """
+
+    second_start: bool = True
+
+    @abstractmethod
+    def _infer(
+        self, potentials: Potentials, known: Tensor, start: Tensor | None = None
+    ) -> tuple[Posterior, dict[str, Tensor]]:
+        """Infer beliefs from the usual start or from label vectors (N, L), and the problems."""
+
+    def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
+        """Infer beliefs of labels and pairs, and an estimate of log Z."""
+        clamped = check_known(potentials, known)
+        posterior, problems = self._infer(potentials, clamped)
+        if self.second_start:
+            problems |= check_fixed_point(
+                posterior, potentials, clamped, lambda *given: self._infer(*given)[0]
+            )
+        return replace(posterior, converged=find_converged(problems), advice=self.advice(problems))
+
+    @torch.no_grad()
+    def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
+        once = replace(self, second_start=False)
+        return super(SeveralFixedPoints, once).map_states(potentials, known=known)
 
 
 @dataclass(frozen=True)
