@@ -45,3 +45,11 @@ def test_importing_is_instant() -> None:
     code = "import sys, mlcrf; print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_inference_brings_torch_and_little_more() -> None:
+    """Nothing that only some methods need is imported with the methods."""
+    heavy = {"scipy", "networkx", "numba", "pandas", "sklearn", "matplotlib", "PIL"}
+    code = f"import sys, mlcrf.inference; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -27,7 +27,7 @@ from experiments.benchmarks.processes import peak_memory_mb, run_apart
 from experiments.benchmarks.timing import describe_machine, median_ratio, take_turns
 from experiments.frame import table
 from experiments.many_labels.drawn import make_sparse_crf
-from mlcrf.crf import strongest_edges
+from mlcrf.crf.edges import strongest_edges
 from mlcrf.inference import Gibbs
 from mlcrf.metrics import Predictions, gather_statistics
 from mlcrf.model import LabelCrf, no_edges

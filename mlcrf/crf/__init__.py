@@ -1,6 +1,8 @@
-"""Potentials: the whole CRF as a value, without inference."""
+"""Potentials: the whole CRF as a value, without inference.
 
-from mlcrf.crf.edges import load_edges, strongest_edges, tree_edges
+`mlcrf.crf.edges`, which chooses edges, is imported on its own, because it needs scipy.
+"""
+
 from mlcrf.crf.known import check_known
 from mlcrf.crf.potentials import (
     IMPOSSIBLE,
@@ -18,8 +20,5 @@ __all__ = [
     "Potentials",
     "check_known",
     "full_edges",
-    "load_edges",
     "neighbours",
-    "strongest_edges",
-    "tree_edges",
 ]

@@ -14,7 +14,6 @@ from mlcrf.inference.messages.passing import (
     reverse,
     softplus,
 )
-from mlcrf.inference.messages.spanning_trees import tree_shares
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
 
 
@@ -71,6 +70,8 @@ class TreeReweighted(FixedPointMethod):
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
         """Infer beliefs of labels and pairs, and an upper bound on log Z."""
+        from mlcrf.inference.messages.spanning_trees import tree_shares  # scipy
+
         network = condition(potentials, known)
         unary = network.unary
         child, root = (

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mlcrf.choices import InferenceName, ObjectiveName, Pairwise, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.crf import full_edges, load_edges, strongest_edges, tree_edges
+from mlcrf.crf import full_edges
+from mlcrf.crf.edges import load_edges, strongest_edges, tree_edges
 from mlcrf.data.manifest import Manifest
 from mlcrf.errors import SettingsError
 from mlcrf.implications import Implications

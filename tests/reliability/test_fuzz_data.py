@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlcrf.config import make_settings
-from mlcrf.crf import load_edges
+from mlcrf.crf.edges import load_edges
 from mlcrf.data.implications import load_implications
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers import ReadOptions, read_dataset

@@ -3,7 +3,6 @@
 import math
 from graphlib import TopologicalSorter
 
-import networkx as nx
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -110,10 +109,7 @@ def _groups(num_labels: int, implications: Implications) -> tuple[list[list[int]
         size[label] = float(np.logaddexp2(0, below[label]))
         if label in parents:
             below[parents[label][0]] += size[label]
-    graph = nx.Graph()
-    graph.add_nodes_from(range(num_labels))
-    graph.add_edges_from(implications.pairs)
-    groups, sizes = sorted(map(sorted, nx.connected_components(graph))), []
+    groups, sizes = _linked(num_labels, implications), []
     for group in groups:
         is_tree = all(len(parents.get(label, ())) < 2 for label in group)
         if is_tree or len(group) > _LARGEST:
@@ -121,6 +117,17 @@ def _groups(num_labels: int, implications: Implications) -> tuple[list[list[int]
         else:
             sizes.append(math.log2(len(possible_states(group, implications))))
     return groups, sizes
+
+
+def _linked(num_labels: int, implications: Implications) -> list[list[int]]:
+    """Return the groups of labels that implications link, each in order, by their first labels."""
+    group = {label: [label] for label in range(num_labels)}
+    for child, parent in implications.pairs:
+        smaller, larger = sorted((group[child], group[parent]), key=len)
+        if smaller is not larger:
+            larger += smaller
+            group |= dict.fromkeys(smaller, larger)
+    return [sorted(one) for one in {id(one): one for one in group.values()}.values()]
 
 
 def possible_states(labels: list[int], implications: Implications) -> Tensor:
