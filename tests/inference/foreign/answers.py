@@ -1,0 +1,77 @@
+"""What a method answers to the questions whose answers are published."""
+
+import math
+from functools import cache
+
+from torch import Tensor
+
+from mlcrf.inference import Exact, InferenceMethod, JunctionTree, Posterior, treewidth
+from tests.inference.foreign.closed_forms import make_models
+from tests.inference.foreign.models import DATA, Answer, Model, Quantity, read_model
+
+MODELS = [*map(read_model, sorted(DATA.glob("*.json"))), *make_models()]
+_MAX_TREEWIDTH = 12
+_MAX_EXACT_LABELS = 20
+
+
+def reaches(method: InferenceMethod, model: Model) -> bool:
+    """Whether the model is small enough for a quick answer of the method."""
+    if isinstance(method, Exact):
+        return len(model.labels) <= _MAX_EXACT_LABELS
+    if isinstance(method, JunctionTree):
+        edges = model.potentials.edges
+        return treewidth(edges, len(model.labels), bound=_MAX_TREEWIDTH + 1) <= _MAX_TREEWIDTH
+    return True
+
+
+def exact_method(model: Model) -> InferenceMethod | None:
+    """The first exact method that reaches the model, if any does."""
+    methods: list[InferenceMethod] = [Exact(), JunctionTree()]
+    return next((method for method in methods if reaches(method, model)), None)
+
+
+@cache
+def infer(method: InferenceMethod, number: int) -> tuple[Posterior, Tensor]:
+    """Beliefs and best states of all cases of a model, given by its number in `MODELS`."""
+    model = MODELS[number]
+    potentials, known = model.potentials, model.known
+    return method(potentials, known=known), method.map_states(potentials, known=known)
+
+
+def answer(method: InferenceMethod, number: int, question: Answer) -> str:
+    """A method's answer, with a few more digits than are published."""
+    model = MODELS[number]
+    posterior, states = infer(method, number)
+    row = model.cases.index(question.given)
+    log_z = posterior.log_partition[row].item() + model.constant
+    best = model.potentials.log_score(states)[row].item() + model.constant
+    match question.quantity:
+        case Quantity.LOG_Z:
+            value = log_z
+        case Quantity.LOG10_Z:
+            value = log_z / math.log(10)
+        case Quantity.Z:
+            value = math.exp(log_z)
+        case Quantity.PROBABILITY:
+            value = _probability(model, posterior, question)
+        case Quantity.BEST_SCORE:
+            value = best
+        case Quantity.MINIMUM:
+            value = -best
+        case Quantity.BEST_PRODUCT:
+            value = math.exp(best)
+        case Quantity.BEST_STATE:
+            return "".join(map(str, states[row].tolist()))
+    return f"{value:.12g}"
+
+
+def _probability(model: Model, posterior: Posterior, question: Answer) -> float:
+    """By the marginal if one label is asked for, else by log Z with all of them known as well."""
+    row = model.cases.index(question.given)
+    if len(question.of) == 1:
+        [(label, value)] = question.of.items()
+        marginal = posterior.marginals[row, model.labels.index(label)].item()
+        return marginal if value else 1 - marginal
+    joint = model.cases.index({**question.given, **question.of})
+    log_z = posterior.log_partition
+    return math.exp((log_z[joint] - log_z[row]).item())
