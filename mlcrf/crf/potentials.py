@@ -32,7 +32,7 @@ class Potentials:
         implications: pairs of labels (child, parent).
 
     Raises:
-        PotentialsError: shapes or types do not fit, an edge is not i < j < L or occurs
+        PotentialsError: shapes, types or devices do not fit, an edge is not i < j < L or occurs
             twice, an implication names a label from L on, or a value is not finite.
     """
 
@@ -52,6 +52,7 @@ class Potentials:
         num_images, num_labels = self.unary.shape
         if not num_labels:
             raise PotentialsError("unary: expected at least one label, got (N, 0)")
+        self._check_devices()
         num_edges = len(self.edges)
         if self.edges.shape != (num_edges, 2) or self.edges.dtype != torch.int64:
             raise PotentialsError(
@@ -78,6 +79,14 @@ class Potentials:
         if self.implications.num_labels > num_labels:
             raise PotentialsError(f"implications: expected labels below {num_labels}")
 
+    def _check_devices(self) -> None:
+        for name, value in (("edges", self.edges), ("pairwise", self.pairwise)):
+            if value.device != self.unary.device:
+                raise PotentialsError(
+                    f"{name}: expected on {self.unary.device} as unary, got {value.device}; "
+                    "use Potentials.to(device) to move potentials as a whole"
+                )
+
     @property
     def num_images(self) -> int:
         return self.unary.shape[0]
@@ -90,6 +99,13 @@ class Potentials:
     def varies_by_image(self) -> bool:
         """Return whether each image has its own couplings."""
         return self.pairwise.ndim == 2
+
+    def to(self, device: torch.device | str) -> "Potentials":
+        """Return the same CRFs on a device. Methods make what they need of implications there."""
+        unary, edges, pairwise = (
+            value.to(device) for value in (self.unary, self.edges, self.pairwise)
+        )
+        return Potentials(unary, edges, pairwise, self.implications)
 
     def pairwise_matrix(self) -> Tensor:
         """Return the couplings as symmetric, zero-diagonal matrices, (L, L) or (N, L, L)."""

@@ -82,7 +82,7 @@ class PreparedExact:
             marginals=marginals,
             log_partition=log_partition,
             log_partition_kind=LogPartitionKind.EXACT,
-            converged=torch.ones(len(marginals), dtype=torch.bool),
+            converged=torch.ones_like(log_partition, dtype=torch.bool),
             error_bound=error_bound,
         )
 

@@ -178,7 +178,7 @@ def _make_half(labels: list[int], matrix: Tensor, implications: Implications) ->
 
 
 def _make_part(labels: list[int], matrix: Tensor, implications: Implications) -> Part:
-    columns = torch.tensor(labels, dtype=torch.int64)
+    columns = torch.tensor(labels, dtype=torch.int64, device=matrix.device)
     states = possible_states(labels, implications).to(matrix)
     couplings = matrix[columns][:, columns].triu(1)
     return Part(columns, states, ((states @ couplings) * states).sum(-1))

@@ -189,7 +189,7 @@ def _by_count(half: Half) -> Tensor:
     num_labels = half.states.shape[1]
     counts = half.states.sum(1).long()
     each = half.states.new_zeros(len(half), num_labels, num_labels + 1)
-    each[torch.arange(len(half)), :, counts] = half.states
+    each[torch.arange(len(half), device=each.device), :, counts] = half.states
     return each.flatten(1)
 
 
