@@ -19,6 +19,10 @@ class PotentialsError(MlcrfError, ValueError):
     """Invalid potentials or known labels: wrong shape, or not finite."""
 
 
+class ProbabilitiesError(MlcrfError, ValueError):
+    """Predictions to be scored that are no probabilities, or of another shape than the targets."""
+
+
 class TooManyLabelsError(MlcrfError, ValueError):
     """Exact inference would enumerate more states than allowed."""
 

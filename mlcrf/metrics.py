@@ -13,10 +13,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from mlcrf.errors import ProbabilitiesError
+
 Floats = NDArray[np.float64]
 Interval = tuple[float, float, float]
 
 CALIBRATION_BINS = 15
+_ROUNDING = 1e-6  # of float32 probabilities
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,6 @@ class Ranking:
 
 def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> Statistics:
     """Count right and wrong labels image by image; targets 1, 0, -1 unknown (N, L)."""
-    assert np.isfinite(predictions.marginals).all(), "NaN would count as a well predicted absence"
     known = targets >= 0
     truth = targets == 1
     chosen = predictions.chosen
@@ -191,7 +193,17 @@ def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> St
 
 
 def calibration_bins(marginals: Floats) -> NDArray[np.int64]:
-    """Return the bin of each probability."""
+    """Return the bin of each probability.
+
+    Raises:
+        ProbabilitiesError: a value is NaN, below 0 or above 1 by more than rounding.
+    """
+    wrong = ~((marginals >= -_ROUNDING) & (marginals <= 1 + _ROUNDING))
+    if wrong.any():
+        raise ProbabilitiesError(
+            f"marginals: expected probabilities from 0 to 1, got {marginals[wrong][0]:g}"
+        )
+    marginals = marginals.clip(0, 1)
     return np.minimum((marginals * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 

@@ -26,7 +26,7 @@ class Potentials:
     its parent; where a method does not drop such states, it counts them as `as_couplings` does.
 
     Attributes:
-        unary: log-odds of each label on its own, floating point (N, L).
+        unary: log-odds of each label on its own, float32 or float64 (N, L).
         edges: label pairs i < j, each once, int64 (E, 2).
         pairwise: coupling of each edge, > 0 attracts: (E,), or (N, E) if it varies by image.
         implications: pairs of labels (child, parent).
@@ -44,9 +44,9 @@ class Potentials:
     implications: Implications = Implications()
 
     def __post_init__(self) -> None:
-        if self.unary.ndim != 2 or not self.unary.is_floating_point():
+        if self.unary.ndim != 2 or self.unary.dtype not in (torch.float32, torch.float64):
             raise PotentialsError(
-                f"unary: expected floating point (N, L), got {self.unary.dtype} "
+                f"unary: expected float32 or float64 (N, L), got {self.unary.dtype} "
                 f"{tuple(self.unary.shape)}"
             )
         num_images, num_labels = self.unary.shape

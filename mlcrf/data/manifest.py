@@ -62,8 +62,11 @@ class Manifest:
     lists_positives: bool = False
 
     def __post_init__(self) -> None:
-        assert self.targets.shape == (len(self.images), len(self.labels))
-        assert self.splits is None or len(self.splits) == len(self.images)
+        expected = (len(self.images), len(self.labels))
+        if self.targets.shape != expected:
+            raise DataError(f"targets: expected {expected}, got {self.targets.shape}")
+        if self.splits is not None and len(self.splits) != len(self.images):
+            raise DataError(f"splits: expected {len(self.images)}, got {len(self.splits)}")
 
     def __len__(self) -> int:
         return len(self.images)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from mlcrf.errors import ProbabilitiesError
+
 _EQUAL = 1e-10  # values of F1 that differ by at most this are a tie
 _DEFAULT = 0.5
 
@@ -81,5 +83,13 @@ class _Cuts:
 
 
 def _check(marginals: Tensor, targets: Tensor) -> None:
-    assert marginals.ndim == 2 and marginals.shape == targets.shape, "expected (N, L) of both"
-    assert bool(((marginals >= 0) & (marginals <= 1)).all()), "expected probabilities"
+    if marginals.ndim != 2 or marginals.shape != targets.shape:
+        raise ProbabilitiesError(
+            f"marginals and targets: expected (N, L) of both, got {tuple(marginals.shape)} and "
+            f"{tuple(targets.shape)}"
+        )
+    wrong = ~((marginals >= 0) & (marginals <= 1))
+    if bool(wrong.any()):
+        raise ProbabilitiesError(
+            f"marginals: expected probabilities from 0 to 1, got {float(marginals[wrong][0]):g}"
+        )

@@ -58,7 +58,9 @@ class Gibbs:
         chains: number of chains per image.
         burn_in: number of first sweeps, which are discarded.
         sweeps: number of sweeps kept.
-        seed: random seed; the same seed gives the same bits, on any number of threads.
+        seed: random seed; the same seed gives the same samples on any number of threads. Float32
+            marginals are then the same bits too; pair averages, log Z and float64 marginals are
+            products of matrices, and may differ by rounding between numbers of threads.
         pairwise_marginals: whether to estimate pairwise marginals too.
         first_image: number of the first image; each image's draws follow from its number and seed.
         engine: numba on a CPU and torch elsewhere if AUTO. Numba draws from log-odds in float32;

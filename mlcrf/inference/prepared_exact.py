@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials, check_known
+from mlcrf.errors import PotentialsError
 from mlcrf.inference.enumeration import TYPICAL, Exact, sort_states
 from mlcrf.inference.exact.conditioning import Rest, join_posteriors
 from mlcrf.inference.exact.moments import likely_pair_marginals
@@ -37,7 +38,10 @@ class PreparedExact:
     """
 
     def __init__(self, method: Exact, potentials: Potentials, *, leave_out: float = 0) -> None:
-        assert not potentials.varies_by_image, "couplings of its own for each image: use Exact"
+        if potentials.varies_by_image:
+            raise PotentialsError(
+                "pairwise: expected (E,) to prepare, got couplings of each image; use Exact"
+            )
         method.check_size(potentials)
         # for images of which much is known, alike in what is returned and left out
         self._of_few = replace(method, pairwise_marginals=False, leave_out=leave_out)
@@ -132,7 +136,8 @@ class PreparedExact:
         same = potentials.pairwise is self._pairwise or torch.equal(
             potentials.pairwise, self._pairwise
         )
-        assert same, "prepared for other couplings"
+        if not same:
+            raise PotentialsError("pairwise: expected the couplings that were prepared, got others")
         return check_known(potentials, known)
 
 

@@ -155,7 +155,8 @@ class ReviewDatabase:
             values: label -> 1 yes, 0 no, -1 cannot tell.
             request: identifier of this act; a repeated call changes nothing and returns the same.
         """
-        assert values and all(value in VALUES for value in values.values())
+        if not values or not all(value in VALUES for value in values.values()):
+            raise SettingsError(f"answers: expected labels with 1, 0 or -1, got {dict(values)}")
         rows = [
             {"photo": photo, "label": label, "value": value, "person": person, "request": request}
             for label, value in values.items()

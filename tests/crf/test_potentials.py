@@ -39,8 +39,8 @@ ZEROS, EDGES, NONE = torch.zeros(2, 3), full_edges(3), torch.zeros(3)
 @pytest.mark.parametrize(
     ("unary", "edges", "pairwise", "message"),
     [
-        (torch.zeros(3), EDGES, NONE, r"unary: expected floating point \(N, L\), got .* \(3,\)"),
-        (torch.zeros(2, 3).long(), EDGES, NONE, "unary: expected floating point"),
+        (torch.zeros(3), EDGES, NONE, r"unary: expected float32 or float64 .* \(3,\)"),
+        (torch.zeros(2, 3).long(), EDGES, NONE, "unary: expected float32 or float64"),
         (ZEROS, EDGES.T, NONE, r"edges: expected int64 \(E, 2\), got torch.int64 \(2, 3\)"),
         (ZEROS, EDGES.int(), NONE, r"edges: expected int64 \(E, 2\), got torch.int32 \(3, 2\)"),
         (ZEROS, EDGES, torch.zeros(2), r"pairwise: expected \(3,\) or \(2, 3\), got \(2,\)"),
@@ -224,3 +224,10 @@ def test_many_labels_are_coupled_along_edges(varies: bool, share: float) -> None
         strict=True,
     ):
         assert torch.allclose(one, other, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_other_types_are_refused(dtype: torch.dtype) -> None:
+    """Sums of half precision would be wrong in silence, or fail somewhere inside a method."""
+    with pytest.raises(PotentialsError, match="unary: expected float32 or float64"):
+        Potentials(torch.zeros(2, 3, dtype=dtype), full_edges(3), torch.zeros(3, dtype=dtype))

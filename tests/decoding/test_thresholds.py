@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.decoding import tune_label_thresholds, tune_threshold
+from mlcrf.errors import ProbabilitiesError
 
 Rows = list[list[float]]
 
@@ -132,3 +133,12 @@ def test_a_thousand_images() -> None:
     tuned = tune_threshold(marginals.float(), targets)
     values = [micro_f1(marginals, targets, t / 20) for t in range(21)]
     assert micro_f1(marginals.float(), targets, tuned) >= max(values) - 1e-9
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.1, 1.1])
+def test_what_is_no_probability_is_refused(value: float) -> None:
+    """A threshold between such values would mean nothing; nor would one of another shape."""
+    with pytest.raises(ProbabilitiesError, match=f"from 0 to 1, got {value:g}"):
+        tune_threshold(torch.tensor([[0.5], [value]]), torch.tensor([[0], [1]]))
+    with pytest.raises(ProbabilitiesError, match=r"expected \(N, L\) of both"):
+        tune_threshold(torch.tensor([[0.5]]), torch.tensor([[0], [1]]))

@@ -17,7 +17,8 @@ from torchmetrics.functional.classification import (
     multilabel_hamming_distance,
 )
 
-from mlcrf.metrics import Measures, Predictions, Statistics, gather_statistics
+from mlcrf.errors import ProbabilitiesError
+from mlcrf.metrics import Measures, Predictions, Statistics, gather_statistics, reliability
 
 Targets = NDArray[np.int8]
 
@@ -253,15 +254,13 @@ def test_no_image_at_all() -> None:
         assert math.isnan(value)
 
 
-def test_predictions_that_are_no_numbers_are_not_scored_as_right() -> None:
-    """NaN marginals must not pass as absent labels that were well predicted."""
-    broken = Predictions(np.full((3, 2), np.nan), np.zeros((3, 2), np.int64), np.zeros(3))
-    targets = np.zeros((3, 2), dtype=np.int8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            got = measures(broken, targets)
-        except (ValueError, AssertionError):
-            return  # refused, which is as good
-    assert math.isnan(got.hamming)
-    assert math.isnan(got.calibration_error)
+@pytest.mark.parametrize("value", [np.nan, -0.1, 1.1, np.inf])
+def test_what_is_no_probability_is_not_scored(value: float) -> None:
+    """NaN would pass as an absent label well predicted, -0.1 would be left out of calibration."""
+    marginals = np.array([[0.5, 1 + 1e-7], [value, 0.0]])
+    broken = Predictions(marginals, np.zeros((2, 2), np.int64), np.zeros(2))
+    targets = np.zeros((2, 2), dtype=np.int8)
+    with pytest.raises(ProbabilitiesError, match=f"from 0 to 1, got {value:g}"):
+        measures(broken, targets)
+    with pytest.raises(ProbabilitiesError, match=f"from 0 to 1, got {value:g}"):
+        reliability(marginals, targets)
