@@ -123,3 +123,20 @@ class Order(StrEnum):
 
     CLUSTER = "cluster"
     GIVEN = "given"
+
+
+class Blank(StrEnum):
+    """The meaning of a cell without a value."""
+
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+class Oddity(StrEnum):
+    """A property of a data set that is most likely a mistake; refused unless accepted."""
+
+    NO_ABSENT = "no-absent"
+    LABEL_NAMES = "label-names"
+    MISSING_WORDS = "missing-words"
+    COMBINATIONS = "combinations"
+    SPLIT_COLUMN = "split-column"

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from mlcrf.backbones.extractor import FeatureExtractor
-from mlcrf.checkpoint import Run
+from mlcrf.checkpoint import SPLITS, Run, load_splits
 from mlcrf.choices import InferenceName
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.data.implications import with_implications
-from mlcrf.data.manifest import Manifest
+from mlcrf.data.manifest import Manifest, Split
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError
 from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind, Posterior, log_mass
@@ -43,6 +43,7 @@ class Answers:
         inference, decision: names of the inference method and the decision rule.
         nll_kind: whether the CRF's nll is exact, an estimate or a bound.
         unconverged: share of images whose inference did not converge.
+        in_training: number of images that the run was trained or tuned on.
         notes: remarks for readers of the scores.
         surprise: log-probability under the CRF of its most probable label set, minus that of the
             most probable set that agrees with the targets; at least 0 if MAP is exact (N,). None
@@ -56,6 +57,7 @@ class Answers:
     decision: str
     nll_kind: LogPartitionKind
     unconverged: float
+    in_training: int
     notes: tuple[str, ...]
     surprise: NDArray[np.float64] | None = None
 
@@ -71,6 +73,7 @@ class Evaluation:
         per_label: by label its number of positives and average precisions.
         nll_kind: whether the CRF's nll is exact, an estimate or a bound.
         unconverged: share of images for which the CRF's inference did not converge.
+        in_training: number of images that the run was trained or tuned on.
         notes: remarks for readers of the scores.
     """
 
@@ -80,6 +83,7 @@ class Evaluation:
     per_label: dict[str, dict[str, float]]
     nll_kind: str
     unconverged: float
+    in_training: int
     notes: tuple[str, ...]
 
     def to_frame(self) -> "pd.DataFrame":
@@ -181,6 +185,7 @@ def answer(
     )
     if posterior.advice:
         warnings.warn(posterior.advice, MlcrfWarning, stacklevel=2)
+    in_training = count_in_training(run, manifest)
     return Answers(
         manifest,
         crf,
@@ -189,7 +194,12 @@ def answer(
         decision=decoder.signature,
         nll_kind=posterior.log_partition_kind,
         unconverged=int((~posterior.converged).sum()) / len(manifest),
-        notes=(*manifest.notes, *_notes(run, method, posterior)),
+        in_training=in_training,
+        notes=(
+            *_training_notes(run, in_training, len(manifest)),
+            *manifest.notes,
+            *_notes(run, method, posterior),
+        ),
         surprise=_surprise(potentials, known, crf, method) if with_surprise else None,
     )
 
@@ -210,6 +220,7 @@ def score(
         "data": answers.manifest.name,
         "split": split,
         "images": len(answers.manifest),
+        **({"in-training": answers.in_training} if answers.in_training else {}),
         "labels": len(run.labels),
         "model": run.digest[:12],
         "trained": run.settings.objective.value,
@@ -226,8 +237,32 @@ def score(
         per_label=_per_label(run, targets, ours, theirs),
         nll_kind=answers.nll_kind.value,
         unconverged=answers.unconverged,
+        in_training=answers.in_training,
         notes=answers.notes,
     )
+
+
+def count_in_training(run: Run, manifest: Manifest) -> int:
+    """Return the number of images that the run was trained or tuned on, by its splits.csv.
+
+    Images are matched by their absolute paths. A run without that table has none.
+    """
+    if not (run.path / SPLITS).exists():
+        return 0
+    table = load_splits(run)
+    splits = table.splits or (Split.TRAIN,) * len(table)
+    pairs = zip(table.images, splits, strict=True)
+    learned = {image.key for image, split in pairs if split is not Split.TEST}
+    return sum(image.key in learned for image in manifest.images)
+
+
+def _training_notes(run: Run, in_training: int, images: int) -> list[str]:
+    if not in_training:
+        return []
+    return [
+        f"{in_training} of {images} images were used in training (see {run.path / SPLITS}): "
+        "these scores are not those of a test"
+    ]
 
 
 def _notes(run: Run, method: InferenceMethod, posterior: Posterior) -> list[str]:

@@ -93,6 +93,11 @@ def fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
+def composed(name: str) -> str:
+    """Return a name without space around it, accents composed: one text for one spelling."""
+    return name.strip() if name.isascii() else unicodedata.normalize("NFC", name.strip())
+
+
 def load_labels(path: Path) -> LabelSpace:
     """Load label names from a text file, one per line; blank lines are skipped.
 
@@ -105,7 +110,7 @@ def load_labels(path: Path) -> LabelSpace:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise LabelsError(f"{path}: cannot read label names: {reason}") from error
     try:
-        return LabelSpace(tuple(line.strip() for line in lines if line.strip()))
+        return LabelSpace(tuple(composed(line) for line in lines if line.strip()))
     except LabelsError as error:
         raise LabelsError(f"{path}: {error}") from error
 

@@ -18,6 +18,7 @@ from mlcrf.cli.options import PanelCommand
 from mlcrf.cli.plot_correlations import plot_correlations
 from mlcrf.cli.predict import predict
 from mlcrf.cli.report import report
+from mlcrf.cli.retired_options import PredictCommand, merge
 from mlcrf.cli.review import review
 from mlcrf.cli.serve import serve
 from mlcrf.cli.stopping import STOPPED, stopping
@@ -34,6 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+_CLASSES = {predict: PredictCommand, train: TrainCommand}
 for command in (
     download,
     train,
@@ -51,7 +53,8 @@ for command in (
     demo,
     doctor,
 ):
-    app.command(cls=TrainCommand if command is train else PanelCommand)(command)
+    app.command(cls=_CLASSES.get(command, PanelCommand))(command)
+app.command(hidden=True, context_settings={"ignore_unknown_options": True})(merge)
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,7 +6,13 @@ from typing import Annotated
 import typer
 
 from mlcrf.cli import console, options
-from mlcrf.cli.options import DecisionOptions, EvaluationOptions, RuntimeOptions, grouped
+from mlcrf.cli.options import (
+    DecisionOptions,
+    EvaluationOptions,
+    ReadingOptions,
+    RuntimeOptions,
+    grouped,
+)
 
 
 @grouped
@@ -14,6 +20,7 @@ def evaluate(
     run: options.RunDirectory,
     data: options.Data,
     evaluation: EvaluationOptions,
+    reading: ReadingOptions,
     decision: DecisionOptions,
     runtime: RuntimeOptions,
     out: Annotated[
@@ -29,7 +36,7 @@ def evaluate(
 
     if out is not None:
         require_ending(out, (".csv",))
-    trained, manifest = evaluation.load(run, data)
+    trained, manifest = evaluation.load(run, data, reading)
     extractor = runtime.make_extractor(trained)
     with console.bar("features") as progress:
         result = score(
@@ -44,8 +51,7 @@ def evaluate(
             seed=evaluation.seed,
             progress=progress,
         )
-    for note in result.notes:
-        console.note(note)
+    options.show_notes(result.notes, manifest)
     if out is not None:
         write_text(out, evaluation_csv(result))
     typer.echo(evaluation_record(result) if as_json else format_evaluation(result))

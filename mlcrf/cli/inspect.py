@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from mlcrf.choices import Oddity
 from mlcrf.cli import console, options
 
 
+@options.grouped
 def inspect(
     what: Annotated[
         str,
@@ -15,9 +17,8 @@ def inspect(
             help="Run directory or model's name, table or folder of data, or s3://... of a table."
         ),
     ],
+    reading: options.ReadingOptions,
     label_set: options.LabelSet = 24,
-    image_root: options.ImageRoot = None,
-    label_sep: options.LabelSep = None,
     top: Annotated[int, typer.Option(min=0, help="Number of label pairs to list.")] = 10,
     as_json: options.Json = False,
 ) -> None:
@@ -34,8 +35,7 @@ def inspect(
         record = inspection.run_record(load_run(place))
         typer.echo(to_json(record) if as_json else inspection.format_run(record))
         return
-    manifest = read_dataset(place, options.read_options(label_set, image_root, label_sep, None))
-    for note in manifest.notes:
-        console.log(f"note: {note}")
+    manifest = read_dataset(place, reading.make(label_set, accept=tuple(Oddity)))
+    options.show_reading(manifest)
     record = inspection.dataset_record(manifest, top=top)
     typer.echo(to_json(record) if as_json else inspection.format_dataset(record))

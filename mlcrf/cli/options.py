@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from mlcrf.choices import Decision, EngineName, InferenceName
+from mlcrf.choices import Blank, Decision, EngineName, InferenceName, Oddity
 from mlcrf.cli import console
 
 if TYPE_CHECKING:
@@ -92,6 +92,122 @@ ImageRoot = Annotated[
 LabelSep = Annotated[
     str | None, typer.Option(help="Separator of labels in one column.", rich_help_panel=DATA)
 ]
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How a data set is read, where it does not say so itself."""
+
+    image_root: ImageRoot = None
+    label_sep: LabelSep = None
+    label_columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Columns that hold labels, separated by commas; others are left out.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    ignore_columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Columns to leave out, separated by commas.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    split_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column of train, validation and test (default: split).",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    blank: Annotated[
+        Blank | None,
+        typer.Option(
+            help="Meaning of an empty cell of a table (default: unknown).", rich_help_panel=DATA
+        ),
+    ] = None
+    true: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD",
+            help="Further word for 1 in a table; may be repeated.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    false: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD",
+            help="Further word for 0 in a table; may be repeated.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    fold_case: Annotated[
+        bool,
+        typer.Option(
+            "--fold-case",
+            help="Labels that differ in case or spaces are one.",
+            rich_help_panel=DATA,
+        ),
+    ] = False
+    accept: Annotated[
+        list[Oddity] | None,
+        typer.Option(
+            metavar="ODDITY",
+            help="Read data in spite of this oddity; may be repeated.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+
+    def make(
+        self,
+        label_set: int = 24,
+        labels: "LabelSpace | None" = None,
+        accept: "Sequence[Oddity]" = (),
+    ) -> "ReadOptions":
+        """Make the options of a reader; raises as `parse_data`."""
+        from mlcrf.data.read_options import ReadOptions
+
+        return ReadOptions(
+            label_set,
+            None if self.image_root is None else parse_data(self.image_root),
+            self.label_sep,
+            labels,
+            blank=self.blank,
+            label_columns=None if self.label_columns is None else _columns(self.label_columns),
+            ignore_columns=_columns(self.ignore_columns or ""),
+            split_column=self.split_column,
+            true_words=tuple(self.true or ()),
+            false_words=tuple(self.false or ()),
+            fold_case=self.fold_case,
+            accept=frozenset((*(self.accept or ()), *accept)),
+        )
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    """Return the column names of a comma-separated text."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def show_reading(manifest: "Manifest") -> None:
+    """Print how a data set was understood, and notes on it, on standard error."""
+    from mlcrf.data.plausibility import summarise
+
+    for line in summarise(manifest).splitlines():
+        console.log(line)
+    for text in manifest.notes:
+        console.note(text)
+
+
+def show_notes(notes: Sequence[str], manifest: "Manifest") -> None:
+    """Print the notes of a result that `show_reading` has not printed."""
+    for text in notes:
+        if text not in manifest.notes:
+            console.note(text)
 
 
 @dataclass(frozen=True)
@@ -250,7 +366,8 @@ class KnownOptions:
                 given=self.given,
                 table=None if self.known is None else parse_data(self.known),
                 keywords=keywords,
-                options=read_options(run.label_set, self.image_root, self.label_sep, None),
+                options=ReadingOptions(self.image_root, self.label_sep).make(run.label_set),
+                tell=show_reading,
                 sidecar_dir=sidecar_dir,
             )
         renamed = tuple(sorted(selection.renamed.items()))
@@ -275,8 +392,6 @@ class EvaluationOptions:
             help="MIRFLICKR only: 24, 14 or 38 labels (default: as the run).", rich_help_panel=DATA
         ),
     ] = None
-    image_root: ImageRoot = None
-    label_sep: LabelSep = None
     limit: LimitData = None
     inference: Annotated[
         InferenceName | None,
@@ -294,8 +409,8 @@ class EvaluationOptions:
     resamples: Annotated[int, typer.Option(min=1, help="Number of bootstrap resamples.")] = 1000
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0
 
-    def load(self, run: Path, data: str) -> "tuple[Run, Manifest]":
-        """Load a run, and the images to score it on."""
+    def load(self, run: Path, data: str, reading: ReadingOptions) -> "tuple[Run, Manifest]":
+        """Load a run, and the images to score it on; print how they were understood."""
         import numpy as np
 
         from mlcrf.checkpoint import load_run
@@ -304,8 +419,9 @@ class EvaluationOptions:
 
         trained = load_run(run)
         label_set = self.label_set or trained.label_set
-        options = read_options(label_set, self.image_root, self.label_sep, trained.labels)
-        manifest = take_split(read_dataset(parse_data(data), options), self.split)
+        manifest = read_dataset(parse_data(data), reading.make(label_set, trained.labels))
+        show_reading(manifest)
+        manifest = take_split(manifest, self.split)
         return trained, manifest.rows(np.arange(len(manifest))[: self.limit])
 
 
@@ -392,16 +508,6 @@ def parse_data(text: str) -> "Path | Stored":
     from mlcrf.stores import parse_target
 
     return parse_target(text)
-
-
-def read_options(
-    label_set: int, image_root: str | None, label_sep: str | None, labels: "LabelSpace | None"
-) -> "ReadOptions":
-    """Make options for facts that the data do not state; raises as `parse_data`."""
-    from mlcrf.data.readers import ReadOptions
-
-    root = None if image_root is None else parse_data(image_root)
-    return ReadOptions(label_set, root, label_sep, labels)
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -6,7 +6,13 @@ from typing import Annotated
 import typer
 
 from mlcrf.cli import console, options
-from mlcrf.cli.options import DecisionOptions, EvaluationOptions, RuntimeOptions, grouped
+from mlcrf.cli.options import (
+    DecisionOptions,
+    EvaluationOptions,
+    ReadingOptions,
+    RuntimeOptions,
+    grouped,
+)
 
 
 @grouped
@@ -15,6 +21,7 @@ def report(
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Page to write (.html).")],
     evaluation: EvaluationOptions,
+    reading: ReadingOptions,
     decision: DecisionOptions,
     runtime: RuntimeOptions,
     images: Annotated[
@@ -39,7 +46,7 @@ def report(
     require_ending(out, (".html", ".htm"))
     if out.exists() and not overwrite:
         raise MlcrfError(f"{out}: exists already; choose another --out or --overwrite")
-    trained, manifest = evaluation.load(run, data)
+    trained, manifest = evaluation.load(run, data, reading)
     extractor = runtime.make_extractor(trained)
     with console.bar("features") as progress:
         answers = answer(
@@ -59,7 +66,6 @@ def report(
         resamples=evaluation.resamples,
         seed=evaluation.seed,
     )
-    for note in result.notes:
-        console.note(note)
+    options.show_notes(result.notes, manifest)
     save_report(out, trained, answers, result, Gallery(images, thumbnail_px))
     typer.echo(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlcrf.cli import console, options
-from mlcrf.cli.options import DATA, RUNTIME, PanelCommand, RuntimeOptions, grouped
+from mlcrf.cli.options import DATA, RUNTIME, PanelCommand, ReadingOptions, RuntimeOptions, grouped
 
 if TYPE_CHECKING:
     from mlcrf.data.manifest import Manifest
@@ -85,8 +85,6 @@ class DataOptions:
         ),
     ] = None
     label_set: options.LabelSet = 24
-    image_root: options.ImageRoot = None
-    label_sep: options.LabelSep = None
     labels: Annotated[
         Path | None,
         typer.Option(help="Text file of the expected labels, one per line.", rich_help_panel=DATA),
@@ -99,7 +97,7 @@ class DataOptions:
         ),
     ] = None
 
-    def load(self, data: str | None) -> "Manifest":
+    def load(self, data: str | None, reading: ReadingOptions) -> "Manifest":
         """Read the data set."""
         from mlcrf.data.implications import load_implications, with_implications
         from mlcrf.data.readers import read_dataset
@@ -112,8 +110,7 @@ class DataOptions:
 
             manifest = read_review(self.from_review, [Path(data)] if data else [], labels=labels)
         elif data is not None:
-            reading = options.read_options(self.label_set, self.image_root, self.label_sep, labels)
-            manifest = read_dataset(options.parse_data(data), reading)
+            manifest = read_dataset(options.parse_data(data), reading.make(self.label_set, labels))
         else:
             raise typer.BadParameter("missing argument DATA, or --from-review DB")
         if self.implications is None:
@@ -128,6 +125,7 @@ def train(
     ctx: typer.Context,
     out: Annotated[Path, typer.Option(help="Run directory to create.")],
     source: DataOptions,
+    reading: ReadingOptions,
     runtime: RuntimeOptions,
     data: Annotated[
         str | None,
@@ -177,7 +175,9 @@ def train(
 
     settings = make_settings(config, tuple(set_ or ()), **ctx.meta[_SETTINGS])
     device = pick_device(runtime.device)
-    manifest = source.load(data)
+    manifest = source.load(data, reading)
+    if speaks():
+        options.show_reading(manifest)
     try:
         with joined(device) as (processes, own_device):
             environment = Environment(
@@ -206,8 +206,7 @@ def train(
             console.log(f"stopped; run the same command with --resume to continue from {out}")
         raise
     if processes.is_first:
-        for note in report.notes:
-            console.note(note)
+        options.show_notes(report.notes, manifest)
         typer.echo(training_record(report) if as_json else format_training(report))
 
 

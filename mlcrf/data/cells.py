@@ -3,7 +3,7 @@
 import csv
 import math
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 import numpy as np
@@ -13,8 +13,10 @@ from mlcrf.labels import UNKNOWN
 
 INVALID = -2  # a cell that is neither present, absent nor unknown
 
+MISSING_TEXTS = frozenset({"nan", "null", "n/a", "na", "<na>", "#n/a"})  # by other programs
 _TEXT_CODES = {
     **{"": UNKNOWN, "?": UNKNOWN, "-1": UNKNOWN, "-1.0": UNKNOWN},
+    **dict.fromkeys(MISSING_TEXTS | {"none"}, UNKNOWN),
     **{"0": 0, "0.0": 0, "false": 0},
     **{"1": 1, "1.0": 1, "true": 1},
 }
@@ -25,26 +27,32 @@ _NUMBER_CODES: dict[float, int] = {-1: UNKNOWN, 0: 0, 1: 1}
 _FORMULA_SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"  # full-width forms count in Japanese Excel
 
 
-def cell_codes(cells: Sequence[object]) -> NDArray[np.int8]:
+def cell_codes(cells: Sequence[object], words: Mapping[str, int] | None = None) -> NDArray[np.int8]:
     """Return 1 present, 0 absent, -1 unknown or -2 invalid for each cell (N,).
+
+    Args:
+        words: codes of further texts in lower case, which override the usual ones; "" is the code
+            of a cell without a value.
 
     Cost: O(N); each distinct cell is parsed once.
     """
     try:
-        codes = {cell: cell_code(cell) for cell in set(cells)}
+        codes = {cell: cell_code(cell, words) for cell in set(cells)}
     except TypeError:  # lists, of JSON or Parquet, cannot be looked up
-        return np.array([cell_code(cell) for cell in cells], dtype=np.int8)
+        return np.array([cell_code(cell, words) for cell in cells], dtype=np.int8)
     return np.array([codes[cell] for cell in cells], dtype=np.int8)
 
 
-def cell_code(cell: object) -> int:
+def cell_code(cell: object, words: Mapping[str, int] | None = None) -> int:
     """Return 1 for 1, 1.0 and true; 0 likewise; -1 for an empty cell, ? and -1; else -2."""
+    words = words or {}
     if cell is None:
-        return UNKNOWN
+        return words.get("", UNKNOWN)
     if isinstance(cell, str):
-        return _TEXT_CODES.get(cell.strip().lower(), INVALID)
+        text = cell.strip().lower()
+        return words[text] if text in words else _TEXT_CODES.get(text, INVALID)
     if isinstance(cell, float) and math.isnan(cell):
-        return UNKNOWN
+        return words.get("", UNKNOWN)
     return _NUMBER_CODES.get(cell, INVALID) if isinstance(cell, int | float) else INVALID
 
 

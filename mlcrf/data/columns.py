@@ -1,19 +1,33 @@
 """Find the purpose of each column of a table: image, split, labels, or ignored."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.data.cells import INVALID, cell_codes
-from mlcrf.data.manifest import SPLIT_COLUMN
+from mlcrf.choices import Blank, Oddity
+from mlcrf.data.cells import INVALID, MISSING_TEXTS, cell_codes, shown_cell
+from mlcrf.data.manifest import SPLIT_COLUMN, SPLIT_NAMES, Split
+from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.table_files import IMAGE_COLUMNS, Records
 from mlcrf.errors import DataError
 from mlcrf.labels import UNKNOWN
 
 LIST_COLUMNS = ("labels", "tags", "label")
 SCORE_PREFIXES = ("p:", "independent:")
+# Texts that mean present and absent, once both occur in the label columns of a table.
+_WORDS = (("yes", "no"), ("y", "n"), ("t", "f"), ("present", "absent"), ("on", "off"))
+_FLAGS = {  # columns of 0 and 1: the split of images with 1, and of those with 0
+    **dict.fromkeys(("is_valid", "is_val", "is_validation"), (Split.VALIDATION, Split.TRAIN)),
+    "is_test": (Split.TEST, Split.TRAIN),
+    "is_train": (Split.TRAIN, Split.TEST),
+    "is_training": (Split.TRAIN, Split.TEST),
+}
+_SPLIT_LIKE = frozenset(
+    {"split", "splits", "subset", "set", "data_split", "partition", "phase", "fold", "folds"}
+    | {"usage", "kfold", "is_holdout"}
+)
 
 
 @dataclass(frozen=True)
@@ -22,25 +36,30 @@ class Columns:
 
     Attributes:
         image: the column of image paths.
+        split: columns that divide the images, or none.
         listed: the column that lists the labels of each image, or None.
         valued: label column -> codes of its cells (N,); empty if `listed` is set.
         ignored: columns that are not used.
+        words: the texts for present and absent, if not 1 and 0.
     """
 
     image: str
+    split: tuple[str, ...]
     listed: str | None
     valued: dict[str, NDArray[np.int8]]
     ignored: tuple[str, ...]
+    words: tuple[str, ...] = ()
 
 
-def sort_columns(records: Records) -> Columns:
+def sort_columns(records: Records, options: ReadOptions = ReadOptions()) -> Columns:
     """Sort the columns by name, and by whether their cells are 0, 1 or unknown; see `read_table`.
 
     Raises:
-        DataError: no image column, no label column, or a list of labels beside columns that
-            could be labels too.
+        DataError: no image column, no label column, a list of labels beside columns that could be
+            labels too, a column that may divide the images, or an option that names no column.
     """
     path, cells = records.path, records.columns
+    _check_named(records, options)
     image = next((name for name in IMAGE_COLUMNS if name in cells), None)
     if image is None:
         raise DataError(
@@ -49,16 +68,27 @@ def sort_columns(records: Records) -> Columns:
             path,
             1,
         )
-    scores = [name for name in cells if name.startswith(SCORE_PREFIXES)]
-    others = [name for name in cells if name not in {image, SPLIT_COLUMN, *scores}]
-    codes = {name: cell_codes(cells[name]) for name in others}
+    told = {image, *options.ignore_columns}
+    if options.split_column is not None:
+        told.add(options.split_column)
+    scores = [name for name in cells if name.startswith(SCORE_PREFIXES) and name not in told]
+    open_columns = [name for name in cells if name not in {*told, *scores}]
+    split = _split_columns(records, open_columns, options)
+    others = [name for name in open_columns if name not in split]
+    if options.label_columns is not None:
+        left = [name for name in others if name not in options.label_columns]
+        others = [name for name in others if name in options.label_columns]
+    else:
+        left = []
+    words = _words([cells[name] for name in others], options)
+    codes = {name: cell_codes(cells[name], words) for name in others}
     more_paths = [
         name
         for name in IMAGE_COLUMNS
         if name in others and (codes[name] == INVALID).any() and not (codes[name] >= 0).any()
     ]
     others = [name for name in others if name not in more_paths]
-    ignored = (*more_paths, *scores)
+    ignored = (*more_paths, *left, *options.ignore_columns, *scores)
     if not others:
         raise DataError(
             f"has no label column; found {_names(cells)}. Add a column of 0 and 1 "
@@ -66,23 +96,174 @@ def sort_columns(records: Records) -> Columns:
             path,
             1,
         )
-    listed = [name for name in LIST_COLUMNS if name in others and (codes[name] == INVALID).any()]
-    if others[0] in LIST_COLUMNS and len(others) == 1 and (codes[others[0]] == UNKNOWN).all():
-        listed = others
+    chosen = {name: codes[name] for name in others}
+    listed = _listed_columns(chosen, options)
     if not listed:
-        return Columns(image, None, {name: codes[name] for name in others}, ignored)
+        said = tuple(f"{text!r} as {code}" for text, code in (words or {}).items() if text)
+        return Columns(image, split, None, chosen, ignored, said)
     decided = [
         name for name in others if (codes[name] >= 0).any() and not (codes[name] == INVALID).any()
     ]
     if len(listed) > 1 or decided:
         raise DataError(
             f"column {listed[0]!r} lists labels and {_names([*listed[1:], *decided])} "
-            "could be labels too; keep the list or the other columns, not both",
+            "could be labels too; keep the list or the other columns, not both: use "
+            f"--label-columns {listed[0]}, or --ignore-columns",
             path,
             1,
         )
     rest = [name for name in others if name != listed[0]]
-    return Columns(image, listed[0], {}, (*rest, *ignored))
+    return Columns(image, split, listed[0], {}, (*rest, *ignored))
+
+
+def _listed_columns(codes: Mapping[str, NDArray[np.int8]], options: ReadOptions) -> list[str]:
+    """Return the columns that list labels."""
+    names = list(codes)
+    if options.label_columns is not None and len(names) == 1:
+        return names if (codes[names[0]] == INVALID).any() else []
+    listed = [name for name in LIST_COLUMNS if name in codes and (codes[name] == INVALID).any()]
+    if names[0] in LIST_COLUMNS and len(names) == 1 and (codes[names[0]] == UNKNOWN).all():
+        return names
+    return listed
+
+
+def _check_named(records: Records, options: ReadOptions) -> None:
+    """Refuse options that name a column that the table does not have."""
+    named = {
+        "--label-columns": options.label_columns or (),
+        "--ignore-columns": options.ignore_columns,
+        "--split-column": () if options.split_column is None else (options.split_column,),
+    }
+    for option, names in named.items():
+        for name in names:
+            if name not in records.columns:
+                found = _names(records.columns)
+                raise DataError(f"{option}: no column {name!r}; found {found}", records.path, 1)
+
+
+def _split_columns(records: Records, names: Sequence[str], options: ReadOptions) -> tuple[str, ...]:
+    """Return the columns that say of each image to which split it belongs.
+
+    That is the one named by the user, or `split`, or else one of the words train, validation and
+    test only, or `is_valid` and the like with 0 and 1.
+
+    Raises:
+        DataError: a column that may be one, and is neither accepted nor beyond doubt.
+    """
+    if options.split_column is not None:
+        return (options.split_column,)
+    told = options.label_columns or ()
+    names = [name for name in names if name not in told]
+    if SPLIT_COLUMN in names:
+        return (SPLIT_COLUMN,)
+    words, flags, doubtful = [], [], []
+    for name in names:
+        texts = _texts(records.columns[name])
+        key = name.strip().lower()
+        if texts and texts <= SPLIT_NAMES.keys() and (len(texts) > 1 or key in _SPLIT_LIKE):
+            words.append(name)
+        elif key in _FLAGS and texts and texts <= _FLAG_TEXTS.keys():
+            flags.append(name)
+        elif key in _SPLIT_LIKE or key in _FLAGS:
+            doubtful.append(name)
+    found = (*words, *flags)
+    if len(words) > 1:
+        doubtful += words
+    if doubtful and Oddity.SPLIT_COLUMN not in options.accept:
+        raise DataError(
+            f"column {_names(doubtful)} may divide the images into training and test. Use "
+            f"--split-column {doubtful[0]} if it does (with {', '.join(SPLIT_NAMES)}), "
+            f"--ignore-columns {doubtful[0]} if not, or --label-columns if it is a label",
+            records.path,
+            1,
+        )
+    return found
+
+
+_FLAG_TEXTS = {"1": True, "true": True, "1.0": True, "0": False, "false": False, "0.0": False}
+
+
+def column_splits(records: Records, name: str) -> list[Split | None]:
+    """Return the split of each row by one column (N,); None where the cell says none."""
+    key, cells = name.strip().lower(), records.columns[name]
+    if key in _FLAGS and _texts(cells) <= _FLAG_TEXTS.keys():
+        on, off = _FLAGS[key]
+        flags = [_FLAG_TEXTS.get(_text(cell)) for cell in cells]
+        return [None if flag is None else on if flag else off for flag in flags]
+    return [SPLIT_NAMES.get(_text(cell)) for cell in cells]
+
+
+def _words(columns: Iterable[Sequence[object]], options: ReadOptions) -> dict[str, int]:
+    """Return the codes of further texts: those that the user named, and English pairs.
+
+    A pair such as yes and no is read where both occur.
+    """
+    words = {text.lower(): 1 for text in options.true_words}
+    words |= {text.lower(): 0 for text in options.false_words}
+    texts = frozenset[str]().union(*map(_some_texts, columns))
+    for present, absent in _WORDS:
+        if present in texts and absent in texts:
+            words = {present: 1, absent: 0} | words
+    if options.blank is Blank.ABSENT:
+        words[""] = 0
+        words |= dict.fromkeys(MISSING_TEXTS, 0)
+    return words
+
+
+def _text(cell: object) -> str:
+    return "" if cell is None else str(cell).strip().lower()
+
+
+def _texts(cells: Iterable[object]) -> frozenset[str]:
+    """Return the distinct texts of cells, without blanks; of unhashable cells none."""
+    try:
+        return frozenset(map(_text, set(cells))) - {""}
+    except TypeError:
+        return frozenset()
+
+
+def _some_texts(cells: Sequence[object]) -> frozenset[str]:
+    """Return the distinct texts of cells if they are few, as values are; else none."""
+    try:
+        distinct = set(cells)
+    except TypeError:
+        return frozenset()
+    return frozenset(map(_text, distinct)) if len(distinct) <= 16 else frozenset()
+
+
+def describe_invalid(name: str, cells: Sequence[object], codes: NDArray[np.int8]) -> str | None:
+    """Return why a column is no label column, in one line; None if only few cells are wrong."""
+    wrong = np.flatnonzero(codes == INVALID).tolist()
+    known = int((codes >= 0).sum())
+    if not wrong:
+        return None
+    distinct = list(dict.fromkeys(shown_cell(cells[row]) for row in wrong[:1000]))
+    shown = ", ".join(distinct[:3])
+    numbers = all(_is_number(cells[row]) for row in wrong)
+    if numbers and (len(wrong) > known or len(distinct) > 2):
+        return (
+            f"column {name!r} holds numbers such as {shown}; a label holds 1, 0 or a blank. "
+            f"Leave it out with --ignore-columns {name}"
+        )
+    if not numbers and len(distinct) <= 3 and len(wrong) > 2 and len(wrong) >= known:
+        return (
+            f"column {name!r} holds {shown}; name the words with --true WORD --false WORD, or "
+            f"leave it out with --ignore-columns {name}"
+        )
+    if known == 0:
+        return (
+            f"column {name!r} contains no 0 or 1, but values such as {shown}; leave it out with "
+            f"--ignore-columns {name}, or name it `{LIST_COLUMNS[0]}` if it lists labels"
+        )
+    return None
+
+
+def _is_number(cell: object) -> bool:
+    try:
+        float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _names(names: Iterable[str]) -> str:

@@ -29,10 +29,9 @@ class Split(StrEnum):
 
 IMAGE_COLUMN, SPLIT_COLUMN = "image", "split"
 SPLIT_NAMES = {
-    "train": Split.TRAIN,
-    "validation": Split.VALIDATION,
-    "val": Split.VALIDATION,
-    "test": Split.TEST,
+    **dict.fromkeys(("train", "training"), Split.TRAIN),
+    **dict.fromkeys(("validation", "val", "valid", "dev"), Split.VALIDATION),
+    **dict.fromkeys(("test", "testing"), Split.TEST),
 }
 
 
@@ -50,6 +49,8 @@ class Manifest:
         implications: the targets obey them (see `mlcrf.data.implications`).
         lists_positives: whether the source lists present labels only, so that 0 means `not
             listed`.
+        layout: name of the reader.
+        facts: how the source was understood, such as the columns used, for the user.
     """
 
     images: tuple[Image, ...]
@@ -60,6 +61,8 @@ class Manifest:
     notes: tuple[str, ...] = ()
     implications: Implications = Implications()
     lists_positives: bool = False
+    layout: str = ""
+    facts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         expected = (len(self.images), len(self.labels))

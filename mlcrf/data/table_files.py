@@ -8,6 +8,7 @@ too short from a row with empty cells.
 import csv
 import io
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ import pyarrow.parquet as pq
 from mlcrf.data.files import load_text
 from mlcrf.data.problems import Problems
 from mlcrf.errors import DataError
+from mlcrf.labels import composed
 from mlcrf.stores import Stored
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "path")
 TABLE_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".tsv"})
 _DELIMITERS = (",", ";", "\t")
+_DECLARED = re.compile(r"sep=(.)[ \t]*(?:\r\n|\n|\r)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _load_csv(path: Path | Stored, text: str, problems: Problems) -> Records:
     rows, lines = _csv_rows(path, text) if text.strip() else ([], [])
     if not rows:
         raise DataError("is empty; expected a header line and one row per image", path)
-    header = [name.strip() for name in rows[0]]
+    header = [composed(name) for name in rows[0]]
     check_header(path, header)
     whole = []
     for row, line in zip(rows[1:], lines[1:], strict=True):
@@ -115,14 +118,17 @@ def _load_csv(path: Path | Stored, text: str, problems: Problems) -> Records:
 def _csv_rows(path: Path | Stored, text: str) -> tuple[list[list[str]], list[int]]:
     """Return the rows that are not blank, and the line where each starts."""
     rows, lines, start = [], [], 1
+    if declared := _DECLARED.match(text):  # Excel's `sep=;`
+        text, start = text[declared.end() :], 2
+    first = start
     try:
-        delimiter = _sniff_delimiter(text)
+        delimiter = declared[1] if declared else _sniff_delimiter(text)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         for row in reader:
             if any(cell.strip() for cell in row):
                 rows.append(row)
                 lines.append(start)
-            start = reader.line_num + 1
+            start = reader.line_num + first
     except csv.Error as error:
         raise DataError(
             f"cannot be read as CSV: {error}. Check the quotes.", path, start

@@ -2,18 +2,21 @@
 
 import ast
 import json
+import math
+import re
 import reprlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.data.cells import shown_cell
+from mlcrf.data.cells import MISSING_TEXTS, shown_cell
 from mlcrf.data.manifest import Manifest
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import Image
-from mlcrf.labels import UNKNOWN, LabelSpace
+from mlcrf.labels import UNKNOWN, LabelSpace, composed
 from mlcrf.stores import Stored
 
 Tags = frozenset[str] | None
@@ -23,19 +26,45 @@ _SEPARATORS = (";", "|", ",")
 _UNKNOWN_TEXTS = frozenset({"", "?", "-1"})
 
 
-def sniff_separator(cells: Iterable[object]) -> str | None:
-    """Return the first of `;`, `|` and `,` that occurs in any text cell; None if none does."""
+@dataclass(frozen=True)
+class Separator:
+    """The sign between the labels of a cell, and what the other signs say.
+
+    Attributes:
+        sign: the separator; None if each cell is one label.
+        cells: number of cells with it.
+        others: the candidates that occur too, and the number of cells with each.
+    """
+
+    sign: str | None
+    cells: int
+    others: dict[str, int]
+
+
+def find_separator(cells: Iterable[object]) -> Separator:
+    """Return the sign among `;`, `|` and `,` by which labels repeat most over the cells."""
     texts = [cell for cell in cells if isinstance(cell, str) and not _is_literal(cell)]
-    return next((sign for sign in _SEPARATORS if any(sign in text for text in texts)), None)
+    counts = {sign: sum(sign in text for text in texts) for sign in _SEPARATORS}
+    counts = {sign: count for sign, count in counts.items() if count}
+    if not counts:
+        return Separator(None, 0, {})
+    sign = max(counts, key=lambda sign: (_repetitions(texts, sign), counts[sign]))
+    return Separator(sign, counts[sign], {other: n for other, n in counts.items() if other != sign})
+
+
+def _repetitions(texts: Iterable[str], sign: str) -> int:
+    names = [name.strip() for text in texts for name in text.split(sign) if name.strip()]
+    return len(names) - len(set(names))
 
 
 def parse_tags(cell: object, separator: str | None) -> Tags:
     """Return the tags in one cell of a list column.
 
     Args:
-        cell: a list of names; a text of names between separators; a list in JSON or Python
-            notation; or None, an empty text, `?` or -1, which mean unknown. The empty set is an
-            empty list, as text `[]`.
+        cell: a list of names; a text of names between separators, each perhaps in quotes; a list,
+            tuple, set or array of names in the notation of JSON, Python or NumPy; a record
+            `{"choices": [...]}`; or None, an empty text, `?`, -1 or `nan`, which mean unknown. The
+            empty set is an empty list, as text `[]`.
         separator: None if each text is one tag.
 
     Raises:
@@ -43,24 +72,42 @@ def parse_tags(cell: object, separator: str | None) -> Tags:
     """
     if isinstance(cell, str) and _is_literal(cell):
         cell = _parse_literal(cell)
+    if isinstance(cell, dict) and list(cell) == ["choices"] and isinstance(cell["choices"], list):
+        cell = cell["choices"]  # Label Studio's export of a multiple choice
     if isinstance(cell, list):
         wrong = [item for item in cell if not isinstance(item, str | int) or isinstance(item, bool)]
         if wrong:
             raise ValueError(f"{reprlib.repr(wrong[0])} in a list of labels is not a name")
+        if len(cell) > 1 and set(cell) <= {0, 1} and len(set(cell)) < len(cell):
+            raise ValueError(
+                f"{shown_cell(cell)} is a vector of 0 and 1, not a list of labels; "
+                "write one column per label"
+            )
         return clean_tags(str(item) for item in cell)
-    if cell is None:
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     if not isinstance(cell, str | int) or isinstance(cell, bool):
         raise ValueError(f"expected a list of labels, got {shown_cell(cell)}")
     text = str(cell)
-    if text.strip() in _UNKNOWN_TEXTS:
+    if is_unknown(text):
         return None
-    return clean_tags(text.split(separator) if separator else [text])
+    return clean_tags(map(_unquoted, text.split(separator) if separator else [text]))
+
+
+def is_unknown(text: str) -> bool:
+    """Return whether a whole cell means that the labels are unknown."""
+    text = text.strip()
+    return text in _UNKNOWN_TEXTS or text.lower() in MISSING_TEXTS or text == "None"
+
+
+def _unquoted(name: str) -> str:
+    name = name.strip()
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"" else name
 
 
 def clean_tags(names: Iterable[str]) -> frozenset[str]:
-    """Strip names, and leave out empty names."""
-    return frozenset(name.strip() for name in names if name.strip())
+    """Strip names, compose their accents, and leave out empty names."""
+    return frozenset(composed(name) for name in names if name.strip())
 
 
 def unknown_tags(tags: frozenset[str], labels: LabelSpace) -> list[str]:
@@ -129,18 +176,41 @@ def folder_manifest(
     )
 
 
+_BRACKETS = {"[": "]", "(": ")", "{": "}"}
+_NUMPY_ITEM = re.compile(r"""\s*('[^']*'|"[^"]*")""")
+
+
 def _is_literal(text: str) -> bool:
     stripped = text.strip()
-    return stripped.startswith("[") and stripped.endswith("]")
+    return len(stripped) > 1 and _BRACKETS.get(stripped[0]) == stripped[-1]
 
 
-def _parse_literal(text: str) -> list[object]:
-    """Parse a list in JSON or in Python notation, which pandas writes to CSV."""
+def _parse_literal(text: str) -> object:
+    """Parse a list in the notation of JSON, Python (which pandas writes to CSV) or NumPy.
+
+    Raises:
+        ValueError: another text in square brackets or braces.
+    """
+    text = text.strip()
+    if items := _numpy_items(text):
+        return items
     for parse in (json.loads, ast.literal_eval):
         try:
-            parsed = parse(text.strip())
+            parsed = parse(text)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
-        if isinstance(parsed, list):
+        if isinstance(parsed, list | dict):
             return parsed
+        if isinstance(parsed, tuple | set):
+            return list(parsed)
+    if text.startswith("("):
+        return text  # a name in brackets
     raise ValueError(f"{text[:40]!r} is not a list in JSON or Python notation")
+
+
+def _numpy_items(text: str) -> list[str]:
+    """Return the items of a NumPy array as text, `['a' 'b']`; empty if it is not one."""
+    inside = text[1:-1].strip()
+    items = _NUMPY_ITEM.findall(inside)
+    is_array = text.startswith("[") and not _NUMPY_ITEM.sub("", inside).strip()
+    return [item[1:-1] for item in items] if is_array and len(items) > 1 else []

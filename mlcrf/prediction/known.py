@@ -1,14 +1,17 @@
 """Labels of images that are known before they are tagged."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.data.readers import ReadOptions, read_dataset
+from mlcrf.choices import Oddity
+from mlcrf.data.manifest import Manifest
+from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.readers import read_dataset
 from mlcrf.errors import DataError, LabelsError, SettingsError, printable
 from mlcrf.images import Image, as_image
 from mlcrf.implications import Implications
@@ -131,6 +134,7 @@ def read_known(
     keywords: KnownKeywords | None = None,
     options: ReadOptions = ReadOptions(),
     sidecar_dir: Path | None = None,
+    tell: Callable[[Manifest], None] | None = None,
 ) -> KnownLabels:
     """Read the known labels of all images, of a table, and of keywords.
 
@@ -142,6 +146,7 @@ def read_known(
         table: any data set that training reads, with some or all of the labels.
         keywords: reads the keywords of each image when it is tagged.
         sidecar_dir: further folder in which `keywords` looks for sidecars, for the record.
+        tell: called with the table as it was understood.
 
     Raises:
         SettingsError: `given` does not have that form, or contradicts the implications.
@@ -168,7 +173,10 @@ def read_known(
     )
     known = KnownLabels(everywhere, keywords=keywords, source=source)
     if table is not None:
-        for image, row in _rows(table, labels, options):
+        manifest = read_dataset(table, replace(options, accept=frozenset(Oddity)))
+        if tell is not None:
+            tell(manifest)
+        for image, row in _rows(manifest, table, labels):
             known.of_photo[image] = row
             merged = np.where(row == UNKNOWN, everywhere, row)
             broken = _contradiction(merged, labels, implications)
@@ -217,9 +225,8 @@ def _fingerprint(table: Path | Stored) -> str:
 
 
 def _rows(
-    table: Path | Stored, labels: LabelSpace, options: ReadOptions
+    manifest: Manifest, table: Path | Stored, labels: LabelSpace
 ) -> list[tuple[str, Targets]]:
-    manifest = read_dataset(table, options)
     try:
         columns = [labels.index(name) for name in manifest.labels]
     except LabelsError as error:

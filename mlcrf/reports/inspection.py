@@ -54,6 +54,8 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
             )
         ],
         "implications": [list(rule) for rule in manifest.implications.names(manifest.labels)],
+        "layout": manifest.layout,
+        "facts": list(manifest.facts),
         "notes": list(manifest.notes),
     }
 

@@ -71,11 +71,17 @@ def format_evaluation(result: Evaluation) -> str:
     counted = result.models["crf"].labels_with_positives
     return "\n".join(
         [
+            *_training_headline(result),
             format_table(header, evaluation_rows(result).values()),
             f"averages over {counted} labels with a positive; nll of the crf is {result.nll_kind}",
             f"signature {result.signature}",
         ]
     )
+
+
+def _training_headline(result: Evaluation) -> list[str]:
+    count = result.in_training
+    return [f"NOT A TEST: {count} of these images were used in training", ""] if count else []
 
 
 def evaluation_record(result: Evaluation) -> str:

@@ -52,7 +52,7 @@ def test_columns_of_a_frame() -> None:
         ({"image": ["a"], "sea": [1]}, ["sky"], "data: has no column 'sky'"),
         ({"image": ["a", "b"], "sea": [1, 2]}, None, "data: row 1: label 'sea' is '2'; expected"),
         ({"image": ["a", None], "sea": [1, 0]}, None, "data: row 1: image 'None'; expected"),
-        ({"image": ["a"], "split": ["dev"], "sea": [1]}, None, "data: row 0: unknown split 'dev'"),
+        ({"image": ["a"], "split": ["x"], "sea": [1]}, None, "data: row 0: unknown split 'x'"),
     ],
 )
 def test_frames_that_are_wrong(

@@ -1,14 +1,18 @@
 """Data-set readers, one file per layout; `READERS` lists them all."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from mlcrf.choices import Blank, Oddity
 from mlcrf.data.manifest import Manifest
+from mlcrf.data.plausibility import merge_spellings, require_plausible
+from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.readers.coco import COCO
 from mlcrf.data.readers.hugging_face import HUGGING_FACE
 from mlcrf.data.readers.keyword_folder import KEYWORD_FOLDER
 from mlcrf.data.readers.mirflickr import MIRFLICKR
 from mlcrf.data.readers.parquet_images import PARQUET_IMAGES
-from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.readers.reader import Reader
 from mlcrf.data.readers.table import TABLE, read_table
 from mlcrf.data.readers.tag_files import TAG_FILES
 from mlcrf.data.readers.voc import VOC
@@ -38,19 +42,34 @@ def read_dataset(path: Path | Stored, options: ReadOptions = ReadOptions()) -> M
     """Read a data set of any known layout; from an object store, a table.
 
     Raises:
-        DataError: no such path, an unknown layout, or the errors in the data.
+        DataError: no such path, an unknown layout, the errors in the data, or an oddity that
+            `options.accept` does not name (see `mlcrf.data.plausibility`).
         LabelsError: the labels differ from `options.labels`.
         SettingsError: an unknown MIRFLICKR label set, or an empty separator.
     """
     if isinstance(path, Path):
-        return find_reader(path).read(path, options)
+        reader = find_reader(path)
+        return _examined(reader.name, reader.read(path, options), path, options)
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(
             "from object stores only tables can be read "
             f"({', '.join(sorted(TABLE_SUFFIXES))}); copy other data sets to a local disk",
             path,
         )
-    return read_table(path, options)
+    return _examined(TABLE.name, read_table(path, options), path, options)
+
+
+def _examined(
+    layout: str, manifest: Manifest, path: Path | Stored, options: ReadOptions
+) -> Manifest:
+    """Return a manifest whose labels are merged as asked for, and which is plausible."""
+    manifest = replace(manifest, layout=layout)
+    if options.fold_case:
+        manifest = merge_spellings(manifest, options.labels)
+    accept = options.accept
+    if options.blank is Blank.UNKNOWN:
+        accept = accept | {Oddity.NO_ABSENT}
+    return require_plausible(manifest, accept, path)
 
 
 def find_reader(path: Path) -> Reader:

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from mlcrf.data.files import FolderListings, load_text
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
-from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.readers.reader import Reader
 from mlcrf.data.tags import relabelled
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.images import as_image

@@ -6,7 +6,8 @@ from pathlib import Path, PurePath, PurePosixPath
 import numpy as np
 
 from mlcrf.data.manifest import SPLIT_NAMES, Manifest, Split
-from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.readers.reader import Reader
 from mlcrf.data.readers.table import read_table
 from mlcrf.errors import DataError
 from mlcrf.images import Image

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.problems import Problems
-from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.readers.reader import Reader
 from mlcrf.data.table_files import tables_in
 from mlcrf.data.tags import clean_tags, folder_manifest
 from mlcrf.errors import DataError, LabelsError

@@ -13,7 +13,8 @@ from mlcrf.data.files import load_text
 from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
-from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.readers.reader import Reader
 from mlcrf.data.tags import relabelled
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.images import LocalImage

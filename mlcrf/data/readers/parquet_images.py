@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from mlcrf.data.columns import LIST_COLUMNS
 from mlcrf.data.manifest import SPLIT_NAMES, Manifest, Split
 from mlcrf.data.problems import Problems
-from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.readers.reader import Reader
 from mlcrf.data.readers.table import records_manifest
 from mlcrf.data.table_files import IMAGE_COLUMNS, Records, check_header
 from mlcrf.errors import DataError

@@ -2,23 +2,36 @@
 
 import io
 import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf import atomic
+from mlcrf.choices import Blank
 from mlcrf.data.cells import INVALID, shown_cell, write_csv_row
-from mlcrf.data.columns import LIST_COLUMNS, SCORE_PREFIXES, sort_columns
+from mlcrf.data.columns import (
+    SCORE_PREFIXES,
+    Columns,
+    column_splits,
+    describe_invalid,
+    sort_columns,
+)
 from mlcrf.data.files import FolderListings
 from mlcrf.data.manifest import SPLIT_COLUMN, SPLIT_NAMES, Manifest, Split
 from mlcrf.data.problems import Problems
-from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.readers.reader import Reader
 from mlcrf.data.table_files import IMAGE_COLUMNS, TABLE_SUFFIXES, Records, load_records
 from mlcrf.data.tags import (
+    Separator,
     Tags,
+    clean_tags,
+    find_separator,
     parse_tags,
-    sniff_separator,
     tag_targets,
     unknown_tags,
     vocabulary,
@@ -37,20 +50,24 @@ def read_table(
     """Read a table with one row per image.
 
     Image paths, or URLs in an object store, are in the first of the columns `image`, `file_name`,
-    `filename`, `path`; the optional `split` is train, validation (or val) or test.
-    Other columns:
+    `filename`, `path`. The optional `split` is train, validation or test; a column of such words
+    under another name, or `is_valid` and the like, is used too where there is no doubt (see
+    `mlcrf.data.columns`). Other columns:
 
     - `p:LABEL` and `independent:LABEL` are scores of our own predictions: ignored, like further
       columns of paths;
     - `labels`, `tags` or `label` is a list of labels if any cell is not 0, 1 or unknown. Listed
       labels are present, others absent; `[]` is the empty set. Other columns are then ignored,
       but a column of 0, 1 and unknown only is an error, since it could be a label;
-    - otherwise each column is a label of 1, 0 or unknown (also 1.0, 0.0, true, false).
+    - otherwise each column is a label of 1, 0 or unknown (also 1.0, 0.0, true, false, and yes, no
+      and the like where both occur).
 
-    An empty cell, `?` or -1 means unknown, also for a list.
+    An empty cell, `?`, -1 or `nan` means unknown, also for a list, unless `options.blank` says
+    otherwise. Rows of one image with the same labels are one; a table with one row per label, each
+    image several times, is read as such.
 
     Args:
-        options: if `label_sep` is None, it is the first of `;`, `|`, `,` that occurs.
+        options: if `label_sep` is None, it is that of `;`, `|`, `,` by which labels repeat most.
         check_images: report missing images; in a store they are found only when fetched.
 
     Raises:
@@ -83,31 +100,98 @@ def records_manifest(
     label_sep, labels = options.label_sep, options.labels
     if label_sep == "":
         raise SettingsError("the label separator is empty; expected a character such as ';' or '|'")
-    columns = sort_columns(records)
+    columns = sort_columns(records, options)
     images = _image_paths(records, columns.image, root, listings, problems)
-    splits = _row_splits(records, problems)
-    notes = []
-    if columns.ignored:
-        ignored = (" ".join(name.split()) for name in columns.ignored)
-        notes.append(f"columns left out: {', '.join(ignored)}")
+    splits = _row_splits(records, columns.split, problems)
+    facts, notes = _facts(columns), list[str]()
     if columns.listed is None:
         space, targets = _valued_targets(records, columns.valued, labels, problems)
+        is_long = False
     else:
-        tags, more = _listed_tags(records, columns.listed, label_sep, labels, problems)
-        notes += more
+        listed = _listed_tags(records, columns.listed, options, problems)
+        facts += listed.facts
+        notes += listed.notes
         problems.raise_if_any()
-        space = labels or vocabulary(tags, records.path)
-        targets = tag_targets(tags, space)
+        space = labels or vocabulary(listed.tags, records.path)
+        targets = tag_targets(listed.tags, space)
+        is_long = listed.single and _is_long(images)
+        if is_long:
+            facts.append(f"one row per label: {len(images)} rows")
+    kept = _merge_rows(records, columns.image, images, targets, splits, is_long, problems)
     problems.raise_if_any()
+    if len(kept) < len(images) and not is_long:
+        notes.append(f"{len(images) - len(kept)} rows stand twice, with the same labels")
     return Manifest(
-        tuple(images),
-        targets,
+        tuple(images[row] for row in kept),
+        targets[kept],
         space,
-        splits,
+        None if splits is None else tuple(splits[row] for row in kept),
         records.path.stem,
         tuple(notes),
         lists_positives=columns.listed is not None,
+        facts=tuple(facts),
     )
+
+
+def _facts(columns: Columns) -> list[str]:
+    """Return how the columns were understood, in words."""
+    facts = []
+    if columns.words:
+        facts.append(f"cells read: {', '.join(columns.words)}")
+    if columns.split and columns.split != (SPLIT_COLUMN,):
+        facts.append(f"splits from column {', '.join(map(_one_line, columns.split))}")
+    if columns.ignored:
+        facts.append(f"columns left out: {', '.join(map(_one_line, columns.ignored))}")
+    return facts
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _text(records: Records, column: str, row: int) -> str:
+    return str(records.columns[column][row]).strip()
+
+
+def _is_long(images: Sequence[Image]) -> bool:
+    """Return whether most images stand in several rows, as in a table with one row per label."""
+    counts = Counter(image.address for image in images)
+    return sum(count > 1 for count in counts.values()) * 2 > len(counts)
+
+
+def _merge_rows(
+    records: Records,
+    column: str,
+    images: Sequence[Image],
+    targets: NDArray[np.int8],
+    splits: tuple[Split, ...] | None,
+    is_long: bool,
+    problems: Problems,
+) -> list[int]:
+    """Return the first row of each image; report rows of one image that contradict each other.
+
+    In a table with one row per label, the labels of an image's rows are joined in its first row,
+    in place.
+    """
+    first: dict[str, int] = {}
+    kept = []
+    for row, image in enumerate(images):
+        before = first.setdefault(image.address, row)
+        if before == row:
+            kept.append(row)
+            continue
+        other_split = splits is not None and splits[row] is not splits[before]
+        if is_long and not other_split:
+            targets[before] = np.maximum(targets[before], targets[row])
+        elif other_split or not np.array_equal(targets[row], targets[before]):
+            what = "split" if other_split else "labels"
+            records.fault(
+                problems,
+                row,
+                f"duplicate row: {_text(records, column, row)!r} is on {records.place(before)} "
+                f"too, with other {what}; keep one",
+            )
+    return kept
 
 
 def save_manifest(path: Path, manifest: Manifest) -> None:
@@ -146,8 +230,7 @@ def _image_paths(
     listings: FolderListings | None,
     problems: Problems,
 ) -> list[Image]:
-    """Return the images (N,); report missing and duplicate images."""
-    first: dict[str, int] = {}
+    """Return the images (N,); report missing images."""
     images: list[Image] = []
     for row, cell in enumerate(records.columns[column]):
         if cell is None or (isinstance(cell, str) and not cell.strip()):
@@ -170,10 +253,6 @@ def _image_paths(
             hint = "" if Path(cell).is_absolute() else f" in {root}; is it the image root?"
             records.fault(problems, row, f"missing image {cell.strip()!r}{hint}")
             image = LocalImage(os.path.join(str(root), cell))  # noqa: PTH118 - quick
-        double = first.setdefault(image.address, row)
-        if double != row:
-            where = records.place(double)
-            records.fault(problems, row, f"duplicate row: {cell.strip()!r} is on {where} too")
         images.append(image)
     return images
 
@@ -204,18 +283,23 @@ def _find_image(root: Path | Stored, cell: str, listings: FolderListings | None)
     return next((as_image(one) for one in places if listings.has(one)), None)
 
 
-def _row_splits(records: Records, problems: Problems) -> tuple[Split, ...] | None:
-    if SPLIT_COLUMN not in records.columns:
+def _row_splits(
+    records: Records, columns: Sequence[str], problems: Problems
+) -> tuple[Split, ...] | None:
+    """Return the split of each row (N,), the one furthest from training if several say one."""
+    if not columns:
         return None
-    splits = []
-    for row, cell in enumerate(records.columns[SPLIT_COLUMN]):
-        name = cell.strip() if isinstance(cell, str) else "" if cell is None else cell
-        split = SPLIT_NAMES.get(name.lower()) if isinstance(name, str) else None
-        if split is None:
-            expected = f"expected {', '.join(SPLIT_NAMES)}"
-            records.fault(problems, row, f"unknown split {shown_cell(name)}; {expected}")
-        splits.append(split or Split.TRAIN)
-    return tuple(splits)
+    order = {Split.TRAIN: 0, Split.VALIDATION: 1, Split.TEST: 2}
+    result: list[Split] = [Split.TRAIN] * len(records)
+    for name in columns:
+        for row, split in enumerate(column_splits(records, name)):
+            if split is None:
+                value = shown_cell(records.columns[name][row])
+                expected = f"expected {', '.join(SPLIT_NAMES)}"
+                records.fault(problems, row, f"column {name!r}: unknown split {value}; {expected}")
+            elif order[split] > order[result[row]]:
+                result[row] = split
+    return tuple(result)
 
 
 def _valued_targets(
@@ -231,52 +315,106 @@ def _valued_targets(
     except LabelsError as error:
         raise LabelsError(f"{records.path}:1: {error}") from error
     for name in space:
-        wrong = np.flatnonzero(codes[name] == INVALID).tolist()
-        if wrong and not (codes[name] >= 0).any():
-            example = shown_cell(records.columns[name][wrong[0]])
-            problems.add(
-                records.path,
-                f"column {name!r} contains no 0 or 1, but values such as {example}; remove "
-                f"the column, or name it `{LIST_COLUMNS[0]}` if it lists labels",
-                line=1,
-            )
+        cells = records.columns[name]
+        reason = describe_invalid(name, cells, codes[name])
+        if reason is not None:
+            problems.add(records.path, reason, line=1)
             continue
-        for row in wrong:
-            value = shown_cell(records.columns[name][row])
+        for row in np.flatnonzero(codes[name] == INVALID).tolist():
+            value = shown_cell(cells[row])
             expected = "expected 1, 0, or an empty cell, ? or -1 for unknown"
             records.fault(problems, row, f"label {name!r} is {value}; {expected}")
     return space, np.stack([codes[name] for name in space], axis=1)
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """The labels of a list column, row by row, and how its cells were understood."""
+
+    tags: list[Tags]
+    facts: list[str]
+    notes: list[str]
+    single: bool
+
+
 def _listed_tags(
-    records: Records,
-    column: str,
-    label_sep: str | None,
-    labels: LabelSpace | None,
-    problems: Problems,
-) -> tuple[list[Tags], list[str]]:
-    """Return the tags of each row (N,), and notes about guesses."""
+    records: Records, column: str, options: ReadOptions, problems: Problems
+) -> _Listed:
+    """Return the tags of each row (N,)."""
     cells = records.columns[column]
-    separator = label_sep or sniff_separator(cells)
+    found = find_separator(cells)
+    separator = options.label_sep or found.sign
     tags: list[Tags] = []
+    wrong: dict[int, str] = {}
     for row, cell in enumerate(cells):
         try:
             tags.append(parse_tags(cell, separator))
         except ValueError as error:
-            records.fault(problems, row, f"column {column!r}: {error}")
+            wrong[row] = str(error)
             tags.append(None)
-        for message in unknown_tags(tags[-1] or frozenset(), labels) if labels else ():
-            records.fault(problems, row, message)
+    if len(wrong) > len(cells) / 2 and len(wrong) > 2:  # the column is of another kind
+        row, reason = next(iter(wrong.items()))
+        wrong = {row: f"{reason} ({len(wrong)} rows)"}
+    for row, reason in wrong.items():
+        records.fault(problems, row, f"column {column!r}: {reason}")
     notes = []
-    empty = sum(isinstance(cell, str) and not cell.strip() for cell in cells)
-    if empty:
+    if options.label_sep is None and found.others:
+        notes += _split_odd_cells(records, column, tags, found)
+    if options.labels is not None:
+        for row, one in enumerate(tags):
+            for message in unknown_tags(one or frozenset(), options.labels):
+                records.fault(problems, row, message)
+    unknown = [row for row, one in enumerate(tags) if one is None and cells[row] is not None]
+    if options.blank is Blank.ABSENT:
+        tags = [frozenset() if names is None else names for names in tags]
+    elif unknown:
+        texts = sorted({str(cells[row]).strip() for row in unknown})
+        what = "empty" if texts == [""] else f"{', '.join(map(repr, texts[:3]))}"
         notes.append(
-            f"{empty} empty cells in column {column!r} are taken as unknown; "
-            "write [] for an image without labels"
+            f"{len(unknown)} cells of column {column!r} ({what}) are taken as unknown; "
+            "write [] for an image without labels, or use --blank absent"
         )
-    if separator is None and any(isinstance(cell, str) and " " in cell.strip() for cell in cells):
+    facts = [f"labels from column {column!r}"]
+    if separator is not None:
+        facts[0] += f", separated by {separator!r} ({found.cells} of {len(cells)} rows)"
+    elif any(isinstance(cell, str) and " " in cell.strip() for cell in cells):
         notes.append(f"column {column!r} has no separator but spaces: each cell is one label")
-    return tags, notes
+    single = all(names is None or len(names) <= 1 for names in tags)
+    return _Listed(tags, facts, notes, single)
+
+
+def _split_odd_cells(
+    records: Records, column: str, tags: list[Tags], found: Separator
+) -> list[str]:
+    """Split labels that contain another separator, where it gives labels of other rows, in place.
+
+    Returns:
+        A note for each such row, up to three, and for labels that keep the sign.
+    """
+    known = {name for names in tags for name in names or ()}
+    kept: list[str] = []
+    rows: list[str] = []
+    for row, names in enumerate(tags):
+        for name in names or ():
+            signs = [sign for sign in found.others if sign in name]
+            for sign in signs:
+                parts = clean_tags(name.split(sign))
+                if parts <= known - {name}:
+                    tags[row] = ((tags[row] or frozenset()) - {name}) | parts
+                    rows.append(f"{records.place(row)}: {name!r} is split at {sign!r}")
+                    break
+            else:
+                kept += [name] if signs else []
+    notes = [f"column {column!r}: {text}, though {found.sign!r} separates" for text in rows[:3]]
+    if len(rows) > 3:
+        notes.append(f"column {column!r}: {len(rows) - 3} more cells are split at another sign")
+    if kept:
+        others = " and ".join(map(repr, found.others))
+        notes.append(
+            f"column {column!r}: {found.sign!r} separates labels, and {others} stays within "
+            f"{len(kept)} labels such as {kept[0][:40]!r}; --label-sep chooses another"
+        )
+    return notes
 
 
 def _path_in_table(image: Image, folder: Path) -> str:

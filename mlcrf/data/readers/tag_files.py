@@ -5,7 +5,8 @@ from pathlib import Path
 from mlcrf.data.files import load_text
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.problems import Problems
-from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.readers.reader import Reader
 from mlcrf.data.tags import Tags, clean_tags, folder_manifest, unknown_tags
 from mlcrf.errors import DataError
 from mlcrf.images import Image, LocalImage

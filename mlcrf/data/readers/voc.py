@@ -12,7 +12,8 @@ import numpy as np
 from mlcrf.data.files import load_text
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
-from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.readers.reader import Reader
 from mlcrf.data.tags import unknown_tags, vocabulary
 from mlcrf.errors import DataError
 from mlcrf.images import LocalImage

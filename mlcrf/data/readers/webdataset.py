@@ -6,7 +6,8 @@ from pathlib import Path
 from mlcrf.data.files import load_text
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.problems import Problems
-from mlcrf.data.readers.reader import Reader, ReadOptions
+from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.readers.reader import Reader
 from mlcrf.data.readers.tag_files import load_tags
 from mlcrf.data.tags import Tags, folder_manifest, parse_tags, unknown_tags
 from mlcrf.errors import DataError

@@ -69,7 +69,7 @@ def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
     verdicts = [one.verdict for one in measures.values()]
     name, data = readable(run.path.name), readable(answers.manifest.name)
     return {
-        "title": f"{name} on {data}",
+        "title": f"{name} on {data}{' (training images)' if result.in_training else ''}",
         "run": name,
         "data": data,
         "trained_on": readable(run.data),

@@ -97,8 +97,9 @@ def test_all_problems_at_once_by_line(folder: Path) -> None:
     )
     assert faults(make_table(folder, text)) == [
         f"t.csv:3: missing image 'gone.jpg' in {folder}; is it the image root?",
-        "t.csv:4: duplicate row: './a.jpg' is on line 2 too",
-        "t.csv:5: unknown split 'half'; expected train, validation, val, test",
+        "t.csv:4: duplicate row: './a.jpg' is on line 2 too, with other labels; keep one",
+        "t.csv:5: column 'split': unknown split 'half'; expected train, training, validation, "
+        "val, valid, dev, test, testing",
         "t.csv:5: label 'sea' is 'yes'; expected 1, 0, or an empty cell, ? or -1 for unknown",
         "t.csv:6: column 'image' is empty; expected an image path",
         "t.csv:7: 2 cells, but the header has 3",
@@ -212,8 +213,8 @@ def test_empty_set_and_unknown_in_a_list(folder: Path) -> None:
     manifest = read_table(path)
     assert manifest.targets.tolist() == [[1, 1], [0, 0], [-1, -1], [-1, -1]]
     assert manifest.notes == (
-        "1 empty cells in column 'labels' are taken as unknown; "
-        "write [] for an image without labels",
+        "2 cells of column 'labels' ('', '?') are taken as unknown; "
+        "write [] for an image without labels, or use --blank absent",
     )
 
 
@@ -245,7 +246,7 @@ def test_our_own_predictions_are_read(folder: Path) -> None:
     text = "image,labels,p:sea,independent:sea,caption\na.jpg,sea;sky,0.9,1,A sea\n"
     manifest = read_table(make_table(folder, text))
     assert manifest.labels.names == ("sea", "sky")
-    assert manifest.notes == ("columns left out: caption, p:sea, independent:sea",)
+    assert manifest.facts[0] == "columns left out: caption, p:sea, independent:sea"
 
 
 def test_a_second_path_column_is_left_out(folder: Path) -> None:
@@ -358,9 +359,9 @@ def test_parquet_faults_name_the_row(folder: Path) -> None:
     path = folder / "t.parquet"
     pq.write_table(pa.table({"image": ["a.jpg", "a.jpg"], "sea": [1, 2]}), path)
     assert faults(path) == [
-        "t.parquet: row 2: duplicate row: 'a.jpg' is on row 1 too",
         "t.parquet: row 2: label 'sea' is '2'; "
         "expected 1, 0, or an empty cell, ? or -1 for unknown",
+        "t.parquet: row 2: duplicate row: 'a.jpg' is on row 1 too, with other labels; keep one",
     ]
 
 

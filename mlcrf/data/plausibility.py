@@ -1,0 +1,227 @@
+"""Judge whether a data set is plausible, before anything is learned from it or scored on it."""
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mlcrf.choices import Oddity
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.errors import DataError, printable
+from mlcrf.labels import LabelSpace
+
+_SHOWN = 10
+_FEW = 3
+_MANY_IMAGES = 10  # from here on, a label of its own for almost every image is a caption
+_MISSING_WORDS = frozenset(
+    {"nan", "none", "null", "nil", "n/a", "na", "<na>", "#n/a", "-", "--", "undefined", "missing"}
+)
+_OPENING, _CLOSING, _QUOTES = "[{(", "]})", "'\"`"
+_COORDINATES = re.compile(r"\d+(\s+[-+]?\d*\.?\d+(e[-+]?\d+)?){4,}", re.IGNORECASE)
+_DECIMAL = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
+_IMAGE_NAME = re.compile(r".*\.(jpe?g|png|gif|webp|tiff?|bmp|heic)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An oddity of a data set, in words with a remedy."""
+
+    oddity: Oddity
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.message}. If this is right, use --accept {self.oddity}."
+
+
+def find_oddities(manifest: Manifest) -> list[Finding]:
+    """Return what is most likely wrong in a data set.
+
+    Cost: O(N L).
+    """
+    names = manifest.labels.names
+    found = [_no_absent(manifest), _bad_names(names), _missing_words(names)]
+    if manifest.lists_positives:
+        found.append(_combinations(names))
+    return [one for one in found if one is not None]
+
+
+def require_plausible(
+    manifest: Manifest, accept: Collection[Oddity], place: object = None
+) -> Manifest:
+    """Return the manifest with notes about doubtful properties.
+
+    Args:
+        accept: oddities that are noted and not refused.
+        place: the data set in messages; its name by default.
+
+    Raises:
+        DataError: an oddity that is not accepted.
+    """
+    found = find_oddities(manifest)
+    refused = [one for one in found if one.oddity not in accept]
+    if refused:
+        source = manifest.name if place is None else place
+        raise DataError("\n".join(str(DataError(str(one), source)) for one in refused))
+    notes = [f"accepted ({one.oddity}): {one.message}" for one in found]
+    return replace(manifest, notes=(*manifest.notes, *notes, *_doubts(manifest)))
+
+
+def merge_spellings(manifest: Manifest, labels: LabelSpace | None = None) -> Manifest:
+    """Return the manifest with labels that differ in spelling only as one label.
+
+    A merged label has its most frequent spelling, or that of `labels`; it is present where any is,
+    else unknown where any is.
+    """
+    counts = (manifest.targets == 1).sum(0)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for column, name in enumerate(manifest.labels):
+        groups[spelling(name)].append(column)
+    expected = set(labels or ())
+    names = []
+    targets = np.empty((len(manifest), len(groups)), dtype=np.int8)
+    for place, columns in enumerate(groups.values()):
+        first = max(columns, key=lambda at: (manifest.labels.names[at] in expected, counts[at]))
+        names.append(manifest.labels.names[first])
+        own = manifest.targets[:, columns]
+        targets[:, place] = np.where((own == 1).any(1), 1, own.min(1))
+    rules = manifest.implications
+    if len(groups) < len(manifest.labels) and len(rules):
+        raise DataError("labels of implications cannot be merged; leave out --fold-case")
+    return replace(manifest, targets=targets, labels=LabelSpace(tuple(names)))
+
+
+def summarise(manifest: Manifest) -> str:
+    """Return one or two lines that say how a data set was understood."""
+    splits = "no splits"
+    if manifest.splits is not None:
+        counted = Counter(manifest.splits)
+        splits = ", ".join(f"{one.value} {counted[one]}" for one in Split if counted[one])
+    counts = (manifest.targets == 1).sum(0)
+    shown = [
+        f"{printable(name)} {count}"
+        for name, count in zip(manifest.labels.names[:_SHOWN], counts.tolist(), strict=False)
+    ]
+    more = len(manifest.labels) - len(shown)
+    kind = f" ({manifest.layout})" if manifest.layout else ""
+    lines = [
+        f"data: {manifest.name}{kind}: {len(manifest)} images ({splits}), "
+        f"{len(manifest.labels)} labels: {', '.join(shown)}{f' and {more} more' if more else ''}"
+    ]
+    return "\n".join([*lines, *(f"data: {fact}" for fact in manifest.facts)])
+
+
+def _no_absent(manifest: Manifest) -> Finding | None:
+    """Find cells of 1 and blank only, of which nothing can be learned unless blank is 0."""
+    known = manifest.targets >= 0
+    if len(manifest) < 2 or manifest.lists_positives or known.all() or not known.any():
+        return None
+    if (manifest.targets == 0).any():
+        return None
+    return Finding(
+        Oddity.NO_ABSENT,
+        "no label is absent in any image: all known cells are 1, so that nothing can be "
+        "learned; if blank cells (or keys left out) mean absent, use --blank absent",
+    )
+
+
+def _bad_names(names: Sequence[str]) -> Finding | None:
+    wrong = [name for name in names if _is_no_name(name)]
+    if not wrong:
+        return None
+    return Finding(
+        Oddity.LABEL_NAMES,
+        f"{_some(wrong)} {'looks' if len(wrong) == 1 else 'look'} like a part of a list, a "
+        "number or a file, not like a label; check the column and --label-sep",
+    )
+
+
+def _is_no_name(name: str) -> bool:
+    first, last = name[0], name[-1]
+    if first in "[{" or last in "]}" or first in _QUOTES or (last in _QUOTES[1:]):
+        return True
+    unbalanced = any(
+        name.count(a) != name.count(b) for a, b in zip(_OPENING, _CLOSING, strict=True)
+    )
+    if unbalanced and (first in _OPENING + _CLOSING or last in _OPENING + _CLOSING):
+        return True
+    patterns = (_COORDINATES, _DECIMAL, _IMAGE_NAME)
+    return any(pattern.fullmatch(name) for pattern in patterns)
+
+
+def _missing_words(names: Sequence[str]) -> Finding | None:
+    wrong = [name for name in names if name.casefold() in _MISSING_WORDS]
+    if not wrong:
+        return None
+    return Finding(
+        Oddity.MISSING_WORDS,
+        f"label {_some(wrong)} looks like a missing value; leave the cell empty where the labels "
+        "are unknown, or write [] where there are none",
+    )
+
+
+def _combinations(names: Sequence[str]) -> Finding | None:
+    """Find labels that are combinations of words that other labels have too."""
+    words = {name: name.split() for name in names}
+    several = [name for name, own in words.items() if len(own) > 1]
+    used = Counter(word for own in words.values() for word in set(own))
+    shared = [name for name in several if all(used[word] > 1 for word in words[name])]
+    if len(several) < 2 or len(shared) * 2 <= len(several):
+        return None
+    return Finding(
+        Oddity.COMBINATIONS,
+        f"{len(shared)} labels are combinations of the same words, such as {_some(shared)}; if "
+        "spaces separate labels, use --label-sep ' '",
+    )
+
+
+def _doubts(manifest: Manifest) -> Iterable[str]:
+    """Yield notes about what may be right."""
+    targets, names = manifest.targets, manifest.labels.names
+    where = ""
+    if manifest.splits is not None and Split.TRAIN in manifest.splits:
+        targets = targets[[one == Split.TRAIN for one in manifest.splits]]
+        where = " in the training images"
+    absent = [name for name, on in zip(names, (targets == 0).any(0), strict=True) if not on]
+    present = [name for name, on in zip(names, (targets == 1).any(0), strict=True) if not on]
+    absent = [name for name in absent if name not in present]
+    if present:
+        yield f"no image{where} has {_some(present)}"
+    if absent:
+        yield f"no image{where} is known to be without {_some(absent)}"
+    if len(targets) > 1 and (targets == 1).all():
+        hint = "; if spaces separate labels, use --label-sep ' '" if _has_space(names) else ""
+        yield f"every image{where} has every label, so that nothing can be learned{hint}"
+    tagged = int((manifest.targets == 1).any(1).sum())
+    own = (manifest.targets == 1).sum(0) == 1
+    if tagged >= _MANY_IMAGES and int(own.sum()) * 10 >= tagged * 9:
+        example = names[int(np.argmax(own))]
+        yield (
+            f"{int(own.sum())} labels occur once, such as {example!r}, in {tagged} images; these "
+            "may be captions or names"
+        )
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[spelling(name)].append(name)
+    for group in alike.values():
+        if len(group) > 1:
+            yield f"labels {_some(group)} differ in spelling only; --fold-case makes them one"
+    entities = [name for name in names if re.search(r"&(\w+|#\d+);?", name)]
+    if entities:
+        yield f"label {_some(entities)} contains an HTML entity"
+
+
+def _has_space(names: Iterable[str]) -> bool:
+    return any(" " in name for name in names)
+
+
+def spelling(name: str) -> str:
+    """Return a name in a form where case, spaces and composition of accents do not matter."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name[:60]) for name in names[:_FEW])
+    return shown if len(names) <= _FEW else f"{shown} and {len(names) - _FEW} more"

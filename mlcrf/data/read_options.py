@@ -1,0 +1,43 @@
+"""Options of reading a data set, for what the data do not state."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlcrf.choices import Blank, Oddity
+from mlcrf.labels import LabelSpace
+from mlcrf.stores import Stored
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Options for facts that the data do not state.
+
+    Attributes:
+        label_set: MIRFLICKR annotations: 24 potential, 14 relevant, or 38 both.
+        image_root: folder that image paths in a table are relative to; None is the table's folder.
+        label_sep: separator of labels in a text; None detects it.
+        labels: expected labels, in any order; None takes them from the data.
+        max_problems: number of errors listed; more are counted.
+        blank: meaning of a cell without a value in a table; None is unknown, and refused where
+            no cell is 0.
+        label_columns: columns of a table that hold labels; None finds them.
+        ignore_columns: columns of a table that are not used.
+        split_column: column of a table with train, validation or test; None finds it.
+        true_words, false_words: further texts for 1 and 0 in a table.
+        fold_case: labels that differ in case, spaces or composition of accents are one.
+        accept: oddities that are not refused.
+    """
+
+    label_set: int = 24
+    image_root: Path | Stored | None = None
+    label_sep: str | None = None
+    labels: LabelSpace | None = None
+    max_problems: int = 20
+    blank: Blank | None = None
+    label_columns: tuple[str, ...] | None = None
+    ignore_columns: tuple[str, ...] = ()
+    split_column: str | None = None
+    true_words: tuple[str, ...] = ()
+    false_words: tuple[str, ...] = ()
+    fold_case: bool = False
+    accept: frozenset[Oddity] = frozenset()
