@@ -231,3 +231,19 @@ def test_other_types_are_refused(dtype: torch.dtype) -> None:
     """Sums of half precision would be wrong in silence, or fail somewhere inside a method."""
     with pytest.raises(PotentialsError, match="unary: expected float32 or float64"):
         Potentials(torch.zeros(2, 3, dtype=dtype), full_edges(3), torch.zeros(3, dtype=dtype))
+
+
+@pytest.mark.parametrize("varies", [False, True])
+@pytest.mark.parametrize("num_labels", [5, 130])
+def test_later_labels_alone(num_labels: int, varies: bool) -> None:
+    """`later` sums the couplings to present labels of higher number, dense or sparse."""
+    generator = torch.Generator().manual_seed(0)
+    edges = torch.tensor([[0, 1], [0, num_labels - 1], [2, 3], [3, num_labels - 2]])
+    edges = edges[edges[:, 0] < edges[:, 1]]
+    pairwise = torch.randn((2, len(edges)) if varies else (len(edges),), generator=generator)
+    potentials = Potentials(torch.randn(2, num_labels, generator=generator), edges, pairwise)
+    states = torch.randint(2, (3, 2, num_labels), generator=generator)
+    expected = torch.zeros(3, 2, num_labels)
+    for edge, (first, second) in enumerate(edges.tolist()):
+        expected[..., first] += states[..., second] * pairwise[..., edge]
+    torch.testing.assert_close(Fields(potentials).later(states), expected)
