@@ -176,10 +176,10 @@ def train(
     settings = make_settings(config, tuple(set_ or ()), **ctx.meta[_SETTINGS])
     device = pick_device(runtime.device)
     manifest = source.load(data, reading)
-    if speaks():
-        options.show_reading(manifest)
     try:
         with joined(device) as (processes, own_device):
+            if processes.is_first:
+                options.show_reading(manifest)
             environment = Environment(
                 own_device,
                 runtime.engine,

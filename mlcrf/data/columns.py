@@ -261,6 +261,8 @@ def describe_invalid(name: str, cells: Sequence[object], codes: NDArray[np.int8]
 def _is_number(cell: object) -> bool:
     try:
         float(cell)  # type: ignore[arg-type]
+    except OverflowError:  # an integer with hundreds of digits
+        return True
     except (TypeError, ValueError):
         return False
     return True

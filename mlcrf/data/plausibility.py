@@ -36,12 +36,15 @@ class Finding:
         return f"{self.message}. If this is right, use --accept {self.oddity}."
 
 
-def find_oddities(manifest: Manifest) -> list[Finding]:
+def find_oddities(manifest: Manifest, *, check_names: bool = True) -> list[Finding]:
     """Return what is most likely wrong in a data set.
+
+    Args:
+        check_names: whether to judge the names of labels; not if they were expected.
 
     Cost: O(N L).
     """
-    names = manifest.labels.names
+    names = manifest.labels.names if check_names else ()
     found = [_no_absent(manifest), _bad_names(names), _missing_words(names)]
     if manifest.lists_positives:
         found.append(_combinations(names))
@@ -49,18 +52,23 @@ def find_oddities(manifest: Manifest) -> list[Finding]:
 
 
 def require_plausible(
-    manifest: Manifest, accept: Collection[Oddity], place: object = None
+    manifest: Manifest,
+    accept: Collection[Oddity],
+    place: object = None,
+    *,
+    check_names: bool = True,
 ) -> Manifest:
     """Return the manifest with notes about doubtful properties.
 
     Args:
         accept: oddities that are noted and not refused.
         place: the data set in messages; its name by default.
+        check_names: see `find_oddities`.
 
     Raises:
         DataError: an oddity that is not accepted.
     """
-    found = find_oddities(manifest)
+    found = find_oddities(manifest, check_names=check_names)
     refused = [one for one in found if one.oddity not in accept]
     if refused:
         source = manifest.name if place is None else place

@@ -265,7 +265,7 @@ ARROW = {
     "long": pa.array([2**62, 0], pa.duration("s")),
     "map": pa.array([[(1, 2)], None], pa.map_(pa.int8(), pa.int8())),
     "bytes": pa.array([b"\xff\n", b"1"]),
-    "half": pa.array(np.array([1, np.nan], np.float16)),
+    "half": pa.array(np.array([0, np.nan], np.float16)),
     "decimal": pa.array([1, 10], pa.decimal256(76)),
     "structs": pa.array([{"a": {"b": [1]}}, None]),
     "dictionary": pa.array(["1", "0"]).dictionary_encode(),

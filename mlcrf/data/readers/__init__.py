@@ -69,7 +69,7 @@ def _examined(
     accept = options.accept
     if options.blank is Blank.UNKNOWN:
         accept = accept | {Oddity.NO_ABSENT}
-    return require_plausible(manifest, accept, path)
+    return require_plausible(manifest, accept, path, check_names=options.labels is None)
 
 
 def find_reader(path: Path) -> Reader:

@@ -121,16 +121,17 @@ def records_manifest(
     problems.raise_if_any()
     if len(kept) < len(images) and not is_long:
         notes.append(f"{len(images) - len(kept)} rows stand twice, with the same labels")
-    return Manifest(
-        tuple(images[row] for row in kept),
-        targets[kept],
+    manifest = Manifest(
+        tuple(images),
+        targets,
         space,
-        None if splits is None else tuple(splits[row] for row in kept),
+        splits,
         records.path.stem,
         tuple(notes),
         lists_positives=columns.listed is not None,
         facts=tuple(facts),
     )
+    return manifest if len(kept) == len(images) else manifest.rows(np.array(kept))
 
 
 def _facts(columns: Columns) -> list[str]:
