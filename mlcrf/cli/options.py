@@ -96,7 +96,7 @@ LabelSep = Annotated[
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How a data set is read, where it does not say so itself."""
+    """Options of reading a data set, for what it does not say itself."""
 
     image_root: ImageRoot = None
     label_sep: LabelSep = None
