@@ -15,6 +15,7 @@ import typer
 from mlcrf.cli import console, options, tagging
 from mlcrf.cli.options import DecisionOptions, KnownOptions, RuntimeOptions, grouped
 from mlcrf.cli.sources import ImageSource
+from mlcrf.cli.stopping import raise_if_stopped
 from mlcrf.shipped_models import DEFAULT
 
 if TYPE_CHECKING:
@@ -150,4 +151,10 @@ def _tag_on_cluster(
     cache = runtime.cache.absolute()
     setup = WorkerSetup(job, place, Path.cwd(), runtime.engine, runtime.device, cache)
     with console.bar("images") as progress:
-        predict_parts(cluster, setup, parts, workers=workers, progress=progress, note=console.note)
+
+        def report(done: int, total: int) -> None:
+            raise_if_stopped()
+            progress(done, total)
+
+        predict_parts(cluster, setup, parts, workers=workers, progress=report, note=console.note)
+    raise_if_stopped()

@@ -11,6 +11,7 @@ from typing import NoReturn
 GRACE_S = 8.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = tuple(128 + number for number in _SIGNALS)  # exit statuses
+_received: list[int] = []
 
 
 @contextmanager
@@ -28,6 +29,8 @@ def stopping() -> Iterator[None]:
     writer.setblocking(False)
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
     try:
         yield
@@ -38,7 +41,22 @@ def stopping() -> Iterator[None]:
         writer.close()
 
 
+def raise_if_stopped() -> None:
+    """Raise again what a signal raised, in case other code has swallowed it.
+
+    For loops around libraries that may catch an exception which a signal raises within them.
+    """
+    for number in _received[:1]:
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _interrupt(number: int, _: object) -> NoReturn:
+    _received.append(number)
+    raise KeyboardInterrupt
+
+
 def _terminate(number: int, _: object) -> NoReturn:
+    _received.append(number)
     raise SystemExit(128 + number)
 
 
