@@ -150,12 +150,9 @@ def _split_columns(records: Records, names: Sequence[str], options: ReadOptions)
     Raises:
         DataError: a column that may be one, and is neither accepted nor beyond doubt.
     """
-    if options.split_column is not None:
-        return (options.split_column,)
     told = options.label_columns or ()
-    names = [name for name in names if name not in told]
-    if SPLIT_COLUMN in names:
-        return (SPLIT_COLUMN,)
+    chosen = options.split_column or (SPLIT_COLUMN if SPLIT_COLUMN in names else None)
+    names = [name for name in names if name not in told and name != chosen]
     words, flags, doubtful = [], [], []
     for name in names:
         texts = _texts(records.columns[name])
@@ -166,8 +163,10 @@ def _split_columns(records: Records, names: Sequence[str], options: ReadOptions)
             flags.append(name)
         elif key in _SPLIT_LIKE or key in _FLAGS:
             doubtful.append(name)
-    found = (*words, *flags)
-    if len(words) > 1:
+    found = (*words, *flags) if chosen is None else (chosen,)
+    if chosen is not None:
+        doubtful += [*words, *flags]
+    elif len(words) > 1:
         doubtful += words
     if doubtful and Oddity.SPLIT_COLUMN not in options.accept:
         raise DataError(

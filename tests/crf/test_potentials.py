@@ -65,7 +65,7 @@ def test_refusals(unary: Tensor, edges: Tensor, pairwise: Tensor, message: str) 
 
 @pytest.mark.parametrize("name", ["edges", "pairwise"])
 def test_everything_is_on_one_device(name: str) -> None:
-    """What is elsewhere is refused at construction, by name and with what to do."""
+    """Tensors on another device are refused at construction, by name and with what to do."""
     given = {"unary": ZEROS, "edges": EDGES, "pairwise": NONE}
     given[name] = given[name].to("meta")
     with pytest.raises(PotentialsError, match=rf"{name}: expected on cpu as unary, got meta.*to\("):

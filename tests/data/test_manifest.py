@@ -64,7 +64,7 @@ def test_frames_that_are_wrong(
 
 
 def test_names_that_cannot_be() -> None:
-    """Of labels, in a manifest and in a frame."""
+    """Label names are refused, in a manifest and in a frame."""
     with pytest.raises(LabelsError):
         Manifest.from_frame(pd.DataFrame({"image": ["a"]}))
     manifest = Manifest.from_frame(pd.DataFrame({"file": ["a"], "image": [1]}), images="file")

@@ -245,6 +245,21 @@ def test_doubtful_split_columns(folder: Path, name: str, values: Sequence[str]) 
     assert read(path, ignore_columns=(name,)).labels.names == ("sea",)
 
 
+def test_a_second_split_column_is_no_label(folder: Path) -> None:
+    """Beside `split`, or the column that was named, another one is refused until it is left out."""
+    rows = [
+        [image, "01"[at // 2 % 2], ("train", "test")[at % 2], "01"[at % 2]]
+        for at, image in enumerate(NAMES)
+    ]
+    for name, options in (("split", {}), ("part", {"split_column": "part"})):
+        path = make_csv(folder, ["image", "sea", name, "is_valid"], rows)
+        with pytest.raises(DataError, match="--ignore-columns is_valid"):
+            read(path, **options)
+        manifest = read(path, ignore_columns=("is_valid",), **options)
+        assert manifest.labels.names == ("sea",)
+        assert manifest.splits == (Split.TRAIN, Split.TEST) * 3
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [("id", "123456"), ("count", "253545"), ("score", ["0.2", "0.7"]), ("year", ["1999", "2001"])],
@@ -329,7 +344,7 @@ def test_what_was_understood_is_said(folder: Path) -> None:
 
 
 def test_labels_that_all_or_no_images_have_are_noted(folder: Path) -> None:
-    """Of the training images, if there are splits."""
+    """The notes count the training images, if there are splits."""
     rows = [[image, "1", "0", "01"[at % 2]] for at, image in enumerate(NAMES)]
     notes = read(make_csv(folder, ["image", "sea", "sky", "beach"], rows)).notes
     assert "no image has 'sky'" in notes

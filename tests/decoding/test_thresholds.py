@@ -119,7 +119,7 @@ def test_marginals_of_zero_and_one() -> None:
 
 
 def test_neighbours_that_leave_no_room_between_them() -> None:
-    """Of two marginals with no number between them the lower is the threshold that parts them."""
+    """The lower of two marginals with no number between them is the threshold that parts them."""
     low = torch.tensor(0.3, dtype=torch.float64)
     marginals = torch.stack([low, torch.nextafter(low, torch.ones_like(low))])[:, None]
     for pair in (marginals, marginals + 0.4):

@@ -85,7 +85,7 @@ def exported(run: Run, photos: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_the_command_says_what_it_wrote(exported: tuple[Path, str], run: Run) -> None:
-    """Which inference, how near, and in the file's metadata whose graph it is."""
+    """The report names the inference and how near it is; the metadata name the run."""
     import onnxruntime
 
     path, printed = exported
@@ -194,7 +194,7 @@ def test_runs_that_cannot_be_exported(tmp_path: Path) -> None:
 def test_nothing_is_written_where_differences_are_too_large(
     exported: tuple[Path, str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What stood there stays, and no temporary file is left."""
+    """The file that stood there stays, and no temporary file is left."""
     content = exported[0].read_bytes()
     monkeypatch.setattr("mlcrf.export.onnx_file._trace", lambda *_: content)
     path = tmp_path / "m.onnx"

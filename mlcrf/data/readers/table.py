@@ -236,6 +236,7 @@ def _image_paths(
     for row, cell in enumerate(records.columns[column]):
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             records.fault(problems, row, f"column {column!r} is empty; expected an image path")
+            images.append(_stand_in(root, row))
             continue
         if not isinstance(cell, str):
             kind = type(cell).__name__
@@ -244,11 +245,13 @@ def _image_paths(
                 hint = "; copy a table that contains images to a local disk"
             message = f"column {column!r} contains {kind}, expected a path as text{hint}"
             records.fault(problems, row, message)
+            images.append(_stand_in(root, row))
             continue
         try:
             image = _find_image(root, cell, listings)
         except DataError as error:
             records.fault(problems, row, str(error))
+            images.append(_stand_in(root, row))
             continue
         if image is None:
             hint = "" if Path(cell).is_absolute() else f" in {root}; is it the image root?"
@@ -256,6 +259,11 @@ def _image_paths(
             image = LocalImage(os.path.join(str(root), cell))  # noqa: PTH118 - quick
         images.append(image)
     return images
+
+
+def _stand_in(root: Path | Stored, row: int) -> LocalImage:
+    """Return an image for a row whose cell is a fault, so that images keep their rows."""
+    return LocalImage(os.path.join(str(root), f"row {row}"))  # noqa: PTH118 - quick
 
 
 def _find_image(root: Path | Stored, cell: str, listings: FolderListings | None) -> Image | None:

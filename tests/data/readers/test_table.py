@@ -146,7 +146,7 @@ def test_line_is_where_a_record_starts(folder: Path) -> None:
     ],
 )
 def test_tables_that_are_none(folder: Path, text: bytes, expected: str) -> None:
-    """What is wrong with a table as a whole is one line that names the file and the cause."""
+    """A fault of a table as a whole is one line that names the file and the cause."""
     found = faults(make_table(folder, text))
     assert len(found) == 1
     assert found[0].startswith(expected)
@@ -185,7 +185,7 @@ def test_label_columns_that_differ_are_named(folder: Path) -> None:
     ],
 )
 def test_listed_labels(folder: Path, cells: tuple[str, str], options: dict[str, str]) -> None:
-    """What is listed is present and the rest absent, whichever separator or notation."""
+    """Listed labels are present and the rest absent, whichever separator or notation."""
     path = make_table(folder, f"image,labels\na.jpg,{cells[0]}\nb.jpg,{cells[1]}\n")
     manifest = read_table(path, ReadOptions(**options))  # type: ignore[arg-type]
     assert manifest.labels.names == ("sea", "sky")
@@ -250,7 +250,7 @@ def test_our_own_predictions_are_read(folder: Path) -> None:
 
 
 def test_a_second_path_column_is_left_out(folder: Path) -> None:
-    """Of two columns of paths the first documented name counts, and the other is no label."""
+    """The first documented name of two columns of paths counts, and the other is no label."""
     manifest = read_table(make_table(folder, "path,image,sea\n/x/a.jpg,a.jpg,1\n"))
     assert manifest.images == (as_image(folder / "a.jpg"),)
     assert manifest.labels.names == ("sea",)

@@ -58,7 +58,7 @@ def test_beliefs_are_those_of_all_labels_clamped(method: Any, varies: bool, rule
 
 @pytest.mark.parametrize("ruled", [False, True])
 def test_counts_include_the_known_labels(ruled: bool) -> None:
-    """Of those that are present, and of those that are left."""
+    """Counts are of the known labels that are present and of the labels that are left."""
     potentials, known = problem(varies=False, ruled=ruled)
     counts = NARROW[0].count_marginals(potentials, known=known)
     close(counts, WIDE.count_marginals(potentials, known=known), 1e-12)
@@ -67,7 +67,7 @@ def test_counts_include_the_known_labels(ruled: bool) -> None:
 @pytest.mark.parametrize("varies", [False, True])
 @EACH
 def test_gradients_pass_through_the_known_labels(method: Any, varies: bool) -> None:
-    """Those of log Z in the unaries and couplings of known labels are their own values."""
+    """Gradients of log Z in the unaries and couplings of known labels are their values."""
     made, known = problem(varies=varies, ruled=False)
     found = []
     for one in (method, WIDE):

@@ -1,4 +1,4 @@
-"""What a method answers to the questions whose answers are published."""
+"""Answers of a method to the questions whose answers are published."""
 
 import math
 from functools import cache
@@ -15,7 +15,7 @@ _MAX_EXACT_LABELS = 20
 
 
 def reaches(method: InferenceMethod, model: Model) -> bool:
-    """Whether the model is small enough for a quick answer of the method."""
+    """Return whether the model is small enough for a quick answer of the method."""
     if isinstance(method, Exact):
         return len(model.labels) <= _MAX_EXACT_LABELS
     if isinstance(method, JunctionTree):

@@ -56,7 +56,7 @@ class Answer:
     right: str | None = None
 
     def agrees(self, ours: str) -> bool:
-        """Whether a value computed here is the right one, to the digits that are printed."""
+        """Return whether a value computed here is the right one, to the digits printed."""
         right = self.right or self.value
         if self.quantity is Quantity.BEST_STATE:
             return ours == right
@@ -87,7 +87,7 @@ class Model:
 
     @cached_property
     def cases(self) -> list[Values]:
-        """What is known in each image: nothing, what answers are given, and joint events."""
+        """Known labels of each image: none, those that answers are given, and joint events."""
         cases: list[Values] = [{}]
         for answer in self.answers:
             cases += [answer.given, {**answer.given, **answer.of}]

@@ -160,7 +160,7 @@ def test_variational_methods_that_say_converged_are_at_a_fixed_point(row: Row, n
 
 @rows(lambda row: row.takes is ANY)
 def test_methods_converge_on_many_models(row: Row) -> None:
-    """What is claimed of converged images is not empty."""
+    """Claims about converged images are not empty."""
     ran = [number for number in NUMBERS if reaches(row.method, MODELS[number])]
     converged = [infer(row.method, number)[0].converged[0].item() for number in ran]
     assert sum(converged) >= len(ran) / 4
