@@ -12,6 +12,7 @@ from mlcrf.data.manifest import SPLIT_COLUMN, SPLIT_NAMES, Split
 from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.table_files import IMAGE_COLUMNS, Records
 from mlcrf.errors import DataError
+from mlcrf.images.pixels import SUFFIXES
 from mlcrf.labels import UNKNOWN
 
 LIST_COLUMNS = ("labels", "tags", "label")
@@ -24,9 +25,16 @@ _FLAGS = {  # columns of 0 and 1: the split of images with 1, and of those with 
     "is_train": (Split.TRAIN, Split.TEST),
     "is_training": (Split.TRAIN, Split.TEST),
 }
+_FLAG_LIKE = {  # those that may be labels: used where the user names them
+    **dict.fromkeys(("valid", "val", "validation", "dev"), (Split.VALIDATION, Split.TRAIN)),
+    **dict.fromkeys(
+        ("test", "testing", "holdout", "held_out", "is_holdout", "eval"), (Split.TEST, Split.TRAIN)
+    ),
+    **dict.fromkeys(("train", "training"), (Split.TRAIN, Split.TEST)),
+}
 _SPLIT_LIKE = frozenset(
     {"split", "splits", "subset", "set", "data_split", "partition", "phase", "fold", "folds"}
-    | {"usage", "kfold", "is_holdout"}
+    | {"usage", "kfold"}
 )
 
 
@@ -60,7 +68,8 @@ def sort_columns(records: Records, options: ReadOptions = ReadOptions()) -> Colu
     """
     path, cells = records.path, records.columns
     _check_named(records, options)
-    image = next((name for name in IMAGE_COLUMNS if name in cells), None)
+    named = [name for name in IMAGE_COLUMNS if name in cells] or _columns_of_images(records)
+    image = named[0] if named else None
     if image is None:
         raise DataError(
             f"has no image column; found {_names(cells)}. "
@@ -116,13 +125,24 @@ def sort_columns(records: Records, options: ReadOptions = ReadOptions()) -> Colu
     return Columns(image, split, listed[0], {}, (*rest, *ignored))
 
 
+def _columns_of_images(records: Records) -> list[str]:
+    """Return the only column of names of image files, or none."""
+    found = [
+        name
+        for name, cells in records.columns.items()
+        if all(isinstance(cell, str) and cell.lower().endswith(tuple(SUFFIXES)) for cell in cells)
+    ]
+    return found if len(found) == 1 else []
+
+
 def _listed_columns(codes: Mapping[str, NDArray[np.int8]], options: ReadOptions) -> list[str]:
     """Return the columns that list labels."""
     names = list(codes)
     if options.label_columns is not None and len(names) == 1:
         return names if (codes[names[0]] == INVALID).any() else []
-    listed = [name for name in LIST_COLUMNS if name in codes and (codes[name] == INVALID).any()]
-    if names[0] in LIST_COLUMNS and len(names) == 1 and (codes[names[0]] == UNKNOWN).all():
+    lists = [name for name in names if name.lower() in LIST_COLUMNS]
+    listed = [name for name in lists if (codes[name] == INVALID).any()]
+    if names == lists and len(names) == 1 and (codes[names[0]] == UNKNOWN).all():
         return names
     return listed
 
@@ -154,6 +174,9 @@ def _split_columns(records: Records, names: Sequence[str], options: ReadOptions)
     chosen = options.split_column or (SPLIT_COLUMN if SPLIT_COLUMN in names else None)
     names = [name for name in names if name not in told and name != chosen]
     words, flags, doubtful = [], [], []
+    flag_like = {name.strip().lower() for name in names} & _FLAG_LIKE.keys()
+    if flag_like <= {"train", "training"}:  # a label, of railways
+        flag_like = set()
     for name in names:
         texts = _texts(records.columns[name])
         key = name.strip().lower()
@@ -161,7 +184,7 @@ def _split_columns(records: Records, names: Sequence[str], options: ReadOptions)
             words.append(name)
         elif key in _FLAGS and texts and texts <= _FLAG_TEXTS.keys():
             flags.append(name)
-        elif key in _SPLIT_LIKE or key in _FLAGS:
+        elif key in _SPLIT_LIKE or key in _FLAGS or key in flag_like:
             doubtful.append(name)
     found = (*words, *flags) if chosen is None else (chosen,)
     if chosen is not None:
@@ -185,8 +208,9 @@ _FLAG_TEXTS = {"1": True, "true": True, "1.0": True, "0": False, "false": False,
 def column_splits(records: Records, name: str) -> list[Split | None]:
     """Return the split of each row by one column (N,); None where the cell says none."""
     key, cells = name.strip().lower(), records.columns[name]
-    if key in _FLAGS and _texts(cells) <= _FLAG_TEXTS.keys():
-        on, off = _FLAGS[key]
+    splits = _FLAGS.get(key) or _FLAG_LIKE.get(key)
+    if splits is not None and _texts(cells) <= _FLAG_TEXTS.keys():
+        on, off = splits
         flags = [_FLAG_TEXTS.get(_text(cell)) for cell in cells]
         return [None if flag is None else on if flag else off for flag in flags]
     return [SPLIT_NAMES.get(_text(cell)) for cell in cells]
@@ -239,10 +263,11 @@ def describe_invalid(name: str, cells: Sequence[object], codes: NDArray[np.int8]
     distinct = list(dict.fromkeys(shown_cell(cells[row]) for row in wrong[:1000]))
     shown = ", ".join(distinct[:3])
     numbers = all(_is_number(cells[row]) for row in wrong)
-    if numbers and (len(wrong) > known or len(distinct) > 2):
+    if numbers and (len(wrong) > max(2, known // 5) or len(distinct) > 2):
         return (
             f"column {name!r} holds numbers such as {shown}; a label holds 1, 0 or a blank. "
-            f"Leave it out with --ignore-columns {name}"
+            f"Name others with --true NUMBER --false NUMBER, or leave it out with "
+            f"--ignore-columns {name}"
         )
     if not numbers and len(distinct) <= 3 and len(wrong) > 2 and len(wrong) >= known:
         return (

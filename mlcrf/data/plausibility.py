@@ -23,6 +23,10 @@ _OPENING, _CLOSING, _QUOTES = "[{(", "]})", "'\"`"
 _COORDINATES = re.compile(r"\d+(\s+[-+]?\d*\.?\d+(e[-+]?\d+)?){4,}", re.IGNORECASE)
 _DECIMAL = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
 _IMAGE_NAME = re.compile(r".*\.(jpe?g|png|gif|webp|tiff?|bmp|heic)", re.IGNORECASE)
+_SCORED = re.compile(r".*[^\W\d].*[:=]\s*([01]|\d*\.\d+%?|\d+%)")  # sea:0.9, sea=1
+_BITS = re.compile(r"[01]([\s,;]*[01])+")
+_JOINTS = ("/", "\\", "+", "#", "&", "\u00b7", "\u2022", "~", ":", ".", "-", "_")
+_NEGATION = re.compile(r"(?:no|not|non|without)[ _-]+(.+)|[-!~\u00ac]\s*(.+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def find_oddities(manifest: Manifest, *, check_names: bool = True) -> list[Findi
     names = manifest.labels.names if check_names else ()
     found = [_no_absent(manifest), _bad_names(names), _missing_words(names)]
     if manifest.lists_positives:
-        found.append(_combinations(names))
+        found += [_vectors(names, manifest), _combinations(names)]
     return [one for one in found if one is not None]
 
 
@@ -131,7 +135,8 @@ def _no_absent(manifest: Manifest) -> Finding | None:
     return Finding(
         Oddity.NO_ABSENT,
         "no label is absent in any image: all known cells are 1, so that nothing can be "
-        "learned; if blank cells (or keys left out) mean absent, use --blank absent",
+        "learned; if blank cells (or keys left out) mean absent, use --blank absent; if -1 does, "
+        "use --false -1",
     )
 
 
@@ -155,7 +160,7 @@ def _is_no_name(name: str) -> bool:
     )
     if unbalanced and (first in _OPENING + _CLOSING or last in _OPENING + _CLOSING):
         return True
-    patterns = (_COORDINATES, _DECIMAL, _IMAGE_NAME)
+    patterns = (_COORDINATES, _DECIMAL, _IMAGE_NAME, _SCORED)
     return any(pattern.fullmatch(name) for pattern in patterns)
 
 
@@ -170,19 +175,42 @@ def _missing_words(names: Sequence[str]) -> Finding | None:
     )
 
 
-def _combinations(names: Sequence[str]) -> Finding | None:
-    """Find labels that are combinations of words that other labels have too."""
-    words = {name: name.split() for name in names}
-    several = [name for name, own in words.items() if len(own) > 1]
-    used = Counter(word for own in words.values() for word in set(own))
-    shared = [name for name in several if all(used[word] > 1 for word in words[name])]
-    if len(several) < 2 or len(shared) * 2 <= len(several):
+def _vectors(names: Sequence[str], manifest: Manifest) -> Finding | None:
+    """Find lists that are vectors of 0 and 1: texts such as 011, or [0, 1] beside [1, 0]."""
+    as_text = all(map(_BITS.fullmatch, names)) and len(set(map(len, names))) == 1
+    as_list = tuple(names) == ("0", "1") and bool((manifest.targets == 1).all())
+    if not names or not (as_text or as_list):
         return None
     return Finding(
-        Oddity.COMBINATIONS,
-        f"{len(shared)} labels are combinations of the same words, such as {_some(shared)}; if "
-        "spaces separate labels, use --label-sep ' '",
+        Oddity.LABEL_NAMES,
+        f"labels {_some(names)} look like vectors of 0 and 1, not like names; write one column "
+        "per label",
     )
+
+
+def _combinations(names: Sequence[str]) -> Finding | None:
+    """Find labels that are combinations of words that other labels have too.
+
+    Words are joined by spaces or another sign. As names may well have a hyphen or the like within
+    them, with those the words must also be fewer than their combinations.
+    """
+    for sign in (*_JOINTS, None):
+        words = {name: [one for one in map(str.strip, name.split(sign)) if one] for name in names}
+        several = [name for name, own in words.items() if len(own) > 1]
+        if len(several) < 2:
+            continue
+        used = Counter(word for own in words.values() for word in set(own))
+        shared = [name for name in several if all(used[word] > 1 for word in words[name])]
+        distinct = {word for name in several for word in words[name]}
+        if len(shared) * 2 <= len(several) or (sign and len(distinct) > len(several)):
+            continue
+        what = f"{sign!r} separates" if sign else "spaces separate"
+        return Finding(
+            Oddity.COMBINATIONS,
+            f"{len(shared)} labels are combinations of the same words, such as {_some(shared)}; if "
+            f"{what} labels, use --label-sep {(sign or ' ')!r}",
+        )
+    return None
 
 
 def _doubts(manifest: Manifest) -> Iterable[str]:
@@ -216,6 +244,11 @@ def _doubts(manifest: Manifest) -> Iterable[str]:
     for group in alike.values():
         if len(group) > 1:
             yield f"labels {_some(group)} differ in spelling only; --fold-case makes them one"
+    for name in names:
+        found = _NEGATION.fullmatch(name)
+        of = alike.get(spelling(found[1] or found[2]), []) if found else []
+        if of:
+            yield f"label {name!r} looks like the absence of {of[0]!r}, and is learned as its own"
     entities = [name for name in names if re.search(r"&(\w+|#\d+);?", name)]
     if entities:
         yield f"label {_some(entities)} contains an HTML entity"

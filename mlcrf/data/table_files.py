@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from mlcrf.data.files import load_text
 from mlcrf.data.problems import Problems
 from mlcrf.errors import DataError
+from mlcrf.images.pixels import SUFFIXES
 from mlcrf.labels import composed
 from mlcrf.stores import Stored
 
@@ -102,12 +103,21 @@ def _load_csv(path: Path | Stored, text: str, problems: Problems) -> Records:
     if not rows:
         raise DataError("is empty; expected a header line and one row per image", path)
     header = [composed(name) for name in rows[0]]
+    named = any(name in IMAGE_COLUMNS for name in header)
+    if not named and any(name.lower().endswith(tuple(SUFFIXES)) for name in header):
+        what = "the first line looks like a row; expected a header, such as image,labels"
+        raise DataError(what, path, lines[0])
     check_header(path, header)
-    whole = []
+    whole = [
+        (row, line)
+        for row, line in zip(rows[1:], lines[1:], strict=True)
+        if len(row) == len(header)
+    ]
+    if not whole and len(rows) > 2:
+        what = f"the header has {_cells(len(header))}, but no row has; expected names of columns"
+        raise DataError(what, path, lines[0])
     for row, line in zip(rows[1:], lines[1:], strict=True):
-        if len(row) == len(header):
-            whole.append((row, line))
-        else:
+        if len(row) != len(header):
             problems.add(path, f"{_cells(len(row))}, but the header has {len(header)}", line=line)
     columns: dict[str, list[object]] = {
         name: [row[place] for row, _ in whole] for place, name in enumerate(header)

@@ -22,7 +22,16 @@ from mlcrf.stores import Stored
 Tags = frozenset[str] | None
 """The tags of one image; tags not listed are absent. None means that nothing is known."""
 
-_SEPARATORS = (";", "|", ",")
+_SEPARATORS = (
+    ";",
+    "|",
+    ",",
+    "\n",
+    "\t",
+    "\uff1b",
+    "\uff0c",
+    "\u3001",
+)  # and their full-width forms
 _UNKNOWN_TEXTS = frozenset({"", "?", "-1"})
 
 
@@ -42,7 +51,7 @@ class Separator:
 
 
 def find_separator(cells: Iterable[object]) -> Separator:
-    """Return the sign among `;`, `|` and `,` by which labels repeat most over the cells."""
+    """Return the sign among `;`, `|`, `,` and the like by which labels repeat most over cells."""
     texts = [cell for cell in cells if isinstance(cell, str) and not _is_literal(cell)]
     counts = {sign: sum(sign in text for text in texts) for sign in _SEPARATORS}
     counts = {sign: count for sign, count in counts.items() if count}
@@ -87,7 +96,8 @@ def parse_tags(cell: object, separator: str | None) -> Tags:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     if not isinstance(cell, str | int) or isinstance(cell, bool):
-        raise ValueError(f"expected a list of labels, got {shown_cell(cell)}")
+        hint = "; write one column per label, or a list of names" if isinstance(cell, dict) else ""
+        raise ValueError(f"expected a list of labels, got {shown_cell(cell)}{hint}")
     text = str(cell)
     if is_unknown(text):
         return None

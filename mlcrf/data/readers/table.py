@@ -136,7 +136,7 @@ def records_manifest(
 
 def _facts(columns: Columns) -> list[str]:
     """Return how the columns were understood, in words."""
-    facts = []
+    facts = [] if columns.image in IMAGE_COLUMNS else [f"images from column {columns.image!r}"]
     if columns.words:
         facts.append(f"cells read: {', '.join(columns.words)}")
     if columns.split and columns.split != (SPLIT_COLUMN,):
@@ -386,7 +386,7 @@ def _listed_tags(
     facts = [f"labels from column {column!r}"]
     if separator is not None:
         facts[0] += f", separated by {separator!r} ({found.cells} of {len(cells)} rows)"
-    elif any(isinstance(cell, str) and " " in cell.strip() for cell in cells):
+    elif any(" " in name for names in tags for name in names or ()):
         notes.append(f"column {column!r} has no separator but spaces: each cell is one label")
     single = all(names is None or len(names) <= 1 for names in tags)
     return _Listed(tags, facts, notes, single)

@@ -132,7 +132,7 @@ def test_line_is_where_a_record_starts(folder: Path) -> None:
         (b"image,sea\na.jpg,1\nb\xfc.jpg,1\n", "t.csv:3: is not UTF-8"),
         ("image,sea\na.jpg,1\n".encode("utf-16"), "t.csv:1: is not UTF-8"),
         (b"image,sea\na.jpg,\0\n", "t.csv: is not a text file"),
-        (b"photo,sea\na.jpg,1\n", "t.csv:1: has no image column; found 'photo', 'sea'"),
+        (b"photo,sea\na,1\n", "t.csv:1: has no image column; found 'photo', 'sea'"),
         (b"image,split\na.jpg,train\n", "t.csv:1: has no label column"),
         (b"image,p:sea\na.jpg,0.5\n", "t.csv:1: has no label column"),
         (b"image,sea,sea\na.jpg,1,0\n", "t.csv:1: column 'sea' occurs more than once"),
@@ -326,7 +326,8 @@ def test_json_lines_faults_have_lines(folder: Path) -> None:
         "t.jsonl:2: is not JSON: Expecting value; expected one JSON object per line",
         "t.jsonl:3: is not a JSON object; expected one JSON object per line",
         "t.jsonl:5: column 'image' contains int, expected a path as text",
-        "t.jsonl:5: column 'labels': expected a list of labels, got \"{'sea': 1}\"",
+        "t.jsonl:5: column 'labels': expected a list of labels, got \"{'sea': 1}\"; write one "
+        "column per label, or a list of names",
     ]
 
 
