@@ -17,7 +17,15 @@ from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError
-from mlcrf.inference import Independent, InferenceMethod, LogPartitionKind, Posterior, log_mass
+from mlcrf.inference import (
+    Gibbs,
+    Independent,
+    InferenceMethod,
+    LogPartitionKind,
+    Posterior,
+    log_mass,
+)
+from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.metrics import (
     Interval,
     Measures,
@@ -199,6 +207,7 @@ def answer(
             *_training_notes(run, in_training, len(manifest)),
             *manifest.notes,
             *_notes(run, method, posterior),
+            *_split_notes(method, potentials, known),
         ),
         surprise=_surprise(potentials, known, crf, method) if with_surprise else None,
     )
@@ -281,6 +290,19 @@ def _notes(run: Run, method: InferenceMethod, posterior: Posterior) -> list[str]
     if error is not None and (unknown := int(error.isinf().sum())):
         notes.append(f"log Z is not known for {unknown} of {len(error)} images: do not use the nll")
     return notes
+
+
+def _split_notes(
+    method: InferenceMethod, potentials: Potentials, known: torch.Tensor
+) -> Iterator[str]:
+    """Note what was exact, for a method that depends on what is known: targets, if anything."""
+    if isinstance(method, ExactOrGibbs):
+        note = f"{method.name}: all images were predicted by gibbs, with nothing known"
+        if bool((known == UNKNOWN).any()):
+            parts = method.split(potentials, known)
+            exact = sum(len(images) for one, images in parts if not isinstance(one, Gibbs))
+            note += f"; unknown targets were summed out exactly for {exact} of {len(known)} images"
+        yield note
 
 
 def _predict(

@@ -78,6 +78,12 @@ class Implications:
         place = {column: at for at, column in enumerate(columns)}
         return Implications(tuple((place[child], place[parent]) for child, parent in self.pairs))
 
+    def among(self, columns: list[int]) -> "Implications":
+        """Return the implications between some of the labels, `columns[i]` becoming i."""
+        kept = set(columns)
+        inner = tuple(pair for pair in self.pairs if kept.issuperset(pair))
+        return Implications(inner).renumbered(columns)
+
     @cached_property
     def array(self) -> NDArray[np.int64]:
         """The pairs, int64 (R, 2)."""

@@ -5,12 +5,13 @@ To add one: a file here, a name in `mlcrf.choices.InferenceName`, a case in
 """
 
 from mlcrf.inference.annealed_importance import AnnealedImportanceSampling
+from mlcrf.inference.automatic import make_exact
 from mlcrf.inference.bethe import Bethe
 from mlcrf.inference.convex_bp import ConvexBeliefPropagation
 from mlcrf.inference.enumeration import Exact
 from mlcrf.inference.exact.elimination import treewidth
 from mlcrf.inference.exact.partition import count_states
-from mlcrf.inference.factory import make_exact, make_inference
+from mlcrf.inference.factory import make_inference
 from mlcrf.inference.gibbs_sampling import Gibbs
 from mlcrf.inference.independent import Independent
 from mlcrf.inference.junction_tree import JunctionTree

@@ -209,24 +209,6 @@ class Exact:
             result[rows] = of_edges.to(result.dtype)
         return result
 
-    def reaches(self, potentials: Potentials) -> bool:
-        """Return whether there are at most 2^max_labels states, with nothing known."""
-        return count_states(potentials.num_labels, potentials.implications) <= self.max_labels
-
-    def check_size(self, potentials: Potentials) -> None:
-        """Refuse more states than are allowed.
-
-        Raises:
-            TooManyLabelsError: more than 2^max_labels states.
-        """
-        if not self.reaches(potentials):
-            log_states = count_states(potentials.num_labels, potentials.implications)
-            raise TooManyLabelsError(
-                f"exact inference over {potentials.num_labels} labels would enumerate "
-                f"2**{math.ceil(log_states)} states; the limit is 2**{self.max_labels}. "
-                "Use --inference gibbs or mean-field, or raise --max-exact-labels."
-            )
-
     def split_by_known(
         self, potentials: Potentials, known: Tensor, *, kernel: int = _KERNEL
     ) -> list[Rest]:
@@ -252,8 +234,17 @@ class Exact:
         if bool((known != UNKNOWN).any()) and is_worth_it(len(known), 0):
             parts = split_by_known(potentials, known, is_worth_it)
         for rest in parts:
-            self.check_size(rest.potentials)
+            self._check_size(rest.potentials)
         return parts
+
+    def _check_size(self, potentials: Potentials) -> None:
+        log_states = count_states(potentials.num_labels, potentials.implications)
+        if log_states > self.max_labels:
+            raise TooManyLabelsError(
+                f"exact inference over {potentials.num_labels} labels would enumerate "
+                f"2**{math.ceil(log_states)} states; the limit is 2**{self.max_labels}. "
+                "Use --inference gibbs or mean-field, or raise --max-exact-labels."
+            )
 
 
 class _LogPartition(torch.autograd.Function):

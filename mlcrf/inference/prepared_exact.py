@@ -1,6 +1,7 @@
 """Exact inference for many calls with the same couplings: the kernel is computed once."""
 
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,16 +23,13 @@ class PreparedExact:
 
     For a single image at 24 labels `Exact` spends most of its time on the kernel, and for 256 on
     sorting half-states. Images of which much is known are left to `Exact`, which enumerates their
-    unknown labels alone. Not thread-safe.
+    unknown labels alone. The kernel is made for the first image that needs it. Not thread-safe.
 
     Args:
         method: gives the limit on labels.
         potentials: any of the images; their couplings and implications are kept.
         leave_out: share of each image's Z that may be left out, as in `Exact`; half-states are
             sorted by the images of the first call that has enough.
-
-    Raises:
-        TooManyLabelsError: more than 2^max_labels states.
 
     Cost: memory of 4 bytes x 2^L as long as it lives; a call takes two products of the kernel
     with N columns.
@@ -42,16 +40,17 @@ class PreparedExact:
             raise PotentialsError(
                 "pairwise: expected (E,) to prepare, got couplings of each image; use Exact"
             )
-        method.check_size(potentials)
         # for images of which much is known, alike in what is returned and left out
         self._of_few = replace(method, pairwise_marginals=False, leave_out=leave_out)
         self._method = method
-        self._pairwise = potentials.pairwise
-        double = int(potentials.unary.dtype == torch.float64)
-        rules = potentials.implications
-        self._split = Split(potentials.pairwise_matrix(), rules, first_level=double)
-        self._may_sort = leave_out > 0 and not double
+        self._potentials = potentials
+        self._may_sort = leave_out > 0 and potentials.unary.dtype != torch.float64
         self._leave_out = leave_out
+
+    @cached_property
+    def _split(self) -> Split:
+        """The halves of all labels, with their kernel."""
+        return _split(self._potentials)
 
     @property
     def name(self) -> str:
@@ -69,7 +68,7 @@ class PreparedExact:
 
     def _infer(self, rest: Rest) -> Posterior:
         potentials, clamped = rest.potentials, rest.known
-        if potentials.num_labels < len(self._split.matrix):
+        if potentials.num_labels < self._potentials.num_labels:
             return self._of_few(potentials, known=clamped)
         if self._may_sort and len(clamped) >= TYPICAL:
             sort_states(self._split, potentials.unary, clamped, self._leave_out)
@@ -122,10 +121,8 @@ class PreparedExact:
     def _pairs(self, rest: Rest, leave_out: float) -> Tensor:
         potentials, clamped = rest.potentials, rest.known
         num_labels = potentials.num_labels
-        split = self._split
-        if num_labels < len(split.matrix):
-            rules, level = potentials.implications, split.first_level
-            split = Split(potentials.pairwise_matrix(), rules, first_level=level)
+        of_few = num_labels < self._potentials.num_labels
+        split = _split(potentials) if of_few else self._split
         result = clamped.new_empty((len(clamped), num_labels, num_labels), dtype=torch.float64)
         for rows in _parts(len(clamped)):
             scores = split.scores(potentials.unary[rows], clamped[rows])
@@ -133,9 +130,8 @@ class PreparedExact:
         return result
 
     def _check(self, potentials: Potentials, known: Tensor | None) -> Tensor:
-        same = potentials.pairwise is self._pairwise or torch.equal(
-            potentials.pairwise, self._pairwise
-        )
+        ours, theirs = self._potentials.pairwise, potentials.pairwise
+        same = ours is theirs or torch.equal(ours, theirs)
         if not same:
             raise PotentialsError("pairwise: expected the couplings that were prepared, got others")
         return check_known(potentials, known)
@@ -144,14 +140,15 @@ class PreparedExact:
 def prepare(
     method: InferenceMethod, potentials: Potentials, *, leave_out: float = 0
 ) -> InferenceMethod:
-    """Return the method, or a faster one for many calls with these couplings.
-
-    Where there are too many labels, the method itself, which may still do images of which enough
-    is known.
-    """
-    if isinstance(method, Exact) and not potentials.varies_by_image and method.reaches(potentials):
+    """Return the method, or a faster one for many calls with these couplings."""
+    if isinstance(method, Exact) and not potentials.varies_by_image:
         return PreparedExact(method, potentials, leave_out=leave_out)
     return method
+
+
+def _split(potentials: Potentials) -> Split:
+    first_level = int(potentials.unary.dtype == torch.float64)
+    return Split(potentials.pairwise_matrix(), potentials.implications, first_level=first_level)
 
 
 def _parts(num_images: int) -> list[slice]:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
-from mlcrf.inference import InferenceMethod, PreparedExact
+from mlcrf.inference import InferenceMethod, PreparedExact, prepare
+from mlcrf.inference.automatic import ExactOrGibbs
 
 
 @torch.no_grad()
@@ -25,8 +26,9 @@ def pair_marginals(
 ) -> Tensor:
     """Return P(y_i = 1, y_j = 1 | known) of all pairs, with the marginals on the diagonal.
 
-    Uses the method's own (`PreparedExact`) if available; else clamps every label in turn:
-    P(y_i = 1) P(y_j = 1 | y_i = 1), as accurate as the method.
+    Uses the method's own (`PreparedExact`) if available, for each image that `ExactOrGibbs` infers
+    exactly too; else clamps every label in turn: P(y_i = 1) P(y_j = 1 | y_i = 1), as accurate as
+    the method.
 
     Returns:
         Symmetric, float64 (N, L, L).
@@ -36,6 +38,13 @@ def pair_marginals(
     if isinstance(method, PreparedExact):
         return method.pair_marginals(potentials, known=known).double()
     given = check_known(potentials, known)
+    if isinstance(method, ExactOrGibbs):
+        shape = *given.shape, potentials.num_labels
+        pairs = torch.empty(shape, dtype=torch.float64, device=given.device)
+        for chosen, images in method.split(potentials, given):
+            some = potentials.rows(images)
+            pairs[images] = pair_marginals(prepare(chosen, some), some, known=given[images])
+        return pairs
     p = method(potentials, known=given).marginals.double()
     result = torch.diag_embed(p)
     for label in range(potentials.num_labels):

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials
-from mlcrf.implications import Implications
 from mlcrf.inference.posterior import Posterior
 
 
@@ -79,8 +78,6 @@ def condition(potentials: Potentials, known: Tensor, images: Tensor, labels: Ten
     shifted = unary.index_add(1, inner, y[:, outer] * pairwise[..., crossing])
     kept = (left[first] & left[second]).nonzero().squeeze(1)
     place = left.cumsum(0) - 1
-    columns = set(labels.tolist())
-    rules = tuple(pair for pair in potentials.implications.pairs if columns.issuperset(pair))
     return Rest(
         images,
         labels,
@@ -89,7 +86,7 @@ def condition(potentials: Potentials, known: Tensor, images: Tensor, labels: Ten
             shifted[:, labels].to(dtype),
             place[potentials.edges[kept]],
             pairwise[..., kept].to(dtype),
-            Implications(rules).renumbered(labels.tolist()),
+            potentials.implications.among(labels.tolist()),
         ),
         known[images][:, labels],
         ((unary * y).sum(1) + (y[:, first] * y[:, second] * pairwise).sum(1)).to(dtype),
