@@ -227,6 +227,8 @@ def _doubts(manifest: Manifest) -> Iterable[str]:
         yield f"no image{where} has {_some(present)}"
     if absent:
         yield f"no image{where} is known to be without {_some(absent)}"
+    if names and all(name.isdecimal() for name in names):
+        yield f"labels are numbers, such as {_some(names)}; names would say more in every output"
     if len(targets) > 1 and (targets == 1).all():
         hint = "; if spaces separate labels, use --label-sep ' '" if _has_space(names) else ""
         yield f"every image{where} has every label, so that nothing can be learned{hint}"

@@ -166,3 +166,8 @@ def test_numbers_for_absent_and_present_can_be_named(folder: Path) -> None:
     told = ReadOptions(true_words=("2",), false_words=("1",))
     manifest = read(folder, "image,sea", ["1", "2"] * 4, told)
     assert manifest.targets[:, 0].tolist() == [0, 1] * 4
+
+
+def test_labels_that_are_numbers_are_noted(folder: Path) -> None:
+    manifest = read(folder, "image,labels", ["0;3", "1", "2;3", "1;2"] * 2, ReadOptions())
+    assert any(note.startswith("labels are numbers, such as '0', '1'") for note in manifest.notes)
