@@ -3,26 +3,51 @@
 Source: Lin et al., Microsoft COCO: Common Objects in Context (2014).
 """
 
+import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from mlcrf.data.files import FolderListings, load_text
+from mlcrf.data.files import load_text
+from mlcrf.data.image_paths import find_images
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
 from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.readers.reader import Reader
+from mlcrf.data.table_files import IMAGE_COLUMNS
 from mlcrf.data.tags import relabelled
 from mlcrf.errors import DataError, LabelsError, SettingsError
-from mlcrf.images import as_image
-from mlcrf.labels import LabelSpace
+from mlcrf.images import Image
+from mlcrf.labels import LabelSpace, composed
 from mlcrf.stores import Stored
 
 _PREFIX = "instances_"
 # By the text after `instances_` in a file name.
 _SPLITS = {"train": Split.TRAIN, "val": Split.VALIDATION, "test": Split.TEST}
+_TRIED = 10  # images that are looked for to find their folder
+# Keys of other formats of JSON: of the file or its first annotation, or of the rows of a list.
+_MARKS: dict[frozenset[str], str] = {
+    frozenset({"images", "caption"}): "captions, which are no labels; use instances_*.json",
+    frozenset({"images", "segments_info"}): "panoptic segments; use instances_*.json",
+    frozenset({"shapes", "imagePath"}): "of LabelMe; convert it to COCO",
+    frozenset({"_via_img_metadata"}): "a project of VIA; export it as COCO",
+    frozenset({"classes", "labels"}): "labels of FiftyOne; export them as COCO, or as a table",
+    frozenset({"samples"}): "samples of FiftyOne; export them as COCO, or as a table",
+}
+_LIST_MARKS: dict[frozenset[str], str] = {
+    frozenset({"data", "annotations"}): "tasks of Label Studio; export them as CSV or as COCO",
+    frozenset({"data", "predictions"}): "tasks of Label Studio; export them as CSV or as COCO",
+    frozenset({"image", "annotations"}): "of Create ML; convert it to COCO, or to a table",
+    **dict.fromkeys(
+        (frozenset({name}) for name in IMAGE_COLUMNS),
+        "a list of rows; write one object per line to a file .jsonl",
+    ),
+}
 
 
 class _Image(BaseModel):
@@ -38,6 +63,7 @@ class _Category(BaseModel):
 class _Box(BaseModel):
     image_id: int
     category_id: int
+    iscrowd: Any = None
 
 
 class _Content(BaseModel):
@@ -53,14 +79,17 @@ class _Instances:
     """One file of boxes.
 
     Attributes:
-        images: image id -> path.
+        images: image id -> image.
         categories: category id -> name.
         boxes: (image id, category id), for every box.
+        facts, notes: what the user is told.
     """
 
-    images: dict[int, Path]
+    images: dict[int, Image]
     categories: dict[int, str]
     boxes: set[tuple[int, int]]
+    facts: list[str]
+    notes: list[str]
 
 
 def find_instances(folder: Path) -> dict[Path, Split]:
@@ -82,9 +111,10 @@ def find_instances(folder: Path) -> dict[Path, Split]:
 def read_coco(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read one file of instances, which has no splits, or a folder with one file per split.
 
-    The images of `instances_train2017.json` are searched for in `train2017`, in or below
-    `images`, next to the annotations or one folder up, or in `image_root`. An image without any
-    box is an empty set. Labels are in the order of their category ids. Crowd boxes count.
+    The images of `instances_train2017.json` are in `train2017`, in or below `images`, in `data`,
+    next to the annotations or one folder up, or in `image_root`; see `find_images` for paths that
+    do not fit. An image without any box is an empty set. Labels are in the order of their category
+    ids. Crowd boxes count.
 
     Raises:
         DataError: no such file, not the JSON of COCO, boxes of unknown images or categories,
@@ -115,7 +145,7 @@ def read_coco(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
         space = LabelSpace(tuple(categories[number] for number in order))
     except LabelsError as error:
         raise DataError(f"categories: {error}", path) from error
-    images = [as_image(one) for part in parts for one in part.images.values()]
+    images = [one for part in parts for one in part.images.values()]
     if not images:
         raise DataError("lists no images", path)
     column = {number: place for place, number in enumerate(order)}
@@ -129,39 +159,55 @@ def read_coco(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     splits = [split for split, part in zip(files.values(), parts, strict=True) for _ in part.images]
     known = tuple(split for split in splits if split is not None)
     name = "coco-" + "+".join(file.stem.removeprefix(_PREFIX) for file in files)
-    manifest = Manifest(tuple(images), targets, space, known or None, name)
+    manifest = Manifest(
+        tuple(images),
+        targets,
+        space,
+        known or None,
+        name,
+        notes=tuple(note for part in parts for note in part.notes),
+        facts=tuple(fact for part in parts for fact in part.facts),
+    )
     return relabelled(manifest, options.labels, path)
 
 
 def _load_instances(file: Path, image_root: Path | None, problems: Problems) -> _Instances:
     content = _load_content(file, problems)
-    root = _image_folder(file, image_root)
-    listings = FolderListings()
-    images: dict[int, Path] = {}
+    names = [image.file_name for image in content.images]
+    root = _image_folder(file, image_root, names)
+    found = find_images(names, root)
+    images: dict[int, Image] = {}
     first: dict[str, int] = {}
-    for place, image in enumerate(content.images):
-        name = image.file_name
-        if image.id in images:
-            problems.add(file, f"images[{place}]: id {image.id} occurs twice")
-        if first.setdefault(name, place) != place:
-            problems.add(file, f"images[{place}]: {name!r} is images[{first[name]}] too")
-        if not listings.has(str(root / name)):
-            message = f"missing image {name!r} in {root}; is it the image root?"
-            problems.add(file, f"images[{place}]: {message}")
-        images[image.id] = root / name
+    for place, (entry, image) in enumerate(zip(content.images, found.images, strict=True)):
+        if entry.id in images:
+            problems.add(file, f"images[{place}]: id {entry.id} occurs twice")
+        if place in found.faults:
+            problems.add(file, f"images[{place}]: {found.faults[place]}")
+        if image is None:
+            continue
+        before = first.setdefault(image.name, place)
+        if before != place and place not in found.faults:
+            problems.add(file, f"images[{place}]: {entry.file_name!r} is images[{before}] too")
+        images[entry.id] = image
     categories: dict[int, str] = {}
     for place, category in enumerate(content.categories):
         if category.id in categories:
             problems.add(file, f"categories[{place}]: id {category.id} occurs twice")
-        categories[category.id] = category.name.strip()
+        categories[category.id] = composed(category.name)
+    numbers = {entry.id for entry in content.images}
     boxes = set()
     for place, box in enumerate(content.annotations):
-        if box.image_id not in images:
+        if box.image_id not in numbers:
             problems.add(file, f"annotations[{place}]: no image has id {box.image_id}")
         if box.category_id not in categories:
             problems.add(file, f"annotations[{place}]: no category has id {box.category_id}")
         boxes.add((box.image_id, box.category_id))
-    return _Instances(images, categories, boxes)
+    facts = [f"images of {file.name} from {root}"]
+    if empty := len(numbers - {image for image, _ in boxes}):
+        facts.append(f"{empty} images of {file.name} have no box: every label is absent")
+    if crowds := sum(bool(box.iscrowd) for box in content.annotations):
+        facts.append(f"{crowds} boxes of {file.name} mark a crowd (iscrowd) and count like others")
+    return _Instances(images, categories, boxes, facts, found.notes)
 
 
 def _load_content(file: Path, problems: Problems) -> _Content:
@@ -170,6 +216,8 @@ def _load_content(file: Path, problems: Problems) -> _Content:
     try:
         return _Content.model_validate_json(text)
     except ValidationError as error:
+        if (other := _other_format(text)) is not None:
+            raise DataError(f"is not in the format of COCO, but {other}", file) from error
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
             where = "".join(
                 f"[{key}]" if isinstance(key, int) else f".{key}" for key in fault["loc"]
@@ -180,17 +228,39 @@ def _load_content(file: Path, problems: Problems) -> _Content:
     raise AssertionError("a validation error without errors")
 
 
-def _image_folder(file: Path, image_root: Path | None) -> Path:
-    """Return the first folder that exists of those where a file's images may be."""
+def _other_format(text: str) -> str | None:
+    """Return the name of another format of JSON, with a remedy; None if it is not known."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(content, list):
+        keys = {key for row in content if isinstance(row, dict) for key in row}
+        return next((name for mark, name in _LIST_MARKS.items() if mark <= keys), None)
+    if not isinstance(content, dict):
+        return None
+    annotations = content.get("annotations")
+    if isinstance(annotations, list) and annotations and isinstance(annotations[0], dict):
+        content |= annotations[0]
+    return next((name for mark, name in _MARKS.items() if mark <= content.keys()), None)
+
+
+def _image_folder(file: Path, image_root: Path | None, names: Sequence[str]) -> Path:
+    """Return the folder of a file's images: of those where they may be, the first with any."""
     name = file.stem.removeprefix(_PREFIX)
     if image_root is not None:
         return image_root / name if (image_root / name).is_dir() else image_root
     up = file.parent.parent
     places = (
         *(up / name, up / "images" / name, file.parent / name, file.parent / "images" / name),
-        *(up / "images", file.parent / "images"),
+        *(up / "images", file.parent / "images", file.parent / "data", file.parent),
     )
-    return next((place for place in places if place.is_dir()), file.parent)
+    there = [place for place in places if place.is_dir()]
+    some = names[:_TRIED]
+    return next(
+        (one for one in there if any(os.path.isfile(one / name) for name in some)),  # noqa: PTH113
+        there[0],
+    )
 
 
 def _is_coco(path: Path) -> bool:

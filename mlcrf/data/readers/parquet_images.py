@@ -62,7 +62,7 @@ def read_parquet_images(path: Path, options: ReadOptions = ReadOptions()) -> Man
     files = find_image_tables(path)
     records, notes = _load(path, files, problems)
     root = path if path.is_dir() else path.parent
-    manifest = records_manifest(records, root, None, options, problems)
+    manifest = records_manifest(records, root, options, problems, check_images=False)
     splits = manifest.splits
     if splits is None and path.is_dir():
         splits = _splits_of_files(records)

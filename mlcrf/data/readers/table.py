@@ -20,7 +20,7 @@ from mlcrf.data.columns import (
     describe_invalid,
     sort_columns,
 )
-from mlcrf.data.files import FolderListings
+from mlcrf.data.image_paths import find_images
 from mlcrf.data.manifest import SPLIT_COLUMN, SPLIT_NAMES, Manifest, Split
 from mlcrf.data.problems import Problems
 from mlcrf.data.read_options import ReadOptions
@@ -37,11 +37,10 @@ from mlcrf.data.tags import (
     vocabulary,
 )
 from mlcrf.errors import DataError, LabelsError, SettingsError
-from mlcrf.images import Image, LocalImage, as_image
+from mlcrf.images import Image, LocalImage
 from mlcrf.images.containers import find_image_tables
-from mlcrf.images.image import UrlImage
 from mlcrf.labels import LabelSpace
-from mlcrf.stores import Stored, is_url, parse_place
+from mlcrf.stores import Stored
 
 
 def read_table(
@@ -68,7 +67,8 @@ def read_table(
 
     Args:
         options: if `label_sep` is None, it is that of `;`, `|`, `,` by which labels repeat most.
-        check_images: report missing images; in a store they are found only when fetched.
+        check_images: find images and report missing ones (see `mlcrf.data.image_paths`); in a
+            store they are missed only when fetched.
 
     Raises:
         DataError: all errors in rows, each with its line, or an error of the whole table.
@@ -78,32 +78,32 @@ def read_table(
     """
     problems = Problems(options.max_problems)
     records = load_records(path, problems)
-    listings = FolderListings() if check_images else None
     root = options.image_root or path.parent
-    return records_manifest(records, root, listings, options, problems)
+    return records_manifest(records, root, options, problems, check_images=check_images)
 
 
 def records_manifest(
     records: Records,
     root: Path | Stored,
-    listings: FolderListings | None,
     options: ReadOptions,
     problems: Problems,
+    *,
+    check_images: bool,
 ) -> Manifest:
     """Convert rows to a manifest, by the rules and with the errors of `read_table`.
 
     Args:
         root: folder that paths are relative to.
-        listings: checks that images exist; None skips the check.
         problems: errors found so far.
+        check_images: see `read_table`.
     """
     label_sep, labels = options.label_sep, options.labels
     if label_sep == "":
         raise SettingsError("the label separator is empty; expected a character such as ';' or '|'")
     columns = sort_columns(records, options)
-    images = _image_paths(records, columns.image, root, listings, problems)
+    images, notes = _find_images(records, columns.image, root, problems, check=check_images)
     splits = _row_splits(records, columns.split, problems)
-    facts, notes = _facts(columns), list[str]()
+    facts = _facts(columns)
     if columns.listed is None:
         space, targets = _valued_targets(records, columns.valued, labels, problems)
         is_long = False
@@ -224,72 +224,34 @@ def save_manifest(path: Path, manifest: Manifest) -> None:
         raise DataError("the name of an image is not UTF-8; rename the file", path) from error
 
 
-def _image_paths(
-    records: Records,
-    column: str,
-    root: Path | Stored,
-    listings: FolderListings | None,
-    problems: Problems,
-) -> list[Image]:
-    """Return the images (N,); report missing images."""
-    images: list[Image] = []
-    for row, cell in enumerate(records.columns[column]):
-        if cell is None or (isinstance(cell, str) and not cell.strip()):
-            records.fault(problems, row, f"column {column!r} is empty; expected an image path")
-            images.append(_stand_in(root, row))
-            continue
-        if not isinstance(cell, str):
-            kind = type(cell).__name__
-            hint = ""
-            if isinstance(records.path, Stored) and isinstance(cell, bytes | dict):
-                hint = "; copy a table that contains images to a local disk"
-            message = f"column {column!r} contains {kind}, expected a path as text{hint}"
-            records.fault(problems, row, message)
-            images.append(_stand_in(root, row))
-            continue
-        try:
-            image = _find_image(root, cell, listings)
-        except DataError as error:
-            records.fault(problems, row, str(error))
-            images.append(_stand_in(root, row))
-            continue
+def _find_images(
+    records: Records, column: str, root: Path | Stored, problems: Problems, *, check: bool
+) -> tuple[list[Image], list[str]]:
+    """Return the images (N,) and notes on repaired paths; report missing images."""
+    cells = records.columns[column]
+    paths = [cell if isinstance(cell, str) and cell.strip() else None for cell in cells]
+    found = find_images(paths, root, check=check)
+    images = []
+    for row, image in enumerate(found.images):
         if image is None:
-            hint = "" if Path(cell).is_absolute() else f" in {root}; is it the image root?"
-            records.fault(problems, row, f"missing image {cell.strip()!r}{hint}")
-            image = LocalImage(os.path.join(str(root), cell))  # noqa: PTH118 - quick
-        images.append(image)
-    return images
+            fault = found.faults.get(row) or _no_path(records, column, row)
+            records.fault(problems, row, fault)
+        elif row in found.faults:
+            records.fault(problems, row, found.faults[row])
+        stand_in = LocalImage(os.path.join(str(root), f"row {row}"))  # noqa: PTH118 - quick
+        images.append(image or stand_in)
+    return images, found.notes
 
 
-def _stand_in(root: Path | Stored, row: int) -> LocalImage:
-    """Return an image for a row whose cell is a fault, so that images keep their rows."""
-    return LocalImage(os.path.join(str(root), f"row {row}"))  # noqa: PTH118 - quick
-
-
-def _find_image(root: Path | Stored, cell: str, listings: FolderListings | None) -> Image | None:
-    """Return the image at the path as written, else without spaces or Windows' backslashes.
-
-    Uses text, since `Path` objects would take most of the time of reading a table.
-
-    Raises:
-        DataError: a URL with an unknown scheme or a missing driver.
-    """
-    if "://" in cell:
-        url = cell.strip()
-        if listings is not None:
-            parse_place(url)
-        if is_url(url):
-            return as_image(url)
-    if isinstance(root, Stored):
-        stored = root.at(cell.strip())
-        return UrlImage(stored.url, stored.root)
-    folder = str(root)
-    place = os.path.join(folder, cell)  # noqa: PTH118
-    if listings is None or listings.has(place):
-        return as_image(place)
-    others = (cell.strip(), cell.strip().replace("\\", "/"))
-    places = (os.path.join(folder, other) for other in others if other != cell)  # noqa: PTH118
-    return next((as_image(one) for one in places if listings.has(one)), None)
+def _no_path(records: Records, column: str, row: int) -> str:
+    """Return why a cell is no path."""
+    cell = records.columns[column][row]
+    if cell is None or isinstance(cell, str):
+        return f"column {column!r} is empty; expected an image path"
+    hint = ""
+    if isinstance(records.path, Stored) and isinstance(cell, bytes | dict):
+        hint = "; copy a table that contains images to a local disk"
+    return f"column {column!r} contains {type(cell).__name__}, expected a path as text{hint}"
 
 
 def _row_splits(

@@ -96,7 +96,8 @@ def test_all_problems_at_once_by_line(folder: Path) -> None:
         ",train,1\na.jpg,train\n"
     )
     assert faults(make_table(folder, text)) == [
-        f"t.csv:3: missing image 'gone.jpg' in {folder}; is it the image root?",
+        f"t.csv:3: missing image 'gone.jpg' in {folder}; if the images are elsewhere, "
+        "use --image-root FOLDER",
         "t.csv:4: duplicate row: './a.jpg' is on line 2 too, with other labels; keep one",
         "t.csv:5: column 'split': unknown split 'half'; expected train, training, validation, "
         "val, valid, dev, test, testing",
