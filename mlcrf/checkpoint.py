@@ -53,6 +53,7 @@ class _Config(BaseModel):
     backbone_trained: bool
     num_features: int = Field(ge=1)
     data: str
+    labels_sha256: str
     decoders: dict[str, tuple[Decoder, ...]]
 
 
@@ -158,6 +159,7 @@ def save_run(run: Run) -> Run:
             model: [decoder.record() for decoder in decoders]
             for model, decoders in run.decoders.items()
         },
+        "labels_sha256": run.labels.digest,
     }
     save_labels(run.path / LABELS, run.labels)
     atomic.write_text(run.path / CONFIG, json.dumps(config, indent=2) + "\n")
@@ -192,6 +194,11 @@ def load_run(path: Path) -> Run:
         labels = load_labels(path / LABELS)
     except LabelsError as error:
         raise RunError(f"{error}; the run is incomplete, train again") from error
+    if labels.digest != config.labels_sha256:
+        raise RunError(
+            f"{path / LABELS}: not the labels that the run was trained with: names or their order "
+            "were changed; restore the file (other names in the output: --rename FILE)"
+        )
     parts, digest = _load_weights(path / WEIGHTS)
     try:
         crf, independent = (

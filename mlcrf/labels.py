@@ -1,5 +1,6 @@
 """Ordered label names, which name the columns of scores and targets."""
 
+import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ class LabelSpace:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the names in their order."""
+        return hashlib.sha256("\n".join(map(composed, self.names)).encode()).hexdigest()
 
     def index(self, name: str) -> int:
         """Return the column of a label.

@@ -1,6 +1,7 @@
 """Run directories: what is saved is loaded, what is damaged is refused with its name."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,25 @@ def test_truncated_weights_are_refused(saved: Run) -> None:
             load_run(saved.path)
 
 
+@pytest.mark.parametrize("names", ["b\na\nc\n", "a\nb\nC\n", "a\nb\n", "a\nb\nc\nd\n"])
+def test_labels_that_were_edited_are_refused(saved: Run, names: str) -> None:
+    """Labels in another order, renamed, left out or added are not those of the weights."""
+    (saved.path / LABELS).write_text(names)
+    with pytest.raises(RunError, match=rf"{LABELS}: not the labels that the run was trained with"):
+        load_run(saved.path)
+
+
+def test_line_ends_of_labels_do_not_matter(saved: Run) -> None:
+    """A file that an editor saved with other line ends has the same labels."""
+    (saved.path / LABELS).write_bytes(b"\xef\xbb\xbfa\r\nb\r\nc\r\n")
+    assert load_run(saved.path).labels == saved.labels
+
+
 def test_weights_of_other_labels_are_refused(saved: Run) -> None:
-    """One label too many beside the weights is noticed."""
-    (saved.path / LABELS).write_text("a\nb\nc\nd\n")
+    """Weights of another run with one label less are noticed."""
+    crf, independent = LabelCrf(8, 2), LabelCrf(8, 2, edges=no_edges())
+    other = replace(saved, crf=crf, independent=independent)
+    save_run(other)
     with pytest.raises(RunError, match="does not fit"):
         load_run(saved.path)
 

@@ -134,7 +134,7 @@ def test_one_path_in_two_spellings_is_one_image(tmp_path: Path) -> None:
 
 
 MISSING = {
-    "elsewhere": (["sub/x/a.jpg"], "x/a.jpg", "{root}/sub/x/a.jpg exists: use --image-root {root}/sub"),
+    "elsewhere": (["s/x/a.jpg"], "x/a.jpg", "{root}/s/x/a.jpg exists: use --image-root {root}/s"),
     "elsewhere-twice": (["p/a.jpg", "q/a.jpg"], "a.jpg", "{root}/p/a.jpg (and 1 more) exists: use"),
     "beside": (["../images/a.jpg"], "a.jpg", "images/a.jpg exists: use --image-root"),
     "another-machine": (["p/q/a.jpg"], "/x/y/a.jpg", "exists: use --image-root {root}/p/q"),
