@@ -1,12 +1,14 @@
 """Write, replace or remove our tags in an XMP packet; keep the tags of people."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from lxml import etree
 
 from mlcrf.errors import SettingsError
+from mlcrf.keywords.keyword_lists import FIRST, LISTS, SUBJECT, KeywordList, KeywordPath
+from mlcrf.keywords.sealing import Earlier, seal, unseal
 from mlcrf.keywords.xmp import OURS, Packet, Property
 from mlcrf.labels import fold
 
@@ -31,7 +33,7 @@ class Tag:
     """
 
     name: str
-    paths: tuple[tuple[str, ...], ...]
+    paths: tuple[KeywordPath, ...]
     confirmed: bool = False
 
 
@@ -49,40 +51,6 @@ class Retagged:
     removed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A property with keywords, and our mark, a property that lists the values that we added."""
-
-    keywords: Property
-    mark: Property
-    separator: str = ""  # of levels; "" without levels
-
-    def levels(self, value: str) -> list[str]:
-        return value.split(self.separator) if self.separator else [value]
-
-    def named(self, value: str) -> str:
-        return fold(self.levels(value)[-1])
-
-    def values(self, tags: Sequence[Tag], among: Sequence[Tag]) -> list[str]:
-        """Return values for the tags; omit paths that are prefixes of another tag's path."""
-        if not self.separator:
-            return [tag.name for tag in tags]
-        passed = {path[:end] for tag in among for path in tag.paths for end in range(1, len(path))}
-        paths = [path for tag in tags for path in tag.paths if path not in passed]
-        return [self.separator.join(path) for path in dict.fromkeys(paths)]
-
-
-# Names that no other property has, since some programs do not show namespaces.
-_SUBJECT = _Place(Property("dc", "subject"), Property(OURS, "addedSubject"))
-_PLACES = (
-    _SUBJECT,
-    _Place(
-        Property("lr", "hierarchicalSubject"),
-        Property(OURS, "addedHierarchicalSubject"),
-        separator="|",
-    ),
-    _Place(Property("digiKam", "TagsList", "Seq"), Property(OURS, "addedTagsList"), separator="/"),
-)
 _MODEL, _WEIGHTS = Property(OURS, "taggedBy"), Property(OURS, "taggedByWeights")
 _MADE_FILE = Property(OURS, "madeFile")
 
@@ -94,7 +62,7 @@ def require_taggable(names: Iterable[str]) -> None:
         SettingsError: a name contains a separator of levels, or a character that is not allowed in
             XML.
     """
-    signs = [place.separator for place in _PLACES if place.separator]
+    signs = sorted({one.separator for one in FIRST if one.separator})
     for name in names:
         sign = next((sign for sign in signs if sign in name), None)
         fault = f"{sign} separates levels of keywords in XMP" if sign else None
@@ -106,88 +74,171 @@ def require_taggable(names: Iterable[str]) -> None:
             raise SettingsError(f"label {name!r}: {fault}; give it another name with --rename")
 
 
-def retag(raw: bytes | None, tags: Sequence[Tag], author: Author | None) -> Retagged:
+def retag(
+    raw: bytes | None,
+    tags: Sequence[Tag],
+    author: Author | None,
+    new: Callable[[], Packet] = Packet.new,
+) -> Retagged:
     """Replace our previous tags in a sidecar by new ones.
 
-    Tags are added to dc:subject, lr:hierarchicalSubject and digiKam:TagsList, and are listed in
-    properties of our own, the marks. A value without a mark belongs to a person and is kept.
+    Our tags are added to every list of keywords that is there, and listed in properties of our own,
+    the marks. A value without a mark belongs to a person and is kept. A list that some program
+    reads before all others is made if it is missing; it gets all keywords of the person, too.
 
-    - A name that a person added to any of the three, at any level, is not added again; if we added
-      it too, it belongs to the person from then on.
+    - A name that a person added to any list is not ours: lists that lack it get it as the person
+      wrote it, without a mark. If we added it before, it is the person's from then on.
     - A tag of ours that a person removed from dc:subject is not added again.
-    - A confirmed tag is added without a mark.
+    - A confirmed tag is added as the person's.
 
-    Names are compared without regard to case.
+    Without tags, a sidecar that nobody else changed since gets its earlier bytes again, or is
+    deleted if there was none. Names are compared without regard to case.
 
     Args:
         raw: the current sidecar; None if there is none.
-        tags: all tags of the photo; empty to remove ours.
-        author: the model; None also forgets which tags people removed. A file that we made is
-            deleted once it is empty.
+        tags: all tags of the image; empty to remove ours.
+        author: the model; None also forgets which tags people removed.
+        new: makes the packet that a new sidecar begins with.
 
     Raises:
         ValueError: the sidecar cannot be read; see `Packet`.
     """
     if raw is None and not tags:
         return Retagged(None)
-    packet = Packet.new() if raw is None else Packet(raw)
-    before = _snapshot(packet)
-    made = raw is None or bool(packet.values(_MADE_FILE))
-    marks = {place: packet.values(place.mark) for place in _PLACES}
-    own = {
-        place: Counter(packet.values(place.keywords)) - Counter(marks[place]) for place in _PLACES
-    }
-    theirs = {
-        fold(name) for place in _PLACES for value in own[place] for name in place.levels(value)
-    }
-    refused = _taken_out(packet, marks[_SUBJECT]) - theirs if author else set[str]()
-    packet.remove_ours()
-    free = [tag for tag in tags if fold(tag.name) not in theirs | refused]
-    confirmed, ours = ([tag for tag in free if tag.confirmed is said] for said in (True, False))
-    marked = False
-    for place in _PLACES:
-        packet.remove(
-            place.keywords,
-            [one for one in marks[place] if place.named(one) not in theirs or own[place][one]],
-        )
-        given = place.values(ours, among=free)
-        packet.add(place.keywords, [*place.values(confirmed, among=confirmed), *given])
-        noted = [*given, *(one for one in marks[place] if place.named(one) in refused)]
-        packet.add(place.mark, noted)
-        marked = marked or bool(noted)
-    if marked and author is not None:
-        packet.add_text(_MODEL, author.model)
+    current = None if raw is None else Packet(raw)
+    earlier = Earlier(None) if raw is None else _without_ours(raw)
+    packet = new() if earlier.content is None else Packet(earlier.content)
+    before = _snapshot(current or packet)
+    confirmed = [tag for tag in tags if tag.confirmed and tag.name not in _Theirs(packet)]
+    if confirmed:
+        _add(packet, confirmed)
+        earlier = Earlier(packet.to_bytes())
+    untouched = _snapshot(packet)
+    refused = set[str]() if current is None or author is None else _refused(current)
+    refused = {name for name in refused if name not in _Theirs(packet)}
+    added = _add(packet, [tag for tag in tags if fold(tag.name) not in refused])
+    for place in LISTS:
+        marked = [] if current is None else place.marked(current)
+        place.note(packet, added.get(place, ()))
+        place.note(packet, [path for path in marked if fold(path[-1]) in refused])
+    if author is not None and (refused or any(added.values())):
+        packet.set_text(_MODEL, author.model)
         if author.weights:
-            packet.add_text(_WEIGHTS, author.weights)
-        if made:
-            packet.add_text(_MADE_FILE, "True")
+            packet.set_text(_WEIGHTS, author.weights)
+        if earlier.content is None:
+            packet.set_text(_MADE_FILE, "True")
     after = _snapshot(packet)
-    subject = _SUBJECT.keywords
-    added, removed = after[subject] - before[subject], before[subject] - after[subject]
-    content: bytes | None = packet.to_bytes()
-    if made and packet.is_empty:
-        content = None
-    elif after == before and raw is not None:
-        content = raw
-    return Retagged(content, tuple(added), tuple(removed))
+    if raw is not None and after == before:
+        return Retagged(raw)
+    lost, new_names = (before[SUBJECT.keywords], after[SUBJECT.keywords])
+    names = {fold(tag.name) for tag in tags}
+    return Retagged(
+        earlier.content if after == untouched else seal(packet, earlier),
+        tuple(name for name in new_names - lost if fold(name) in names),
+        tuple(lost - new_names),
+    )
 
 
 def marked_names(packet: Packet) -> set[str]:
     """Return our keywords in a packet, folded."""
-    return {fold(name) for name in packet.values(_SUBJECT.mark)}
+    return {fold(path[-1]) for place in LISTS for path in place.marked(packet)}
 
 
 def own_keywords(packet: Packet) -> list[str]:
-    """Return the values of dc:subject that are not ours."""
-    keywords = Counter(packet.values(_SUBJECT.keywords)) - Counter(packet.values(_SUBJECT.mark))
-    return list(keywords)
+    """Return the keywords that are not ours, the last level of each."""
+    return [path[-1] for place in LISTS for path in place.own(packet)]
 
 
-def _taken_out(packet: Packet, marked: list[str]) -> set[str]:
-    return {fold(one) for one in Counter(marked) - Counter(packet.values(_SUBJECT.keywords))}
+def _without_ours(raw: bytes) -> Earlier:
+    """Return a sidecar without our tags: as it was before, or what other programs left of it."""
+    packet = Packet(raw)
+    earlier = unseal(raw, packet)
+    if earlier is not None:
+        return earlier
+    made = bool(packet.values(_MADE_FILE))
+    own = {place: place.own(packet) for place in LISTS}
+    theirs = {fold(path[-1]) for paths in own.values() for path in paths}
+    for place in LISTS:
+        marked = place.marked(packet)
+        place.remove(
+            packet, [one for one in marked if fold(one[-1]) not in theirs or one in own[place]]
+        )
+    if not packet.remove_ours():
+        return Earlier(raw)
+    return Earlier(None if made and packet.is_empty else packet.to_bytes())
+
+
+def _refused(packet: Packet) -> set[str]:
+    """Return the names of our tags that a person removed from dc:subject."""
+    left = Counter(SUBJECT.marked(packet)) - Counter(SUBJECT.paths(packet))
+    return {fold(path[-1]) for path in left}
+
+
+class _Theirs:
+    """The keywords in a packet that are not ours.
+
+    Attributes:
+        paths: each path once; a name without levels only if no path has it as a level.
+    """
+
+    def __init__(self, packet: Packet) -> None:
+        distinct: dict[tuple[str, ...], KeywordPath] = {}
+        for place in LISTS:
+            for path in place.own(packet):
+                distinct.setdefault(tuple(map(fold, path)), path)
+        self._names = {folded[-1] for folded in distinct}
+        levels = {level for folded in distinct if len(folded) > 1 for level in folded}
+        self.paths = [
+            path for folded, path in distinct.items() if len(path) > 1 or folded[0] not in levels
+        ]
+
+    def __contains__(self, name: str) -> bool:
+        return fold(name) in self._names
+
+    def spelled(self, tag: Tag) -> Tag:
+        """Return a tag with the person's spelling and paths, if the person has its name."""
+        paths = tuple(path for path in self.paths if fold(path[-1]) == fold(tag.name))
+        return replace(tag, name=paths[0][-1], paths=paths) if paths else tag
+
+
+def _add(packet: Packet, tags: Sequence[Tag]) -> dict[KeywordList, list[KeywordPath]]:
+    """Add tags to the lists that lack them, and return those that are not a person's.
+
+    Lists that some program reads before all others are made, with the person's keywords in them.
+    """
+    theirs = _Theirs(packet)
+    spelled = [theirs.spelled(tag) for tag in tags]
+    kept = [tag for tag in spelled if tag.name in theirs]
+    ours = [tag for tag in spelled if tag.name not in theirs]
+    added: dict[KeywordList, list[KeywordPath]] = {}
+    for place in LISTS if tags else ():
+        if not place.paths(packet):
+            if place not in FIRST:
+                continue
+            place.add(packet, _fitting(place, theirs.paths))
+        there = {fold(level) for path in place.paths(packet) for level in path}
+        missing = [tag for tag in ours if fold(tag.name) not in there]
+        added[place] = _paths(place, missing, among=spelled)
+        lacking = [tag for tag in kept if fold(tag.name) not in there]
+        place.add(packet, [*_paths(place, lacking, among=kept), *added[place]])
+    return added
+
+
+def _fitting(place: KeywordList, paths: Iterable[KeywordPath]) -> list[KeywordPath]:
+    """Return paths as they are written to a list: only their last levels if it has no levels."""
+    fitting = (path if place.separator else path[-1:] for path in paths)
+    return list({tuple(map(fold, path)): path for path in fitting}.values())
+
+
+def _paths(place: KeywordList, tags: Sequence[Tag], among: Sequence[Tag]) -> list[KeywordPath]:
+    """Return the paths of tags in a list; omit paths that are prefixes of another tag's path."""
+    passed = {path[:end] for tag in among for path in tag.paths for end in range(1, len(path))}
+    if not place.separator:
+        passed = set()
+    return _fitting(place, [path for tag in tags for path in tag.paths if path not in passed])
 
 
 def _snapshot(packet: Packet) -> dict[Property, Counter[str]]:
     """Return all values that `retag` may change."""
-    changing = [one for place in _PLACES for one in (place.keywords, place.mark)]
+    changing = [one for place in LISTS for one in (place.keywords, place.mark)]
     return {one: Counter(packet.values(one)) for one in (*changing, _MODEL, _WEIGHTS, _MADE_FILE)}

@@ -3,6 +3,7 @@
 Source: ISO 16684-1 (XMP), sections 6 and 7; RDF/XML in the forms that it allows.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,15 +20,23 @@ NAMESPACES = {
     "dc": "http://purl.org/dc/elements/1.1/",
     "lr": "http://ns.adobe.com/lightroom/1.0/",
     "digiKam": "http://www.digikam.org/ns/1.0/",
+    "MicrosoftPhoto": "http://ns.microsoft.com/photo/1.0/",
+    "MicrosoftPhoto0": "http://ns.microsoft.com/photo/1.0",  # as exiftool writes it
+    "mediapro": "http://ns.iview-multimedia.com/mediapro/1.0/",
+    "acdsee": "http://ns.acdsee.com/iptc/1.0/",
     OURS: "urn:mlcrf:tags/1.0/",
 }
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _ROOT, _DESCRIPTION, _ITEM = f"{{{_RDF}}}RDF", f"{{{_RDF}}}Description", f"{{{_RDF}}}li"
-_ABOUT = f"{{{_RDF}}}about"
+_ABOUT, _VALUE = f"{{{_RDF}}}about", f"{{{_RDF}}}value"
+_NODE_ID = f"{{{_RDF}}}nodeID"
+_NUMBERED = re.compile(
+    re.escape(f"{{{_RDF}}}_") + r"\d+"
+)  # rdf:_1, which RDF allows in place of rdf:li
 _CONTAINERS = tuple(f"{{{_RDF}}}{kind}" for kind in ("Bag", "Seq", "Alt"))
 _NOT_PROPERTIES = ("{" + _RDF, "{http://www.w3.org/XML/1998/namespace}")
 
-_NAMES = " ".join(f'xmlns:{name}="{uri}"' for name, uri in NAMESPACES.items() if name != OURS)
+_NAMES = " ".join(f'xmlns:{name}="{NAMESPACES[name]}"' for name in ("dc", "lr", "digiKam"))
 _NEW = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="mlcrf {__version__}">
  <rdf:RDF xmlns:rdf="{_RDF}">
@@ -50,6 +59,27 @@ class Property:
     def tag(self) -> str:
         return f"{{{NAMESPACES[self.prefix]}}}{self.name}"
 
+    def __str__(self) -> str:
+        return f"{self.prefix}:{self.name}"
+
+
+def parse_xml(raw: bytes) -> etree._Element:
+    """Parse XML without loading or expanding anything.
+
+    Raises:
+        ValueError: not XML, damaged, or with a DOCTYPE.
+    """
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+    )
+    try:
+        root = etree.fromstring(raw, parser)
+    except etree.XMLSyntaxError as error:
+        raise ValueError(f"it is not XML: {' '.join(str(error.msg).split())}") from error
+    if root.getroottree().docinfo.internalDTD is not None:
+        raise ValueError("it declares a document type, which is not allowed in XMP")
+    return root
+
 
 class Packet:
     """An XMP packet, such as the content of a sidecar.
@@ -62,16 +92,8 @@ class Packet:
     def __init__(self, raw: bytes) -> None:
         if len(raw) > MAX_BYTES:
             raise ValueError(f"it has {len(raw)} bytes; the limit is {MAX_BYTES}")
-        parser = etree.XMLParser(
-            resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
-        )
-        try:
-            root = etree.fromstring(raw, parser)
-        except etree.XMLSyntaxError as error:
-            raise ValueError(f"it is not XML: {' '.join(str(error.msg).split())}") from error
+        root = parse_xml(raw)
         self._tree = root.getroottree()
-        if self._tree.docinfo.internalDTD is not None:
-            raise ValueError("it declares a document type, which is not allowed in XMP")
         found = root if root.tag == _ROOT else next(root.iter(_ROOT), None)
         if found is None:
             raise ValueError("it contains no rdf:RDF")
@@ -99,12 +121,10 @@ class Packet:
 
     def values(self, wanted: Property) -> list[str]:
         """Return the texts of a property, in any form that RDF allows, without empty texts."""
-        texts = [_item_text(item) for item in self._items(wanted)]
-        for description in self._descriptions():
-            texts.append(description.get(wanted.tag, ""))
-            texts += [
-                one.text or "" for one in description.iterchildren(wanted.tag) if not len(one)
-            ]
+        texts = [one.get(wanted.tag, "") for one in self._descriptions()]
+        for element in self._elements(wanted):
+            items = self._items(element)
+            texts += [_text(item) for item in items] if items else [_text(element)]
         return [text.strip() for text in texts if text.strip()]
 
     def add(self, wanted: Property, values: Iterable[str]) -> None:
@@ -117,28 +137,42 @@ class Packet:
             item.text = value
             _append(container, item)
 
-    def add_text(self, wanted: Property, text: str) -> None:
-        """Add a property with a single text."""
+    def set_text(self, wanted: Property, text: str) -> None:
+        """Make a property a single text."""
+        self.discard(wanted)
         self._property(wanted).text = text
+
+    def discard(self, wanted: Property) -> None:
+        """Remove a property in all its forms."""
+        for description in self._descriptions():
+            if wanted.tag in description.attrib:
+                del description.attrib[wanted.tag]
+        for element in list(self._elements(wanted)):
+            node = self._referenced(element)
+            if node is not None:
+                _remove(node)
+            _remove(element)
 
     def remove(self, wanted: Property, values: Iterable[str]) -> None:
         """Remove the last occurrence of each value; also remove a list that becomes empty."""
         left = Counter(values)
-        for item in reversed(list(self._items(wanted))):
-            text = _item_text(item).strip()
+        items = [item for element in self._elements(wanted) for item in self._items(element)]
+        for item in reversed(items):
+            text = _text(item).strip()
             if left[text]:
                 left[text] -= 1
-                container = item.getparent()
-                assert container is not None
                 _remove(item)
-                if not len(container):
-                    element = container.getparent()
-                    assert element is not None
-                    _remove(element)
+        if items and not self.values(wanted):
+            self.discard(wanted)
 
-    def remove_ours(self) -> None:
-        """Remove all properties of our namespace, and descriptions that become empty."""
+    def remove_ours(self) -> bool:
+        """Remove all properties of our namespace, and descriptions that become empty.
+
+        Returns:
+            Whether there was one.
+        """
         start = f"{{{NAMESPACES[OURS]}}}"
+        found = False
         for description in list(self._descriptions()):
             before = len(description) + len(self._attributes(description))
             for name in [name for name in self._attributes(description) if name.startswith(start)]:
@@ -146,8 +180,10 @@ class Packet:
             for element in description.findall(f"{start}*"):
                 _remove(element)
             after = len(description) + len(self._attributes(description))
+            found = found or after < before
             if before and not after and len(list(self._descriptions())) > 1:
                 _remove(description)
+        return found
 
     def _descriptions(self) -> Iterator[etree._Element]:
         return self._rdf.iterchildren(_DESCRIPTION)
@@ -157,27 +193,41 @@ class Packet:
         names = [str(name) for name in description.attrib]
         return [name for name in names if not name.startswith(_NOT_PROPERTIES)]
 
-    def _items(self, wanted: Property) -> Iterator[etree._Element]:
+    def _elements(self, wanted: Property) -> Iterator[etree._Element]:
         for description in self._descriptions():
-            for element in description.iterchildren(wanted.tag):
-                for container in element.iterchildren(*_CONTAINERS):
-                    yield from container.iterchildren(_ITEM)
+            yield from description.iterchildren(wanted.tag)
+
+    def _referenced(self, element: etree._Element) -> etree._Element | None:
+        """Return the node that a property names by rdf:nodeID, or None."""
+        name = element.get(_NODE_ID)
+        nodes = self._rdf.iter(*_CONTAINERS) if name is not None else ()
+        return next((node for node in nodes if node.get(_NODE_ID) == name), None)
+
+    def _items(self, element: etree._Element) -> list[etree._Element]:
+        """Return the items of a property's list; none if it is not a list."""
+        node = self._referenced(element)
+        places = [element if node is None else node, *element.iterchildren(*_CONTAINERS)]
+        return [
+            item
+            for place in places
+            for item in place.iterchildren(etree.Element)
+            if item.tag == _ITEM or _NUMBERED.fullmatch(str(item.tag))
+        ]
 
     def _container(self, wanted: Property) -> etree._Element:
-        """Return the list of a property; a single value is moved into a new list."""
-        alone = []
-        for description in self._descriptions():
-            if wanted.tag in description.attrib:
-                alone.append(str(description.attrib.pop(wanted.tag)))
-            for element in description.findall(wanted.tag):
-                container = next(element.iterchildren(*_CONTAINERS), None)
-                if container is not None:
-                    return container
-                alone.append(element.text or "")
-                _remove(element)
+        """Return the list of a property; any other form than one plain list is made one."""
+        elements = list(self._elements(wanted))
+        attributes = any(wanted.tag in one.attrib for one in self._descriptions())
+        if len(elements) == 1 and len(elements[0]) == 1 and not attributes:
+            (container,) = elements[0]
+            plain = all(item.tag == _ITEM for item in container.iterchildren(etree.Element))
+            if container.tag in _CONTAINERS[:2] and plain:
+                return container
+        values = self.values(wanted)
+        self.discard(wanted)
         container = etree.Element(f"{{{_RDF}}}{wanted.container}")
         _append(self._property(wanted), container)
-        self.add(wanted, [text.strip() for text in alone if text.strip()])
+        self.add(wanted, values)
         return container
 
     def _property(self, wanted: Property) -> etree._Element:
@@ -201,10 +251,10 @@ class Packet:
         return element
 
 
-def _item_text(item: etree._Element) -> str:
-    """Return the text of a list's item; with qualifiers it is one level deeper."""
-    value = item.find(f".//{{{_RDF}}}value") if len(item) else None
-    return (item.text if value is None else value.text) or ""
+def _text(element: etree._Element) -> str:
+    """Return the text of a property or an item; with qualifiers it is one level deeper."""
+    value = element.find(f".//{_VALUE}") if len(element) else None
+    return "".join(map(str, (element if value is None else value).itertext()))
 
 
 def _append(parent: etree._Element, child: etree._Element) -> None:

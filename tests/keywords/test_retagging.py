@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import pytest
-from lxml import etree
 
 from mlcrf.errors import SettingsError
 from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
@@ -62,19 +61,13 @@ def test_a_new_sidecar_has_the_tags_three_times_and_goes_when_undone() -> None:
 def test_a_users_sidecar_keeps_everything() -> None:
     """Comment, attributes, unknown namespaces, own tags; a tag that is there is not added."""
     new = retag(USERS, [tag("sea"), tag("sky")], AUTHOR)
-    assert values(new.content) == (["Grandma's <garden>", "Sea", "sky"], ["sky"], ["sky"])
+    assert values(new.content) == (["Grandma's <garden>", "Sea", "sky"],) * 3
     assert new.added == ("sky",)
     for kept in (b"<!-- a note before -->", b'darktable:history_end="4"', b"<other:x>1</other:x>"):
         assert kept in (new.content or b"")
     back = retag(new.content, [], None)
     assert back.removed == ("sky",)
-    assert canonical(back.content) == canonical(USERS)
-
-
-def canonical(content: bytes | None) -> bytes:
-    assert content is not None
-    root = etree.fromstring(content)
-    return bytes(etree.tostring(root.getroottree(), method="c14n", exclusive=True))
+    assert back.content == USERS
 
 
 def test_running_again_replaces_ours_only() -> None:
@@ -104,13 +97,13 @@ def test_what_a_person_did_with_our_tags_counts() -> None:
     moved = edited(ours, lambda packet: packet.add(LEVELS, ["Plants|Tree"]))
     assert values(retag(moved, [], None).content) == (
         ["Grandma's <garden>", "Sea", "tree"],
-        ["tree", "Plants|Tree"],
-        ["tree"],
+        ["Grandma's <garden>", "Sea", "tree", "Plants|Tree"],
+        ["Grandma's <garden>", "Sea", "tree"],
     )
     refused = edited(ours, lambda packet: packet.remove(SUBJECT, ["car"]))
     for _ in range(2):
         refused = retag(refused, [tag("car"), tag("tree")], AUTHOR).content or b""
-        assert values(refused) == (["Grandma's <garden>", "Sea", "tree"], ["tree"], ["tree"])
+        assert values(refused) == (["Grandma's <garden>", "Sea", "tree"],) * 3
     forgotten = retag(refused, [], None).content
     assert b"mlcrf" not in (forgotten or b"")
     assert "car" in values(retag(forgotten, [tag("car")], AUTHOR).content)[0]
@@ -145,6 +138,12 @@ def test_several_parents() -> None:
         "</rdf:li></rdf:Bag></dc:subject></rdf:Description>",
         "/><rdf:Description xmlns:dc='http://purl.org/dc/elements/1.1/'>"
         "<dc:subject><rdf:Bag><rdf:li>sea</rdf:li></rdf:Bag></dc:subject></rdf:Description>",
+        "><dc:subject><rdf:Alt><rdf:li>sea</rdf:li></rdf:Alt></dc:subject></rdf:Description>",
+        "><dc:subject><rdf:Bag><rdf:_1>sea</rdf:_1></rdf:Bag></dc:subject></rdf:Description>",
+        "><dc:subject rdf:nodeID='a'/></rdf:Description>"
+        "<rdf:Bag rdf:nodeID='a'><rdf:li>sea</rdf:li></rdf:Bag>",
+        "><dc:subject rdf:parseType='Resource'><rdf:_1>sea</rdf:_1></dc:subject></rdf:Description>",
+        "><dc:subject rdf:parseType='Literal'>sea</dc:subject></rdf:Description>",
     ],
 )
 def test_every_form_of_rdf(properties: str) -> None:
@@ -152,8 +151,11 @@ def test_every_form_of_rdf(properties: str) -> None:
     dc = "xmlns:dc='http://purl.org/dc/elements/1.1/'"
     raw = f"{HEAD}<rdf:Description {dc} {properties}</rdf:RDF></x:xmpmeta>".encode()
     new = retag(raw, [tag("sky"), tag("sea")], AUTHOR).content
-    assert values(new) == (["sea", "sky"], ["sky"], ["sky"])
-    assert values(retag(new, [], None).content) == (["sea"], [], [])
+    assert values(new) == (["sea", "sky"],) * 3
+    assert retag(new, [], None).content == raw
+    changed = edited(new, lambda packet: packet.add(SUBJECT, ["mine"]))
+    left = values(retag(changed, [], None).content)
+    assert left == (["sea", "mine"], ["sea"], ["sea"])
 
 
 def test_other_prefixes_and_encodings() -> None:
@@ -163,7 +165,9 @@ def test_other_prefixes_and_encodings() -> None:
       </rdf:RDF></x:xmpmeta>"""
     new = retag(raw.encode("utf-16"), [tag("sky")], AUTHOR).content
     assert values(new)[0] == ["süß", "sky"]
-    back = retag(new, [], None).content or b""
+    assert retag(new, [], None).content == raw.encode("utf-16")
+    changed = edited(new, lambda packet: packet.add(LEVELS, ["mine"]))
+    back = retag(changed, [], None).content or b""
     assert values(back)[0] == ["süß"]
     assert b'mlcrf:model="y"' in back and b"urn:mlcrf" not in back
     bare = f"{HEAD}</rdf:RDF></x:xmpmeta>".encode()

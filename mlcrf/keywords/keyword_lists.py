@@ -1,0 +1,162 @@
+"""The lists of keywords that programs keep in XMP, and the order in which each program reads them.
+
+A keyword is a path, from its topmost level down: `("Places", "Sea")`, or `("Sea",)`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lxml import etree
+
+from mlcrf.keywords.xmp import OURS, Packet, Property, parse_xml
+
+KeywordPath = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KeywordList:
+    """A property with keywords, and our mark, a property that lists the values that we added.
+
+    Attributes:
+        separator: of levels; "" for a list without levels.
+    """
+
+    keywords: Property
+    separator: str = ""
+
+    @property
+    def mark(self) -> Property:
+        """A name that no other property has, since some programs do not show namespaces."""
+        name = self.keywords.name
+        return Property(OURS, f"added{name[0].upper()}{name[1:]}")
+
+    def paths(self, packet: Packet) -> list[KeywordPath]:
+        """Return the keywords in the list."""
+        return [path for value in packet.values(self.keywords) if (path := self.split(value))]
+
+    def marked(self, packet: Packet) -> list[KeywordPath]:
+        """Return the keywords that we added."""
+        return [self.split(value) for value in packet.values(self.mark)]
+
+    def own(self, packet: Packet) -> list[KeywordPath]:
+        """Return the keywords that we did not add."""
+        return list((Counter(self.paths(packet)) - Counter(self.marked(packet))).elements())
+
+    def add(self, packet: Packet, paths: Iterable[KeywordPath]) -> None:
+        """Append keywords."""
+        packet.add(self.keywords, map(self.join, paths))
+
+    def remove(self, packet: Packet, paths: Iterable[KeywordPath]) -> None:
+        """Remove the last occurrence of each keyword."""
+        packet.remove(self.keywords, map(self.join, paths))
+
+    def note(self, packet: Packet, paths: Iterable[KeywordPath]) -> None:
+        """Mark keywords as added by us."""
+        packet.add(self.mark, map(self.join, paths))
+
+    def split(self, value: str) -> KeywordPath:
+        """Return the levels of a value."""
+        levels = value.split(self.separator) if self.separator else [value]
+        return tuple(level.strip() for level in levels if level.strip())
+
+    def join(self, path: KeywordPath) -> str:
+        """Return a keyword as a value of the list: without levels, its last level."""
+        return self.separator.join(path) if self.separator else path[-1]
+
+
+class _Categories(KeywordList):
+    """Keywords of ACDSee: one text, XML in which assigned categories stand inside their parents.
+
+    Source: https://exiftool.org/forum/index.php?topic=4567, and digiKam's `DMetadata`.
+    """
+
+    def paths(self, packet: Packet) -> list[KeywordPath]:
+        return [
+            tuple(reversed([_name(node), *map(_name, node.iterancestors("Category"))]))
+            for root in self._roots(packet)
+            for node in root.iter("Category")
+            if node.get("Assigned") == "1"
+        ]
+
+    def add(self, packet: Packet, paths: Iterable[KeywordPath]) -> None:
+        for root in self._roots(packet):
+            for path in paths:
+                node = root
+                for level in path:
+                    node = _child(node, level)
+                node.set("Assigned", "1")
+            self._write(packet, root)
+
+    def remove(self, packet: Packet, paths: Iterable[KeywordPath]) -> None:
+        for root in self._roots(packet):
+            for path in paths:
+                nodes = [root]
+                for level in path:
+                    nodes.append(_child(nodes[-1], level))
+                nodes[-1].set("Assigned", "0")
+                while len(nodes) > 1 and not len(nodes[-1]) and nodes[-1].get("Assigned") != "1":
+                    leaf = nodes.pop()
+                    nodes[-1].remove(leaf)
+            self._write(packet, root)
+
+    def _roots(self, packet: Packet) -> list[etree._Element]:
+        """Return the parsed text; empty if there is none, or it is damaged."""
+        for value in packet.values(self.keywords):
+            try:
+                return [parse_xml(value.encode())]
+            except ValueError:  # another program's damage; it stays as it is
+                return []
+        return []
+
+    def _write(self, packet: Packet, root: etree._Element) -> None:
+        packet.set_text(self.keywords, etree.tostring(root, encoding="unicode"))
+
+
+def _name(category: etree._Element) -> str:
+    return (category.text or "").strip()
+
+
+def _child(node: etree._Element, level: str) -> etree._Element:
+    """Return the category of a name in another; a new one if there is none."""
+    for one in node.iterchildren("Category"):
+        if _name(one) == level:
+            return one
+    new = etree.SubElement(node, "Category", Assigned="0")
+    new.text = level
+    return new
+
+
+SUBJECT = KeywordList(Property("dc", "subject"))
+HIERARCHICAL_SUBJECT = KeywordList(Property("lr", "hierarchicalSubject"), "|")
+TAGS_LIST = KeywordList(Property("digiKam", "TagsList", "Seq"), "/")
+LAST_KEYWORD = KeywordList(Property("MicrosoftPhoto", "LastKeywordXMP"), "/")
+LAST_KEYWORD_0 = KeywordList(Property("MicrosoftPhoto0", "LastKeywordXMP"), "/")
+CATALOG_SETS = KeywordList(Property("mediapro", "CatalogSets"), "|")
+CATEGORIES = _Categories(Property("acdsee", "categories"), "/")
+
+READING_ORDERS = {
+    # core/libs/dmetadata/dmetadatasettingscontainer.cpp, defaultTagValues()
+    "digiKam": (
+        TAGS_LIST,
+        LAST_KEYWORD,
+        LAST_KEYWORD_0,
+        HIERARCHICAL_SUBJECT,
+        CATALOG_SETS,
+        CATEGORIES,
+        SUBJECT,
+    ),
+    # src/common/exif.cc, _exif_decode_xmp_data()
+    "darktable": (HIERARCHICAL_SUBJECT, SUBJECT),
+    # server/src/services/metadata.service.ts, getTagList(); then IPTC in the image
+    "Immich": (TAGS_LIST, HIERARCHICAL_SUBJECT),
+    # internal/meta/xmp_document.go
+    "PhotoPrism": (SUBJECT,),
+    # not published; as Lightroom Classic writes them itself
+    "Lightroom": (HIERARCHICAL_SUBJECT, SUBJECT),
+}
+"""The lists of which each program shows the first that is not empty."""
+
+LISTS = tuple(dict.fromkeys(one for order in READING_ORDERS.values() for one in order))
+FIRST = tuple(dict.fromkeys(order[0] for order in READING_ORDERS.values()))
+"""The lists that a sidecar needs so that every program finds all keywords in its first list."""

@@ -1,0 +1,144 @@
+"""What `tag` does to collections as other programs leave them; MLCRF_PAIRS sets their number."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from mlcrf.images import as_image
+from mlcrf.implications import Implications
+from mlcrf.keywords.keyword_lists import LISTS, READING_ORDERS
+from mlcrf.keywords.retagging import Author
+from mlcrf.keywords.sidecar_places import PhotoPlaces
+from mlcrf.keywords.xmp import Packet
+from mlcrf.labels import LabelSpace
+from mlcrf.prediction import Prediction
+from mlcrf.prediction.photo_files.sidecars import Sidecars
+from tests.keywords.pairs import KeywordPath, Pair, draw_pairs
+
+COUNT = int(os.environ.get("MLCRF_PAIRS", "100"))
+LABELS = LabelSpace(("sea", "people", "people_r1", "night"))
+RULES = Implications.from_names((("people_r1", "people"),), LABELS)
+OURS = set(LABELS.names)
+Lists = dict[str, list[KeywordPath]]
+needs_exiftool = pytest.mark.skipif(
+    shutil.which("exiftool") is None, reason="exiftool is not installed; make ci-system does"
+)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    return draw_pairs(tmp_path, COUNT)
+
+
+def tag(pairs: Iterable[Pair]) -> list[Path]:
+    """Tag all pairs, and return their sidecars."""
+    writer = Sidecars(PhotoPlaces(), Author("model", "c0ffee"), LABELS, RULES)
+    return [writer.write(Prediction(as_image(one.photo), LABELS.names)).path for one in pairs]
+
+
+def undo(pairs: Iterable[Pair]) -> None:
+    for one in pairs:
+        Sidecars(PhotoPlaces()).undo(as_image(one.photo))
+
+
+def levels(paths: Iterable[KeywordPath]) -> set[str]:
+    return {level.casefold() for path in paths for level in path}
+
+
+def ours_read(paths: list[Path]) -> list[Lists]:
+    """The lists of sidecars, as we read them."""
+    packets = [Packet(path.read_bytes()) for path in paths]
+    return [{str(one.keywords): one.paths(packet) for one in LISTS} for packet in packets]
+
+
+def exiftool_reads(paths: list[Path]) -> list[Lists]:
+    """The lists of sidecars, as exiftool reads them."""
+    command = ["exiftool", "-json", "-G1", *map(str, paths)]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    return [
+        {
+            str(one.keywords): _paths(
+                values.get(_exiftool_name(str(one.keywords)), []), one.separator
+            )
+            for one in LISTS
+        }
+        for values in json.loads(raw)
+    ]
+
+
+def _exiftool_name(name: str) -> str:
+    space, _, name = name.partition(":")
+    space = "microsoft" if space.startswith("MicrosoftPhoto") else space
+    return f"XMP-{space}:{name[0].upper()}{name[1:]}"
+
+
+def _paths(value: object, separator: str) -> list[KeywordPath]:
+    """exiftool's JSON has a list, or one text; ACDSee's text is XML."""
+    values = [str(one) for one in (value if isinstance(value, list) else [value])]
+    if values and values[0].startswith("<Categories>"):
+        return list(_assigned(ElementTree.fromstring(values[0])))
+    return [tuple(one.split(separator) if separator else [one]) for one in values]
+
+
+def _assigned(category: ElementTree.Element, above: KeywordPath = ()) -> Iterator[KeywordPath]:
+    for one in category:
+        path = (*above, one.text or "")
+        if one.get("Assigned") == "1":
+            yield path
+        yield from _assigned(one, path)
+
+
+@pytest.mark.parametrize("read", [ours_read, pytest.param(exiftool_reads, marks=needs_exiftool)])
+def test_every_program_finds_the_persons_keywords_and_ours(
+    pairs: list[Pair], read: Callable[[list[Path]], list[Lists]]
+) -> None:
+    """In the first list that is not empty: all that it showed before, ours, and nothing else."""
+    found = read(tag(pairs))
+    assert len(found) == COUNT
+    for pair, lists in zip(pairs, found, strict=True):
+        everything = levels(path for paths in pair.lists.values() for path in paths)
+        for order in READING_ORDERS.values():
+            names = [str(one.keywords) for one in order]
+            before = next((pair.lists[name] for name in names if name in pair.lists), [])
+            after = levels(next(lists[name] for name in names if lists[name]))
+            shown = (
+                {path[-1].casefold() for path in before}
+                if names[0] in pair.lists
+                else {path[-1].casefold() for paths in pair.lists.values() for path in paths}
+            )
+            assert shown | OURS <= after <= everything | OURS, pair.sidecar
+
+
+@needs_exiftool
+def test_an_edit_by_exiftool_in_between(pairs: list[Pair]) -> None:
+    """The person's keywords are left in the lists where they were, and the new one; not ours."""
+    sidecars = tag(pairs)
+    edit = ["-XMP-dc:Subject+=mine", "-XMP-xmp:Rating=3", "-overwrite_original", "-q"]
+    subprocess.run(["exiftool", *edit, *map(str, sidecars)], check=True)
+    undo(pairs)
+    for pair, lists in zip(pairs, exiftool_reads(sidecars), strict=True):
+        theirs = {path for paths in pair.lists.values() for path in paths}
+        for name, paths in lists.items():
+            left = {tuple(map(str.casefold, path)) for path in paths}
+            was = {tuple(map(str.casefold, path)) for path in pair.lists.get(name, [])}
+            assert was <= left
+        assert ("mine",) in lists["dc:subject"]
+        left = levels(path for paths in lists.values() for path in paths)
+        assert left == levels(theirs) | {"mine"}, pair.sidecar
+
+
+def test_undo_gives_back_the_same_bytes(pairs: list[Pair]) -> None:
+    """Also after a second run with other labels; what was not there is gone."""
+    before = {path: path.read_bytes() for path in pairs[0].photo.parent.iterdir()}
+    tag(pairs)
+    after = {path: path.read_bytes() for path in pairs[0].photo.parent.iterdir()}
+    tag(pairs)
+    assert {path: path.read_bytes() for path in pairs[0].photo.parent.iterdir()} == after
+    undo(pairs)
+    assert {path: path.read_bytes() for path in pairs[0].photo.parent.iterdir()} == before
