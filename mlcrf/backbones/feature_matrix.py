@@ -20,7 +20,6 @@ class MappedMatrix:
     """
 
     def __init__(self, pieces: Sequence[NDArray[np.float32]]) -> None:
-        assert pieces
         self._pieces = tuple(pieces)
         self._ends = np.cumsum([len(piece) for piece in pieces])
 
@@ -34,7 +33,8 @@ class MappedMatrix:
 
     def __getitem__(self, rows: slice) -> "MappedMatrix":
         start, stop, step = rows.indices(len(self))
-        assert step == 1
+        if step != 1:
+            raise ValueError(f"rows of files are sliced with step 1, got {step}")
         begins = self._ends - [len(piece) for piece in self._pieces]
         parts = [
             piece[max(0, start - begin) : max(0, stop - begin)]
@@ -84,6 +84,7 @@ def write_shard(path: Path, rows: Iterable[NDArray[np.float32]], shape: tuple[in
     """Write one shard atomically, in blocks.
 
     Raises:
+        DataError: there are more or fewer rows than the shape says.
         MlcrfError: the disk is full or the folder cannot be written.
     """
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
@@ -93,7 +94,8 @@ def write_shard(path: Path, rows: Iterable[NDArray[np.float32]], shape: tuple[in
         for block in rows:
             stream.write(np.ascontiguousarray(block, "<f4").data)
             written += len(block)
-        assert written == shape[0]
+        if written != shape[0]:
+            raise DataError(f"expected {shape[0]} rows to write, got {written}", path)
 
 
 def map_file(path: Path) -> NDArray[np.float32]:

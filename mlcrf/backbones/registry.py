@@ -81,7 +81,8 @@ class Backbone(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the features of a batch of images."""
-        assert not self.parts, "each part takes its own pixels"
+        if self.parts:
+            raise BackboneError(f"{self.spec.name}: run each of its parts, on pixels of its size")
         images = (pixels.to(self.mean.dtype) - self.mean) / self.std
         features: Tensor = self.network(images.permute(0, 3, 1, 2))
         return features

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
+from mlcrf.errors import PotentialsError
 from mlcrf.inference import InferenceMethod, LogPartitionKind, Posterior
 from mlcrf.inference.posterior import advise
 from mlcrf.latent.scene_potentials import ScenePotentials
@@ -167,5 +168,8 @@ class SceneSum:
 
 
 def _mixture(potentials: Potentials) -> ScenePotentials:
-    assert isinstance(potentials, ScenePotentials), "a sum over scenes needs ScenePotentials"
+    if not isinstance(potentials, ScenePotentials):
+        raise PotentialsError(
+            f"scenes: expected ScenePotentials, got {type(potentials).__name__}, which have none"
+        )
     return potentials

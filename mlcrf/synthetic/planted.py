@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.errors import SettingsError
+from mlcrf.errors import PotentialsError, SettingsError
 from mlcrf.labels import LabelSpace
 
 HARD = ("beach", "bird", "dog", "flower", "people")
@@ -72,6 +72,11 @@ class PlantedCrf:
         bias: log-odds of each label without couplings (L,).
         pairwise_matrix: symmetric, zero diagonal (L, L).
         hard: labels whose own mark is weak evidence.
+
+    Raises:
+        PotentialsError: shapes do not fit, or a value is not finite; couplings that are not
+            symmetric, or not zero on the diagonal.
+        LabelsError: an unknown label is hard.
     """
 
     labels: LabelSpace
@@ -80,12 +85,18 @@ class PlantedCrf:
     hard: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        num_labels = len(self.labels)
-        assert self.bias.shape == (num_labels,)
-        assert self.pairwise_matrix.shape == (num_labels, num_labels)
-        assert np.array_equal(self.pairwise_matrix, self.pairwise_matrix.T)
-        assert not self.pairwise_matrix.diagonal().any()
-        assert set(self.hard) <= set(self.labels)
+        num_labels, matrix = len(self.labels), self.pairwise_matrix
+        if self.bias.shape != (num_labels,) or matrix.shape != (num_labels, num_labels):
+            raise PotentialsError(
+                f"planted CRF: expected bias {(num_labels,)} and couplings "
+                f"{(num_labels, num_labels)}, got {self.bias.shape} and {matrix.shape}"
+            )
+        if not (np.isfinite(self.bias).all() and np.isfinite(matrix).all()):
+            raise PotentialsError("planted CRF: bias or couplings contain NaN or infinity")
+        if not np.array_equal(matrix, matrix.T) or matrix.diagonal().any():
+            raise PotentialsError("planted CRF: expected symmetric couplings, zero on the diagonal")
+        for name in self.hard:
+            self.labels.index(name)  # raises for an unknown label
 
     def probabilities(self) -> NDArray[np.float64]:
         """Return p(y) of all label sets (2^L,), in the order of `every_state(L)`."""

@@ -50,8 +50,9 @@ class Members:
     @torch.no_grad()
     def beneath(self, model: LabelCrf) -> LabelCrf:
         """Return a model of log-odds as a model of features, by composing it with the members."""
+        if model.hidden is not None:
+            raise ValueError("expected a model of log-odds, got one with a hidden layer")
         assert self.head.hidden is not None
-        assert model.hidden is None
         result = LabelCrf(
             self.head.hidden.in_features,
             model.num_labels,

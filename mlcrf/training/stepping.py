@@ -184,7 +184,8 @@ class SharedBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance * (count / max(1.0, count - 1)), share)
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002  torch's name
-        assert input.ndim == 4
+        if input.ndim != 4:
+            raise ValueError(f"expected (N, C, H, W), got {tuple(input.shape)}")
 
 
 def share_batch_norm(network: nn.Module) -> None:

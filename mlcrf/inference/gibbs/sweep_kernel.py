@@ -142,7 +142,7 @@ def _make_sample_blocks(sources: str) -> Callable[..., None]:
             number: of the first sweep; draws differ from sweep to sweep by it.
             averaged: True if there are totals, else None, for which numba compiles no averages.
         """
-        assert sources  # named, so that it is part of the key of numba's cache
+        _ = sources  # read, so that it is part of the key of numba's cache
         labels = states.shape[2]
         block = make_block(labels)
         for index in range(first, last):
