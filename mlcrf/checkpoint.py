@@ -23,6 +23,7 @@ from mlcrf.data.readers import ReadOptions
 from mlcrf.data.readers.table import read_table
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, LabelsError, RunError
+from mlcrf.hints import describe_fault, did_you_mean
 from mlcrf.implications import Implications
 from mlcrf.inference import InferenceMethod
 from mlcrf.labels import LabelSpace, load_labels, save_labels
@@ -185,8 +186,11 @@ def load_run(path: Path) -> Run:
     """
     path = find_model(path)
     if not path.is_dir():
+        what = "is a file, not a run directory" if path.exists() else "no such run directory"
+        runs = [one.parent.name for one in path.parent.glob(f"*/{CONFIG}")]
+        hint = did_you_mean(path.name, [*runs, *names()])
         raise RunError(
-            f"{path}: no such run directory; make one with `mlcrf train DATA --out DIR`, or use "
+            f"{path}: {what}{hint or '.'} Make one with `mlcrf train DATA --out DIR`, or use "
             f"{' or '.join(names())}, which come with mlcrf"
         )
     config = _load_config(path / CONFIG)
@@ -264,7 +268,9 @@ def _load_config(path: Path) -> _Config:
     except ValidationError as error:
         first = error.errors()[0]
         where = " ".join(".".join(map(str, first["loc"])).split())
-        raise RunError(f"{path}: not the settings of a run: {where}: {first['msg']}") from error
+        raise RunError(
+            f"{path}: not the settings of a run: {where}: {describe_fault(first)}"
+        ) from error
 
 
 def _load_weights(path: Path) -> tuple[dict[str, dict[str, Tensor]], str]:

@@ -132,6 +132,15 @@ class Blank(StrEnum):
     UNKNOWN = "unknown"
 
 
+class ScoredSplit(StrEnum):
+    """The images of a data set that a run is scored on."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+    ALL = "all"
+
+
 class Oddity(StrEnum):
     """A property of a data set that is most likely a mistake; refused unless accepted."""
 

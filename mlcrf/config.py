@@ -2,7 +2,7 @@
 
 import json
 import reprlib
-from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from mlcrf.choices import (
     Structure,
 )
 from mlcrf.errors import SettingsError
+from mlcrf.hints import choose, describe_fault, did_you_mean, expected
 
 
 def _encodable(text: str) -> str:
@@ -224,18 +225,40 @@ def make_settings(
     source = {key: "" if key in later else f"{config}: " for key in values}
     for key in values:
         if key not in TrainSettings.model_fields:
-            close = get_close_matches(key, TrainSettings.model_fields, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(key, TrainSettings.model_fields)
             raise SettingsError(f"{source[key]}unknown setting {key!r}{hint}")
     try:
         return TrainSettings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        got = reprlib.repr(first["input"])
         raise SettingsError(
-            f"{source[str(first['loc'][0])]}setting {name}: {first['msg']}, got {got}"
+            f"{source[str(first['loc'][0])]}setting {name}: {_refusal(dict(first))}"
         ) from None
+
+
+def accepted(name: str) -> tuple[Any, dict[str, float]]:
+    """Return the type of a setting, and its bounds as `mlcrf.hints.expected` takes them."""
+    field = TrainSettings.model_fields[name]
+    bounds = {
+        key: getattr(one, key)
+        for one in field.metadata
+        for key in ("ge", "gt", "le", "lt")
+        if hasattr(one, key)
+    }
+    return field.annotation, bounds
+
+
+def _refusal(fault: dict[str, Any]) -> str:
+    """Return what a setting accepts, and what was given."""
+    got = fault["input"]
+    if len(fault["loc"]) == 1 and fault["type"] != "value_error":
+        kind, bounds = accepted(str(fault["loc"][0]))
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return choose(got, kind)
+        if kind in (int, float, bool):
+            return f"expected {expected(kind, **bounds)}, got {reprlib.repr(got)}"
+    return f"{describe_fault(fault)}, got {reprlib.repr(got)}"
 
 
 def _load_config(path: Path) -> dict[str, Any]:

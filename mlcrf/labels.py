@@ -4,11 +4,11 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from mlcrf import atomic
 from mlcrf.errors import LabelsError
+from mlcrf.hints import did_you_mean
 
 UNKNOWN = -1  # in targets and known labels, beside 1 (present) and 0 (absent)
 _LONGEST = 1000  # characters; tables cannot store names of 100,000
@@ -66,8 +66,7 @@ class LabelSpace:
         try:
             return self.names.index(name)
         except ValueError:
-            close = get_close_matches(name, self.names, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(name, self.names)
             raise LabelsError(f"unknown label {name!r}{hint}") from None
 
     def columns_in(self, others: Iterable[str]) -> list[int]:

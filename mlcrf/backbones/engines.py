@@ -12,6 +12,7 @@ from mlcrf.backbones.openvino_engine import OpenVinoEngine
 from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError
+from mlcrf.hints import did_you_mean
 
 TOLERANCE = 1e-4  # largest difference from torch that AUTO accepts, relative to the largest feature
 _CHECKED = 2  # number of images compared
@@ -59,6 +60,9 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
+        hint = did_you_mean(name, ("auto", "cpu", "cuda", "mps", "xpu"))
+        if hint and name.partition(":")[0] not in hint:
+            raise BackboneError(f"unknown device {name!r}{hint}") from error
         reason = str(error).splitlines()[0]
         raise BackboneError(f"device {name!r} cannot be used here: {reason}; try cpu") from error
     return device

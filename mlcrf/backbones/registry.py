@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from itertools import pairwise
 from threading import Event, Thread
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from mlcrf.backbones.packaged_weights import find_weights, load_packaged_weights
 from mlcrf.errors import BackboneError
+from mlcrf.hints import did_you_mean
 
 _HALF = (0.5, 0.5, 0.5)
 _LITE_SIZES_PX = {"lite0": 224, "lite1": 240, "lite2": 260}
@@ -157,8 +157,7 @@ def find_spec(name: str) -> BackboneSpec:
         return BackboneSpec(name, Source.SCRATCH, 64)
     if name.split(".", maxsplit=1)[0] not in timm.list_models():
         known = [*_LITE_SIZES_PX, "tiny", *timm.list_models()]
-        close = get_close_matches(name, known, n=3)
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        hint = did_you_mean(name, known, most=3)
         raise BackboneError(f"unknown backbone {name!r}: none of lite0-2, tiny or timm's{hint}")
     try:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)

@@ -7,6 +7,7 @@ import typer
 
 from mlcrf.choices import Program
 from mlcrf.cli import console, options, tagging
+from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import SelectionOptions, grouped
 
 _FORMAT = "Format"
@@ -82,6 +83,9 @@ def convert(
     console.quiet()
     from mlcrf.prediction import PredictionWriter, choose_format
 
+    refuse_run(
+        table, "a table of predictions", f"To tag images: mlcrf predict IMAGES --model {table}"
+    )
     read = tagging.read_table(options.parse_data(table), model, selected, probabilities=True)
     output = choose_format(
         program,

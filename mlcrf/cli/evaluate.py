@@ -36,7 +36,7 @@ def evaluate(
 
     if out is not None:
         require_ending(out, (".csv",))
-    trained, manifest = evaluation.load(run, data, reading)
+    trained, manifest = evaluation.load(run, data, reading, "evaluate")
     extractor = runtime.make_extractor(trained)
     with console.bar("features") as progress:
         result = score(

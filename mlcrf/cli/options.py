@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from mlcrf.choices import Blank, Decision, EngineName, InferenceName, Oddity
+from mlcrf.choices import Blank, Decision, EngineName, InferenceName, Oddity, ScoredSplit
 from mlcrf.cli import console
+from mlcrf.cli.mistakes import UsageError, explain, refuse_swapped
 
 if TYPE_CHECKING:
     from mlcrf.backbones.extractor import FeatureExtractor
@@ -245,11 +246,31 @@ class DecisionOptions:
         Decision.THRESHOLD
     )
     threshold: Annotated[
-        float | None, typer.Option(help="Minimum probability of a label (default 0.5).")
+        float | None,
+        typer.Option(min=0, max=1, help="Minimum probability of a label (default 0.5)."),
     ] = None
-    top_k: Annotated[int | None, typer.Option(help="Number of labels for --decode top-k.")] = None
-    at_least: Annotated[int, typer.Option(help="Minimum number of labels per image.")] = 0
-    at_most: Annotated[int | None, typer.Option(help="Maximum number of labels per image.")] = None
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="Number of labels for --decode top-k.")
+    ] = None
+    at_least: Annotated[int, typer.Option(min=0, help="Minimum number of labels per image.")] = 0
+    at_most: Annotated[
+        int | None, typer.Option(min=0, help="Maximum number of labels per image.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        decode = f"--decode {self.decode.value}"
+        if self.decode is Decision.TOP_K and self.top_k is None:
+            raise typer.BadParameter(f"{decode} needs --top-k NUMBER")
+        if self.decode is not Decision.TOP_K and self.top_k is not None:
+            raise typer.BadParameter(f"--top-k is for --decode top-k, not for {decode}")
+        if self.decode is not Decision.THRESHOLD and self.threshold is not None:
+            raise typer.BadParameter(f"--threshold is for --decode threshold, not for {decode}")
+        if self.at_most is not None and self.at_least > self.at_most:
+            raise typer.BadParameter(
+                f"--at-least {self.at_least} is more than --at-most {self.at_most}"
+            )
+        if self.top_k is not None and (self.at_least or self.at_most is not None):
+            raise typer.BadParameter("--top-k is exact; leave out --at-least and --at-most")
 
     def make_decoder(self) -> "Decoder":
         """Make the decoder that the options describe."""
@@ -276,7 +297,8 @@ class SelectionOptions:
         typer.Option(help="Labels not to write, separated by commas; nor labels that imply them."),
     ] = None
     min_prob: Annotated[
-        float, typer.Option(help="Leave out chosen labels with a lower probability.")
+        float,
+        typer.Option(min=0, max=1, help="Leave out chosen labels with a lower probability."),
     ] = 0
 
     def make_selection(
@@ -335,6 +357,11 @@ class KnownOptions:
         ),
     ] = False
 
+    def __post_init__(self) -> None:
+        for option, value in (("--image-root", self.image_root), ("--label-sep", self.label_sep)):
+            if value is not None and self.known is None:
+                raise typer.BadParameter(f"{option} is for --known; give both, or leave it out")
+
     def make_job(
         self,
         run: "Run",
@@ -384,8 +411,9 @@ class EvaluationOptions:
     """The images that a run is scored on, and the settings of the scores."""
 
     split: Annotated[
-        str, typer.Option(help="train, validation, test or all.", rich_help_panel=DATA)
-    ] = "test"
+        ScoredSplit,
+        typer.Option(metavar="SPLIT", help="train, validation, test or all.", rich_help_panel=DATA),
+    ] = ScoredSplit.TEST
     label_set: Annotated[
         int | None,
         typer.Option(
@@ -409,7 +437,9 @@ class EvaluationOptions:
     resamples: Annotated[int, typer.Option(min=1, help="Number of bootstrap resamples.")] = 1000
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0
 
-    def load(self, run: Path, data: str, reading: ReadingOptions) -> "tuple[Run, Manifest]":
+    def load(
+        self, run: Path, data: str, reading: ReadingOptions, command: str
+    ) -> "tuple[Run, Manifest]":
         """Load a run, and the images to score it on; print how they were understood."""
         import numpy as np
 
@@ -417,6 +447,7 @@ class EvaluationOptions:
         from mlcrf.data.readers import read_dataset
         from mlcrf.data.splits import take_split
 
+        refuse_swapped(run, data, command)
         trained = load_run(run)
         label_set = self.label_set or trained.label_set
         manifest = read_dataset(parse_data(data), reading.make(label_set, trained.labels))
@@ -473,7 +504,14 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class PanelCommand(TyperCommand):
-    """A command whose help lists options in panels, as plain text."""
+    """A command whose help lists options in panels, as plain text, and that explains mistakes."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            explain(error, self, ctx)
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlcrf.cli import console, options, tagging
+from mlcrf.cli.mistakes import refuse_runs
 from mlcrf.cli.options import DecisionOptions, KnownOptions, RuntimeOptions, grouped
 from mlcrf.cli.sources import ImageSource
 from mlcrf.cli.stopping import raise_if_stopped
@@ -85,10 +86,13 @@ def predict(
     files for other programs; `mlcrf tag` writes keywords beside the images.
     """
     console.quiet()
+    refuse_runs(images, "predict")
     source, target = ImageSource.read(images), options.parse_data(out)
     source.require_disk(
         known_keywords=known.known_keywords, album=known.album, sidecar_dir=sidecar_dir
     )
+    if sidecar_dir is not None and not known.known_keywords:
+        raise typer.BadParameter("--sidecar-dir is for --known-keywords; give both")
     if cluster is not None:
         source.require_cluster(known_keywords=known.known_keywords, shard=shard)
     elif workers is not None:

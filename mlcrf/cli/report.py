@@ -46,7 +46,7 @@ def report(
     require_ending(out, (".html", ".htm"))
     if out.exists() and not overwrite:
         raise MlcrfError(f"{out}: exists already; choose another --out or --overwrite")
-    trained, manifest = evaluation.load(run, data, reading)
+    trained, manifest = evaluation.load(run, data, reading, "report")
     extractor = runtime.make_extractor(trained)
     with console.bar("features") as progress:
         answers = answer(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mlcrf.cli import console, options
+from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import RuntimeOptions, grouped
 from mlcrf.shipped_models import DEFAULT
 
@@ -44,6 +45,7 @@ def review(
     from mlcrf.review.photos import require_folder
     from mlcrf.web import is_loopback
 
+    refuse_run(folder, "a folder of photos", f"Name it so: mlcrf review FOLDER --model {folder}")
     require_folder(folder)
     run = load_run(model)
     extractor = runtime.make_extractor(run)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlcrf.cli import console, options, tagging
+from mlcrf.cli.mistakes import refuse_runs
 from mlcrf.cli.options import (
     DecisionOptions,
     KnownOptions,
@@ -106,9 +107,10 @@ def tag(
         raise typer.BadParameter("--undo needs no labels; leave out --from")
     if table is not None and (known, decision) != (KnownOptions(), DecisionOptions()):
         raise typer.BadParameter(
-            "--from replaces the model, so leave out --given, --known, --known-keywords, --album "
-            "and the options of --decode"
+            "--from replaces the model; leave it out, or --given, --known, --known-keywords, "
+            "--album and the options of --decode"
         )
+    refuse_runs(images, "tag")
     source = ImageSource.read(images)
     source.require_disk(xmp=xmp, txt=txt, undo=undo)
     from mlcrf.checkpoint import load_run

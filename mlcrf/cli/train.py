@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlcrf.cli import console, options
+from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import DATA, RUNTIME, PanelCommand, ReadingOptions, RuntimeOptions, grouped
 
 if TYPE_CHECKING:
@@ -104,7 +105,15 @@ class DataOptions:
         from mlcrf.labels import load_labels
 
         labels = None if self.labels is None else load_labels(self.labels)
+        if data is not None:
+            remedy = f"To train again as it was: mlcrf train --config {data}/config.json --out RUN"
+            refuse_run(data, "data to learn from", remedy)
         if self.from_review is not None:
+            if (reading, self.label_set) != (ReadingOptions(), 24):
+                raise typer.BadParameter(
+                    "--from-review reads no table; leave out --label-set and options of tables, "
+                    "such as --image-root and --label-columns"
+                )
             console.require_extra("review", "sqlalchemy")
             from mlcrf.review.review_reader import read_review
 
@@ -173,6 +182,8 @@ def train(
     from mlcrf.training.extraction import Environment
     from mlcrf.training.run import train as run_training
 
+    if resume and overwrite:
+        raise typer.BadParameter("--resume continues a run, --overwrite replaces it; leave one out")
     settings = make_settings(config, tuple(set_ or ()), **ctx.meta[_SETTINGS])
     device = pick_device(runtime.device)
     manifest = source.load(data, reading)

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from mlcrf.errors import DatabaseError, DataError
+from mlcrf.hints import describe_fault
 from mlcrf.review.answers import Verdict
 from mlcrf.review.photos import WIDTHS, PhotoCopies
 from mlcrf.review.safety import Guard, Hosts
@@ -250,4 +251,4 @@ def _refusal(status: int, message: str) -> Response:
 
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
+    return f"{'.'.join(map(str, first['loc'])) or 'body'}: {describe_fault(first)}"

@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from mlcrf.backbones.extractor import Decoded
 from mlcrf.checkpoint import Run
 from mlcrf.errors import DataError, MlcrfError
+from mlcrf.hints import describe_fault
 from mlcrf.images import ImageBytes
 from mlcrf.prediction import Prediction, Tagger
 from mlcrf.prediction.known import with_told
@@ -187,7 +188,7 @@ def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
     return [
         {
             "loc": [_shown(part) for part in one["loc"]],
-            "msg": _shown(one["msg"]),
+            "msg": _shown(describe_fault(one)),
             "type": one["type"],
         }
         for one in error.errors()[:10]

@@ -215,6 +215,8 @@ def test_devices_by_name() -> None:
     for name in ("no-such-device", "cuda:99"):
         with pytest.raises(BackboneError, match=f"device '{name}' cannot be used here: .*try cpu"):
             engines.pick_device(name)
+    with pytest.raises(BackboneError, match=r"unknown device 'cua'; did you mean 'cuda'\?"):
+        engines.pick_device("cua")
 
 
 def test_the_converter_keeps_quiet(

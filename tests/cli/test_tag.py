@@ -244,6 +244,7 @@ def test_photos_within_a_container(run: Path, photos: Path, tmp_path: Path) -> N
         ([], "nothing to write: give --xmp, --txt or --undo"),
         (["--undo", "--from", "a.csv"], "--undo needs no labels"),
         (["--txt", "--from", "a.csv", "--given", "sea=1"], "--from replaces the model"),
+        (["--txt", "--min-prob", "2"], "expected a number from 0 to 1, got '2'"),
     ],
 )
 def test_usage_errors(photos: Path, words: list[str], says: str) -> None:
@@ -258,7 +259,6 @@ def test_usage_errors(photos: Path, words: list[str], says: str) -> None:
     [
         (["--only", "dgo"], "unknown label 'dgo'; did you mean 'dog'"),
         (["--never", "dog,"], "unknown label ''"),
-        (["--min-prob", "2"], "--min-prob: expected 0 to 1"),
         (["--rename", "absent.csv"], "absent.csv"),
     ],
 )

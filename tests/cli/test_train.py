@@ -25,10 +25,10 @@ def test_options_are_those_of_the_settings() -> None:
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
-        (["--epochs", "0"], 2, "--epochs.: Input should be greater than or equal to 1"),
-        (["--max-exact-labels", "41"], 2, "Input should be less than or equal to 40"),
-        (["--structure", "forest"], 2, "'forest' is not one of 'independent'"),
-        (["--pos-weight", "0"], 1, "setting pos_weight: .*greater than 0"),
+        (["--epochs", "0"], 2, "--epochs.: expected a whole number of at least 1, got .0."),
+        (["--max-exact-labels", "41"], 2, "expected a whole number from 1 to 40, got .41."),
+        (["--structure", "forest"], 2, "expected one of independent, .*got .forest."),
+        (["--pos-weight", "0"], 1, "setting pos_weight: expected a number above 0"),
     ],
 )
 def test_refused_options(mlcrf: Mlcrf, words: list[str], status: int, says: str) -> None:

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Self
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from mlcrf import atomic
 from mlcrf.errors import DownloadError
+from mlcrf.hints import did_you_mean
 
 _MARKER = ".mlcrf-download.json"
 _CHUNK_BYTES = 1 << 20
@@ -178,8 +178,7 @@ def find_entry(name: str) -> CatalogEntry:
     """
     if name in CATALOG:
         return CATALOG[name]
-    close = get_close_matches(name.lower(), CATALOG, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
+    hint = did_you_mean(name, CATALOG) or "."
     raise DownloadError(
         f"unknown data set {name!r}{hint} Known data sets: {', '.join(CATALOG)}, synthetic."
     )

@@ -22,6 +22,7 @@ from mlcrf.data.readers.reader import Reader
 from mlcrf.data.table_files import IMAGE_COLUMNS
 from mlcrf.data.tags import relabelled
 from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.hints import describe_fault
 from mlcrf.images import Image
 from mlcrf.labels import LabelSpace, composed
 from mlcrf.stores import Stored
@@ -223,7 +224,7 @@ def _load_content(file: Path, problems: Problems) -> _Content:
                 f"[{key}]" if isinstance(key, int) else f".{key}" for key in fault["loc"]
             )
             place = f"{where.lstrip('.')}: " if where else ""
-            problems.add(file, f"is not in the format of COCO: {place}{fault['msg']}")
+            problems.add(file, f"is not in the format of COCO: {place}{describe_fault(fault)}")
     problems.raise_if_any()
     raise AssertionError("a validation error without errors")
 

@@ -216,11 +216,11 @@ def test_coco_expected_labels(tmp_path: Path) -> None:
     [
         (
             {"images": None},
-            "x.json: is not in the format of COCO: images: Input should be a valid ",
+            "x.json: is not in the format of COCO: images: expected a list",
         ),
         (
             {"images": [{"id": 1}]},
-            "x.json: is not in the format of COCO: images[0].file_name: Field",
+            "x.json: is not in the format of COCO: images[0].file_name: is missing",
         ),
         ({"images": [], "annotations": []}, "x.json: lists no images"),
         ({"categories": []}, "x.json: annotations[0]: no category has id 7"),

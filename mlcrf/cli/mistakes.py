@@ -1,0 +1,127 @@
+"""Mistakes in the words of a command, and what was probably meant."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from mlcrf.errors import MlcrfError
+from mlcrf.hints import choose, did_you_mean, expected
+
+UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of typer's copy of it
+
+
+def explain(error: Any, command: Any, context: Any) -> None:
+    """Say in a usage error what was probably meant, in place."""
+    fault = next(iter(error.__cause__.errors()), None) if _is_invalid(error) else None
+    if fault is not None:
+        error.message = _explain_value(error.param, fault["input"])
+    elif hasattr(error, "option_name") and hasattr(error, "possibilities"):
+        error.possibilities = None
+        error.message = _explain_option(error.option_name, command, context)
+    elif "unexpected extra argument" in error.message:
+        extra = error.message.partition("(s) (")[2].removesuffix(")")
+        takes = "--model" in _options(command, context) and is_run(extra)
+        hint = f"; it is a run: --model {extra}" if takes else ""
+        error.message = f"one argument too many: {extra}{hint}"
+
+
+def _is_invalid(error: Any) -> bool:
+    """Return whether a value was refused by pydantic, which newer versions of typer use."""
+    return hasattr(error.__cause__, "errors") and getattr(error, "param", None) is not None
+
+
+def _explain_value(parameter: Any, given: Any) -> str:
+    """Return what an option accepts, and what was given."""
+    described = parameter.type_descriptor
+    kind, info = described.annotation, described.parameter_info
+    if described.choices is not None:
+        return choose(given, type(described.choices[0]))
+    return f"expected {expected(kind, ge=info.min, le=info.max)}, got {given!r}"
+
+
+def _explain_option(name: str, command: Any, context: Any) -> str:
+    """Return where an option belongs that the command does not have, or the closest option."""
+    told = f"no such option {name}"
+    own = _options(command, context)
+    others = context.find_root().command.commands.values()
+    having: dict[str, list[str]] = {}
+    for other in others:
+        for option in _options(other, context) if not other.hidden else ():
+            if option not in own:
+                having.setdefault(option, []).append(other.name)
+    if command.name == "train":
+        from mlcrf.config import TrainSettings
+
+        setting = name.removeprefix("--").replace("-", "_")
+        if setting in TrainSettings.model_fields:
+            return f"{told}; it is a setting: --set {setting}=VALUE"
+    if name in having:
+        return f"{told} here; it is an option of {_commands(having[name])}"
+    close = did_you_mean(name, [*own, *having])
+    meant = close.split("'")[1] if close else ""
+    where = f" That is an option of {_commands(having[meant])}." if meant in having else ""
+    return f"{told}{close}{where}"
+
+
+def _commands(names: list[str]) -> str:
+    return ", ".join(f"`mlcrf {name}`" for name in names[:3])
+
+
+def _options(command: Any, context: Any) -> list[str]:
+    """Return the names of all options of a command."""
+    parameters = command.get_params(context)
+    return [
+        option
+        for one in parameters
+        if one.param_type_name == "option"
+        for option in (*one.opts, *one.secondary_opts)
+        if option.startswith("--")
+    ]
+
+
+def is_run(place: str | Path) -> bool:
+    """Return whether a place is a run directory, or the name of a model that comes with mlcrf."""
+    from mlcrf.shipped_models import find_model
+
+    folder = find_model(Path(place))
+    return all((folder / name).is_file() for name in ("config.json", "labels.txt"))
+
+
+def refuse_swapped(run: Path, data: str, command: str) -> None:
+    """Refuse a run in the place of data.
+
+    Raises:
+        MlcrfError: says how to write the command.
+    """
+    if not is_run(data):
+        return
+    if is_run(run):
+        raise MlcrfError(f"{data} is a run; expected data: mlcrf {command} {run} DATA")
+    raise MlcrfError(
+        f"{data} is a run and {run} is not; expected the run first: mlcrf {command} {data} {run}"
+    )
+
+
+def refuse_run(place: str | Path, wanted: str, remedy: str) -> None:
+    """Refuse a run in the place of something else.
+
+    Raises:
+        MlcrfError: names both.
+    """
+    if is_run(place):
+        raise MlcrfError(f"{place} is a run; expected {wanted}. {remedy}")
+
+
+def refuse_runs(images: Iterable[str], command: str) -> None:
+    """Refuse runs and tables of labels among images.
+
+    Raises:
+        MlcrfError: names the first, and the option that takes it.
+    """
+    for place in images:
+        refuse_run(place, "images", f"Name it so: mlcrf {command} IMAGES --model {place}")
+        if place.lower().endswith((".csv", ".tsv", ".jsonl")):
+            takes = "known labels: --known" if command == "predict" else "labels to write: --from"
+            raise MlcrfError(f"{place} is a table; expected images. For a table of {takes} {place}")
