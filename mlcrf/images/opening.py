@@ -1,23 +1,35 @@
 """Open images: regular files of safe formats only."""
 
 import importlib
+import re
 import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
+from PIL import ExifTags, ImageFile
 from PIL import Image as PilImage
-from PIL import ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mlcrf.images.image import Image
+from mlcrf.images.mending import png_without_texts
 
 # No other formats, since Pillow would run Ghostscript on an EPS file that is named .jpg.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+_TIFF_NUMBERS = {1: "unsigned", 2: "signed", 3: "floating-point"}
 
 
-def open_image(image: Image) -> ImageFile.ImageFile:
+@contextmanager
+def open_image(image: Image) -> Iterator[ImageFile.ImageFile]:
     """Open an image and read its header. HEIC needs the extra `heic`.
+
+    Pillow's limit on pixels does not apply: it would refuse large JPEGs, too, that are decoded at
+    reduced size. `pixels.py` has limits on what is decoded.
 
     Raises:
         DataError: it cannot be fetched from its store.
@@ -26,17 +38,40 @@ def open_image(image: Image) -> ImageFile.ImageFile:
     source = image.path or image.read()
     if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
         raise OSError("not a regular file")
-    try:
-        readable = BytesIO(source) if isinstance(source, bytes) else source
-        return PilImage.open(readable, formats=_formats())
-    except UnidentifiedImageError as error:
-        if _is_heif(source) and "HEIF" not in _formats():
-            raise OSError("HEIC; to read it: pip install 'mlcrf[heic]'") from error
-        raise OSError("unknown format, or damaged") from error
+    with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+        yield _identified(stream, "" if isinstance(source, bytes) else str(source))
+
+
+def _identified(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
+    """Read the header of the image in a file, as `PIL.Image.open` does, whatever its size.
+
+    Raises:
+        OSError: an unknown format.
+    """
+    head = stream.read(16)
+    reason = ""
+    for kind in _formats():
+        factory, accept = PilImage.OPEN[kind]
+        if accept is not None and accept(head) is not True:
+            continue
+        stream.seek(0)
+        try:
+            return factory(stream, name)
+        except (SyntaxError, IndexError, KeyError, TypeError, struct.error) as error:
+            reason = reason or _reason(kind, stream, error)
+        except ValueError:
+            if kind != "PNG":
+                raise
+            stream.seek(0)
+            return factory(BytesIO(png_without_texts(stream.read())), "")
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in _formats():
+        raise OSError("HEIC; to read it: pip install 'mlcrf[heic]'")
+    raise OSError(reason or "unknown format, or damaged")
 
 
 @cache
 def _formats() -> tuple[str, ...]:
+    PilImage.init()
     try:
         importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
     except ImportError:
@@ -44,7 +79,25 @@ def _formats() -> tuple[str, ...]:
     return (*_FORMATS, "HEIF")
 
 
-def _is_heif(source: Path | bytes) -> bool:
-    with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
-        head = stream.read(12)
-    return head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS
+def _reason(kind: str, stream: IO[bytes], error: Exception) -> str:
+    """Return why an image of a known format is not read, or nothing if it may be damaged."""
+    if kind == "JPEG" and (found := re.fullmatch(r"cannot handle (\d+)-bit layers", str(error))):
+        return f"a JPEG of {found[1]} bits per colour; save it with 8 bits"
+    if kind == "TIFF":
+        with suppress(Exception):  # damaged
+            return _reason_of_tiff(stream)
+    return ""
+
+
+def _reason_of_tiff(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    tags = ImageFileDirectory_v2(stream.read(8))
+    stream.seek(tags.next)
+    tags.load(stream)
+    bits, samples = tags[ExifTags.Base.BitsPerSample][0], tags[ExifTags.Base.SamplesPerPixel]
+    number = _TIFF_NUMBERS.get(tags.get(ExifTags.Base.SampleFormat, (1,))[0], "unknown")
+    compression = tags.get(ExifTags.Base.Compression, 1)
+    return (
+        f"a TIFF of an unsupported kind: {samples} x {bits} bits per pixel, {number} numbers, "
+        f"compression {compression}; save it with 8 or 16 bits"
+    )

@@ -1,17 +1,20 @@
 """Decode images of common formats to RGB pixels."""
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags
+from PIL import ExifTags, ImageFile
 from PIL import Image as PilImage
 
-from mlcrf.errors import DataError
-from mlcrf.images.image import Image
+from mlcrf.errors import DataError, MlcrfWarning, printable
+from mlcrf.images.colours import is_16_bit_colour, is_nearly_black, to_rgb
+from mlcrf.images.image import Image, ImageBytes
+from mlcrf.images.mending import jpeg_with_end, png_without_texts
 from mlcrf.images.opening import open_image
 
 # fmt: off
@@ -21,7 +24,15 @@ SUFFIXES = frozenset({
 })
 # fmt: on
 
-DECODING = "rgb-squeezed-bicubic-1"  # changes whenever the pixels of a file would change
+DECODING = "rgb-squeezed-bicubic-2"  # changes whenever the pixels of a file would change
+
+# An image may take up to this much memory. What decoders and conversions take per pixel was
+# measured: a WebP is decoded from memory and to a copy. A JPEG is decoded at reduced size, but the
+# coefficients of a progressive one are kept at full size.
+_MOST_BYTES = 3_000_000_000
+_BYTES_PER_PX = {"JPEG": 9, "MPO": 9, "WEBP": 18}
+_BYTES_PER_PX_ELSE = 13
+_REDUCED = frozenset({"JPEG", "MPO"})
 
 # Images with more pixels need enough bytes: black pages of a few kilobytes would take gigabytes of
 # memory. Black and white takes a quarter of the memory of colours.
@@ -55,17 +66,20 @@ def load_pixels(image: Image, size_px: int) -> NDArray[np.uint8]:
     """Decode an image to RGB and resize it to a square, (size_px, size_px, 3).
 
     The orientation in EXIF is applied; only the first frame of an animation is used; transparency
-    becomes white; 16-bit grey keeps its upper 8 bits; CMYK is converted. The image is squeezed,
-    not cropped, so that no content is lost. JPEGs are decoded at reduced size
-    where that leaves at least twice the target. HEIC is read if the extra `heic` is installed.
+    becomes white; grey of more than 8 bits is scaled (`colours.py`); CMYK is converted. The image
+    is squeezed, not cropped, so that no content is lost. JPEGs are decoded at reduced size where
+    that leaves at least twice the target. HEIC is read if the extra `heic` is installed.
 
-    Memory: up to 16 bytes per decoded pixel.
+    Memory: up to 13 bytes per decoded pixel, 18 of WebP; at most 3 GB.
 
     Raises:
-        DataError: the file cannot be read, is not an image, is damaged, exceeds Pillow's limit
-            of 179 million pixels, or is a decompression bomb: over 16 million pixels to decode (48
-            million in black and white) and more than 100 per byte of the file (25 in CMYK, and in
-            TIFF except black and white). The message has one line.
+        DataError: the file cannot be read, is not an image, is damaged, would take more than 3 GB,
+            or is a decompression bomb: over 16 million pixels to decode (48 million in black and
+            white) and more than 100 per byte of the file (25 in CMYK, and in TIFF except black and
+            white). The message has one line.
+
+    Warns:
+        MlcrfWarning: a JPEG without its end, or colours of 16 bits that are nearly black.
     """
     with _opened(image, size_px) as opened:
         square = (size_px, size_px)
@@ -102,17 +116,61 @@ def _opened(image: Image, size_px: int) -> Iterator[PilImage.Image]:
         path = image.path
         size = len(image.read()) if path is None else path.stat().st_size
         with open_image(image) as opened:
-            if not opened.info.get(
-                "progressive"
-            ):  # else it is loaded at full size before it shrinks
-                opened.draft("RGB", (2 * size_px, 2 * size_px))
+            full_px = opened.width * opened.height
+            if not opened.info.get("progressive"):  # else it is decoded at full size
+                _reduce(opened, size_px)
             _refuse_bomb(opened, size)
-            opened.draft("RGB", (2 * size_px, 2 * size_px))
-            opened.load()
-            yield _to_rgb(_upright(opened))
+            _refuse_large(full_px, opened.format or "")
+            _reduce(opened, size_px)
+            is_deep = is_16_bit_colour(opened)
+            loaded = _load(opened, image, size_px)
+            turn, pixels = _turn(loaded), to_rgb(loaded)  # a TIFF has turned itself
+            if is_deep and is_nearly_black(pixels):
+                _warn(image, "its colours use less than a sixteenth of 16 bits and appear black")
+            yield pixels if turn is None else pixels.transpose(turn)
     except Exception as error:  # Pillow may raise any exception
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, PilImage.DecompressionBombError):
+            reason = "more than 179 million pixels in this format; save it smaller, or as JPEG"
         raise DataError(f"cannot be read as an image: {' '.join(reason.split())}", image) from error
+
+
+def _reduce(image: ImageFile.ImageFile, size_px: int) -> None:
+    """Let a JPEG be decoded at reduced size."""
+    image.draft("RGB", (2 * size_px, 2 * size_px))
+
+
+def _load(opened: ImageFile.ImageFile, image: Image, size_px: int) -> PilImage.Image:
+    """Decode an opened image; one that viewers show is mended where Pillow refuses it."""
+    try:
+        opened.load()
+        return opened
+    except ValueError:
+        if opened.format != "PNG":
+            raise
+        mended = png_without_texts(image.read())
+    except OSError:
+        found = jpeg_with_end(image.read(), _decoded) if opened.format in _REDUCED else None
+        if found is None:
+            raise
+        _warn(image, "the end of this JPEG is missing, but none of its pixels")
+        mended = found
+    with open_image(ImageBytes(image.name, mended)) as again:
+        _reduce(again, size_px)
+        again.load()
+        return again
+
+
+def _decoded(content: bytes) -> PilImage.Image:
+    """Decode an image in full."""
+    with open_image(ImageBytes("", content)) as opened:
+        _refuse_large(opened.width * opened.height)
+        opened.load()
+        return opened
+
+
+def _warn(image: Image, reason: str) -> None:
+    warnings.warn(f"{printable(image)}: {reason}", MlcrfWarning, stacklevel=3)
 
 
 def _refuse_bomb(image: PilImage.Image, file_bytes: int) -> None:
@@ -128,23 +186,24 @@ def _refuse_bomb(image: PilImage.Image, file_bytes: int) -> None:
         )
 
 
-def _upright(image: PilImage.Image) -> PilImage.Image:
+def _refuse_large(pixels: int, kind: str = "") -> None:
+    """Refuse an image of so many pixels, before any reduction, that it could take too much memory.
+
+    Raises:
+        OSError: it could.
+    """
+    per_pixel = _BYTES_PER_PX.get(kind, _BYTES_PER_PX_ELSE)
+    if pixels * per_pixel > _MOST_BYTES:
+        remedy = "smaller" if kind in _REDUCED else "smaller, or as JPEG"
+        raise OSError(
+            f"{pixels / 1e6:.0f} million pixels could take {pixels * per_pixel / 1e9:.1f} GB of "
+            f"memory; up to {_MOST_BYTES / per_pixel / 1e6:.0f} million are read of this format; "
+            f"save it {remedy}"
+        )
+
+
+def _turn(image: PilImage.Image) -> PilImage.Transpose | None:
     # ImageOps.exif_transpose also rewrites EXIF, which fails on odd tags.
-    turn = None
     with suppress(Exception):  # unreadable EXIF: no rotation
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image if turn is None else image.transpose(turn)
-
-
-def _to_rgb(image: PilImage.Image) -> PilImage.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image)
-        if image.mode == "I":
-            values = values.clip(0, 65535)
-        return PilImage.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layer = image if image.mode == "RGBA" else image.convert("RGBA")
-        paper = PilImage.new("RGB", layer.size, "white")
-        paper.paste(layer, mask=layer.getchannel("A"))
-        return paper
-    return image if image.mode == "RGB" else image.convert("RGB")
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return None

@@ -110,7 +110,8 @@ SOLID: dict[str, tuple[Image.Image, dict[str, object], Colour]] = {
     "rgba.tif": (Image.new("RGBA", (20, 10), (*RED, 255)), {}, RED),
     "cmyk.tif": (Image.new("CMYK", (20, 10), (0, 255, 255, 0)), {}, RED),
     "sixteen-bits.png": (Image.new("I;16", (20, 10), 0x12FF), {}, (0x12, 0x12, 0x12)),
-    "sixteen-bits-dark.png": (Image.new("I;16", (20, 10), 255), {}, (0, 0, 0)),
+    "sixteen-bits-black.png": (Image.new("I;16", (20, 10), 0), {}, (0, 0, 0)),
+    "sixteen-bits-dark.png": (Image.new("I;16", (20, 10), 0x1000), {}, (16, 16, 16)),
     "sixteen-bits-white.png": (Image.new("I;16", (20, 10), 65535), {}, WHITE),
     "sixteen-bits.tif": (Image.new("I;16", (20, 10), 0x8000), {}, (128, 128, 128)),
     "thirty-two-bits.tif": (Image.new("I", (20, 10), 0x8000), {}, (128, 128, 128)),
@@ -125,7 +126,10 @@ SOLID: dict[str, tuple[Image.Image, dict[str, object], Colour]] = {
 
 @pytest.mark.parametrize("name", SOLID)
 def test_golden_colours(tmp_path: Path, name: str) -> None:
-    """Each kind of pixel becomes the RGB that it shows on white paper; 16 bits keep the upper 8."""
+    """Each kind of pixel becomes the RGB that it shows on white paper; 16 bits keep the upper 8.
+
+    test_colours.py has more of more than 8 bits.
+    """
     image, settings, colour = SOLID[name]
     image.save(tmp_path / name, **settings)  # type: ignore[arg-type]
     with Image.open(tmp_path / name) as again:
