@@ -1,6 +1,8 @@
 """Load text files, for all readers."""
 
 import codecs
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlcrf.data.problems import Problems
@@ -35,3 +37,12 @@ def load_text(path: Path | Stored | Image, problems: Problems, *, keep_bytes: bo
         problems.add(path, "is not a text file: it contains zero bytes; save it as UTF-8 text")
         return ""
     return text
+
+
+def walk_suffix(folder: Path, suffix: str) -> Iterator[Path]:
+    """Yield the files with a suffix in and below a folder, by name; hidden ones are skipped."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.lower().endswith(suffix) and not name.startswith("."):
+                yield Path(place, name)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.data.cells import MISSING_TEXTS, shown_cell
-from mlcrf.data.manifest import Manifest
+from mlcrf.data.manifest import SPLIT_NAMES, Manifest, Split
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import Image
 from mlcrf.labels import UNKNOWN, LabelSpace, composed
@@ -176,14 +176,43 @@ def folder_manifest(
     tags: Sequence[Tags],
     labels: LabelSpace | None,
     notes: Sequence[str],
+    facts: Sequence[str] = (),
 ) -> Manifest:
-    """Make a data set named after its folder; without `labels`, all tags are labels."""
+    """Make a data set named after its folder; without `labels`, all tags are labels.
+
+    Folders train, validation (or val) and test, at the top or in one folder there, are splits if
+    they hold all images.
+    """
     space = labels or vocabulary(tags, folder)
-    targets = tag_targets(tags, space)
-    name = folder.resolve().name
+    splits = [_split_of_folder(image, folder) for image in images]
+    known = tuple(split for split in splits if split is not None)
+    notes, facts = list(notes), list(facts)
+    if len(known) == len(images) and Split.TRAIN in known:
+        facts.append("splits from folders")
+    elif known:
+        names = ", ".join(sorted({one.value for one in known}))
+        notes.append(
+            f"{len(known)} of {len(images)} images are in folders named after a split ({names}), "
+            "which is not used: it needs all images in such folders, some for training"
+        )
     return Manifest(
-        tuple(images), targets, space, None, name, notes=tuple(notes), lists_positives=True
+        tuple(images),
+        tag_targets(tags, space),
+        space,
+        known if "splits from folders" in facts else None,
+        folder.resolve().name,
+        notes=tuple(notes),
+        lists_positives=True,
+        facts=tuple(facts),
     )
+
+
+def _split_of_folder(image: Image, folder: Path) -> Split | None:
+    """Return the split that the first or second folder of an image's path names."""
+    if image.location is None or not image.location.is_relative_to(folder):
+        return None
+    parts = image.location.relative_to(folder).parts[:-1][:2]
+    return next((SPLIT_NAMES[part.lower()] for part in parts if part.lower() in SPLIT_NAMES), None)
 
 
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}

@@ -323,11 +323,11 @@ def test_rows_that_stand_twice(folder: Path) -> None:
 
 
 def test_tag_files_of_boxes_and_words(tmp_path: Path) -> None:
-    """A folder of YOLO's boxes is refused; one of labels between spaces is told."""
+    """A folder of boxes without class names is refused; one of labels between spaces is told."""
     for at, name in enumerate(NAMES):
         (tmp_path / name).write_bytes(b"")
         (tmp_path / name).with_suffix(".txt").write_text(f"0 0.5{at} .4 .2 .3\n")
-    with pytest.raises(DataError, match="--accept label-names"):
+    with pytest.raises(DataError, match=r"add a file classes\.txt"):
         read(tmp_path)
     for name in NAMES:
         (tmp_path / name).with_suffix(".txt").write_text("sea sky")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlcrf.choices import Blank, Oddity
+from mlcrf.data.files import walk_suffix
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.plausibility import merge_spellings, require_plausible
 from mlcrf.data.read_options import ReadOptions
@@ -17,6 +18,7 @@ from mlcrf.data.readers.table import TABLE, read_table
 from mlcrf.data.readers.tag_files import TAG_FILES
 from mlcrf.data.readers.voc import VOC
 from mlcrf.data.readers.webdataset import WEBDATASET
+from mlcrf.data.readers.yolo import YOLO
 from mlcrf.data.table_files import TABLE_SUFFIXES, tables_in
 from mlcrf.errors import DataError
 from mlcrf.images.listing import walk_images
@@ -31,6 +33,7 @@ READERS: tuple[Reader, ...] = (
     MIRFLICKR,
     VOC,
     COCO,
+    YOLO,
     TAG_FILES,
     WEBDATASET,
     PARQUET_IMAGES,
@@ -49,7 +52,11 @@ def read_dataset(path: Path | Stored, options: ReadOptions = ReadOptions()) -> M
     """
     if isinstance(path, Path):
         reader = find_reader(path)
-        return _examined(reader.name, reader.read(path, options), path, options)
+        manifest = reader.read(path, options)
+        if options.image_root is not None and not reader.uses_image_root:
+            unused = f"--image-root means nothing for this layout ({reader.name}) and is not used"
+            manifest = replace(manifest, notes=(*manifest.notes, unused))
+        return _examined(reader.name, manifest, path, options)
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(
             "from object stores only tables can be read "
@@ -90,17 +97,26 @@ def find_reader(path: Path) -> Reader:
 
 def _describe_unknown(path: Path) -> str:
     supported = f"Supported layouts: {'; '.join(one.describes for one in READERS)}."
-    if path.is_file():
-        if path.suffix.lower() in {".zip", ".gz", ".tgz"}:
-            return "is an archive; unpack it and use the folder"
-        return f"unknown format. {supported}"
-    if not path.is_dir():
+    if path.is_dir():
+        return _describe_folder(path, supported)
+    if not path.is_file():
         return "neither a folder nor a regular file"
+    if path.suffix.lower() in {".zip", ".gz", ".tgz"}:
+        return "is an archive; unpack it and use the folder"
+    return f"unknown format. {supported}"
+
+
+def _describe_folder(path: Path, supported: str) -> str:
     if tables := tables_in(path):
         return f"unknown layout, but it contains the table {tables[0]}; use that path"
-    what = "the folder is empty"
-    if any(path.iterdir()):
-        what = "contains no images and no labels"
+    if files := sorted(path.glob("*.json")):
+        return f"unknown layout, but it contains {files[0].name}; use that path"
     if any(walk_images(path)):
-        what = "contains images but no labels for them"
+        return f"contains images but no labels for them. {supported}"
+    if any(walk_suffix(path, ".txt")):
+        return (
+            "contains text files but no images; put images beside them, or in folders `images` and "
+            "`labels` side by side"
+        )
+    what = "contains no images and no labels" if any(path.iterdir()) else "the folder is empty"
     return f"{what}. {supported}"

@@ -273,4 +273,5 @@ COCO = Reader(
     describes="the .json of COCO, or a folder of it (annotations/instances_train2017.json)",
     detects=_is_coco,
     read=read_coco,
+    uses_image_root=True,
 )

@@ -72,6 +72,7 @@ def read_huggingface(folder: Path, options: ReadOptions = ReadOptions()) -> Mani
         splits=tuple(joined) if all(part is not None for part in splits) else None,
         name=folder.resolve().name,
         notes=tuple(note for part in parts for note in part.notes),
+        facts=tuple(dict.fromkeys(fact for part in parts for fact in part.facts)),
         lists_positives=any(part.lists_positives for part in parts),
     )
 
@@ -111,4 +112,5 @@ HUGGING_FACE = Reader(
     describes="a folder with metadata.csv or metadata.jsonl",
     detects=lambda path: bool(find_metadata(path)),
     read=read_huggingface,
+    uses_image_root=True,
 )

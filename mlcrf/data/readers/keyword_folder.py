@@ -3,6 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
+from mlcrf.data.files import walk_suffix
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.problems import Problems
 from mlcrf.data.read_options import ReadOptions
@@ -53,7 +54,9 @@ def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> M
     tags: list[frozenset[str]] = []
     left_out: set[str] = set()
     untagged = 0
+    sidecars: set[Path] = set()
     for image in walk_images(folder):
+        sidecars.update(places.all_sidecars(image))
         try:
             keywords = clean_tags(_keywords(image, places))
         except DataError as error:
@@ -79,6 +82,11 @@ def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> M
     notes = []
     if untagged:
         notes.append(f"{untagged} images without keywords are left out")
+    others = [file for file in walk_suffix(folder, ".xmp") if file not in sidecars]
+    if others:
+        notes.append(
+            f"{len(others)} sidecars belong to no image that is read, such as {others[0].name!r}"
+        )
     if left_out:
         names = [" ".join(name.split()) for name in sorted(left_out)[:5]]
         some = ", ".join(names) + (", ..." if len(left_out) > 5 else "")

@@ -17,9 +17,11 @@ class Reader:
         describes: the layout in words, for error messages.
         detects: return whether a path has this layout.
         read: read the data set; raises `DataError`, `LabelsError` or `SettingsError`.
+        uses_image_root: whether `ReadOptions.image_root` means anything for this layout.
     """
 
     name: str
     describes: str
     detects: Callable[[Path], bool]
     read: Callable[[Path, ReadOptions], Manifest]
+    uses_image_root: bool = False

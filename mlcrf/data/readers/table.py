@@ -405,4 +405,5 @@ TABLE = Reader(
     describes="a .csv, .tsv, .parquet or .jsonl table with an image column",
     detects=_is_table,
     read=read_table,
+    uses_image_root=True,
 )

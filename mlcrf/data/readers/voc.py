@@ -328,4 +328,5 @@ VOC = Reader(
     describes="a VOC folder (Annotations, JPEGImages)",
     detects=lambda path: bool(find_voc(path)),
     read=read_voc,
+    uses_image_root=True,
 )

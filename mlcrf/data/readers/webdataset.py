@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from mlcrf.data.columns import LIST_COLUMNS
 from mlcrf.data.files import load_text
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.problems import Problems
@@ -15,8 +16,6 @@ from mlcrf.images import Image
 from mlcrf.images.containers import find_tars, members
 from mlcrf.images.listing import is_image_name
 from mlcrf.labels import LabelSpace
-
-_KEYS = ("labels", "tags")  # in the JSON; the first that occurs
 
 
 def read_webdataset(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
@@ -34,7 +33,7 @@ def read_webdataset(path: Path, options: ReadOptions = ReadOptions()) -> Manifes
     problems, labels = Problems(options.max_problems), options.labels
     images: list[Image] = []
     tags: list[Tags] = []
-    untagged = 0
+    untagged = without_image = 0
     for tar in find_tars(path):
         by_key: dict[Path, dict[str, Image]] = {}
         for member in members(tar):
@@ -43,6 +42,7 @@ def read_webdataset(path: Path, options: ReadOptions = ReadOptions()) -> Manifes
             by_key.setdefault(member.location.with_name(stem), {})[kind] = member
         for parts in by_key.values():
             if "image" not in parts:
+                without_image += bool({"json", "txt"} & parts.keys())
                 continue
             if "json" in parts:
                 tags.append(_json_tags(parts["json"], options.label_sep, labels, problems))
@@ -56,6 +56,8 @@ def read_webdataset(path: Path, options: ReadOptions = ReadOptions()) -> Manifes
     if not images:
         raise DataError("no image has tags; expected 1.json or 1.txt next to 1.jpg", path)
     notes = [f"{untagged} images without tags are left out"] if untagged else []
+    if without_image:
+        notes.append(f"{without_image} files of tags belong to no image and are not used")
     return folder_manifest(path, images, tags, labels, notes)
 
 
@@ -64,7 +66,7 @@ def _json_tags(
 ) -> Tags:
     try:
         record = json.loads(load_text(file, problems) or "{}")
-        key = next(one for one in _KEYS if one in record)
+        key = next(one for one in LIST_COLUMNS if one in record)
         found = parse_tags(record[key], separator or ",")
     except (ValueError, TypeError, RecursionError) as error:
         problems.add(file, f"cannot be read as JSON with a list of labels: {error}")

@@ -50,6 +50,10 @@ def make_layout(root: Path, layout: str) -> Path:
         case "tag-files":
             make_file(root / "im1.jpg")
             make_file(root / "im1.txt", "dog\n")
+        case "yolo":
+            make_file(root / "im1.jpg")
+            make_file(root / "im1.txt", "0 .5 .5 .1 .1\n")
+            make_file(root / "classes.txt", "dog\n")
         case "keyword-folder":
             make_photo(root / "im1.jpg", xmp=xmp_of("dog"))
         case "webdataset":

@@ -68,9 +68,9 @@ def test_expected_labels(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_tag_folder(tmp_path, ReadOptions(labels=labels))
     assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
+        "c.txt:1: is not UTF-8 text; save it as UTF-8",
         "b.txt:2: unknown label 'seaa'; did you mean 'sea'?",
         "b.txt:3: unknown label 'cat'",
-        "c.txt:1: is not UTF-8 text; save it as UTF-8",
     ]
 
 
@@ -78,7 +78,7 @@ def test_tags_that_cannot_be_labels(tmp_path: Path) -> None:
     """A tag with a semicolon, which separates labels in our outputs, is told with the folder."""
     make_folder(tmp_path, a="sea;sky")
     with pytest.raises(DataError, match=rf"{tmp_path.name}: label 'sea;sky' has a .*semicolon"):
-        read_tag_folder(tmp_path)
+        read_tag_folder(tmp_path, ReadOptions(label_sep=","))
 
 
 def test_folders_without_tags(tmp_path: Path) -> None:
