@@ -118,8 +118,8 @@ pretrained: setup  ## Make the models that come with the package anew, half an h
 	$(BIN)/python -m experiments.pretrained.run --data $(DATA)
 
 # What tests use and needs root; a test that needs what is missing skips.
-DEBIAN := chromium libimage-exiftool-perl postgresql
-ci-system:  ## Install what needs root, from Debian's packages: Chromium, exiftool and PostgreSQL, for tests.
+DEBIAN := chromium darktable exiv2 libimage-exiftool-perl postgresql
+ci-system:  ## Install what needs root, from Debian's packages: Chromium, darktable, exiftool, exiv2, PostgreSQL, for tests.
 	apt-get update
 	apt-get install -y --no-install-recommends $(DEBIAN)
 

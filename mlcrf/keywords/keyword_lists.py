@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from mlcrf.keywords.xmp import OURS, Packet, Property, parse_xml
+from mlcrf.labels import fold
 
 KeywordPath = tuple[str, ...]
 
@@ -55,6 +56,11 @@ class KeywordList:
         """Mark keywords as added by us."""
         packet.add(self.mark, map(self.join, paths))
 
+    def fitting(self, paths: Iterable[KeywordPath]) -> list[KeywordPath]:
+        """Return distinct keywords as the list can hold them: only last levels without levels."""
+        fitting = (path if self.separator else path[-1:] for path in paths)
+        return list({_folded(path): path for path in fitting}.values())
+
     def split(self, value: str) -> KeywordPath:
         """Return the levels of a value."""
         levels = value.split(self.separator) if self.separator else [value]
@@ -63,6 +69,10 @@ class KeywordList:
     def join(self, path: KeywordPath) -> str:
         """Return a keyword as a value of the list: without levels, its last level."""
         return self.separator.join(path) if self.separator else path[-1]
+
+
+def _folded(path: KeywordPath) -> KeywordPath:
+    return tuple(map(fold, path))
 
 
 class _Categories(KeywordList):
@@ -160,3 +170,31 @@ READING_ORDERS = {
 LISTS = tuple(dict.fromkeys(one for order in READING_ORDERS.values() for one in order))
 FIRST = tuple(dict.fromkeys(order[0] for order in READING_ORDERS.values()))
 """The lists that a sidecar needs so that every program finds all keywords in its first list."""
+
+
+class OwnKeywords:
+    """The keywords in a packet that are not ours; case does not matter.
+
+    Attributes:
+        paths: each keyword once, without names that are a level of another keyword.
+        levels: all names at any level, folded.
+    """
+
+    def __init__(self, packet: Packet) -> None:
+        distinct: dict[KeywordPath, KeywordPath] = {}
+        for place in LISTS:
+            for path in place.own(packet):
+                distinct.setdefault(_folded(path), path)
+        self._names = {folded[-1] for folded in distinct}
+        self.levels = {level for folded in distinct for level in folded}
+        deep = {level for folded in distinct if len(folded) > 1 for level in folded}
+        self.paths = [
+            path for folded, path in distinct.items() if len(path) > 1 or folded[0] not in deep
+        ]
+
+    def __contains__(self, name: str) -> bool:
+        return fold(name) in self._names
+
+    def named(self, name: str) -> tuple[KeywordPath, ...]:
+        """Return the keywords of a name."""
+        return tuple(path for path in self.paths if fold(path[-1]) == fold(name))

@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from lxml import etree
 
 from mlcrf.errors import SettingsError
-from mlcrf.keywords.keyword_lists import FIRST, LISTS, SUBJECT, KeywordList, KeywordPath
+from mlcrf.keywords.keyword_lists import (
+    FIRST,
+    LISTS,
+    SUBJECT,
+    KeywordList,
+    KeywordPath,
+    OwnKeywords,
+)
 from mlcrf.keywords.sealing import Earlier, seal, unseal
 from mlcrf.keywords.xmp import OURS, Packet, Property
 from mlcrf.labels import fold
@@ -35,6 +42,11 @@ class Tag:
     name: str
     paths: tuple[KeywordPath, ...]
     confirmed: bool = False
+
+    def spelled_as(self, theirs: OwnKeywords) -> "Tag":
+        """Return the tag with a person's spelling and paths, if the person has a keyword of it."""
+        paths = theirs.named(self.name)
+        return replace(self, name=paths[0][-1], paths=paths) if paths else self
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,8 @@ def retag(
         raw: the current sidecar; None if there is none.
         tags: all tags of the image; empty to remove ours.
         author: the model; None also forgets which tags people removed.
-        new: makes the packet that a new sidecar begins with.
+        new: makes the packet that a new sidecar begins with. If a sidecar has no keywords, those of
+            this packet are the person's.
 
     Raises:
         ValueError: the sidecar cannot be read; see `Packet`.
@@ -106,17 +119,20 @@ def retag(
     if raw is None and not tags:
         return Retagged(None)
     current = None if raw is None else Packet(raw)
-    earlier = Earlier(None) if raw is None else _without_ours(raw)
+    earlier = Earlier(None) if raw is None else without_ours(raw)
     packet = new() if earlier.content is None else Packet(earlier.content)
     before = _snapshot(current or packet)
-    confirmed = [tag for tag in tags if tag.confirmed and tag.name not in _Theirs(packet)]
+    theirs = OwnKeywords(packet)
+    if tags and earlier.content is not None and not theirs.paths:
+        theirs = OwnKeywords(new())  # without keywords in the sidecar, programs show the image's
+    confirmed = [tag for tag in tags if tag.confirmed and tag.name not in theirs]
     if confirmed:
-        _add(packet, confirmed)
-        earlier = Earlier(packet.to_bytes())
+        _add(packet, confirmed, theirs)
+        earlier, theirs = Earlier(packet.to_bytes()), OwnKeywords(packet)
     untouched = _snapshot(packet)
     refused = set[str]() if current is None or author is None else _refused(current)
-    refused = {name for name in refused if name not in _Theirs(packet)}
-    added = _add(packet, [tag for tag in tags if fold(tag.name) not in refused])
+    refused = {name for name in refused if name not in theirs}
+    added = _add(packet, [tag for tag in tags if fold(tag.name) not in refused], theirs)
     for place in LISTS:
         marked = [] if current is None else place.marked(current)
         place.note(packet, added.get(place, ()))
@@ -130,12 +146,14 @@ def retag(
     after = _snapshot(packet)
     if raw is not None and after == before:
         return Retagged(raw)
-    lost, new_names = (before[SUBJECT.keywords], after[SUBJECT.keywords])
+    needless = earlier.content is None and not refused and not any(added.values())
+    content = earlier.content if needless or after == untouched else seal(packet, earlier)
     names = {fold(tag.name) for tag in tags}
+    was, now = before[SUBJECT.keywords], after[SUBJECT.keywords]
     return Retagged(
-        earlier.content if after == untouched else seal(packet, earlier),
-        tuple(name for name in new_names - lost if fold(name) in names),
-        tuple(lost - new_names),
+        content,
+        tuple(name for name in now - was if fold(name) in names),
+        tuple(was - now),
     )
 
 
@@ -149,8 +167,12 @@ def own_keywords(packet: Packet) -> list[str]:
     return [path[-1] for place in LISTS for path in place.own(packet)]
 
 
-def _without_ours(raw: bytes) -> Earlier:
-    """Return a sidecar without our tags: as it was before, or what other programs left of it."""
+def without_ours(raw: bytes) -> Earlier:
+    """Return a sidecar without our tags: as it was before, or what other programs left of it.
+
+    Raises:
+        ValueError: the sidecar cannot be read; see `Packet`.
+    """
     packet = Packet(raw)
     earlier = unseal(raw, packet)
     if earlier is not None:
@@ -174,40 +196,14 @@ def _refused(packet: Packet) -> set[str]:
     return {fold(path[-1]) for path in left}
 
 
-class _Theirs:
-    """The keywords in a packet that are not ours.
-
-    Attributes:
-        paths: each path once; a name without levels only if no path has it as a level.
-    """
-
-    def __init__(self, packet: Packet) -> None:
-        distinct: dict[tuple[str, ...], KeywordPath] = {}
-        for place in LISTS:
-            for path in place.own(packet):
-                distinct.setdefault(tuple(map(fold, path)), path)
-        self._names = {folded[-1] for folded in distinct}
-        levels = {level for folded in distinct if len(folded) > 1 for level in folded}
-        self.paths = [
-            path for folded, path in distinct.items() if len(path) > 1 or folded[0] not in levels
-        ]
-
-    def __contains__(self, name: str) -> bool:
-        return fold(name) in self._names
-
-    def spelled(self, tag: Tag) -> Tag:
-        """Return a tag with the person's spelling and paths, if the person has its name."""
-        paths = tuple(path for path in self.paths if fold(path[-1]) == fold(tag.name))
-        return replace(tag, name=paths[0][-1], paths=paths) if paths else tag
-
-
-def _add(packet: Packet, tags: Sequence[Tag]) -> dict[KeywordList, list[KeywordPath]]:
+def _add(
+    packet: Packet, tags: Sequence[Tag], theirs: OwnKeywords
+) -> dict[KeywordList, list[KeywordPath]]:
     """Add tags to the lists that lack them, and return those that are not a person's.
 
     Lists that some program reads before all others are made, with the person's keywords in them.
     """
-    theirs = _Theirs(packet)
-    spelled = [theirs.spelled(tag) for tag in tags]
+    spelled = [tag.spelled_as(theirs) for tag in tags]
     kept = [tag for tag in spelled if tag.name in theirs]
     ours = [tag for tag in spelled if tag.name not in theirs]
     added: dict[KeywordList, list[KeywordPath]] = {}
@@ -215,7 +211,7 @@ def _add(packet: Packet, tags: Sequence[Tag]) -> dict[KeywordList, list[KeywordP
         if not place.paths(packet):
             if place not in FIRST:
                 continue
-            place.add(packet, _fitting(place, theirs.paths))
+            place.add(packet, place.fitting(theirs.paths))
         there = {fold(level) for path in place.paths(packet) for level in path}
         missing = [tag for tag in ours if fold(tag.name) not in there]
         added[place] = _paths(place, missing, among=spelled)
@@ -224,18 +220,12 @@ def _add(packet: Packet, tags: Sequence[Tag]) -> dict[KeywordList, list[KeywordP
     return added
 
 
-def _fitting(place: KeywordList, paths: Iterable[KeywordPath]) -> list[KeywordPath]:
-    """Return paths as they are written to a list: only their last levels if it has no levels."""
-    fitting = (path if place.separator else path[-1:] for path in paths)
-    return list({tuple(map(fold, path)): path for path in fitting}.values())
-
-
 def _paths(place: KeywordList, tags: Sequence[Tag], among: Sequence[Tag]) -> list[KeywordPath]:
     """Return the paths of tags in a list; omit paths that are prefixes of another tag's path."""
     passed = {path[:end] for tag in among for path in tag.paths for end in range(1, len(path))}
     if not place.separator:
         passed = set()
-    return _fitting(place, [path for tag in tags for path in tag.paths if path not in passed])
+    return place.fitting([path for tag in tags for path in tag.paths if path not in passed])
 
 
 def _snapshot(packet: Packet) -> dict[Property, Counter[str]]:

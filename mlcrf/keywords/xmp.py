@@ -24,6 +24,8 @@ NAMESPACES = {
     "MicrosoftPhoto0": "http://ns.microsoft.com/photo/1.0",  # as exiftool writes it
     "mediapro": "http://ns.iview-multimedia.com/mediapro/1.0/",
     "acdsee": "http://ns.acdsee.com/iptc/1.0/",
+    "xmp": "http://ns.adobe.com/xap/1.0/",
+    "xmpNote": "http://ns.adobe.com/xmp/note/",
     OURS: "urn:mlcrf:tags/1.0/",
 }
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -34,6 +36,7 @@ _NUMBERED = re.compile(
     re.escape(f"{{{_RDF}}}_") + r"\d+"
 )  # rdf:_1, which RDF allows in place of rdf:li
 _CONTAINERS = tuple(f"{{{_RDF}}}{kind}" for kind in ("Bag", "Seq", "Alt"))
+_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 _NOT_PROPERTIES = ("{" + _RDF, "{http://www.w3.org/XML/1998/namespace}")
 
 _NAMES = " ".join(f'xmlns:{name}="{NAMESPACES[name]}"' for name in ("dc", "lr", "digiKam"))
@@ -53,7 +56,7 @@ class Property:
 
     prefix: str
     name: str
-    container: Literal["Bag", "Seq"] = "Bag"
+    container: Literal["Bag", "Seq", "Alt"] = "Bag"
 
     @property
     def tag(self) -> str:
@@ -63,14 +66,17 @@ class Property:
         return f"{self.prefix}:{self.name}"
 
 
-def parse_xml(raw: bytes) -> etree._Element:
+def parse_xml(raw: bytes, *, huge: bool = False) -> etree._Element:
     """Parse XML without loading or expanding anything.
+
+    Args:
+        huge: allow texts of more than 10 MB.
 
     Raises:
         ValueError: not XML, damaged, or with a DOCTYPE.
     """
     parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=huge
     )
     try:
         root = etree.fromstring(raw, parser)
@@ -84,15 +90,18 @@ def parse_xml(raw: bytes) -> etree._Element:
 class Packet:
     """An XMP packet, such as the content of a sidecar.
 
+    Args:
+        huge: read it whatever its size.
+
     Raises:
         ValueError: not XMP, damaged, too large, or with a DOCTYPE (not used by XMP, and it could
             declare entities).
     """
 
-    def __init__(self, raw: bytes) -> None:
-        if len(raw) > MAX_BYTES:
+    def __init__(self, raw: bytes, *, huge: bool = False) -> None:
+        if len(raw) > MAX_BYTES and not huge:
             raise ValueError(f"it has {len(raw)} bytes; the limit is {MAX_BYTES}")
-        root = parse_xml(raw)
+        root = parse_xml(raw, huge=huge)
         self._tree = root.getroottree()
         found = root if root.tag == _ROOT else next(root.iter(_ROOT), None)
         if found is None:
@@ -135,6 +144,8 @@ class Packet:
                 container = self._container(wanted)
             item = etree.Element(_ITEM)
             item.text = value
+            if wanted.container == "Alt":
+                item.set(_LANGUAGE, "x-default")
             _append(container, item)
 
     def set_text(self, wanted: Property, text: str) -> None:
@@ -164,6 +175,21 @@ class Packet:
                 _remove(item)
         if items and not self.values(wanted):
             self.discard(wanted)
+
+    def extend(self, other: "Packet") -> None:
+        """Move all properties of another packet into this one."""
+        for description in list(other._descriptions()):
+            _append(self._rdf, description)
+
+    def drop_long(self, limit: int) -> None:
+        """Remove properties with more characters than a limit."""
+        for description in self._descriptions():
+            for name in self._attributes(description):
+                if len(description.get(name, "")) > limit:
+                    del description.attrib[name]
+            for element in list(description):
+                if len(etree.tostring(element, encoding="unicode", with_tail=False)) > limit:
+                    _remove(element)
 
     def remove_ours(self) -> bool:
         """Remove all properties of our namespace, and descriptions that become empty.

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
-from tests.keywords.pictures import make_photo
+from PIL import Image
+
+from tests.keywords.pictures import iptc_of, make_photo
 
 KeywordPath = tuple[str, ...]
 KEYWORDS = [
@@ -91,12 +93,17 @@ ENCODINGS: dict[str, Callable[[str], bytes]] = {
 
 @dataclass
 class Pair:
-    """A photo and perhaps a sidecar of it, and the keywords in each list of the sidecar."""
+    """A photo, perhaps a sidecar of it, and the person's keywords.
+
+    Attributes:
+        lists: keywords in each list of XMP, of the sidecar or, without one, of the photo.
+        embedded: further keywords in the photo, if a program would look for them there.
+    """
 
     photo: Path
     sidecar: Path | None = None
-    raw: bytes = b""
     lists: dict[str, list[KeywordPath]] = field(default_factory=dict)
+    embedded: list[KeywordPath] = field(default_factory=list)
 
 
 def _categories(paths: list[KeywordPath]) -> str:
@@ -151,16 +158,38 @@ def draw_sidecar(draw: random.Random) -> tuple[bytes, dict[str, list[KeywordPath
     return ENCODINGS[draw.choice(sorted(ENCODINGS))](text), lists
 
 
+def draw_photo(
+    draw: random.Random, path: Path
+) -> tuple[dict[str, list[KeywordPath]], list[KeywordPath]]:
+    """Make a photo, and return its keywords in XMP, and in IPTC and EXIF."""
+    xmp, iptc, exif = b"", b"", Image.Exif()
+    lists: dict[str, list[KeywordPath]] = {}
+    others: list[KeywordPath] = []
+    if draw.random() < 0.3:
+        xmp, lists = draw_sidecar(draw)
+    if draw.random() < 0.3:
+        iptc = iptc_of("Möwe".encode(), b"sea", b"Boat", utf8=True)
+        others += [("Möwe",), ("sea",), ("Boat",)]
+    if draw.random() < 0.2:
+        exif[0x9C9E] = "Boat;Fähre;".encode("utf-16-le") + b"\0\0"
+        others += [("Boat",), ("Fähre",)]
+    make_photo(path, xmp=xmp, iptc=iptc, exif=exif)
+    return lists, others
+
+
 def draw_pairs(folder: Path, count: int) -> list[Pair]:
     """Photos in a folder; most have a sidecar, of either name."""
     pairs = []
     for number in range(count):
         draw = random.Random(number)
-        pair = Pair(make_photo(folder / f"{number:04}.jpg"))
-        if draw.random() < 0.8:
+        pair = Pair(folder / f"{number:04}.jpg")
+        pair.lists, pair.embedded = draw_photo(draw, pair.photo)
+        if draw.random() < 0.7:
             name = draw.choice(["{0.name}.xmp", "{0.stem}.xmp"]).format(pair.photo)
             pair.sidecar = pair.photo.with_name(name)
-            pair.raw, pair.lists = draw_sidecar(draw)
-            pair.sidecar.write_bytes(pair.raw)
+            content, lists = draw_sidecar(draw)
+            pair.sidecar.write_bytes(content)
+            inside = [path for paths in pair.lists.values() for path in paths] + pair.embedded
+            pair.lists, pair.embedded = lists, [] if lists else inside
         pairs.append(pair)
     return pairs

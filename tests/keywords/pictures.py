@@ -25,14 +25,20 @@ def iptc_of(*keywords: bytes, utf8: bool = False) -> bytes:
     )
 
 
-def make_photo(path: Path, *, xmp: bytes = b"", iptc: bytes = b"") -> Path:
+def segment_of(body: bytes, marker: int) -> bytes:
+    """An application segment of a JPEG."""
+    return bytes([0xFF, 0xE0 + marker]) + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def make_photo(
+    path: Path, *, xmp: bytes = b"", iptc: bytes = b"", exif: Image.Exif | None = None
+) -> Path:
     """A picture of 8 px with such metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8)).save(path, xmp=xmp) if xmp else Image.new("RGB", (8, 8)).save(path)
+    more = ({"xmp": xmp} if xmp else {}) | ({"exif": exif} if exif else {})
+    Image.new("RGB", (8, 8)).save(path, **more)
     if iptc:
         block = b"8BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + iptc + b"\0" * (len(iptc) % 2)
-        body = b"Photoshop 3.0\0" + block
         raw = path.read_bytes()
-        segment = b"\xff\xed" + (len(body) + 2).to_bytes(2, "big") + body
-        path.write_bytes(raw[:2] + segment + raw[2:])
+        path.write_bytes(raw[:2] + segment_of(b"Photoshop 3.0\0" + block, 13) + raw[2:])
     return path

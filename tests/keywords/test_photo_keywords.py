@@ -54,8 +54,8 @@ def test_what_we_wrote_does_not_count(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     """One line that names the file, also where its name has several lines."""
-    photo = make_photo(tmp_path / "a\nb.jpg", xmp=b"<x:xmpmeta no xml")
-    with pytest.raises(DataError, match=r"a\\nb\.jpg': its keywords cannot be read: it is not XML"):
+    photo = make_photo(tmp_path / "a\nb.jpg", xmp=b"<rdf:RDF no xml")
+    with pytest.raises(DataError, match=r"a\\nb\.jpg': its metadata cannot be read: it is not XML"):
         read_keywords(as_image(photo))
     good = make_photo(tmp_path / "a.jpg")
     sidecar = tmp_path / "a.jpg.xmp"
@@ -67,7 +67,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     broken = make_photo(
         tmp_path / "c.jpg", iptc=b"\x1c\x02\x19\x00\x03sky" + b"\x07\x01\x02\x03\x04"
     )
-    with pytest.raises(DataError, match=r"c\.jpg: its keywords cannot be read"):
+    with pytest.raises(DataError, match=r"c\.jpg: its metadata cannot be read"):
         read_keywords(as_image(broken))
-    with pytest.raises(DataError, match=r"d\.jpg: its keywords cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"d\.jpg: its metadata cannot be read: No such file"):
         read_keywords(as_image(tmp_path / "d.jpg"))

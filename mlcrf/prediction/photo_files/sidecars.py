@@ -1,14 +1,16 @@
 """Keywords in XMP sidecars, from predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlcrf import atomic
 from mlcrf.images import Image
 from mlcrf.implications import Implications
+from mlcrf.keywords.embedded import embedded_packet
 from mlcrf.keywords.photo_keywords import damaged_sidecar, load_sidecar
 from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
 from mlcrf.keywords.sidecar_places import PhotoPlaces
+from mlcrf.keywords.xmp import Packet
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.photo_files.photo_file_set import Action, Change
 from mlcrf.prediction.record import Prediction
@@ -45,13 +47,19 @@ class Sidecars:
     def write(self, prediction: Prediction) -> Change:
         """Give the photo's sidecar the labels of a prediction.
 
+        A new sidecar begins with the metadata in the image, which programs would not show else.
+
         Raises:
-            DataError: an existing sidecar cannot be read; it is left unchanged.
+            DataError: an existing sidecar cannot be read, and is left unchanged; or the metadata in
+                the image cannot be read.
             MlcrfError: the sidecar cannot be written.
         """
         confirmed = frozenset(prediction.confirmed)
         tags = [Tag(one, self._paths[one], one in confirmed) for one in prediction.labels]
-        return self._retag(self._places.sidecar(prediction.image), tags, self._author)
+        photo = prediction.image
+        return self._retag(
+            self._places.sidecar(photo), tags, self._author, lambda: embedded_packet(photo)
+        )
 
     def undo(self, photo: Image) -> list[Change]:
         """Remove our tags from all sidecars that may be the photo's; raises as `write` does."""
@@ -60,13 +68,19 @@ class Sidecars:
     def close(self) -> None:
         """Do nothing."""
 
-    def _retag(self, path: Path, tags: Sequence[Tag], author: Author | None) -> Change:
+    def _retag(
+        self,
+        path: Path,
+        tags: Sequence[Tag],
+        author: Author | None,
+        new: Callable[[], Packet] = Packet.new,
+    ) -> Change:
         old = load_sidecar(path) if path.is_file() else None
         try:
-            new = retag(old, tags, author)
+            result = retag(old, tags, author, new)
         except ValueError as error:
             raise damaged_sidecar(path, error) from error
-        match old, new.content:
+        match old, result.content:
             case None, None:
                 action = Action.NONE
             case None, _:
@@ -74,14 +88,14 @@ class Sidecars:
             case _, None:
                 action = Action.DELETED
             case _:
-                action = Action.UNCHANGED if new.content == old else Action.CHANGED
+                action = Action.UNCHANGED if result.content == old else Action.CHANGED
         if not self._dry_run:
             if action is Action.DELETED:
                 atomic.remove(path)
             elif action in (Action.NEW, Action.CHANGED):
-                assert new.content is not None
-                atomic.write_bytes(path, new.content)
-        return Change(path, action, new.added, new.removed)
+                assert result.content is not None
+                atomic.write_bytes(path, result.content)
+        return Change(path, action, result.added, result.removed)
 
 
 def _paths(
