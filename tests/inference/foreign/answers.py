@@ -2,7 +2,9 @@
 
 import math
 from functools import cache
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from mlcrf.inference import Exact, InferenceMethod, JunctionTree, Posterior, treewidth
@@ -12,6 +14,7 @@ from tests.inference.foreign.models import DATA, Answer, Model, Quantity, read_m
 MODELS = [*map(read_model, sorted(DATA.glob("*.json"))), *make_models()]
 _MAX_TREEWIDTH = 12
 _MAX_EXACT_LABELS = 20
+_PRINTED = 1e-3  # error of a published log Z that is rounding
 
 
 def reaches(method: InferenceMethod, model: Model) -> bool:
@@ -36,6 +39,47 @@ def infer(method: InferenceMethod, number: int) -> tuple[Posterior, Tensor]:
     model = MODELS[number]
     potentials, known = model.potentials, model.known
     return method(potentials, known=known), method.map_states(potentials, known=known)
+
+
+class Truth(NamedTuple):
+    """The right answers of each case, by an exact method or as published; NaN where unknown.
+
+    Attributes:
+        log_z: without the constant of the model (N,).
+        marginals: (N, L).
+        best_score: also without the constant (N,).
+        rounding: the error of log Z (N,).
+    """
+
+    log_z: Tensor
+    marginals: Tensor
+    best_score: Tensor
+    rounding: Tensor
+
+
+@cache
+def truth(number: int) -> Truth:
+    """Return the right answers about a model, given by its number in `MODELS`."""
+    model, method = MODELS[number], exact_method(MODELS[number])
+    if method is not None:
+        posterior, states = infer(method, number)
+        log_z, best_score = posterior.log_partition, model.potentials.log_score(states)
+        return Truth(log_z, posterior.marginals, best_score, 1e-9 * (1 + log_z.abs()))
+    unknown = torch.full_like(model.potentials.unary, torch.nan)
+    log_z, marginals, best_score = unknown[:, 0].clone(), unknown, unknown[:, 0].clone()
+    for one in model.answers:
+        row, value = model.cases.index(one.given), float(one.value)
+        match one.quantity:
+            case Quantity.LOG_Z:
+                log_z[row] = value - model.constant
+            case Quantity.LOG10_Z:
+                log_z[row] = value * math.log(10) - model.constant
+            case Quantity.BEST_SCORE:
+                best_score[row] = value - model.constant
+            case Quantity.PROBABILITY:
+                [(label, present)] = one.of.items()
+                marginals[row, model.labels.index(label)] = value if present else 1 - value
+    return Truth(log_z, marginals, best_score, torch.full_like(log_z, _PRINTED))
 
 
 def answer(method: InferenceMethod, number: int, question: Answer) -> str:

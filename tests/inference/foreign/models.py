@@ -3,6 +3,7 @@
 A file of `data/` holds either `factors`, tables of one or two labels whose product is the weight
 of a label vector (the last label changes fastest), or `weights`, whose sum is its score: a number,
 one label and a number, or two labels and a number; negated if the problem is one to `minimise`.
+`marginals`, if published, are P(label = 1) with nothing known, in the order of the labels.
 """
 
 import json
@@ -90,7 +91,9 @@ class Model:
         """Known labels of each image: none, those that answers are given, and joint events."""
         cases: list[Values] = [{}]
         for answer in self.answers:
-            cases += [answer.given, {**answer.given, **answer.of}]
+            cases.append(answer.given)
+            if len(answer.of) > 1:
+                cases.append({**answer.given, **answer.of})
         return [case for place, case in enumerate(cases) if case not in cases[:place]]
 
     @cached_property
@@ -153,6 +156,12 @@ def read_model(path: Path) -> Model:
         Answer(**{**answer, "quantity": Quantity(answer["quantity"])})
         for answer in content.pop("answers")
     ]
+    marginals = " ".join(content.pop("marginals", [])).split()
+    if marginals:
+        answers += [
+            Answer(Quantity.PROBABILITY, value, of={label: 1})
+            for label, value in zip(content["labels"], marginals, strict=True)
+        ]
     if "factors" in content:
         terms = from_factors(content.pop("factors"))
     else:

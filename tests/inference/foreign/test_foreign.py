@@ -1,14 +1,10 @@
 """Every method on published models, held to the published answers or to what its word means."""
 
-from functools import cache
-
 import pytest
 import torch
-from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
-from mlcrf.inference import Posterior
-from tests.inference.foreign.answers import MODELS, answer, exact_method, infer, reaches
+from tests.inference.foreign.answers import MODELS, answer, exact_method, infer, reaches, truth
 from tests.inference.foreign.models import Quantity
 from tests.inference.foreign.tables import fill, format_answers
 from tests.inference.methods import ANY, EXACT, LOWER, UPPER, Row, rows
@@ -18,7 +14,12 @@ from tests.oracle import Oracle
 
 _MODERATE = 8.0  # size of potentials up to which beliefs are not rounded to 0 or 1
 _SPANNING_TREES = 12  # pairs of a graph whose spanning trees are enumerated
-_SCORES = (Quantity.BEST_SCORE, Quantity.MINIMUM)
+_NOT_EXACT = {
+    "8 queens",
+    "Ising torus 12 x 12, k = 0.3",
+    "UAI Boltzmann machine, 20 + 20",
+    "UAI segmentation",
+}
 
 NUMBERS = range(len(MODELS))
 SOLVED = [number for number in NUMBERS if exact_method(MODELS[number])]
@@ -28,24 +29,6 @@ def models(numbers: range | list[int] = NUMBERS) -> pytest.MarkDecorator:
     """The test is made once for each of the models."""
     names = [MODELS[number].name for number in numbers]
     return pytest.mark.parametrize("number", numbers, ids=names)
-
-
-@cache
-def truth(number: int) -> Posterior:
-    method = exact_method(MODELS[number])
-    assert method is not None
-    return infer(method, number)[0]
-
-
-def best_scores(number: int) -> Tensor:
-    """The best score known of each case (N,), the published one if no exact method reaches."""
-    model, method = MODELS[number], exact_method(MODELS[number])
-    if method is not None:
-        return model.potentials.log_score(infer(method, number)[1])
-    [published] = [one for one in model.answers if one.quantity in _SCORES]
-    best = torch.full((len(model.cases),), -torch.inf, dtype=torch.float64)
-    best[model.cases.index(published.given)] = float(published.value) - model.constant
-    return best
 
 
 @models(SOLVED)
@@ -59,9 +42,9 @@ def test_exact_methods_give_the_published_answers(row: Row, number: int) -> None
         assert question.agrees(ours), (question, ours)
 
 
-def test_every_model_but_one_is_solved_exactly() -> None:
-    """Otherwise the other tests would compare with nothing."""
-    assert len(NUMBERS) - len(SOLVED) == 1
+def test_all_models_but_four_are_solved_exactly() -> None:
+    """Otherwise the other tests would compare with nothing but what is published."""
+    assert {MODELS[number].name for number in NUMBERS if number not in SOLVED} == _NOT_EXACT
 
 
 @models([n for n in SOLVED if any(one.right for one in MODELS[n].answers)])
@@ -99,10 +82,9 @@ def test_answers_are_possible(row: Row, number: int) -> None:
     clamped = model.known != UNKNOWN
     assert torch.equal(states[clamped], model.known[clamped])
     close(posterior.marginals[clamped], model.known[clamped].double(), 1e-12)
-    best = best_scores(number)
-    scores = model.potentials.log_score(states)[best.isfinite()]
-    known_best = best[best.isfinite()]
-    assert bool((scores <= known_best + 1e-9 * (1 + known_best.abs())).all())
+    right, scores = truth(number), model.potentials.log_score(states)
+    assert not bool((scores > right.best_score + 1e-9 * (1 + scores.abs())).any())
+    assert not bool((scores > right.log_z + right.rounding).any())
     assert (posterior.advice == "") == bool(posterior.converged.all())
 
 
@@ -117,25 +99,22 @@ def test_samplers_that_say_converged_are_right(row: Row, number: int) -> None:
     posterior, _ = infer(row.method, number)
     says, error = posterior.converged, posterior.log_partition_error
     assert error is not None
-    best, log_z = best_scores(number), posterior.log_partition
-    allowed = 5 * error + 1e-6
-    assert bool((log_z >= best - allowed)[says].all())
-    if number not in SOLVED:
-        return
-    exact = truth(number)
-    assert bool(((log_z - exact.log_partition).abs() <= allowed)[says].all())
-    draws = 5 * (exact.marginals * (1 - exact.marginals) / 100).sqrt() + 0.01
-    assert bool(((posterior.marginals - exact.marginals).abs() <= draws)[says].all())
+    right, log_z = truth(number), posterior.log_partition
+    allowed = 5 * error + 1e-6 + right.rounding
+    assert not bool((log_z < right.best_score - allowed)[says].any())
+    assert not bool(((log_z - right.log_z).abs() > allowed)[says].any())
+    draws = 5 * (right.marginals * (1 - right.marginals) / 100).sqrt() + 0.01
+    assert not bool(((posterior.marginals - right.marginals).abs() > draws)[says].any())
 
 
-@models(SOLVED)
+@models()
 @rows(lambda row: row.log_z in (LOWER, UPPER))
 def test_bounds_are_on_their_side_of_log_z(row: Row, number: int) -> None:
     """Converged or not, whatever is known."""
     sign = 1 if row.log_z is LOWER else -1
-    right = truth(number).log_partition
+    right = truth(number)
     bound = infer(row.method, number)[0].log_partition
-    assert bool((sign * (bound - right) <= 1e-9 * (1 + right.abs())).all())
+    assert not bool((sign * (bound - right.log_z) > right.rounding).any())
 
 
 def is_moderate(number: int) -> bool:
