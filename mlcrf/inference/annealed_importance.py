@@ -20,6 +20,7 @@ from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise, find_
 _MIN_EFFECTIVE_SHARE = (
     0.25  # an image counts as converged if the effective share of chains is at least this
 )
+_MAX_START = 10.0  # log-odds of a label at the start, of either sign
 _CHUNK_ENTRIES = 2**19  # largest labels x chains x images per chunk
 
 
@@ -81,8 +82,10 @@ class AnnealedImportanceSampling:
         unary_i + sum over known j of pairwise_ij y_j + 1/2 sum over unknown j of pairwise_ij
 
     which is the CRF's field on label i if labels are written as spins of -1 and 1: where labels
-    attract each other and all or none are present, both modes are on the way. A chain starts from a
-    sample y_0 of the first; Gibbs sweeps at each beta_k lead from y_{k-1} to y_k. Its weight is
+    attract each other and all or none are present, both modes are on the way. They are limited to
+    between -10 and 10: where labels exclude each other by a coupling of -1e9, no chain would
+    otherwise have any of them before the last step. A chain starts from a sample y_0 of the first;
+    Gibbs sweeps at each beta_k lead from y_{k-1} to y_k. Its weight is
 
         log w = log Z_0 + sum_k (beta_k - beta_{k-1}) (s_1(y_{k-1}) - s_0(y_{k-1}))
 
@@ -184,7 +187,8 @@ class AnnealedImportanceSampling:
         plain = Potentials(potentials.unary, potentials.edges, potentials.pairwise)
         present = known.clamp_min(0)
         # includes the couplings to known labels, and half of those to unknown ones
-        unary = plain.conditional_logits(known.double().where(known != UNKNOWN, 0.5))
+        fields = plain.conditional_logits(known.double().where(known != UNKNOWN, 0.5))
+        unary = fields.clamp(-_MAX_START, _MAX_START)
         couplings = GroupedCouplings(potentials, less=unary - plain.unary)
         bias = certain_bias(unary, known)
         y = present.T[:, None].repeat(1, self.chains, 1).to(unary.dtype)

@@ -252,6 +252,21 @@ def test_both_modes_of_labels_that_attract_each_other_are_weighed(strength: floa
     close(posterior.marginals, truth.marginals, 0.3)
 
 
+@pytest.mark.parametrize("coupling", [-60.0, -1e9])
+def test_labels_that_exclude_each_other_are_met_on_the_way(coupling: float) -> None:
+    """At most one of each four of sixteen labels: log Z and marginals are right."""
+    potentials = make_potentials(5, 16)
+    first, second = potentials.edges.T
+    pairwise = potentials.pairwise.masked_fill(first // 4 == second // 4, coupling)
+    potentials = dataclasses.replace(potentials, pairwise=pairwise)
+    posterior, truth = AnnealedImportanceSampling()(potentials), Exact()(potentials)
+    assert bool(posterior.converged.all())
+    assert posterior.log_partition_error is not None
+    off = (posterior.log_partition - truth.log_partition).abs()
+    assert bool((off < 4 * posterior.log_partition_error).all())
+    close(posterior.marginals, truth.marginals, 0.3)
+
+
 def test_a_label_set_above_log_z_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal weights are no sign of convergence where a label set has a score above log Z."""
     potentials = make_potentials(3, 5)
