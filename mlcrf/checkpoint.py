@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
@@ -46,6 +46,23 @@ def _sound(spec: BackboneSpec) -> BackboneSpec:
     return spec
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """How a run was made, so that `mlcrf train --config` can make it again.
+
+    Attributes:
+        command: the command as typed; empty if the run was made from Python.
+        options: its options about data and runtime, by name; paths are absolute.
+        data_sha256: see `mlcrf.training.repetition.digest_data`.
+        auto: the settings that were `auto`.
+    """
+
+    command: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    data_sha256: str = ""
+    auto: tuple[str, ...] = ()
+
+
 class _Config(BaseModel):
     """The part of config.json that is read."""
 
@@ -56,6 +73,7 @@ class _Config(BaseModel):
     data: str
     labels_sha256: str
     decoders: dict[str, tuple[Decoder, ...]]
+    made_by: Provenance = Provenance()
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,7 @@ class Run:
         decoders: decision rules with thresholds tuned on the validation images, by model (`crf`
             and `independent`).
         digest: SHA-256 of the weights file.
+        made_by: the command and data of the run, as far as known.
     """
 
     path: Path
@@ -83,6 +102,7 @@ class Run:
     backbone_weights: dict[str, Tensor] | None
     digest: str = ""
     decoders: dict[str, tuple[Decoder, ...]] = field(default_factory=dict)
+    made_by: Provenance = Provenance()
 
     @property
     def label_set(self) -> int:
@@ -152,6 +172,7 @@ def save_run(run: Run) -> Run:
         "format": _FORMAT,
         "mlcrf": __version__,
         "data": run.data,
+        "made_by": asdict(run.made_by),
         "backbone": asdict(run.backbone_spec),
         "backbone_trained": run.backbone_weights is not None,
         "num_features": _num_features(run.crf),
@@ -214,7 +235,8 @@ def load_run(path: Path) -> Run:
         raise RunError(f"{path / WEIGHTS}: does not fit {CONFIG} and {LABELS}: {reason}") from error
     weights = parts["backbone"] if config.backbone_trained else None
     given = (config.settings, config.backbone, config.data)
-    return Run(path, labels, *given, crf, independent, weights, digest, config.decoders)
+    models = (crf, independent, weights)
+    return Run(path, labels, *given, *models, digest, config.decoders, config.made_by)
 
 
 def load_splits(run: Run) -> Manifest:

@@ -208,12 +208,13 @@ def make_settings(
     """Merge settings from a JSON file, `key=value` texts and named values; the later wins.
 
     Args:
+        config: an object of settings, or the config.json of a run.
         given: values by name; None means not given.
 
     Raises:
         SettingsError: no such file, no JSON object, an unknown key or a value out of range.
     """
-    in_file = _load_config(config) if config else {}
+    in_file = _load_settings(config) if config else {}
     later: dict[str, Any] = {}
     for text in overrides:
         key, sign, value = text.partition("=")
@@ -261,7 +262,28 @@ def _refusal(fault: dict[str, Any]) -> str:
     return f"{describe_fault(fault)}, got {reprlib.repr(got)}"
 
 
-def _load_config(path: Path) -> dict[str, Any]:
+def _load_settings(path: Path) -> dict[str, Any]:
+    """Return the settings in a file of settings, or those that a run was given.
+
+    What was `auto` in the run's command is `auto` again.
+    """
+    values = load_json(path)
+    if not {"format", "settings"} <= values.keys():
+        return values
+    settings, made_by = values["settings"], values.get("made_by", {})
+    automatic = made_by.get("auto", []) if isinstance(made_by, dict) else None
+    if not isinstance(settings, dict) or not isinstance(automatic, list):
+        wrong = "made_by" if isinstance(settings, dict) else "settings"
+        raise SettingsError(f"{path}: {wrong}: not as a run writes it")
+    return {name: value for name, value in settings.items() if name not in automatic}
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Load a JSON object, such as config.json.
+
+    Raises:
+        SettingsError: the file cannot be read, or holds something else.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

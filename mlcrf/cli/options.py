@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 
 from mlcrf.choices import Blank, Decision, EngineName, InferenceName, Oddity, ScoredSplit
 from mlcrf.cli import console
-from mlcrf.cli.mistakes import UsageError, explain, refuse_swapped
+from mlcrf.cli.mistakes import UsageError, explain, refuse_run, refuse_swapped
 
 if TYPE_CHECKING:
     from mlcrf.backbones.extractor import FeatureExtractor
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from mlcrf.images import ListedImages
     from mlcrf.implications import Implications
     from mlcrf.labels import LabelSpace
-    from mlcrf.prediction import LabelSelection, PredictJob
+    from mlcrf.prediction import KnownAnswers, LabelSelection, PredictJob
     from mlcrf.stores import Stored
 
+_DATABASES = ("sqlite:", "postgres:", "postgresql:", "postgresql+")
 DATA = "Data"
 KNOWN = "Known labels"
 DECISION = "Decision"
@@ -329,8 +330,9 @@ class KnownOptions:
     known: Annotated[
         str | None,
         typer.Option(
-            help="Labels known for some images: any table or folder that `train` reads. Labels "
-            "missing from a list of labels are unknown, not absent."
+            help="Labels known for some images: any table or folder that `train` reads, or a "
+            "database of `mlcrf review` (sqlite:///tags.db). Labels missing from a list of labels "
+            "are unknown, not absent."
         ),
     ] = None
     known_keywords: Annotated[
@@ -391,7 +393,7 @@ class KnownOptions:
                 run.labels,
                 run.implications,
                 given=self.given,
-                table=None if self.known is None else parse_data(self.known),
+                table=None if self.known is None else self._known_labels(run, named),
                 keywords=keywords,
                 options=ReadingOptions(self.image_root, self.label_sep).make(run.label_set),
                 tell=show_reading,
@@ -399,6 +401,19 @@ class KnownOptions:
             )
         renamed = tuple(sorted(selection.renamed.items()))
         return PredictJob(run.digest, decision.make_decoder(), known, self.album, renamed, limit)
+
+    def _known_labels(self, run: "Run", named: Sequence[Path]) -> "Path | Stored | KnownAnswers":
+        """Return the table of --known, or the answers in a database of a review."""
+        assert self.known is not None
+        if not self.known.startswith(_DATABASES):
+            refuse_run(self.known, "a table for --known", "Its images are in splits.csv.")
+            return parse_data(self.known)
+        console.require_extra("review", "sqlalchemy")
+        from mlcrf.prediction import KnownAnswers
+        from mlcrf.review.review_reader import read_answers
+
+        manifest = read_answers(self.known, run.labels, named)
+        return KnownAnswers(manifest, self.known.rpartition("@")[2])
 
     def note_if_unused(self, job: "PredictJob", images: "ListedImages") -> None:
         """Print a note if --known names none of the images."""

@@ -11,6 +11,7 @@ import typer
 from mlcrf.cli import console, options
 from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import DATA, RUNTIME, PanelCommand, ReadingOptions, RuntimeOptions, grouped
+from mlcrf.cli.repeating import find_config, note_changes, provenance, recorded_options
 
 if TYPE_CHECKING:
     from mlcrf.data.manifest import Manifest
@@ -31,6 +32,12 @@ class TrainCommand(PanelCommand):
 
     So only `mlcrf train` imports pydantic.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        config = find_config(args)
+        if config is not None:
+            ctx.default_map = recorded_options(config, [one.name for one in self.params])
+        return super().parse_args(ctx, args)
 
     def get_params(self, ctx: Any) -> list[Any]:
         return [*self.params, *_setting_options(), *super().get_params(ctx)[len(self.params) :]]
@@ -143,7 +150,12 @@ def train(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="JSON file of settings.", rich_help_panel=_SETTINGS)
+        Path | None,
+        typer.Option(
+            help="JSON file of settings; the config.json of a run repeats it, on the same data "
+            "unless DATA is given. Options given here override it.",
+            rich_help_panel=_SETTINGS,
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -191,6 +203,8 @@ def train(
         with joined(device) as (processes, own_device):
             if processes.is_first:
                 options.show_reading(manifest)
+                if config is not None:
+                    note_changes(config, manifest)
             environment = Environment(
                 own_device,
                 runtime.engine,
@@ -206,6 +220,7 @@ def train(
                     environment,
                     resume=resume,
                     overwrite=overwrite,
+                    made_by=provenance(ctx.command.params, ctx.params),
                     log=_log(processes, verbose=verbose),
                     progress=progress,
                 )

@@ -10,7 +10,7 @@ from mlcrf.prediction.formats import OutputFormat, Table, choose_format
 from mlcrf.prediction.formats.parts import Part, PartFormat, Parts
 from mlcrf.prediction.formats.reading import PredictionTable, read_predictions
 from mlcrf.prediction.job import PredictJob
-from mlcrf.prediction.known import KnownKeywords, KnownLabels, read_known
+from mlcrf.prediction.known import KnownAnswers, KnownKeywords, KnownLabels, read_known
 from mlcrf.prediction.photo_files.photo_file_options import PhotoFileOptions
 from mlcrf.prediction.photo_files.photo_file_set import Action, Change, PhotoFileSet
 from mlcrf.prediction.record import Origin, Prediction
@@ -23,6 +23,7 @@ __all__ = [
     "TOGETHER",
     "Action",
     "Change",
+    "KnownAnswers",
     "KnownKeywords",
     "KnownLabels",
     "LabelSelection",

@@ -1,6 +1,7 @@
 """Labels of images that are known before they are tagged."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -125,12 +126,35 @@ class KnownLabels:
         return rows
 
 
+@dataclass(frozen=True)
+class KnownAnswers:
+    """Known labels that are in no table, such as the answers of a review.
+
+    Attributes:
+        name: their place, for messages.
+        digest: equal if the labels are equal.
+    """
+
+    manifest: Manifest
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def digest(self) -> str:
+        digest = hashlib.sha256(self.manifest.targets.tobytes())
+        for image in self.manifest.images:
+            digest.update(os.fsencode(image.key))
+        return digest.hexdigest()
+
+
 def read_known(
     labels: LabelSpace,
     implications: Implications,
     *,
     given: str | None = None,
-    table: Path | Stored | None = None,
+    table: Path | Stored | KnownAnswers | None = None,
     keywords: KnownKeywords | None = None,
     options: ReadOptions = ReadOptions(),
     sidecar_dir: Path | None = None,
@@ -143,7 +167,7 @@ def read_known(
 
     Args:
         given: `sea=1,indoor=0`.
-        table: any data set that training reads, with some or all of the labels.
+        table: any data set that training reads, with some or all of the labels, or answers.
         keywords: reads the keywords of each image when it is tagged.
         sidecar_dir: further folder in which `keywords` looks for sidecars, for the record.
         tell: called with the table as it was understood.
@@ -173,7 +197,11 @@ def read_known(
     )
     known = KnownLabels(everywhere, keywords=keywords, source=source)
     if table is not None:
-        manifest = read_dataset(table, replace(options, accept=frozenset(Oddity)))
+        manifest = (
+            table.manifest
+            if isinstance(table, KnownAnswers)
+            else read_dataset(table, replace(options, accept=frozenset(Oddity)))
+        )
         if tell is not None:
             tell(manifest)
         for image, row in _rows(manifest, table, labels):
@@ -214,8 +242,10 @@ def with_told(
     return replace(known, of_photo=of_photo)
 
 
-def _fingerprint(table: Path | Stored) -> str:
-    """Return the SHA-256 of a file's content, or a folder's path."""
+def _fingerprint(table: Path | Stored | KnownAnswers) -> str:
+    """Return the SHA-256 of a file's content or of answers, or a folder's path."""
+    if isinstance(table, KnownAnswers):
+        return table.digest
     if isinstance(table, Stored):
         return hashlib.sha256(table.read()).hexdigest()
     if not table.is_file():
@@ -225,7 +255,7 @@ def _fingerprint(table: Path | Stored) -> str:
 
 
 def _rows(
-    manifest: Manifest, table: Path | Stored, labels: LabelSpace
+    manifest: Manifest, table: Path | Stored | KnownAnswers, labels: LabelSpace
 ) -> list[tuple[str, Targets]]:
     try:
         columns = [labels.index(name) for name in manifest.labels]

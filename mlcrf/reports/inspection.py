@@ -106,6 +106,8 @@ def run_record(run: Run) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "data": run.data,
+        "data_sha256": run.made_by.data_sha256,
+        "command": run.made_by.command,
         "labels": list(run.labels),
         "backbone": run.backbone_spec.name,
         "backbone_trained": run.backbone_weights is not None,

@@ -48,7 +48,7 @@ def parse_url(text: str) -> URL:
     kind = None if url is None else url.get_backend_name()
     if url is None or kind not in ("sqlite", "postgresql", "postgres") or not url.database:
         raise SettingsError(
-            "--db: expected sqlite:///FILE or postgresql://USER@HOST/DATABASE, "
+            "database: expected sqlite:///FILE or postgresql://USER@HOST/DATABASE, "
             f"got {' '.join(text.rsplit('@', maxsplit=1)[-1].split())}"
         )
     return url if kind == "sqlite" else url.set(drivername="postgresql+psycopg")
@@ -235,7 +235,7 @@ class ReviewDatabase:
         try:
             engine = create_engine(self._url, connect_args=options, pool_pre_ping=True)
         except ImportError as error:
-            raise SettingsError(f"--db {self.name}: needs psycopg: {_INSTALL}") from error
+            raise SettingsError(f"{self.name}: needs psycopg: {_INSTALL}") from error
         if self.is_sqlite:
             event.listen(engine, "connect", _set_up_sqlite)
         return engine

@@ -54,6 +54,28 @@ def read_review(
         database.close()
 
 
+def read_answers(url: str, labels: LabelSpace, folders: Sequence[Path]) -> Manifest:
+    """Return the answers about these labels, for the photos of the review where they are now.
+
+    Args:
+        folders: further folders to look for the photos in, if the review's are not around them.
+
+    Raises:
+        DatabaseError, DataError: see `read_review`.
+    """
+    database = ReviewDatabase(url, must_exist=True)
+    try:
+        reviewed = [Path(one) for one in database.folders() if Path(one).is_dir()]
+    finally:
+        database.close()
+    others = [
+        one
+        for one in folders
+        if one.is_dir() and not any(one.resolve().is_relative_to(place) for place in reviewed)
+    ]
+    return read_review(url, [*reviewed, *others], labels=labels)
+
+
 def _manifest(
     board: Board,
     photos: dict[int, Photo],

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from mlcrf import atomic
 from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, find_spec, make_backbone
-from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Run, save_run
+from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Provenance, Run, save_run
 from mlcrf.choices import Decision, Finetune, InferenceName, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
@@ -32,6 +32,7 @@ from mlcrf.training.heads import Examples, Fitted
 from mlcrf.training.members import make_trainer
 from mlcrf.training.plan import Plan, choose_edges, make_plan
 from mlcrf.training.progress import Log
+from mlcrf.training.repetition import digest_data
 from mlcrf.training.stages import Result, Stages
 
 _AT_ONCE = 4096  # images per chunk of marginals
@@ -63,6 +64,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    made_by: Provenance = Provenance(),
     log: Log = lambda event: None,
     progress: Progress = lambda done, total: None,
 ) -> TrainReport:
@@ -75,6 +77,7 @@ def train(
     Args:
         out: the run directory; must not exist unless `resume` or `overwrite`.
         resume: continue a stopped run, or start it if it has no state yet.
+        made_by: command and options that the run keeps; its digest of the data is added.
         progress: called with the number of images whose features are computed, and of all images.
 
     Raises:
@@ -84,6 +87,10 @@ def train(
     """
     clock = _Clock()
     spec = _find_backbone(settings)
+    automatic = tuple(
+        name for name in ("objective", "inference") if getattr(settings, name) == "auto"
+    )
+    made_by = replace(made_by, data_sha256=digest_data(manifest), auto=automatic)
     manifest = split_manifest(manifest, seed=settings.seed)
     train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
     _check_targets(train_part)
@@ -103,6 +110,7 @@ def train(
     models = _fit_models(examples, plan, albums, stages, environment, log, clock)
 
     run = _make_run(out, manifest, plan, spec, network, models, examples[1])
+    run = replace(run, made_by=made_by)
     images = {split.value: (manifest.splits or ()).count(split) for split in Split}
     fits = {name: _summary(fitted) for name, fitted in models.items()}
     report = TrainReport(run, images, fits, clock.seconds, manifest.notes)

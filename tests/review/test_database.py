@@ -183,7 +183,7 @@ def test_an_answer_is_there_after_a_kill(tmp_path: Path) -> None:
 )
 def test_urls_that_are_not_understood(url: str) -> None:
     """One line, without the password."""
-    with pytest.raises(SettingsError, match="--db: expected sqlite:///FILE") as caught:
+    with pytest.raises(SettingsError, match="expected sqlite:///FILE") as caught:
         parse_url(url)
     assert "secret" not in str(caught.value)
 

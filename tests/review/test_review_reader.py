@@ -1,5 +1,6 @@
 """Training on answers: partly labelled as they are, conflicts unknown, moved photos found."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -106,5 +107,13 @@ def test_train_from_review(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (tmp_path / "run" / "labels.txt").read_text() == "sea\nsky\n"
     assert sum(json.loads((tmp_path / "run" / "metrics.json").read_text())["images"].values()) == 30
+    tags = tmp_path / "tags.csv"
+    words = ["predict", folder, "--model", tmp_path / "run", "--out", tags, "--known", url]
+    result = CliRunner().invoke(app, [*map(str, words), "--engine", "torch"])
+    assert result.exit_code == 0, result.output
+    row = {Path(one["image"]).name: one for one in csv.DictReader(tags.open())}
+    assert [row[f"{n:02}.png"]["p:sea"] for n in (2, 3)] == ["0", "1"]
+    assert row["03.png"]["p:sky"] == "0"
+    assert row["never.png"]["p:sea"] not in ("0", "1")
     missing = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "other")])
     assert missing.exit_code == 2 and "--from-review DB" in missing.output
