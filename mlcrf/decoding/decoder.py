@@ -48,7 +48,7 @@ class Decoder:
         threshold: one, or one per label; None is 0.5 for THRESHOLD, and not tuned yet for others.
         k: for TOP_K only.
         num_samples: number of samples drawn if the posterior has none.
-        seed: random seed of the draws; the same seed gives the same bits.
+        seed: random seed of the draws; the same seed and number of threads give the same bits.
 
     Raises:
         SettingsError: values that are out of range or do not belong to the rule.

@@ -104,7 +104,7 @@ class AnnealedImportanceSampling:
         chains: number of chains per image.
         temperatures: number K of distributions after the first.
         sweeps: Gibbs sweeps per distribution.
-        seed: random seed; the same seed gives the same bits.
+        seed: random seed; the same seed and number of threads give the same bits.
 
     Cost: O(chains K sweeps N (L + E)). Memory: chains x N x L bytes.
 
