@@ -131,3 +131,28 @@ def test_contradicting_labels_are_refused() -> None:
     potentials = Potentials(made.unary, made.edges, made.pairwise, Implications(((0, 1),)))
     with pytest.raises(PotentialsError, match="label 0 without label 1"):
         pseudo_likelihood_loss(potentials, torch.tensor([[1, 0, -1, -1]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1e-30, 0.5, 40.0, 3000.0])
+@pytest.mark.parametrize("num_unknown", [1, 2, 5])
+def test_enumeration_of_couplings_of_any_size(
+    num_unknown: int, size: float, dtype: torch.dtype
+) -> None:
+    """It is that of brute force, where products of the halves underflow too."""
+    made = make_potentials(6, 8, unary=2.0, pairwise=size, dtype=dtype)
+    unary, pairwise = made.unary.requires_grad_(), made.pairwise.requires_grad_()
+    potentials = Potentials(unary, made.edges, pairwise)
+    targets = draw_known(potentials, num_unknown=num_unknown)
+    loss = pseudo_likelihood_loss(potentials, targets)
+    loss.backward()
+    wanted, gradient = 0.0, torch.zeros(6, 8, dtype=torch.float64)
+    for image, (one, known) in enumerate(zip(oracles(potentials, targets), targets, strict=True)):
+        for label in (known >= 0).nonzero()[:, 0].tolist():
+            free = without(one, known.tolist(), label)
+            wanted += (free.log_partition - one.log_partition) / 6
+            gradient[image] += torch.tensor(free.marginals) / 6 - torch.tensor(one.marginals) / 6
+    assert float(loss.detach()) == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+    assert unary.grad is not None and pairwise.grad is not None
+    close(unary.grad, gradient.to(dtype), 1e-5 if size < 3000 else 1e-3)
+    assert bool(pairwise.grad.isfinite().all())
