@@ -12,6 +12,7 @@ import typer
 from mlcrf.errors import MlcrfError, MlcrfWarning
 
 if TYPE_CHECKING:
+    from mlcrf.images import LeftOut
     from mlcrf.prediction import LabelSelection, Prediction, PredictionWriter
 
 
@@ -85,14 +86,25 @@ def write_predictions(
             writer.require_one()
 
 
-def report_predictions(writer: "PredictionWriter", *, as_json: bool, strict: bool) -> None:
-    """Print the first errors and a summary; exit with status 1 if strict and there were errors."""
+def report_predictions(
+    writer: "PredictionWriter",
+    left_out: "LeftOut | None" = None,
+    *,
+    as_json: bool,
+    strict: bool,
+) -> None:
+    """Print the first errors and a summary, with what a walk has left out.
+
+    Exits with status 1 if `strict` and there were errors, or a folder could not be read.
+    """
+    from mlcrf.images.file_kinds import Kind
     from mlcrf.reports.tables import format_predictions, predictions_record
 
     for error in writer.first_errors():
         log(f"error: {error}")
-    typer.echo(predictions_record(writer) if as_json else format_predictions(writer))
-    if writer.failed and strict:
+    typer.echo((predictions_record if as_json else format_predictions)(writer, left_out))
+    is_partial = left_out is not None and left_out[Kind.UNREADABLE] > 0
+    if strict and (writer.failed or is_partial):
         raise typer.Exit(1)
 
 

@@ -53,6 +53,14 @@ Rename = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Stop after this many images.")]
+Null = Annotated[
+    bool,
+    typer.Option(
+        "--null",
+        "-0",
+        help="Names on standard input end with a NUL byte, as those of find -print0.",
+    ),
+]
 LimitData = Annotated[
     int | None, typer.Option(min=1, help="Use the first N images only.", rich_help_panel=DATA)
 ]

@@ -76,6 +76,7 @@ def predict(
         ),
     ] = None,
     limit: options.Limit = None,
+    null: options.Null = False,
     overwrite: options.Overwrite = False,
     strict: options.Strict = False,
     as_json: options.Json = False,
@@ -87,7 +88,7 @@ def predict(
     """
     console.quiet()
     refuse_runs(images, "predict")
-    source, target = ImageSource.read(images), options.parse_data(out)
+    source, target = ImageSource.read(images, null=null), options.parse_data(out)
     source.require_disk(
         known_keywords=known.known_keywords, album=known.album, sidecar_dir=sidecar_dir
     )
@@ -137,7 +138,7 @@ def predict(
                 writer, predictions, listed, selection, may_be_none=part is not None
             )
     tagging.note_unreadable(job)
-    console.report_predictions(writer, as_json=as_json, strict=strict)
+    console.report_predictions(writer, listed.left_out, as_json=as_json, strict=strict)
 
 
 def _tag_on_cluster(

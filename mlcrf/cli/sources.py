@@ -1,7 +1,9 @@
 """The images given to a command: folders, files and URLs, or names on standard input."""
 
+import codecs
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,18 +27,24 @@ class ImageSource:
     images: "Sequence[Image] | None" = None
 
     @classmethod
-    def read(cls, words: Sequence[str]) -> "ImageSource":
-        """Read the arguments, or the lines of standard input if the only argument is `-`.
+    def read(cls, words: Sequence[str], *, null: bool = False) -> "ImageSource":
+        """Read the arguments, or the names on standard input if the only argument is `-`.
+
+        Args:
+            null: names on standard input end with a NUL byte.
 
         Raises:
-            MlcrfError: the scheme of a URL is unknown.
+            MlcrfError: the scheme of a URL is unknown, or the list cannot be read.
+            BadParameter: `null` without a list.
         """
         from mlcrf.images import as_image
         from mlcrf.stores import parse_place
 
         if list(words) == [_STDIN]:
-            lines = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-            return cls([], [as_image(line) for line in lines])
+            names = split_names(sys.stdin.buffer.read(), null=null)
+            return cls([], [as_image(_unquoted(name)) for name in names])
+        if null:
+            raise typer.BadParameter("--null is for names on standard input; give `-` for images")
         return cls([parse_place(word) for word in words])
 
     @property
@@ -78,12 +86,14 @@ class ImageSource:
         self, limit: int | None, chosen: "Callable[[Image], bool] | None" = None
     ) -> "ListedImages":
         """Return the images, listed again in each iteration."""
-        from mlcrf.images import ListedImages, list_images
+        from mlcrf.images import LeftOut, ListedImages, list_images, list_named
 
-        images = self.images
-        if images is not None:
-            return ListedImages(lambda: images, limit=limit, chosen=chosen)
-        return ListedImages(lambda: list_images(self.places), limit=limit, chosen=chosen)
+        def listing(left_out: LeftOut) -> "Iterator[Image]":
+            if self.images is not None:
+                return list_named(self.images, left_out)
+            return list_images(self.places, left_out)
+
+        return ListedImages(listing, limit=limit, chosen=chosen)
 
     def on_disk(self, listed: "ListedImages") -> "Sequence[Path]":
         """Return the local paths: the named places, or the images of a list."""
@@ -96,5 +106,44 @@ class ImageSource:
         from mlcrf.errors import DataError
 
         if not listed.any_listed():
-            named = ", ".join(map(str, self.places)) if self.images is None else _STDIN
-            raise DataError(f"{named}: no images found")
+            is_list = self.images is not None
+            named = "standard input" if is_list else ", ".join(map(str, self.places))
+            raise DataError(f"{named}: {listed.left_out.explain_none()}")
+
+
+def split_names(content: bytes, *, null: bool) -> "list[str]":
+    """Return the names in a list: one a line, or each before a NUL byte.
+
+    A byte-order mark and empty lines are left out; lines may end with CR LF. A list in UTF-16, as
+    PowerShell writes, begins with such a mark.
+
+    Raises:
+        DataError: NUL bytes in a list of lines.
+    """
+    from mlcrf.errors import DataError
+
+    text = content.removeprefix(codecs.BOM_UTF8)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            text = content.decode("utf-16").encode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                "begins like UTF-16 but is not; save it as UTF-8", "standard input"
+            ) from error
+    if null:
+        return [os.fsdecode(name) for name in text.split(b"\0") if name]
+    if b"\0" in text:
+        raise DataError(
+            "contains NUL bytes; give --null if they separate names, as those of find -print0, "
+            "else save the list as UTF-8",
+            "standard input",
+        )
+    lines = [line.removesuffix(b"\r") for line in text.split(b"\n")]
+    return [os.fsdecode(line) for line in lines if line.strip()]
+
+
+def _unquoted(name: str) -> str:
+    """Return a name without the quotes around it, unless there is a file with them."""
+    if len(name) < 3 or name[0] != name[-1] or name[0] not in "\"'" or os.path.lexists(name):
+        return name
+    return name[1:-1]

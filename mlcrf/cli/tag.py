@@ -93,6 +93,7 @@ def tag(
         ),
     ] = False,
     limit: options.Limit = None,
+    null: options.Null = False,
     strict: options.Strict = False,
     as_json: options.Json = False,
 ) -> None:
@@ -111,7 +112,7 @@ def tag(
             "--album and the options of --decode"
         )
     refuse_runs(images, "tag")
-    source = ImageSource.read(images)
+    source = ImageSource.read(images, null=null)
     source.require_disk(xmp=xmp, txt=txt, undo=undo)
     from mlcrf.checkpoint import load_run
     from mlcrf.keywords.sidecar_places import PhotoPlaces
@@ -143,7 +144,7 @@ def tag(
     writer = PredictionWriter(None, selection.labels, photo_files=photo_files)
     console.write_predictions(writer, labelled.predictions, listed, selection)
     tagging.note_unreadable(labelled.job)
-    console.report_predictions(writer, as_json=as_json, strict=strict)
+    console.report_predictions(writer, listed.left_out, as_json=as_json, strict=strict)
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ def _undo(
     photo_files, faults = files.undo(listed, places)
     for fault in faults:
         console.log(f"error: {fault}")
-    typer.echo((undone_record if as_json else format_undone)(photo_files, len(faults)))
+    summary = undone_record if as_json else format_undone
+    typer.echo(summary(photo_files, len(faults), listed.left_out))
     if faults and strict:
         raise typer.Exit(1)

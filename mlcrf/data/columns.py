@@ -12,7 +12,7 @@ from mlcrf.data.manifest import SPLIT_COLUMN, SPLIT_NAMES, Split
 from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.table_files import IMAGE_COLUMNS, Records
 from mlcrf.errors import DataError
-from mlcrf.images.pixels import SUFFIXES
+from mlcrf.images.file_kinds import SUFFIXES
 from mlcrf.labels import UNKNOWN
 
 LIST_COLUMNS = ("labels", "tags", "label")

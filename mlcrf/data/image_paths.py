@@ -20,8 +20,8 @@ from urllib.parse import unquote
 
 from mlcrf.errors import DataError
 from mlcrf.images import Image, as_image
+from mlcrf.images.file_kinds import is_image_name
 from mlcrf.images.image import UrlImage
-from mlcrf.images.listing import is_image_name
 from mlcrf.labels import composed, fold
 from mlcrf.stores import Stored, is_url, parse_place
 

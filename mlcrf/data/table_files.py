@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from mlcrf.data.files import load_text
 from mlcrf.data.problems import Problems
 from mlcrf.errors import DataError
-from mlcrf.images.pixels import SUFFIXES
+from mlcrf.images.file_kinds import SUFFIXES
 from mlcrf.labels import composed
 from mlcrf.stores import Stored
 

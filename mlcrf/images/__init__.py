@@ -2,6 +2,16 @@
 
 from mlcrf.images.containers import as_image
 from mlcrf.images.image import Image, ImageBytes, LocalImage
-from mlcrf.images.listing import ListedImages, list_images
+from mlcrf.images.left_out import LeftOut
+from mlcrf.images.listing import ListedImages, list_images, list_named
 
-__all__ = ["Image", "ImageBytes", "ListedImages", "LocalImage", "as_image", "list_images"]
+__all__ = [
+    "Image",
+    "ImageBytes",
+    "LeftOut",
+    "ListedImages",
+    "LocalImage",
+    "as_image",
+    "list_images",
+    "list_named",
+]

@@ -15,6 +15,7 @@ from PIL import ExifTags, ImageFile
 from PIL import Image as PilImage
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from mlcrf.images.file_kinds import Kind, kind_of_file
 from mlcrf.images.image import Image
 from mlcrf.images.mending import png_without_texts
 
@@ -22,6 +23,13 @@ from mlcrf.images.mending import png_without_texts
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 _TIFF_NUMBERS = {1: "unsigned", 2: "signed", 3: "floating-point"}
+_REMEDIES = {
+    Kind.RAW: "a RAW file; export it as JPEG, or tag the JPEG beside it",
+    Kind.VIDEO: "a video; export a frame of it as JPEG",
+    Kind.OTHER_FORMAT: "in a format that is not supported; save it as JPEG, PNG or TIFF",
+    Kind.SIDECAR: "a sidecar; name the image that it belongs to",
+    Kind.ARCHIVE: "an archive; unpack it, and use the folder",
+}
 
 
 @contextmanager
@@ -37,9 +45,18 @@ def open_image(image: Image) -> Iterator[ImageFile.ImageFile]:
     """
     source = image.path or image.read()
     if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
-        raise OSError("not a regular file")
+        raise OSError("a folder, not an image" if source.is_dir() else "not a regular file")
+    kind = kind_of_file(image.file_name)
     with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
-        yield _identified(stream, "" if isinstance(source, bytes) else str(source))
+        try:
+            opened = _identified(stream, "" if isinstance(source, bytes) else str(source))
+        except Exception as error:
+            if kind in _REMEDIES:
+                raise OSError(_REMEDIES[kind]) from error
+            raise
+        if kind is Kind.RAW and opened.format == "TIFF":  # its first image may be a tiny preview
+            raise OSError(_REMEDIES[Kind.RAW])
+        yield opened
 
 
 def _identified(stream: IO[bytes], name: str) -> ImageFile.ImageFile:

@@ -17,13 +17,6 @@ from mlcrf.images.image import Image, ImageBytes
 from mlcrf.images.mending import jpeg_with_end, png_without_texts
 from mlcrf.images.opening import open_image
 
-# fmt: off
-SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
-    ".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm",
-})
-# fmt: on
-
 DECODING = "rgb-squeezed-bicubic-2"  # changes whenever the pixels of a file would change
 
 # An image may take up to this much memory. What decoders and conversions take per pixel was

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from mlcrf.evaluation import COLUMNS, Evaluation
+from mlcrf.images import LeftOut
 from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
 
 if TYPE_CHECKING:  # slow imports, not needed by `mlcrf predict`
@@ -141,15 +142,24 @@ def training_record(report: "TrainReport") -> str:
     )
 
 
-def format_predictions(writer: PredictionWriter) -> str:
-    """Format the number of tagged photos, the table and the counts of files beside photos."""
+def format_predictions(writer: PredictionWriter, left_out: LeftOut | None = None) -> str:
+    """Format the numbers of tagged photos, of files beside them, and of what was left out."""
     table = f": {writer.path}" if writer.path else ""
     failed = f"; {writer.failed} with errors" if writer.failed else ""
     if failed and writer.errors_path:
         failed += f", see {writer.errors_path}"
     return "\n".join(
-        [f"{writer.written} photos tagged{table}{failed}", *format_photo_files(writer.photo_files)]
+        [
+            f"{writer.written} photos tagged{table}{failed}",
+            *format_photo_files(writer.photo_files),
+            *format_left_out(left_out),
+        ]
     )
+
+
+def format_left_out(left_out: LeftOut | None) -> list[str]:
+    """Return a line that counts what a walk has left out, if anything."""
+    return [f"left out: {left_out}"] if left_out else []
 
 
 def format_photo_files(photo_files: PhotoFileSet) -> list[str]:
@@ -160,16 +170,21 @@ def format_photo_files(photo_files: PhotoFileSet) -> list[str]:
     ]
 
 
-def format_undone(photo_files: PhotoFileSet, failed: int) -> str:
-    """Format the number of files by kind and action."""
+def format_undone(photo_files: PhotoFileSet, failed: int, left_out: LeftOut) -> str:
+    """Format the number of files by kind and action, and what was left out."""
     return "\n".join(
-        [*format_photo_files(photo_files), *([f"{failed} with errors"] if failed else [])]
+        [
+            *format_photo_files(photo_files),
+            *([f"{failed} with errors"] if failed else []),
+            *format_left_out(left_out),
+        ]
     )
 
 
-def undone_record(photo_files: PhotoFileSet, failed: int) -> str:
+def undone_record(photo_files: PhotoFileSet, failed: int, left_out: LeftOut) -> str:
     """Return the same content as one JSON object."""
-    return to_json({"failed": failed, **photo_files_record(photo_files)})
+    counts = photo_files_record(photo_files)
+    return to_json({"failed": failed, **counts, "left_out": left_out.record()})
 
 
 def photo_files_record(photo_files: PhotoFileSet) -> dict[str, dict[str, int]]:
@@ -180,7 +195,7 @@ def photo_files_record(photo_files: PhotoFileSet) -> dict[str, dict[str, int]]:
     }
 
 
-def predictions_record(writer: PredictionWriter) -> str:
+def predictions_record(writer: PredictionWriter, left_out: LeftOut | None = None) -> str:
     """Return the same content as one JSON object."""
     errors = str(writer.errors_path) if writer.failed and writer.errors_path else None
     return to_json(
@@ -190,6 +205,7 @@ def predictions_record(writer: PredictionWriter) -> str:
             "out": str(writer.path) if writer.path else None,
             "errors": errors,
             **photo_files_record(writer.photo_files),
+            **({} if left_out is None else {"left_out": left_out.record()}),
         }
     )
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mlcrf.errors import DataError
-from mlcrf.images import Image, as_image, list_images
+from mlcrf.images import Image, LeftOut, as_image, list_images
 from mlcrf.images.containers import is_parquet, is_tar
 from mlcrf.images.pixels import load_thumbnail
 from mlcrf.review.database import ReviewDatabase, Stamped
@@ -43,7 +43,7 @@ def find_photos(folder: Path, database: ReviewDatabase) -> tuple[list[Photo], li
     place = str(folder.resolve()).replace("\\", "/")
     files, notes = scan_folder(folder, database.stamps(place))
     if not files:
-        raise DataError(notes[0])
+        raise DataError(notes[-1])
     numbers, edited = database.register(place, files)
     photos: dict[int, Photo] = {}
     for number, file in zip(numbers, files, strict=True):
@@ -58,7 +58,9 @@ def find_photos(folder: Path, database: ReviewDatabase) -> tuple[list[Photo], li
 
 
 def scan_folder(folder: Path, known: Mapping[str, Stamped]) -> tuple[list[Stamped], list[str]]:
-    """Return all images in and below a folder, and an error for each that cannot be read.
+    """Return all images in and below a folder, and notes.
+
+    The notes are what was left out, then an error for each image that cannot be read.
 
     Args:
         known: path -> file seen before; files with the same size and time are not read again.
@@ -67,14 +69,16 @@ def scan_folder(folder: Path, known: Mapping[str, Stamped]) -> tuple[list[Stampe
         DataError: no such folder, no image in it, or a damaged tar or Parquet file.
     """
     require_folder(folder)
-    images = list(list_images([folder]))
+    left_out = LeftOut()
+    images = list(list_images([folder], left_out))
     if not images:
-        raise DataError(f"{folder}: no images found")
+        raise DataError(f"{folder}: {left_out.explain_none()}")
     names = [Path(image.name).relative_to(folder).as_posix() for image in images]
     with ThreadPoolExecutor(os.cpu_count() or 1) as workers:
         found = list(workers.map(_stamp, images, names, map(known.get, names)))
     files = [one for one in found if isinstance(one, Stamped)]
-    return files, [one for one in found if isinstance(one, str)]
+    notes = [f"left out: {left_out}"] if left_out else []
+    return files, [*notes, *(one for one in found if isinstance(one, str))]
 
 
 def require_folder(folder: Path) -> None:

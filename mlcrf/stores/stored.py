@@ -133,13 +133,18 @@ class Stored:
         except Exception as error:  # as above
             raise self._error("cannot be deleted", error) from error
 
-    def walk(self, wanted: Callable[[str], bool]) -> Iterator["Stored"]:
+    def walk(
+        self,
+        wanted: Callable[[str], bool],
+        entered: Callable[[str], bool] = lambda url: True,
+    ) -> Iterator["Stored"]:
         """Yield the files below a folder, or the file itself, in the order of `walk_images`.
 
-        Names that begin with a dot are skipped. The names of one folder are in memory at a time.
+        The names of one folder are in memory at a time.
 
         Args:
             wanted: filter of file names; not applied to the file itself.
+            entered: filter of the URLs of folders below this one.
 
         Raises:
             DataError: it does not exist, or the store cannot be reached.
@@ -159,8 +164,8 @@ class Stored:
             for name in sorted(name for name, is_folder in found if not is_folder):
                 if wanted(name):
                     yield Stored(f"{folder}/{name}", self.url)
-            below = sorted(name for name, is_folder in found if is_folder)
-            folders += [f"{folder}/{name}" for name in reversed(below) if not name.startswith(".")]
+            below = sorted(f"{folder}/{name}" for name, is_folder in found if is_folder)
+            folders += [url for url in reversed(below) if entered(url)]
 
     def _asked(self, ask: Callable[[], _T]) -> _T:
         try:

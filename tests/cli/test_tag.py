@@ -87,6 +87,7 @@ def test_table_sidecars_and_tag_files_say_the_same(run: Path, photos: Path, tmp_
         "failed": 0,
         "sidecars": {"deleted": 4},
         "tag files": {"deleted": 4},
+        "left_out": {},
     }
     assert set(photos.rglob("*")) == before
 

@@ -13,13 +13,13 @@ from mlcrf.cluster.predicting import Plan, cut, plan_workers
 
 def test_parts_are_what_would_be_worked_on_together() -> None:
     """All but the last as long as the CRF's; with albums no folder's thousand is cut."""
-    pictures = ListedImages(lambda: [as_image(f"{at // 100}/{at}.jpg") for at in range(1030)])
+    pictures = ListedImages(lambda _: [as_image(f"{at // 100}/{at}.jpg") for at in range(1030)])
     chunks = list(cut(pictures, album=False))
     assert [len(one) for one in chunks] == [TOGETHER] * 4 + [1030 - 4 * TOGETHER]
     assert [number for chunk in chunks for number, _ in chunk] == list(range(1030))
     chunks = list(cut(pictures, album=True))
     assert [len(one) for one in chunks] == [300, 300, 300, 130]
-    large = ListedImages(lambda: [as_image(f"one/{at}.jpg") for at in range(2500)])
+    large = ListedImages(lambda _: [as_image(f"one/{at}.jpg") for at in range(2500)])
     assert [len(one) for one in cut(large, album=True)] == [1024, 1024, 452]
 
 

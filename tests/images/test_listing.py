@@ -12,13 +12,13 @@ def test_pictures_are_listed_anew(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    pictures = ListedImages(lambda: list_images([tmp_path]))
+    pictures = ListedImages(lambda left_out: list_images([tmp_path], left_out))
     assert len(pictures) == 3
     assert list(pictures) == list(pictures) == [LocalImage(str(tmp_path / name)) for name in names]
-    first = ListedImages(lambda: list_images([tmp_path]), limit=2)
+    first = ListedImages(lambda left_out: list_images([tmp_path], left_out), limit=2)
     assert len(first) == 2
     assert list(first) == [LocalImage(str(tmp_path / name)) for name in names[:2]]
-    assert not ListedImages(lambda: list_images([tmp_path]), limit=0)
+    assert not ListedImages(lambda left_out: list_images([tmp_path], left_out), limit=0)
 
 
 def test_listing_holds_no_more_for_more_files(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_listing_holds_no_more_for_more_files(tmp_path: Path) -> None:
         place = tmp_path / f"{number // 100}" / f"{number}.jpg"
         place.parent.mkdir(exist_ok=True)
         os.close(os.open(place, os.O_CREAT))
-    pictures = ListedImages(lambda: list_images([tmp_path]))
+    pictures = ListedImages(lambda left_out: list_images([tmp_path], left_out))
     assert len(pictures) == 3000  # what is imported and kept once is not what this is about
     held = list(pictures)  # pathlib interns names: else that table may be enlarged just now
     gc.collect()

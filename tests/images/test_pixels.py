@@ -358,7 +358,7 @@ def test_no_interpreter_is_started(tmp_path: Path) -> None:
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     """A file that is not there, a folder, a loop of links and an impossible name are told apart."""
     assert "No such file or directory" in failure(tmp_path / "none.jpg")
-    assert "not a regular file" in failure(tmp_path)
+    assert "a folder, not an image" in failure(tmp_path)
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     assert "symbolic links" in failure(tmp_path / "loop.jpg")
     assert "null" in failure(tmp_path / "nul\0l.jpg")
@@ -448,5 +448,5 @@ def test_no_thumbnail_of_what_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"<b>no picture")
     with pytest.raises(DataError, match=r"a\.jpg: cannot be read as an image: unknown format"):
         load_thumbnail(as_image(tmp_path / "a.jpg"), 16)
-    with pytest.raises(DataError, match="not a regular file"):
+    with pytest.raises(DataError, match="a folder, not an image"):
         load_thumbnail(as_image(tmp_path), 16)

@@ -17,7 +17,7 @@ from mlcrf.choices import EngineName
 from mlcrf.cli.sources import ImageSource
 from mlcrf.errors import DataError, MlcrfError
 from mlcrf.images import ListedImages, as_image, list_images
-from mlcrf.images.listing import is_image_name
+from mlcrf.images.file_kinds import is_image_name
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import Part, PredictionWriter, Tagger
 from mlcrf.stores import Stored, parse_place, parse_target, replacing, write_text
@@ -62,8 +62,8 @@ def test_photos_are_listed_and_tagged_as_on_a_disk(
 ) -> None:
     """In the same order, with the same probabilities and errors; nothing is fetched to a disk."""
     tagger = Tagger.load(small_run)
-    here = list(tagger.predict_listed(ListedImages(lambda: list_images([photos]))))
-    there = list(tagger.predict_listed(ListedImages(lambda: list_images([parse_place(place)]))))
+    here = list(tagger.predict_listed(ListedImages(lambda _: list_images([photos]))))
+    there = list(tagger.predict_listed(ListedImages(lambda _: list_images([parse_place(place)]))))
     assert len(here) == 7
     for ours, theirs in zip(there, here, strict=True):
         assert str(ours.image) == str(theirs.image).replace(str(photos), place)
@@ -165,8 +165,10 @@ def test_the_command_from_store_to_store(
     result = run_program("predict", place, f"{place}/a.png", *words)
     assert result.returncode == 0, result.stderr
     (tmp_path / "tags.csv").write_bytes(bucket.read("out/tags.csv"))
-    expected = ["a.png", "b ü.png", "a/10.png", "a/2.png", "a/b/3.png", "a.png"]
+    expected = ["a.png", "b ü.png", "a/10.png", "a/2.png", "a/b/3.png"]
     assert list(pd.read_csv(tmp_path / "tags.csv")["image"]) == [f"{place}/{n}" for n in expected]
+    left_out = "1 hidden folder, 1 hidden file, 1 other file (.txt), 1 place or link listed already"
+    assert result.stdout.endswith(f"\nleft out: {left_out}\n")
     names = f"{place}/a.png\n{place}/gone.png\n"
     result = run_program("predict", "-", *words, "--overwrite", "--strict", stdin=names)
     assert result.returncode == 1

@@ -21,6 +21,7 @@ from mlcrf.data.readers.webdataset import WEBDATASET
 from mlcrf.data.readers.yolo import YOLO
 from mlcrf.data.table_files import TABLE_SUFFIXES, tables_in
 from mlcrf.errors import DataError
+from mlcrf.images.left_out import LeftOut
 from mlcrf.images.listing import walk_images
 from mlcrf.stores import Stored
 
@@ -111,12 +112,19 @@ def _describe_folder(path: Path, supported: str) -> str:
         return f"unknown layout, but it contains the table {tables[0]}; use that path"
     if files := sorted(path.glob("*.json")):
         return f"unknown layout, but it contains {files[0].name}; use that path"
-    if any(walk_images(path)):
-        return f"contains images but no labels for them. {supported}"
-    if any(walk_suffix(path, ".txt")):
+    left_out = LeftOut()
+    count = sum(1 for _ in walk_images(path, left_out))
+    if count == 1:
+        what = "contains 1 image but no labels for it"
+    elif count:
+        what = f"contains {count:,} images but no labels for them"
+    elif any(walk_suffix(path, ".txt")):
         return (
             "contains text files but no images; put images beside them, or in folders `images` and "
             "`labels` side by side"
         )
-    what = "contains no images and no labels" if any(path.iterdir()) else "the folder is empty"
+    else:
+        what = "contains no images and no labels" if any(path.iterdir()) else "the folder is empty"
+    if left_out:
+        what += f"; left out: {left_out}"
     return f"{what}. {supported}"

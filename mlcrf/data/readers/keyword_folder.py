@@ -11,7 +11,8 @@ from mlcrf.data.readers.reader import Reader
 from mlcrf.data.table_files import tables_in
 from mlcrf.data.tags import clean_tags, folder_manifest
 from mlcrf.errors import DataError, LabelsError
-from mlcrf.images import LocalImage
+from mlcrf.images import LeftOut, LocalImage
+from mlcrf.images.file_kinds import Kind
 from mlcrf.images.listing import walk_images
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.sidecar_places import PhotoPlaces
@@ -53,9 +54,9 @@ def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> M
     images: list[LocalImage] = []
     tags: list[frozenset[str]] = []
     left_out: set[str] = set()
-    untagged = 0
+    untagged, not_images = 0, LeftOut()
     sidecars: set[Path] = set()
-    for image in walk_images(folder):
+    for image in walk_images(folder, not_images):
         sidecars.update(places.all_sidecars(image))
         try:
             keywords = clean_tags(_keywords(image, places))
@@ -87,6 +88,9 @@ def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> M
         notes.append(
             f"{len(others)} sidecars belong to no image that is read, such as {others[0].name!r}"
         )
+    not_images.forget(Kind.SIDECAR)
+    if not_images:
+        notes.append(f"left out: {not_images}")
     if left_out:
         names = [" ".join(name.split()) for name in sorted(left_out)[:5]]
         some = ", ".join(names) + (", ..." if len(left_out) > 5 else "")

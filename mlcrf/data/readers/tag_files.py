@@ -18,7 +18,8 @@ from mlcrf.data.tags import (
     unknown_tags,
 )
 from mlcrf.errors import DataError
-from mlcrf.images import Image, LocalImage
+from mlcrf.images import Image, LeftOut, LocalImage
+from mlcrf.images.file_kinds import Kind
 from mlcrf.images.listing import walk_images
 from mlcrf.labels import LabelSpace, fold
 
@@ -95,8 +96,8 @@ def find_tagged_images(folder: Path, problems: Problems) -> TaggedImages:
     found = TaggedImages()
     owners: dict[Path, list[LocalImage]] = defaultdict(list)
     tag_files = TagFiles(folder)
-    untagged = 0
-    for image in walk_images(folder):
+    untagged, left_out = 0, LeftOut()
+    for image in walk_images(folder, left_out):
         files = tag_files.of(image.path.relative_to(folder))
         if len(files) > 1:
             problems.add(image, f"has the tag files {files[0]} and {files[1]}; keep one")
@@ -115,6 +116,9 @@ def find_tagged_images(folder: Path, problems: Problems) -> TaggedImages:
             f"{len(others)} text files belong to no image and are not read, such as "
             f"{others[0].name!r}"
         )
+    left_out.forget(Kind.OTHER)  # such as tag files in a folder of their own
+    if left_out:
+        found.notes.append(f"left out: {left_out}")
     shared = [file for file, images in owners.items() if len(images) > 1]
     if shared:
         names = " and ".join(repr(image.file_name) for image in owners[shared[0]][:2])

@@ -20,7 +20,7 @@ from mlcrf.data.readers.reader import Reader
 from mlcrf.data.tags import unknown_tags, vocabulary
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.images import Image, as_image
-from mlcrf.images.listing import is_image_name
+from mlcrf.images.file_kinds import is_image_name
 from mlcrf.labels import UNKNOWN, LabelSpace, composed
 from mlcrf.stores import Stored
 

@@ -14,7 +14,7 @@ from mlcrf.data.tags import Tags, folder_manifest, parse_tags, unknown_tags
 from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.images.containers import find_tars, members
-from mlcrf.images.listing import is_image_name
+from mlcrf.images.file_kinds import is_image_name
 from mlcrf.labels import LabelSpace
 
 

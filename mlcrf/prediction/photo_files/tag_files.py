@@ -7,7 +7,7 @@ from pathlib import Path
 from mlcrf import atomic
 from mlcrf.errors import DataError, MlcrfError, SettingsError, printable
 from mlcrf.images import Image
-from mlcrf.images.listing import is_image_name
+from mlcrf.images.file_kinds import is_image_name
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.photo_files.photo_file_set import Action, Change
