@@ -1,6 +1,6 @@
 """`mlcrf tag`: write keywords beside images, from the model or from a table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,11 +84,11 @@ def tag(
             rich_help_panel=_FILES,
         ),
     ] = False,
-    overwrite: Annotated[
+    replace_txt: Annotated[
         bool,
         typer.Option(
-            "--overwrite",
-            help="Replace .txt files that mlcrf did not write.",
+            "--replace-txt",
+            help="Replace .txt files that mlcrf did not write, too; --undo brings them back.",
             rich_help_panel=_FILES,
         ),
     ] = False,
@@ -121,21 +121,23 @@ def tag(
     def report(change: "Change") -> None:
         typer.echo(str(change), err=as_json)
 
-    files = PhotoFileOptions(xmp, txt, overwrite, dry_run, report if dry_run else None)
+    files = PhotoFileOptions(xmp, txt, replace_txt, dry_run, report if dry_run else None)
     listed = source.list(limit)
-    source.require_some(listed)
-    places = PhotoPlaces(sidecar_dir, source.on_disk(listed))
+    named = source.on_disk(listed)
+    places = PhotoPlaces(sidecar_dir, named)
     if undo:
-        _undo(listed, places, files, as_json=as_json, strict=strict)
+        folders = [one for one in named if one.is_dir() and limit is None]
+        if not folders:
+            source.require_some(listed)
+        _undo(listed, places, files, folders, as_json=as_json, strict=strict)
         return
+    source.require_some(listed)
     if table is not None:
         labelled = _from_table(table, model, selected, listed)
     else:
         run = load_run(model or Path(DEFAULT))
         selection = selected.make_selection(run.labels, run.implications)
-        job = known.make_job(
-            run, selection, decision, limit, sidecar_dir=sidecar_dir, named=source.on_disk(listed)
-        )
+        job = known.make_job(run, selection, decision, limit, sidecar_dir=sidecar_dir, named=named)
         known.note_if_unused(job, listed)
         predictions = tagging.make_tagger(run, job, runtime).predict(listed)
         labelled = _Labelled(predictions, selection, tagging.origin_of(run, selection), job)
@@ -174,14 +176,15 @@ def _undo(
     listed: "ListedImages",
     places: "PhotoPlaces",
     files: "PhotoFileOptions",
+    folders: Sequence[Path],
     *,
     as_json: bool,
     strict: bool,
 ) -> None:
-    """Remove what was written for the images, and print the number of files per action."""
+    """Remove what was written for images and in folders, and print the number of files per action."""
     from mlcrf.reports.tables import format_undone, undone_record
 
-    photo_files, faults = files.undo(listed, places)
+    photo_files, faults = files.undo(listed, places, folders)
     for fault in faults:
         console.log(f"error: {fault}")
     summary = undone_record if as_json else format_undone

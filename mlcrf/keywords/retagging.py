@@ -16,7 +16,7 @@ from mlcrf.keywords.keyword_lists import (
     OwnKeywords,
 )
 from mlcrf.keywords.sealing import Earlier, seal, unseal
-from mlcrf.keywords.xmp import OURS, Packet, Property
+from mlcrf.keywords.xmp import NAMESPACES, OURS, Packet, Property
 from mlcrf.labels import fold
 
 
@@ -155,6 +155,11 @@ def retag(
         tuple(name for name in now - was if fold(name) in names),
         tuple(was - now),
     )
+
+
+def has_our_marks(raw: bytes) -> bool:
+    """Return whether a sidecar may have properties of ours, without parsing it."""
+    return NAMESPACES[OURS].encode() in raw
 
 
 def marked_names(packet: Packet) -> set[str]:

@@ -80,6 +80,12 @@ class PhotoPlaces:
                 photo,
             )
 
+    def mirrored(self, folder: Path) -> Path:
+        """Return the folder in which files of a folder's photos are placed."""
+        if self._directory is None:
+            return folder
+        return self._directory / folder.resolve().relative_to(self._root)
+
     def rivals(self, photo: Image) -> Sequence[str]:
         """Return other files in the folder that `photo.xmp` or `photo.txt` could belong to."""
         path = _location(photo)
@@ -97,9 +103,7 @@ class PhotoPlaces:
     def _base(self, photo: Image) -> Path:
         """Return the photo's path, or the corresponding path in the parallel tree."""
         path = _location(photo)
-        if self._directory is None:
-            return path
-        return self._directory / path.parent.resolve().relative_to(self._root) / path.name
+        return self.mirrored(path.parent) / path.name
 
 
 def _location(photo: Image) -> Path:

@@ -211,6 +211,18 @@ def test_damaged_sidecar(run: Path, photos: Path) -> None:
     assert tag(photos, "--undo", "--strict").exit_code == 1
 
 
+def test_undo_of_a_folder_whose_photos_are_gone(run: Path, photos: Path) -> None:
+    """Its sidecars are found without them; a single photo that is not there is an error."""
+    assert tag(photos, "--model", run, "--given", "night=0,sea=1", "--xmp").exit_code == 0
+    images = sorted(photos.rglob("*.jpg"))
+    for image in images:
+        image.unlink()
+    undone = tag(photos, "--undo")
+    assert undone.exit_code == 0 and "sidecars: " in undone.stdout, undone.output
+    assert all(names == ["sea"] for names in subjects(photos).values())
+    assert isinstance(tag(images[0], "--undo").exception, DataError)
+
+
 def test_photos_within_a_container(run: Path, photos: Path, tmp_path: Path) -> None:
     """Nothing can stand beside them, so a parallel tree is asked for before the work."""
     images = [path.read_bytes() for path in sorted(photos.rglob("*.jpg"))]

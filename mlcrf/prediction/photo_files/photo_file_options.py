@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from mlcrf.errors import DataError, MlcrfError, printable
 from mlcrf.images import Image
@@ -23,14 +24,14 @@ class PhotoFileOptions:
     Attributes:
         xmp: write sidecars.
         txt: write tag files.
-        overwrite: replace tag files that mlcrf did not write.
+        replace_txt: replace tag files that mlcrf did not write, and keep a copy of each.
         dry_run: change nothing, only report.
         report: called with each change of a file.
     """
 
     xmp: bool = False
     txt: bool = False
-    overwrite: bool = False
+    replace_txt: bool = False
     dry_run: bool = False
     report: Callable[[Change], None] | None = None
 
@@ -60,11 +61,16 @@ class PhotoFileOptions:
             rules = origin.implications or Implications()
             kinds.append(Sidecars(places, author, labels, rules, dry_run=self.dry_run))
         if self.txt:
-            kinds.append(TagFiles(places, labels, overwrite=self.overwrite, dry_run=self.dry_run))
+            kinds.append(TagFiles(places, labels, replace=self.replace_txt, dry_run=self.dry_run))
         return PhotoFileSet(kinds, self.report)
 
-    def undo(self, photos: Iterable[Image], places: PhotoPlaces) -> tuple[PhotoFileSet, list[str]]:
+    def undo(
+        self, photos: Iterable[Image], places: PhotoPlaces, folders: Iterable[Path] = ()
+    ) -> tuple[PhotoFileSet, list[str]]:
         """Remove what mlcrf wrote beside photos, for both kinds of files if neither is named.
+
+        Args:
+            folders: folders in which it is removed beside photos that have been renamed or deleted.
 
         Returns:
             The number of files per action, and one line per photo with a damaged file.
@@ -85,6 +91,9 @@ class PhotoFileOptions:
                 photo_files.undo(photo)
             except MlcrfError as error:
                 faults.append(str(error))
+        for folder in folders:
+            errors = map(str, photo_files.undo_below(places.mirrored(folder)))
+            faults += [error for error in errors if error not in faults]
         photo_files.close()
         if faults and not any(counts.total() for counts in photo_files.counts.values()):
             raise DataError("\n".join(["nothing could be undone", *faults]))

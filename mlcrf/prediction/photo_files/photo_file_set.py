@@ -1,7 +1,7 @@
 """Files beside photos: the interface of a writer, and a set of writers that counts its actions."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +47,12 @@ class PhotoFileWriter(Protocol):
     def undo(self, photo: Image) -> list[Change]:
         """Remove what mlcrf wrote from the files of one photo."""
 
+    def leftovers(self, folder: Path) -> Iterator[Path]:
+        """Yield files with something of ours in a folder and below it, of whatever images."""
+
+    def undo_file(self, path: Path) -> Change:
+        """Remove what mlcrf wrote from one file."""
+
     def close(self) -> None:
         """Finish after the last photo."""
 
@@ -80,6 +86,15 @@ class PhotoFileSet:
         """Remove what mlcrf wrote from the files of one photo; raises as `write` does."""
         self._each(lambda kind: kind.undo(photo))
 
+    def undo_below(self, folder: Path) -> Iterator[MlcrfError]:
+        """Remove what mlcrf wrote in a folder and below it; yield an error per damaged file."""
+        for kind in self._kinds:
+            for path in kind.leftovers(folder):
+                try:
+                    self._count(kind, [kind.undo_file(path)])
+                except MlcrfError as error:
+                    yield error
+
     def close(self) -> None:
         for kind in self._kinds:
             kind.close()
@@ -92,9 +107,12 @@ class PhotoFileSet:
             except MlcrfError as error:
                 faults.append(str(error))
                 continue
-            for change in changes:
-                self.counts[kind.kind][change.action] += 1
-                if self._report is not None and change.action is not Action.NONE:
-                    self._report(change)
+            self._count(kind, changes)
         if faults:
             raise MlcrfError("; ".join(faults))
+
+    def _count(self, kind: PhotoFileWriter, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self.counts[kind.kind][change.action] += 1
+            if self._report is not None and change.action is not Action.NONE:
+                self._report(change)

@@ -1,17 +1,23 @@
 """Keywords in XMP sidecars, from predictions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mlcrf import atomic
+from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.implications import Implications
 from mlcrf.keywords.embedded import embedded_packet
 from mlcrf.keywords.photo_keywords import damaged_sidecar, load_sidecar
-from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
+from mlcrf.keywords.retagging import Author, Tag, has_our_marks, require_taggable, retag
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.keywords.xmp import Packet
 from mlcrf.labels import LabelSpace
+from mlcrf.prediction.photo_files.persons_files import (
+    remove,
+    require_replaceable,
+    rewrite,
+    walk_folders,
+)
 from mlcrf.prediction.photo_files.photo_file_set import Action, Change
 from mlcrf.prediction.record import Prediction
 
@@ -63,7 +69,22 @@ class Sidecars:
 
     def undo(self, photo: Image) -> list[Change]:
         """Remove our tags from all sidecars that may be the photo's; raises as `write` does."""
-        return [self._retag(path, (), None) for path in self._places.all_sidecars(photo)]
+        return [self.undo_file(path) for path in self._places.all_sidecars(photo)]
+
+    def undo_file(self, path: Path) -> Change:
+        """Remove our tags from a sidecar; raises as `write` does."""
+        return self._retag(path, (), None)
+
+    def leftovers(self, folder: Path) -> Iterator[Path]:
+        """Yield sidecars with our tags in a folder and below it, of whatever images."""
+        for place, names in walk_folders(folder):
+            for path in (place / name for name in names if name.lower().endswith(".xmp")):
+                try:
+                    ours = has_our_marks(load_sidecar(path))
+                except DataError:
+                    ours = True  # `undo_file` reports it
+                if ours:
+                    yield path
 
     def close(self) -> None:
         """Do nothing."""
@@ -89,12 +110,14 @@ class Sidecars:
                 action = Action.DELETED
             case _:
                 action = Action.UNCHANGED if result.content == old else Action.CHANGED
-        if not self._dry_run:
-            if action is Action.DELETED:
-                atomic.remove(path)
-            elif action in (Action.NEW, Action.CHANGED):
-                assert result.content is not None
-                atomic.write_bytes(path, result.content)
+        if action in (Action.NEW, Action.CHANGED, Action.DELETED):
+            require_replaceable(path)
+            if self._dry_run:
+                pass
+            elif result.content is None:
+                remove(path)
+            else:
+                rewrite(path, result.content)
         return Change(path, action, result.added, result.removed)
 
 

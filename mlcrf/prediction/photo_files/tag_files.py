@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mlcrf import atomic
@@ -10,10 +13,17 @@ from mlcrf.images import Image
 from mlcrf.images.file_kinds import is_image_name
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
+from mlcrf.prediction.photo_files.persons_files import (
+    remove,
+    require_replaceable,
+    rewrite,
+    walk_folders,
+)
 from mlcrf.prediction.photo_files.photo_file_set import Action, Change
 from mlcrf.prediction.record import Prediction
 
 LOG = ".mlcrf-tags"
+BEFORE = ".mlcrf-before"
 
 
 class TagFiles:
@@ -21,10 +31,11 @@ class TagFiles:
 
     The format cannot record who wrote a file. So a hidden file `.mlcrf-tags` in each folder holds
     one SHA-256 per line, over name and content of each tag file that mlcrf wrote there. A file that
-    is not listed, or has changed since, belongs to a person.
+    is not listed, or has changed since, belongs to a person. If it is replaced, it is kept in a
+    hidden folder `.mlcrf-before`, from which `undo` brings it back.
 
     Args:
-        overwrite: replace a person's files, too.
+        replace: replace a person's files, too.
 
     Raises:
         SettingsError: training would not read a label back as it was written.
@@ -37,7 +48,7 @@ class TagFiles:
         places: PhotoPlaces,
         labels: LabelSpace | None = None,
         *,
-        overwrite: bool = False,
+        replace: bool = False,
         dry_run: bool = False,
     ) -> None:
         for name in labels or ():
@@ -46,7 +57,7 @@ class TagFiles:
                     f"label {name!r}: means something else in a tag file, where a comma separates "
                     "tags and ? is unknown; give it another name with --rename"
                 )
-        self._places, self._overwrite, self._dry_run = places, overwrite, dry_run
+        self._places, self._replace, self._dry_run = places, replace, dry_run
         self._log: tuple[Path | None, set[str]] = (None, set())
         self._undone: set[Path] = set()
 
@@ -68,34 +79,67 @@ class TagFiles:
         old = _content(path)
         if old == new:
             return Change(path, Action.UNCHANGED)
-        if old is not None and not self._overwrite and not self._is_ours(path, old):
+        persons = old is not None and not self._is_ours(path, old)
+        if persons and not self._replace:
             raise DataError(
-                f"{printable(path)}: exists and is not by mlcrf; --overwrite replaces it"
+                f"{printable(path)}: exists and is not by mlcrf; --replace-txt replaces it"
             )
+        require_replaceable(path)
         if not self._dry_run:
+            if persons:
+                _keep(path)
             self._note(path, new)
-            atomic.write_bytes(path, new)
+            rewrite(path, new)
         before, now = _tags(old or b""), _tags(new)
         added = tuple(name for name in now if name not in before)
         removed = tuple(name for name in before if name not in now)
         return Change(path, Action.NEW if old is None else Action.CHANGED, added, removed)
 
     def undo(self, photo: Image) -> list[Change]:
-        """Delete the photo's tag file if mlcrf wrote it and it has not changed since."""
+        """Delete the photo's tag file, or bring back the one that was there before.
+
+        A file that mlcrf did not write, or that has changed since, stays.
+        """
         path = self._places.tag_file(photo)
-        content = _content(path)
-        if content is None:
+        if _content(path) is None and not _kept(path).exists():
             return []
-        if not self._is_ours(path, content):
-            return [Change(path, Action.UNCHANGED)]
+        return [self.undo_file(path)]
+
+    def undo_file(self, path: Path) -> Change:
+        """Undo one file, as `undo` does."""
+        content, before = _content(path), _kept(path)
+        if content is not None and not self._is_ours(path, content):
+            return Change(path, Action.UNCHANGED)
+        brings_back = before.exists()
+        require_replaceable(path)
         if not self._dry_run:
-            atomic.remove(path)
             self._undone.add(path.parent)
-        return [Change(path, Action.DELETED, removed=tuple(_tags(content)))]
+            if brings_back:
+                before.replace(path)
+            else:
+                remove(path)
+        action = Action.CHANGED if brings_back else Action.DELETED
+        return Change(path, action, removed=tuple(_tags(content or b"")))
+
+    def leftovers(self, folder: Path) -> Iterator[Path]:
+        """Yield our tag files in a folder and below it, and places of a person's that we keep."""
+        for place, names in walk_folders(folder):
+            texts = [place / name for name in names if LOG in names and name.endswith(".txt")]
+            texts += [place / path.name for path in sorted((place / BEFORE).glob("*.txt"))]
+            for path in dict.fromkeys(texts):
+                try:
+                    content = _content(path)
+                    ours = content is None or self._is_ours(path, content)
+                except DataError:
+                    ours = True  # `undo_file` reports it
+                if ours:
+                    yield path
 
     def close(self) -> None:
         """After deletions, remove from the log all files that no longer exist as written."""
         for folder in self._undone:
+            with suppress(OSError):  # it is missing, or not empty
+                (folder / BEFORE).rmdir()
             there = (_digest(path, _content(path) or b"") for path in folder.glob("*.txt"))
             left = _load_log(folder) & set(there)
             if left:
@@ -125,6 +169,38 @@ class TagFiles:
                 f"{printable(path.parent / LOG)}: cannot be written: {error.strerror or error}"
             ) from error
         written.add(digest)
+
+
+def _kept(path: Path) -> Path:
+    """Return the place where a person's tag file is kept."""
+    return path.parent / BEFORE / path.name
+
+
+def _keep(path: Path) -> None:
+    """Keep a person's tag file before it is replaced.
+
+    Raises:
+        MlcrfError: it cannot be kept, or an earlier one is kept already.
+    """
+    kept = _kept(path)
+    if path.is_symlink():
+        raise MlcrfError(f"{printable(path)}: is a link and not replaced")
+    if kept.exists() and _content(kept) != _content(path):
+        raise MlcrfError(
+            f"{printable(path)}: not replaced, since an earlier version is kept as "
+            f"{printable(kept)}; move one of them away"
+        )
+    try:
+        kept.parent.mkdir(exist_ok=True)
+        kept.unlink(missing_ok=True)
+        try:
+            os.link(path, kept)
+        except OSError:  # a file system without links
+            shutil.copy2(path, kept)
+    except OSError as error:
+        raise MlcrfError(
+            f"{printable(kept)}: cannot be written: {error.strerror or error}"
+        ) from error
 
 
 def _content(path: Path) -> bytes | None:

@@ -1,5 +1,6 @@
 """Sidecars and tag files of predictions: written, run again, undone, and refused."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.readers.tag_files import read_tag_folder
 from mlcrf.errors import DataError, MlcrfError, SettingsError
-from mlcrf.images import as_image
+from mlcrf.images import LocalImage, as_image
 from mlcrf.implications import Implications
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.retagging import Author, Tag, retag
@@ -18,7 +19,7 @@ from mlcrf.keywords.xmp import Packet, Property
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import Change, PhotoFileOptions, PhotoFileSet, Prediction, PredictionWriter
 from mlcrf.prediction.photo_files.sidecars import Sidecars
-from mlcrf.prediction.photo_files.tag_files import LOG, TagFiles
+from mlcrf.prediction.photo_files.tag_files import BEFORE, LOG, TagFiles
 from tests.keywords.pictures import make_photo, xmp_of
 from tests.making import images_of
 
@@ -178,7 +179,7 @@ def test_tag_files_are_what_training_reads(tmp_path: Path) -> None:
 
 
 def test_tag_files_of_a_person_stay(tmp_path: Path) -> None:
-    """One that was there, and one of ours that was edited; --overwrite takes both."""
+    """One that was there, and one of ours that was edited."""
     old, edited, ours = (make_photo(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg"))
     (tmp_path / "a.txt").write_text("grandma\n")
     files = TagFiles(PhotoPlaces(), LABELS)
@@ -187,7 +188,9 @@ def test_tag_files_of_a_person_stay(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("sky\ngrandpa\n")
     (tmp_path / "copy.txt").write_bytes((tmp_path / "c.txt").read_bytes())
     for photo in (old, edited):
-        with pytest.raises(DataError, match="exists and is not by mlcrf; --overwrite replaces it"):
+        with pytest.raises(
+            DataError, match="exists and is not by mlcrf; --replace-txt replaces it"
+        ):
             files.write(Prediction(as_image(photo), ("pet",)))
     assert (tmp_path / LOG).exists()
     undoing = TagFiles(PhotoPlaces())
@@ -198,8 +201,111 @@ def test_tag_files_of_a_person_stay(tmp_path: Path) -> None:
     assert not (tmp_path / LOG).exists()
     assert (tmp_path / "a.txt").read_text() == "grandma\n"
     for photo in (old, edited):
-        TagFiles(PhotoPlaces(), LABELS, overwrite=True).write(Prediction(as_image(photo), ("pet",)))
+        TagFiles(PhotoPlaces(), LABELS, replace=True).write(Prediction(as_image(photo), ("pet",)))
     assert (tmp_path / "b.txt").read_text() == "pet\n"
+
+
+def test_replaced_tag_files_come_back(tmp_path: Path) -> None:
+    """The same file, with its time; an earlier copy is never replaced by a later one."""
+    photo = make_photo(tmp_path / "a.jpg")
+    path = tmp_path / "a.txt"
+    path.write_text("grandma\n")
+    before, old = everything(tmp_path), path.stat()
+    files = TagFiles(PhotoPlaces(), LABELS, replace=True)
+    for label in ("pet", "sky"):
+        files.write(Prediction(as_image(photo), (label,)))
+    assert path.read_text() == "sky\n"
+    path.write_text("grandpa\n")
+    with pytest.raises(MlcrfError, match=r"a\.txt: not replaced, since an earlier version is kept"):
+        files.write(Prediction(as_image(photo), ("pet",)))
+    assert [one.action for one in TagFiles(PhotoPlaces()).undo(as_image(photo))] == ["unchanged"]
+    assert path.read_text() == "grandpa\n"
+    path.write_text("sky\n")
+    undoing = TagFiles(PhotoPlaces())
+    assert [one.action for one in undoing.undo(as_image(photo))] == ["changed"]
+    undoing.close()
+    assert everything(tmp_path) == before
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (old.st_ino, old.st_mtime_ns)
+    assert not (tmp_path / BEFORE).exists()
+
+
+def test_undo_finds_files_whose_image_is_gone(tmp_path: Path) -> None:
+    """Renamed or deleted; a person's files and hidden folders are left alone."""
+    names = ("a.jpg", "b.jpg", "sub/c.jpg", "d.jpg")
+    photos = [make_photo(tmp_path / name) for name in names]
+    (tmp_path / "b.xmp").write_bytes(xmp_of("own"))
+    (tmp_path / "d.txt").write_text("grandma\n")
+    before = everything(tmp_path)
+    tagged = TagFiles(PhotoPlaces(), LABELS, replace=True)
+    for photo in photos:
+        sidecars().write(Prediction(as_image(photo), ("sky",)))
+        tagged.write(Prediction(as_image(photo), ("sky",)))
+    photos[0].rename(tmp_path / "renamed.jpg")
+    (tmp_path / "a.jpg.xmp").rename(tmp_path / "renamed.jpg.xmp")
+    photos[1].unlink()
+    photos[2].unlink()
+    (tmp_path / "e.jpg.xmp").write_bytes(b"<x:xmpmeta urn:mlcrf:tags/1.0/")
+    left = [LocalImage(str(photos[3]))]
+    undone, faults = PhotoFileOptions().undo(left, PhotoPlaces(), [tmp_path])
+    assert len(faults) == 1 and "e.jpg.xmp: cannot be read as a sidecar" in faults[0]
+    assert undone.counts == {
+        "sidecars": Counter({"deleted": 3, "changed": 1}),
+        "tag files": Counter({"deleted": 3, "changed": 1}),
+    }
+    after = everything(tmp_path)
+    after["a.jpg"] = after.pop("renamed.jpg")
+    del after["e.jpg.xmp"]
+    assert after == {name: raw for name, raw in before.items() if name not in names[1:3]}
+
+
+def test_files_keep_their_owner_mode_and_attributes(tmp_path: Path) -> None:
+    """Written anew they are the person's as before; links lead to the file that they name."""
+    photo = make_photo(tmp_path / "a.jpg")
+    target = tmp_path / "elsewhere.xmp"
+    target.write_bytes(xmp_of("own"))
+    target.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(target, 12345, 23456)
+    try:
+        os.setxattr(target, "user.note", b"mine")
+    except (AttributeError, OSError):
+        attributes = False
+    else:
+        attributes = True
+    (tmp_path / "a.xmp").symlink_to(target)
+    old = target.stat()
+    assert sidecars().write(Prediction(as_image(photo), ("sky",))).action == "changed"
+    new = target.stat()
+    assert (tmp_path / "a.xmp").is_symlink() and b"sky" in target.read_bytes()
+    assert (new.st_mode, new.st_uid, new.st_gid) == (old.st_mode, old.st_uid, old.st_gid)
+    assert not attributes or os.getxattr(target, "user.note") == b"mine"
+    assert [one.action for one in sidecars().undo(as_image(photo))] == ["changed"]
+    assert target.read_bytes() == xmp_of("own")
+
+
+def test_files_that_are_protected_stay(tmp_path: Path) -> None:
+    """Read-only ones, and links into an annex whose content is not there."""
+    photo = make_photo(tmp_path / "a.jpg")
+    prediction = Prediction(as_image(photo), ("sky",))
+    (tmp_path / "a.jpg.xmp").symlink_to(tmp_path / "annex" / "key")
+    (tmp_path / "a.txt").symlink_to(tmp_path / "annex" / "other")
+    for writer in (sidecars(), TagFiles(PhotoPlaces(), LABELS, replace=True)):
+        with pytest.raises(MlcrfError, match=r"a\.(jpg\.xmp|txt): cannot be (read|written)"):
+            writer.write(prediction)
+    assert (tmp_path / "a.jpg.xmp").is_symlink() and not (tmp_path / "annex").exists()
+    (tmp_path / "a.jpg.xmp").unlink()
+    (tmp_path / "a.jpg.xmp").write_bytes(xmp_of("own"))
+    (tmp_path / "a.jpg.xmp").chmod(0o444)
+    for dry_run in (True, False):
+        with pytest.raises(MlcrfError, match=r"a\.jpg\.xmp: is read-only and left unchanged"):
+            sidecars(dry_run=dry_run).write(prediction)
+    assert (tmp_path / "a.jpg.xmp").read_bytes() == xmp_of("own")
+    (tmp_path / "a.jpg.xmp").unlink()
+    made = sidecars().write(prediction).path
+    moved = made.rename(tmp_path / "moved.xmp")
+    made.symlink_to(moved)
+    with pytest.raises(MlcrfError, match=r"a\.jpg\.xmp: is a link and not deleted"):
+        sidecars().undo(as_image(photo))
 
 
 def test_tag_files_that_two_photos_would_share(tmp_path: Path) -> None:
