@@ -21,6 +21,13 @@ class Pairwise(StrEnum):
     CONDITIONAL = "conditional"
 
 
+class SidecarName(StrEnum):
+    """Name of a new sidecar of photo.jpg."""
+
+    FULL = "photo.jpg.xmp"
+    STEM = "photo.xmp"
+
+
 class Precision(StrEnum):
     """Precision of a network in training; its weights are kept in float32.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlcrf.choices import SidecarName
 from mlcrf.cli import console, options, tagging
 from mlcrf.cli.mistakes import refuse_runs
 from mlcrf.cli.options import (
@@ -70,6 +71,13 @@ def tag(
             rich_help_panel=_FILES,
         ),
     ] = None,
+    sidecar_name: Annotated[
+        SidecarName,
+        typer.Option(
+            help="Name of a new sidecar of photo.jpg; an existing one keeps its name.",
+            rich_help_panel=_FILES,
+        ),
+    ] = SidecarName.FULL,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -124,7 +132,7 @@ def tag(
     files = PhotoFileOptions(xmp, txt, replace_txt, dry_run, report if dry_run else None)
     listed = source.list(limit)
     named = source.on_disk(listed)
-    places = PhotoPlaces(sidecar_dir, named)
+    places = PhotoPlaces(sidecar_dir, named, new_name=sidecar_name)
     if undo:
         folders = [one for one in named if one.is_dir() and limit is None]
         if not folders:
@@ -181,7 +189,7 @@ def _undo(
     as_json: bool,
     strict: bool,
 ) -> None:
-    """Remove what was written for images and in folders, and print the number of files per action."""
+    """Remove what was written for images and in folders, and print how many files were changed."""
     from mlcrf.reports.tables import format_undone, undone_record
 
     photo_files, faults = files.undo(listed, places, folders)

@@ -5,10 +5,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from mlcrf.choices import SidecarName
 from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.images.containers import members
+from mlcrf.keywords.photo_keywords import load_sidecar
+from mlcrf.keywords.xmp import Packet, Property
 
+_FOR_EXTENSION = Property("photoshop", "SidecarForExtension")
 _BESIDE = frozenset({".xmp", ".txt"})  # files that themselves belong to a photo
 
 
@@ -16,17 +20,25 @@ class PhotoPlaces:
     """Paths of files next to photos, or in a parallel tree.
 
     A new sidecar is named `photo.jpg.xmp`, which is unique. An existing `photo.xmp` is used instead
-    if no other file in the folder, such as a raw file, has the same name but another suffix. Photos
-    in a tar or Parquet file need a parallel tree, `DIR/shard.tar/photo.jpg.xmp`.
+    if it says that it belongs to a `.jpg`; or if it does not say so, and no other file in the
+    folder, such as a raw file, has the same name but another suffix. Photos in a tar or Parquet
+    file need a parallel tree, `DIR/shard.tar/photo.jpg.xmp`.
 
     Args:
         directory: top of the parallel tree; None for files next to the photos.
         places: the folders and photos given by the user. The parallel tree starts at their deepest
             common folder.
+        new_name: the name of a new sidecar; `photo.xmp` only where it can belong to no other file.
     """
 
-    def __init__(self, directory: Path | None = None, places: Iterable[Path] = ()) -> None:
-        self._directory = directory
+    def __init__(
+        self,
+        directory: Path | None = None,
+        places: Iterable[Path] = (),
+        *,
+        new_name: SidecarName = SidecarName.FULL,
+    ) -> None:
+        self._directory, self._new_name = directory, new_name
         self._root = Path()
         if directory is not None:
             folders = {(one if one.is_dir() else one.parent).resolve() for one in places}
@@ -41,13 +53,22 @@ class PhotoPlaces:
         """
         self.require_room(photo)
         found = self.existing_sidecar(photo)
+        if found:
+            return found
         base = self._base(photo)
-        return found or base.with_name(f"{base.name}.xmp")
+        by_stem = base.with_name(f"{base.stem}.xmp")
+        shared = self.rivals(photo) or os.path.lexists(by_stem)
+        if self._new_name is SidecarName.STEM and not shared:
+            return by_stem
+        return base.with_name(f"{base.name}.xmp")
 
     def existing_sidecar(self, photo: Image) -> Path | None:
         """Return the existing sidecar of a photo, or None."""
         for place in self.all_sidecars(photo):
-            if place.stem == photo.file_name or not self.rivals(photo):
+            if place.stem == photo.file_name:
+                return place
+            suffix = _suffix_of(place)
+            if suffix == _plain(photo.file_name) or (not suffix and not self.rivals(photo)):
                 return place
         return None
 
@@ -104,6 +125,23 @@ class PhotoPlaces:
         """Return the photo's path, or the corresponding path in the parallel tree."""
         path = _location(photo)
         return self.mirrored(path.parent) / path.name
+
+
+def _suffix_of(sidecar: Path) -> str:
+    """Return the suffix of the file that a sidecar belongs to, as Adobe's programs note it.
+
+    Empty if it is not noted, or the sidecar cannot be read, which is an error once it is used.
+    """
+    try:
+        names = Packet(load_sidecar(sidecar)).values(_FOR_EXTENSION)
+    except (DataError, ValueError):
+        return ""
+    return _plain(names[0]) if names else ""
+
+
+def _plain(name: str) -> str:
+    suffix = name.rpartition(".")[2].lower()
+    return {"jpeg": "jpg", "tiff": "tif"}.get(suffix, suffix)
 
 
 def _location(photo: Image) -> Path:

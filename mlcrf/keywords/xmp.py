@@ -24,6 +24,7 @@ NAMESPACES = {
     "MicrosoftPhoto0": "http://ns.microsoft.com/photo/1.0",  # as exiftool writes it
     "mediapro": "http://ns.iview-multimedia.com/mediapro/1.0/",
     "acdsee": "http://ns.acdsee.com/iptc/1.0/",
+    "photoshop": "http://ns.adobe.com/photoshop/1.0/",
     "xmp": "http://ns.adobe.com/xap/1.0/",
     "xmpNote": "http://ns.adobe.com/xmp/note/",
     OURS: "urn:mlcrf:tags/1.0/",

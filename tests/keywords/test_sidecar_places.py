@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mlcrf.choices import SidecarName
 from mlcrf.images import as_image
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 
@@ -34,6 +35,36 @@ def test_a_shared_sidecar_is_nobodys(tmp_path: Path) -> None:
     assert places.sidecar(as_image(tmp_path / "d.jpg")).name == "d.jpg.xmp"
     assert places.sidecar(as_image(tmp_path / "d.jpg.png")).name == "d.jpg.png.xmp"
     assert list(places.rivals(as_image(tmp_path / "b.jpg"))) == ["b.png"]
+
+
+def sidecar_for(suffix: str) -> bytes:
+    return f"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
+      xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description
+      xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" photoshop:SidecarForExtension="{suffix}"
+      /></rdf:RDF></x:xmpmeta>""".encode()
+
+
+def test_a_sidecar_that_names_its_kind(tmp_path: Path) -> None:
+    """That of a raw file is not the JPEG's; that of the JPEG is, beside a raw file too."""
+    touch(tmp_path, "a.jpg", "b.jpeg", "b.CR2", "c.jpg")
+    (tmp_path / "a.xmp").write_bytes(sidecar_for("CR2"))
+    (tmp_path / "b.xmp").write_bytes(sidecar_for("JPG"))
+    (tmp_path / "c.xmp").write_bytes(b"damaged")
+    places = PhotoPlaces()
+    assert places.sidecar(as_image(tmp_path / "a.jpg")).name == "a.jpg.xmp"
+    assert places.existing_sidecar(as_image(tmp_path / "a.jpg")) is None
+    assert places.sidecar(as_image(tmp_path / "b.jpeg")).name == "b.xmp"
+    assert places.sidecar(as_image(tmp_path / "b.CR2")).name == "b.CR2.xmp"
+    assert places.sidecar(as_image(tmp_path / "c.jpg")).name == "c.xmp"
+
+
+def test_new_sidecars_named_by_the_stem(tmp_path: Path) -> None:
+    """Only where the name can belong to one file."""
+    touch(tmp_path, "a.jpg", "b.jpg", "b.CR2", "c.jpg", "d.jpg", "d.jpg.xmp")
+    (tmp_path / "c.xmp").write_bytes(sidecar_for("CR2"))
+    places = PhotoPlaces(new_name=SidecarName.STEM)
+    found = [places.sidecar(as_image(tmp_path / f"{name}.jpg")).name for name in "abcd"]
+    assert found == ["a.xmp", "b.jpg.xmp", "c.jpg.xmp", "d.jpg.xmp"]
 
 
 def test_a_parallel_tree(tmp_path: Path) -> None:
