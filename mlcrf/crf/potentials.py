@@ -11,6 +11,7 @@ from mlcrf.implications import Implications
 
 IMPOSSIBLE = 100.0  # log-odds against a state that breaks an implication: e^-100 of the others
 _DENSE_LABELS = 128  # up to this many labels, couplings are a dense matrix even if most are missing
+_HEADROOM = 2.0**20  # what sums of sizes stay below the largest number by, as a factor
 _FEW = 0.1  # up to this share of present labels, only their neighbours are computed
 
 
@@ -33,7 +34,8 @@ class Potentials:
 
     Raises:
         PotentialsError: shapes, types or devices do not fit, an edge is not i < j < L or occurs
-            twice, an implication names a label from L on, or a value is not finite.
+            twice, an implication names a label from L on, a value is not finite, or the sizes of
+            an image's values add up to so much that scores could overflow (3e32 in float32).
     """
 
     has_log_score: ClassVar[bool] = True  # whether a label vector has a score without a sum
@@ -76,8 +78,19 @@ class Potentials:
         for name, value in (("unary", self.unary), ("pairwise", self.pairwise)):
             if not bool(torch.isfinite(value).all()):
                 raise PotentialsError(f"{name}: contains NaN or infinity")
+        self._check_range()
         if self.implications.num_labels > num_labels:
             raise PotentialsError(f"implications: expected labels below {num_labels}")
+
+    def _check_range(self) -> None:
+        """Refuse values whose sums, as methods make them, could overflow."""
+        sizes = self.unary.detach().abs().sum(-1) + self.pairwise.detach().abs().sum(-1)
+        most = torch.finfo(sizes.dtype).max / _HEADROOM
+        if not bool((sizes <= most).all()):
+            raise PotentialsError(
+                f"unary and pairwise: the sizes of an image add up to {float(sizes.max()):.1g}; "
+                f"the most that {self.unary.dtype} allows is {most:.1g}"
+            )
 
     def _check_devices(self) -> None:
         for name, value in (("edges", self.edges), ("pairwise", self.pairwise)):

@@ -11,7 +11,9 @@ from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.inference.gibbs.label_groups import GroupedCouplings, certain_bias, draw, sweep_groups
 from mlcrf.inference.modes import (
     BELOW_A_SCORE,
+    ROUNDED_AWAY,
     is_below,
+    is_rounded_away,
     iterated_conditional_modes,
     search_modes,
 )
@@ -133,7 +135,8 @@ class AnnealedImportanceSampling:
         few = f"have fewer than {_MIN_EFFECTIVE_SHARE:.0%} of {self.chains} chains effective"
         problems = {
             few: annealed.effective_chains < _MIN_EFFECTIVE_SHARE * self.chains,
-            BELOW_A_SCORE: is_below(log_z, best, error),
+            BELOW_A_SCORE: is_below(log_z, best.to(potentials.unary.dtype), error),
+            ROUNDED_AWAY: is_rounded_away(potentials, annealed.states, potentials.unary.dtype),
         }
         converged = find_converged(problems)
         return Posterior(

@@ -23,7 +23,13 @@ from mlcrf.inference.gibbs.sample_averages import (
     estimate_log_partition,
 )
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
-from mlcrf.inference.modes import BELOW_A_SCORE, is_below, search_modes
+from mlcrf.inference.modes import (
+    BELOW_A_SCORE,
+    ROUNDED_AWAY,
+    is_below,
+    is_rounded_away,
+    search_modes,
+)
 from mlcrf.inference.posterior import LogPartitionKind, Posterior, advise, find_converged
 
 _BLOCK_BYTES = 2**26  # largest samples of the images processed at once
@@ -102,6 +108,7 @@ class Gibbs:
         problems = {
             _UNMIXED: ~torch.cat([part.mixed for part in parts]),
             BELOW_A_SCORE: torch.cat([part.below for part in parts]),
+            ROUNDED_AWAY: torch.cat([part.rounded for part in parts]),
         }
         converged = find_converged(problems)
         error = torch.cat([part.log_partition_error for part in parts])
@@ -176,6 +183,9 @@ class Gibbs:
             mixed=(split_r_hat(run.samples).amax(-1) <= _MAX_R_HAT)
             & (effective_sample_size(run.samples).amin(-1) >= _MIN_EFFECTIVE),
             below=is_below(log_z.value, best_score, error),
+            rounded=is_rounded_away(
+                potentials, run.samples[-1], torch.float32 if on_numba else potentials.unary.dtype
+            ),
         )
 
 
@@ -194,7 +204,8 @@ class _Sampled(NamedTuple):
 class _Part(NamedTuple):
     """Beliefs about some of the images; `samples` (T, chains, N, L), the rest image by image.
 
-    `mixed` says whether the chains agree, `below` whether log Z is below the score of a label set.
+    `mixed` says whether the chains agree, `below` whether log Z is below the score of a label set,
+    `rounded` whether log-odds are rounded too much.
     """
 
     marginals: Tensor
@@ -204,3 +215,4 @@ class _Part(NamedTuple):
     samples: Tensor
     mixed: Tensor
     below: Tensor
+    rounded: Tensor

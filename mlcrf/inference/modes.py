@@ -12,7 +12,9 @@ from mlcrf.inference.posterior import Posterior
 BELOW_A_SCORE = "have a log Z below the score of a label set"  # for `advise`
 OTHER_END = "end elsewhere from a second start, with a log Z as high"  # for `advise`
 _MAX_SHIFT = 0.01  # of a marginal, if both ends were mixed
-_ROUNDING = 1e-5  # relative error of scores and log Z that is rounding
+ROUNDED_AWAY = "have couplings of both signs so large that the rest of their sums is rounded away"
+_ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-10}  # relative error of scores and log Z
+_MOST_ROUNDED = 0.01  # nats of log-odds
 _STANDARD_ERRORS = 3  # by which an estimate may be below a score
 
 
@@ -51,14 +53,37 @@ def search_modes(potentials: Potentials, states: Tensor, known: Tensor) -> Modes
 def is_below(log_partition: Tensor, score: Tensor, error: Tensor | None = None) -> Tensor:
     """Return whether an estimate of log Z is certainly wrong, since Z is a sum of exp(score) (N,).
 
+    NaN is wrong too.
+
     Args:
-        score: of any label vector, in the states that log Z sums over (N,).
+        score: of any label vector, in the states that log Z sums over, in the type of the
+            potentials, which says how much may be rounding (N,).
         error: standard error of the estimate (N,); three of them are allowed for.
     """
-    allowed = _ROUNDING * (1 + score.abs().double())
+    allowed = _ROUNDING[score.dtype] * (1 + score.abs().double())
     if error is not None:
         allowed = allowed + _STANDARD_ERRORS * error
-    return log_partition.double() + allowed < score.double()
+    return ~(log_partition.double() + allowed >= score.double())
+
+
+@torch.no_grad()
+def is_rounded_away(potentials: Potentials, states: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return whether log-odds summed in a type are off by 0.01 in label vectors (S, N, L), (N,).
+
+    Large couplings of both signs cancel in a sum, and what is left, such as a unary, is rounded
+    to their precision: to 64 in float32 where they are 1e9.
+
+    Cost: that of `Potentials.conditional_logits`, twice.
+    """
+    coupled = potentials.as_couplings()
+    positive, negative = (
+        Potentials((sign * coupled.unary).relu(), coupled.edges, (sign * coupled.pairwise).relu())
+        for sign in (1, -1)
+    )
+    cancelling = torch.minimum(
+        positive.conditional_logits(states), negative.conditional_logits(states)
+    )
+    return (torch.finfo(dtype).eps * cancelling > _MOST_ROUNDED).any(-1).any(0)
 
 
 @torch.no_grad()
@@ -93,9 +118,11 @@ def check_fixed_point(
         share = (second.log_partition - first.log_partition[rows]).sigmoid()
         apart = (second.marginals - first.marginals[rows]).abs().amax(-1)
         elsewhere[rows] = share * apart > _MAX_SHIFT
+    dtype = potentials.unary.dtype
     return {
         BELOW_A_SCORE: is_below(first.log_partition, modes.best_score),
         OTHER_END: elsewhere,
+        ROUNDED_AWAY: is_rounded_away(potentials, modes.nearest[None], dtype),
     }
 
 

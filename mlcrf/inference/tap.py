@@ -9,6 +9,7 @@ from mlcrf.crf import Fields, Potentials
 from mlcrf.inference.messages.passing import Network, SeveralFixedPoints, condition, softplus
 from mlcrf.inference.posterior import LogPartitionKind, Posterior, find_converged
 
+_LARGEST = 1e9  # couplings are clipped to this before they are squared: no expansion holds there
 _POWERS = 8  # power of the matrix whose row sums bound its spectral radius
 
 
@@ -94,7 +95,8 @@ class _Reaction:
             network.unary if pairwise.ndim == 2 else network.unary.sum(0)[None]
         )
         linear, squares = (
-            Fields(Potentials(unary, network.edges, power)) for power in (pairwise, pairwise**2)
+            Fields(Potentials(unary, network.edges, power))
+            for power in (pairwise, pairwise.clamp(-_LARGEST, _LARGEST) ** 2)
         )
         return cls(network, linear, squares)
 
