@@ -247,21 +247,20 @@ def _other_format(text: str) -> str | None:
 
 
 def _image_folder(file: Path, image_root: Path | None, names: Sequence[str]) -> Path:
-    """Return the folder of a file's images: of those where they may be, the first with any."""
+    """Return the folder of a file's images: of those where they may be, the first with any.
+
+    If none has any, paths are repaired, also in the usual folders beside the file.
+    """
     name = file.stem.removeprefix(_PREFIX)
     if image_root is not None:
         return image_root / name if (image_root / name).is_dir() else image_root
-    up = file.parent.parent
-    places = (
-        *(up / name, up / "images" / name, file.parent / name, file.parent / "images" / name),
-        *(up / "images", file.parent / "images", file.parent / "data", file.parent),
-    )
-    there = [place for place in places if place.is_dir()]
-    some = names[:_TRIED]
-    return next(
-        (one for one in there if any(os.path.isfile(one / name) for name in some)),  # noqa: PTH113
-        there[0],
-    )
+    beside, up = file.parent, file.parent.parent
+    named = [up / name, up / "images" / name, beside / name, beside / "images" / name]
+    usual = [up / "images", beside / "images", beside / "data", beside]
+    for place in (*named, *usual):
+        if any(os.path.isfile(place / one) for one in names[:_TRIED]):  # noqa: PTH113 - any text
+            return place
+    return next((place for place in (*named, up / "images") if place.is_dir()), beside)
 
 
 def _is_coco(path: Path) -> bool:

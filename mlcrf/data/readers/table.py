@@ -106,7 +106,7 @@ def records_manifest(
     facts = _facts(columns)
     if columns.listed is None:
         space, targets = _valued_targets(records, columns.valued, labels, problems)
-        is_long = False
+        single = is_long = False
     else:
         listed = _listed_tags(records, columns.listed, options, problems)
         facts += listed.facts
@@ -114,10 +114,13 @@ def records_manifest(
         problems.raise_if_any()
         space = labels or vocabulary(listed.tags, records.path)
         targets = tag_targets(listed.tags, space)
-        is_long = listed.single and _is_long(images)
+        single = listed.single
+        is_long = single and _is_long(images)
         if is_long:
             facts.append(f"one row per label: {len(images)} rows")
-    kept = _merge_rows(records, columns.image, images, targets, splits, is_long, problems)
+    kept = _merge_rows(
+        records, columns.image, images, targets, splits, problems, is_long=is_long, single=single
+    )
     problems.raise_if_any()
     if len(kept) < len(images) and not is_long:
         notes.append(f"{len(images) - len(kept)} rows stand twice, with the same labels")
@@ -166,16 +169,22 @@ def _merge_rows(
     images: Sequence[Image],
     targets: NDArray[np.int8],
     splits: tuple[Split, ...] | None,
-    is_long: bool,
     problems: Problems,
+    *,
+    is_long: bool,
+    single: bool,
 ) -> list[int]:
     """Return the first row of each image; report rows of one image that contradict each other.
 
     In a table with one row per label, the labels of an image's rows are joined in its first row,
     in place.
+
+    Args:
+        single: whether no row has more than one label.
     """
     first: dict[str, int] = {}
     kept = []
+    remedy = ", or list all labels of an image in one row" if single else ""
     for row, image in enumerate(images):
         before = first.setdefault(image.address, row)
         if before == row:
@@ -190,7 +199,7 @@ def _merge_rows(
                 problems,
                 row,
                 f"duplicate row: {_text(records, column, row)!r} is on {records.place(before)} "
-                f"too, with other {what}; keep one",
+                f"too, with other {what}; keep one{remedy}",
             )
     return kept
 
