@@ -14,9 +14,9 @@ from mlcrf.images.opening import open_image
 def find_albums(images: Sequence[Image], *, gap: timedelta) -> list[list[int]]:
     """Return the positions of each album's photos, in the order taken.
 
-    The photos of a folder are an album. If EXIF contains the capture time of all of them, they are
-    ordered by time, and a gap longer than `gap` starts a new album; else they are ordered by name,
-    with numbers in names by value.
+    The photos of a folder whose capture time is in EXIF are ordered by time, and a gap longer than
+    `gap` starts a new album; each other photo of that folder is an album of its own. Where no photo
+    has a time, the folder is one album, ordered by name, with numbers in names by value.
 
     Args:
         images: in any order; other images of a folder are not considered.
@@ -30,10 +30,12 @@ def find_albums(images: Sequence[Image], *, gap: timedelta) -> list[list[int]]:
     for places in folders.values():
         times = {place: capture_time(images[place]) for place in places}
         known = {place: time for place, time in times.items() if time is not None}
-        if len(known) < len(places):
-            albums.append(sorted(places, key=lambda place: _by_name(images[place])))
+        by_name = sorted(places, key=lambda place: _by_name(images[place]))
+        if not known:
+            albums.append(by_name)
             continue
-        ordered = sorted(places, key=lambda place: (known[place], _by_name(images[place])))
+        albums += [[place] for place in by_name if place not in known]
+        ordered = sorted((place for place in by_name if place in known), key=known.__getitem__)
         albums.append(ordered[:1])
         for before, place in pairwise(ordered):
             if known[place] - known[before] > gap:

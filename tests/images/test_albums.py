@@ -37,15 +37,23 @@ def test_order_by_capture_time_and_cut_at_gaps(tmp_path: Path) -> None:
     assert find_albums(images, gap=2 * HOUR) == [[1, 0, 2], [3]]
 
 
-def test_order_by_name_where_a_time_is_missing(tmp_path: Path) -> None:
+def test_order_by_name_without_times(tmp_path: Path) -> None:
     """Numbers count by value, and nothing is cut."""
-    images = [
-        photo(tmp_path / "IMG_10.jpg", None),
-        photo(tmp_path / "IMG_9.jpg", "2026:05:01 12:00:00"),
-        photo(tmp_path / "IMG_2.jpg", "2020:05:01 12:00:00"),
-    ]
+    images = [photo(tmp_path / f"IMG_{number}.jpg", None) for number in (10, 9, 2)]
     assert find_albums(images, gap=HOUR) == [[2, 1, 0]]
     assert find_albums([], gap=HOUR) == []
+
+
+def test_a_photo_without_time_among_others_is_alone(tmp_path: Path) -> None:
+    """It neither joins the others nor joins them to each other."""
+    images = [
+        photo(tmp_path / "a.jpg", None),
+        photo(tmp_path / "b.jpg", "2026:05:01 12:00:00"),
+        photo(tmp_path / "c.jpg", None),
+        photo(tmp_path / "d.jpg", "2020:05:01 12:00:00"),
+        photo(tmp_path / "e.jpg", "2026:05:01 11:30:00"),
+    ]
+    assert find_albums(images, gap=HOUR) == [[0], [2], [3], [4, 1]]
 
 
 @pytest.mark.parametrize("taken", ["0000:00:00 00:00:00", "yesterday", "", "2026:13:41 99:00:00"])
