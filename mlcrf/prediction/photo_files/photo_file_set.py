@@ -1,5 +1,6 @@
 """Files beside photos: the interface of a writer, and a set of writers that counts its actions."""
 
+import errno
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,9 @@ class PhotoFileSet:
             except MlcrfError as error:
                 faults.append(str(error))
                 continue
+            except OSError as error:  # such as a name that is too long with its suffix
+                faults.append(_describe_fault(error))
+                continue
             self._count(kind, changes)
         if faults:
             raise MlcrfError("; ".join(faults))
@@ -116,3 +120,10 @@ class PhotoFileSet:
             self.counts[kind.kind][change.action] += 1
             if self._report is not None and change.action is not Action.NONE:
                 self._report(change)
+
+
+def _describe_fault(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    if error.errno == errno.ENAMETOOLONG:
+        reason = "its name is too long; rename the image"
+    return reason if error.filename is None else f"{printable(error.filename)}: {reason}"

@@ -144,6 +144,27 @@ def test_a_sidecar_that_cannot_be_written(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_name_that_is_too_long_with_its_suffix(dry_run: bool, tmp_path: Path) -> None:
+    """One error beside the row of its photo; the other files and photos go on."""
+    names = [f"{'a' * 247}.jpg", f"{'b' * 251}.jpg", "c.jpg"]  # 255 bytes is the limit
+    images = [as_image(make_photo(tmp_path / name)) for name in names]
+    kinds = [sidecars(dry_run=dry_run), TagFiles(PhotoPlaces(), LABELS, dry_run=dry_run)]
+    photo_files = PhotoFileSet(kinds)
+    writer = PredictionWriter(tmp_path / "tags.csv", LABELS, photo_files=photo_files)
+    with writer:
+        for image in images:
+            writer.write(Prediction(image, ("sky",), (0.1,) * 5, (0.1,) * 5))
+    assert (writer.written, writer.failed) == (3, 1)
+    (error,) = writer.first_errors()
+    assert error == f"{tmp_path / names[1]}.xmp: its name is too long; rename the image"
+    assert photo_files.counts["sidecars"].total() == 2
+    assert photo_files.counts["tag files"].total() == 3
+    for image in images:
+        photo_files.undo(image)
+    assert not list(tmp_path.glob("*.xmp")) and not list(tmp_path.glob("*.txt"))
+
+
 def test_undo_finds_ours_wherever_it_was_written(tmp_path: Path) -> None:
     """Also in `photo.xmp` once a raw file has come beside the photo, or another sidecar."""
     photo = make_photo(tmp_path / "a.jpg")
