@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mlcrf.cli.progress import Progress, shown
+from mlcrf.cli.stopping import STOPPED
 from mlcrf.errors import MlcrfError, MlcrfWarning
 
 if TYPE_CHECKING:
@@ -52,8 +54,12 @@ def login_name() -> str:
 
 
 def log(message: str) -> None:
-    """Print a line on standard error."""
-    typer.echo(message, err=True)
+    """Print a line on standard error, above a bar of progress."""
+    progress = shown()
+    if progress is None:
+        typer.echo(message, err=True)
+    else:
+        progress.log(message)
 
 
 def note(message: str) -> None:
@@ -78,10 +84,12 @@ def write_predictions(
     Raises:
         DataError: no image could be tagged; gives the reason for the first few.
     """
-    with bar("images") as progress, writer:
-        for done, prediction in enumerate(predictions, start=1):
+    nothing = "" if writer.path is None else f"{writer.path} was not written; "
+    kept = f"{nothing}features that were computed are kept in the cache"
+    with bar("images", kept=kept) as progress, writer:
+        progress(0, len(listed))
+        for prediction in predictions:  # the tagger shows the progress, image by image
             writer.write(selection(prediction))
-            progress(done, len(listed))
         if not may_be_none:
             writer.require_one()
 
@@ -109,20 +117,26 @@ def report_predictions(
 
 
 @contextmanager
-def bar(title: str, *, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on standard error if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+def bar(
+    title: str, *, then: str = "", kept: str = "features that were computed are kept in the cache"
+) -> Iterator[Callable[[int, int], None]]:
+    """Show progress on standard error; when the command is stopped, say what is kept.
 
-    console = Console(stderr=True)
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = hidden or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as shown:
-        task = shown.add_task(title, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+    Args:
+        then: the task that follows once all is done, whose length is not known.
+    """
+    progress = Progress(title)
+
+    def show(done: int, total: int) -> None:
+        if then and done >= total:
+            progress.show(then, 0, 0)
+        else:
+            progress.show(title, done, total)
+
+    try:
+        with progress.drawn():
+            yield show
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, KeyboardInterrupt) or stop.code in STOPPED:
+            log(f"stopped; {kept}")
+        raise

@@ -38,7 +38,7 @@ def evaluate(
         require_ending(out, (".csv",))
     trained, manifest = evaluation.load(run, data, reading, "evaluate")
     extractor = runtime.make_extractor(trained)
-    with console.bar("features") as progress:
+    with console.bar("features", then="scores") as progress:
         result = score(
             trained,
             manifest,

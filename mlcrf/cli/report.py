@@ -48,7 +48,7 @@ def report(
         raise MlcrfError(f"{out}: exists already; choose another --out or --overwrite")
     trained, manifest = evaluation.load(run, data, reading, "report")
     extractor = runtime.make_extractor(trained)
-    with console.bar("features") as progress:
+    with console.bar("features", then="scores") as progress:
         answers = answer(
             trained,
             manifest,

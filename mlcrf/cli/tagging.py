@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlcrf.cli import console
 from mlcrf.cli.options import RuntimeOptions, SelectionOptions
+from mlcrf.cli.progress import advance
 
 if TYPE_CHECKING:
     from mlcrf.checkpoint import Run
@@ -19,7 +20,14 @@ def make_tagger(run: "Run", job: "PredictJob", runtime: RuntimeOptions) -> "Tagg
     from mlcrf.prediction import Tagger
 
     device = pick_device(runtime.device)
-    return Tagger(run, job, engine=runtime.engine, device=device, cache_dir=runtime.cache)
+    return Tagger(
+        run,
+        job,
+        engine=runtime.engine,
+        device=device,
+        cache_dir=runtime.cache,
+        on_image=advance,
+    )
 
 
 def origin_of(run: "Run", selection: "LabelSelection") -> "Origin":

@@ -11,12 +11,13 @@ import typer
 from mlcrf.cli import console, options
 from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import DATA, RUNTIME, PanelCommand, ReadingOptions, RuntimeOptions, grouped
+from mlcrf.cli.progress import Progress
 from mlcrf.cli.repeating import find_config, note_changes, provenance, recorded_options
 
 if TYPE_CHECKING:
     from mlcrf.data.manifest import Manifest
     from mlcrf.processes import Processes
-    from mlcrf.training.progress import Log
+    from mlcrf.training.progress import Event, Log
 
 _SETTINGS = "Settings"
 # Settings with an option of their own, by panel. TrainSettings has their names, help and bounds.
@@ -212,7 +213,8 @@ def train(
                 in_memory=int(in_memory * 2**30),
                 processes=processes,
             )
-            with console.bar("features", hidden=not processes.is_first) as progress:
+            progress = Progress("features", hidden=not processes.is_first)
+            with progress.drawn():
                 report = run_training(
                     manifest,
                     out,
@@ -221,25 +223,35 @@ def train(
                     resume=resume,
                     overwrite=overwrite,
                     made_by=provenance(ctx.command.params, ctx.params),
-                    log=_log(processes, verbose=verbose),
-                    progress=progress,
+                    log=_log(processes, progress, verbose=verbose),
+                    progress=lambda done, total: progress.show("features", done, total),
                 )
             if processes.is_first:
                 save_card(report)
             processes.barrier()
     except (KeyboardInterrupt, SystemExit):
         if speaks():
-            console.log(f"stopped; run the same command with --resume to continue from {out}")
+            console.log(
+                f"stopped; finished fits and epochs are kept in {out}: run the same command with "
+                "--resume to continue"
+            )
         raise
     if processes.is_first:
         options.show_notes(report.notes, manifest)
         typer.echo(training_record(report) if as_json else format_training(report))
 
 
-def _log(processes: "Processes", *, verbose: bool) -> "Log":
+def _log(processes: "Processes", progress: Progress, *, verbose: bool) -> "Log":
     """Return the log of this process; of several processes, only the first writes."""
-    from mlcrf.training.progress import without_gradients
+    from mlcrf.training.progress import EpochProgress, FitProgress
 
-    if not processes.is_first:
-        return lambda event: None
-    return (lambda event: console.log(str(event))) if verbose else without_gradients(console.log)
+    def log(event: "Event") -> None:
+        if isinstance(event, EpochProgress):
+            progress.show(event.task, event.share, 1)
+            return
+        if isinstance(event, FitProgress):
+            progress.show(event.fit, event.share, 1)
+        if verbose or isinstance(event, str):
+            progress.log(str(event))
+
+    return log if processes.is_first else lambda event: None

@@ -1,7 +1,7 @@
 """Predictions for images: `Tagger.load(run).predict(images)`."""
 
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -47,6 +47,7 @@ class Tagger:
             come one after the other; a folder is split into albums of at most 1,024 images.
         cache_dir: cache folder for features and compiled networks; None disables the cache.
         num_threads: threads for decoding images and running the network; None for all cores.
+        on_image: called once the features of an image to predict are known.
 
     Attributes:
         unconverged: number of images so far whose inference did not converge.
@@ -64,6 +65,7 @@ class Tagger:
         device: torch.device = torch.device("cpu"),
         cache_dir: Path | None = None,
         num_threads: int | None = None,
+        on_image: Callable[[], None] = lambda: None,
     ) -> None:
         job = job or PredictJob(run.digest)
         if job.run != run.digest:
@@ -79,6 +81,7 @@ class Tagger:
         self._inference = run.make_inference()
         self._prepared: InferenceMethod | None = None
         self.unconverged = 0
+        self._on_image = on_image
         self._extractor = FeatureExtractor(
             run.make_backbone(),
             engine=engine,
@@ -135,9 +138,14 @@ class Tagger:
         self, images: Iterable[str | Path | Image], told: KnownLabels | None
     ) -> Iterator[Prediction]:
         listed, again = tee(as_image(image) for image in images)
-        stream = zip(again, self._extractor.stream(listed), strict=True)
+        stream = self._counted(zip(again, self._extractor.stream(listed), strict=True))
         for batch in _by_folder(stream) if self._album else _by_number(stream):
             yield from self._records(batch, told)
+
+    def _counted(self, stream: Iterator[_Item]) -> Iterator[_Item]:
+        for item in stream:
+            self._on_image()
+            yield item
 
     def to_frame(self, predictions: Iterable[Prediction]) -> "pd.DataFrame":
         """Return one row per prediction, with the columns of the table that `mlcrf predict` writes.

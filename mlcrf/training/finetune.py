@@ -23,7 +23,7 @@ from mlcrf.objectives import Objective, from_image
 from mlcrf.processes import Processes
 from mlcrf.training.extraction import Environment
 from mlcrf.training.plan import Plan, make_minimiser
-from mlcrf.training.progress import Log
+from mlcrf.training.progress import EpochProgress, Log
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import Part, Stepper, one_cycle, share_batch_norm
 
@@ -84,7 +84,10 @@ def finetune(
     stepper = Stepper(network, optimiser, schedule, settings, device, processes)
     for epoch in range(len(losses), settings.epochs):
         modules.train()
-        total = sum(stepper.step(parts) * size for size, parts in batches.shuffled(epoch))
+        total = 0.0
+        for done, (size, parts) in enumerate(batches.shuffled(epoch), epoch * batches.count + 1):
+            total += stepper.step(parts) * size
+            log(EpochProgress(_STAGE, done / steps))
         modules.eval()
         checked = sum(stepper.check(parts) * size for size, parts in checks.in_order())
         total, checked = total / len(train), checked / len(validation)

@@ -7,9 +7,11 @@ the squared norm of the gradient estimates how much the loss can still fall (the
 the convergence criterion, in nats per image.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from mlcrf.training.progress import FitProgress
 
 _PATIENCE = 15  # number of steps without gain on held-out images
 _MOST_KEPT = 2**26  # numbers stored by L-BFGS for parameters, and as many for gradients: 1 GB
+_TIMED = 1024  # largest number of images whose gradient is timed
 _ROUNDING = 1e-7  # relative rounding error of a float32 loss
 
 
@@ -84,7 +87,7 @@ def fit(
     model = start.clone()
     preconditioner = Preconditioner(space, model, penalty, curvature=curvature, frozen=frozen)
     floor = preconditioner.lower_bounds()
-    loss = _PenalisedLoss(space, model, objective, preconditioner, progress)
+    loss = _PenalisedLoss(space, model, objective, preconditioner, tolerance, progress)
     stopping = None if watch is None else _EarlyStopping(watch, model, preconditioner)
     first_vector = np.maximum(preconditioner.parameters(), floor)
     first = loss(first_vector)  # `minimize` begins here and need not compute it again
@@ -140,11 +143,13 @@ class _PenalisedLoss:
         model: LabelCrf,
         objective: Objective,
         preconditioner: Preconditioner,
+        tolerance: float,
         progress: Callable[[FitProgress], None],
     ) -> None:
         self._space, self._model, self._objective = space, model, objective
         self._preconditioner, self._progress = preconditioner, progress
         self._floor = preconditioner.lower_bounds()
+        self._tolerance, self._first, self._share = tolerance, -math.inf, 0.0
         self.value = self.remaining = np.inf
         self.gradients = 0
 
@@ -157,8 +162,18 @@ class _PenalisedLoss:
         self.gradients += 1
         require_finite_step(f"gradient {self.gradients}", loss, gradient)
         self.value, self.remaining = loss, _decrement(gradient, vector, self._floor)
-        self._progress(FitProgress(self.gradients, loss, self.remaining))
+        share = self._share_done()
+        self._progress(FitProgress(self.gradients, loss, self.remaining, share=share))
         return loss, gradient
+
+    def _share_done(self) -> float:
+        """Return the share of the way to the tolerance, on a logarithmic scale, best so far."""
+        goal = math.log(max(_reachable(self._tolerance, self.value), 1e-300))
+        now = math.log(max(self.remaining, 1e-300))
+        self._first = max(self._first, now)
+        if now > goal and self._first > goal:
+            self._share = max(self._share, (self._first - now) / (self._first - goal))
+        return self._share
 
 
 class _EarlyStopping:
@@ -225,6 +240,36 @@ def gradients_of(space: FeatureSpace, model: LabelCrf, losses: Iterable[Tensor])
     for parameter, whole in zip(parameters, sums, strict=True):
         parameter.grad = whole.to(parameter.dtype)
     return float(total)
+
+
+def time_gradient(
+    space: FeatureSpace, model: LabelCrf, objective: Any, *, is_persistent: bool
+) -> float:
+    """Return the seconds of a gradient over this process's images, measured on a part of them.
+
+    Args:
+        is_persistent: whether the objective has a memory, which is advanced first.
+    """
+    blocks = space.blocks()
+    if not blocks:
+        return 0.0
+    rows = slice(blocks[0].start, min(blocks[0].stop, blocks[0].start + _TIMED))
+    one, seconds, images = from_image(objective, rows.start), 0.0, rows.stop - rows.start
+    for _ in range(2):  # the first compiles
+        targets = space.targets[rows]
+        if is_persistent:
+            with torch.no_grad():
+                memory = one.start(model(space.inputs(rows)), targets)
+        began = perf_counter()
+        potentials = model(space.inputs(rows))
+        loss = (
+            one.loss(one.advance(memory, potentials), potentials)
+            if is_persistent
+            else one(potentials, targets)
+        )
+        torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        seconds = perf_counter() - began
+    return seconds * float(sum(each.stop - each.start for each in blocks)) / float(images)
 
 
 def _loss_of(space: FeatureSpace, objective: Objective, model: LabelCrf, rows: slice) -> Tensor:

@@ -8,13 +8,15 @@ import torch
 from numpy.typing import NDArray
 
 from mlcrf.backbones.feature_matrix import Matrix, join, read_rows
-from mlcrf.choices import ObjectiveName, Schedule
+from mlcrf.choices import ObjectiveName, Schedule, Structure
 from mlcrf.crf import Potentials
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import from_image
 from mlcrf.training.extraction import Environment
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
+from mlcrf.training.fit import time_gradient
+from mlcrf.training.outlook import Fits, typical_gradients
 from mlcrf.training.plan import Minimiser, Plan, make_minimiser
 from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import Log
@@ -146,6 +148,45 @@ class HeadTrainer:
         if objective is not ObjectiveName.PSEUDO_LIKELIHOOD:
             best = self._search_near(objective, best)
         return self._refit(objective, best)
+
+    def outlook(self) -> dict[ObjectiveName, Fits]:
+        """Return the fits that are still to be made, at most, with the time of a gradient.
+
+        Cost: two gradients of each objective over a block of the training images.
+        """
+        settings, objective = self._settings, self._plan.objective
+        counts = {ObjectiveName.INDEPENDENT: len(settings.penalties) + 1}
+        if objective is not ObjectiveName.INDEPENDENT:
+            near = min(2, len(settings.penalties))
+            if settings.schedule is Schedule.PIECEWISE:
+                near = 1
+            grid = near * len(settings.pairwise_penalties) * len(settings.pairwise_l1)
+            direct = settings.structure is Structure.LATENT or objective in (
+                ObjectiveName.BLENDED_CONVEX_BP,
+                ObjectiveName.UNROLLED_MEAN_FIELD,
+            )
+            if direct or objective is ObjectiveName.PSEUDO_LIKELIHOOD:
+                refits = 0 if self._minimiser(objective).early_stopping else 1
+                counts[objective] = grid + refits
+            else:
+                all_known = bool((self._train_space.targets >= 0).all())
+                counts[ObjectiveName.PSEUDO_LIKELIHOOD] = grid
+                counts[objective] = (near + 1) + (0 if all_known else 3) + 1
+        left = {
+            name: count - self._stages.count(f"{name.value} on ") for name, count in counts.items()
+        }
+        return {name: self._fits(name, count) for name, count in left.items() if count > 0}
+
+    def _fits(self, objective: ObjectiveName, count: int) -> Fits:
+        minimiser, space = self._minimiser(objective), self._train_space
+        steps = None if minimiser.steps is None else minimiser.steps.count
+        model = self._plan.make_model(self._num_features)
+        if objective is ObjectiveName.INDEPENDENT:
+            model = LabelCrf(self._num_features, len(self._plan.labels), edges=no_edges())
+        seconds = time_gradient(
+            space, space.to_axes(model), minimiser.loss, is_persistent=steps is not None
+        )
+        return Fits(count, typical_gradients(self._plan, objective, steps), seconds)
 
     def _search_near(self, objective: ObjectiveName, found: Fitted) -> Fitted:
         """Search the penalties next to the choice of pseudo-likelihood.

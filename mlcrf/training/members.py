@@ -21,7 +21,7 @@ from mlcrf.model import LabelCrf, no_edges
 from mlcrf.training.extraction import Environment
 from mlcrf.training.heads import Examples, Fitted, HeadTrainer
 from mlcrf.training.plan import Plan, make_minimiser
-from mlcrf.training.progress import Log
+from mlcrf.training.progress import EpochProgress, Log
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import one_cycle
 
@@ -167,7 +167,7 @@ def _learn(examples: Examples, plan: Plan, seed: int, title: str, log: Log) -> R
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     batches = max(1, len(rows) // settings.batch_size)
-    steps = settings.epochs * batches
+    done, steps = 0, settings.epochs * batches
     schedule = one_cycle(optimiser, settings.learning_rate, steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -188,6 +188,8 @@ def _learn(examples: Examples, plan: Plan, seed: int, title: str, log: Log) -> R
                 optimiser.step()
                 schedule.step()
                 total += float(loss.detach()) * len(batch) / len(rows)
+                done += 1
+                log(EpochProgress(title, done / steps))
             log(f"{title}: epoch {epoch + 1} of {settings.epochs}, loss {total:.4f}")
     with torch.no_grad():
         model.hidden.weight.div_(spread)

@@ -91,7 +91,8 @@ def fit_persistent(
             mean_vector += (vector - mean_vector) / averaged
             mean_gradient += (gradient - mean_gradient) / averaged
         remaining = float(np.square(gradient).sum()) / 2
-        progress(FitProgress(step + 1, score, remaining, is_sampled=True))
+        share = (step + 1) / steps.count
+        progress(FitProgress(step + 1, score, remaining, is_sampled=True, share=share))
     preconditioner.assign(mean_vector)
     remaining = float(np.square(mean_gradient).sum()) / 2
     report = FitReport(

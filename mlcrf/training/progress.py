@@ -14,6 +14,7 @@ class FitProgress:
         remaining: estimated remaining decrease of the loss, in nats per image.
         is_sampled: whether the gradient is a sampled estimate, whose noise counts in `remaining`.
         fit: name of the fit.
+        share: estimated share of the fit that is done.
     """
 
     gradient: int
@@ -21,6 +22,7 @@ class FitProgress:
     remaining: float
     is_sampled: bool = False
     fit: str = ""
+    share: float = 0.0
 
     def __str__(self) -> str:
         kind, noise = ("score", ", noise included") if self.is_sampled else ("loss", "")
@@ -30,15 +32,28 @@ class FitProgress:
         return f"{self.fit}: {line}{noise}" if self.fit else f"{line}{noise}"
 
 
-Event = str | FitProgress
+@dataclass(frozen=True)
+class EpochProgress:
+    """State of training by epochs after a batch.
+
+    Attributes:
+        task: name of the training.
+        share: share of all batches of all epochs that is done.
+    """
+
+    task: str
+    share: float
+
+
+Event = str | FitProgress | EpochProgress
 Log = Callable[[Event], None]
 
 
 def without_gradients(show: Callable[[str], None]) -> Log:
-    """Return a log that omits the progress of single gradients."""
+    """Return a log that omits the progress of single gradients and batches."""
 
     def log(event: Event) -> None:
-        if not isinstance(event, FitProgress):
+        if isinstance(event, str):
             show(event)
 
     return log

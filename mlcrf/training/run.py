@@ -30,6 +30,7 @@ from mlcrf.training.finetune import finetune
 from mlcrf.training.finite import diverging, require_finite
 from mlcrf.training.heads import Examples, Fitted
 from mlcrf.training.members import make_trainer
+from mlcrf.training.outlook import describe_data, describe_fits
 from mlcrf.training.plan import Plan, choose_edges, make_plan
 from mlcrf.training.progress import Log
 from mlcrf.training.repetition import digest_data
@@ -102,6 +103,8 @@ def train(
     stages = _begin(out, manifest, plan, environment, resume=resume, overwrite=overwrite)
 
     parts = train_part, validation_part
+    for note in describe_data(plan, *parts):
+        log(f"note: {note}")
     network = _train_network(backbone, parts, plan, stages, environment, log)
     if network is not None:
         clock.note("network")
@@ -182,6 +185,7 @@ def _fit_models(
 ) -> dict[str, Fitted]:
     """Fit the CRF and the independent baseline; return both by name."""
     trainer, whole = make_trainer(*examples, plan, stages, log, environment)
+    log(describe_fits(trainer.outlook()))
     independent = trainer.fit_independent()
     clock.note("independent")
     if plan.settings.structure is Structure.INDEPENDENT:

@@ -53,6 +53,10 @@ class Stages:
             self.keep(name, compute())
         return self._results[name]
 
+    def count(self, prefix: str) -> int:
+        """Return the number of finished stages whose names begin so."""
+        return sum(name.startswith(prefix) for name in self._results)
+
     def find(self, name: str) -> Result | None:
         return self._results.get(name)
 

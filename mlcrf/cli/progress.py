@@ -1,0 +1,117 @@
+"""Progress of a command on standard error: a bar in a terminal, lines now and then in a log."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import typer
+
+_EVERY_S = 30.0
+_shown: "list[Progress]" = []  # the innermost last
+
+
+class Progress:
+    """The task that a command works on, the share that is done and the time to go.
+
+    In a terminal it is a line that is drawn anew; else a line is printed after every 30 s.
+
+    Args:
+        hidden: show nothing but lines of `log`.
+        clock: seconds from any start, for tests.
+    """
+
+    def __init__(
+        self,
+        task: str = "",
+        *,
+        hidden: bool = False,
+        clock: Callable[[], float] = monotonic,
+        write: Callable[[str], None] = lambda line: typer.echo(line, err=True),
+    ) -> None:
+        self._hidden, self._clock, self._write = hidden, clock, write
+        self._task, self._done, self._total = task, 0.0, 0.0
+        self._began = self._printed = clock()
+        self._live: Any = None
+
+    def show(self, task: str, done: float, total: float) -> None:
+        """Show that a part of a task is done; a total of 1 is shown as a percentage."""
+        if task != self._task or done < self._done:
+            self._began = self._clock()
+        self._task, self._done, self._total = task, done, total
+        if self._live is not None:
+            self._live.refresh()
+        elif not self._hidden and self._clock() - self._printed >= _EVERY_S:
+            self._printed = self._clock()
+            self._write(self.text())
+
+    def advance(self) -> None:
+        """Show that one more is done of the task shown."""
+        self.show(self._task, min(self._done + 1, self._total), self._total)
+
+    def log(self, line: str) -> None:
+        """Print a line, above the bar if there is one."""
+        self._printed = self._clock()
+        if self._live is None:
+            self._write(line)
+        else:
+            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def text(self) -> str:
+        """Return the task, how much is done, and how long the rest may take."""
+        elapsed = self._clock() - self._began
+        if not self._total:
+            return f"{self._task}: {_duration(elapsed)} so far" if elapsed >= 1 else self._task
+        share = min(1.0, self._done / self._total)
+        part = f"{share:.0%}" if self._total == 1 else f"{self._done:,.0f} of {self._total:,.0f}"
+        if share == 0 and elapsed >= 1:
+            return f"{self._task}: {part}, {_duration(elapsed)} so far"
+        if not 0 < share < 1 or elapsed < 1:
+            return f"{self._task}: {part}"
+        return f"{self._task}: {part}, about {_duration(elapsed * (1 - share) / share)} to go"
+
+    def __rich__(self) -> Any:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True)
+        grid.add_row(ProgressBar(self._total or None, self._done, width=20), self.text())
+        return grid
+
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        """Draw the bar while the body runs, if standard error is a terminal."""
+        _shown.append(self)
+        try:
+            if self._hidden or not sys.stderr.isatty():
+                yield
+                return
+            from rich.console import Console
+            from rich.live import Live
+
+            live = Live(self, console=Console(stderr=True), transient=True)
+            with live:
+                self._live = live
+                yield
+        finally:
+            self._live = None
+            _shown.remove(self)
+
+
+def shown() -> Progress | None:
+    """Return the progress that is shown now, if any."""
+    return _shown[-1] if _shown else None
+
+
+def advance() -> None:
+    """Show that one more is done of the task that is shown now, if any."""
+    if _shown:
+        _shown[-1].advance()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
