@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= dev,heic,lite,onnx,ray,review,s3,serve
+EXTRAS ?= dev,heic,jxl,lite,onnx,raw,ray,review,s3,serve
 # TORCH=cpu fetches torch's CPU wheels first, which are 5 GB smaller than those for GPUs.
 TORCH ?= default
 DATA ?= data/mirflickr25k

@@ -15,7 +15,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 CONSTRAINTS, PAGE = DOCS / "constraints.txt", DOCS / "dependencies.md"
-EXTRAS = ("heic", "lite", "onnx", "ray", "review", "s3", "serve")
+EXTRAS = ("heic", "jxl", "lite", "onnx", "raw", "ray", "review", "s3", "serve")
 # Licences of those whose packages do not say, or that are not installed on Linux.
 SAID = {
     "colorama": "BSD-3-Clause",

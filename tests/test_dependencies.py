@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("heic", "lite", "onnx", "ray", "review", "s3", "serve")
+EXTRAS = ("heic", "jxl", "lite", "onnx", "raw", "ray", "review", "s3", "serve")
 DIRECT = [Requirement(one) for one in PROJECT["dependencies"]] + [
     Requirement(one) for extra in EXTRAS for one in PROJECT["optional-dependencies"][extra]
 ]

@@ -40,7 +40,7 @@ def is_16_bit_colour(image: PilImage.Image) -> bool:
     Pillow keeps the upper 8 bits of them.
     """
     tiles = getattr(image, "tile", ())
-    return image.mode in ("RGB", "RGBA") and any(";16" in str(tile.args) for tile in tiles)
+    return image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in tiles)
 
 
 def is_nearly_black(image: PilImage.Image) -> bool:

@@ -5,7 +5,7 @@ from enum import Enum
 # fmt: off
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
-    ".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm",
+    ".heic", ".heif", ".hif", ".jxl", ".ppm", ".pgm", ".pbm",
 })
 # fmt: on
 
@@ -51,7 +51,7 @@ _SUFFIXES_OF = {
         "wmv"
     ),
     Kind.OTHER_FORMAT: (
-        "afphoto ai bpg dds eps exr fits hdr ico icns j2k jp2 jpf jpx jxl jxr kra pcx pic psb "
+        "afphoto ai bpg dds eps exr fits hdr ico icns j2k jp2 jpf jpx jxr kra pcx pic psb "
         "psd svg tga wdp xcf"
     ),
     Kind.THUMBNAILS: "thm lrprev",

@@ -1,6 +1,7 @@
 """Open images: regular files of safe formats only."""
 
 import importlib
+import os
 import re
 import stat
 import struct
@@ -17,14 +18,16 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mlcrf.images.file_kinds import Kind, kind_of_file
 from mlcrf.images.image import Image
+from mlcrf.images.limits import refuse_bomb, refuse_large
 from mlcrf.images.mending import png_without_texts
+from mlcrf.images.raw_files import is_raw, load_preview
 
 # No other formats, since Pillow would run Ghostscript on an EPS file that is named .jpg.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM")
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+_JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
 _TIFF_NUMBERS = {1: "unsigned", 2: "signed", 3: "floating-point"}
 _REMEDIES = {
-    Kind.RAW: "a RAW file; export it as JPEG, or tag the JPEG beside it",
     Kind.VIDEO: "a video; export a frame of it as JPEG",
     Kind.OTHER_FORMAT: "in a format that is not supported; save it as JPEG, PNG or TIFF",
     Kind.SIDECAR: "a sidecar; name the image that it belongs to",
@@ -33,11 +36,18 @@ _REMEDIES = {
 
 
 @contextmanager
-def open_image(image: Image) -> Iterator[ImageFile.ImageFile]:
-    """Open an image and read its header. HEIC needs the extra `heic`.
+def open_image(image: Image, *, for_pixels: bool = False) -> Iterator[ImageFile.ImageFile]:
+    """Open an image and read its header. HEIC needs the extra `heic`, JPEG XL the extra `jxl`.
+
+    Of a RAW file, the header is that of its first image as in a TIFF, or of its preview; its pixels
+    are read by `raw_files.load_preview`.
 
     Pillow's limit on pixels does not apply: it would refuse large JPEGs, too, that are decoded at
     reduced size. `pixels.py` has limits on what is decoded.
+
+    Args:
+        for_pixels: the caller will decode the image, within its limits. Else a JPEG XL is decoded
+            here, since its reader gives EXIF and XMP only then.
 
     Raises:
         DataError: it cannot be fetched from its store.
@@ -51,12 +61,28 @@ def open_image(image: Image) -> Iterator[ImageFile.ImageFile]:
         try:
             opened = _identified(stream, "" if isinstance(source, bytes) else str(source))
         except Exception as error:
-            if kind in _REMEDIES:
+            if is_raw(image):
+                opened = _preview(image)
+            elif kind in _REMEDIES:
                 raise OSError(_REMEDIES[kind]) from error
-            raise
-        if kind is Kind.RAW and opened.format == "TIFF":  # its first image may be a tiny preview
-            raise OSError(_REMEDIES[Kind.RAW])
+            else:
+                raise
+        if opened.format == "JXL" and not for_pixels:
+            pixels = opened.width * opened.height
+            refuse_bomb(pixels, stream.seek(0, os.SEEK_END))
+            refuse_large(pixels)
+            opened.load()
         yield opened
+
+
+def _preview(image: Image) -> ImageFile.ImageFile:
+    """Read the header of the preview in a RAW file."""
+    opened = _identified(BytesIO(load_preview(image, 0).content), "")
+    exif = opened.getexif()
+    taken = exif.get(ExifTags.Base.DateTime)  # to which LibRaw writes the capture time
+    if taken is not None:
+        exif.get_ifd(ExifTags.IFD.Exif).setdefault(ExifTags.Base.DateTimeOriginal, taken)
+    return opened
 
 
 def _identified(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
@@ -81,25 +107,34 @@ def _identified(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
                 raise
             stream.seek(0)
             return factory(BytesIO(png_without_texts(stream.read())), "")
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in _formats():
-        raise OSError("HEIC; to read it: pip install 'mlcrf[heic]'")
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        if "HEIF" not in _formats():
+            raise OSError("HEIC; to read it: pip install 'mlcrf[heic]'")
+        reason = ""  # of AVIF, which has some of its brands
+    if head.startswith(_JXL) and "JXL" not in _formats():
+        raise OSError("JPEG XL; to read it: pip install 'mlcrf[jxl]'")
     raise OSError(reason or "unknown format, or damaged")
 
 
 @cache
 def _formats() -> tuple[str, ...]:
     PilImage.init()
-    try:
+    formats: tuple[str, ...] = _FORMATS
+    with suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
-    except ImportError:
-        return _FORMATS
-    return (*_FORMATS, "HEIF")
+        formats = (*formats, "HEIF")
+    with suppress(ImportError):
+        importlib.import_module("pylibjxl").register_pillow()
+        formats = (*formats, "JXL")
+    return formats
 
 
 def _reason(kind: str, stream: IO[bytes], error: Exception) -> str:
     """Return why an image of a known format is not read, or nothing if it may be damaged."""
     if kind == "JPEG" and (found := re.fullmatch(r"cannot handle (\d+)-bit layers", str(error))):
         return f"a JPEG of {found[1]} bits per colour; save it with 8 bits"
+    if kind == "AVIF":
+        return f"an AVIF that its decoder refuses ({error}); save it again, or as JPEG"
     if kind == "TIFF":
         with suppress(Exception):  # damaged
             return _reason_of_tiff(stream)

@@ -1,0 +1,134 @@
+"""Read RAW files of cameras through the preview in them; needs the extra `raw`."""
+
+import io
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags
+from PIL import Image as PilImage
+
+from mlcrf.images.image import Image
+from mlcrf.images.limits import refuse_bomb, refuse_large
+
+if TYPE_CHECKING:
+    import rawpy
+
+# fmt: off
+RAW_SUFFIXES = frozenset({
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25",
+    ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl",
+    ".sr2", ".srf", ".srw", ".x3f",
+})
+# fmt: on
+_ORIENTATIONS = {3: 3, 5: 8, 6: 6}  # of EXIF, by the flip of LibRaw
+_QUARTER_TURNS = frozenset({5, 6, 7, 8})
+
+
+@dataclass(frozen=True)
+class Preview:
+    """An image file that shows what a RAW file does, a JPEG or PPM.
+
+    Attributes:
+        content: the file.
+        width, height: in pixels, as stored.
+        orientation: as in EXIF; what EXIF in the content says does not count.
+    """
+
+    content: bytes
+    width: int
+    height: int
+    orientation: int = 1
+
+    @property
+    def short_px(self) -> int:
+        return min(self.width, self.height)
+
+
+def is_raw(image: Image) -> bool:
+    """Return whether an image is a RAW file: by its suffix, unless the content is a JPEG."""
+    if image.file_name[image.file_name.rfind(".") :].lower() not in RAW_SUFFIXES:
+        return False
+    if image.path is None:
+        return not image.read().startswith(b"\xff\xd8\xff")
+    with image.path.open("rb") as stream:
+        return stream.read(3) != b"\xff\xd8\xff"
+
+
+def load_preview(image: Image, least_px: int) -> Preview:
+    """Return the largest preview in a RAW file, or else its sensor data, decoded at half size.
+
+    Sensor data are decoded only if the preview has fewer than `least_px` pixels on its shorter side
+    and fewer than half size has; never if `least_px` is 0.
+
+    Raises:
+        OSError: the extra `raw` is not installed, the file is damaged or of an unknown camera, or
+            its sensor data could take too much memory.
+
+    Cost: a preview takes the time of a JPEG; sensor data take ten times as long.
+    """
+    try:
+        import rawpy
+    except ImportError as error:
+        raise OSError("a RAW file; to read it: pip install 'mlcrf[raw]'") from error
+    try:
+        with rawpy.imread(_readable(image)) as raw:
+            preview = _preview(raw)
+            half_px = min(raw.sizes.width, raw.sizes.height) // 2
+            if preview is not None and preview.short_px >= min(least_px, half_px):
+                return preview
+            if least_px == 0:
+                raise OSError("a RAW file without a preview")
+            pixels = raw.sizes.raw_width * raw.sizes.raw_height
+            refuse_bomb(pixels, _file_bytes(image))
+            refuse_large(pixels)
+            developed = raw.postprocess(half_size=True, use_camera_wb=True)
+            if not developed.any():  # LibRaw takes what is missing as dark
+                raise OSError("a RAW file whose sensor data are missing or dark")
+            return _from_array(developed)
+    except rawpy.LibRawError as error:
+        reason = error.args[0]
+        text = reason.decode() if isinstance(reason, bytes) else str(reason)
+        raise OSError(f"a RAW file that LibRaw does not read: {text}") from error
+
+
+def _readable(image: Image) -> str | io.BytesIO:
+    """Return the path of a RAW file, or its content where LibRaw cannot open the path."""
+    if image.path is not None:
+        try:
+            str(image.path).encode()
+            return str(image.path)
+        except UnicodeEncodeError:  # bytes that are not UTF-8
+            pass
+    return io.BytesIO(image.read())
+
+
+def _file_bytes(image: Image) -> int:
+    return len(image.read()) if image.path is None else image.path.stat().st_size
+
+
+def _preview(raw: "rawpy.RawPy") -> Preview | None:
+    import rawpy
+
+    try:
+        found = raw.extract_thumb()
+    except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
+        return None
+    sizes, orientation = raw.sizes, _ORIENTATIONS.get(raw.sizes.flip, 1)
+    if not isinstance(found.data, bytes):
+        preview = _from_array(found.data)
+    else:
+        with PilImage.open(io.BytesIO(found.data), formats=["JPEG"]) as opened:
+            # LibRaw adds the orientation of the file to previews without EXIF.
+            orientation = opened.getexif().get(ExifTags.Base.Orientation, orientation)
+            preview = Preview(found.data, *opened.size)
+    is_turned = (preview.width < preview.height) != (sizes.width < sizes.height)
+    if is_turned and orientation in _QUARTER_TURNS:  # some cameras store previews upright
+        orientation = 1
+    return replace(preview, orientation=orientation)
+
+
+def _from_array(pixels: NDArray[np.uint8]) -> Preview:
+    height, width, _ = pixels.shape
+    return Preview(f"P6 {width} {height} 255\n".encode() + pixels.tobytes(), width, height)
