@@ -3,29 +3,44 @@
 import hashlib
 import struct
 from collections.abc import Callable
+from typing import IO
 
 from PIL import Image as PilImage
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
+_PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 _XMP = b"XML:com.adobe.xmp\0\0"  # and not compressed
 _END_OF_JPEG = b"\xff\xd9"
 _FILLING = b"\xa5" * 4096  # decodes to something else than the end of a JPEG does
 
 
-def png_without_texts(content: bytes) -> bytes:
+def png_without_texts(stream: IO[bytes]) -> bytes:
     """Return a PNG without its texts and colour profile, except XMP.
 
     Pillow refuses texts of more than 1 MB, such as the workflows of image generators.
     """
-    kept, place = [_PNG], len(_PNG)
-    while place + 8 <= len(content):
-        length, kind = struct.unpack(">L4s", content[place : place + 8])
-        end = place + 12 + length
-        is_xmp = content.startswith(_XMP, place + 8)
-        if kind not in _PNG_TEXT or is_xmp:
-            kept.append(content[place:end])
-        place = end
+    return _png(stream, lambda kind, start: kind not in _PNG_TEXTS or start.startswith(_XMP))
+
+
+def png_without_pixels(stream: IO[bytes]) -> bytes:
+    """Return a PNG with all that stands before and after its pixels, but none of these.
+
+    Pillow reads what stands after them only once it has decoded them.
+    """
+    return _png(stream, lambda kind, _: kind != b"IDAT") + b"\0\0\0\0IDAT"
+
+
+def _png(stream: IO[bytes], is_kept: Callable[[bytes, bytes], bool]) -> bytes:
+    """Return a PNG with the chunks of which kind and first bytes are accepted."""
+    stream.seek(0)
+    kept = [stream.read(len(_PNG))]
+    while len(head := stream.read(8 + len(_XMP))) >= 8:
+        length, kind = struct.unpack(">L4s", head[:8])
+        end = stream.tell() - len(head) + 8 + length + 4
+        if is_kept(kind, head[8:]):
+            stream.seek(-len(head), 1)
+            kept.append(stream.read(8 + length + 4))
+        stream.seek(end)
     return b"".join(kept)
 
 

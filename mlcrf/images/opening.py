@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from mlcrf.images.file_kinds import Kind, kind_of_file
 from mlcrf.images.image import Image
 from mlcrf.images.limits import refuse_bomb, refuse_large
-from mlcrf.images.mending import png_without_texts
+from mlcrf.images.mending import png_without_pixels, png_without_texts
 from mlcrf.images.raw_files import is_raw, load_preview
 
 # No other formats, since Pillow would run Ghostscript on an EPS file that is named .jpg.
@@ -46,8 +46,9 @@ def open_image(image: Image, *, for_pixels: bool = False) -> Iterator[ImageFile.
     reduced size. `pixels.py` has limits on what is decoded.
 
     Args:
-        for_pixels: the caller will decode the image, within its limits. Else a JPEG XL is decoded
-            here, since its reader gives EXIF and XMP only then.
+        for_pixels: the caller will decode the image, within its limits. Else the image has all its
+            metadata and perhaps no pixels: those of a PNG are left out, and a JPEG XL is decoded,
+            since its reader gives EXIF and XMP only then.
 
     Raises:
         DataError: it cannot be fetched from its store.
@@ -67,6 +68,9 @@ def open_image(image: Image, *, for_pixels: bool = False) -> Iterator[ImageFile.
                 raise OSError(_REMEDIES[kind]) from error
             else:
                 raise
+        if opened.format == "PNG" and not for_pixels:
+            opened = _identified(BytesIO(png_without_pixels(stream)), "")
+            opened.info.setdefault("exif", b"")  # else Pillow decodes the pixels to look behind
         if opened.format == "JXL" and not for_pixels:
             pixels = opened.width * opened.height
             refuse_bomb(pixels, stream.seek(0, os.SEEK_END))
@@ -105,8 +109,7 @@ def _identified(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
         except ValueError:
             if kind != "PNG":
                 raise
-            stream.seek(0)
-            return factory(BytesIO(png_without_texts(stream.read())), "")
+            return factory(BytesIO(png_without_texts(stream)), "")
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
         if "HEIF" not in _formats():
             raise OSError("HEIC; to read it: pip install 'mlcrf[heic]'")

@@ -134,7 +134,7 @@ def _load(opened: ImageFile.ImageFile, image: Image, size_px: int) -> PilImage.I
     except ValueError:
         if opened.format != "PNG":
             raise
-        mended = png_without_texts(image.read())
+        mended = png_without_texts(io.BytesIO(image.read()))
     except OSError:
         found = jpeg_with_end(image.read(), _decoded) if opened.format in JPEGS else None
         if found is None:

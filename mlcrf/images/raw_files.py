@@ -66,7 +66,7 @@ def load_preview(image: Image, least_px: int) -> Preview:
         OSError: the extra `raw` is not installed, the file is damaged or of an unknown camera, or
             its sensor data could take too much memory.
 
-    Cost: a preview takes the time of a JPEG; sensor data take ten times as long.
+    Cost: a preview takes the time of a JPEG; sensor data take four times as long.
     """
     try:
         import rawpy

@@ -1,20 +1,21 @@
 """Images that viewers show are read although Pillow refuses them; what lacks pixels is not."""
 
 import io
-import struct
 import warnings
 import zlib
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mlcrf.errors import DataError, MlcrfWarning
 from mlcrf.images import as_image
+from mlcrf.images.albums import capture_time
 from mlcrf.images.pixels import load_pixels
 from mlcrf.keywords.photo_keywords import read_keywords
-from tests.images.test_pixels import chunk, encoded, photo
+from tests.images.test_pixels import bomb, chunk, encoded, photo
 
 
 def jpeg(*, progressive: bool) -> bytes:
@@ -95,14 +96,17 @@ TEXTS = {
 
 @pytest.mark.parametrize("kind", TEXTS)
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_a_png_with_large_texts(tmp_path: Path, kind: str, place: str) -> None:
+@pytest.mark.parametrize("place_of_xmp", ["before", "after"])
+def test_a_png_with_large_texts(tmp_path: Path, kind: str, place: str, place_of_xmp: str) -> None:
     """Workflows of image generators hide neither pixels nor keywords."""
     data = encoded(photo(), "PNG")
     packet = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)
-    body = data.index(b"IDAT") - 4
-    (length,) = struct.unpack(">L", data[body : body + 4])
-    at = body if place == "before" else body + 12 + length
-    (tmp_path / "a.png").write_bytes(data[:body] + packet + data[body:at] + TEXTS[kind] + data[at:])
+    start = data.index(b"IDAT") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    before = packet * (place_of_xmp == "before") + TEXTS[kind] * (place == "before")
+    after = TEXTS[kind] * (place == "after") + packet * (place_of_xmp == "after")
+    content = data[:start] + before + data[start:end] + after + data[end:]
+    (tmp_path / "a.png").write_bytes(content)
     with Image.open(io.BytesIO(data)) as image:
         expected = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC, reducing_gap=3.0))
     assert (load_pixels(as_image(tmp_path / "a.png"), 32) == expected).all()
@@ -116,3 +120,17 @@ def test_a_damaged_png_stays_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(data[:body] + TEXTS["zTXt"] + data[body : body + 300])
     with pytest.raises(DataError, match="cannot be read as an image"):
         load_pixels(as_image(tmp_path / "a.png"), 32)
+
+
+def test_metadata_of_a_png_without_its_pixels(tmp_path: Path) -> None:
+    """EXIF after the pixels is found, and a bomb is not decoded for it."""
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2024:05:06 07:08:09"
+    data = bomb("PNG")
+    end = data.index(b"IEND") - 4
+    path = tmp_path / "a.png"
+    path.write_bytes(data[:end] + chunk(b"eXIf", exif.tobytes()[6:]) + data[end:])
+    assert capture_time(as_image(path)) == datetime(2024, 5, 6, 7, 8, 9)
+    assert read_keywords(as_image(path)) == ()
+    path.write_bytes(data)
+    assert capture_time(as_image(path)) is None
