@@ -1,11 +1,18 @@
 """Kinds of files and folders by name: images, and what a walk leaves out."""
 
 from enum import Enum
+from functools import cache
+from importlib.util import find_spec
 
 # fmt: off
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif",
     ".heic", ".heif", ".hif", ".jxl", ".ppm", ".pgm", ".pbm",
+})
+RAW_SUFFIXES = frozenset({  # images where the extra `raw` is installed
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25",
+    ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl",
+    ".sr2", ".srf", ".srw", ".x3f",
 })
 # fmt: on
 
@@ -42,10 +49,6 @@ class Kind(Enum):
 
 
 _SUFFIXES_OF = {
-    Kind.RAW: (
-        "3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 "
-        "rwl sr2 srf srw x3f"
-    ),
     Kind.VIDEO: (
         "3g2 3gp asf avi flv insv lrv m2ts m4v mkv mod mov mp4 mpeg mpg mts mxf ogv tod vob webm "
         "wmv"
@@ -60,7 +63,7 @@ _SUFFIXES_OF = {
 }
 _KIND_OF_SUFFIX = {
     f".{suffix}": kind for kind, suffixes in _SUFFIXES_OF.items() for suffix in suffixes.split()
-}
+} | dict.fromkeys(RAW_SUFFIXES, Kind.RAW)
 _COMPANIONS = frozenset({".json", ".txt"})
 _BUNDLES = frozenset(
     {
@@ -113,8 +116,16 @@ def stem_of(name: str) -> str:
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a file name has an image suffix and is not hidden."""
-    return suffix_of(name) in SUFFIXES and not name.startswith(".")
+    """Return whether a file name has the suffix of an image that can be read, and is not hidden."""
+    suffix = suffix_of(name)
+    is_read = suffix in SUFFIXES or (suffix in RAW_SUFFIXES and reads_raw())
+    return is_read and not name.startswith(".")
+
+
+@cache
+def reads_raw() -> bool:
+    """Return whether the extra `raw` is installed."""
+    return find_spec("rawpy") is not None
 
 
 def is_companion_name(name: str) -> bool:

@@ -87,6 +87,8 @@ class LeftOut:
         if kind in _NAMED:
             more = "" if count == 1 else ", ..."
             return f"{text} ({printable(self._first[kind])}{more})"
+        if kind is Kind.RAW:
+            return f"{text} (to read them: pip install 'mlcrf[raw]')"
         if kind is Kind.OTHER:
             suffixes = [one or "no suffix" for one, _ in self._suffixes.most_common()]
             more = ", ..." if len(suffixes) > _SHOWN_SUFFIXES else ""

@@ -9,19 +9,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags
 from PIL import Image as PilImage
 
+from mlcrf.images.file_kinds import RAW_SUFFIXES, suffix_of
 from mlcrf.images.image import Image
 from mlcrf.images.limits import refuse_bomb, refuse_large
 
 if TYPE_CHECKING:
     import rawpy
 
-# fmt: off
-RAW_SUFFIXES = frozenset({
-    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25",
-    ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl",
-    ".sr2", ".srf", ".srw", ".x3f",
-})
-# fmt: on
 _ORIENTATIONS = {3: 3, 5: 8, 6: 6}  # of EXIF, by the flip of LibRaw
 _QUARTER_TURNS = frozenset({5, 6, 7, 8})
 
@@ -48,7 +42,7 @@ class Preview:
 
 def is_raw(image: Image) -> bool:
     """Return whether an image is a RAW file: by its suffix, unless the content is a JPEG."""
-    if image.file_name[image.file_name.rfind(".") :].lower() not in RAW_SUFFIXES:
+    if suffix_of(image.file_name) not in RAW_SUFFIXES:
         return False
     if image.path is None:
         return not image.read().startswith(b"\xff\xd8\xff")
@@ -71,7 +65,9 @@ def load_preview(image: Image, least_px: int) -> Preview:
     try:
         import rawpy
     except ImportError as error:
-        raise OSError("a RAW file; to read it: pip install 'mlcrf[raw]'") from error
+        raise OSError(
+            "a RAW file; to read it: pip install 'mlcrf[raw]', or export it as JPEG"
+        ) from error
     try:
         with rawpy.imread(_readable(image)) as raw:
             preview = _preview(raw)

@@ -59,17 +59,19 @@ def rows(table: Path) -> list[str]:
 
 def test_a_list_gives_each_image_once(small_run: Path, photos: Path, tmp_path: Path) -> None:
     """Relative, absolute and quoted names; what is missing or no image is one error each."""
-    (photos / "x.cr2").write_bytes((photos / "a.jpg").read_bytes()[:20])
+    (photos / "x.psd").write_bytes((photos / "a.jpg").read_bytes()[:20])
     listed = ["photos/a.jpg", f'"{photos}/b.jpg"', str(photos / "a.jpg"), "photos/../photos/a.jpg"]
-    listed += ["photos/none.jpg", "photos", "photos/x.cr2", "'photos/c.jpg'"]
+    listed += ["photos/none.jpg", "photos", "photos/x.psd", "'photos/c.jpg'"]
     words = ["--model", small_run, "--out", tmp_path / "tags.csv", "--json"]
     done = run_program("predict", "-", *words, stdin="\r\n".join(listed), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path / "tags.csv") == ["photos/a.jpg", f"{photos}/b.jpg", "photos/c.jpg"]
-    assert rows(tmp_path / "tags.errors.csv") == ["photos/none.jpg", "photos", "photos/x.cr2"]
+    assert rows(tmp_path / "tags.errors.csv") == ["photos/none.jpg", "photos", "photos/x.psd"]
     said = json.loads(done.stdout)
     assert (said["tagged"], said["failed"], said["left_out"]) == (3, 3, {"repeated": 2})
-    assert "photos/x.cr2: cannot be read as an image: a RAW file; export it as JPEG" in done.stderr
+    assert (
+        "photos/x.psd: cannot be read as an image: in a format that is not supported" in done.stderr
+    )
     assert "photos: cannot be read as an image: a folder, not an image" in done.stderr
     empty = run_program("predict", "-", *words, "--overwrite", stdin="\n", cwd=tmp_path)
     assert empty.stderr == "error: standard input: no images found\n"
@@ -82,10 +84,13 @@ def test_a_list_gives_each_image_once(small_run: Path, photos: Path, tmp_path: P
 
 def test_commands_say_what_was_left_out(small_run: Path, photos: Path, tmp_path: Path) -> None:
     """In the last line; a folder without images in its error; a named file never."""
-    for name in ("x.CR2", "y.nef", "clip.mov", "@eaDir/a.jpg", ".git/b.jpg"):
+    for name in ("x.psd", "y.svg", "clip.mov", "@eaDir/a.jpg", ".git/b.jpg"):
         (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).write_bytes(b"?")
-    line = "left out: 2 RAW files, 1 video, 1 file or folder of thumbnails, 1 hidden folder\n"
+    line = (
+        "left out: 1 video, 2 images in other formats, 1 file or folder of thumbnails, "
+        "1 hidden folder\n"
+    )
     words = [photos, "--model", small_run]
     done = run_program("predict", *words, "--out", tmp_path / "tags.csv", "--strict")
     assert done.stdout == f"3 photos tagged: {tmp_path / 'tags.csv'}\n{line}"
@@ -93,9 +98,9 @@ def test_commands_say_what_was_left_out(small_run: Path, photos: Path, tmp_path:
     assert done.stdout == f"3 photos tagged\ntag files: 3 new\n{line}", done.stderr
     done = run_program("tag", photos, "--txt", "--undo")
     assert done.stdout == f"tag files: 3 deleted\n{line}"
-    named = run_program("predict", *words, photos / "x.CR2", "--out", tmp_path / "more.csv")
-    assert "x.CR2: cannot be read as an image: a RAW file; export it as JPEG" in named.stderr
-    assert "left out: 1 RAW file, 1 video" in named.stdout
+    named = run_program("predict", *words, photos / "x.psd", "--out", tmp_path / "more.csv")
+    assert "x.psd: cannot be read as an image: in a format that is not supported" in named.stderr
+    assert "left out: 1 video, 1 image in another format" in named.stdout
     for path in photos.glob("*.jpg"):
         path.unlink()
     none = run_program("predict", *words, "--out", tmp_path / "none.csv")

@@ -121,7 +121,8 @@ def test_without_the_reader_of_raw_files(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "a.dng").write_bytes(dng(*preview()))
     monkeypatch.setitem(sys.modules, "rawpy", None)
     assert failure(tmp_path / "a.dng").endswith(
-        "cannot be read as an image: a RAW file; to read it: pip install 'mlcrf[raw]'"
+        "cannot be read as an image: a RAW file; to read it: pip install 'mlcrf[raw]', "
+        "or export it as JPEG"
     )
 
 

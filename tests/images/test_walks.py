@@ -11,18 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlcrf.errors import DataError
-from mlcrf.images import LeftOut, ListedImages, list_images
+from mlcrf.images import LeftOut, ListedImages, file_kinds, list_images
 from mlcrf.images.file_kinds import Kind, kind_of_file, kind_of_folder
 from mlcrf.images.listing import walk_images
 
 LEFT_OUT_FILES = {
-    "photo.CR2": Kind.RAW,
-    "photo.nef": Kind.RAW,
-    "photo.DNG": Kind.RAW,
     "clip.MOV": Kind.VIDEO,
     "clip.mp4": Kind.VIDEO,
     "layers.psd": Kind.OTHER_FORMAT,
-    "new.jxl": Kind.OTHER_FORMAT,
+    "drawing.svg": Kind.OTHER_FORMAT,
     "Thumbs.db": Kind.THUMBNAILS,
     "clip.THM": Kind.THUMBNAILS,
     "photo.cr2.xmp": Kind.SIDECAR,
@@ -108,19 +105,42 @@ def test_a_named_file_is_never_left_out(tmp_path: Path) -> None:
 def test_the_words(tmp_path: Path) -> None:
     """One and several, with suffixes of unknown files, and the first of some folders."""
     for number in range(1200):
-        touch(tmp_path / f"{number}.cr2")
+        touch(tmp_path / f"{number}.svg")
     touch(tmp_path / "a.mov", *(tmp_path / f"a.{suffix}" for suffix in "pqrs"), tmp_path / "b.q")
     touch(tmp_path / "x.photoslibrary" / "a.jpg", tmp_path / "y.photoslibrary" / "a.jpg")
     left_out = LeftOut()
     assert names([tmp_path], left_out) == []
     assert str(left_out) == (
-        f"1,200 RAW files, 1 video, 2 bundles of photo programs ({tmp_path}/x.photoslibrary, ...), "
+        "1 video, 1,200 images in other formats, "
+        f"2 bundles of photo programs ({tmp_path}/x.photoslibrary, ...), "
         "5 other files (.q, .p, .r, ...)"
     )
     assert left_out.explain_none() == (
         f"no images found; left out: {left_out}; a folder that you name is walked all the same"
     )
     assert LeftOut().explain_none() == "no images found"
+
+
+RAW_NAMES = ("a.CR2", "b.dng", "c.raf")
+
+
+def test_raw_files_where_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the extra `raw` they are images."""
+    monkeypatch.setattr(file_kinds, "reads_raw", lambda: True)
+    touch(*(tmp_path / name for name in RAW_NAMES))
+    left_out = LeftOut()
+    assert names([tmp_path], left_out) == [str(tmp_path / name) for name in RAW_NAMES]
+    assert not left_out
+
+
+def test_raw_files_where_they_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it they are counted, and the line says what to install."""
+    monkeypatch.setattr(file_kinds, "reads_raw", lambda: False)
+    touch(*(tmp_path / name for name in RAW_NAMES))
+    left_out = LeftOut()
+    assert names([tmp_path], left_out) == []
+    assert str(left_out) == "3 RAW files (to read them: pip install 'mlcrf[raw]')"
+    assert left_out.record() == {"raw": 3}
 
 
 def test_many_suffixes_take_no_memory() -> None:
