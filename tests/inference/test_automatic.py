@@ -146,3 +146,17 @@ def test_without_images_or_knowledge() -> None:
     posterior = method(potentials, known=everything)
     close(posterior.log_partition, potentials.log_score(everything), 1e-12)
     assert posterior.log_partition_kind is LogPartitionKind.EXACT
+
+
+def test_rules_among_unknown_labels_save_states() -> None:
+    """Six unknown labels in pairs are 27 states, which a limit of 2^5 admits, and 64 are not."""
+    made = make_potentials(2, 10)
+    rules = Implications(((1, 0), (3, 2), (5, 4)))
+    known = torch.full((2, 10), -1)
+    known[:, 6:] = 1
+    for potentials, wanted in (
+        (Potentials(made.unary, made.edges, made.pairwise, rules), "exact"),
+        (made, "gibbs"),
+    ):
+        ((method, images),) = automatic(potentials, 5).split(potentials, known)
+        assert method.name == wanted and images.tolist() == [0, 1]
