@@ -64,6 +64,15 @@ def tag(
     txt: Annotated[
         bool, typer.Option("--txt", help="Write a .txt beside each image.", rich_help_panel=_FILES)
     ] = False,
+    parent: Annotated[
+        str,
+        typer.Option(
+            metavar="KEYWORD",
+            help="Put keywords that the images do not have yet below this one, such as `AI` or "
+            "`Auto|AI`, in programs with a tree of keywords.",
+            rich_help_panel=_FILES,
+        ),
+    ] = "",
     sidecar_dir: Annotated[
         Path | None,
         typer.Option(
@@ -129,7 +138,7 @@ def tag(
     def report(change: "Change") -> None:
         typer.echo(str(change), err=as_json)
 
-    files = PhotoFileOptions(xmp, txt, replace_txt, dry_run, report if dry_run else None)
+    files = PhotoFileOptions(xmp, txt, parent, replace_txt, dry_run, report if dry_run else None)
     listed = source.list(limit)
     named = source.on_disk(listed)
     places = PhotoPlaces(sidecar_dir, named, new_name=sidecar_name)

@@ -31,6 +31,13 @@ class Problems:
         ranked = sorted(self.found, key=lambda one: (rank[one.path], one.line or 0))
         return [str(one) for one in ranked[: self.limit]]
 
+    def note(self, subject: str) -> str:
+        """Return a note that what had these errors is left out; names the first few."""
+        some = "; ".join(" ".join(one.split()) for one in self.shown[:3])
+        return f"{len(self.found)} {subject} that cannot be read are left out: {some}" + (
+            "; ..." if len(self.found) > 3 else ""
+        )
+
     def raise_if_any(self) -> None:
         """Raise one error if there were any.
 

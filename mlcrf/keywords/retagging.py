@@ -67,23 +67,31 @@ _MODEL, _WEIGHTS = Property(OURS, "taggedBy"), Property(OURS, "taggedByWeights")
 _MADE_FILE = Property(OURS, "madeFile")
 
 
-def require_taggable(names: Iterable[str]) -> None:
-    """Refuse names that XMP cannot store as one keyword.
+def require_taggable(names: Iterable[str], parent: Iterable[str] = ()) -> None:
+    """Refuse names, and levels above them, that XMP cannot store as one keyword.
 
     Raises:
         SettingsError: a name contains a separator of levels, or a character that is not allowed in
             XML.
     """
-    signs = sorted({one.separator for one in FIRST if one.separator})
     for name in names:
-        sign = next((sign for sign in signs if sign in name), None)
-        fault = f"{sign} separates levels of keywords in XMP" if sign else None
-        try:
-            etree.Element("name").text = name
-        except ValueError:
-            fault = "it contains a character that is not allowed in XML"
-        if fault:
+        if fault := _fault(name):
             raise SettingsError(f"label {name!r}: {fault}; give it another name with --rename")
+    for level in parent:
+        if fault := _fault(level):
+            raise SettingsError(f"--parent {level}: {fault}; write levels as Auto|AI")
+
+
+def _fault(name: str) -> str | None:
+    signs = sorted({one.separator for one in FIRST if one.separator})
+    sign = next((sign for sign in signs if sign in name), None)
+    if sign:
+        return f"{sign} separates levels of keywords in XMP"
+    try:
+        etree.Element("name").text = name
+    except ValueError:
+        return "it contains a character that is not allowed in XML"
+    return None
 
 
 def retag(

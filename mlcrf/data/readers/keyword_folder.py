@@ -37,18 +37,19 @@ def has_keywords(folder: Path) -> bool:
 def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read the keywords that people gave to the images in and below a folder.
 
-    Labels that are not keywords of an image are absent; images without keywords are left out, and
-    counted in the notes. Keywords written by mlcrf are ignored.
+    Labels that are not keywords of an image are absent; images without keywords, or with metadata
+    that cannot be read, are left out, and counted in the notes. Keywords written by mlcrf are
+    ignored.
 
     Expected labels are matched without regard to case; other keywords are left out, and counted in
     the notes. Without expected labels, all keywords become labels, sorted.
 
     Raises:
-        DataError: no image with keywords, no label among them, or unreadable metadata.
+        DataError: no image with keywords, or no label among them.
 
     Cost: reads the header of every image.
     """
-    problems, labels = Problems(options.max_problems), options.labels
+    unreadable, labels = Problems(options.max_problems), options.labels
     places = PhotoPlaces()
     expected = None if labels is None else {fold(name): name for name in labels}
     images: list[LocalImage] = []
@@ -61,7 +62,7 @@ def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> M
         try:
             keywords = clean_tags(_keywords(image, places))
         except DataError as error:
-            problems.found.append(error)
+            unreadable.found.append(error)
             continue
         if not keywords:
             untagged += 1
@@ -74,13 +75,15 @@ def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> M
             tags.append(frozenset(expected[fold(name)] for name in keywords - other))
         images.append(image)
         left_out |= other
-    problems.raise_if_any()
     if not images:
+        unreadable.raise_if_any()
         raise DataError("no image has a keyword in its XMP, its IPTC or a sidecar", folder)
     if labels is not None and not any(tags):
         some = ", ".join(repr(name) for name in sorted(left_out)[:5])
         raise DataError(f"none of the labels is among its keywords, such as {some}", folder)
     notes = []
+    if unreadable.found:
+        notes.append(unreadable.note("images with keywords"))
     if untagged:
         notes.append(f"{untagged} images without keywords are left out")
     others = [file for file in walk_suffix(folder, ".xmp") if file not in sidecars]

@@ -134,15 +134,25 @@ def read_tag_folder(folder: Path, options: ReadOptions = ReadOptions()) -> Manif
 
     A tag file has one tag per line, or several separated by `options.label_sep`, by default that of
     `,`, `;`, `|` by which tags repeat most. An empty file is the empty set; a single `?` means
-    unknown. Images without a tag file are left out, and counted in the notes. Without expected
-    labels, all tags become labels, sorted.
+    unknown. Images without a tag file, or with one that is not UTF-8 text, are left out, and
+    counted in the notes. Without expected labels, all tags become labels, sorted.
 
     Raises:
-        DataError: no image with a tag file, unexpected tags, or files that are not UTF-8.
+        DataError: no image with a tag file that can be read, or unexpected tags.
     """
     problems, labels = Problems(options.max_problems), options.labels
     found = find_tagged_images(folder, problems)
-    lines = {file: load_text(file, problems).splitlines() for file in found.files}
+    unreadable = Problems(options.max_problems)
+    texts = {file: load_text(file, unreadable) for file in found.files}
+    if unreadable.found:
+        bad = {one.path for one in unreadable.found}
+        kept = [at for at, file in enumerate(found.files) if str(file) not in bad]
+        if not kept:
+            unreadable.raise_if_any()
+        found.images = [found.images[at] for at in kept]
+        found.files = [found.files[at] for at in kept]
+        found.notes.append(unreadable.note("tag files"))
+    lines = {file: texts[file].splitlines() for file in found.files}
     separator = find_separator(line for own in lines.values() for line in own)
     sign = options.label_sep or separator.sign or ","
     tags = [tags_of_lines(file, lines[file], sign, labels, problems) for file in found.files]

@@ -8,6 +8,7 @@ from pathlib import Path
 from mlcrf.errors import DataError, MlcrfError, printable
 from mlcrf.images import Image
 from mlcrf.implications import Implications
+from mlcrf.keywords.collection import collection_keywords
 from mlcrf.keywords.retagging import Author
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
@@ -24,6 +25,7 @@ class PhotoFileOptions:
     Attributes:
         xmp: write sidecars.
         txt: write tag files.
+        parent: levels above keywords that the images do not have yet, separated by `|`.
         replace_txt: replace tag files that mlcrf did not write, and keep a copy of each.
         dry_run: change nothing, only report.
         report: called with each change of a file.
@@ -31,6 +33,7 @@ class PhotoFileOptions:
 
     xmp: bool = False
     txt: bool = False
+    parent: str = ""
     replace_txt: bool = False
     dry_run: bool = False
     report: Callable[[Change], None] | None = None
@@ -46,7 +49,8 @@ class PhotoFileOptions:
 
         Args:
             images: the images to tag. The first is checked before work starts; a later image
-                without a place for files gets an error of its own.
+                without a place for files gets an error of its own. Their keywords are used for
+                labels of the same names.
 
         Raises:
             SettingsError: a file cannot hold the name of a label.
@@ -59,7 +63,19 @@ class PhotoFileOptions:
         if self.xmp:
             author = Author(printable(origin.model), origin.digest)
             rules = origin.implications or Implications()
-            kinds.append(Sidecars(places, author, labels, rules, dry_run=self.dry_run))
+            kinds.append(
+                Sidecars(
+                    places,
+                    author,
+                    labels,
+                    rules,
+                    parent=tuple(
+                        level.strip() for level in self.parent.split("|") if level.strip()
+                    ),
+                    existing=collection_keywords(images, places, labels),
+                    dry_run=self.dry_run,
+                )
+            )
         if self.txt:
             kinds.append(TagFiles(places, labels, replace=self.replace_txt, dry_run=self.dry_run))
         return PhotoFileSet(kinds, self.report)

@@ -1,17 +1,19 @@
 """Keywords in XMP sidecars, from predictions."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.implications import Implications
 from mlcrf.keywords.embedded import embedded_packet
+from mlcrf.keywords.keyword_lists import KeywordPath
 from mlcrf.keywords.photo_keywords import damaged_sidecar, load_sidecar
 from mlcrf.keywords.retagging import Author, Tag, has_our_marks, require_taggable, retag
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.keywords.xmp import Packet
-from mlcrf.labels import LabelSpace
+from mlcrf.labels import LabelSpace, fold
 from mlcrf.prediction.photo_files.persons_files import (
     remove,
     require_replaceable,
@@ -30,6 +32,8 @@ class Sidecars:
     Args:
         labels: the names to write; not needed to undo.
         author: None if tags are only removed.
+        parent: levels above our keywords.
+        existing: keywords of the collection by folded name, which are used instead.
 
     Raises:
         SettingsError: the name of a label cannot be a keyword.
@@ -44,10 +48,12 @@ class Sidecars:
         labels: LabelSpace | None = None,
         implications: Implications = Implications(),
         *,
+        parent: KeywordPath = (),
+        existing: Mapping[str, KeywordPath] = MappingProxyType({}),
         dry_run: bool = False,
     ) -> None:
-        require_taggable(labels or ())
-        self._paths = _paths(labels, implications) if labels else {}
+        require_taggable(labels or (), parent)
+        self._paths = _paths(labels, implications, parent, existing) if labels else {}
         self._places, self._author, self._dry_run = places, author, dry_run
 
     def write(self, prediction: Prediction) -> Change:
@@ -61,7 +67,10 @@ class Sidecars:
             MlcrfError: the sidecar cannot be written.
         """
         confirmed = frozenset(prediction.confirmed)
-        tags = [Tag(one, self._paths[one], one in confirmed) for one in prediction.labels]
+        tags = [
+            Tag(self._paths[one][0][-1], self._paths[one], one in confirmed)
+            for one in prediction.labels
+        ]
         photo = prediction.image
         return self._retag(
             self._places.sidecar(photo), tags, self._author, lambda: embedded_packet(photo)
@@ -122,25 +131,30 @@ class Sidecars:
 
 
 def _paths(
-    labels: LabelSpace, implications: Implications
-) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Return each label's paths from the top, one per label that it implies directly.
+    labels: LabelSpace,
+    implications: Implications,
+    parent: KeywordPath,
+    existing: Mapping[str, KeywordPath],
+) -> dict[str, tuple[KeywordPath, ...]]:
+    """Return each label's keywords: that of the collection, else one per label that it implies.
 
-    Further up, only the first path of each label is used.
+    Only labels that it implies directly count; further up, only the first keyword of each label.
     """
     parents: dict[str, list[str]] = {name: [] for name in labels}
     for child, above in implications.parents.items():
-        for parent in above:
-            if parent not in implications.with_parents(set(above) - {parent}):
-                parents[labels.names[child]].append(labels.names[parent])
+        for one in above:
+            if one not in implications.with_parents(set(above) - {one}):
+                parents[labels.names[child]].append(labels.names[one])
 
-    def first(name: str) -> tuple[str, ...]:
-        path = [name]
-        while above := parents[path[-1]]:
-            path.append(above[0])
-        return tuple(reversed(path))
+    def first(name: str) -> KeywordPath:
+        if fold(name) in existing:
+            return existing[fold(name)]
+        above = parents[name]
+        return (*(first(above[0]) if above else parent), name)
 
     return {
-        name: tuple((*first(parent), name) for parent in above) or ((name,),)
+        name: tuple((*first(one), name) for one in above)
+        if above and fold(name) not in existing
+        else (first(name),)
         for name, above in parents.items()
     }

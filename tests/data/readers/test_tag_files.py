@@ -64,14 +64,26 @@ def test_expected_labels(tmp_path: Path) -> None:
     make_folder(tmp_path, a="sea\nsky")
     labels = LabelSpace(("sky", "dog", "sea"))
     assert read_tag_folder(tmp_path, ReadOptions(labels=labels)).targets.tolist() == [[1, 0, 1]]
-    make_folder(tmp_path, b="sky\nseaa\ncat", c=b"\xff\n")
+    make_folder(tmp_path, b="sky\nseaa\ncat")
     with pytest.raises(DataError) as caught:
         read_tag_folder(tmp_path, ReadOptions(labels=labels))
     assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
-        "c.txt:1: is not UTF-8 text; save it as UTF-8",
         "b.txt:2: unknown label 'seaa'; did you mean 'sea'?",
         "b.txt:3: unknown label 'cat'",
     ]
+
+
+def test_a_damaged_tag_file_among_many(tmp_path: Path) -> None:
+    """Its image is left out with a note that names it; if none can be read, that is the error."""
+    make_folder(tmp_path, a="sea", c=b"\xff\n", d=b"\0")
+    manifest = read_tag_folder(tmp_path)
+    assert [image.file_name for image in manifest.images] == ["a.jpg"]
+    (note,) = manifest.notes
+    assert note.startswith("2 tag files that cannot be read are left out: ")
+    assert "c.txt:1: is not UTF-8 text; save it as UTF-8; " in note and "d.txt: " in note
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(DataError, match=r"c\.txt:1: is not UTF-8 text"):
+        read_tag_folder(tmp_path)
 
 
 def test_tags_that_cannot_be_labels(tmp_path: Path) -> None:

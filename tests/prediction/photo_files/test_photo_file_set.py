@@ -376,8 +376,10 @@ def test_a_folder_with_keywords_is_a_data_set(tmp_path: Path) -> None:
     assert told.targets.tolist() == [[0, 1, 0], [1, 0, 0]]
     (tmp_path / "d.jpg.xmp").write_bytes(b"")
     make_photo(tmp_path / "d.jpg")
-    with pytest.raises(DataError, match=r"d\.jpg.*not XML"):
-        read_dataset(tmp_path)
+    damaged = read_dataset(tmp_path)
+    assert damaged.targets.tolist() == manifest.targets.tolist()
+    assert damaged.notes[0].startswith("1 images with keywords that cannot be read are left out: ")
+    assert "d.jpg.xmp: cannot be read as a sidecar: it is not XML" in damaged.notes[0]
 
 
 def test_retagging_never_counts_as_keywords(tmp_path: Path) -> None:

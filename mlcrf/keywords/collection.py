@@ -1,0 +1,67 @@
+"""The keywords that a collection of images has already, for labels of the same names."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+
+from mlcrf.errors import DataError
+from mlcrf.images import Image
+from mlcrf.keywords.embedded import embedded_packet
+from mlcrf.keywords.keyword_lists import LISTS, KeywordPath, OwnKeywords
+from mlcrf.keywords.photo_keywords import load_sidecar
+from mlcrf.keywords.sidecar_places import PhotoPlaces
+from mlcrf.keywords.xmp import Packet
+from mlcrf.labels import fold
+
+_HEAD = 256 * 2**10
+_LIST_NAMES = tuple(one.keywords.name.encode() for one in LISTS)
+
+
+def collection_keywords(
+    images: Iterable[Image], places: PhotoPlaces, names: Iterable[str]
+) -> dict[str, KeywordPath]:
+    """Return the keyword of a collection for each name that it has, without regard to case.
+
+    A name is looked for at every level of the person's keywords. Of several keywords with it, one
+    with levels comes first, then the most frequent.
+
+    Args:
+        images: the collection; their sidecars are read, and images that begin with XMP.
+
+    Returns:
+        Keywords in the person's spelling, by folded name.
+    """
+    wanted = {fold(name) for name in names}
+    counts: dict[str, Counter[KeywordPath]] = defaultdict(Counter)
+    for packet in (packet for image in images for packet in _packets(image, places)):
+        for path in OwnKeywords(packet).paths:
+            for end, level in enumerate(path, start=1):
+                if fold(level) in wanted:
+                    counts[fold(level)][path[:end]] += 1
+    return {
+        name: min(paths, key=lambda path: (len(path) == 1, -paths[path], path))
+        for name, paths in counts.items()
+    }
+
+
+def _packets(image: Image, places: PhotoPlaces) -> Iterator[Packet]:
+    """Yield the metadata of an image; what is damaged is reported where the image is tagged."""
+    try:
+        sidecar = places.existing_sidecar(image)
+        if sidecar:
+            yield Packet(load_sidecar(sidecar))
+        elif _may_have_keywords(image):
+            yield embedded_packet(image)
+    except (DataError, ValueError):
+        return
+
+
+def _may_have_keywords(image: Image) -> bool:
+    """Return whether the start of a file names a list of keywords; opening each takes longer."""
+    if image.path is None:
+        return False
+    try:
+        with image.path.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError:
+        return False
+    return any(name in head for name in _LIST_NAMES)
