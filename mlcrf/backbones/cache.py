@@ -16,8 +16,8 @@ Feature = NDArray[np.float32]
 
 _SCHEMA = """
 PRAGMA synchronous = NORMAL;
-CREATE TABLE IF NOT EXISTS files (
-    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, digest BLOB
+CREATE TABLE IF NOT EXISTS stamps (
+    path BLOB PRIMARY KEY, version TEXT, digest BLOB
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS features (digest BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID;
 """
@@ -26,9 +26,9 @@ CREATE TABLE IF NOT EXISTS features (digest BLOB PRIMARY KEY, vector BLOB) WITHO
 class FeatureCache:
     """One SQLite file of features for one network, transform, engine and precision.
 
-    Path, size and modification time give the SHA-256 of the content, and the SHA-256 gives the
-    features: a moved file is read but not computed again, an unchanged file is not even read. Safe
-    to share between processes; a kill loses the last batch.
+    The stamp of a file gives the SHA-256 of its content, and the SHA-256 gives the features: a
+    moved file is read but not computed again, an unchanged file is not even read. Safe to share
+    between processes; a kill loses the last batch.
 
     Args:
         key: identifies everything that the features depend on, except the image.
@@ -64,20 +64,18 @@ class FeatureCache:
     def find(self, images: Sequence[Image]) -> list[Feature | None]:
         """Return the features of each image; None if it is new, changed or missing."""
         query = (
-            "SELECT vector FROM files JOIN features USING (digest) "
-            "WHERE path = ? AND size = ? AND mtime_ns = ?"
+            "SELECT vector FROM stamps JOIN features USING (digest) WHERE path = ? AND version = ?"
         )
         stamps = [image.stamp() for image in images]
         return [
-            self._load(query, (_path(stamp), stamp.size, stamp.mtime_ns)) if stamp else None
-            for stamp in stamps
+            self._load(query, (_path(stamp), stamp.version)) if stamp else None for stamp in stamps
         ]
 
     def find_content(self, digest: bytes) -> Feature | None:
         """Return the features of the content with this SHA-256, in any file."""
         return self._load("SELECT vector FROM features WHERE digest = ?", (digest,))
 
-    def _load(self, query: str, key: tuple[bytes | int, ...]) -> Feature | None:
+    def _load(self, query: str, key: tuple[bytes | str, ...]) -> Feature | None:
         try:
             row = self._database.execute(query, key).fetchone()
             return None if row is None else np.frombuffer(row[0], dtype="<f4").astype(np.float32)
@@ -94,15 +92,11 @@ class FeatureCache:
         Raises:
             DataError: the disk is full or the file damaged.
         """
-        files = [
-            (_path(stamp), stamp.size, stamp.mtime_ns, digest)
-            for stamp, digest, _ in entries
-            if stamp
-        ]
+        files = [(_path(stamp), stamp.version, digest) for stamp, digest, _ in entries if stamp]
         features = [(digest, feature.astype("<f4").tobytes()) for _, digest, feature in entries]
         try:
             with self._database:
-                self._database.executemany("REPLACE INTO files VALUES (?, ?, ?, ?)", files)
+                self._database.executemany("REPLACE INTO stamps VALUES (?, ?, ?)", files)
                 self._database.executemany("REPLACE INTO features VALUES (?, ?)", features)
         except sqlite3.Error as error:
             raise self._broken(error) from error

@@ -13,17 +13,29 @@ from mlcrf.stores import Stored
 
 @dataclass(frozen=True)
 class Stamp:
-    """Address, size and modification time, to detect changes without reading the file.
+    """Address, size, times and inode, to detect changes without reading the file.
+
+    Programs set the time of modification as they like, and so a file may be replaced by one of the
+    same size and time; the time of change and the inode tell.
 
     Attributes:
         address: see `Image.address`.
         size: size in bytes.
         mtime_ns: time of last modification, in nanoseconds.
+        ctime_ns: time of last change of content or metadata; of the container, if there is one.
+        inode: number of the file on its disk; of the container, if there is one.
     """
 
     address: str
     size: int
     mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @property
+    def version(self) -> str:
+        """All but the address, as text."""
+        return f"{self.size} {self.mtime_ns} {self.ctime_ns} {self.inode}"
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ class Image(ABC):
         return self.name
 
     def stamp(self) -> Stamp | None:
-        """Return size and modification time; None if they are unknown without reading."""
+        """Return what changes with the file; None if it is unknown without reading."""
         return None
 
     def fingerprint(self) -> bytes:
@@ -149,7 +161,9 @@ class LocalImage(Image):
             status = os.stat(self.name)  # noqa: PTH116 - quick
         except (OSError, ValueError):  # a ValueError if no file can have this name
             return None
-        return Stamp(self.address, status.st_size, status.st_mtime_ns)
+        return Stamp(
+            self.address, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+        )
 
     def fingerprint(self) -> bytes:
         self._require_regular()
@@ -224,9 +238,10 @@ class ContainedImage(Image):
     def stamp(self) -> Stamp | None:
         try:
             size, mtime_ns = self.measure()
+            status = self.within.stat()
         except (OSError, ValueError, DataError):
             return None
-        return Stamp(self.address, size, mtime_ns)
+        return Stamp(self.address, size, mtime_ns, status.st_ctime_ns, status.st_ino)
 
     @abstractmethod
     def measure(self) -> tuple[int, int]:

@@ -180,7 +180,7 @@ def _digest(images: Sequence[Image]) -> str:
     """Return a hash of the images' current stamps."""
     digest = hashlib.sha256()
     for image in images:
-        stamp = image.stamp() or Stamp(image.name, -1, -1)
-        known = (os.fsencode(stamp.address), stamp.size, stamp.mtime_ns)
+        stamp = image.stamp() or Stamp(image.name, -1, -1, -1, -1)
+        known = (os.fsencode(stamp.address), stamp.version)
         digest.update(repr(known).encode())
     return digest.hexdigest()[:16]
