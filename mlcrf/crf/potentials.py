@@ -1,7 +1,7 @@
 """Unaries and couplings of a batch of CRFs over label sets."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ class Potentials:
         num_images, num_labels = self.unary.shape
         if not num_labels:
             raise PotentialsError("unary: expected at least one label, got (N, 0)")
-        self._check_devices()
+        self._check_alike()
         num_edges = len(self.edges)
         if self.edges.shape != (num_edges, 2) or self.edges.dtype != torch.int64:
             raise PotentialsError(
@@ -65,17 +65,13 @@ class Potentials:
                 f"pairwise: expected ({num_edges},) or ({num_images}, {num_edges}), "
                 f"got {tuple(self.pairwise.shape)}"
             )
-        if self.pairwise.dtype != self.unary.dtype:
-            raise PotentialsError(
-                f"pairwise: expected {self.unary.dtype} as unary, got {self.pairwise.dtype}"
-            )
         if num_edges:
             first, second = self.edges[:, 0], self.edges[:, 1]
             if not bool(((first >= 0) & (first < second) & (second < num_labels)).all()):
                 raise PotentialsError(f"edges: expected pairs i < j below {num_labels}")
             if len(torch.unique(first * num_labels + second)) != num_edges:
                 raise PotentialsError("edges: a pair occurs twice")
-        for name, value in (("unary", self.unary), ("pairwise", self.pairwise)):
+        for name, value in self._tensors().items():
             if not bool(torch.isfinite(value).all()):
                 raise PotentialsError(f"{name}: contains NaN or infinity")
         self._check_range()
@@ -92,12 +88,16 @@ class Potentials:
                 f"the most that {self.unary.dtype} allows is {most:.1g}"
             )
 
-    def _check_devices(self) -> None:
-        for name, value in (("edges", self.edges), ("pairwise", self.pairwise)):
+    def _check_alike(self) -> None:
+        for name, value in self._tensors().items():
             if value.device != self.unary.device:
                 raise PotentialsError(
                     f"{name}: expected on {self.unary.device} as unary, got {value.device}; "
                     "use Potentials.to(device) to move potentials as a whole"
+                )
+            if name != "edges" and value.dtype != self.unary.dtype:
+                raise PotentialsError(
+                    f"{name}: expected {self.unary.dtype} as unary, got {value.dtype}"
                 )
 
     @property
@@ -113,12 +113,15 @@ class Potentials:
         """Return whether each image has its own couplings."""
         return self.pairwise.ndim == 2
 
-    def to(self, device: torch.device | str) -> "Potentials":
+    def to(self, device: torch.device | str) -> Self:
         """Return the same CRFs on a device. Methods make what they need of implications there."""
-        unary, edges, pairwise = (
-            value.to(device) for value in (self.unary, self.edges, self.pairwise)
-        )
-        return Potentials(unary, edges, pairwise, self.implications)
+        if self.unary.device == torch.device(device):
+            return self
+        return replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Any]:
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def pairwise_matrix(self) -> Tensor:
         """Return the couplings as symmetric, zero-diagonal matrices, (L, L) or (N, L, L)."""

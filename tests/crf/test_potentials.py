@@ -6,7 +6,6 @@ from torch import Tensor
 
 from mlcrf.crf import Fields, Potentials, check_known, full_edges
 from mlcrf.errors import PotentialsError
-from mlcrf.implications import Implications
 from tests.oracle import oracles
 
 
@@ -61,27 +60,6 @@ def test_refusals(unary: Tensor, edges: Tensor, pairwise: Tensor, message: str) 
     """Errors say what was expected and what came."""
     with pytest.raises(PotentialsError, match=message):
         Potentials(unary, edges, pairwise)
-
-
-@pytest.mark.parametrize("name", ["edges", "pairwise"])
-def test_everything_is_on_one_device(name: str) -> None:
-    """Tensors on another device are refused at construction, by name and with what to do."""
-    given = {"unary": ZEROS, "edges": EDGES, "pairwise": NONE}
-    given[name] = given[name].to("meta")
-    with pytest.raises(PotentialsError, match=rf"{name}: expected on cpu as unary, got meta.*to\("):
-        Potentials(**given)
-
-
-def test_potentials_move_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unaries, edges and couplings go to the device; implications stay as they are."""
-    made = make_potentials()
-    ruled = Potentials(made.unary, made.edges, made.pairwise, Implications(((1, 0),)))
-    same = ruled.to("cpu")
-    assert torch.equal(same.unary, ruled.unary)
-    assert same.implications == ruled.implications
-    monkeypatch.setattr(Potentials, "__post_init__", lambda self: None)  # reads values
-    moved = ruled.to("meta")
-    assert {x.device.type for x in (moved.unary, moved.edges, moved.pairwise)} == {"meta"}
 
 
 @pytest.mark.parametrize("varies", [False, True])

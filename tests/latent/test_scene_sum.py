@@ -1,5 +1,6 @@
 """Mixtures over latent scenes, against sums over everything."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -135,7 +136,7 @@ def test_map_keeps_what_is_known() -> None:
 
 
 def test_a_mixture_has_no_score() -> None:
-    """And shapes that do not fit are refused."""
+    """And shapes and types that do not fit are refused."""
     mixture, _ = make(False)
     with pytest.raises(PotentialsError, match="no log_score"):
         mixture.log_score(STATES[:1].expand(PHOTOS, -1))
@@ -147,3 +148,6 @@ def test_a_mixture_has_no_score() -> None:
             gates=mixture.gates[:4],
             shifts=mixture.shifts,
         )
+    for name in ("gates", "shifts"):
+        with pytest.raises(PotentialsError, match=f"{name}: expected .*float64 as unary, got .*16"):
+            replace(mixture, **{name: getattr(mixture, name).half()})

@@ -101,7 +101,11 @@ def run_chains(
     run = _Run(coupled, clamped, keys, sweeps, first_sweep, thin, average)
     match choose_engine(engine, device):
         case Engine.NUMBA:
-            ended, probabilities, samples = _run_numba(run, start)
+            on_cpu = run._replace(
+                potentials=coupled.to("cpu"), known=clamped.cpu(), keys=keys.cpu()
+            )
+            found = _run_numba(on_cpu, start.cpu())
+            ended, probabilities, samples = (one.to(device) for one in found)
         case Engine.TORCH | Engine.AUTO:
             ended, probabilities, samples = _run_torch(run, start)
         case other:

@@ -49,9 +49,8 @@ class GroupedCouplings:
                         check_invariants=False,
                     )
                 )
-        parents = torch.bincount(
-            torch.from_numpy(potentials.implications.array[:, 0]), minlength=num_labels
-        )
+        children = torch.from_numpy(potentials.implications.array[:, 0]).to(coupled.unary.device)
+        parents = torch.bincount(children, minlength=num_labels)
         self._less = (IMPOSSIBLE * parents + torch.zeros_like(coupled.unary) + less).T[:, None]
 
     def of(self, group: int, y: Tensor) -> Tensor:

@@ -55,9 +55,10 @@ def random_states(keys: Tensor, num_labels: int) -> Tensor:
     """Draw states in which each label is present with probability 1/2, uint8 (S, N, L).
 
     They are far apart, so that chains that get stuck disagree.
+
+    Args:
+        keys: on the CPU, as `stream_keys` returns them.
     """
-    if keys.device.type != "cpu":
-        return (uniforms(keys, _FIRST_STATES, num_labels) <= 0.5).to(torch.uint8)
     streams = keys.reshape(2, -1, 1).numpy().astype(np.uint32)
     states = np.empty((streams.shape[1], num_labels), np.uint8)
     first = _FIRST_STATES * (num_labels + 1)
