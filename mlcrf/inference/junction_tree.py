@@ -201,7 +201,8 @@ class JunctionTree:
                 f"junction tree: {len(coupled.edges)} edges over {coupled.num_labels} labels have "
                 f"treewidth {width} as far as is found; the limit is {self.max_treewidth}, "
                 f"for tables of 2**{self.max_treewidth} states. Use --inference gibbs or "
-                "mean-field, or choose fewer edges (a tree has treewidth 1)."
+                "mean-field, choose fewer edges (a tree has treewidth 1), or in Python raise "
+                "max_treewidth."
             )
         return plan
 
@@ -281,7 +282,7 @@ def _collect(
     log_odds = list(messages)
     for at, group in reversed(list(enumerate(plan.groups))):
         table = evidence[group.labels][:, :, None].repeat(1, 1, 2**group.width, 1)
-        table[:, 1] += _states(group.width, table) @ terms.pairwise[group.edges]
+        table[:, 1] += _sums_by_state(terms.pairwise[group.edges])
         for link in group.links:
             message = messages[link.group][link.children]
             total = message.new_zeros(link.num_parents, *message.shape[1:])
@@ -305,7 +306,7 @@ def _distribute(
         present = around * odds.sigmoid()
         marginals[group.labels] = present.sum(1)
         if pairs_wanted:
-            pairs[group.edges] = _states(group.width, present).T @ present
+            pairs[group.edges] = _sums_by_label(present)
         beliefs = torch.stack([around - present, present], 1)
         for link in group.links:
             part = _by_label(beliefs, group)[link.parents]
@@ -339,7 +340,22 @@ def _by_label(table: Tensor, group: Group) -> Tensor:
     return table.view(len(table), *[2] * (group.width + 1), -1)
 
 
-def _states(width: int, like: Tensor) -> Tensor:
-    """Return all states of a separator (2^k, k); the first label changes slowest."""
-    places = torch.arange(width - 1, -1, -1, device=like.device)
-    return (torch.arange(2**width, device=like.device)[:, None] >> places & 1).to(like)
+def _sums_by_state(couplings: Tensor) -> Tensor:
+    """Add up couplings to a separator (G, k, n) in all its states: (G, 2^k, n).
+
+    The first label changes slowest. The table doubles with each label, which takes 2^(k+1) sums.
+    """
+    total = couplings.new_zeros(len(couplings), 1, couplings.shape[-1])
+    for one in reversed(couplings.unbind(1)):
+        total = torch.cat([total, total + one[:, None]], 1)
+    return total
+
+
+def _sums_by_label(table: Tensor) -> Tensor:
+    """Sum a table of separator states (G, 2^k, n) where each label is present: (G, k, n)."""
+    sums = []
+    while table.shape[1] > 1:
+        absent, present = table.chunk(2, 1)
+        sums.append(present.sum(1))
+        table = absent + present
+    return torch.stack(sums, 1) if sums else table[:, :0]

@@ -126,7 +126,7 @@ def test_too_wide() -> None:
     )
     message = (
         r"28 edges over 8 labels have treewidth 7 .*the limit is 6.*Use --inference gibbs or "
-        r"mean-field, or choose fewer edges"
+        r"mean-field, choose fewer edges .* raise max_treewidth"
     )
     for call in calls:
         with pytest.raises(TooManyLabelsError, match=message):
