@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 _EVERY_S = 30.0
+_SHARE_TO_JUDGE, _TIME_TO_JUDGE_S = 0.02, 60.0  # of the first images, after a network has loaded
 _shown: "list[Progress]" = []  # the innermost last
 
 
@@ -65,10 +66,10 @@ class Progress:
             return f"{self._task}: {_duration(elapsed)} so far" if elapsed >= 1 else self._task
         share = min(1.0, self._done / self._total)
         part = f"{share:.0%}" if self._total == 1 else f"{self._done:,.0f} of {self._total:,.0f}"
-        if share == 0 and elapsed >= 1:
-            return f"{self._task}: {part}, {_duration(elapsed)} so far"
-        if not 0 < share < 1 or elapsed < 1:
+        if share == 1 or elapsed < 1:
             return f"{self._task}: {part}"
+        if share == 0 or (share < _SHARE_TO_JUDGE and elapsed < _TIME_TO_JUDGE_S):
+            return f"{self._task}: {part}, {_duration(elapsed)} so far"
         return f"{self._task}: {part}, about {_duration(elapsed * (1 - share) / share)} to go"
 
     def __rich__(self) -> Any:

@@ -16,7 +16,7 @@ _MANY_PAIRS = 5000
 # gradients of a fit by L-BFGS, few and many; warm starts need few
 _GRADIENTS = {
     ObjectiveName.INDEPENDENT: (10, 40),
-    ObjectiveName.PSEUDO_LIKELIHOOD: (10, 80),
+    ObjectiveName.PSEUDO_LIKELIHOOD: (20, 100),
     ObjectiveName.EXACT_LIKELIHOOD: (4, 20),
     ObjectiveName.UNROLLED_MEAN_FIELD: (16, 80),
 }

@@ -30,6 +30,8 @@ def test_time_to_go() -> None:
     progress.show("features", 0, 4000)
     clock.now = 10
     assert progress.text() == "features: 0 of 4,000, 10 s so far"
+    progress.show("features", 40, 4000)
+    assert progress.text() == "features: 40 of 4,000, 10 s so far"
     progress.show("features", 1000, 4000)
     assert progress.text() == "features: 1,000 of 4,000, about 30 s to go"
     progress.show("fit 1", 0.0, 1)
