@@ -21,6 +21,13 @@ class Pairwise(StrEnum):
     CONDITIONAL = "conditional"
 
 
+class RawPairs(StrEnum):
+    """Images that a RAW file and the JPEG of the same name beside it are: the JPEG, or both."""
+
+    ONE = "one"
+    BOTH = "both"
+
+
 class SidecarName(StrEnum):
     """Name of a new sidecar of photo.jpg."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from mlcrf.choices import Blank, Decision, EngineName, InferenceName, Oddity, ScoredSplit
+from mlcrf.choices import Blank, Decision, EngineName, InferenceName, Oddity, RawPairs, ScoredSplit
 from mlcrf.cli import console
 from mlcrf.cli.mistakes import UsageError, explain, refuse_run, refuse_swapped
 
@@ -53,6 +53,14 @@ Rename = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Stop after this many images.")]
+RawPairsOption = Annotated[
+    RawPairs,
+    typer.Option(
+        "--raw-pairs",
+        help="Of a RAW file in a folder and the JPEG or HEIC of the same name beside it, tag only "
+        "the latter, or both.",
+    ),
+]
 Null = Annotated[
     bool,
     typer.Option(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlcrf.choices import RawPairs
 from mlcrf.cli import console, options, tagging
 from mlcrf.cli.mistakes import refuse_runs
 from mlcrf.cli.options import DecisionOptions, KnownOptions, RuntimeOptions, grouped
@@ -77,6 +78,7 @@ def predict(
     ] = None,
     limit: options.Limit = None,
     null: options.Null = False,
+    raw_pairs: options.RawPairsOption = RawPairs.ONE,
     overwrite: options.Overwrite = False,
     strict: options.Strict = False,
     as_json: options.Json = False,
@@ -106,7 +108,7 @@ def predict(
     run = load_run(model)
     part = None if shard is None else Part.parse(shard)
     chosen = None if part is None else part.chooser(source.places, of_folders=known.album)
-    listed = source.list(limit, chosen)
+    listed = source.list(limit, chosen, raw_pairs)
     selection = options.SelectionOptions(rename).make_selection(run.labels, run.implications)
     job = known.make_job(
         run, selection, decision, limit, sidecar_dir=sidecar_dir, named=source.on_disk(listed)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mlcrf.choices import RawPairs
 from mlcrf.cli import console
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ class ImageSource:
         console.require_extra("ray", "ray", "grpc")
 
     def list(
-        self, limit: int | None, chosen: "Callable[[Image], bool] | None" = None
+        self,
+        limit: int | None,
+        chosen: "Callable[[Image], bool] | None" = None,
+        raw_pairs: RawPairs = RawPairs.ONE,
     ) -> "ListedImages":
         """Return the images, listed again in each iteration."""
         from mlcrf.images import LeftOut, ListedImages, list_images, list_named
@@ -91,7 +95,7 @@ class ImageSource:
         def listing(left_out: LeftOut) -> "Iterator[Image]":
             if self.images is not None:
                 return list_named(self.images, left_out)
-            return list_images(self.places, left_out)
+            return list_images(self.places, left_out, raw_pairs)
 
         return ListedImages(listing, limit=limit, chosen=chosen)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlcrf.choices import SidecarName
+from mlcrf.choices import RawPairs, SidecarName
 from mlcrf.cli import console, options, tagging
 from mlcrf.cli.mistakes import refuse_runs
 from mlcrf.cli.options import (
@@ -111,6 +111,7 @@ def tag(
     ] = False,
     limit: options.Limit = None,
     null: options.Null = False,
+    raw_pairs: options.RawPairsOption = RawPairs.ONE,
     strict: options.Strict = False,
     as_json: options.Json = False,
 ) -> None:
@@ -139,7 +140,7 @@ def tag(
         typer.echo(str(change), err=as_json)
 
     files = PhotoFileOptions(xmp, txt, parent, replace_txt, dry_run, report if dry_run else None)
-    listed = source.list(limit)
+    listed = source.list(limit, raw_pairs=RawPairs.BOTH if undo else raw_pairs)
     named = source.on_disk(listed)
     places = PhotoPlaces(sidecar_dir, named, new_name=sidecar_name)
     if undo:

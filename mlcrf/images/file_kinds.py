@@ -1,5 +1,6 @@
 """Kinds of files and folders by name: images, and what a walk leaves out."""
 
+from collections.abc import Iterable
 from enum import Enum
 from functools import cache
 from importlib.util import find_spec
@@ -15,12 +16,14 @@ RAW_SUFFIXES = frozenset({  # images where the extra `raw` is installed
     ".sr2", ".srf", ".srw", ".x3f",
 })
 # fmt: on
+_OF_CAMERAS = frozenset({".jpg", ".jpeg", ".jpe", ".heic", ".heif", ".hif"})
 
 
 class Kind(Enum):
     """A kind of file or folder that is left out of a walk: its name for one, and for several."""
 
     RAW = "RAW file", "RAW files"
+    RAW_OF_PAIR = "RAW file beside its JPEG", "RAW files beside their JPEGs"
     VIDEO = "video", "videos"
     OTHER_FORMAT = "image in another format", "images in other formats"
     THUMBNAILS = "file or folder of thumbnails", "files and folders of thumbnails"
@@ -120,6 +123,17 @@ def is_image_name(name: str) -> bool:
     suffix = suffix_of(name)
     is_read = suffix in SUFFIXES or (suffix in RAW_SUFFIXES and reads_raw())
     return is_read and not name.startswith(".")
+
+
+def is_raw_name(name: str) -> bool:
+    """Return whether a file name has the suffix of a RAW file and is not hidden."""
+    return suffix_of(name) in RAW_SUFFIXES and not name.startswith(".")
+
+
+def stems_beside_raw(names: Iterable[str]) -> frozenset[str]:
+    """Return the stems in lower case of files that a camera writes beside a RAW file, as JPEG."""
+    found = (name for name in names if suffix_of(name) in _OF_CAMERAS and is_image_name(name))
+    return frozenset(stem_of(name).lower() for name in found)
 
 
 @cache

@@ -7,40 +7,49 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
+from mlcrf.choices import RawPairs
 from mlcrf.errors import DataError
 from mlcrf.images.containers import as_image, find_containers, is_parquet, is_tar, members
 from mlcrf.images.file_kinds import (
     Kind,
     is_companion_name,
     is_image_name,
+    is_raw_name,
     kind_of_file,
     kind_of_folder,
     stem_of,
+    stems_beside_raw,
 )
 from mlcrf.images.image import Image, LocalImage, UrlImage
 from mlcrf.images.left_out import LeftOut
 from mlcrf.stores import Stored
 
 
-def walk_images(folder: Path, left_out: LeftOut | None = None) -> Iterator[LocalImage]:
+def walk_images(
+    folder: Path, left_out: LeftOut | None = None, raw_pairs: RawPairs = RawPairs.ONE
+) -> Iterator[LocalImage]:
     """Yield the images in a folder and below it: those in the folder by name, then its folders.
 
     Left out are files that are no images, hidden files, and folders that are linked, hidden, or
     contain thumbnails, deleted files or the files of a photo program (`file_kinds`); also links to
-    images that are listed by their own name.
+    images that are listed by their own name, and RAW files with a JPEG or HEIC of the same name in
+    their folder.
 
     Args:
         left_out: counts what is left out, except sidecars and text files of images in the folder.
+        raw_pairs: whether such RAW files are left out.
 
     Raises:
         DataError: the folder cannot be listed. A folder below it that cannot is left out.
     """
     left_out = LeftOut() if left_out is None else left_out
-    yield from _Listing([folder], left_out).walk(folder, 0)
+    yield from _Listing([folder], left_out, raw_pairs).walk(folder, 0)
 
 
 def list_images(
-    places: Iterable[Path | Stored], left_out: LeftOut | None = None
+    places: Iterable[Path | Stored],
+    left_out: LeftOut | None = None,
+    raw_pairs: RawPairs = RawPairs.ONE,
 ) -> Iterator[Image]:
     """Yield the images in files and folders, each once; folders are walked as in `walk_images`.
 
@@ -51,6 +60,8 @@ def list_images(
 
     Args:
         left_out: counts what is left out.
+        raw_pairs: see `walk_images`; RAW files that are named, or in object stores, tar and Parquet
+            files, are listed all the same.
 
     Raises:
         DataError: a place does not exist or cannot be listed, its store cannot be reached, or a tar
@@ -60,7 +71,7 @@ def list_images(
     """
     places = list(places)
     left_out = LeftOut() if left_out is None else left_out
-    listing = _Listing(places, left_out)
+    listing = _Listing(places, left_out, raw_pairs)
     for position, place in enumerate(places):
         if isinstance(place, Path):
             yield from listing.images(place, position)
@@ -89,13 +100,16 @@ class _Listing:
     Args:
         places: files and folders.
         left_out: counts what is left out.
+        raw_pairs: see `walk_images`.
 
     Raises:
         DataError: a local place does not exist.
     """
 
-    def __init__(self, places: Sequence[Path | Stored], left_out: LeftOut) -> None:
-        self._left_out = left_out
+    def __init__(
+        self, places: Sequence[Path | Stored], left_out: LeftOut, raw_pairs: RawPairs
+    ) -> None:
+        self._left_out, self._raw_pairs = left_out, raw_pairs
         self._real_folder = cache(os.path.realpath)
         self._containers = set[str]()
         self._folders: dict[str, int] = {}  # position of the first place with a path or URL
@@ -190,12 +204,17 @@ class _Listing:
         self, shown: str, real: str, files: Sequence[str], links: Set[str], position: int
     ) -> Iterator[LocalImage]:
         """Yield the images among the files of a folder, given as listed and without links."""
-        owners = frozenset[str]()  # as long as no file needs them
+        owners, paired = frozenset[str](), frozenset[str]()  # as long as no file needs them
         for name in files:
             kind = kind_of_file(name)
             named = self._files.get(real + name) if self._files else None
             if named is not None and (named < position or kind is not None):
                 continue  # another place has it
+            if self._raw_pairs is RawPairs.ONE and named is None and is_raw_name(name):
+                paired = paired or stems_beside_raw(files)
+                if stem_of(name).lower() in paired:
+                    self._left_out.add_file(Kind.RAW_OF_PAIR, name)
+                    continue
             if kind is not None:
                 if is_companion_name(name):
                     owners = owners or _owners(files)

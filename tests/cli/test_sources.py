@@ -9,6 +9,8 @@ import typer
 
 from mlcrf.cli.sources import ImageSource, split_names
 from mlcrf.errors import DataError
+from tests.images.raw_photos import dng
+from tests.images.test_pixels import encoded, quarters
 from tests.program import run_program
 from tests.review.conftest import make_folder, small_run
 
@@ -108,3 +110,31 @@ def test_commands_say_what_was_left_out(small_run: Path, photos: Path, tmp_path:
         f"error: {photos}: no images found; {line.strip()}; a folder that you name is walked all "
         "the same\n"
     )
+
+
+def test_a_raw_file_and_its_jpeg(small_run: Path, tmp_path: Path) -> None:
+    """One photo, whose keywords go to the sidecar of the JPEG; or two; all is undone."""
+    pytest.importorskip("rawpy", reason="needs the extra raw")
+    content, size = encoded(quarters().resize((480, 320)), "JPEG"), (480, 320)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(content)
+    (folder / "a.DNG").write_bytes(dng(content, size))
+
+    (tmp_path / "names.csv").write_text("<b>bird</b>,bird\n")  # a / separates levels
+
+    def sidecars() -> set[str]:
+        return {path.name for path in folder.glob("*.xmp")}
+
+    words = ["tag", folder, "--model", small_run, "--xmp", "--decode", "top-k", "--top-k", "2"]
+    words += ["--rename", tmp_path / "names.csv"]
+    done = run_program(*words)
+    assert done.stdout == (
+        "1 photos tagged\nsidecars: 1 new\nleft out: 1 RAW file beside its JPEG\n"
+    ), done.stderr
+    assert sidecars() == {"a.jpg.xmp"}
+    done = run_program(*words, "--raw-pairs", "both")
+    assert done.stdout.startswith("2 photos tagged\nsidecars: 1 new"), done.stderr
+    assert sidecars() == {"a.jpg.xmp", "a.DNG.xmp"}
+    done = run_program("tag", folder, "--xmp", "--undo")
+    assert done.returncode == 0 and sidecars() == set(), done.stderr

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlcrf.choices import RawPairs
 from mlcrf.errors import DataError
 from mlcrf.images import LeftOut, ListedImages, file_kinds, list_images
 from mlcrf.images.file_kinds import Kind, kind_of_file, kind_of_folder
@@ -141,6 +142,39 @@ def test_raw_files_where_they_are_not(tmp_path: Path, monkeypatch: pytest.Monkey
     assert names([tmp_path], left_out) == []
     assert str(left_out) == "3 RAW files (to read them: pip install 'mlcrf[raw]')"
     assert left_out.record() == {"raw": 3}
+
+
+PAIRED = ("a.CR2", "a.jpg", "b.dng", "B.HEIC", "c.nef", "c.png", "d.raf", "sub/d.jpg")
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_raw_file_and_its_jpeg_are_one_photo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, reads: bool
+) -> None:
+    """By their stem in any case, in one folder; a PNG is no JPEG of a camera."""
+    monkeypatch.setattr(file_kinds, "reads_raw", lambda: reads)
+    touch(*(tmp_path / name for name in PAIRED))
+    others = ["c.nef", "d.raf"] if reads else []
+    left_out = LeftOut()
+    shown = ["B.HEIC", "a.jpg", "c.png", *others, "sub/d.jpg"]
+    assert names([tmp_path], left_out) == sorted(
+        (str(tmp_path / name) for name in shown), key=lambda name: ("sub" in name, name)
+    )
+    assert left_out[Kind.RAW_OF_PAIR] == 2 and left_out[Kind.RAW] == 2 - len(others)
+    assert str(left_out).endswith("2 RAW files beside their JPEGs")
+
+
+def test_both_of_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If asked for, or for a RAW file that is named, before or after its folder."""
+    monkeypatch.setattr(file_kinds, "reads_raw", lambda: True)
+    raw, jpeg = tmp_path / "a.CR2", tmp_path / "a.jpg"
+    touch(raw, jpeg)
+    both = [str(one) for one in (raw, jpeg)]
+    assert [one.name for one in list_images([tmp_path], raw_pairs=RawPairs.BOTH)] == both
+    for places in ([raw, tmp_path], [tmp_path, raw]):
+        left_out = LeftOut()
+        assert names(places, left_out) == both
+        assert left_out[Kind.RAW_OF_PAIR] == 0
 
 
 def test_many_suffixes_take_no_memory() -> None:
