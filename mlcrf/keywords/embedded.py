@@ -14,7 +14,7 @@ from PIL import ExifTags, ImageFile, IptcImagePlugin
 from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.images.opening import open_image
-from mlcrf.keywords.keyword_lists import SUBJECT, KeywordPath, OwnKeywords
+from mlcrf.keywords.keyword_lists import LISTS, SUBJECT, KeywordPath, OwnKeywords
 from mlcrf.keywords.retagging import marked_names, without_ours
 from mlcrf.keywords.xmp import Packet, Property
 from mlcrf.labels import fold
@@ -116,13 +116,22 @@ def _complete(packet: Packet, image: ImageFile.ImageFile, ours: set[str]) -> Non
     rating = exif.get(_EXIF_RATING)
     if isinstance(rating, int) and rating and not packet.values(_RATING):
         packet.set_text(_RATING, str(rating))
-    own = OwnKeywords(packet)
     keywords = iptc_texts(_IPTC_KEYWORDS)
     keywords += _cleaned(_exif_text(exif.get(_XP_KEYWORDS)).split(";"))
-    new: list[KeywordPath] = [(one,) for one in keywords if fold(one) not in own.levels | ours]
-    if new and not SUBJECT.paths(packet):  # else the new list would hide the others
-        new = [*own.paths, *new]
-    SUBJECT.add(packet, SUBJECT.fitting(new))
+    _add_keywords(packet, [(one,) for one in keywords if fold(one) not in ours])
+
+
+def _add_keywords(packet: Packet, keywords: list[KeywordPath]) -> None:
+    """Add keywords to the lists that there are, and to dc:subject.
+
+    Programs that unite IPTC with one list of an image look only into that list of a sidecar.
+    """
+    theirs = OwnKeywords(packet).paths
+    for place in LISTS:
+        there = {fold(level) for path in place.paths(packet) for level in path}
+        new = [path for path in keywords if fold(path[-1]) not in there]
+        if new and (there or place is SUBJECT):
+            place.add(packet, place.fitting(new if there else [*theirs, *new]))
 
 
 def _decoded(raw: bytes, is_utf8: bool = False) -> str:

@@ -78,7 +78,7 @@ def _folded(path: KeywordPath) -> KeywordPath:
 class _Categories(KeywordList):
     """Keywords of ACDSee: one text, XML in which assigned categories stand inside their parents.
 
-    Source: https://exiftool.org/forum/index.php?topic=4567, and digiKam's `DMetadata`.
+    Source: as digiKam reads and writes them, core/libs/dmetadata/dmetadata_tags.cpp.
     """
 
     def paths(self, packet: Packet) -> list[KeywordPath]:
@@ -90,8 +90,9 @@ class _Categories(KeywordList):
         ]
 
     def add(self, packet: Packet, paths: Iterable[KeywordPath]) -> None:
-        for root in self._roots(packet):
-            for path in paths:
+        wanted = list(paths)
+        for root in self._roots(packet) if wanted else ():
+            for path in wanted:
                 node = root
                 for level in path:
                     node = _child(node, level)
@@ -99,8 +100,9 @@ class _Categories(KeywordList):
             self._write(packet, root)
 
     def remove(self, packet: Packet, paths: Iterable[KeywordPath]) -> None:
-        for root in self._roots(packet):
-            for path in paths:
+        unwanted = list(paths)
+        for root in self._roots(packet) if unwanted else ():
+            for path in unwanted:
                 nodes = [root]
                 for level in path:
                     nodes.append(_child(nodes[-1], level))
