@@ -17,7 +17,7 @@ from mlcrf.images.image import Image, ImageBytes
 from mlcrf.images.limits import JPEGS, refuse_bomb, refuse_large
 from mlcrf.images.mending import jpeg_with_end, png_without_texts
 from mlcrf.images.opening import open_image
-from mlcrf.images.raw_files import is_raw, load_preview
+from mlcrf.images.raw_files import is_preview_of_raw, is_raw, load_preview
 
 DECODING = "rgb-squeezed-bicubic-2"  # changes whenever the pixels of a file would change
 
@@ -99,6 +99,11 @@ def _opened(image: Image, size_px: int) -> Iterator[PilImage.Image]:
         path = image.path
         size = len(image.read()) if path is None else path.stat().st_size
         with open_image(image, for_pixels=True) as opened:
+            if is_preview_of_raw(opened):
+                raise OSError(
+                    "a TIFF that begins with a preview, as RAW files do; give it the suffix of its "
+                    "kind, such as .dng"
+                )
             full_px, kind = opened.width * opened.height, opened.format or ""
             if not opened.info.get("progressive"):  # else it is decoded at full size
                 _reduce(opened, size_px)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags
+from PIL import ExifTags, ImageFile
 from PIL import Image as PilImage
 
 from mlcrf.images.file_kinds import RAW_SUFFIXES, suffix_of
@@ -48,6 +48,12 @@ def is_raw(image: Image) -> bool:
         return not image.read().startswith(b"\xff\xd8\xff")
     with image.path.open("rb") as stream:
         return stream.read(3) != b"\xff\xd8\xff"
+
+
+def is_preview_of_raw(opened: ImageFile.ImageFile) -> bool:
+    """Return whether Pillow has opened the preview in a TIFF, which may be tiny."""
+    tags = getattr(opened, "tag_v2", {})
+    return bool(int(tags.get(ExifTags.Base.NewSubfileType, 0)) & 1)
 
 
 def load_preview(image: Image, least_px: int) -> Preview:

@@ -109,6 +109,13 @@ def test_a_jpeg_with_the_suffix_of_a_raw_file(tmp_path: Path) -> None:
     assert_quarters(load_pixels(as_image(tmp_path / "a.raw"), SIZE_PX), 8)
 
 
+def test_a_raw_file_of_another_name(tmp_path: Path) -> None:
+    """Its first image, perhaps a tiny preview, is not taken for the image."""
+    for name in ("upload", "a.tif"):
+        (tmp_path / name).write_bytes(dng(*preview()))
+        assert "as RAW files do; give it the suffix of its kind" in failure(tmp_path / name)
+
+
 def failure(path: Path) -> str:
     with pytest.raises(DataError) as caught:
         load_pixels(as_image(path), SIZE_PX)
