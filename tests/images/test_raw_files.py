@@ -28,7 +28,10 @@ def preview(*, stored: int = 1, exif: Image.Exif | None = None) -> tuple[bytes, 
     image = quarters().resize(PREVIEW_PX, Image.Resampling.NEAREST)
     turn = INVERSES[stored]
     image = image if turn is None else image.transpose(turn)
-    return encoded(image, "JPEG", quality=95, exif=exif or Image.Exif()), image.size
+    content = encoded(image, "JPEG", quality=95, exif=exif or Image.Exif())
+    assert content[2:11] == b"\xff\xe0\0\x10JFIF\0"
+    # Cameras have EXIF first; else LibRaw puts its own before it.
+    return (content if exif is None else content[:2] + content[20:]), image.size
 
 
 def exif_of(orientation: int | None) -> Image.Exif:
