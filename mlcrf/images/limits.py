@@ -12,6 +12,8 @@ JPEGS = frozenset({"JPEG", "MPO"})
 # memory. Black and white takes a quarter of the memory of colours.
 _LARGE_PX = 16_000_000
 _LARGE_PX_BILEVEL = 48_000_000
+# Larger JPEGs need enough bytes, too, although they are reduced: one of several scans is kept.
+KEPT_PX = 48_000_000
 # Photos have 0.2 to 20; black has 28 and more in TIFF, 60 and more in CMYK, else 170 to 60,000.
 _MOST_PX_PER_BYTE = 100
 _MOST_PX_PER_BYTE_PRINT = 25  # TIFF and CMYK, which compress photos less

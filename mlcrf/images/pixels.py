@@ -14,7 +14,7 @@ from PIL import Image as PilImage
 from mlcrf.errors import DataError, MlcrfWarning, printable
 from mlcrf.images.colours import is_16_bit_colour, is_nearly_black, to_rgb
 from mlcrf.images.image import Image, ImageBytes
-from mlcrf.images.limits import JPEGS, refuse_bomb, refuse_large
+from mlcrf.images.limits import JPEGS, KEPT_PX, refuse_bomb, refuse_large
 from mlcrf.images.mending import jpeg_with_end, png_without_texts
 from mlcrf.images.opening import open_image
 from mlcrf.images.raw_files import is_preview_of_raw, is_raw, load_preview
@@ -105,8 +105,8 @@ def _opened(image: Image, size_px: int) -> Iterator[PilImage.Image]:
                     "kind, such as .dng"
                 )
             full_px, kind = opened.width * opened.height, opened.format or ""
-            if not opened.info.get("progressive"):  # else it is decoded at full size
-                _reduce(opened, size_px)
+            if not opened.info.get("progressive") and full_px <= KEPT_PX:
+                _reduce(opened, size_px)  # else it may be kept at full size
             refuse_bomb(opened.width * opened.height, size, mode=opened.mode, kind=kind)
             refuse_large(full_px, kind=kind)
             _reduce(opened, size_px)

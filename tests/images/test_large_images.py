@@ -24,6 +24,12 @@ def grey_jpeg(width: int, height: int) -> bytes:
     return bytes(data[:scan]) + b"\x28\xa2\x8a" * (blocks // 4) + b"\xff\xd9"
 
 
+def padded(path: Path, content: bytes, size: int) -> None:
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.truncate(size)  # of zeros, which take no room on the disk
+
+
 @pytest.mark.parametrize(("width", "height"), [(16_320, 12_240), (27_000, 7_000)])
 def test_large_jpegs_are_read_at_reduced_size(tmp_path: Path, width: int, height: int) -> None:
     """A photo of a telephone of 200 million pixels, and a panorama of 189."""
@@ -34,7 +40,8 @@ def test_large_jpegs_are_read_at_reduced_size(tmp_path: Path, width: int, height
 
 def test_a_jpeg_that_would_not_fit_even_so(tmp_path: Path) -> None:
     """Its size, the limit and a remedy are named; JPEG is no remedy."""
-    (tmp_path / "a.jpg").write_bytes(grey_jpeg(64, 64).replace(bytes([0, 64] * 2), b"\x4e\x20" * 2))
+    content = grey_jpeg(64, 64).replace(bytes([0, 64] * 2), b"\x4e\x20" * 2)
+    padded(tmp_path / "a.jpg", content, 10_000_000)
     with pytest.raises(DataError) as caught:
         load_pixels(as_image(tmp_path / "a.jpg"), 32)
     assert str(caught.value).endswith(
@@ -43,10 +50,11 @@ def test_a_jpeg_that_would_not_fit_even_so(tmp_path: Path) -> None:
     )
 
 
-def padded(path: Path, content: bytes, size: int) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.truncate(size)  # of zeros, which take no room on the disk
+def test_an_empty_jpeg_that_could_be_kept_in_full(tmp_path: Path) -> None:
+    """One of several scans takes memory for all its pixels, so a large one needs enough bytes."""
+    Image.new("L", (8_000, 8_000)).save(tmp_path / "a.jpg", optimize=True)
+    with pytest.raises(DataError, match=r"64 million pixels in .* a decompression bomb"):
+        load_pixels(as_image(tmp_path / "a.jpg"), 32)
 
 
 def test_a_png_that_would_not_fit(tmp_path: Path) -> None:
