@@ -11,6 +11,7 @@ from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.readers.coco import COCO
 from mlcrf.data.readers.hugging_face import HUGGING_FACE
 from mlcrf.data.readers.keyword_folder import KEYWORD_FOLDER
+from mlcrf.data.readers.label_studio import LABEL_STUDIO
 from mlcrf.data.readers.mirflickr import MIRFLICKR
 from mlcrf.data.readers.parquet_images import PARQUET_IMAGES
 from mlcrf.data.readers.reader import Reader
@@ -33,6 +34,7 @@ READERS: tuple[Reader, ...] = (
     HUGGING_FACE,
     MIRFLICKR,
     VOC,
+    LABEL_STUDIO,
     COCO,
     YOLO,
     TAG_FILES,

@@ -41,8 +41,6 @@ _MARKS: dict[frozenset[str], str] = {
     frozenset({"samples"}): "samples of FiftyOne; export them as COCO, or as a table",
 }
 _LIST_MARKS: dict[frozenset[str], str] = {
-    frozenset({"data", "annotations"}): "tasks of Label Studio; export them as CSV or as COCO",
-    frozenset({"data", "predictions"}): "tasks of Label Studio; export them as CSV or as COCO",
     frozenset({"image", "annotations"}): "of Create ML; convert it to COCO, or to a table",
     **dict.fromkeys(
         (frozenset({name}) for name in IMAGE_COLUMNS),

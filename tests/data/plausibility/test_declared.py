@@ -103,12 +103,6 @@ OTHER_JSON = {
         COCO_LIKE | {"annotations": [{"image_id": 1, "segments_info": [{"category_id": 1}]}]},
         "panoptic segments",
     ),
-    "label-studio": ([{"id": 1, "data": {"image": "a.jpg"}, "annotations": []}], "Label Studio"),
-    "label-studio-predictions": ([{"data": {"image": "a.jpg"}, "predictions": []}], "Label Studio"),
-    "label-studio-short": (
-        [{"image": "a.jpg", "choice": "sea", "annotation_id": 1}],
-        "a list of rows; write one object per line to a file .jsonl",
-    ),
     "create-ml": ([{"image": "a.jpg", "annotations": [{"label": "sea"}]}], "Create ML"),
     "rows": ([{"file_name": "a.jpg", "labels": ["sea"]}], ".jsonl"),
     "labelme": ({"shapes": [], "imagePath": "a.jpg"}, "LabelMe"),

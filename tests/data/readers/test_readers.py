@@ -47,6 +47,11 @@ def make_layout(root: Path, layout: str) -> Path:
                 "categories": [{"id": 1, "name": "dog"}],
             }
             make_file(root / "annotations" / "instances_val2017.json", json.dumps(content))
+        case "label-studio":
+            make_file(root / "a.jpg")
+            result = {"type": "choices", "value": {"choices": ["dog"]}}
+            task = {"data": {"image": "a.jpg"}, "annotations": [{"result": [result]}]}
+            return make_file(root / "export.json", json.dumps([task]))
         case "tag-files":
             make_file(root / "im1.jpg")
             make_file(root / "im1.txt", "dog\n")
