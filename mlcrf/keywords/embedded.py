@@ -14,6 +14,7 @@ from PIL import ExifTags, ImageFile, IptcImagePlugin
 from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.images.opening import open_image
+from mlcrf.images.raw_files import is_raw
 from mlcrf.keywords.keyword_lists import LISTS, SUBJECT, KeywordPath, OwnKeywords
 from mlcrf.keywords.retagging import marked_names, without_ours
 from mlcrf.keywords.xmp import Packet, Property
@@ -21,6 +22,7 @@ from mlcrf.labels import fold
 
 _EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 _HAS_EXTENSION = Property("xmpNote", "HasExtendedXMP")
+_RAW_HEAD = 2**20
 _MAX_EXTENSION = 64 * 2**20
 _MAX_VALUE = (
     64 * 2**10
@@ -51,7 +53,8 @@ def embedded_packet(photo: Image) -> Packet:
     """
     try:
         with open_image(photo) as opened:
-            packet, ours = _xmp(opened)
+            raw = opened.info.get("xmp") or (_found_in(photo) if is_raw(photo) else b"")
+            packet, ours = _xmp(opened, raw.encode() if isinstance(raw, str) else raw)
             _complete(packet, opened, ours)
     except Exception as error:  # Pillow may raise any exception
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -61,10 +64,21 @@ def embedded_packet(photo: Image) -> Packet:
     return packet
 
 
-def _xmp(image: ImageFile.ImageFile) -> tuple[Packet, set[str]]:
-    """Return the XMP of an image without our tags, and the names of these."""
-    raw = image.info.get("xmp") or b""
-    raw = raw.encode() if isinstance(raw, str) else raw
+def _found_in(photo: Image) -> bytes:
+    """Return the packet near the start of a RAW file whose other tags are read from its preview.
+
+    Source: packet scanning, Adobe XMP Specification, part 3 (2020), section 2.
+    """
+    if photo.path is None:
+        return b""
+    with photo.path.open("rb") as stream:
+        head = stream.read(_RAW_HEAD)
+    found = re.search(rb"<x:xmpmeta[ >].*?</x:xmpmeta>", head, re.DOTALL)
+    return found[0] if found else b""
+
+
+def _xmp(image: ImageFile.ImageFile, raw: bytes) -> tuple[Packet, set[str]]:
+    """Return XMP without our tags, completed by its extension, and the names of our tags."""
     if not raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         raw = raw.rstrip(b"\0 \n")
     if b"RDF" not in raw.replace(b"\0", b""):  # in UTF-16, too

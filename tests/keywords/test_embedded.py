@@ -11,6 +11,7 @@ from mlcrf.images import as_image
 from mlcrf.keywords.embedded import embedded_packet
 from mlcrf.keywords.retagging import Author, Tag, own_keywords, retag
 from mlcrf.keywords.xmp import Packet, Property
+from tests.images.raw_photos import dng
 from tests.keywords.pictures import make_photo, segment_of, xmp_of
 
 TITLE, DESCRIPTION = Property("dc", "title"), Property("dc", "description")
@@ -67,6 +68,20 @@ def test_iptc_and_exif_say_the_rest(tmp_path: Path) -> None:
     packet = embedded_packet(as_image(bare))
     assert (packet.values(TITLE), packet.values(RATING)) == (["no title"], ["2"])
     assert embedded_packet(as_image(make_photo(tmp_path / "c.jpg"))).is_empty
+
+
+@pytest.mark.parametrize("preview_first", [True, False])
+def test_a_raw_file(tmp_path: Path, preview_first: bool) -> None:
+    """Its own packet, also where Pillow can open only the preview inside."""
+    pytest.importorskip("rawpy")
+    preview = BytesIO()
+    Image.new("RGB", (96, 64)).save(preview, "JPEG")
+    content = dng(preview.getvalue(), (96, 64), preview_first=preview_first)
+    photo = tmp_path / "a.dng"
+    photo.write_bytes(content)
+    assert embedded_packet(as_image(photo)).is_empty
+    photo.write_bytes(content + XMP.format("", "").encode())
+    assert embedded_packet(as_image(photo)).values(TITLE) == ["Dawn"]
 
 
 def test_extended_xmp(tmp_path: Path) -> None:
