@@ -75,6 +75,14 @@ def _folded(path: KeywordPath) -> KeywordPath:
     return tuple(map(fold, path))
 
 
+class _Subject(KeywordList):
+    """dc:subject, to which programs such as darktable add all levels of keywords in other lists."""
+
+    def own(self, packet: Packet) -> list[KeywordPath]:
+        levels = levels_of_ours(packet)
+        return [path for path in super().own(packet) if fold(path[0]) not in levels]
+
+
 class _Categories(KeywordList):
     """Keywords of ACDSee: one text, XML in which assigned categories stand inside their parents.
 
@@ -139,7 +147,7 @@ def _child(node: etree._Element, level: str) -> etree._Element:
     return new
 
 
-SUBJECT = KeywordList(Property("dc", "subject"))
+SUBJECT = _Subject(Property("dc", "subject"))
 HIERARCHICAL_SUBJECT = KeywordList(Property("lr", "hierarchicalSubject"), "|")
 TAGS_LIST = KeywordList(Property("digiKam", "TagsList", "Seq"), "/")
 LAST_KEYWORD = KeywordList(Property("MicrosoftPhoto", "LastKeywordXMP"), "/")
@@ -172,6 +180,19 @@ READING_ORDERS = {
 LISTS = tuple(dict.fromkeys(one for order in READING_ORDERS.values() for one in order))
 FIRST = tuple(dict.fromkeys(order[0] for order in READING_ORDERS.values()))
 """The lists that a sidecar needs so that every program finds all keywords in its first list."""
+
+
+ADDED_LEVELS = Property(OURS, "addedLevels")
+"""Our mark for names above our keywords that a person did not have."""
+
+
+def levels_of_ours(packet: Packet) -> set[str]:
+    """Return the names above our keywords, folded, that are no levels of a person's keywords."""
+    added = {fold(name) for name in packet.values(ADDED_LEVELS)}
+    if not added:
+        return added
+    others = (place for place in LISTS if place is not SUBJECT)
+    return added - {fold(level) for one in others for path in one.own(packet) for level in path}
 
 
 class OwnKeywords:

@@ -8,12 +8,14 @@ from lxml import etree
 
 from mlcrf.errors import SettingsError
 from mlcrf.keywords.keyword_lists import (
+    ADDED_LEVELS,
     FIRST,
     LISTS,
     SUBJECT,
     KeywordList,
     KeywordPath,
     OwnKeywords,
+    levels_of_ours,
 )
 from mlcrf.keywords.sealing import Earlier, seal, unseal
 from mlcrf.keywords.xmp import NAMESPACES, OURS, Packet, Property
@@ -145,6 +147,9 @@ def retag(
         marked = [] if current is None else place.marked(current)
         place.note(packet, added.get(place, ()))
         place.note(packet, [path for path in marked if fold(path[-1]) in refused])
+    above = {level for paths in added.values() for path in paths for level in path[:-1]}
+    names = {fold(tag.name) for tag in tags}
+    packet.add(ADDED_LEVELS, sorted(one for one in above if fold(one) not in theirs.levels | names))
     if author is not None and (refused or any(added.values())):
         packet.set_text(_MODEL, author.model)
         if author.weights:
@@ -156,7 +161,6 @@ def retag(
         return Retagged(raw)
     needless = earlier.content is None and not refused and not any(added.values())
     content = earlier.content if needless or after == untouched else seal(packet, earlier)
-    names = {fold(tag.name) for tag in tags}
     was, now = before[SUBJECT.keywords], after[SUBJECT.keywords]
     return Retagged(
         content,
@@ -193,6 +197,8 @@ def without_ours(raw: bytes) -> Earlier:
     made = bool(packet.values(_MADE_FILE))
     own = {place: place.own(packet) for place in LISTS}
     theirs = {fold(path[-1]) for paths in own.values() for path in paths}
+    levels = levels_of_ours(packet)
+    SUBJECT.remove(packet, [path for path in SUBJECT.paths(packet) if fold(path[0]) in levels])
     for place in LISTS:
         marked = place.marked(packet)
         place.remove(
@@ -243,5 +249,5 @@ def _paths(place: KeywordList, tags: Sequence[Tag], among: Sequence[Tag]) -> lis
 
 def _snapshot(packet: Packet) -> dict[Property, Counter[str]]:
     """Return all values that `retag` may change."""
-    changing = [one for place in LISTS for one in (place.keywords, place.mark)]
+    changing = [ADDED_LEVELS, *(one for place in LISTS for one in (place.keywords, place.mark))]
     return {one: Counter(packet.values(one)) for one in (*changing, _MODEL, _WEIGHTS, _MADE_FILE)}

@@ -157,6 +157,23 @@ def test_darktable_shows_what_is_embedded_and_our_tags(tagged: Path, tmp_path: P
     assert texts == TEXTS
 
 
+@needs("darktable-cli")
+def test_what_darktable_writes_is_kept_without_our_tags(tagged: Path, tmp_path: Path) -> None:
+    """It writes the sidecar anew, with its history and all levels of our tags in dc:subject."""
+    sidecar = tagged.with_name("a.jpg.xmp")
+    core = ["--core", "--configdir", tmp_path / "config", "--library", tmp_path / "library.db"]
+    core += ["--conf", "write_sidecar_files=on import"]
+    run("darktable-cli", tagged, tmp_path / "out.jpg", "--width", 8, *core)
+    raw = sidecar.read_bytes()
+    assert b"darktable:history" in raw and b"stra" in raw
+    left = retag(raw, [], None).content or b""
+    packet = Packet(left)
+    assert set(packet.values(Property("dc", "subject"))) == {"Places", "Sea", "boat"}
+    assert packet.values(Property("lr", "hierarchicalSubject")) == ["Places|Sea", "boat"]
+    assert packet.values(Property("digiKam", "TagsList", "Seq")) == ["Places/Sea", "boat"]
+    assert b"darktable:history" in left and packet.values(Property("xmp", "Rating")) == ["4"]
+
+
 TEXTS = {
     "dc:title": ["Dawn"],
     "xmp:Rating": ["4"],

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from mlcrf.errors import SettingsError
-from mlcrf.keywords.retagging import Author, Tag, require_taggable, retag
+from mlcrf.keywords.retagging import Author, Tag, own_keywords, require_taggable, retag
 from mlcrf.keywords.xmp import MAX_BYTES, Packet, Property
 
 AUTHOR = Author("some model", "c0ffee")
@@ -107,6 +107,18 @@ def test_what_a_person_did_with_our_tags_counts() -> None:
     forgotten = retag(refused, [], None).content
     assert b"mlcrf" not in (forgotten or b"")
     assert "car" in values(retag(forgotten, [tag("car")], AUTHOR).content)[0]
+
+
+def test_levels_that_a_program_adds_to_the_flat_list_are_not_the_persons() -> None:
+    """darktable writes every level of a keyword to dc:subject; those above ours go with ours."""
+    ours = retag(USERS, [tag("sky", "AI"), tag("dog", "AI", "Animals")], AUTHOR).content
+    flat = edited(ours, lambda packet: packet.add(SUBJECT, ["AI", "Animals"]))
+    assert own_keywords(Packet(flat))[-2:] == ["Grandma's <garden>", "Sea"]
+    assert values(retag(flat, [], None).content) == (["Grandma's <garden>", "Sea"],) * 3
+    used = edited(flat, lambda packet: packet.add(LEVELS, ["Animals|Cat"]))
+    left = values(retag(used, [], None).content)
+    assert left[0] == ["Grandma's <garden>", "Sea", "Animals"]
+    assert left[1] == ["Grandma's <garden>", "Sea", "Animals|Cat"]
 
 
 def test_confirmed_tags_are_not_ours() -> None:
