@@ -1,5 +1,7 @@
 """Find the purpose of each column of a table: image, split, labels, or ignored."""
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,15 +12,24 @@ from mlcrf.choices import Blank, Oddity
 from mlcrf.data.cells import INVALID, MISSING_TEXTS, cell_codes, shown_cell
 from mlcrf.data.manifest import SPLIT_COLUMN, SPLIT_NAMES, Split
 from mlcrf.data.read_options import ReadOptions
-from mlcrf.data.table_files import IMAGE_COLUMNS, Records
+from mlcrf.data.table_files import IMAGE_COLUMNS, UNNAMED, Records
 from mlcrf.errors import DataError
 from mlcrf.images.file_kinds import SUFFIXES
 from mlcrf.labels import UNKNOWN
 
 LIST_COLUMNS = ("labels", "tags", "label")
+# Further names of the column of images, where it is the only one: without case, spaces, `_`, `-`.
+_IMAGE_LIKE = frozenset(
+    {"image", "imagename", "imageid", "imagefile", "imagepath", "imageindex", "imagefilename"}
+    | {"img", "imgname", "imgid", "imgfile", "imgpath", "filename", "filepath", "file", "path"}
+    | {"photo", "picture"}
+)
 SCORE_PREFIXES = ("p:", "independent:")
 # Texts that mean present and absent, once both occur in the label columns of a table.
-_WORDS = (("yes", "no"), ("y", "n"), ("t", "f"), ("present", "absent"), ("on", "off"))
+_WORDS = (
+    *(("yes", "no"), ("y", "n"), ("t", "f"), ("present", "absent"), ("on", "off")),
+    *(("positive", "negative"), ("pos", "neg"), ("accept", "reject"), ("correct", "incorrect")),
+)
 _FLAGS = {  # columns of 0 and 1: the split of images with 1, and of those with 0
     **dict.fromkeys(("is_valid", "is_val", "is_validation"), (Split.VALIDATION, Split.TRAIN)),
     "is_test": (Split.TEST, Split.TRAIN),
@@ -68,7 +79,8 @@ def sort_columns(records: Records, options: ReadOptions = ReadOptions()) -> Colu
     """
     path, cells = records.path, records.columns
     _check_named(records, options)
-    named = [name for name in IMAGE_COLUMNS if name in cells] or _columns_of_images(records)
+    named = [name for name in IMAGE_COLUMNS if name in cells]
+    named = named or _columns_of_images(records) or _columns_named_image(records)
     image = named[0] if named else None
     if image is None:
         raise DataError(
@@ -80,6 +92,9 @@ def sort_columns(records: Records, options: ReadOptions = ReadOptions()) -> Colu
     told = {image, *options.ignore_columns}
     if options.split_column is not None:
         told.add(options.split_column)
+    labels = _told_labels(options)
+    index = [name for name in cells if name not in told | labels and _is_index(name, cells[name])]
+    told.update(index)
     scores = [name for name in cells if name.startswith(SCORE_PREFIXES) and name not in told]
     open_columns = [name for name in cells if name not in {*told, *scores}]
     split = _split_columns(records, open_columns, options)
@@ -89,7 +104,15 @@ def sort_columns(records: Records, options: ReadOptions = ReadOptions()) -> Colu
         others = [name for name in others if name in options.label_columns]
     else:
         left = []
-    words = _words([cells[name] for name in others], options)
+        if unnamed := [name for name in others if name.startswith(UNNAMED) and name not in labels]:
+            raise DataError(
+                f"column {_names(unnamed)} has no name; name it, or leave it out with "
+                f"--ignore-columns {shlex.quote(unnamed[0])}",
+                path,
+                1,
+            )
+    texts = frozenset[str]().union(*(_some_texts(cells[name]) for name in others))
+    words = _words(texts, options)
     codes = {name: cell_codes(cells[name], words) for name in others}
     more_paths = [
         name
@@ -97,7 +120,7 @@ def sort_columns(records: Records, options: ReadOptions = ReadOptions()) -> Colu
         if name in others and (codes[name] == INVALID).any() and not (codes[name] >= 0).any()
     ]
     others = [name for name in others if name not in more_paths]
-    ignored = (*more_paths, *left, *options.ignore_columns, *scores)
+    ignored = (*index, *more_paths, *left, *options.ignore_columns, *scores)
     if not others:
         raise DataError(
             f"has no label column; found {_names(cells)}. Add a column of 0 and 1 "
@@ -108,7 +131,9 @@ def sort_columns(records: Records, options: ReadOptions = ReadOptions()) -> Colu
     chosen = {name: codes[name] for name in others}
     listed = _listed_columns(chosen, options)
     if not listed:
-        said = tuple(f"{text!r} as {code}" for text, code in (words or {}).items() if text)
+        said = tuple(f"{text!r} as {code}" for text, code in words.items() if text)
+        if "-1" in texts - words.keys():
+            said += ("'-1' as unknown",)
         return Columns(image, split, None, chosen, ignored, said)
     decided = [
         name for name in others if (codes[name] >= 0).any() and not (codes[name] == INVALID).any()
@@ -117,12 +142,18 @@ def sort_columns(records: Records, options: ReadOptions = ReadOptions()) -> Colu
         raise DataError(
             f"column {listed[0]!r} lists labels and {_names([*listed[1:], *decided])} "
             "could be labels too; keep the list or the other columns, not both: use "
-            f"--label-columns {listed[0]}, or --ignore-columns",
+            f"--label-columns {shlex.quote(listed[0])}, or --ignore-columns. If the other says "
+            "whether the label of a row is right, first remove the rows where it is not",
             path,
             1,
         )
     rest = [name for name in others if name != listed[0]]
     return Columns(image, split, listed[0], {}, (*rest, *ignored))
+
+
+def _told_labels(options: ReadOptions) -> set[str]:
+    """Return the columns that are labels, since the user named them or they are expected."""
+    return {*(options.label_columns or ()), *(options.labels or ())}
 
 
 def _columns_of_images(records: Records) -> list[str]:
@@ -133,6 +164,28 @@ def _columns_of_images(records: Records) -> list[str]:
         if all(isinstance(cell, str) and cell.lower().endswith(tuple(SUFFIXES)) for cell in cells)
     ]
     return found if len(found) == 1 else []
+
+
+def _columns_named_image(records: Records) -> list[str]:
+    """Return the only column named like one of images, perhaps without suffixes, or none."""
+    found = [name for name in records.columns if re.sub(r"[\s_-]", "", name.lower()) in _IMAGE_LIKE]
+    return found if len(found) == 1 else []
+
+
+def _is_index(name: str, cells: Sequence[object]) -> bool:
+    """Return whether a column counts the rows from 0 or 1, or has neither a name nor content.
+
+    With fewer than three rows, a column that has a name could be a label.
+    """
+    unnamed = name.startswith(UNNAMED)
+    if unnamed and not any(map(_text, cells)):
+        return True
+    first = _text(cells[0])
+    return (
+        (unnamed or len(cells) > 2)
+        and first in {"0", "1"}
+        and all(_text(cell) == str(number) for number, cell in enumerate(cells, int(first)))
+    )
 
 
 def _listed_columns(codes: Mapping[str, NDArray[np.int8]], options: ReadOptions) -> list[str]:
@@ -170,7 +223,7 @@ def _split_columns(records: Records, names: Sequence[str], options: ReadOptions)
     Raises:
         DataError: a column that may be one, and is neither accepted nor beyond doubt.
     """
-    told = options.label_columns or ()
+    told = _told_labels(options)
     chosen = options.split_column or (SPLIT_COLUMN if SPLIT_COLUMN in names else None)
     names = [name for name in names if name not in told and name != chosen]
     words, flags, doubtful = [], [], []
@@ -216,14 +269,13 @@ def column_splits(records: Records, name: str) -> list[Split | None]:
     return [SPLIT_NAMES.get(_text(cell)) for cell in cells]
 
 
-def _words(columns: Iterable[Sequence[object]], options: ReadOptions) -> dict[str, int]:
+def _words(texts: frozenset[str], options: ReadOptions) -> dict[str, int]:
     """Return the codes of further texts: those that the user named, and English pairs.
 
-    A pair such as yes and no is read where both occur.
+    A pair such as yes and no is read where both occur among the texts of the table.
     """
     words = {text.lower(): 1 for text in options.true_words}
     words |= {text.lower(): 0 for text in options.false_words}
-    texts = frozenset[str]().union(*map(_some_texts, columns))
     for present, absent in _WORDS:
         if present in texts and absent in texts:
             words = {present: 1, absent: 0} | words
@@ -263,21 +315,28 @@ def describe_invalid(name: str, cells: Sequence[object], codes: NDArray[np.int8]
     distinct = list(dict.fromkeys(shown_cell(cells[row]) for row in wrong[:1000]))
     shown = ", ".join(distinct[:3])
     numbers = all(_is_number(cells[row]) for row in wrong)
+    option = shlex.quote(name)
+    if any(isinstance(cells[row], dict) for row in wrong):
+        return (
+            f"column {name!r} holds records such as {shown}; write one column per label, or a list "
+            f"of names, or leave it out with --ignore-columns {option}"
+        )
     if numbers and (len(wrong) > max(2, known // 5) or len(distinct) > 2):
         return (
             f"column {name!r} holds numbers such as {shown}; a label holds 1, 0 or a blank. "
             f"Name others with --true NUMBER --false NUMBER, or leave it out with "
-            f"--ignore-columns {name}"
+            f"--ignore-columns {option}"
         )
     if not numbers and len(distinct) <= 3 and len(wrong) > 2 and len(wrong) >= known:
         return (
-            f"column {name!r} holds {shown}; name the words with --true WORD --false WORD, or "
-            f"leave it out with --ignore-columns {name}"
+            f"column {name!r} holds {shown}; name the words with --true WORD --false WORD, use "
+            f"--label-columns {option} if it lists labels, or leave it out with --ignore-columns "
+            f"{option}"
         )
     if known == 0:
         return (
             f"column {name!r} contains no 0 or 1, but values such as {shown}; leave it out with "
-            f"--ignore-columns {name}, or name it `{LIST_COLUMNS[0]}` if it lists labels"
+            f"--ignore-columns {option}, or use --label-columns {option} if it lists labels"
         )
     return None
 

@@ -18,14 +18,16 @@ _FEW = 3
 _MANY_IMAGES = 10  # from here on, a label of its own for almost every image is a caption
 _MISSING_WORDS = frozenset(
     {"nan", "none", "null", "nil", "n/a", "na", "<na>", "#n/a", "-", "--", "undefined", "missing"}
+    | {"unlabeled", "unlabelled", "unannotated", "untagged"}
 )
+_SHEET_ERROR = re.compile(r"#[A-Z/0]+[!?]")  # #REF!, #NAME?, #DIV/0!
 _OPENING, _CLOSING, _QUOTES = "[{(", "]})", "'\"`"
 _COORDINATES = re.compile(r"\d+(\s+[-+]?\d*\.?\d+(e[-+]?\d+)?){4,}", re.IGNORECASE)
-_DECIMAL = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
+_DECIMAL = re.compile(r"[-+]?(\d*\.\d+(e[-+]?\d+)?|\d+e[-+]\d+)", re.IGNORECASE)
 _IMAGE_NAME = re.compile(r".*\.(jpe?g|png|gif|webp|tiff?|bmp|heic)", re.IGNORECASE)
-_SCORED = re.compile(r".*[^\W\d].*[:=]\s*([01]|\d*\.\d+%?|\d+%)")  # sea:0.9, sea=1
+_SCORED = re.compile(r".*[^\W\d].*[:=]\s*([01]|\d*\.\d+%?|\d+%)\s*\)?")  # sea:0.9, sea=1, (sea:1.2)
 _BITS = re.compile(r"[01]([\s,;]*[01])+")
-_JOINTS = ("/", "\\", "+", "#", "&", "\u00b7", "\u2022", "~", ":", ".", "-", "_")
+_JOINTS = ("/", "\\", "+", "#", "&", "\u00b7", "\u2022", "~", ":", ".", "-", "_", "<br>", "<br/>")
 _NEGATION = re.compile(r"(?:no|not|non|without)[ _-]+(.+)|[-!~\u00ac]\s*(.+)", re.IGNORECASE)
 
 
@@ -165,7 +167,9 @@ def _is_no_name(name: str) -> bool:
 
 
 def _missing_words(names: Sequence[str]) -> Finding | None:
-    wrong = [name for name in names if name.casefold() in _MISSING_WORDS]
+    wrong = [
+        name for name in names if name.casefold() in _MISSING_WORDS or _SHEET_ERROR.fullmatch(name)
+    ]
     if not wrong:
         return None
     return Finding(
@@ -192,7 +196,8 @@ def _combinations(names: Sequence[str]) -> Finding | None:
     """Find labels that are combinations of words that other labels have too.
 
     Words are joined by spaces or another sign. As names may well have a hyphen or the like within
-    them, with those the words must also be fewer than their combinations.
+    them, with those the words must also be fewer than their combinations. Numbers between spaces
+    are always combinations, of class numbers.
     """
     for sign in (*_JOINTS, None):
         words = {name: [one for one in map(str.strip, name.split(sign)) if one] for name in names}
@@ -202,6 +207,8 @@ def _combinations(names: Sequence[str]) -> Finding | None:
         used = Counter(word for own in words.values() for word in set(own))
         shared = [name for name in several if all(used[word] > 1 for word in words[name])]
         distinct = {word for name in several for word in words[name]}
+        if sign is None and all(word.isdecimal() for word in distinct):
+            shared = several
         if len(shared) * 2 <= len(several) or (sign and len(distinct) > len(several)):
             continue
         what = f"{sign!r} separates" if sign else "spaces separate"
@@ -261,8 +268,9 @@ def _has_space(names: Iterable[str]) -> bool:
 
 
 def spelling(name: str) -> str:
-    """Return a name in a form where case, spaces and composition of accents do not matter."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
+    """Return a name without what does not matter: case, spaces, accents' composition, `#x`, `x.`"""
+    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
+    return plain.removeprefix("#").removesuffix(".") or plain
 
 
 def _some(names: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from mlcrf.labels import composed
 from mlcrf.stores import Stored
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "path")
+UNNAMED = "Unnamed: "  # with its place from 0, a column without a name, as pandas has it
 TABLE_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".tsv"})
 _DELIMITERS = (",", ";", "\t")
 _DECLARED = re.compile(r"sep=(.)[ \t]*(?:\r\n|\n|\r)", re.IGNORECASE)
@@ -102,7 +103,7 @@ def _load_csv(path: Path | Stored, text: str, problems: Problems) -> Records:
     rows, lines = _csv_rows(path, text) if text.strip() else ([], [])
     if not rows:
         raise DataError("is empty; expected a header line and one row per image", path)
-    header = [composed(name) for name in rows[0]]
+    header = [composed(name) or f"{UNNAMED}{place}" for place, name in enumerate(rows[0])]
     named = any(name in IMAGE_COLUMNS for name in header)
     if not named and any(name.lower().endswith(tuple(SUFFIXES)) for name in header):
         what = "the first line looks like a row; expected a header, such as image,labels"
@@ -224,12 +225,7 @@ def check_header(path: Path | Stored, header: list[str]) -> None:
         shown = ", ".join(repr(name) for name in double)
         raise DataError(f"column {shown} occurs more than once; rename or remove one", path, 1)
     if "" in header:
-        raise DataError(
-            f"column {header.index('') + 1} has no name; name it, or remove it "
-            "(pandas writes such a column unless told index=False)",
-            path,
-            1,
-        )
+        raise DataError(f"column {header.index('') + 1} has no name; name or remove it", path, 1)
 
 
 def _cells(count: int) -> str:

@@ -244,7 +244,10 @@ def _parse_literal(text: str) -> object:
             return list(parsed)
     if text.startswith("("):
         return text  # a name in brackets
-    raise ValueError(f"{text[:40]!r} is not a list in JSON or Python notation")
+    raise ValueError(
+        f"{text[:40]!r} is not a list in JSON or Python notation; put the names in quotes, or "
+        "leave out the brackets"
+    )
 
 
 def _numpy_items(text: str) -> list[str]:

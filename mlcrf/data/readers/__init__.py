@@ -105,13 +105,20 @@ def _describe_unknown(path: Path) -> str:
     if not path.is_file():
         return "neither a folder nor a regular file"
     if path.suffix.lower() in {".zip", ".gz", ".tgz"}:
-        return "is an archive; unpack it and use the folder"
+        return "is an archive; unpack it and use the folder or file in it"
+    if path.suffix.lower() in {".xlsx", ".xls", ".ods", ".numbers"}:
+        return "is a spreadsheet; save it as .csv, in UTF-8"
+    if path.suffix.lower() == ".txt":
+        return f"unknown format; if it is a table, name it .csv or .tsv. {supported}"
     return f"unknown format. {supported}"
 
 
 def _describe_folder(path: Path, supported: str) -> str:
     if tables := tables_in(path):
         return f"unknown layout, but it contains the table {tables[0]}; use that path"
+    if inner := sorted(path.glob("*/*.csv")):
+        inside = inner[0].relative_to(path)
+        return f"unknown layout, but it contains the table {inside}; use that path"
     if files := sorted(path.glob("*.json")):
         return f"unknown layout, but it contains {files[0].name}; use that path"
     left_out = LeftOut()
@@ -129,4 +136,6 @@ def _describe_folder(path: Path, supported: str) -> str:
         what = "contains no images and no labels" if any(path.iterdir()) else "the folder is empty"
     if left_out:
         what += f"; left out: {left_out}"
+    if count:
+        what += ". Write a table of them, with the columns image and labels"
     return f"{what}. {supported}"

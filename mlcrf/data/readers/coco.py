@@ -42,6 +42,9 @@ _MARKS: dict[frozenset[str], str] = {
 }
 _LIST_MARKS: dict[frozenset[str], str] = {
     frozenset({"image", "annotations"}): "of Create ML; convert it to COCO, or to a table",
+    frozenset({"image_id", "category_id"}): "results of a detector; use the file of annotations",
+    frozenset({"image_id", "objects"}): "of Visual Genome; write its labels to a table",
+    frozenset({"SourceFile"}): "of exiftool; use the folder of images itself",
     **dict.fromkeys(
         (frozenset({name}) for name in IMAGE_COLUMNS),
         "a list of rows; write one object per line to a file .jsonl",

@@ -118,6 +118,12 @@ def records_manifest(
         is_long = single and _is_long(images)
         if is_long:
             facts.append(f"one row per label: {len(images)} rows")
+            notes += [
+                f"one row per label: a label is taken as present whatever column {name!r} says; "
+                "remove rows of labels that are absent"
+                for name in columns.ignored
+                if name in records.columns and _may_be_scores(records.columns[name])
+            ]
     kept = _merge_rows(
         records, columns.image, images, targets, splits, problems, is_long=is_long, single=single
     )
@@ -155,6 +161,15 @@ def _one_line(name: str) -> str:
 
 def _text(records: Records, column: str, row: int) -> str:
     return str(records.columns[column][row]).strip()
+
+
+def _may_be_scores(cells: Sequence[object]) -> bool:
+    """Return whether cells are different numbers from 0 to 1, such as scores of labels."""
+    try:
+        numbers = {float(str(cell)) for cell in set(cells)}
+    except (TypeError, ValueError):
+        return False
+    return len(numbers) > 1 and all(0 <= number <= 1 for number in numbers)
 
 
 def _is_long(images: Sequence[Image]) -> bool:
@@ -272,12 +287,16 @@ def _row_splits(
     order = {Split.TRAIN: 0, Split.VALIDATION: 1, Split.TEST: 2}
     result: list[Split] = [Split.TRAIN] * len(records)
     for name in columns:
-        for row, split in enumerate(column_splits(records, name)):
-            if split is None:
-                value = shown_cell(records.columns[name][row])
-                expected = f"expected {', '.join(SPLIT_NAMES)}"
-                records.fault(problems, row, f"column {name!r}: unknown split {value}; {expected}")
-            elif order[split] > order[result[row]]:
+        found = column_splits(records, name)
+        wrong = [row for row, split in enumerate(found) if split is None]
+        if len(wrong) > 2 and len(wrong) > len(found) / 2:  # the column is of another kind
+            wrong = wrong[:1]
+        for row in wrong:
+            value = shown_cell(records.columns[name][row])
+            expected = f"expected {', '.join(SPLIT_NAMES)}"
+            records.fault(problems, row, f"column {name!r}: unknown split {value}; {expected}")
+        for row, split in enumerate(found):
+            if split is not None and order[split] > order[result[row]]:
                 result[row] = split
     return tuple(result)
 
@@ -358,7 +377,10 @@ def _listed_tags(
     if separator is not None:
         facts[0] += f", separated by {separator!r} ({found.cells} of {len(cells)} rows)"
     elif any(" " in name for names in tags for name in names or ()):
-        notes.append(f"column {column!r} has no separator but spaces: each cell is one label")
+        notes.append(
+            f"column {column!r} has no separator but spaces: each cell is one label; if spaces "
+            "separate labels, use --label-sep ' '"
+        )
     single = all(names is None or len(names) <= 1 for names in tags)
     return _Listed(tags, facts, notes, single)
 
