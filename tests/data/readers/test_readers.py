@@ -117,7 +117,7 @@ def test_tag_files_named_as_mirflickr_pictures_stay_tag_files(tmp_path: Path) ->
         (["x.doc"], "x.doc", "x.doc: unknown format. Supported layouts: a .csv"),
         (["x.zip"], "x.zip", "x.zip: is an archive; unpack it"),
         (["a.jpg"], ".", "contains 1 image but no labels for it"),
-        (["a.jpg", "b.jpg", "c.cr2"], ".", "2 images but no labels for them; left out: 1 RAW file"),
+        (["a.jpg", "b.jpg", "c.mp4"], ".", "2 images but no labels for them; left out: 1 video"),
         (["notes.doc"], ".", "contains no images and no labels; left out: 1 other file (.doc)"),
         (["a.jpg", "tags.csv"], ".", "it contains the table tags.csv; use that path"),
     ],
