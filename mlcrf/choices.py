@@ -116,6 +116,14 @@ class Program(StrEnum):
     FIFTYONE = "fiftyone"
 
 
+class Api(StrEnum):
+    """Interface by which `mlcrf serve` is asked: its own, or that of another program."""
+
+    MLCRF = "mlcrf"
+    LABEL_STUDIO = "label-studio"
+    PHOTOPRISM = "photoprism"
+
+
 class Decision(StrEnum):
     """Rule by which probabilities become labels.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.inference import InferenceMethod, prepare
-from mlcrf.review.questions import (
+from mlcrf.inference.questions import (
     answer_information,
     label_entropy,
     next_questions,

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from mlcrf.choices import Api
 from mlcrf.cli import console, options, tagging
 from mlcrf.cli.options import DecisionOptions, RuntimeOptions, grouped
+from mlcrf.errors import SettingsError
 from mlcrf.shipped_models import DEFAULT
 
 _LIMITS = "Limits"
@@ -23,6 +25,20 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free port.")
     ] = 8000,
+    api: Annotated[
+        Api,
+        typer.Option(
+            "--as",
+            help="Interface: mlcrf's own, an ML backend of Label Studio, or PhotoPrism's external "
+            "vision service.",
+        ),
+    ] = Api.MLCRF,
+    image_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of Label Studio's files, the only ones that --as label-studio reads.",
+        ),
+    ] = None,
     images: Annotated[
         int,
         typer.Option(min=1, help="Maximum number of images per request.", rich_help_panel=_LIMITS),
@@ -55,6 +71,11 @@ def serve(
     ] = 512,
 ) -> None:
     """Tag images sent by HTTP (POST /tags). Ctrl-C stops the service."""
+    if image_root is not None:
+        if api is not Api.LABEL_STUDIO:
+            raise SettingsError("--image-root needs --as label-studio")
+        if not image_root.is_dir():
+            raise SettingsError(f"--image-root {image_root}: there is no such folder")
     console.quiet()
     console.require_extra("serve", "fastapi", "prometheus_client", "uvicorn")
     from mlcrf.checkpoint import load_run
@@ -66,9 +87,11 @@ def serve(
 
     limits = Limits(images, megabytes, batch, waiting, megabytes_together)
     run = load_run(model)
-    tagger = tagging.make_tagger(run, PredictJob(run.digest, decision.make_decoder()), runtime)
+    job = PredictJob(run.digest, decision.make_decoder())
+    asks = api is Api.LABEL_STUDIO
+    tagger = tagging.make_tagger(run, job, runtime, information=asks)
     warm_up(tagger)
-    app = make_app(run, tagger, limits)
+    app = make_app(run, tagger, limits, api, image_root)
     if not is_loopback(host):
         console.note("anyone who can reach this address can have images tagged")
     serve_app(app, host=host, port=port, announce=typer.echo)

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from mlcrf.stores import Stored
 
 
-def make_tagger(run: "Run", job: "PredictJob", runtime: RuntimeOptions) -> "Tagger":
-    """Make the tagger of this process."""
+def make_tagger(
+    run: "Run", job: "PredictJob", runtime: RuntimeOptions, *, information: bool = False
+) -> "Tagger":
+    """Make the tagger of this process; see `Tagger` for `information`."""
     from mlcrf.backbones.engines import pick_device
     from mlcrf.prediction import Tagger
 
@@ -26,6 +28,7 @@ def make_tagger(run: "Run", job: "PredictJob", runtime: RuntimeOptions) -> "Tagg
         engine=runtime.engine,
         device=device,
         cache_dir=runtime.cache,
+        information=information,
         on_image=advance,
     )
 

@@ -84,7 +84,7 @@ def parse_xml(raw: bytes, *, huge: bool = False) -> etree._Element:
     except etree.XMLSyntaxError as error:
         raise ValueError(f"it is not XML: {' '.join(str(error.msg).split())}") from error
     if root.getroottree().docinfo.internalDTD is not None:
-        raise ValueError("it declares a document type, which is not allowed in XMP")
+        raise ValueError("it declares a document type, which is not allowed")
     return root
 
 

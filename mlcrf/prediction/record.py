@@ -15,6 +15,8 @@ class Prediction:
         marginals: P(label present) under the CRF, per label.
         independent: P(label present) under the independent baseline, per label.
         confirmed: labels that a person confirmed; keywords of the image do not count.
+        information: of an answer about each label, in nats (see `mlcrf.inference.questions`); empty
+            unless the tagger was asked for it.
         error: why there is no prediction; the other fields are then empty.
         listed: index among all listed images, to restore the order.
     """
@@ -24,6 +26,7 @@ class Prediction:
     marginals: tuple[float, ...] = ()
     independent: tuple[float, ...] = ()
     confirmed: tuple[str, ...] = ()
+    information: tuple[float, ...] = ()
     error: str = ""
     listed: int = 0
 

@@ -22,6 +22,7 @@ from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError
 from mlcrf.images import Image, ImageBytes, ListedImages, as_image
 from mlcrf.images.albums import find_albums
 from mlcrf.inference import InferenceMethod, prepare
+from mlcrf.inference.questions import answer_information, pair_marginals
 from mlcrf.latent import share_in_albums
 from mlcrf.prediction.formats.table import WideLayout
 from mlcrf.prediction.job import PredictJob
@@ -47,6 +48,7 @@ class Tagger:
             come one after the other; a folder is split into albums of at most 1,024 images.
         cache_dir: cache folder for features and compiled networks; None disables the cache.
         num_threads: threads for decoding images and running the network; None for all cores.
+        information: whether predictions have the information of answers.
         on_image: called once the features of an image to predict are known.
 
     Attributes:
@@ -65,6 +67,7 @@ class Tagger:
         device: torch.device = torch.device("cpu"),
         cache_dir: Path | None = None,
         num_threads: int | None = None,
+        information: bool = False,
         on_image: Callable[[], None] = lambda: None,
     ) -> None:
         job = job or PredictJob(run.digest)
@@ -81,7 +84,7 @@ class Tagger:
         self._inference = run.make_inference()
         self._prepared: InferenceMethod | None = None
         self.unconverged = 0
-        self._on_image = on_image
+        self._on_image, self._wants_information = on_image, information
         self._extractor = FeatureExtractor(
             run.make_backbone(),
             engine=engine,
@@ -244,14 +247,25 @@ class Tagger:
         confirmed = torch.zeros_like(chosen)
         if told is not None:
             confirmed = torch.from_numpy(told.told_of(paths) == 1)
-        rows = zip(paths, chosen, posterior.marginals, independent, confirmed, strict=True)
-        for path, states, p, q, said in rows:
+        information = torch.zeros(len(paths), 0)
+        if self._wants_information:
+            pairs = pair_marginals(self._prepared, potentials, known=known)
+            information = answer_information(pairs)
+        rows = zip(
+            *(paths, chosen, posterior.marginals, independent, confirmed, information), strict=True
+        )
+        for path, states, p, q, said, worth in rows:
             if not bool(p.isfinite().all()):
                 reason = f"{path}: {self._inference.name} inference gives NaN; train with another"
                 yield Prediction(path, error=reason)
                 continue
             yield Prediction(
-                path, self._named(states), tuple(p.tolist()), tuple(q.tolist()), self._named(said)
+                path,
+                self._named(states),
+                tuple(p.tolist()),
+                tuple(q.tolist()),
+                self._named(said),
+                tuple(worth.tolist()),
             )
 
     def _named(self, states: Tensor) -> tuple[str, ...]:

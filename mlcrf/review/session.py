@@ -12,11 +12,16 @@ from torch import Tensor
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.errors import DataError, MlcrfWarning
 from mlcrf.inference import InferenceMethod, prepare
+from mlcrf.inference.questions import (
+    answer_information,
+    label_entropy,
+    next_questions,
+    pair_marginals,
+)
 from mlcrf.labels import LabelSpace
 from mlcrf.review.answers import Answer, Board, Verdict
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import Photo
-from mlcrf.review.questions import answer_information, label_entropy, next_questions, pair_marginals
 
 _RANKED_AT_ONCE = 2  # photos; answers wait until they are ranked
 

@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlcrf.errors import SettingsError
 from mlcrf.web import HEADERS
 
-PATHS = frozenset({"/tags", "/tags/image", "/model", "/health", "/metrics"})
+TAGGING = frozenset({"/tags", "/tags/image", "/predict", "/api/v1/vision/labels"})
+PATHS = TAGGING | {"/model", "/health", "/metrics", "/setup", "/webhook"}
 LATER = {"Retry-After": "1"}
 _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -131,6 +132,6 @@ class Watched:
         length = Headers(scope=scope).get("content-length", "0")
         if int(length) > self._most:  # digits; anything else was refused as invalid HTTP
             return JSONResponse({"detail": self._too_large}, 413)
-        if scope["method"] == "POST" and scope["path"].startswith("/tags") and self._full():
+        if scope["method"] == "POST" and scope["path"] in TAGGING and self._full():
             return JSONResponse({"detail": "too many images are waiting; try again"}, 503, LATER)
         return None

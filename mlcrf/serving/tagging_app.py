@@ -1,10 +1,9 @@
 """The HTTP application of the tagging service."""
 
-import asyncio
 import binascii
 import io
-from collections.abc import Mapping
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, assert_never
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,78 +12,33 @@ from PIL import Image as PilImage
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from mlcrf.backbones.extractor import Decoded
 from mlcrf.checkpoint import Run
-from mlcrf.errors import DataError, MlcrfError
+from mlcrf.choices import Api
+from mlcrf.errors import MlcrfError
 from mlcrf.hints import describe_fault
 from mlcrf.images import ImageBytes
 from mlcrf.prediction import Prediction, Tagger
-from mlcrf.prediction.known import with_told
-from mlcrf.serving.batching import Batcher, Busy
-from mlcrf.serving.monitoring import LATER, Limits, Metrics, Watched
+from mlcrf.serving import label_studio
+from mlcrf.serving.monitoring import Limits, Metrics, Watched
 from mlcrf.serving.payloads import Answer, Images, Model, Tags, images_up_to
+from mlcrf.serving.photoprism import add_photoprism
+from mlcrf.serving.service import Item, Service, shown
 from mlcrf.version import __version__
 
-_GONE = 499  # status for metrics if the client has disconnected, as in nginx
-_SHOWN = 200  # characters of the input that a message repeats
 
-_Item = tuple[ImageBytes, Mapping[str, bool]]
-_Decoded = tuple[ImageBytes, Decoded | DataError, Mapping[str, bool]]
+def make_app(
+    run: Run,
+    tagger: Tagger,
+    limits: Limits,
+    api: Api = Api.MLCRF,
+    image_root: Path | None = None,
+) -> FastAPI:
+    """Make the service of one run; OpenAPI at `/openapi.json`.
 
-
-class _Service:
-    """The queue, batches and metrics of the tagging paths."""
-
-    def __init__(self, run: Run, tagger: Tagger, limits: Limits) -> None:
-        self.run, self._tagger = run, tagger
-        self.batcher = Batcher(
-            self._prepare,
-            self._work,
-            threads=tagger.threads,
-            most=limits.batch,
-            waiting=limits.waiting,
-        )
-        self.metrics = Metrics(lambda: self.batcher.waiting)
-
-    def _prepare(self, item: _Item) -> _Decoded:
-        return item[0], self._tagger.decode(item[0]), item[1]
-
-    def _work(self, items: list[_Decoded]) -> list[Prediction]:
-        self.metrics.batches.observe(len(items))
-        before = self._tagger.unconverged
-        found = self._tagger.predict_decoded(*map(list, zip(*items, strict=True)))
-        self.metrics.unconverged.inc(self._tagger.unconverged - before)
-        return found
-
-    async def tag(self, request: Request, items: list[_Item]) -> list[Prediction]:
-        """Tag images, unless the client disconnects first.
-
-        Raises:
-            HTTPException: known labels are wrong, or too many images are waiting.
-        """
-        for _, known in items:
-            _check(known, self.run)
-        work = asyncio.ensure_future(self.batcher(items))
-        gone = asyncio.ensure_future(_gone(request))
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise HTTPException(_GONE, "the client has disconnected")
-            found = work.result()
-        except Busy:
-            raise HTTPException(
-                503, f"{self.batcher.waiting} images are waiting; try again", LATER
-            ) from None
-        finally:
-            work.cancel()
-            gone.cancel()
-        for one in found:
-            self.metrics.images.labels("error" if one.error else "tagged").inc()
-        return found
-
-
-def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
-    """Make the service of one run; OpenAPI at `/openapi.json`."""
+    Args:
+        tagger: for Label Studio with `information`.
+        image_root: folder of Label Studio's files, or None.
+    """
     app = FastAPI(
         title="mlcrf",
         summary="Tags images with sets of labels that agree with each other.",
@@ -92,7 +46,7 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
     )
-    service = _Service(run, tagger, limits)
+    service = Service(run, tagger, limits)
     batcher, requests = service.batcher, service.metrics.requests
     app.router.add_event_handler("shutdown", batcher.close)
 
@@ -106,15 +60,24 @@ def make_app(run: Run, tagger: Tagger, limits: Limits) -> FastAPI:
         return JSONResponse({"detail": _reasons(error)}, 422)
 
     app.add_middleware(Watched, limits=limits, requests=requests, full=lambda: batcher.full)
-    _add_tagging(app, service, most=limits.images)
-    _add_descriptions(app, run, service.metrics)
+    match api:
+        case Api.MLCRF:
+            _add_tagging(app, service, most=limits.images)
+        case Api.LABEL_STUDIO:
+            label_studio.add_label_studio(app, service, most=limits.images, image_root=image_root)
+        case Api.PHOTOPRISM:
+            add_photoprism(app, service, most=limits.images)
+        case _:
+            assert_never(api)
+    health = label_studio.HEALTH if api is Api.LABEL_STUDIO else {"status": "ok"}
+    _add_descriptions(app, run, service.metrics, health)
     return app
 
 
-def _add_tagging(app: FastAPI, service: _Service, *, most: int) -> None:
+def _add_tagging(app: FastAPI, service: Service, *, most: int) -> None:
     async def tags(request: Request, asked: Images) -> Answer:
         """Tag images; one that cannot be read has an error instead of labels."""
-        items: list[_Item] = []
+        items: list[Item] = []
         for number, one in enumerate(asked.images):
             try:
                 content = binascii.a2b_base64(one.data, strict_mode=True)
@@ -146,7 +109,7 @@ def _add_tagging(app: FastAPI, service: _Service, *, most: int) -> None:
         return _said("", found, service.run)
 
 
-def _add_descriptions(app: FastAPI, run: Run, metrics: Metrics) -> None:
+def _add_descriptions(app: FastAPI, run: Run, metrics: Metrics, reply: dict[str, str]) -> None:
     @app.get("/model")
     async def model() -> Model:
         """Describe the model."""
@@ -162,7 +125,7 @@ def _add_descriptions(app: FastAPI, run: Run, metrics: Metrics) -> None:
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Report that the service is running, also under full load."""
-        return {"status": "ok"}
+        return reply
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def show_metrics() -> Response:
@@ -177,39 +140,16 @@ def warm_up(tagger: Tagger) -> None:
     tagger.predict_contents([stream.getvalue()])
 
 
-async def _gone(request: Request) -> None:
-    """Return once the client has closed the connection."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 def _reasons(error: RequestValidationError) -> list[dict[str, Any]]:
     """Return errors and their places without the input, which may be long or not JSON."""
     return [
         {
-            "loc": [_shown(part) for part in one["loc"]],
-            "msg": _shown(describe_fault(one)),
+            "loc": [shown(part) for part in one["loc"]],
+            "msg": shown(describe_fault(one)),
             "type": one["type"],
         }
         for one in error.errors()[:10]
     ]
-
-
-def _shown(value: str | int) -> str | int:
-    """Return part of an error, shortened and encodable."""
-    if isinstance(value, int):
-        return value
-    return value[:_SHOWN].encode(errors="backslashreplace").decode()
-
-
-def _check(known: Mapping[str, bool], run: Run) -> None:
-    if not known:
-        return
-    try:
-        with_told(None, {"image": known}, run.labels, run.implications)
-    except MlcrfError as error:
-        reason = error.reason if isinstance(error, DataError) else str(error)
-        raise HTTPException(422, f"known: {_shown(reason)}") from error
 
 
 def _parsed(known: str) -> dict[str, bool]:
@@ -217,7 +157,7 @@ def _parsed(known: str) -> dict[str, bool]:
     for part in filter(None, known.split(",")):
         name, sign, value = part.rpartition("=")
         if not sign or value.strip() not in ("0", "1"):
-            raise HTTPException(422, f"known: {_shown(part.strip())}: expected label=1 or label=0")
+            raise HTTPException(422, f"known: {shown(part.strip())}: expected label=1 or label=0")
         told[name.strip()] = value.strip() == "1"
     return told
 

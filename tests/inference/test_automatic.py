@@ -10,7 +10,7 @@ from mlcrf.decoding import Decoder
 from mlcrf.implications import Implications
 from mlcrf.inference import Exact, Gibbs, JunctionTree, LogPartitionKind, make_inference
 from mlcrf.inference.automatic import ExactOrGibbs
-from mlcrf.review.questions import pair_marginals
+from mlcrf.inference.questions import pair_marginals
 from tests.making import close, draw_known, make_potentials
 from tests.oracle import Oracle
 

@@ -13,10 +13,10 @@ from mlcrf.errors import DataError, MlcrfWarning
 from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.inference import Exact, InferenceMethod, MeanField
+from mlcrf.inference.questions import answer_information, pair_marginals
 from mlcrf.labels import LabelSpace
 from mlcrf.review.database import ReviewDatabase, Stamped
 from mlcrf.review.photos import Photo
-from mlcrf.review.questions import answer_information, pair_marginals
 from mlcrf.review.session import Filter, Order, Review, State
 from tests.making import make_potentials
 from tests.review.conftest import new_request

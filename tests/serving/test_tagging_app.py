@@ -99,14 +99,14 @@ def test_inference_that_does_not_converge_is_counted(tagger: Tagger, photos: lis
 
 GOOD = "R0lGODlhAQABAAAAACw="
 REFUSED: list[tuple[Any, int, str]] = [
-    ({"images": []}, 422, "at least 1 item"),
+    ({"images": []}, 422, "expected at least one"),
     ({"images": [{"data": GOOD}] * 4}, 422, "more than 3 images; send several requests"),
     ({"images": [{"data": "%"}]}, 422, "images[0].data: not base64"),
     ({"images": [{"data": GOOD, "known": {"see": 1}}]}, 422, "unknown label 'see'"),
-    ({"images": [{"data": GOOD, "known": {"sea": 7}}]}, 422, "valid boolean"),
-    ({"images": [{"data": GOOD, "nown": {}}]}, 422, "Extra inputs"),
+    ({"images": [{"data": GOOD, "known": {"sea": 7}}]}, 422, "expected true or false"),
+    ({"images": [{"data": GOOD, "nown": {}}]}, 422, "is unknown"),
     ({"images": [{"data": "A" * 2**20}]}, 413, "more than 1 MB"),
-    ([], 422, "valid dictionary"),
+    ([], 422, "expected an object"),
 ]
 
 

@@ -8,7 +8,7 @@ import torch
 
 from mlcrf.crf import Potentials
 from mlcrf.inference import Exact, InferenceMethod, MeanField, PreparedExact
-from mlcrf.review.questions import (
+from mlcrf.inference.questions import (
     answer_information,
     label_entropy,
     mutual_information,
