@@ -41,7 +41,8 @@ def label_studio_image(address: str, root: Path | None) -> Image:
     Raises:
         DataError: any other address, or no such file below the folder.
 
-    Source: https://labelstud.io/guide/storage, Local storage; label_studio/data_import/models.py.
+    Source: https://labelstud.io/guide/storage, Local storage; for uploads, `upload_name_generator`
+    in label_studio/data_import/models.py of its repository.
     """
     if address.startswith("data:"):
         return image_in(address)

@@ -53,6 +53,8 @@ class LabellingInterface:
 def read_interface(config: str, labels: LabelSpace) -> LabellingInterface:
     """Read the XML of a labelling interface; choices are labels of the same name in any case.
 
+    Choices per region are left out: regions are not predicted.
+
     Raises:
         DataError: not XML, no choices about an image or about several, or no choice is a label.
     """
@@ -69,7 +71,7 @@ def read_interface(config: str, labels: LabelSpace) -> LabellingInterface:
     not_labels: list[str] = []
     for tag in root.iter("Choices"):
         to_name = tag.get("toName", "")
-        if to_name not in images:
+        if to_name not in images or tag.get("perRegion") == "true":
             continue
         texts: dict[int, str] = {}
         for choice in tag.iter("Choice"):

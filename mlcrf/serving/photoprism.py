@@ -1,7 +1,8 @@
 """The service as PhotoPrism's external vision service: labels of a photo.
 
-Source: https://docs.photoprism.app/developer-guide/vision/service, and internal/ai/vision
-(api_request.go, api_response.go) of PhotoPrism's repository.
+Source: https://docs.photoprism.app/developer-guide/vision/service/setup; internal/ai/vision
+(api_request.go, api_response.go, labels.go) of the repository photoprism/photoprism, and
+service/app.py of photoprism/photoprism-vision.
 """
 
 from typing import Annotated

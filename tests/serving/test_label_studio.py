@@ -12,11 +12,15 @@ from xml.sax.saxutils import quoteattr
 import pytest
 import torch
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import Api, EngineName
+from mlcrf.cli import app
+from mlcrf.errors import SettingsError
 from mlcrf.inference.questions import answer_information, pair_marginals
 from mlcrf.prediction import Tagger
+from mlcrf.serving.batching import Batcher
 from mlcrf.serving.tagging_app import make_app
 from tests.serving.conftest import LIMITS
 
@@ -36,8 +40,8 @@ def asking(small_run: Path) -> Tagger:
 
 @pytest.fixture
 def backend(asking: Tagger, photos: list[Path]) -> Iterator[TestClient]:
-    app = make_app(asking.run, asking, LIMITS, Api.LABEL_STUDIO, photos[0].parent)
-    with TestClient(app) as client:
+    served = make_app(asking.run, asking, LIMITS, Api.LABEL_STUDIO, photos[0].parent)
+    with TestClient(served) as client:
         yield client
 
 
@@ -121,19 +125,22 @@ def test_the_information_is_that_of_the_questions(asking: Tagger, photos: list[P
 def test_what_is_asked_for(backend: TestClient, asking: Tagger, photos: list[Path]) -> None:
     """Choices in another case and with an alias; a single choice; the score is of these only."""
     (one,) = asking.predict(photos[:1])
-    first, second = asking.labels.names[:2]
+    pairs = zip(one.information, asking.labels, strict=True)
+    (_, first), (most, second) = sorted(pairs)[:2]
+    assert most < max(one.information)
     asked = (
         '<View><Image name="img" value="$image"/><Text name="t" value="$text"/>'
         '<Choices name="a" toName="img" choice="multiple">'
-        f'<Choice value="{first.upper()}" alias="A"/><Choice value="nothing of ours"/></Choices>'
-        f'<Choices name="b" toName="img"><Choice value="{second}"/></Choices>'
-        f'<Choices name="c" toName="t"><Choice value="{second}"/></Choices></View>'
+        f'<Choice value={quoteattr(first.upper())} alias="A"/>'
+        '<Choice value="nothing of ours"/></Choices>'
+        f'<Choices name="b" toName="img"><Choice value={quoteattr(second)}/></Choices>'
+        f'<Choices name="c" toName="t"><Choice value={quoteattr(second)}/></Choices></View>'
     )
     reply = backend.post("/predict", json=request(asked, local(photos[0]))).json()
     (found,) = reply["results"]
     given = {result["from_name"]: result["value"]["choices"] for result in found["result"]}
     assert given == {"a": ["A"] if first in one.labels else [], "b": [second]}
-    assert found["score"] == pytest.approx(max(one.information[:2]), abs=1e-5)
+    assert found["score"] == pytest.approx(most, abs=1e-5)
     sent = {
         "project": "1.1712586036",
         "schema": asked,
@@ -187,6 +194,10 @@ INTERFACES = {
     "xml": ("<View", "cannot be read: it is not XML"),
     "entities": ('<!DOCTYPE a [<!ENTITY b "c">]><View/>', "it declares a document type"),
     "empty": ("<View/>", "it has no Choices about an Image"),
+    "regions": (
+        CONFIG.format(choices="").replace("toName", 'perRegion="true" toName'),
+        "no Choices",
+    ),
     "several": (
         '<View><Image name="a" value="$a"/><Image name="b" value="$b"/>'
         '<Choices name="c" toName="a"/><Choices name="d" toName="b"/></View>',
@@ -203,6 +214,29 @@ def test_interfaces_that_cannot_be_used(backend: TestClient, name: str) -> None:
     for path, sent in (("/setup", {"schema": text}), ("/predict", request(text, "a.png"))):
         reply = backend.post(path, json=sent)
         assert reply.status_code == 422 and message in reply.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/api/v1/vision/labels"])
+def test_a_full_queue(backend: TestClient, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Is told before the request is read, as for the service's own paths."""
+    monkeypatch.setattr(Batcher, "full", True)
+    reply = backend.post(path, content=b"{")
+    assert reply.status_code == 503 and reply.headers["Retry-After"] == "1"
+    assert backend.get("/health").status_code == 200
+
+
+def test_options(small_run: Path, tmp_path: Path) -> None:
+    """A folder that is not there, or that nothing would read."""
+    for words, message in (
+        (
+            ["--as", "label-studio", "--image-root", str(tmp_path / "none")],
+            "there is no such folder",
+        ),
+        (["--as", "photoprism", "--image-root", str(tmp_path)], "needs --as label-studio"),
+        (["--image-root", str(tmp_path)], "needs --as label-studio"),
+    ):
+        result = CliRunner().invoke(app, ["serve", str(small_run), *words])
+        assert isinstance(result.exception, SettingsError) and message in str(result.exception)
 
 
 def test_the_other_paths(backend: TestClient) -> None:

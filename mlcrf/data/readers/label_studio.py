@@ -1,7 +1,8 @@
 """Label Studio: choices about images, exported as JSON or JSON_MIN.
 
 Source: https://labelstud.io/guide/export (JSON, JSON_MIN; Label Studio JSON format of annotated
-tasks), https://labelstud.io/tags/choices, and https://labelstud.io/guide/storage (Local storage).
+tasks), https://labelstud.io/tags/choices, https://labelstud.io/guide/storage (Local
+storage), and `upload_name_generator` in label_studio/data_import/models.py of its repository.
 """
 
 import json
