@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
@@ -15,11 +16,11 @@ INVALID = -2  # a cell that is neither present, absent nor unknown
 
 MISSING_TEXTS = frozenset({"nan", "null", "n/a", "na", "<na>", "#n/a"})  # by other programs
 _TEXT_CODES = {
-    **{"": UNKNOWN, "?": UNKNOWN, "-1": UNKNOWN, "-1.0": UNKNOWN},
+    **{"": UNKNOWN, "?": UNKNOWN},
     **dict.fromkeys(MISSING_TEXTS | {"none"}, UNKNOWN),
-    **{"0": 0, "0.0": 0, "false": 0},
-    **{"1": 1, "1.0": 1, "true": 1},
+    **{"false": 0, "true": 1},
 }
+_DIGIT = re.compile(r"-?\d(\.0+)?")  # 1, 1.00, and the full-width digits of Japanese keyboards
 # True, 1 and 1.0 are one key, and so are False, 0 and 0.0.
 _NUMBER_CODES: dict[float, int] = {-1: UNKNOWN, 0: 0, 1: 1}
 
@@ -50,7 +51,11 @@ def cell_code(cell: object, words: Mapping[str, int] | None = None) -> int:
         return words.get("", UNKNOWN)
     if isinstance(cell, str):
         text = cell.strip().lower()
-        return words[text] if text in words else _TEXT_CODES.get(text, INVALID)
+        if text in words:
+            return words[text]
+        if _DIGIT.fullmatch(text):
+            return _NUMBER_CODES.get(float(text), INVALID)
+        return _TEXT_CODES.get(text, INVALID)
     if isinstance(cell, float) and math.isnan(cell):
         return words.get("", UNKNOWN)
     return _NUMBER_CODES.get(cell, INVALID) if isinstance(cell, int | float) else INVALID

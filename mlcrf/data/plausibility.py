@@ -247,6 +247,11 @@ def _doubts(manifest: Manifest) -> Iterable[str]:
             f"{int(own.sum())} labels occur once, such as {example!r}, in {tagged} images; these "
             "may be captions or names"
         )
+    yield from _doubtful_names(names)
+
+
+def _doubtful_names(names: Sequence[str]) -> Iterable[str]:
+    """Yield notes about names that look alike, negated or damaged."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[spelling(name)].append(name)
@@ -261,6 +266,16 @@ def _doubts(manifest: Manifest) -> Iterable[str]:
     entities = [name for name in names if re.search(r"&(\w+|#\d+);?", name)]
     if entities:
         yield f"label {_some(entities)} contains an HTML entity"
+    if damaged := [name for name in names if _is_damaged(name)]:
+        yield f"label {_some(damaged)} looks damaged by a wrong encoding; save the data as UTF-8"
+
+
+def _is_damaged(name: str) -> bool:
+    """Return whether a name was decoded with a wrong encoding, such as `caf\u00c3\u00a9`."""
+    try:
+        return "\ufffd" in name or name.encode("cp1252").decode() != name
+    except UnicodeError:
+        return False
 
 
 def _has_space(names: Iterable[str]) -> bool:
@@ -269,6 +284,7 @@ def _has_space(names: Iterable[str]) -> bool:
 
 def spelling(name: str) -> str:
     """Return a name without what does not matter: case, spaces, accents' composition, `#x`, `x.`"""
+    name = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")  # of no width
     plain = " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
     return plain.removeprefix("#").removesuffix(".") or plain
 

@@ -26,7 +26,7 @@ from mlcrf.stores import Stored
 IMAGE_COLUMNS = ("image", "file_name", "filename", "path")
 UNNAMED = "Unnamed: "  # with its place from 0, a column without a name, as pandas has it
 TABLE_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".tsv"})
-_DELIMITERS = (",", ";", "\t")
+_DELIMITERS = (",", ";", "\t", "|")
 _DECLARED = re.compile(r"sep=(.)[ \t]*(?:\r\n|\n|\r)", re.IGNORECASE)
 
 
@@ -70,7 +70,7 @@ def tables_in(folder: Path) -> list[str]:
 def load_records(path: Path | Stored, problems: Problems, *, keep_bytes: bool = False) -> Records:
     """Load a table by its suffix: .csv, .tsv, .jsonl or .parquet.
 
-    The separator of CSV (comma, semicolon or tab) is found from the header. Rows of the wrong
+    The separator of CSV (comma, semicolon, tab or bar) is found from the header. Rows of the wrong
     length are reported to `problems` and left out; blank rows are skipped.
 
     Args:

@@ -28,10 +28,13 @@ _SEPARATORS = (
     ",",
     "\n",
     "\t",
+    *("\u061b", "\u060c"),  # Arabic
     "\uff1b",
     "\uff0c",
     "\u3001",
+    "\uff5c",
 )  # and their full-width forms
+_QUOTES = ("''", '""', "\u201c\u201d", "\u201e\u201c", "\u00ab\u00bb", "\u300c\u300d")
 _UNKNOWN_TEXTS = frozenset({"", "?", "-1"})
 
 
@@ -112,7 +115,7 @@ def is_unknown(text: str) -> bool:
 
 def _unquoted(name: str) -> str:
     name = name.strip()
-    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"" else name
+    return name[1:-1] if len(name) > 1 and name[0] + name[-1] in _QUOTES else name
 
 
 def clean_tags(names: Iterable[str]) -> frozenset[str]:

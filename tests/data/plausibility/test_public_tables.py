@@ -200,3 +200,38 @@ def test_a_label_named_like_another_column(folder: Path, name: str) -> None:
     manifest = read(path, labels=LabelSpace((name, "sea")))
     assert manifest.splits is None
     assert manifest.targets[:2].tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("sea\u060c sky", "sea\uff5csky", '"\u201csea\u201d, \u201csky\u201d"'),
+        *("\u00absea\u00bb; \u00absky\u00bb", "\u300csea\u300d\u3001\u300csky\u300d"),
+    ],
+)
+def test_signs_of_other_scripts(folder: Path, value: str) -> None:
+    manifest = read(write(folder, "image,labels", f"{{}},{value}", "{},sky"))
+    assert labels_of(manifest)[NAMES[0]] == {"sea", "sky"}
+
+
+@pytest.mark.parametrize("name", ["caf\u00c3\u00a9", "caf\ufffd"])
+def test_damaged_names_are_noted(folder: Path, name: str) -> None:
+    manifest = read(write(folder, "image,labels", f"{{}},{name}", "{},caf\u00e9"))
+    assert f"label {name!r} looks damaged by a wrong encoding" in said(manifest)
+    assert said(manifest).count("looks damaged") == 1
+
+
+def test_signs_of_no_width_are_noted(folder: Path) -> None:
+    manifest = read(write(folder, "image,labels", "{},\u200bsky", "{},sky"))
+    assert "differ in spelling only" in said(manifest)
+
+
+@pytest.mark.parametrize(("present", "absent"), [("1.00", "0.00"), ("\uff11", "\uff10")])
+def test_digits(folder: Path, present: str, absent: str) -> None:
+    manifest = read(write(folder, "image,sea", f"{{}},{present}", f"{{}},{absent}"))
+    assert manifest.targets[:2].tolist() == [[1], [0]]
+
+
+def test_bars_between_columns(folder: Path) -> None:
+    manifest = read(write(folder, "image|labels", "{}|sea,sky", "{}|sky"))
+    assert labels_of(manifest)[NAMES[0]] == {"sea", "sky"}
