@@ -355,6 +355,7 @@ def test_training_stops_before_it_keeps_any(
 
     At length the run is then resumed undisturbed, and ends with the bits of one that never was.
     """
+    monkeypatch.setattr(heads, "time_gradient", lambda *given, **settings: 0.0)  # is no step
     place, fault = PLACES[name], Fault(value, PLACES[name].at)
     settings = TrainSettings(**QUICK | place.settings)
     with monkeypatch.context() as patch, pytest.raises(MlcrfError, match=place.reason) as caught:
