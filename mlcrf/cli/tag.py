@@ -64,6 +64,15 @@ def tag(
     txt: Annotated[
         bool, typer.Option("--txt", help="Write a .txt beside each image.", rich_help_panel=_FILES)
     ] = False,
+    embed: Annotated[
+        bool,
+        typer.Option(
+            "--embed",
+            help="Write keywords into JPEGs with exiftool; each photo as it was is kept, and "
+            "--embed --undo brings it back.",
+            rich_help_panel=_FILES,
+        ),
+    ] = False,
     parent: Annotated[
         str,
         typer.Option(
@@ -97,7 +106,8 @@ def tag(
         bool,
         typer.Option(
             "--undo",
-            help="Remove what --xmp or --txt wrote; both if neither is given.",
+            help="Remove what --xmp, --txt or --embed wrote; that of --xmp and --txt if none is "
+            "given.",
             rich_help_panel=_FILES,
         ),
     ] = False,
@@ -117,11 +127,11 @@ def tag(
 ) -> None:
     """Write keywords beside images: XMP sidecars that photo programs read, .txt files, or both.
 
-    Images themselves are never changed; --undo removes what was written.
+    Images themselves are changed only by --embed; --undo removes what was written.
     """
     console.quiet()
-    if not (xmp or txt or undo):
-        raise typer.BadParameter("nothing to write: give --xmp, --txt or --undo")
+    if not (xmp or txt or embed or undo):
+        raise typer.BadParameter("nothing to write: give --xmp, --txt, --embed or --undo")
     if undo and table is not None:
         raise typer.BadParameter("--undo needs no labels; leave out --from")
     if table is not None and (known, decision) != (KnownOptions(), DecisionOptions()):
@@ -131,7 +141,7 @@ def tag(
         )
     refuse_runs(images, "tag")
     source = ImageSource.read(images, null=null)
-    source.require_disk(xmp=xmp, txt=txt, undo=undo)
+    source.require_disk(xmp=xmp, txt=txt, embed=embed, undo=undo)
     from mlcrf.checkpoint import load_run
     from mlcrf.keywords.sidecar_places import PhotoPlaces
     from mlcrf.prediction import PhotoFileOptions, PredictionWriter
@@ -139,7 +149,9 @@ def tag(
     def report(change: "Change") -> None:
         typer.echo(str(change), err=as_json)
 
-    files = PhotoFileOptions(xmp, txt, parent, replace_txt, dry_run, report if dry_run else None)
+    files = PhotoFileOptions(
+        xmp, txt, embed, parent, replace_txt, dry_run, report if dry_run else None
+    )
     listed = source.list(limit, raw_pairs=RawPairs.BOTH if undo else raw_pairs)
     named = source.on_disk(listed)
     places = PhotoPlaces(sidecar_dir, named, new_name=sidecar_name)

@@ -254,7 +254,7 @@ def test_photos_within_a_container(run: Path, photos: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "nothing to write: give --xmp, --txt or --undo"),
+        ([], "nothing to write: give --xmp, --txt, --embed or --undo"),
         (["--undo", "--from", "a.csv"], "--undo needs no labels"),
         (["--txt", "--from", "a.csv", "--given", "sea=1"], "--from replaces the model"),
         (["--txt", "--min-prob", "2"], "expected a number from 0 to 1, got '2'"),

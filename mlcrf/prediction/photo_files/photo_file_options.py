@@ -12,6 +12,7 @@ from mlcrf.keywords.collection import collection_keywords
 from mlcrf.keywords.retagging import Author
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
+from mlcrf.prediction.photo_files.embedded_keywords import EmbeddedKeywords
 from mlcrf.prediction.photo_files.photo_file_set import Change, PhotoFileSet, PhotoFileWriter
 from mlcrf.prediction.photo_files.sidecars import Sidecars
 from mlcrf.prediction.photo_files.tag_files import TagFiles
@@ -25,6 +26,7 @@ class PhotoFileOptions:
     Attributes:
         xmp: write sidecars.
         txt: write tag files.
+        embed: write keywords into JPEGs.
         parent: levels above keywords that the images do not have yet, separated by `|`.
         replace_txt: replace tag files that mlcrf did not write, and keep a copy of each.
         dry_run: change nothing, only report.
@@ -33,6 +35,7 @@ class PhotoFileOptions:
 
     xmp: bool = False
     txt: bool = False
+    embed: bool = False
     parent: str = ""
     replace_txt: bool = False
     dry_run: bool = False
@@ -53,29 +56,41 @@ class PhotoFileOptions:
                 labels of the same names.
 
         Raises:
-            SettingsError: a file cannot hold the name of a label.
+            SettingsError: a file cannot hold the name of a label, or exiftool is not installed.
             DataError: no file can be placed beside the first photo.
         """
         if self.xmp or self.txt:
             for photo in islice(images, 1):
                 places.require_room(photo)
         kinds: list[PhotoFileWriter] = []
-        if self.xmp:
+        if self.xmp or self.embed:
             author = Author(printable(origin.model), origin.digest)
             rules = origin.implications or Implications()
-            kinds.append(
-                Sidecars(
-                    places,
-                    author,
-                    labels,
-                    rules,
-                    parent=tuple(
-                        level.strip() for level in self.parent.split("|") if level.strip()
-                    ),
-                    existing=collection_keywords(images, places, labels),
-                    dry_run=self.dry_run,
+            parent = tuple(level.strip() for level in self.parent.split("|") if level.strip())
+            existing = collection_keywords(images, places, labels)
+            if self.xmp:
+                kinds.append(
+                    Sidecars(
+                        places,
+                        author,
+                        labels,
+                        rules,
+                        parent=parent,
+                        existing=existing,
+                        dry_run=self.dry_run,
+                    )
                 )
-            )
+            if self.embed:
+                kinds.append(
+                    EmbeddedKeywords(
+                        author,
+                        labels,
+                        rules,
+                        parent=parent,
+                        existing=existing,
+                        dry_run=self.dry_run,
+                    )
+                )
         if self.txt:
             kinds.append(TagFiles(places, labels, replace=self.replace_txt, dry_run=self.dry_run))
         return PhotoFileSet(kinds, self.report)
@@ -83,7 +98,7 @@ class PhotoFileOptions:
     def undo(
         self, photos: Iterable[Image], places: PhotoPlaces, folders: Iterable[Path] = ()
     ) -> tuple[PhotoFileSet, list[str]]:
-        """Remove what mlcrf wrote beside photos, for both kinds of files if neither is named.
+        """Remove what mlcrf wrote: sidecars and tag files, or only the kinds that are named.
 
         Args:
             folders: folders in which it is removed beside photos that have been renamed or deleted.
@@ -95,10 +110,13 @@ class PhotoFileOptions:
             DataError: all failed, or no file can be placed beside the first photo.
         """
         kinds: list[PhotoFileWriter] = []
-        if self.xmp or not self.txt:
+        named = self.xmp or self.txt or self.embed
+        if self.xmp or not named:
             kinds.append(Sidecars(places, dry_run=self.dry_run))
-        if self.txt or not self.xmp:
+        if self.txt or not named:
             kinds.append(TagFiles(places, dry_run=self.dry_run))
+        if self.embed:
+            kinds.append(EmbeddedKeywords(dry_run=self.dry_run))
         photo_files, faults = PhotoFileSet(kinds, self.report), []
         for number, photo in enumerate(photos):
             if number == 0:

@@ -52,8 +52,7 @@ class Sidecars:
         existing: Mapping[str, KeywordPath] = MappingProxyType({}),
         dry_run: bool = False,
     ) -> None:
-        require_taggable(labels or (), parent)
-        self._paths = _paths(labels, implications, parent, existing) if labels else {}
+        self._paths = keyword_paths(labels, implications, parent, existing) if labels else {}
         self._places, self._author, self._dry_run = places, author, dry_run
 
     def write(self, prediction: Prediction) -> Change:
@@ -66,12 +65,7 @@ class Sidecars:
                 the image cannot be read.
             MlcrfError: the sidecar cannot be written.
         """
-        confirmed = frozenset(prediction.confirmed)
-        tags = [
-            Tag(self._paths[one][0][-1], self._paths[one], one in confirmed)
-            for one in prediction.labels
-        ]
-        photo = prediction.image
+        tags, photo = tags_of(prediction, self._paths), prediction.image
         return self._retag(
             self._places.sidecar(photo), tags, self._author, lambda: embedded_packet(photo)
         )
@@ -130,7 +124,13 @@ class Sidecars:
         return Change(path, action, result.added, result.removed)
 
 
-def _paths(
+def tags_of(prediction: Prediction, paths: Mapping[str, tuple[KeywordPath, ...]]) -> list[Tag]:
+    """Return the labels of a prediction as keywords, given the paths of each label."""
+    confirmed = frozenset(prediction.confirmed)
+    return [Tag(paths[one][0][-1], paths[one], one in confirmed) for one in prediction.labels]
+
+
+def keyword_paths(
     labels: LabelSpace,
     implications: Implications,
     parent: KeywordPath,
@@ -139,7 +139,13 @@ def _paths(
     """Return each label's keywords: that of the collection, else one per label that it implies.
 
     Only labels that it implies directly count; further up, only the first keyword of each label.
+
+    Args: as those of `Sidecars`.
+
+    Raises:
+        SettingsError: the name of a label cannot be a keyword.
     """
+    require_taggable(labels, parent)
     parents: dict[str, list[str]] = {name: [] for name in labels}
     for child, above in implications.parents.items():
         for one in above:
