@@ -29,8 +29,10 @@ class ExifTool:
 
         Raises:
             MlcrfError: exiftool ended.
+            ValueError: a word has a line break, which ends a word for exiftool.
         """
-        assert not any("\n" in word for word in words), words
+        if any("\n" in word for word in words):
+            raise ValueError(f"a word with a line break: {words}")
         process = self._process = self._process or _start()
         assert process.stdin is not None and process.stdout is not None
         try:
