@@ -1,7 +1,6 @@
 """Other programs read what we write, and we keep what they wrote: exiftool, exiv2, darktable."""
 
 import json
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -180,18 +179,3 @@ TEXTS = {
     "dc:creator": ["Ann"],
     "dc:description": ["A caption"],
 }
-
-
-@needs("exiftool")
-def test_the_recipe_that_copies_keywords_into_an_image(tagged: Path) -> None:
-    """For Lightroom, which reads no sidecar of a JPEG: docs/tagging.md has this command."""
-    page = Path(__file__).parents[2] / "docs" / "tagging.md"
-    (line,) = [one for one in page.read_text().splitlines() if "-tagsfromfile" in one]
-    words = shlex.split(line.replace("FOLDER", str(tagged.parent)))
-    pixels = Image.open(tagged).tobytes()
-    run(*words)
-    found = read(tagged)
-    assert found["XMP-dc:Subject"] == ["Sea", "boat", "people", "child <&'\">", "straße"]
-    assert found["XMP-lr:HierarchicalSubject"][:2] == ["Places|Sea", "boat"]
-    assert found["XMP-dc:Title"] == "Dawn" and Image.open(tagged).tobytes() == pixels
-    assert tagged.with_name("a.jpg_original").exists()
