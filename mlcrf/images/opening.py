@@ -1,5 +1,6 @@
 """Open images: regular files of safe formats only."""
 
+import ctypes
 import importlib
 import os
 import re
@@ -122,6 +123,7 @@ def _identified(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
 @cache
 def _formats() -> tuple[str, ...]:
     PilImage.init()
+    _silence_libtiff()
     formats: tuple[str, ...] = _FORMATS
     with suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
@@ -130,6 +132,14 @@ def _formats() -> tuple[str, ...]:
         importlib.import_module("pylibjxl").register_pillow()
         formats = (*formats, "JXL")
     return formats
+
+
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing to standard error; Pillow raises what is wrong with a file."""
+    with suppress(AttributeError, OSError):  # a system that does not look through dependencies
+        library = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
 
 
 def _reason(kind: str, stream: IO[bytes], error: Exception) -> str:

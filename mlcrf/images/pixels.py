@@ -1,6 +1,7 @@
 """Decode images of common formats to RGB pixels."""
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,18 @@ from mlcrf.images.opening import open_image
 from mlcrf.images.raw_files import is_preview_of_raw, is_raw, load_preview
 
 DECODING = "rgb-squeezed-bicubic-2"  # changes whenever the pixels of a file would change
+
+# What decoders say of files that end too early, and of those with wrong bytes.
+_CUT_SHORT = re.compile(
+    r"(image file is |file )?truncated|(premature|unexpected) end|not enough (data|image data)",
+    re.IGNORECASE,
+)
+_DAMAGED = re.compile(
+    r"broken|decod(er|ing) error|could not (create decoder|decode)|failed to (decode|read)|corrupt|"
+    r"unrecognized data stream|buffer |bad |invalid|unpack |codec configuration|tile cannot|"
+    r"(string |list )?index out of range",
+    re.IGNORECASE,
+)
 
 _TURNS = {
     2: PilImage.Transpose.FLIP_LEFT_RIGHT,
@@ -120,10 +133,19 @@ def _opened(image: Image, size_px: int) -> Iterator[PilImage.Image]:
                 _warn(image, "its colours use less than a sixteenth of 16 bits and appear black")
             yield pixels if turn is None else pixels.transpose(turn)
     except Exception as error:  # Pillow may raise any exception
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if isinstance(error, PilImage.DecompressionBombError):
-            reason = "more than 179 million pixels in this format; save it smaller, or as JPEG"
-        raise DataError(f"cannot be read as an image: {' '.join(reason.split())}", image) from error
+        raise DataError(f"cannot be read as an image: {_reason(error)}", image) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return in our words why an image is not read."""
+    if isinstance(error, PilImage.DecompressionBombError):
+        return "more than 179 million pixels in this format; save it smaller, or as JPEG"
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if _CUT_SHORT.match(reason):
+        return "the file is cut short; copy it again"
+    if _DAMAGED.match(reason):
+        return "the file is damaged; copy it again"
+    return " ".join(reason.split())
 
 
 def _reduce(image: ImageFile.ImageFile, size_px: int) -> None:

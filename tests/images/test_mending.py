@@ -77,7 +77,7 @@ def test_jpegs_without_pixels(
     (tmp_path / "a.jpg").write_bytes(cut + bytes(len(whole) - len(cut)) * filled)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(DataError, match="truncated"):
+        with pytest.raises(DataError, match="cut short; copy it again"):
             load_pixels(as_image(tmp_path / "a.jpg"), 32)
 
 

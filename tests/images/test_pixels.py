@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import sys
 import zlib
@@ -450,3 +451,27 @@ def test_no_thumbnail_of_what_is_no_picture(tmp_path: Path) -> None:
         load_thumbnail(as_image(tmp_path / "a.jpg"), 16)
     with pytest.raises(DataError, match="a folder, not an image"):
         load_thumbnail(as_image(tmp_path), 16)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+def test_damaged_files_are_told_in_our_words(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, share: float
+) -> None:
+    """Nor does a decoder write to standard error, as libtiff would."""
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
+    more = {"compression": "tiff_lzw"} if kind == "TIFF" else {}
+    Image.fromarray(noise).save(stream, kind, **more)
+    whole = stream.getvalue()
+    cut, torn = whole[: int(len(whole) * share)], bytearray(whole)
+    for at in range(int(len(whole) * share), min(len(whole), int(len(whole) * share) + 200)):
+        torn[at] ^= 0x5A
+    for content in (cut, bytes(torn)):
+        (tmp_path / "a.jpg").write_bytes(content)
+        try:
+            load_pixels(as_image(str(tmp_path / "a.jpg")), 32)
+        except DataError as error:
+            ours = r"cut short|damaged|decoder refuses|unsupported kind|million pixels"
+            assert re.search(ours, str(error)), error
+    assert capfd.readouterr().err == ""
