@@ -6,7 +6,7 @@ from os.path import basename
 from mlcrf.errors import printable
 from mlcrf.images.file_kinds import Kind, kind_of_file, kind_of_folder, suffix_of
 
-_OWN = ".mlcrf-"  # logs of tag files, and files that are being written
+_OWN = ".mlcrf-"  # logs of tag files, earlier files, and files that are being written
 _MOST_SUFFIXES = 100  # counted
 _SHOWN_SUFFIXES = 3
 # The user may expect images in these, so that the first is named.
@@ -55,9 +55,10 @@ class LeftOut:
                 self._suffixes[suffix] += 1
 
     def takes_folder(self, path: str) -> bool:
-        """Return whether a folder is to be entered; count it if it is not."""
-        kind = kind_of_folder(basename(path))  # noqa: PTH119 - quick, also for URLs
-        if kind is not None:
+        """Return whether a folder is to be entered; count it if it is not, nor mlcrf's own."""
+        name = basename(path)  # noqa: PTH119 - quick, also for URLs
+        kind = kind_of_folder(name)
+        if kind is not None and not name.startswith(_OWN):
             self.add(kind, path)
         return kind is None
 

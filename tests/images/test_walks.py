@@ -190,6 +190,7 @@ def test_files_of_an_image_are_not_left_out(tmp_path: Path) -> None:
     """Sidecars and text files by the image's name, with or without suffix; no videos."""
     touch(tmp_path / "a.jpg", *(tmp_path / f"a.{end}" for end in ("xmp", "jpg.xmp", "txt", "json")))
     touch(tmp_path / ".mlcrf-tags", tmp_path / ".mlcrf-0a1b-77-x.part")
+    touch(tmp_path / ".mlcrf-before" / "earlier.jpg")
     touch(tmp_path / "a.AAE", tmp_path / "a.mov", tmp_path / "b.xmp", tmp_path / "b.txt")
     left_out = LeftOut()
     assert names([tmp_path], left_out) == [str(tmp_path / "a.jpg")]
