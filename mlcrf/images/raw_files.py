@@ -1,13 +1,18 @@
 """Read RAW files of cameras through the preview in them; needs the extra `raw`."""
 
 import io
+import os
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, ImageFile
 from PIL import Image as PilImage
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mlcrf.images.file_kinds import RAW_SUFFIXES, suffix_of
 from mlcrf.images.image import Image
@@ -18,6 +23,10 @@ if TYPE_CHECKING:
 
 _ORIENTATIONS = {3: 3, 5: 8, 6: 6}  # of EXIF, by the flip of LibRaw
 _QUARTER_TURNS = frozenset({5, 6, 7, 8})
+# Tags of TIFF: starts and lengths of strips, of tiles, and the places of further directories.
+_DATA = ((273, 279), (324, 325))
+_SUB_DIRECTORIES = 330
+_MOST_DIRECTORIES = 20
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,8 @@ def load_preview(image: Image, least_px: int) -> Preview:
                 return preview
             if least_px == 0:
                 raise OSError("a RAW file without a preview")
+            if _is_cut_short(image):
+                raise OSError("truncated")
             pixels = raw.sizes.raw_width * raw.sizes.raw_height
             refuse_bomb(pixels, _file_bytes(image))
             refuse_large(pixels)
@@ -93,6 +104,38 @@ def load_preview(image: Image, least_px: int) -> Preview:
         reason = error.args[0]
         text = reason.decode() if isinstance(reason, bytes) else str(reason)
         raise OSError(f"a RAW file that LibRaw does not read: {text}") from error
+
+
+def _is_cut_short(image: Image) -> bool:
+    """Return whether a RAW file in the form of TIFF ends before its data do.
+
+    LibRaw may take whatever is in memory for the missing data.
+    """
+    with io.BytesIO(image.read()) if image.path is None else image.path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        head = stream.read(8)
+        try:
+            return any(end > size for end in _ends(stream, head))
+        except (SyntaxError, OSError, ValueError, TypeError, struct.error):
+            return False  # no TIFF, or tags that LibRaw may understand
+
+
+def _ends(stream: IO[bytes], head: bytes) -> Iterator[int]:
+    """Yield where each strip and tile of a TIFF ends; of the first directories only."""
+    places = [ImageFileDirectory_v2(head).next]
+    for place in islice(places, _MOST_DIRECTORIES):
+        directory = ImageFileDirectory_v2(head)
+        stream.seek(place)
+        directory.load(stream)
+        for starts, lengths in _DATA:
+            parts = (
+                np.atleast_1d(directory.get(starts, ())),
+                np.atleast_1d(directory.get(lengths, ())),
+            )
+            yield from (int(start) + int(length) for start, length in zip(*parts, strict=False))
+        places += [int(one) for one in np.atleast_1d(directory.get(_SUB_DIRECTORIES, ()))]
+        places += [directory.next] if directory.next else []
 
 
 def _readable(image: Image) -> str | io.BytesIO:
