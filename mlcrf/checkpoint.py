@@ -48,7 +48,7 @@ def _sound(spec: BackboneSpec) -> BackboneSpec:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a run was made, so that `mlcrf train --config` can make it again.
+    """Command, options and data of a run, from which `mlcrf train --config` makes it again.
 
     Attributes:
         command: the command as typed; empty if the run was made from Python.

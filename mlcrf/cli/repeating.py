@@ -1,4 +1,4 @@
-"""What a run keeps of its command, and the command of a run that is repeated."""
+"""Keep the command of a run, and make the command of a run that is repeated."""
 
 import json
 import os

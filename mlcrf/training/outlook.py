@@ -1,4 +1,4 @@
-"""What a training run is going to do, how long it may take, and what its data can show."""
+"""Tell the fits that training will make, the time they may take, and the limits of its data."""
 
 import math
 from collections.abc import Mapping

@@ -1,8 +1,6 @@
 """Keywords inside JPEGs, from predictions; the photo as it was is kept beside it."""
 
 import hashlib
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +16,11 @@ from mlcrf.keywords.keyword_lists import SUBJECT, KeywordPath, OwnKeywords
 from mlcrf.keywords.retagging import Author, has_our_marks
 from mlcrf.keywords.xmp import Packet
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.photo_files.persons_files import require_replaceable, rewrite
+from mlcrf.prediction.photo_files.persons_files import (
+    keep_earlier,
+    require_replaceable,
+    rewrite,
+)
 from mlcrf.prediction.photo_files.photo_file_set import Action, Change
 from mlcrf.prediction.photo_files.sidecars import keyword_paths, tags_of
 from mlcrf.prediction.photo_files.tag_files import BEFORE
@@ -123,7 +125,7 @@ class EmbeddedKeywords:
         earlier = _kept(path, old)
         place = _place(path, new)
         if keep:
-            _keep(earlier or path, place)
+            keep_earlier(earlier or path, place)
         try:
             rewrite(path, new)
         except MlcrfError:
@@ -174,25 +176,6 @@ def _kept(path: Path, content: bytes) -> Path | None:
         return place
     others = sorted(place.parent.glob("*"))
     return next((one for one in others if not (path.parent / one.name).exists()), None)
-
-
-def _keep(earlier: Path, place: Path) -> None:
-    """Keep a photo as it was, as a second name of its file where possible.
-
-    Raises:
-        MlcrfError: it cannot be kept.
-    """
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
-        try:
-            os.link(earlier, place)
-        except OSError:  # a file system without links
-            shutil.copy2(earlier, place)
-    except OSError as error:
-        raise MlcrfError(
-            f"{printable(place)}: cannot be written: {error.strerror or error}"
-        ) from error
 
 
 def _clear(place: Path) -> None:

@@ -46,6 +46,25 @@ def rewrite(path: Path, content: bytes) -> None:
             os.utime(temporary)
 
 
+def keep_earlier(path: Path, kept: Path) -> None:
+    """Keep a file as it is under a second name, as a hard link where possible.
+
+    Raises:
+        MlcrfError: it cannot be kept.
+    """
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.unlink(missing_ok=True)
+        try:
+            os.link(path, kept)
+        except OSError:  # a file system without links
+            shutil.copy2(path, kept)
+    except OSError as error:
+        raise MlcrfError(
+            f"{printable(kept)}: cannot be written: {error.strerror or error}"
+        ) from error
+
+
 def remove(path: Path) -> None:
     """Delete a file.
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from mlcrf.images.file_kinds import is_image_name
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.photo_files.persons_files import (
+    keep_earlier,
     remove,
     require_replaceable,
     rewrite,
@@ -190,17 +190,7 @@ def _keep(path: Path) -> None:
             f"{printable(path)}: not replaced, since an earlier version is kept as "
             f"{printable(kept)}; move one of them away"
         )
-    try:
-        kept.parent.mkdir(exist_ok=True)
-        kept.unlink(missing_ok=True)
-        try:
-            os.link(path, kept)
-        except OSError:  # a file system without links
-            shutil.copy2(path, kept)
-    except OSError as error:
-        raise MlcrfError(
-            f"{printable(kept)}: cannot be written: {error.strerror or error}"
-        ) from error
+    keep_earlier(path, kept)
 
 
 def _content(path: Path) -> bytes | None:
