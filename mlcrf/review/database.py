@@ -23,15 +23,15 @@ _TRIES = 8
 
 @dataclass(frozen=True)
 class Stamped:
-    """The size, time and SHA-256 of an image file when it was last seen.
+    """The stamp and SHA-256 of an image file when it was last seen.
 
     Attributes:
         path: relative to the folder, separated by `/`; bytes that are not UTF-8 are escaped.
+        stamp: see `mlcrf.images.Stamp.version`.
     """
 
     path: str
-    size: int
-    mtime_ns: int
+    stamp: str
     sha256: str
 
 
@@ -100,7 +100,7 @@ class ReviewDatabase:
             return list(connection.scalars(query))
 
     def stamps(self, folder: str) -> dict[str, Stamped]:
-        """Return size, time and SHA-256 of each file of a folder when it was last seen, by path."""
+        """Return stamp and SHA-256 of each file of a folder when it was last seen, by path."""
         query = select(places).where(places.c.folder == folder)
         with self._errors("cannot be read"), self._engine.connect() as connection:
             return {row.path: _stamped(row) for row in connection.execute(query)}
@@ -258,6 +258,11 @@ class ReviewDatabase:
             schema.METADATA.create_all(connection)
             connection.execute(insert(facts), {"name": "version", "value": schema.VERSION})
         version = connection.scalar(select(facts.c.value).where(facts.c.name == "version"))
+        while version in schema.MIGRATIONS:
+            for statement in schema.MIGRATIONS[version]:
+                connection.exec_driver_sql(statement)
+            version = str(int(version) + 1)
+            connection.execute(facts.update().where(facts.c.name == "version"), {"value": version})
         if version != schema.VERSION:
             raise DatabaseError(
                 f"{self.name}: made by another version of mlcrf (tables {version}, this one knows "
@@ -296,7 +301,7 @@ def _insert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> N
 
 
 def _stamped(row: Any) -> Stamped:
-    return Stamped(row.path, row.size, row.mtime_ns, row.sha256)
+    return Stamped(row.path, row.stamp, row.sha256)
 
 
 def _answer(row: Any) -> Answer:

@@ -63,7 +63,7 @@ def scan_folder(folder: Path, known: Mapping[str, Stamped]) -> tuple[list[Stampe
     The notes are what was left out, then an error for each image that cannot be read.
 
     Args:
-        known: path -> file seen before; files with the same size and time are not read again.
+        known: path -> file seen before; a file with the same stamp is not read again.
 
     Raises:
         DataError: no such folder, no image in it, or a damaged tar or Parquet file.
@@ -96,7 +96,7 @@ def require_folder(folder: Path) -> None:
 
 def _stamp(image: Image, name: str, before: Stamped | None) -> Stamped | str:
     stamp = image.stamp()
-    if before and stamp and (before.size, before.mtime_ns) == (stamp.size, stamp.mtime_ns):
+    if before and stamp and before.stamp == stamp.version:
         return before
     try:
         digest = image.fingerprint()
@@ -104,7 +104,7 @@ def _stamp(image: Image, name: str, before: Stamped | None) -> Stamped | str:
             raise OSError("it has changed since it was listed")
     except OSError as error:
         return f"{image}: cannot be read: {error.strerror or error}"
-    return Stamped(name, stamp.size, stamp.mtime_ns, digest.hex())
+    return Stamped(name, stamp.version, digest.hex())
 
 
 class PhotoCopies:

@@ -19,7 +19,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-VERSION = "1"
+VERSION = "2"
+# version -> statements that lead to the next version, for SQLite and PostgreSQL
+MIGRATIONS = {
+    "1": (
+        "ALTER TABLE review_places ADD COLUMN stamp VARCHAR NOT NULL DEFAULT ''",
+        "ALTER TABLE review_places DROP COLUMN size",
+        "ALTER TABLE review_places DROP COLUMN mtime_ns",
+    ),
+}
 
 
 class Moment(TypeDecorator[datetime]):
@@ -86,8 +94,7 @@ places = Table(
     Column("folder", FileName, primary_key=True),
     Column("path", FileName, primary_key=True),
     Column("sha256", ForeignKey(contents.c.sha256), nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Column("mtime_ns", BigInteger, nullable=False),
+    Column("stamp", String, nullable=False),
 )
 answers = Table(
     "review_answers",

@@ -143,7 +143,7 @@ def test_a_database_on_a_disk_that_fills(disk: Path) -> None:
     for trial in range(max(times(30), 3)):
         file = disk / f"{trial}.db"
         database = ReviewDatabase(str(file))
-        (photo,), _ = database.register("/photos", [Stamped("1.jpg", 10, 1, "0" * 64)])
+        (photo,), _ = database.register("/photos", [Stamped("1.jpg", "1", "0" * 64)])
         filler = fill(disk, int(rng.integers(0, 64)))
         kept = 0
         with pytest.raises(DatabaseError) as caught:

@@ -1,14 +1,17 @@
 """Answers are kept, once each, in order, by whom and when; on SQLite and on PostgreSQL."""
 
 import hashlib
+import os
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from mlcrf.errors import DatabaseError, DataError, SettingsError
 from mlcrf.review.answers import Board
@@ -21,8 +24,8 @@ from tests.review.conftest import make_folder, new_request
 ODD = "a/50% <b>\n\"ü\udcff'.png"
 
 
-def stamped(path: str, content: int, mtime_ns: int = 1) -> Stamped:
-    return Stamped(path, 10, mtime_ns, f"{content:064x}")
+def stamped(path: str, content: int, stamp: str = "1") -> Stamped:
+    return Stamped(path, stamp, f"{content:064x}")
 
 
 def board(database: ReviewDatabase) -> Board:
@@ -133,7 +136,7 @@ def test_photos_are_known_by_content_then_by_place(url: str) -> None:
     assert set(database.stamps("/photos")) == {file.path for file in first}
     assert database.stamps("/photos")[ODD] == first[1]
     # 1 and its copy are gone to another folder, 4 stands where 1 was, odd one was edited
-    later = [stamped("1.jpg", 4, 2), stamped(ODD, 20, 2), stamped("new.jpg", 5)]
+    later = [stamped("1.jpg", 4, "2"), stamped(ODD, 20, "2"), stamped("new.jpg", 5)]
     (was_d, was_b, new), edited = database.register("/photos", later)
     assert (was_d, was_b, edited) == (d, b, 1) and new not in (a, b, d)
     moved, edited = database.register("/elsewhere", [stamped("x/1.jpg", 1), stamped("1.jpg", 9)])
@@ -161,13 +164,45 @@ def test_several_open_a_new_database_at_once(url: str) -> None:
     assert len(set(results[0])) == 50
 
 
+# what leads from this version of the tables back to the first
+_TO_VERSION_1 = (
+    "ALTER TABLE review_places DROP COLUMN stamp",
+    "ALTER TABLE review_places ADD COLUMN size BIGINT NOT NULL DEFAULT 10",
+    "ALTER TABLE review_places ADD COLUMN mtime_ns BIGINT NOT NULL DEFAULT 1",
+    "UPDATE review_facts SET value = '1' WHERE name = 'version'",
+)
+
+
+def test_a_database_of_an_earlier_version_is_brought_up_to_date(url: str) -> None:
+    """Photos and answers stay; files are read once more, since they had no full stamp."""
+    database = ReviewDatabase(url)
+    files = [stamped("1.jpg", 1), stamped(ODD, 2)]
+    numbers, _ = database.register("/photos", files)
+    database.add(numbers[1], {"sea": 1}, "anna", new_request())
+    before = list(database.since(0))
+    database.close()
+    engine = sqlalchemy.create_engine(parse_url(url))
+    with engine.begin() as connection:
+        for statement in _TO_VERSION_1:
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    with ThreadPoolExecutor(4) as workers:
+        database, *others = workers.map(ReviewDatabase, [url] * 4)
+    assert list(database.since(0)) == before
+    assert {one.stamp for one in database.stamps("/photos").values()} == {""}
+    assert database.register("/photos", files) == (numbers, 0)
+    assert database.stamps("/photos") == {file.path: file for file in files}
+    for one in (database, *others):
+        one.close()
+
+
 def test_an_answer_is_there_after_a_kill(tmp_path: Path) -> None:
     """A process that is killed by SIGKILL right after an answer leaves the answer."""
     script = (
         "import os, signal, sys\n"
         "from mlcrf.review.database import ReviewDatabase, Stamped\n"
         "d = ReviewDatabase(sys.argv[1])\n"
-        "(p,), _ = d.register('/photos', [Stamped('1.jpg', 1, 1, '0' * 64)])\n"
+        "(p,), _ = d.register('/photos', [Stamped('1.jpg', '1', '0' * 64)])\n"
         "d.add(p, {'sea': 1}, 'anna', 'r')\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -226,9 +261,16 @@ def test_a_folder_is_scanned_once(tmp_path: Path) -> None:
     files, problems = scan_folder(folder, {})
     assert {file.path for file in files} == {"1.png", ODD, "sub/ä.png"}
     assert len(problems) == 1 and "gone.jpg: cannot be read" in problems[0]
-    told = {file.path: Stamped(file.path, file.size, file.mtime_ns, "f" * 64) for file in files}
+    told = {file.path: replace(file, sha256="f" * 64) for file in files}
     again, _ = scan_folder(folder, told)
     assert {file.sha256 for file in again} == {"f" * 64}
+    status = (folder / "1.png").stat()
+    other = make_folder(tmp_path / "q", ["0.png", "1.png"]) / "1.png"
+    other.write_bytes(other.read_bytes()[: status.st_size].ljust(status.st_size, b"\0"))
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(folder / "1.png")  # of the same size and time
+    unread = {file.path for file in scan_folder(folder, told)[0] if file.sha256 == "f" * 64}
+    assert unread == {ODD, "sub/ä.png"}
 
 
 def test_photos_within_tar_and_parquet_files(tmp_path: Path) -> None:
@@ -243,7 +285,7 @@ def test_photos_within_tar_and_parquet_files(tmp_path: Path) -> None:
     assert [file.sha256 for file in files] == [hashlib.sha256(one).hexdigest() for one in raw]
     assert problems[0] == "left out: 1 other file (.txt)" and len(problems) == 2
     assert "b.parquet/0000001.jpg: cannot be read: column" in problems[1]
-    told = {file.path: Stamped(file.path, file.size, file.mtime_ns, "f" * 64) for file in files}
+    told = {file.path: replace(file, sha256="f" * 64) for file in files}
     assert {file.sha256 for file in scan_folder(folder, told)[0]} == {"f" * 64}
     database = ReviewDatabase(f"sqlite:///{tmp_path / 'tags.db'}")
     photos, _ = find_photos(folder, database)

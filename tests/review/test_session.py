@@ -28,7 +28,7 @@ def start(
     database: ReviewDatabase, potentials: Potentials, method: InferenceMethod | None = None
 ) -> Review:
     count = potentials.num_images
-    files = [Stamped(f"im{n}.jpg", 1, 1, f"{n:064x}") for n in range(count)]
+    files = [Stamped(f"im{n}.jpg", "1", f"{n:064x}") for n in range(count)]
     numbers, _ = database.register("/photos", files)
     photos = [
         Photo(number, as_image(f"/photos/{file.path}"), file.path, file.sha256)
