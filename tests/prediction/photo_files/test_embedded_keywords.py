@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlcrf.errors import DataError, MlcrfError, SettingsError
+from mlcrf.errors import DataError, MlcrfError
 from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.keywords.exiftool import ExifTool
@@ -247,13 +247,6 @@ def test_a_change_of_anything_else_is_refused(photo: Path, monkeypatch: pytest.M
     with pytest.raises(MlcrfError, match="exiftool would change more than keywords"):
         embed(photo)
     assert photo.read_bytes() == raw and list(photo.parent.iterdir()) == [photo]
-
-
-def test_without_exiftool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line says how to get it."""
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(SettingsError, match="--embed needs exiftool, which is not installed"):
-        EmbeddedKeywords()
 
 
 def test_parts_of_a_jpeg(photo: Path) -> None:
