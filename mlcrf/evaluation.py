@@ -16,7 +16,7 @@ from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.decoding import Decoder
-from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError
+from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError, SettingsError
 from mlcrf.inference import (
     Gibbs,
     Independent,
@@ -48,6 +48,7 @@ class Answers:
 
     Attributes:
         manifest: N images; labels as in the run, targets that obey its implications.
+        at_k: number of labels of each image for the measures at k; None for no such measures.
         inference, decision: names of the inference method and the decision rule.
         nll_kind: whether the CRF's nll is exact, an estimate or a bound.
         unconverged: share of images whose inference did not converge.
@@ -67,6 +68,7 @@ class Answers:
     unconverged: float
     in_training: int
     notes: tuple[str, ...]
+    at_k: int | None = None
     surprise: NDArray[np.float64] | None = None
 
 
@@ -79,6 +81,7 @@ class Evaluation:
         models: measures of `independent` and `crf`.
         difference: by measure, CRF minus independent, with a 95 % interval.
         per_label: by label its number of positives and average precisions.
+        at_k: number of labels of each image for the measures at k; None for no such measures.
         nll_kind: whether the CRF's nll is exact, an estimate or a bound.
         unconverged: share of images for which the CRF's inference did not converge.
         in_training: number of images that the run was trained or tuned on.
@@ -89,6 +92,7 @@ class Evaluation:
     models: dict[str, Measures]
     difference: dict[str, Interval]
     per_label: dict[str, dict[str, float]]
+    at_k: int | None
     nll_kind: str
     unconverged: float
     in_training: int
@@ -124,6 +128,7 @@ def evaluate(
     inference: InferenceName | None = None,
     max_exact_labels: int | None = None,
     decoder: Decoder = Decoder(),
+    at_k: int | None = None,
     resamples: int = 1000,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -136,6 +141,7 @@ def evaluate(
         inference=inference,
         max_exact_labels=max_exact_labels,
         decoder=decoder,
+        at_k=at_k,
         progress=progress,
     )
     return score(run, answers, split=split, resamples=resamples, seed=seed)
@@ -150,6 +156,7 @@ def answer(
     inference: InferenceName | None = None,
     max_exact_labels: int | None = None,
     decoder: Decoder = Decoder(),
+    at_k: int | None = None,
     with_surprise: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Answers:
@@ -163,6 +170,8 @@ def answer(
         max_exact_labels: overrides the run's limit.
         decoder: decision rule of both models, each with its own tuned thresholds. Subset accuracy
             always uses the most probable set.
+        at_k: number of labels that each image has for the measures at k: those of highest marginal,
+            or by the score of the decoder if its rule is TOP_K. None for no such measures.
         with_surprise: see `Answers`; costs one more MAP where labels are unknown.
 
     Warns:
@@ -172,7 +181,12 @@ def answer(
         LabelsError: the data have other labels than the run.
         DataError: images that cannot be read; the text names all of them.
         RunError: marginals are not finite.
+        SettingsError: `at_k` is below 1 or above the number of labels.
     """
+    if at_k is not None and not 1 <= at_k <= len(run.labels):
+        raise SettingsError(
+            f"{run.path}: --at-k {at_k}: expected a number of labels from 1 to {len(run.labels)}"
+        )
     manifest = with_implications(manifest.relabelled(run.labels), run.implications)
     if not (manifest.targets >= 0).any():
         raise DataError(
@@ -187,10 +201,12 @@ def answer(
         potentials, uncoupled = run.crf(features), run.independent(features)
     except PotentialsError as error:
         raise RunError(f"{run.path}: of these images {error}; try --engine torch") from error
-    crf, posterior = _predict(potentials, known, method, run.make_decoder(decoder))
-    independent, _ = _predict(
-        uncoupled, known, Independent(), run.make_decoder(decoder, "independent")
+    decoders = (decoder,) if at_k is None else (decoder, decoder.best(at_k))
+    ours, theirs = (
+        [run.make_decoder(one, model) for one in decoders] for model in ("crf", "independent")
     )
+    crf, posterior = _predict(potentials, known, method, *ours)
+    independent, _ = _predict(uncoupled, known, Independent(), *theirs)
     if posterior.advice:
         warnings.warn(posterior.advice, MlcrfWarning, stacklevel=2)
     in_training = count_in_training(run, manifest)
@@ -209,6 +225,7 @@ def answer(
             *_notes(run, method, posterior),
             *_split_notes(method, potentials, known),
         ),
+        at_k=at_k,
         surprise=_surprise(potentials, known, crf, method) if with_surprise else None,
     )
 
@@ -235,6 +252,7 @@ def score(
         "trained": run.settings.objective.value,
         "inference": answers.inference,
         "decision": f"{answers.decision},map",
+        **({} if answers.at_k is None else {"at-k": answers.at_k}),
         "bootstrap": resamples,
         "seed": seed,
         "mlcrf": __version__,
@@ -244,6 +262,7 @@ def score(
         models={"independent": theirs.measures(), "crf": ours.measures()},
         difference=bootstrap_differences(ours, theirs, resamples=resamples, seed=seed),
         per_label=_per_label(run, targets, ours, theirs),
+        at_k=answers.at_k,
         nll_kind=answers.nll_kind.value,
         unconverged=answers.unconverged,
         in_training=answers.in_training,
@@ -306,7 +325,11 @@ def _split_notes(
 
 
 def _predict(
-    potentials: Potentials, known: torch.Tensor, method: InferenceMethod, decoder: Decoder
+    potentials: Potentials,
+    known: torch.Tensor,
+    method: InferenceMethod,
+    decoder: Decoder,
+    best: Decoder | None = None,
 ) -> tuple[Predictions, Posterior]:
     posterior = method(potentials)
     nll = posterior.log_partition - log_mass(method, potentials, known)
@@ -317,6 +340,7 @@ def _predict(
         map_states=method.map_states(potentials).numpy(),
         nll=nll.double().numpy(),
         chosen=decoder(posterior, potentials, method).numpy(),
+        best=None if best is None else best(posterior, potentials, method).numpy(),
     )
     return predictions, posterior
 

@@ -47,6 +47,7 @@ def evaluate(
             inference=evaluation.inference,
             max_exact_labels=evaluation.max_exact_labels,
             decoder=decision.make_decoder(),
+            at_k=evaluation.at_k,
             resamples=evaluation.resamples,
             seed=evaluation.seed,
             progress=progress,

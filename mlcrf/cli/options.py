@@ -465,6 +465,14 @@ class EvaluationOptions:
             rich_help_panel=DECISION,
         ),
     ] = None
+    at_k: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Also measure each image's K best labels: mean precision and recall of a label, "
+            "F1 of the means, labels found.",
+        ),
+    ] = None
     resamples: Annotated[int, typer.Option(min=1, help="Number of bootstrap resamples.")] = 1000
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0
 

@@ -56,6 +56,7 @@ def report(
             inference=evaluation.inference,
             max_exact_labels=evaluation.max_exact_labels,
             decoder=decision.make_decoder(),
+            at_k=evaluation.at_k,
             with_surprise=True,
             progress=progress,
         )

@@ -149,6 +149,12 @@ class Decoder:
             return replace(self, threshold=tune_label_thresholds(marginals, targets))
         return self
 
+    def best(self, k: int) -> "Decoder":
+        """Return the decoder that chooses exactly k labels, by this one's score if it is TOP_K."""
+        if self.rule is Decision.TOP_K:
+            return replace(self, k=k)
+        return Decoder(Decision.TOP_K, k=k)
+
     @property
     def is_ready(self) -> bool:
         """Return whether no threshold is left to be tuned."""

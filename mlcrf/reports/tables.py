@@ -31,6 +31,10 @@ MEASURE_TITLES = {
     "micro_f1": ("micro F1, %", 100, 2),
     "macro_f1": ("macro F1, %", 100, 2),
     "calibration_error": ("calibration error, %", 100, 2),
+    "precision_at_k": ("mean precision at k, %", 100, 2),
+    "recall_at_k": ("mean recall at k, %", 100, 2),
+    "f1_at_k": ("F1 of the means at k, %", 100, 2),
+    "labels_found_at_k": ("labels found at k", 1, 0),
 }
 
 
@@ -52,6 +56,8 @@ def evaluation_rows(result: Evaluation) -> dict[str, list[str]]:
     """Return for each measure its title, both models' scores, their difference and its interval."""
     rows = {}
     for name, (title, factor, digits) in MEASURE_TITLES.items():
+        if name not in result.difference:
+            continue
         ours, theirs = (getattr(result.models[model], name) for model in ("crf", "independent"))
         value, low, high = result.difference[name]
         signed = f"{factor * value:+.{digits}f}"
@@ -75,6 +81,11 @@ def format_evaluation(result: Evaluation) -> str:
             *_training_headline(result),
             format_table(header, evaluation_rows(result).values()),
             f"averages over {counted} labels with a positive; nll of the crf is {result.nll_kind}",
+            *(
+                []
+                if result.at_k is None
+                else [f"at k: each image has exactly its {result.at_k} best labels"]
+            ),
             f"signature {result.signature}",
         ]
     )

@@ -174,6 +174,24 @@ def test_evaluate_prints_one_json_object(mlcrf: Mlcrf, run: Path, drawn: Path) -
     )
 
 
+def test_evaluate_at_k(mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path) -> None:
+    """Each image's best labels are measured beside the decision; at most all labels are."""
+    words = ("evaluate", run, drawn / "labels.csv", "--resamples", 2, "--at-k")
+    result = mlcrf(*words, 5, "--out", tmp_path / "scores.csv")
+    assert result.returncode == 0, result.stderr
+    assert "at k: each image has exactly its 5 best labels" in result.stdout
+    assert "|decision:threshold,map|at-k:5|" in result.stdout
+    named = {row["measure"] for row in csv.DictReader((tmp_path / "scores.csv").open())}
+    at_k = {"precision_at_k", "recall_at_k", "f1_at_k", "labels_found_at_k"}
+    assert {*MEASURES, *at_k, "average_precision"} == named
+    record = json.loads(mlcrf(*words, 12, "--json").stdout)["models"]["crf"]
+    assert (record["recall_at_k"], record["labels_found_at_k"]) == (1, 12)
+    refused = mlcrf(*words, 13)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    message = f"error: {run}: --at-k 13: expected a number of labels from 1 to 12"
+    assert refused.stderr.splitlines()[-1] == message
+
+
 @pytest.mark.parametrize("inference", ["mean-field", "exact"])
 def test_inference_that_does_not_converge_says_so_once(
     mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path, inference: str

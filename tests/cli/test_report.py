@@ -49,8 +49,10 @@ def test_one_page_is_written(case: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(MlcrfError, match="exists already; choose another --out or --overwrite"):
         report(case, "--out", str(out), "--limit", "4")
     assert out.read_bytes() == before
-    report(case, "--out", str(out), "--limit", "4", "--overwrite", "--decode", "map")
-    assert "images:4" in out.read_text(encoding="utf-8")
+    report(case, "--out", str(out), "--limit", "4", "--overwrite", "--decode", "map", "--at-k", "2")
+    text = taken_apart(out.read_text(encoding="utf-8")).text
+    assert "images:4" in text
+    assert "labels found at k" in text and "exactly its 2 best labels" in text
     assert not list(out.parent.glob(".mlcrf-*"))
 
 

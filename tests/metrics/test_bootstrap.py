@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from mlcrf.metrics import Measures, Statistics, bootstrap_differences, gather_statistics
+from mlcrf.metrics import (
+    Measures,
+    Predictions,
+    Statistics,
+    bootstrap_differences,
+    gather_statistics,
+)
 from tests.metrics.test_scores import make_predictions
 
 NAMES = [field.name for field in fields(Measures)]
@@ -61,6 +67,22 @@ def test_identical_models_differ_by_nothing() -> None:
     ours, _ = make_two_models()
     differences = bootstrap_differences(ours, ours, resamples=20)
     assert differences == dict.fromkeys(NAMES, (0, 0, 0))
+
+
+def test_labels_found_in_one_image_each() -> None:
+    """Half of the resamples lack such an image; the interval is still about the value."""
+    targets = np.eye(40, dtype=np.int8)
+    flat = Predictions(np.full((40, 40), 0.1), np.zeros((40, 40), np.int64), np.zeros(40))
+    best = np.eye(40, dtype=np.int64)
+    ours, theirs = (
+        gather_statistics(dataclasses.replace(flat, best=one), targets)
+        for one in (best, np.roll(best, 1, axis=1))
+    )
+    differences = bootstrap_differences(ours, theirs, resamples=100)
+    value, low, high = differences["labels_found_at_k"]
+    assert value == 40
+    assert 30 < low < 40 < high < 50
+    assert differences["f1_at_k"] == (1, 1, 1)
 
 
 def test_same_seed_same_numbers() -> None:

@@ -26,14 +26,16 @@ Targets = NDArray[np.int8]
 def make_predictions(
     num_images: int = 60, num_labels: int = 4, *, ties: bool = False, seed: int = 0
 ) -> tuple[Predictions, Targets]:
-    """Predictions that know something of the targets; if ties, in steps of 0.1 off 0.5."""
+    """Predictions that know something of the targets; if ties, in steps of 0.1 off 0.5; 2 best."""
     rng = np.random.default_rng(seed)
     targets = (rng.random((num_images, num_labels)) < 0.3).astype(np.int8)
     marginals = np.clip(0.3 * targets + 0.7 * rng.random(targets.shape), 0, 1)
     if ties:
         marginals = np.floor(marginals * 10) / 10 + 0.05
-    best = np.where(rng.random(targets.shape) < 0.9, targets, 1 - targets).astype(np.int64)
-    return Predictions(marginals, best, rng.exponential(size=num_images)), targets
+    likeliest = np.where(rng.random(targets.shape) < 0.9, targets, 1 - targets).astype(np.int64)
+    best = np.zeros_like(likeliest)
+    np.put_along_axis(best, np.argsort(-marginals)[:, :2], 1, axis=1)
+    return Predictions(marginals, likeliest, rng.exponential(size=num_images), best=best), targets
 
 
 def measures(predictions: Predictions, targets: Targets) -> Measures:
@@ -157,6 +159,46 @@ def test_unknown_targets_are_left_out() -> None:
     assert dataclasses.astuple(measures(other, masked)) == pytest.approx(dataclasses.astuple(got))
 
 
+def test_measures_at_k_by_hand() -> None:
+    """Two best labels each: one label is never predicted, one has no positive, one is unknown once.
+
+    label        a    b    c    d
+    predicted    3    3    0    1    (of b, once where it is unknown)
+    right        2    1    -    -
+    positive     2    2    1    0
+    """
+    targets = np.array([[1, 1, 0, 0], [1, -1, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]], dtype=np.int8)
+    best = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1]])
+    predictions = dataclasses.replace(make_predictions(4)[0], best=best)
+    got = measures(predictions, targets)
+    precision, recall = (2 / 3 + 1 / 2 + 0) / 3, (1 + 1 / 2 + 0) / 3
+    assert got.precision_at_k == pytest.approx(precision)
+    assert got.recall_at_k == pytest.approx(recall)
+    assert got.f1_at_k == pytest.approx(2 * precision * recall / (precision + recall))
+    assert got.labels_found_at_k == 2
+    missed = dataclasses.replace(predictions, best=np.array([[0, 0, 0, 1]] * 4))
+    got = measures(missed, targets)
+    assert (got.precision_at_k, got.recall_at_k, got.f1_at_k, got.labels_found_at_k) == (0, 0, 0, 0)
+    got = measures(predictions, np.zeros_like(targets))
+    assert got.labels_found_at_k == 0
+    assert all(map(math.isnan, (got.precision_at_k, got.recall_at_k, got.f1_at_k)))
+
+
+def test_measures_at_k_against_scikit_learn() -> None:
+    """Means of precision and recall by label, with a label of no positive left out of both."""
+    predictions, targets = make_predictions(num_labels=6)
+    targets[:, 3] = 0
+    best, got = predictions.best, measures(predictions, targets)
+    said = {"labels": [0, 1, 2, 4, 5], "average": "macro", "zero_division": 0.0}
+    precision = sk.precision_score(targets, best, **said)
+    recall = sk.recall_score(targets, best, **said)
+    assert got.precision_at_k == pytest.approx(precision)
+    assert got.recall_at_k == pytest.approx(recall)
+    assert got.f1_at_k == pytest.approx(2 * precision * recall / (precision + recall))
+    found = sk.recall_score(targets, best, average=None, zero_division=0.0) > 0
+    assert got.labels_found_at_k == found.sum()
+
+
 def test_nothing_there_and_nothing_said() -> None:
     """Two empty label sets agree: F1 is 1, and what is over positives is not a number."""
     nothing = np.zeros((3, 2))
@@ -218,9 +260,9 @@ def test_weights_are_repeated_images(ties: bool) -> None:
     targets[np.random.default_rng(2).random(targets.shape) < 0.2] = -1
     counts = np.random.default_rng(3).integers(0, 4, size=60)
     repeated = np.repeat(np.arange(60), counts)
-    again = Predictions(
-        predictions.marginals[repeated], predictions.map_states[repeated], predictions.nll[repeated]
-    )
+    arrays = (getattr(predictions, name) for name in ("marginals", "map_states", "nll"))
+    assert predictions.best is not None
+    again = Predictions(*(one[repeated] for one in arrays), best=predictions.best[repeated])
     weighted = gather_statistics(predictions, targets).measures(counts.astype(np.float64))
     wanted = measures(again, targets[repeated])
     assert dataclasses.astuple(weighted) == pytest.approx(dataclasses.astuple(wanted), rel=1e-12)

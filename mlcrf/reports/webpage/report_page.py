@@ -84,6 +84,7 @@ def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
         "measures": list(measures.values()),
         "headlines": [measures[name] for name in _HEADLINES],
         "verdicts": {one: verdicts.count(one) for one in ("better", "worse", "not told apart")},
+        "at_k": result.at_k,
         "averaged": result.models["crf"].labels_with_positives,
     }
 
