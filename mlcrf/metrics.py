@@ -9,7 +9,6 @@ reports/tables.py; its name in `LOWER_IS_BETTER` if it is a loss.
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,6 +163,9 @@ class Statistics:
         precisions = self.average_precisions(w)
         f1 = 2 * hits[present] / (2 * hits + false + missed)[present]
         everything = 2 * hits.sum() + false.sum() + missed.sum()
+        precision, recall, f1_of_means, found = (
+            (None,) * 4 if self.best is None else _score_best(*self.best.count(w))
+        )
         return Measures(
             nll=float(w @ self.nll / images),
             hamming=_share(float(w @ self.wrong), float(observed)),
@@ -178,7 +180,10 @@ class Statistics:
             micro_f1=float(2 * hits.sum() / everything) if everything else 1.0,
             macro_f1=_mean(f1),
             calibration_error=_share(float(np.abs(w @ self.gap).sum()), float(observed)),
-            **({} if self.best is None else _measures_at_k(*self.best.count(w))),
+            precision_at_k=precision,
+            recall_at_k=recall,
+            f1_at_k=f1_of_means,
+            labels_found_at_k=found,
         )
 
 
@@ -230,20 +235,16 @@ def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> St
     )
 
 
-def _measures_at_k(hits: Floats, false: Floats, missed: Floats) -> dict[str, Any]:
-    """Return the measures at k from counts by label (L,)."""
+def _score_best(hits: Floats, false: Floats, missed: Floats) -> tuple[float, float, float, int]:
+    """Return the measures at k, in their order in `Measures`, from counts by label (L,)."""
     present = hits + missed > 0
     hits, predicted, positives = hits[present], (hits + false)[present], (hits + missed)[present]
     # a label that is never predicted has no hits: precision 0
     precision = _mean(hits / np.where(predicted > 0, predicted, 1))
     recall = _mean(hits / positives)
     either = precision + recall
-    return {
-        "precision_at_k": precision,
-        "recall_at_k": recall,
-        "f1_at_k": 2 * precision * recall / either if either else 0.0,
-        "labels_found_at_k": int((hits > 0).sum()),
-    }
+    f1 = 2 * precision * recall / either if either else 0.0
+    return precision, recall, f1, int((hits > 0).sum())
 
 
 def calibration_bins(marginals: Floats) -> NDArray[np.int64]:
