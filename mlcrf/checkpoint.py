@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlcrf import atomic
 from mlcrf.backbones.registry import Backbone, BackboneSpec, make_backbone
-from mlcrf.choices import InferenceName
+from mlcrf.choices import Decision, InferenceName
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.readers import ReadOptions
@@ -86,8 +86,8 @@ class Run:
         data: name of the training data set.
         crf, independent: the model and its baseline, for raw features.
         backbone_weights: weights of the network if it was fine-tuned, else None.
-        decoders: decision rules with thresholds tuned on the validation images, by model (`crf`
-            and `independent`).
+        decoders: decision rules with values tuned on the validation images, by model (`crf` and
+            `independent`).
         digest: SHA-256 of the weights file.
         made_by: the command and data of the run, as far as known.
     """
@@ -128,19 +128,21 @@ class Run:
         return backbone
 
     def make_decoder(self, decoder: Decoder, model: str = "crf") -> Decoder:
-        """Return the decoder with this run's tuned thresholds, if it needs and lacks thresholds.
+        """Return the decoder with what it lacks filled in by this run's tuned decoder of its rule.
 
         Raises:
-            RunError: the run has no tuned thresholds.
+            RunError: the run has no such decoder.
         """
         if decoder.is_ready:
             return decoder
         for tuned in self.decoders.get(model, ()):
             if tuned.rule is decoder.rule:
-                return replace(decoder, threshold=tuned.threshold)
+                return decoder.filled_in(tuned)
+        what, instead = "tuned thresholds", "use another rule"
+        if decoder.rule is Decision.TOP_K:
+            what, instead = "label frequencies", "leave out --rarity"
         raise RunError(
-            f"{self.path}: has no tuned thresholds for --decode {decoder.rule.value}; train again, "
-            "or use another rule"
+            f"{self.path}: has no {what} for --decode {decoder.rule}; train again, or {instead}"
         )
 
     @property

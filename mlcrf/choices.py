@@ -140,6 +140,9 @@ class Decision(StrEnum):
     TOP_K = "top-k"
 
 
+MOST_RARITY = 10  # largest weight of a label's rarity for TOP_K
+
+
 class Order(StrEnum):
     """Order in which labels are drawn."""
 

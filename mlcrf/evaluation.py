@@ -223,6 +223,7 @@ def answer(
             *_training_notes(run, in_training, len(manifest)),
             *manifest.notes,
             *_notes(run, method, posterior),
+            *_rarity_notes(decoder, theirs[0], ours[0]),
             *_split_notes(method, potentials, known),
         ),
         at_k=at_k,
@@ -309,6 +310,11 @@ def _notes(run: Run, method: InferenceMethod, posterior: Posterior) -> list[str]
     if error is not None and (unknown := int(error.isinf().sum())):
         notes.append(f"log Z is not known for {unknown} of {len(error)} images: do not use the nll")
     return notes
+
+
+def _rarity_notes(asked: Decoder, independent: Decoder, crf: Decoder) -> Iterator[str]:
+    if asked.rarity is None:
+        yield f"rarity tuned on validation: {independent.rarity:g} independent, {crf.rarity:g} crf"
 
 
 def _split_notes(

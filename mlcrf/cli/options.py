@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from mlcrf.choices import Blank, Decision, EngineName, InferenceName, Oddity, RawPairs, ScoredSplit
+from mlcrf.choices import (
+    MOST_RARITY,
+    Blank,
+    Decision,
+    EngineName,
+    InferenceName,
+    Oddity,
+    RawPairs,
+    ScoredSplit,
+)
 from mlcrf.cli import console
 from mlcrf.cli.mistakes import UsageError, explain, refuse_run, refuse_swapped
 
@@ -269,6 +278,14 @@ class DecisionOptions:
     top_k: Annotated[
         int | None, typer.Option(min=0, help="Number of labels for --decode top-k.")
     ] = None
+    rarity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="Rank by log probability minus this many times log frequency of the label, for "
+            "--decode top-k (default 0); `auto` is best on the validation images.",
+        ),
+    ] = None
     at_least: Annotated[int, typer.Option(min=0, help="Minimum number of labels per image.")] = 0
     at_most: Annotated[
         int | None, typer.Option(min=0, help="Maximum number of labels per image.")
@@ -280,6 +297,9 @@ class DecisionOptions:
             raise typer.BadParameter(f"{decode} needs --top-k NUMBER")
         if self.decode is not Decision.TOP_K and self.top_k is not None:
             raise typer.BadParameter(f"--top-k is for --decode top-k, not for {decode}")
+        if self.decode is not Decision.TOP_K and self.rarity is not None:
+            raise typer.BadParameter(f"--rarity is for --decode top-k, not for {decode}")
+        _parse_rarity(self.rarity)
         if self.decode is not Decision.THRESHOLD and self.threshold is not None:
             raise typer.BadParameter(f"--threshold is for --decode threshold, not for {decode}")
         if self.at_most is not None and self.at_least > self.at_most:
@@ -293,7 +313,29 @@ class DecisionOptions:
         """Make the decoder that the options describe."""
         from mlcrf.decoding import Decoder
 
-        return Decoder(self.decode, self.threshold, self.top_k, self.at_least, self.at_most)
+        return Decoder(
+            self.decode,
+            self.threshold,
+            self.top_k,
+            _parse_rarity(self.rarity),
+            at_least=self.at_least,
+            at_most=self.at_most,
+        )
+
+
+def _parse_rarity(text: str | None) -> float | None:
+    """Return the number of --rarity, 0 if it is not given; None for `auto`."""
+    if text == "auto":
+        return None
+    try:
+        rarity = float(text or 0)
+    except ValueError:
+        rarity = -1
+    if not 0 <= rarity <= MOST_RARITY:
+        raise typer.BadParameter(
+            f"--rarity: expected a number from 0 to {MOST_RARITY} or auto, got {text!r}"
+        )
+    return rarity
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from mlcrf.decoding.counts import (
 from mlcrf.decoding.decoder import Decoder
 from mlcrf.decoding.expected_f1 import maximise_expected_f1
 from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
+from mlcrf.decoding.rarity import estimate_frequencies, scores_by_rarity, tune_rarity
 from mlcrf.decoding.thresholds import tune_label_thresholds, tune_threshold
 
 __all__ = [
@@ -20,8 +21,11 @@ __all__ = [
     "count_marginals_from_samples",
     "count_marginals_if_independent",
     "empty_probability",
+    "estimate_frequencies",
     "maximise_expected_f1",
     "maximise_expected_jaccard",
+    "scores_by_rarity",
     "tune_label_thresholds",
+    "tune_rarity",
     "tune_threshold",
 ]

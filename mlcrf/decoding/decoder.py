@@ -7,13 +7,14 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from mlcrf.choices import Decision
+from mlcrf.choices import MOST_RARITY, Decision
 from mlcrf.crf import Potentials, check_known
 from mlcrf.decoding.admissible import Admissible
 from mlcrf.decoding.beliefs import Beliefs
 from mlcrf.decoding.counts import empty_probability
 from mlcrf.decoding.expected_f1 import maximise_expected_f1
 from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
+from mlcrf.decoding.rarity import scores_by_rarity, tune_rarity
 from mlcrf.decoding.thresholds import tune_label_thresholds, tune_threshold
 from mlcrf.errors import SettingsError
 from mlcrf.inference import InferenceMethod, Posterior
@@ -30,7 +31,8 @@ class Decoder:
         MAP                the most probable set; minimises the chance of any error
         EXPECTED_F1        highest expected F1; see `maximise_expected_f1`
         EXPECTED_JACCARD   highest expected Jaccard index; see `maximise_expected_jaccard`
-        TOP_K              exactly the k labels of highest marginal
+        TOP_K              exactly the k labels of highest marginal; a `rarity` above 0 ranks rare
+                           labels higher, see `scores_by_rarity`
 
     `at_least` and `at_most` limit the number of labels. The two maximisers choose among the sets of
     allowed size. With other rules, labels of highest marginal are kept or added until the size is
@@ -47,6 +49,8 @@ class Decoder:
     Attributes:
         threshold: one, or one per label; None is 0.5 for THRESHOLD, and not tuned yet for others.
         k: for TOP_K only.
+        rarity: for TOP_K only; None is not tuned yet, see `tune_rarity`.
+        frequencies: share of images with each label, above 0; rarity needs it.
         num_samples: number of samples drawn if the posterior has none.
         seed: random seed of the draws; the same seed and number of threads give the same bits.
 
@@ -60,6 +64,8 @@ class Decoder:
     rule: Decision = Decision.THRESHOLD
     threshold: float | tuple[float, ...] | None = None
     k: int | None = None
+    rarity: float | None = 0.0
+    frequencies: tuple[float, ...] | None = None
     at_least: int = 0
     at_most: int | None = None
     num_samples: int = 1000
@@ -79,6 +85,14 @@ class Decoder:
                 f"decision {self.rule}: expected 0 <= at least <= at most and k >= 0, got "
                 f"at least {self.at_least}, at most {self.at_most}, k {self.k}"
             )
+        if self.rule is not Decision.TOP_K and (self.rarity != 0 or self.frequencies is not None):
+            raise SettingsError(f"decision {self.rule}: takes no rarity; that is for top-k")
+        if self.rarity is not None and not 0 <= self.rarity <= MOST_RARITY:
+            raise SettingsError(
+                f"decision top-k: expected a rarity from 0 to {MOST_RARITY}, got {self.rarity:g}"
+            )
+        if not all(0 < one <= 1 for one in self.frequencies or ()):
+            raise SettingsError("decision top-k: expected frequencies above 0 and at most 1")
         if self.num_samples < 1:
             raise SettingsError(f"num_samples: expected 1 or more, got {self.num_samples}")
 
@@ -98,12 +112,12 @@ class Decoder:
             known: 1, 0 or -1 for unknown (N, L).
 
         Raises:
-            SettingsError: thresholds are not tuned yet, or do not fit the number of labels.
+            SettingsError: values are not tuned yet, or do not fit the number of labels.
             PotentialsError: see `check_known`.
         """
         self._check_labels(potentials.num_labels)
         given = check_known(potentials, known)
-        marginals = posterior.marginals.double()
+        marginals = scores = posterior.marginals.double()
         admissible = Admissible(
             given,
             potentials.implications,
@@ -118,6 +132,9 @@ class Decoder:
                 states = inference.map_states(potentials, known=known)
             case Decision.TOP_K:
                 states = torch.zeros_like(given)
+                if self.rarity:
+                    frequencies = marginals.new_tensor(self.frequencies)
+                    scores = scores_by_rarity(marginals, frequencies, self.rarity)
             case Decision.EXPECTED_F1:
                 states = torch.zeros_like(given)
                 for rows, counts in beliefs.count_marginals():
@@ -132,12 +149,13 @@ class Decoder:
                     )
             case _:
                 assert_never(self.rule)
-        return admissible.fit(states, marginals)
+        return admissible.fit(states, scores)
 
     def tune(self, marginals: Tensor, targets: Tensor) -> "Decoder":
-        """Return the rule with thresholds tuned on data, ignoring limits; other rules unchanged.
+        """Return the rule with its values tuned on data, ignoring limits; other rules unchanged.
 
-        One threshold maximises micro F1, thresholds by label macro F1.
+        One threshold maximises micro F1, thresholds by label macro F1, rarity the F1 of the means
+        at k.
 
         Args:
             marginals: P(y_i = 1) (N, L).
@@ -147,6 +165,11 @@ class Decoder:
             return replace(self, threshold=tune_threshold(marginals, targets))
         if self.rule is Decision.LABEL_THRESHOLDS:
             return replace(self, threshold=tune_label_thresholds(marginals, targets))
+        if self.rarity is None:
+            assert self.k is not None
+            assert self.frequencies is not None
+            frequencies = marginals.new_tensor(self.frequencies)
+            return replace(self, rarity=tune_rarity(marginals, targets, frequencies, self.k))
         return self
 
     def best(self, k: int) -> "Decoder":
@@ -157,17 +180,26 @@ class Decoder:
 
     @property
     def is_ready(self) -> bool:
-        """Return whether no threshold is left to be tuned."""
+        """Return whether nothing is left to be tuned, or to be filled in from a run."""
+        if self.rule is Decision.TOP_K:
+            return self.rarity == 0 or (self.rarity is not None and self.frequencies is not None)
         return self.rule not in _TUNED or self.threshold is not None
+
+    def filled_in(self, tuned: "Decoder") -> "Decoder":
+        """Return the decoder with what it lacks taken from a tuned decoder of the same rule."""
+        if self.rule is Decision.TOP_K:
+            rarity = tuned.rarity if self.rarity is None else self.rarity
+            return replace(self, rarity=rarity, frequencies=tuned.frequencies)
+        return replace(self, threshold=tuned.threshold)
 
     @property
     def signature(self) -> str:
         """The rule and all settings that are not the default, such as `map,at-most:3`.
 
-        Thresholds by label are left out; they are in the record.
+        Thresholds and frequencies by label are left out; they are in the record.
         """
         given = [
-            f",{item.name.replace('_', '-')}:{value:.6g}"
+            f",{item.name.replace('_', '-')}:{'auto' if value is None else format(value, '.6g')}"
             for item in fields(self)
             if item.name != "rule"
             and (value := getattr(self, item.name)) != item.default
@@ -182,6 +214,7 @@ class Decoder:
             "threshold": list(self.threshold)
             if isinstance(self.threshold, tuple)
             else self.threshold,
+            "frequencies": None if self.frequencies is None else list(self.frequencies),
         }
 
     @property
@@ -199,14 +232,18 @@ class Decoder:
         raise SettingsError(f"decision {self.rule}: expected {expected}, got {threshold}")
 
     def _check_labels(self, num_labels: int) -> None:
+        if self.rarity != 0 and self.frequencies is None:
+            raise SettingsError("decision top-k: rarity needs frequencies; give them, or rarity 0")
         if not self.is_ready:
             raise SettingsError(
                 f"decision {self.rule}: not tuned yet; tune it on validation data, or use threshold"
             )
-        if isinstance(self.threshold, tuple) and len(self.threshold) != num_labels:
-            raise SettingsError(
-                f"decision {self.rule}: expected {num_labels} thresholds, got {len(self.threshold)}"
-            )
+        by_label = {"thresholds": self.threshold, "frequencies": self.frequencies}
+        for name, values in by_label.items():
+            if isinstance(values, tuple) and len(values) != num_labels:
+                raise SettingsError(
+                    f"decision {self.rule}: expected {num_labels} {name}, got {len(values)}"
+                )
         wanted = max(self.at_least, self.k or 0)
         if wanted > num_labels:
             raise SettingsError(

@@ -19,7 +19,7 @@ from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
-from mlcrf.decoding import Decoder
+from mlcrf.decoding import Decoder, estimate_frequencies
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.implications import Implications
 from mlcrf.model import LabelCrf
@@ -37,6 +37,7 @@ from mlcrf.training.repetition import digest_data
 from mlcrf.training.stages import Result, Stages
 
 _AT_ONCE = 4096  # images per chunk of marginals
+_TYPICAL_K = 5  # labels per image that rarity is tuned for; the best hardly depends on it
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def train(
     clock.note("features")
     models = _fit_models(examples, plan, albums, stages, environment, log, clock)
 
-    run = _make_run(out, manifest, plan, spec, network, models, examples[1])
+    run = _make_run(out, manifest, plan, spec, network, models, examples)
     run = replace(run, made_by=made_by)
     images = {split.value: (manifest.splits or ()).count(split) for split in Split}
     fits = {name: _summary(fitted) for name, fitted in models.items()}
@@ -210,14 +211,14 @@ def _make_run(
     spec: BackboneSpec,
     network: Result | None,
     models: dict[str, Fitted],
-    held_out: Examples,
+    examples: tuple[Examples, Examples],
 ) -> Run:
-    """Return the run, whose weights are all finite, with thresholds tuned on validation images."""
+    """Return the run, whose weights are all finite, with decisions tuned on validation images."""
     settings = plan.settings
     resolved = {"objective": plan.objective, "inference": plan.inference}
     inferences = {"crf": plan.inference, "independent": InferenceName.AUTO}
     decoders = {
-        name: _tune_decoders(models[name].on_train, held_out, settings, inference)
+        name: _tune_decoders(models[name].on_train, examples, settings, inference)
         for name, inference in inferences.items()
     }
     crf, independent = models["crf"].model, models["independent"].model
@@ -265,26 +266,37 @@ def _check_targets(train: Manifest) -> None:
 
 @torch.no_grad()
 def _tune_decoders(
-    model: LabelCrf, held_out: Examples, settings: TrainSettings, inference: InferenceName
+    model: LabelCrf,
+    examples: tuple[Examples, Examples],
+    settings: TrainSettings,
+    inference: InferenceName,
 ) -> tuple[Decoder, ...]:
-    """Tune one threshold for micro F1, and one per label for macro F1.
+    """Tune one threshold for micro F1, one per label for macro F1, and the rarity for k labels.
 
     Args:
-        model: fitted without the held-out images.
+        model: fitted on the training images only.
+        examples: training and validation images.
 
     Raises:
         RunError: marginals are not finite.
     """
     method = model.make_inference(inference, settings)
+    held_out = examples[1]
     with diverging("thresholds"):
         count = len(held_out.targets)
         parts = ALONE.blocks(count, _AT_ONCE)
         marginals = torch.cat([method(held_out.potentials(model, one)).marginals for one in parts])
     require_finite("thresholds", {"marginals": marginals})
-    targets = torch.from_numpy(held_out.targets)
-    return tuple(
-        Decoder(rule).tune(marginals, targets)
-        for rule in (Decision.TUNED_THRESHOLD, Decision.LABEL_THRESHOLDS)
+    learned, targets = (torch.from_numpy(one.targets) for one in examples)
+    k = min(_TYPICAL_K, targets.shape[1])
+    ranked = Decoder(
+        Decision.TOP_K, k=k, rarity=None, frequencies=estimate_frequencies(learned)
+    ).tune(marginals, targets)
+    frequencies = estimate_frequencies(torch.cat([learned, targets]))  # of the finished models
+    return (
+        Decoder(Decision.TUNED_THRESHOLD).tune(marginals, targets),
+        Decoder(Decision.LABEL_THRESHOLDS).tune(marginals, targets),
+        replace(ranked, frequencies=frequencies),
     )
 
 

@@ -186,6 +186,14 @@ def test_evaluate_at_k(mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path) -> 
     assert {*MEASURES, *at_k, "average_precision"} == named
     record = json.loads(mlcrf(*words, 12, "--json").stdout)["models"]["crf"]
     assert (record["recall_at_k"], record["labels_found_at_k"]) == (1, 12)
+    rare = ("--decode", "top-k", "--top-k", 3, "--rarity")
+    tuned = json.loads(mlcrf(*words, 3, "--json", *rare, "auto").stdout)
+    assert "|decision:top-k,k:3,rarity:auto,map|at-k:3|" in tuned["signature"]
+    assert any(note.startswith("rarity tuned on validation: ") for note in tuned["notes"])
+    tags = [drawn / "images", "--model", run, "--out", tmp_path / "tags.csv", "--limit", 9]
+    assert mlcrf("predict", *tags, *rare, 1).returncode == 0
+    rows = list(csv.DictReader((tmp_path / "tags.csv").open()))
+    assert [len(row["labels"].split(";")) for row in rows] == [3] * 9
     refused = mlcrf(*words, 13)
     assert (refused.returncode, refused.stdout) == (1, "")
     message = f"error: {run}: --at-k 13: expected a number of labels from 1 to 12"

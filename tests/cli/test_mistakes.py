@@ -49,6 +49,14 @@ def tell(*words: object) -> str:
         ("predict x --out a.csv --decode top-k", "--decode top-k needs --top-k NUMBER"),
         ("predict x --out a.csv --top-k 3", "for --decode top-k, not for --decode threshold"),
         (
+            "predict x --out a.csv --rarity 1",
+            "--rarity is for --decode top-k, not for --decode thr",
+        ),
+        (
+            "predict x --out a.csv --decode top-k --top-k 3 --rarity some",
+            "--rarity: expected a number from 0 to 10 or auto, got 'some'",
+        ),
+        (
             "predict x --out a.csv --decode map --threshold 0.3",
             "--threshold is for --decode threshold, not for --decode map",
         ),

@@ -45,7 +45,13 @@ def test_tune() -> None:
 def test_a_record_gives_the_decoder_back(decoder: Decoder) -> None:
     """All settings survive JSON."""
     assert RECORDS.validate_json(json.dumps(decoder.record())) == decoder
-    limited = replace(decoder, seed=3) if decoder.k else replace(decoder, at_least=1, at_most=4)
+    rare = replace(decoder, rarity=None if decoder.k else 0.0, seed=3)
+    assert RECORDS.validate_json(json.dumps(rare.record())) == rare
+    limited = (
+        replace(decoder, frequencies=(0.1, 0.2))
+        if decoder.k
+        else replace(decoder, at_least=1, at_most=4)
+    )
     assert RECORDS.validate_json(json.dumps(limited.record())) == limited
 
 
@@ -78,6 +84,13 @@ def test_records_that_are_none(record: dict[str, Any], message: str) -> None:
         ({"rule": Decision.TOP_K}, "top-k: expected a number k, got None"),
         ({"rule": Decision.MAP, "k": 2}, "map: takes no k; that is for top-k, got 2"),
         ({"rule": Decision.TOP_K, "k": 2, "at_most": 3}, "top-k: takes no limits"),
+        ({"rule": Decision.MAP, "rarity": 0.5}, "map: takes no rarity; that is for top-k"),
+        ({"rule": Decision.TOP_K, "k": 2, "rarity": -1.0}, "a rarity from 0 to 10, got -1"),
+        (
+            {"rule": Decision.TOP_K, "k": 2, "rarity": float("nan")},
+            "a rarity from 0 to 10, got nan",
+        ),
+        ({"rule": Decision.TOP_K, "k": 2, "frequencies": (0.5, 0.0)}, "frequencies above 0"),
         ({"rule": Decision.TOP_K, "k": -1}, "k >= 0, got at least 0, at most None, k -1"),
         ({"at_least": 3, "at_most": 2}, "0 <= at least <= at most .* at least 3, at most 2"),
         ({"at_least": -1}, "got at least -1"),
@@ -97,6 +110,13 @@ def test_settings_that_do_not_fit_the_labels() -> None:
         decided(READY[Decision.LABEL_THRESHOLDS], potentials)
     with pytest.raises(SettingsError, match="6 labels asked for, expected at most 5"):
         decided(Decoder(Decision.TOP_K, k=6), potentials)
+    rare = Decoder(Decision.TOP_K, k=2, rarity=0.8)
+    with pytest.raises(SettingsError, match="rarity needs frequencies; give them, or rarity 0"):
+        decided(rare, potentials)
+    with pytest.raises(SettingsError, match="expected 5 frequencies, got 2"):
+        decided(replace(rare, frequencies=(0.5, 0.1)), potentials)
+    with pytest.raises(SettingsError, match="top-k: not tuned yet"):
+        decided(replace(rare, rarity=None, frequencies=(0.1,) * 5), potentials)
     with pytest.raises(SettingsError, match="7 labels asked for, expected at most 5"):
         decided(Decoder(at_least=7), potentials)
     with pytest.raises(PotentialsError, match="known: expected 1"):
@@ -114,4 +134,7 @@ def test_signature() -> None:
         "expected-jaccard,num-samples:50",
         "top-k,k:3",
     ]
+    rare = Decoder(Decision.TOP_K, k=5, rarity=0.8, frequencies=(0.1, 0.2))
+    assert rare.signature == "top-k,k:5,rarity:0.8"
+    assert replace(rare, rarity=None).signature == "top-k,k:5,rarity:auto"
     assert Decoder(Decision.MAP, at_least=1, at_most=4).signature == "map,at-least:1,at-most:4"

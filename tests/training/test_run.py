@@ -1,5 +1,6 @@
 """Whole training runs on drawn scenes: stopped, resumed, with every objective."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,23 @@ from torch import Tensor
 
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.registry import find_spec, make_backbone
-from mlcrf.checkpoint import WEIGHTS, load_run
-from mlcrf.choices import EngineName, Finetune, InferenceName, ObjectiveName, Pairwise, Structure
+from mlcrf.checkpoint import WEIGHTS, load_run, load_splits
+from mlcrf.choices import (
+    Decision,
+    EngineName,
+    Finetune,
+    InferenceName,
+    ObjectiveName,
+    Pairwise,
+    Structure,
+)
 from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers import read_dataset
 from mlcrf.data.splits import split_manifest
+from mlcrf.decoding import Decoder, estimate_frequencies
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
 from mlcrf.images import as_image
@@ -130,6 +140,23 @@ def test_rules_and_gates_go_all_the_way(manifest: Manifest, tmp_path: Path) -> N
     with pytest.raises(RunError, match="other settings or data"):
         free = with_implications(ruled, Implications())
         train(free, tmp_path / "run", settings, TORCH, resume=True)
+
+
+def test_label_frequencies_are_those_of_all_images_learned_from(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    """The run keeps them with each model's tuned rarity; a number asked for stays as it is."""
+    train(manifest, tmp_path / "run", TrainSettings(**QUICK), TORCH)
+    run, decoder = load_run(tmp_path / "run"), Decoder(Decision.TOP_K, k=3, rarity=0.5)
+    images = load_splits(run)
+    learned = [split is not Split.TEST for split in images.splits or ()]
+    frequencies = estimate_frequencies(torch.from_numpy(images.targets[learned]))
+    assert run.make_decoder(decoder) == replace(decoder, frequencies=frequencies)
+    for model in ("crf", "independent"):
+        rarity = run.make_decoder(replace(decoder, rarity=None), model).rarity
+        assert rarity is not None and 0 <= rarity <= 2
+    with pytest.raises(RunError, match=r"no label frequencies .* train again, or leave out --rar"):
+        replace(run, decoders={}).make_decoder(decoder)
 
 
 def test_gates_without_couplings_are_refused(manifest: Manifest, tmp_path: Path) -> None:
