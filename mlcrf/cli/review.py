@@ -30,8 +30,14 @@ def review(
         str, typer.Option(help="Address to listen on; by default only this machine can connect.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free port.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port to listen on; 0 picks a free port (default: that of the last start with "
+            "this database).",
+        ),
+    ] = None,
     browser: Annotated[
         bool, typer.Option(help="Open the page in a browser, if there is a screen.")
     ] = True,
@@ -66,7 +72,12 @@ def review(
                 open_browser(address)
 
         serve(
-            session, host=host, port=port, person=person or console.login_name(), announce=announce
+            session,
+            host=host,
+            port=port,
+            person=person or console.login_name(),
+            private=runtime.cache,
+            announce=announce,
         )
         console.log(f"answers are in {database.name}")
     finally:

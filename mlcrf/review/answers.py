@@ -7,7 +7,7 @@ from datetime import datetime
 from mlcrf.labels import UNKNOWN
 
 YES, NO = 1, 0
-VALUES = (YES, NO, UNKNOWN)
+VALUES = (YES, NO, UNKNOWN, None)  # None clears an earlier answer
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,12 @@ class Answer:
         id: increasing, except for events of other people written at the same moment.
         photo: the photo's number in the database.
         label: name of the label.
-        value: 1 yes, 0 no, -1 cannot tell; None if an undo left no answer.
+        value: 1 yes, 0 no, -1 cannot tell; None for no answer any more.
         person: name of the person.
         at: time in UTC.
         request: identifier shared by answers that were sent, and are undone, together.
         undoes: id of the event that this event undoes, or None.
+        redoes: id of the undo that this event takes back, or None.
     """
 
     id: int
@@ -33,6 +34,7 @@ class Answer:
     at: datetime
     request: str
     undoes: int | None = None
+    redoes: int | None = None
 
 
 @dataclass(frozen=True)

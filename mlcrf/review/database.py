@@ -73,6 +73,10 @@ class ReviewDatabase:
         self._url = parse_url(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self.name = self._url.render_as_string(hide_password=True)
+        place = self._url.set(password=None)
+        if self.is_sqlite:
+            place = place.set(database=str(Path(str(place.database)).resolve()))
+        self.address = place.render_as_string()  # of this database alone on this machine
         if must_exist and self.is_sqlite and not Path(str(self._url.database)).is_file():
             raise DatabaseError(f"{self.name}: no such file; `mlcrf review` creates it")
         self._engine = self._connect()
@@ -148,15 +152,19 @@ class ReviewDatabase:
             _insert(connection, places, [{"folder": folder} | asdict(file) for file in moved])
             return [of_content[file.sha256] for file in files], edited
 
-    def add(self, photo: int, values: Mapping[str, int], person: str, request: str) -> list[Answer]:
+    def add(
+        self, photo: int, values: Mapping[str, int | None], person: str, request: str
+    ) -> list[Answer]:
         """Append a person's answers about labels of a photo atomically, synced to disk.
 
         Args:
-            values: label -> 1 yes, 0 no, -1 cannot tell.
+            values: label -> 1 yes, 0 no, -1 cannot tell, None no answer any more.
             request: identifier of this act; a repeated call changes nothing and returns the same.
         """
         if not values or not all(value in VALUES for value in values.values()):
-            raise SettingsError(f"answers: expected labels with 1, 0 or -1, got {dict(values)}")
+            raise SettingsError(
+                f"answers: expected labels with 1, 0, -1 or None, got {dict(values)}"
+            )
         rows = [
             {"photo": photo, "label": label, "value": value, "person": person, "request": request}
             for label, value in values.items()
@@ -192,6 +200,41 @@ class ReviewDatabase:
             return found
 
         # locked, or another process could undo the last act between two queries
+        return self._append(request, rows, locked=True)
+
+    def redo(self, person: str, request: str, among: Collection[int]) -> list[Answer]:
+        """Redo what a person undid last; return the new events, [] if there is nothing to redo.
+
+        After an answer there is nothing to redo.
+
+        Args:
+            among, request: as in `undo`.
+        """
+
+        def rows(connection: Connection) -> list[dict[str, Any]]:
+            redone = set(
+                connection.scalars(select(answers.c.redoes).where(answers.c.redoes.is_not(None)))
+            )
+            own = select(answers).where(answers.c.person == person).order_by(answers.c.id.desc())
+            acts = own.where(answers.c.redoes.is_(None))
+            last = next(
+                (
+                    row
+                    for row in connection.execute(acts)
+                    if row.photo in among and row.id not in redone
+                ),
+                None,
+            )
+            if last is None or last.undoes is None:
+                return []
+            found = []
+            for row in connection.execute(acts.where(answers.c.request == last.request)).all():
+                undone = select(answers.c.value).where(answers.c.id == row.undoes)
+                same = {"photo": row.photo, "label": row.label, "person": person}
+                value = connection.scalar(undone)
+                found.append(same | {"value": value, "request": request, "redoes": row.id})
+            return found
+
         return self._append(request, rows, locked=True)
 
     def since(self, last_id: int) -> Iterator[Answer]:

@@ -1,7 +1,6 @@
 """Start a review: score the photos of a folder, then serve the page until a signal."""
 
 import os
-import secrets
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -15,12 +14,13 @@ import torch
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import Run
 from mlcrf.errors import DataError
+from mlcrf.review.address import address_file, listening
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import find_photos
 from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
-from mlcrf.web import address_of, listen, make_server, quiet_signals
+from mlcrf.web import address_of, make_server, quiet_signals
 
 _PAUSE_S = 0.02  # between ranking steps, so that requests are not delayed
 
@@ -63,21 +63,28 @@ def serve(
     review: Review,
     *,
     host: str = "127.0.0.1",
-    port: int = 0,
+    port: int | None = None,
     person: str,
+    private: Path,
     announce: Callable[[str], None],
 ) -> None:
     """Serve the page until SIGINT or SIGTERM; requests that have arrived are answered first.
 
     Args:
-        port: 0 picks a free port.
+        port: None for the port of the last start with this database; 0 picks a free port.
+        private: folder that keeps port and token for the next start.
         announce: called with the address to open, which contains the token, once it listens.
 
     Raises:
         SettingsError: cannot listen on the address.
+        MlcrfError: the private folder cannot be written.
     """
-    token = secrets.token_urlsafe(24)
-    with listen(host, port) as listener, _ranking(review), quiet_signals():
+    kept = address_file(private, review.database.address)
+    with (
+        listening(host, port, kept) as (listener, token),
+        _ranking(review),
+        quiet_signals(),
+    ):
         port = listener.getsockname()[1]
         app = make_app(review, token=token, person=person, hosts=Hosts(host), port=port)
         server = make_server(app, grace_s=10, lifespan="off")

@@ -13,7 +13,8 @@ from mlcrf.images.containers import is_parquet, is_tar
 from mlcrf.images.pixels import load_thumbnail
 from mlcrf.review.database import ReviewDatabase, Stamped
 
-WIDTHS = {"small": 360, "large": 1600}  # the longer side of a shown copy, in pixels
+# the longer side of a shown copy, in pixels
+WIDTHS = {"small": 360, "large": 1600, "full": 6000}
 _MOST_COPIES = 240  # cached; a large copy has about 300 KB
 
 
@@ -110,12 +111,16 @@ def _stamp(image: Image, name: str, before: Stamped | None) -> Stamped | str:
 class PhotoCopies:
     """JPEG copies of photos, upright and without metadata; the most recent are cached.
 
-    Only decoded pixels are served: no other files, and no location.
+    Full copies, which have megabytes, are not. Only decoded pixels are served: no other files, and
+    no location.
     """
 
     def __init__(self, photos: Sequence[Photo]) -> None:
         self._photos = photos
-        self.jpeg = lru_cache(_MOST_COPIES)(self._make_jpeg)
+        self._cached = lru_cache(_MOST_COPIES)(self._make_jpeg)
+
+    def jpeg(self, number: int, size: str) -> bytes:
+        return (self._make_jpeg if size == "full" else self._cached)(number, size)
 
     def _make_jpeg(self, number: int, size: str) -> bytes:
         return load_thumbnail(self._photos[number].image, WIDTHS[size]).jpeg

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -17,7 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from mlcrf.errors import DatabaseError, DataError
+from mlcrf.errors import DatabaseError, DataError, LabelsError
 from mlcrf.hints import describe_fault
 from mlcrf.review.answers import Verdict
 from mlcrf.review.photos import WIDTHS, PhotoCopies
@@ -29,6 +30,8 @@ _PAGE = files("mlcrf.review") / "page"
 _FILES = {
     "review.css": "text/css",
     "review.js": "text/javascript",
+    "server.js": "text/javascript",
+    "zoom.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 _MOST_AT_ONCE = 2000  # photos in one list
@@ -37,7 +40,7 @@ _LATER = {503: {"Retry-After": "2"}}
 
 
 class _Number(Convertor[int]):
-    """A photo number in a path; its length is limited since Python refuses thousands of digits."""
+    """A photo's number in the database; Python refuses thousands of digits."""
 
     regex = "[0-9]{1,9}"
 
@@ -62,8 +65,8 @@ class _Act(BaseModel):
 class _AnswerAct(_Act):
     """An answer about one label."""
 
-    label: int = Field(ge=0)
-    value: int = Field(ge=-1, le=1)
+    label: str = Field(max_length=1000)
+    value: int | None = Field(ge=-1, le=1)
 
 
 def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int) -> ASGIApp:
@@ -81,11 +84,12 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
         "/static/{name}": ("GET", pages.static),
         "/api/progress": ("GET", pages.progress),
         "/api/photos": ("GET", pages.list_photos),
-        "/api/photos/{number:photo}": ("GET", pages.look),
-        "/api/photos/{number:photo}/answer": ("POST", pages.answer),
-        "/api/photos/{number:photo}/accept": ("POST", pages.accept),
+        "/api/photos/{photo:photo}": ("GET", pages.look),
+        "/api/photos/{photo:photo}/answer": ("POST", pages.answer),
+        "/api/photos/{photo:photo}/accept": ("POST", pages.accept),
         "/api/undo": ("POST", pages.undo),
-        "/photos/{number:photo}/{size}.jpg": ("GET", pages.photo),
+        "/api/redo": ("POST", pages.redo),
+        "/photos/{photo:photo}/{size}.jpg": ("GET", pages.photo),
     }
     workers = _Workers(_WORKERS)
     apart = {"/health": _Workers(1)}  # does not wait for other requests
@@ -96,6 +100,7 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
     errors: Any = {
         HTTPException: lambda _, error: _refusal(error.status_code, str(error.detail)),
         DataError: lambda _, error: _refusal(404, str(error)),
+        LabelsError: lambda _, error: _refusal(404, str(error)),
         DatabaseError: lambda _, error: _refusal(503, str(error)),
         ValidationError: lambda _, error: _refusal(422, _first(error)),
     }
@@ -131,14 +136,20 @@ def _in_thread(endpoint: Callable[[Request], Response], workers: _Workers) -> Ca
 class _Pages:
     def __init__(self, review: Review, person: str) -> None:
         self._review, self._person = review, person
+        self._start = secrets.token_hex(8)  # an open page renews itself when it differs
         self._copies = PhotoCopies(review.photos)
         template = (_PAGE / "page.html").read_text(encoding="utf-8")
         self._template = Environment(autoescape=True).from_string(template)
 
     def page(self, request: Request) -> Response:
-        labels = list(self._review.labels)
         return HTMLResponse(
-            self._template.render(labels=labels, person=self._person, version=__version__)
+            self._template.render(
+                labels=list(self._review.labels),
+                folders=self._review.folders(),
+                person=self._person,
+                start=self._start,
+                version=__version__,
+            )
         )
 
     def health(self, request: Request) -> Response:
@@ -155,60 +166,70 @@ class _Pages:
         return Response((_PAGE / name).read_bytes(), media_type=_FILES[name])
 
     def progress(self, request: Request) -> Response:
-        return JSONResponse(self._review.progress())
+        return JSONResponse(self._progress())
 
     def list_photos(self, request: Request) -> Response:
         asked = request.query_params
         try:
-            label = asked.get("label") or None
+            label = asked.get("label")
             wanted = Filter(
-                label=None if label is None else int(label),
+                label=self._review.labels.index(label) if label else None,
                 state=State(asked["state"]) if asked.get("state") else None,
                 name=asked.get("name", ""),
+                folder=asked.get("folder", ""),
                 order=Order(asked.get("order") or Order.TEACHES),
             )
             offset, limit = int(asked.get("offset", "0")), int(asked.get("limit", "60"))
             if offset < 0 or not 0 <= limit <= _MOST_AT_ONCE:
                 raise ValueError("out of range")
-            if wanted.label is not None and not 0 <= wanted.label < len(self._review.labels):
-                raise ValueError("no such label")
-        except ValueError as error:
+        except (ValueError, LabelsError) as error:
             raise HTTPException(422, f"no such list of photos: {error}") from error
         found = self._review.find(wanted)
         shown = [self._tile(number) for number in found[offset : offset + limit]]
-        record = {"total": len(found), "photos": shown, "progress": self._review.progress()}
+        record = {"total": len(found), "photos": shown, "progress": self._progress()}
         return JSONResponse(record)
 
     def look(self, request: Request) -> Response:
-        return self._shown(self._review.look(request.path_params["number"]))
+        return self._shown(self._review.look(self._number(request)))
 
     def answer(self, request: Request) -> Response:
         body = _AnswerAct.model_validate_json(request.state.body)
-        number, values = request.path_params["number"], {body.label: body.value}
-        return self._shown(self._review.answer(number, values, body.person, body.request))
+        values = {self._review.labels.index(body.label): body.value}
+        written = self._review.answer(self._number(request), values, body.person, body.request)
+        return self._shown(written)
 
     def accept(self, request: Request) -> Response:
         body = _Act.model_validate_json(request.state.body)
-        number = request.path_params["number"]
-        return self._shown(self._review.accept(number, body.person, body.request))
+        return self._shown(self._review.accept(self._number(request), body.person, body.request))
 
     def undo(self, request: Request) -> Response:
         body = _Act.model_validate_json(request.state.body)
         look = self._review.undo(body.person, body.request)
         return JSONResponse({"photo": None}) if look is None else self._shown(look)
 
+    def redo(self, request: Request) -> Response:
+        body = _Act.model_validate_json(request.state.body)
+        look = self._review.redo(body.person, body.request)
+        return JSONResponse({"photo": None}) if look is None else self._shown(look)
+
     def photo(self, request: Request) -> Response:
-        number, size = request.path_params["number"], request.path_params["size"]
-        if number >= len(self._review.photos) or size not in WIDTHS:
-            raise HTTPException(404, "no such photo")
-        content = self._copies.jpeg(number, size)
+        size = request.path_params["size"]
+        if size not in WIDTHS:
+            raise HTTPException(404, "no such size")
+        content = self._copies.jpeg(self._number(request), size)
         lasting = {"Cache-Control": "private, max-age=3600"}
         return Response(content, media_type="image/jpeg", headers=lasting)
+
+    def _number(self, request: Request) -> int:
+        return self._review.number(request.path_params["photo"])
+
+    def _progress(self) -> dict[str, int | str]:
+        return {"start": self._start} | self._review.progress()
 
     def _tile(self, number: int) -> dict[str, Any]:
         photo = self._review.photos[number]
         return {
-            "number": number,
+            "id": photo.id,
             "name": photo.name,
             "version": photo.sha256[:12],
             "state": self._review.state(number),
@@ -227,7 +248,7 @@ class _Pages:
             "question": look.question,
             "information": round(look.information, 4),
         }
-        return JSONResponse({"photo": record, "progress": self._review.progress()})
+        return JSONResponse({"photo": record, "progress": self._progress()})
 
 
 def _label(p: float, known: int, verdict: Verdict, contradicts: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from itertools import chain
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlcrf.web import HEADERS, is_loopback
@@ -21,6 +21,11 @@ _MOST_SECONDS = 5.0  # time to receive a request
 _MOST_AT_ONCE = 256  # concurrent requests; further requests are rejected with 503
 _OPEN = "/health"  # the only path without token; also served under full load
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z._-]+))(?::[0-9]{1,5})?")
+
+_TURNED_AWAY = """<!doctype html><html lang="en"><meta charset="utf-8"><title>mlcrf review</title>
+<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<h1>Not this address</h1><p>{message}: it stands in the terminal in which mlcrf review runs, and
+ends in ?token=...</p>"""
 
 
 @dataclass(frozen=True)
@@ -112,9 +117,9 @@ class Guard:
         if wrong is not None or path == _OPEN:
             return wrong
         if request.method == "GET" and path == "/" and "token" in request.query_params:
-            return self._admit(request.query_params["token"])
+            return self._admit(request, request.query_params["token"])
         if not self._is_token(request.cookies.get(self._cookie, "")):
-            return _error(403, "open the address that mlcrf review printed")
+            return _turn_away(request, "open the address that mlcrf review printed")
         return _refuse_elsewhere(request, path)
 
     def _refuse_always(self, request: Request) -> Response | None:
@@ -128,9 +133,11 @@ class Guard:
             return _error(405, "only GET and POST")
         return None
 
-    def _admit(self, token: str) -> Response:
+    def _admit(self, request: Request, token: str) -> Response:
         if not self._is_token(token):
-            return _error(403, "this token belongs to another run; open the address printed last")
+            return _turn_away(
+                request, "this token is not valid; open the address that mlcrf review printed last"
+            )
         reply = RedirectResponse("/", status_code=303)
         reply.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", path="/")
         return reply
@@ -161,6 +168,13 @@ def _refuse_elsewhere(request: Request, path: str) -> Response | None:
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         return _error(415, "expected JSON")
     return None
+
+
+def _turn_away(request: Request, message: str) -> Response:
+    """Refuse a request without a valid token, by a page if a person would see it."""
+    if request.scope["path"] == "/" and "text/html" in request.headers.get("accept", ""):
+        return HTMLResponse(_TURNED_AWAY.format(message=message.capitalize()), status_code=403)
+    return _error(403, message)
 
 
 async def _read(receive: Receive) -> bytes | None:

@@ -26,6 +26,8 @@ MIGRATIONS = {
         "ALTER TABLE review_places ADD COLUMN stamp VARCHAR NOT NULL DEFAULT ''",
         "ALTER TABLE review_places DROP COLUMN size",
         "ALTER TABLE review_places DROP COLUMN mtime_ns",
+        "ALTER TABLE review_answers ADD COLUMN redoes BIGINT REFERENCES review_answers (id)",
+        "CREATE UNIQUE INDEX review_redone_once ON review_answers (redoes)",
     ),
 }
 
@@ -107,8 +109,10 @@ answers = Table(
     Column("at", Moment, nullable=False),
     Column("request", String(64), nullable=False),
     Column("undoes", ForeignKey("review_answers.id"), unique=True),
+    Column("redoes", ForeignKey("review_answers.id")),
     CheckConstraint("value IN (-1, 0, 1)", name="review_value"),
     UniqueConstraint("request", "photo", "label", name="review_once"),
     Index("review_by_photo", "photo"),
     Index("review_by_person", "person"),
+    Index("review_redone_once", "redoes", unique=True),
 )

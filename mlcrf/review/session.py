@@ -1,9 +1,10 @@
 """A review: photos, their marginals under a model, and the answers of people."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import PurePosixPath
 from threading import Lock
 
 import torch
@@ -50,12 +51,14 @@ class Filter:
         label: select photos with this label, answered or probable; None for all.
         state: select photos in this state; None for all.
         name: part of the path, in any case.
+        folder: select photos in and below this folder; empty for all.
         order: order of the result.
     """
 
     label: int | None = None
     state: State | None = None
     name: str = ""
+    folder: str = ""
     order: Order = Order.TEACHES
 
 
@@ -123,6 +126,21 @@ class Review:
             self._believe(list(range(len(photos))))
             self._refresh()
 
+    def number(self, photo: int) -> int:
+        """Return the position of a photo from its number in the database.
+
+        Raises:
+            DataError: it is not among the photos.
+        """
+        if photo not in self._number:
+            raise DataError(f"there is no photo {photo} in this folder any more")
+        return self._number[photo]
+
+    def folders(self) -> list[str]:
+        """Return the subfolders with photos in or below them, in the order of their names."""
+        found = {str(one) for photo in self.photos for one in PurePosixPath(photo.name).parents}
+        return sorted(found - {"."})
+
     def look(self, number: int) -> Look:
         """Return a photo's state, including new answers of other people.
 
@@ -135,11 +153,13 @@ class Review:
             self._refresh()
             return self._look(number)
 
-    def answer(self, number: int, values: dict[int, int], person: str, request: str) -> Look:
+    def answer(
+        self, number: int, values: Mapping[int, int | None], person: str, request: str
+    ) -> Look:
         """Store a person's answers about a photo; return its new state.
 
         Args:
-            values: label -> 1 yes, 0 no, -1 cannot tell.
+            values: label -> 1 yes, 0 no, -1 cannot tell, None no answer any more.
             request: see `ReviewDatabase.add`.
 
         Raises:
@@ -168,11 +188,16 @@ class Review:
         written = self.database.undo(person, request, self._number.keys())
         return self._take(self._number[written[0].photo], written) if written else None
 
+    def redo(self, person: str, request: str) -> Look | None:
+        """Redo what a person undid last; return the photo concerned, None if there is none."""
+        written = self.database.redo(person, request, self._number.keys())
+        return self._take(self._number[written[0].photo], written) if written else None
+
     def find(self, wanted: Filter) -> list[int]:
         """Return the numbers of the selected photos, in order."""
         with self._lock:
             self._refresh()
-            text = wanted.name.casefold()
+            text, below = wanted.name.casefold(), f"{wanted.folder}/" if wanted.folder else ""
             has = None if wanted.label is None else self._present()[:, wanted.label].tolist()
             found = [
                 number
@@ -180,6 +205,7 @@ class Review:
                 if (wanted.state is None or self._states[number] is wanted.state)
                 and (has is None or has[number])
                 and text in photo.name.casefold()
+                and photo.name.startswith(below)
             ]
             if wanted.order is Order.TEACHES:
                 worth = self._worth.tolist()

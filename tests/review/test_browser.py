@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -44,25 +45,42 @@ class Place:
     address: str
     database: ReviewDatabase
     review: Review
+    port: int
 
 
-@pytest.fixture
-def place(tmp_path: Path, small_run: Path) -> Iterator[Place]:
-    run, database = load_run(small_run), ReviewDatabase(str(tmp_path / "tags.db"))
-    folder = make_folder(tmp_path / "photos", NAMES)
-    extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
-    review, _ = start_review(folder, run, database, extractor)
-    with listen("127.0.0.1", 0) as listener:
+@contextmanager
+def serving(review: Review, database: ReviewDatabase, port: int = 0) -> Iterator[Place]:
+    with listen("127.0.0.1", port) as listener:
         port = listener.getsockname()[1]
         hosts = Hosts("127.0.0.1")
         app = make_app(review, token="t0ken", person="anna", hosts=hosts, port=port)
         server = make_server(app, grace_s=10, lifespan="off")
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        yield Place(f"http://127.0.0.1:{port}/?token=t0ken", database, review)
+        yield Place(f"http://127.0.0.1:{port}/?token=t0ken", database, review, port)
         server.should_exit = True
         thread.join()
-    database.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[ReviewDatabase]:
+    opened = ReviewDatabase(str(tmp_path / "tags.db"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def review(tmp_path: Path, small_run: Path, database: ReviewDatabase) -> Review:
+    run = load_run(small_run)
+    folder = make_folder(tmp_path / "photos", NAMES)
+    extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
+    return start_review(folder, run, database, extractor)[0]
+
+
+@pytest.fixture
+def place(review: Review, database: ReviewDatabase) -> Iterator[Place]:
+    with serving(review, database) as served:
+        yield served
 
 
 class Visit:
@@ -155,7 +173,8 @@ def test_by_keys_alone(visiting: Visiting, place: Place) -> None:
     page.keyboard.press("a")
     visit.answers(len(LABELS))
     assert page.inner_text("#photo-state") == "Done"
-    assert page.inner_text("#ask-text") == "Every tag is settled."
+    assert page.inner_text("#ask-text").startswith("Every tag is settled: ")
+    assert page.is_visible("#onward") and not page.is_visible(".ask-buttons")
     first, name = page.url, page.inner_text("#photo-name")
     page.keyboard.press("Enter")
     until(page, f"document.getElementById('photo-name').textContent !== {name!r}")
@@ -190,13 +209,14 @@ KEEP_DELTAS = """() => {
 }"""
 
 
-def test_by_clicks(visiting: Visiting) -> None:
+def test_by_clicks(visiting: Visiting, place: Place) -> None:
     """Open a photo, answer on chips and on the question, change an answer, undo, filter."""
     visit = visiting()
     page = visit.page
     page.select_option("#order", "name")
-    until(page, "document.querySelector('.tile').dataset.number === '0'")
-    page.click(".tile[data-number='1']")
+    first, second = (photo.id for photo in place.review.photos[:2])
+    until(page, f"document.querySelector('.tile').dataset.photo === '{first}'")
+    page.click(f".tile[data-photo='{second}']")
     page.wait_for_selector(".chip")
     before = visit.chances()
     page.evaluate(KEEP_DELTAS)
@@ -218,12 +238,12 @@ def test_by_clicks(visiting: Visiting) -> None:
     page.click("#undo")
     visit.answers(1)
     page.click("#next")
-    until(page, "!location.hash.endsWith('/1')")
+    until(page, f"!location.hash.endsWith('/{second}')")
     page.click(".brand")
     page.select_option("#state", "begun")
     until(page, "document.getElementById('count').textContent === '1 photo'")
     assert page.inner_text(".tile .badge") == "Begun"
-    page.select_option("#label", "0")
+    page.select_option("#label", LABELS[0])
     until(page, "document.getElementById('count').textContent.startsWith('No photo')")
     assert visit.complaints == []
 
@@ -258,7 +278,7 @@ def test_another_persons_answer_is_shown_beside_ones_own(visiting: Visiting, pla
     page = visit.page
     page.fill("#person", "carla")
     page.keyboard.press("Tab")
-    page.goto(place.address.partition("?")[0] + "#/photo/0")
+    page.goto(f"{place.address.partition('?')[0]}#/photo/{place.review.photos[0].id}")
     page.wait_for_selector(".chip .votes")
     assert page.inner_text(".chip[data-label='0'] .votes") == "ben <b>: no"
     page.click(".chip[data-label='0'] button[data-value='1']")
@@ -293,6 +313,103 @@ def test_an_answer_is_sent_again_until_it_is_kept(visiting: Visiting, place: Pla
     assert len(list(place.database.since(0))) == 1
 
 
+def test_marks_are_cleared_and_time_goes_both_ways(visiting: Visiting) -> None:
+    """A second click clears a mark, and so does Delete; undo and redo, by keys and by buttons."""
+    visit = visiting()
+    page = visit.page
+    page.click("#start")
+    page.wait_for_selector(".chip")
+    yes = ".chip[data-label='0'] button[data-value='1']"
+    page.click(yes)
+    visit.answers(1)
+    page.click(yes)
+    visit.answers(0)
+    assert pressed(page, 0) == []
+    page.keyboard.press("Control+z")
+    visit.answers(1)
+    assert page.is_visible("#redo")
+    page.keyboard.press("Control+Shift+Z")
+    visit.answers(0)
+    page.click("#undo")
+    visit.answers(1)
+    page.click(".chip[data-label='0'] .chip-name")
+    page.keyboard.press("Delete")
+    visit.answers(0)
+    assert not page.is_visible("#redo") and visit.complaints == []
+
+
+def test_enter_after_a_click_goes_on(visiting: Visiting, place: Place) -> None:
+    """It opens the next photo, and does not press the button again, which asks another question."""
+    visit = visiting()
+    page = visit.page
+    page.click("#start")
+    page.wait_for_selector(".chip")
+    first = page.url
+    page.click(".ask-buttons .yes")
+    visit.answers(1)
+    page.keyboard.press("Enter")
+    until(page, f"location.href !== '{first}'")
+    assert len(list(place.database.since(0))) == 1
+
+
+def test_an_open_page_survives_a_restart(
+    browser: Any, review: Review, database: ReviewDatabase, tmp_path: Path, small_run: Path
+) -> None:
+    """An answer that is given meanwhile is kept, and the page goes on with the new server."""
+    with serving(review, database) as place:
+        visit = Visit(browser, place.address)
+        page = visit.page
+        page.click("#start")
+        page.wait_for_selector(".chip.current")
+    page.keyboard.press("y")
+    until(page, "document.getElementById('notice').textContent.includes('Start it again')")
+    first = page.get_attribute("body", "data-start")
+    make_folder(tmp_path / "photos", ["0 a new photo that all numbers come after.png"])
+    run = load_run(small_run)
+    extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
+    again, _ = start_review(tmp_path / "photos", run, database, extractor)
+    with serving(again, database, place.port), closing(visit.context):
+        page.wait_for_selector(f"body:not([data-start='{first}']) .chip")
+        (answer,) = database.since(0)
+        assert page.url.endswith(f"#/photo/{answer.photo}")
+
+
+def test_a_photo_is_enlarged(visiting: Visiting) -> None:
+    """By click and key, further by wheel; moved by dragging; closed by a click and by Escape."""
+    page = visiting().page
+    page.click("#start")
+    page.wait_for_selector(".chip")
+    until(page, "document.getElementById('photo').naturalWidth > 0")
+    page.click("#enlarge")
+    width = "document.getElementById('enlarged').offsetWidth"
+    before = page.evaluate(width)
+    assert before > page.evaluate("innerWidth")
+    page.mouse.move(400, 300)
+    page.mouse.wheel(0, -100)
+    until(page, f"{width} > {before}")
+    left = page.evaluate("document.getElementById('pan').scrollLeft")
+    page.mouse.down()
+    page.mouse.move(500, 300, steps=3)
+    page.mouse.up()
+    assert page.evaluate("document.getElementById('pan').scrollLeft") == pytest.approx(
+        left - 100, abs=2
+    )
+    assert page.is_visible("#zoom")
+    page.keyboard.press("Escape")
+    assert not page.is_visible("#zoom") and page.is_visible("#photo-view")
+    page.keyboard.press("f")
+    page.wait_for_selector("#zoom")
+    page.mouse.click(500, 300)
+    assert not page.is_visible("#zoom")
+
+
+def test_a_folder_is_a_filter(visiting: Visiting) -> None:
+    page = visiting().page
+    page.select_option("#folder", "trip")
+    until(page, "document.getElementById('count').textContent === '1 photo'")
+    assert page.get_attribute(".tile", "title") == "trip/c.png"
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_and_can_be_read(
@@ -316,6 +433,8 @@ def test_it_fits_and_can_be_read(
         ".filter(([, w, h]) => Math.min(w, h) < 34)"
     )
     assert small == []
+    box = page.locator("#accept").bounding_box()
+    assert box["y"] + box["height"] < 844
 
 
 # Texts whose contrast to the ground behind them is below 4.5 (WCAG 2, AA), disabled ones aside.

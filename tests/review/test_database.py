@@ -115,6 +115,40 @@ def test_undo_goes_back_step_by_step(url: str) -> None:
     database.close()
 
 
+def test_redo_takes_undos_back_until_the_next_answer(url: str) -> None:
+    """The last undone first, each once, also after an undo of a redo; an answer ends it."""
+    database = ReviewDatabase(url)
+    (photo,), _ = database.register("/photos", [stamped("1.jpg", 1)])
+
+    def values() -> dict[str, int]:
+        return {name: verdict.value for name, verdict in board(database).verdicts(photo).items()}
+
+    def go(*acts: str) -> None:
+        for name in acts:
+            getattr(database, name)("anna", new_request(), {photo})
+
+    database.add(photo, {"sea": 1, "sky": 0}, "anna", new_request())
+    database.add(photo, {"sea": None}, "anna", new_request())
+    database.add(photo, {"sky": 1}, "ben", new_request())
+    assert "sea" not in values()
+    go("undo", "undo")
+    assert values() == {"sky": 1}
+    first = database.redo("anna", "same", {photo})
+    assert {(one.label, one.value) for one in first} == {("sea", 1), ("sky", 0)}
+    assert database.redo("anna", "same", {photo}) == first
+    go("undo", "redo")
+    assert values() == {"sea": 1, "sky": -1}
+    go("redo")
+    assert values() == {"sky": -1}
+    assert database.redo("anna", new_request(), {photo}) == []
+    go("undo")
+    database.add(photo, {"bird": 1}, "anna", new_request())
+    assert database.redo("anna", new_request(), {photo}) == []
+    go("undo")
+    assert values() == {"sea": 1, "sky": -1}
+    database.close()
+
+
 def test_undo_at_the_same_moment_takes_back_different_answers(url: str) -> None:
     """Eight undos at once take back eight answers."""
     database = ReviewDatabase(url)
@@ -164,34 +198,47 @@ def test_several_open_a_new_database_at_once(url: str) -> None:
     assert len(set(results[0])) == 50
 
 
-# what leads from this version of the tables back to the first
-_TO_VERSION_1 = (
-    "ALTER TABLE review_places DROP COLUMN stamp",
-    "ALTER TABLE review_places ADD COLUMN size BIGINT NOT NULL DEFAULT 10",
-    "ALTER TABLE review_places ADD COLUMN mtime_ns BIGINT NOT NULL DEFAULT 1",
-    "UPDATE review_facts SET value = '1' WHERE name = 'version'",
-)
+# the tables of version 1 with a photo and an answer; {id} is the type of numbers that count up
+_VERSION_1 = """
+CREATE TABLE review_facts (name VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
+CREATE TABLE review_photos (id {id} PRIMARY KEY, since {time} NOT NULL);
+CREATE TABLE review_contents (sha256 VARCHAR(64) PRIMARY KEY,
+    photo BIGINT NOT NULL REFERENCES review_photos (id));
+CREATE TABLE review_places (folder VARCHAR, path VARCHAR,
+    sha256 VARCHAR(64) NOT NULL REFERENCES review_contents (sha256),
+    size BIGINT NOT NULL, mtime_ns BIGINT NOT NULL, PRIMARY KEY (folder, path));
+CREATE TABLE review_answers (id {id} PRIMARY KEY,
+    photo BIGINT NOT NULL REFERENCES review_photos (id), label VARCHAR NOT NULL, value INTEGER,
+    person VARCHAR NOT NULL, at {time} NOT NULL, request VARCHAR(64) NOT NULL,
+    undoes BIGINT UNIQUE REFERENCES review_answers (id),
+    CHECK (value IN (-1, 0, 1)), UNIQUE (request, photo, label));
+INSERT INTO review_facts VALUES ('version', '1');
+INSERT INTO review_photos (since) VALUES ('2026-01-01 00:00:00');
+INSERT INTO review_contents VALUES ('{sha256}', 1);
+INSERT INTO review_places VALUES ('/photos', '1.jpg', '{sha256}', 10, 1);
+INSERT INTO review_answers (photo, label, value, person, at, request)
+    VALUES (1, 'sea', 1, 'anna', '2026-01-01 00:00:00', 'r')
+"""
 
 
-def test_a_database_of_an_earlier_version_is_brought_up_to_date(url: str) -> None:
+def test_a_database_of_version_1_is_brought_up_to_date(url: str) -> None:
     """Photos and answers stay; files are read once more, since they had no full stamp."""
-    database = ReviewDatabase(url)
-    files = [stamped("1.jpg", 1), stamped(ODD, 2)]
-    numbers, _ = database.register("/photos", files)
-    database.add(numbers[1], {"sea": 1}, "anna", new_request())
-    before = list(database.since(0))
-    database.close()
+    is_sqlite = url.startswith("sqlite")
+    file = stamped("1.jpg", 7)
+    kinds = ("INTEGER", "DATETIME") if is_sqlite else ("BIGSERIAL", "TIMESTAMP WITH TIME ZONE")
+    first = _VERSION_1.format(id=kinds[0], time=kinds[1], sha256=file.sha256)
     engine = sqlalchemy.create_engine(parse_url(url))
     with engine.begin() as connection:
-        for statement in _TO_VERSION_1:
+        for statement in first.split(";"):
             connection.exec_driver_sql(statement)
     engine.dispose()
     with ThreadPoolExecutor(4) as workers:
         database, *others = workers.map(ReviewDatabase, [url] * 4)
-    assert list(database.since(0)) == before
-    assert {one.stamp for one in database.stamps("/photos").values()} == {""}
-    assert database.register("/photos", files) == (numbers, 0)
-    assert database.stamps("/photos") == {file.path: file for file in files}
+    assert [(one.photo, one.label, one.value) for one in database.since(0)] == [(1, "sea", 1)]
+    assert database.stamps("/photos")["1.jpg"].stamp == ""
+    assert database.register("/photos", [file]) == ([1], 0)
+    assert database.stamps("/photos") == {"1.jpg": file}
+    assert len(database.undo("anna", "u", {1})) == len(database.redo("anna", "d", {1})) == 1
     for one in (database, *others):
         one.close()
 

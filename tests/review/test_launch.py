@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from mlcrf.cli import app, console
 from mlcrf.errors import MlcrfError
 from mlcrf.review.database import ReviewDatabase
-from tests.review.conftest import make_folder, new_request
+from tests.review.conftest import LABELS, make_folder, new_request
 
 Server = tuple["subprocess.Popen[str]", str]
 
@@ -46,14 +46,14 @@ def serving(folder: Path, run: Path, db: str) -> Iterator[Callable[[], Server]]:
         process.communicate()
 
 
-def answer(address: str, label: int) -> None:
+def answer(address: str, label: str) -> None:
     """As the page does it; returns once the server has said that it is kept."""
     home = re.sub(r"/\?token=.*", "", address)
     with httpx.Client(base_url=home, follow_redirects=True, timeout=600) as client:
         assert client.get(address).status_code == 200
         assert client.get("/health").json()["status"] == "ok"
         content = {"person": "anna", "request": new_request(), "label": label, "value": 1}
-        reply = client.post("/api/photos/0/answer", json=content, headers={"Origin": home})
+        reply = client.post("/api/photos/1/answer", json=content, headers={"Origin": home})
         assert reply.status_code == 200, reply.text
 
 
@@ -74,7 +74,7 @@ def test_nothing_is_lost_however_it_ends(small_run: Path, tmp_path: Path) -> Non
         servers = [stack.enter_context(serving(folder, small_run, db)) for db in dbs]
         for (end, status), db, server in zip(ends, dbs, servers, strict=True):
             process, address = server()
-            answer(address, 1)
+            answer(address, LABELS[1])
             process.send_signal(end)
             _, errors = process.communicate(timeout=600)
             assert process.returncode == status, errors

@@ -65,10 +65,10 @@ def act(**content: object) -> dict[str, object]:
 
 def test_an_answer_through_the_page(client: TestClient) -> None:
     """The reply to an answer has the other tags' new probabilities; undo gives the old ones."""
-    number = client.get("/api/photos").json()["photos"][0]["number"]
+    number = client.get("/api/photos").json()["photos"][0]["id"]
     before = client.get(f"/api/photos/{number}").json()["photo"]
     assert [one["known"] for one in before["labels"]] == [-1] * len(LABELS)
-    sent = act(label=0, value=1)
+    sent = act(label="sea", value=1)
     after = client.post(f"/api/photos/{number}/answer", json=sent, headers=OWN).json()
     labels = after["photo"]["labels"]
     assert labels[0]["p"] == 1 and labels[0]["known"] == 1
@@ -84,20 +84,29 @@ def test_an_answer_through_the_page(client: TestClient) -> None:
         back = client.post("/api/undo", json=act(), headers=OWN).json()
     assert back["photo"] == before
     assert client.post("/api/undo", json=act(), headers=OWN).json() == {"photo": None}
+    again = client.post("/api/redo", json=act(), headers=OWN).json()["photo"]
+    assert [one["known"] for one in again["labels"]] == [1, -1, -1, -1, -1]
+    cleared = act(label="sea", value=None)
+    cleared = client.post(f"/api/photos/{number}/answer", json=cleared, headers=OWN).json()
+    assert cleared["photo"] == before
+    assert client.post("/api/redo", json=act(), headers=OWN).json() == {"photo": None}
 
 
 def test_lists_are_filtered_and_cut(client: TestClient) -> None:
     """By name and state, with the number of all; a wrong filter is refused."""
     whole = client.get("/api/photos?order=name").json()
-    assert whole["total"] == 3 and [one["number"] for one in whole["photos"]] == [0, 1, 2]
+    names = [one["name"] for one in whole["photos"]]
+    assert whole["total"] == 3 and names == sorted(names)
     part = client.get("/api/photos?order=name&offset=1&limit=1").json()
     assert part["photos"] == whole["photos"][1:2] and part["total"] == 3
     assert client.get("/api/photos?name=B%2FC").json()["total"] == 1
+    assert client.get("/api/photos?folder=b").json()["total"] == 1
+    assert client.get("/api/photos?folder=a").json()["total"] == 0
+    assert client.get("/api/photos?label=sea").status_code == 200
     assert client.get("/api/photos?state=done").json()["total"] == 0
     for wrong in (
         "state=x",
         "order=x",
-        "label=9",
         "label=x",
         "limit=-1",
         "limit=9999",
@@ -108,12 +117,13 @@ def test_lists_are_filtered_and_cut(client: TestClient) -> None:
 
 def test_copies_are_pixels_of_listed_photos(client: TestClient, review: Review) -> None:
     """By number alone; JPEG without metadata; gone and never listed are 404."""
-    reply = client.get("/photos/0/small.jpg")
+    reply = client.get("/photos/1/small.jpg")
     assert reply.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(reply.content)).size == (48, 36)
     for path in (
-        "/photos/3/small.jpg",
-        "/photos/0/huge.jpg",
+        "/photos/0/small.jpg",
+        "/photos/9/small.jpg",
+        "/photos/1/huge.jpg",
         "/photos/-1/small.jpg",
         "/photos/secret.txt/small.jpg",
         "/photos/..%2f..%2fsecret.txt",
@@ -123,8 +133,8 @@ def test_copies_are_pixels_of_listed_photos(client: TestClient, review: Review) 
     ):
         assert client.get(path).status_code == 404, path
     Path(review.photos[0].image.name).unlink()
-    assert client.get("/photos/0/large.jpg").status_code == 404
-    assert client.get("/photos/0/small.jpg").status_code == 200  # kept
+    assert client.get("/photos/1/large.jpg").status_code == 404
+    assert client.get("/photos/1/small.jpg").status_code == 200  # kept
 
 
 @pytest.mark.parametrize(
@@ -134,15 +144,15 @@ def test_copies_are_pixels_of_listed_photos(client: TestClient, review: Review) 
         (b"{", 422),
         (b"[]", 422),
         (b'{"label": 0}', 422),
-        (json.dumps(act(request="0" * 32, label=0, value=2)).encode(), 422),
-        (json.dumps(act(request="0" * 32, label=True, value="x")).encode(), 422),
-        (json.dumps(act(request="0" * 32, label=99, value=1)).encode(), 404),
-        (json.dumps(act(request="0" * 32, label=0, value=1, person=" ")).encode(), 422),
-        (json.dumps(act(request="0" * 32, label=0, value=1, person="x" * 61)).encode(), 422),
-        (json.dumps(act(request="0" * 32, label=0, value=1, person="a\nb")).encode(), 422),
-        (json.dumps(act(request="0" * 32, label=0, value=1, person="a\0b")).encode(), 422),
-        (json.dumps(act(label=0, value=1, request="'; DROP TABLE")).encode(), 422),
-        (json.dumps(act(request="0" * 32, label=0, value=1, more=1)).encode(), 422),
+        (json.dumps(act(request="0" * 32, label="sea", value=2)).encode(), 422),
+        (json.dumps(act(request="0" * 32, label=0, value="x")).encode(), 422),
+        (json.dumps(act(request="0" * 32, label="none", value=1)).encode(), 404),
+        (json.dumps(act(request="0" * 32, label="sea", value=1, person=" ")).encode(), 422),
+        (json.dumps(act(request="0" * 32, label="sea", value=1, person="x" * 61)).encode(), 422),
+        (json.dumps(act(request="0" * 32, label="sea", value=1, person="a\nb")).encode(), 422),
+        (json.dumps(act(request="0" * 32, label="sea", value=1, person="a\0b")).encode(), 422),
+        (json.dumps(act(label="sea", value=1, request="'; DROP TABLE")).encode(), 422),
+        (json.dumps(act(request="0" * 32, label="sea", value=1, more=1)).encode(), 422),
         (b"x" * 20_000, 413),
     ],
 )
@@ -151,7 +161,7 @@ def test_answers_that_are_none(
 ) -> None:
     """Refused with a line that says why, and nothing is written."""
     headers = OWN | {"Content-Type": "application/json"}
-    reply = client.post("/api/photos/0/answer", content=content, headers=headers)
+    reply = client.post("/api/photos/1/answer", content=content, headers=headers)
     assert reply.status_code == status and reply.json()["error"]
     assert list(review.database.since(0)) == []
 
@@ -159,11 +169,14 @@ def test_answers_that_are_none(
 def test_strangers_are_kept_out(client: TestClient, review: Review) -> None:
     """No token, another host, another origin, none, a form: refused, and nothing is written."""
     stranger = TestClient(client.app, base_url=HOME)
-    for path in ("/", "/api/photos", "/photos/0/small.jpg", "/static/review.js", "/?token=wrong"):
+    for path in ("/", "/api/photos", "/photos/1/small.jpg", "/static/review.js", "/?token=wrong"):
         assert stranger.get(path).status_code == 403, path
+    for path in ("/", "/?token=wrong"):
+        page = stranger.get(path, headers={"Accept": "text/html,*/*"})
+        assert page.status_code == 403 and "<h1>Not this address" in page.text
     assert stranger.get("/health").json()["status"] == "ok"
-    sent = act(label=0, value=1)
-    path = "/api/photos/0/answer"
+    sent = act(label="sea", value=1)
+    path = "/api/photos/1/answer"
     assert stranger.post(path, json=sent, headers=OWN).status_code == 403
     for origin in ("http://evil.example", "http://127.0.0.1:9", "null", ""):
         assert client.post(path, json=sent, headers={"Origin": origin}).status_code == 403
@@ -184,7 +197,7 @@ def test_the_token_becomes_a_strict_cookie(review: Review) -> None:
     assert reply.status_code == 303 and reply.headers["location"] == "/"
     cookie = reply.headers["set-cookie"].lower()
     assert "mlcrf-review-8000=" in cookie and "httponly" in cookie and "samesite=strict" in cookie
-    for path in ("/", "/api/photos", "/health", "/no/such/page", "/photos/0/small.jpg"):
+    for path in ("/", "/api/photos", "/health", "/no/such/page", "/photos/1/small.jpg"):
         headers = client.get(path).headers
         policy = headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; script-src 'self'")
@@ -201,18 +214,17 @@ def test_markup_stays_text(client: TestClient) -> None:
     assert "http://" not in page and "https://" not in page
     names = [one["name"] for one in client.get("/api/photos").json()["photos"]]
     assert "<img src=x onerror=alert(1)> \"'\n\ufffd.png" in names
-    script = client.get("/static/review.js").text
-    assert (
-        "innerHTML" not in script and "insertAdjacentHTML" not in script and "eval(" not in script
-    )
-    assert "http" not in script.replace("https", "http").replace("// ", "")
+    for name in ("review", "server", "zoom"):
+        script = client.get(f"/static/{name}.js").text
+        assert not any(one in script for one in ("innerHTML", "insertAdjacentHTML", "eval("))
+        assert "http" not in script.replace("https", "http").replace("// ", "")
 
 
 def test_a_database_out_of_reach_is_said_and_nothing_is_half_done(
     client: TestClient, review: Review, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """503 with the reason; afterwards the photo stands as before."""
-    before = client.get("/api/photos/0").json()
+    before = client.get("/api/photos/1").json()
 
     def out_of_reach(*_: object, **__: object) -> Any:
         raise DatabaseError("tags: the answer was not saved: disk full")
@@ -220,10 +232,10 @@ def test_a_database_out_of_reach_is_said_and_nothing_is_half_done(
     with monkeypatch.context() as patch:
         patch.setattr(review.database, "add", out_of_reach)
         patch.setattr(review.database, "ping", out_of_reach)
-        reply = client.post("/api/photos/0/answer", json=act(label=0, value=1), headers=OWN)
+        reply = client.post("/api/photos/1/answer", json=act(label="sea", value=1), headers=OWN)
         assert reply.status_code == 503 and "disk full" in reply.json()["error"]
         assert client.get("/health").status_code == 503
-    assert client.get("/api/photos/0").json() == before
+    assert client.get("/api/photos/1").json() == before
 
 
 @pytest.mark.parametrize(

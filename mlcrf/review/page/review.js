@@ -1,11 +1,12 @@
-"use strict";
-// The page of `mlcrf review`. Text from outside reaches the document as text only (textContent);
-// every act has a name of its own, so that sending it again after a lost reply changes nothing.
+// The page of `mlcrf review`. Text from outside reaches the document as text only (textContent).
+
+import { act, ask, failed, isSaving, notice, saved } from "./server.js";
+import { enlarge } from "./zoom.js";
 
 const labels = JSON.parse(document.body.dataset.labels);
 const $ = (id) => document.getElementById(id);
 const PAGE = 60; // tiles that are fetched at once
-const WORDS = { 1: "yes", 0: "no", "-1": "can’t tell" };
+const WORDS = { 1: "yes", 0: "no", "-1": "can’t tell", null: "no answer" };
 const SIGNS = { 1: "✓", "-1": "?", 0: "✕" };
 const STATES = { new: "New", begun: "Begun", done: "Done", conflict: "Conflict" };
 
@@ -14,55 +15,9 @@ let current = null; // the label that keys answer
 let visited = new Set(); // photos seen since the filter was changed
 let trail = []; // the way here, for going back
 let tilesShown = 0;
-let waiting = 0; // acts that are not on the disk yet
-let queue = Promise.resolve(); // acts, one after the other
 let lastProgress = null; // as last received
 let searching = false; // the search takes the focus once the grid is there
 let listing = 0; // the newest list asked for: an older reply is dropped
-
-// --- talking to the server ---------------------------------------------------------------
-
-class Refused extends Error {}
-
-async function ask(path, options) {
-  const reply = await fetch(path, { credentials: "same-origin", ...options });
-  const record = await reply.json().catch(() => ({}));
-  if (reply.ok) return record;
-  const message = record.error || `the server said ${reply.status}`;
-  throw reply.status < 500 ? new Refused(message) : new Error(message);
-}
-
-const newName = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
-
-function act(path, content) {
-  const body = JSON.stringify({ person: $("person").value.trim(), request: newName(), ...content });
-  waiting += 1;
-  const sent = queue.then(() => send(path, body)).finally(() => { waiting -= 1; });
-  queue = sent.catch(() => {});
-  return sent;
-}
-
-async function send(path, body) {
-  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body };
-  for (let pause = 500; ; pause = Math.min(2 * pause, 8000)) {
-    try {
-      const record = await ask(path, options);
-      notice("");
-      return record;
-    } catch (error) {
-      if (error instanceof Refused) throw error;
-      notice(`Not saved yet, trying again. ${error.message}`);
-      await new Promise((done) => setTimeout(done, pause));
-    }
-  }
-}
-
-function notice(text) {
-  $("notice").textContent = text;
-  $("notice").hidden = !text;
-}
-
-const failed = (error) => notice(error.message);
 
 // --- small things -------------------------------------------------------------------------
 
@@ -78,6 +33,10 @@ function percent(p) {
   return shown === 0 && p > 0 ? "<1 %" : shown === 100 && p < 1 ? ">99 %" : `${shown} %`;
 }
 
+// Names as words; as in the file where two would look the same.
+const words = labels.map((name) => name.replaceAll("_", " "));
+const shown = (label) => (words.indexOf(words[label]) === words.lastIndexOf(words[label]) ? words[label] : labels[label]);
+
 function badge(node, state) {
   node.dataset.state = state;
   node.textContent = STATES[state];
@@ -85,6 +44,7 @@ function badge(node, state) {
 
 function showProgress(progress) {
   lastProgress = progress;
+  if (progress.start !== document.body.dataset.start && !isSaving()) location.reload(); // labels may be others
   const share = progress.photos ? (100 * progress.done) / progress.photos : 0;
   $("done-bar").style.setProperty("--share", `${share}%`);
   const parts = [`${progress.done} of ${progress.photos} done`];
@@ -95,11 +55,11 @@ function showProgress(progress) {
 
 function filterQuery() {
   const query = new URLSearchParams({ order: $("order").value });
-  for (const name of ["label", "state", "name"]) if ($(name).value) query.set(name, $(name).value);
+  for (const name of ["folder", "label", "state", "name"]) if ($(name).value) query.set(name, $(name).value);
   return query;
 }
 
-const copyOf = (one, size) => `/photos/${one.number}/${size}.jpg?v=${one.version}`;
+const copyOf = (one, size) => `/photos/${one.id}/${size}.jpg?v=${one.version}`;
 
 // --- all photos ---------------------------------------------------------------------------
 
@@ -121,7 +81,7 @@ async function fillGrid(more) {
   const record = await ask(`/api/photos?${query}`);
   if (asked !== listing) return;
   const isFree = document.activeElement === document.body;
-  const focused = isFree ? trail.at(-1) : document.activeElement?.dataset.number;
+  const focused = isFree ? trail.at(-1) : document.activeElement?.dataset.photo;
   const tiles = record.photos.map(tile);
   if (more) $("tiles").append(...tiles); else $("tiles").replaceChildren(...tiles);
   tilesShown = $("tiles").children.length;
@@ -129,14 +89,14 @@ async function fillGrid(more) {
   $("count").textContent = record.total === 1 ? "1 photo" : record.total ? `${record.total} photos` : "No photo matches. Change the filter.";
   $("start").disabled = !record.total;
   showProgress(record.progress);
-  if (!more && focused !== undefined) $("tiles").querySelector(`[data-number="${focused}"]`)?.focus();
+  if (!more && focused !== undefined) $("tiles").querySelector(`[data-photo="${focused}"]`)?.focus();
 }
 
 function tile(one) {
   const item = make("li");
   const button = make("button", "tile");
   button.type = "button";
-  button.dataset.number = one.number;
+  button.dataset.photo = one.id;
   const frame = make("span", "frame");
   const image = make("img");
   image.loading = "lazy";
@@ -146,10 +106,10 @@ function tile(one) {
   badge(state, one.state);
   frame.append(image, state);
   const words = make("span", "words");
-  words.append(make("span", "", one.tags.map((tag) => labels[tag]).join(", ") || "no tags"), make("span", "quiet", one.name));
+  words.append(make("span", "", one.tags.map(shown).join(", ") || "no tags"), make("span", "quiet", one.name));
   button.append(frame, words);
   button.title = one.name;
-  button.addEventListener("click", () => { location.hash = `#/photo/${one.number}`; });
+  button.addEventListener("click", () => { location.hash = `#/photo/${one.id}`; });
   item.append(button);
   return item;
 }
@@ -165,14 +125,14 @@ function moveAmongTiles(step, rows) {
 
 // --- one photo ----------------------------------------------------------------------------
 
-async function showPhoto(number) {
-  const record = await ask(`/api/photos/${number}`);
-  if (location.hash !== `#/photo/${number}`) return;
+async function showPhoto(id) {
+  const record = await ask(`/api/photos/${id}`);
+  if (location.hash !== `#/photo/${id}`) return;
   $("grid-view").hidden = true;
   $("photo-view").hidden = false;
   photo = null;
-  visited.add(number);
-  if (trail.at(-1) !== number) trail.push(number);
+  visited.add(id);
+  if (trail.at(-1) !== id) trail.push(id);
   $("photo").src = copyOf(record.photo, "large");
   $("photo").alt = `Photo ${record.photo.name}`;
   $("photo-name").textContent = record.photo.name;
@@ -190,7 +150,7 @@ async function showPhoto(number) {
 function chip(label) {
   const item = make("li", "chip");
   item.dataset.label = label;
-  const name = make("span", "chip-name", labels[label]);
+  const name = make("span", "chip-name", shown(label));
   name.title = labels[label];
   name.addEventListener("click", () => choose(label));
   const buttons = make("span", "chip-buttons");
@@ -199,8 +159,11 @@ function chip(label) {
     button.type = "button";
     button.dataset.value = value;
     button.title = WORDS[value];
-    button.setAttribute("aria-label", `${labels[label]}: ${WORDS[value]}`);
-    button.addEventListener("click", () => answer(label, value));
+    button.setAttribute("aria-label", `${shown(label)}: ${WORDS[value]}`);
+    button.addEventListener("click", (event) => {
+      if (event.detail > 1) return; // the second half of a double click
+      answer(label, button.getAttribute("aria-pressed") === "true" ? null : value);
+    });
     buttons.append(button);
   }
   item.append(name, make("span", "chip-p"), buttons);
@@ -229,7 +192,9 @@ function take(record, moved = true) {
     showVotes(node, one);
   });
   if (moved || photo.labels[current]?.votes.length) choose(photo.question, false);
-  $("accept").disabled = photo.labels.every((one) => one.votes.length);
+  const isDone = photo.labels.every((one) => one.votes.length);
+  $("accept").hidden = isDone;
+  $("onward").hidden = !isDone;
 }
 
 function showShare(node, one, before) {
@@ -237,7 +202,7 @@ function showShare(node, one, before) {
   const change = before && one.known < 0 && before.known < 0 ? Math.round(100 * (one.p - before.p)) : 0;
   place.replaceChildren();
   if (Math.abs(change) >= 2) place.append(make("span", `delta ${change > 0 ? "up" : "down"}`, `${change > 0 ? "+" : "−"}${Math.abs(change)}`));
-  place.append(percent(one.p));
+  if (one.known < 0) place.append(percent(one.p));
 }
 
 function showVotes(node, one) {
@@ -254,12 +219,13 @@ function choose(label, scroll = true) {
   if (current !== null) chipOf(current)?.classList.remove("current");
   current = label;
   const text = $("ask-text");
-  document.querySelectorAll(".ask-buttons button").forEach((button) => { button.disabled = label === null; });
+  document.querySelector(".ask-buttons").hidden = label === null;
   if (label === null) {
-    text.replaceChildren("Every tag is settled.");
+    const present = photo.labels.flatMap((one, at) => (one.known === 1 ? [shown(at)] : []));
+    text.replaceChildren("Every tag is settled: ", make("strong", "", present.join(", ") || "none fits"), ".");
     return;
   }
-  text.replaceChildren("Does ", make("strong", "", labels[label]), " fit?");
+  text.replaceChildren("Does the tag ", make("strong", "", shown(label)), " fit?");
   chipOf(label).classList.add("current");
   if (scroll) chipOf(label).scrollIntoView({ block: "nearest" });
 }
@@ -272,33 +238,41 @@ function step(by) {
 
 function answer(label, value) {
   if (photo === null || label === null) return;
-  const number = photo.number;
+  const { id } = photo;
   chipOf(label).querySelectorAll("button").forEach((button) => button.setAttribute("aria-pressed", String(Number(button.dataset.value) === value)));
-  act(`/api/photos/${number}/answer`, { label, value }).then((record) => {
-    if (photo?.number === number) take(record);
-    const asked = current === null ? "every tag is settled" : `next: ${labels[current]}`;
-    $("spoken").textContent = `${labels[label]}: ${WORDS[value]}; ${asked}`;
+  act(`/api/photos/${id}/answer`, { label: labels[label], value }).then((record) => {
+    $("redo").hidden = true;
+    if (photo?.id === id) take(record);
+    const asked = current === null ? "every tag is settled" : `next: ${shown(current)}`;
+    $("spoken").textContent = `${shown(label)}: ${WORDS[value]}; ${asked}`;
   }, refused);
 }
 
 function accept() {
-  if (photo === null || $("accept").disabled) return;
-  const number = photo.number;
-  act(`/api/photos/${number}/accept`, {}).then((record) => { if (photo?.number === number) take(record); }, refused);
-}
-
-function undo() {
-  act("/api/undo", {}).then((record) => {
-    if (record.photo === null) return void notice("You have nothing to undo.");
-    if (photo?.number === record.photo.number) take(record);
-    else location.hash = `#/photo/${record.photo.number}`;
-    $("spoken").textContent = "undone";
+  if (photo === null || $("accept").hidden) return;
+  const { id } = photo;
+  act(`/api/photos/${id}/accept`, {}).then((record) => {
+    $("redo").hidden = true;
+    if (photo?.id === id) take(record);
   }, refused);
 }
 
+function goInTime(path, done) {
+  act(path, {}).then((record) => {
+    $("redo").hidden = path === "/api/redo" && record.photo === null;
+    if (record.photo === null) return void notice(`You have nothing to be ${done}.`);
+    if (photo?.id === record.photo.id) take(record);
+    else location.hash = `#/photo/${record.photo.id}`;
+    $("spoken").textContent = done;
+  }, refused);
+}
+
+const undo = () => goInTime("/api/undo", "undone");
+const redo = () => goInTime("/api/redo", "redone");
+
 function refused(error) {
   failed(error);
-  if (photo) ask(`/api/photos/${photo.number}`).then((record) => { if (photo?.number === record.photo.number) take(record, false); }, failed);
+  if (photo) ask(`/api/photos/${photo.id}`).then((record) => { if (photo?.id === record.photo.id) take(record, false); }, failed);
 }
 
 // The first photo of the list that was not seen yet; of one more than were seen, one is left.
@@ -306,19 +280,36 @@ async function findNext() {
   const query = filterQuery();
   query.set("limit", Math.min(visited.size + 1, 2000));
   const record = await ask(`/api/photos?${query}`);
-  return record.photos.find((one) => !visited.has(one.number)) ?? null;
+  return record.photos.find((one) => !visited.has(one.id)) ?? null;
 }
 
 async function goNext() {
-  await queue;
+  await saved();
   const next = await findNext();
-  if (next) location.hash = `#/photo/${next.number}`;
+  if (next) location.hash = `#/photo/${next.id}`;
   else { notice("That was the last photo of this list."); location.hash = "#/"; }
 }
 
 async function prefetch() {
   const next = await findNext();
   if (next) new Image().src = copyOf(next, "large");
+}
+
+function zoom(event) {
+  const box = $("photo").getBoundingClientRect();
+  const isPointed = event?.detail > 0;
+  const at = isPointed ? pointIn($("photo"), box, event) : [];
+  enlarge($("photo"), copyOf(photo, "full"), ...at);
+}
+
+// Where a click is in the photo, which is centred in its box, in fractions of its sides.
+function pointIn(image, box, event) {
+  const scale = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight);
+  const fraction = (place, middle, side) => Math.min(Math.max(0.5 + (place - middle) / (side * scale), 0), 1);
+  return [
+    fraction(event.clientX, box.left + box.width / 2, image.naturalWidth),
+    fraction(event.clientY, box.top + box.height / 2, image.naturalHeight),
+  ];
 }
 
 function goBack() {
@@ -336,7 +327,7 @@ function route() {
 
 const KEYS_OF_PHOTO = {
   y: () => answer(current, 1), n: () => answer(current, 0), u: () => answer(current, -1),
-  a: accept, ArrowUp: () => step(-1), ArrowDown: () => step(1),
+  a: accept, f: zoom, Delete: () => answer(current, null), Backspace: () => answer(current, null), ArrowUp: () => step(-1), ArrowDown: () => step(1),
   ArrowRight: () => goNext().catch(failed), ArrowLeft: goBack, Enter: () => goNext().catch(failed),
   g: () => { location.hash = "#/"; }, Escape: () => { location.hash = "#/"; },
 };
@@ -346,7 +337,7 @@ const KEYS_OF_GRID = {
   ArrowDown: () => moveAmongTiles(1, true), ArrowUp: () => moveAmongTiles(-1, true),
 };
 const KEYS = {
-  "?": () => $("help").showModal(), z: undo,
+  "?": () => $("help").showModal(), z: undo, redo,
   "/": () => {
     if (!$("grid-view").hidden) return $("name").focus();
     searching = true;
@@ -357,20 +348,28 @@ const KEYS = {
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("input, select, textarea");
   if (typing && event.key === "Escape") return void event.target.blur();
-  const isUndo = (event.ctrlKey || event.metaKey) && event.key === "z";
-  if ($("help").open || typing || event.altKey || ((event.ctrlKey || event.metaKey) && !isUndo)) return;
+  const hasControl = event.ctrlKey || event.metaKey;
+  const letter = event.key.toLowerCase();
+  const inTime = !hasControl ? null : letter === "y" || (letter === "z" && event.shiftKey) ? "redo" : letter === "z" ? "z" : null;
+  if (document.querySelector("dialog[open]") || typing || event.altKey || (hasControl && !inTime)) return;
   // a button that has the focus is pressed by Enter, and is left alone
   if (event.key === "Enter" && event.target.closest("button, a")) return;
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const key = inTime ?? (event.key.length === 1 ? letter : event.key);
   const what = { ...KEYS, ...(photo ? KEYS_OF_PHOTO : KEYS_OF_GRID) }[key];
   if (!what || (event.repeat && !key.startsWith("Arrow"))) return;
   event.preventDefault();
   what();
 });
 
-labels.forEach((name, label) => $("label").append(new Option(name, label)));
+// a button that was clicked is not pressed again by Enter, which goes to the next photo
+document.addEventListener("click", (event) => { if (event.detail > 0) event.target.closest("button")?.blur(); });
+
+const folders = JSON.parse(document.body.dataset.folders);
+$("folder").append(...folders.map((name) => new Option(name, name)));
+$("folder").hidden = !folders.length;
+$("label").append(...labels.map((name, label) => new Option(shown(label), name)));
 let typed = null;
-for (const name of ["label", "state", "order", "name"]) {
+for (const name of ["folder", "label", "state", "order", "name"]) {
   $(name).addEventListener("input", () => {
     visited = new Set();
     tilesShown = 0;
@@ -384,7 +383,10 @@ $("start").addEventListener("click", () => goNext().catch(failed));
 $("next").addEventListener("click", () => goNext().catch(failed));
 $("back").addEventListener("click", goBack);
 $("accept").addEventListener("click", accept);
+$("onward").addEventListener("click", () => goNext().catch(failed));
+$("enlarge").addEventListener("click", zoom);
 $("undo").addEventListener("click", undo);
+$("redo").addEventListener("click", redo);
 $("help-button").addEventListener("click", () => $("help").showModal());
 document.querySelectorAll(".ask-buttons button").forEach((button) => button.addEventListener("click", () => answer(current, Number(button.dataset.value))));
 
@@ -397,13 +399,13 @@ $("person").addEventListener("change", () => {
 
 // what others answered in the meantime
 setInterval(() => {
-  if (document.hidden || waiting) return;
+  if (document.hidden || isSaving()) return;
   if (!photo) return void ask("/api/progress").then(showProgress, () => {});
-  ask(`/api/photos/${photo.number}`).then((record) => {
+  ask(`/api/photos/${photo.id}`).then((record) => {
     const isNews = JSON.stringify(record.photo) !== JSON.stringify(photo);
-    if (isNews && !waiting && photo?.number === record.photo.number) take(record, false);
+    if (isNews && !isSaving() && photo?.id === record.photo.id) take(record, false);
   }, () => {});
 }, 10000);
-window.addEventListener("beforeunload", (event) => { if (waiting) event.preventDefault(); });
+window.addEventListener("beforeunload", (event) => { if (isSaving()) event.preventDefault(); });
 window.addEventListener("hashchange", route);
 route();
