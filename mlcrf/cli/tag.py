@@ -68,8 +68,8 @@ def tag(
         bool,
         typer.Option(
             "--embed",
-            help="Write keywords into JPEGs with exiftool; each photo as it was is kept, and "
-            "--embed --undo brings it back.",
+            help="Write keywords into the images themselves with exiftool; each as it was is kept, "
+            "and --embed --undo brings it back.",
             rich_help_panel=_FILES,
         ),
     ] = False,

@@ -17,6 +17,10 @@ _CONFIG = Path(__file__).with_name("exiftool.config")
 _ENGLISH = {"LC_ALL": "C", "PERL_BADLANG": "0"}  # file names and keywords are UTF-8 in any case
 
 
+class ExifToolError(MlcrfError):
+    """An exiftool that fails, or does what was not asked for."""
+
+
 class ExifTool:
     """A process of exiftool, started with the first command; it ignores the user's configuration.
 
@@ -44,7 +48,7 @@ class ExifTool:
         """Run a command and return all that it prints, errors too.
 
         Raises:
-            MlcrfError: exiftool ended, or did not answer in time.
+            ExifToolError: exiftool ended, or did not answer in time.
             ValueError: a word has a line break, which ends a word for exiftool.
         """
         if any("\n" in word for word in words):
@@ -66,8 +70,8 @@ class ExifTool:
             return printed.decode("utf-8", "replace")
         self.close()
         if late.is_set():
-            raise MlcrfError(f"exiftool did not answer within {self._limit_s:g} seconds")
-        raise MlcrfError("exiftool ended unexpectedly; does `exiftool -ver` print a version?")
+            raise ExifToolError(f"exiftool did not answer within {self._limit_s:g} seconds")
+        raise ExifToolError("exiftool ended unexpectedly; does `exiftool -ver` print a version?")
 
     def close(self) -> None:
         """End the process."""

@@ -38,8 +38,7 @@ def seal(packet: Packet, earlier: Earlier) -> bytes:
     packet.set_text(_EARLIER, kept)
     packet.set_text(_SEAL, _OPEN)
     content = packet.to_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    return content.replace(_OPEN.encode(), f"sha256:{digest}".encode())
+    return content.replace(_OPEN.encode(), _digest(content).encode())
 
 
 def unseal(raw: bytes, packet: Packet) -> Earlier | None:
@@ -48,7 +47,7 @@ def unseal(raw: bytes, packet: Packet) -> Earlier | None:
     if len(seals) != 1 or len(kept) != 1 or not _SEALED.fullmatch(seals[0]):
         return None
     content = raw.replace(seals[0].encode(), _OPEN.encode())
-    if seals[0] != f"sha256:{hashlib.sha256(content).hexdigest()}":
+    if seals[0] != _digest(content):
         return None
     if kept[0] == _NO_FILE:
         return Earlier(None)
@@ -56,3 +55,15 @@ def unseal(raw: bytes, packet: Packet) -> Earlier | None:
         return Earlier(decompressobj().decompress(b64decode(kept[0]), MAX_BYTES))
     except (ValueError, ZlibError):
         return None
+
+
+def without_wrapper(content: bytes) -> bytes:
+    """Return XMP without the instructions around it, which say where it is in a file.
+
+    They are changed when it is put into an image.
+    """
+    return re.sub(rb"<\?xpacket .*?\?>", b"", content).strip(b"\0 \r\n")
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(without_wrapper(content)).hexdigest()}"

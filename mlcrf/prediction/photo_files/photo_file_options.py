@@ -26,7 +26,7 @@ class PhotoFileOptions:
     Attributes:
         xmp: write sidecars.
         txt: write tag files.
-        embed: write keywords into JPEGs.
+        embed: write keywords into images.
         parent: levels above keywords that the images do not have yet, separated by `|`.
         replace_txt: replace tag files that mlcrf did not write, and keep a copy of each.
         dry_run: change nothing, only report.
