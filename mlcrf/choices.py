@@ -138,6 +138,12 @@ class Decision(StrEnum):
     EXPECTED_F1 = "expected-f1"
     EXPECTED_JACCARD = "expected-jaccard"
     TOP_K = "top-k"
+    F1_OF_MEANS = "f1-of-means"
+
+    @property
+    def has_k(self) -> bool:
+        """Return whether the rule gives every image exactly k labels."""
+        return self in (Decision.TOP_K, Decision.F1_OF_MEANS)
 
 
 MOST_RARITY = 10  # largest weight of a label's rarity for TOP_K

@@ -367,7 +367,7 @@ def test_decisions(rule: Decision, case: str, some_known: bool) -> None:
     """Label sets from counts, draws, samples and marginals, with and without limits."""
     potentials = make(case)
     usual = replace(READY[rule], num_samples=20)
-    limited = usual if rule is Decision.TOP_K else replace(usual, at_least=2, at_most=3)
+    limited = usual if rule.has_k else replace(usual, at_least=2, at_most=3)
     sampler = Gibbs(chains=2, burn_in=0, sweeps=5, engine=Engine.TORCH)
     known = make_known(potentials) if some_known else None
 

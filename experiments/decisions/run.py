@@ -15,9 +15,7 @@ from mlcrf.data.manifest import Split
 from mlcrf.decoding import Decoder
 from mlcrf.evaluation import evaluate
 
-DECODERS = [
-    Decoder(Decision.TOP_K, k=3) if rule is Decision.TOP_K else Decoder(rule) for rule in Decision
-]
+DECODERS = [Decoder(rule, k=3 if rule.has_k else None) for rule in Decision]
 MEASURES = {
     "hamming": "wrong, %",
     "chosen_accuracy": "set right, %",

@@ -276,7 +276,7 @@ class DecisionOptions:
         typer.Option(min=0, max=1, help="Minimum probability of a label (default 0.5)."),
     ] = None
     top_k: Annotated[
-        int | None, typer.Option(min=0, help="Number of labels for --decode top-k.")
+        int | None, typer.Option(min=0, help="Number of labels for --decode top-k and f1-of-means.")
     ] = None
     rarity: Annotated[
         str | None,
@@ -293,9 +293,9 @@ class DecisionOptions:
 
     def __post_init__(self) -> None:
         decode = f"--decode {self.decode.value}"
-        if self.decode is Decision.TOP_K and self.top_k is None:
+        if self.decode.has_k and self.top_k is None:
             raise typer.BadParameter(f"{decode} needs --top-k NUMBER")
-        if self.decode is not Decision.TOP_K and self.top_k is not None:
+        if not self.decode.has_k and self.top_k is not None:
             raise typer.BadParameter(f"--top-k is for --decode top-k, not for {decode}")
         if self.decode is not Decision.TOP_K and self.rarity is not None:
             raise typer.BadParameter(f"--rarity is for --decode top-k, not for {decode}")

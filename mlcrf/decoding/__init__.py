@@ -10,6 +10,7 @@ from mlcrf.decoding.counts import (
 from mlcrf.decoding.decoder import Decoder
 from mlcrf.decoding.expected_f1 import maximise_expected_f1
 from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
+from mlcrf.decoding.f1_of_means import maximise_f1_of_means
 from mlcrf.decoding.rarity import estimate_frequencies, scores_by_rarity, tune_rarity
 from mlcrf.decoding.thresholds import tune_label_thresholds, tune_threshold
 
@@ -24,6 +25,7 @@ __all__ = [
     "estimate_frequencies",
     "maximise_expected_f1",
     "maximise_expected_jaccard",
+    "maximise_f1_of_means",
     "scores_by_rarity",
     "tune_label_thresholds",
     "tune_rarity",

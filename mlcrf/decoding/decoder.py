@@ -14,6 +14,7 @@ from mlcrf.decoding.beliefs import Beliefs
 from mlcrf.decoding.counts import empty_probability
 from mlcrf.decoding.expected_f1 import maximise_expected_f1
 from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
+from mlcrf.decoding.f1_of_means import maximise_f1_of_means
 from mlcrf.decoding.rarity import scores_by_rarity, tune_rarity
 from mlcrf.decoding.thresholds import tune_label_thresholds, tune_threshold
 from mlcrf.errors import SettingsError
@@ -33,6 +34,8 @@ class Decoder:
         EXPECTED_JACCARD   highest expected Jaccard index; see `maximise_expected_jaccard`
         TOP_K              exactly the k labels of highest marginal; a `rarity` above 0 ranks rare
                            labels higher, see `scores_by_rarity`
+        F1_OF_MEANS        exactly k labels, chosen for all N images together, so that an image
+                           alone may have others; see `maximise_f1_of_means`
 
     `at_least` and `at_most` limit the number of labels. The two maximisers choose among the sets of
     allowed size. With other rules, labels of highest marginal are kept or added until the size is
@@ -48,7 +51,7 @@ class Decoder:
 
     Attributes:
         threshold: one, or one per label; None is 0.5 for THRESHOLD, and not tuned yet for others.
-        k: for TOP_K only.
+        k: for TOP_K and F1_OF_MEANS only.
         rarity: for TOP_K only; None is not tuned yet, see `tune_rarity`.
         frequencies: share of images with each label, above 0; rarity needs it.
         num_samples: number of samples drawn if the posterior has none.
@@ -74,11 +77,11 @@ class Decoder:
     def __post_init__(self) -> None:
         if self.threshold is not None:
             self._check_threshold(self.threshold)
-        if (self.k is None) == (self.rule is Decision.TOP_K):
+        if (self.k is None) == self.rule.has_k:
             wanted = "expected a number k" if self.k is None else "takes no k; that is for top-k"
             raise SettingsError(f"decision {self.rule}: {wanted}, got {self.k}")
-        if self.rule is Decision.TOP_K and (self.at_least or self.at_most is not None):
-            raise SettingsError("decision top-k: takes no limits, its number of labels is k")
+        if self.k is not None and (self.at_least or self.at_most is not None):
+            raise SettingsError(f"decision {self.rule}: takes no limits, its number of labels is k")
         most = self.at_least if self.at_most is None else self.at_most
         if not 0 <= self.at_least <= most or (self.k or 0) < 0:
             raise SettingsError(
@@ -135,6 +138,8 @@ class Decoder:
                 if self.rarity:
                     frequencies = marginals.new_tensor(self.frequencies)
                     scores = scores_by_rarity(marginals, frequencies, self.rarity)
+            case Decision.F1_OF_MEANS:
+                states, _ = maximise_f1_of_means(marginals, admissible)
             case Decision.EXPECTED_F1:
                 states = torch.zeros_like(given)
                 for rows, counts in beliefs.count_marginals():
@@ -173,8 +178,8 @@ class Decoder:
         return self
 
     def best(self, k: int) -> "Decoder":
-        """Return the decoder that chooses exactly k labels, by this one's score if it is TOP_K."""
-        if self.rule is Decision.TOP_K:
+        """Return the decoder that chooses exactly k labels, by this one's rule if it has a k."""
+        if self.rule.has_k:
             return replace(self, k=k)
         return Decoder(Decision.TOP_K, k=k)
 

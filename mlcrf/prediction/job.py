@@ -2,7 +2,9 @@
 
 from dataclasses import asdict, dataclass, replace
 
+from mlcrf.choices import Decision
 from mlcrf.decoding import Decoder
+from mlcrf.errors import SettingsError
 from mlcrf.prediction.known import KnownLabels
 
 
@@ -21,6 +23,9 @@ class PredictJob:
         album: use images from the same folder taken close in time as context for each other.
         rename: the user's own names, as pairs (label, name).
         limit: maximum number of images.
+
+    Raises:
+        SettingsError: the decoder chooses for all images together, so that rows depend on others.
     """
 
     run: str
@@ -29,6 +34,13 @@ class PredictJob:
     album: bool = False
     rename: tuple[tuple[str, str], ...] = ()
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.decoder.rule is Decision.F1_OF_MEANS:
+            raise SettingsError(
+                "--decode f1-of-means chooses for all images together, which is for evaluate and "
+                "report; tag images with --decode top-k --top-k NUMBER --rarity auto"
+            )
 
     def record(self) -> dict[str, object]:
         """Return the job as a JSON object; jobs are equal if their records are equal."""

@@ -21,6 +21,7 @@ READY = {
     Decision.EXPECTED_F1: Decoder(Decision.EXPECTED_F1),
     Decision.EXPECTED_JACCARD: Decoder(Decision.EXPECTED_JACCARD, num_samples=50),
     Decision.TOP_K: Decoder(Decision.TOP_K, k=3),
+    Decision.F1_OF_MEANS: Decoder(Decision.F1_OF_MEANS, k=3),
 }
 
 
