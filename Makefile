@@ -8,7 +8,7 @@ EXTRAS ?= dev,heic,jxl,lite,onnx,raw,ray,review,s3,serve
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test test-reliability coverage mutants check measure format docs bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-cluster bench-labels clean
+.PHONY: help setup demo test test-reliability coverage mutants check measure format docs bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-tag bench-cluster bench-labels clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -99,6 +99,9 @@ bench-serving: setup  ## Measure `serve` under load beside `Tagger`; DATA=folder
 bench-cluster: setup  ## Measure `predict --cluster ray` beside `predict`; DATA=folder OUT=file.json CORES=number.
 	$(BIN)/python experiments/benchmarks/cluster.py --data $(DATA) $(if $(QUICK),--quick) \
 		$(if $(CORES),--cores $(CORES)) $(if $(OUT),--out $(OUT))
+
+bench-tag: setup  ## Measure `tag --xmp` beside `predict`; DATA=folder OUT=file.json QUICK=1.
+	$(BIN)/python experiments/benchmarks/tagging.py --data $(DATA) $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
 bench-labels: setup  ## Measure learning with 100 to 5,000 labels, ten minutes; OUT=file.json QUICK=1.
 	$(BIN)/python -m experiments.benchmarks.big_labels $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))

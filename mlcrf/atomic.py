@@ -4,10 +4,10 @@ import hashlib
 import os
 import platform
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 from mlcrf.errors import MlcrfError
 
@@ -34,14 +34,17 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep_once(target.parent)
-        prefix = f"{_PREFIX}{_HOST}-{os.getpid()}-"
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=_SUFFIX, dir=target.parent)
+        mode = target.stat().st_mode & 0o777 if target.exists() else None
+        name = f"{_PREFIX}{_HOST}-{os.getpid()}-{token_hex(8)}{_SUFFIX}"
+        created = target.parent / name
+        handle = os.open(created, os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
+        temporary = created
         os.close(handle)
-        temporary = Path(name)
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(target)
     except BaseException as error:
         if temporary is not None:
@@ -127,9 +130,3 @@ def require_ending(path: Path, endings: tuple[str, ...]) -> None:
         raise MlcrfError(f"{path}: unknown ending; name the file with one of {', '.join(endings)}")
     if path.is_dir():
         raise MlcrfError(f"{path}: is a folder; choose another name")
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -32,10 +32,16 @@ class Ended:
 
 def run_predict(run: Path, photos: Path, cache: Path, *options: str) -> Ended:
     """Tag a folder in a process of its own; the table goes beside the cache and is replaced."""
-    command = [sys.executable, "-m", "mlcrf", "predict", str(photos), "--model", str(run)]
-    command += ["--out", str(cache.with_suffix(".csv")), "--cache-dir", str(cache), "--overwrite"]
+    table = ["--out", str(cache.with_suffix(".csv")), "--overwrite"]
+    return run_command("predict", run, photos, cache, *table, *options)
+
+
+def run_command(name: str, run: Path, photos: Path, cache: Path, *options: str) -> Ended:
+    """Run `predict` or `tag` on a folder in a process of its own."""
+    command = [sys.executable, "-m", "mlcrf", name, str(photos), "--model", str(run)]
+    command += ["--cache-dir", str(cache), *options]
     began = perf_counter()
-    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     peak_kb = 0
     while process.poll() is None:  # what wait4 says counts us too, whom it was forked from
         peak_kb = max(peak_kb, _high_water_kb(process.pid))

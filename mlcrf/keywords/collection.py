@@ -13,6 +13,7 @@ from mlcrf.keywords.xmp import Packet
 from mlcrf.labels import fold
 
 _HEAD = 256 * 2**10
+_RDF = b"http://www.w3.org/1999/02/22-rdf-syntax-ns#"  # in all XMP
 _LIST_NAMES = tuple(one.keywords.name.encode() for one in LISTS)
 
 
@@ -64,4 +65,4 @@ def _may_have_keywords(image: Image) -> bool:
             head = stream.read(_HEAD)
     except OSError:
         return False
-    return any(name in head for name in _LIST_NAMES)
+    return _RDF in head and any(name in head for name in _LIST_NAMES)

@@ -140,6 +140,8 @@ def _add_keywords(packet: Packet, keywords: list[KeywordPath]) -> None:
 
     Programs that unite IPTC with one list of an image look only into that list of a sidecar.
     """
+    if not keywords:
+        return
     theirs = OwnKeywords(packet).paths
     for place in LISTS:
         there = {fold(level) for path in place.paths(packet) for level in path}

@@ -111,15 +111,16 @@ class PhotoPlaces:
         """Return other files in the folder that `photo.xmp` or `photo.txt` could belong to."""
         path = _location(photo)
         folder = path.parent
-        if self._listed[0] != folder:
-            by_stem: dict[str, list[str]] = {}
+        listed, by_stem = self._listed
+        if listed != folder:
+            by_stem = {}
             for name in map(Path, _file_names(photo)):
                 if name.suffix.lower() in _BESIDE:
                     continue
                 for stem in {name.stem, name.name}:  # a.jpg.xmp belongs to a.jpg, not to a.jpg.png
                     by_stem.setdefault(stem, []).append(name.name)
             self._listed = (folder, by_stem)
-        return [name for name in self._listed[1].get(path.stem, ()) if name != path.name]
+        return [name for name in by_stem.get(path.stem, ()) if name != path.name]
 
     def _base(self, photo: Image) -> Path:
         """Return the photo's path, or the corresponding path in the parallel tree."""

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from lxml import etree
@@ -59,7 +60,7 @@ class Property:
     name: str
     container: Literal["Bag", "Seq", "Alt"] = "Bag"
 
-    @property
+    @cached_property
     def tag(self) -> str:
         return f"{{{NAMESPACES[self.prefix]}}}{self.name}"
 
@@ -108,6 +109,7 @@ class Packet:
         if found is None:
             raise ValueError("it contains no rdf:RDF")
         self._rdf = found
+        self._by_tag: dict[str, list[str | etree._Element]] | None = None
         self._declared = raw.startswith((b"<?xml ", b"\xef\xbb\xbf<?xml "))
 
     @classmethod
@@ -131,10 +133,12 @@ class Packet:
 
     def values(self, wanted: Property) -> list[str]:
         """Return the texts of a property, in any form that RDF allows, without empty texts."""
-        texts = [one.get(wanted.tag, "") for one in self._descriptions()]
-        for element in self._elements(wanted):
-            items = self._items(element)
-            texts += [_text(item) for item in items] if items else [_text(element)]
+        texts: list[str] = []
+        for found in self._properties().get(wanted.tag, ()):
+            if isinstance(found, str):
+                texts.append(found)
+            else:
+                texts += [_text(item) for item in self._items(found) or [found]]
         return [text.strip() for text in texts if text.strip()]
 
     def add(self, wanted: Property, values: Iterable[str]) -> None:
@@ -159,11 +163,12 @@ class Packet:
         for description in self._descriptions():
             if wanted.tag in description.attrib:
                 del description.attrib[wanted.tag]
-        for element in list(self._elements(wanted)):
+        for element in self._elements(wanted):
             node = self._referenced(element)
             if node is not None:
                 _remove(node)
             _remove(element)
+        self._changed()
 
     def remove(self, wanted: Property, values: Iterable[str]) -> None:
         """Remove the last occurrence of each value; also remove a list that becomes empty."""
@@ -181,6 +186,7 @@ class Packet:
         """Move all properties of another packet into this one."""
         for description in list(other._descriptions()):
             _append(self._rdf, description)
+        self._changed()
 
     def drop_long(self, limit: int) -> None:
         """Remove properties with more characters than a limit."""
@@ -191,6 +197,7 @@ class Packet:
             for element in list(description):
                 if len(etree.tostring(element, encoding="unicode", with_tail=False)) > limit:
                     _remove(element)
+        self._changed()
 
     def remove_ours(self) -> bool:
         """Remove all properties of our namespace, and descriptions that become empty.
@@ -210,7 +217,23 @@ class Packet:
             found = found or after < before
             if before and not after and len(list(self._descriptions())) > 1:
                 _remove(description)
+        self._changed()
         return found
+
+    def _properties(self) -> dict[str, list[str | etree._Element]]:
+        """Return all properties by tag: attributes, then elements. `_changed` forgets them."""
+        if self._by_tag is None:
+            self._by_tag = {}
+            for description in self._descriptions():
+                for name, text in description.attrib.items():
+                    self._by_tag.setdefault(str(name), []).append(str(text))
+            for description in self._descriptions():
+                for element in description.iterchildren(etree.Element):
+                    self._by_tag.setdefault(str(element.tag), []).append(element)
+        return self._by_tag
+
+    def _changed(self) -> None:
+        self._by_tag = None
 
     def _descriptions(self) -> Iterator[etree._Element]:
         return self._rdf.iterchildren(_DESCRIPTION)
@@ -220,9 +243,9 @@ class Packet:
         names = [str(name) for name in description.attrib]
         return [name for name in names if not name.startswith(_NOT_PROPERTIES)]
 
-    def _elements(self, wanted: Property) -> Iterator[etree._Element]:
-        for description in self._descriptions():
-            yield from description.iterchildren(wanted.tag)
+    def _elements(self, wanted: Property) -> list[etree._Element]:
+        found = self._properties().get(wanted.tag, ())
+        return [one for one in found if not isinstance(one, str)]
 
     def _referenced(self, element: etree._Element) -> etree._Element | None:
         """Return the node that a property names by rdf:nodeID, or None."""
@@ -243,10 +266,9 @@ class Packet:
 
     def _container(self, wanted: Property) -> etree._Element:
         """Return the list of a property; any other form than one plain list is made one."""
-        elements = list(self._elements(wanted))
-        attributes = any(wanted.tag in one.attrib for one in self._descriptions())
-        if len(elements) == 1 and len(elements[0]) == 1 and not attributes:
-            (container,) = elements[0]
+        found = self._properties().get(wanted.tag, ())
+        if len(found) == 1 and not isinstance(found[0], str) and len(found[0]) == 1:
+            (container,) = found[0]
             plain = all(item.tag == _ITEM for item in container.iterchildren(etree.Element))
             if container.tag in _CONTAINERS[:2] and plain:
                 return container
@@ -275,6 +297,7 @@ class Packet:
         new_names = {} if uri in place.nsmap.values() else {wanted.prefix: uri}
         element = etree.Element(wanted.tag, nsmap=new_names or None)
         _append(place, element)
+        self._changed()
         return element
 
 

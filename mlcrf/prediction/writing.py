@@ -1,5 +1,7 @@
 """Write predictions to a file, and the errors of images to a second one."""
 
+from collections import deque
+from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +11,11 @@ from mlcrf.errors import DataError, MlcrfError
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.formats.output import OutputFormat, Rows
 from mlcrf.prediction.formats.table import CsvFile, Table
-from mlcrf.prediction.photo_files.photo_file_set import PhotoFileSet
+from mlcrf.prediction.photo_files.photo_file_set import PhotoFileSet, Written
 from mlcrf.prediction.record import Prediction
 from mlcrf.stores import Stored, replacing, write_text
+
+_MOST_PENDING = 256  # photos whose files are being written
 
 
 class PredictionWriter:
@@ -46,6 +50,7 @@ class PredictionWriter:
         self._companions: dict[Path | Stored, str] = {}
         self._rows: Rows | None = None
         self._errors: list[tuple[str, str]] = []
+        self._pending: deque[tuple[Prediction, Future[Written] | None]] = deque()
         self.written = 0
         if path is None:
             return
@@ -83,27 +88,44 @@ class PredictionWriter:
 
     def require_one(self) -> None:
         """Raise a DataError with the first errors if no image could be tagged."""
+        self._complete()
         if self._errors and not self.written:
             raise DataError("\n".join(["no image could be tagged", *self.first_errors()]))
 
     def __enter__(self) -> "PredictionWriter":
-        self._stack = ExitStack()
-        if self.path is None:
-            return self
         with ExitStack() as stack:
-            temporary = stack.enter_context(replacing(self.path))
-            self._rows = self._output.open(temporary, self._suffix, self._labels)
-            stack.callback(self._rows.close)
+            if self.path is not None:
+                temporary = stack.enter_context(replacing(self.path))
+                self._rows = self._output.open(temporary, self._suffix, self._labels)
+                stack.callback(self._rows.close)
+            stack.push(self._end_files)
             self._stack = stack.pop_all()
         return self
 
     def write(self, prediction: Prediction) -> None:
-        """Write an image's row and files, or its error; or both, if only the files failed."""
-        error = prediction.error
-        is_tagged = bool(prediction.marginals) or not error
-        if is_tagged:
+        """Write an image's row and files, or its error; or both, if only the files failed.
+
+        The row, or the error, follows once the files are on the disk.
+        """
+        is_tagged = bool(prediction.marginals) or not prediction.error
+        files = self.photo_files.begin(prediction) if is_tagged else None
+        self._pending.append((prediction, files))
+        self._complete(_MOST_PENDING)
+
+    def _complete(self, most: int = 0) -> None:
+        """Complete images whose files are written; wait until at most so many are left."""
+        while self._pending:
+            prediction, files = self._pending[0]
+            if files is not None and not files.done() and len(self._pending) <= most:
+                return
+            self._pending.popleft()
+            self._complete_one(prediction, files)
+
+    def _complete_one(self, prediction: Prediction, files: Future[Written] | None) -> None:
+        error, is_tagged = prediction.error, files is not None
+        if files is not None:
             try:
-                self.photo_files.write(prediction)
+                self.photo_files.count(files.result())
             except MlcrfError as fault:
                 error = str(fault)
         if error:
@@ -111,6 +133,18 @@ class PredictionWriter:
         if self._rows is not None and (is_tagged or self._output.holds_errors):
             self._rows.write(replace(prediction, error=error))
         self.written += is_tagged and (self._rows is not None or not error)
+
+    def _end_files(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._complete()
+        finally:
+            self.photo_files.stop()
 
     def __exit__(
         self,

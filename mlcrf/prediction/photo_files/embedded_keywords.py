@@ -51,6 +51,7 @@ class EmbeddedKeywords:
     """
 
     kind = "photos"
+    is_parallel = False
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 import errno
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Protocol
 from mlcrf.errors import MlcrfError, printable
 from mlcrf.images import Image
 from mlcrf.prediction.record import Prediction
+
+_THREADS = 8
 
 
 class Action(StrEnum):
@@ -38,9 +41,14 @@ class Change:
 
 
 class PhotoFileWriter(Protocol):
-    """A writer of one kind of files; raises an MlcrfError if a file cannot be written."""
+    """A writer of one kind of files; raises an MlcrfError if a file cannot be written.
+
+    Attributes:
+        is_parallel: True if several threads may write files of different photos.
+    """
 
     kind: str
+    is_parallel: bool
 
     def write(self, prediction: Prediction) -> Change:
         """Write the file of one photo."""
@@ -58,8 +66,20 @@ class PhotoFileWriter(Protocol):
         """Finish after the last photo."""
 
 
+@dataclass(frozen=True)
+class Written:
+    """The changes of one photo's files, with their kinds, and the errors of those that failed."""
+
+    changes: tuple[tuple[str, Change], ...] = ()
+    faults: tuple[str, ...] = ()
+
+
 class PhotoFileSet:
     """All requested files beside photos.
+
+    Files are written by several threads, since each file waits for the disk, and a disk completes
+    several files at once. Photos that may share a file, whose names are equal up to the first dot,
+    are written by one thread, in order.
 
     Args:
         kinds: one writer per kind of files.
@@ -73,53 +93,81 @@ class PhotoFileSet:
         self, kinds: Sequence[PhotoFileWriter] = (), report: Callable[[Change], None] | None = None
     ) -> None:
         self._kinds, self._report = kinds, report
+        self._threads: list[ThreadPoolExecutor] = []
         self.counts: dict[str, Counter[Action]] = {one.kind: Counter() for one in kinds}
 
     def write(self, prediction: Prediction) -> None:
         """Write the files of one photo; if one fails, the others are still written.
 
         Raises:
-            MlcrfError: some files could not be written; names them and the reasons in one line.
+            MlcrfError: see `count`.
         """
-        self._each(lambda kind: [kind.write(prediction)])
+        self.count(self.begin(prediction).result())
+
+    def begin(self, prediction: Prediction) -> Future[Written]:
+        """Begin to write the files of one photo, for `count`."""
+        if not self._kinds:
+            done: Future[Written] = Future()
+            done.set_result(Written())
+            return done
+        if not self._threads:
+            number = _THREADS if all(kind.is_parallel for kind in self._kinds) else 1
+            self._threads = [ThreadPoolExecutor(1) for _ in range(number)]
+        photo = prediction.image
+        place = hash((photo.folder, photo.file_name.partition(".")[0].lower()))
+        thread = self._threads[place % len(self._threads)]
+        return thread.submit(self._each, lambda kind: [kind.write(prediction)])
 
     def undo(self, photo: Image) -> None:
         """Remove what mlcrf wrote from the files of one photo; raises as `write` does."""
-        self._each(lambda kind: kind.undo(photo))
+        self.count(self._each(lambda kind: kind.undo(photo)))
+
+    def count(self, written: Written) -> None:
+        """Count and report the changes of one photo's files.
+
+        Raises:
+            MlcrfError: some files could not be written; names them and the reasons in one line.
+        """
+        for kind, change in written.changes:
+            self.counts[kind][change.action] += 1
+            if self._report is not None and change.action is not Action.NONE:
+                self._report(change)
+        if written.faults:
+            raise MlcrfError("; ".join(written.faults))
 
     def undo_below(self, folder: Path) -> Iterator[MlcrfError]:
         """Remove what mlcrf wrote in a folder and below it; yield an error per damaged file."""
         for kind in self._kinds:
             for path in kind.leftovers(folder):
                 try:
-                    self._count(kind, [kind.undo_file(path)])
+                    self.count(Written(((kind.kind, kind.undo_file(path)),)))
                 except MlcrfError as error:
                     yield error
 
+    def stop(self) -> None:
+        """Complete the files that are being written, and begin no others."""
+        for thread in self._threads:
+            thread.shutdown(wait=False, cancel_futures=True)
+        for thread in self._threads:
+            thread.shutdown(wait=True)
+        self._threads = []
+
     def close(self) -> None:
+        """Finish after the last photo."""
         for kind in self._kinds:
             kind.close()
 
-    def _each(self, act: Callable[[PhotoFileWriter], list[Change]]) -> None:
+    def _each(self, act: Callable[[PhotoFileWriter], list[Change]]) -> Written:
+        changes: list[tuple[str, Change]] = []
         faults = []
         for kind in self._kinds:
             try:
-                changes = act(kind)
+                changes += [(kind.kind, change) for change in act(kind)]
             except MlcrfError as error:
                 faults.append(str(error))
-                continue
             except OSError as error:  # such as a name that is too long with its suffix
                 faults.append(_describe_fault(error))
-                continue
-            self._count(kind, changes)
-        if faults:
-            raise MlcrfError("; ".join(faults))
-
-    def _count(self, kind: PhotoFileWriter, changes: Sequence[Change]) -> None:
-        for change in changes:
-            self.counts[kind.kind][change.action] += 1
-            if self._report is not None and change.action is not Action.NONE:
-                self._report(change)
+        return Written(tuple(changes), tuple(faults))
 
 
 def _describe_fault(error: OSError) -> str:

@@ -1,6 +1,7 @@
 """Keywords in XMP sidecars, from predictions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,7 +11,14 @@ from mlcrf.implications import Implications
 from mlcrf.keywords.embedded import embedded_packet
 from mlcrf.keywords.keyword_lists import KeywordPath
 from mlcrf.keywords.photo_keywords import damaged_sidecar, load_sidecar
-from mlcrf.keywords.retagging import Author, Tag, has_our_marks, require_taggable, retag
+from mlcrf.keywords.retagging import (
+    Author,
+    Retagged,
+    Tag,
+    has_our_marks,
+    require_taggable,
+    retag,
+)
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.keywords.xmp import Packet
 from mlcrf.labels import LabelSpace, fold
@@ -22,6 +30,9 @@ from mlcrf.prediction.photo_files.persons_files import (
 )
 from mlcrf.prediction.photo_files.photo_file_set import Action, Change
 from mlcrf.prediction.record import Prediction
+
+# New sidecars of the same content: many images have no metadata, or only those of their camera.
+_REPEATED, _SMALL = 1000, 4096
 
 
 class Sidecars:
@@ -40,6 +51,7 @@ class Sidecars:
     """
 
     kind = "sidecars"
+    is_parallel = True
 
     def __init__(
         self,
@@ -54,6 +66,7 @@ class Sidecars:
     ) -> None:
         self._paths = keyword_paths(labels, implications, parent, existing) if labels else {}
         self._places, self._author, self._dry_run = places, author, dry_run
+        self._from_small = lru_cache(_REPEATED)(self._from_bytes)
 
     def write(self, prediction: Prediction) -> Change:
         """Give the photo's sidecar the labels of a prediction.
@@ -66,9 +79,10 @@ class Sidecars:
             MlcrfError: the sidecar cannot be written.
         """
         tags, photo = tags_of(prediction, self._paths), prediction.image
-        return self._retag(
-            self._places.sidecar(photo), tags, self._author, lambda: embedded_packet(photo)
-        )
+        path = self._places.sidecar(photo)
+        if tags and not path.is_file():
+            return self._write(path, None, self._make_new(photo, tags))
+        return self._retag(path, tags, self._author, lambda: embedded_packet(photo))
 
     def undo(self, photo: Image) -> list[Change]:
         """Remove our tags from all sidecars that may be the photo's; raises as `write` does."""
@@ -104,6 +118,19 @@ class Sidecars:
             result = retag(old, tags, author, new)
         except ValueError as error:
             raise damaged_sidecar(path, error) from error
+        return self._write(path, old, result)
+
+    def _make_new(self, photo: Image, tags: Sequence[Tag]) -> Retagged:
+        packet = embedded_packet(photo)
+        content = packet.to_bytes()
+        if len(content) <= _SMALL:
+            return self._from_small(content, tuple(tags))
+        return retag(None, tags, self._author, lambda: packet)
+
+    def _from_bytes(self, packet: bytes, tags: Sequence[Tag]) -> Retagged:
+        return retag(None, tags, self._author, lambda: Packet(packet))
+
+    def _write(self, path: Path, old: bytes | None, result: Retagged) -> Change:
         match old, result.content:
             case None, None:
                 action = Action.NONE

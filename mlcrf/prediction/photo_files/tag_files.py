@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 from mlcrf import atomic
 from mlcrf.errors import DataError, MlcrfError, SettingsError, printable
@@ -42,6 +43,7 @@ class TagFiles:
     """
 
     kind = "tag files"
+    is_parallel = True
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class TagFiles:
                 )
         self._places, self._replace, self._dry_run = places, replace, dry_run
         self._log: tuple[Path | None, set[str]] = (None, set())
+        self._log_lock = Lock()
         self._undone: set[Path] = set()
 
     def write(self, prediction: Prediction) -> Change:
@@ -88,7 +91,8 @@ class TagFiles:
         if not self._dry_run:
             if persons:
                 _keep(path)
-            self._note(path, new)
+            with self._log_lock:
+                self._note(path, new)
             rewrite(path, new)
         before, now = _tags(old or b""), _tags(new)
         added = tuple(name for name in now if name not in before)
@@ -148,7 +152,8 @@ class TagFiles:
                 atomic.remove(folder / LOG)
 
     def _is_ours(self, path: Path, content: bytes) -> bool:
-        return _digest(path, content) in self._written_in(path.parent)
+        with self._log_lock:
+            return _digest(path, content) in self._written_in(path.parent)
 
     def _written_in(self, folder: Path) -> set[str]:
         if self._log[0] != folder:

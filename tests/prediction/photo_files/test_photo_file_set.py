@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from pathlib import Path
+from threading import Event, active_count
 from typing import Any
 
 import pytest
@@ -133,6 +134,71 @@ def test_a_damaged_sidecar_is_one_error_and_stays(tmp_path: Path) -> None:
     assert len(faults) == 1 and "b.jpg.xmp" in faults[0]
     with pytest.raises(DataError, match="nothing could be undone"):
         PhotoFileOptions(xmp=True).undo(images_of(photos[1:2]), PhotoPlaces())
+
+
+def test_photos_that_share_a_sidecar_are_written_in_order(tmp_path: Path) -> None:
+    """The later photo's labels stay, though several threads write."""
+    shared = [tmp_path / f"{number}.xmp" for number in range(30)]
+    with PredictionWriter(None, LABELS, photo_files=PhotoFileSet([sidecars()])) as writer:
+        for sidecar in shared:
+            packet = Packet(xmp_of("own"))
+            packet.set_text(Property("photoshop", "SidecarForExtension"), "JPG")
+            sidecar.write_bytes(packet.to_bytes())
+            photos = [sidecar.with_suffix(suffix) for suffix in (".jpeg", ".jpg")]
+            for photo, label in zip(photos, ("sky", "people"), strict=True):
+                writer.write(Prediction(as_image(make_photo(photo)), (label,)))
+    assert [levels(sidecar)[-1] for sidecar in shared] == ["people"] * 30
+
+
+class _Slow(TagFiles):
+    """A writer that waits before it fails."""
+
+    def __init__(self, go: Event) -> None:
+        super().__init__(PhotoPlaces(), LABELS)
+        self._go = go
+
+    def write(self, prediction: Prediction) -> Change:
+        self._go.wait()
+        raise MlcrfError(f"{prediction.image}: no")
+
+
+def test_a_photo_counts_once_its_files_are_written(tmp_path: Path) -> None:
+    """And errors come in the order of the photos."""
+    go, images = Event(), [as_image(tmp_path / f"{number}.jpg") for number in range(30)]
+    with PredictionWriter(None, LABELS, photo_files=PhotoFileSet([_Slow(go)])) as writer:
+        for image in images:
+            writer.write(Prediction(image, ("sky",)))
+        assert writer.failed == 0
+        go.set()
+    assert writer.first_errors() == [f"{image}: no" for image in images]
+
+
+def test_a_stop_leaves_nothing_half_done(tmp_path: Path) -> None:
+    """Sidecars that were begun are whole; no temporary file stays, and no thread."""
+    photos = [make_photo(tmp_path / f"{number}.jpg") for number in range(60)]
+    before = active_count()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        PredictionWriter(None, LABELS, photo_files=PhotoFileSet([sidecars()])) as writer,
+    ):
+        for photo in photos:
+            writer.write(Prediction(as_image(photo), ("sky",)))
+        raise KeyboardInterrupt
+    assert active_count() == before
+    written = [path for path in tmp_path.iterdir() if path not in photos]
+    assert {path.suffix for path in written} <= {".xmp"}
+    assert all(levels(path) == ["sky"] for path in written)
+
+
+@pytest.mark.parametrize("xmp", [b"", xmp_of("own")])
+def test_photos_of_equal_metadata_get_the_sidecar_of_each_alone(xmp: bytes, tmp_path: Path) -> None:
+    """It is computed once."""
+    photos = [make_photo(tmp_path / name, xmp=xmp) for name in ("a.jpg", "b.jpg")]
+    predictions = [Prediction(as_image(photo), ("people", "child")) for photo in photos]
+    together = sidecars()
+    contents = [together.write(one).path.read_bytes() for one in predictions]
+    sidecars().undo(predictions[1].image)
+    assert contents == [sidecars().write(predictions[1]).path.read_bytes()] * 2
 
 
 def test_a_sidecar_that_cannot_be_written(tmp_path: Path) -> None:
