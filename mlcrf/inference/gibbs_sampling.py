@@ -133,19 +133,40 @@ class Gibbs:
         return torch.cat([sampled.estimate().best for sampled in self._sample(potentials, known)])
 
     @torch.no_grad()
+    def draw(
+        self, potentials: Potentials, *, known: Tensor | None = None, images: Tensor | None = None
+    ) -> "Draws":
+        """Sample beliefs and label vectors without log Z, which takes most of the time.
+
+        Args:
+            images: number of each image's random stream (N,), so that an image has the same draws
+                alone and among others; by default its position.
+        """
+        parts = [sampled.run for sampled in self._sample(potentials, known, images)]
+        samples = torch.cat([part.samples for part in parts], 2)
+        return Draws(
+            torch.cat([part.probabilities for part in parts]),
+            samples.flatten(0, 1),
+            torch.cat([_mixed(part.samples) for part in parts]),
+        )
+
+    @torch.no_grad()
     def log_partition(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
         """Estimate log Z alone, (N,): no diagnostics, and no samples are kept."""
         return torch.cat([sampled.estimate().value for sampled in self._sample(potentials, known)])
 
-    def _sample(self, potentials: Potentials, known: Tensor | None) -> Iterator["_Sampled"]:
+    def _sample(
+        self, potentials: Potentials, known: Tensor | None, images: Tensor | None = None
+    ) -> Iterator["_Sampled"]:
         """Sample the images in groups, so that memory is bounded."""
         clamped, coupled = check_known(potentials, known), potentials.as_couplings()
         bytes_an_image = self.sweeps * self.chains * potentials.num_labels
         thin = -(-bytes_an_image // _BLOCK_BYTES)
         at_once = max(1, _BLOCK_BYTES * thin // bytes_an_image)
-        images = torch.arange(potentials.num_images, device=clamped.device)
-        for some in torch.split(images, at_once):
-            yield self._sample_part(coupled.rows(some), clamped[some], some, thin)
+        rows = torch.arange(potentials.num_images, device=clamped.device)
+        numbers = rows if images is None else images
+        for some in torch.split(rows, at_once):
+            yield self._sample_part(coupled.rows(some), clamped[some], numbers[some], thin)
 
     def _sample_part(
         self, potentials: Potentials, known: Tensor, images: Tensor, thin: int
@@ -180,13 +201,26 @@ class Gibbs:
             if self.pairwise_marginals
             else potentials.unary[:, :0],
             samples=run.samples,
-            mixed=(split_r_hat(run.samples).amax(-1) <= _MAX_R_HAT)
-            & (effective_sample_size(run.samples).amin(-1) >= _MIN_EFFECTIVE),
+            mixed=_mixed(run.samples),
             below=is_below(log_z.value, best_score, error),
             rounded=is_rounded_away(
                 potentials, run.samples[-1], torch.float32 if on_numba else potentials.unary.dtype
             ),
         )
+
+
+class Draws(NamedTuple):
+    """Sampled beliefs about N images.
+
+    Attributes:
+        marginals: P(y_i = 1), averaged over chains and sweeps (N, L).
+        samples: label vectors, uint8 (S, N, L).
+        converged: whether the chains of an image agree and are long enough (N,).
+    """
+
+    marginals: Tensor
+    samples: Tensor
+    converged: Tensor
 
 
 class _Sampled(NamedTuple):
@@ -216,3 +250,10 @@ class _Part(NamedTuple):
     mixed: Tensor
     below: Tensor
     rounded: Tensor
+
+
+def _mixed(samples: Tensor) -> Tensor:
+    """Return for which images chains (T, chains, N, L) agree and are long enough, (N,)."""
+    return (split_r_hat(samples).amax(-1) <= _MAX_R_HAT) & (
+        effective_sample_size(samples).amin(-1) >= _MIN_EFFECTIVE
+    )

@@ -18,6 +18,12 @@ from torch import Tensor
 from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.inference import InferenceMethod, PreparedExact, prepare
 from mlcrf.inference.automatic import ExactOrGibbs
+from mlcrf.inference.gibbs_sampling import Gibbs
+from mlcrf.inference.junction_tree import JunctionTree
+
+_MANY = 64  # labels; clamping each of more in turn takes longer than sampling
+_SAMPLES = 1000
+_NOISE = 3.0  # standard errors
 
 
 @torch.no_grad()
@@ -27,8 +33,9 @@ def pair_marginals(
     """Return P(y_i = 1, y_j = 1 | known) of all pairs, with the marginals on the diagonal.
 
     Uses the method's own (`PreparedExact`) if available, for each image that `ExactOrGibbs` infers
-    exactly too; else clamps every label in turn: P(y_i = 1) P(y_j = 1 | y_i = 1), as accurate as
-    the method.
+    exactly too. With `Gibbs`, and with a `JunctionTree` of more than 64 labels, pairs are counted
+    in samples (`count_pairs`). Else clamps every label in turn: P(y_i = 1) P(y_j = 1 | y_i = 1), as
+    accurate as the method.
 
     Returns:
         Symmetric, float64 (N, L, L).
@@ -45,7 +52,13 @@ def pair_marginals(
             some = potentials.rows(images)
             pairs[images] = pair_marginals(prepare(chosen, some), some, known=given[images])
         return pairs
+    if isinstance(method, Gibbs):
+        draws = method.draw(potentials, known=given)
+        return count_pairs(draws.marginals, draws.samples)
     p = method(potentials, known=given).marginals.double()
+    if isinstance(method, JunctionTree) and potentials.num_labels > _MANY:
+        generator = torch.Generator().manual_seed(0)
+        return count_pairs(p, method.sample(potentials, _SAMPLES, generator, known=given))
     result = torch.diag_embed(p)
     for label in range(potentials.num_labels):
         asked = (given[:, label] == UNKNOWN).nonzero().squeeze(1)
@@ -58,6 +71,30 @@ def pair_marginals(
         together[:, label] = p[:, label]
         result[:, label] = together
     return (result + result.mT) / 2
+
+
+def count_pairs(marginals: Tensor, samples: Tensor) -> Tensor:
+    """Estimate P(y_i = 1, y_j = 1) of all pairs from label vectors, float64 (N, L, L).
+
+    A covariance within three standard errors of none counts as none: L^2 pairs that are not coupled
+    would else add up to much information.
+
+    Args:
+        marginals: P(y_i = 1) (N, L), more accurate than the samples' mean.
+        samples: label vectors (S, N, L).
+    """
+    p = marginals.double()
+    y = samples.permute(1, 0, 2).float()
+    mean = y.mean(1).double()
+    together = (y.mT @ y).double() / len(samples)
+    covariance = together - mean.unsqueeze(-1) * mean.unsqueeze(-2)
+    variance = mean * (1 - mean)
+    error = (variance.unsqueeze(-1) * variance.unsqueeze(-2) / len(samples)).sqrt()
+    pairs = p.unsqueeze(-1) * p.unsqueeze(-2)
+    pairs += covariance.where(covariance.abs() > _NOISE * error, 0)
+    most = torch.minimum(p.unsqueeze(-1), p.unsqueeze(-2))
+    least = (p.unsqueeze(-1) + p.unsqueeze(-2) - 1).clamp(min=0)
+    return pairs.clamp(least, most).diagonal_scatter(p, dim1=-2, dim2=-1)
 
 
 def label_entropy(marginals: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ _FILES = {
     "icon.svg": "image/svg+xml",
 }
 _MOST_AT_ONCE = 2000  # photos in one list
+_MOST_SAID = 400  # characters of a refusal
 _WORKERS = 4  # threads; more would only wait for each other
 _LATER = {503: {"Retry-After": "2"}}
 
@@ -265,8 +266,8 @@ def _label(p: float, known: int, verdict: Verdict, contradicts: bool) -> dict[st
 
 
 def _refusal(status: int, message: str) -> Response:
-    # file names may contain bytes that are not UTF-8
-    text = re.sub("[\ud800-\udfff]", "\ufffd", message)
+    # file names may contain bytes that are not UTF-8, and what was asked for may be long
+    text = re.sub("[\ud800-\udfff]", "\ufffd", message)[:_MOST_SAID]
     return JSONResponse({"error": text}, status_code=status, headers=_LATER.get(status))
 
 

@@ -12,19 +12,15 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.errors import DataError, MlcrfWarning
-from mlcrf.inference import InferenceMethod, prepare
-from mlcrf.inference.questions import (
-    answer_information,
-    label_entropy,
-    next_questions,
-    pair_marginals,
-)
+from mlcrf.inference import InferenceMethod
+from mlcrf.inference.questions import label_entropy, next_questions
 from mlcrf.labels import LabelSpace
 from mlcrf.review.answers import Answer, Board, Verdict
+from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import Photo
 
-_RANKED_AT_ONCE = 2  # photos; answers wait until they are ranked
+_RANKED_AT_ONCE = 2  # photos; an answer waits for no more
 
 
 class State(StrEnum):
@@ -109,7 +105,7 @@ class Review:
     ) -> None:
         self.photos, self.labels, self.database = tuple(photos), labels, database
         self._potentials = potentials
-        self._method = prepare(method, potentials)
+        self._beliefs = Beliefs(method, potentials)
         self._number = {photo.id: number for number, photo in enumerate(photos)}
         self._board = Board()
         shape = len(photos), len(labels)
@@ -241,9 +237,13 @@ class Review:
             waiting = (~self._ranked).nonzero().squeeze(1)
             best = self._worth[waiting].argsort(descending=True, stable=True)
             some = waiting[best[:_RANKED_AT_ONCE]]
-            if len(some):
-                self._value(some)
-            return len(waiting) > len(some)
+            known = self._known[some]
+        if len(some):
+            information = self._beliefs.information(some, known)  # answers do not wait for it
+            with self._lock:
+                same = (self._known[some] == known).all(1)
+                self._value(some[same], information[same])
+        return len(waiting) > len(some)
 
     def _check(self, number: int) -> None:
         if not 0 <= number < len(self.photos):
@@ -267,10 +267,10 @@ class Review:
         changed = sorted(self._number[photo] for photo in photos if photo in self._number)
         for number in changed:
             verdicts = self._board.verdicts(self.photos[number].id)
-            for label, name in enumerate(self.labels):
-                verdict = verdicts.get(name)
-                self._answered[number, label] = verdict is not None
-                self._known[number, label] = UNKNOWN if verdict is None else verdict.value
+            found = [verdicts.get(name) for name in self.labels]
+            self._answered[number] = torch.tensor([one is not None for one in found])
+            values = [UNKNOWN if one is None else one.value for one in found]
+            self._known[number] = torch.tensor(values)
             self._contradicts[number] = self._settle(number)
         if changed:
             self._believe(changed)
@@ -289,22 +289,20 @@ class Review:
 
     def _believe(self, numbers: list[int]) -> None:
         rows = torch.tensor(numbers, dtype=torch.int64)
-        posterior = self._method(self._potentials.rows(rows), known=self._known[rows])
-        if posterior.advice and not self._has_warned:
+        self._marginals[rows], advice = self._beliefs.marginals(rows, self._known[rows])
+        if advice and not self._has_warned:
             self._has_warned = True
-            warnings.warn(posterior.advice, MlcrfWarning, stacklevel=2)
-        self._marginals[rows] = posterior.marginals.double()
+            warnings.warn(advice, MlcrfWarning, stacklevel=2)
         least = label_entropy(self._marginals[rows]).masked_fill(~self._askable(rows), 0)
         self._worth[rows] = least.amax(1)
         self._ranked[rows] = False
         for number in numbers:
             self._states[number] = self._state(number)
 
-    def _value(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _value(self, rows: Tensor, information: Tensor) -> tuple[Tensor, Tensor]:
         """Return each photo's best question, -1 for none, and its information; cache it."""
         askable = self._askable(rows)
-        pairs = pair_marginals(self._method, self._potentials.rows(rows), known=self._known[rows])
-        information = answer_information(pairs).masked_fill(~askable, 0)
+        information = information.masked_fill(~askable, 0)
         self._worth[rows] = information.amax(1)
         self._ranked[rows] = True
         return next_questions(information, askable), self._worth[rows]
@@ -316,7 +314,8 @@ class Review:
 
     def _look(self, number: int) -> Look:
         rows = torch.tensor([number])
-        question, information = (value.item() for value in self._value(rows))
+        found = self._beliefs.information(rows, self._known[rows])
+        question, information = (value.item() for value in self._value(rows, found))
         verdicts = self._board.verdicts(self.photos[number].id)
         return Look(
             number=number,

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from mlcrf.crf import Potentials
-from mlcrf.inference import Exact, InferenceMethod, MeanField, PreparedExact
+from mlcrf.inference import (
+    Exact,
+    Gibbs,
+    InferenceMethod,
+    JunctionTree,
+    MeanField,
+    PreparedExact,
+    questions,
+)
 from mlcrf.inference.questions import (
     answer_information,
     label_entropy,
@@ -62,6 +70,22 @@ def test_information_equals_brute_force(which: int) -> None:
     # half-states of 1e-3 may be left out by the second
     assert torch.allclose(found, wanted, atol=(1e-9, 2e-2)[which])
     assert bool((found[KNOWN != -1] < 1e-9).all())
+
+
+@pytest.mark.parametrize("method", [Gibbs(sweeps=400), JunctionTree()])
+def test_pairs_that_are_counted_in_samples(
+    method: InferenceMethod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As enumerated, within what samples allow; what is within their noise counts as nothing."""
+    monkeypatch.setattr(questions, "_MANY", 0)
+    potentials = make_potentials(pairwise=2.0, dtype=torch.float32)
+    found = answer_information(pair_marginals(method, potentials, known=KNOWN))
+    wanted = torch.tensor(enumerated_information(potentials, KNOWN), dtype=torch.float64)
+    assert torch.allclose(found, wanted, atol=0.1)
+    free = make_potentials(pairwise=0.0, dtype=torch.float32)
+    pairs = pair_marginals(method, free)
+    entropy = label_entropy(pairs.diagonal(dim1=-2, dim2=-1))
+    assert torch.allclose(answer_information(pairs), entropy, atol=0.02)
 
 
 def test_without_couplings_only_the_entropy_is_left() -> None:

@@ -12,9 +12,11 @@ from mlcrf.crf import Potentials
 from mlcrf.errors import DataError, MlcrfWarning
 from mlcrf.images import as_image
 from mlcrf.implications import Implications
-from mlcrf.inference import Exact, InferenceMethod, MeanField
+from mlcrf.inference import Exact, Gibbs, InferenceMethod, JunctionTree, MeanField
+from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.inference.questions import answer_information, pair_marginals
 from mlcrf.labels import LabelSpace
+from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase, Stamped
 from mlcrf.review.photos import Photo
 from mlcrf.review.session import Filter, Order, Review, State
@@ -93,6 +95,49 @@ def test_the_next_question_and_photo_are_those_that_tell_most(database: ReviewDa
     assert int(worth.argmax()) == found[0]
     assert review.look(3).question == int(information[3].argmax())
     assert review.progress()["ranked"] == 40
+
+
+def test_an_answer_does_not_wait_for_ranking(
+    database: ReviewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given while its photo is ranked it is taken at once, and the old rank is dropped."""
+    review = start(database, make_potentials(1, 5, unary=2.0, pairwise=1.5))
+    information = Beliefs.information
+
+    def answered_meanwhile(
+        beliefs: Beliefs, rows: torch.Tensor, known: torch.Tensor
+    ) -> torch.Tensor:
+        with monkeypatch.context() as patch:
+            patch.setattr(Beliefs, "information", information)
+            review.answer(0, {0: 1}, "anna", new_request())
+            return information(beliefs, rows, known) + 9
+
+    monkeypatch.setattr(Beliefs, "information", answered_meanwhile)
+    review.rank()
+    monkeypatch.setattr(Beliefs, "information", information)
+    assert review.look(0).known[0] == 1 and float(review._worth[0]) < 9
+
+
+@pytest.mark.parametrize("num_labels", [14, 80])
+def test_beyond_exact_inference_an_answer_moves_only_what_depends_on_it(
+    database: ReviewDatabase, num_labels: int
+) -> None:
+    """A photo has the same chains at every look; with little left to know, exact ones."""
+    unary = torch.full((3, num_labels), -0.5)
+    edges = torch.combinations(torch.arange(8))  # the other labels are coupled to none
+    potentials = Potentials(unary, edges, torch.full((len(edges),), 0.3))
+    method = ExactOrGibbs(6, Gibbs())
+    review = start(database, potentials, method)
+    before = review.look(1)
+    look = review.answer(1, {0: 1}, "anna", new_request())
+    assert look.marginals[8:] == before.marginals[8:]
+    assert min(b - a for a, b in zip(before.marginals[1:8], look.marginals[1:8], strict=True)) > 0
+    assert look.question not in (None, 0)
+    rest = dict.fromkeys(range(4, num_labels), 0)
+    few = review.answer(1, {0: 1} | rest, "anna", new_request())
+    known = torch.tensor([[1, -1, -1, -1, *[0] * (num_labels - 4)]])
+    exact = JunctionTree()(potentials.rows(slice(0, 1)), known=known).marginals[0]
+    assert few.marginals == pytest.approx(exact.tolist(), abs=1e-5)
 
 
 def test_can_not_tell_is_not_asked_again_and_tells_nothing(database: ReviewDatabase) -> None:
