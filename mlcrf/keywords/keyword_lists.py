@@ -28,9 +28,18 @@ class KeywordList:
 
     @property
     def mark(self) -> Property:
-        """A name that no other property has, since some programs do not show namespaces."""
+        """Our property with the values that we added."""
+        return self._named("added")
+
+    @property
+    def copies(self) -> Property:
+        """Our property with a person's keywords that a list got when we made it."""
+        return self._named("copied")
+
+    def _named(self, what: str) -> Property:
+        """Return a name that no other property has, as some programs do not show namespaces."""
         name = self.keywords.name
-        return Property(OURS, f"added{name[0].upper()}{name[1:]}")
+        return Property(OURS, f"{what}{name[0].upper()}{name[1:]}")
 
     def paths(self, packet: Packet) -> list[KeywordPath]:
         """Return the keywords in the list."""
@@ -39,6 +48,10 @@ class KeywordList:
     def marked(self, packet: Packet) -> list[KeywordPath]:
         """Return the keywords that we added."""
         return [self.split(value) for value in packet.values(self.mark)]
+
+    def copied(self, packet: Packet) -> list[KeywordPath]:
+        """Return a person's keywords that the list got when we made it; none if we did not."""
+        return [self.split(value) for value in packet.values(self.copies)]
 
     def own(self, packet: Packet) -> list[KeywordPath]:
         """Return the keywords that we did not add."""
@@ -55,6 +68,10 @@ class KeywordList:
     def note(self, packet: Packet, paths: Iterable[KeywordPath]) -> None:
         """Mark keywords as added by us."""
         packet.add(self.mark, map(self.join, paths))
+
+    def note_copies(self, packet: Packet) -> None:
+        """Mark all keywords that we did not add as copies."""
+        packet.add(self.copies, map(self.join, self.own(packet)))
 
     def fitting(self, paths: Iterable[KeywordPath]) -> list[KeywordPath]:
         """Return distinct keywords as the list can hold them: only last levels without levels."""
@@ -198,16 +215,20 @@ def levels_of_ours(packet: Packet) -> set[str]:
 class OwnKeywords:
     """The keywords in a packet that are not ours; case does not matter.
 
+    Args:
+        lists: where to look.
+
     Attributes:
         paths: each keyword once, without names that are a level of another keyword.
         levels: all names at any level, folded.
     """
 
-    def __init__(self, packet: Packet) -> None:
+    def __init__(self, packet: Packet, lists: Iterable[KeywordList] = LISTS) -> None:
         distinct: dict[KeywordPath, KeywordPath] = {}
-        for place in LISTS:
+        for place in lists:
             for path in place.own(packet):
                 distinct.setdefault(_folded(path), path)
+        self._folded = frozenset(distinct)
         self._names = {folded[-1] for folded in distinct}
         self.levels = {level for folded in distinct for level in folded}
         deep = {level for folded in distinct if len(folded) > 1 for level in folded}
@@ -217,6 +238,11 @@ class OwnKeywords:
 
     def __contains__(self, name: str) -> bool:
         return fold(name) in self._names
+
+    def hold(self, path: KeywordPath) -> bool:
+        """Return whether a keyword is among them; a name without levels may be at any level."""
+        folded = _folded(path)
+        return folded in self._folded or (len(folded) == 1 and folded[0] in self.levels)
 
     def named(self, name: str) -> tuple[KeywordPath, ...]:
         """Return the keywords of a name."""

@@ -1,7 +1,7 @@
 """Write, replace or remove our tags in an XMP packet; keep the tags of people."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lxml import etree
@@ -101,6 +101,7 @@ def retag(
     tags: Sequence[Tag],
     author: Author | None,
     new: Callable[[], Packet] = Packet.new,
+    elsewhere: Collection[str] = (),
 ) -> Retagged:
     """Replace our previous tags in a sidecar by new ones.
 
@@ -122,6 +123,7 @@ def retag(
         author: the model; None also forgets which tags people removed.
         new: makes the packet that a new sidecar begins with. If a sidecar has no keywords, those of
             this packet are the person's.
+        elsewhere: see `without_ours`.
 
     Raises:
         ValueError: the sidecar cannot be read; see `Packet`.
@@ -129,7 +131,7 @@ def retag(
     if raw is None and not tags:
         return Retagged(None)
     current = None if raw is None else Packet(raw)
-    earlier = Earlier(None) if raw is None else without_ours(raw)
+    earlier = Earlier(None) if raw is None else without_ours(raw, elsewhere)
     packet = new() if earlier.content is None else Packet(earlier.content)
     before = _snapshot(current or packet)
     theirs = OwnKeywords(packet)
@@ -142,11 +144,14 @@ def retag(
     untouched = _snapshot(packet)
     refused = set[str]() if current is None or author is None else _refused(current)
     refused = {name for name in refused if name not in theirs}
+    made = [place for place in LISTS if not place.paths(packet)]
     added = _add(packet, [tag for tag in tags if fold(tag.name) not in refused], theirs)
     for place in LISTS:
         marked = [] if current is None else place.marked(current)
         place.note(packet, added.get(place, ()))
         place.note(packet, [path for path in marked if fold(path[-1]) in refused])
+    for place in made:
+        place.note_copies(packet)
     above = {level for paths in added.values() for path in paths for level in path[:-1]}
     names = {fold(tag.name) for tag in tags}
     packet.add(ADDED_LEVELS, sorted(one for one in above if fold(one) not in theirs.levels | names))
@@ -184,8 +189,14 @@ def own_keywords(packet: Packet) -> list[str]:
     return [path[-1] for place in LISTS for path in place.own(packet)]
 
 
-def without_ours(raw: bytes) -> Earlier:
+def without_ours(raw: bytes, elsewhere: Collection[str] = ()) -> Earlier:
     """Return a sidecar without our tags: as it was before, or what other programs left of it.
+
+    In what they left, a list that we made is removed if it holds nothing but what we put there, and
+    the person's keywords among that are still in the lists that we did not make.
+
+    Args:
+        elsewhere: further keywords of the person, in IPTC.
 
     Raises:
         ValueError: the sidecar cannot be read; see `Packet`.
@@ -204,6 +215,15 @@ def without_ours(raw: bytes) -> Earlier:
         place.remove(
             packet, [one for one in marked if fold(one[-1]) not in theirs or one in own[place]]
         )
+    made_lists = [place for place in LISTS if place.copied(packet)]
+    kept = OwnKeywords(packet, [place for place in LISTS if place not in made_lists])
+    names = {fold(name) for name in elsewhere}
+    for place in made_lists:
+        left = place.paths(packet)
+        if set(left) <= set(place.copied(packet)) and all(
+            kept.hold(path) or fold(path[-1]) in names for path in left
+        ):
+            packet.discard(place.keywords)
     if not packet.remove_ours():
         return Earlier(raw)
     return Earlier(None if made and packet.is_empty else packet.to_bytes())
@@ -249,5 +269,6 @@ def _paths(place: KeywordList, tags: Sequence[Tag], among: Sequence[Tag]) -> lis
 
 def _snapshot(packet: Packet) -> dict[Property, Counter[str]]:
     """Return all values that `retag` may change."""
-    changing = [ADDED_LEVELS, *(one for place in LISTS for one in (place.keywords, place.mark))]
-    return {one: Counter(packet.values(one)) for one in (*changing, _MODEL, _WEIGHTS, _MADE_FILE)}
+    lists = (one for place in LISTS for one in (place.keywords, place.mark, place.copies))
+    others = (ADDED_LEVELS, _MODEL, _WEIGHTS, _MADE_FILE)
+    return {one: Counter(packet.values(one)) for one in (*lists, *others)}

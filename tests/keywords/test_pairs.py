@@ -12,10 +12,10 @@ import pytest
 
 from mlcrf.images import as_image
 from mlcrf.implications import Implications
-from mlcrf.keywords.keyword_lists import LISTS, READING_ORDERS
+from mlcrf.keywords.keyword_lists import LISTS, READING_ORDERS, TAGS_LIST
 from mlcrf.keywords.retagging import Author
 from mlcrf.keywords.sidecar_places import PhotoPlaces
-from mlcrf.keywords.xmp import Packet
+from mlcrf.keywords.xmp import Packet, Property
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import Prediction
 from mlcrf.prediction.photo_files.sidecars import Sidecars
@@ -140,6 +140,31 @@ def test_an_edit_by_another_program_in_between(pairs: list[Pair], program: str) 
         assert ("mine",) in lists["dc:subject"]
         left = levels(path for paths in lists.values() for path in paths)
         assert left == levels(theirs) | {"mine"}, pair.sidecar
+
+
+@pytest.mark.parametrize("addition", [[], [("Trip", "mine")]])
+def test_lists_that_we_made_go_if_nothing_is_lost(
+    pairs: list[Pair], addition: list[KeywordPath]
+) -> None:
+    """After an edit, the lists are those of before; but one that got a keyword stays as it is."""
+    with_lists = [one for one in pairs if one.sidecar is not None and any(one.lists.values())]
+    before = ours_read([one.sidecar for one in with_lists if one.sidecar])
+    sidecars = tag(with_lists)
+    for path in sidecars:
+        packet = Packet(path.read_bytes())
+        packet.set_text(Property("xmp", "Rating"), "3")
+        TAGS_LIST.add(packet, addition)
+        path.write_bytes(packet.to_bytes())
+    undo(with_lists)
+    for pair, was, now in zip(with_lists, before, ours_read(sidecars), strict=True):
+        theirs = [*addition, *(path for paths in was.values() for path in paths)]
+        kept = {name for name, paths in was.items() if paths}
+        kept |= {"digiKam:TagsList"} if addition else set()
+        assert {name for name, paths in now.items() if paths} == kept, pair.sidecar
+        for name in kept:
+            assert levels(was[name]) <= levels(now[name]) <= levels(theirs), (pair.sidecar, name)
+        if addition and not was["digiKam:TagsList"]:
+            assert levels(now["digiKam:TagsList"]) == levels(theirs)
 
 
 def test_undo_gives_back_the_same_bytes(pairs: list[Pair]) -> None:

@@ -274,6 +274,17 @@ def _read_only(photo: Path) -> Path:
     return photo
 
 
+def _hidden_data(photo: Path) -> Path:
+    """A TIFF with 4 KB that no tag tells of, as ImageJ keeps further slices."""
+    path = photo.with_name("b.tif")
+    Image.new("L", (8, 8)).save(path)
+    raw = path.read_bytes()
+    directory = int.from_bytes(raw[4:8], "little")
+    moved = (directory + 4096).to_bytes(4, "little")
+    path.write_bytes(raw[:4] + moved + raw[8:directory] + bytes(4096) + raw[directory:])
+    return path
+
+
 def _extended(photo: Path) -> Path:
     raw = photo.read_bytes()
     segment = segment_of(b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 50, 1)
@@ -292,6 +303,7 @@ def _truncated(photo: Path) -> Path:
     [
         (_link, "is a link and left unchanged"),
         (_read_only, "is read-only and left unchanged"),
+        (_hidden_data, "left unchanged: exiftool would change more than keywords"),
         (_extended, "left unchanged: it has XMP in several segments; use --xmp"),
         (_truncated, "left unchanged: its segments are damaged; use --xmp"),
     ],
