@@ -155,9 +155,20 @@ class ReviewDatabase:
     def add(
         self, photo: int, values: Mapping[str, int | None], person: str, request: str
     ) -> list[Answer]:
-        """Append a person's answers about labels of a photo atomically, synced to disk.
+        """Append a person's answers about labels of one photo; see `add_to_all`."""
+        return self.add_to_all([photo], values, person, request)
+
+    def add_to_all(
+        self,
+        among: Collection[int],
+        values: Mapping[str, int | None],
+        person: str,
+        request: str,
+    ) -> list[Answer]:
+        """Append a person's answers about labels of photos atomically, synced to disk.
 
         Args:
+            among: the photos, each of which gets all of the answers.
             values: label -> 1 yes, 0 no, -1 cannot tell, None no answer any more.
             request: identifier of this act; a repeated call changes nothing and returns the same.
         """
@@ -167,6 +178,7 @@ class ReviewDatabase:
             )
         rows = [
             {"photo": photo, "label": label, "value": value, "person": person, "request": request}
+            for photo in among
             for label, value in values.items()
         ]
         return self._append(request, lambda connection: rows)

@@ -30,6 +30,7 @@ _PAGE = files("mlcrf.review") / "page"
 _FILES = {
     "review.css": "text/css",
     "review.js": "text/javascript",
+    "select.js": "text/javascript",
     "server.js": "text/javascript",
     "zoom.js": "text/javascript",
     "icon.svg": "image/svg+xml",
@@ -70,6 +71,12 @@ class _AnswerAct(_Act):
     value: int | None = Field(ge=-1, le=1)
 
 
+class _BulkAct(_AnswerAct):
+    """The same answer about many photos."""
+
+    photos: tuple[int, ...] = Field(min_length=1, max_length=1000)
+
+
 def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int) -> ASGIApp:
     """Make the application that serves the page and its data.
 
@@ -88,6 +95,7 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
         "/api/photos/{photo:photo}": ("GET", pages.look),
         "/api/photos/{photo:photo}/answer": ("POST", pages.answer),
         "/api/photos/{photo:photo}/accept": ("POST", pages.accept),
+        "/api/answer": ("POST", pages.answer_many),
         "/api/undo": ("POST", pages.undo),
         "/api/redo": ("POST", pages.redo),
         "/photos/{photo:photo}/{size}.jpg": ("GET", pages.photo),
@@ -186,9 +194,7 @@ class _Pages:
         except (ValueError, LabelsError) as error:
             raise HTTPException(422, f"no such list of photos: {error}") from error
         found = self._review.find(wanted)
-        shown = [self._tile(number) for number in found[offset : offset + limit]]
-        record = {"total": len(found), "photos": shown, "progress": self._progress()}
-        return JSONResponse(record)
+        return JSONResponse({"total": len(found)} | self._tiles(found[offset : offset + limit]))
 
     def look(self, request: Request) -> Response:
         return self._shown(self._review.look(self._number(request)))
@@ -199,19 +205,24 @@ class _Pages:
         written = self._review.answer(self._number(request), values, body.person, body.request)
         return self._shown(written)
 
+    def answer_many(self, request: Request) -> Response:
+        body = _BulkAct.model_validate_json(request.state.body)
+        numbers = [self._review.number(photo) for photo in body.photos]
+        values = {self._review.labels.index(body.label): body.value}
+        changed = self._review.answer_many(numbers, values, body.person, body.request)
+        return JSONResponse(self._tiles(changed))
+
     def accept(self, request: Request) -> Response:
         body = _Act.model_validate_json(request.state.body)
         return self._shown(self._review.accept(self._number(request), body.person, body.request))
 
     def undo(self, request: Request) -> Response:
         body = _Act.model_validate_json(request.state.body)
-        look = self._review.undo(body.person, body.request)
-        return JSONResponse({"photo": None}) if look is None else self._shown(look)
+        return self._changed(self._review.undo(body.person, body.request))
 
     def redo(self, request: Request) -> Response:
         body = _Act.model_validate_json(request.state.body)
-        look = self._review.redo(body.person, body.request)
-        return JSONResponse({"photo": None}) if look is None else self._shown(look)
+        return self._changed(self._review.redo(body.person, body.request))
 
     def photo(self, request: Request) -> Response:
         size = request.path_params["size"]
@@ -237,19 +248,30 @@ class _Pages:
             "tags": self._review.tags(number),
         }
 
+    def _tiles(self, numbers: list[int]) -> dict[str, Any]:
+        return {"photos": [self._tile(number) for number in numbers], "progress": self._progress()}
+
+    def _changed(self, numbers: list[int]) -> Response:
+        if not numbers:
+            return JSONResponse({"photo": None})
+        first = self._record(self._review.look(numbers[0]))
+        return JSONResponse(self._tiles(numbers) | {"photo": first})
+
     def _shown(self, look: Look) -> Response:
+        return JSONResponse({"photo": self._record(look), "progress": self._progress()})
+
+    def _record(self, look: Look) -> dict[str, Any]:
         labels = [
             _label(p, known, verdict, label in look.contradicts)
             for label, (p, known, verdict) in enumerate(
                 zip(look.marginals, look.known, look.verdicts, strict=True)
             )
         ]
-        record = self._tile(look.number) | {
+        return self._tile(look.number) | {
             "labels": labels,
             "question": look.question,
             "information": round(look.information, 4),
         }
-        return JSONResponse({"photo": record, "progress": self._progress()})
 
 
 def _label(p: float, known: int, verdict: Verdict, contradicts: bool) -> dict[str, Any]:

@@ -162,12 +162,34 @@ class Review:
             DataError: no such photo or label.
             DatabaseError: the answer could not be stored.
         """
-        self._check(number)
+        self.answer_many([number], values, person, request)
+        return self.look(number)
+
+    def answer_many(
+        self,
+        numbers: Sequence[int],
+        values: Mapping[int, int | None],
+        person: str,
+        request: str,
+    ) -> list[int]:
+        """Store the same answers about many photos, which one undo takes back.
+
+        Args:
+            values, request: as in `answer`.
+
+        Returns:
+            The photos concerned.
+
+        Raises:
+            DataError, DatabaseError: as `answer`.
+        """
+        for number in numbers:
+            self._check(number)
         if not values or any(not 0 <= label < len(self.labels) for label in values):
             raise DataError("no such label")
         named = {self.labels.names[label]: value for label, value in values.items()}
-        written = self.database.add(self.photos[number].id, named, person, request)
-        return self._take(number, written)
+        photos = [self.photos[number].id for number in numbers]
+        return self._take(self.database.add_to_all(photos, named, person, request))
 
     def accept(self, number: int, person: str, request: str) -> Look:
         """Answer all open labels of a photo as shown, for a person."""
@@ -179,15 +201,13 @@ class Review:
         }
         return self.answer(number, rest, person, request) if rest else look
 
-    def undo(self, person: str, request: str) -> Look | None:
-        """Undo a person's last act; return the photo concerned, None if there is none."""
-        written = self.database.undo(person, request, self._number.keys())
-        return self._take(self._number[written[0].photo], written) if written else None
+    def undo(self, person: str, request: str) -> list[int]:
+        """Undo a person's last act; return the photos concerned, none if there is none."""
+        return self._take(self.database.undo(person, request, self._number.keys()))
 
-    def redo(self, person: str, request: str) -> Look | None:
-        """Redo what a person undid last; return the photo concerned, None if there is none."""
-        written = self.database.redo(person, request, self._number.keys())
-        return self._take(self._number[written[0].photo], written) if written else None
+    def redo(self, person: str, request: str) -> list[int]:
+        """Redo what a person undid last; return the photos concerned, none if there is none."""
+        return self._take(self.database.redo(person, request, self._number.keys()))
 
     def find(self, wanted: Filter) -> list[int]:
         """Return the numbers of the selected photos, in order."""
@@ -254,10 +274,12 @@ class Review:
         known = self._known[rows]
         return (known == 1) | ((known == UNKNOWN) & (self._marginals[rows] > 0.5))
 
-    def _take(self, number: int, written: list[Answer]) -> Look:
+    def _take(self, written: list[Answer]) -> list[int]:
+        """Take answers that were just written into account; return their photos."""
         with self._lock:
             self._update(self._board.tell(written))
-            return self._look(number)
+        photos = dict.fromkeys(answer.photo for answer in written)
+        return [self._number[photo] for photo in photos if photo in self._number]
 
     def _refresh(self) -> None:
         """Read the answers that were written since the last call."""

@@ -191,6 +191,7 @@ RIGHT = [
     Wanted("/static/icon.svg"),
     ANSWER,
     Wanted("/api/photos/1/accept", "POST", headers=OWN, body=ANSWER.body),
+    Wanted("/api/answer", "POST", headers=OWN, body=ANSWER.body),
     Wanted("/api/undo", "POST", headers=OWN, body=ANSWER.body),
 ]
 
@@ -339,14 +340,14 @@ def test_no_other_page_writes_or_reads(server: Server) -> None:
         f"http://localhost:{server.port}", f"http://{host} http://evil.example",
         f"file://{host}", host,
     ):  # fmt: skip
-        tries += [replace(one, headers=(OWN[1], f"Origin: {origin}")) for one in RIGHT[-3:]]
+        tries += [replace(one, headers=(OWN[1], f"Origin: {origin}")) for one in RIGHT[-4:]]
     for kind in (
         "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "",
         "text/plain; application/json", "application/json2", "application/json, text/plain",
     ):  # fmt: skip
-        tries += [replace(one, headers=(OWN[0], f"Content-Type: {kind}")) for one in RIGHT[-3:]]
+        tries += [replace(one, headers=(OWN[0], f"Content-Type: {kind}")) for one in RIGHT[-4:]]
     tries += [
-        replace(one, headers=headers) for one in RIGHT[-3:] for headers in ((), OWN[:1], OWN[1:])
+        replace(one, headers=headers) for one in RIGHT[-4:] for headers in ((), OWN[:1], OWN[1:])
     ]
     asking = ("Origin: http://evil.example", "Access-Control-Request-Method: POST")
     tries += [replace(one, method="OPTIONS", headers=asking, body=None) for one in RIGHT]
@@ -402,8 +403,8 @@ def test_methods_and_sizes(server: Server) -> None:
     """What is not for a path, what is too large, and what is no HTTP: refused in one line."""
     methods = ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get", "FOO"]
     tries = [replace(one, method=method) for one, method in product(RIGHT, methods)]
-    tries += [replace(one, method="GET") for one in RIGHT[-3:]]
-    tries += [replace(one, method="POST", headers=OWN, body=ANSWER.body) for one in RIGHT[1:-3]]
+    tries += [replace(one, method="GET") for one in RIGHT[-4:]]
+    tries += [replace(one, method="POST", headers=OWN, body=ANSWER.body) for one in RIGHT[1:-4]]
     large = 17_000
     for one in (ANSWER, replace(ANSWER, cookie="")):
         tries.append(replace(one, body=ANSWER.body + b" " * large))

@@ -403,6 +403,64 @@ def test_a_photo_is_enlarged(visiting: Visiting) -> None:
     assert not page.is_visible("#zoom")
 
 
+def test_many_at_once_by_keys(visiting: Visiting, place: Place) -> None:
+    """Select with x, Shift and arrows, Ctrl+a; name the tag; yes; one undo for all."""
+    visit = visiting()
+    page = visit.page
+    chosen = "document.querySelectorAll('.tile.chosen').length"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("x")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    assert page.evaluate(chosen) == 3
+    page.keyboard.press("t")
+    page.keyboard.type("BEACH")
+    page.keyboard.press("Enter")
+    page.keyboard.press("y")
+    visit.answers(3)
+    assert not page.is_visible("#bulk") and len(list(place.database.since(0))) == 3
+    page.keyboard.press("z")
+    visit.answers(0)
+    assert page.is_visible("#grid-view")
+    page.keyboard.press("Control+a")
+    assert page.evaluate(chosen) == len(NAMES)
+    page.keyboard.press("Escape")
+    assert page.evaluate(chosen) == 0 and visit.complaints == []
+
+
+def test_many_at_once_by_mouse(visiting: Visiting, place: Place) -> None:
+    """All that are shown but one that is unmarked; ranges with Shift; a frame that is drawn."""
+    visit = visiting()
+    page = visit.page
+    chosen = "document.querySelectorAll('.tile.chosen').length"
+    tiles = page.locator(".tile")
+    page.click("#all")
+    tiles.nth(1).click()
+    page.fill("#bulk-label", "sky")
+    page.click(".bulk .yes")
+    visit.answers(3)
+    answered = {answer.photo for answer in place.database.since(0)}
+    assert int(tiles.nth(1).get_attribute("data-photo")) not in answered
+    page.click("#undo")
+    visit.answers(0)
+    tiles.nth(0).hover()
+    page.locator(".tick").nth(0).click()
+    tiles.nth(2).click(modifiers=["Shift"])
+    assert page.evaluate(chosen) == 3
+    page.click("#bulk-clear")
+    first, second = tiles.nth(0).bounding_box(), tiles.nth(1).bounding_box()
+    page.mouse.move(first["x"] + 20, first["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(second["x"] + 20, second["y"] + 60, steps=5)
+    page.mouse.up()
+    assert page.evaluate(chosen) == 2 and page.is_visible("#grid-view")
+    page.click(".bulk .yes")
+    visit.answers(2)
+    tiles.nth(0).click()
+    page.wait_for_selector(".chip")
+    assert visit.complaints == []
+
+
 def test_a_folder_is_a_filter(visiting: Visiting) -> None:
     page = visiting().page
     page.select_option("#folder", "trip")
@@ -421,9 +479,13 @@ def test_it_fits_and_can_be_read(
     page = visit.page
     for name in ("grid", "photo"):
         if name == "photo":
+            page.click("#bulk-clear")
             page.click("#start")
             page.wait_for_selector(".chip")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        if name == "grid":
+            page.click("#all")
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         low = page.evaluate(_LOW_CONTRAST)
         assert low == [], name
         page.screenshot(path=tmp_path / f"{name}.png")

@@ -92,6 +92,24 @@ def test_an_answer_through_the_page(client: TestClient) -> None:
     assert client.post("/api/redo", json=act(), headers=OWN).json() == {"photo": None}
 
 
+def test_many_photos_are_answered_at_once(client: TestClient, review: Review) -> None:
+    """All or none: one that is not here refuses the act; one undo names all that it concerns."""
+    ids = [photo.id for photo in review.photos]
+
+    def send(photos: list[int]) -> Any:
+        sent = act(label="sky", value=1, photos=photos)
+        return client.post("/api/answer", json=sent, headers=OWN)
+
+    assert send([*ids, 99]).status_code == 404 and send([]).status_code == 422
+    assert list(review.database.since(0)) == []
+    reply = send(ids[:2]).json()
+    assert [one["id"] for one in reply["photos"]] == ids[:2]
+    assert {one["state"] for one in reply["photos"]} == {"begun"}
+    undone = client.post("/api/undo", json=act(), headers=OWN).json()
+    assert {one["id"] for one in undone["photos"]} == set(ids[:2])
+    assert undone["progress"]["answers"] == 0
+
+
 def test_lists_are_filtered_and_cut(client: TestClient) -> None:
     """By name and state, with the number of all; a wrong filter is refused."""
     whole = client.get("/api/photos?order=name").json()
@@ -214,7 +232,7 @@ def test_markup_stays_text(client: TestClient) -> None:
     assert "http://" not in page and "https://" not in page
     names = [one["name"] for one in client.get("/api/photos").json()["photos"]]
     assert "<img src=x onerror=alert(1)> \"'\n\ufffd.png" in names
-    for name in ("review", "server", "zoom"):
+    for name in ("review", "select", "server", "zoom"):
         script = client.get(f"/static/{name}.js").text
         assert not any(one in script for one in ("innerHTML", "insertAdjacentHTML", "eval("))
         assert "http" not in script.replace("https", "http").replace("// ", "")
@@ -230,7 +248,7 @@ def test_a_database_out_of_reach_is_said_and_nothing_is_half_done(
         raise DatabaseError("tags: the answer was not saved: disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(review.database, "add", out_of_reach)
+        patch.setattr(review.database, "add_to_all", out_of_reach)
         patch.setattr(review.database, "ping", out_of_reach)
         reply = client.post("/api/photos/1/answer", json=act(label="sea", value=1), headers=OWN)
         assert reply.status_code == 503 and "disk full" in reply.json()["error"]

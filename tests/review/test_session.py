@@ -70,12 +70,13 @@ def test_an_answer_moves_the_other_tags_of_the_photo(
         > 0.01
     )
     assert review.look(2) == beside
-    undone = review.undo("anna", new_request())
-    assert undone is not None and undone.state is State.NEW
+    assert review.undo("anna", new_request()) == [1]
+    undone = review.look(1)
+    assert undone.state is State.NEW
     # mean field stops when all images of a batch have converged
     assert undone.marginals == pytest.approx(before.marginals, abs=1e-5)
     assert undone.verdicts == before.verdicts
-    assert review.undo("anna", new_request()) is None
+    assert review.undo("anna", new_request()) == []
 
 
 def test_the_next_question_and_photo_are_those_that_tell_most(database: ReviewDatabase) -> None:
@@ -197,7 +198,21 @@ def test_accepting_the_rest_answers_what_is_shown_and_is_undone_at_once(
     for label in (0, 1, 3):
         assert look.known[label] == int(first.marginals[label] > 0.5)
     assert review.accept(0, "anna", new_request()) == look
-    assert review.undo("anna", new_request()) == first
+    assert review.undo("anna", new_request()) == [0] and review.look(0) == first
+
+
+def test_one_answer_about_many_photos(database: ReviewDatabase) -> None:
+    """Each has it, others stay; one undo takes all of them back, and one redo gives them again."""
+    review = start(database, make_potentials(6, 5, pairwise=1.5))
+    before = [review.look(number) for number in range(6)]
+    assert review.answer_many([4, 1, 2], {3: 1}, "anna", new_request()) == [4, 1, 2]
+    after = [review.look(number) for number in range(6)]
+    assert [look.known[3] for look in after] == [-1, 1, 1, -1, 1, -1]
+    assert after[0] == before[0] and after[1].marginals[0] != before[1].marginals[0]
+    assert sorted(review.undo("anna", new_request())) == [1, 2, 4]
+    assert [review.look(number).known for number in range(6)] == [(-1,) * 5] * 6
+    assert sorted(review.redo("anna", new_request())) == [1, 2, 4]
+    assert review.progress()["answers"] == 3
 
 
 def test_filters(database: ReviewDatabase) -> None:

@@ -1,5 +1,6 @@
 // The page of `mlcrf review`. Text from outside reaches the document as text only (textContent).
 
+import { chooseAll, clearSelection, extendTo, isSelecting, selected, showSelection, toggleFocused } from "./select.js";
 import { act, ask, failed, isSaving, notice, saved } from "./server.js";
 import { enlarge } from "./zoom.js";
 
@@ -85,9 +86,10 @@ async function fillGrid(more) {
   const tiles = record.photos.map(tile);
   if (more) $("tiles").append(...tiles); else $("tiles").replaceChildren(...tiles);
   tilesShown = $("tiles").children.length;
+  showSelection();
   $("more").hidden = tilesShown >= record.total;
   $("count").textContent = record.total === 1 ? "1 photo" : record.total ? `${record.total} photos` : "No photo matches. Change the filter.";
-  $("start").disabled = !record.total;
+  $("start").disabled = $("all").disabled = !record.total;
   showProgress(record.progress);
   if (!more && focused !== undefined) $("tiles").querySelector(`[data-photo="${focused}"]`)?.focus();
 }
@@ -101,15 +103,16 @@ function tile(one) {
   const image = make("img");
   image.loading = "lazy";
   image.alt = "";
+  image.draggable = false;
   image.src = copyOf(one, "small");
   const state = make("span", "badge");
   badge(state, one.state);
-  frame.append(image, state);
+  frame.append(image, state, make("span", "tick", "✓"));
   const words = make("span", "words");
   words.append(make("span", "", one.tags.map(shown).join(", ") || "no tags"), make("span", "quiet", one.name));
   button.append(frame, words);
   button.title = one.name;
-  button.addEventListener("click", () => { location.hash = `#/photo/${one.id}`; });
+  button.addEventListener("click", (event) => { if (!isSelecting(event, button)) location.hash = `#/photo/${one.id}`; });
   item.append(button);
   return item;
 }
@@ -121,6 +124,42 @@ function moveAmongTiles(step, rows) {
   const perRow = tiles.filter((one) => one.offsetTop === tiles[0].offsetTop).length;
   const to = at < 0 ? 0 : Math.min(Math.max(at + (rows ? step * perRow : step), 0), tiles.length - 1);
   tiles[to].focus();
+}
+
+function extend(step, rows) {
+  const before = document.activeElement?.closest(".tile");
+  moveAmongTiles(step, rows);
+  extendTo(before);
+}
+
+// Answer about a tag for all selected photos; the tiles stay where they are.
+function answerSelected(value) {
+  const photos = selected();
+  if (!photos.length) return;
+  const label = labelNamed($("bulk-label").value);
+  if (label < 0) {
+    notice("Name the tag first.");
+    return void $("bulk-label").focus();
+  }
+  act("/api/answer", { photos, label: labels[label], value }).then((record) => {
+    $("redo").hidden = true;
+    clearSelection();
+    showTiles(record);
+    $("spoken").textContent = `${photos.length} photos, ${shown(label)}: ${WORDS[value]}`;
+  }, failed);
+}
+
+function showTiles(record) {
+  for (const one of record.photos) document.querySelector(`.tile[data-photo="${one.id}"]`)?.closest("li").replaceWith(tile(one));
+  showSelection();
+  showProgress(record.progress);
+}
+
+// The label with a name as shown or as in the file, in any case; -1 if there is none.
+function labelNamed(text) {
+  const wanted = text.trim().toLowerCase();
+  const found = labels.findIndex((_, label) => shown(label).toLowerCase() === wanted);
+  return found < 0 ? labels.findIndex((name) => name.toLowerCase() === wanted) : found;
 }
 
 // --- one photo ----------------------------------------------------------------------------
@@ -261,9 +300,10 @@ function goInTime(path, done) {
   act(path, {}).then((record) => {
     $("redo").hidden = path === "/api/redo" && record.photo === null;
     if (record.photo === null) return void notice(`You have nothing to be ${done}.`);
-    if (photo?.id === record.photo.id) take(record);
-    else location.hash = `#/photo/${record.photo.id}`;
     $("spoken").textContent = done;
+    if (record.photos.length > 1 && !photo) showTiles(record);
+    else if (photo?.id === record.photo.id) take(record);
+    else location.hash = `#/photo/${record.photo.id}`;
   }, refused);
 }
 
@@ -335,7 +375,15 @@ const KEYS_OF_GRID = {
   s: () => goNext().catch(failed),
   ArrowRight: () => moveAmongTiles(1, false), ArrowLeft: () => moveAmongTiles(-1, false),
   ArrowDown: () => moveAmongTiles(1, true), ArrowUp: () => moveAmongTiles(-1, true),
+  "Shift+ArrowRight": () => extend(1, false), "Shift+ArrowLeft": () => extend(-1, false),
+  "Shift+ArrowDown": () => extend(1, true), "Shift+ArrowUp": () => extend(-1, true),
+  x: toggleFocused, all: chooseAll, Escape: clearSelection,
+  t: () => { if (selected().length) $("bulk-label").focus(); },
+  y: () => answerSelected(1), n: () => answerSelected(0), u: () => answerSelected(-1),
+  Delete: () => answerSelected(null),
 };
+// what Ctrl or Cmd and a letter mean
+const CONTROLS = { z: "z", "Shift+z": "redo", y: "redo", a: "all" };
 const KEYS = {
   "?": () => $("help").showModal(), z: undo, redo,
   "/": () => {
@@ -349,14 +397,14 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("input, select, textarea");
   if (typing && event.key === "Escape") return void event.target.blur();
   const hasControl = event.ctrlKey || event.metaKey;
-  const letter = event.key.toLowerCase();
-  const inTime = !hasControl ? null : letter === "y" || (letter === "z" && event.shiftKey) ? "redo" : letter === "z" ? "z" : null;
-  if (document.querySelector("dialog[open]") || typing || event.altKey || (hasControl && !inTime)) return;
+  const letter = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const shifted = event.shiftKey && (hasControl || letter.startsWith("Arrow")) ? `Shift+${letter}` : letter;
+  const key = hasControl ? CONTROLS[shifted] : shifted;
+  if (document.querySelector("dialog[open]") || typing || event.altKey || !key) return;
   // a button that has the focus is pressed by Enter, and is left alone
   if (event.key === "Enter" && event.target.closest("button, a")) return;
-  const key = inTime ?? (event.key.length === 1 ? letter : event.key);
   const what = { ...KEYS, ...(photo ? KEYS_OF_PHOTO : KEYS_OF_GRID) }[key];
-  if (!what || (event.repeat && !key.startsWith("Arrow"))) return;
+  if (!what || (event.repeat && !key.includes("Arrow"))) return;
   event.preventDefault();
   what();
 });
@@ -384,6 +432,12 @@ $("next").addEventListener("click", () => goNext().catch(failed));
 $("back").addEventListener("click", goBack);
 $("accept").addEventListener("click", accept);
 $("onward").addEventListener("click", () => goNext().catch(failed));
+$("all").addEventListener("click", chooseAll);
+$("bulk-clear").addEventListener("click", clearSelection);
+$("bulk-labels").append(...labels.map((_, label) => new Option(shown(label))));
+$("bulk-label").addEventListener("keydown", (event) => { if (event.key === "Enter") event.target.blur(); });
+$("label").addEventListener("change", () => { if ($("label").value) $("bulk-label").value = shown(labels.indexOf($("label").value)); });
+document.querySelectorAll(".bulk [data-value]").forEach((button) => button.addEventListener("click", () => answerSelected(Number(button.dataset.value))));
 $("enlarge").addEventListener("click", zoom);
 $("undo").addEventListener("click", undo);
 $("redo").addEventListener("click", redo);
