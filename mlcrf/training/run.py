@@ -218,7 +218,7 @@ def _make_run(
     resolved = {"objective": plan.objective, "inference": plan.inference}
     inferences = {"crf": plan.inference, "independent": InferenceName.AUTO}
     decoders = {
-        name: _tune_decoders(models[name].on_train, examples, settings, inference)
+        name: tune_decoders(models[name].on_train, examples, settings, inference)
         for name, inference in inferences.items()
     }
     crf, independent = models["crf"].model, models["independent"].model
@@ -265,7 +265,7 @@ def _check_targets(train: Manifest) -> None:
 
 
 @torch.no_grad()
-def _tune_decoders(
+def tune_decoders(
     model: LabelCrf,
     examples: tuple[Examples, Examples],
     settings: TrainSettings,
