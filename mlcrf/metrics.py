@@ -279,9 +279,9 @@ def bootstrap_differences(
     The percentile bootstrap over images, both models on the same resample (Efron and Tibshirani
     1993, chapter 13). It covers the choice of test images, not that of training images.
 
-    A resample lacks a third of the images, and with them some labels that are found in a single
-    one: it has fewer labels to find. So the resamples of `labels_found_at_k` are moved by a
-    constant, to have the value as their mean.
+    A resample lacks a third of the images, and with them all that was found of some rare labels, so
+    that measures at k are lower in resamples. Theirs are moved by a constant, to have the value as
+    their mean.
 
     Returns:
         For each measure's name (value, low, high); without measures at k if not requested.
@@ -302,10 +302,9 @@ def bootstrap_differences(
         counts = np.bincount(rng.integers(num_images, size=num_images), minlength=num_images)
         drawn.append(difference(counts.astype(np.float64)))
     samples, values = np.array(drawn), difference(None)
-    if "labels_found_at_k" in names:
-        column = names.index("labels_found_at_k")
-        samples[:, column] += values[column] - samples[:, column].mean()
     defined = ~np.isnan(samples).all(0)  # a measure may be undefined on all resamples
+    moved = defined & np.array([name.endswith("_at_k") for name in names])
+    samples[:, moved] += np.array(values)[moved] - np.nanmean(samples[:, moved], axis=0)
     low, high = np.full((2, len(names)), np.nan)
     low[defined], high[defined] = np.nanpercentile(samples[:, defined], [2.5, 97.5], axis=0)
     return {name: (values[i], float(low[i]), float(high[i])) for i, name in enumerate(names)}

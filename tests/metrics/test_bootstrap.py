@@ -85,6 +85,17 @@ def test_labels_found_in_one_image_each() -> None:
     assert differences["f1_at_k"] == (1, 1, 1)
 
 
+def test_resamples_without_a_positive_have_no_recall() -> None:
+    """Some of two images, of which one has the label: the others still give an interval."""
+    targets = np.array([[1, 0], [0, 0]], dtype=np.int8)
+    right, wrong = np.array([[1, 0], [1, 0]]), np.array([[0, 1], [0, 1]])
+    ours, theirs = (
+        gather_statistics(Predictions(0.5 * targets, one, np.zeros(2), best=one), targets)
+        for one in (right, wrong)
+    )
+    assert bootstrap_differences(ours, theirs, resamples=50)["recall_at_k"] == (1, 1, 1)
+
+
 def test_same_seed_same_numbers() -> None:
     """The seed alone decides; another one gives other intervals around the same values."""
     ours, theirs = make_two_models()
