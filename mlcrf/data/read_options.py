@@ -20,7 +20,8 @@ class ReadOptions:
         max_problems: number of errors listed; more are counted.
         blank: meaning of a cell without a value in a table; None is unknown, and refused where
             no cell is 0.
-        label_columns: columns of a table that hold labels; None finds them.
+        label_columns: columns of a table that hold labels, or of an export of Label Studio that
+            hold choices; None finds them.
         ignore_columns: columns of a table that are not used.
         split_column: column of a table with train, validation or test; None finds it.
         true_words, false_words: further texts for 1 and 0 in a table.

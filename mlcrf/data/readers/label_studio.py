@@ -1,8 +1,9 @@
-"""Label Studio: choices about images, exported as JSON or JSON_MIN.
+"""Label Studio: choices about images, exported as JSON, JSON_MIN, CSV or TSV.
 
-Source: https://labelstud.io/guide/export (JSON, JSON_MIN; Label Studio JSON format of annotated
-tasks), https://labelstud.io/tags/choices, https://labelstud.io/guide/storage (Local
-storage), and `upload_name_generator` in label_studio/data_import/models.py of its repository.
+Source: https://labelstud.io/guide/export (JSON, JSON_MIN, CSV; Label Studio JSON format of
+annotated tasks), https://labelstud.io/tags/choices, https://labelstud.io/guide/storage (Local
+storage), `upload_name_generator` in label_studio/data_import/models.py of its repository, and
+src/label_studio_sdk/converter/exports/csv2.py of label-studio-sdk (columns and cells of CSV).
 """
 
 import json
@@ -22,7 +23,7 @@ from mlcrf.data.manifest import Manifest
 from mlcrf.data.problems import Problems
 from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.readers.reader import Reader
-from mlcrf.data.table_files import IMAGE_COLUMNS
+from mlcrf.data.table_files import IMAGE_COLUMNS, load_records
 from mlcrf.data.tags import parse_tags, tag_targets, unknown_tags, vocabulary
 from mlcrf.errors import DataError
 from mlcrf.hints import describe_fault
@@ -33,9 +34,11 @@ from mlcrf.stores import Stored
 _LOCAL_FILES = "/data/local-files/"
 _UPLOADED = "/data/upload/"
 _MEDIA = "/data"  # the address of Label Studio's own folder `media`
+_LONGEST_HEADER = 2**16
 _UPLOAD_MARK = re.compile(r"(?<=/)[0-9a-f]{8}-(?=[^/]+$)")  # before the name of an uploaded file
-# Columns that JSON_MIN adds to the data and the results of a task.
-_MINIMAL = frozenset({"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"})
+# Columns that JSON_MIN and CSV add to the data and the results of a task; CSV has all of the first.
+_ALWAYS = frozenset({"annotator", "annotation_id", "created_at", "updated_at", "lead_time"})
+_ADDED = _ALWAYS | {"id", "agreement", "history"}
 
 
 class _Result(BaseModel):
@@ -96,16 +99,7 @@ def read_label_studio(path: Path, options: ReadOptions = ReadOptions()) -> Manif
         LabelsError: the labels differ from `options.labels`.
     """
     problems = Problems(options.max_problems)
-    text = load_text(path, problems)
-    problems.raise_if_any()
-    try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"is not JSON: {error}", path) from error
-    is_minimal = _is_minimal(rows)
-    listed = (
-        _minimal_answers(rows, path, problems) if is_minimal else _answers(text, path, problems)
-    )
+    listed = _load_answers(path, options, problems)
     answers = [one for one in listed if one.chosen]
     problems.raise_if_any()
     if not answers:
@@ -135,6 +129,43 @@ def read_label_studio(path: Path, options: ReadOptions = ReadOptions()) -> Manif
         notes=(*found.notes, *_notes(answers, len(listed))),
         lists_positives=True,
     )
+
+
+def _load_answers(path: Path, options: ReadOptions, problems: Problems) -> list[_Answers]:
+    """Return the answers about each task; none if it has no annotation."""
+    if path.suffix.lower() != ".json":
+        rows = _load_rows(path, problems)
+        return _minimal_answers(rows, path, options, problems)
+    text = load_text(path, problems)
+    problems.raise_if_any()
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"is not JSON: {error}", path) from error
+    if _is_minimal(rows):
+        return _minimal_answers(rows, path, options, problems)
+    return _answers(text, path, problems)
+
+
+def _load_rows(path: Path, problems: Problems) -> list[dict[str, Any]]:
+    """Return the rows of a CSV as those of JSON_MIN, which has no key for an empty cell."""
+    records = load_records(path, problems)
+    problems.raise_if_any()
+    cells = [[_parsed(str(cell)) for cell in column] for column in records.columns.values()]
+    return [
+        {name: cell for name, cell in zip(records.columns, row, strict=True) if cell != ""}
+        for row in zip(*cells, strict=True)
+    ]
+
+
+def _parsed(cell: str) -> Any:
+    """Return a record or list that a cell holds as JSON; any other cell as it is."""
+    if not cell.startswith(("{", "[")):
+        return cell
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell
 
 
 def _notes(answers: Sequence[_Answers], listed: int) -> Iterator[str]:
@@ -191,9 +222,11 @@ def _chosen(annotation: _Annotation, place: str, path: Path, problems: Problems)
     return frozenset(names)
 
 
-def _minimal_answers(rows: list[dict[str, Any]], path: Path, problems: Problems) -> list[_Answers]:
-    """Return the answers of an export as JSON_MIN, which has one row per annotation."""
-    columns = _choice_columns(rows, path)
+def _minimal_answers(
+    rows: list[dict[str, Any]], path: Path, options: ReadOptions, problems: Problems
+) -> list[_Answers]:
+    """Return the answers of an export as JSON_MIN or CSV, which have one row per annotation."""
+    columns = _choice_columns(rows, path, options.label_columns)
     answers: dict[object, _Answers] = {}
     for number, row in enumerate(rows):
         task = row.get("id", number)
@@ -211,13 +244,23 @@ def _minimal_answers(rows: list[dict[str, Any]], path: Path, problems: Problems)
     return list(answers.values())
 
 
-def _choice_columns(rows: list[dict[str, Any]], path: Path) -> set[str]:
+def _choice_columns(
+    rows: list[dict[str, Any]], path: Path, named: Sequence[str] | None
+) -> set[str]:
     """Return the columns with choices: those with a record of several, else the only text.
 
+    Args:
+        named: the columns, as the user says.
+
     Raises:
-        DataError: none, or several that can be meant.
+        DataError: none, or several that can be meant; or there is no column of a name.
     """
     cells = [(key, value) for row in rows for key, value in row.items()]
+    if named is not None:
+        for name in named:
+            if all(key != name for key, _ in cells):
+                raise DataError(f"has no column {name!r} with choices", path)
+        return set(named)
     several = {
         key for key, value in cells if isinstance(value, dict) and list(value) == ["choices"]
     }
@@ -225,15 +268,21 @@ def _choice_columns(rows: list[dict[str, Any]], path: Path) -> set[str]:
         key
         for key, value in cells
         if isinstance(value, str)
-        and key not in _MINIMAL
+        and key not in _ADDED
         and key not in IMAGE_COLUMNS
         and not _is_image_address(value)
     }
-    columns = several or texts
-    if not columns or (not several and len(texts) > 1):
-        shown = f": any of {', '.join(sorted(texts))}" if texts else ""
-        raise DataError(f"it is not clear where its choices are{shown}; export as JSON", path)
-    return columns
+    if several or len(texts) == 1:
+        return several or texts
+    if texts:
+        raise DataError(
+            f"it is not clear where its choices are: any of {', '.join(sorted(texts))}; name the "
+            "columns with --label-columns, or export as JSON",
+            path,
+        )
+    regions = sorted({key for key, value in cells if isinstance(value, list)})
+    hint = f" but lists in {', '.join(regions)}; export boxes as COCO or VOC" if regions else ""
+    raise DataError(f"holds no choices{hint}", path)
 
 
 def _address(data: dict[str, Any], place: str, path: Path, problems: Problems) -> str:
@@ -305,8 +354,11 @@ def _is_minimal(rows: object) -> bool:
     return isinstance(rows, list) and any("annotation_id" in row for row in rows)
 
 
-def _is_label_studio(path: Path) -> bool:
-    """Return whether a file is a list of tasks, or of rows with the columns of JSON_MIN."""
+def is_label_studio(path: Path) -> bool:
+    """Return whether a file is a list of tasks, or a list or table of annotations."""
+    if path.suffix.lower() in {".csv", ".tsv"} and path.is_file():
+        with path.open(encoding="utf-8-sig", errors="replace") as lines:
+            return set(re.findall(r"\w+", lines.readline(_LONGEST_HEADER))) >= _ALWAYS
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
     with path.open("rb") as stream:
@@ -325,8 +377,8 @@ def _is_label_studio(path: Path) -> bool:
 
 LABEL_STUDIO = Reader(
     name="label-studio",
-    describes="the .json of Label Studio (JSON or JSON_MIN)",
-    detects=_is_label_studio,
+    describes="the .json or .csv of Label Studio (JSON, JSON_MIN, CSV, TSV)",
+    detects=is_label_studio,
     read=read_label_studio,
     uses_image_root=True,
 )

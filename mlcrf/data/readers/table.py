@@ -24,6 +24,7 @@ from mlcrf.data.image_paths import find_images
 from mlcrf.data.manifest import SPLIT_COLUMN, SPLIT_NAMES, Manifest, Split
 from mlcrf.data.problems import Problems
 from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.readers.label_studio import is_label_studio
 from mlcrf.data.readers.reader import Reader
 from mlcrf.data.table_files import IMAGE_COLUMNS, TABLE_SUFFIXES, Records, load_records
 from mlcrf.data.tags import (
@@ -428,7 +429,7 @@ def _path_in_table(image: Image, folder: Path) -> str:
 
 def _is_table(path: Path) -> bool:
     is_named_so = path.is_file() and path.suffix.lower() in TABLE_SUFFIXES
-    return is_named_so and not find_image_tables(path)
+    return is_named_so and not find_image_tables(path) and not is_label_studio(path)
 
 
 TABLE = Reader(

@@ -1,5 +1,6 @@
 """Exports of Label Studio, in the form that https://labelstud.io/guide/export documents."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,58 @@ def test_json_min_of_single_choices(tmp_path: Path) -> None:
     """The only text is the choice; which of two it is cannot be known."""
     row = {"image": "a.jpg", "id": 1, "class": "sea", "annotation_id": 7}
     assert read(tmp_path, [row], "a.jpg").labels.names == ("sea",)
-    with pytest.raises(DataError, match="where its choices are: any of class, source; export as"):
+    with pytest.raises(DataError, match="where its choices are: any of class, source; name the"):
         read(tmp_path, [row | {"source": "web"}])
+
+
+HEADER = ("annotation_id", "annotator", "choice", "created_at", "id", "image", "lead_time", "place")
+HEADER += ("updated_at",)
+SEVERAL = '{"choices": ["sea", "sky"]}'
+
+
+def rows_of(*cells: tuple[str, str, str, str]) -> list[list[str]]:
+    """Rows as the export writes them, of task, image, choices and data of the task's own."""
+    return [
+        [str(number), "me@example.com", choice, "2021-03-09", task, image, "4.288", place, "2021"]
+        for number, (task, image, choice, place) in enumerate(cells)
+    ]
+
+
+def write_table(path: Path, rows: list[list[str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(
+            stream, quoting=csv.QUOTE_NONNUMERIC, delimiter="\t" if path.suffix == ".tsv" else ","
+        )
+        writer.writerows([HEADER, *rows])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_csv(suffix: str, tmp_path: Path) -> None:
+    """One choice is a text, several are JSON, none is empty; one row per annotation."""
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / name).touch()
+    cells = [("1", "/data/upload/1/1a2b3c4d-a.jpg", SEVERAL, "[Rome"), ("2", "b.jpg", "sea", "")]
+    rows = rows_of(*cells, ("3", "c.jpg", "", ""), ("2", "b.jpg", "sky", ""))
+    found = read_dataset(write_table(tmp_path / f"export{suffix}", rows), ReadOptions())
+    assert found.layout == "label-studio" and found.labels.names == ("sea", "sky")
+    assert found.targets.tolist() == [[1, 1], [-1, -1], [0, 0]]
+    assert names(found, tmp_path) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_csv_of_single_choices(tmp_path: Path) -> None:
+    """The user says which of several texts is the choice; a list is of boxes."""
+    (tmp_path / "a.jpg").touch()
+    path = write_table(tmp_path / "export.csv", rows_of(("1", "a.jpg", "sea", "Rome")))
+    with pytest.raises(DataError, match="any of choice, place; name the columns with --label-col"):
+        read_dataset(path, ReadOptions())
+    assert read_dataset(path, ReadOptions(label_columns=("choice",))).labels.names == ("sea",)
+    with pytest.raises(DataError, match="has no column 'class' with choices"):
+        read_dataset(path, ReadOptions(label_columns=("class",)))
+    boxes = '[{"x": 1, "rectanglelabels": ["sea"]}]'
+    write_table(path, rows_of(("1", "a.jpg", boxes, "")))
+    with pytest.raises(DataError, match="holds no choices but lists in choice; export boxes as"):
+        read_dataset(path, ReadOptions())
 
 
 def test_annotators_that_disagree(tmp_path: Path) -> None:
