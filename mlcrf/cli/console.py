@@ -82,8 +82,12 @@ def write_predictions(
         may_be_none: accept that no image was listed or could be tagged.
 
     Raises:
-        DataError: no image could be tagged; gives the reason for the first few.
+        DataError: no image could be tagged; gives the reason for the first few, and what a walk has
+            left out.
     """
+    from mlcrf.images import ListedImages
+    from mlcrf.reports.tables import format_left_out
+
     nothing = "" if writer.path is None else f"{writer.path} was not written; "
     kept = f"{nothing}features that were computed are kept in the cache"
     with bar("images", kept=kept) as progress, writer:
@@ -91,7 +95,8 @@ def write_predictions(
         for prediction in predictions:  # the tagger shows the progress, image by image
             writer.write(selection(prediction))
         if not may_be_none:
-            writer.require_one()
+            left_out = listed.left_out if isinstance(listed, ListedImages) else None
+            writer.require_one(*format_left_out(left_out))
 
 
 def report_predictions(
@@ -100,17 +105,22 @@ def report_predictions(
     *,
     as_json: bool,
     strict: bool,
+    of_all_shards: bool = False,
 ) -> None:
     """Print the first errors and a summary, with what a walk has left out.
 
     Exits with status 1 if `strict` and there were errors, or a folder could not be read.
+
+    Args:
+        of_all_shards: see `format_predictions`.
     """
     from mlcrf.images.file_kinds import Kind
     from mlcrf.reports.tables import format_predictions, predictions_record
 
     for error in writer.first_errors():
         log(f"error: {error}")
-    typer.echo((predictions_record if as_json else format_predictions)(writer, left_out))
+    summary = predictions_record if as_json else format_predictions
+    typer.echo(summary(writer, left_out, of_all_shards=of_all_shards))
     is_partial = left_out is not None and left_out[Kind.UNREADABLE] > 0
     if strict and (writer.failed or is_partial):
         raise typer.Exit(1)

@@ -140,7 +140,9 @@ def predict(
                 writer, predictions, listed, selection, may_be_none=part is not None
             )
     tagging.note_unreadable(job)
-    console.report_predictions(writer, listed.left_out, as_json=as_json, strict=strict)
+    console.report_predictions(
+        writer, listed.left_out, as_json=as_json, strict=strict, of_all_shards=part is not None
+    )
 
 
 def _tag_on_cluster(

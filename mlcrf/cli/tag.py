@@ -212,9 +212,13 @@ def _undo(
     strict: bool,
 ) -> None:
     """Remove what was written for images and in folders, and print how many files were changed."""
-    from mlcrf.reports.tables import format_undone, undone_record
+    from mlcrf.errors import DataError
+    from mlcrf.reports.tables import format_left_out, format_undone, undone_record
 
-    photo_files, faults = files.undo(listed, places, folders)
+    try:
+        photo_files, faults = files.undo(listed, places, folders)
+    except DataError as error:
+        raise DataError("\n".join([str(error), *format_left_out(listed.left_out)])) from error
     for fault in faults:
         console.log(f"error: {fault}")
     summary = undone_record if as_json else format_undone

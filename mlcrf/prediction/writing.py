@@ -86,11 +86,11 @@ class PredictionWriter:
             [*shown, f"... and {more} more, in {self.errors_path or self.path}"] if more else shown
         )
 
-    def require_one(self) -> None:
-        """Raise a DataError with the first errors if no image could be tagged."""
+    def require_one(self, *more: str) -> None:
+        """Raise a DataError with the first errors, and more lines, if no image could be tagged."""
         self._complete()
         if self._errors and not self.written:
-            raise DataError("\n".join(["no image could be tagged", *self.first_errors()]))
+            raise DataError("\n".join(["no image could be tagged", *self.first_errors(), *more]))
 
     def __enter__(self) -> "PredictionWriter":
         with ExitStack() as stack:

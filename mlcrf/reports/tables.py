@@ -153,8 +153,14 @@ def training_record(report: "TrainReport") -> str:
     )
 
 
-def format_predictions(writer: PredictionWriter, left_out: LeftOut | None = None) -> str:
-    """Format the numbers of tagged photos, of files beside them, and of what was left out."""
+def format_predictions(
+    writer: PredictionWriter, left_out: LeftOut | None = None, *, of_all_shards: bool = False
+) -> str:
+    """Format the numbers of tagged photos, of files beside them, and of what was left out.
+
+    Args:
+        of_all_shards: the walk was that of all shards, and the photos are those of one.
+    """
     table = f": {writer.path}" if writer.path else ""
     failed = f"; {writer.failed} with errors" if writer.failed else ""
     if failed and writer.errors_path:
@@ -163,14 +169,14 @@ def format_predictions(writer: PredictionWriter, left_out: LeftOut | None = None
         [
             f"{writer.written} photos tagged{table}{failed}",
             *format_photo_files(writer.photo_files),
-            *format_left_out(left_out),
+            *format_left_out(left_out, of_all_shards=of_all_shards),
         ]
     )
 
 
-def format_left_out(left_out: LeftOut | None) -> list[str]:
+def format_left_out(left_out: LeftOut | None, *, of_all_shards: bool = False) -> list[str]:
     """Return a line that counts what a walk has left out, if anything."""
-    return [f"left out: {left_out}"] if left_out else []
+    return [f"left out{' of all shards' if of_all_shards else ''}: {left_out}"] if left_out else []
 
 
 def format_photo_files(photo_files: PhotoFileSet) -> list[str]:
@@ -206,8 +212,11 @@ def photo_files_record(photo_files: PhotoFileSet) -> dict[str, dict[str, int]]:
     }
 
 
-def predictions_record(writer: PredictionWriter, left_out: LeftOut | None = None) -> str:
+def predictions_record(
+    writer: PredictionWriter, left_out: LeftOut | None = None, *, of_all_shards: bool = False
+) -> str:
     """Return the same content as one JSON object."""
+    key = "left_out_of_all_shards" if of_all_shards else "left_out"
     errors = str(writer.errors_path) if writer.failed and writer.errors_path else None
     return to_json(
         {
@@ -216,7 +225,7 @@ def predictions_record(writer: PredictionWriter, left_out: LeftOut | None = None
             "out": str(writer.path) if writer.path else None,
             "errors": errors,
             **photo_files_record(writer.photo_files),
-            **({} if left_out is None else {"left_out": left_out.record()}),
+            **({} if left_out is None else {key: left_out.record()}),
         }
     )
 

@@ -100,9 +100,15 @@ def test_commands_say_what_was_left_out(small_run: Path, photos: Path, tmp_path:
     assert done.stdout == f"3 photos tagged\ntag files: 3 new\n{line}", done.stderr
     done = run_program("tag", photos, "--txt", "--undo")
     assert done.stdout == f"tag files: 3 deleted\n{line}"
-    named = run_program("predict", *words, photos / "x.psd", "--out", tmp_path / "more.csv")
+    shard = ("--shard", "1/1", "--out", tmp_path / "parts")
+    named = run_program("predict", *words, photos / "x.psd", *shard)
     assert "x.psd: cannot be read as an image: in a format that is not supported" in named.stderr
-    assert "left out: 1 video, 1 image in another format" in named.stdout
+    assert "left out of all shards: 1 video, 1 image in another format" in named.stdout
+    for path in photos.glob("*.jpg"):
+        path.write_bytes(b"?")
+    none = run_program("tag", *words, "--txt")
+    assert none.stderr.startswith("error: no image could be tagged\n"), none.stderr
+    assert none.stderr.endswith(line)
     for path in photos.glob("*.jpg"):
         path.unlink()
     none = run_program("predict", *words, "--out", tmp_path / "none.csv")
