@@ -66,7 +66,7 @@ class EmbeddedKeywords:
         self._tool = ExifTool()
         self._paths = keyword_paths(labels, implications, parent, existing) if labels else {}
         self._author, self._dry_run = author, dry_run
-        self._kept_in: dict[Path, dict[str, list[Path]]] = {}
+        self._undone: list[Path] = []
 
     def write(self, prediction: Prediction) -> Change:
         """Give a photo the labels of a prediction.
@@ -110,26 +110,27 @@ class EmbeddedKeywords:
                     self._replace(photo, planned, keep=False)
                 else:
                     self._bring_back(photo, kept)
-                self._discard_needless(path)
+                self._undone.append(path)
         action = Action.CHANGED if planned.changes else Action.UNCHANGED
         return Change(path, action, removed=planned.after.removed)
 
     def leftovers(self, folder: Path) -> Iterator[Path]:
         """Yield nothing, since keywords are found with their photo; note what is still kept."""
+        self._discard_needless()
         kept = [copy for place, _ in walk_folders(folder) for copy in _copies(place)]
         if kept and not self._dry_run:
             warnings.warn(
                 f"{printable(kept[0].parent.parent)}: {len(kept):,} photos as they were before "
-                "--embed are still kept, here and in folders below: another program has changed "
-                "their pixels, or they were moved, deleted or not writable; delete what you do not "
-                "need",
+                "--embed stay, here or below, since another program has changed their pixels, or "
+                "they were moved, deleted or not writable; delete what you do not need",
                 MlcrfWarning,
                 stacklevel=2,
             )
         return iter(())
 
     def close(self) -> None:
-        """End exiftool."""
+        """Delete copies that undo made needless, and end exiftool."""
+        self._discard_needless()
         self._tool.close()
 
     def _replace(self, photo: "_Photo", planned: EmbeddingPlan, *, keep: bool = True) -> None:
@@ -160,16 +161,21 @@ class EmbeddedKeywords:
         if has_our_marks(before.content):  # others had changed it between two runs
             self._replace(before, before.plan((), None, self._tool), keep=False)
 
-    def _discard_needless(self, path: Path) -> None:
-        """Delete other copies of the name of a photo if their pixels are those of the photo."""
-        if path.parent not in self._kept_in:
-            by_name: dict[str, list[Path]] = defaultdict(list)
-            for copy in _copies(path.parent):
-                by_name[copy.name].append(copy)
-            self._kept_in[path.parent] = by_name
-        for copy in self._kept_in[path.parent].pop(path.name, ()):
-            if copy.is_file() and _Photo.load(copy).pixels() == _Photo.load(path).pixels():
-                _discard(copy)
+    def _discard_needless(self) -> None:
+        """Delete copies of the names of undone photos whose pixels are those of the photo.
+
+        Once all are undone, since a copy of that name may be that of a photo renamed since.
+        """
+        kept: dict[Path, list[Path]] = defaultdict(list)
+        for folder in {path.parent for path in self._undone}:
+            for copy in _copies(folder):
+                kept[folder / copy.name].append(copy)
+        for path in self._undone:
+            for copy in kept.pop(path, ()):
+                with suppress(ValueError, OSError):  # pixels that cannot be read may be others
+                    if _Photo.load(copy).pixels() == _Photo.load(path).pixels():
+                        _discard(copy)
+        self._undone.clear()
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
+from PIL import Image, ImageOps, ImageSequence
 
-from mlcrf.errors import DataError, MlcrfError
+from mlcrf.errors import DataError, MlcrfError, MlcrfWarning
 from mlcrf.images import as_image
 from mlcrf.images.opening import open_image
 from mlcrf.implications import Implications
@@ -229,6 +229,53 @@ def test_an_edit_between_two_runs_stays(photo: Path) -> None:
     assert after["IPTC:Keywords"] == ["boat", "harbour", "mine"]
     assert after["IFD0:Artist"] == before["IFD0:Artist"]
     assert not [name for name in after if name.startswith("XMP-mlcrf")]
+    assert list(photo.parent.iterdir()) == [photo]
+
+
+@needs_exiftool
+def test_a_copy_of_a_photo_with_other_pixels_stays(photo: Path) -> None:
+    """It may be the only original; a note says where it is. One of an edited title goes."""
+    other = photo.with_name("b.jpg")
+    shutil.copy(photo, other)
+    raw = photo.read_bytes()
+    embed(photo, other)
+    with Image.open(photo) as image:
+        ImageOps.invert(image).save(photo, xmp=image.info["xmp"])
+    exiftool("-overwrite_original", "-XMP-dc:Title=Dusk", other)
+    undo(photo, other)
+    (kept,) = (one for one in (photo.parent / BEFORE).rglob("*") if one.is_file())
+    assert kept.name == "a.jpg" and kept.read_bytes() == raw
+    with pytest.warns(MlcrfWarning, match=r"photos/\.mlcrf-before: 1 photos as they were before"):
+        assert not list(EmbeddedKeywords().leftovers(photo.parent.parent))
+
+
+@needs_exiftool
+def test_renumbered_photos_are_brought_back(photo: Path) -> None:
+    """A copy has the name that another photo has now."""
+    other = make_photo(photo.with_name("b.jpg"), xmp=xmp_of("harbour"))
+    contents = [photo.read_bytes(), other.read_bytes()]
+    embed(photo, other)
+    moved = [other.rename(photo.with_name("c.jpg")), photo.rename(other)][::-1]
+    undo(*moved)
+    assert [path.read_bytes() for path in moved] == contents
+    assert sorted(photo.parent.iterdir()) == moved
+
+
+@needs_exiftool
+def test_a_photo_that_changes_meanwhile_is_left_alone(
+    photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the other program wrote stays, and no copy."""
+    raw, run = photo.read_bytes(), ExifTool.run
+
+    def while_another_writes(self: ExifTool, *words: str) -> str:
+        photo.write_bytes(raw + b"more")
+        return run(self, *words)
+
+    monkeypatch.setattr(ExifTool, "run", while_another_writes)
+    with pytest.raises(DataError, match="left unchanged: another program has changed it mean"):
+        embed(photo)
+    assert photo.read_bytes() == raw + b"more" and list(photo.parent.iterdir()) == [photo]
 
 
 @needs_exiftool
