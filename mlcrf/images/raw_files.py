@@ -1,11 +1,16 @@
 """Read RAW files of cameras through the preview in them; needs the extra `raw`."""
 
+import ctypes
 import io
 import os
+import platform
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
+from threading import Lock
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -84,7 +89,7 @@ def load_preview(image: Image, least_px: int) -> Preview:
             "a RAW file; to read it: pip install 'mlcrf[raw]', or export it as JPEG"
         ) from error
     try:
-        with rawpy.imread(_readable(image)) as raw:
+        with _silent(), rawpy.imread(_readable(image)) as raw:
             preview = _preview(raw)
             half_px = min(raw.sizes.width, raw.sizes.height) // 2
             if preview is not None and preview.short_px >= min(least_px, half_px):
@@ -104,6 +109,48 @@ def load_preview(image: Image, least_px: int) -> Preview:
         reason = error.args[0]
         text = reason.decode() if isinstance(reason, bytes) else str(reason)
         raise OSError(f"a RAW file that LibRaw does not read: {text}") from error
+
+
+class _Silence:
+    """The number of threads in `_silent`."""
+
+    lock = Lock()
+    threads = 0
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep LibRaw from writing about damaged files to standard error, which it does in C.
+
+    What Python prints meanwhile is not affected. Does nothing where the C library is not glibc.
+    """
+    streams = _streams()
+    if streams is None:
+        yield
+        return
+    stderr, usual, nowhere = streams
+    with _Silence.lock:
+        _Silence.threads += 1
+        stderr.value = nowhere
+    try:
+        yield
+    finally:
+        with _Silence.lock:
+            _Silence.threads -= 1
+            if not _Silence.threads:
+                stderr.value = usual
+
+
+@cache
+def _streams() -> tuple[ctypes.c_void_p, int | None, int | None] | None:
+    """Return the variable `stderr` of the C library, its value, and a stream that is not shown."""
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    library = ctypes.CDLL(None)
+    library.fopen.restype = ctypes.c_void_p
+    nowhere: int | None = library.fopen(os.devnull.encode(), b"w")
+    stderr = ctypes.c_void_p.in_dll(library, "stderr")
+    return None if nowhere is None else (stderr, stderr.value, nowhere)
 
 
 def _is_cut_short(image: Image) -> bool:

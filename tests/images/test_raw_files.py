@@ -1,5 +1,6 @@
 """RAW files show what their previews show, upright, and sensor data only without one."""
 
+import ctypes
 import os
 import sys
 from datetime import datetime
@@ -161,6 +162,17 @@ def test_missing_sensor_data_are_not_darkness(tmp_path: Path) -> None:
     assert "the file is cut short" in failure(tmp_path / "a.dng")
     (tmp_path / "b.dng").write_bytes(dng(mosaic=(0, 0, 0)))
     assert failure(tmp_path / "b.dng").endswith("a RAW file whose sensor data are missing or dark")
+
+
+def test_libraw_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """About rows that are missing below those of the strip; what others print is shown."""
+    height = b"\x01\x01\x04\0\x01\0\0\0"
+    content = dng().replace(height + b"\x40\0", height + b"\x80\0")
+    (tmp_path / "a.dng").write_bytes(content)
+    assert "a RAW file that LibRaw does not read" in failure(tmp_path / "a.dng")
+    assert capfd.readouterr().err == ""
+    ctypes.CDLL(None).perror(b"shown")
+    assert capfd.readouterr().err.startswith("shown: ")
 
 
 def test_a_false_size_is_a_bomb(tmp_path: Path) -> None:
