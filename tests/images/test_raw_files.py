@@ -15,6 +15,7 @@ from mlcrf.images import ImageBytes, as_image
 from mlcrf.images.albums import capture_time
 from mlcrf.images.pixels import load_pixels, load_thumbnail
 from mlcrf.keywords.photo_keywords import read_keywords
+from tests.images.camera_files import CAMERA_FILES
 from tests.images.raw_photos import dng
 from tests.images.test_pixels import INVERSES, SIZE_PX, assert_quarters, encoded, quarters
 
@@ -24,9 +25,11 @@ ORIENTATIONS = (1, 3, 6, 8)  # of cameras; LibRaw knows no mirrored ones
 PREVIEW_PX = (480, 320)
 
 
-def preview(*, stored: int = 1, exif: Image.Exif | None = None) -> tuple[bytes, tuple[int, int]]:
+def preview(
+    *, stored: int = 1, exif: Image.Exif | None = None, shown_px: tuple[int, int] = PREVIEW_PX
+) -> tuple[bytes, tuple[int, int]]:
     """Quarters, stored so that an orientation turns them upright, and their size."""
-    image = quarters().resize(PREVIEW_PX, Image.Resampling.NEAREST)
+    image = quarters().resize(shown_px, Image.Resampling.NEAREST)
     turn = INVERSES[stored]
     image = image if turn is None else image.transpose(turn)
     content = encoded(image, "JPEG", quality=95, exif=exif or Image.Exif())
@@ -56,6 +59,19 @@ def test_previews_are_turned_once(tmp_path: Path, orientation: int, has_exif: st
     shape = (96, 64) if size[0] > size[1] else (64, 96)
     (tmp_path / "a.dng").write_bytes(dng(content, size, size=shape, orientation=orientation))
     assert_quarters(load_pixels(as_image(tmp_path / "a.dng"), SIZE_PX), 8)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("suffix", CAMERA_FILES)
+def test_files_of_cameras(suffix: str, orientation: int, tmp_path: Path) -> None:
+    """Each in its maker's structure: upright, with the time when it was taken."""
+    path = tmp_path / f"a.{suffix}"
+    shown_px = PREVIEW_PX if orientation == 1 else PREVIEW_PX[::-1]  # sensors are wide
+    content, _ = preview(stored=orientation, shown_px=shown_px)
+    path.write_bytes(CAMERA_FILES[suffix](content, orientation))
+    assert_quarters(load_pixels(as_image(path), SIZE_PX), 8)
+    assert capture_time(as_image(path)) == datetime(2024, 5, 6, 7, 8, 9)
+    assert read_keywords(as_image(path)) == ()
 
 
 @pytest.mark.parametrize("exif", [None, exif_of(1), exif_of(6)])
