@@ -6,7 +6,6 @@ Working Group (2010), section 5.
 """
 
 import re
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable
 
 from PIL import ExifTags, ImageFile, IptcImagePlugin
@@ -17,7 +16,7 @@ from mlcrf.images.opening import open_image
 from mlcrf.images.raw_files import is_raw
 from mlcrf.keywords.keyword_lists import LISTS, SUBJECT, KeywordPath, OwnKeywords
 from mlcrf.keywords.retagging import marked_names, without_ours
-from mlcrf.keywords.xmp import Packet, Property
+from mlcrf.keywords.xmp import Packet, Property, without_padding
 from mlcrf.labels import fold
 
 _EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
@@ -79,8 +78,7 @@ def _found_in(photo: Image) -> bytes:
 
 def _xmp(image: ImageFile.ImageFile, raw: bytes) -> tuple[Packet, set[str]]:
     """Return XMP without our tags, completed by its extension, and the names of our tags."""
-    if not raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-        raw = raw.rstrip(b"\0 \n")
+    raw = without_padding(raw)
     if b"RDF" not in raw.replace(b"\0", b""):  # in UTF-16, too
         return Packet.new(), set()
     ours = marked_names(Packet(raw))

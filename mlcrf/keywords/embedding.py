@@ -11,6 +11,10 @@ from mlcrf.keywords.sealing import without_wrapper
 from mlcrf.keywords.xmp import Packet
 from mlcrf.labels import fold
 
+_WRAPPER = (
+    b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n%b\n<?xpacket end="w"?>'
+)
+_PLAIN = (b"<?xpacket", b"<x:", b"<rdf:")
 _MAX_XMP = 60_000  # a segment of a JPEG has at most 65,533 bytes
 
 # A TIFF may hold data that no tag tells of, which exiftool leaves out; structures and IPTC may
@@ -29,6 +33,14 @@ class EmbeddingPlan:
     kind: str
     before: ImageParts
     after: Retagged
+
+    @property
+    def new_xmp(self) -> bytes | None:
+        """The new XMP, as UTF-8 without a wrapper."""
+        content = self.after.content
+        if content is not None and not content.startswith(_PLAIN):  # perhaps in another encoding
+            content = Packet(content).to_bytes()
+        return None if content is None else without_wrapper(content)
 
     @property
     def changes(self) -> bool:
@@ -84,7 +96,7 @@ def apply(plan: EmbeddingPlan, content: bytes, tool: ExifTool) -> bytes:
         words = ["-XMP:all="]
         if plan.after.content is not None:
             xmp = image.with_name("packet.xmp")
-            xmp.write_bytes(plan.after.content)
+            xmp.write_bytes(_WRAPPER % plan.new_xmp)
             words = [f"-XMP:XMP<={str(xmp).replace('%', '%%')}"]
         if plan.before.iptc:
             words += plan.before.iptc.changes(was, now)
@@ -107,11 +119,8 @@ def _is_as_planned(written: bytes, content: bytes, plan: EmbeddingPlan, tool: Ex
     bytes_but_xmp = len(written) - len(found.xmp or b"")
     if bytes_but_xmp < len(content) - len(plan.before.xmp or b"") - _MAX_LOSS:
         return False
-    xmp, planned = (
-        None if packet is None else without_wrapper(packet)
-        for packet in (found.xmp, plan.after.content)
-    )
-    return (xmp, found.others) == (planned, plan.before.others)
+    xmp = None if found.xmp is None else without_wrapper(found.xmp)
+    return (xmp, found.others) == (plan.new_xmp, plan.before.others)
 
 
 def _reason(printed: str, tool: ExifTool) -> str:
@@ -120,5 +129,5 @@ def _reason(printed: str, tool: ExifTool) -> str:
     if any(line.startswith("Can't write") for line in lines):
         version = tool.run("-ver").strip()
         return f"exiftool {version} does not write to files of this kind, newer ones may; use --xmp"
-    reason = next((line for line in lines if "rror" in line), printed)
+    reason = next((line for line in lines if "rror" in line), " ".join(lines))
     return f"exiftool: {reason.partition(' - ')[0].strip()}"

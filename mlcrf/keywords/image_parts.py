@@ -22,6 +22,7 @@ from mlcrf.keywords import iptc
 from mlcrf.keywords.exiftool import ExifTool, ExifToolError
 from mlcrf.keywords.iptc import Iptc
 from mlcrf.keywords.jpeg_segments import JpegSegments
+from mlcrf.keywords.xmp import without_padding
 
 HEAD_BYTES = 16
 _IS_RAW = "--embed leaves RAW files of cameras alone"
@@ -164,7 +165,7 @@ def _xmp(tags: Mapping[str, object]) -> bytes | None:
     for text in map(str, packets):
         is_binary = text.startswith(_BINARY)  # such as UTF-16
         packet = b64decode(text.removeprefix(_BINARY)) if is_binary else text.encode()
-        return packet.rstrip(b"\0 \n")
+        return without_padding(packet)
     return None
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mlcrf.keywords.xmp import without_padding
+
 _XMP, _EXTENDED_XMP = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _START, _START_OF_SCAN, _COMMENT = b"\xff\xd8", 0xDA, 0xFE
@@ -39,7 +41,7 @@ class JpegSegments:
         photoshop = b""
         for marker, segment, body in _segments(content):
             if marker == _APP1 and body.startswith(_XMP):
-                packets.append(body.removeprefix(_XMP).rstrip(b"\0 \n"))
+                packets.append(without_padding(body.removeprefix(_XMP)))
             elif marker == _APP13 and body.startswith(_PHOTOSHOP):
                 photoshop += body.removeprefix(_PHOTOSHOP)
             elif _APP0 <= marker <= _APP15 or marker == _COMMENT:

@@ -58,11 +58,8 @@ def unseal(raw: bytes, packet: Packet) -> Earlier | None:
 
 
 def without_wrapper(content: bytes) -> bytes:
-    """Return XMP without the instructions around it, which say where it is in a file.
-
-    They are changed when it is put into an image.
-    """
-    return re.sub(rb"<\?xpacket .*?\?>", b"", content).strip(b"\0 \r\n")
+    """Return XMP without the instructions around it, which are changed when an image gets it."""
+    return re.sub(rb"<\?x(packet|ml) .*?\?>", b"", content).strip(b"\0 \r\n")
 
 
 def _digest(content: bytes) -> str:

@@ -4,6 +4,7 @@ Source: ISO 16684-1 (XMP), sections 6 and 7; RDF/XML in the forms that it allows
 """
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -87,6 +88,11 @@ def parse_xml(raw: bytes, *, huge: bool = False) -> etree._Element:
     if root.getroottree().docinfo.internalDTD is not None:
         raise ValueError("it declares a document type, which is not allowed")
     return root
+
+
+def without_padding(raw: bytes) -> bytes:
+    """Return XMP without the zeros and spaces that some programs leave after it in an image."""
+    return raw if raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else raw.rstrip(b"\0 \n")
 
 
 class Packet:

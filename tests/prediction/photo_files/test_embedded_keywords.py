@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 from functools import cache
 from pathlib import Path
@@ -18,13 +19,14 @@ from mlcrf.implications import Implications
 from mlcrf.keywords.exiftool import ExifTool
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.retagging import Author
-from mlcrf.labels import LabelSpace
+from mlcrf.labels import LabelSpace, fold
 from mlcrf.prediction import Prediction
 from mlcrf.prediction.photo_files.embedded_keywords import EmbeddedKeywords
 from mlcrf.prediction.photo_files.photo_file_set import Action
 from mlcrf.prediction.photo_files.tag_files import BEFORE
 from tests.images.raw_photos import dng
 from tests.images.test_raw_files import GREEN
+from tests.keywords.pairs import draw_photo
 from tests.keywords.pictures import iptc_of, make_photo, segment_of, xmp_of
 
 needs_exiftool = pytest.mark.skipif(
@@ -126,6 +128,29 @@ def test_photos_without_xmp(tmp_path: Path, iptc: bytes) -> None:
     assert left.pop("IFD0:Artist") == "Ben"
     assert {name: left.get(name) for name in before} == before
     assert not [name for name in left if name.startswith("XMP")]
+
+
+@needs_exiftool
+def test_photos_as_programs_leave_them(tmp_path: Path) -> None:
+    """XMP in every form and encoding, IPTC and EXIF: no keyword of the person is lost."""
+    photos = [tmp_path / f"{number}.jpg" for number in (1, 4, 14, 18, 80, 82, 85, 109)]
+    for path in photos:
+        draw_photo(random.Random(int(path.stem)), path)
+    before = {path: path.read_bytes() for path in photos}
+    theirs = [{fold(one) for one in read_keywords(as_image(path))} for path in photos]
+    embed(*photos)
+    for path in photos:
+        assert set(map(fold, TAGS)) <= set(map(fold, metadata(path)["XMP-dc:Subject"]))
+    tagged = {path: path.read_bytes() for path in photos}
+    undo(*photos)
+    assert {path: path.read_bytes() for path in photos} == before
+    for edit in ("-IFD0:Artist=Ben", "-XMP-dc:Subject+=mine"):
+        for path, content in tagged.items():
+            path.write_bytes(content)
+        exiftool("-overwrite_original", edit, *photos)
+        undo(*photos)
+        left = [{fold(one) for one in read_keywords(as_image(path))} for path in photos]
+        assert [names - {"mine"} for names in left] == theirs
 
 
 def _make(path: Path) -> Path:
