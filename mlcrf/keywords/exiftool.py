@@ -28,7 +28,8 @@ class ExifTool:
     (`exiftool.config`).
 
     Args:
-        limit_s: time for one command.
+        limit_s: time for one command. After two commands in a row without an answer, further ones
+            fail at once.
 
     Raises:
         SettingsError: exiftool is not installed.
@@ -43,6 +44,7 @@ class ExifTool:
         self._limit_s = limit_s
         self._process: subprocess.Popen[bytes] | None = None
         self._commands = count()
+        self._unanswered = 0
 
     def run(self, *words: str) -> str:
         """Run a command and return all that it prints, errors too.
@@ -53,6 +55,8 @@ class ExifTool:
         """
         if any("\n" in word for word in words):
             raise ValueError(f"a word with a line break: {words}")
+        if self._unanswered > 1:
+            raise ExifToolError("exiftool has stopped answering; does `exiftool -ver` answer?")
         if self._process is None:
             self._process = _start()
             weakref.finalize(self, _end, self._process)
@@ -67,9 +71,11 @@ class ExifTool:
         finally:
             timer.cancel()
         if printed is not None:
+            self._unanswered = 0
             return printed.decode("utf-8", "replace")
         self.close()
         if late.is_set():
+            self._unanswered += 1
             raise ExifToolError(f"exiftool did not answer within {self._limit_s:g} seconds")
         raise ExifToolError("exiftool ended unexpectedly; does `exiftool -ver` print a version?")
 
