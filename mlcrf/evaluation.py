@@ -341,12 +341,16 @@ def _predict(
     nll = posterior.log_partition - log_mass(method, potentials, known)
     if not bool(torch.isfinite(posterior.marginals).all() and torch.isfinite(nll).all()):
         raise RunError(f"{method.name} inference gives NaN or infinity; choose another --inference")
+    chosen = decoder(posterior, potentials, method).numpy()
+    at_k = None
+    if best is not None:
+        at_k = chosen if best == decoder else best(posterior, potentials, method).numpy()
     predictions = Predictions(
         marginals=posterior.marginals.double().numpy(),
         map_states=method.map_states(potentials).numpy(),
         nll=nll.double().numpy(),
-        chosen=decoder(posterior, potentials, method).numpy(),
-        best=None if best is None else best(posterior, potentials, method).numpy(),
+        chosen=chosen,
+        best=at_k,
     )
     return predictions, posterior
 

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from mlcrf.decoding.admissible import Admissible
 
-_RISE = 1e-9  # relative; a smaller one may be rounding
+_ROUNDING = 1e-9  # relative; a smaller rise may be one
+_WORTH_A_SWEEP = 1e-3  # relative rise
 
 
 def maximise_f1_of_means(
@@ -26,9 +27,9 @@ def maximise_f1_of_means(
         dP = (hits_l + p_nl) / (count_l + 1) - hits_l / count_l,    dR = p_nl / sum_m p_ml
 
     (times 1 / L), and to first order its best labels are those of highest R^2 dP + P^2 dR, along
-    the gradient of F. Images are visited in turn until none changes; a change is made only if F
-    rises. This is coordinate ascent: its result need not be the best of all. It begins with the
-    maximiser of R.
+    the gradient of F. Images are visited in turn, and a change is made only if F rises, until a
+    sweep over all images raises it by less than 1e-3 of itself. This is coordinate ascent: its
+    result need not be the best of all. It begins with the maximiser of R.
 
     An image that must have more labels than are likely gets, as the rest, those whose precision has
     little to lose. That serves this measure, not a person who reads the labels.
@@ -40,7 +41,7 @@ def maximise_f1_of_means(
     Returns:
         Label sets, int64 (N, L), and F.
 
-    Cost: O(L log L) per image and sweep, about ten sweeps.
+    Cost: O(L log L) per image and sweep, up to ten sweeps; about a millisecond an image in all.
 
     Source: Schultheis, Wydmuch, Kotlowski, Babbar and Dembczynski (2023), Generalized test
     utilities for long-tail performance in extreme multi-label classification.
@@ -50,8 +51,9 @@ def maximise_f1_of_means(
     states = admissible.fit(torch.zeros_like(p, dtype=torch.int64), recalls)
     hits, counts = (states * p).sum(0), states.sum(0).double()
     recall = (states * recalls).sum()
+    value = _f1(_quotient(hits, counts).sum(), recall)
     for _ in range(max_sweeps):
-        changed = False
+        before = value
         for n, size in enumerate(admissible.most.tolist()):
             # all labels without this image, and what each would gain by it
             base = _quotient(hits - states[n] * p[n], counts - states[n])
@@ -63,13 +65,13 @@ def maximise_f1_of_means(
             change = chosen - states[n]
             new_precision = precision + (change * gains).sum()
             new_recall = recall + (change * recalls[n]).sum()
-            if _f1(new_precision, new_recall) > _f1(precision, recall) * (1 + _RISE):
-                states[n], recall, changed = chosen, new_recall, True
+            new_value = _f1(new_precision, new_recall)
+            if new_value > value * (1 + _ROUNDING):
+                states[n], recall, value = chosen, new_recall, new_value
                 hits, counts = hits + change * p[n], counts + change
-        if not changed:
+        if not value > before * (1 + _WORTH_A_SWEEP):
             break
-    precision = _quotient(hits, counts).sum()
-    return states, float(_f1(precision, recall)) / max(1, p.shape[1])
+    return states, float(value) / max(1, p.shape[1])
 
 
 def _quotient(part: Tensor, whole: Tensor) -> Tensor:

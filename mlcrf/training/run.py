@@ -288,7 +288,7 @@ def tune_decoders(
         marginals = torch.cat([method(held_out.potentials(model, one)).marginals for one in parts])
     require_finite("thresholds", {"marginals": marginals})
     learned, targets = (torch.from_numpy(one.targets) for one in examples)
-    k = min(_TYPICAL_K, targets.shape[1])
+    k = min(_TYPICAL_K, (targets.shape[1] + 1) // 2)
     ranked = Decoder(
         Decision.TOP_K, k=k, rarity=None, frequencies=estimate_frequencies(learned)
     ).tune(marginals, targets)
