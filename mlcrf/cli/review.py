@@ -23,6 +23,14 @@ def review(
             "for several people at once."
         ),
     ] = "sqlite:///tags.db",
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TAGS",
+            help='Tags of your own to add to the page, separated by semicolons: "beach; Oma". More '
+            "can be added there.",
+        ),
+    ] = None,
     person: Annotated[
         str | None, typer.Option(help="Name of the person who answers (default: your login name).")
     ] = None,
@@ -42,23 +50,31 @@ def review(
         bool, typer.Option(help="Open the page in a browser, if there is a screen.")
     ] = True,
 ) -> None:
-    """Confirm tags on a web page; each answer updates the photo's other tags. Ctrl-C ends it."""
+    """Confirm tags on a web page; each answer updates the photo's other tags. Ctrl-C ends it.
+
+    `--model none` starts without labels, for tags of your own.
+    """
     console.quiet()
     console.require_extra("review", "starlette", "uvicorn", "jinja2", "sqlalchemy")
     from mlcrf.checkpoint import load_run
     from mlcrf.review.database import ReviewDatabase
-    from mlcrf.review.launch import open_browser, serve, start_review
+    from mlcrf.review.launch import add_tags, open_browser, serve, start_review
     from mlcrf.review.photos import require_folder
     from mlcrf.web import is_loopback
 
     refuse_run(folder, "a folder of photos", f"Name it so: mlcrf review FOLDER --model {folder}")
     require_folder(folder)
-    run = load_run(model)
+    is_taught = str(model) != "none"
+    run = load_run(model if is_taught else Path(DEFAULT))
     extractor = runtime.make_extractor(run)
+    who = person or console.login_name()
     database = ReviewDatabase(db)
     try:
         with console.bar("photos") as progress:
-            session, notes = start_review(folder, run, database, extractor, progress=progress)
+            session, notes = start_review(
+                folder, run if is_taught else None, database, extractor, progress=progress
+            )
+        add_tags(session, (labels or "").split(";"), who)
         for note in notes[:10]:
             console.note(note)
         if len(notes) > 10:
@@ -75,7 +91,7 @@ def review(
             session,
             host=host,
             port=port,
-            person=person or console.login_name(),
+            person=who,
             private=runtime.cache,
             announce=announce,
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from mlcrf.labels import UNKNOWN
+from mlcrf.review.tags import Tags
 
 YES, NO = 1, 0
 VALUES = (YES, NO, UNKNOWN, None)  # None clears an earlier answer
@@ -72,9 +73,13 @@ class Board:
     """The last answer of each person about each label of each photo.
 
     Events may be added repeatedly and in any order.
+
+    Attributes:
+        tags: the tags; answers about a merged one count for the tag that it is part of.
     """
 
     def __init__(self) -> None:
+        self.tags = Tags()
         self._last: dict[int, dict[str, dict[str, Answer]]] = {}
         self.last_id = 0
 
@@ -91,13 +96,24 @@ class Board:
         return changed
 
     def verdicts(self, photo: int) -> dict[str, Verdict]:
-        """Return the verdict of each answered label."""
-        found = {}
+        """Return the verdict of each answered label, by the key of its tag."""
+        last: dict[str, dict[str, Answer]] = {}
         for label, people in self._last.get(photo, {}).items():
+            ours = last.setdefault(self.tags.resolve(label), {})
+            for who, one in people.items():
+                if who not in ours or ours[who].id < one.id:
+                    ours[who] = one
+        found = {}
+        for key, people in last.items():
             votes = {who: one for who, one in sorted(people.items()) if one.value is not None}
             if votes:
-                found[label] = Verdict(votes)
+                found[key] = Verdict(votes)
         return found
+
+    def labels(self) -> Iterator[str]:
+        """Yield the keys of all tags that were ever answered about, each once."""
+        labels = (label for answered in self._last.values() for label in answered)
+        yield from dict.fromkeys(map(self.tags.resolve, labels))
 
     def photos(self) -> Iterator[int]:
         """Yield the photos with a current answer."""

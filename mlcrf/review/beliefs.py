@@ -31,6 +31,8 @@ class Beliefs:
 
     def __init__(self, method: InferenceMethod, potentials: Potentials) -> None:
         self._potentials = potentials
+        self.num_labels = potentials.num_labels
+        self.implications = potentials.implications
         if isinstance(method, ExactOrGibbs):
             method = ExactOrGibbs(min(method.max_exact_labels, _QUICK_LABELS), method.gibbs)
         self._method = prepare(method, potentials)

@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, func, insert, inspect, select
+from sqlalchemy import Connection, Table, create_engine, event, func, insert, inspect, select
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from mlcrf.errors import DatabaseError, SettingsError
 from mlcrf.review import schema
 from mlcrf.review.answers import VALUES, Answer
-from mlcrf.review.schema import answers, contents, facts, photos, places
+from mlcrf.review.schema import answers, contents, facts, photos, places, tags
+from mlcrf.review.tags import TagEvent
 
 _LOCK = 0x6D6C637266  # PostgreSQL: held while photos are registered or tables are created
 _OVERLAP = 256  # events read again, since PostgreSQL may show later events first
@@ -256,6 +257,25 @@ class ReviewDatabase:
         with self._errors("cannot be read"), self._engine.connect() as connection:
             yield from [_answer(row) for row in connection.execute(query)]
 
+    def tag(
+        self, key: str, name: str | None, into: str | None, person: str, request: str
+    ) -> list[TagEvent]:
+        """Append that a tag has a name, is part of another, or neither any more, synced to disk.
+
+        Args:
+            key, name, into: see `TagEvent`.
+            request: as in `add`.
+        """
+        row = {"key": key, "name": name, "into": into, "person": person, "request": request}
+        done = self._append_rows(tags, request, lambda connection: [row], locked=True)
+        return [TagEvent(**one._mapping) for one in done]
+
+    def tags_since(self, last_id: int) -> list[TagEvent]:
+        """Return the events of tags after `last_id`."""
+        query = select(tags).where(tags.c.id > last_id).order_by(tags.c.id)
+        with self._errors("cannot be read"), self._engine.connect() as connection:
+            return [TagEvent(**row._mapping) for row in connection.execute(query)]
+
     def _append(
         self,
         request: str,
@@ -263,12 +283,22 @@ class ReviewDatabase:
         *,
         locked: bool = False,
     ) -> list[Answer]:
+        return [_answer(row) for row in self._append_rows(answers, request, rows, locked=locked)]
+
+    def _append_rows(
+        self,
+        table: Table,
+        request: str,
+        rows: Callable[[Connection], list[dict[str, Any]]],
+        *,
+        locked: bool,
+    ) -> Sequence[Any]:
         for attempt in range(_TRIES):
             try:
                 with self._errors("the answer was not saved"), self._engine.begin() as connection:
                     self._begin(connection, locked=locked)
                     done = connection.execute(
-                        select(answers).where(answers.c.request == request).order_by(answers.c.id)
+                        select(table).where(table.c.request == request).order_by(table.c.id)
                     ).all()
                     if not done:
                         at = datetime.now(UTC)
@@ -276,9 +306,9 @@ class ReviewDatabase:
                         if not new:
                             return []
                         done = connection.execute(
-                            insert(answers).returning(answers, sort_by_parameter_order=True), new
+                            insert(table).returning(table, sort_by_parameter_order=True), new
                         ).all()
-                return [_answer(row) for row in done]
+                return done
             except DatabaseError as error:
                 # another process wrote or undid the same at the same moment
                 if not isinstance(error.__cause__, IntegrityError) or attempt == _TRIES - 1:
@@ -310,7 +340,7 @@ class ReviewDatabase:
                 raise DatabaseError(
                     f"{self.name}: contains other tables ({some}); choose another file for --db"
                 )
-            schema.METADATA.create_all(connection)
+            facts.create(connection)
             connection.execute(insert(facts), {"name": "version", "value": schema.VERSION})
         version = connection.scalar(select(facts.c.value).where(facts.c.name == "version"))
         while version in schema.MIGRATIONS:
@@ -323,6 +353,7 @@ class ReviewDatabase:
                 f"{self.name}: made by another version of mlcrf (tables {version}, this one knows "
                 f"{schema.VERSION}); update mlcrf, or choose another --db"
             )
+        schema.METADATA.create_all(connection)
 
     @staticmethod
     def _new_photos(connection: Connection, number: int) -> list[int]:

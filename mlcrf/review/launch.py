@@ -1,9 +1,10 @@
 """Start a review: score the photos of a folder, then serve the page until a signal."""
 
 import os
+import secrets
 import sys
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -14,7 +15,9 @@ import torch
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import Run
 from mlcrf.errors import DataError
+from mlcrf.labels import composed, fold
 from mlcrf.review.address import address_file, listening
+from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import find_photos
 from mlcrf.review.review_app import make_app
@@ -27,13 +30,17 @@ _PAUSE_S = 0.02  # between ranking steps, so that requests are not delayed
 
 def start_review(
     folder: Path,
-    run: Run,
+    run: Run | None,
     database: ReviewDatabase,
     extractor: FeatureExtractor,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Review, list[str]]:
     """Find the photos, score them, and read the answers given so far.
+
+    Args:
+        run: the model; None starts without one.
+        extractor: of the run's backbone, or of any.
 
     Returns:
         The review, and notes for the user about unreadable images, copies and edits.
@@ -54,9 +61,12 @@ def start_review(
         progress(done, len(found))
     if not photos:
         raise DataError(f"{folder}: none of its images can be read: {notes[-1]}")
+    if run is None:
+        return Review(photos, (), None, database), notes
     with torch.no_grad():
         potentials = run.crf(torch.from_numpy(np.stack(features)))
-    return Review(photos, run.labels, potentials, run.make_inference(), database), notes
+    beliefs = Beliefs(run.make_inference(), potentials)
+    return Review(photos, run.labels.names, beliefs, database), notes
 
 
 def serve(
@@ -90,6 +100,19 @@ def serve(
         server = make_server(app, grace_s=10, lifespan="off")
         announce(f"{address_of(host, port)}/?token={token}")
         server.run(sockets=[listener])
+
+
+def add_tags(review: Review, names: Sequence[str], person: str) -> None:
+    """Add tags that the review does not have, by a person.
+
+    Raises:
+        LabelsError: a name is not one of a label.
+    """
+    present = {fold(tag.name) for tag in review.tags() if tag.name is not None}
+    for name in filter(None, map(composed, names)):
+        if fold(name) not in present:
+            present.add(fold(name))
+            review.change_tag(person, secrets.token_hex(16), name=name)
 
 
 def open_browser(address: str) -> None:

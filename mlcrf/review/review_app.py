@@ -5,7 +5,9 @@ import re
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from importlib.resources import files
+from math import isnan
 from typing import Any
 
 from jinja2 import Environment
@@ -32,6 +34,7 @@ _FILES = {
     "review.js": "text/javascript",
     "select.js": "text/javascript",
     "server.js": "text/javascript",
+    "tags.js": "text/javascript",
     "zoom.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
@@ -77,6 +80,14 @@ class _BulkAct(_AnswerAct):
     photos: tuple[int, ...] = Field(min_length=1, max_length=1000)
 
 
+class _TagAct(_Act):
+    """A change of a tag; see `Review.change_tag`."""
+
+    key: str | None = Field(default=None, max_length=1000)
+    name: str | None = Field(default=None, max_length=1000)
+    into: str | None = Field(default=None, max_length=1000)
+
+
 def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int) -> ASGIApp:
     """Make the application that serves the page and its data.
 
@@ -95,6 +106,8 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
         "/api/photos/{photo:photo}": ("GET", pages.look),
         "/api/photos/{photo:photo}/answer": ("POST", pages.answer),
         "/api/photos/{photo:photo}/accept": ("POST", pages.accept),
+        "/api/tags": ("GET", pages.tags),
+        "/api/tag": ("POST", pages.change_tag),
         "/api/answer": ("POST", pages.answer_many),
         "/api/undo": ("POST", pages.undo),
         "/api/redo": ("POST", pages.redo),
@@ -109,7 +122,7 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
     errors: Any = {
         HTTPException: lambda _, error: _refusal(error.status_code, str(error.detail)),
         DataError: lambda _, error: _refusal(404, str(error)),
-        LabelsError: lambda _, error: _refusal(404, str(error)),
+        LabelsError: lambda _, error: _refusal(422, str(error)),
         DatabaseError: lambda _, error: _refusal(503, str(error)),
         ValidationError: lambda _, error: _refusal(422, _first(error)),
     }
@@ -153,7 +166,8 @@ class _Pages:
     def page(self, request: Request) -> Response:
         return HTMLResponse(
             self._template.render(
-                labels=list(self._review.labels),
+                tags=self._tags(),
+                tags_version=self._review.progress()["tags"],
                 folders=self._review.folders(),
                 person=self._person,
                 start=self._start,
@@ -177,12 +191,22 @@ class _Pages:
     def progress(self, request: Request) -> Response:
         return JSONResponse(self._progress())
 
+    def tags(self, request: Request) -> Response:
+        return JSONResponse({"tags": self._tags(), "progress": self._progress()})
+
+    def change_tag(self, request: Request) -> Response:
+        body = _TagAct.model_validate_json(request.state.body)
+        self._review.change_tag(
+            body.person, body.request, key=body.key, name=body.name, into=body.into
+        )
+        return self.tags(request)
+
     def list_photos(self, request: Request) -> Response:
         asked = request.query_params
         try:
             label = asked.get("label")
             wanted = Filter(
-                label=self._review.labels.index(label) if label else None,
+                label=self._review.tag_number(label) if label else None,
                 state=State(asked["state"]) if asked.get("state") else None,
                 name=asked.get("name", ""),
                 folder=asked.get("folder", ""),
@@ -191,7 +215,7 @@ class _Pages:
             offset, limit = int(asked.get("offset", "0")), int(asked.get("limit", "60"))
             if offset < 0 or not 0 <= limit <= _MOST_AT_ONCE:
                 raise ValueError("out of range")
-        except (ValueError, LabelsError) as error:
+        except (ValueError, DataError) as error:
             raise HTTPException(422, f"no such list of photos: {error}") from error
         found = self._review.find(wanted)
         return JSONResponse({"total": len(found)} | self._tiles(found[offset : offset + limit]))
@@ -201,14 +225,14 @@ class _Pages:
 
     def answer(self, request: Request) -> Response:
         body = _AnswerAct.model_validate_json(request.state.body)
-        values = {self._review.labels.index(body.label): body.value}
+        values = {self._review.tag_number(body.label): body.value}
         written = self._review.answer(self._number(request), values, body.person, body.request)
         return self._shown(written)
 
     def answer_many(self, request: Request) -> Response:
         body = _BulkAct.model_validate_json(request.state.body)
         numbers = [self._review.number(photo) for photo in body.photos]
-        values = {self._review.labels.index(body.label): body.value}
+        values = {self._review.tag_number(body.label): body.value}
         changed = self._review.answer_many(numbers, values, body.person, body.request)
         return JSONResponse(self._tiles(changed))
 
@@ -232,6 +256,9 @@ class _Pages:
         lasting = {"Cache-Control": "private, max-age=3600"}
         return Response(content, media_type="image/jpeg", headers=lasting)
 
+    def _tags(self) -> list[dict[str, str | None]]:
+        return [asdict(tag) for tag in self._review.tags()]
+
     def _number(self, request: Request) -> int:
         return self._review.number(request.path_params["photo"])
 
@@ -245,7 +272,7 @@ class _Pages:
             "name": photo.name,
             "version": photo.sha256[:12],
             "state": self._review.state(number),
-            "tags": self._review.tags(number),
+            "tags": self._review.tags_of(number),
         }
 
     def _tiles(self, numbers: list[int]) -> dict[str, Any]:
@@ -280,7 +307,7 @@ def _label(p: float, known: int, verdict: Verdict, contradicts: bool) -> dict[st
         for who, vote in verdict.votes.items()
     ]
     return {
-        "p": round(p, 4),
+        "p": None if isnan(p) else round(p, 4),
         "known": known,
         "conflict": verdict.is_conflict or contradicts,
         "votes": votes,

@@ -26,8 +26,8 @@ def read_review(
     Args:
         url: see `mlcrf.review.database.parse_url`.
         folders: current folders of the photos; by default the folders in the database.
-        labels: labels to learn; None takes all with at least ten answers, and the notes list the
-            others.
+        labels: labels to learn, by the names of tags or by the labels of the model that they come
+            from; None takes all tags with at least ten answers, and the notes list the others.
 
     Raises:
         DatabaseError: no such database, or it cannot be read.
@@ -36,6 +36,7 @@ def read_review(
     database = ReviewDatabase(url, must_exist=True)
     try:
         board = Board()
+        board.tags.tell(database.tags_since(0))
         board.tell(database.since(0))
         if not folders:
             folders = [Path(one) for one in database.folders() if Path(one).is_dir()]
@@ -88,10 +89,13 @@ def _manifest(
     verdicts = {number: board.verdicts(number) for number in here}
     if not here:
         raise DataError(f"{name}: has no answers about these photos; `mlcrf review` asks for them")
+    names = board.tags.named(board.labels())
+    keys = {name: key for key, name in names.items()}
     known: dict[str, int] = {}
     for row in verdicts.values():
-        for label, verdict in row.items():
-            known[label] = known.get(label, 0) + (verdict.value != UNKNOWN)
+        for key, verdict in row.items():
+            if key in names:
+                known[names[key]] = known.get(names[key], 0) + (verdict.value != UNKNOWN)
     if labels is None:
         few = sorted(label for label, number in known.items() if number < _FEWEST)
         enough = tuple(sorted(label for label, number in known.items() if number >= _FEWEST))
@@ -107,9 +111,10 @@ def _manifest(
     conflicts = 0
     for at, number in enumerate(here):
         for column, label in enumerate(labels):
-            if label in verdicts[number]:
-                targets[at, column] = verdicts[number][label].value
-                conflicts += verdicts[number][label].is_conflict
+            found = verdicts[number].get(board.tags.resolve(keys.get(label, label)))
+            if found is not None:
+                targets[at, column] = found.value
+                conflicts += found.is_conflict
     if conflicts:
         notes.append(f"labels that people contradict each other on, unknown here: {conflicts}")
     missing = len(answered) - len(here)

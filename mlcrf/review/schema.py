@@ -19,8 +19,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-VERSION = "2"
-# version -> statements that lead to the next version, for SQLite and PostgreSQL
+VERSION = "3"
+# version -> statements that lead to the next version, for SQLite and PostgreSQL; new tables are
+# created in any case
 MIGRATIONS = {
     "1": (
         "ALTER TABLE review_places ADD COLUMN stamp VARCHAR NOT NULL DEFAULT ''",
@@ -29,6 +30,7 @@ MIGRATIONS = {
         "ALTER TABLE review_answers ADD COLUMN redoes BIGINT REFERENCES review_answers (id)",
         "CREATE UNIQUE INDEX review_redone_once ON review_answers (redoes)",
     ),
+    "2": (),
 }
 
 
@@ -115,4 +117,16 @@ answers = Table(
     Index("review_by_photo", "photo"),
     Index("review_by_person", "person"),
     Index("review_redone_once", "redoes", unique=True),
+)
+tags = Table(
+    "review_tags",
+    METADATA,
+    Column("id", _NUMBER, primary_key=True),
+    Column("key", String, nullable=False),
+    Column("name", String),
+    Column("into", String),
+    Column("person", String, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("request", String(64), nullable=False),
+    UniqueConstraint("request", "key", name="review_tag_once"),
 )

@@ -1,20 +1,20 @@
 """A review: photos, their marginals under a model, and the answers of people."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isnan
 from pathlib import PurePosixPath
 from threading import Lock
 
 import torch
+import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
-from mlcrf.crf import UNKNOWN, Potentials
+from mlcrf.crf import UNKNOWN
 from mlcrf.errors import DataError, MlcrfWarning
-from mlcrf.inference import InferenceMethod
 from mlcrf.inference.questions import label_entropy, next_questions
-from mlcrf.labels import LabelSpace
 from mlcrf.review.answers import Answer, Board, Verdict
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
@@ -44,7 +44,7 @@ class Filter:
     """A selection of photos.
 
     Attributes:
-        label: select photos with this label, answered or probable; None for all.
+        label: select photos with this tag, answered or probable; None for all.
         state: select photos in this state; None for all.
         name: part of the path, in any case.
         folder: select photos in and below this folder; empty for all.
@@ -59,14 +59,27 @@ class Filter:
 
 
 @dataclass(frozen=True)
+class Tag:
+    """One tag of a review.
+
+    Attributes:
+        key: the label under which its answers are stored; the model's label if it knows the tag.
+        name: name to show; None if it is retired, or part of another tag.
+    """
+
+    key: str
+    name: str | None
+
+
+@dataclass(frozen=True)
 class Look:
     """The current state of one photo.
 
     Attributes:
         number: position in the folder.
-        marginals: P(label present | answers), (L,).
-        known: answered labels, 1 or 0; -1 if unknown or contradictory (L,).
-        verdicts: the answers about each label (L,).
+        marginals: P(tag present | answers); NaN if the model does not know the tag (L,).
+        known: answered tags, 1 or 0; -1 if unknown or contradictory (L,).
+        verdicts: the answers about each tag (L,).
         contradicts: labels whose answers break an implication of the model.
         question: the label to ask next; None if nothing is left to ask.
         information: expected information of its answer, in nats.
@@ -86,10 +99,13 @@ class Look:
 class Review:
     """The state and actions of a review; safe to use from several threads.
 
+    Tags have numbers: the model's labels first, then those that people added or answered about, as
+    they came. A tag keeps its number when it is renamed, merged or retired.
+
     Args:
         photos: distinct photos, in the order of the folder.
-        potentials: potentials of the photos (N, L).
-        method: inference method of the run.
+        labels: the model's labels; none without a model.
+        beliefs: the model's beliefs about the photos; None without a model.
 
     Warns:
         MlcrfWarning: inference did not converge for some photos; once per review.
@@ -98,14 +114,13 @@ class Review:
     def __init__(
         self,
         photos: Sequence[Photo],
-        labels: LabelSpace,
-        potentials: Potentials,
-        method: InferenceMethod,
+        labels: Sequence[str],
+        beliefs: Beliefs | None,
         database: ReviewDatabase,
     ) -> None:
-        self.photos, self.labels, self.database = tuple(photos), labels, database
-        self._potentials = potentials
-        self._beliefs = Beliefs(method, potentials)
+        self.photos, self.database = tuple(photos), database
+        self._keys, self._beliefs = list(labels), beliefs
+        self._num_labels = len(labels)
         self._number = {photo.id: number for number, photo in enumerate(photos)}
         self._board = Board()
         shape = len(photos), len(labels)
@@ -116,10 +131,68 @@ class Review:
         self._states = [State.NEW] * len(photos)
         self._worth = torch.zeros(len(photos), dtype=torch.float64)
         self._ranked = torch.zeros(len(photos), dtype=torch.bool)
+        self._shown = torch.ones(len(labels), dtype=torch.bool)
         self._has_warned = False
         self._lock = Lock()
         with self._lock:
             self._believe(list(range(len(photos))))
+            self._refresh()
+
+    def tags(self) -> list[Tag]:
+        """Return all tags by their numbers."""
+        with self._lock:
+            self._refresh()
+            return [Tag(key, self._board.tags.name(key)) for key in self._keys]
+
+    def tag_number(self, key: str) -> int:
+        """Return the number of a tag.
+
+        Raises:
+            DataError: there is none, or it was merged or retired.
+        """
+        with self._lock:
+            if key not in self._keys or self._board.tags.name(key) is None:
+                self._refresh()
+            if key not in self._keys or self._board.tags.name(key) is None:
+                raise DataError(f"there is no tag {key!r} any more")
+            return self._keys.index(key)
+
+    def change_tag(
+        self,
+        person: str,
+        request: str,
+        *,
+        key: str | None = None,
+        name: str | None = None,
+        into: str | None = None,
+    ) -> None:
+        """Add, rename, merge or retire a tag; its answers stay.
+
+        Args:
+            key: the tag; None adds one.
+            name: its name; a retired tag of this name is brought back.
+            into: the tag that it is part of from now on; without a name and this it is retired.
+
+        Raises:
+            LabelsError: the name is not one, or another tag has it.
+            DataError: no such tag.
+        """
+        tags = self._board.tags
+        with self._lock:
+            self._refresh()
+            if tags.has(request):  # sent again after a lost reply
+                return
+            names = tags.named(self._keys)
+            for wanted in (key, into):
+                if wanted is not None and wanted not in names:
+                    raise DataError(f"there is no tag {wanted!r} any more")
+            if (key is None and name is None) or (key is not None and key == into):
+                raise DataError("a tag needs a name, and is merged into another one")
+            text = None if name is None else tags.check_name(name, names, key)
+            used = key if key is not None or text is None else tags.free_key(text, self._keys)
+        assert used is not None
+        self.database.tag(used, text, into, person, request)
+        with self._lock:
             self._refresh()
 
     def number(self, photo: int) -> int:
@@ -155,7 +228,7 @@ class Review:
         """Store a person's answers about a photo; return its new state.
 
         Args:
-            values: label -> 1 yes, 0 no, -1 cannot tell, None no answer any more.
+            values: number of a tag -> 1 yes, 0 no, -1 cannot tell, None no answer any more.
             request: see `ReviewDatabase.add`.
 
         Raises:
@@ -185,19 +258,19 @@ class Review:
         """
         for number in numbers:
             self._check(number)
-        if not values or any(not 0 <= label < len(self.labels) for label in values):
+        if not values or any(not 0 <= label < len(self._keys) for label in values):
             raise DataError("no such label")
-        named = {self.labels.names[label]: value for label, value in values.items()}
+        named = {self._keys[label]: value for label, value in values.items()}
         photos = [self.photos[number].id for number in numbers]
         return self._take(self.database.add_to_all(photos, named, person, request))
 
     def accept(self, number: int, person: str, request: str) -> Look:
-        """Answer all open labels of a photo as shown, for a person."""
-        look = self.look(number)
+        """Answer all open tags that the model knows as shown, for a person."""
+        look, tags = self.look(number), self.tags()
         rest = {
             label: int(p > 0.5)
             for label, (p, verdict) in enumerate(zip(look.marginals, look.verdicts, strict=True))
-            if not verdict.is_answered
+            if not verdict.is_answered and not isnan(p) and tags[label].name is not None
         }
         return self.answer(number, rest, person, request) if rest else look
 
@@ -228,8 +301,8 @@ class Review:
                 found.sort(key=lambda number: -worth[number])
             return found
 
-    def tags(self, number: int, limit: int = 3) -> list[int]:
-        """Return the labels of a photo, likeliest first."""
+    def tags_of(self, number: int, limit: int = 3) -> list[int]:
+        """Return the tags of a photo, likeliest first."""
         present = self._present(slice(number, number + 1))[0]
         labels: list[int] = self._marginals[number].argsort(descending=True).tolist()
         return [label for label in labels if present[label]][:limit]
@@ -238,7 +311,7 @@ class Review:
         return self._states[number]
 
     def progress(self) -> dict[str, int]:
-        """Count photos by state, answered labels, and photos that are ranked."""
+        """Count photos by state, answered tags, ranked photos, and changes of tags."""
         with self._lock:
             counts = {state.value: self._states.count(state) for state in State}
             return {
@@ -246,6 +319,7 @@ class Review:
                 "answers": int(self._answered.sum()),
                 "labels": self._answered.numel(),
                 "ranked": int(self._ranked.sum()),
+                "tags": self._board.tags.last_id + len(self._keys),
             } | counts
 
     def rank(self) -> bool:
@@ -253,15 +327,17 @@ class Review:
 
         Unranked photos count with the entropy of their least certain label, a lower bound.
         """
+        if self._beliefs is None:
+            return False
         with self._lock:
             waiting = (~self._ranked).nonzero().squeeze(1)
             best = self._worth[waiting].argsort(descending=True, stable=True)
             some = waiting[best[:_RANKED_AT_ONCE]]
-            known = self._known[some]
+            known = self._known[some, : self._num_labels]
         if len(some):
             information = self._beliefs.information(some, known)  # answers do not wait for it
             with self._lock:
-                same = (self._known[some] == known).all(1)
+                same = (self._known[some, : self._num_labels] == known).all(1)
                 self._value(some[same], information[same])
         return len(waiting) > len(some)
 
@@ -270,9 +346,10 @@ class Review:
             raise DataError(f"there is no photo {number}; there are {len(self.photos)}")
 
     def _present(self, rows: slice = slice(None)) -> Tensor:
-        """Return the labels that are answered yes or more likely than not, (n, L)."""
+        """Return the tags that are answered yes or more likely than not, (n, L)."""
         known = self._known[rows]
-        return (known == 1) | ((known == UNKNOWN) & (self._marginals[rows] > 0.5))
+        present = (known == 1) | ((known == UNKNOWN) & (self._marginals[rows] > 0.5))
+        return present & self._shown
 
     def _take(self, written: list[Answer]) -> list[int]:
         """Take answers that were just written into account; return their photos."""
@@ -282,14 +359,41 @@ class Review:
         return [self._number[photo] for photo in photos if photo in self._number]
 
     def _refresh(self) -> None:
-        """Read the answers that were written since the last call."""
-        self._update(self._board.tell(self.database.since(self._board.last_id)))
+        """Read the answers and changes of tags that were written since the last call."""
+        tags = self._board.tags
+        changed = self._board.tell(self.database.since(self._board.last_id))
+        if tags.tell(self.database.tags_since(tags.last_id)):
+            self._extend(tags.named(()))
+            self._shown = torch.tensor([tags.name(key) is not None for key in self._keys])
+            changed |= set(self._board.photos())
+            self._restate()
+        self._update(changed)
+
+    def _extend(self, keys: Iterable[str]) -> None:
+        """Give numbers to tags that have none."""
+        new = [key for key in dict.fromkeys(keys) if key not in self._keys]
+        if not new:
+            return
+        self._keys += new
+        pad = (0, len(new))
+        self._known = F.pad(self._known, pad, value=UNKNOWN)
+        self._answered = F.pad(self._answered, pad, value=False)
+        self._marginals = F.pad(self._marginals, pad, value=torch.nan)
+        tags = self._board.tags
+        self._shown = torch.tensor([tags.name(key) is not None for key in self._keys])
+
+    def _restate(self) -> None:
+        """Take into account which tags there are now."""
+        self._ranked[:] = False
+        for number in range(len(self.photos)):
+            self._states[number] = self._state(number)
 
     def _update(self, photos: set[int]) -> None:
         changed = sorted(self._number[photo] for photo in photos if photo in self._number)
         for number in changed:
             verdicts = self._board.verdicts(self.photos[number].id)
-            found = [verdicts.get(name) for name in self.labels]
+            self._extend(verdicts)
+            found = [verdicts.get(key) for key in self._keys]
             self._answered[number] = torch.tensor([one is not None for one in found])
             values = [UNKNOWN if one is None else one.value for one in found]
             self._known[number] = torch.tensor(values)
@@ -300,9 +404,10 @@ class Review:
     def _settle(self, number: int) -> frozenset[int]:
         """Ignore answers that together break an implication, and return their labels."""
         row = self._known[number]
+        rules = () if self._beliefs is None else self._beliefs.implications.closure
         broken = {
             label
-            for child, parent in self._potentials.implications.closure
+            for child, parent in rules
             if row[child] == 1 and row[parent] == 0
             for label in (child, parent)
         }
@@ -311,50 +416,63 @@ class Review:
 
     def _believe(self, numbers: list[int]) -> None:
         rows = torch.tensor(numbers, dtype=torch.int64)
-        self._marginals[rows], advice = self._beliefs.marginals(rows, self._known[rows])
-        if advice and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(advice, MlcrfWarning, stacklevel=2)
-        least = label_entropy(self._marginals[rows]).masked_fill(~self._askable(rows), 0)
-        self._worth[rows] = least.amax(1)
-        self._ranked[rows] = False
+        known = self._known[rows]
+        marginals = torch.where(known == UNKNOWN, torch.nan, known.double())
+        if self._beliefs is not None:
+            ours = slice(self._num_labels)
+            marginals[:, ours], advice = self._beliefs.marginals(rows, known[:, ours])
+            if advice and not self._has_warned:
+                self._has_warned = True
+                warnings.warn(advice, MlcrfWarning, stacklevel=2)
+        self._marginals[rows] = marginals
+        if self._beliefs is not None:
+            least = label_entropy(marginals).masked_fill(~self._askable(rows), 0)
+            self._worth[rows] = least.amax(1)
+            self._ranked[rows] = False
         for number in numbers:
             self._states[number] = self._state(number)
 
     def _value(self, rows: Tensor, information: Tensor) -> tuple[Tensor, Tensor]:
         """Return each photo's best question, -1 for none, and its information; cache it."""
-        askable = self._askable(rows)
+        askable = self._askable(rows)[:, : self._num_labels]
         information = information.masked_fill(~askable, 0)
         self._worth[rows] = information.amax(1)
         self._ranked[rows] = True
         return next_questions(information, askable), self._worth[rows]
 
     def _askable(self, rows: Tensor) -> Tensor:
-        """Return the labels that are not answered and not implied by answers, (n, L)."""
+        """Return the tags that the model asks about: not answered, and not implied, (n, L)."""
         p = self._marginals[rows]
-        return ~self._answered[rows] & (p > 0) & (p < 1)
+        return ~self._answered[rows] & (p > 0) & (p < 1) & self._shown
 
     def _look(self, number: int) -> Look:
-        rows = torch.tensor([number])
-        found = self._beliefs.information(rows, self._known[rows])
-        question, information = (value.item() for value in self._value(rows, found))
+        question, information = -1, 0.0
+        if self._beliefs is not None:
+            rows = torch.tensor([number])
+            found = self._beliefs.information(rows, self._known[rows, : self._num_labels])
+            questions, worth = self._value(rows, found)
+            question, information = int(questions), float(worth)
         verdicts = self._board.verdicts(self.photos[number].id)
         return Look(
             number=number,
             marginals=tuple(self._marginals[number].tolist()),
             known=tuple(self._known[number].tolist()),
-            verdicts=tuple(verdicts.get(name, Verdict()) for name in self.labels),
+            verdicts=tuple(verdicts.get(key, Verdict()) for key in self._keys),
             contradicts=self._contradicts.get(number, frozenset()),
-            question=None if question < 0 else int(question),
-            information=float(information),
+            question=None if question < 0 else question,
+            information=information,
             state=self._states[number],
         )
 
     def _state(self, number: int) -> State:
         verdicts = self._board.verdicts(self.photos[number].id)
-        ours = [verdicts[name] for name in self.labels if name in verdicts]
+        shown = [key for key, is_shown in zip(self._keys, self._shown, strict=True) if is_shown]
+        ours = [verdicts[key] for key in shown if key in verdicts]
         if any(one.is_conflict for one in ours) or self._contradicts.get(number):
             return State.CONFLICT
         if not ours:
             return State.NEW
-        return State.BEGUN if bool(self._askable(torch.tensor([number])).any()) else State.DONE
+        is_open = bool(self._askable(torch.tensor([number])).any())
+        if self._beliefs is None:
+            is_open = len(ours) < len(shown)
+        return State.BEGUN if is_open else State.DONE

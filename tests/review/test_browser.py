@@ -461,6 +461,45 @@ def test_many_at_once_by_mouse(visiting: Visiting, place: Place) -> None:
     assert visit.complaints == []
 
 
+def test_tags_of_ones_own(visiting: Visiting, place: Place) -> None:
+    """Added to a photo by a key, renamed and retired in the window, taken up by another page."""
+    visit, other = visiting(), visiting()
+    page = visit.page
+    page.keyboard.press("s")
+    page.wait_for_selector(".chip.current")
+    page.keyboard.press("+")
+    page.keyboard.type("my_dog")
+    page.keyboard.press("Enter")
+    visit.answers(1)
+    page.wait_for_selector(".chip.present[data-label='5']")
+    assert page.inner_text(".chip[data-label='5'] .chip-name") == "my dog"
+    page.keyboard.press("Escape")  # leaves the field
+    page.keyboard.press("e")
+    page.fill("#tag-list li:nth-child(6) input", "Rex")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[aria-label='Name of Rex']")
+    page.click("[aria-label='Retire indoor']")
+    until(page, "document.querySelectorAll('#tag-list li').length === 5")
+    page.fill("#tag-new", "Rex")
+    page.keyboard.press("Enter")
+    until(page, "document.getElementById('notice').textContent.includes('already')")
+    page.click("#tags-close")
+    until(page, "document.querySelectorAll('.chip').length === 5")
+    assert page.inner_text(".chip[data-label='5'] .chip-name") == "Rex"
+    other.page.click("#start")
+    other.page.wait_for_selector(".chip[data-label='5']")
+    assert other.page.query_selector(".chip[data-label='3']") is None
+    other.page.keyboard.press("g")
+    other.page.wait_for_selector(".tile")
+    other.page.keyboard.press("Control+a")
+    other.page.fill("#bulk-label", "new for all")
+    other.page.click(".bulk .yes")
+    other.answers(1 + len(NAMES))
+    assert [tag.name for tag in place.review.tags()][5:] == ["Rex", "new for all"]
+    assert len(visit.complaints) == 1 and "422" in visit.complaints[0]
+    assert other.complaints == []
+
+
 def test_a_folder_is_a_filter(visiting: Visiting) -> None:
     page = visiting().page
     page.select_option("#folder", "trip")

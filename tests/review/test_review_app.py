@@ -110,6 +110,28 @@ def test_many_photos_are_answered_at_once(client: TestClient, review: Review) ->
     assert undone["progress"]["answers"] == 0
 
 
+def test_tags_through_the_page(client: TestClient) -> None:
+    """Added, answered, renamed; a name that is taken and a tag that is gone are refused."""
+    before = client.get("/api/progress").json()["tags"]
+    added = client.post("/api/tag", json=act(name="Oma"), headers=OWN).json()
+    assert added["tags"][-1] == {"key": "Oma", "name": "Oma"}
+    assert added["progress"]["tags"] > before
+    sent = act(label="Oma", value=1)
+    photo = client.post("/api/photos/1/answer", json=sent, headers=OWN).json()["photo"]
+    assert photo["labels"][-1]["known"] == 1
+    assert client.get("/api/photos/2").json()["photo"]["labels"][-1]["p"] is None
+    assert client.get("/api/photos?label=Oma").json()["total"] == 1
+    for content, status in (
+        ({"name": "oma"}, 422),
+        ({"name": "a;b"}, 422),
+        ({}, 404),
+        ({"key": "none", "name": "x"}, 404),
+        ({"key": "Oma", "into": "none"}, 404),
+    ):
+        reply = client.post("/api/tag", json=act(**content), headers=OWN)
+        assert reply.status_code == status and reply.json()["error"], content
+
+
 def test_lists_are_filtered_and_cut(client: TestClient) -> None:
     """By name and state, with the number of all; a wrong filter is refused."""
     whole = client.get("/api/photos?order=name").json()
@@ -232,7 +254,7 @@ def test_markup_stays_text(client: TestClient) -> None:
     assert "http://" not in page and "https://" not in page
     names = [one["name"] for one in client.get("/api/photos").json()["photos"]]
     assert "<img src=x onerror=alert(1)> \"'\n\ufffd.png" in names
-    for name in ("review", "select", "server", "zoom"):
+    for name in ("review", "select", "server", "tags", "zoom"):
         script = client.get(f"/static/{name}.js").text
         assert not any(one in script for one in ("innerHTML", "insertAdjacentHTML", "eval("))
         assert "http" not in script.replace("https", "http").replace("// ", "")

@@ -41,7 +41,7 @@ def start(
         if potentials.num_labels == 5
         else tuple(f"l{at}" for at in range(potentials.num_labels))
     )
-    return Review(photos, labels, potentials, method or Exact(), database)
+    return Review(photos, labels.names, Beliefs(method or Exact(), potentials), database)
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_filters(database: ReviewDatabase) -> None:
         assert (number in by_label) == (
             number == 3 or (number != 4 and review.look(number).marginals[0] > 0.5)
         )
-        assert (0 in review.tags(number, 9)) == (number in by_label)
+        assert (0 in review.tags_of(number, 9)) == (number in by_label)
     assert sorted(review.find(Filter(state=State.BEGUN))) == [3, 4]
     assert review.find(Filter(name="IM1", order=Order.NAME)) == [1, 10, 11]
     assert review.find(Filter(name="no such")) == []

@@ -2,9 +2,9 @@
 
 import { chooseAll, clearSelection, extendTo, isSelecting, selected, showSelection, toggleFocused } from "./select.js";
 import { act, ask, failed, isSaving, notice, saved } from "./server.js";
+import { areTagsOld, keyOf, labelNamed, numberOf, onTags, openTags, present, shown, tagNamed } from "./tags.js";
 import { enlarge } from "./zoom.js";
 
-const labels = JSON.parse(document.body.dataset.labels);
 const $ = (id) => document.getElementById(id);
 const PAGE = 60; // tiles that are fetched at once
 const WORDS = { 1: "yes", 0: "no", "-1": "can’t tell", null: "no answer" };
@@ -33,10 +33,6 @@ function percent(p) {
   const shown = Math.round(100 * p);
   return shown === 0 && p > 0 ? "<1 %" : shown === 100 && p < 1 ? ">99 %" : `${shown} %`;
 }
-
-// Names as words; as in the file where two would look the same.
-const words = labels.map((name) => name.replaceAll("_", " "));
-const shown = (label) => (words.indexOf(words[label]) === words.lastIndexOf(words[label]) ? words[label] : labels[label]);
 
 function badge(node, state) {
   node.dataset.state = state;
@@ -133,15 +129,16 @@ function extend(step, rows) {
 }
 
 // Answer about a tag for all selected photos; the tiles stay where they are.
-function answerSelected(value) {
+async function answerSelected(value) {
   const photos = selected();
   if (!photos.length) return;
-  const label = labelNamed($("bulk-label").value);
-  if (label < 0) {
+  if (!$("bulk-label").value.trim()) {
     notice("Name the tag first.");
     return void $("bulk-label").focus();
   }
-  act("/api/answer", { photos, label: labels[label], value }).then((record) => {
+  const label = await tagNamed($("bulk-label").value);
+  if (label < 0) return;
+  act("/api/answer", { photos, label: keyOf(label), value }).then((record) => {
     $("redo").hidden = true;
     clearSelection();
     showTiles(record);
@@ -153,13 +150,6 @@ function showTiles(record) {
   for (const one of record.photos) document.querySelector(`.tile[data-photo="${one.id}"]`)?.closest("li").replaceWith(tile(one));
   showSelection();
   showProgress(record.progress);
-}
-
-// The label with a name as shown or as in the file, in any case; -1 if there is none.
-function labelNamed(text) {
-  const wanted = text.trim().toLowerCase();
-  const found = labels.findIndex((_, label) => shown(label).toLowerCase() === wanted);
-  return found < 0 ? labels.findIndex((name) => name.toLowerCase() === wanted) : found;
 }
 
 // --- one photo ----------------------------------------------------------------------------
@@ -178,9 +168,10 @@ async function showPhoto(id) {
   $("photo-name").title = record.photo.name;
   $("back").disabled = trail.length < 2;
   document.title = `${record.photo.name} · mlcrf review`;
-  const rows = record.photo.labels.map((one, label) => [label, one.p]);
-  rows.sort((a, b) => b[1] - a[1]); // in this order as long as the photo is shown
-  $("chips").replaceChildren(...rows.map(([label]) => chip(label)));
+  if (areTagsOld(record.progress)) return; // it is shown again once they are there
+  // in this order as long as the photo is shown; what the model does not know comes last
+  const order = present().sort((a, b) => (record.photo.labels[b].p ?? -1) - (record.photo.labels[a].p ?? -1));
+  $("chips").replaceChildren(...order.map(chip));
   take(record);
   window.scrollTo(0, 0);
   prefetch().catch(() => {});
@@ -190,7 +181,7 @@ function chip(label) {
   const item = make("li", "chip");
   item.dataset.label = label;
   const name = make("span", "chip-name", shown(label));
-  name.title = labels[label];
+  name.title = keyOf(label);
   name.addEventListener("click", () => choose(label));
   const buttons = make("span", "chip-buttons");
   for (const value of [1, -1, 0]) {
@@ -213,35 +204,37 @@ const chipOf = (label) => $("chips").querySelector(`[data-label="${label}"]`);
 
 // Show a photo as the server now sees it; the chips stay where they are.
 function take(record, moved = true) {
+  if (areTagsOld(record.progress)) return;
   const before = photo;
   photo = record.photo;
   showProgress(record.progress);
   badge($("photo-state"), photo.state);
-  photo.labels.forEach((one, label) => {
+  for (const label of present()) {
+    const one = photo.labels[label];
     const node = chipOf(label);
-    const shown = one.known >= 0 ? one.known : one.p;
-    node.style.setProperty("--p", `${100 * shown}%`);
-    node.classList.toggle("present", shown > 0.5);
-    node.classList.toggle("absent", shown <= 0.5);
+    const p = one.known >= 0 ? one.known : one.p;
+    node.style.setProperty("--p", `${100 * (p ?? 0)}%`);
+    node.classList.toggle("present", p > 0.5);
+    node.classList.toggle("absent", p <= 0.5);
     node.classList.toggle("conflict", one.conflict);
     const mine = one.votes.find((vote) => vote.person === $("person").value.trim());
     const held = mine ? mine.value : null;
     node.querySelectorAll("button").forEach((button) => button.setAttribute("aria-pressed", String(Number(button.dataset.value) === held)));
     showShare(node, one, before ? before.labels[label] : null);
     showVotes(node, one);
-  });
+  }
   if (moved || photo.labels[current]?.votes.length) choose(photo.question, false);
-  const isDone = photo.labels.every((one) => one.votes.length);
+  const isDone = present().every((label) => photo.labels[label].votes.length || photo.labels[label].p === null);
   $("accept").hidden = isDone;
   $("onward").hidden = !isDone;
 }
 
 function showShare(node, one, before) {
   const place = node.querySelector(".chip-p");
-  const change = before && one.known < 0 && before.known < 0 ? Math.round(100 * (one.p - before.p)) : 0;
+  const change = before && one.known < 0 && before.known < 0 && one.p !== null ? Math.round(100 * (one.p - before.p)) : 0;
   place.replaceChildren();
   if (Math.abs(change) >= 2) place.append(make("span", `delta ${change > 0 ? "up" : "down"}`, `${change > 0 ? "+" : "−"}${Math.abs(change)}`));
-  if (one.known < 0) place.append(percent(one.p));
+  if (one.known < 0) place.append(one.p === null ? "–" : percent(one.p));
 }
 
 function showVotes(node, one) {
@@ -260,8 +253,9 @@ function choose(label, scroll = true) {
   const text = $("ask-text");
   document.querySelector(".ask-buttons").hidden = label === null;
   if (label === null) {
-    const present = photo.labels.flatMap((one, at) => (one.known === 1 ? [shown(at)] : []));
-    text.replaceChildren("Every tag is settled: ", make("strong", "", present.join(", ") || "none fits"), ".");
+    const yes = present().filter((one) => photo.labels[one].known === 1).map(shown);
+    const isDone = present().every((one) => photo.labels[one].votes.length || photo.labels[one].p !== null);
+    text.replaceChildren(isDone ? "Every tag is settled: " : "Tags of this photo: ", make("strong", "", yes.join(", ") || (isDone ? "none fits" : "none yet")), ".");
     return;
   }
   text.replaceChildren("Does the tag ", make("strong", "", shown(label)), " fit?");
@@ -279,12 +273,22 @@ function answer(label, value) {
   if (photo === null || label === null) return;
   const { id } = photo;
   chipOf(label).querySelectorAll("button").forEach((button) => button.setAttribute("aria-pressed", String(Number(button.dataset.value) === value)));
-  act(`/api/photos/${id}/answer`, { label: labels[label], value }).then((record) => {
+  act(`/api/photos/${id}/answer`, { label: keyOf(label), value }).then((record) => {
     $("redo").hidden = true;
     if (photo?.id === id) take(record);
     const asked = current === null ? "every tag is settled" : `next: ${shown(current)}`;
     $("spoken").textContent = `${shown(label)}: ${WORDS[value]}; ${asked}`;
   }, refused);
+}
+
+// Say yes to a tag by its name, which is added if there is none.
+async function addOwn() {
+  const { id } = photo;
+  const label = await tagNamed($("own-tag").value);
+  if (label < 0 || photo?.id !== id) return;
+  $("own-tag").value = "";
+  if (!chipOf(label)) await showPhoto(id);
+  answer(label, 1);
 }
 
 function accept() {
@@ -369,6 +373,7 @@ const KEYS_OF_PHOTO = {
   y: () => answer(current, 1), n: () => answer(current, 0), u: () => answer(current, -1),
   a: accept, f: zoom, Delete: () => answer(current, null), Backspace: () => answer(current, null), ArrowUp: () => step(-1), ArrowDown: () => step(1),
   ArrowRight: () => goNext().catch(failed), ArrowLeft: goBack, Enter: () => goNext().catch(failed),
+  "+": () => $("own-tag").focus(),
   g: () => { location.hash = "#/"; }, Escape: () => { location.hash = "#/"; },
 };
 const KEYS_OF_GRID = {
@@ -385,7 +390,7 @@ const KEYS_OF_GRID = {
 // what Ctrl or Cmd and a letter mean
 const CONTROLS = { z: "z", "Shift+z": "redo", y: "redo", a: "all" };
 const KEYS = {
-  "?": () => $("help").showModal(), z: undo, redo,
+  "?": () => $("help").showModal(), z: undo, redo, e: openTags,
   "/": () => {
     if (!$("grid-view").hidden) return $("name").focus();
     searching = true;
@@ -415,7 +420,20 @@ document.addEventListener("click", (event) => { if (event.detail > 0) event.targ
 const folders = JSON.parse(document.body.dataset.folders);
 $("folder").append(...folders.map((name) => new Option(name, name)));
 $("folder").hidden = !folders.length;
-$("label").append(...labels.map((name, label) => new Option(shown(label), name)));
+
+// Show the tags as they are now, in lists and on the photo.
+function showTags() {
+  const before = $("label").value;
+  $("label").replaceChildren(new Option("Any tag", ""), ...present().map((label) => new Option(shown(label), keyOf(label))));
+  $("label").value = before;
+  if ($("label").selectedIndex < 0) $("label").value = "";
+  $("bulk-labels").replaceChildren(...present().map((label) => new Option(shown(label))));
+}
+onTags(() => {
+  showTags();
+  route();
+});
+showTags();
 let typed = null;
 for (const name of ["folder", "label", "state", "order", "name"]) {
   $(name).addEventListener("input", () => {
@@ -434,13 +452,17 @@ $("accept").addEventListener("click", accept);
 $("onward").addEventListener("click", () => goNext().catch(failed));
 $("all").addEventListener("click", chooseAll);
 $("bulk-clear").addEventListener("click", clearSelection);
-$("bulk-labels").append(...labels.map((_, label) => new Option(shown(label))));
 $("bulk-label").addEventListener("keydown", (event) => { if (event.key === "Enter") event.target.blur(); });
-$("label").addEventListener("change", () => { if ($("label").value) $("bulk-label").value = shown(labels.indexOf($("label").value)); });
+$("label").addEventListener("change", () => { if ($("label").value) $("bulk-label").value = shown(numberOf($("label").value)); });
 document.querySelectorAll(".bulk [data-value]").forEach((button) => button.addEventListener("click", () => answerSelected(Number(button.dataset.value))));
 $("enlarge").addEventListener("click", zoom);
 $("undo").addEventListener("click", undo);
 $("redo").addEventListener("click", redo);
+document.querySelectorAll(".open-tags").forEach((button) => button.addEventListener("click", openTags));
+$("own").addEventListener("submit", (event) => {
+  event.preventDefault();
+  addOwn().catch(failed);
+});
 $("help-button").addEventListener("click", () => $("help").showModal());
 document.querySelectorAll(".ask-buttons button").forEach((button) => button.addEventListener("click", () => answer(current, Number(button.dataset.value))));
 

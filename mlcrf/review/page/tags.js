@@ -1,0 +1,120 @@
+// The tags: their names, and the window in which they are added, renamed, merged and retired.
+
+import { act, ask, failed, notice } from "./server.js";
+
+const $ = (id) => document.getElementById(id);
+
+let tags = JSON.parse(document.body.dataset.tags); // by number; without a name if they are gone
+let version = Number(document.body.dataset.version); // of the tags, as the server counts
+let changed = () => {}; // what is told that the tags are others now
+
+const readable = (name) => name.replaceAll("_", " ");
+
+export const keyOf = (label) => tags[label].key;
+export const numberOf = (key) => tags.findIndex((tag) => tag.key === key);
+export const present = () => tags.flatMap((tag, label) => (tag.name === null ? [] : [label]));
+
+// A tag's name as words; as in the file where two would look the same.
+export function shown(label) {
+  const { name, key } = tags[label];
+  if (name === null) return key;
+  const same = tags.filter((tag) => tag.name !== null && readable(tag.name) === readable(name));
+  return same.length > 1 ? name : readable(name);
+}
+
+// The tag with a name as shown or as in the file, in any case; -1 if there is none.
+export function labelNamed(text) {
+  const wanted = text.trim().toLowerCase();
+  const found = present().find((label) => [shown(label), tags[label].name].some((name) => name.toLowerCase() === wanted));
+  return found ?? -1;
+}
+
+export function onTags(callback) {
+  changed = callback;
+}
+
+// Take the tags over if others have changed them; return whether they did.
+export function areTagsOld(progress) {
+  if (progress.tags === version) return false;
+  ask("/api/tags").then(takeTags, failed);
+  return true;
+}
+
+function takeTags(record) {
+  ({ tags } = record);
+  version = record.progress.tags;
+  if ($("tags").open) showList();
+  changed();
+}
+
+async function change(content) {
+  try {
+    takeTags(await act("/api/tag", content));
+    notice("");
+    return true;
+  } catch (error) {
+    failed(error);
+    showList();
+    return false;
+  }
+}
+
+// The number of the tag with a name, which is added if there is none; -1 if that is refused.
+export async function tagNamed(text) {
+  if (labelNamed(text) < 0) await change({ name: text.trim() });
+  return labelNamed(text);
+}
+
+// --- the window ---------------------------------------------------------------------------
+
+export function openTags() {
+  showList();
+  $("tags").showModal();
+  $("tag-new").focus();
+}
+
+function showList() {
+  const items = present().map((label) => {
+    const item = document.createElement("li");
+    const { key, name } = tags[label];
+    item.append(nameField(key, name), mergeList(key, name, label), retireButton(key, name));
+    return item;
+  });
+  $("tag-list").replaceChildren(...items);
+}
+
+function nameField(key, name) {
+  const field = document.createElement("input");
+  field.value = name;
+  field.autocomplete = "off";
+  field.setAttribute("aria-label", `Name of ${name}`);
+  field.addEventListener("change", () => {
+    if (field.value.trim() && field.value.trim() !== name) change({ key, name: field.value.trim() });
+    else field.value = name;
+  });
+  return field;
+}
+
+function mergeList(key, name, label) {
+  const list = document.createElement("select");
+  list.setAttribute("aria-label", `Merge ${name} into`);
+  list.append(new Option("Merge into…", ""), ...present().filter((other) => other !== label).map((other) => new Option(shown(other), keyOf(other))));
+  list.addEventListener("change", () => { if (list.value) change({ key, into: list.value }); });
+  return list;
+}
+
+function retireButton(key, name) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Retire";
+  button.setAttribute("aria-label", `Retire ${name}`);
+  button.addEventListener("click", () => change({ key }));
+  return button;
+}
+
+$("tag-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = $("tag-new").value.trim();
+  if (text) change({ name: text }).then((isDone) => { if (isDone) $("tag-new").value = ""; });
+});
+$("tags-close").addEventListener("click", () => $("tags").close());
