@@ -176,6 +176,8 @@ def tag(
     writer = PredictionWriter(None, selection.labels, photo_files=photo_files)
     console.write_predictions(writer, labelled.predictions, listed, selection)
     tagging.note_unreadable(labelled.job)
+    if dry_run:
+        console.note("nothing was written, because of --dry-run")
     console.report_predictions(writer, listed.left_out, as_json=as_json, strict=strict)
 
 
@@ -221,6 +223,8 @@ def _undo(
         raise DataError("\n".join([str(error), *format_left_out(listed.left_out)])) from error
     for fault in faults:
         console.log(f"error: {fault}")
+    if files.dry_run:
+        console.note("nothing was changed, because of --dry-run")
     summary = undone_record if as_json else format_undone
     typer.echo(summary(photo_files, len(faults), listed.left_out))
     if faults and strict:
