@@ -6,6 +6,7 @@ from enum import StrEnum
 class Structure(StrEnum):
     """Label pairs that have a coupling."""
 
+    AUTO = "auto"
     INDEPENDENT = "independent"
     FULL = "full"
     TREE = "tree"
@@ -61,10 +62,15 @@ class ObjectiveName(StrEnum):
 
 
 class Schedule(StrEnum):
-    """Parameters that change while couplings are learned: all, or only couplings and biases."""
+    """Parameters that change while couplings are learned: all, or only couplings and biases.
 
+    STACKED learns couplings and biases on log-odds of the baseline for images that it did not see.
+    """
+
+    AUTO = "auto"
     JOINT = "joint"
     PIECEWISE = "piecewise"
+    STACKED = "stacked"
 
 
 class InferenceName(StrEnum):

@@ -32,6 +32,7 @@ def _encodable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_encodable)]
 Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, le=1)]
 
 
 class TrainSettings(BaseModel):
@@ -49,16 +50,24 @@ class TrainSettings(BaseModel):
         description="`all` trains the network too; tiny, which has no published weights, needs it.",
     )
     structure: Structure = Field(
-        default=Structure.FULL,
+        default=Structure.AUTO,
         description="Pairs of labels with a coupling: all, none, the Chow-Liu tree of the training "
         "labels, the strongest of each label, or those of a file; `latent` is a mixture over "
-        "latent scenes instead.",
+        "latent scenes instead. `auto` is all pairs of up to 64 labels; of more, the strongest or "
+        "the tree, whichever does better on validation images.",
     )
     edges_per_label: int = Field(
         default=8,
         ge=1,
-        description="Number of partners of each label for --structure sparse, by mutual "
-        "information.",
+        description="Largest number of partners that a label chooses for --structure sparse, by "
+        "mutual information.",
+    )
+    false_edges: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="Expected share of --structure sparse's pairs that are related by chance only; "
+        "1 takes every label's strongest partners.",
     )
     edges_file: Text | None = Field(
         default=None,
@@ -92,8 +101,22 @@ class TrainSettings(BaseModel):
         "reaches, else contrastive divergence.",
     )
     schedule: Schedule = Field(
-        default=Schedule.JOINT,
-        description="`piecewise` keeps the baseline's weights and learns couplings and biases.",
+        default=Schedule.AUTO,
+        description="`joint` learns weights and couplings together; `piecewise` keeps the "
+        "baseline's weights and learns couplings and biases; `stacked` does so on the baseline's "
+        "log-odds of images that it did not see. `auto` is stacked, or joint where that is "
+        "within reach and better on validation images.",
+    )
+    structure_weights: tuple[Weight, ...] = Field(
+        default=(0.0, 0.25, 0.5, 0.75, 1.0),
+        min_length=1,
+        description="Shares of what the CRF learned beyond the baseline, to choose from on "
+        "validation images, by groups of labels: 0 is the baseline, 1 the CRF as it was fitted.",
+    )
+    joint_share: Weight = Field(
+        default=0.1,
+        description="Share of the loss of whole label sets in that choice; the rest is the loss of "
+        "single labels.",
     )
     inference: InferenceName = Field(
         default=InferenceName.AUTO,
@@ -139,7 +162,7 @@ class TrainSettings(BaseModel):
         default=(0.01, 0.03, 0.1, 0.3, 1.0),
         min_length=1,
         description="L2 penalties on the head's weights to choose from, each about three times "
-        "the one before.",
+        "the one before. The list grows while its first or last is the best.",
     )
     pairwise_penalties: tuple[Strength, ...] = Field(
         default=(1e-4, 1e-3, 1e-2),

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 from scipy.sparse.csgraph import minimum_spanning_tree
-from scipy.special import rel_entr
+from scipy.special import chdtrc, rel_entr
 from torch import Tensor
 
 from mlcrf.data.pairs import load_pairs
@@ -60,7 +60,7 @@ def tree_edges(targets: Tensor | NDArray[np.int8]) -> Tensor:
     tree = np.empty((2, 0), dtype=np.int64)
     gain = np.empty(0)
     # an edge in no best tree of some of the pairs is in none of all pairs
-    for start, information in _information(states):
+    for start, information, _ in _information(states):
         row, column = np.triu_indices(len(information), start + 1, num_labels)
         gain = np.concatenate([gain, information[row, column]])
         tree = np.concatenate([tree, [start + row, column]], axis=1)
@@ -74,17 +74,25 @@ def tree_edges(targets: Tensor | NDArray[np.int8]) -> Tensor:
 
 
 def strongest_edges(
-    targets: Tensor | NDArray[np.int8], per_label: int, *, without: Tensor | None = None
+    targets: Tensor | NDArray[np.int8],
+    per_label: int,
+    *,
+    without: Tensor | None = None,
+    false_share: float = 1.0,
 ) -> Tensor:
     """Return each label's strongest partners by mutual information.
 
     A label can get more edges than `per_label`, from those that chose it, and gets fewer if
-    other labels carry no information about it. Of equal partners the first is taken.
+    other labels carry no information about it. Of equal partners the first is taken. With a
+    `false_share` below 1 only pairs are kept whose relation the images give evidence of: twice the
+    information of all images is tested as chi-squared of one degree of freedom (the likelihood
+    ratio test), for all pairs of labels at once by the procedure of Benjamini and Hochberg (1995).
 
     Args:
         targets: 1 present, 0 absent, -1 unknown, an integer type (N, L).
         per_label: partners that each label chooses.
         without: excluded pairs, int64 (K, 2).
+        false_share: expected share of the edges whose labels are independent, at most.
 
     Returns:
         Pairs i < j in row order, int64 (E, 2); E is at most L per_label.
@@ -99,20 +107,53 @@ def strongest_edges(
     if per_label < 1:
         raise SettingsError(f"edges per label: expected at least 1, got {per_label}")
     states = _states(targets)
-    pairs = [np.empty((2, 0), dtype=np.int64)]
+    pairs, gains = [np.empty((2, 0), dtype=np.int64)], [np.empty(0)]
     label = np.arange(states.shape[1])
     none = [np.stack([label, label])]  # not a partner of itself
     if without is not None:
         none += [without.numpy().T, without.numpy().T[::-1]]
     row, column = np.concatenate(none, axis=1)
-    for start, information in _information(states):
+    for start, information, known in _information(states):
         here = (row >= start) & (row < start + len(information))
         information[row[here] - start, column[here]] = 0
         partner = np.argsort(-information, axis=1, kind="stable")[:, :per_label]
-        of, place = np.nonzero(np.take_along_axis(information, partner, axis=1) > 0)
+        strength = np.take_along_axis(information, partner, axis=1)
+        of, place = np.nonzero(strength > 0)
         pairs.append(np.array([start + of, partner[of, place]]))
+        gains.append(known[of, partner[of, place]] * strength[of, place])
     first, second = np.concatenate(pairs, axis=1)
+    if false_share < 1:
+        kept = _evident(first, second, np.concatenate(gains), states.shape[1], false_share)
+        first, second = first[kept], second[kept]
     return _in_row_order(first, second, states.shape[1])
+
+
+def _evident(
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    gain: NDArray[np.float64],
+    num_labels: int,
+    false_share: float,
+) -> NDArray[np.bool_]:
+    """Return which pairs pass, of all pairs of labels; a pair may be given twice.
+
+    Args:
+        gain: log-likelihood that a pair gains, in nats.
+    """
+    _, index, which = np.unique(
+        np.minimum(first, second) * num_labels + np.maximum(first, second),
+        return_index=True,
+        return_inverse=True,
+    )
+    chance = chdtrc(1, 2 * gain[index])
+    order = np.argsort(chance, kind="stable")
+    rank = np.arange(1, len(order) + 1)
+    tests = num_labels * (num_labels - 1) / 2
+    below = np.flatnonzero(chance[order] <= false_share * rank / tests)
+    passed = np.zeros(len(order), dtype=np.bool_)
+    passed[order[: below[-1] + 1 if len(below) else 0]] = True
+    kept: NDArray[np.bool_] = passed[which]
+    return kept
 
 
 def load_edges(path: Path, labels: LabelSpace) -> Tensor:
@@ -138,8 +179,13 @@ def _states(targets: Tensor | NDArray[np.int8]) -> NDArray[np.int8]:
     return states
 
 
-def _information(states: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Yield mutual information in nats with every label, by blocks of labels: first, (B, L)."""
+def _information(
+    states: NDArray[np.int8],
+) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.int64]]]:
+    """Yield mutual information in nats with every label, by blocks of labels.
+
+    Each time the first label, the information, and in how many images both are known (B, L).
+    """
     num_images, num_labels = states.shape
     present = _indicator(states, 1, equal=True)
     num_known = sum(int(np.count_nonzero(part != -1)) for part in _parts(states))
@@ -157,7 +203,7 @@ def _information(states: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.flo
         if sure:
             first, second = often[rows, None] - first, often - second
             known = num_images - marks[rows, None] - marks + known
-        yield start, _of_counts(both, first, second, known)
+        yield start, _of_counts(both, first, second, known), known
 
 
 def _of_counts(

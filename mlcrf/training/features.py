@@ -1,5 +1,6 @@
 """Features for the fits of heads: standardised, on their principal axes."""
 
+import copy
 import tempfile
 from pathlib import Path
 
@@ -64,6 +65,12 @@ class FeatureSpace:
 
     def __len__(self) -> int:
         return self._length
+
+    def without_targets(self, images: Tensor) -> "FeatureSpace":
+        """Return the space in which the targets of some images, bool (N,), are unknown."""
+        result = copy.copy(self)
+        result.targets = self.targets.masked_fill(images[:, None], -1)
+        return result
 
     @property
     def rotated(self) -> Tensor:

@@ -25,7 +25,7 @@ _LATENT = (20, 120)
 
 @dataclass(frozen=True)
 class Fits:
-    """The fits of one objective that are still to be made.
+    """The fits of one kind that are still to be made.
 
     Attributes:
         count: their number at most.
@@ -51,9 +51,9 @@ def typical_gradients(plan: Plan, objective: ObjectiveName, steps: int | None) -
     return _GRADIENTS[objective]
 
 
-def describe_fits(fits: Mapping[ObjectiveName, Fits]) -> str:
+def describe_fits(fits: Mapping[str, Fits]) -> str:
     """Return the fits to make and the time that they may take, in one line."""
-    counts = ", ".join(f"{one.count} {name.value}" for name, one in fits.items())
+    counts = ", ".join(f"{one.count} {kind}" for kind, one in fits.items())
     low, high = (
         sum(one.count * one.gradients[end] * one.gradient_s for one in fits.values())
         for end in (0, 1)
@@ -69,7 +69,7 @@ def describe_data(plan: Plan, train: Manifest, validation: Manifest) -> list[str
     if plan.exact is None and settings.structure is not Structure.INDEPENDENT:
         choose = ""
         if len(plan.edges) > _MANY_PAIRS:
-            choose = "; --structure sparse --objective pseudo-likelihood is the quickest"
+            choose = "; leave out --structure for fewer"
         notes.append(
             f"{count} labels with {len(plan.edges):,} couplings are beyond exact inference "
             f"(--max-exact-labels {settings.max_exact_labels}): learned by {plan.objective.value}, "

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor
 
-from mlcrf.choices import InferenceName, ObjectiveName, Pairwise, Structure
+from mlcrf.choices import InferenceName, ObjectiveName, Pairwise, Schedule, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import full_edges
 from mlcrf.crf.edges import load_edges, strongest_edges, tree_edges
@@ -40,6 +40,13 @@ from mlcrf.training.persistent_fit import Steps, fit_persistent
 from mlcrf.training.preconditioner import Curvature, Penalty, counted_variance, sampled_covariance
 from mlcrf.training.progress import FitProgress
 
+_MOST_PAIRED = 64  # labels of which all pairs are coupled, and learned with the unaries
+_STACKABLE = (
+    ObjectiveName.PSEUDO_LIKELIHOOD,
+    ObjectiveName.EXACT_LIKELIHOOD,
+    ObjectiveName.CONTRASTIVE_DIVERGENCE,
+)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -49,6 +56,8 @@ class Plan:
         edges: label pairs with a coupling (E, 2).
         exact: exact inference over these labels and couplings, None if it is not feasible.
         objective, inference: as in the settings, AUTO resolved.
+        schedules: as in the settings; of several, validation images choose.
+        other_edges: other edge sets, from which STACKED chooses too.
     """
 
     settings: TrainSettings
@@ -58,6 +67,8 @@ class Plan:
     exact: InferenceMethod | None
     objective: ObjectiveName
     inference: InferenceName
+    schedules: tuple[Schedule, ...]
+    other_edges: tuple[Tensor, ...] = ()
 
     def make_model(self, num_features: int) -> LabelCrf:
         """Return an untrained CRF."""
@@ -93,7 +104,7 @@ def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
         raise SettingsError("--structure file and --set edges_file=FILE go together; give both")
     num_labels = len(train.labels)
     tied = torch.tensor(train.implications.closure, dtype=torch.int64).reshape(-1, 2)
-    match settings.structure:
+    match resolve_structure(settings, num_labels):
         case Structure.INDEPENDENT | Structure.LATENT:
             return no_edges()
         case Structure.FULL:
@@ -101,12 +112,33 @@ def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
         case Structure.TREE:
             return _without(tree_edges(train.targets), tied, num_labels)
         case Structure.SPARSE:
-            return strongest_edges(train.targets, settings.edges_per_label, without=tied)
+            return strongest_edges(
+                train.targets,
+                settings.edges_per_label,
+                without=tied,
+                false_share=settings.false_edges,
+            )
         case Structure.FILE:
             assert settings.edges_file is not None
             return load_edges(Path(settings.edges_file), train.labels)
+        case Structure.AUTO:
+            raise AssertionError("AUTO is resolved")
         case _:
             assert_never(settings.structure)
+
+
+def resolve_structure(settings: TrainSettings, num_labels: int) -> Structure:
+    """Return the structure of `choose_edges`."""
+    if settings.structure is not Structure.AUTO:
+        return settings.structure
+    return Structure.FULL if num_labels <= _MOST_PAIRED else Structure.SPARSE
+
+
+def other_edges(settings: TrainSettings, train: Manifest) -> tuple[Tensor, ...]:
+    """Return the edge sets to choose from beside `choose_edges`: a tree of many labels."""
+    if settings.structure is Structure.AUTO and len(train.labels) > _MOST_PAIRED:
+        return (choose_edges(settings.model_copy(update={"structure": Structure.TREE}), train),)
+    return ()
 
 
 def _without(edges: Tensor, pairs: Tensor, num_labels: int) -> Tensor:
@@ -115,7 +147,11 @@ def _without(edges: Tensor, pairs: Tensor, num_labels: int) -> Tensor:
 
 
 def make_plan(
-    settings: TrainSettings, labels: LabelSpace, edges: Tensor, implications: Implications
+    settings: TrainSettings,
+    labels: LabelSpace,
+    edges: Tensor,
+    implications: Implications,
+    others: tuple[Tensor, ...] = (),
 ) -> Plan:
     """Resolve AUTO, and check the settings before any image is read.
 
@@ -131,19 +167,49 @@ def make_plan(
     )
     if exact is not None and settings.structure is Structure.LATENT:
         exact = SceneSum(exact)
-    objective = _resolve_objective(settings, exact)
+    schedules = _resolve_schedules(settings, len(labels), exact)
+    objective = _resolve_objective(settings, exact, schedules)
     inference = _resolve_inference(settings, objective)
-    plan = Plan(settings, labels, edges, implications, exact, objective, inference)
+    plan = Plan(
+        settings, labels, edges, implications, exact, objective, inference, schedules, others
+    )
     _check_reach(plan)
     _check_combination(plan)
     return plan
 
 
-def _resolve_objective(settings: TrainSettings, exact: InferenceMethod | None) -> ObjectiveName:
+def _resolve_schedules(
+    settings: TrainSettings, num_labels: int, exact: InferenceMethod | None
+) -> tuple[Schedule, ...]:
+    """Return the schedules to try: with AUTO both, of many labels STACKED only.
+
+    STACKED has its own log-odds of each image, so it goes with a linear head and couplings that
+    are the same for all images.
+    """
+    if settings.schedule is not Schedule.AUTO:
+        return (settings.schedule,)
+    goes = settings.objective in (ObjectiveName.AUTO, ObjectiveName.PSEUDO_LIKELIHOOD)
+    if not goes or _refuses_stacking(settings):
+        return (Schedule.JOINT,)
+    if exact is None and num_labels > _MOST_PAIRED:
+        return (Schedule.STACKED,)
+    return (Schedule.JOINT, Schedule.STACKED)
+
+
+def _refuses_stacking(settings: TrainSettings) -> bool:
+    is_other = settings.structure in (Structure.INDEPENDENT, Structure.LATENT)
+    return is_other or settings.hidden_units > 0 or settings.pairwise is Pairwise.CONDITIONAL
+
+
+def _resolve_objective(
+    settings: TrainSettings, exact: InferenceMethod | None, schedules: tuple[Schedule, ...]
+) -> ObjectiveName:
     if settings.structure is Structure.INDEPENDENT:
         return ObjectiveName.INDEPENDENT
     if settings.objective is not ObjectiveName.AUTO:
         return settings.objective
+    if schedules == (Schedule.STACKED,):
+        return ObjectiveName.PSEUDO_LIKELIHOOD
     if exact is not None:
         return ObjectiveName.EXACT_LIKELIHOOD
     return ObjectiveName.CONTRASTIVE_DIVERGENCE
@@ -192,6 +258,12 @@ def _check_combination(plan: Plan) -> None:
         raise SettingsError(
             "a head with dropout gives log-odds alone, and gates read features; leave out dropout, "
             "or --pairwise conditional and --structure latent"
+        )
+    stacks = settings.schedule is Schedule.STACKED
+    if stacks and (_refuses_stacking(settings) or plan.objective not in _STACKABLE):
+        raise SettingsError(
+            "--schedule stacked learns constant couplings above a linear head, by "
+            "pseudo-likelihood, exact-likelihood or contrastive-divergence; choose another one"
         )
     if varies and settings.structure in (Structure.INDEPENDENT, Structure.LATENT):
         raise SettingsError(

@@ -31,7 +31,7 @@ from mlcrf.training.finite import diverging, require_finite
 from mlcrf.training.heads import Examples, Fitted
 from mlcrf.training.members import make_trainer
 from mlcrf.training.outlook import describe_data, describe_fits
-from mlcrf.training.plan import Plan, choose_edges, make_plan
+from mlcrf.training.plan import Plan, choose_edges, make_plan, other_edges, resolve_structure
 from mlcrf.training.progress import Log
 from mlcrf.training.repetition import digest_data
 from mlcrf.training.stages import Result, Stages
@@ -90,14 +90,17 @@ def train(
     clock = _Clock()
     spec = _find_backbone(settings)
     automatic = tuple(
-        name for name in ("objective", "inference") if getattr(settings, name) == "auto"
+        name
+        for name in ("structure", "objective", "schedule", "inference")
+        if getattr(settings, name) == "auto"
     )
     made_by = replace(made_by, data_sha256=digest_data(manifest), auto=automatic)
     manifest = split_manifest(manifest, seed=settings.seed)
     train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
     _check_targets(train_part)
     edges = choose_edges(settings, train_part)
-    plan = make_plan(settings, manifest.labels, edges, manifest.implications)
+    others = other_edges(settings, train_part)
+    plan = make_plan(settings, manifest.labels, edges, manifest.implications, others)
     gap = timedelta(minutes=settings.album_gap_minutes)
     albums = training_albums(train_part, validation_part, gap) if settings.albums else None
     backbone = make_backbone(spec, seed=settings.seed)
@@ -215,7 +218,12 @@ def _make_run(
 ) -> Run:
     """Return the run, whose weights are all finite, with decisions tuned on validation images."""
     settings = plan.settings
-    resolved = {"objective": plan.objective, "inference": plan.inference}
+    resolved = {
+        "structure": resolve_structure(settings, len(manifest.labels)),
+        "objective": plan.objective,
+        "inference": plan.inference,
+        **models["crf"].resolved,
+    }
     inferences = {"crf": plan.inference, "independent": InferenceName.AUTO}
     decoders = {
         name: tune_decoders(models[name].on_train, examples, settings, inference)

@@ -49,6 +49,7 @@ def run(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "penalties=[0.1]",
         "--set",
         "pairwise_penalties=[0.01]",
+        *("--set", "structure_weights=[1]", "--set", "schedule=joint"),
     )
     assert result.returncode == 0, result.stderr
     return folder

@@ -132,6 +132,7 @@ def test_resume_of_a_finished_run_gives_the_same_bits(
         "penalties=[0.1]",
         "--set",
         "pairwise_penalties=[0.01]",
+        *("--set", "structure_weights=[1]", "--set", "schedule=joint"),
     )
     assert result.returncode == 0, result.stderr
     assert "epoch" not in result.stderr
@@ -501,6 +502,7 @@ def test_training_twice_gives_the_same_bits(mlcrf: Mlcrf, drawn: Path, tmp_path:
             "penalties=[0.1]",
             "--set",
             "pairwise_penalties=[0.01]",
+            *("--set", "structure_weights=[1]", "--set", "schedule=joint"),
         )
         assert result.returncode == 0, result.stderr
     weights = [(tmp_path / name / "best.safetensors").read_bytes() for name in ("one", "two")]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
 from mlcrf.crf import edges as module
@@ -74,7 +75,7 @@ def test_information_is_that_of_the_formula(unknown: float) -> None:
     targets = draw_targets(60, 7, unknown=unknown)
     targets[:, 3] = 0  # never present
     targets[:, 4] = np.where(targets[:, 4] == 0, -1, targets[:, 4])  # never known to be absent
-    ((start, found),) = module._information(targets)
+    ((start, found, _),) = module._information(targets)
     assert start == 0
     for i, j in combinations(range(7), 2):
         assert found[i, j] == pytest.approx(information(targets, i, j), abs=2e-12)
@@ -161,7 +162,7 @@ def test_rare_labels_that_never_meet_are_no_partners() -> None:
     targets[:3, 0] = targets[3:6, 1] = 1  # never together
     targets[6:9, 2] = targets[8:11, 3] = 1  # once, in image 8
     assert pairs_of(strongest_edges(targets, 1))[-1] == (2, 3)
-    ((_, found),) = module._information(targets)
+    ((_, found, _),) = module._information(targets)
     assert found[2, 3] > 1000 * found[0, 1]
 
 
@@ -296,3 +297,32 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     path.write_bytes(b"sea,\xff\n")
     with pytest.raises(DataError, match="cannot read label pairs: not UTF-8 text"):
         load_edges(path, LABELS)
+
+
+def test_pairs_without_evidence_are_left_out() -> None:
+    """Of 60 independent labels few are coupled by chance; a pair that belongs together stays."""
+    rng = np.random.default_rng(0)
+    targets = (rng.random((2000, 60)) < 0.05).astype(np.int8)
+    targets[:, 1] = np.where(rng.random(2000) < 0.9, targets[:, 0], targets[:, 1])
+    every = strongest_edges(targets, 4)
+    evident = pairs_of(strongest_edges(targets, 4, false_share=0.05))
+    assert len(every) > 100
+    assert (0, 1) in evident
+    assert len(evident) <= 3
+    unknown = np.where(rng.random(targets.shape) < 0.3, -1, targets)
+    assert (0, 1) in pairs_of(strongest_edges(unknown, 4, false_share=0.05))
+    assert pairs_of(strongest_edges(targets[:, 2:3], 4, false_share=0.05)) == []
+
+
+def test_evidence_is_that_of_the_step_up_procedure() -> None:
+    """The same pairs as SciPy's chi-squared tests and false discovery rates of all pairs."""
+    targets = draw_targets(300, 12)
+    targets[:, 1] |= targets[:, 0]
+    targets[:, 3] &= targets[:, 2]
+    pairs = list(combinations(range(12), 2))
+    (_, found, known) = next(module._information(targets))
+    chance = [stats.chi2.sf(2 * known[pair] * found[pair], 1) for pair in pairs]
+    adjusted = stats.false_discovery_control(chance)
+    for share in (0.01, 0.2, 0.6):
+        wanted = [pair for pair, one in zip(pairs, adjusted, strict=True) if one <= share]
+        assert pairs_of(strongest_edges(targets, 11, false_share=share)) == wanted

@@ -29,6 +29,8 @@ QUICK: dict[str, Any] = {
     "batch_size": 12,  # two steps an epoch
     "penalties": (0.3,),
     "pairwise_penalties": (0.01,),
+    "structure_weights": (1,),
+    "schedule": "joint",
     "steps": 10,
 }
 Patch = pytest.MonkeyPatch

@@ -26,6 +26,7 @@ from tests.reliability.scale import at_length
 OPTIONS = [
     *("--backbone", "tiny", "--finetune", "all", "--epochs", 1, *ENGINE),
     *("--set", "penalties=[0.3]", "--set", "pairwise_penalties=[0.01]", "--set", "steps=10"),
+    *("--set", "structure_weights=[1]", "--set", "schedule=joint"),
 ]
 Row = tuple[str, str, list[int]]  # picture, split, cells
 TRAIN, VALIDATION, TEST = "train", "validation", "test"

@@ -20,7 +20,16 @@ OPTIONS = {
     "features": ["--backbone", "lite0", "--set", "penalties=[0.3]"],
     "finetune": ["--backbone", "tiny", "--finetune", "all", "--epochs", "4"],
 }
-COMMON = ["--set", "pairwise_penalties=[0.01]", "--engine", "torch"]
+COMMON = [
+    "--set",
+    "pairwise_penalties=[0.01]",
+    "--set",
+    "structure_weights=[1]",
+    "--set",
+    "schedule=joint",
+    "--engine",
+    "torch",
+]
 _LONGEST_S = 600
 
 

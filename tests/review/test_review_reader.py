@@ -103,6 +103,7 @@ def test_train_from_review(tmp_path: Path) -> None:
         tmp_path / "c",
     ]
     words += ["--set", "penalties=[0.1]", "--set", "pairwise_penalties=[0.01]", "--json"]
+    words += ["--set", "structure_weights=[1]", "--set", "schedule=joint"]
     result = CliRunner().invoke(app, list(map(str, words)))
     assert result.exit_code == 0, result.output
     assert (tmp_path / "run" / "labels.txt").read_text() == "sea\nsky\n"

@@ -30,6 +30,7 @@ pytest.importorskip("s3fs", reason="needs mlcrf[s3]")
 QUICK = (
     *("--backbone", "lite0", "--engine", "torch", "--set", "penalties=[0.3]"),
     *("--set", "pairwise_penalties=[0.01]"),
+    *("--set", "structure_weights=[1]", "--set", "schedule=joint"),
 )
 
 

@@ -28,6 +28,7 @@ SETTINGS = TrainSettings(
     batch_size=32,
     learning_rate=0.02,
     pairwise_penalties=(0.01,),
+    structure_weights=(1,),
 )
 
 

@@ -89,6 +89,7 @@ def test_killed_all_end_in_one_line_and_one_goes_on(table: Path, tmp_path: Path)
             "penalties=[0.3]",
             "--set",
             "pairwise_penalties=[0.01]",
+            *("--set", "structure_weights=[1]", "--set", "schedule=joint"),
             "--set",
             "batch_size=9",
         ),

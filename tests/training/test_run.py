@@ -18,6 +18,7 @@ from mlcrf.choices import (
     InferenceName,
     ObjectiveName,
     Pairwise,
+    Schedule,
     Structure,
 )
 from mlcrf.config import TrainSettings
@@ -50,6 +51,8 @@ QUICK = {
     "epochs": 2,
     "penalties": (0.1,),
     "pairwise_penalties": (0.01,),
+    "structure_weights": (1,),
+    "schedule": Schedule.JOINT,
 }
 TORCH = Environment(engine=EngineName.TORCH)
 

@@ -156,7 +156,13 @@ def test_nothing_in_the_file_is_run(tmp_path: Path, zipped: bool) -> None:
     assert (tmp_path / "harm").exists()
 
 
-SETTINGS = TrainSettings(penalties=(0.003, 0.03, 0.3), pairwise_penalties=(0.01, 0.1), steps=10)
+SETTINGS = TrainSettings(
+    penalties=(0.003, 0.03, 0.3),
+    pairwise_penalties=(0.01, 0.1),
+    steps=10,
+    schedule=Schedule.JOINT,
+    structure_weights=(1.0,),
+)
 
 
 def plan_of(settings: TrainSettings, num_labels: int) -> Plan:
@@ -244,7 +250,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     """Run again on the finished stages, it computes nothing and gives the same."""
     baseline, crf, _ = train(tmp_path / "state.pt", ObjectiveName.EXACT_LIKELIHOOD)
     again, resumed, told = train(tmp_path / "state.pt", ObjectiveName.EXACT_LIKELIHOOD)
-    assert told == []
+    assert not [line for line in told if " gradients in " in line]
     assert same(again, baseline)
     assert same(resumed, crf)
 
@@ -262,7 +268,7 @@ def test_the_penalty_with_the_lowest_validation_loss_is_chosen(tmp_path: Path) -
     assert len(joint) >= 2
     assert crf.score == min(joint.values())
     of_couplings = {name.split(" and ")[1] for name in joint}
-    assert of_couplings == {"0.01", "0.1"}, "some labels are unknown: both are tried"
+    assert of_couplings >= {"0.01", "0.1"}, "some labels are unknown: both are tried"
     pair = f"penalties {crf.penalty.weights:g} and {crf.penalty.pairwise:g}"
     assert pair in min(joint, key=joint.__getitem__)
     assert sum(message.startswith("independent on all") for message in told) > 0

@@ -1,0 +1,219 @@
+"""Shares of the structure that held-out images support: between the baseline and the CRF.
+
+    unary_i = baseline_i + w_i (crf_i - baseline_i),     pairwise_ij = sqrt(w_i w_j) crf_ij
+
+With w = 0 a label is the independent baseline's, with w = 1 the CRF's as it was fitted. The loss to
+choose by is that of single labels, through the inference in use, and a share of that of whole sets:
+
+    (1 - s) mean_x sum_i -log P(y_i | x)  +  s mean_x -log P(y | x)
+
+Beyond exact inference pseudo-likelihood stands for the likelihood of sets. A weight above 0 must
+make neither the first term worse than at 0, nor the labels that a threshold of 0.5 gets wrong, by
+more than the standard error of the difference: couplings can improve the one and spoil the other.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlcrf.backbones.feature_matrix import Matrix, read_rows
+from mlcrf.crf import UNKNOWN
+from mlcrf.inference import Bethe, Gibbs, InferenceMethod
+from mlcrf.inference.automatic import ExactOrGibbs
+from mlcrf.model import LabelCrf
+from mlcrf.objectives import Objective, from_image
+from mlcrf.processes import Processes
+
+_AT_ONCE = 1024  # images
+_MOST_IMAGES = 2000  # to choose weights on
+_INSTEAD_OF_GIBBS = Bethe(max_sweeps=30, tolerance=1e-3, damping=0.3, second_start=False)
+_LEAST = 1e-6  # probability; samples may give 0
+_MOST_GROUPS = 3
+_GROUP_POSITIVES = 50  # held-out positives that a group of labels needs
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses on held-out images, in nats per image: of single labels, and of whole sets.
+
+    Attributes:
+        by_image: of each image the loss of its labels, and how many a threshold of 0.5 gets wrong,
+            float64 (2, N).
+    """
+
+    single: float
+    joint: float
+    by_image: Tensor
+
+    def blend(self, share: float) -> float:
+        """Return (1 - share) single + share joint."""
+        return (1 - share) * self.single + share * self.joint
+
+    def spoils(self, other: "Losses") -> bool:
+        """Return whether single labels are worse by more than a standard error."""
+        more = self.by_image - other.by_image
+        error = more.std(1, correction=0) / more.shape[1] ** 0.5
+        return bool((more.mean(1) > error).any())
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """The chosen weights.
+
+    Attributes:
+        weights: w of each label (L,).
+        before: losses of the baseline; with implications, if the CRF has some.
+        after: losses with these weights.
+        loss: the blend that they minimise.
+    """
+
+    weights: Tensor
+    before: Losses
+    after: Losses
+    loss: float
+
+    def __str__(self) -> str:
+        used, count = int((self.weights > 0).sum()), len(self.weights)
+        values = ", ".join(f"{value:g}" for value in sorted(set(self.weights.tolist()))[::-1])
+        return (
+            f"structure: in use for {used} of {count} labels (weights {values}); on validation "
+            f"images the loss of single labels goes from {self.before.single:.4f} to "
+            f"{self.after.single:.4f} nats, that of whole sets from {self.before.joint:.4f} to "
+            f"{self.after.joint:.4f}"
+        )
+
+
+@torch.no_grad()
+def weighed(baseline: LabelCrf, crf: LabelCrf, weights: Tensor) -> LabelCrf:
+    """Return the model between two models of the same features, without edges of weight 0.
+
+    Args:
+        weights: 0 to 1 (L,). With 1 everywhere the result equals `crf`.
+    """
+    if bool((weights == 1).all()):
+        return crf.clone()
+    first, second = crf.edges.T
+    shares = (weights[first] * weights[second]).sqrt()
+    used = shares > 0
+    state = crf.state_dict()
+    for name, its in baseline.state_dict().items():
+        if name.startswith("output."):
+            share = weights.view(-1, *[1] * (its.ndim - 1))
+            state[name] = its + share * (state[name] - its)
+    state["pairwise"] = (shares * crf.pairwise)[used]
+    state["edges"] = crf.edges[used]
+    if crf.factors is not None:
+        state["factors"] = (shares * crf.factors)[:, used]
+    result = LabelCrf(
+        crf.output.in_features,
+        crf.num_labels,
+        edges=crf.edges[used],
+        implications=crf.implications,
+        rank=crf.rank,
+    )
+    result.load_state_dict(state)
+    return result
+
+
+class Weigher:
+    """Choice of weights on held-out images.
+
+    Args:
+        features, targets: held-out images (N, D), and 1, 0, -1 unknown (N, L).
+        positives: training images with each label (L,), for groups of labels of like frequency.
+        make_inference: the inference of a run with this model. Bethe stands for Gibbs, whose
+            noise would hide small differences.
+        joint: loss of whole sets.
+        candidates: weights to choose from.
+        joint_share: its share in the choice.
+
+    Cost: of each choice, inference on at most 2,000 held-out images 5 to 20 times.
+    """
+
+    def __init__(
+        self,
+        features: Matrix,
+        targets: NDArray[np.int8],
+        *,
+        positives: Tensor,
+        make_inference: Callable[[LabelCrf], InferenceMethod],
+        joint: Objective,
+        candidates: Sequence[float],
+        joint_share: float,
+        processes: Processes,
+    ) -> None:
+        self._features, self._targets = features, targets[:_MOST_IMAGES]
+        self._make_inference, self._joint = make_inference, joint
+        self._candidates, self._share = sorted(candidates), joint_share
+        self._processes = processes
+        self._groups = _groups(positives, torch.from_numpy((self._targets == 1).sum(0)))
+
+    def score(self, baseline: LabelCrf, crf: LabelCrf) -> float:
+        """Return the least loss with the least or a larger weight, the same for all labels."""
+        least, *others = self._candidates
+        return self._best(baseline, crf, [least, *others[len(others) // 2 :]], []).loss
+
+    def choose(self, baseline: LabelCrf, crf: LabelCrf) -> Weighing:
+        """Return one weight for all labels, or one for each group if that is better.
+
+        What spoils single labels is not chosen, unless nothing else is among the candidates.
+        """
+        groups = self._groups if len(self._groups) > 1 else []
+        return self._best(baseline, crf, self._candidates, groups)
+
+    def _best(
+        self, baseline: LabelCrf, crf: LabelCrf, shares: Sequence[float], groups: Sequence[Tensor]
+    ) -> Weighing:
+        ones = torch.ones(crf.num_labels)
+        before = self._losses(weighed(baseline, crf, 0 * ones))
+
+        def tried(weights: Tensor) -> Weighing:
+            after = self._losses(weighed(baseline, crf, weights)) if weights.any() else before
+            return Weighing(weights, before, after, after.blend(self._share))
+
+        tries = [tried(share * ones) for share in shares]
+        allowed = [one for one in tries if not one.after.spoils(before)]
+        best = min(allowed or tries, key=lambda one: one.loss)
+        for group in groups:
+            for share in shares:
+                weights = best.weights.clone()
+                weights[group] = share
+                if not torch.equal(weights, best.weights):
+                    one = tried(weights)
+                    if one.loss < best.loss and not one.after.spoils(before):
+                        best = one
+        return best
+
+    @torch.no_grad()
+    def _losses(self, model: LabelCrf) -> Losses:
+        method, count = self._make_inference(model), len(self._targets)
+        if isinstance(method, Gibbs | ExactOrGibbs):
+            method = _INSTEAD_OF_GIBBS
+        joint = torch.zeros(1, dtype=torch.float64)
+        by_image = torch.zeros(2, count, dtype=torch.float64)
+        for rows in self._processes.blocks(count, _AT_ONCE):
+            known = torch.from_numpy(self._targets[rows].astype(np.int64))
+            potentials = model(torch.from_numpy(read_rows(self._features, rows)))
+            p = method(potentials).marginals.double().clamp(_LEAST, 1 - _LEAST)
+            of_truth = torch.where(known == 1, p, 1 - p)
+            of_truth = of_truth.masked_fill(known == UNKNOWN, 1)
+            by_image[0, rows] = -of_truth.log().sum(1)
+            by_image[1, rows] = (of_truth < 1 / 2).sum(1).double()
+            mean = from_image(self._joint, rows.start)(potentials, known)
+            joint += len(known) / count * float(mean)
+        self._processes.all_reduce(joint, by_image)
+        return Losses(float(by_image[0].mean()), float(joint), by_image)
+
+
+def _groups(positives: Tensor, held_out: Tensor) -> list[Tensor]:
+    """Return labels in groups of like frequency, each with enough held-out positives."""
+    order = positives.argsort(stable=True)
+    for count in range(min(_MOST_GROUPS, len(order)), 1, -1):
+        groups = list(order.tensor_split(count))
+        if all(int(held_out[group].sum()) >= _GROUP_POSITIVES for group in groups):
+            return groups
+    return [order]

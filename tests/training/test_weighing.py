@@ -1,0 +1,258 @@
+"""The share of the structure that is used, and couplings on log-odds out of fold."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mlcrf.choices import ObjectiveName, Pairwise, Schedule, Structure
+from mlcrf.config import TrainSettings
+from mlcrf.crf import full_edges
+from mlcrf.errors import SettingsError
+from mlcrf.implications import Implications
+from mlcrf.inference import Exact
+from mlcrf.labels import LabelSpace
+from mlcrf.model import LabelCrf, no_edges
+from mlcrf.objectives import exact_likelihood_loss
+from mlcrf.processes import ALONE
+from mlcrf.training.features import FeatureSpace
+from mlcrf.training.heads import Examples, HeadTrainer
+from mlcrf.training.plan import Plan, make_plan
+from mlcrf.training.stacking import CrfOfLogOdds, out_of_fold
+from mlcrf.training.stages import Stages
+from mlcrf.training.weighing import Losses, Weigher, weighed
+
+EXACT = Exact(max_labels=10)
+
+
+def labels(count: int) -> LabelSpace:
+    return LabelSpace(tuple(f"label-{number}" for number in range(count)))
+
+
+def examples(count: int, num_labels: int, *, seed: int, coupled: bool) -> Examples:
+    """Labels from features; if coupled, each repeats the one before in half of the images."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(count, 6)).astype(np.float32)
+    logits = features @ np.random.default_rng(9).normal(size=(6, num_labels)) - 1
+    targets = (logits + rng.logistic(size=logits.shape) > 0).astype(np.int8)
+    if coupled:
+        for label in range(1, num_labels):
+            copied = rng.random(count) < 0.5
+            targets[copied, label] = targets[copied, label - 1]
+    return Examples(features, targets)
+
+
+def models(num_labels: int, strength: float) -> tuple[LabelCrf, LabelCrf]:
+    """A baseline with random weights, and a CRF with others and one strength of couplings."""
+    torch.manual_seed(0)
+    baseline, crf = LabelCrf(6, num_labels, edges=no_edges()), LabelCrf(6, num_labels)
+    with torch.no_grad():
+        for model in (baseline, crf):
+            model.output.weight.normal_()
+            model.output.bias.normal_()
+        crf.pairwise.fill_(strength)
+    return baseline, crf
+
+
+def test_models_between_the_baseline_and_the_crf() -> None:
+    """0 and 1 are the two; between them each label has its own share, each edge that of its two."""
+    baseline, crf = models(4, 0.8)
+    x = torch.randn(5, 6)
+    with torch.no_grad():
+        none, every = weighed(baseline, crf, torch.zeros(4)), weighed(baseline, crf, torch.ones(4))
+        assert len(none.edges) == 0
+        torch.testing.assert_close(none(x).unary, baseline(x).unary)
+        assert torch.equal(every.pairwise, crf.pairwise)
+        assert torch.equal(every(x).unary, crf(x).unary)
+        w = torch.tensor([0.0, 0.25, 1.0, 1.0])
+        between = weighed(baseline, crf, w)
+        wanted = baseline(x).unary + w * (crf(x).unary - baseline(x).unary)
+        torch.testing.assert_close(between(x).unary, wanted)
+        assert between.edges.tolist() == [[1, 2], [1, 3], [2, 3]]
+        torch.testing.assert_close(between.pairwise, 0.8 * torch.tensor([0.5, 0.5, 1.0]))
+
+
+def weigher(held_out: Examples, share: float = 0.05) -> Weigher:
+    return Weigher(
+        held_out.features,
+        held_out.targets,
+        positives=torch.from_numpy((held_out.targets == 1).sum(0)),
+        make_inference=lambda model: EXACT,
+        joint=partial(exact_likelihood_loss, exact=EXACT),
+        candidates=(0.0, 0.5, 1.0),
+        joint_share=share,
+        processes=ALONE,
+    )
+
+
+def test_false_couplings_are_not_used() -> None:
+    """Couplings between independent labels get the weight 0, at any share of whole sets."""
+    held_out = examples(400, 4, seed=3, coupled=False)
+    baseline, crf = models(4, 2.0)
+    crf.load_state_dict(crf.state_dict() | baseline.state_dict() | {
+        "pairwise": crf.pairwise, "edges": crf.edges,
+    })  # fmt: skip
+    for share in (0.0, 0.5, 1.0):
+        chosen = weigher(held_out, share).choose(baseline, crf)
+        assert not chosen.weights.any()
+        assert chosen.after is chosen.before
+        assert "in use for 0 of 4 labels" in str(chosen)
+
+
+def test_losses_are_those_of_the_images() -> None:
+    """Of single labels, unknown ones left out, of whole sets, and the labels wrong at 0.5."""
+    held_out = examples(50, 4, seed=3, coupled=True)
+    held_out.targets[::7, 1] = -1
+    _, crf = models(4, 0.5)
+    chosen = weigher(held_out, 0.3)
+    found = chosen._losses(crf)
+    targets = torch.from_numpy(held_out.targets).long()
+    with torch.no_grad():
+        potentials = crf(torch.from_numpy(held_out.features))
+        p = EXACT(potentials).marginals.double()
+        joint = float(exact_likelihood_loss(potentials, targets, exact=EXACT))
+    of_truth = torch.where(targets == 1, p, 1 - p).masked_fill(targets < 0, 1.0)
+    assert found.single == pytest.approx(float(-of_truth.log().sum(1).mean()), rel=1e-5)
+    assert found.joint == pytest.approx(joint, rel=1e-6)
+    assert torch.equal(found.by_image[1], (of_truth < 0.5).sum(1).double())
+    assert found.blend(0.3) == pytest.approx(0.7 * found.single + 0.3 * joint, rel=1e-5)
+
+
+@pytest.mark.parametrize("row", [0, 1], ids=["loss", "wrong"])
+def test_what_spoils_single_labels(row: int) -> None:
+    """A higher loss, or more wrong labels, by more than a standard error."""
+    before = Losses(2.0, 2.0, torch.zeros(2, 100, dtype=torch.float64))
+
+    def with_change(change: torch.Tensor) -> Losses:
+        by_image = before.by_image.clone()
+        by_image[row] += change
+        return Losses(2.0, 1.0, by_image)
+
+    balanced = torch.tensor([1.0, -1.0] * 50)
+    assert not before.spoils(before)
+    assert with_change(torch.tensor(0.01)).spoils(before)
+    assert not with_change(torch.tensor(-0.01)).spoils(before)
+    assert not with_change(balanced + 0.05).spoils(before)
+    assert with_change(balanced + 0.2).spoils(before)
+
+
+def test_log_odds_are_of_baselines_that_did_not_see_the_image() -> None:
+    """Each image's, by the fit in which its targets were unknown."""
+    data = examples(30, 3, seed=0, coupled=True)
+    space = FeatureSpace(data.features, data.targets)
+    seen: list[torch.Tensor] = []
+
+    def fit_without(number: int, others: FeatureSpace) -> LabelCrf:
+        hidden = (others.targets == -1).all(1)
+        seen.append(hidden)
+        model = LabelCrf(6, 3, edges=no_edges())
+        with torch.no_grad():
+            model.output.bias.fill_(number + 1)
+        return model
+
+    result = out_of_fold(space, fit_without, seed=0)
+    assert torch.equal(torch.stack(seen).sum(0), torch.ones(30, dtype=torch.int64))
+    assert torch.equal(space.targets, torch.from_numpy(data.targets).long()), "left as they were"
+    for number, hidden in enumerate(seen):
+        assert torch.equal(result.inputs(slice(0, 30))[hidden], torch.full((int(hidden.sum()), 3), number + 1.0))  # fmt: skip  # noqa: E501
+
+
+def plan_of(num_labels: int, **settings: object) -> Plan:
+    chosen = TrainSettings(penalties=(0.01, 0.1), pairwise_penalties=(1e-3, 1e-2), **settings)  # type: ignore[arg-type]
+    return make_plan(chosen, labels(num_labels), full_edges(num_labels), Implications())
+
+
+def trainer(plan: Plan, tmp_path: Path, *, coupled: bool, told: list[str]) -> HeadTrainer:
+    count = len(plan.labels)
+    return HeadTrainer(
+        examples(500, count, seed=1, coupled=coupled),
+        examples(300, count, seed=2, coupled=coupled),
+        plan,
+        Stages(tmp_path / "state.pt", ""),
+        lambda event: told.append(str(event)),
+    )
+
+
+def test_stacked_couplings_go_above_the_baseline(tmp_path: Path) -> None:
+    """The CRF has the baseline's weights, and predicts new images better where labels are coupled.
+
+    Run again on the finished stages it is the same, bit for bit.
+    """
+    plan = plan_of(5, schedule=Schedule.STACKED, structure_weights=(1.0,))
+    told: list[str] = []
+    one = trainer(plan, tmp_path, coupled=True, told=told)
+    independent = one.fit_independent()
+    crf = one.fit_crf(independent)
+    assert crf.resolved["schedule"] is Schedule.STACKED
+    assert crf.resolved["objective"] is ObjectiveName.PSEUDO_LIKELIHOOD
+    torch.testing.assert_close(crf.model.output.weight, independent.model.output.weight)
+    assert crf.report["labels_with_structure"] == 5
+    new = examples(1000, 5, seed=7, coupled=True)
+    x, y = torch.from_numpy(new.features), torch.from_numpy(new.targets).long()
+    with torch.no_grad():
+        losses = [
+            float(exact_likelihood_loss(model(x), y, exact=EXACT))
+            for model in (independent.model, crf.model)
+        ]
+    assert losses[1] < losses[0] - 0.05
+    again = trainer(plan, tmp_path, coupled=True, told=told)
+    same = again.fit_crf(again.fit_independent())
+    assert torch.equal(same.model.pairwise, crf.model.pairwise)
+
+
+def test_structure_stands_aside_where_there_is_none(tmp_path: Path) -> None:
+    """By default, with independent labels, single labels are no worse on validation images."""
+    told: list[str] = []
+    one = trainer(plan_of(5), tmp_path, coupled=False, told=told)
+    crf = one.fit_crf(one.fit_independent())
+    report = crf.report
+    assert report["single_label_loss"] <= report["single_label_loss_of_baseline"] + 0.01
+    assert crf.model.pairwise.abs().sum() < 0.5
+    assert any(line.startswith("structure: in use for ") for line in told)
+
+
+def test_a_penalty_beyond_the_list_is_found(tmp_path: Path) -> None:
+    """A list whose end is best grows; one number is what the user wants."""
+    plan = plan_of(3, structure=Structure.INDEPENDENT)
+    told: list[str] = []
+    first = trainer(plan, tmp_path / "a", coupled=False, told=told)
+    assert first.fit_independent().penalty.weights < 0.01
+    fixed = make_plan(
+        plan.settings.model_copy(update={"penalties": (0.1,)}),
+        labels(3),
+        no_edges(),
+        Implications(),
+    )
+    only = trainer(fixed, tmp_path / "b", coupled=False, told=told)
+    assert only.fit_independent().penalty.weights == 0.1
+
+
+def test_a_crf_of_log_odds_is_one_of_features() -> None:
+    """Above a baseline it has the same potentials."""
+    baseline, _ = models(4, 0.0)
+    crf = CrfOfLogOdds(4, full_edges(4), Implications())
+    x = torch.randn(5, 6)
+    with torch.no_grad():
+        crf.output.bias.normal_()
+        crf.pairwise.normal_()
+        here, there = crf(baseline(x).unary), crf.above(baseline)(x)
+    torch.testing.assert_close(here.unary, there.unary)
+    assert torch.equal(here.pairwise, there.pairwise)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"pairwise": Pairwise.CONDITIONAL},
+        {"structure": Structure.LATENT, "objective": ObjectiveName.EXACT_LIKELIHOOD},
+        {"hidden_units": 8},
+        {"objective": ObjectiveName.UNROLLED_MEAN_FIELD},
+    ],
+)
+def test_what_cannot_be_stacked_is_refused(more: dict[str, object]) -> None:
+    """By name if asked for; by default it is learned jointly."""
+    assert plan_of(4, **more).schedules == (Schedule.JOINT,)
+    with pytest.raises(SettingsError, match="--schedule stacked learns constant couplings"):
+        plan_of(4, schedule=Schedule.STACKED, **more)
