@@ -35,6 +35,13 @@ class EmbeddingPlan:
     after: Retagged
 
     @property
+    def theirs(self) -> set[str]:
+        """The person's keywords in IPTC."""
+        ours = _marked(self.before.xmp)
+        there = self.before.iptc.keywords if self.before.iptc else ()
+        return {name for name in there if fold(name) not in ours}
+
+    @property
     def new_xmp(self) -> bytes | None:
         """The new XMP, as UTF-8 without a wrapper."""
         content = self.after.content
@@ -67,8 +74,7 @@ def plan(
     before = ImageParts.read(content, kind, tool)
     theirs: set[str] = set()
     if before.iptc:
-        ours = set() if before.xmp is None else marked_names(Packet(before.xmp))
-        theirs = {fold(one) for one in before.iptc.keywords} - ours
+        theirs = {fold(one) for one in before.iptc.keywords} - _marked(before.xmp)
         tags = [Tag(tag.name, tag.paths, tag.confirmed or fold(tag.name) in theirs) for tag in tags]
     after = retag(before.xmp, tags, author, new, theirs)
     if len(after.content or b"") > _MAX_XMP:
@@ -88,7 +94,6 @@ def apply(plan: EmbeddingPlan, content: bytes, tool: ExifTool) -> bytes:
     Cost: decodes the pixels twice, unless it is a JPEG.
     """
     pixels = pixels_of(content, plan.kind)
-    was = set() if plan.before.xmp is None else marked_names(Packet(plan.before.xmp))
     packet = Packet.new() if plan.after.content is None else Packet(plan.after.content)
     there = {path[-1] for path in SUBJECT.paths(packet)}
     now = [path[-1] for path in SUBJECT.marked(packet) if path[-1] in there]
@@ -99,7 +104,7 @@ def apply(plan: EmbeddingPlan, content: bytes, tool: ExifTool) -> bytes:
             xmp.write_bytes(_WRAPPER % plan.new_xmp)
             words = [f"-XMP:XMP<={str(xmp).replace('%', '%%')}"]
         if plan.before.iptc:
-            words += plan.before.iptc.changes(was, now)
+            words += plan.before.iptc.changes(_marked(plan.before.xmp), now)
         printed = tool.run(*words, "-overwrite_original", str(image))
         written = image.read_bytes()
     if "1 image files updated" not in printed:
@@ -119,8 +124,15 @@ def _is_as_planned(written: bytes, content: bytes, plan: EmbeddingPlan, tool: Ex
     bytes_but_xmp = len(written) - len(found.xmp or b"")
     if bytes_but_xmp < len(content) - len(plan.before.xmp or b"") - _MAX_LOSS:
         return False
+    if not plan.theirs <= set(found.iptc.keywords if found.iptc else ()):
+        return False
     xmp = None if found.xmp is None else without_wrapper(found.xmp)
     return (xmp, found.others) == (plan.new_xmp, plan.before.others)
+
+
+def _marked(xmp: bytes | None) -> set[str]:
+    """Return our keywords in a packet, folded."""
+    return set() if xmp is None else marked_names(Packet(xmp))
 
 
 def _reason(printed: str, tool: ExifTool) -> str:

@@ -76,8 +76,8 @@ class ImageParts:
     Attributes:
         xmp: its XMP packet; None if it has none.
         iptc: None if it has none.
-        others: equal for files with the same metadata but XMP and IPTC: of a JPEG, all bytes; else
-            all tags that exiftool knows, thumbnails and previews among them.
+        others: equal for files with the same metadata but XMP and keywords in IPTC: of a JPEG, all
+            bytes; else all tags that exiftool knows, thumbnails and previews among them.
     """
 
     xmp: bytes | None
@@ -95,10 +95,10 @@ class ImageParts:
         if kind == _JPEG:
             segments = JpegSegments.split(content)
             if not segments.has_iptc:
-                return cls(segments.xmp, None, segments.others)
+                return cls(segments.xmp, None, (segments.others, frozenset()))
             with working_copy(content, kind) as image:
-                found = Iptc.of(_tags(image, tool, *iptc.WANTED))
-            return cls(segments.xmp, found, segments.others)
+                tags = _tags(image, tool, *iptc.WANTED)
+            return cls(segments.xmp, Iptc.of(tags), (segments.others, _others(tags)))
         with working_copy(content, kind) as image:
             tags = _tags(image, tool, *_ALL)
         if kind in _TIFF_SUFFIXES and tags.get("File:FileType") != _TIFF_SUFFIXES[kind]:
@@ -150,12 +150,13 @@ def _tags(image: Path, tool: ExifTool, *wanted: str) -> dict[str, object]:
     """
     printed = tool.run(*_READ, *wanted, str(image))
     try:
-        (tags,) = json.loads(printed, parse_int=str, parse_float=str)
+        (found,) = json.loads(printed, parse_int=str, parse_float=str)
     except ValueError as error:
         raise ExifToolError(f"exiftool: {' '.join(printed.split())}") from error
-    if fault := tags.get("Main:ExifTool:Error"):
+    tags = {name.removeprefix("Main:"): value for name, value in found.items()}
+    if fault := tags.get("ExifTool:Error"):
         raise ValueError(f"exiftool: {fault}")
-    return {name.removeprefix("Main:"): value for name, value in tags.items()}
+    return tags
 
 
 def _xmp(tags: Mapping[str, object]) -> bytes | None:

@@ -82,7 +82,7 @@ def test_an_edit_before_undo(photos: Path, run: Path) -> None:
         image.crop((0, 0, 20, 20)).save(edited, xmp=image.info["xmp"])
     undone = tag(photos, "--embed", "--undo")
     assert undone.stdout.startswith("photos: 1 changed\n"), undone.output
-    assert "1 photos as they were before --embed stay" in " ".join(undone.stderr.split())
+    assert "1 of the photos as they were before --embed" in " ".join(undone.stderr.split())
     with Image.open(edited) as image:
         assert image.size == (20, 20) and "xmp" not in image.info
     (kept,) = (path for path in (photos / ".mlcrf-before").rglob("*") if path.is_file())

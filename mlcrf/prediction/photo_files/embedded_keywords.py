@@ -120,9 +120,10 @@ class EmbeddedKeywords:
         kept = [copy for place, _ in walk_folders(folder) for copy in _copies(place)]
         if kept and not self._dry_run:
             warnings.warn(
-                f"{printable(kept[0].parent.parent)}: {len(kept):,} photos as they were before "
-                "--embed stay, here or below, since another program has changed their pixels, or "
-                "they were moved, deleted or not writable; delete what you do not need",
+                f"{printable(kept[0].parent.parent)}: still holds, with those in folders below, "
+                f"{len(kept):,} of the photos as they were before --embed: another program has "
+                "changed their pixels, or they were moved, deleted or not writable; delete what "
+                "you do not need",
                 MlcrfWarning,
                 stacklevel=2,
             )
