@@ -473,6 +473,8 @@ def test_tags_of_ones_own(visiting: Visiting, place: Place) -> None:
     visit.answers(1)
     page.wait_for_selector(".chip.present[data-label='5']")
     assert page.inner_text(".chip[data-label='5'] .chip-name") == "my dog"
+    other.page.select_option("#order", "name")  # a page that was opened before
+    until(other.page, "document.getElementById('tiles').textContent.includes('my dog')")
     page.keyboard.press("Escape")  # leaves the field
     page.keyboard.press("e")
     page.fill("#tag-list li:nth-child(6) input", "Rex")

@@ -76,7 +76,7 @@ async function fillGrid(more) {
   query.set("offset", more ? tilesShown : 0);
   query.set("limit", more ? PAGE : Math.max(PAGE, tilesShown));
   const record = await ask(`/api/photos?${query}`);
-  if (asked !== listing) return;
+  if (asked !== listing || areTagsOld(record.progress)) return;
   const isFree = document.activeElement === document.body;
   const focused = isFree ? trail.at(-1) : document.activeElement?.dataset.photo;
   const tiles = record.photos.map(tile);
@@ -147,6 +147,7 @@ async function answerSelected(value) {
 }
 
 function showTiles(record) {
+  if (areTagsOld(record.progress)) return;
   for (const one of record.photos) document.querySelector(`.tile[data-photo="${one.id}"]`)?.closest("li").replaceWith(tile(one));
   showSelection();
   showProgress(record.progress);
@@ -476,7 +477,7 @@ $("person").addEventListener("change", () => {
 // what others answered in the meantime
 setInterval(() => {
   if (document.hidden || isSaving()) return;
-  if (!photo) return void ask("/api/progress").then(showProgress, () => {});
+  if (!photo) return void ask("/api/progress").then((progress) => { if (!areTagsOld(progress)) showProgress(progress); }, () => {});
   ask(`/api/photos/${photo.id}`).then((record) => {
     const isNews = JSON.stringify(record.photo) !== JSON.stringify(photo);
     if (isNews && !isSaving() && photo?.id === record.photo.id) take(record, false);
