@@ -9,6 +9,7 @@ from torch import Tensor
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.inference import Exact, Gibbs, InferenceMethod, JunctionTree, PreparedExact, prepare
 from mlcrf.inference.automatic import ExactOrGibbs
+from mlcrf.inference.gibbs_sampling import Draws
 from mlcrf.inference.questions import (
     answer_information,
     count_pairs,
@@ -17,6 +18,7 @@ from mlcrf.inference.questions import (
 )
 
 _QUICK_LABELS = 20  # enumerated for one photo in 30 ms; 24 take ten times as long
+_AT_ONCE = 64  # photos whose samples are in memory together: 24 MB with 374 labels
 _FEW = 64  # unknown labels; whether more can be inferred exactly takes long to find out
 
 
@@ -37,6 +39,7 @@ class Beliefs:
             method = ExactOrGibbs(min(method.max_exact_labels, _QUICK_LABELS), method.gibbs)
         self._method = prepare(method, potentials)
         self._alone = Lock()  # the buffers of `PreparedExact` are shared
+        self._last: tuple[Tensor, Tensor, Draws] | None = None
 
     def marginals(self, rows: Tensor, known: Tensor) -> tuple[Tensor, str]:
         """Return P(label present | answers) of some photos, float64 (n, L), and advice.
@@ -51,16 +54,17 @@ class Beliefs:
         found = torch.empty(known.shape, dtype=torch.float64)
         advice = ""
         for method, at in self._parts(rows, known):
-            some = self._potentials.rows(rows[at])
             if isinstance(method, Gibbs):
-                draws = method.draw(some, known=known[at], images=rows[at])
-                found[at] = draws.marginals.double()
-                failed = int((~draws.converged).sum())
+                failed = 0
+                for part in torch.split(at, _AT_ONCE):
+                    draws = self._draw(method, rows[part], known[part])
+                    found[part] = draws.marginals.double()
+                    failed += int((~draws.converged).sum())
                 if failed:
                     advice = _UNMIXED.format(failed=failed, number=len(at))
             else:
                 with self._alone:
-                    posterior = method(some, known=known[at])
+                    posterior = method(self._potentials.rows(rows[at]), known=known[at])
                 found[at], advice = posterior.marginals.double(), posterior.advice or advice
         return found, advice
 
@@ -70,7 +74,7 @@ class Beliefs:
         for method, at in self._parts(rows, known):
             some = self._potentials.rows(rows[at])
             if isinstance(method, Gibbs):
-                draws = method.draw(some, known=known[at], images=rows[at])
+                draws = self._draw(method, rows[at], known[at])
                 found[at] = answer_information(count_pairs(draws.marginals, draws.samples))
             elif isinstance(method, (Exact, PreparedExact, JunctionTree)) or known.shape[1] <= _FEW:
                 with self._alone:
@@ -79,6 +83,16 @@ class Beliefs:
             else:
                 found[at] = label_entropy(self.marginals(rows[at], known[at])[0])
         return found
+
+    def _draw(self, method: Gibbs, rows: Tensor, known: Tensor) -> Draws:
+        """Sample, unless these photos were the last, as after an answer about one."""
+        last = self._last
+        if last is not None and torch.equal(last[0], rows) and torch.equal(last[1], known):
+            return last[2]
+        draws = method.draw(self._potentials.rows(rows), known=known, images=rows)
+        if len(rows) == 1:
+            self._last = rows, known.clone(), draws
+        return draws
 
     def _parts(self, rows: Tensor, known: Tensor) -> Iterator[tuple[InferenceMethod, Tensor]]:
         """Yield each method that is needed, with the positions of its photos."""
