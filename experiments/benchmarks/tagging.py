@@ -36,12 +36,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, print a line per turn, write the JSON file."""
     options = _parse(arguments)
     count, turns = (60, {"seen": 1}) if options.quick else (COUNT, TURNS)
+    kinds = [kind for kind in options.kinds if kind in turns]
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         photos, cache = Path(folder) / "photos", Path(folder) / "cache"
         make_photos(options.data, photos, count)
         run_predict(options.run, photos, cache)
-        rows = [measure(options.run, photos, cache, kind, turns[kind]) for kind in turns]
+        rows = [measure(options.run, photos, cache, kind, turns[kind]) for kind in kinds]
     machine = describe_machine()
     names = ("mlcrf", "lxml", "openvino", "pillow")
     machine["versions"] |= {name: version(name) for name in names}
@@ -56,6 +57,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of photos")
     parser.add_argument("--run", type=Path, default=Path("mirflickr24"), help="run, or a name")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("tagging.json"))
+    parser.add_argument("--kinds", nargs="+", choices=TURNS, default=list(TURNS))
     parser.add_argument("--quick", action="store_true", help="60 photos, seen, one turn")
     return parser.parse_args(arguments)
 
