@@ -12,6 +12,7 @@ const SIGNS = { 1: "✓", "-1": "?", 0: "✕" };
 const STATES = { new: "New", begun: "Begun", done: "Done", conflict: "Conflict" };
 
 let photo = null; // the photo shown, as sent by the server
+let chips = new Map(); // of the photo, by tag
 let current = null; // the label that keys answer
 let visited = new Set(); // photos seen since the filter was changed
 let trail = []; // the way here, for going back
@@ -172,7 +173,8 @@ async function showPhoto(id) {
   if (areTagsOld(record.progress)) return; // it is shown again once they are there
   // in this order as long as the photo is shown; what the model does not know comes last
   const order = present().sort((a, b) => (record.photo.labels[b].p ?? -1) - (record.photo.labels[a].p ?? -1));
-  $("chips").replaceChildren(...order.map(chip));
+  chips = new Map(order.map((label) => [label, chip(label)]));
+  $("chips").replaceChildren(...chips.values());
   take(record);
   window.scrollTo(0, 0);
   prefetch().catch(() => {});
@@ -201,7 +203,7 @@ function chip(label) {
   return item;
 }
 
-const chipOf = (label) => $("chips").querySelector(`[data-label="${label}"]`);
+const chipOf = (label) => chips.get(label);
 
 // Show a photo as the server now sees it; the chips stay where they are.
 function take(record, moved = true) {

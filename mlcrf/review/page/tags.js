@@ -6,6 +6,7 @@ const $ = (id) => document.getElementById(id);
 
 let tags = JSON.parse(document.body.dataset.tags); // by number; without a name if they are gone
 let version = Number(document.body.dataset.version); // of the tags, as the server counts
+let titles = []; // of the tags, as shown
 let changed = () => {}; // what is told that the tags are others now
 
 const readable = (name) => name.replaceAll("_", " ");
@@ -15,11 +16,12 @@ export const numberOf = (key) => tags.findIndex((tag) => tag.key === key);
 export const present = () => tags.flatMap((tag, label) => (tag.name === null ? [] : [label]));
 
 // A tag's name as words; as in the file where two would look the same.
-export function shown(label) {
-  const { name, key } = tags[label];
-  if (name === null) return key;
-  const same = tags.filter((tag) => tag.name !== null && readable(tag.name) === readable(name));
-  return same.length > 1 ? name : readable(name);
+export const shown = (label) => titles[label];
+
+function nameTags() {
+  const counts = {};
+  for (const label of present()) counts[readable(tags[label].name)] = (counts[readable(tags[label].name)] ?? 0) + 1;
+  titles = tags.map(({ key, name }) => (name === null ? key : counts[readable(name)] > 1 ? name : readable(name)));
 }
 
 // The tag with a name as shown or as in the file, in any case; -1 if there is none.
@@ -43,6 +45,7 @@ export function areTagsOld(progress) {
 function takeTags(record) {
   ({ tags } = record);
   version = record.progress.tags;
+  nameTags();
   if ($("tags").open) showList();
   changed();
 }
@@ -77,7 +80,7 @@ function showList() {
   const items = present().map((label) => {
     const item = document.createElement("li");
     const { key, name } = tags[label];
-    item.append(nameField(key, name), mergeList(key, name, label), retireButton(key, name));
+    item.append(nameField(key, name), mergeField(key, name), retireButton(key, name));
     return item;
   });
   $("tag-list").replaceChildren(...items);
@@ -95,12 +98,18 @@ function nameField(key, name) {
   return field;
 }
 
-function mergeList(key, name, label) {
-  const list = document.createElement("select");
-  list.setAttribute("aria-label", `Merge ${name} into`);
-  list.append(new Option("Merge into…", ""), ...present().filter((other) => other !== label).map((other) => new Option(shown(other), keyOf(other))));
-  list.addEventListener("change", () => { if (list.value) change({ key, into: list.value }); });
-  return list;
+function mergeField(key, name) {
+  const field = document.createElement("input");
+  field.placeholder = "Merge into…";
+  field.autocomplete = "off";
+  field.setAttribute("list", "bulk-labels");
+  field.setAttribute("aria-label", `Merge ${name} into`);
+  field.addEventListener("change", () => {
+    const label = labelNamed(field.value);
+    if (label >= 0) change({ key, into: keyOf(label) });
+    else field.value = "";
+  });
+  return field;
 }
 
 function retireButton(key, name) {
@@ -112,6 +121,7 @@ function retireButton(key, name) {
   return button;
 }
 
+nameTags();
 $("tag-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("tag-new").value.trim();
