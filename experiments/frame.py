@@ -20,6 +20,7 @@ import torch
 
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import STATE, Run, load_run
+from mlcrf.choices import Schedule
 from mlcrf.cli.options import cache_dir
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
@@ -32,6 +33,7 @@ from mlcrf.training.run import train
 
 ROOT = Path(__file__).parent.parent
 QUICK: dict[str, Any] = {"penalties": (0.3,), "pairwise_penalties": (0.01,), "steps": 20}
+AS_FITTED: dict[str, Any] = {"schedule": Schedule.JOINT, "structure_weights": (1.0,)}
 _QUICK_PHOTOS = {Split.TRAIN: 300, Split.VALIDATION: 100, Split.TEST: 200}
 
 Rows = list[dict[str, Any]]
@@ -79,7 +81,12 @@ def first_photos(data: Manifest, counts: dict[Split, int]) -> Manifest:
 
 
 def trained(data: Manifest, out: Path, settings: TrainSettings) -> Run:
-    """The run at `out`: as it is there, or trained to its end. Needs the data's splits made."""
+    """The run at `out`: as it is there, or trained to its end. Needs the data's splits made.
+
+    Unless the settings name a schedule, the CRF is learned jointly and used as it was fitted.
+    """
+    if settings.schedule is Schedule.AUTO:
+        settings = settings.model_copy(update=AS_FITTED)
     if not (out / "metrics.json").exists():
         begun = (out / STATE).exists()
         train(
@@ -95,7 +102,7 @@ def trained(data: Manifest, out: Path, settings: TrainSettings) -> Run:
 
 
 def default_run(arguments: argparse.Namespace, data: Manifest) -> Run:
-    """The run that `mlcrf train DATA --label-set L` makes, as `mir24` among the runs."""
+    """A run with default settings, learned jointly, as `mir24` among the runs."""
     settings = TrainSettings(**(QUICK if arguments.quick else {}))
     return trained(data, arguments.runs / f"mir{len(data.labels)}", settings)
 
