@@ -65,7 +65,7 @@ class Fitted:
     """A fitted model for raw features, with its penalty and scores.
 
     Attributes:
-        score: validation loss of the fit on training images only.
+        score: validation loss of the fit on training images only, of whole label sets.
         report: report of the last fit, as a dictionary.
         on_train: the model with this penalty fitted on training images only.
         resolved: settings that were AUTO in the plan, or had several candidates.
@@ -572,5 +572,6 @@ def _weigh(independent: Fitted, crf: Fitted, weighing: Weighing) -> Fitted:
         crf,
         model=weighed(independent.model, crf.model, weighing.weights),
         on_train=weighed(independent.on_train, crf.on_train, weighing.weights),
+        score=weighing.after.joint,
         report=crf.report | report,
     )
