@@ -34,7 +34,7 @@ from mlcrf.training.run import train
 ROOT = Path(__file__).parent.parent
 QUICK: dict[str, Any] = {"penalties": (0.3,), "pairwise_penalties": (0.01,), "steps": 20}
 AS_FITTED: dict[str, Any] = {"schedule": Schedule.JOINT, "structure_weights": (1.0,)}
-_QUICK_PHOTOS = {Split.TRAIN: 300, Split.VALIDATION: 100, Split.TEST: 200}
+QUICK_PHOTOS = {Split.TRAIN: 300, Split.VALIDATION: 100, Split.TEST: 200}
 
 Rows = list[dict[str, Any]]
 
@@ -48,7 +48,7 @@ def read_options(doc: str | None, folder: str, **more: dict[str, Any]) -> argpar
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("data/mirflickr25k"))
+    more = {"data": {"type": Path, "default": Path("data/mirflickr25k")}} | more
     parser.add_argument("--runs", type=Path, help="folder of runs; runs, or runs/quick")
     parser.add_argument("--out", type=Path, help="file of the figures")
     parser.add_argument("--quick", action="store_true", help="600 photos, few steps")
@@ -70,7 +70,7 @@ def photos(arguments: argparse.Namespace, label_set: int | None = None) -> Manif
     """
     chosen = label_set or (14 if arguments.quick else 24)
     data = split_manifest(read_dataset(arguments.data, ReadOptions(chosen)), seed=0)
-    return first_photos(data, _QUICK_PHOTOS) if arguments.quick else data
+    return first_photos(data, QUICK_PHOTOS) if arguments.quick else data
 
 
 def first_photos(data: Manifest, counts: dict[Split, int]) -> Manifest:
