@@ -69,9 +69,13 @@ bench-inference: setup  ## Measure inference beside its limits and peers; DATA=f
 		$(if $(RUN),--data $(DATA) --run $(RUN))
 
 EXPERIMENTS := lecture objectives decisions hidden_labels learning_curves known_tags structures calibration correlations \
-	clicks albums synthetic_recovery resolution best many_labels annotation slopes
+	clicks albums synthetic_recovery resolution best many_labels annotation slopes never_worse
 experiment-%: setup  # One experiment, such as experiment-known_tags; DATA=folder.
 	$(BIN)/python -m experiments.$*.run $(if $(filter lecture,$*),,--data $(DATA))
+
+NUMBERS ?=
+experiment-never_worse: setup  # The same without --data, which names other data sets; DATA=folder NUMBERS=folder.
+	$(BIN)/python -m experiments.never_worse.run --photos $(DATA) $(if $(NUMBERS),--numbers $(NUMBERS))
 
 experiments: setup  ## Run every experiment on MIRFLICKR, for hours; DATA=folder.
 	@for name in $(EXPERIMENTS); do $(MAKE) --no-print-directory experiment-$$name || exit 1; done
