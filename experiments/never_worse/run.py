@@ -280,11 +280,11 @@ def tables(results: dict[str, Rows]) -> dict[str, str]:
     """`measures`: every row; `sets`: a line for each data set; `worse`: the rows that are worse."""
     head = ["data", "labels", "measure", "independent", "CRF", "CRF - independent", "CRF is"]
     rows = results["rows"]
-    worse = [row for row in rows if row["verdict"] == "worse"]
+    worse = [_cells(row)[:-1] for row in rows if row["verdict"] == "worse"]
     return {
         "measures": frame.table([_cells(row) for row in rows], head),
         "sets": _sets(results),
-        "worse": frame.table([_cells(row)[:-1] for row in worse], head[:-1]),
+        "worse": frame.table(worse or [["none", *[""] * 5]], head[:-1]),
     }
 
 
