@@ -36,7 +36,7 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.splits import split_manifest
 from mlcrf.decoding import Decoder
-from mlcrf.errors import DataError, MlcrfError
+from mlcrf.errors import MlcrfError
 from mlcrf.evaluation import evaluate
 from mlcrf.images import ImageBytes
 from mlcrf.inference import Independent, InferenceMethod, log_mass
@@ -104,7 +104,7 @@ def main() -> None:
         try:
             about, rows = measure(name, arguments)
         except MlcrfError as error:
-            raise SystemExit(f"{name}: {error}") from error
+            raise SystemExit(str(error)) from error
         results["sets"].append(about)
         results["rows"] += rows
         frame.keep(arguments, **results)
@@ -166,11 +166,7 @@ def _read_photos(name: str, arguments: argparse.Namespace) -> Manifest:
         label_set, size = PHOTOS[name]
         data = split_manifest(read_dataset(arguments.photos, ReadOptions(label_set)), seed=0)
         data = data if name in FULL else drawn_photos(data, size, seed)
-    if quick:
-        data = frame.first_photos(data, frame.QUICK_PHOTOS)
-    if not data.part(Split.TEST).images:
-        raise DataError("has no test images")
-    return data
+    return frame.first_photos(data, frame.QUICK_PHOTOS) if quick else data
 
 
 def _measure_photos(data: Manifest, arguments: argparse.Namespace) -> tuple[dict[str, Any], Scores]:
@@ -203,8 +199,8 @@ def _read_numbers(name: str, arguments: argparse.Namespace) -> Numbers:
             crf.draw(num, seed=seed) for num, seed in zip((learned, _TESTS), seeds, strict=True)
         )
         return Numbers(labels, train, test)
-    if arguments.numbers is None:
-        raise SystemExit(f"{name}: give its folder by --numbers")
+    if arguments.numbers is None or not (arguments.numbers / f"{name}.xml").exists():
+        raise SystemExit(f"{name}: give the folder that has {name}.xml by --numbers")
     return read_numbers(arguments.numbers, name)
 
 
