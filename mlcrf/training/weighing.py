@@ -27,6 +27,7 @@ from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import Objective, from_image
 from mlcrf.processes import Processes
+from mlcrf.training.finite import require_finite
 
 _AT_ONCE = 1024  # images
 _MOST_IMAGES = 2000  # to choose weights on
@@ -66,7 +67,7 @@ class Weighing:
 
     Attributes:
         weights: w of each label (L,).
-        before: losses of the baseline; with implications, if the CRF has some.
+        before: losses of the baseline, which knows no implications.
         after: losses with these weights.
         loss: the blend that they minimise.
     """
@@ -169,10 +170,10 @@ class Weigher:
         self, baseline: LabelCrf, crf: LabelCrf, shares: Sequence[float], groups: Sequence[Tensor]
     ) -> Weighing:
         ones = torch.ones(crf.num_labels)
-        before = self._losses(weighed(baseline, crf, 0 * ones))
+        before = self._losses(baseline)
 
         def tried(weights: Tensor) -> Weighing:
-            after = self._losses(weighed(baseline, crf, weights)) if weights.any() else before
+            after = self._losses(weighed(baseline, crf, weights))
             return Weighing(weights, before, after, after.blend(self._share))
 
         tries = [tried(share * ones) for share in shares]
@@ -198,7 +199,9 @@ class Weigher:
         for rows in self._processes.blocks(count, _AT_ONCE):
             known = torch.from_numpy(self._targets[rows].astype(np.int64))
             potentials = model(torch.from_numpy(read_rows(self._features, rows)))
-            p = method(potentials).marginals.double().clamp(_LEAST, 1 - _LEAST)
+            marginals = method(potentials).marginals
+            require_finite("structure weights", {"marginals": marginals})
+            p = marginals.double().clamp(_LEAST, 1 - _LEAST)
             of_truth = torch.where(known == 1, p, 1 - p)
             of_truth = of_truth.masked_fill(known == UNKNOWN, 1)
             by_image[0, rows] = -of_truth.log().sum(1)

@@ -27,7 +27,7 @@ def test_options_are_those_of_the_settings() -> None:
     [
         (["--epochs", "0"], 2, "--epochs.: expected a whole number of at least 1, got .0."),
         (["--max-exact-labels", "41"], 2, "expected a whole number from 1 to 40, got .41."),
-        (["--structure", "forest"], 2, "expected one of independent, .*got .forest."),
+        (["--structure", "forest"], 2, "expected one of auto, independent, .*got .forest."),
         (["--pos-weight", "0"], 1, "setting pos_weight: expected a number above 0"),
     ],
 )

@@ -309,7 +309,7 @@ PLACES = {
     "messages": Place(fitting(heads, None, memory), "the loss is not finite", 2, BLENDED),
     "model-of-features": Place(after(FeatureSpace, "to_features", output_of), "diverged .unary"),
     "validation-loss": Place(fitting(heads, EXACT, value_unlearned), "score is NaN or infinite"),
-    "thresholds": Place(marginals, "thresholds: marginals is NaN or infinite"),
+    "thresholds": Place(marginals, "(thresholds|weights): marginals is NaN or infinite"),
     "finished-model": Place(finished_model, "training: .*output.bias is NaN or infinite", 2),
     "finetune-loss-first": Place(network(value_of_loss), "finetune: the loss is"),
     "finetune-loss-later": Place(network(value_of_loss), "finetune: the loss is", 3),
