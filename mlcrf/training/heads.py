@@ -169,7 +169,7 @@ class HeadTrainer:
             if schedule is Schedule.STACKED:
                 candidates += self._search_stacked(independent, weigher)
             else:
-                fitted = self._search_joint(independent)
+                fitted = self._search_joint(independent, weigher)
                 weighing = None
                 if weigher is not None:
                     weighing = weigher.choose(independent.on_train, fitted.model)
@@ -190,7 +190,7 @@ class HeadTrainer:
             self._log(str(best.weighing))
         return _weigh(independent, final, best.weighing)
 
-    def _search_joint(self, independent: Fitted) -> Fitted:
+    def _search_joint(self, independent: Fitted, weigher: Weigher | None) -> Fitted:
         """Fit the CRF by pseudo-likelihood from the baseline, then by the objective from there.
 
         With unknown labels these are not convex, so they start from the baseline, which ignores
@@ -219,7 +219,13 @@ class HeadTrainer:
         first = ObjectiveName.PSEUDO_LIKELIHOOD
         best = self._search(first, candidates, start)
         best = self._extend(best, "pairwise", self._coupling_strengths, self._fitter(first))
-        return best if objective is first else self._search_near(objective, best)
+        if objective is first:
+            return best
+        if weigher is None or len(self._settings.structure_weights) == 1:
+            return self._search_near(objective, best, lambda one: one.score)
+        return self._search_near(
+            objective, best, lambda one: weigher.score(independent.on_train, one.model)
+        )
 
     def _search_stacked(self, independent: Fitted, weigher: Weigher | None) -> list[_Candidate]:
         """Fit couplings on out-of-fold log-odds of the baseline, with each edge set of the plan."""
@@ -404,7 +410,9 @@ class HeadTrainer:
         )
         return Fits(count, typical_gradients(self._plan, objective, steps), seconds)
 
-    def _search_near(self, objective: ObjectiveName, found: Fitted) -> Fitted:
+    def _search_near(
+        self, objective: ObjectiveName, found: Fitted, loss: Callable[[Fitted], float]
+    ) -> Fitted:
         """Search the penalties next to the choice of pseudo-likelihood.
 
         With unknown labels also those of couplings, because pseudo-likelihood, which only averages
@@ -416,10 +424,10 @@ class HeadTrainer:
             at = strengths.index(found.penalty.pairwise)
             steps = [at + step for step in (0, -1, 1) if 0 <= at + step < len(strengths)]
             beside = [replace(found.penalty, pairwise=strengths[step]) for step in steps]
-            found = self._search(objective, beside, start)
+            found = self._search(objective, beside, start, loss)
             start = found.model
         near = self._near(found.penalty.weights, (0, 1, -1), found.penalty)
-        return self._search(objective, near, start)
+        return self._search(objective, near, start, loss)
 
     def _uncoupled(self, baseline: LabelCrf) -> LabelCrf:
         """Return a CRF with the baseline's unaries and couplings of 0."""
@@ -456,17 +464,23 @@ class HeadTrainer:
         ]
 
     def _search(
-        self, objective: ObjectiveName, candidates: Iterable[Penalty], start: LabelCrf
+        self,
+        objective: ObjectiveName,
+        candidates: Iterable[Penalty],
+        start: LabelCrf,
+        loss: Callable[[Fitted], float] = lambda fitted: fitted.score,
     ) -> Fitted:
-        best: Fitted | None = None
+        """Fit with each penalty; return the fit of least validation loss."""
+        best: tuple[float, Fitted] | None = None
         again = self._minimiser(objective).cold_start
         for penalty in candidates:
             fitted = self._fit("train", objective, penalty, start)
             start = start if again else fitted.model
-            if best is None or fitted.score < best.score:
-                best = fitted
+            its = loss(fitted)
+            if best is None or its < best[0]:
+                best = its, fitted
         assert best is not None
-        return best
+        return best[1]
 
     def _extend(
         self,

@@ -31,6 +31,7 @@ from mlcrf.training.finite import require_finite
 
 _AT_ONCE = 1024  # images
 _MOST_IMAGES = 2000  # to choose weights on
+_MOST_SAMPLED = 64  # labels; sampling more of them for every weight would take minutes
 _INSTEAD_OF_GIBBS = Bethe(max_sweeps=30, tolerance=1e-3, damping=0.3, second_start=False)
 _LEAST = 1e-6  # probability; samples may give 0
 _MOST_GROUPS = 3
@@ -126,8 +127,8 @@ class Weigher:
     Args:
         features, targets: held-out images (N, D), and 1, 0, -1 unknown (N, L).
         positives: training images with each label (L,), for groups of labels of like frequency.
-        make_inference: the inference of a run with this model. Bethe stands for Gibbs, whose
-            noise would hide small differences.
+        make_inference: the inference of a run with this model. With more than 64 labels Bethe
+            stands for Gibbs.
         joint: loss of whole sets.
         candidates: weights to choose from.
         joint_share: its share in the choice.
@@ -192,7 +193,7 @@ class Weigher:
     @torch.no_grad()
     def _losses(self, model: LabelCrf) -> Losses:
         method, count = self._make_inference(model), len(self._targets)
-        if isinstance(method, Gibbs | ExactOrGibbs):
+        if isinstance(method, Gibbs | ExactOrGibbs) and model.num_labels > _MOST_SAMPLED:
             method = _INSTEAD_OF_GIBBS
         joint = torch.zeros(1, dtype=torch.float64)
         by_image = torch.zeros(2, count, dtype=torch.float64)
