@@ -22,7 +22,7 @@ def test_nothing_given_is_the_defaults() -> None:
     """Without file, overrides or values the settings are the defaults, and cannot be changed."""
     settings = make_settings()
     assert settings == TrainSettings()
-    assert settings.structure is Structure.FULL
+    assert settings.structure is Structure.AUTO
     with pytest.raises(ValidationError, match="frozen"):
         settings.seed = 3
 
@@ -114,7 +114,7 @@ def test_overrides(text: str, name: str, value: Any) -> None:
         ("pairwise_penalties=[-1]", r"setting pairwise_penalties\.0: .*got -1"),
         ("pairwise_penalties=[Infinity]", r"setting pairwise_penalties\.0: .*got inf"),
         ("penalties=0.1", "setting penalties: .*got 0.1"),
-        ("structure=forest", "setting structure: expected one of independent, full, .*'forest'$"),
+        ("structure=forest", "structure: expected one of auto, independent, full, .*'forest'$"),
         ("structure=spars", "got 'spars'; did you mean 'sparse'[?]"),
         ("dropout=1", "setting dropout: expected a number from 0 to below 1, got 1"),
         ("backbone=3", "setting backbone: expected text, got 3"),

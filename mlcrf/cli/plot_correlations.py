@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mlcrf.choices import Order
+from mlcrf.choices import Order, Structure
 from mlcrf.cli import console, options
 
 
@@ -54,10 +54,11 @@ def plot_correlations(
         require_ending(matrix_csv, (".csv",))
     trained = load_run(run)
     if not len(trained.crf.edges):
-        structure = trained.settings.structure.value
-        raise RunError(
-            f"{run}: has no couplings to draw: it was trained with --structure {structure}"
-        )
+        structure = trained.settings.structure
+        why = f"it was trained with --structure {structure.value}"
+        if structure not in (Structure.INDEPENDENT, Structure.LATENT):
+            why += ", and validation images supported none (see metrics.json)"
+        raise RunError(f"{run}: has no couplings to draw: {why}")
     names = trained.labels.names
     others, agreements = [], []
     if compare is not None:

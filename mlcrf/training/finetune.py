@@ -1,8 +1,9 @@
 """Fine-tune network, head and couplings end to end."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,11 +86,13 @@ def finetune(
     for epoch in range(len(losses), settings.epochs):
         modules.train()
         total = 0.0
-        for done, (size, parts) in enumerate(batches.shuffled(epoch), epoch * batches.count + 1):
-            total += stepper.step(parts) * size
-            log(EpochProgress(_STAGE, done / steps))
+        with closing(batches.shuffled(epoch)) as shuffled:
+            for done, (size, parts) in enumerate(shuffled, epoch * batches.count + 1):
+                total += stepper.step(parts) * size
+                log(EpochProgress(_STAGE, done / steps))
         modules.eval()
-        checked = sum(stepper.check(parts) * size for size, parts in checks.in_order())
+        with closing(checks.in_order()) as in_order:
+            checked = sum(stepper.check(parts) * size for size, parts in in_order)
         total, checked = total / len(train), checked / len(validation)
         if not losses or checked < min(loss for _, loss in losses):
             best = _weights(backbone)
@@ -192,11 +195,11 @@ class _Batches:
         fits = len(manifest) * size_px * size_px * 3 <= _KEEP_BYTES
         self._kept = self._decode(manifest.images) if fits else None
 
-    def in_order(self) -> Iterator[tuple[int, list[Part]]]:
+    def in_order(self) -> Generator[tuple[int, list[Part]], None, None]:
         """Yield every image once, unchanged."""
         return self._batches(np.arange(len(self._manifest)), None)
 
-    def shuffled(self, epoch: int) -> Iterator[tuple[int, list[Part]]]:
+    def shuffled(self, epoch: int) -> Generator[tuple[int, list[Part]], None, None]:
         """Yield every image once, augmented, in an order given by seed and epoch."""
         rng = np.random.default_rng((self._settings.seed, epoch))
         order = rng.permutation(len(self._manifest))
@@ -205,8 +208,11 @@ class _Batches:
 
     def _batches(
         self, order: NDArray[np.int64], augmentation: _Augmentation | None
-    ) -> Iterator[tuple[int, list[Part]]]:
-        """Yield size and parts of each batch, while the next batch is decoded."""
+    ) -> Generator[tuple[int, list[Part]], None, None]:
+        """Yield size and parts of each batch, while the next batch is decoded.
+
+        Close it, which ends its thread: left to the garbage collector, that can wait for ever.
+        """
         size = self._settings.batch_size
         batches = [np.arange(at, min(at + size, len(order))) for at in range(0, len(order), size)]
         with ThreadPoolExecutor(1) as ahead:

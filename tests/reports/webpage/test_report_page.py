@@ -184,7 +184,7 @@ def test_a_run_without_couplings_says_so(images: list[Path], tmp_path: Path) -> 
     """No heatmap, no pairs, and nothing that the CRF changed but what its own head says."""
     run = make_run(tmp_path / "run", LABELS, edges=no_edges())
     mixture = make_run(tmp_path / "mixture", LABELS, edges=no_edges(), scenes=3)
-    for made, says in ((run, "its structure is full"), (mixture, "through 3 latent scenes")):
+    for made, says in ((run, "its structure is auto"), (mixture, "through 3 latent scenes")):
         page = taken_apart(write_page(tmp_path / "page.html", made, images))
         assert "This run has no couplings between labels" in page.text
         assert says in " ".join(page.text.split())
