@@ -50,7 +50,7 @@ class Person:
     def answer_all(self, number: int) -> None:
         """Correct what is wrong, then accept the rest; the most telling photos first."""
         for photo in self._get(f"/api/photos?limit={number}")["photos"]:
-            place = f"/api/photos/{photo['number']}"
+            place = f"/api/photos/{photo['id']}"
             image = int(re.findall(r"\d+", photo["name"])[0])
             while (wrong := self._wrong(self._get(place)["photo"], image)) is not None:
                 label, value = wrong
@@ -60,11 +60,11 @@ class Person:
     def progress(self) -> dict[str, Any]:
         return self._get("/api/progress")
 
-    def _wrong(self, photo: dict[str, Any], image: int) -> tuple[int, int] | None:
-        for at, (label, name) in enumerate(zip(photo["labels"], sorted(self.truth), strict=True)):
+    def _wrong(self, photo: dict[str, Any], image: int) -> tuple[str, int] | None:
+        for label, name in zip(photo["labels"], sorted(self.truth), strict=True):
             value = int(image in self.truth[name])
             if label["known"] < 0 and (label["p"] > 0.5) != bool(value):
-                return at, value
+                return name, value
         return None
 
     def _get(self, path: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlcrf.backbones.feature_matrix import Matrix, join, read_rows
-from mlcrf.choices import ObjectiveName, Schedule, Structure
+from mlcrf.choices import InferenceName, ObjectiveName, Schedule, Structure
 from mlcrf.crf import Potentials
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import from_image
@@ -344,13 +344,15 @@ class HeadTrainer:
         if settings.hidden_units or settings.structure is Structure.LATENT or others:
             return None
         exact = plan.exact is not None and not plan.other_edges
-        joint = ObjectiveName.EXACT_LIKELIHOOD if exact else ObjectiveName.PSEUDO_LIKELIHOOD
+        name = ObjectiveName.EXACT_LIKELIHOOD if exact else ObjectiveName.PSEUDO_LIKELIHOOD
+        given = exact and plan.inference is InferenceName.AUTO  # beside the marginals
+        joint = None if given else self._minimiser(name).loss
         return Weigher(
             self._validation.features,
             self._validation.targets,
             positives=(self._train_space.targets == 1).sum(0),
             make_inference=lambda model: model.make_inference(plan.inference, settings),
-            joint=self._minimiser(joint).loss,
+            joint=joint,
             candidates=settings.structure_weights,
             joint_share=settings.joint_share,
             processes=self._processes,

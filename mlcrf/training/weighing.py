@@ -24,6 +24,7 @@ from mlcrf.backbones.feature_matrix import Matrix, read_rows
 from mlcrf.crf import UNKNOWN
 from mlcrf.inference import Bethe, Gibbs, InferenceMethod
 from mlcrf.inference.automatic import ExactOrGibbs
+from mlcrf.inference.posterior import log_mass
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import Objective, from_image
 from mlcrf.processes import Processes
@@ -129,7 +130,8 @@ class Weigher:
         positives: training images with each label (L,), for groups of labels of like frequency.
         make_inference: the inference of a run with this model. With more than 64 labels Bethe
             stands for Gibbs.
-        joint: loss of whole sets.
+        joint: loss of whole sets; None for the likelihood, which exact inference gives beside the
+            marginals.
         candidates: weights to choose from.
         joint_share: its share in the choice.
 
@@ -143,7 +145,7 @@ class Weigher:
         *,
         positives: Tensor,
         make_inference: Callable[[LabelCrf], InferenceMethod],
-        joint: Objective,
+        joint: Objective | None,
         candidates: Sequence[float],
         joint_share: float,
         processes: Processes,
@@ -200,14 +202,18 @@ class Weigher:
         for rows in self._processes.blocks(count, _AT_ONCE):
             known = torch.from_numpy(self._targets[rows].astype(np.int64))
             potentials = model(torch.from_numpy(read_rows(self._features, rows)))
-            marginals = method(potentials).marginals
+            posterior = method(potentials)
+            marginals = posterior.marginals
             require_finite("structure weights", {"marginals": marginals})
             p = marginals.double().clamp(_LEAST, 1 - _LEAST)
             of_truth = torch.where(known == 1, p, 1 - p)
             of_truth = of_truth.masked_fill(known == UNKNOWN, 1)
             by_image[0, rows] = -of_truth.log().sum(1)
             by_image[1, rows] = (of_truth < 1 / 2).sum(1).double()
-            mean = from_image(self._joint, rows.start)(potentials, known)
+            if self._joint is None:
+                mean = (posterior.log_partition - log_mass(method, potentials, known)).mean()
+            else:
+                mean = from_image(self._joint, rows.start)(potentials, known)
             joint += len(known) / count * float(mean)
         self._processes.all_reduce(joint, by_image)
         return Losses(float(by_image[0].mean()), float(joint), by_image)

@@ -107,7 +107,10 @@ def test_losses_are_those_of_the_images() -> None:
     held_out.targets[::7, 1] = -1
     _, crf = models(4, 0.5)
     chosen = weigher(held_out, 0.3)
-    found = chosen._losses(crf)
+    found, joint_of = chosen._losses(crf), chosen._joint
+    chosen._joint = None
+    assert chosen._losses(crf).joint == pytest.approx(found.joint, rel=1e-6)
+    assert joint_of is not None
     targets = torch.from_numpy(held_out.targets).long()
     with torch.no_grad():
         potentials = crf(torch.from_numpy(held_out.features))
