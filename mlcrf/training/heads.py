@@ -18,7 +18,7 @@ from mlcrf.objectives import from_image
 from mlcrf.training.extraction import Environment
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
-from mlcrf.training.fit import time_gradient
+from mlcrf.training.fit import FitReport, time_gradient
 from mlcrf.training.outlook import Fits, typical_gradients
 from mlcrf.training.plan import Minimiser, Plan, make_minimiser
 from mlcrf.training.preconditioner import Penalty
@@ -277,15 +277,8 @@ class HeadTrainer:
         name = f"stacked {objective.value} on {part}, {len(start.edges)} edges, {penalty}"
 
         def compute() -> Result:
-            with diverging(name):
-                model, report = self._minimiser(objective).minimise(
-                    space,
-                    start,
-                    penalty,
-                    frozen=True,
-                    progress=lambda event: self._log(replace(event, fit=name)),
-                    held_out=lambda model: 0.0,
-                )
+            minimiser = self._minimiser(objective)
+            model, report = self._minimise(name, minimiser, space, start, penalty, frozen=True)
             ending = "" if report.converged else ", NOT converged"
             self._log(
                 f"{name}: loss {report.loss:.4f}, {report.gradients} gradients "
@@ -297,6 +290,27 @@ class HeadTrainer:
         model = start.clone()
         model.load_state_dict(result["model"])
         return Fitted(model, penalty, 0.0, result["report"], model)
+
+    def _minimise(
+        self,
+        name: str,
+        minimiser: Minimiser,
+        space: FeatureSpace,
+        start: LabelCrf,
+        penalty: Penalty,
+        *,
+        frozen: bool,
+    ) -> tuple[LabelCrf, FitReport]:
+        """Minimise an objective that needs no held-out images, named in progress and errors."""
+        with diverging(name):
+            return minimiser.minimise(
+                space,
+                start,
+                penalty,
+                frozen=frozen,
+                progress=lambda event: self._log(replace(event, fit=name)),
+                held_out=lambda model: 0.0,
+            )
 
     @property
     def _stacked_objective(self) -> ObjectiveName:
@@ -311,22 +325,14 @@ class HeadTrainer:
         start = space.to_axes(independent.on_train if part == "train" else independent.model)
         share = 1 - 1 / FOLDS  # of the images are in the loss, which is a mean over all
         penalty = Penalty(share * independent.penalty.weights, 0.0)
-        minimiser = self._minimiser(ObjectiveName.INDEPENDENT)
+        minimiser = replace(self._minimiser(ObjectiveName.INDEPENDENT), tolerance=FOLD_TOLERANCE)
         began = perf_counter()
 
         def fit_without(number: int, others: FeatureSpace) -> LabelCrf:
             name = f"fold {number + 1} of {FOLDS} on {part}"
 
             def compute() -> Result:
-                with diverging(name):
-                    model, _ = replace(minimiser, tolerance=FOLD_TOLERANCE).minimise(
-                        others,
-                        start,
-                        penalty,
-                        frozen=False,
-                        progress=lambda event: self._log(replace(event, fit=name)),
-                        held_out=lambda model: 0.0,
-                    )
+                model, _ = self._minimise(name, minimiser, others, start, penalty, frozen=False)
                 return {"model": model.state_dict()}
 
             model = start.clone()
