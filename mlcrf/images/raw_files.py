@@ -2,6 +2,7 @@
 
 import ctypes
 import io
+import mmap
 import os
 import platform
 import struct
@@ -32,6 +33,7 @@ _QUARTER_TURNS = frozenset({5, 6, 7, 8})
 _DATA = ((273, 279), (324, 325))
 _SUB_DIRECTORIES = 330
 _MOST_DIRECTORIES = 20
+_END_OF_PREVIEW_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def load_preview(image: Image, least_px: int) -> Preview:
         ) from error
     try:
         with _silent(), rawpy.imread(_readable(image)) as raw:
-            preview = _preview(raw)
+            preview = _preview(raw, image)
             half_px = min(raw.sizes.width, raw.sizes.height) // 2
             if preview is not None and preview.short_px >= min(least_px, half_px):
                 return preview
@@ -200,7 +202,23 @@ def _file_bytes(image: Image) -> int:
     return len(image.read()) if image.path is None else image.path.stat().st_size
 
 
-def _preview(raw: "rawpy.RawPy") -> Preview | None:
+def _holds(image: Image, content: bytes) -> bool:
+    """Return whether a file has `content` in it."""
+    if image.path is None:
+        return content in image.read()
+    with (
+        image.path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+    ):
+        return mapped.find(content) >= 0
+
+
+def _preview(raw: "rawpy.RawPy", image: Image) -> Preview | None:
+    """Return the preview in an open RAW file, None if it has none.
+
+    LibRaw lets a preview begin in the file and go on after its end, in whatever is in memory, such
+    as the preview of another photo.
+    """
     import rawpy
 
     try:
@@ -209,8 +227,12 @@ def _preview(raw: "rawpy.RawPy") -> Preview | None:
         return None
     sizes, orientation = raw.sizes, _ORIENTATIONS.get(raw.sizes.flip, 1)
     if not isinstance(found.data, bytes):
+        if _is_cut_short(image):
+            raise OSError("truncated")
         preview = _from_array(found.data)
     else:
+        if not _holds(image, found.data[-_END_OF_PREVIEW_BYTES:]):
+            raise OSError("truncated")
         with PilImage.open(io.BytesIO(found.data), formats=["JPEG"]) as opened:
             # LibRaw adds the orientation of the file to previews without EXIF.
             orientation = opened.getexif().get(ExifTags.Base.Orientation, orientation)
