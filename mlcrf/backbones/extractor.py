@@ -7,7 +7,7 @@ import hashlib
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ class FeatureExtractor:
         parts = (backbone.fingerprint(), engine_key(engine, device), DECODING)
         self.key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
-    def stream(self, images: Iterable[Image]) -> Iterator[Feature | DataError]:
+    def stream(self, images: Iterable[Image]) -> Generator[Feature | DataError, None, None]:
         """Yield for each image its features (D,), all finite, or an error.
 
         Memory does not grow with the number of images. A cached image with an unchanged stamp is

@@ -5,7 +5,7 @@ import secrets
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
@@ -50,23 +50,24 @@ def start_review(
         DatabaseError: the database cannot be used.
     """
     found, notes = find_photos(folder, database)
-    photos, features = [], []
-    stream = extractor.stream(photo.image for photo in found)
-    for done, (photo, feature) in enumerate(zip(found, stream, strict=True), start=1):
-        if isinstance(feature, DataError):
-            notes.append(str(feature))
-        else:
-            photos.append(photo)
-            features.append(feature)
-        progress(done, len(found))
+    photos, rows = [], []
+    with closing(extractor.stream(photo.image for photo in found)) as stream:
+        for done, (photo, row) in enumerate(zip(found, stream, strict=True), start=1):
+            if isinstance(row, DataError):
+                notes.append(str(row))
+            else:
+                photos.append(photo)
+                rows.append(row)
+            progress(done, len(found))
     if not photos:
         raise DataError(f"{folder}: none of its images can be read: {notes[-1]}")
+    features = torch.from_numpy(np.stack(rows))
     if run is None:
-        return Review(photos, (), None, database), notes
+        return Review(photos, (), None, features, database), notes
     with torch.no_grad():
-        potentials = run.crf(torch.from_numpy(np.stack(features)))
+        potentials = run.crf(features)
     beliefs = Beliefs(run.make_inference(), potentials)
-    return Review(photos, run.labels.names, beliefs, database), notes
+    return Review(photos, run.labels.names, beliefs, features, database), notes
 
 
 def serve(

@@ -106,6 +106,7 @@ class Review:
         photos: distinct photos, in the order of the folder.
         labels: the model's labels; none without a model.
         beliefs: the model's beliefs about the photos; None without a model.
+        features: of the backbone, float32 (N, D).
 
     Warns:
         MlcrfWarning: inference did not converge for some photos; once per review.
@@ -116,9 +117,10 @@ class Review:
         photos: Sequence[Photo],
         labels: Sequence[str],
         beliefs: Beliefs | None,
+        features: Tensor,
         database: ReviewDatabase,
     ) -> None:
-        self.photos, self.database = tuple(photos), database
+        self.photos, self.features, self.database = tuple(photos), features, database
         self._keys, self._beliefs = list(labels), beliefs
         self._num_labels = len(labels)
         self._number = {photo.id: number for number, photo in enumerate(photos)}

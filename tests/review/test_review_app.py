@@ -44,7 +44,7 @@ def review(photos: Path, small_run: Path, tmp_path: Path) -> Iterator[Review]:
     database = ReviewDatabase(str(tmp_path / "tags.db"))
     extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
     session, notes = start_review(photos, run, database, extractor)
-    assert len(session.photos) == 3
+    assert len(session.photos) == 3 == len(session.features)
     assert any("broken.jpg: cannot be read as an image" in note for note in notes)
     assert "images that are copies of others and are shown once: 1" in notes
     yield session

@@ -41,7 +41,8 @@ def start(
         if potentials.num_labels == 5
         else tuple(f"l{at}" for at in range(potentials.num_labels))
     )
-    return Review(photos, labels.names, Beliefs(method or Exact(), potentials), database)
+    beliefs = Beliefs(method or Exact(), potentials)
+    return Review(photos, labels.names, beliefs, potentials.unary.float(), database)
 
 
 @pytest.fixture

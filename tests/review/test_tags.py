@@ -5,6 +5,7 @@ from math import isnan
 from pathlib import Path
 
 import pytest
+import torch
 
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import as_image
@@ -29,7 +30,7 @@ def without_model(database: ReviewDatabase, count: int = 3) -> Review:
         Photo(number, as_image(f"/photos/{file.path}"), file.path, file.sha256)
         for number, file in zip(numbers, files, strict=True)
     ]
-    return Review(photos, (), None, database)
+    return Review(photos, (), None, torch.eye(count), database)
 
 
 def names(review: Review) -> list[str | None]:
