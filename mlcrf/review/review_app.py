@@ -3,9 +3,8 @@
 import asyncio
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from importlib.resources import files
 from math import isnan
 from typing import Any
@@ -23,14 +22,18 @@ from starlette.types import ASGIApp
 from mlcrf.errors import DatabaseError, DataError, LabelsError
 from mlcrf.hints import describe_fault
 from mlcrf.review.answers import Verdict
+from mlcrf.review.finding import Filter, Order, Part, State
 from mlcrf.review.photos import WIDTHS, PhotoCopies
 from mlcrf.review.safety import Guard, Hosts
-from mlcrf.review.session import Filter, Look, Order, Review, State
+from mlcrf.review.session import Look, Review
 from mlcrf.version import __version__
 
 _PAGE = files("mlcrf.review") / "page"
 _FILES = {
     "review.css": "text/css",
+    "drawing.js": "text/javascript",
+    "grid.js": "text/javascript",
+    "progress.js": "text/javascript",
     "review.js": "text/javascript",
     "select.js": "text/javascript",
     "server.js": "text/javascript",
@@ -204,21 +207,15 @@ class _Pages:
     def list_photos(self, request: Request) -> Response:
         asked = request.query_params
         try:
-            label = asked.get("label")
-            wanted = Filter(
-                label=self._review.tag_number(label) if label else None,
-                state=State(asked["state"]) if asked.get("state") else None,
-                name=asked.get("name", ""),
-                folder=asked.get("folder", ""),
-                order=Order(asked.get("order") or Order.TEACHES),
-            )
+            wanted = self._filter(asked)
             offset, limit = int(asked.get("offset", "0")), int(asked.get("limit", "60"))
             if offset < 0 or not 0 <= limit <= _MOST_AT_ONCE:
                 raise ValueError("out of range")
         except (ValueError, DataError) as error:
             raise HTTPException(422, f"no such list of photos: {error}") from error
         found = self._review.find(wanted)
-        return JSONResponse({"total": len(found)} | self._tiles(found[offset : offset + limit]))
+        shown = self._tiles(found[offset : offset + limit], wanted.label)
+        return JSONResponse({"total": len(found)} | shown)
 
     def look(self, request: Request) -> Response:
         return self._shown(self._review.look(self._number(request)))
@@ -256,8 +253,23 @@ class _Pages:
         lasting = {"Cache-Control": "private, max-age=3600"}
         return Response(content, media_type="image/jpeg", headers=lasting)
 
-    def _tags(self) -> list[dict[str, str | None]]:
-        return [asdict(tag) for tag in self._review.tags()]
+    def _filter(self, asked: Mapping[str, str]) -> Filter:
+        label, like = asked.get("label"), asked.get("like")
+        return Filter(
+            label=self._review.tag_number(label) if label else None,
+            part=Part(asked["part"]) if asked.get("part") else None,
+            state=State(asked["state"]) if asked.get("state") else None,
+            name=asked.get("name", ""),
+            folder=asked.get("folder", ""),
+            order=Order(asked.get("order") or Order.TEACHES),
+            like=self._review.number(int(like)) if like else None,
+        )
+
+    def _tags(self) -> list[dict[str, Any]]:
+        return [
+            {"key": tag.key, "name": tag.name, "answers": tag.answers, "quality": tag.quality}
+            for tag in self._review.tags()
+        ]
 
     def _number(self, request: Request) -> int:
         return self._review.number(request.path_params["photo"])
@@ -265,18 +277,25 @@ class _Pages:
     def _progress(self) -> dict[str, int | str]:
         return {"start": self._start} | self._review.progress()
 
-    def _tile(self, number: int) -> dict[str, Any]:
+    def _tile(self, number: int, label: int | None = None) -> dict[str, Any]:
         photo = self._review.photos[number]
-        return {
+        tile = {
             "id": photo.id,
             "name": photo.name,
             "version": photo.sha256[:12],
             "state": self._review.state(number),
             "tags": self._review.tags_of(number),
         }
+        return tile if label is None else tile | self._asked(number, label)
 
-    def _tiles(self, numbers: list[int]) -> dict[str, Any]:
-        return {"photos": [self._tile(number) for number in numbers], "progress": self._progress()}
+    def _asked(self, number: int, label: int) -> dict[str, Any]:
+        """Return what is believed about the tag that a list is about."""
+        p, answer = self._review.belief(number, label)
+        return {"p": _share(p), "answer": answer}
+
+    def _tiles(self, numbers: list[int], label: int | None = None) -> dict[str, Any]:
+        tiles = [self._tile(number, label) for number in numbers]
+        return {"photos": tiles, "progress": self._progress()}
 
     def _changed(self, numbers: list[int]) -> Response:
         if not numbers:
@@ -307,11 +326,15 @@ def _label(p: float, known: int, verdict: Verdict, contradicts: bool) -> dict[st
         for who, vote in verdict.votes.items()
     ]
     return {
-        "p": None if isnan(p) else round(p, 4),
+        "p": _share(p),
         "known": known,
         "conflict": verdict.is_conflict or contradicts,
         "votes": votes,
     }
+
+
+def _share(p: float) -> float | None:
+    return None if isnan(p) else round(p, 4)
 
 
 def _refusal(status: int, message: str) -> Response:

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from math import isnan
 from pathlib import PurePosixPath
 from threading import Lock
@@ -15,47 +14,13 @@ from torch import Tensor
 from mlcrf.crf import UNKNOWN
 from mlcrf.errors import DataError, MlcrfWarning
 from mlcrf.inference.questions import label_entropy, next_questions
-from mlcrf.review.answers import Answer, Board, Verdict
+from mlcrf.review.answers import NO, YES, Answer, Board, Verdict
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
+from mlcrf.review.finding import Filter, Likeness, Order, State, TagColumn
 from mlcrf.review.photos import Photo
 
 _RANKED_AT_ONCE = 2  # photos; an answer waits for no more
-
-
-class State(StrEnum):
-    """The progress of a photo's answers."""
-
-    NEW = "new"  # no answers
-    BEGUN = "begun"
-    DONE = "done"  # every label is answered or implied
-    CONFLICT = "conflict"  # answers contradict each other
-
-
-class Order(StrEnum):
-    """The order of photos."""
-
-    TEACHES = "teaches"  # by information of the best question
-    NAME = "name"
-
-
-@dataclass(frozen=True)
-class Filter:
-    """A selection of photos.
-
-    Attributes:
-        label: select photos with this tag, answered or probable; None for all.
-        state: select photos in this state; None for all.
-        name: part of the path, in any case.
-        folder: select photos in and below this folder; empty for all.
-        order: order of the result.
-    """
-
-    label: int | None = None
-    state: State | None = None
-    name: str = ""
-    folder: str = ""
-    order: Order = Order.TEACHES
 
 
 @dataclass(frozen=True)
@@ -65,10 +30,14 @@ class Tag:
     Attributes:
         key: the label under which its answers are stored; the model's label if it knows the tag.
         name: name to show; None if it is retired, or part of another tag.
+        answers: number of photos that were answered yes, and no.
+        quality: a sentence on how well it is known; None if nothing can be said.
     """
 
     key: str
     name: str | None
+    answers: Mapping[str, int]
+    quality: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +103,7 @@ class Review:
         self._worth = torch.zeros(len(photos), dtype=torch.float64)
         self._ranked = torch.zeros(len(photos), dtype=torch.bool)
         self._shown = torch.ones(len(labels), dtype=torch.bool)
+        self._likeness = Likeness(features)
         self._has_warned = False
         self._lock = Lock()
         with self._lock:
@@ -144,7 +114,11 @@ class Review:
         """Return all tags by their numbers."""
         with self._lock:
             self._refresh()
-            return [Tag(key, self._board.tags.name(key)) for key in self._keys]
+            yes, no = ((self._known == value).sum(0).tolist() for value in (YES, NO))
+            return [
+                Tag(key, self._board.tags.name(key), {"yes": yes[label], "no": no[label]})
+                for label, key in enumerate(self._keys)
+            ]
 
     def tag_number(self, key: str) -> int:
         """Return the number of a tag.
@@ -288,24 +262,37 @@ class Review:
         """Return the numbers of the selected photos, in order."""
         with self._lock:
             self._refresh()
-            text, below = wanted.name.casefold(), f"{wanted.folder}/" if wanted.folder else ""
-            has = None if wanted.label is None else self._present()[:, wanted.label].tolist()
-            found = [
-                number
-                for number, photo in enumerate(self.photos)
-                if (wanted.state is None or self._states[number] is wanted.state)
-                and (has is None or has[number])
-                and text in photo.name.casefold()
-                and photo.name.startswith(below)
-            ]
+            found = torch.tensor(
+                [
+                    number
+                    for number, photo in enumerate(self.photos)
+                    if wanted.takes(photo.name, self._states[number])
+                ],
+                dtype=torch.int64,
+            )
+            column = self._column(wanted.label)
+            if wanted.part is not None:
+                found = found[column.has_part(wanted.part)[found]]
+            if wanted.order is Order.NAME:
+                return found.tolist()
             if wanted.order is Order.TEACHES:
-                worth = self._worth.tolist()
-                found.sort(key=lambda number: -worth[number])
-            return found
+                score = self._worth
+            else:
+                models = (column.known == YES).nonzero().squeeze(1)
+                if wanted.like is not None:
+                    models = torch.tensor([wanted.like])
+                score = column.score(wanted.order, self._likeness.to(models))
+            return found[score[found].argsort(descending=True, stable=True)].tolist()
+
+    def belief(self, number: int, label: int) -> tuple[float, int | None]:
+        """Return P(tag present | answers), NaN if there is none, and the answer, None for none."""
+        is_answered = bool(self._answered[number, label])
+        answer = int(self._known[number, label]) if is_answered else None
+        return float(self._marginals[number, label]), answer
 
     def tags_of(self, number: int, limit: int = 3) -> list[int]:
         """Return the tags of a photo, likeliest first."""
-        present = self._present(slice(number, number + 1))[0]
+        present = self._present(number)
         labels: list[int] = self._marginals[number].argsort(descending=True).tolist()
         return [label for label in labels if present[label]][:limit]
 
@@ -347,10 +334,23 @@ class Review:
         if not 0 <= number < len(self.photos):
             raise DataError(f"there is no photo {number}; there are {len(self.photos)}")
 
-    def _present(self, rows: slice = slice(None)) -> Tensor:
-        """Return the tags that are answered yes or more likely than not, (n, L)."""
-        known = self._known[rows]
-        present = (known == 1) | ((known == UNKNOWN) & (self._marginals[rows] > 0.5))
+    def _column(self, label: int | None) -> TagColumn:
+        """Return one tag of all photos; without a tag, one that nothing is known of."""
+        if label is not None:
+            return TagColumn(
+                self._marginals[:, label], self._known[:, label], self._answered[:, label]
+            )
+        count = len(self.photos)
+        return TagColumn(
+            torch.full((count,), torch.nan),
+            torch.full((count,), UNKNOWN),
+            torch.zeros(count, dtype=torch.bool),
+        )
+
+    def _present(self, number: int) -> Tensor:
+        """Return the tags of a photo that are answered yes or more likely than not, (L,)."""
+        known = self._known[number]
+        present = (known == 1) | ((known == UNKNOWN) & (self._marginals[number] > 0.5))
         return present & self._shown
 
     def _take(self, written: list[Answer]) -> list[int]:

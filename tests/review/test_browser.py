@@ -243,7 +243,7 @@ def test_by_clicks(visiting: Visiting, place: Place) -> None:
     page.select_option("#state", "begun")
     until(page, "document.getElementById('count').textContent === '1 photo'")
     assert page.inner_text(".tile .badge") == "Begun"
-    page.select_option("#label", LABELS[0])
+    page.select_option("#state", "conflict")
     until(page, "document.getElementById('count').textContent.startsWith('No photo')")
     assert visit.complaints == []
 
@@ -461,6 +461,70 @@ def test_many_at_once_by_mouse(visiting: Visiting, place: Place) -> None:
     assert visit.complaints == []
 
 
+def test_the_photos_of_a_tag_by_keys(visiting: Visiting, place: Place) -> None:
+    """Choose a tag, go to a part, answer for all of it but one; what is most like one photo."""
+    visit = visiting()
+    page = visit.page
+    page.keyboard.press("t")
+    page.keyboard.type("sky")
+    until(page, "document.title.startsWith('sky')")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".part-head")
+    page.keyboard.press("1")
+    first = page.evaluate("document.activeElement.dataset.photo")
+    page.keyboard.press("Control+a")
+    chosen = page.evaluate("document.querySelectorAll('.tile.chosen').length")
+    assert chosen == page.locator(".part").first.locator(".tile").count()
+    page.keyboard.press("x")
+    page.keyboard.press("y")
+    visit.answers(chosen - 1)
+    until(page, f"document.getElementById('tag-said').textContent === '{chosen - 1} yes, 0 no'")
+    assert page.locator("[data-part=sure] [data-answer='1']").count() == chosen - 1
+    assert page.evaluate("document.activeElement.classList.contains('tile')")
+    page.keyboard.press("z")
+    visit.answers(0)
+    page.wait_for_selector(f"[data-part=sure], .tile[data-photo='{first}']")
+    page.keyboard.press("s")
+    page.wait_for_selector(".chip.current")
+    assert page.inner_text("#ask-text strong") == "sky"  # it asks about this tag first
+    page.keyboard.press("n")
+    visit.answers(1)
+    name = page.inner_text("#photo-name")
+    page.keyboard.press("l")
+    until(page, f"document.getElementById('parts').innerText.includes('Most like {name}')")
+    page.keyboard.press("g")
+    until(page, "document.getElementById('count').textContent === '4 photos'")
+    assert visit.complaints == []
+
+
+def test_the_photos_of_a_new_tag_by_mouse(visiting: Visiting, place: Place) -> None:
+    """From the window of tags; nothing is probable, and those like the photos with a yes follow."""
+    place.review.change_tag("anna", new_request(), name="my_dog")
+    visit = visiting()
+    page = visit.page
+    page.click("#grid-view .open-tags")
+    page.click("[aria-label^='Photos of my_dog']")
+    page.wait_for_selector(".part-head")
+    assert (
+        page.inner_text("#count") == "my dog" and page.inner_text(".part-head h2") == "All photos"
+    )
+    tile = page.locator(".tile").nth(1)
+    tile.hover()
+    tile.locator(".tick").click()
+    assert page.input_value("#bulk-label") == "my dog" and page.is_visible("#bulk-like")
+    page.click(".bulk .yes")
+    page.wait_for_selector("[data-part=sure] [data-answer='1']")
+    assert page.locator("[data-part=open] .tile").count() == len(NAMES) - 1
+    page.click("[data-part=open] .part-head button")
+    page.locator("[data-part=open] .tile").first.click()
+    page.click(".bulk .no")
+    visit.answers(len(NAMES) - 1)
+    page.reload()
+    page.wait_for_selector("[data-part=rest] [data-answer='0']")
+    assert page.inner_text("#tag-said") == f"1 yes, {len(NAMES) - 2} no"
+    assert visit.complaints == []
+
+
 def test_tags_of_ones_own(visiting: Visiting, place: Place) -> None:
     """Added to a photo by a key, renamed and retired in the window, taken up by another page."""
     visit, other = visiting(), visiting()
@@ -474,7 +538,7 @@ def test_tags_of_ones_own(visiting: Visiting, place: Place) -> None:
     page.wait_for_selector(".chip.present[data-label='5']")
     assert page.inner_text(".chip[data-label='5'] .chip-name") == "my dog"
     other.page.select_option("#order", "name")  # a page that was opened before
-    until(other.page, "document.getElementById('tiles').textContent.includes('my dog')")
+    until(other.page, "document.getElementById('parts').textContent.includes('my dog')")
     page.keyboard.press("Escape")  # leaves the field
     page.keyboard.press("e")
     page.fill("#tag-list li:nth-child(6) input", "Rex")
@@ -521,9 +585,12 @@ def test_it_fits_and_can_be_read(
     options = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme}
     visit = visiting(**options, has_touch=width < 500)
     page = visit.page
-    for name in ("grid", "photo"):
-        if name == "photo":
+    for name in ("grid", "tag", "photo"):
+        if name == "tag":
             page.click("#bulk-clear")
+            page.select_option("#label", "sky")
+            page.wait_for_selector(".part-head")
+        if name == "photo":
             page.click("#start")
             page.wait_for_selector(".chip")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
@@ -563,7 +630,9 @@ _LOW_CONTRAST = """() => {
   for (const node of document.querySelectorAll("body *:not(kbd)")) {
     const text = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
     if (!text || !node.offsetParent || node.closest(":disabled, .spoken")) continue;
-    const [a, b] = [light(rgba(getComputedStyle(node).color)), light(ground(node))];
+    const ink = rgba(getComputedStyle(node).color);
+    if (ink[3] === 0) continue;
+    const [a, b] = [light(ink), light(ground(node))];
     const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     if (contrast < 4.5) found.push([node.className, node.textContent.trim(), contrast]);
   }

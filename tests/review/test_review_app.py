@@ -19,7 +19,7 @@ from mlcrf.review import safety
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.launch import start_review
 from mlcrf.review.photos import find_photos
-from mlcrf.review.review_app import make_app
+from mlcrf.review.review_app import _PAGE, make_app
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Review
 from tests.review.conftest import LABELS, make_folder, new_request
@@ -114,13 +114,16 @@ def test_tags_through_the_page(client: TestClient) -> None:
     """Added, answered, renamed; a name that is taken and a tag that is gone are refused."""
     before = client.get("/api/progress").json()["tags"]
     added = client.post("/api/tag", json=act(name="Oma"), headers=OWN).json()
-    assert added["tags"][-1] == {"key": "Oma", "name": "Oma"}
+    answers = {"yes": 0, "no": 0}
+    assert added["tags"][-1] == {"key": "Oma", "name": "Oma", "answers": answers, "quality": None}
     assert added["progress"]["tags"] > before
     sent = act(label="Oma", value=1)
     photo = client.post("/api/photos/1/answer", json=sent, headers=OWN).json()["photo"]
     assert photo["labels"][-1]["known"] == 1
     assert client.get("/api/photos/2").json()["photo"]["labels"][-1]["p"] is None
-    assert client.get("/api/photos?label=Oma").json()["total"] == 1
+    listed = client.get("/api/photos?label=Oma&order=likely").json()["photos"]
+    assert [(one["p"], one["answer"]) for one in listed] == [(None, None), (None, None), (1, 1)]
+    assert client.get("/api/tags").json()["tags"][-1]["answers"] == {"yes": 1, "no": 0}
     for content, status in (
         ({"name": "oma"}, 422),
         ({"name": "a;b"}, 422),
@@ -142,12 +145,23 @@ def test_lists_are_filtered_and_cut(client: TestClient) -> None:
     assert client.get("/api/photos?name=B%2FC").json()["total"] == 1
     assert client.get("/api/photos?folder=b").json()["total"] == 1
     assert client.get("/api/photos?folder=a").json()["total"] == 0
-    assert client.get("/api/photos?label=sea").status_code == 200
+    alike = client.get("/api/photos?order=like&like=2").json()["photos"]
+    assert alike[0]["id"] == 2 and "p" not in alike[0]
+    sure = [
+        client.get(f"/api/photos?label=sea&part={part}&order=likely").json()["total"]
+        for part in ("sure", "likely", "uncertain", "rest")
+    ]
+    assert sum(sure) == 3
     assert client.get("/api/photos?state=done").json()["total"] == 0
     for wrong in (
         "state=x",
         "order=x",
         "label=x",
+        "part=sure",
+        "label=sea&part=x",
+        "order=like",
+        "order=like&like=99",
+        "order=like&like=x",
         "limit=-1",
         "limit=9999",
         "offset=-1",
@@ -254,7 +268,9 @@ def test_markup_stays_text(client: TestClient) -> None:
     assert "http://" not in page and "https://" not in page
     names = [one["name"] for one in client.get("/api/photos").json()["photos"]]
     assert "<img src=x onerror=alert(1)> \"'\n\ufffd.png" in names
-    for name in ("review", "select", "server", "tags", "zoom"):
+    scripts = sorted(path.stem for path in _PAGE.glob("*.js"))
+    assert "review" in scripts
+    for name in scripts:
         script = client.get(f"/static/{name}.js").text
         assert not any(one in script for one in ("innerHTML", "insertAdjacentHTML", "eval("))
         assert "http" not in script.replace("https", "http").replace("// ", "")

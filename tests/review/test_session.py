@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,9 @@ from mlcrf.inference.questions import answer_information, pair_marginals
 from mlcrf.labels import LabelSpace
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase, Stamped
+from mlcrf.review.finding import Filter, Order, Part, State
 from mlcrf.review.photos import Photo
-from mlcrf.review.session import Filter, Order, Review, State
+from mlcrf.review.session import Review
 from tests.making import make_potentials
 from tests.review.conftest import new_request
 
@@ -217,20 +218,37 @@ def test_one_answer_about_many_photos(database: ReviewDatabase) -> None:
 
 
 def test_filters(database: ReviewDatabase) -> None:
-    """By label, by state, by a part of the name, and by name alone in order."""
+    """By state, by a part of the name, and by name alone in order."""
     review = start(database, make_potentials(12, 5, unary=2.0))
     review.answer(3, {0: 1}, "anna", new_request())
     review.answer(4, {0: 0}, "anna", new_request())
-    by_label = review.find(Filter(label=0))
-    assert 3 in by_label and 4 not in by_label
-    for number in range(12):
-        assert (number in by_label) == (
-            number == 3 or (number != 4 and review.look(number).marginals[0] > 0.5)
-        )
-        assert (0 in review.tags_of(number, 9)) == (number in by_label)
     assert sorted(review.find(Filter(state=State.BEGUN))) == [3, 4]
     assert review.find(Filter(name="IM1", order=Order.NAME)) == [1, 10, 11]
     assert review.find(Filter(name="no such")) == []
+
+
+def test_the_photos_of_a_tag(database: ReviewDatabase) -> None:
+    """Each is in one part, by probability; those with an answer come last."""
+    review = start(database, make_potentials(30, 5, unary=4.0))
+    p = [review.look(number).marginals[0] for number in range(30)]
+    review.answer(3, {0: 1}, "anna", new_request())
+    review.answer(4, {0: 0}, "anna", new_request())
+    review.answer(5, {0: -1}, "anna", new_request())
+    parts = {part: review.find(Filter(label=0, part=part, order=Order.LIKELY)) for part in Part}
+    rest, still_open = parts.pop(Part.REST), parts.pop(Part.OPEN)
+    for part, least, limit in (
+        (Part.SURE, 0.9, 1),
+        (Part.LIKELY, 0.7, 0.9),
+        (Part.UNCERTAIN, 0.3, 0.7),
+    ):
+        answered = [3] if part is Part.SURE else []
+        among = [n for n in range(30) if n not in (3, 4, 5) and least <= p[n] < limit]
+        assert parts[part] == [*sorted(among, key=lambda n: -p[n]), *answered] and among, part
+    assert sorted([*chain(*parts.values()), *rest]) == list(range(30))
+    assert rest[-2:] == [5, 4] and sorted([*still_open, 3, 4, 5]) == list(range(30))
+    doubts = review.find(Filter(label=0, part=Part.OPEN, order=Order.UNCERTAIN))
+    assert doubts == sorted(still_open, key=lambda n: abs(p[n] - 0.5))
+    assert [tag.answers for tag in review.tags()][:2] == [{"yes": 1, "no": 1}, {"yes": 0, "no": 0}]
 
 
 def test_another_server_sees_the_answer(url: str) -> None:

@@ -11,10 +11,11 @@ from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
 from mlcrf.review.database import ReviewDatabase, Stamped
+from mlcrf.review.finding import Filter, Part, State
 from mlcrf.review.launch import add_tags
 from mlcrf.review.photos import Photo
 from mlcrf.review.review_reader import read_review
-from mlcrf.review.session import Filter, Review, State
+from mlcrf.review.session import Review
 from mlcrf.review.tags import TagEvent, Tags
 from tests.making import make_potentials
 from tests.review.conftest import new_request
@@ -51,7 +52,7 @@ def test_from_no_label_at_all(url: str) -> None:
     look = review.answer(1, {0: 1}, "anna", new_request())
     assert look.known == (1, -1) and look.marginals[0] == 1 and isnan(look.marginals[1])
     assert look.state is State.BEGUN and review.tags_of(1) == [0]
-    assert review.find(Filter(label=0)) == [1]
+    assert review.find(Filter(label=0, part=Part.SURE)) == [1]
     assert review.accept(1, "anna", new_request()).known == (1, -1)
     assert review.answer(1, {1: 0}, "anna", new_request()).state is State.DONE
     assert review.undo("anna", new_request()) == [1] and review.look(1).known == (1, -1)

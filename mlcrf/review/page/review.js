@@ -1,157 +1,47 @@
-// The page of `mlcrf review`. Text from outside reaches the document as text only (textContent).
+// The page of `mlcrf review`: one photo and its tags; where we are, keys and clicks.
 
-import { chooseAll, clearSelection, extendTo, isSelecting, selected, showSelection, toggleFocused } from "./select.js";
+import { badge, copyOf, make, percent, WORDS } from "./drawing.js";
+import { answerSelected, chooseAll, extend, fillGrid, forgetNumbers, goToPart, home, moveAmongTiles, nextQuery, setModel, showLikeThis, showTiles, viewedTag } from "./grid.js";
+import { lastProgress, showProgress } from "./progress.js";
+import { clearSelection, selected, toggleFocused } from "./select.js";
 import { act, ask, failed, isSaving, notice, saved } from "./server.js";
-import { areTagsOld, keyOf, labelNamed, numberOf, onTags, openTags, present, shown, tagNamed } from "./tags.js";
+import { areTagsOld, keyOf, onTags, openTags, present, shown, tagNamed } from "./tags.js";
 import { enlarge } from "./zoom.js";
 
 const $ = (id) => document.getElementById(id);
-const PAGE = 60; // tiles that are fetched at once
-const WORDS = { 1: "yes", 0: "no", "-1": "can’t tell", null: "no answer" };
 const SIGNS = { 1: "✓", "-1": "?", 0: "✕" };
-const STATES = { new: "New", begun: "Begun", done: "Done", conflict: "Conflict" };
 
 let photo = null; // the photo shown, as sent by the server
 let chips = new Map(); // of the photo, by tag
 let current = null; // the label that keys answer
 let visited = new Set(); // photos seen since the filter was changed
 let trail = []; // the way here, for going back
-let tilesShown = 0;
-let lastProgress = null; // as last received
 let searching = false; // the search takes the focus once the grid is there
-let listing = 0; // the newest list asked for: an older reply is dropped
-
-// --- small things -------------------------------------------------------------------------
-
-function make(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-function percent(p) {
-  const shown = Math.round(100 * p);
-  return shown === 0 && p > 0 ? "<1 %" : shown === 100 && p < 1 ? ">99 %" : `${shown} %`;
-}
-
-function badge(node, state) {
-  node.dataset.state = state;
-  node.textContent = STATES[state];
-}
-
-function showProgress(progress) {
-  lastProgress = progress;
-  if (progress.start !== document.body.dataset.start && !isSaving()) location.reload(); // labels may be others
-  const share = progress.photos ? (100 * progress.done) / progress.photos : 0;
-  $("done-bar").style.setProperty("--share", `${share}%`);
-  const parts = [`${progress.done} of ${progress.photos} done`];
-  if (progress.conflict) parts.push(`${progress.conflict} in conflict`);
-  parts.push(progress.answers === 1 ? "1 answer" : `${progress.answers} answers`);
-  $("progress-text").textContent = parts.join(" · ");
-}
-
-function filterQuery() {
-  const query = new URLSearchParams({ order: $("order").value });
-  for (const name of ["folder", "label", "state", "name"]) if ($(name).value) query.set(name, $(name).value);
-  return query;
-}
-
-const copyOf = (one, size) => `/photos/${one.id}/${size}.jpg?v=${one.version}`;
 
 // --- all photos ---------------------------------------------------------------------------
 
-async function showGrid() {
+async function showGrid(key) {
   photo = null;
   $("photo-view").hidden = true;
   $("grid-view").hidden = false;
-  document.title = "mlcrf review";
+  if (key !== $("label").value) startAnew();
+  $("label").value = key;
+  if ($("label").selectedIndex < 0) {
+    $("label").value = "";
+    history.replaceState(null, "", "#/");
+  }
+  const label = viewedTag();
+  if (label !== null) $("bulk-label").value = shown(label);
+  document.title = label === null ? "mlcrf review" : `${shown(label)} · mlcrf review`;
   if (searching) $("name").focus();
   searching = false;
-  await fillGrid(false);
+  await fillGrid(trail.at(-1));
 }
 
-async function fillGrid(more) {
-  const asked = (listing += 1);
-  const query = filterQuery();
-  query.set("offset", more ? tilesShown : 0);
-  query.set("limit", more ? PAGE : Math.max(PAGE, tilesShown));
-  const record = await ask(`/api/photos?${query}`);
-  if (asked !== listing || areTagsOld(record.progress)) return;
-  const isFree = document.activeElement === document.body;
-  const focused = isFree ? trail.at(-1) : document.activeElement?.dataset.photo;
-  const tiles = record.photos.map(tile);
-  if (more) $("tiles").append(...tiles); else $("tiles").replaceChildren(...tiles);
-  tilesShown = $("tiles").children.length;
-  showSelection();
-  $("more").hidden = tilesShown >= record.total;
-  $("count").textContent = record.total === 1 ? "1 photo" : record.total ? `${record.total} photos` : "No photo matches. Change the filter.";
-  $("start").disabled = $("all").disabled = !record.total;
-  showProgress(record.progress);
-  if (!more && focused !== undefined) $("tiles").querySelector(`[data-photo="${focused}"]`)?.focus();
-}
-
-function tile(one) {
-  const item = make("li");
-  const button = make("button", "tile");
-  button.type = "button";
-  button.dataset.photo = one.id;
-  const frame = make("span", "frame");
-  const image = make("img");
-  image.loading = "lazy";
-  image.alt = "";
-  image.draggable = false;
-  image.src = copyOf(one, "small");
-  const state = make("span", "badge");
-  badge(state, one.state);
-  frame.append(image, state, make("span", "tick", "✓"));
-  const words = make("span", "words");
-  words.append(make("span", "", one.tags.map(shown).join(", ") || "no tags"), make("span", "quiet", one.name));
-  button.append(frame, words);
-  button.title = one.name;
-  button.addEventListener("click", (event) => { if (!isSelecting(event, button)) location.hash = `#/photo/${one.id}`; });
-  item.append(button);
-  return item;
-}
-
-function moveAmongTiles(step, rows) {
-  const tiles = [...document.querySelectorAll(".tile")];
-  if (!tiles.length) return;
-  const at = tiles.indexOf(document.activeElement);
-  const perRow = tiles.filter((one) => one.offsetTop === tiles[0].offsetTop).length;
-  const to = at < 0 ? 0 : Math.min(Math.max(at + (rows ? step * perRow : step), 0), tiles.length - 1);
-  tiles[to].focus();
-}
-
-function extend(step, rows) {
-  const before = document.activeElement?.closest(".tile");
-  moveAmongTiles(step, rows);
-  extendTo(before);
-}
-
-// Answer about a tag for all selected photos; the tiles stay where they are.
-async function answerSelected(value) {
-  const photos = selected();
-  if (!photos.length) return;
-  if (!$("bulk-label").value.trim()) {
-    notice("Name the tag first.");
-    return void $("bulk-label").focus();
-  }
-  const label = await tagNamed($("bulk-label").value);
-  if (label < 0) return;
-  act("/api/answer", { photos, label: keyOf(label), value }).then((record) => {
-    $("redo").hidden = true;
-    clearSelection();
-    showTiles(record);
-    $("spoken").textContent = `${photos.length} photos, ${shown(label)}: ${WORDS[value]}`;
-  }, failed);
-}
-
-function showTiles(record) {
-  if (areTagsOld(record.progress)) return;
-  for (const one of record.photos) document.querySelector(`.tile[data-photo="${one.id}"]`)?.closest("li").replaceWith(tile(one));
-  showSelection();
-  showProgress(record.progress);
+// Count no photo as seen, since the list is another one.
+function startAnew() {
+  visited = new Set();
+  forgetNumbers();
 }
 
 // --- one photo ----------------------------------------------------------------------------
@@ -226,10 +116,16 @@ function take(record, moved = true) {
     showShare(node, one, before ? before.labels[label] : null);
     showVotes(node, one);
   }
-  if (moved || photo.labels[current]?.votes.length) choose(photo.question, false);
+  if (moved || photo.labels[current]?.votes.length) choose(nextLabel(), false);
   const isDone = present().every((label) => photo.labels[label].votes.length || photo.labels[label].p === null);
   $("accept").hidden = isDone;
   $("onward").hidden = !isDone;
+}
+
+// The tag to ask about: the one whose photos are viewed, then what teaches most.
+function nextLabel() {
+  const viewed = viewedTag();
+  return viewed !== null && !photo.labels[viewed].votes.length ? viewed : photo.question;
 }
 
 function showShare(node, one, before) {
@@ -324,7 +220,7 @@ function refused(error) {
 
 // The first photo of the list that was not seen yet; of one more than were seen, one is left.
 async function findNext() {
-  const query = filterQuery();
+  const query = nextQuery();
   query.set("limit", Math.min(visited.size + 1, 2000));
   const record = await ask(`/api/photos?${query}`);
   return record.photos.find((one) => !visited.has(one.id)) ?? null;
@@ -334,7 +230,7 @@ async function goNext() {
   await saved();
   const next = await findNext();
   if (next) location.hash = `#/photo/${next.id}`;
-  else { notice("That was the last photo of this list."); location.hash = "#/"; }
+  else { notice("That was the last photo of this list."); location.hash = home(); }
 }
 
 async function prefetch() {
@@ -368,16 +264,38 @@ function goBack() {
 // --- where we are, keys, clicks -------------------------------------------------------------
 
 function route() {
-  const found = /^#\/photo\/(\d+)$/.exec(location.hash);
-  (found ? showPhoto(Number(found[1])) : showGrid()).catch(failed);
+  const [, kind, what] = /^#\/(photo|tag)\/(.+)$/.exec(location.hash) ?? [];
+  (kind === "photo" ? showPhoto(Number(what)) : showGrid(kind ? decoded(what) : "")).catch(failed);
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+// Show the photos that are most like the one that is shown.
+function goToLike() {
+  setModel({ id: photo.id, name: photo.name });
+  location.hash = home();
+}
+
+// Show the photos of the tag that is asked about.
+function goToTag() {
+  if (current === null) return;
+  $("label").value = keyOf(current);
+  startAnew();
+  location.hash = home();
 }
 
 const KEYS_OF_PHOTO = {
   y: () => answer(current, 1), n: () => answer(current, 0), u: () => answer(current, -1),
   a: accept, f: zoom, Delete: () => answer(current, null), Backspace: () => answer(current, null), ArrowUp: () => step(-1), ArrowDown: () => step(1),
   ArrowRight: () => goNext().catch(failed), ArrowLeft: goBack, Enter: () => goNext().catch(failed),
-  "+": () => $("own-tag").focus(),
-  g: () => { location.hash = "#/"; }, Escape: () => { location.hash = "#/"; },
+  "+": () => $("own-tag").focus(), l: goToLike, t: goToTag,
+  g: () => { location.hash = home(); }, Escape: () => { location.hash = home(); },
 };
 const KEYS_OF_GRID = {
   s: () => goNext().catch(failed),
@@ -386,7 +304,9 @@ const KEYS_OF_GRID = {
   "Shift+ArrowRight": () => extend(1, false), "Shift+ArrowLeft": () => extend(-1, false),
   "Shift+ArrowDown": () => extend(1, true), "Shift+ArrowUp": () => extend(-1, true),
   x: toggleFocused, all: chooseAll, Escape: clearSelection,
-  t: () => { if (selected().length) $("bulk-label").focus(); },
+  t: () => $(selected().length ? "bulk-label" : "label").focus(),
+  l: showLikeThis, g: () => { location.hash = "#/"; },
+  1: () => goToPart(1), 2: () => goToPart(2), 3: () => goToPart(3), 4: () => goToPart(4), 5: () => goToPart(5),
   y: () => answerSelected(1), n: () => answerSelected(0), u: () => answerSelected(-1),
   Delete: () => answerSelected(null),
 };
@@ -397,7 +317,7 @@ const KEYS = {
   "/": () => {
     if (!$("grid-view").hidden) return $("name").focus();
     searching = true;
-    location.hash = "#/";
+    location.hash = home();
   },
 };
 
@@ -438,16 +358,18 @@ onTags(() => {
 });
 showTags();
 let typed = null;
-for (const name of ["folder", "label", "state", "order", "name"]) {
+for (const name of ["folder", "state", "order", "name"]) {
   $(name).addEventListener("input", () => {
-    visited = new Set();
-    tilesShown = 0;
+    startAnew();
     clearTimeout(typed);
-    typed = setTimeout(() => fillGrid(false).catch(failed), name === "name" ? 150 : 0);
+    typed = setTimeout(() => fillGrid().catch(failed), name === "name" ? 150 : 0);
   });
 }
+$("label").addEventListener("input", () => {
+  startAnew();
+  location.hash = home();
+});
 $("filters").addEventListener("submit", (event) => event.preventDefault());
-$("more").addEventListener("click", () => fillGrid(true).catch(failed));
 $("start").addEventListener("click", () => goNext().catch(failed));
 $("next").addEventListener("click", () => goNext().catch(failed));
 $("back").addEventListener("click", goBack);
@@ -455,8 +377,9 @@ $("accept").addEventListener("click", accept);
 $("onward").addEventListener("click", () => goNext().catch(failed));
 $("all").addEventListener("click", chooseAll);
 $("bulk-clear").addEventListener("click", clearSelection);
-$("bulk-label").addEventListener("keydown", (event) => { if (event.key === "Enter") event.target.blur(); });
-$("label").addEventListener("change", () => { if ($("label").value) $("bulk-label").value = shown(numberOf($("label").value)); });
+$("bulk-like").addEventListener("click", showLikeThis);
+$("like").addEventListener("click", goToLike);
+for (const name of ["label", "bulk-label"]) $(name).addEventListener("keydown", (event) => { if (event.key === "Enter") event.target.blur(); });
 document.querySelectorAll(".bulk [data-value]").forEach((button) => button.addEventListener("click", () => answerSelected(Number(button.dataset.value))));
 $("enlarge").addEventListener("click", zoom);
 $("undo").addEventListener("click", undo);

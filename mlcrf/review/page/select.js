@@ -20,6 +20,7 @@ export function showSelection() {
     tile.setAttribute("aria-pressed", String(chosen.has(idOf(tile))));
   }
   $("bulk").hidden = !chosen.size;
+  $("bulk-like").hidden = chosen.size !== 1;
   $("bulk-count").textContent = chosen.size === 1 ? "1 selected" : `${chosen.size} selected`;
 }
 
@@ -34,8 +35,6 @@ export function clearSelection() {
   anchor = null;
   showSelection();
 }
-
-export const chooseAll = () => choose(tiles());
 
 function toggle(tile) {
   if (!chosen.delete(idOf(tile))) chosen.add(idOf(tile));
@@ -73,7 +72,7 @@ export function extendTo(before) {
 
 $("grid-view").addEventListener("pointerdown", (event) => {
   wasDragged = false;
-  if (event.pointerType !== "mouse" || event.button || event.target.closest(".filters, .bulk, #more, #all")) return;
+  if (event.pointerType !== "mouse" || event.button || event.target.closest(".filters, .bulk, button:not(.tile)")) return;
   band = { x: event.clientX, y: event.clientY + scrollY, before: event.ctrlKey || event.shiftKey ? [...chosen] : null };
 });
 addEventListener("pointermove", (event) => {

@@ -35,6 +35,14 @@ export function onTags(callback) {
   changed = callback;
 }
 
+export const tagOf = (label) => tags[label];
+
+// Count the answers anew.
+export async function recount() {
+  const record = await ask("/api/tags");
+  if (record.progress.tags === version) ({ tags } = record);
+}
+
 // Take the tags over if others have changed them; return whether they did.
 export function areTagsOld(progress) {
   if (progress.tags === version) return false;
@@ -74,13 +82,15 @@ export function openTags() {
   showList();
   $("tags").showModal();
   $("tag-new").focus();
+  recount().then(showList, failed);
 }
 
 function showList() {
   const items = present().map((label) => {
     const item = document.createElement("li");
     const { key, name } = tags[label];
-    item.append(nameField(key, name), mergeField(key, name), retireButton(key, name));
+    item.append(nameField(key, name), photosButton(tags[label]), mergeField(key, name), retireButton(key, name));
+    if (tags[label].quality) item.append(quality(tags[label]));
     return item;
   });
   $("tag-list").replaceChildren(...items);
@@ -118,6 +128,28 @@ function retireButton(key, name) {
   button.textContent = "Retire";
   button.setAttribute("aria-label", `Retire ${name}`);
   button.addEventListener("click", () => change({ key }));
+  return button;
+}
+
+function quality(tag) {
+  const words = document.createElement("span");
+  words.className = "tag-quality quiet";
+  words.textContent = tag.quality;
+  return words;
+}
+
+// The number of answers, which leads to the photos.
+function photosButton({ key, name, answers }) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "tag-answers quiet";
+  button.textContent = `${answers.yes} yes, ${answers.no} no`;
+  button.title = "Show its photos";
+  button.setAttribute("aria-label", `Photos of ${name}: ${button.textContent}`);
+  button.addEventListener("click", () => {
+    $("tags").close();
+    location.hash = `#/tag/${encodeURIComponent(key)}`;
+  });
   return button;
 }
 

@@ -1,0 +1,147 @@
+"""Select and order the photos of a review."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+import torch.nn.functional as F  # noqa: N812  the field's name for it
+from torch import Tensor
+
+_SURE, _LIKELY, _UNCERTAIN = 0.9, 0.7, 0.3  # least probabilities of the parts
+_LEAST = 1e-6  # of a standard deviation, and of a norm
+
+
+class State(StrEnum):
+    """The progress of a photo's answers."""
+
+    NEW = "new"  # no answers
+    BEGUN = "begun"
+    DONE = "done"  # every label is answered or implied
+    CONFLICT = "conflict"  # answers contradict each other
+
+
+class Part(StrEnum):
+    """A part of the photos, by their answers about one tag and its probability."""
+
+    SURE = "sure"  # answered yes, or not answered and at least 90 %
+    LIKELY = "likely"  # not answered, 70 to 90 %
+    UNCERTAIN = "uncertain"  # not answered, 30 to 70 %
+    REST = "rest"  # all others
+    OPEN = "open"  # not answered
+
+
+class Order(StrEnum):
+    """The order of photos; the last three put photos with an answer about the tag last."""
+
+    TEACHES = "teaches"  # by information of the best question
+    NAME = "name"
+    LIKELY = "likely"  # by probability of the tag
+    UNCERTAIN = "uncertain"  # the nearest to 50 % first
+    LIKE = "like"  # by similarity to one photo, or to those with the tag
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A selection of photos.
+
+    Attributes:
+        label: the tag that `part` and `order` are about; None for none.
+        part: select photos in this part; None for all.
+        state: select photos in this state; None for all.
+        name: part of the path, in any case.
+        folder: select photos in and below this folder; empty for all.
+        order: order of the result.
+        like: number of the photo that others are compared with; None for those answered yes.
+
+    Raises:
+        ValueError: the part or the order needs a tag, and there is none.
+    """
+
+    label: int | None = None
+    part: Part | None = None
+    state: State | None = None
+    name: str = ""
+    folder: str = ""
+    order: Order = Order.TEACHES
+    like: int | None = None
+
+    def __post_init__(self) -> None:
+        needs = self.order in (Order.LIKELY, Order.UNCERTAIN) or self.part is not None
+        if self.label is None and (needs or (self.order is Order.LIKE and self.like is None)):
+            raise ValueError("it needs a tag")
+
+    def takes(self, name: str, state: State) -> bool:
+        """Return whether a photo is in this folder and state and has such a name."""
+        return (
+            (self.state is None or state is self.state)
+            and self.name.casefold() in name.casefold()
+            and name.startswith(f"{self.folder}/" if self.folder else "")
+        )
+
+
+@dataclass(frozen=True)
+class TagColumn:
+    """One tag of all photos.
+
+    Attributes:
+        p: P(tag present | answers); NaN if the model does not know the tag (N,).
+        known: 1, 0 or -1 for unknown (N,).
+        answered: whether anybody has answered (N,).
+    """
+
+    p: Tensor
+    known: Tensor
+    answered: Tensor
+
+    def has_part(self, part: Part) -> Tensor:
+        """Return which photos are in a part, (N,)."""
+        p = self.p.masked_fill(self.answered, torch.nan)
+        if part is Part.OPEN:
+            return ~self.answered
+        if part is Part.SURE:
+            return (self.known == 1) | (p >= _SURE)
+        if part is Part.REST:
+            return (self.known != 1) & ~(p >= _UNCERTAIN)
+        least, limit = (_LIKELY, _SURE) if part is Part.LIKELY else (_UNCERTAIN, _LIKELY)
+        return (p >= least) & (p < limit)
+
+    def score(self, order: Order, likeness: Tensor) -> Tensor:
+        """Return what an order sorts by, the largest first, (N,).
+
+        Photos without a probability come after those with one; if the least certain is sought, by
+        their likeness.
+
+        Args:
+            likeness: similarity to the photos that others are compared with, -1 to 1 (N,).
+        """
+        if order is Order.LIKE:
+            score = likeness
+        elif order is Order.LIKELY:
+            score = self.p.nan_to_num(-1.0)
+        else:
+            score = torch.where(self.p.isnan(), likeness - 2, 0.5 - (self.p - 0.5).abs())
+        return score - 10.0 * self.answered
+
+
+class Likeness:
+    """Cosine similarity of photos by their standardised features (N, D)."""
+
+    def __init__(self, features: Tensor) -> None:
+        self._features = features
+        self._mean = features.mean(0)
+        self._deviation = features.std(0, correction=0).clamp_min(_LEAST)
+        parts = torch.split(features, 1024)
+        self._norms = torch.cat([self._standardise(one).norm(dim=1) for one in parts])
+
+    def to(self, numbers: Tensor) -> Tensor:
+        """Return the similarity of all photos to the mean direction of some; 0 to none, (N,)."""
+        if not len(numbers):
+            return torch.zeros(len(self._features))
+        target = F.normalize(self._standardise(self._features[numbers])).mean(0)
+        weights = target / self._deviation  # standardised features @ target, without a copy
+        products = self._features @ weights - self._mean @ weights
+        cosine: Tensor = products / (self._norms * target.norm()).clamp_min(_LEAST)
+        return cosine
+
+    def _standardise(self, features: Tensor) -> Tensor:
+        return (features - self._mean) / self._deviation

@@ -1,0 +1,265 @@
+// The photos: a list of those that match the filter, or the parts of one tag's photos.
+
+import { badge, copyOf, counted, make, makeButton, percent, WORDS } from "./drawing.js";
+import { showProgress } from "./progress.js";
+import { choose, clearSelection, extendTo, isSelecting, selected, showSelection } from "./select.js";
+import { act, ask, failed, notice } from "./server.js";
+import { areTagsOld, keyOf, numberOf, recount, shown, tagNamed, tagOf } from "./tags.js";
+
+const $ = (id) => document.getElementById(id);
+const PAGE = 60; // tiles of a list that are fetched at once
+const PART = 18; // tiles of a part that are fetched at once
+const PARTS = [
+  { part: "sure", order: "likely", title: "Sure", what: "yes, or at least 90 %" },
+  { part: "likely", order: "likely", title: "Likely", what: "70 to 90 %" },
+  { part: "uncertain", order: "uncertain", title: "Uncertain", what: "30 to 70 %" },
+  { part: "open", order: "like", title: "Most like" },
+  { part: "rest", order: "likely", title: "The rest", what: "unlikely, not known yet, or answered" },
+];
+
+let numbersShown = {}; // tiles by part, once more than at first
+let filling = 0; // the newest filling: older replies are dropped
+let model = null; // the photo that others are compared with
+
+// The tag whose photos are shown; null for a list of all photos.
+export const viewedTag = () => ($("label").value ? numberOf($("label").value) : null);
+export const home = () => ($("label").value ? `#/tag/${encodeURIComponent($("label").value)}` : "#/");
+
+function query(part) {
+  const found = new URLSearchParams();
+  for (const name of ["folder", "label", "state", "name"]) if ($(name).value) found.set(name, $(name).value);
+  found.set("order", part?.order ?? $("order").value);
+  if (part) found.set("part", part.part);
+  if (found.get("order") === "like" && model) found.set("like", model.id);
+  return found;
+}
+
+// What is asked about next: of a tag's photos the least certain one that nobody has answered.
+export const nextQuery = () => query(viewedTag() === null ? null : { part: "open", order: "uncertain" });
+
+export function forgetNumbers() {
+  numbersShown = {};
+}
+
+// Fill the grid anew. The focus stays on its photo, or, if that has left its part, at its place there.
+export async function fillGrid(last) {
+  const turn = (filling += 1);
+  const label = viewedTag();
+  if (label !== null) await recount();
+  const parts = label === null ? [null] : PARTS.filter((one) => one.order !== "like" || model || tagOf(label).answers.yes);
+  const records = await Promise.all(parts.map((part) => ask(`/api/photos?${limited(part, 0)}`)));
+  if (turn !== filling || areTagsOld(records[0].progress)) return;
+  const place = placeOfFocus(last);
+  $("parts").replaceChildren(...records.flatMap((record, at) => (record.total ? [partOf(parts[at], record)] : [])));
+  if (label !== null && records.filter((one) => one.total).length === 1) nameTheOnlyPart();
+  showHead(label, records);
+  showSelection();
+  showProgress(records[0].progress);
+  putFocus(place);
+}
+
+function limited(part, offset) {
+  const [name, atOnce] = part ? [part.part, PART] : ["", PAGE];
+  const found = query(part);
+  found.set("offset", offset);
+  found.set("limit", offset ? atOnce : Math.max(atOnce, numbersShown[name] ?? 0));
+  return found;
+}
+
+function showHead(label, records) {
+  const total = records.reduce((sum, record) => sum + record.total, 0);
+  const count = label === null ? counted(total, "photo") : shown(label);
+  $("count").textContent = total ? count : "No photo matches. Change the filter.";
+  $("count").classList.toggle("tag-title", label !== null && total > 0);
+  $("start").disabled = $("all").disabled = !total;
+  $("all").hidden = $("order").hidden = label !== null;
+  $("tag-said").hidden = label === null;
+  if (label === null) return;
+  const { answers, quality } = tagOf(label);
+  $("tag-said").textContent = [`${answers.yes} yes, ${answers.no} no`, quality].filter(Boolean).join(" · ");
+}
+
+function partOf(part, record) {
+  const section = make("section", "part");
+  section.dataset.part = part?.part ?? "";
+  const list = make("ul", "tiles");
+  list.append(...record.photos.map(tile));
+  if (part) section.append(headOf(part, record, list));
+  section.append(list);
+  if (record.photos.length < record.total) section.append(makeButton("more", "Show more", () => showMore(section, part, list).catch(failed)));
+  return section;
+}
+
+function headOf(part, record, list) {
+  const head = make("div", "part-head");
+  const title = make("h2", "", part.order === "like" ? `Most like ${model ? model.name : "those with a yes"}` : part.title);
+  const what = make("span", "quiet", [String(record.total), part.what].filter(Boolean).join(" · "));
+  const button = makeButton("", "Select all", () => chooseOpen(list));
+  button.disabled = !openTiles(list).length;
+  button.title = "Select those without an answer that are shown (Ctrl+a)";
+  head.append(title, what, button);
+  if (part.order === "like" && model) head.append(makeButton("", "Like those with a yes", () => showLike(null)));
+  return head;
+}
+
+// There is nothing that the rest could be the rest of.
+function nameTheOnlyPart() {
+  const title = document.querySelector(".part[data-part=rest] h2");
+  if (title) title.textContent = "All photos";
+}
+
+async function showMore(section, part, list) {
+  const record = await ask(`/api/photos?${limited(part, list.children.length)}`);
+  if (areTagsOld(record.progress)) return;
+  list.append(...record.photos.map(tile));
+  numbersShown[section.dataset.part] = list.children.length;
+  showSelection();
+  section.querySelector(".more").hidden = list.children.length >= record.total;
+}
+
+function tile(one) {
+  const item = make("li");
+  const button = makeButton("tile", undefined, (event) => { if (!isSelecting(event, button)) location.hash = `#/photo/${one.id}`; });
+  button.dataset.photo = one.id;
+  const frame = make("span", "frame");
+  const image = make("img");
+  image.loading = "lazy";
+  image.alt = "";
+  image.draggable = false;
+  image.src = copyOf(one, "small");
+  const mark = make("span", "badge");
+  if (one.answer === undefined) badge(mark, one.state);
+  else showBelief(mark, one);
+  const tick = make("span", "tick", "✓");
+  tick.setAttribute("aria-hidden", "true");
+  frame.append(image, mark, tick);
+  const words = make("span", "words");
+  words.append(make("span", "", one.tags.map(shown).join(", ") || "no tags"), make("span", "quiet", one.name));
+  button.append(frame, words);
+  button.title = one.name;
+  item.append(button);
+  return item;
+}
+
+// The answer about the viewed tag, or its probability.
+function showBelief(mark, one) {
+  if (one.answer !== null) mark.dataset.answer = one.answer;
+  mark.textContent = one.answer !== null ? WORDS[one.answer] : one.p === null ? "" : percent(one.p);
+  mark.hidden = !mark.textContent;
+}
+
+// --- focus and keys -----------------------------------------------------------------------
+
+const tiles = () => [...document.querySelectorAll(".tile")];
+const focusedTile = () => document.activeElement?.closest(".tile");
+const openTiles = (list) => [...list.querySelectorAll(".tile")].filter((one) => !one.querySelector("[data-answer]"));
+
+function placeOfFocus(last) {
+  const tile = focusedTile();
+  if (!tile) return document.activeElement === document.body && last !== undefined ? { photo: String(last) } : null;
+  const { part } = tile.closest(".part").dataset;
+  return { photo: tile.dataset.photo, part, at: [...tile.closest("ul").querySelectorAll(".tile")].indexOf(tile) };
+}
+
+function putFocus(place) {
+  if (!place) return;
+  const { photo, part, at } = place;
+  if (part === undefined) return void document.querySelector(`.tile[data-photo="${photo}"]`)?.focus();
+  const there = [...document.querySelectorAll(`.part[data-part="${part}"] .tile`)];
+  const same = there.find((one) => one.dataset.photo === photo);
+  (same ?? there[Math.min(at, there.length - 1)] ?? tiles()[0])?.focus();
+}
+
+export function moveAmongTiles(step, rows) {
+  const all = tiles();
+  const at = all.indexOf(focusedTile());
+  const target = at < 0 ? all[0] : rows ? nearestInRow(all, all[at], step) : all[Math.min(Math.max(at + step, 0), all.length - 1)];
+  target?.focus();
+}
+
+// The tile below or above, which may be in another part.
+function nearestInRow(all, tile, step) {
+  const box = tile.getBoundingClientRect();
+  const away = ({ top }) => step * (top - box.top);
+  const beyond = all.map((one) => [one, one.getBoundingClientRect()]).filter(([, at]) => away(at) > 1);
+  beyond.sort(([, a], [, b]) => away(a) - away(b) || Math.abs(a.left - box.left) - Math.abs(b.left - box.left));
+  return beyond[0]?.[0] ?? tile;
+}
+
+export function extend(step, rows) {
+  const before = focusedTile();
+  moveAmongTiles(step, rows);
+  extendTo(before);
+}
+
+export function goToPart(number) {
+  const parts = [...document.querySelectorAll(".part")];
+  parts[number - 1]?.querySelector(".tile")?.focus();
+}
+
+// Select what is shown; of a tag's photos those of the part with the focus that have no answer.
+export function chooseAll() {
+  const list = (focusedTile()?.closest(".part") ?? document.querySelector(".part"))?.querySelector(".tiles");
+  if (viewedTag() === null) choose(tiles());
+  else if (list) chooseOpen(list);
+}
+
+function chooseOpen(list) {
+  choose(openTiles(list));
+}
+
+// --- acts ---------------------------------------------------------------------------------
+
+// Answer about a tag for all selected photos. In a list the tiles stay where they are.
+export async function answerSelected(value) {
+  const photos = selected();
+  if (!photos.length) return;
+  if (!$("bulk-label").value.trim()) {
+    notice("Name the tag first.");
+    return void $("bulk-label").focus();
+  }
+  const label = await tagNamed($("bulk-label").value);
+  if (label < 0) return;
+  act("/api/answer", { photos, label: keyOf(label), value }).then((record) => {
+    $("redo").hidden = true;
+    clearSelection();
+    showTiles(record);
+    $("spoken").textContent = `${counted(photos.length, "photo")}, ${shown(label)}: ${WORDS[value]}`;
+  }, failed);
+}
+
+// Show photos that have changed.
+export function showTiles(record) {
+  if (areTagsOld(record.progress)) return;
+  if (viewedTag() !== null) return void fillGrid().catch(failed);
+  for (const one of record.photos) document.querySelector(`.tile[data-photo="${one.id}"]`)?.closest("li").replaceWith(tile(one));
+  showSelection();
+  showProgress(record.progress);
+}
+
+// Compare with a photo; with null, those of the viewed tag with photos that were answered yes.
+export function setModel(photo) {
+  model = photo;
+  const option = $("order").querySelector("[value=like]");
+  option.hidden = option.disabled = !photo;
+  if (photo) option.textContent = `Most like ${photo.name}`;
+  if (viewedTag() === null) $("order").value = photo ? "like" : "teaches";
+}
+
+// Show the photos that are most like a photo.
+export function showLike(photo) {
+  setModel(photo);
+  clearSelection();
+  fillGrid().then(() => {
+    const part = document.querySelector(".part[data-part=open]") ?? document.querySelector(".part");
+    part?.scrollIntoView({ block: "start" });
+    part?.querySelector(".tile")?.focus({ preventScroll: true });
+  }).catch(failed);
+}
+
+// Show those that are most like the selected photo, or the one that has the focus.
+export function showLikeThis() {
+  const [id] = selected();
+  const tile = id === undefined ? focusedTile() : document.querySelector(`.tile[data-photo="${id}"]`);
+  if (tile) showLike({ id: Number(tile.dataset.photo), name: tile.title });
+}

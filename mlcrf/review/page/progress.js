@@ -1,0 +1,19 @@
+// How far the review has come, in the header.
+
+import { counted } from "./drawing.js";
+import { isSaving } from "./server.js";
+
+const $ = (id) => document.getElementById(id);
+
+export let lastProgress = null; // as last received
+
+export function showProgress(progress) {
+  lastProgress = progress;
+  if (progress.start !== document.body.dataset.start && !isSaving()) location.reload(); // labels may be others
+  const share = progress.photos ? (100 * progress.done) / progress.photos : 0;
+  $("done-bar").style.setProperty("--share", `${share}%`);
+  const parts = [`${progress.done} of ${progress.photos} done`];
+  if (progress.conflict) parts.push(`${progress.conflict} in conflict`);
+  parts.push(counted(progress.answers, "answer"));
+  $("progress-text").textContent = parts.join(" · ");
+}
