@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlcrf.implications import Implications
     from mlcrf.inference import Posterior
     from mlcrf.labels import LabelSpace
-    from mlcrf.prediction import Prediction, Tagger
+    from mlcrf.prediction import Prediction, Reasons, Tagger
     from mlcrf.training.run import TrainReport, train
 
 _HOME = {
@@ -34,6 +34,7 @@ _HOME = {
     "Posterior": "mlcrf.inference",
     "Potentials": "mlcrf.crf",
     "Prediction": "mlcrf.prediction",
+    "Reasons": "mlcrf.prediction",
     "Run": "mlcrf.checkpoint",
     "Tagger": "mlcrf.prediction",
     "TrainReport": "mlcrf.training.run",
@@ -55,6 +56,7 @@ __all__ = [
     "Posterior",
     "Potentials",
     "Prediction",
+    "Reasons",
     "Run",
     "Tagger",
     "TrainReport",

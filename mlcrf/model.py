@@ -118,6 +118,24 @@ class LabelCrf(nn.Module):
         unary: Tensor = self.output(inner)
         return unary
 
+    @torch.no_grad()
+    def linear_part(self, features: Tensor, label: int) -> tuple[Tensor, float]:
+        """Return the linear function of features that is a label's log-odds on its own here.
+
+        With a hidden layer, it holds for features with the same units above zero.
+
+        Args:
+            features: of one image (D,).
+
+        Returns:
+            Weights (D,) and bias: unary_label = weights x + bias.
+        """
+        weights, bias = self.output.weight.detach()[label], self.output.bias.detach()[label]
+        if self.hidden is not None:
+            active = weights * (self.hidden(features) > 0)
+            weights, bias = active @ self.hidden.weight, bias + active @ self.hidden.bias
+        return weights, float(bias)
+
     @property
     def num_scenes(self) -> int:
         """K; 0 without scenes."""

@@ -17,6 +17,7 @@ PUBLIC = [
     "Posterior",
     "Potentials",
     "Prediction",
+    "Reasons",
     "Run",
     "Tagger",
     "TrainReport",

@@ -18,9 +18,11 @@ from threading import BoundedSemaphore
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mlcrf.backbones.cache import FeatureCache
 from mlcrf.backbones.engines import Engine, engine_key, make_engine
+from mlcrf.backbones.feature_maps import feature_map
 from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
 from mlcrf.data.problems import Problems
@@ -149,6 +151,23 @@ class FeatureExtractor:
         except DataError as error:
             return error
         return tuple(pixels[size_px] for size_px in sizes)
+
+    def maps(self, image: Image) -> tuple[Tensor, ...]:
+        """Return for each network the map whose mean is its features, (D, H', W'); thread-safe.
+
+        The networks are run by torch, whatever the engine. Maps cover the whole upright image.
+
+        Raises:
+            DataError: the image cannot be read.
+            BackboneError: features of a network are not the mean of a map.
+        """
+        decoded = self.decode(image)
+        if isinstance(decoded, DataError):
+            raise decoded
+        parts = self._beside or [self]
+        return tuple(
+            feature_map(one._backbone, pixels) for one, pixels in zip(parts, decoded, strict=True)
+        )
 
     def of_decoded(
         self, images: Sequence[Image], decoded: Sequence[Decoded | DataError]

@@ -83,9 +83,13 @@ class Backbone(nn.Module):
         """Return the features of a batch of images."""
         if self.parts:
             raise BackboneError(f"{self.spec.name}: run each of its parts, on pixels of its size")
-        images = (pixels.to(self.mean.dtype) - self.mean) / self.std
-        features: Tensor = self.network(images.permute(0, 3, 1, 2))
+        features: Tensor = self.network(self.normalise(pixels))
         return features
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return the input of the network (N, 3, H, W)."""
+        images = (pixels.to(self.mean.dtype) - self.mean) / self.std
+        return images.permute(0, 3, 1, 2)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of name, input and weights: everything that features depend on."""

@@ -13,6 +13,7 @@ from mlcrf.prediction.job import PredictJob
 from mlcrf.prediction.known import KnownAnswers, KnownKeywords, KnownLabels, read_known
 from mlcrf.prediction.photo_files.photo_file_options import PhotoFileOptions
 from mlcrf.prediction.photo_files.photo_file_set import Action, Change, PhotoFileSet
+from mlcrf.prediction.reasons import Reasons
 from mlcrf.prediction.record import Origin, Prediction
 from mlcrf.prediction.selection import LabelSelection, load_names
 from mlcrf.prediction.tagger import LARGEST_ALBUM, TOGETHER, Tagger
@@ -39,6 +40,7 @@ __all__ = [
     "Prediction",
     "PredictionTable",
     "PredictionWriter",
+    "Reasons",
     "Table",
     "Tagger",
     "choose_format",

@@ -22,11 +22,13 @@ from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError
 from mlcrf.images import Image, ImageBytes, ListedImages, as_image
 from mlcrf.images.albums import find_albums
 from mlcrf.inference import InferenceMethod, prepare
+from mlcrf.inference.explanation import explain_label
 from mlcrf.inference.questions import answer_information, pair_marginals
 from mlcrf.latent import share_in_albums
 from mlcrf.prediction.formats.table import WideLayout
 from mlcrf.prediction.job import PredictJob
 from mlcrf.prediction.known import KnownLabels, with_told
+from mlcrf.prediction.reasons import Reasons, make_reasons
 from mlcrf.prediction.record import Prediction
 from mlcrf.shipped_models import DEFAULT
 
@@ -129,6 +131,42 @@ class Tagger:
         if known is not None:
             told = with_told(told, known, self.labels, self.run.implications)
         return self._predict(images, told)
+
+    @torch.no_grad()
+    def explain(
+        self,
+        image: str | Path | Image,
+        label: str,
+        *,
+        known: Mapping[str, bool] | None = None,
+    ) -> Reasons:
+        """Return the reasons for the probability of one label of one image.
+
+        The parts of the log-odds are those of `mlcrf.inference.explanation`. What is known of the
+        label itself is left out.
+
+        Args:
+            known: other labels that are known, as in `{"sea": True}`.
+
+        Raises:
+            DataError: the image cannot be read, or `known` contradicts the implications.
+            LabelsError: an unknown label.
+            PotentialsError: the run is a mixture over scenes.
+        """
+        photo, column, told = as_image(image), self.labels.index(label), self._known
+        if known is not None:
+            told = with_told(told, {photo: known}, self.labels, self.run.implications)
+        (features,) = self._extractor.stream([photo])
+        if isinstance(features, DataError):
+            raise features
+        explanation = explain_label(
+            self._inference,
+            self.run.crf(torch.from_numpy(features[None])),
+            column,
+            known=None if told is None else torch.from_numpy(told.of([photo])).long(),
+        )
+        names = self.labels.names
+        return make_reasons(explanation, column, names, photo, self.run.crf, self._extractor.maps)
 
     def predict_listed(self, images: ListedImages) -> Generator[Prediction, None, None]:
         """Yield the predictions of listed images, with their index in the listing."""

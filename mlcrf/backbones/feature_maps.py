@@ -1,0 +1,43 @@
+"""Feature maps: the features of a network before they are averaged over the image."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlcrf.backbones.registry import Backbone
+from mlcrf.errors import BackboneError
+
+_TOLERANCE = 1e-5  # largest difference from the features, relative to the largest feature
+
+
+@torch.no_grad()
+def feature_map(backbone: Backbone, pixels: NDArray[np.uint8]) -> Tensor:
+    """Return the map of one image whose mean over all places is its features, (D, H', W').
+
+    Args:
+        backbone: of one network.
+        pixels: of one image, (H, W, 3).
+
+    Raises:
+        BackboneError: the network's features are not the mean of a map, as with attention pooling
+            or layers after the pooling.
+    """
+    network: Any = backbone.network
+    if hasattr(network, "forward_features") and hasattr(network, "forward_head"):  # timm's
+        given = torch.from_numpy(np.array(pixels[None])).to(backbone.mean.device)
+        maps: Tensor = network.forward_features(backbone.normalise(given))
+        features: Tensor = network.forward_head(maps)[0]
+        for one in (maps[0], maps[0].permute(2, 0, 1)) if maps.ndim == 4 else ():  # D first or last
+            if len(one) == len(features) and _is_close(one.mean((1, 2)), features):
+                return one.cpu()
+    raise BackboneError(
+        f"backbone {backbone.spec.name}: its features are not the mean of a map, so no map can "
+        "show where in an image they come from"
+    )
+
+
+def _is_close(mean: Tensor, features: Tensor) -> bool:
+    return bool((mean - features).abs().max() <= _TOLERANCE * features.abs().max())
