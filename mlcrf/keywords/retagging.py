@@ -77,14 +77,15 @@ def require_taggable(names: Iterable[str], parent: Iterable[str] = ()) -> None:
             XML.
     """
     for name in names:
-        if fault := _fault(name):
+        if fault := keyword_fault(name):
             raise SettingsError(f"label {name!r}: {fault}; give it another name with --rename")
     for level in parent:
-        if fault := _fault(level):
+        if fault := keyword_fault(level):
             raise SettingsError(f"--parent {level}: {fault}; write levels as Auto|AI")
 
 
-def _fault(name: str) -> str | None:
+def keyword_fault(name: str) -> str | None:
+    """Return why XMP cannot store a name as one keyword, or None if it can."""
     signs = sorted({one.separator for one in FIRST if one.separator})
     sign = next((sign for sign in signs if sign in name), None)
     if sign:

@@ -23,6 +23,7 @@ from mlcrf.review.photos import find_photos
 from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
+from mlcrf.review.tag_writing import TagWriting
 from mlcrf.web import address_of, make_server, quiet_signals
 
 _PAUSE_S = 0.02  # between ranking steps, so that requests are not delayed
@@ -94,10 +95,11 @@ def serve(
     with (
         listening(host, port, kept) as (listener, token),
         _ranking(review),
+        closing(TagWriting(review)) as writing,
         quiet_signals(),
     ):
         port = listener.getsockname()[1]
-        app = make_app(review, token=token, person=person, hosts=Hosts(host), port=port)
+        app = make_app(review, writing, token=token, person=person, hosts=Hosts(host), port=port)
         server = make_server(app, grace_s=10, lifespan="off")
         announce(f"{address_of(host, port)}/?token={token}")
         server.run(sockets=[listener])

@@ -19,13 +19,14 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from mlcrf.errors import DatabaseError, DataError, LabelsError
+from mlcrf.errors import DatabaseError, DataError, MlcrfError
 from mlcrf.hints import describe_fault
 from mlcrf.review.answers import Verdict
 from mlcrf.review.finding import Filter, Order, Part, State
 from mlcrf.review.photos import WIDTHS, PhotoCopies
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Look, Review
+from mlcrf.review.tag_writing import Decided, TagWriting
 from mlcrf.version import __version__
 
 _PAGE = files("mlcrf.review") / "page"
@@ -38,6 +39,7 @@ _FILES = {
     "select.js": "text/javascript",
     "server.js": "text/javascript",
     "tags.js": "text/javascript",
+    "write.js": "text/javascript",
     "zoom.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
@@ -91,7 +93,15 @@ class _TagAct(_Act):
     into: str | None = Field(default=None, max_length=1000)
 
 
-def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int) -> ASGIApp:
+class _WritingAct(_Act):
+    """An order to write the tags that are decided; see `Review.decided`."""
+
+    least: float | None = Field(ge=0.5, le=1)
+
+
+def make_app(
+    review: Review, writing: TagWriting, *, token: str, person: str, hosts: Hosts, port: int
+) -> ASGIApp:
     """Make the application that serves the page and its data.
 
     Args:
@@ -99,7 +109,7 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
         person: default name of the person who answers.
         port: part of the cookie's name, since browsers share cookies between the ports of a host.
     """
-    pages = _Pages(review, person)
+    pages = _Pages(review, writing, person)
     paths: dict[str, tuple[str, Callable[[Request], Response]]] = {
         "/": ("GET", pages.page),
         "/health": ("GET", pages.health),
@@ -112,6 +122,9 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
         "/api/tags": ("GET", pages.tags),
         "/api/tag": ("POST", pages.change_tag),
         "/api/answer": ("POST", pages.answer_many),
+        "/api/decided": ("GET", pages.decided),
+        "/api/written": ("GET", pages.written),
+        "/api/write": ("POST", pages.write),
         "/api/undo": ("POST", pages.undo),
         "/api/redo": ("POST", pages.redo),
         "/photos/{photo:photo}/{size}.jpg": ("GET", pages.photo),
@@ -125,7 +138,7 @@ def make_app(review: Review, *, token: str, person: str, hosts: Hosts, port: int
     errors: Any = {
         HTTPException: lambda _, error: _refusal(error.status_code, str(error.detail)),
         DataError: lambda _, error: _refusal(404, str(error)),
-        LabelsError: lambda _, error: _refusal(422, str(error)),
+        MlcrfError: lambda _, error: _refusal(422, str(error)),
         DatabaseError: lambda _, error: _refusal(503, str(error)),
         ValidationError: lambda _, error: _refusal(422, _first(error)),
     }
@@ -159,8 +172,8 @@ def _in_thread(endpoint: Callable[[Request], Response], workers: _Workers) -> Ca
 
 
 class _Pages:
-    def __init__(self, review: Review, person: str) -> None:
-        self._review, self._person = review, person
+    def __init__(self, review: Review, writing: TagWriting, person: str) -> None:
+        self._review, self._writing, self._person = review, writing, person
         self._start = secrets.token_hex(8)  # an open page renews itself when it differs
         self._copies = PhotoCopies(review.photos)
         template = (_PAGE / "page.html").read_text(encoding="utf-8")
@@ -233,6 +246,23 @@ class _Pages:
         changed = self._review.answer_many(numbers, values, body.person, body.request)
         return JSONResponse(self._tiles(changed))
 
+    def decided(self, request: Request) -> Response:
+        """Count what `write` would write."""
+        try:
+            text = request.query_params.get("least")
+            least = None if not text else float(text)
+        except ValueError as error:
+            raise HTTPException(422, f"least: {error}") from error
+        return JSONResponse(Decided.of_review(self._review, least).counts())
+
+    def write(self, request: Request) -> Response:
+        body = _WritingAct.model_validate_json(request.state.body)
+        self._writing.start(body.least, body.request)
+        return self.written(request)
+
+    def written(self, request: Request) -> Response:
+        return JSONResponse(self._writing.status())
+
     def accept(self, request: Request) -> Response:
         body = _Act.model_validate_json(request.state.body)
         return self._shown(self._review.accept(self._number(request), body.person, body.request))
@@ -267,7 +297,13 @@ class _Pages:
 
     def _tags(self) -> list[dict[str, Any]]:
         return [
-            {"key": tag.key, "name": tag.name, "answers": tag.answers, "quality": tag.quality}
+            {
+                "key": tag.key,
+                "name": tag.name,
+                "title": tag.title,
+                "answers": tag.answers,
+                "quality": tag.quality,
+            }
             for tag in self._review.tags()
         ]
 

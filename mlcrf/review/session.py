@@ -13,12 +13,14 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
 from mlcrf.errors import DataError, MlcrfWarning
+from mlcrf.implications import Implications
 from mlcrf.inference.questions import label_entropy, next_questions
 from mlcrf.review.answers import NO, YES, Answer, Board, Verdict
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.finding import Filter, Likeness, Order, State, TagColumn
 from mlcrf.review.photos import Photo
+from mlcrf.review.tags import titles_of
 
 _RANKED_AT_ONCE = 2  # photos; an answer waits for no more
 
@@ -29,13 +31,15 @@ class Tag:
 
     Attributes:
         key: the label under which its answers are stored; the model's label if it knows the tag.
-        name: name to show; None if it is retired, or part of another tag.
+        name: its name; None if it is retired, or part of another tag.
+        title: its name as people see it; the key if it has none.
         answers: number of photos that were answered yes, and no.
         quality: a sentence on how well it is known; None if nothing can be said.
     """
 
     key: str
     name: str | None
+    title: str
     answers: Mapping[str, int]
     quality: str | None = None
 
@@ -115,8 +119,15 @@ class Review:
         with self._lock:
             self._refresh()
             yes, no = ((self._known == value).sum(0).tolist() for value in (YES, NO))
+            names = self._board.tags.named(self._keys)
+            titles = titles_of(names)
             return [
-                Tag(key, self._board.tags.name(key), {"yes": yes[label], "no": no[label]})
+                Tag(
+                    key,
+                    names.get(key),
+                    titles.get(key, key),
+                    {"yes": yes[label], "no": no[label]},
+                )
                 for label, key in enumerate(self._keys)
             ]
 
@@ -284,6 +295,26 @@ class Review:
                 score = column.score(wanted.order, self._likeness.to(models))
             return found[score[found].argsort(descending=True, stable=True)].tolist()
 
+    @property
+    def implications(self) -> Implications:
+        """The implications of the model between its labels."""
+        return Implications() if self._beliefs is None else self._beliefs.implications
+
+    def decided(self, least: float | None = None) -> Tensor:
+        """Return which tags each photo has: those answered yes, and what they imply, (N, L).
+
+        Args:
+            least: those that nobody has answered, too, if their probability is at least this.
+        """
+        with self._lock:
+            self._refresh()
+            has = self._known == YES
+            if least is not None:
+                has |= ~self._answered & (self._marginals >= least)
+            for child, parent in self.implications.closure:
+                has[:, parent] |= has[:, child]
+            return has & self._shown
+
     def belief(self, number: int, label: int) -> tuple[float, int | None]:
         """Return P(tag present | answers), NaN if there is none, and the answer, None for none."""
         is_answered = bool(self._answered[number, label])
@@ -406,7 +437,7 @@ class Review:
     def _settle(self, number: int) -> frozenset[int]:
         """Ignore answers that together break an implication, and return their labels."""
         row = self._known[number]
-        rules = () if self._beliefs is None else self._beliefs.implications.closure
+        rules = self.implications.closure
         broken = {
             label
             for child, parent in rules

@@ -1,6 +1,7 @@
 """The log of what people did with tags, and the tags that follow from it."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,6 +30,15 @@ class TagEvent:
     person: str
     at: datetime
     request: str
+
+
+def titles_of(names: Mapping[str, str]) -> dict[str, str]:
+    """Return tags' names as people see them: spaces for underscores, where none look the same."""
+    readable = {key: name.replace("_", " ").strip() or name for key, name in names.items()}
+    counts = Counter(map(fold, readable.values()))
+    return {
+        key: names[key] if counts[fold(title)] > 1 else title for key, title in readable.items()
+    }
 
 
 class Tags:

@@ -468,12 +468,15 @@ def test_a_failure_of_ours_is_strict_too() -> None:
 
     from mlcrf.review.review_app import make_app
     from mlcrf.review.safety import Hosts
+    from mlcrf.review.tag_writing import TagWriting
 
     def fail() -> None:
         raise RuntimeError(SECRET)
 
     review: Any = SimpleNamespace(photos=(), labels=(), progress=fail)
-    app = make_app(review, token="t0ken", person="anna", hosts=Hosts(), port=8000)
+    app = make_app(
+        review, TagWriting(review), token="t0ken", person="anna", hosts=Hosts(), port=8000
+    )
     client = TestClient(app, "http://127.0.0.1:8000", raise_server_exceptions=False)
     reply = client.get("/?token=t0ken", follow_redirects=False)
     assert reply.status_code == 303
@@ -492,12 +495,15 @@ def test_health_does_not_say_where_the_database_is() -> None:
     from mlcrf.errors import DatabaseError
     from mlcrf.review.review_app import make_app
     from mlcrf.review.safety import Hosts
+    from mlcrf.review.tag_writing import TagWriting
 
     def fail() -> None:
         raise DatabaseError(f"sqlite:////home/anna/tags.db: {SECRET}")
 
     review: Any = SimpleNamespace(photos=(), labels=(), database=SimpleNamespace(ping=fail))
-    app = make_app(review, token="t0ken", person="anna", hosts=Hosts(), port=8000)
+    app = make_app(
+        review, TagWriting(review), token="t0ken", person="anna", hosts=Hosts(), port=8000
+    )
     reply = TestClient(app, "http://127.0.0.1:8000").get("/health")
     assert reply.status_code == 503
     assert SECRET not in reply.text and "anna" not in reply.text

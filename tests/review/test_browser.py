@@ -19,6 +19,7 @@ from mlcrf.review.launch import start_review
 from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
+from mlcrf.review.tag_writing import TagWriting
 from mlcrf.web import listen, make_server
 from tests.review.conftest import LABELS, make_folder, new_request
 
@@ -53,13 +54,15 @@ def serving(review: Review, database: ReviewDatabase, port: int = 0) -> Iterator
     with listen("127.0.0.1", port) as listener:
         port = listener.getsockname()[1]
         hosts = Hosts("127.0.0.1")
-        app = make_app(review, token="t0ken", person="anna", hosts=hosts, port=port)
+        writing = TagWriting(review)
+        app = make_app(review, writing, token="t0ken", person="anna", hosts=hosts, port=port)
         server = make_server(app, grace_s=10, lifespan="off")
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         yield Place(f"http://127.0.0.1:{port}/?token=t0ken", database, review, port)
         server.should_exit = True
         thread.join()
+        writing.close()
 
 
 @pytest.fixture
@@ -523,6 +526,39 @@ def test_the_photos_of_a_new_tag_by_mouse(visiting: Visiting, place: Place) -> N
     page.wait_for_selector("[data-part=rest] [data-answer='0']")
     assert page.inner_text("#tag-said") == f"1 yes, {len(NAMES) - 2} no"
     assert visit.complaints == []
+
+
+def test_tags_are_written_beside_the_photos(visiting: Visiting, tmp_path: Path) -> None:
+    """By keys: how many first, then what was done; one that cannot be written is said."""
+    visit = visiting()
+    page = visit.page
+    page.keyboard.press("w")
+    until(
+        page, "document.getElementById('write-count').textContent.startsWith('No tag is decided')"
+    )
+    assert page.is_disabled("#write-now")
+    page.keyboard.press("Escape")
+    (tmp_path / "photos" / "b.png.xmp").mkdir()
+    page.keyboard.press("Control+a")
+    page.keyboard.press("t")
+    page.keyboard.type("beach")
+    page.keyboard.press("Enter")
+    page.keyboard.press("y")
+    visit.answers(len(NAMES))
+    page.keyboard.press("w")
+    until(page, "document.getElementById('write-count').textContent === '4 tags for 4 photos.'")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#write-undo")
+    said = page.inner_text("#write-said")
+    assert said.startswith("Sidecars: 3 new. 0 photos left alone. 1 sidecar could not be written.")
+    assert "b.png.xmp: cannot be written" in said
+    assert page.inner_text("#write-command") == f"mlcrf tag {tmp_path / 'photos'} --undo"
+    assert {path.name for path in tmp_path.rglob("*.xmp") if path.is_file()} == {
+        f"{Path(name).name}.xmp" for name in NAMES if name != "b.png"
+    }
+    page.fill("#write-percent", "55")
+    until(page, "document.getElementById('write-count').textContent !== '4 tags for 4 photos.'")
+    assert page.is_checked("#write-likely") and visit.complaints == []
 
 
 def test_tags_of_ones_own(visiting: Visiting, place: Place) -> None:

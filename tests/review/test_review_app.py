@@ -22,6 +22,7 @@ from mlcrf.review.photos import find_photos
 from mlcrf.review.review_app import _PAGE, make_app
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Review
+from mlcrf.review.tag_writing import TagWriting
 from tests.review.conftest import LABELS, make_folder, new_request
 
 HOME = "http://127.0.0.1:8000"
@@ -53,7 +54,9 @@ def review(photos: Path, small_run: Path, tmp_path: Path) -> Iterator[Review]:
 
 @pytest.fixture
 def client(review: Review) -> Iterator[TestClient]:
-    app = make_app(review, token="t0ken", person="anna", hosts=Hosts(), port=8000)
+    app = make_app(
+        review, TagWriting(review), token="t0ken", person="anna", hosts=Hosts(), port=8000
+    )
     with TestClient(app, base_url=HOME) as visitor:
         assert visitor.get("/?token=t0ken").status_code == 200
         yield visitor
@@ -115,7 +118,13 @@ def test_tags_through_the_page(client: TestClient) -> None:
     before = client.get("/api/progress").json()["tags"]
     added = client.post("/api/tag", json=act(name="Oma"), headers=OWN).json()
     answers = {"yes": 0, "no": 0}
-    assert added["tags"][-1] == {"key": "Oma", "name": "Oma", "answers": answers, "quality": None}
+    assert added["tags"][-1] == {
+        "key": "Oma",
+        "name": "Oma",
+        "title": "Oma",
+        "answers": answers,
+        "quality": None,
+    }
     assert added["progress"]["tags"] > before
     sent = act(label="Oma", value=1)
     photo = client.post("/api/photos/1/answer", json=sent, headers=OWN).json()["photo"]
@@ -245,7 +254,9 @@ def test_strangers_are_kept_out(client: TestClient, review: Review) -> None:
 
 def test_the_token_becomes_a_strict_cookie(review: Review) -> None:
     """And leaves the address; every reply forbids what the page does not need."""
-    app = make_app(review, token="t0ken", person="anna", hosts=Hosts(), port=8000)
+    app = make_app(
+        review, TagWriting(review), token="t0ken", person="anna", hosts=Hosts(), port=8000
+    )
     client = TestClient(app, base_url=HOME)
     reply = client.get("/?token=t0ken", follow_redirects=False)
     assert reply.status_code == 303 and reply.headers["location"] == "/"

@@ -6,6 +6,7 @@ import { lastProgress, showProgress } from "./progress.js";
 import { clearSelection, selected, toggleFocused } from "./select.js";
 import { act, ask, failed, isSaving, notice, saved } from "./server.js";
 import { areTagsOld, keyOf, onTags, openTags, present, shown, tagNamed } from "./tags.js";
+import { openWriting } from "./write.js";
 import { enlarge } from "./zoom.js";
 
 const $ = (id) => document.getElementById(id);
@@ -313,7 +314,7 @@ const KEYS_OF_GRID = {
 // what Ctrl or Cmd and a letter mean
 const CONTROLS = { z: "z", "Shift+z": "redo", y: "redo", a: "all" };
 const KEYS = {
-  "?": () => $("help").showModal(), z: undo, redo, e: openTags,
+  "?": () => $("help").showModal(), z: undo, redo, e: openTags, w: openWriting,
   "/": () => {
     if (!$("grid-view").hidden) return $("name").focus();
     searching = true;

@@ -6,23 +6,13 @@ const $ = (id) => document.getElementById(id);
 
 let tags = JSON.parse(document.body.dataset.tags); // by number; without a name if they are gone
 let version = Number(document.body.dataset.version); // of the tags, as the server counts
-let titles = []; // of the tags, as shown
 let changed = () => {}; // what is told that the tags are others now
-
-const readable = (name) => name.replaceAll("_", " ");
 
 export const keyOf = (label) => tags[label].key;
 export const numberOf = (key) => tags.findIndex((tag) => tag.key === key);
 export const present = () => tags.flatMap((tag, label) => (tag.name === null ? [] : [label]));
 
-// A tag's name as words; as in the file where two would look the same.
-export const shown = (label) => titles[label];
-
-function nameTags() {
-  const counts = {};
-  for (const label of present()) counts[readable(tags[label].name)] = (counts[readable(tags[label].name)] ?? 0) + 1;
-  titles = tags.map(({ key, name }) => (name === null ? key : counts[readable(name)] > 1 ? name : readable(name)));
-}
+export const shown = (label) => tags[label].title;
 
 // The tag with a name as shown or as in the file, in any case; -1 if there is none.
 export function labelNamed(text) {
@@ -53,7 +43,6 @@ export function areTagsOld(progress) {
 function takeTags(record) {
   ({ tags } = record);
   version = record.progress.tags;
-  nameTags();
   if ($("tags").open) showList();
   changed();
 }
@@ -153,7 +142,6 @@ function photosButton({ key, name, answers }) {
   return button;
 }
 
-nameTags();
 $("tag-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("tag-new").value.trim();

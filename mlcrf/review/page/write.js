@@ -1,0 +1,72 @@
+// The window in which the decided tags are written to files beside the photos.
+
+import { counted } from "./drawing.js";
+import { act, ask } from "./server.js";
+
+const $ = (id) => document.getElementById(id);
+const PAUSE = 300; // milliseconds between questions how far it is
+
+const least = () => ($("write-likely").checked ? Number($("write-percent").value) / 100 : null);
+
+export function openWriting() {
+  say("");
+  $("writing").showModal();
+  count();
+}
+
+// Say how many photos get how many tags.
+async function count() {
+  const query = least() === null ? "" : `?least=${least()}`;
+  try {
+    const { photos, tags } = await ask(`/api/decided${query}`);
+    $("write-count").textContent = photos ? `${counted(tags, "tag")} for ${counted(photos, "photo")}.` : "No tag is decided yet: answer yes about a tag of some photo.";
+    $("write-now").disabled = !photos;
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+function say(text, isFault = false) {
+  $("write-said").textContent = text;
+  $("write-said").classList.toggle("fault", isFault);
+  $("write-undo").hidden = true;
+}
+
+async function write() {
+  $("write-now").disabled = true;
+  say("Writing…");
+  try {
+    let status = await act("/api/write", { least: least() });
+    while (status.is_running) {
+      say(`Writing: ${status.done} of ${status.total} photos…`);
+      await new Promise((done) => setTimeout(done, PAUSE));
+      status = await ask("/api/written");
+    }
+    tell(status);
+  } catch (error) {
+    say(error.message, true);
+  }
+  $("write-now").disabled = false;
+}
+
+// What was done, what was not and why, and how to undo it.
+function tell({ files, left_alone: alone, failed, error, undo }) {
+  const done = ["new", "changed", "deleted"].filter((action) => files[action]);
+  const said = [`${counted(alone, "photo")} left alone.`];
+  if (done.length) said.unshift(`Sidecars: ${done.map((action) => `${files[action]} ${action}`).join(", ")}.`);
+  if (failed) said.push(`${counted(failed, "sidecar")} could not be written. ${error}`);
+  say(said.join(" "), failed > 0);
+  $("write-undo").hidden = !done.length;
+  $("write-command").textContent = undo;
+}
+
+$("write-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  write();
+});
+for (const name of ["write-answered", "write-likely", "write-percent"]) $(name).addEventListener("input", () => {
+  if (name === "write-percent") $("write-likely").checked = true;
+  if ($("write-percent").validity.valid) count();
+});
+$("write-close").addEventListener("click", () => $("writing").close());
+document.querySelectorAll(".open-writing").forEach((button) => button.addEventListener("click", openWriting));
