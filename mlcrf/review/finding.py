@@ -1,5 +1,6 @@
 """Select and order the photos of a review."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -70,6 +71,11 @@ class Filter:
         if self.label is None and (needs or (self.order is Order.LIKE and self.like is None)):
             raise ValueError("it needs a tag")
 
+    @property
+    def takes_all(self) -> bool:
+        """True if it is only about a tag."""
+        return self.state is None and not self.name and not self.folder
+
     def takes(self, name: str, state: State) -> bool:
         """Return whether a photo is in this folder and state and has such a name."""
         return (
@@ -121,6 +127,49 @@ class TagColumn:
         else:
             score = torch.where(self.p.isnan(), likeness - 2, 0.5 - (self.p - 0.5).abs())
         return score - 10.0 * self.answered
+
+
+class Search:
+    """The photos of a review, to be searched.
+
+    Args:
+        names: their paths in the folder.
+        features: see `Likeness`.
+    """
+
+    def __init__(self, names: Sequence[str], features: Tensor) -> None:
+        self._names, self._likeness = names, Likeness(features)
+
+    def find(
+        self, wanted: Filter, states: Sequence[State], worth: Tensor, column: TagColumn
+    ) -> list[int]:
+        """Return the numbers of the selected photos, in order.
+
+        Args:
+            states: state of each photo.
+            worth: information of the best question about each photo (N,).
+            column: the tag that the filter is about.
+        """
+        found = torch.arange(len(self._names))
+        if not wanted.takes_all:
+            takes = map(wanted.takes, self._names, states)
+            found = found[torch.tensor(list(takes), dtype=torch.bool)]
+        if wanted.part is not None:
+            found = found[column.has_part(wanted.part)[found]]
+        if wanted.order is not Order.NAME:
+            score = self._score(wanted, worth, column)
+            found = found[score[found].argsort(descending=True, stable=True)]
+        numbers: list[int] = found.tolist()
+        return numbers
+
+    def _score(self, wanted: Filter, worth: Tensor, column: TagColumn) -> Tensor:
+        if wanted.order is Order.TEACHES:
+            return worth
+        if wanted.like is None:
+            models = (column.known == 1).nonzero().squeeze(1)
+        else:
+            models = torch.tensor([wanted.like])
+        return column.score(wanted.order, self._likeness.to(models))
 
 
 class Likeness:

@@ -18,7 +18,7 @@ from mlcrf.inference.questions import label_entropy, next_questions
 from mlcrf.review.answers import NO, YES, Answer, Board, Verdict
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
-from mlcrf.review.finding import Filter, Likeness, Order, State, TagColumn
+from mlcrf.review.finding import Filter, Search, State, TagColumn
 from mlcrf.review.photos import Photo
 from mlcrf.review.tags import titles_of
 
@@ -107,7 +107,7 @@ class Review:
         self._worth = torch.zeros(len(photos), dtype=torch.float64)
         self._ranked = torch.zeros(len(photos), dtype=torch.bool)
         self._shown = torch.ones(len(labels), dtype=torch.bool)
-        self._likeness = Likeness(features)
+        self._search = Search([photo.name for photo in photos], features)
         self._has_warned = False
         self._lock = Lock()
         with self._lock:
@@ -273,27 +273,9 @@ class Review:
         """Return the numbers of the selected photos, in order."""
         with self._lock:
             self._refresh()
-            found = torch.tensor(
-                [
-                    number
-                    for number, photo in enumerate(self.photos)
-                    if wanted.takes(photo.name, self._states[number])
-                ],
-                dtype=torch.int64,
-            )
+            states, worth = tuple(self._states), self._worth.clone()
             column = self._column(wanted.label)
-            if wanted.part is not None:
-                found = found[column.has_part(wanted.part)[found]]
-            if wanted.order is Order.NAME:
-                return found.tolist()
-            if wanted.order is Order.TEACHES:
-                score = self._worth
-            else:
-                models = (column.known == YES).nonzero().squeeze(1)
-                if wanted.like is not None:
-                    models = torch.tensor([wanted.like])
-                score = column.score(wanted.order, self._likeness.to(models))
-            return found[score[found].argsort(descending=True, stable=True)].tolist()
+        return self._search.find(wanted, states, worth, column)  # answers do not wait for it
 
     @property
     def implications(self) -> Implications:
@@ -366,11 +348,10 @@ class Review:
             raise DataError(f"there is no photo {number}; there are {len(self.photos)}")
 
     def _column(self, label: int | None) -> TagColumn:
-        """Return one tag of all photos; without a tag, one that nothing is known of."""
+        """Copy one tag of all photos; without a tag, make one that nothing is known of."""
         if label is not None:
-            return TagColumn(
-                self._marginals[:, label], self._known[:, label], self._answered[:, label]
-            )
+            tag = self._marginals[:, label], self._known[:, label], self._answered[:, label]
+            return TagColumn(*(one.clone() for one in tag))
         count = len(self.photos)
         return TagColumn(
             torch.full((count,), torch.nan),

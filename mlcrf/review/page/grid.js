@@ -4,7 +4,7 @@ import { badge, copyOf, counted, make, makeButton, percent, WORDS } from "./draw
 import { showProgress } from "./progress.js";
 import { choose, clearSelection, extendTo, isSelecting, selected, showSelection } from "./select.js";
 import { act, ask, failed, notice } from "./server.js";
-import { areTagsOld, keyOf, numberOf, recount, shown, tagNamed, tagOf } from "./tags.js";
+import { areTagsOld, keyOf, numberOf, present, recount, shown, tagNamed, tagOf } from "./tags.js";
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 60; // tiles of a list that are fetched at once
@@ -73,7 +73,9 @@ function showHead(label, records) {
   $("count").classList.toggle("tag-title", label !== null && total > 0);
   $("start").disabled = $("all").disabled = !total;
   $("all").hidden = $("order").hidden = label !== null;
-  $("tag-said").hidden = label === null;
+  const hint = present().length ? "" : "There is no tag yet. Add the first one: Tags… (e).";
+  $("tag-said").textContent = hint;
+  $("tag-said").hidden = label === null && !hint;
   if (label === null) return;
   const { answers, quality } = tagOf(label);
   $("tag-said").textContent = [`${answers.yes} yes, ${answers.no} no`, quality].filter(Boolean).join(" · ");

@@ -152,6 +152,7 @@ function choose(label, scroll = true) {
   current = label;
   const text = $("ask-text");
   document.querySelector(".ask-buttons").hidden = label === null;
+  $("onward").classList.toggle("main", label === null);
   if (label === null) {
     const yes = present().filter((one) => photo.labels[one].known === 1).map(shown);
     const isDone = present().every((one) => photo.labels[one].votes.length || photo.labels[one].p !== null);
@@ -205,7 +206,7 @@ function goInTime(path, done) {
     $("redo").hidden = path === "/api/redo" && record.photo === null;
     if (record.photo === null) return void notice(`You have nothing to be ${done}.`);
     $("spoken").textContent = done;
-    if (record.photos.length > 1 && !photo) showTiles(record);
+    if (!photo && (record.photos.length > 1 || viewedTag() !== null)) showTiles(record);
     else if (photo?.id === record.photo.id) take(record);
     else location.hash = `#/photo/${record.photo.id}`;
   }, refused);
@@ -400,10 +401,18 @@ $("person").addEventListener("change", () => {
   if (photo) take({ photo, progress: lastProgress }, false);
 });
 
+// Show a tag's photos anew if there is news about them, unless some are selected.
+function takeProgress(progress) {
+  if (areTagsOld(progress)) return;
+  const isNews = progress.answers !== lastProgress?.answers;
+  showProgress(progress);
+  if (isNews && viewedTag() !== null && !selected().length) fillGrid().catch(failed);
+}
+
 // what others answered in the meantime
 setInterval(() => {
   if (document.hidden || isSaving()) return;
-  if (!photo) return void ask("/api/progress").then((progress) => { if (!areTagsOld(progress)) showProgress(progress); }, () => {});
+  if (!photo) return void ask("/api/progress").then(takeProgress, () => {});
   ask(`/api/photos/${photo.id}`).then((record) => {
     const isNews = JSON.stringify(record.photo) !== JSON.stringify(photo);
     if (isNews && !isSaving() && photo?.id === record.photo.id) take(record, false);
