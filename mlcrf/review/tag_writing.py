@@ -2,11 +2,14 @@
 
 import os
 import shlex
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import takewhile
 from threading import Event, Lock
 
 from mlcrf.errors import DataError, LabelsError
+from mlcrf.images import Image
 from mlcrf.implications import Implications
 from mlcrf.keywords.retagging import keyword_fault
 from mlcrf.keywords.sidecar_places import PhotoPlaces
@@ -66,6 +69,17 @@ class _Progress:
 
     total: int
     done: int = 0
+
+
+@dataclass(frozen=True)
+class _UntilStopped:
+    """Images whose keywords are read, which takes long for many, until an event is set."""
+
+    images: Sequence[Image]
+    stop: Event
+
+    def __iter__(self) -> Iterator[Image]:
+        return takewhile(lambda _: not self.stop.is_set(), self.images)
 
 
 class TagWriting:
@@ -137,7 +151,7 @@ class TagWriting:
 
     def _write(self, decided: Decided, progress: _Progress) -> PredictionWriter:
         labels = LabelSpace(decided.labels)
-        images = [one.image for one in decided.predictions]
+        images = _UntilStopped([one.image for one in decided.predictions], self._stop)
         files = PhotoFileOptions(xmp=True).make(
             PhotoPlaces(), labels, Origin(_AUTHOR, implications=decided.implications), images
         )

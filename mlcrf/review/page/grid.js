@@ -95,6 +95,7 @@ function partOf(part, record) {
 function headOf(part, record, list) {
   const head = make("div", "part-head");
   const title = make("h2", "", part.order === "like" ? `Most like ${model ? model.name : "those with a yes"}` : part.title);
+  list.setAttribute("aria-label", title.textContent);
   const what = make("span", "quiet", [String(record.total), part.what].filter(Boolean).join(" · "));
   const button = makeButton("", "Select all", () => chooseOpen(list));
   button.disabled = !openTiles(list).length;

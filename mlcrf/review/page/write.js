@@ -52,9 +52,10 @@ async function write() {
 // What was done, what was not and why, and how to undo it.
 function tell({ files, left_alone: alone, failed, error, undo }) {
   const done = ["new", "changed", "deleted"].filter((action) => files[action]);
-  const said = [`${counted(alone, "photo")} left alone.`];
-  if (done.length) said.unshift(`Sidecars: ${done.map((action) => `${files[action]} ${action}`).join(", ")}.`);
-  if (failed) said.push(`${counted(failed, "sidecar")} could not be written. ${error}`);
+  const said = [];
+  if (done.length) said.push(`Sidecars: ${done.map((action) => `${files[action]} ${action}`).join(", ")}.`);
+  if (alone || !failed) said.push(`${counted(alone, "photo")} left alone.`);
+  if (failed) said.push(`${counted(failed, "sidecar")} could not be written, the first is ${error}`);
   say(said.join(" "), failed > 0);
   $("write-undo").hidden = !done.length;
   $("write-command").textContent = undo;
