@@ -183,6 +183,9 @@ RIGHT = [
     Wanted(),
     Wanted("/api/photos/1"),
     Wanted("/api/progress"),
+    Wanted("/api/tags"),
+    Wanted("/api/decided"),
+    Wanted("/api/written"),
     Wanted("/photos/1/small.jpg"),
     Wanted("/photos/1/large.jpg"),
     Wanted("/static/review.js"),
@@ -192,8 +195,10 @@ RIGHT = [
     ANSWER,
     Wanted("/api/photos/1/accept", "POST", headers=OWN, body=ANSWER.body),
     Wanted("/api/answer", "POST", headers=OWN, body=ANSWER.body),
+    Wanted("/api/write", "POST", headers=OWN, body=ANSWER.body),
     Wanted("/api/undo", "POST", headers=OWN, body=ANSWER.body),
 ]
+POSTS = [one for one in RIGHT if one.method == "POST"]
 
 
 def assert_strict(reply: Reply) -> None:
@@ -340,15 +345,21 @@ def test_no_other_page_writes_or_reads(server: Server) -> None:
         f"http://localhost:{server.port}", f"http://{host} http://evil.example",
         f"file://{host}", host,
     ):  # fmt: skip
-        tries += [replace(one, headers=(OWN[1], f"Origin: {origin}")) for one in RIGHT[-4:]]
+        tries += [
+            replace(one, headers=(OWN[1], f"Origin: {origin}"))
+            for one in RIGHT
+            if one.method == "POST"
+        ]
     for kind in (
         "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "",
         "text/plain; application/json", "application/json2", "application/json, text/plain",
     ):  # fmt: skip
-        tries += [replace(one, headers=(OWN[0], f"Content-Type: {kind}")) for one in RIGHT[-4:]]
-    tries += [
-        replace(one, headers=headers) for one in RIGHT[-4:] for headers in ((), OWN[:1], OWN[1:])
-    ]
+        tries += [
+            replace(one, headers=(OWN[0], f"Content-Type: {kind}"))
+            for one in RIGHT
+            if one.method == "POST"
+        ]
+    tries += [replace(one, headers=headers) for one in POSTS for headers in ((), OWN[:1], OWN[1:])]
     asking = ("Origin: http://evil.example", "Access-Control-Request-Method: POST")
     tries += [replace(one, method="OPTIONS", headers=asking, body=None) for one in RIGHT]
     try_all(server, tries)
@@ -403,8 +414,9 @@ def test_methods_and_sizes(server: Server) -> None:
     """What is not for a path, what is too large, and what is no HTTP: refused in one line."""
     methods = ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get", "FOO"]
     tries = [replace(one, method=method) for one, method in product(RIGHT, methods)]
-    tries += [replace(one, method="GET") for one in RIGHT[-4:]]
-    tries += [replace(one, method="POST", headers=OWN, body=ANSWER.body) for one in RIGHT[1:-4]]
+    tries += [replace(one, method="GET") for one in POSTS]
+    gets = [one for one in RIGHT[1:] if one.method == "GET"]
+    tries += [replace(one, method="POST", headers=OWN, body=ANSWER.body) for one in gets]
     large = 17_000
     for one in (ANSWER, replace(ANSWER, cookie="")):
         tries.append(replace(one, body=ANSWER.body + b" " * large))
