@@ -82,21 +82,20 @@ def make_reasons(
     label: int,
     labels: Sequence[str],
     image: Image,
-    crf: LabelCrf,
-    find_maps: Callable[[Image], tuple[Tensor, ...]],
+    find_map: Callable[[], EvidenceMap],
 ) -> Reasons:
     """Return the reasons for a label of an image, with a map if the network allows it.
 
     Args:
         labels: names of all labels.
-        find_maps: see `FeatureExtractor.maps`.
+        find_map: raises BackboneError if the network does not allow it.
 
     Raises:
         DataError: the image cannot be read any more.
     """
     evidence, no_map = None, ""
     try:
-        evidence = map_evidence(crf, find_maps(image), label)
+        evidence = find_map()
     except BackboneError as error:
         no_map = str(error)
     return Reasons(

@@ -28,7 +28,7 @@ from mlcrf.latent import share_in_albums
 from mlcrf.prediction.formats.table import WideLayout
 from mlcrf.prediction.job import PredictJob
 from mlcrf.prediction.known import KnownLabels, with_told
-from mlcrf.prediction.reasons import Reasons, make_reasons
+from mlcrf.prediction.reasons import EvidenceMap, Reasons, make_reasons, map_evidence
 from mlcrf.prediction.record import Prediction
 from mlcrf.shipped_models import DEFAULT
 
@@ -165,8 +165,11 @@ class Tagger:
             column,
             known=None if told is None else torch.from_numpy(told.of([photo])).long(),
         )
-        names = self.labels.names
-        return make_reasons(explanation, column, names, photo, self.run.crf, self._extractor.maps)
+
+        def find_map() -> EvidenceMap:
+            return map_evidence(self.run.crf, self._extractor.maps(photo), column)
+
+        return make_reasons(explanation, column, self.labels.names, photo, find_map)
 
     def predict_listed(self, images: ListedImages) -> Generator[Prediction, None, None]:
         """Yield the predictions of listed images, with their index in the listing."""

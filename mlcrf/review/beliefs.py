@@ -9,6 +9,7 @@ from torch import Tensor
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.inference import Exact, Gibbs, InferenceMethod, JunctionTree, PreparedExact, prepare
 from mlcrf.inference.automatic import ExactOrGibbs
+from mlcrf.inference.explanation import Explanation, explain_label
 from mlcrf.inference.gibbs_sampling import Draws
 from mlcrf.inference.questions import (
     answer_information,
@@ -16,6 +17,7 @@ from mlcrf.inference.questions import (
     label_entropy,
     pair_marginals,
 )
+from mlcrf.model import LabelCrf
 
 _QUICK_LABELS = 20  # enumerated for one photo in 30 ms; 24 take ten times as long
 _AT_ONCE = 64  # photos whose samples are in memory together: 24 MB with 374 labels
@@ -29,15 +31,20 @@ class Beliefs:
     answer moves only what depends on it. `ExactOrGibbs` infers a photo exactly where that is quick.
     Methods that would clamp each label in turn for the information of answers count only each
     label's own entropy if there are more than 64 labels.
+
+    Args:
+        crf: the model that the potentials are of; needed to map evidence.
     """
 
-    def __init__(self, method: InferenceMethod, potentials: Potentials) -> None:
-        self._potentials = potentials
+    def __init__(
+        self, method: InferenceMethod, potentials: Potentials, crf: LabelCrf | None = None
+    ) -> None:
+        self._potentials, self.crf = potentials, crf
         self.num_labels = potentials.num_labels
         self.implications = potentials.implications
         if isinstance(method, ExactOrGibbs):
             method = ExactOrGibbs(min(method.max_exact_labels, _QUICK_LABELS), method.gibbs)
-        self._method = prepare(method, potentials)
+        self._unprepared, self._method = method, prepare(method, potentials)
         self._alone = Lock()  # the buffers of `PreparedExact` are shared
         self._last: tuple[Tensor, Tensor, Draws] | None = None
 
@@ -83,6 +90,24 @@ class Beliefs:
             else:
                 found[at] = label_entropy(self.marginals(rows[at], known[at])[0])
         return found
+
+    def explain(self, row: int, label: int, known: Tensor) -> Explanation:
+        """Return the parts of a label's log-odds in a photo; nothing waits for it.
+
+        Args:
+            known: of this photo (L,).
+
+        Raises:
+            PotentialsError: the model is a mixture over scenes.
+        """
+        others = known[None].clone()
+        others[:, label] = UNKNOWN
+        rows = torch.tensor([row])
+        method, _ = next(self._parts(rows, others))
+        if method is self._method:
+            method = self._unprepared  # whose buffers are its own
+        some = self._potentials.rows(rows)
+        return explain_label(method, some, label, known=others, image=row)
 
     def _draw(self, method: Gibbs, rows: Tensor, known: Tensor) -> Draws:
         """Sample, unless these photos were the last, as after an answer about one."""

@@ -64,11 +64,12 @@ def start_review(
         raise DataError(f"{folder}: none of its images can be read: {notes[-1]}")
     features = torch.from_numpy(np.stack(rows))
     if run is None:
-        return Review(photos, (), None, features, database), notes
+        return Review(photos, (), None, features, database, extractor.maps), notes
     with torch.no_grad():
         potentials = run.crf(features)
-    beliefs = Beliefs(run.make_inference(), potentials)
-    return Review(photos, run.labels.names, beliefs, features, database), notes
+    beliefs = Beliefs(run.make_inference(), potentials, run.crf)
+    names = run.labels.names
+    return Review(photos, names, beliefs, features, database, extractor.maps), notes
 
 
 def serve(

@@ -5,8 +5,9 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from importlib.resources import files
-from math import isnan
+from math import isfinite, isnan
 from typing import Any
 
 from jinja2 import Environment
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp
 
 from mlcrf.errors import DatabaseError, DataError, MlcrfError
 from mlcrf.hints import describe_fault
+from mlcrf.prediction.reasons import Reasons
 from mlcrf.review.answers import Verdict
 from mlcrf.review.finding import Filter, Order, Part, State
 from mlcrf.review.photos import WIDTHS, PhotoCopies
@@ -39,6 +41,7 @@ _FILES = {
     "select.js": "text/javascript",
     "server.js": "text/javascript",
     "tags.js": "text/javascript",
+    "why.js": "text/javascript",
     "write.js": "text/javascript",
     "zoom.js": "text/javascript",
     "icon.svg": "image/svg+xml",
@@ -46,6 +49,7 @@ _FILES = {
 _MOST_AT_ONCE = 2000  # photos in one list
 _MOST_SAID = 400  # characters of a refusal
 _WORKERS = 4  # threads; more would only wait for each other
+_WHY = "/api/photos/{photo:photo}/why"
 _LATER = {503: {"Retry-After": "2"}}
 
 
@@ -117,6 +121,7 @@ def make_app(
         "/api/progress": ("GET", pages.progress),
         "/api/photos": ("GET", pages.list_photos),
         "/api/photos/{photo:photo}": ("GET", pages.look),
+        _WHY: ("GET", pages.why),
         "/api/photos/{photo:photo}/answer": ("POST", pages.answer),
         "/api/photos/{photo:photo}/accept": ("POST", pages.accept),
         "/api/tags": ("GET", pages.tags),
@@ -130,7 +135,7 @@ def make_app(
         "/photos/{photo:photo}/{size}.jpg": ("GET", pages.photo),
     }
     workers = _Workers(_WORKERS)
-    apart = {"/health": _Workers(1)}  # does not wait for other requests
+    apart = {"/health": _Workers(1), _WHY: _Workers(1)}  # no request waits for one of the others
     routes = [
         Route(path, _in_thread(endpoint, apart.get(path, workers)), methods=[method])
         for path, (method, endpoint) in paths.items()
@@ -232,6 +237,10 @@ class _Pages:
 
     def look(self, request: Request) -> Response:
         return self._shown(self._review.look(self._number(request)))
+
+    def why(self, request: Request) -> Response:
+        label = self._review.tag_number(request.query_params.get("label", ""))
+        return JSONResponse(_reasons(self._review.explain(self._number(request), label)))
 
     def answer(self, request: Request) -> Response:
         body = _AnswerAct.model_validate_json(request.state.body)
@@ -366,6 +375,19 @@ def _label(p: float, known: int, verdict: Verdict, contradicts: bool) -> dict[st
         "known": known,
         "conflict": verdict.is_conflict or contradicts,
         "votes": votes,
+    }
+
+
+def _reasons(reasons: Reasons) -> dict[str, Any]:
+    is_finite = isfinite(reasons.log_odds)  # JSON has no infinity
+    places = reasons.map
+    return {
+        "p": reasons.probability,
+        "log_odds": reasons.log_odds if is_finite else None,
+        "parts": [asdict(part) for part in reasons.parts] if is_finite else [],
+        "settled_by": reasons.settled_by,
+        "map": None if places is None else {"rows": places.values.tolist(), "bias": places.bias},
+        "no_map": reasons.no_map,
     }
 
 

@@ -1,8 +1,9 @@
 """A review: photos, their marginals under a model, and the answers of people."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isnan
 from pathlib import PurePosixPath
 from threading import Lock
@@ -12,9 +13,11 @@ import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
-from mlcrf.errors import DataError, MlcrfWarning
+from mlcrf.errors import BackboneError, DataError, MlcrfWarning
+from mlcrf.images import Image
 from mlcrf.implications import Implications
 from mlcrf.inference.questions import label_entropy, next_questions
+from mlcrf.prediction.reasons import EvidenceMap, Reasons, make_reasons, map_evidence
 from mlcrf.review.answers import NO, YES, Answer, Board, Verdict
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
@@ -23,6 +26,7 @@ from mlcrf.review.photos import Photo
 from mlcrf.review.tags import titles_of
 
 _RANKED_AT_ONCE = 2  # photos; an answer waits for no more
+_MAPPED = 8  # photos whose maps of features are kept, of about 250 KB each
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Review:
         labels: the model's labels; none without a model.
         beliefs: the model's beliefs about the photos; None without a model.
         features: of the backbone, float32 (N, D).
+        find_maps: see `FeatureExtractor.maps`; None for no maps of evidence.
 
     Warns:
         MlcrfWarning: inference did not converge for some photos; once per review.
@@ -92,6 +97,7 @@ class Review:
         beliefs: Beliefs | None,
         features: Tensor,
         database: ReviewDatabase,
+        find_maps: Callable[[Image], tuple[Tensor, ...]] | None = None,
     ) -> None:
         self.photos, self.features, self.database = tuple(photos), features, database
         self._keys, self._beliefs = list(labels), beliefs
@@ -108,6 +114,7 @@ class Review:
         self._ranked = torch.zeros(len(photos), dtype=torch.bool)
         self._shown = torch.ones(len(labels), dtype=torch.bool)
         self._search = Search([photo.name for photo in photos], features)
+        self._find_maps = None if find_maps is None else lru_cache(_MAPPED)(find_maps)
         self._has_warned = False
         self._lock = Lock()
         with self._lock:
@@ -208,6 +215,32 @@ class Review:
         with self._lock:
             self._refresh()
             return self._look(number)
+
+    def explain(self, number: int, label: int) -> Reasons:
+        """Return the reasons for the probability of a photo's tag; answers do not wait for it.
+
+        Tags are named by their keys. What is answered about the tag itself is left out.
+
+        Raises:
+            DataError: no such photo, its file cannot be read, or the model has not learned the tag.
+            PotentialsError: the model is a mixture over scenes.
+            DatabaseError: the database cannot be read.
+        """
+        self._check(number)
+        with self._lock:
+            self._refresh()
+            beliefs, keys = self._beliefs, tuple(self._keys[: self._num_labels])
+            known = self._known[number, : self._num_labels].clone()
+        if beliefs is None or label >= len(keys):
+            raise DataError("the model has not learned this tag yet")
+        crf, image = beliefs.crf, self.photos[number].image
+
+        def find_map() -> EvidenceMap:
+            if crf is None or self._find_maps is None:
+                raise BackboneError("this review has no network")
+            return map_evidence(crf, self._find_maps(image), label)
+
+        return make_reasons(beliefs.explain(number, label, known), label, keys, image, find_map)
 
     def answer(
         self, number: int, values: Mapping[int, int | None], person: str, request: str

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+import torch
 
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import load_run
@@ -201,6 +202,39 @@ def test_by_keys_alone(visiting: Visiting, place: Place) -> None:
     page.wait_for_selector(".tile")
     assert visit.complaints == []
     assert {answer.person for answer in place.database.since(0)} == {"anna"}
+
+
+def test_why(visiting: Visiting, review: Review) -> None:
+    """A key shows parts and a map of the tag asked about, follows to other tags, and hides both."""
+    review._find_maps = lambda _: (torch.rand(128, 4, 3),)
+    visit = visiting()
+    page = visit.page
+    page.keyboard.press("s")
+    page.wait_for_selector(".chip.current")
+
+    def explained() -> str:
+        label = page.inner_text("#ask-text strong")
+        title = "document.getElementById('why-title').textContent"
+        until(page, f"{title}.startsWith('Why ' + {label!r} + ' is at')")
+        until(page, "!document.getElementById('evidence').hidden")
+        return page.inner_text("#why-parts")
+
+    page.keyboard.press("i")
+    first = explained()
+    assert "the picture itself" in first and "together, in log-odds" in first
+    ratio = "node => (node.width ?? 0) / node.height"
+    size = page.evaluate("(({naturalWidth: w, naturalHeight: h}) => w / h)(photo)")
+    assert page.eval_on_selector("#evidence", ratio) == pytest.approx(size, rel=0.01)
+    page.keyboard.press("ArrowDown")
+    assert explained() != first
+    page.click(f".chip[data-label='{LABELS.index('sea')}'] .chip-name")
+    page.keyboard.press("y")
+    visit.answers(1)
+    page.click(f".chip[data-label='{LABELS.index('sky')}'] .chip-name")
+    assert "sea (yes)\n+2.00" in explained()
+    page.click("#why-button")
+    assert not page.is_visible("#why") and not page.is_visible("#evidence")
+    assert visit.complaints == []
 
 
 # by how much a tag has changed is gone with the next drawing of the page: caught when shown

@@ -15,6 +15,7 @@ from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.errors import DatabaseError, DataError
+from mlcrf.implications import Implications
 from mlcrf.review import safety
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.launch import start_review
@@ -142,6 +143,35 @@ def test_tags_through_the_page(client: TestClient) -> None:
     ):
         reply = client.post("/api/tag", json=act(**content), headers=OWN)
         assert reply.status_code == status and reply.json()["error"], content
+
+
+def test_why_through_the_page(photos: Path, small_run: Path, tmp_path: Path) -> None:
+    """Parts by tag key, or the tags that settle it; what has no reasons is refused."""
+    run = load_run(small_run)
+    run.crf.implications = Implications(((LABELS.index("beach"), LABELS.index("sea")),))
+    database = ReviewDatabase(str(tmp_path / "tags.db"))
+    extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
+    review, _ = start_review(photos, run, database, extractor)
+    app = make_app(
+        review, TagWriting(review), token="t0ken", person="anna", hosts=Hosts(), port=8000
+    )
+    with TestClient(app, base_url=HOME) as visitor:
+        visitor.get("/?token=t0ken")
+        reasons = visitor.get("/api/photos/1/why?label=sky").json()
+        assert reasons["parts"][0]["kind"] == "image" and reasons["settled_by"] == []
+        assert {one["label"] for one in reasons["parts"][1:]} >= {"sea", "indoor"}
+        whole = sum(one["log_odds"] for one in reasons["parts"])
+        assert whole == pytest.approx(reasons["log_odds"], abs=1e-9)
+        assert reasons["map"] is None and "tiny: its features are not" in reasons["no_map"]
+        visitor.post("/api/photos/1/answer", json=act(label="beach", value=1), headers=OWN)
+        settled = visitor.get("/api/photos/1/why?label=sea").json()
+        assert settled["log_odds"] is None and settled["parts"] == []
+        assert (settled["p"], settled["settled_by"]) == (1, ["beach"])
+        visitor.post("/api/tag", json=act(name="Oma"), headers=OWN)
+        for asked in ("1/why?label=Oma", "1/why", "99/why?label=sky"):
+            reply = visitor.get(f"/api/photos/{asked}")
+            assert reply.status_code == 404 and reply.json()["error"], asked
+    database.close()
 
 
 def test_lists_are_filtered_and_cut(client: TestClient) -> None:

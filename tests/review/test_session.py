@@ -1,21 +1,24 @@
 """A review as functions: beliefs follow answers, order, filter, conflicts, other servers."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from mlcrf.crf import Potentials
 from mlcrf.errors import DataError, MlcrfWarning
-from mlcrf.images import as_image
+from mlcrf.images import Image, as_image
 from mlcrf.implications import Implications
 from mlcrf.inference import Exact, Gibbs, InferenceMethod, JunctionTree, MeanField
 from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.inference.questions import answer_information, pair_marginals
 from mlcrf.labels import LabelSpace
+from mlcrf.model import LabelCrf
+from mlcrf.prediction.reasons import PartKind
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase, Stamped
 from mlcrf.review.finding import Filter, Order, Part, State
@@ -28,7 +31,11 @@ NAMES = ("sea", "sky", "indoor", "bird", "night")
 
 
 def start(
-    database: ReviewDatabase, potentials: Potentials, method: InferenceMethod | None = None
+    database: ReviewDatabase,
+    potentials: Potentials,
+    method: InferenceMethod | None = None,
+    crf: LabelCrf | None = None,
+    find_maps: Callable[[Image], tuple[Tensor, ...]] | None = None,
 ) -> Review:
     count = potentials.num_images
     files = [Stamped(f"im{n}.jpg", "1", f"{n:064x}") for n in range(count)]
@@ -42,8 +49,8 @@ def start(
         if potentials.num_labels == 5
         else tuple(f"l{at}" for at in range(potentials.num_labels))
     )
-    beliefs = Beliefs(method or Exact(), potentials)
-    return Review(photos, labels.names, beliefs, potentials.unary.float(), database)
+    beliefs = Beliefs(method or Exact(), potentials, crf)
+    return Review(photos, labels.names, beliefs, potentials.unary.float(), database, find_maps)
 
 
 @pytest.fixture
@@ -284,3 +291,41 @@ def test_inference_that_does_not_converge_is_told_once(database: ReviewDatabase)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         start(database, potentials, Exact())
+
+
+@pytest.mark.parametrize("method", [Exact(), Gibbs()], ids=["exact", "gibbs"])
+def test_reasons_for_a_tag(database: ReviewDatabase, method: InferenceMethod) -> None:
+    """They add up to the probability shown, the map to the picture's part; no answer waits."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(3, 6, 2, 2, generator=generator)
+    crf = LabelCrf(6, 5)
+    with torch.no_grad():
+        for value in crf.parameters():
+            value.normal_(generator=generator)
+        potentials = crf(maps.mean((2, 3)))
+    asked = []
+
+    def find_maps(image: Image) -> tuple[Tensor, ...]:
+        assert not review._lock.locked()
+        asked.append(image)
+        return (maps[1],)
+
+    review = start(database, potentials, method, crf, find_maps)
+    look = review.answer(1, {0: 1}, "anna", new_request())
+    for label in (1, 2):
+        reasons = review.explain(1, label)
+        assert reasons.probability == pytest.approx(look.marginals[label], abs=1e-6)
+        parts = {(part.kind, part.label): part.log_odds for part in reasons.parts}
+        assert sum(parts.values()) == pytest.approx(reasons.log_odds, abs=1e-9)
+        pair = potentials.pairwise_matrix()[0, label].detach()
+        assert parts[PartKind.KNOWN, "sea"] == pytest.approx(float(pair), abs=1e-6)
+        assert reasons.map is not None
+        whole = reasons.map.values.sum() + reasons.map.bias
+        assert whole == pytest.approx(parts[PartKind.IMAGE, ""], abs=1e-4)
+    assert len(asked) == 1
+    itself = review.explain(1, 0).probability  # as if it were not answered
+    review.undo("anna", new_request())
+    assert review.look(1).marginals[0] == pytest.approx(itself, abs=1e-6)
+    review.change_tag("anna", new_request(), name="Oma")
+    with pytest.raises(DataError, match="has not learned this tag yet"):
+        review.explain(1, review.tag_number("Oma"))

@@ -6,6 +6,7 @@ import { lastProgress, showProgress } from "./progress.js";
 import { clearSelection, selected, toggleFocused } from "./select.js";
 import { act, ask, failed, isSaving, notice, saved } from "./server.js";
 import { areTagsOld, keyOf, onTags, openTags, present, shown, tagNamed } from "./tags.js";
+import { clearWhy, followWhy, toggleWhy } from "./why.js";
 import { openWriting } from "./write.js";
 import { enlarge } from "./zoom.js";
 
@@ -55,6 +56,7 @@ async function showPhoto(id) {
   photo = null;
   visited.add(id);
   if (trail.at(-1) !== id) trail.push(id);
+  clearWhy();
   $("photo").src = copyOf(record.photo, "large");
   $("photo").alt = `Photo ${record.photo.name}`;
   $("photo-name").textContent = record.photo.name;
@@ -118,6 +120,7 @@ function take(record, moved = true) {
     showVotes(node, one);
   }
   if (moved || photo.labels[current]?.votes.length) choose(nextLabel(), false);
+  else followWhy(photo, current);
   const isDone = present().every((label) => photo.labels[label].votes.length || photo.labels[label].p === null);
   $("accept").hidden = isDone;
   $("onward").hidden = !isDone;
@@ -150,6 +153,7 @@ function showVotes(node, one) {
 function choose(label, scroll = true) {
   if (current !== null) chipOf(current)?.classList.remove("current");
   current = label;
+  followWhy(photo, label);
   const text = $("ask-text");
   document.querySelector(".ask-buttons").hidden = label === null;
   $("onward").classList.toggle("main", label === null);
@@ -257,6 +261,10 @@ function pointIn(image, box, event) {
   ];
 }
 
+function why() {
+  toggleWhy(photo, current);
+}
+
 function goBack() {
   if (trail.length < 2) return;
   trail.pop();
@@ -294,7 +302,7 @@ function goToTag() {
 
 const KEYS_OF_PHOTO = {
   y: () => answer(current, 1), n: () => answer(current, 0), u: () => answer(current, -1),
-  a: accept, f: zoom, Delete: () => answer(current, null), Backspace: () => answer(current, null), ArrowUp: () => step(-1), ArrowDown: () => step(1),
+  a: accept, f: zoom, i: why, Delete: () => answer(current, null), Backspace: () => answer(current, null), ArrowUp: () => step(-1), ArrowDown: () => step(1),
   ArrowRight: () => goNext().catch(failed), ArrowLeft: goBack, Enter: () => goNext().catch(failed),
   "+": () => $("own-tag").focus(), l: goToLike, t: goToTag,
   g: () => { location.hash = home(); }, Escape: () => { location.hash = home(); },
@@ -384,6 +392,7 @@ $("like").addEventListener("click", goToLike);
 for (const name of ["label", "bulk-label"]) $(name).addEventListener("keydown", (event) => { if (event.key === "Enter") event.target.blur(); });
 document.querySelectorAll(".bulk [data-value]").forEach((button) => button.addEventListener("click", () => answerSelected(Number(button.dataset.value))));
 $("enlarge").addEventListener("click", zoom);
+$("why-button").addEventListener("click", why);
 $("undo").addEventListener("click", undo);
 $("redo").addEventListener("click", redo);
 document.querySelectorAll(".open-tags").forEach((button) => button.addEventListener("click", openTags));
