@@ -28,7 +28,7 @@ from mlcrf.decoding import Decoder
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.metrics import Predictions, gather_statistics
-from mlcrf.training.heads import Examples
+from mlcrf.training.examples import Examples
 from mlcrf.training.members import make_trainer
 from mlcrf.training.plan import make_plan
 from mlcrf.training.progress import without_gradients

@@ -22,7 +22,7 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.implications import Implications
 from mlcrf.metrics import Predictions, gather_statistics
 from mlcrf.model import no_edges
-from mlcrf.training.heads import Examples
+from mlcrf.training.examples import Examples
 from mlcrf.training.members import fit_members
 from mlcrf.training.plan import make_plan
 from mlcrf.training.stages import Stages

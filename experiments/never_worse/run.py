@@ -52,8 +52,8 @@ from mlcrf.metrics import (
 )
 from mlcrf.model import LabelCrf
 from mlcrf.reports.tables import MEASURE_TITLES
+from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment
-from mlcrf.training.heads import Examples
 from mlcrf.training.members import make_trainer
 from mlcrf.training.plan import choose_edges, make_plan, other_edges
 from mlcrf.training.progress import without_gradients

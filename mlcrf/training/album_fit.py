@@ -14,8 +14,9 @@ from mlcrf.images.albums import find_albums
 from mlcrf.inference import InferenceMethod
 from mlcrf.latent import AlbumScores, choose_transitions, fit_transitions
 from mlcrf.model import LabelCrf
+from mlcrf.training.candidates import Fitted
+from mlcrf.training.examples import Examples
 from mlcrf.training.finite import diverging
-from mlcrf.training.heads import Examples, Fitted
 from mlcrf.training.progress import Log
 
 Albums = list[list[int]]

@@ -18,8 +18,10 @@ from mlcrf.choices import ObjectiveName
 from mlcrf.crf import Potentials
 from mlcrf.errors import RunError, SettingsError
 from mlcrf.model import LabelCrf, no_edges
+from mlcrf.training.candidates import Fitted
+from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment
-from mlcrf.training.heads import Examples, Fitted, HeadTrainer
+from mlcrf.training.heads import HeadTrainer
 from mlcrf.training.plan import Plan, make_minimiser
 from mlcrf.training.progress import EpochProgress, Log
 from mlcrf.training.stages import Result, Stages

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
@@ -40,6 +40,7 @@ from mlcrf.training.persistent_fit import Steps, fit_persistent
 from mlcrf.training.preconditioner import Curvature, Penalty, counted_variance, sampled_covariance
 from mlcrf.training.progress import FitProgress
 
+_LEFT_OUT = 1e-4  # share of Z in a fit, far below what its tolerance lets pass
 _MOST_PAIRED = 64  # labels of which all pairs are coupled, and learned with the unaries
 _STACKABLE = (
     ObjectiveName.PSEUDO_LIKELIHOOD,
@@ -366,6 +367,8 @@ def _minimise_exactly(plan: Plan) -> Minimiser:
     settings = plan.settings
     # if exact inference is not feasible, the error of `Exact` says what to do
     exact = plan.exact or Exact(max_labels=settings.max_exact_labels)
+    if isinstance(exact, Exact):
+        exact = replace(exact, leave_out=_LEFT_OUT)
     likelihood = partial(exact_likelihood_loss, exact=exact)
     if settings.structure is Structure.LATENT:
         # a mixture's gradient is cheap, and its label sets are not sampled

@@ -25,10 +25,11 @@ from mlcrf.implications import Implications
 from mlcrf.model import LabelCrf
 from mlcrf.processes import ALONE
 from mlcrf.training.album_fit import Albums, learn_transitions, training_albums
+from mlcrf.training.candidates import Fitted
+from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment, Progress, extract
 from mlcrf.training.finetune import finetune
 from mlcrf.training.finite import diverging, require_finite
-from mlcrf.training.heads import Examples, Fitted
 from mlcrf.training.members import make_trainer
 from mlcrf.training.outlook import describe_data, describe_fits
 from mlcrf.training.plan import Plan, choose_edges, make_plan, other_edges, resolve_structure

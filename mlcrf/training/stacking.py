@@ -5,22 +5,42 @@ couplings learn little, and joint learning lets them take over what the image sh
 images are cut into folds, each is scored by a baseline that has not seen it, and couplings and
 biases are learned on these log-odds, which err as they will err on new images (Wolpert, "Stacked
 generalization", 1992).
+
+Where validation images are few, penalties and weights are chosen on the training images too: those
+of each fold by its baseline, with couplings that were learned without the fold.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from time import perf_counter
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from mlcrf.backbones.feature_matrix import read_rows
+from mlcrf.choices import ObjectiveName, Schedule, Structure
+from mlcrf.config import TrainSettings
 from mlcrf.implications import Implications
 from mlcrf.model import LabelCrf
 from mlcrf.processes import Processes
+from mlcrf.training.candidates import MOST_ADDED, Candidate, Fitted, extend
+from mlcrf.training.examples import Examples
 from mlcrf.training.features import FeatureSpace
+from mlcrf.training.finite import diverging
+from mlcrf.training.fit import FitReport
+from mlcrf.training.plan import Minimiser, Plan, make_minimiser
+from mlcrf.training.preconditioner import Penalty
+from mlcrf.training.progress import Log
+from mlcrf.training.stages import Result, Stages
+from mlcrf.training.weighing import HeldOut, Weigher
 
 FOLDS = 5
-FOLD_TOLERANCE = 1e-4  # nats per image; log-odds need no more
+_SHARE = 1 - 1 / FOLDS  # of the images are in the loss of a fold's fit, which is a mean over all
+_FOLD_TOLERANCE = 1e-4  # nats per image; log-odds need no more
+_ENOUGH = 400  # validation images to choose on alone
+_MOST_OF_FOLDS = 1000  # training images to choose on beside them
 
 
 class CrfOfLogOdds(LabelCrf):
@@ -63,11 +83,26 @@ class LogOddsSpace(FeatureSpace):
         return model.clone()
 
 
+@dataclass(frozen=True)
+class OutOfFold:
+    """Training images scored by baselines that did not see them.
+
+    Attributes:
+        log_odds: of all images.
+        fold: number of each image's fold, int64 (N,).
+        baselines: one for each fold, fitted without it, on the axes of the space.
+    """
+
+    log_odds: LogOddsSpace
+    fold: Tensor
+    baselines: list[LabelCrf]
+
+
 @torch.no_grad()
 def out_of_fold(
     space: FeatureSpace, fit_without: Callable[[int, FeatureSpace], LabelCrf], *, seed: int
-) -> LogOddsSpace:
-    """Return each image's log-odds by a baseline that was fitted without the image's fold.
+) -> OutOfFold:
+    """Score each image by a baseline that was fitted without the image's fold.
 
     Args:
         fit_without: called with the number of a fold and the space in which that fold's targets are
@@ -76,13 +111,218 @@ def out_of_fold(
 
     Cost: that of `FOLDS` fits, and O(N L) memory.
     """
-    fold: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(space)) % FOLDS
+    fold = torch.from_numpy(np.random.default_rng(seed).permutation(len(space)) % FOLDS)
     log_odds = torch.zeros(space.targets.shape)
+    baselines = []
     for number in range(FOLDS):
-        inside = torch.from_numpy(fold == number)
+        inside = fold == number
         with torch.enable_grad():
             model = fit_without(number, space.without_targets(inside))
         for rows in space.blocks():
             log_odds[rows] += model.unary(space.inputs(rows)) * inside[rows, None]
+        baselines.append(model)
     space.processes.all_reduce(log_odds)
-    return LogOddsSpace(log_odds, space.targets, space.processes)
+    return OutOfFold(LogOddsSpace(log_odds, space.targets, space.processes), fold, baselines)
+
+
+def stacked_objective(settings: TrainSettings) -> ObjectiveName:
+    """Return the settings' objective; pseudo-likelihood, the cheapest, unless they name one."""
+    if settings.objective is ObjectiveName.AUTO:
+        return ObjectiveName.PSEUDO_LIKELIHOOD
+    return settings.objective
+
+
+class Stacker:
+    """Fits of couplings above a baseline, on its log-odds out of fold.
+
+    Args:
+        train, validation: raw features, to choose on.
+        spaces: images of the fits, `train` and `all`.
+    """
+
+    def __init__(
+        self,
+        train: Examples,
+        validation: Examples,
+        spaces: Mapping[str, FeatureSpace],
+        plan: Plan,
+        stages: Stages,
+        log: Log,
+    ) -> None:
+        self._train, self._validation, self._spaces = train, validation, spaces
+        self._plan, self._settings = plan, plan.settings
+        self._stages, self._log = stages, log
+        self._objective = stacked_objective(plan.settings)
+
+    def count_fits(self) -> dict[str, int]:
+        """Return how many fits of each kind are made at most, finished or not."""
+        settings = self._settings
+        grown = MOST_ADDED if len(settings.pairwise_penalties) > 1 else 0
+        strengths = len(settings.pairwise_penalties) * len(settings.pairwise_l1) + grown
+        of_each = 1 if self._chooses_on_validation() else 1 + FOLDS
+        edge_sets = 1 + len(self._plan.other_edges)
+        return {
+            "fold": 2 * FOLDS,
+            f"stacked {self._objective.value}": edge_sets * strengths * of_each + 1,
+        }
+
+    def search(self, independent: Fitted, weigher: Weigher) -> list[Candidate]:
+        """Return the best fit on training images with each edge set of the plan, weighed."""
+        unseen = self._score_folds("train", independent)
+        return [
+            self._search_edges(independent, weigher, unseen, edges, is_other=number > 0)
+            for number, edges in enumerate((self._plan.edges, *self._plan.other_edges))
+        ]
+
+    def refit(self, independent: Fitted, chosen: Fitted) -> Fitted:
+        """Fit couplings on all images, on log-odds of the baseline of all images."""
+        space = self._score_folds("all", independent).log_odds
+        final = self._fit("all", space, chosen.penalty, chosen.model)
+        model = _above(final.model, independent.model)
+        on_train = _above(chosen.model, independent.on_train)
+        return Fitted(model, chosen.penalty, chosen.score, final.report, on_train)
+
+    def _search_edges(
+        self,
+        independent: Fitted,
+        weigher: Weigher,
+        unseen: OutOfFold,
+        edges: Tensor,
+        *,
+        is_other: bool,
+    ) -> Candidate:
+        settings = self._settings
+        strengths = sorted(settings.pairwise_penalties)
+        start: LabelCrf = CrfOfLogOdds(len(self._plan.labels), edges, self._plan.implications)
+
+        def fit(penalty: Penalty, start: LabelCrf) -> Fitted:
+            one = self._fit("train", unseen.log_odds, penalty, start)
+            return replace(one, score=weigher.score(self._held_out(independent, unseen, one)))
+
+        best: Fitted | None = None
+        for pairwise in strengths[::-1]:
+            for l1 in sorted(settings.pairwise_l1)[::-1]:
+                one = fit(Penalty(independent.penalty.weights, pairwise, l1), start)
+                start = one.model
+                best = one if best is None or one.score < best.score else best
+        assert best is not None
+        best = extend(best, "pairwise", strengths, fit)
+        whole = _above(best.model, independent.on_train)
+        resolved: dict[str, StrEnum] = {
+            "objective": self._objective,
+            "schedule": Schedule.STACKED,
+            **({"structure": Structure.TREE} if is_other else {}),
+        }
+        weighing = weigher.choose(self._held_out(independent, unseen, best))
+        return Candidate(replace(best, model=whole, on_train=whole), resolved, weighing, best)
+
+    def _held_out(self, independent: Fitted, unseen: OutOfFold, one: Fitted) -> list[HeldOut]:
+        """Return validation images, and if they are few training images, fold by fold."""
+        whole, baseline = self._validation, independent.on_train
+        parts = [HeldOut(whole.features, whole.targets, baseline, _above(one.model, baseline))]
+        if self._chooses_on_validation():
+            return parts
+        some = slice(0, _MOST_OF_FOLDS)
+        features, targets = read_rows(self._train.features, some), self._train.targets[some]
+        penalty = replace(
+            one.penalty,
+            pairwise=_SHARE * one.penalty.pairwise,
+            pairwise_l1=_SHARE * one.penalty.pairwise_l1,
+        )
+        for number, of_fold in enumerate(unseen.baselines):
+            inside = unseen.fold == number
+            others = unseen.log_odds.without_targets(inside)
+            crf = self._fit("train", others, penalty, one.model, without=number).model
+            baseline, rows = self._spaces["train"].to_features(of_fold), inside[some].numpy()
+            parts.append(HeldOut(features[rows], targets[rows], baseline, _above(crf, baseline)))
+        return parts
+
+    def _chooses_on_validation(self) -> bool:
+        return len(self._validation.targets) >= _ENOUGH
+
+    def _score_folds(self, part: str, independent: Fitted) -> OutOfFold:
+        """Score the images of a part by baselines that did not see them."""
+        space = self._spaces[part]
+        start = space.to_axes(independent.on_train if part == "train" else independent.model)
+        penalty = Penalty(_SHARE * independent.penalty.weights, 0.0)
+        minimiser = replace(self._minimiser(ObjectiveName.INDEPENDENT), tolerance=_FOLD_TOLERANCE)
+        began = perf_counter()
+
+        def fit_without(number: int, others: FeatureSpace) -> LabelCrf:
+            name = f"fold {number + 1} of {FOLDS} on {part}"
+
+            def compute() -> Result:
+                model, _ = self._minimise(name, minimiser, others, start, penalty, frozen=False)
+                return {"model": model.state_dict()}
+
+            model = start.clone()
+            model.load_state_dict(self._stages.run(name, compute)["model"])
+            return model
+
+        result = out_of_fold(space, fit_without, seed=self._settings.seed)
+        self._log(f"{FOLDS} folds on {part}: log-odds in {perf_counter() - began:.0f} s")
+        return result
+
+    def _fit(
+        self,
+        part: str,
+        space: FeatureSpace,
+        penalty: Penalty,
+        start: LabelCrf,
+        *,
+        without: int | None = None,
+    ) -> Fitted:
+        """Fit couplings.
+
+        Args:
+            without: number of the fold whose targets the space leaves out.
+        """
+        where = part if without is None else f"{part} without fold {without + 1}"
+        name = f"stacked {self._objective.value} on {where}, {len(start.edges)} edges, {penalty}"
+
+        def compute() -> Result:
+            minimiser = self._minimiser(self._objective)
+            if without is not None:
+                minimiser = replace(minimiser, tolerance=_FOLD_TOLERANCE)
+            model, report = self._minimise(name, minimiser, space, start, penalty, frozen=True)
+            if without is None:
+                ending = "" if report.converged else ", NOT converged"
+                self._log(
+                    f"{name}: loss {report.loss:.4f}, {report.gradients} gradients "
+                    f"in {report.seconds:.0f} s{ending}"
+                )
+            return {"model": model.state_dict(), "report": asdict(report)}
+
+        result = self._stages.run(name, compute)
+        model = start.clone()
+        model.load_state_dict(result["model"])
+        return Fitted(model, penalty, 0.0, result["report"], model)
+
+    def _minimise(
+        self,
+        name: str,
+        minimiser: Minimiser,
+        space: FeatureSpace,
+        start: LabelCrf,
+        penalty: Penalty,
+        *,
+        frozen: bool,
+    ) -> tuple[LabelCrf, FitReport]:
+        """Minimise an objective that needs no held-out images, named in progress and errors."""
+        with diverging(name):
+            return minimiser.minimise(
+                space,
+                start,
+                penalty,
+                frozen=frozen,
+                progress=lambda event: self._log(replace(event, fit=name)),
+                held_out=lambda model: 0.0,
+            )
+
+    def _minimiser(self, objective: ObjectiveName) -> Minimiser:
+        return make_minimiser(self._plan, objective)
+
+
+def _above(crf: LabelCrf, baseline: LabelCrf) -> LabelCrf:
+    assert isinstance(crf, CrfOfLogOdds)
+    return crf.above(baseline)

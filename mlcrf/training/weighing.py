@@ -8,10 +8,12 @@ choose by is that of single labels, through the inference in use, and a share of
     (1 - s) mean_x sum_i -log P(y_i | x)  +  s mean_x -log P(y | x)
 
 Beyond exact inference pseudo-likelihood stands for the likelihood of sets. A weight above 0 must
-make neither the first term worse than at 0, nor the labels that a threshold of 0.5 gets wrong, by
-more than the standard error of the difference: couplings can improve the one and spoil the other.
+make neither the first term worse than at 0, nor the number of labels that a threshold of 0.5 gets
+wrong, nor the F1 of the label set that it gives, by more than the standard error of the difference:
+couplings can improve the one and spoil the other.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -44,8 +46,8 @@ class Losses:
     """Losses on held-out images, in nats per image: of single labels, and of whole sets.
 
     Attributes:
-        by_image: of each image the loss of its labels, and how many a threshold of 0.5 gets wrong,
-            float64 (2, N).
+        by_image: of each image the loss of its labels, how many a threshold of 0.5 gets wrong, and
+            1 - F1 of the label set that it gives, float64 (3, N).
     """
 
     single: float
@@ -59,8 +61,38 @@ class Losses:
     def spoils(self, other: "Losses") -> bool:
         """Return whether single labels are worse by more than a standard error."""
         more = self.by_image - other.by_image
-        error = more.std(1, correction=0) / more.shape[1] ** 0.5
-        return bool((more.mean(1) > error).any())
+        return bool((more.mean(1) > _standard_error(more)).any())
+
+    def gains(self, other: "Losses") -> bool:
+        """Return whether the loss of single labels is less by more than two standard errors.
+
+        The other may have more images, after these.
+        """
+        less = other.by_image[:1, : self.by_image.shape[1]] - self.by_image[:1]
+        return bool(less.mean() > 2 * _standard_error(less))
+
+
+def _standard_error(values: Tensor) -> Tensor:
+    spread: Tensor = values.std(1, correction=0)
+    return spread / math.sqrt(values.shape[1])
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Images, with a baseline and a CRF that have not seen them.
+
+    Attributes:
+        features, targets: (N, D), and 1, 0, -1 unknown (N, L).
+    """
+
+    features: Matrix
+    targets: NDArray[np.int8]
+    baseline: LabelCrf
+    crf: LabelCrf
+
+    def with_weights(self, weights: Tensor | None) -> LabelCrf:
+        """Return the model with these weights; None for the baseline as it is."""
+        return self.baseline if weights is None else weighed(self.baseline, self.crf, weights)
 
 
 @dataclass(frozen=True)
@@ -125,8 +157,9 @@ def weighed(baseline: LabelCrf, crf: LabelCrf, weights: Tensor) -> LabelCrf:
 class Weigher:
     """Choice of weights on held-out images.
 
+    Held-out images may be in parts that were held out from different models.
+
     Args:
-        features, targets: held-out images (N, D), and 1, 0, -1 unknown (N, L).
         positives: training images with each label (L,), for groups of labels of like frequency.
         make_inference: the inference of a run with this model. With more than 64 labels Bethe
             stands for Gibbs.
@@ -135,13 +168,11 @@ class Weigher:
         candidates: weights to choose from.
         joint_share: its share in the choice.
 
-    Cost: of each choice, inference on at most 2,000 held-out images 5 to 20 times.
+    Cost: of each choice, inference on at most 2,000 images of a part 5 to 20 times.
     """
 
     def __init__(
         self,
-        features: Matrix,
-        targets: NDArray[np.int8],
         *,
         positives: Tensor,
         make_inference: Callable[[LabelCrf], InferenceMethod],
@@ -150,33 +181,33 @@ class Weigher:
         joint_share: float,
         processes: Processes,
     ) -> None:
-        self._features, self._targets = features, targets[:_MOST_IMAGES]
+        self._positives = positives
         self._make_inference, self._joint = make_inference, joint
         self._candidates, self._share = sorted(candidates), joint_share
         self._processes = processes
-        self._groups = _groups(positives, torch.from_numpy((self._targets == 1).sum(0)))
 
-    def score(self, baseline: LabelCrf, crf: LabelCrf) -> float:
+    def score(self, parts: Sequence[HeldOut]) -> float:
         """Return the least loss with the least or a larger weight, the same for all labels."""
         least, *others = self._candidates
-        return self._best(baseline, crf, [least, *others[len(others) // 2 :]], []).loss
+        return self._best(parts, [least, *others[len(others) // 2 :]], []).loss
 
-    def choose(self, baseline: LabelCrf, crf: LabelCrf) -> Weighing:
+    def choose(self, parts: Sequence[HeldOut]) -> Weighing:
         """Return one weight for all labels, or one for each group if that is better.
 
         What spoils single labels is not chosen, unless nothing else is among the candidates.
         """
-        groups = self._groups if len(self._groups) > 1 else []
-        return self._best(baseline, crf, self._candidates, groups)
+        held_out = sum((part.targets[:_MOST_IMAGES] == 1).sum(0) for part in parts)
+        groups = _groups(self._positives, torch.as_tensor(held_out))
+        return self._best(parts, self._candidates, groups if len(groups) > 1 else [])
 
     def _best(
-        self, baseline: LabelCrf, crf: LabelCrf, shares: Sequence[float], groups: Sequence[Tensor]
+        self, parts: Sequence[HeldOut], shares: Sequence[float], groups: Sequence[Tensor]
     ) -> Weighing:
-        ones = torch.ones(crf.num_labels)
-        before = self._losses(baseline)
+        ones = torch.ones(len(self._positives))
+        before = self._losses(parts, None)
 
         def tried(weights: Tensor) -> Weighing:
-            after = self._losses(weighed(baseline, crf, weights))
+            after = self._losses(parts, weights)
             return Weighing(weights, before, after, after.blend(self._share))
 
         tries = [tried(share * ones) for share in shares]
@@ -192,16 +223,27 @@ class Weigher:
                         best = one
         return best
 
+    def _losses(self, parts: Sequence[HeldOut], weights: Tensor | None) -> Losses:
+        """Return the losses of all parts with these weights; None for the baselines as they are."""
+        found = [
+            self._losses_of(part.with_weights(weights), part.features, part.targets[:_MOST_IMAGES])
+            for part in parts
+        ]
+        by_image = torch.cat([one.by_image for one in found], 1)
+        count = by_image.shape[1]
+        joint = sum(one.joint * one.by_image.shape[1] for one in found) / count
+        return Losses(float(by_image[0].mean()), joint, by_image)
+
     @torch.no_grad()
-    def _losses(self, model: LabelCrf) -> Losses:
-        method, count = self._make_inference(model), len(self._targets)
+    def _losses_of(self, model: LabelCrf, features: Matrix, targets: NDArray[np.int8]) -> Losses:
+        method, count = self._make_inference(model), len(targets)
         if isinstance(method, Gibbs | ExactOrGibbs) and model.num_labels > _MOST_SAMPLED:
             method = _INSTEAD_OF_GIBBS
         joint = torch.zeros(1, dtype=torch.float64)
-        by_image = torch.zeros(2, count, dtype=torch.float64)
+        by_image = torch.zeros(3, count, dtype=torch.float64)
         for rows in self._processes.blocks(count, _AT_ONCE):
-            known = torch.from_numpy(self._targets[rows].astype(np.int64))
-            potentials = model(torch.from_numpy(read_rows(self._features, rows)))
+            known = torch.from_numpy(targets[rows].astype(np.int64))
+            potentials = model(torch.from_numpy(read_rows(features, rows)))
             posterior = method(potentials)
             marginals = posterior.marginals
             require_finite("structure weights", {"marginals": marginals})
@@ -209,7 +251,10 @@ class Weigher:
             of_truth = torch.where(known == 1, p, 1 - p)
             of_truth = of_truth.masked_fill(known == UNKNOWN, 1)
             by_image[0, rows] = -of_truth.log().sum(1)
-            by_image[1, rows] = (of_truth < 1 / 2).sum(1).double()
+            wrong = (of_truth < 1 / 2).sum(1).double()
+            hits = ((known == 1) & (p >= 1 / 2)).sum(1)
+            by_image[1, rows] = wrong
+            by_image[2, rows] = torch.where(wrong > 0, wrong / (2 * hits + wrong), 0.0)
             if self._joint is None:
                 mean = (posterior.log_partition - log_mass(method, potentials, known)).mean()
             else:

@@ -14,7 +14,7 @@ from mlcrf.errors import RunError, SettingsError
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf
-from mlcrf.training.heads import Examples
+from mlcrf.training.examples import Examples
 from mlcrf.training.members import Members, fit_members, make_trainer
 from mlcrf.training.plan import Plan, make_plan
 from mlcrf.training.progress import Event

@@ -13,8 +13,9 @@ from mlcrf.data.manifest import Manifest
 from mlcrf.images import as_image
 from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
+from mlcrf.training.examples import Examples
 from mlcrf.training.fit import time_gradient
-from mlcrf.training.heads import Examples, HeadTrainer
+from mlcrf.training.heads import HeadTrainer
 from mlcrf.training.outlook import Fits, describe_data, describe_fits
 from mlcrf.training.plan import Plan, choose_edges, make_minimiser, make_plan
 from mlcrf.training.progress import Event, FitProgress

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 from mlcrf.choices import ObjectiveName, Pairwise, Schedule, Structure
 from mlcrf.config import TrainSettings
@@ -17,12 +18,13 @@ from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import exact_likelihood_loss
 from mlcrf.processes import ALONE
+from mlcrf.training.examples import Examples
 from mlcrf.training.features import FeatureSpace
-from mlcrf.training.heads import Examples, HeadTrainer
+from mlcrf.training.heads import HeadTrainer
 from mlcrf.training.plan import Plan, make_plan
 from mlcrf.training.stacking import CrfOfLogOdds, out_of_fold
 from mlcrf.training.stages import Stages
-from mlcrf.training.weighing import Losses, Weigher, weighed
+from mlcrf.training.weighing import HeldOut, Losses, Weigher, weighed
 
 EXACT = Exact(max_labels=10)
 
@@ -76,8 +78,6 @@ def test_models_between_the_baseline_and_the_crf() -> None:
 
 def weigher(held_out: Examples, share: float = 0.05) -> Weigher:
     return Weigher(
-        held_out.features,
-        held_out.targets,
         positives=torch.from_numpy((held_out.targets == 1).sum(0)),
         make_inference=lambda model: EXACT,
         joint=partial(exact_likelihood_loss, exact=EXACT),
@@ -95,21 +95,24 @@ def test_false_couplings_are_not_used() -> None:
         "pairwise": crf.pairwise, "edges": crf.edges,
     })  # fmt: skip
     for share in (0.0, 0.5, 1.0):
-        chosen = weigher(held_out, share).choose(baseline, crf)
+        part = HeldOut(held_out.features, held_out.targets, baseline, crf)
+        chosen = weigher(held_out, share).choose([part])
         assert not chosen.weights.any()
         assert chosen.after.single == chosen.before.single
         assert "in use for 0 of 4 labels" in str(chosen)
 
 
 def test_losses_are_those_of_the_images() -> None:
-    """Of single labels, unknown ones left out, of whole sets, and the labels wrong at 0.5."""
+    """Single labels, unknown ones left out, whole sets, wrong labels and F1; parts count alike."""
     held_out = examples(50, 4, seed=3, coupled=True)
     held_out.targets[::7, 1] = -1
     _, crf = models(4, 0.5)
     chosen = weigher(held_out, 0.3)
-    found, joint_of = chosen._losses(crf), chosen._joint
+    ends = (slice(0, 20), slice(20, 50))
+    parts = [HeldOut(held_out.features[at], held_out.targets[at], crf, crf) for at in ends]
+    found, joint_of = chosen._losses(parts, torch.ones(4)), chosen._joint
     chosen._joint = None
-    assert chosen._losses(crf).joint == pytest.approx(found.joint, rel=1e-6)
+    assert chosen._losses(parts, None).joint == pytest.approx(found.joint, rel=1e-6)
     assert joint_of is not None
     targets = torch.from_numpy(held_out.targets).long()
     with torch.no_grad():
@@ -120,13 +123,18 @@ def test_losses_are_those_of_the_images() -> None:
     assert found.single == pytest.approx(float(-of_truth.log().sum(1).mean()), rel=1e-5)
     assert found.joint == pytest.approx(joint, rel=1e-6)
     assert torch.equal(found.by_image[1], (of_truth < 0.5).sum(1).double())
+    f1 = [
+        f1_score(truth[truth >= 0], one[truth >= 0] > 0.5, zero_division=1.0)
+        for truth, one in zip(held_out.targets, p.numpy(), strict=True)
+    ]
+    torch.testing.assert_close(found.by_image[2], 1 - torch.tensor(f1, dtype=torch.float64))
     assert found.blend(0.3) == pytest.approx(0.7 * found.single + 0.3 * joint, rel=1e-5)
 
 
-@pytest.mark.parametrize("row", [0, 1], ids=["loss", "wrong"])
+@pytest.mark.parametrize("row", [0, 1, 2], ids=["loss", "wrong", "f1"])
 def test_what_spoils_single_labels(row: int) -> None:
-    """A higher loss, or more wrong labels, by more than a standard error."""
-    before = Losses(2.0, 2.0, torch.zeros(2, 100, dtype=torch.float64))
+    """A higher loss, more wrong labels or a lower F1, by more than a standard error."""
+    before = Losses(2.0, 2.0, torch.zeros(3, 100, dtype=torch.float64))
 
     def with_change(change: torch.Tensor) -> Losses:
         by_image = before.by_image.clone()
@@ -139,6 +147,16 @@ def test_what_spoils_single_labels(row: int) -> None:
     assert not with_change(torch.tensor(-0.01)).spoils(before)
     assert not with_change(balanced + 0.05).spoils(before)
     assert with_change(balanced + 0.2).spoils(before)
+
+
+def test_what_gains_in_single_labels() -> None:
+    """A loss that is lower by more than two standard errors, on the images that both have."""
+    ones = torch.ones(3, 150, dtype=torch.float64)
+    other = Losses(1.0, 1.0, torch.cat([ones[:, :100], -9 * ones[:, 100:]], 1))
+    balanced = torch.tensor([1.0, -1.0] * 50) * torch.tensor([[1.0], [0.0], [0.0]])
+    assert Losses(0.75, 1.0, ones[:, :100] + balanced - 0.25).gains(other)
+    assert not Losses(0.85, 1.0, ones[:, :100] + balanced - 0.15).gains(other)
+    assert not Losses(1.0, 0.0, ones[:, :100]).gains(other)
 
 
 def test_log_odds_are_of_baselines_that_did_not_see_the_image() -> None:
@@ -155,10 +173,12 @@ def test_log_odds_are_of_baselines_that_did_not_see_the_image() -> None:
             model.output.bias.fill_(number + 1)
         return model
 
-    result = out_of_fold(space, fit_without, seed=0)
+    scored = out_of_fold(space, fit_without, seed=0)
+    result = scored.log_odds
     assert torch.equal(torch.stack(seen).sum(0), torch.ones(30, dtype=torch.int64))
     assert torch.equal(space.targets, torch.from_numpy(data.targets).long()), "left as they were"
     for number, hidden in enumerate(seen):
+        assert torch.equal(scored.fold == number, hidden)
         assert torch.equal(result.inputs(slice(0, 30))[hidden], torch.full((int(hidden.sum()), 3), number + 1.0))  # fmt: skip  # noqa: E501
 
 

@@ -1,0 +1,85 @@
+"""Fitted models to choose from, and penalties beyond the ends of their lists."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Literal
+
+from mlcrf.model import LabelCrf
+from mlcrf.training.preconditioner import Penalty
+from mlcrf.training.weighing import Weighing
+
+MOST_ADDED = 4  # penalties beyond either end of the settings' list
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model for raw features, with its penalty and scores.
+
+    Attributes:
+        score: validation loss of the fit on training images only, of whole label sets.
+        report: report of the last fit, as a dictionary.
+        on_train: the model with this penalty fitted on training images only.
+        resolved: settings that were AUTO in the plan, or had several candidates.
+    """
+
+    model: LabelCrf
+    penalty: Penalty
+    score: float
+    report: dict[str, float]
+    on_train: LabelCrf
+    resolved: dict[str, StrEnum] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A CRF that was fitted on the training images, and how it was.
+
+    Attributes:
+        resolved: see `Fitted`.
+        weighing: the share of it that held-out images support; None if it is used as it is.
+        stacked: the same as a fit of log-odds; None for another schedule.
+    """
+
+    fitted: Fitted
+    resolved: dict[str, StrEnum]
+    weighing: Weighing | None
+    stacked: Fitted | None = None
+
+    @property
+    def loss(self) -> float:
+        """The loss that its weights minimise."""
+        assert self.weighing is not None
+        return self.weighing.loss
+
+    def gains(self, other: "Candidate") -> bool:
+        """Return whether single labels are better by more than two standard errors."""
+        assert self.weighing is not None
+        assert other.weighing is not None
+        return self.weighing.after.gains(other.weighing.after)
+
+
+def extend(
+    best: Fitted,
+    kind: Literal["weights", "pairwise"],
+    strengths: list[float],
+    fit: Callable[[Penalty, LabelCrf], Fitted],
+) -> Fitted:
+    """Try penalties beyond the end of the list that the best one is at, while they are better.
+
+    Args:
+        strengths: sorted; gets the new ones. A list of one is what the user chose.
+        fit: fits with a penalty, beginning from a model.
+    """
+    for _ in range(MOST_ADDED):
+        value = getattr(best.penalty, kind)
+        if len(strengths) < 2 or value not in (strengths[0], strengths[-1]):
+            break
+        inner = strengths[1] if value == strengths[0] else strengths[-2]
+        strengths.append(value * (value / inner))
+        fitted = fit(replace(best.penalty, **{kind: strengths[-1]}), best.model)
+        strengths.sort()
+        if fitted.score >= best.score:
+            break
+        best = fitted
+    return best
