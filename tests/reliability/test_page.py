@@ -182,6 +182,7 @@ RIGHT = [
     Wanted("/"),
     Wanted(),
     Wanted("/api/photos/1"),
+    Wanted("/api/photos/1/why?label=sky"),
     Wanted("/api/progress"),
     Wanted("/api/tags"),
     Wanted("/api/decided"),
@@ -403,6 +404,7 @@ def test_paths_lead_to_listed_photos_alone(server: Server) -> None:
         tries += [Wanted(f"/photos/{number}/{size}.jpg") for size in ("small", "large")]
         tries.append(Wanted(f"/api/photos/{number}" if number else "/api/photos/1/x"))
         tries.append(replace(ANSWER, path=f"/api/photos/{number}/answer"))
+        tries.append(Wanted(f"/api/photos/{number}/why?label=sky"))
     for size in ("", "huge", "SMALL", "small.", "small%00", "..%2fsmall", "360", "small.jpg/x"):
         tries.append(Wanted(f"/photos/1/{size}.jpg"))
     for query in ("offset", "limit", "label"):
