@@ -1,0 +1,352 @@
+"""Labels learned within seconds from a few answers about the images of an archive.
+
+A new label's log-odds are linear in the features, with a Gaussian prior whose axes are the widest
+principal axes of the archive and what a model that is there says of its own labels: a label that is
+like one that is known needs few answers. A label of the model is drawn towards what the model says.
+How wide the priors are is chosen by the loss of each answer under a fit without it, in closed form.
+
+Couplings of new labels are learned on these left-out log-odds, from images in which both labels are
+answered; their strength is chosen by folds of images, none included.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  the field's name for it
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from mlcrf.errors import RunError
+from mlcrf.implications import Implications
+from mlcrf.labels import UNKNOWN
+from mlcrf.model import LabelCrf, no_edges
+from mlcrf.training.laplace import fit_laplace
+
+_MOST_AXES = 256
+_MOST_MEASURED = 10_000  # images from which the axes are computed
+# Prior variances of a label's log-odds: from the axes, the model's labels, and a constant.
+_OF_AXES = (1.0, 3.0, 10.0, 30.0)
+_OF_MODEL, _OF_CONSTANT = 2.0, 2.0
+# The same for a label that the model knows, as factors of (10, 0, 1); with 0 it stays as it is.
+_DEPARTURES = (0.0, 0.01, 0.1, 1.0)
+_OF_COUPLINGS = (0.0, 0.1, 0.3, 1.0)
+_FOLDS = 3
+_FEWEST_TOGETHER = 3  # images in which both labels of a new coupling are answered
+# With fewer answers of no, images drawn by chance count as answered no: two for each answer of yes.
+_COARSE = {"maxiter": 60, "ftol": 1e-6}
+_LARGEST = 500.0  # log-odds whose exp does not overflow
+_CONSTANT = 1e-6  # largest spread of a constant feature relative to its mean
+_LEAST = 1e-12
+_FEWEST_NO, _ASSUMED, _ASSUMED_IMAGES = 2, 2.0, 40
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Models of an archive's labels, after some answers.
+
+    Attributes:
+        columns: columns of the answers that the models know, in their order (K,): the labels of the
+            model that was there first, then those with an answer.
+        crf: the CRF over these labels.
+        independent: the same without couplings.
+        log_odds: of the independent model, each answered label's by a fit without this answer
+            (N, K).
+    """
+
+    columns: Tensor
+    crf: LabelCrf
+    independent: LabelCrf
+    log_odds: Tensor
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A label as learned from its answers.
+
+    Attributes:
+        answers: of all images (N,).
+        rows: the answered images (n,).
+        weights: of the scaled inputs (D',).
+        left_out: log-odds of the answered images by fits without them (n,).
+        loss: of these, summed, with the images that count as answered.
+    """
+
+    answers: Tensor
+    rows: Tensor
+    weights: Tensor
+    left_out: Tensor
+    loss: float
+
+
+class Teacher:
+    """Labels of an archive, learned from answers; fits again only what new answers change.
+
+    Args:
+        features: of all images of the archive, answered or not (N, D).
+        model, baseline: a CRF and its independent baseline to start from; None starts without
+            labels.
+        log_odds: of the CRF's marginals where nothing is known (N, L0).
+
+    Raises:
+        RunError: the model's unaries are not linear, or its couplings vary by image.
+
+    Cost: O(min(N, 10,000) D^2). Memory: 300 numbers per image.
+    """
+
+    def __init__(
+        self,
+        features: NDArray[np.float32],
+        model: LabelCrf | None = None,
+        baseline: LabelCrf | None = None,
+        log_odds: Tensor | None = None,
+    ) -> None:
+        self._model, self._baseline = model, baseline
+        self._num_known = 0 if model is None else model.num_labels
+        for one in (model, baseline):
+            if one is not None and (one.hidden is not None or one.rank or one.num_scenes):
+                raise RunError(
+                    "labels can be added to models with linear unaries and constant couplings "
+                    "only: train with --set hidden_units=0, --set rank=0 and --set scenes=0"
+                )
+        self._map, self._shift, self._num_axes = _input_map(features, baseline)
+        inputs = torch.from_numpy(features) @ self._map.float() + self._shift.float()
+        self._inputs = inputs.double()
+        self._offset = None if log_odds is None else log_odds.double()
+        self._fits: dict[tuple[int, float], _Fit] = {}
+        self._drawn = _drawn(len(features), _ASSUMED_IMAGES)
+
+    def learn(self, answers: Tensor) -> Taught | None:
+        """Return models that follow from all answers so far; None if they know no label.
+
+        Args:
+            answers: 1, 0 or -1 for unknown, int64 (N, L), L >= L0; the first L0 labels are those
+                of the model.
+
+        Cost: O(n D'^2) for each label with n new or old answers if one of them is new, with
+            D' = min(n, 300), then O(N D' L).
+        """
+        known = range(self._num_known)
+        new = [
+            label
+            for label in range(self._num_known, answers.shape[1])
+            if bool((answers[:, label] != UNKNOWN).any())
+        ]
+        corrected = [label for label in known if bool((answers[:, label] != UNKNOWN).any())]
+        departure = self._choose(corrected, _DEPARTURES, answers)
+        width = self._choose(new, _OF_AXES, answers)
+        columns = torch.tensor([*known, *new], dtype=torch.int64)
+        if not len(columns):
+            return None
+        steps = torch.zeros(self._map.shape[1], len(columns), dtype=torch.float64)
+        left_out: dict[int, tuple[Tensor, Tensor]] = {}
+        for at, label in enumerate(columns.tolist()):
+            if label in corrected or label >= self._num_known:
+                scale = departure if label < self._num_known else width
+                fit = self._fit(label, scale, answers[:, label])
+                steps[:, at] = fit.weights * self._deviations(label, scale)
+                left_out[at] = fit.rows, fit.left_out
+        log_odds = self._inputs @ steps
+        if self._offset is not None:
+            log_odds[:, : self._num_known] += self._offset
+        base_rate = log_odds.sigmoid().mean(0)
+        for at, (rows, values) in left_out.items():
+            log_odds[rows, at] = values
+        edges, pairwise = self._couple(log_odds, answers[:, columns], base_rate)
+        nothing = no_edges(), torch.zeros(0)
+        independent = self._make_model(self._baseline, steps, *nothing, base_rate)
+        crf = self._make_model(self._model, steps, edges, pairwise, base_rate)
+        return Taught(columns, crf, independent, log_odds.float())
+
+    def _choose(self, labels: Sequence[int], scales: Sequence[float], answers: Tensor) -> float:
+        """Return the scale of lowest left-out loss, summed over the answers about some labels."""
+
+        def loss(scale: float) -> float:
+            fits = (self._fit(label, scale, answers[:, label]) for label in labels)
+            return sum(one.loss for one in fits)
+
+        return min(scales, key=loss)
+
+    def _fit(self, label: int, scale: float, answers: Tensor) -> "_Fit":
+        """Return the fit of one label."""
+        before = self._fits.get((label, scale))
+        if before is not None and torch.equal(before.answers, answers):
+            return before
+        rows = (answers != UNKNOWN).nonzero().squeeze(1)
+        targets = answers[rows].double()
+        counts, offset = torch.ones_like(targets), None
+        yes, no = int(targets.sum()), int((1 - targets).sum())
+        used = rows
+        if label < self._num_known:
+            assert self._offset is not None
+            offset = self._offset[rows, label]
+        elif yes and no < _FEWEST_NO:
+            others = self._drawn[~torch.isin(self._drawn, rows)]
+            used = torch.cat([rows, others])
+            targets = torch.cat([targets, torch.zeros(len(others))])
+            counts = torch.cat([counts, torch.full((len(others),), _ASSUMED * yes / len(others))])
+        inputs = self._inputs[used] * self._deviations(label, scale)
+        fit = fit_laplace(inputs, targets, offset=offset, counts=counts)
+        each = F.binary_cross_entropy_with_logits(fit.left_out, targets, reduction="none")
+        left_out = fit.left_out[: len(rows)]
+        found = _Fit(answers.clone(), rows, fit.weights, left_out, float(counts @ each))
+        self._fits[label, scale] = found
+        return found
+
+    def _deviations(self, label: int, scale: float) -> Tensor:
+        """Return the prior standard deviation of each input's weight (D',)."""
+        axes, model = self._num_axes, len(self._shift) - self._num_axes - 1
+        variances = (scale, _OF_MODEL, _OF_CONSTANT)
+        if label < self._num_known:
+            variances = (10 * scale, 0.0, scale)
+        parts = (axes, model, 1)
+        return torch.cat(
+            [
+                torch.full((n,), v, dtype=torch.float64)
+                for n, v in zip(parts, variances, strict=True)
+            ]
+        ).sqrt()
+
+    def _couple(
+        self, log_odds: Tensor, answers: Tensor, base_rate: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return new edges and their couplings."""
+        known = answers != UNKNOWN
+        images = (known.sum(1) >= 2).nonzero().squeeze(1)
+        seen = known[images].double()
+        together = (seen.T @ seen).triu(1) >= _FEWEST_TOGETHER
+        together[: self._num_known, : self._num_known] = False
+        edges = together.nonzero()
+        if not len(edges):
+            return edges, torch.zeros(0)
+        pairwise = learn_couplings(log_odds[images], answers[images], base_rate, edges)
+        used = pairwise != 0
+        return edges[used], pairwise[used].float()
+
+    @torch.no_grad()
+    def _make_model(
+        self,
+        start: LabelCrf | None,
+        steps: Tensor,
+        edges: Tensor,
+        pairwise: Tensor,
+        base_rate: Tensor,
+    ) -> LabelCrf:
+        """Return a start model with steps of the unaries added, new labels and new couplings.
+
+        A coupling acts on what is unusual, pairwise (y_i - base_rate_i) (y_j - base_rate_j), so
+        that it hardly moves the marginals of images about which nothing is known.
+        """
+        weights, biases = (self._map @ steps).T, self._shift @ steps
+        first, second = edges.T
+        pairwise = pairwise.double()
+        biases = biases.index_add(0, first, -pairwise * base_rate[second])
+        biases = biases.index_add(0, second, -pairwise * base_rate[first])
+        count = self._num_known
+        if start is not None:
+            weights[:count] += start.output.weight.double()
+            biases[:count] += start.output.bias.double()
+            edges = torch.cat([start.edges, edges])
+            pairwise = torch.cat([start.pairwise.double(), pairwise])
+        result = LabelCrf(
+            weights.shape[1],
+            len(weights),
+            edges=edges,
+            implications=Implications() if start is None else start.implications,
+        )
+        result.output.weight.copy_(weights)
+        result.output.bias.copy_(biases)
+        result.pairwise.copy_(pairwise)
+        return result.eval()
+
+
+def learn_couplings(log_odds: Tensor, answers: Tensor, base_rate: Tensor, edges: Tensor) -> Tensor:
+    """Return couplings that tell answered labels from each other, float64 (E,).
+
+    Maximises the pseudo-likelihood of the answers with the log-odds
+
+        log_odds_i + sum_j pairwise_ij (y_j - base_rate_j)
+
+    where an unknown y_j is replaced by its probability, and with a Gaussian prior whose variance
+    (0 for no couplings) has the lowest loss on folds of images that were left out.
+
+    Args:
+        log_odds: by unaries that have not seen the answers (N, L).
+        answers: 1, 0 or -1 for unknown (N, L).
+        base_rate: mean probability of each label in the archive (L,).
+        edges: pairs of labels (E, 2).
+    """
+    known = (answers != UNKNOWN).double().numpy()
+    present = (answers == 1).double().numpy()
+    unusual = (torch.where(answers == UNKNOWN, log_odds.sigmoid(), answers) - base_rate).numpy()
+    unary, (first, second) = log_odds.numpy(), edges.T.numpy()
+    count = len(base_rate)
+
+    def loss(pairwise: NDArray[np.float64], part: NDArray[np.bool_]) -> tuple[float, Any]:
+        matrix = np.zeros((count, count))
+        matrix[first, second] = matrix[second, first] = pairwise
+        logits = unary[part] + unusual[part] @ matrix
+        each = np.logaddexp(0, logits) - present[part] * logits
+        p = 1 / (1 + np.exp(-logits.clip(-_LARGEST, _LARGEST)))
+        by_matrix = (known[part] * (p - present[part])).T @ unusual[part]
+        gradient = by_matrix[first, second] + by_matrix[second, first]
+        return float((known[part] * each).sum()), gradient
+
+    def fit(variance: float, part: NDArray[np.bool_]) -> NDArray[np.float64]:
+        def penalised(pairwise: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            value, gradient = loss(pairwise, part)
+            return value + (pairwise**2).sum() / 2 / variance, gradient + pairwise / variance
+
+        if not variance:
+            return np.zeros(len(edges))
+        start = np.zeros(len(edges))
+        result = minimize(penalised, start, jac=True, method="L-BFGS-B", options=_COARSE)
+        found: NDArray[np.float64] = result.x
+        return found
+
+    fold = _drawn(len(answers), len(answers)).argsort().numpy() % _FOLDS
+    left_out = {
+        variance: sum(
+            loss(fit(variance, fold != number), fold == number)[0] for number in range(_FOLDS)
+        )
+        for variance in _OF_COUPLINGS
+    }
+    best = min(left_out, key=left_out.__getitem__)
+    return torch.from_numpy(fit(best, np.ones(len(answers), dtype=bool)))
+
+
+def _input_map(
+    features: NDArray[np.float32], baseline: LabelCrf | None
+) -> tuple[Tensor, Tensor, int]:
+    """Return a linear map of features to inputs (D, D'), its shift (D',), and the number of axes.
+
+    The inputs are the widest principal axes of the standardised features, then the baseline's
+    log-odds, standardised, each group scaled to a mean square of 1 in sum; then a constant.
+    """
+    sample = features[_drawn(len(features), _MOST_MEASURED).sort().values.numpy()]
+    seen = torch.from_numpy(sample).double()
+    mean, spread = seen.mean(0), seen.std(0, correction=0)
+    spread = torch.where(spread > _CONSTANT * mean.abs(), spread, torch.inf)
+    standard = (seen - mean) / spread
+    variance, axes = torch.linalg.eigh(standard.T @ standard / len(seen))
+    num_axes = min(_MOST_AXES, len(seen), len(variance))
+    widest = axes[:, -num_axes:] / variance[-num_axes:].sum().clamp(min=_LEAST).sqrt()
+    of_axes = widest / spread[:, None]
+    maps, shifts = [of_axes], [-mean @ of_axes]
+    if baseline is not None:
+        weight, bias = (one.detach().double() for one in baseline.output.parameters())
+        log_odds = seen @ weight.T + bias
+        scale = log_odds.std(0, correction=0).clamp(min=_LEAST) * len(bias) ** 0.5
+        maps.append(weight.T / scale)
+        shifts.append((bias - log_odds.mean(0)) / scale)
+    maps.append(torch.zeros(len(mean), 1, dtype=torch.float64))
+    shifts.append(torch.ones(1, dtype=torch.float64))
+    return torch.cat(maps, 1), torch.cat(shifts), num_axes
+
+
+def _drawn(count: int, most: int) -> Tensor:
+    """Return at most so many distinct images in random order, always the same."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most]

@@ -1,0 +1,35 @@
+"""Estimates of a tag's errors from answers that were not chosen by chance."""
+
+import torch
+
+from mlcrf.review.quality import estimate_quality
+
+
+def test_answers_near_the_boundary_and_spot_checks() -> None:
+    """The share of right tags among the answers is not that among all photos."""
+    covered = 0
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        scores = 3 * torch.randn(2000, generator=generator) - 2
+        truth = torch.bernoulli((1.5 * scores + 0.5).sigmoid(), generator=generator).long()
+        answers = torch.full((2000,), -1)
+        asked = scores.abs().argsort()[:60]
+        asked = torch.cat([asked, torch.randperm(2000, generator=generator)[:20]])
+        answers[asked] = truth[asked]
+        found = estimate_quality(scores, answers, scores > 0)
+        assert found is not None
+        is_open = answers < 0
+        right = int(truth[is_open & (scores > 0)].sum())
+        missed = int(truth[is_open & (scores <= 0)].sum())
+        covered += found.right.low <= right <= found.right.high
+        covered += found.missed.low <= missed <= found.missed.high
+        assert found.tagged == int((is_open & (scores > 0)).sum())
+    assert covered >= 0.9 * 80
+
+
+def test_too_few_answers_say_nothing() -> None:
+    answers = torch.full((100,), -1)
+    answers[:3], answers[3:5] = 1, 0
+    assert estimate_quality(torch.zeros(100), answers, torch.zeros(100) > 0) is None
+    answers[5] = 0
+    assert estimate_quality(torch.zeros(100), answers, torch.zeros(100) > 0) is not None

@@ -1,0 +1,141 @@
+"""Labels learned from a few answers."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from mlcrf.crf import full_edges
+from mlcrf.errors import RunError
+from mlcrf.inference import Exact
+from mlcrf.model import LabelCrf, no_edges
+from mlcrf.training.teaching import Taught, Teacher, learn_couplings
+
+COUNT, SIZE = 400, 12
+
+
+def archive(seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Features, and three labels: two that the features show, and one that follows the second."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(COUNT, SIZE, generator=generator)
+    shown = (features[:, :2] * 3 - 1 > 0).long()
+    follows = torch.where(torch.rand(COUNT, generator=generator) < 0.9, shown[:, 1], 0)
+    return features, torch.cat([shown, follows[:, None]], 1)
+
+
+def answers_of(truth: Tensor, each: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    answers = torch.full_like(truth, -1)
+    for label in range(truth.shape[1]):
+        rows = torch.randperm(len(truth), generator=generator)[:each]
+        answers[rows, label] = truth[rows, label]
+    return answers
+
+
+def model(labels: int = 1) -> LabelCrf:
+    """A model that knows the first label."""
+    result = LabelCrf(SIZE, labels, edges=full_edges(labels))
+    with torch.no_grad():
+        result.output.weight[0, 0] = 3
+        result.output.bias[0] = -1
+    return result
+
+
+def taught_by(teacher: Teacher, answers: Tensor) -> Taught:
+    taught = teacher.learn(answers)
+    assert taught is not None
+    return taught
+
+
+def test_new_labels_from_nothing() -> None:
+    features, truth = archive()
+    answers = answers_of(truth, 40)
+    answers[:, 2] = -1
+    taught = taught_by(Teacher(features.numpy()), answers)
+    assert taught.columns.tolist() == [0, 1]
+    p = Exact()(taught.crf(features)).marginals
+    right = ((p > 0.5) == (truth[:, :2] == 1)).float().mean(0)
+    assert right.min() > 0.85
+
+
+def test_no_answer_teaches_nothing() -> None:
+    features, truth = archive()
+    assert Teacher(features.numpy()).learn(torch.full_like(truth, -1)) is None
+
+
+def test_only_yes_is_a_tag_that_most_images_do_not_have() -> None:
+    features, truth = archive()
+    answers = torch.full_like(truth, -1)
+    answers[truth[:, 0].nonzero().squeeze(1)[:10], 0] = 1
+    taught = taught_by(Teacher(features.numpy()), answers)
+    p = taught.independent(features).unary[:, 0].sigmoid()
+    assert p[truth[:, 0] == 1].mean() > p[truth[:, 0] == 0].mean() + 0.05
+    assert p.mean() < 0.5
+
+
+def test_the_model_keeps_what_it_knew() -> None:
+    """Unless answers say otherwise; a new label leaves the marginals of the others nearly alone."""
+    features, truth = archive()
+    start = model()
+    log_odds = start(features).unary.detach()
+    answers = answers_of(truth, 60)
+    answers[:, 0] = -1
+    taught = taught_by(Teacher(features.numpy(), start, start, log_odds), answers)
+    assert torch.allclose(taught.independent.output.weight[0], start.output.weight[0])
+    before = log_odds.sigmoid()[:, 0]
+    after = Exact()(taught.crf(features)).marginals[:, 0].detach()
+    assert float((after - before).abs().max()) < 0.05
+
+    wrong = torch.full_like(truth, -1)
+    wrong[:80, 0] = 1 - truth[:80, 0]
+    turned = taught_by(Teacher(features.numpy(), start, start, log_odds), wrong)
+    p = turned.independent(features[80:]).unary[:, 0].sigmoid()
+    assert float(((p > 0.5) == (truth[80:, 0] == 0)).float().mean()) > 0.7
+
+    right = torch.full_like(truth, -1)
+    right[:80, 0] = truth[:80, 0]
+    kept = taught_by(Teacher(features.numpy(), start, start, log_odds), right)
+    p = kept.independent(features[80:]).unary[:, 0].sigmoid()
+    assert float(((p > 0.5) == (truth[80:, 0] == 1)).float().mean()) > 0.95
+
+
+def test_left_out_log_odds_are_those_of_the_answers() -> None:
+    """Of an answered image they do not know the answer."""
+    features, truth = archive()
+    noise = torch.randint(2, truth.shape, generator=torch.Generator().manual_seed(1))
+    taught = taught_by(Teacher(features.numpy()), noise)
+    assert abs(float(((taught.log_odds > 0) == (noise == 1)).float().mean()) - 0.5) < 0.07
+
+
+def test_couplings_of_labels_that_are_answered_together() -> None:
+    """Attraction is found where there is one, and nothing where there is none."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(2, (300,), generator=generator)
+    other = torch.randint(2, (300,), generator=generator)
+    same = torch.where(torch.rand(300, generator=generator) < 0.9, first, 1 - first)
+    answers = torch.stack([first, same, other], 1)
+    answers[250:, 1] = -1
+    half = torch.full((3,), 0.5, dtype=torch.float64)
+    edges = torch.tensor([[0, 1], [0, 2]])
+    found = learn_couplings(torch.zeros(300, 3, dtype=torch.float64), answers, half, edges)
+    assert found[0] > 1.5
+    assert found[1].abs() < 0.4
+
+
+def test_answers_that_do_not_change_are_not_fitted_again() -> None:
+    """The same answers in another order of time give the same models."""
+    features, truth = archive()
+    teacher, answers = Teacher(features.numpy()), answers_of(truth, 30)
+    some = answers.clone()
+    some[:, 1] = -1
+    teacher.learn(some)
+    one, other = taught_by(teacher, answers), taught_by(Teacher(features.numpy()), answers)
+    assert torch.equal(one.crf.output.weight, other.crf.output.weight)
+    assert torch.equal(one.log_odds, other.log_odds)
+
+
+@pytest.mark.parametrize("kind", [{"hidden": 3}, {"rank": 1}, {"scenes": 2}])
+def test_models_that_cannot_be_extended(kind: dict[str, int]) -> None:
+    features, _ = archive()
+    start = LabelCrf(SIZE, 2, **kind)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="linear unaries"):
+        Teacher(features.numpy(), start, LabelCrf(SIZE, 2, edges=no_edges()), torch.zeros(COUNT, 2))
