@@ -105,7 +105,7 @@ class TrainSettings(BaseModel):
         description="`joint` learns weights and couplings together; `piecewise` keeps the "
         "baseline's weights and learns couplings and biases; `stacked` does so on the baseline's "
         "log-odds of images that it did not see. `auto` is stacked, or joint where that is "
-        "within reach and better on validation images.",
+        "within reach and clearly better on validation images.",
     )
     structure_weights: tuple[Weight, ...] = Field(
         default=(0.0, 0.25, 0.5, 0.75, 1.0),
