@@ -74,32 +74,44 @@ function clear() {
 function say(text) {
   clear();
   $("why-note").textContent = text;
+  bringIntoView();
 }
 
 function show(photo, label, reasons) {
   const name = shown(label);
   const { known, votes } = photo.labels[label];
   const isGiven = known >= 0 && votes.length > 0;
-  if (reasons.log_odds === null) return void say(`${name} follows from ${reasons.settled_by.map((key) => shown(numberOf(key))).join(", ")}.`);
-  const rows = listRows(photo, reasons.parts);
+  if (reasons.log_odds === null) {
+    const answers = reasons.settled_by.map((key) => `${shown(numberOf(key))} (${reasons.p > 0 ? "yes" : "no"})`);
+    return void say(`${name} follows from ${answers.join(", ")}.`);
+  }
+  const rows = listRows(photo, reasons.parts, isGiven);
   const longest = Math.max(...rows.map(([, value]) => Math.abs(value)));
-  $("why-title").textContent = isGiven ? `Without the answer about it, ${name} would be at ${percent(reasons.p)}` : `Why ${name} is at ${percent(reasons.p)}`;
+  $("why-title").textContent = isGiven ? `Unanswered, ${name} would be at ${percent(reasons.p)}` : `Why ${name} is at ${percent(reasons.p)}`;
   $("why-parts").replaceChildren(...rows.map(([words, value]) => partRow(words, value, longest)), totalRow(reasons));
   $("why-note").textContent = reasons.map ? "" : `No map: ${reasons.no_map}.`;
   places = reasons.map;
   $("why-key").hidden = !places;
   drawMap();
+  bringIntoView();
   $("spoken").textContent = `${$("why-title").textContent}: ${rows.slice(0, 4).map(([words, value]) => `${words} ${signed(value)}`).join(", ")}`;
 }
 
+// On a phone a tag is chosen below the photo and the parts.
+function bringIntoView() {
+  const { top } = $("why").getBoundingClientRect();
+  if (top < 0 || top > innerHeight - 60) scrollTo(0, 0);
+}
+
 // The picture first, then other tags by size, small ones together.
-function listRows(photo, parts) {
+function listRows(photo, parts, isGiven) {
   const nameOf = ({ kind, label }) => {
     if (kind === "image") return "the picture itself";
-    if (kind === "unexplained") return "not explained (sampling)";
+    if (kind === "unexplained") return "error of inference";
     if (kind === "implications") return "implications";
     const { known, p } = photo.labels[numberOf(label)];
-    return `${shown(numberOf(label))} (${known === 1 ? "yes" : percent(p)})`;
+    if (known === 1) return `${shown(numberOf(label))} (yes)`;
+    return isGiven ? shown(numberOf(label)) : `${shown(numberOf(label))} (${percent(p)})`; // which depends on the answer
   };
   const tags = parts.filter(({ kind }) => kind === "label" || kind === "known");
   const large = tags.filter((part, at) => at < MOST && Math.abs(part.log_odds) >= LEAST);
@@ -124,7 +136,7 @@ function partRow(words, value, longest) {
 
 function totalRow({ log_odds: value, p }) {
   const row = make("li", "part total");
-  row.append(make("span", "part-name", "together, in log-odds"), make("span"), make("span", "part-value", `${signed(value)} = ${percent(p)}`));
+  row.append(make("span", "part-name", "together, in log-odds"), make("span"), make("span", "part-value", `${signed(value)} (${percent(p)})`));
   return row;
 }
 
