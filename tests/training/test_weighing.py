@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import f1_score
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mlcrf.choices import ObjectiveName, Pairwise, Schedule, Structure
 from mlcrf.config import TrainSettings
@@ -223,6 +224,27 @@ def test_stacked_couplings_go_above_the_baseline(tmp_path: Path) -> None:
     again = trainer(plan, tmp_path, coupled=True, told=told)
     same = again.fit_crf(again.fit_independent())
     assert torch.equal(same.model.pairwise, crf.model.pairwise)
+
+
+def test_few_validation_images_are_joined_by_training_images(tmp_path: Path) -> None:
+    """Each once, by a baseline that has not seen it; none where validation images are many."""
+    plan = plan_of(3, schedule=Schedule.STACKED)
+    for count, chosen_on in ((300, 300 + 500), (400, 400)):
+        held_out = examples(count, 3, seed=2, coupled=True)
+        train = examples(500, 3, seed=1, coupled=True)
+        stages = Stages(tmp_path / f"{count}.pt", "")
+        one = HeadTrainer(train, held_out, plan, stages, lambda event: None)
+        independent, weigher = one.fit_independent(), one._make_weigher()
+        assert weigher is not None
+        (candidate,) = one._stacker.search(independent, weigher)
+        assert candidate.weighing is not None
+        before = candidate.weighing.before.by_image[0]
+        assert len(before) == chosen_on
+        log_odds = one._stacker._score_folds("train", independent).log_odds.rotated
+        truth = torch.from_numpy(train.targets).float()
+        loss = binary_cross_entropy_with_logits(log_odds, truth, reduction="none").sum(1)
+        found = before[count:].sort().values.float()
+        torch.testing.assert_close(found, loss.sort().values[: len(found)], atol=1e-4, rtol=1e-4)
 
 
 def test_structure_stands_aside_where_there_is_none(tmp_path: Path) -> None:
