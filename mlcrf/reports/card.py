@@ -5,13 +5,14 @@ from mlcrf.reports.correlations import couplings, strongest_pairs
 from mlcrf.reports.heatmap import save_couplings
 from mlcrf.reports.label_order import order_labels
 from mlcrf.reports.names import some_names
-from mlcrf.reports.tables import format_pairs, format_training
+from mlcrf.reports.tables import format_pairs, format_teaching, format_training
+from mlcrf.training.extending import TaughtReport
 from mlcrf.training.run import TrainReport
 
 _MOST_LISTED = 200  # labels, and implications
 
 
-def save_card(report: TrainReport) -> None:
+def save_card(report: TrainReport | TaughtReport) -> None:
     """Write `README.md` and, where labels are coupled, `plots/couplings.png` into the run.
 
     Raises:
@@ -40,7 +41,7 @@ def save_card(report: TrainReport) -> None:
     atomic.write_text(run.path / "README.md", "\n\n".join(parts) + "\n")
 
 
-def _summary(report: TrainReport) -> str:
+def _summary(report: TrainReport | TaughtReport) -> str:
     settings = report.run.settings
     network = "trained with the heads" if report.run.backbone_weights else "frozen"
     unaries = (
@@ -48,16 +49,22 @@ def _summary(report: TrainReport) -> str:
         if settings.hidden_units
         else "linear in its features"
     )
+    if isinstance(report, TaughtReport):
+        title, figures = "## Teaching", format_teaching(report)
+        start = "" if report.base is None else f", starting from {report.base.path.name}"
+        made = f"learned from answers{start}"
+    else:
+        title, figures = "## Training", format_training(report)
+        made = f"objective {settings.objective.value}; seed {settings.seed}"
     return "\n\n".join(
         [
-            f"Backbone {settings.backbone} ({network}); unaries {unaries}; objective "
-            f"{settings.objective.value}; seed {settings.seed}.",
+            f"Backbone {settings.backbone} ({network}); unaries {unaries}; {made}.",
             "It predicts which of the labels below a photo has, as learned from the training data. "
             "It knows no other labels, was not tested for fairness, and is not meant for decisions "
             "about people.",
             "To measure it on new photos, next to the independent baseline stored with it: "
             "`mlcrf evaluate RUN DATA`.",
-            "## Training\n\n" + _block(format_training(report)),
+            f"{title}\n\n{_block(figures)}",
         ]
     )
 

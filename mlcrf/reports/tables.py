@@ -16,6 +16,7 @@ from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
 if TYPE_CHECKING:  # slow imports, not needed by `mlcrf predict`
     from mlcrf.export import ExportReport
     from mlcrf.reports.correlations import RankAgreement
+    from mlcrf.training.extending import TaughtReport
     from mlcrf.training.run import TrainReport
 
 # measure -> title, factor, digits; one entry for each measure of `mlcrf.metrics.Measures`
@@ -151,6 +152,53 @@ def training_record(report: "TrainReport") -> str:
             "notes": report.notes,
         }
     )
+
+
+def format_teaching(report: "TaughtReport") -> str:
+    """Format how well each answered label is known, and how much the base run's labels changed."""
+    header = ["label", "", "yes", "no", "average precision", "base rate", "loss", "before"]
+    rows = [
+        [
+            name,
+            "new" if one.is_new else "known",
+            str(one.positives),
+            str(one.negatives),
+            "-" if one.average_precision is None else f"{100 * one.average_precision:.1f} %",
+            f"{100 * one.base_rate:.1f} %",
+            f"{one.loss:.4f}",
+            f"{one.base_loss:.4f}",
+        ]
+        for name, one in report.labels.items()
+    ]
+    run, lines = report.run, []
+    if report.losses is not None:
+        before, after = report.losses
+        lines.append(
+            f"answers about known labels: left-out loss {after:.4f} nats, {before:.4f} by the run "
+            "that was given"
+        )
+    if report.change is not None:
+        change = report.change
+        lines.append(
+            f"labels of the run that was given: marginals move by {change.mean:.2g} on average and "
+            f"by {change.largest:.2g} at most on {change.images} images of which nothing is known"
+        )
+    return "\n".join(
+        [
+            f"{run.data}: {len(run.labels)} labels; {report.images} images with answers",
+            format_table(header, rows),
+            "each answer is judged by a fit without it; before: the run that was given, or the "
+            "base rate of a new label",
+            *lines,
+            f"run: {run.path}",
+        ]
+    )
+
+
+def teaching_record(report: "TaughtReport") -> str:
+    """Return the same content as one JSON object."""
+    about = {"run": str(report.run.path), "data": report.run.data}
+    return to_json(about | {"all_labels": list(report.run.labels)} | report.record())
 
 
 def format_predictions(

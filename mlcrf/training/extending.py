@@ -1,0 +1,419 @@
+"""Runs made by teaching: labels added to a run and answers that correct it, without training anew.
+
+before = marginal_log_odds(base, features)
+taught = Teacher(features, base.crf, base.independent, before).learn(answers)
+lessons = Lessons("answers", images, features, answers, names, before)
+report = save_taught(make_taught_run(taught, lessons, base, base.backbone_spec), out)
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  the field's name for it
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlcrf import atomic
+from mlcrf.backbones.registry import BackboneSpec
+from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Provenance, Run, load_splits, save_run
+from mlcrf.choices import Decision, InferenceName, ObjectiveName, Schedule, Structure
+from mlcrf.config import TrainSettings
+from mlcrf.crf import UNKNOWN, Potentials
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.readers.table import save_manifest
+from mlcrf.decoding import Decoder
+from mlcrf.errors import RunError
+from mlcrf.images import Image
+from mlcrf.labels import LabelSpace
+from mlcrf.metrics import Ranking
+from mlcrf.model import LabelCrf
+from mlcrf.processes import ALONE
+from mlcrf.training.finite import require_finite
+from mlcrf.training.teaching import Taught
+
+_AT_ONCE = 4096  # images per chunk of marginals
+_MOST_MEASURED = 1000  # images on which the change of the base run's labels is measured
+_MOST_TUNED = 2000  # images that thresholds are tuned on
+_FEWEST = 5  # answers of yes, and of no, that a label's threshold is tuned on
+_TYPICAL_K = 5  # labels per image that rarity is tuned for
+_SURE = 1e-6  # smallest probability of float32 marginals whose log-odds are trusted
+_ENUMERATING = (InferenceName.EXACT, InferenceName.JUNCTION_TREE)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Images of an archive, and what is known about them.
+
+    Attributes:
+        name: name of the answers in results, such as that of their table.
+        images: the images (N,), answered or not.
+        features: of the backbone (N, D).
+        answers: 1, 0 or -1 for unknown, int64 (N, L).
+        names: names of the labels (L,), those of the base run first.
+        before: see `marginal_log_odds`; None without a base run.
+    """
+
+    name: str
+    images: Sequence[Image]
+    features: NDArray[np.float32]
+    answers: Tensor
+    names: Sequence[str]
+    before: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LabelFigures:
+    """Figures of one answered label, each answer judged by a model that was fitted without it.
+
+    Attributes:
+        is_new: whether the base run does not know the label.
+        positives, negatives: number of answers.
+        loss: mean negative log-probability of an answer, in nats.
+        base_loss: the same by the base run; by the share of positives for a new label.
+        average_precision: of the ranking of the answered images; None if all answers are the same.
+        base_rate: share of positives, the average precision of a random ranking.
+    """
+
+    is_new: bool
+    positives: int
+    negatives: int
+    loss: float
+    base_loss: float
+    average_precision: float | None
+    base_rate: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """Change of the base run's labels where nothing is known about an image.
+
+    Attributes:
+        images: number of images that it was measured on, drawn from the archive.
+        mean, largest: absolute difference of a marginal before and after.
+    """
+
+    images: int
+    mean: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class TaughtReport:
+    """A run made by teaching, and what was learned.
+
+    Attributes:
+        lessons: what it was taught.
+        base: the base run; None without one.
+        labels: figures of the answered labels, by name.
+        change: of the base run's labels; None without a base run.
+    """
+
+    run: Run
+    lessons: Lessons
+    base: Run | None
+    labels: dict[str, LabelFigures]
+    change: Change | None
+
+    @property
+    def images(self) -> int:
+        """The number of images with an answer."""
+        return int((self.lessons.answers != UNKNOWN).any(1).sum())
+
+    @property
+    def losses(self) -> tuple[float, float] | None:
+        """Left-out loss of an answer about the base run's labels: by it, and by the new run.
+
+        None if there is no such answer.
+        """
+        old = [one for one in self.labels.values() if not one.is_new]
+        weights = [one.positives + one.negatives for one in old]
+        if not old:
+            return None
+        before = np.average([one.base_loss for one in old], weights=weights)
+        return float(before), float(np.average([one.loss for one in old], weights=weights))
+
+    def record(self) -> dict[str, object]:
+        """Return what metrics.json keeps."""
+        return {
+            "base": None if self.base is None else str(self.base.path),
+            "images": {"answered": self.images, "archive": len(self.lessons.images)},
+            "labels": {name: asdict(one) for name, one in self.labels.items()},
+            "change": None if self.change is None else asdict(self.change),
+        }
+
+
+@torch.no_grad()
+def marginal_log_odds(run: Run, features: NDArray[np.float32]) -> Tensor:
+    """Return the log-odds of a run's marginals where nothing is known, float64 (N, L)."""
+    blocks = ALONE.blocks(len(features), _AT_ONCE)
+    parts = [_marginals(run, run.crf, run.crf(torch.from_numpy(features[one]))) for one in blocks]
+    return torch.cat(parts).logit(_SURE)
+
+
+@torch.no_grad()
+def make_taught_run(
+    taught: Taught,
+    lessons: Lessons,
+    base: Run | None,
+    spec: BackboneSpec,
+    made_by: Provenance = Provenance(),
+) -> TaughtReport:
+    """Return a run of what was taught, not yet saved, and its figures.
+
+    Settings, implications and a trained backbone are those of the base run, without one the
+    defaults. Inference is the base run's, except that exact inference becomes `auto`. Thresholds
+    are tuned on the answers, each judged by unaries that were fitted without it; the couplings have
+    seen them. A label with too few answers keeps the base run's threshold.
+
+    Args:
+        base: the run that the teacher started from.
+        spec: the backbone of the features.
+
+    Raises:
+        RunError: weights are not finite.
+    """
+    columns = taught.columns.tolist()
+    labels = LabelSpace(tuple(lessons.names[column] for column in columns))
+    answers = lessons.answers[:, taught.columns]
+    models = {"crf": taught.crf, "independent": taught.independent}
+    require_finite("teaching", {name: model.state_dict() for name, model in models.items()})
+    run = Run(
+        path=Path(),
+        labels=labels,
+        settings=_settings(base, spec, taught.crf),
+        backbone_spec=spec,
+        data=lessons.name if base is None else f"{base.data} and {lessons.name}",
+        crf=taught.crf,
+        independent=taught.independent,
+        backbone_weights=None if base is None else base.backbone_weights,
+        made_by=made_by if base is None else replace(made_by, auto=base.made_by.auto),
+    )
+    if base is None:
+        figures = _figures(labels, taught.log_odds, answers, 0)
+        decoders = _tune_decoders(run, taught, lessons, answers, None)
+        return TaughtReport(replace(run, decoders=decoders), lessons, None, figures, None)
+    figures = _figures(labels, taught.log_odds, answers, len(base.labels), lessons.before)
+    run = replace(run, decoders=_tune_decoders(run, taught, lessons, answers, base))
+    return TaughtReport(run, lessons, base, figures, _measure(run, lessons))
+
+
+def save_taught(report: TaughtReport, out: Path, *, overwrite: bool = False) -> TaughtReport:
+    """Write the run directory, as a whole or not at all; the model card comes after.
+
+    Returns:
+        The report with the saved run.
+
+    Raises:
+        RunError: the directory exists, and is no run or `overwrite` is not given.
+        MlcrfError: it cannot be written.
+    """
+    require_free(out, overwrite=overwrite)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise RunError(f"{out}: cannot be made: {error.strerror}") from error
+    try:
+        run = save_run(replace(report.run, path=place / "new"))
+        save_manifest(run.path / SPLITS, _splits(report))
+        text = json.dumps(report.record(), indent=2) + "\n"
+        atomic.write_text(run.path / "metrics.json", text)
+        _replace(out, run.path, place / "old")
+    except OSError as error:
+        raise RunError(f"{out}: cannot be made: {error.strerror}") from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return replace(report, run=replace(run, path=out))
+
+
+def _replace(out: Path, new: Path, old: Path) -> None:
+    """Put a new folder in the place of one that is moved away; leave the latter if that fails."""
+    is_there = out.exists()
+    if is_there:
+        out.rename(old)
+    try:
+        new.rename(out)
+    except OSError:
+        if is_there:
+            old.rename(out)
+        raise
+
+
+def require_free(out: Path, *, overwrite: bool) -> None:
+    """Check the place of a new run before the work starts.
+
+    Raises:
+        RunError: it exists, and is no run or `overwrite` is not given.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: is a file; choose another --out")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    is_run = (out / STATE).exists() or (out / CONFIG).exists()
+    if not is_run or not overwrite:
+        ways = "--overwrite it, or" if is_run else "it is not a run, so"
+        raise RunError(f"{out}: exists already; {ways} choose another --out")
+
+
+def _settings(base: Run | None, spec: BackboneSpec, crf: LabelCrf) -> TrainSettings:
+    settings = TrainSettings(backbone=spec.name) if base is None else base.settings
+    changes: dict[str, object] = {}
+    if settings.inference in _ENUMERATING:
+        changes["inference"] = InferenceName.AUTO
+    if base is None or (settings.structure is Structure.INDEPENDENT and len(crf.edges)):
+        changes |= {
+            "structure": Structure.AUTO,
+            "objective": ObjectiveName.PSEUDO_LIKELIHOOD,
+            "schedule": Schedule.STACKED,
+        }
+    return settings.model_copy(update=changes)
+
+
+def _marginals(run: Run, model: LabelCrf, potentials: Potentials) -> Tensor:
+    """Return P(y_i = 1) where nothing is known, float64 (N, L)."""
+    name = run.settings.inference if model is run.crf else InferenceName.AUTO
+    return model.make_inference(name, run.settings)(potentials).marginals.double()
+
+
+def _figures(
+    labels: LabelSpace,
+    log_odds: Tensor,
+    answers: Tensor,
+    num_known: int,
+    before: Tensor | None = None,
+) -> dict[str, LabelFigures]:
+    """Return the figures of the answered labels.
+
+    Args:
+        log_odds: each answer's by a fit without it (N, K).
+        num_known: number of labels that the base run knows.
+    """
+    figures = {}
+    for column, name in enumerate(labels):
+        rows = (answers[:, column] != UNKNOWN).nonzero().squeeze(1)
+        if not len(rows):
+            continue
+        targets = answers[rows, column].double()
+        positives, negatives = int(targets.sum()), int((1 - targets).sum())
+        base_rate = positives / len(rows)
+        scores = log_odds[rows, column].double()
+        usual = torch.full_like(scores, base_rate).logit(_SURE)
+        if column < num_known:
+            assert before is not None
+            usual = before[rows, column]
+        ranking = Ranking(scores.numpy(), targets.numpy().astype(np.int8))
+        precision = ranking.average_precision(np.ones(len(rows)))
+        figures[name] = LabelFigures(
+            is_new=column >= num_known,
+            positives=positives,
+            negatives=negatives,
+            loss=float(F.binary_cross_entropy_with_logits(scores, targets)),
+            base_loss=float(F.binary_cross_entropy_with_logits(usual, targets)),
+            average_precision=precision if positives and negatives else None,
+            base_rate=base_rate,
+        )
+    return figures
+
+
+def _measure(run: Run, lessons: Lessons) -> Change:
+    """Measure the change of the base run's labels on images drawn from the archive."""
+    assert lessons.before is not None
+    before = lessons.before.sigmoid()
+    rows = np.random.default_rng(0).permutation(len(before))[:_MOST_MEASURED]
+    features = torch.from_numpy(lessons.features[rows])
+    after = _marginals(run, run.crf, run.crf(features))[:, : before.shape[1]]
+    change = (after - before[rows]).abs()
+    return Change(len(rows), float(change.mean()), float(change.max()))
+
+
+def _tune_decoders(
+    run: Run, taught: Taught, lessons: Lessons, answers: Tensor, base: Run | None
+) -> dict[str, tuple[Decoder, ...]]:
+    """Return decision rules of both models, with what can be tuned."""
+    answered = (answers != UNKNOWN).any(1).nonzero().squeeze(1)
+    order = np.random.default_rng(0).permutation(len(answered))
+    rows = answered[order[:_MOST_TUNED]]
+    features, targets = torch.from_numpy(lessons.features[rows.numpy()]), answers[rows]
+    by_all = taught.independent.unary(features).double()
+    if base is not None:
+        assert lessons.before is not None
+        difference = lessons.before[rows] - base.independent.unary(features)
+        by_all[:, : difference.shape[1]] += difference
+    left_out = taught.log_odds[rows] - by_all  # what an answer itself adds to its log-odds
+    left_out[targets == UNKNOWN] = 0
+    frequencies = taught.log_odds.sigmoid().mean(0).clamp(min=_SURE)
+    decoders = {}
+    for name, model in (("crf", run.crf), ("independent", run.independent)):
+        potentials = model(features)
+        potentials = replace(potentials, unary=potentials.unary + left_out.float())
+        marginals = _marginals(run, model, potentials)
+        before = {} if base is None else {one.rule: one for one in base.decoders.get(name, ())}
+        decoders[name] = tuple(_tuned(marginals, targets, frequencies, before))
+    return decoders
+
+
+def _tuned(
+    marginals: Tensor, targets: Tensor, frequencies: Tensor, before: dict[Decision, Decoder]
+) -> Iterator[Decoder]:
+    """Yield what can be tuned on the answers, or is kept of the base run's decoders.
+
+    Args:
+        frequencies: share of the archive's images with each label (L,).
+    """
+    count = targets.shape[1]
+    enough = ((targets == 1).sum(0) >= _FEWEST) & ((targets == 0).sum(0) >= _FEWEST)
+    one = before.get(Decision.TUNED_THRESHOLD)
+    if one is None and enough.all():
+        one = Decoder(Decision.TUNED_THRESHOLD).tune(marginals, targets)
+    if one is not None:
+        yield one
+
+    each = Decoder(Decision.LABEL_THRESHOLDS).tune(marginals, targets)
+    kept = before.get(Decision.LABEL_THRESHOLDS)
+    assert isinstance(each.threshold, tuple)
+    known = kept.threshold if kept is not None and isinstance(kept.threshold, tuple) else ()
+    if enough[len(known) :].all():
+        pairs = zip(enough.tolist(), each.threshold, known, strict=False)
+        thresholds = [tuned if is_tuned else old for is_tuned, tuned, old in pairs]
+        yield replace(each, threshold=(*thresholds, *each.threshold[len(known) :]))
+
+    ranked = before.get(Decision.TOP_K)
+    if ranked is not None and ranked.frequencies is not None:
+        old = ranked.frequencies
+        yield replace(ranked, frequencies=(*old, *frequencies[len(old) :].tolist()))
+    elif enough.all():
+        k, shares = min(_TYPICAL_K, (count + 1) // 2), tuple(frequencies.tolist())
+        ranked = Decoder(Decision.TOP_K, k=k, rarity=None, frequencies=shares)
+        yield ranked.tune(marginals, targets)
+
+
+def _splits(report: TaughtReport) -> Manifest:
+    """Return the images that were learned from, with those of the base run."""
+    lessons, labels, base = report.lessons, report.run.labels, report.base
+    columns = [lessons.names.index(name) for name in labels]
+    answered = (lessons.answers != UNKNOWN).any(1).nonzero().squeeze(1).tolist()
+    targets = lessons.answers[answered][:, columns].to(torch.int8).numpy()
+    images = [lessons.images[row] for row in answered]
+    splits = [Split.TRAIN] * len(images)
+    if base is not None and (base.path / SPLITS).exists():
+        before = load_splits(base)
+        place = {image.key: row for row, image in enumerate(images)}
+        padded = np.full((len(before), len(labels)), UNKNOWN, dtype=np.int8)
+        padded[:, : len(base.labels)] = before.targets
+        others = []
+        for row, image in enumerate(before.images):
+            if image.key in place:
+                ours = targets[place[image.key]]
+                ours[ours == UNKNOWN] = padded[row][ours == UNKNOWN]
+            else:
+                others.append(row)
+        images += [before.images[row] for row in others]
+        targets = np.concatenate([targets, padded[others]])
+        splits += [(before.splits or (Split.TRAIN,) * len(before))[row] for row in others]
+    return Manifest(tuple(images), targets, labels, tuple(splits), report.run.data)
