@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials
-from mlcrf.inference import Exact, Gibbs, InferenceMethod, JunctionTree, PreparedExact, prepare
+from mlcrf.inference import (
+    Exact,
+    Gibbs,
+    Independent,
+    InferenceMethod,
+    JunctionTree,
+    PreparedExact,
+    Tap,
+    prepare,
+)
 from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.inference.explanation import Explanation, explain_label
 from mlcrf.inference.gibbs_sampling import Draws
@@ -21,6 +30,9 @@ from mlcrf.model import LabelCrf
 
 _QUICK_LABELS = 20  # enumerated for one photo in 30 ms; 24 take ten times as long
 _AT_ONCE = 64  # photos whose samples are in memory together: 24 MB with 374 labels
+_SURVEYED_AT_ONCE = 2048  # photos
+_MOST_SURVEYED = 2**31  # states of all photos together, which take about a second
+_SURVEY = Tap(max_sweeps=30, tolerance=1e-3, damping=0.3, second_start=False)
 _FEW = 64  # unknown labels; whether more can be inferred exactly takes long to find out
 
 
@@ -74,6 +86,30 @@ class Beliefs:
                     posterior = method(self._potentials.rows(rows[at]), known=known[at])
                 found[at], advice = posterior.marginals.double(), posterior.advice or advice
         return found, advice
+
+    @torch.no_grad()
+    def survey(self, known: Tensor) -> tuple[Tensor, bool]:
+        """Return the marginals of all photos, and whether `marginals` would be more accurate.
+
+        TAP where exact inference takes too long for so many photos, and in place of samples.
+
+        Args:
+            known: 1, 0 or -1 for unknown (N, L).
+
+        Cost: 0.3 ms per photo with 50 labels.
+        """
+        method, count = self._method, len(known)
+        is_quick = isinstance(method, JunctionTree | Independent) or (
+            isinstance(method, Exact | PreparedExact)
+            and count * 2**self.num_labels <= _MOST_SURVEYED
+        )
+        survey = method if is_quick else _SURVEY
+        found = torch.empty(known.shape, dtype=torch.float64)
+        with self._alone:
+            for rows in torch.split(torch.arange(count), _SURVEYED_AT_ONCE):
+                posterior = survey(self._potentials.rows(rows), known=known[rows])
+                found[rows] = posterior.marginals.double()
+        return found, not is_quick
 
     def information(self, rows: Tensor, known: Tensor) -> Tensor:
         """Return the information of an answer about each label in nats, float64 (n, L)."""

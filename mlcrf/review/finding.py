@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
 _SURE, _LIKELY, _UNCERTAIN = 0.9, 0.7, 0.3  # least probabilities of the parts
+_SPOT_CHECK = 5  # questions of which one is about a photo drawn by chance
 _LEAST = 1e-6  # of a standard deviation, and of a norm
 
 
@@ -37,7 +38,7 @@ class Order(StrEnum):
     TEACHES = "teaches"  # by information of the best question
     NAME = "name"
     LIKELY = "likely"  # by probability of the tag
-    UNCERTAIN = "uncertain"  # the nearest to 50 % first
+    UNCERTAIN = "uncertain"  # the nearest to 50 % first; among open ones every fifth by chance
     LIKE = "like"  # by similarity to one photo, or to those with the tag
 
 
@@ -159,6 +160,8 @@ class Search:
         if wanted.order is not Order.NAME:
             score = self._score(wanted, worth, column)
             found = found[score[found].argsort(descending=True, stable=True)]
+        if wanted.order is Order.UNCERTAIN and wanted.part is Part.OPEN:
+            found = _with_spot_checks(found, column.answered)
         numbers: list[int] = found.tolist()
         return numbers
 
@@ -170,6 +173,25 @@ class Search:
         else:
             models = torch.tensor([wanted.like])
         return column.score(wanted.order, self._likeness.to(models))
+
+
+def _with_spot_checks(found: Tensor, answered: Tensor) -> Tensor:
+    """Return photos with every fifth replaced by one of all that are open, drawn by chance.
+
+    Answers about the least certain photos alone do not tell how many are missed among the others.
+    The turn counts from the answers that there are, so that it comes when the first photo of the
+    list is always the next question.
+    """
+    is_open = ~answered[found]
+    open_, others = found[is_open], found[~is_open]
+    count, done = len(open_), int(answered.sum())
+    generator = torch.Generator().manual_seed(done // _SPOT_CHECK)
+    turns = (torch.arange(count) + done) % _SPOT_CHECK == _SPOT_CHECK - 1
+    drawn = open_[torch.randperm(count, generator=generator)[: int(turns.sum())]]
+    rest = open_[~torch.isin(open_, drawn)]
+    result = torch.empty_like(open_)
+    result[turns], result[~turns] = drawn, rest
+    return torch.cat([result, others])
 
 
 class Likeness:

@@ -6,27 +6,33 @@ import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
+from time import monotonic
 
 import numpy as np
 import torch
 
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import Run
-from mlcrf.errors import DataError
+from mlcrf.errors import DatabaseError, DataError, RunError
 from mlcrf.labels import composed, fold
 from mlcrf.review.address import address_file, listening
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
+from mlcrf.review.learning import Learner
 from mlcrf.review.photos import find_photos
 from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
 from mlcrf.review.tag_writing import TagWriting
+from mlcrf.training.teaching import require_teachable
 from mlcrf.web import address_of, make_server, quiet_signals
 
 _PAUSE_S = 0.02  # between ranking steps, so that requests are not delayed
+_IDLE_S = 0.2  # until answers are looked for again
+_AWAY_S = 5.0  # until a database that cannot be read is tried again
 
 
 def start_review(
@@ -63,13 +69,20 @@ def start_review(
     if not photos:
         raise DataError(f"{folder}: none of its images can be read: {notes[-1]}")
     features = torch.from_numpy(np.stack(rows))
-    if run is None:
-        return Review(photos, (), None, features, database, extractor.maps), notes
-    with torch.no_grad():
-        potentials = run.crf(features)
-    beliefs = Beliefs(run.make_inference(), potentials, run.crf)
-    names = run.labels.names
-    return Review(photos, names, beliefs, features, database, extractor.maps), notes
+    make_learner: Callable[[], Learner] | None = partial(Learner, features, run)
+    beliefs: Beliefs | None = None
+    names: Sequence[str] = ()
+    if run is not None:
+        try:
+            require_teachable(run.crf)
+        except RunError as error:
+            notes.append(f"this model does not learn from answers: {error}")
+            make_learner = None
+        with torch.no_grad():
+            potentials = run.crf(features)
+        beliefs, names = Beliefs(run.make_inference(), potentials, run.crf), run.labels.names
+    maps = extractor.maps
+    return Review(photos, names, beliefs, features, database, maps, make_learner), notes
 
 
 def serve(
@@ -95,7 +108,7 @@ def serve(
     kept = address_file(private, review.database.address)
     with (
         listening(host, port, kept) as (listener, token),
-        _ranking(review),
+        _thinking(review),
         closing(TagWriting(review)) as writing,
         quiet_signals(),
     ):
@@ -129,15 +142,25 @@ def open_browser(address: str) -> None:
 
 
 @contextmanager
-def _ranking(review: Review) -> Iterator[None]:
-    """Rank the photos by the value of their next question, in the background."""
+def _thinking(review: Review) -> Iterator[None]:
+    """Learn from answers, and rank the photos by their next questions, in the background."""
     done = Event()
 
     def work() -> None:
-        while not done.is_set() and review.rank():
-            done.wait(_PAUSE_S)
+        while not done.is_set():
+            began = monotonic()
+            try:
+                has_learned = review.learn()
+            except DatabaseError:  # of which the page tells those who answer
+                done.wait(_AWAY_S)
+                continue
+            if has_learned:
+                pause = monotonic() - began  # half of the time is for those who answer
+            else:
+                pause = _PAUSE_S if review.rank() else _IDLE_S
+            done.wait(pause)
 
-    worker = Thread(target=work, name="ranking", daemon=True)
+    worker = Thread(target=work, name="thinking", daemon=True)
     worker.start()
     try:
         yield

@@ -22,9 +22,12 @@ from mlcrf.review.answers import NO, YES, Answer, Board, Verdict
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.finding import Filter, Search, State, TagColumn
+from mlcrf.review.learning import Learner, Lesson
 from mlcrf.review.photos import Photo
+from mlcrf.review.quality import estimate_quality
 from mlcrf.review.tags import titles_of
 
+TOO_FEW = "too few answers to say how well it is known"
 _RANKED_AT_ONCE = 2  # photos; an answer waits for no more
 _MAPPED = 8  # photos whose maps of features are kept, of about 250 KB each
 
@@ -85,6 +88,7 @@ class Review:
         beliefs: the model's beliefs about the photos; None without a model.
         features: of the backbone, float32 (N, D).
         find_maps: see `FeatureExtractor.maps`; None for no maps of evidence.
+        make_learner: called by the first `learn`; None if the model does not learn from answers.
 
     Warns:
         MlcrfWarning: inference did not converge for some photos; once per review.
@@ -98,10 +102,15 @@ class Review:
         features: Tensor,
         database: ReviewDatabase,
         find_maps: Callable[[Image], tuple[Tensor, ...]] | None = None,
+        make_learner: Callable[[], Learner] | None = None,
     ) -> None:
         self.photos, self.features, self.database = tuple(photos), features, database
         self._keys, self._beliefs = list(labels), beliefs
-        self._num_labels = len(labels)
+        self._columns = torch.arange(len(labels))  # numbers of the tags that beliefs are about
+        self._make_learner = make_learner
+        self._learner: Learner | None = None
+        self._heard, self._lessons = (0, 0), 0
+        self._quality: dict[int, tuple[Tensor, str]] = {}
         self._number = {photo.id: number for number, photo in enumerate(photos)}
         self._board = Board()
         shape = len(photos), len(labels)
@@ -112,6 +121,7 @@ class Review:
         self._states = [State.NEW] * len(photos)
         self._worth = torch.zeros(len(photos), dtype=torch.float64)
         self._ranked = torch.zeros(len(photos), dtype=torch.bool)
+        self._rough = torch.zeros(len(photos), dtype=torch.bool)  # approximate marginals
         self._shown = torch.ones(len(labels), dtype=torch.bool)
         self._search = Search([photo.name for photo in photos], features)
         self._find_maps = None if find_maps is None else lru_cache(_MAPPED)(find_maps)
@@ -134,6 +144,7 @@ class Review:
                     names.get(key),
                     titles.get(key, key),
                     {"yes": yes[label], "no": no[label]},
+                    self._quality[label][1] if label in self._quality else None,
                 )
                 for label, key in enumerate(self._keys)
             ]
@@ -229,10 +240,12 @@ class Review:
         self._check(number)
         with self._lock:
             self._refresh()
-            beliefs, keys = self._beliefs, tuple(self._keys[: self._num_labels])
-            known = self._known[number, : self._num_labels].clone()
-        if beliefs is None or label >= len(keys):
+            beliefs, columns = self._beliefs, self._columns.tolist()
+            keys = tuple(self._keys[column] for column in columns)
+            known = self._known[number, self._columns]
+        if beliefs is None or label not in columns:
             raise DataError("the model has not learned this tag yet")
+        label = columns.index(label)
         crf, image = beliefs.crf, self.photos[number].image
 
         def find_map() -> EvidenceMap:
@@ -355,25 +368,88 @@ class Review:
                 "labels": self._answered.numel(),
                 "ranked": int(self._ranked.sum()),
                 "tags": self._board.tags.last_id + len(self._keys),
+                "lessons": self._lessons,
             } | counts
+
+    def learn(self) -> bool:
+        """Learn from all answers if there are new ones; return whether beliefs have changed.
+
+        Answers do not wait for it. To be called from one thread.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+        """
+        if self._make_learner is None:
+            return False
+        with self._lock:
+            self._refresh()
+            heard = self._board.last_id, self._board.tags.last_id
+            answers = self._known.clone()
+            answers[:, ~self._shown] = UNKNOWN  # of retired tags
+        has_answers = bool((answers != UNKNOWN).any())
+        if heard == self._heard or not (has_answers or self._lessons):
+            return False
+        if self._learner is None:
+            self._learner = self._make_learner()
+        lesson = self._learner.learn(answers)
+        self._heard = heard
+        if lesson is None:
+            return False
+        with self._lock:
+            self._take_lesson(lesson, answers)
+        self._judge(lesson, answers)
+        return True
+
+    def _take_lesson(self, lesson: Lesson, answers: Tensor) -> None:
+        """Replace all beliefs; those about photos that were answered meanwhile follow again."""
+        self._beliefs, self._columns = lesson.beliefs, lesson.columns
+        known = self._known
+        self._marginals = torch.where(known == UNKNOWN, torch.nan, known.double())
+        self._marginals[:, lesson.columns] = lesson.marginals
+        self._rough[:] = lesson.is_rough
+        self._value_roughly(torch.arange(len(self.photos)))
+        self._lessons += 1
+        pad = (0, known.shape[1] - answers.shape[1])
+        changed = ((F.pad(answers, pad, value=UNKNOWN) != known) & self._shown).any(1)
+        begun = {self._number[photo] for photo in self._board.photos() if photo in self._number}
+        for number in begun:
+            self._states[number] = self._state(number)
+        if changed.any():
+            self._believe(changed.nonzero().squeeze(1).tolist())
+
+    def _judge(self, lesson: Lesson, answers: Tensor) -> None:
+        """Estimate how well tags are known whose answers have changed."""
+        for at, label in enumerate(lesson.columns.tolist()):
+            said = answers[:, label]
+            before = self._quality.get(label)
+            is_same = before is not None and torch.equal(before[0], said)
+            if is_same or not bool((said != UNKNOWN).any()):
+                continue
+            tagged = lesson.marginals[:, at] > 0.5
+            found = estimate_quality(lesson.taught.log_odds[:, at], said, tagged)
+            text = TOO_FEW if found is None else str(found)
+            with self._lock:
+                self._quality[label] = said.clone(), text
 
     def rank(self) -> bool:
         """Rank the most promising photos that are not ranked yet; return whether any are left.
 
         Unranked photos count with the entropy of their least certain label, a lower bound.
         """
-        if self._beliefs is None:
-            return False
         with self._lock:
+            beliefs, columns = self._beliefs, self._columns
+            if beliefs is None:
+                return False
             waiting = (~self._ranked).nonzero().squeeze(1)
             best = self._worth[waiting].argsort(descending=True, stable=True)
             some = waiting[best[:_RANKED_AT_ONCE]]
-            known = self._known[some, : self._num_labels]
+            known = self._known[some[:, None], columns]
         if len(some):
-            information = self._beliefs.information(some, known)  # answers do not wait for it
+            information = beliefs.information(some, known)  # answers do not wait for it
             with self._lock:
-                same = (self._known[some, : self._num_labels] == known).all(1)
-                self._value(some[same], information[same])
+                if self._beliefs is beliefs:
+                    same = (self._known[some[:, None], columns] == known).all(1)
+                    self._value(some[same], information[same])
         return len(waiting) > len(some)
 
     def _check(self, number: int) -> None:
@@ -466,26 +542,32 @@ class Review:
         known = self._known[rows]
         marginals = torch.where(known == UNKNOWN, torch.nan, known.double())
         if self._beliefs is not None:
-            ours = slice(self._num_labels)
+            ours = self._columns
             marginals[:, ours], advice = self._beliefs.marginals(rows, known[:, ours])
             if advice and not self._has_warned:
                 self._has_warned = True
                 warnings.warn(advice, MlcrfWarning, stacklevel=2)
         self._marginals[rows] = marginals
+        self._rough[rows] = False
         if self._beliefs is not None:
-            least = label_entropy(marginals).masked_fill(~self._askable(rows), 0)
-            self._worth[rows] = least.amax(1)
-            self._ranked[rows] = False
+            self._value_roughly(rows)
         for number in numbers:
             self._states[number] = self._state(number)
 
+    def _value_roughly(self, rows: Tensor) -> None:
+        """Take the entropy of each photo's least certain tag for the information of an answer."""
+        least = label_entropy(self._marginals[rows]).masked_fill(~self._askable(rows), 0)
+        self._worth[rows] = least.amax(1)
+        self._ranked[rows] = False
+
     def _value(self, rows: Tensor, information: Tensor) -> tuple[Tensor, Tensor]:
         """Return each photo's best question, -1 for none, and its information; cache it."""
-        askable = self._askable(rows)[:, : self._num_labels]
+        askable = self._askable(rows)[:, self._columns]
         information = information.masked_fill(~askable, 0)
         self._worth[rows] = information.amax(1)
         self._ranked[rows] = True
-        return next_questions(information, askable), self._worth[rows]
+        best = next_questions(information, askable)
+        return torch.where(best < 0, best, self._columns[best]), self._worth[rows]
 
     def _askable(self, rows: Tensor) -> Tensor:
         """Return the tags that the model asks about: not answered, and not implied, (n, L)."""
@@ -496,7 +578,9 @@ class Review:
         question, information = -1, 0.0
         if self._beliefs is not None:
             rows = torch.tensor([number])
-            found = self._beliefs.information(rows, self._known[rows, : self._num_labels])
+            if bool(self._rough[number]):
+                self._believe([number])
+            found = self._beliefs.information(rows, self._known[rows][:, self._columns])
             questions, worth = self._value(rows, found)
             question, information = int(questions), float(worth)
         verdicts = self._board.verdicts(self.photos[number].id)

@@ -106,12 +106,8 @@ class Teacher:
     ) -> None:
         self._model, self._baseline = model, baseline
         self._num_known = 0 if model is None else model.num_labels
-        for one in (model, baseline):
-            if one is not None and (one.hidden is not None or one.rank or one.num_scenes):
-                raise RunError(
-                    "labels can be added to models with linear unaries and constant couplings "
-                    "only: train with --set hidden_units=0, --set rank=0 and --set scenes=0"
-                )
+        if model is not None:
+            require_teachable(model)
         self._map, self._shift, self._num_axes = _input_map(features, baseline)
         inputs = torch.from_numpy(features) @ self._map.float() + self._shift.float()
         self._inputs = inputs.double()
@@ -261,6 +257,19 @@ class Teacher:
         result.output.bias.copy_(biases)
         result.pairwise.copy_(pairwise)
         return result.eval()
+
+
+def require_teachable(model: LabelCrf) -> None:
+    """Raise an error unless labels can be added to a model.
+
+    Raises:
+        RunError: its unaries are not linear, or its couplings vary by image.
+    """
+    if model.hidden is not None or model.rank or model.num_scenes:
+        raise RunError(
+            "labels can be added to a model with linear unaries and constant couplings only: train "
+            "with --set hidden_units=0 --set rank=0 --set scenes=0"
+        )
 
 
 def learn_couplings(log_odds: Tensor, answers: Tensor, base_rate: Tensor, edges: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ import { badge, copyOf, make, percent, WORDS } from "./drawing.js";
 import { answerSelected, chooseAll, extend, fillGrid, forgetNumbers, goToPart, home, moveAmongTiles, nextQuery, setModel, showLikeThis, showTiles, viewedTag } from "./grid.js";
 import { lastProgress, showProgress } from "./progress.js";
 import { clearSelection, selected, toggleFocused } from "./select.js";
-import { act, ask, failed, isSaving, notice, saved } from "./server.js";
+import { act, ask, failed, isSaving, notice, saved, sinceAct } from "./server.js";
 import { areTagsOld, keyOf, onTags, openTags, present, shown, tagNamed } from "./tags.js";
 import { clearWhy, followWhy, toggleWhy } from "./why.js";
 import { openWriting } from "./write.js";
 import { enlarge } from "./zoom.js";
 
 const $ = (id) => document.getElementById(id);
+const LEARNING_MS = 20000; // after an act news are asked for every second
 const SIGNS = { 1: "✓", "-1": "?", 0: "✕" };
 
 let photo = null; // the photo shown, as sent by the server
@@ -410,23 +411,32 @@ $("person").addEventListener("change", () => {
   if (photo) take({ photo, progress: lastProgress }, false);
 });
 
-// Show a tag's photos anew if there is news about them, unless some are selected.
-function takeProgress(progress) {
+// Show what others answered, and what was learned, in the meantime; a tag's photos stay where they
+// are while some are selected.
+async function showNews() {
+  const progress = await ask("/api/progress");
   if (areTagsOld(progress)) return;
-  const isNews = progress.answers !== lastProgress?.answers;
+  const isNews = progress.answers !== lastProgress?.answers || progress.lessons !== lessonsShown;
   showProgress(progress);
-  if (isNews && viewedTag() !== null && !selected().length) fillGrid().catch(failed);
+  if (photo) {
+    if (!isNews) return;
+    const record = await ask(`/api/photos/${photo.id}`);
+    if (isSaving() || photo?.id !== record.photo.id) return;
+    if (JSON.stringify(record.photo) !== JSON.stringify(photo)) take(record, false);
+  } else if (isNews && viewedTag() !== null) {
+    if (selected().length) return;
+    await fillGrid();
+  }
+  lessonsShown = progress.lessons;
 }
 
-// what others answered in the meantime
+let lessonsShown = 0; // lessons before what is shown
+let seconds = 0;
 setInterval(() => {
-  if (document.hidden || isSaving()) return;
-  if (!photo) return void ask("/api/progress").then(takeProgress, () => {});
-  ask(`/api/photos/${photo.id}`).then((record) => {
-    const isNews = JSON.stringify(record.photo) !== JSON.stringify(photo);
-    if (isNews && !isSaving() && photo?.id === record.photo.id) take(record, false);
-  }, () => {});
-}, 10000);
+  seconds += 1;
+  if (document.hidden || isSaving() || (sinceAct() > LEARNING_MS && seconds % 10)) return;
+  showNews().catch(() => {});
+}, 1000);
 window.addEventListener("beforeunload", (event) => { if (isSaving()) event.preventDefault(); });
 window.addEventListener("hashchange", route);
 route();

@@ -8,6 +8,7 @@ const AWAY = "mlcrf review does not answer. Start it again as before; this page 
 const LOCKED = "mlcrf review was started anew. Open the address that it printed last; this page then goes on.";
 
 let waiting = 0; // acts that are not on the disk yet
+let acted = 0; // time of the last act
 let queue = Promise.resolve(); // acts, one after the other
 let lost = null; // the timer that asks whether the server is there again
 
@@ -25,11 +26,13 @@ const newName = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b)
 export function act(path, content) {
   const body = JSON.stringify({ person: $("person").value.trim(), request: newName(), ...content });
   waiting += 1;
+  acted = Date.now();
   const sent = queue.then(() => send(path, body)).finally(() => { waiting -= 1; });
   queue = sent.catch(() => {});
   return sent;
 }
 
+export const sinceAct = () => Date.now() - acted;
 export const isSaving = () => waiting > 0;
 export const saved = () => queue;
 
