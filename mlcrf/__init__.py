@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mlcrf.inference import Posterior
     from mlcrf.labels import LabelSpace
     from mlcrf.prediction import Prediction, Reasons, Tagger
+    from mlcrf.training.additions import extend
+    from mlcrf.training.extending import TaughtReport
     from mlcrf.training.run import TrainReport, train
 
 _HOME = {
@@ -37,9 +39,11 @@ _HOME = {
     "Reasons": "mlcrf.prediction",
     "Run": "mlcrf.checkpoint",
     "Tagger": "mlcrf.prediction",
+    "TaughtReport": "mlcrf.training.extending",
     "TrainReport": "mlcrf.training.run",
     "TrainSettings": "mlcrf.config",
     "evaluate": "mlcrf.evaluation",
+    "extend": "mlcrf.training.additions",
     "load_run": "mlcrf.checkpoint",
     "read_dataset": "mlcrf.data.readers",
     "train": "mlcrf.training.run",
@@ -59,10 +63,12 @@ __all__ = [
     "Reasons",
     "Run",
     "Tagger",
+    "TaughtReport",
     "TrainReport",
     "TrainSettings",
     "__version__",
     "evaluate",
+    "extend",
     "load_run",
     "read_dataset",
     "train",

@@ -23,7 +23,7 @@ from torch import Tensor
 from mlcrf.backbones.cache import FeatureCache
 from mlcrf.backbones.engines import Engine, engine_key, make_engine
 from mlcrf.backbones.feature_maps import feature_map
-from mlcrf.backbones.registry import Backbone
+from mlcrf.backbones.registry import Backbone, BackboneSpec
 from mlcrf.choices import EngineName
 from mlcrf.data.problems import Problems
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
@@ -91,6 +91,11 @@ class FeatureExtractor:
         ]
         parts = (backbone.fingerprint(), engine_key(engine, device), DECODING)
         self.key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The network and its input size."""
+        return self._backbone.spec
 
     def stream(self, images: Iterable[Image]) -> Generator[Feature | DataError, None, None]:
         """Yield for each image its features (D,), all finite, or an error.

@@ -12,6 +12,7 @@ from mlcrf.cli.doctor import doctor
 from mlcrf.cli.download import download
 from mlcrf.cli.evaluate import evaluate
 from mlcrf.cli.export import export
+from mlcrf.cli.extend import extend
 from mlcrf.cli.inspect import inspect
 from mlcrf.cli.models import models
 from mlcrf.cli.options import PanelCommand
@@ -39,6 +40,7 @@ _CLASSES = {predict: PredictCommand, train: TrainCommand}
 for command in (
     download,
     train,
+    extend,
     evaluate,
     report,
     predict,

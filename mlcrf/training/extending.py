@@ -39,10 +39,12 @@ from mlcrf.training.teaching import Taught
 
 _AT_ONCE = 4096  # images per chunk of marginals
 _MOST_MEASURED = 1000  # images on which the change of the base run's labels is measured
-_MOST_TUNED = 2000  # images that thresholds are tuned on
+_MOST_TUNED = 1000  # images that thresholds are tuned on
 _FEWEST = 5  # answers of yes, and of no, that a label's threshold is tuned on
 _TYPICAL_K = 5  # labels per image that rarity is tuned for
 _SURE = 1e-6  # smallest probability of float32 marginals whose log-odds are trusted
+_MOST_ENUMERATED = 26  # labels up to which enumeration is faster than Gibbs sampling, and exact
+_MOST_NAMED = 10  # labels in a note
 _ENUMERATING = (InferenceName.EXACT, InferenceName.JUNCTION_TREE)
 
 
@@ -57,6 +59,7 @@ class Lessons:
         answers: 1, 0 or -1 for unknown, int64 (N, L).
         names: names of the labels (L,), those of the base run first.
         before: see `marginal_log_odds`; None without a base run.
+        notes: repairs and omissions in the data.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Lessons:
     answers: Tensor
     names: Sequence[str]
     before: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,16 @@ class TaughtReport:
         return int((self.lessons.answers != UNKNOWN).any(1).sum())
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Repairs and omissions in the data, and the known labels that they correct."""
+        known = [name for name, one in self.labels.items() if not one.is_new]
+        if self.base is None or not known:
+            return self.lessons.notes
+        names = ", ".join(known[:_MOST_NAMED]) + (" and others" if known[_MOST_NAMED:] else "")
+        told = f"answers about labels that {self.base.path.name} knows correct it: {names}"
+        return (*self.lessons.notes, told)
+
+    @property
     def losses(self) -> tuple[float, float] | None:
         """Left-out loss of an answer about the base run's labels: by it, and by the new run.
 
@@ -167,9 +181,10 @@ def make_taught_run(
     """Return a run of what was taught, not yet saved, and its figures.
 
     Settings, implications and a trained backbone are those of the base run, without one the
-    defaults. Inference is the base run's, except that exact inference becomes `auto`. Thresholds
-    are tuned on the answers, each judged by unaries that were fitted without it; the couplings have
-    seen them. A label with too few answers keeps the base run's threshold.
+    defaults. Inference is the base run's, except that exact inference becomes `auto`, and that up
+    to 26 labels may be enumerated, so that a run of 24 stays exact. Thresholds are tuned on the
+    answers, each judged by unaries that were fitted without it; the couplings have seen them. A
+    label with too few answers keeps the base run's threshold.
 
     Args:
         base: the run that the teacher started from.
@@ -266,6 +281,8 @@ def _settings(base: Run | None, spec: BackboneSpec, crf: LabelCrf) -> TrainSetti
     changes: dict[str, object] = {}
     if settings.inference in _ENUMERATING:
         changes["inference"] = InferenceName.AUTO
+    if settings.max_exact_labels < crf.num_labels <= _MOST_ENUMERATED:
+        changes["max_exact_labels"] = crf.num_labels
     if base is None or (settings.structure is Structure.INDEPENDENT and len(crf.edges)):
         changes |= {
             "structure": Structure.AUTO,

@@ -268,7 +268,7 @@ def require_teachable(model: LabelCrf) -> None:
     if model.hidden is not None or model.rank or model.num_scenes:
         raise RunError(
             "labels can be added to a model with linear unaries and constant couplings only: train "
-            "with --set hidden_units=0 --set rank=0 --set scenes=0"
+            "without --hidden-units, --pairwise conditional and --structure latent"
         )
 
 

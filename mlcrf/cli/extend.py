@@ -1,0 +1,68 @@
+"""`mlcrf extend`: add labels to a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcrf.cli import console, options
+from mlcrf.cli.mistakes import refuse_swapped
+from mlcrf.cli.options import DATA, ReadingOptions, RuntimeOptions, grouped
+from mlcrf.cli.repeating import provenance
+
+
+@grouped
+def extend(
+    ctx: typer.Context,
+    run: options.RunDirectory,
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="Run directory to create.")],
+    reading: ReadingOptions,
+    runtime: RuntimeOptions,
+    label_set: Annotated[
+        int | None,
+        typer.Option(
+            help="MIRFLICKR only: 24, 14 or 38 labels (default: as the run).", rich_help_panel=DATA
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Text file of the labels of DATA, one per line.", rich_help_panel=DATA),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an old run.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Add the labels of DATA that RUN does not know, in seconds and without training anew.
+
+    Labels of RUN keep what they know. Where DATA says something about them, it corrects them,
+    drawn towards RUN. Test images of DATA are not used.
+    """
+    console.quiet()
+    from mlcrf.checkpoint import load_run
+    from mlcrf.data.readers import read_dataset
+    from mlcrf.labels import load_labels
+    from mlcrf.reports.card import save_card
+    from mlcrf.reports.tables import format_teaching, teaching_record
+    from mlcrf.training.additions import extend as add
+    from mlcrf.training.extending import require_free
+
+    refuse_swapped(run, data, "extend")
+    base = load_run(run)
+    require_free(out, overwrite=overwrite)
+    expected = None if labels is None else load_labels(labels)
+    options_of = reading.make(label_set or base.label_set, expected)
+    manifest = read_dataset(options.parse_data(data), options_of)
+    options.show_reading(manifest)
+    with console.bar("features", then="labels") as progress:
+        report = add(
+            base,
+            manifest,
+            out,
+            runtime.make_extractor(base),
+            overwrite=overwrite,
+            made_by=provenance((), ctx.params),
+            progress=progress,
+        )
+    save_card(report)
+    options.show_notes(report.notes, manifest)
+    typer.echo(teaching_record(report) if as_json else format_teaching(report))

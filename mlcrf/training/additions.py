@@ -1,0 +1,144 @@
+"""Extend a run by the labels of a data set, without training anew."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mlcrf.backbones.extractor import FeatureExtractor
+from mlcrf.checkpoint import Provenance, Run
+from mlcrf.data.implications import with_implications
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.plausibility import spelling
+from mlcrf.errors import DataError
+from mlcrf.implications import Implications
+from mlcrf.labels import UNKNOWN, LabelSpace
+from mlcrf.training.extending import (
+    Lessons,
+    TaughtReport,
+    make_taught_run,
+    marginal_log_odds,
+    require_free,
+    save_taught,
+)
+from mlcrf.training.extraction import Progress
+from mlcrf.training.repetition import digest_data
+from mlcrf.training.teaching import Teacher, require_teachable
+
+
+def extend(
+    run: Run,
+    manifest: Manifest,
+    out: Path,
+    extractor: FeatureExtractor | None = None,
+    *,
+    overwrite: bool = False,
+    made_by: Provenance = Provenance(),
+    progress: Progress = lambda done, total: None,
+) -> TaughtReport:
+    """Add the labels of a data set that a run does not know, and write the new run directory.
+
+    The run's labels keep what they know; where the data know them, they are corrected, drawn
+    towards the run as strongly as answers that were left out say. Test images are not used.
+
+    Args:
+        extractor: of the run's backbone; by default without a cache.
+        progress: called with the number of images whose features are computed, and of all images.
+
+    Raises:
+        DataError: nothing to learn, a new label without a positive image, or images that cannot be
+            read (all named).
+        RunError: labels cannot be added to this run, or the directory exists.
+    """
+    require_free(out, overwrite=overwrite)
+    require_teachable(run.crf)
+    lessons = add_labels(run, manifest)
+    new = range(len(run.labels), len(lessons.labels))
+    empty = [lessons.labels.names[at] for at in new if not (lessons.targets[:, at] == 1).any()]
+    if empty:
+        raise DataError(
+            f"{manifest.name}: no image has {', '.join(map(repr, empty))}; a new label needs one"
+        )
+    if not new and (lessons.targets == UNKNOWN).all():
+        raise DataError(
+            f"{manifest.name}: nothing to learn: it has no label that {run.path} does not know, "
+            "and says nothing about those that it knows"
+        )
+    made_by = replace(made_by, data_sha256=digest_data(manifest))
+    extractor = extractor or FeatureExtractor(run.make_backbone())
+    report = teach(run, lessons, extractor, made_by=made_by, progress=progress)
+    return save_taught(report, out, overwrite=overwrite)
+
+
+def add_labels(run: Run, manifest: Manifest) -> Manifest:
+    """Return the images of a data set that may be learned from, with the run's labels first.
+
+    A label is one of the run's if it differs in case, spaces or composition of accents only. The
+    run's implications hold; those of the data set are left out.
+
+    Raises:
+        DataError: two labels that are one of the run's, or no image that is not a test image.
+    """
+    used = np.array([split != Split.TEST for split in manifest.splits or ()], dtype=bool)
+    if manifest.splits is not None:
+        if not used.any():
+            raise DataError(f"{manifest.name}: all images are test images, which are not used")
+        manifest = manifest.rows(np.flatnonzero(used))
+    known = {spelling(name): at for at, name in enumerate(run.labels)}
+    known |= {name: at for at, name in enumerate(run.labels)}
+    names, columns, taken = list(run.labels), [], dict[int, str]()
+    for name in manifest.labels:
+        at = known.get(name, known.get(spelling(name)))
+        if at is None:
+            at = len(names)
+            names.append(name)
+        elif at in taken:
+            raise DataError(
+                f"{manifest.name}: labels {taken[at]!r} and {name!r} are both {names[at]!r} of "
+                f"{run.path}; leave one out by --ignore-columns"
+            )
+        taken[at] = name
+        columns.append(at)
+    targets = np.full((len(manifest), len(names)), UNKNOWN, dtype=np.int8)
+    targets[:, columns] = manifest.targets
+    widened = replace(
+        manifest, targets=targets, labels=LabelSpace(tuple(names)), implications=Implications()
+    )
+    return with_implications(widened, run.implications)
+
+
+def teach(
+    base: Run | None,
+    manifest: Manifest,
+    extractor: FeatureExtractor,
+    *,
+    made_by: Provenance = Provenance(),
+    progress: Progress = lambda done, total: None,
+) -> TaughtReport:
+    """Return the run that the data teach, not yet saved.
+
+    Args:
+        base: the run to start from, whose labels come first in the data; None starts without
+            labels.
+        extractor: of the base run's backbone.
+
+    Raises:
+        DataError: no known label, or images that cannot be read (all named).
+        RunError: labels cannot be added to this run.
+    """
+    features = extractor.matrix(manifest.images, progress=progress)
+    answers = torch.from_numpy(manifest.targets.astype(np.int64))
+    if base is None:
+        before, teacher = None, Teacher(features)
+    else:
+        before = marginal_log_odds(base, features)
+        teacher = Teacher(features, base.crf, base.independent, before)
+    taught = teacher.learn(answers)
+    if taught is None:
+        raise DataError(f"{manifest.name}: every label of every image is unknown")
+    names = manifest.labels.names
+    lessons = Lessons(
+        manifest.name, manifest.images, features, answers, names, before, manifest.notes
+    )
+    return make_taught_run(taught, lessons, base, extractor.spec, made_by)
