@@ -31,6 +31,13 @@ def review(
             "can be added there.",
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run directory of the model that is saved on the page (default: runs/NAME, with "
+            "the name typed there)."
+        ),
+    ] = None,
     person: Annotated[
         str | None, typer.Option(help="Name of the person who answers (default: your login name).")
     ] = None,
@@ -59,21 +66,23 @@ def review(
     from mlcrf.checkpoint import load_run
     from mlcrf.review.database import ReviewDatabase
     from mlcrf.review.launch import add_tags, open_browser, serve, start_review
+    from mlcrf.review.model_saving import ModelSaving
     from mlcrf.review.photos import require_folder
+    from mlcrf.training.extending import require_free
     from mlcrf.web import is_loopback
 
     refuse_run(folder, "a folder of photos", f"Name it so: mlcrf review FOLDER --model {folder}")
     require_folder(folder)
-    is_taught = str(model) != "none"
-    run = load_run(model if is_taught else Path(DEFAULT))
+    if out is not None:
+        require_free(out, overwrite=True)
+    run = load_run(Path(DEFAULT) if str(model) == "none" else model)
+    base = None if str(model) == "none" else run
     extractor = runtime.make_extractor(run)
     who = person or console.login_name()
     database = ReviewDatabase(db)
     try:
         with console.bar("photos") as progress:
-            session, notes = start_review(
-                folder, run if is_taught else None, database, extractor, progress=progress
-            )
+            session, notes = start_review(folder, base, database, extractor, progress=progress)
         add_tags(session, (labels or "").split(";"), who)
         for note in notes[:10]:
             console.note(note)
@@ -89,6 +98,7 @@ def review(
 
         serve(
             session,
+            ModelSaving(session, base, run.backbone_spec, out),
             host=host,
             port=port,
             person=who,

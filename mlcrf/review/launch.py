@@ -22,6 +22,7 @@ from mlcrf.review.address import address_file, listening
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.learning import Learner
+from mlcrf.review.model_saving import ModelSaving
 from mlcrf.review.photos import find_photos
 from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Hosts
@@ -87,6 +88,7 @@ def start_review(
 
 def serve(
     review: Review,
+    saving: ModelSaving,
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
@@ -110,10 +112,13 @@ def serve(
         listening(host, port, kept) as (listener, token),
         _thinking(review),
         closing(TagWriting(review)) as writing,
+        closing(saving),
         quiet_signals(),
     ):
         port = listener.getsockname()[1]
-        app = make_app(review, writing, token=token, person=person, hosts=Hosts(host), port=port)
+        app = make_app(
+            review, writing, saving, token=token, person=person, hosts=Hosts(host), port=port
+        )
         server = make_server(app, grace_s=10, lifespan="off")
         announce(f"{address_of(host, port)}/?token={token}")
         server.run(sockets=[listener])

@@ -25,6 +25,7 @@ class Lesson:
         columns: numbers of the tags that the beliefs are about (K,).
         marginals: P(tag present | answers) of all photos, float64 (N, K).
         is_rough: whether they are approximate although single photos are inferred better.
+        before: log-odds of the model where nothing is known (N, L0); None without a model.
     """
 
     taught: Taught
@@ -32,6 +33,7 @@ class Lesson:
     columns: Tensor
     marginals: Tensor
     is_rough: bool
+    before: Tensor | None = None
 
 
 class Learner:
@@ -48,12 +50,13 @@ class Learner:
     def __init__(self, features: Tensor, run: Run | None) -> None:
         self._features, self._run = features, run
         if run is None:
+            self._before: Tensor | None = None
             self._teacher = Teacher(features.numpy())
             return
         nothing = torch.full((len(features), len(run.labels)), UNKNOWN)
         marginals, _ = self._believe(run.crf).survey(nothing)
-        log_odds = marginals.clamp(_LEAST, 1 - _LEAST).logit()
-        self._teacher = Teacher(features.numpy(), run.crf, run.independent, log_odds)
+        self._before = marginals.clamp(_LEAST, 1 - _LEAST).logit()
+        self._teacher = Teacher(features.numpy(), run.crf, run.independent, self._before)
 
     def learn(self, answers: Tensor) -> Lesson | None:
         """Return beliefs that follow from all answers; None if there is nothing to learn yet.
@@ -66,7 +69,7 @@ class Learner:
             return None
         beliefs = self._believe(taught.crf)
         marginals, is_rough = beliefs.survey(answers[:, taught.columns])
-        return Lesson(taught, beliefs, taught.columns, marginals, is_rough)
+        return Lesson(taught, beliefs, taught.columns, marginals, is_rough, self._before)
 
     def _believe(self, crf: LabelCrf) -> Beliefs:
         with torch.no_grad():

@@ -25,6 +25,7 @@ from mlcrf.hints import describe_fault
 from mlcrf.prediction.reasons import Reasons
 from mlcrf.review.answers import Verdict
 from mlcrf.review.finding import Filter, Order, Part, State
+from mlcrf.review.model_saving import ModelSaving
 from mlcrf.review.photos import WIDTHS, PhotoCopies
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Look, Review
@@ -38,6 +39,7 @@ _FILES = {
     "grid.js": "text/javascript",
     "progress.js": "text/javascript",
     "review.js": "text/javascript",
+    "save.js": "text/javascript",
     "select.js": "text/javascript",
     "server.js": "text/javascript",
     "tags.js": "text/javascript",
@@ -103,8 +105,22 @@ class _WritingAct(_Act):
     least: float | None = Field(ge=0.5, le=1)
 
 
+class _SavingAct(_Act):
+    """An order to save what was learned as a model; see `ModelSaving.start`."""
+
+    name: str = Field(max_length=100, pattern=r"^\P{C}*$")
+    replace: bool = False
+
+
 def make_app(
-    review: Review, writing: TagWriting, *, token: str, person: str, hosts: Hosts, port: int
+    review: Review,
+    writing: TagWriting,
+    saving: ModelSaving,
+    *,
+    token: str,
+    person: str,
+    hosts: Hosts,
+    port: int,
 ) -> ASGIApp:
     """Make the application that serves the page and its data.
 
@@ -113,7 +129,7 @@ def make_app(
         person: default name of the person who answers.
         port: part of the cookie's name, since browsers share cookies between the ports of a host.
     """
-    pages = _Pages(review, writing, person)
+    pages = _Pages(review, writing, saving, person)
     paths: dict[str, tuple[str, Callable[[Request], Response]]] = {
         "/": ("GET", pages.page),
         "/health": ("GET", pages.health),
@@ -130,6 +146,8 @@ def make_app(
         "/api/decided": ("GET", pages.decided),
         "/api/written": ("GET", pages.written),
         "/api/write": ("POST", pages.write),
+        "/api/saved": ("GET", pages.saved),
+        "/api/save": ("POST", pages.save),
         "/api/undo": ("POST", pages.undo),
         "/api/redo": ("POST", pages.redo),
         "/photos/{photo:photo}/{size}.jpg": ("GET", pages.photo),
@@ -177,8 +195,11 @@ def _in_thread(endpoint: Callable[[Request], Response], workers: _Workers) -> Ca
 
 
 class _Pages:
-    def __init__(self, review: Review, writing: TagWriting, person: str) -> None:
-        self._review, self._writing, self._person = review, writing, person
+    def __init__(
+        self, review: Review, writing: TagWriting, saving: ModelSaving, person: str
+    ) -> None:
+        self._review, self._writing, self._saving = review, writing, saving
+        self._person = person
         self._start = secrets.token_hex(8)  # an open page renews itself when it differs
         self._copies = PhotoCopies(review.photos)
         template = (_PAGE / "page.html").read_text(encoding="utf-8")
@@ -191,6 +212,7 @@ class _Pages:
                 tags_version=self._review.progress()["tags"],
                 folders=self._review.folders(),
                 person=self._person,
+                out="" if self._saving.out is None else str(self._saving.out),
                 start=self._start,
                 version=__version__,
             )
@@ -271,6 +293,14 @@ class _Pages:
 
     def written(self, request: Request) -> Response:
         return JSONResponse(self._writing.status())
+
+    def save(self, request: Request) -> Response:
+        body = _SavingAct.model_validate_json(request.state.body)
+        self._saving.start(body.name.strip(), body.request, replace=body.replace)
+        return self.saved(request)
+
+    def saved(self, request: Request) -> Response:
+        return JSONResponse(self._saving.status())
 
     def accept(self, request: Request) -> Response:
         body = _Act.model_validate_json(request.state.body)

@@ -26,6 +26,8 @@ from mlcrf.review.learning import Learner, Lesson
 from mlcrf.review.photos import Photo
 from mlcrf.review.quality import estimate_quality
 from mlcrf.review.tags import titles_of
+from mlcrf.training.extending import Lessons
+from mlcrf.training.teaching import Taught
 
 TOO_FEW = "too few answers to say how well it is known"
 _RANKED_AT_ONCE = 2  # photos; an answer waits for no more
@@ -110,6 +112,7 @@ class Review:
         self._make_learner = make_learner
         self._learner: Learner | None = None
         self._heard, self._lessons = (0, 0), 0
+        self._learned: tuple[Lesson, Tensor] | None = None  # the last, and its answers
         self._quality: dict[int, tuple[Tensor, str]] = {}
         self._number = {photo.id: number for number, photo in enumerate(photos)}
         self._board = Board()
@@ -403,6 +406,7 @@ class Review:
     def _take_lesson(self, lesson: Lesson, answers: Tensor) -> None:
         """Replace all beliefs; those about photos that were answered meanwhile follow again."""
         self._beliefs, self._columns = lesson.beliefs, lesson.columns
+        self._learned = lesson, answers
         known = self._known
         self._marginals = torch.where(known == UNKNOWN, torch.nan, known.double())
         self._marginals[:, lesson.columns] = lesson.marginals
@@ -430,6 +434,37 @@ class Review:
             text = TOO_FEW if found is None else str(found)
             with self._lock:
                 self._quality[label] = said.clone(), text
+
+    def learned(self) -> tuple[Taught, Lessons, list[str]]:
+        """Return what was learned last, from what, and the names of retired or merged labels in it.
+
+        Answers and tags that came later than the last lesson are not in it.
+
+        Raises:
+            DataError: nothing was learned yet.
+            DatabaseError: the database cannot be read.
+        """
+        if self._make_learner is None:
+            raise DataError("this model does not learn from answers")
+        with self._lock:
+            self._refresh()
+            if self._learned is None:
+                raise DataError("nothing is learned yet: answer yes about a tag of some photos")
+            lesson, answers = self._learned
+            named = self._board.tags.named(self._keys)
+        names, gone = [], []
+        for key in self._keys[: answers.shape[1]]:
+            name = named.get(key)
+            if name is None:
+                name = f"{key} (retired)"
+                while name in named.values() or name in gone:
+                    name += "'"
+                gone.append(name)
+            names.append(name)
+        images = [photo.image for photo in self.photos]
+        features = self.features.numpy()
+        lessons = Lessons("review", images, features, answers, names, lesson.before)
+        return lesson.taught, lessons, gone
 
     def rank(self) -> bool:
         """Rank the most promising photos that are not ranked yet; return whether any are left.

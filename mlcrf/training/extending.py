@@ -9,7 +9,7 @@ report = save_taught(make_taught_run(taught, lessons, base, base.backbone_spec),
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from mlcrf.data.readers.table import save_manifest
 from mlcrf.decoding import Decoder
 from mlcrf.errors import RunError
 from mlcrf.images import Image
+from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.metrics import Ranking
 from mlcrf.model import LabelCrf
@@ -218,6 +219,35 @@ def make_taught_run(
     return TaughtReport(run, lessons, base, figures, _measure(run, lessons))
 
 
+@torch.no_grad()
+def leave_out(report: TaughtReport, names: Collection[str]) -> TaughtReport:
+    """Return a run without some of its labels; their couplings act by their mean on the others.
+
+    Raises:
+        RunError: no label is left.
+    """
+    run = report.run
+    if not set(names) & set(run.labels):
+        return report
+    kept = [at for at, name in enumerate(run.labels) if name not in names]
+    if not kept:
+        raise RunError("every label that was learned is left out")
+    features = torch.from_numpy(report.lessons.features[:_MOST_MEASURED])
+    means = _marginals(run, run.crf, run.crf(features)).mean(0)
+    run = replace(
+        run,
+        labels=LabelSpace(tuple(run.labels.names[at] for at in kept)),
+        crf=_without(run.crf, kept, means),
+        independent=_without(run.independent, kept, means),
+        decoders={
+            model: tuple(_decoder_of_some(one, kept) for one in decoders)
+            for model, decoders in run.decoders.items()
+        },
+    )
+    figures = {name: one for name, one in report.labels.items() if name not in names}
+    return replace(report, run=run, labels=figures)
+
+
 def save_taught(report: TaughtReport, out: Path, *, overwrite: bool = False) -> TaughtReport:
     """Write the run directory, as a whole or not at all; the model card comes after.
 
@@ -274,6 +304,42 @@ def require_free(out: Path, *, overwrite: bool) -> None:
     if not is_run or not overwrite:
         ways = "--overwrite it, or" if is_run else "it is not a run, so"
         raise RunError(f"{out}: exists already; {ways} choose another --out")
+
+
+def _without(model: LabelCrf, kept: list[int], means: Tensor) -> LabelCrf:
+    """Return a model with some of its labels only.
+
+    Args:
+        means: mean marginal of each label (L,).
+    """
+    place = torch.full((model.num_labels,), -1)
+    place[kept] = torch.arange(len(kept))
+    edges = place[model.edges]
+    inner = (edges >= 0).all(1)
+    implications = Implications(model.implications.closure).among(kept)
+    result = LabelCrf(
+        model.output.in_features, len(kept), edges=edges[inner], implications=implications
+    )
+    result.output.weight.copy_(model.output.weight[kept])
+    biases = model.output.bias.double()
+    for label, other in (model.edges.T, model.edges.flip(1).T):
+        acts = ~inner & (place[other] < 0)
+        by_mean = model.pairwise.double() * means[other]
+        biases = biases.index_add(0, label[acts], by_mean[acts])
+    result.output.bias.copy_(biases[kept])
+    result.pairwise.copy_(model.pairwise[inner])
+    return result.eval()
+
+
+def _decoder_of_some(decoder: Decoder, kept: list[int]) -> Decoder:
+    changes: dict[str, object] = {}
+    if isinstance(decoder.threshold, tuple):
+        changes["threshold"] = tuple(decoder.threshold[at] for at in kept)
+    if decoder.frequencies is not None:
+        changes["frequencies"] = tuple(decoder.frequencies[at] for at in kept)
+    if decoder.k is not None:
+        changes["k"] = min(decoder.k, len(kept))
+    return replace(decoder, **changes)  # type: ignore[arg-type]  # names of its fields
 
 
 def _settings(base: Run | None, spec: BackboneSpec, crf: LabelCrf) -> TrainSettings:
@@ -422,7 +488,9 @@ def _splits(report: TaughtReport) -> Manifest:
         before = load_splits(base)
         place = {image.key: row for row, image in enumerate(images)}
         padded = np.full((len(before), len(labels)), UNKNOWN, dtype=np.int8)
-        padded[:, : len(base.labels)] = before.targets
+        for at, column in enumerate(columns):
+            if column < len(base.labels):
+                padded[:, at] = before.targets[:, column]
         others = []
         for row, image in enumerate(before.images):
             if image.key in place:

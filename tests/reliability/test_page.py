@@ -480,6 +480,8 @@ def test_a_failure_of_ours_is_strict_too() -> None:
     """Where the app itself fails the reply says nothing of it, under the same headers."""
     from starlette.testclient import TestClient
 
+    from mlcrf.backbones.registry import find_spec
+    from mlcrf.review.model_saving import ModelSaving
     from mlcrf.review.review_app import make_app
     from mlcrf.review.safety import Hosts
     from mlcrf.review.tag_writing import TagWriting
@@ -488,8 +490,15 @@ def test_a_failure_of_ours_is_strict_too() -> None:
         raise RuntimeError(SECRET)
 
     review: Any = SimpleNamespace(photos=(), labels=(), progress=fail)
+    saving = ModelSaving(review, None, find_spec("tiny"))
     app = make_app(
-        review, TagWriting(review), token="t0ken", person="anna", hosts=Hosts(), port=8000
+        review,
+        TagWriting(review),
+        saving,
+        token="t0ken",
+        person="anna",
+        hosts=Hosts(),
+        port=8000,
     )
     client = TestClient(app, "http://127.0.0.1:8000", raise_server_exceptions=False)
     reply = client.get("/?token=t0ken", follow_redirects=False)
@@ -506,7 +515,9 @@ def test_health_does_not_say_where_the_database_is() -> None:
     """503 to strangers, without the name of the database or what is wrong with it."""
     from starlette.testclient import TestClient
 
+    from mlcrf.backbones.registry import find_spec
     from mlcrf.errors import DatabaseError
+    from mlcrf.review.model_saving import ModelSaving
     from mlcrf.review.review_app import make_app
     from mlcrf.review.safety import Hosts
     from mlcrf.review.tag_writing import TagWriting
@@ -515,8 +526,15 @@ def test_health_does_not_say_where_the_database_is() -> None:
         raise DatabaseError(f"sqlite:////home/anna/tags.db: {SECRET}")
 
     review: Any = SimpleNamespace(photos=(), labels=(), database=SimpleNamespace(ping=fail))
+    saving = ModelSaving(review, None, find_spec("tiny"))
     app = make_app(
-        review, TagWriting(review), token="t0ken", person="anna", hosts=Hosts(), port=8000
+        review,
+        TagWriting(review),
+        saving,
+        token="t0ken",
+        person="anna",
+        hosts=Hosts(),
+        port=8000,
     )
     reply = TestClient(app, "http://127.0.0.1:8000").get("/health")
     assert reply.status_code == 503

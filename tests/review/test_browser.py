@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from mlcrf.backbones.extractor import FeatureExtractor
+from mlcrf.backbones.registry import find_spec
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.launch import start_review
+from mlcrf.review.model_saving import ModelSaving
 from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
@@ -56,7 +58,10 @@ def serving(review: Review, database: ReviewDatabase, port: int = 0) -> Iterator
         port = listener.getsockname()[1]
         hosts = Hosts("127.0.0.1")
         writing = TagWriting(review)
-        app = make_app(review, writing, token="t0ken", person="anna", hosts=hosts, port=port)
+        saving = ModelSaving(review, None, find_spec("tiny"))
+        app = make_app(
+            review, writing, saving, token="t0ken", person="anna", hosts=hosts, port=port
+        )
         server = make_server(app, grace_s=10, lifespan="off")
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -64,6 +69,7 @@ def serving(review: Review, database: ReviewDatabase, port: int = 0) -> Iterator
         server.should_exit = True
         thread.join()
         writing.close()
+        saving.close()
 
 
 @pytest.fixture
@@ -596,6 +602,33 @@ def test_tags_are_written_beside_the_photos(visiting: Visiting, tmp_path: Path) 
     page.fill("#write-percent", "55")
     until(page, "document.getElementById('write-count').textContent !== '4 tags for 4 photos.'")
     assert page.is_checked("#write-likely") and visit.complaints == []
+
+
+def test_what_was_learned_is_saved(
+    visiting: Visiting, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By keys: nothing to save, then a run; an old one is replaced only after a tick."""
+    monkeypatch.chdir(tmp_path)
+    visit = visiting()
+    page = visit.page
+
+    def said(text: str) -> None:
+        until(page, f"document.getElementById('save-said').textContent.startsWith({text!r})")
+
+    page.keyboard.press("m")
+    page.keyboard.press("Enter")
+    said("nothing is learned yet")
+    place.review.answer_many([0, 1], {0: 1}, "anna", new_request())
+    assert place.review.learn()
+    page.keyboard.press("Enter")
+    said("Saved 5 tags, from answers about 2 photos, in runs/mine.")
+    assert "--model runs/mine --xmp" in page.inner_text("#save-tag")
+    page.keyboard.press("Enter")
+    said("runs/mine: exists already; tick Replace it")
+    page.check("#save-replace")
+    page.click("#save-now")
+    said("Saved")
+    assert len(load_run(Path("runs/mine")).labels) == len(LABELS)
 
 
 def test_tags_of_ones_own(visiting: Visiting, place: Place) -> None:

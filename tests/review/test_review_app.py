@@ -12,6 +12,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from mlcrf.backbones.extractor import FeatureExtractor
+from mlcrf.backbones.registry import find_spec
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.errors import DatabaseError, DataError
@@ -19,6 +20,7 @@ from mlcrf.implications import Implications
 from mlcrf.review import safety
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.launch import start_review
+from mlcrf.review.model_saving import ModelSaving
 from mlcrf.review.photos import find_photos
 from mlcrf.review.review_app import _PAGE, make_app
 from mlcrf.review.safety import Guard, Hosts
@@ -55,8 +57,15 @@ def review(photos: Path, small_run: Path, tmp_path: Path) -> Iterator[Review]:
 
 @pytest.fixture
 def client(review: Review) -> Iterator[TestClient]:
+    saving = ModelSaving(review, None, find_spec("tiny"))
     app = make_app(
-        review, TagWriting(review), token="t0ken", person="anna", hosts=Hosts(), port=8000
+        review,
+        TagWriting(review),
+        saving,
+        token="t0ken",
+        person="anna",
+        hosts=Hosts(),
+        port=8000,
     )
     with TestClient(app, base_url=HOME) as visitor:
         assert visitor.get("/?token=t0ken").status_code == 200
@@ -152,8 +161,15 @@ def test_why_through_the_page(photos: Path, small_run: Path, tmp_path: Path) -> 
     database = ReviewDatabase(str(tmp_path / "tags.db"))
     extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
     review, _ = start_review(photos, run, database, extractor)
+    saving = ModelSaving(review, None, find_spec("tiny"))
     app = make_app(
-        review, TagWriting(review), token="t0ken", person="anna", hosts=Hosts(), port=8000
+        review,
+        TagWriting(review),
+        saving,
+        token="t0ken",
+        person="anna",
+        hosts=Hosts(),
+        port=8000,
     )
     with TestClient(app, base_url=HOME) as visitor:
         visitor.get("/?token=t0ken")
@@ -284,8 +300,15 @@ def test_strangers_are_kept_out(client: TestClient, review: Review) -> None:
 
 def test_the_token_becomes_a_strict_cookie(review: Review) -> None:
     """And leaves the address; every reply forbids what the page does not need."""
+    saving = ModelSaving(review, None, find_spec("tiny"))
     app = make_app(
-        review, TagWriting(review), token="t0ken", person="anna", hosts=Hosts(), port=8000
+        review,
+        TagWriting(review),
+        saving,
+        token="t0ken",
+        person="anna",
+        hosts=Hosts(),
+        port=8000,
     )
     client = TestClient(app, base_url=HOME)
     reply = client.get("/?token=t0ken", follow_redirects=False)

@@ -3,6 +3,7 @@
 import { badge, copyOf, make, percent, WORDS } from "./drawing.js";
 import { answerSelected, chooseAll, extend, fillGrid, forgetNumbers, goToPart, home, moveAmongTiles, nextQuery, setModel, showLikeThis, showTiles, viewedTag } from "./grid.js";
 import { lastProgress, showProgress } from "./progress.js";
+import { openSaving } from "./save.js";
 import { clearSelection, selected, toggleFocused } from "./select.js";
 import { act, ask, failed, isSaving, notice, saved, sinceAct } from "./server.js";
 import { areTagsOld, keyOf, onTags, openTags, present, shown, tagNamed } from "./tags.js";
@@ -324,7 +325,7 @@ const KEYS_OF_GRID = {
 // what Ctrl or Cmd and a letter mean
 const CONTROLS = { z: "z", "Shift+z": "redo", y: "redo", a: "all" };
 const KEYS = {
-  "?": () => $("help").showModal(), z: undo, redo, e: openTags, w: openWriting,
+  "?": () => $("help").showModal(), z: undo, redo, e: openTags, w: openWriting, m: openSaving,
   "/": () => {
     if (!$("grid-view").hidden) return $("name").focus();
     searching = true;
