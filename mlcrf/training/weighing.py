@@ -9,8 +9,8 @@ choose by is that of single labels, through the inference in use, and a share of
 
 Beyond exact inference pseudo-likelihood stands for the likelihood of sets. A weight above 0 must
 make neither the first term worse than at 0, nor the number of labels that a threshold of 0.5 gets
-wrong, nor the F1 of the label set that it gives, by more than the standard error of the difference:
-couplings can improve the one and spoil the other.
+wrong, nor 1 - F1 of the label set that it gives, by more than half a percent and the standard error
+of the difference: couplings can improve the one and spoil the other.
 """
 
 import math
@@ -37,6 +37,7 @@ _MOST_IMAGES = 2000  # to choose weights on
 _MOST_SAMPLED = 64  # labels; sampling more of them for every weight would take minutes
 _INSTEAD_OF_GIBBS = Bethe(max_sweeps=30, tolerance=1e-3, damping=0.3, second_start=False)
 _LEAST = 1e-6  # probability; samples may give 0
+_TRIFLE = 0.005  # share of a loss
 _MOST_GROUPS = 3
 _GROUP_POSITIVES = 50  # held-out positives that a group of labels needs
 
@@ -59,9 +60,10 @@ class Losses:
         return (1 - share) * self.single + share * self.joint
 
     def spoils(self, other: "Losses") -> bool:
-        """Return whether single labels are worse by more than a standard error."""
+        """Return whether single labels are worse, by more than a standard error and a trifle."""
         more = self.by_image - other.by_image
-        return bool((more.mean(1) > _standard_error(more)).any())
+        least = torch.maximum(_standard_error(more), _TRIFLE * other.by_image.mean(1))
+        return bool((more.mean(1) > least).any())
 
     def gains(self, other: "Losses") -> bool:
         """Return whether the loss of single labels is less by more than two standard errors.
