@@ -97,7 +97,8 @@ def _recorded(name: str, value: Any) -> Any:
         if sign or "://" not in str(value):
             return f"{scheme}{sign}{os.path.abspath(file)}"  # noqa: PTH100 - links are kept
         return _without_password(str(value))
-    if name in _PATHS and "://" not in str(value):
+    is_path = name in _PATHS or (name == "model" and Path(value).exists())  # or a model's name
+    if is_path and "://" not in str(value):
         return os.path.abspath(value)  # noqa: PTH100 - links are kept
     return value if isinstance(value, int | float) else _without_password(str(value))
 

@@ -13,8 +13,10 @@ from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import DATA, RUNTIME, PanelCommand, ReadingOptions, RuntimeOptions, grouped
 from mlcrf.cli.progress import Progress
 from mlcrf.cli.repeating import find_config, note_changes, provenance, recorded_options
+from mlcrf.errors import MlcrfError
 
 if TYPE_CHECKING:
+    from mlcrf.checkpoint import Provenance
     from mlcrf.data.manifest import Manifest
     from mlcrf.processes import Processes
     from mlcrf.training.progress import Event, Log
@@ -26,6 +28,10 @@ _PANELS = {
     "Training": ("finetune", "objective", "schedule", "pos_weight", "epochs", "seed"),
     "Inference": ("inference", "max_exact_labels"),
 }
+_NO_TABLE = (
+    "--from-review reads no table; leave out --label-set and options of tables, such as "
+    "--image-root and --label-columns"
+)
 
 
 class TrainCommand(PanelCommand):
@@ -93,6 +99,14 @@ class DataOptions:
             rich_help_panel=DATA,
         ),
     ] = None
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --from-review: start from this run, and draw towards it what the answers "
+            "say; `none` learns the tags from the answers alone. Nothing else is trained.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
     label_set: options.LabelSet = 24
     labels: Annotated[
         Path | None,
@@ -106,6 +120,30 @@ class DataOptions:
         ),
     ] = None
 
+    def check_model(self, data: str | None, reading: ReadingOptions, *, trains: bool) -> None:
+        """Refuse what does not go with --model.
+
+        Args:
+            trains: whether an option of training was given.
+
+        Raises:
+            MlcrfError: there is a table, or nothing to learn from.
+        """
+        if self.from_review is None:
+            data = "DATA" if data is None else data
+            raise MlcrfError(
+                "--model goes with --from-review; to add labels of a table to a run: "
+                f"mlcrf extend {self.model} {data} --out NEW"
+            )
+        if trains or self.labels or self.implications:
+            raise typer.BadParameter(
+                "--model learns from the answers alone; leave out --labels, --implications, "
+                "--resume and settings, or leave out --model to train anew"
+            )
+        if (reading, self.label_set) != (ReadingOptions(), 24):
+            raise typer.BadParameter(_NO_TABLE)
+        console.require_extra("review", "sqlalchemy")
+
     def load(self, data: str | None, reading: ReadingOptions) -> "Manifest":
         """Read the data set."""
         from mlcrf.data.implications import load_implications, with_implications
@@ -118,10 +156,7 @@ class DataOptions:
             refuse_run(data, "data to learn from", remedy)
         if self.from_review is not None:
             if (reading, self.label_set) != (ReadingOptions(), 24):
-                raise typer.BadParameter(
-                    "--from-review reads no table; leave out --label-set and options of tables, "
-                    "such as --image-root and --label-columns"
-                )
+                raise typer.BadParameter(_NO_TABLE)
             console.require_extra("review", "sqlalchemy")
             from mlcrf.review.review_reader import read_review
 
@@ -195,6 +230,13 @@ def train(
     from mlcrf.training.extraction import Environment
     from mlcrf.training.run import train as run_training
 
+    if source.model is not None:
+        trains = set_ or resume or any(one is not None for one in ctx.meta[_SETTINGS].values())
+        source.check_model(data, reading, trains=bool(trains))
+        made_by = provenance(ctx.command.params, ctx.params)
+        switches = {"overwrite": overwrite, "as_json": as_json}
+        _learn_from_answers(source, runtime, data, config, out, made_by, **switches)
+        return
     if resume and overwrite:
         raise typer.BadParameter("--resume continues a run, --overwrite replaces it; leave one out")
     settings = make_settings(config, tuple(set_ or ()), **ctx.meta[_SETTINGS])
@@ -239,6 +281,50 @@ def train(
     if processes.is_first:
         options.show_notes(report.notes, manifest)
         typer.echo(training_record(report) if as_json else format_training(report))
+
+
+def _learn_from_answers(
+    source: DataOptions,
+    runtime: RuntimeOptions,
+    data: str | None,
+    config: Path | None,
+    out: Path,
+    made_by: "Provenance",
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Learn from the answers of a review, starting from a run, and write a new one."""
+    from mlcrf.checkpoint import load_run
+    from mlcrf.reports.card import save_card
+    from mlcrf.reports.tables import format_teaching, teaching_record
+    from mlcrf.review.review_reader import read_archive
+    from mlcrf.shipped_models import DEFAULT
+    from mlcrf.training.additions import teach
+    from mlcrf.training.extending import require_free, save_taught
+
+    assert source.model is not None and source.from_review is not None
+    starts_empty = str(source.model) == "none"
+    run = load_run(Path(DEFAULT) if starts_empty else source.model)
+    base = None if starts_empty else run
+    require_free(out, overwrite=overwrite)
+    manifest = read_archive(source.from_review, base, [Path(data)] if data else [])
+    options.show_reading(manifest)
+    if config is not None:
+        note_changes(config, manifest)
+    with console.bar("features", then="labels") as progress:
+        report = teach(
+            base,
+            manifest,
+            runtime.make_extractor(run),
+            skip_unreadable=True,
+            made_by=made_by,
+            progress=progress,
+        )
+    report = save_taught(report, out, overwrite=overwrite)
+    save_card(report)
+    options.show_notes(report.notes, manifest)
+    typer.echo(teaching_record(report) if as_json else format_teaching(report))
 
 
 def _log(processes: "Processes", progress: Progress, *, verbose: bool) -> "Log":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlcrf.checkpoint import Run
 from mlcrf.data.manifest import Manifest
 from mlcrf.errors import DataError
 from mlcrf.labels import UNKNOWN, LabelSpace
@@ -33,26 +34,58 @@ def read_review(
         DatabaseError: no such database, or it cannot be read.
         DataError: no photos, or no answers to learn from.
     """
-    database = ReviewDatabase(url, must_exist=True)
-    try:
-        board = Board()
-        board.tags.tell(database.tags_since(0))
-        board.tell(database.since(0))
-        if not folders:
-            folders = [Path(one) for one in database.folders() if Path(one).is_dir()]
-        if not folders:
-            raise DataError(
-                f"{database.name}: its folders are not here; give the folder of the photos"
-            )
-        photos: dict[int, Photo] = {}
-        notes: list[str] = []
-        for folder in folders:
-            found, told = find_photos(folder, database)
-            photos |= {photo.id: photo for photo in found}
-            notes += told
-        return _manifest(board, photos, labels, database.name, notes)
-    finally:
-        database.close()
+    return _manifest(*_read(url, folders), labels)
+
+
+def read_archive(url: str, run: Run | None, folders: Sequence[Path] = ()) -> Manifest:
+    """Return all photos of a review, answered or not, with what is known of them.
+
+    The run's labels come first, then the tags that have an answer of yes or no, all by the names of
+    their tags. A label of the run whose tag was retired or merged keeps its name, and is unknown;
+    so are answers that break an implication of the run.
+
+    Args:
+        run: the model of the review; None without one.
+        folders: see `read_review`.
+
+    Raises:
+        DatabaseError, DataError: see `read_review`.
+    """
+    board, photos, name, notes = _read(url, folders)
+    verdicts = {number: board.verdicts(number) for number in photos}
+    if not any(verdicts.values()):
+        raise DataError(f"{name}: has no answers about these photos; `mlcrf review` asks for them")
+    ours = () if run is None else run.labels.names
+    names = board.tags.named([*ours, *board.labels()])
+    said = {
+        key
+        for row in verdicts.values()
+        for key, verdict in row.items()
+        if verdict.value != UNKNOWN and key in names
+    }
+    keys = [*ours, *(key for key in names if key in said and key not in ours)]
+    taken = set(names.values())
+    labels = [names.get(key, f"{key} (retired)" if key in taken else key) for key in keys]
+    targets = np.full((len(photos), len(keys)), UNKNOWN, dtype=np.int8)
+    for row, found in zip(targets, verdicts.values(), strict=True):
+        for column, key in enumerate(keys):
+            if key in found and key in names:
+                row[column] = found[key].value
+    rules = () if run is None else run.implications.closure
+    children, parents = ([pair[at] for pair in rules] for at in (0, 1))
+    broken = (targets[:, children] == 1) & (targets[:, parents] == 0)
+    for row, at in zip(*np.nonzero(broken), strict=True):
+        targets[row, [children[at], parents[at]]] = UNKNOWN
+    if broken.any():
+        notes.append(f"answers that contradict each other, unknown here: {int(broken.sum())}")
+    return Manifest(
+        images=tuple(photo.image for photo in photos.values()),
+        targets=targets,
+        labels=LabelSpace(tuple(labels)),
+        splits=None,
+        name="review",
+        notes=tuple(notes),
+    )
 
 
 def read_answers(url: str, labels: LabelSpace, folders: Sequence[Path]) -> Manifest:
@@ -77,12 +110,36 @@ def read_answers(url: str, labels: LabelSpace, folders: Sequence[Path]) -> Manif
     return read_review(url, [*reviewed, *others], labels=labels)
 
 
+def _read(url: str, folders: Sequence[Path]) -> tuple[Board, dict[int, Photo], str, list[str]]:
+    """Return the answers, the photos by number, the database's name, and notes."""
+    database = ReviewDatabase(url, must_exist=True)
+    try:
+        board = Board()
+        board.tags.tell(database.tags_since(0))
+        board.tell(database.since(0))
+        if not folders:
+            folders = [Path(one) for one in database.folders() if Path(one).is_dir()]
+        if not folders:
+            raise DataError(
+                f"{database.name}: its folders are not here; give the folder of the photos"
+            )
+        photos: dict[int, Photo] = {}
+        notes: list[str] = []
+        for folder in folders:
+            found, told = find_photos(folder, database)
+            photos |= {photo.id: photo for photo in found}
+            notes += told
+        return board, photos, database.name, notes
+    finally:
+        database.close()
+
+
 def _manifest(
     board: Board,
     photos: dict[int, Photo],
-    labels: LabelSpace | None,
     name: str,
     notes: list[str],
+    labels: LabelSpace | None,
 ) -> Manifest:
     answered = set(board.photos())
     here = sorted(answered & photos.keys())

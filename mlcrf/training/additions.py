@@ -1,10 +1,12 @@
 """Extend a run by the labels of a data set, without training anew."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import Provenance, Run
@@ -65,7 +67,6 @@ def extend(
             f"{manifest.name}: nothing to learn: it has no label that {run.path} does not know, "
             "and says nothing about those that it knows"
         )
-    made_by = replace(made_by, data_sha256=digest_data(manifest))
     extractor = extractor or FeatureExtractor(run.make_backbone())
     report = teach(run, lessons, extractor, made_by=made_by, progress=progress)
     return save_taught(report, out, overwrite=overwrite)
@@ -113,6 +114,7 @@ def teach(
     manifest: Manifest,
     extractor: FeatureExtractor,
     *,
+    skip_unreadable: bool = False,
     made_by: Provenance = Provenance(),
     progress: Progress = lambda done, total: None,
 ) -> TaughtReport:
@@ -122,23 +124,47 @@ def teach(
         base: the run to start from, whose labels come first in the data; None starts without
             labels.
         extractor: of the base run's backbone.
+        skip_unreadable: leave out images that cannot be read, with a note for each.
 
     Raises:
         DataError: no known label, or images that cannot be read (all named).
         RunError: labels cannot be added to this run.
     """
-    features = extractor.matrix(manifest.images, progress=progress)
+    if base is not None:
+        require_teachable(base.crf)
+    made_by = replace(made_by, data_sha256=digest_data(manifest))
+    if skip_unreadable:
+        manifest, features = _readable(manifest, extractor, progress)
+    else:
+        features = extractor.matrix(manifest.images, progress=progress)
     answers = torch.from_numpy(manifest.targets.astype(np.int64))
     if base is None:
         before, teacher = None, Teacher(features)
     else:
         before = marginal_log_odds(base, features)
         teacher = Teacher(features, base.crf, base.independent, before)
-    taught = teacher.learn(answers)
+    taught = None if bool((answers == UNKNOWN).all()) else teacher.learn(answers)
     if taught is None:
-        raise DataError(f"{manifest.name}: every label of every image is unknown")
-    names = manifest.labels.names
-    lessons = Lessons(
-        manifest.name, manifest.images, features, answers, names, before, manifest.notes
-    )
+        raise DataError(f"{manifest.name}: nothing to learn: every label of every image is unknown")
+    names, notes = manifest.labels.names, manifest.notes
+    lessons = Lessons(manifest.name, manifest.images, features, answers, names, before, notes)
     return make_taught_run(taught, lessons, base, extractor.spec, made_by)
+
+
+def _readable(
+    manifest: Manifest, extractor: FeatureExtractor, progress: Progress
+) -> tuple[Manifest, NDArray[np.float32]]:
+    """Return the images that can be read, with notes about the others, and their features."""
+    rows, features, notes = [], [], []
+    with closing(extractor.stream(manifest.images)) as stream:
+        for row, found in enumerate(stream):
+            if isinstance(found, DataError):
+                notes.append(str(found))
+            else:
+                rows.append(row)
+                features.append(found)
+            progress(row + 1, len(manifest))
+    if not rows:
+        raise DataError(f"{manifest.name}: none of its images can be read: {notes[-1]}")
+    kept = manifest.rows(np.array(rows))
+    return replace(kept, notes=(*kept.notes, *notes)), np.stack(features)

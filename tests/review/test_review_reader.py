@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from mlcrf.checkpoint import load_run
 from mlcrf.cli import app
-from mlcrf.errors import DatabaseError, DataError
+from mlcrf.errors import DatabaseError, DataError, MlcrfError
 from mlcrf.images.pixels import load_pixels
 from mlcrf.labels import LabelSpace
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import find_photos
-from mlcrf.review.review_reader import read_review
-from tests.review.conftest import make_folder, new_request
+from mlcrf.review.review_reader import read_archive, read_review
+from tests.review.conftest import LABELS, make_folder, new_request
 
 
 def answered(folder: Path, url: str, count: int = 14) -> None:
@@ -118,3 +119,47 @@ def test_train_from_review(tmp_path: Path) -> None:
     assert row["never.png"]["p:sea"] not in ("0", "1")
     missing = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "other")])
     assert missing.exit_code == 2 and "--from-review DB" in missing.output
+
+
+def test_all_photos_with_the_labels_of_a_run_first(tmp_path: Path, small_run: Path) -> None:
+    """A tag is named as people named it; a retired one keeps its place, and says nothing."""
+    folder, url = tmp_path / "photos", f"sqlite:///{tmp_path / 'tags.db'}"
+    answered(folder, url)
+    database = ReviewDatabase(url)
+    for key, name in (("bird", "Vogel"), ("sky", None), ("beach", "shore"), ("dog", "dog")):
+        database.tag(key, name, None, "anna", new_request())
+    database.close()
+    archive = read_archive(url, load_run(small_run))
+    assert archive.labels.names == ("sea", "sky", "shore", *LABELS[3:], "Vogel")
+    assert len(archive) == 15
+    assert archive.targets[:, 0].tolist() == [-1, -1, *[0, 1] * 6, -1]
+    assert (archive.targets[:, 1:5] == -1).all()  # retired, or without answer
+    assert archive.targets[:, 5].tolist() == [1, 1, 1, *[-1] * 12]
+    assert read_archive(url, None).labels.names == ("sea", "Vogel")
+
+
+def test_train_from_review_starts_from_a_run(tmp_path: Path, small_run: Path) -> None:
+    """Tags are added to its labels; the command can be repeated to the same bits."""
+    folder, url = tmp_path / "photos", f"sqlite:///{tmp_path / 'tags.db'}"
+    answered(folder, url, count=30)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    runtime = ["--engine", "torch", "--cache-dir", str(tmp_path / "cache")]
+    start = ["train", "--from-review", url, "--model", str(small_run)]
+    result = CliRunner().invoke(app, [*start, "--out", str(tmp_path / "one"), *runtime])
+    assert result.exit_code == 0, result.output
+    assert "answers about known labels: left-out loss" in result.output
+    one = load_run(tmp_path / "one")
+    assert one.labels.names == (*LABELS, "bird")
+    config = ["train", "--config", str(tmp_path / "one" / "config.json")]
+    result = CliRunner().invoke(app, [*config, "--out", str(tmp_path / "two"), *runtime])
+    assert result.exit_code == 0, result.output
+    assert "have changed" not in result.output
+    assert load_run(tmp_path / "two").digest == one.digest
+    result = CliRunner().invoke(app, [*start, "--out", str(tmp_path / "3"), "--epochs", "2"])
+    assert result.exit_code == 2 and "--model learns from the answers alone" in result.output
+    with pytest.raises(MlcrfError, match=f"mlcrf extend {small_run} {folder} --out NEW"):
+        CliRunner().invoke(
+            app,
+            ["train", str(folder), "--model", str(small_run), "--out", str(tmp_path / "3")],
+            catch_exceptions=False,
+        )
