@@ -6,9 +6,8 @@ images are cut into folds, each is scored by a baseline that has not seen it, an
 biases are learned on these log-odds, which err as they will err on new images (Wolpert, "Stacked
 generalization", 1992).
 
-Where validation images are few, weights are chosen on training images as well, and so are penalties
-where they are very few: those of each fold by its baseline, with couplings that were learned
-without the fold.
+Where validation images are few, penalties and weights are chosen on training images as well: those
+of each fold by its baseline, with couplings that were learned without the fold.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,7 +39,7 @@ from mlcrf.training.weighing import HeldOut, Weigher
 FOLDS = 5
 _SHARE = 1 - 1 / FOLDS  # of the images are in the loss of a fold's fit, which is a mean over all
 _FOLD_TOLERANCE = 1e-4  # nats per image; log-odds need no more
-_FEW, _ENOUGH = 400, 1000  # validation images to choose penalties and weights on alone
+_ENOUGH = 400  # validation images to choose penalties and weights on alone
 _MOST_OF_FOLDS = 1000  # training images to choose on beside fewer
 
 
@@ -160,12 +159,11 @@ class Stacker:
         settings = self._settings
         grown = MOST_ADDED if len(settings.pairwise_penalties) > 1 else 0
         strengths = len(settings.pairwise_penalties) * len(settings.pairwise_l1) + grown
-        count = len(self._validation.targets)
-        without_fold = strengths if count < _FEW else 1 if count < _ENOUGH else 0
+        of_each = 1 if self._validation_is_enough else 1 + FOLDS
         edge_sets = 1 + len(self._plan.other_edges)
         return {
             "fold": 2 * FOLDS,
-            f"stacked {self._objective.value}": edge_sets * (strengths + FOLDS * without_fold) + 1,
+            f"stacked {self._objective.value}": edge_sets * strengths * of_each + 1,
         }
 
     def search(self, independent: Fitted, weigher: Weigher) -> list[Candidate]:
@@ -199,7 +197,7 @@ class Stacker:
 
         def fit(penalty: Penalty, start: LabelCrf) -> Fitted:
             one = self._fit("train", unseen.log_odds, penalty, start)
-            return replace(one, score=weigher.score(self._held_out(independent, unseen, one, _FEW)))
+            return replace(one, score=weigher.score(self._held_out(independent, unseen, one)))
 
         best: Fitted | None = None
         for pairwise in strengths[::-1]:
@@ -215,16 +213,18 @@ class Stacker:
             "schedule": Schedule.STACKED,
             **({"structure": Structure.TREE} if is_other else {}),
         }
-        weighing = weigher.choose(self._held_out(independent, unseen, best, _ENOUGH))
+        weighing = weigher.choose(self._held_out(independent, unseen, best))
         return Candidate(replace(best, model=whole, on_train=whole), resolved, weighing, best)
 
-    def _held_out(
-        self, independent: Fitted, unseen: OutOfFold, one: Fitted, enough: int
-    ) -> list[HeldOut]:
-        """Return validation images, and if they are not enough, training images fold by fold."""
+    @property
+    def _validation_is_enough(self) -> bool:
+        return len(self._validation.targets) >= _ENOUGH
+
+    def _held_out(self, independent: Fitted, unseen: OutOfFold, one: Fitted) -> list[HeldOut]:
+        """Return validation images, and if they are few, training images, fold by fold."""
         whole, baseline = self._validation, independent.on_train
         parts = [HeldOut(whole.features, whole.targets, baseline, _above(one.model, baseline))]
-        if len(whole.targets) >= enough:
+        if self._validation_is_enough:
             return parts
         some = slice(0, _MOST_OF_FOLDS)
         features, targets = read_rows(self._train.features, some), self._train.targets[some]
