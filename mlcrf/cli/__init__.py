@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mlcrf.cli.audit import audit
 from mlcrf.cli.convert import convert
 from mlcrf.cli.demo import demo
 from mlcrf.cli.doctor import doctor
@@ -42,6 +43,7 @@ for command in (
     train,
     extend,
     evaluate,
+    audit,
     report,
     predict,
     tag,

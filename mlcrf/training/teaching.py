@@ -37,6 +37,7 @@ _OF_COUPLINGS = (0.0, 0.1, 0.3, 1.0)
 _FOLDS = 3
 _FEWEST_TOGETHER = 3  # images in which both labels of a new coupling are answered
 # With fewer answers of no, images drawn by chance count as answered no: two for each answer of yes.
+_MOST_COMPARED = 2000  # answers about a label from which the prior's width is chosen
 _COARSE = {"maxiter": 60, "ftol": 1e-6}
 _LARGEST = 500.0  # log-odds whose exp does not overflow
 _CONSTANT = 1e-6  # largest spread of a constant feature relative to its mean
@@ -55,12 +56,15 @@ class Taught:
         independent: the same without couplings.
         log_odds: of the independent model, each answered label's by a fit without this answer
             (N, K).
+        base_rate: mean probability of each label in the archive, which new couplings are relative
+            to (K,).
     """
 
     columns: Tensor
     crf: LabelCrf
     independent: LabelCrf
     log_odds: Tensor
+    base_rate: Tensor
 
 
 @dataclass(frozen=True)
@@ -155,16 +159,26 @@ class Teacher:
         nothing = no_edges(), torch.zeros(0)
         independent = self._make_model(self._baseline, steps, *nothing, base_rate)
         crf = self._make_model(self._model, steps, edges, pairwise, base_rate)
-        return Taught(columns, crf, independent, log_odds.float())
+        return Taught(columns, crf, independent, log_odds.float(), base_rate)
 
     def _choose(self, labels: Sequence[int], scales: Sequence[float], answers: Tensor) -> float:
         """Return the scale of lowest left-out loss, summed over the answers about some labels."""
 
         def loss(scale: float) -> float:
-            fits = (self._fit(label, scale, answers[:, label]) for label in labels)
+            fits = (self._fit(label, scale, self._some(answers[:, label])) for label in labels)
             return sum(one.loss for one in fits)
 
         return min(scales, key=loss)
+
+    def _some(self, answers: Tensor) -> Tensor:
+        """Return the answers about one label without those beyond 2,000."""
+        rows = (answers != UNKNOWN).nonzero().squeeze(1)
+        if len(rows) <= _MOST_COMPARED:
+            return answers
+        kept = rows[_drawn(len(rows), _MOST_COMPARED)]
+        result = torch.full_like(answers, UNKNOWN)
+        result[kept] = answers[kept]
+        return result
 
     def _fit(self, label: int, scale: float, answers: Tensor) -> "_Fit":
         """Return the fit of one label."""

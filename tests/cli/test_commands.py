@@ -472,6 +472,26 @@ def test_inspect_shows_a_run_and_data(mlcrf: Mlcrf, run: Path, drawn: Path) -> N
         assert counts == {"present": int(table[name].sum()), "unknown": 0}
 
 
+def test_audit(mlcrf: Mlcrf, drawn: Path, tmp_path: Path) -> None:
+    """Suspects in words, in a table and as JSON have the same counts; --all has all annotations."""
+    words = ("audit", drawn / "labels.csv", "--cache-dir", tmp_path / "cache")
+    shown = mlcrf(*words, "--out", tmp_path / "suspects.csv", "--top", 3).stdout
+    suspects = pd.read_csv(tmp_path / "suspects.csv")
+    assert suspects["score"].is_monotonic_decreasing and suspects["score"].min() >= 0.5
+    assert (suspects["given"] != suspects["suggestion"]).all()
+    first = suspects.iloc[0]
+    assert f"{'' if first['given'] else 'not '}{first['label']}" in shown
+    assert Path(first["image"]).exists()
+    record = json.loads(mlcrf(*words, "--json", "--all", "--out", tmp_path / "all.csv").stdout)
+    assert record["suspects"] == len(suspects) == sum(record["labels"].values())
+    table = pd.read_csv(drawn / "labels.csv")
+    every = pd.read_csv(tmp_path / "all.csv")
+    assert record["annotations"] == len(every) == 240 * (len(table.columns) - 2)
+    refused = mlcrf("audit", "mirflickr24")
+    assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1
+    assert "is a run" in refused.stderr
+
+
 def test_doctor_names_versions(mlcrf: Mlcrf, tmp_path: Path) -> None:
     """`doctor` lists versions, devices and which backbones work offline."""
     record = json.loads(mlcrf("doctor", "--json", "--cache-dir", tmp_path).stdout)

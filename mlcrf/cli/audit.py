@@ -1,0 +1,69 @@
+"""`mlcrf audit`: likely errors of annotations."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcrf.cli import console, options
+from mlcrf.cli.mistakes import refuse_run
+from mlcrf.cli.options import ReadingOptions, RuntimeOptions, grouped
+from mlcrf.shipped_models import DEFAULT
+
+
+@grouped
+def audit(
+    data: options.Data,
+    reading: ReadingOptions,
+    runtime: RuntimeOptions,
+    model: Annotated[
+        Path,
+        typer.Option(help="Run whose network gives the features; its labels are fitted anew."),
+    ] = Path(DEFAULT),
+    label_set: options.LabelSet = 24,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Also write the suspects, likeliest first, to this .csv file."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Write all annotations instead of suspects only.")
+    ] = False,
+    top: Annotated[int, typer.Option(min=0, help="Number of suspects to print.")] = 20,
+    as_json: options.Json = False,
+) -> None:
+    """List annotations that are likely wrong, judged by the image and its other annotations.
+
+    No annotation is judged by a model that was fitted to it.
+    """
+    console.quiet()
+    from mlcrf import atomic
+    from mlcrf.checkpoint import load_run
+    from mlcrf.data.readers import read_dataset
+    from mlcrf.errors import DataError
+    from mlcrf.reports.suspects import audit_record, format_audit, suspects_frame
+    from mlcrf.reports.tables import to_json
+    from mlcrf.training.auditing import audit as judge
+
+    if out is not None:
+        atomic.require_ending(out, (".csv",))
+    refuse_run(data, "data to audit", f"The data of a run: mlcrf audit {data}/splits.csv")
+    run = load_run(model)
+    manifest = read_dataset(options.parse_data(data), reading.make(label_set))
+    options.show_reading(manifest)
+    if run.backbone_weights is not None:
+        console.note("the run's network was trained: it may have seen these annotations")
+    with console.bar("features", then="fits") as progress:
+        features = runtime.make_extractor(run).matrix(manifest.images, progress=progress)
+        found = judge(manifest, features)
+    options.show_notes((), manifest)
+    suspects = list(found.suspects(0.0 if every else 0.5))
+    if out is not None:
+        try:
+            atomic.write_text(out, suspects_frame(found, suspects).to_csv(index=False))
+        except UnicodeEncodeError as error:
+            raise DataError("the name of an image is not UTF-8; rename the file", out) from error
+    likely = [one for one in suspects if one.score >= 0.5]
+    if as_json:
+        typer.echo(to_json(audit_record(found, likely)))
+    else:
+        typer.echo(format_audit(found, likely, top=top))

@@ -1,0 +1,74 @@
+"""Likely errors of annotations."""
+
+import numpy as np
+import pytest
+import torch
+
+from mlcrf.data.manifest import Manifest
+from mlcrf.errors import DataError
+from mlcrf.images import as_image
+from mlcrf.labels import LabelSpace
+from mlcrf.metrics import Ranking
+from mlcrf.training.auditing import audit
+
+COUNT = 300
+
+
+def manifest(targets: np.ndarray) -> Manifest:
+    return Manifest(
+        images=tuple(as_image(f"/photos/im{n}.jpg") for n in range(len(targets))),
+        targets=targets.astype(np.int8),
+        labels=LabelSpace(("sea", "boat", "indoor")),
+        splits=None,
+        name="photos",
+    )
+
+
+def scene(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, annotations and which are wrong; a boat is at sea, and hardly shows."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(COUNT, 6)).astype(np.float32)
+    sea = features[:, 0] + 0.3 * rng.normal(size=COUNT) > 0
+    boat = sea & (rng.random(COUNT) < 0.9)
+    indoor = features[:, 1] > 0.5
+    truth = np.stack([sea, boat, indoor], 1)
+    wrong = rng.random(truth.shape) < 0.05
+    return features, truth ^ wrong, wrong
+
+
+def test_planted_errors_come_first() -> None:
+    """The other annotations add to what the image says."""
+    features, given, wrong = scene()
+    given = given.astype(np.int8)
+    given[:20, 2] = -1
+    found = audit(manifest(given), features)
+    known = given.ravel() >= 0
+
+    def precision(p: torch.Tensor) -> float:
+        score = np.where(given == 1, 1 - p.numpy(), p.numpy()).ravel()[known]
+        ranking = Ranking(score, wrong.ravel()[known].astype(np.int8))
+        return ranking.average_precision(np.ones(len(score)))
+
+    assert precision(found.p_others) > precision(found.p_image) + 0.01 > 0.5
+    assert int(found.scores.isnan().sum()) == 20
+
+
+def test_a_suspect_says_why() -> None:
+    features, given, _ = scene()
+    features[0, 0] = 0.2  # the image hardly tells
+    given[0] = (False, True, False)
+    found = audit(manifest(given), features)
+    of_first = [one for one in found.suspects(0.0) if one.row == 0]
+    sea = next(one for one in of_first if one.label == "sea")
+    assert (sea.given, sea.suggestion) == (0, 1)
+    assert sea.p_others > sea.p_image
+    assert sea.because[0][:2] == ("boat", 1) and sea.because[0][2] > 0.5
+    scores = [one.score for one in found.suspects(0.0)]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 3 * COUNT
+    assert all(one.score >= 0.5 and one.given != one.suggestion for one in found.suspects())
+
+
+def test_nothing_to_audit() -> None:
+    features, given, _ = scene()
+    with pytest.raises(DataError, match="unknown"):
+        audit(manifest(np.full_like(given, -1, dtype=np.int8)), features)
