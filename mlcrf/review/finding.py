@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
+from mlcrf.review.typical import typical_photos
+
 _SURE, _LIKELY, _UNCERTAIN = 0.9, 0.7, 0.3  # least probabilities of the parts
 _SPOT_CHECK = 5  # questions of which one is about a photo drawn by chance
+_TYPICAL = 40  # photos to begin a tag with
 _LEAST = 1e-6  # of a standard deviation, and of a norm
 
 
@@ -38,7 +42,8 @@ class Order(StrEnum):
     TEACHES = "teaches"  # by information of the best question
     NAME = "name"
     LIKELY = "likely"  # by probability of the tag
-    UNCERTAIN = "uncertain"  # the nearest to 50 % first; among open ones every fifth by chance
+    # the nearest to 50 % first, of a tag without a yes typical ones; of open ones a fifth by chance
+    UNCERTAIN = "uncertain"
     LIKE = "like"  # by similarity to one photo, or to those with the tag
 
 
@@ -94,11 +99,13 @@ class TagColumn:
         p: P(tag present | answers); NaN if the model does not know the tag (N,).
         known: 1, 0 or -1 for unknown (N,).
         answered: whether anybody has answered (N,).
+        is_new: whether the model that was there first does not know the tag.
     """
 
     p: Tensor
     known: Tensor
     answered: Tensor
+    is_new: bool = False
 
     def has_part(self, part: Part) -> Tensor:
         """Return which photos are in a part, (N,)."""
@@ -139,7 +146,8 @@ class Search:
     """
 
     def __init__(self, names: Sequence[str], features: Tensor) -> None:
-        self._names, self._likeness = names, Likeness(features)
+        self._names, self._features = names, features
+        self._likeness = Likeness(features)
 
     def find(
         self, wanted: Filter, states: Sequence[State], worth: Tensor, column: TagColumn
@@ -172,7 +180,18 @@ class Search:
             models = (column.known == 1).nonzero().squeeze(1)
         else:
             models = torch.tensor([wanted.like])
+        if wanted.order is Order.UNCERTAIN and column.is_new and not len(models):
+            doubt = 0.5 - (column.p - 0.5).abs()
+            return self._typicality + doubt.nan_to_num(0.0) - 10.0 * column.answered
         return column.score(wanted.order, self._likeness.to(models))
+
+    @cached_property
+    def _typicality(self) -> Tensor:
+        """Return ranks of photos to begin a tag with, the first 2, and 0 for all not chosen."""
+        chosen = typical_photos(self._features, _TYPICAL)
+        ranks = torch.zeros(len(self._names))
+        ranks[chosen] = torch.linspace(2, 1, len(chosen))
+        return ranks
 
 
 def _with_spot_checks(found: Tensor, answered: Tensor) -> Tensor:

@@ -108,6 +108,7 @@ class Review:
     ) -> None:
         self.photos, self.features, self.database = tuple(photos), features, database
         self._keys, self._beliefs = list(labels), beliefs
+        self._num_first = len(labels)  # tags of the model
         self._columns = torch.arange(len(labels))  # numbers of the tags that beliefs are about
         self._make_learner = make_learner
         self._learner: Learner | None = None
@@ -494,8 +495,12 @@ class Review:
     def _column(self, label: int | None) -> TagColumn:
         """Copy one tag of all photos; without a tag, make one that nothing is known of."""
         if label is not None:
-            tag = self._marginals[:, label], self._known[:, label], self._answered[:, label]
-            return TagColumn(*(one.clone() for one in tag))
+            return TagColumn(
+                self._marginals[:, label].clone(),
+                self._known[:, label].clone(),
+                self._answered[:, label].clone(),
+                is_new=label >= self._num_first,
+            )
         count = len(self.photos)
         return TagColumn(
             torch.full((count,), torch.nan),

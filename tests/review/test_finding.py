@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 
-from mlcrf.review.finding import Filter, Likeness, Order, Part, TagColumn
+from mlcrf.review.finding import Filter, Likeness, Order, Part, Search, State, TagColumn
+from mlcrf.review.typical import typical_photos
 
 
 def test_likeness_is_the_cosine_of_standardised_features() -> None:
@@ -34,6 +35,22 @@ def test_orders_where_some_photos_have_no_probability() -> None:
     assert order(Order.LIKELY) == [4, 1, 0, 2, 3]
     assert order(Order.UNCERTAIN) == [4, 1, 2, 0, 3]
     assert order(Order.LIKE) == [2, 0, 1, 4, 3]
+
+
+@pytest.mark.parametrize("said", [-1, 0, 1])
+def test_a_new_tag_begins_with_typical_photos_until_one_has_it(said: int) -> None:
+    """Before any answer and after a no; after a yes the least certain photo comes first."""
+    features = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    typical = typical_photos(features, 30).tolist()
+    known = torch.full((30,), -1)
+    known[typical[0]] = said
+    p = torch.full((30,), torch.nan if said < 0 else 0.1)
+    p[typical[-1]] = 0.5
+    column = TagColumn(p, known, known >= 0, is_new=True)
+    wanted = Filter(label=0, order=Order.UNCERTAIN)
+    search = Search([str(number) for number in range(30)], features)
+    first = search.find(wanted, [State.NEW] * 30, torch.zeros(30), column)[0]
+    assert first == typical[{-1: 0, 0: 1, 1: -1}[said]]
 
 
 @pytest.mark.parametrize(
