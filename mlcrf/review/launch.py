@@ -110,7 +110,7 @@ def serve(
     kept = address_file(private, review.database.address)
     with (
         listening(host, port, kept) as (listener, token),
-        _thinking(review),
+        thinking(review),
         closing(TagWriting(review)) as writing,
         closing(saving),
         quiet_signals(),
@@ -147,7 +147,7 @@ def open_browser(address: str) -> None:
 
 
 @contextmanager
-def _thinking(review: Review) -> Iterator[None]:
+def thinking(review: Review) -> Iterator[None]:
     """Learn from answers, and rank the photos by their next questions, in the background."""
     done = Event()
 

@@ -81,9 +81,8 @@ def estimate_quality(log_odds: Tensor, answers: Tensor, tagged: Tensor) -> Quali
     yes, no, is_open = answers == 1, answers == 0, answers == UNKNOWN
     if min(int(yes.sum()), int(no.sum())) < _FEWEST:
         return None
-    logits = _functions()
-    loss = F.softplus(-logits) @ _histogram(log_odds[yes])
-    loss += F.softplus(logits) @ _histogram(log_odds[no])
+    logits, loss_of_yes, loss_of_no = _functions()
+    loss = loss_of_yes @ _histogram(log_odds[yes]) + loss_of_no @ _histogram(log_odds[no])
     generator = torch.Generator().manual_seed(0)
     drawn = torch.multinomial((-loss).softmax(0), _DRAWS, True, generator=generator)
     p = logits[drawn].sigmoid()
@@ -103,8 +102,11 @@ def estimate_quality(log_odds: Tensor, answers: Tensor, tagged: Tensor) -> Quali
 
 
 @cache
-def _functions() -> Tensor:
-    """Return log-odds in the middle of each bin by functions drawn from the prior."""
+def _functions() -> tuple[Tensor, Tensor, Tensor]:
+    """Return log-odds in the middle of each bin by functions drawn from the prior.
+
+    And the losses of an answer of yes, and of no.
+    """
     generator = torch.Generator().manual_seed(0)
     normal = torch.randn(_FUNCTIONS, 3, generator=generator)
     common = _LOG_SLOPE + _SLOPE * normal[:, 1]
@@ -112,7 +114,8 @@ def _functions() -> Tensor:
     below, above = (common + side).exp(), (common - side).exp()
     middle = (torch.arange(_BINS) + 0.5) * 2 * _LARGEST / _BINS - _LARGEST
     slope = torch.where(middle < 0, below[:, None], above[:, None])
-    return _INTERCEPT * normal[:, :1] + slope * middle
+    logits = _INTERCEPT * normal[:, :1] + slope * middle
+    return logits, F.softplus(-logits), F.softplus(logits)
 
 
 def _histogram(log_odds: Tensor) -> Tensor:

@@ -416,8 +416,7 @@ class Review:
         self._lessons += 1
         pad = (0, known.shape[1] - answers.shape[1])
         changed = ((F.pad(answers, pad, value=UNKNOWN) != known) & self._shown).any(1)
-        begun = {self._number[photo] for photo in self._board.photos() if photo in self._number}
-        for number in begun:
+        for number in self._begun():
             self._states[number] = self._state(number)
         if changed.any():
             self._believe(changed.nonzero().squeeze(1).tolist())
@@ -548,8 +547,12 @@ class Review:
     def _restate(self) -> None:
         """Take into account which tags there are now."""
         self._ranked[:] = False
-        for number in range(len(self.photos)):
+        for number in self._begun():
             self._states[number] = self._state(number)
+
+    def _begun(self) -> set[int]:
+        """Return the photos about which anything was ever answered; all others are new."""
+        return {self._number[photo] for photo in self._board.photos() if photo in self._number}
 
     def _update(self, photos: set[int]) -> None:
         changed = sorted(self._number[photo] for photo in photos if photo in self._number)

@@ -302,21 +302,24 @@ def learn_couplings(log_odds: Tensor, answers: Tensor, base_rate: Tensor, edges:
         base_rate: mean probability of each label in the archive (L,).
         edges: pairs of labels (E, 2).
     """
-    known = (answers != UNKNOWN).double().numpy()
-    present = (answers == 1).double().numpy()
+    rows, labels = (answers != UNKNOWN).nonzero().numpy().T
+    present = (answers == 1).double().numpy()[rows, labels]
     unusual = (torch.where(answers == UNKNOWN, log_odds.sigmoid(), answers) - base_rate).numpy()
-    unary, (first, second) = log_odds.numpy(), edges.T.numpy()
+    unary, (first, second) = log_odds.numpy()[rows, labels], edges.T.numpy()
     count = len(base_rate)
 
     def loss(pairwise: NDArray[np.float64], part: NDArray[np.bool_]) -> tuple[float, Any]:
         matrix = np.zeros((count, count))
         matrix[first, second] = matrix[second, first] = pairwise
-        logits = unary[part] + unusual[part] @ matrix
-        each = np.logaddexp(0, logits) - present[part] * logits
-        p = 1 / (1 + np.exp(-logits.clip(-_LARGEST, _LARGEST)))
-        by_matrix = (known[part] * (p - present[part])).T @ unusual[part]
+        chosen = part[rows]
+        at = rows[chosen], labels[chosen]
+        logits = unary[chosen] + (unusual @ matrix)[at]
+        each = np.logaddexp(0, logits) - present[chosen] * logits
+        residuals = np.zeros_like(unusual)
+        residuals[at] = 1 / (1 + np.exp(-logits.clip(-_LARGEST, _LARGEST))) - present[chosen]
+        by_matrix = residuals.T @ unusual
         gradient = by_matrix[first, second] + by_matrix[second, first]
-        return float((known[part] * each).sum()), gradient
+        return float(each.sum()), gradient
 
     def fit(variance: float, part: NDArray[np.bool_]) -> NDArray[np.float64]:
         def penalised(pairwise: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

@@ -27,6 +27,7 @@ from mlcrf.web import listen, make_server
 from tests.review.conftest import LABELS, make_folder, new_request
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+PATIENCE_S = 300  # on a machine with other work
 MARKUP = "<img src=x onerror=window.fired=1>.png"
 NAMES = [MARKUP, "a.png", "b.png", "trip/c.png"]
 
@@ -98,6 +99,7 @@ class Visit:
 
     def __init__(self, browser: Any, address: str, **options: Any) -> None:
         self.context = browser.new_context(**options)
+        self.context.set_default_timeout(PATIENCE_S * 1000)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.addresses: list[str] = []
@@ -142,7 +144,7 @@ def visiting(browser: Any, place: Place) -> Iterator[Visiting]:
         one.context.close()
 
 
-def until(page: Any, condition: str, *, timeout_s: float = 300) -> None:
+def until(page: Any, condition: str, *, timeout_s: float = PATIENCE_S) -> None:
     """Wait for something to be true on the page, whose policy forbids the driver's own way."""
     end = monotonic() + timeout_s
     while not page.evaluate(condition):

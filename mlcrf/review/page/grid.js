@@ -1,7 +1,7 @@
 // The photos: a list of those that match the filter, or the parts of one tag's photos.
 
 import { badge, copyOf, counted, make, makeButton, percent, WORDS } from "./drawing.js";
-import { showProgress } from "./progress.js";
+import { showProgress, showsLessons } from "./progress.js";
 import { choose, clearSelection, extendTo, isSelecting, selected, showSelection } from "./select.js";
 import { act, ask, failed, notice } from "./server.js";
 import { areTagsOld, keyOf, numberOf, present, recount, shown, tagNamed, tagOf } from "./tags.js";
@@ -53,6 +53,8 @@ export async function fillGrid(last) {
   $("parts").replaceChildren(...records.flatMap((record, at) => (record.total ? [partOf(parts[at], record)] : [])));
   if (label !== null && records.filter((one) => one.total).length === 1) nameTheOnlyPart();
   showHead(label, records);
+  $("news").hidden = true;
+  showsLessons(records[0].progress);
   showSelection();
   showProgress(records[0].progress);
   putFocus(place);

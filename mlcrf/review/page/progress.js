@@ -7,6 +7,17 @@ const $ = (id) => document.getElementById(id);
 
 export let lastProgress = null; // as last received
 
+let filledAt = 0; // time at which lessons were shown last
+
+export const lessonsShown = () => Number(document.body.dataset.lessons ?? 0);
+export const shownAt = () => filledAt;
+
+// Remember what had been learned when the photos that are shown were asked for.
+export function showsLessons(progress) {
+  document.body.dataset.lessons = progress.lessons;
+  filledAt = Date.now();
+}
+
 export function showProgress(progress) {
   lastProgress = progress;
   if (progress.start !== document.body.dataset.start && !isSaving()) location.reload(); // labels may be others

@@ -2,7 +2,7 @@
 
 import { badge, copyOf, make, percent, WORDS } from "./drawing.js";
 import { answerSelected, chooseAll, extend, fillGrid, forgetNumbers, goToPart, home, moveAmongTiles, nextQuery, setModel, showLikeThis, showTiles, viewedTag } from "./grid.js";
-import { lastProgress, showProgress } from "./progress.js";
+import { lastProgress, lessonsShown, shownAt, showProgress, showsLessons } from "./progress.js";
 import { openSaving } from "./save.js";
 import { clearSelection, selected, toggleFocused } from "./select.js";
 import { act, ask, failed, isSaving, notice, saved, sinceAct } from "./server.js";
@@ -317,7 +317,7 @@ const KEYS_OF_GRID = {
   "Shift+ArrowDown": () => extend(1, true), "Shift+ArrowUp": () => extend(-1, true),
   x: toggleFocused, all: chooseAll, Escape: clearSelection,
   t: () => $(selected().length ? "bulk-label" : "label").focus(),
-  l: showLikeThis, g: () => { location.hash = "#/"; },
+  r: () => showNewsNow().catch(failed), l: showLikeThis, g: () => { location.hash = "#/"; },
   1: () => goToPart(1), 2: () => goToPart(2), 3: () => goToPart(3), 4: () => goToPart(4), 5: () => goToPart(5),
   y: () => answerSelected(1), n: () => answerSelected(0), u: () => answerSelected(-1),
   Delete: () => answerSelected(null),
@@ -388,6 +388,7 @@ $("back").addEventListener("click", goBack);
 $("accept").addEventListener("click", accept);
 $("onward").addEventListener("click", () => goNext().catch(failed));
 $("all").addEventListener("click", chooseAll);
+$("news").addEventListener("click", () => showNewsNow().catch(failed));
 $("bulk-clear").addEventListener("click", clearSelection);
 $("bulk-like").addEventListener("click", showLikeThis);
 $("like").addEventListener("click", goToLike);
@@ -395,6 +396,10 @@ for (const name of ["label", "bulk-label"]) $(name).addEventListener("keydown", 
 document.querySelectorAll(".bulk [data-value]").forEach((button) => button.addEventListener("click", () => answerSelected(Number(button.dataset.value))));
 $("enlarge").addEventListener("click", zoom);
 $("why-button").addEventListener("click", why);
+document.querySelector(".brand").addEventListener("click", (event) => {
+  event.preventDefault();
+  location.hash = photo ? home() : "#/";
+});
 $("undo").addEventListener("click", undo);
 $("redo").addEventListener("click", redo);
 document.querySelectorAll(".open-tags").forEach((button) => button.addEventListener("click", openTags));
@@ -412,26 +417,39 @@ $("person").addEventListener("change", () => {
   if (photo) take({ photo, progress: lastProgress }, false);
 });
 
-// Show what others answered, and what was learned, in the meantime; a tag's photos stay where they
-// are while some are selected.
+// Show what others answered, and what was learned, in the meantime. A tag's photos stay where they
+// are while some are selected, and once somebody has begun to look through them; a button shows the
+// news then.
 async function showNews() {
   const progress = await ask("/api/progress");
   if (areTagsOld(progress)) return;
-  const isNews = progress.answers !== lastProgress?.answers || progress.lessons !== lessonsShown;
+  const isNews = progress.answers !== lastProgress?.answers || progress.lessons !== lessonsShown();
   showProgress(progress);
   if (photo) {
     if (!isNews) return;
     const record = await ask(`/api/photos/${photo.id}`);
     if (isSaving() || photo?.id !== record.photo.id) return;
     if (JSON.stringify(record.photo) !== JSON.stringify(photo)) take(record, false);
+    showsLessons(progress);
   } else if (isNews && viewedTag() !== null) {
-    if (selected().length) return;
-    await fillGrid();
+    const isLookedAt = selected().length || lookedAt > Math.max(shownAt(), Date.now() - sinceAct());
+    if (isLookedAt) $("news").hidden = false;
+    else await fillGrid();
   }
-  lessonsShown = progress.lessons;
 }
 
-let lessonsShown = 0; // lessons before what is shown
+async function showNewsNow() {
+  clearSelection();
+  await fillGrid();
+}
+
+let lookedAt = 0; // time of the last key, wheel or touch among the photos
+for (const name of ["keydown", "wheel", "touchmove"]) {
+  addEventListener(name, (event) => {
+    if (event.target === document.body || event.target.closest("#parts")) lookedAt = Date.now();
+  }, { capture: true, passive: true });
+}
+
 let seconds = 0;
 setInterval(() => {
   seconds += 1;

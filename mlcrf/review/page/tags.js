@@ -74,15 +74,33 @@ export function openTags() {
   recount().then(showList, failed);
 }
 
+// Show the tags; the field that has the focus keeps it, and what is typed in it.
 function showList() {
-  const items = present().map((label) => {
-    const item = document.createElement("li");
-    const { key, name } = tags[label];
-    item.append(nameField(key, name), photosButton(tags[label]), mergeField(key, name), retireButton(key, name));
-    if (tags[label].quality) item.append(quality(tags[label]));
-    return item;
-  });
-  $("tag-list").replaceChildren(...items);
+  const list = $("tag-list");
+  const held = list.querySelector("li:focus-within");
+  const at = [...(held?.children ?? [])].indexOf(document.activeElement);
+  const items = present().map((label) => (held && held.dataset.tag === identityOf(label) ? held : itemOf(label)));
+  const place = items.indexOf(held);
+  if (place < 0) {
+    list.replaceChildren(...items);
+    items.find((item) => item.dataset.key === held?.dataset.key)?.children[at]?.focus();
+    return;
+  }
+  for (const item of [...list.children]) if (item !== held) item.remove();
+  held.before(...items.slice(0, place));
+  held.after(...items.slice(place + 1));
+}
+
+const identityOf = (label) => JSON.stringify([tags[label].key, tags[label].name]);
+
+function itemOf(label) {
+  const item = document.createElement("li");
+  const { key, name } = tags[label];
+  item.dataset.key = key;
+  item.dataset.tag = identityOf(label);
+  item.append(nameField(key, name), photosButton(tags[label]), mergeField(key, name), retireButton(key, name));
+  if (tags[label].quality) item.append(quality(tags[label]));
+  return item;
 }
 
 function nameField(key, name) {
