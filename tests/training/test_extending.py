@@ -143,3 +143,26 @@ def test_an_old_run_is_replaced_as_a_whole_and_only_if_asked(tmp_path: Path) -> 
     save_taught(report, base.path, overwrite=True)
     assert len(load_run(base.path).labels) == 3 and not (base.path / "old.txt").exists()
     assert {one.name for one in tmp_path.iterdir()} == {"base", "photos"}
+
+
+def test_corrected_photos_leave_no_more_photos_without_a_tag() -> None:
+    """41 photos, two of whose labels a person means otherwise than the model that we ship."""
+    base = load_run(Path("mirflickr24"))
+    generator = torch.Generator().manual_seed(0)
+    features = torch.rand(120, base.crf.output.in_features, generator=generator).numpy()
+    before = marginal_log_odds(base, features)
+    marginals = before.sigmoid()
+    drawn = (torch.rand(marginals.shape, generator=generator) < marginals).long()
+    drawn[:, :2] = 1 - drawn[:, :2]
+    answers = torch.full_like(drawn, -1)
+    answers[:41] = drawn[:41]
+    taught = Teacher(features, base.crf, base.independent, before).learn(answers)
+    assert taught is not None
+    images = [as_image(f"/archive/{row}.jpg") for row in range(len(features))]
+    lessons = Lessons("answers", images, features, answers, base.labels.names, before)
+    report = make_taught_run(taught, lessons, base, base.backbone_spec)
+    run = report.run
+    after = run.make_inference()(run.crf(torch.from_numpy(features))).marginals
+    empty = [float((p <= 0.5).all(1).double().mean()) for p in (marginals, after)]
+    assert empty[1] <= empty[0] + 0.05
+    assert report.losses is not None and report.losses[1] <= report.losses[0] + 1e-6
