@@ -113,6 +113,9 @@ bench-extend: setup  ## Measure `extend` beside a fit of all labels anew; DATA=f
 bench-labels: setup  ## Measure learning with 100 to 5,000 labels, ten minutes; OUT=file.json QUICK=1.
 	$(BIN)/python -m experiments.benchmarks.big_labels $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
+bench-teaching: setup  ## Measure learning from the answers of a review, and answers meanwhile; OUT=file.json QUICK=1.
+	$(BIN)/python experiments/benchmarks/teaching.py $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
 screenshots: setup  ## Make the screenshots of docs/images anew; RUN=run DATA=folder.
 	$(BIN)/python docs/screenshots.py --run $(RUN) --data $(DATA)
 

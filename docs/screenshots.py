@@ -23,10 +23,12 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from mlcrf.data.readers import read_dataset
 from mlcrf.images import list_images
 
 IMAGES = Path(__file__).parent / "images"
 _SCENES = 300
+_TAUGHT, _ANSWERED = "sunset", 6
 _MLCRF = [sys.executable, "-m", "mlcrf"]
 
 
@@ -63,7 +65,7 @@ def draw_review(browser: Any, folder: Path) -> None:
     (folder / "photos").mkdir()
     for scene in islice(list_images([folder / "demo" / "data"]), _SCENES):
         shutil.copy(scene.name, folder / "photos" / scene.file_name)
-    with _review(folder) as address:
+    with _review(folder, folder / "demo" / "run") as address:
         page = browser.new_page(viewport={"width": 1100, "height": 760}, device_scale_factor=1.5)
         page.goto(address)
         page.wait_for_selector(".tile")
@@ -80,12 +82,41 @@ def draw_review(browser: Any, folder: Path) -> None:
         page.wait_for_timeout(1000)  # bars move to where they belong
         _save(page, "review-photo.webp")
         page.close()
+    draw_tag(browser, folder)
+
+
+def draw_tag(browser: Any, folder: Path) -> None:
+    """The photos of a tag of one's own, after a few answers."""
+    data = read_dataset(folder / "demo" / "data" / "labels.csv")
+    column = data.labels.index(_TAUGHT)
+    has = {
+        image.file_name: row[column] == 1
+        for image, row in zip(data.images, data.targets, strict=True)
+    }
+    with _review(folder, Path("none")) as address:
+        page = browser.new_page(viewport={"width": 1100, "height": 760}, device_scale_factor=1.5)
+        page.goto(address)
+        page.wait_for_selector(".tile")
+        shown = page.locator(".tile").evaluate_all("all => all.map(one => one.title)")
+        for value, key in ((True, "y"), (False, "n")):
+            for name in [one for one in shown if has[one] == value][:_ANSWERED]:
+                page.click(f".tile[title='{name}']", modifiers=["Control"])
+            page.keyboard.press("t")
+            page.keyboard.type(_TAUGHT)
+            page.keyboard.press("Enter")
+            page.keyboard.press(key)
+            page.wait_for_selector("#bulk", state="hidden")
+        page.select_option("#label", label=_TAUGHT)
+        page.wait_for_selector("[data-part=likely] .tile, [data-part=uncertain] .tile")
+        page.wait_for_timeout(5000)  # estimates and small pictures come in
+        _save(page, "review-tag.webp")
+        page.close()
 
 
 @contextmanager
-def _review(folder: Path) -> Iterator[str]:
-    database = f"sqlite:///{folder / 'tags.db'}"
-    words = ["review", folder / "photos", "--model", folder / "demo" / "run", "--db", database]
+def _review(folder: Path, model: Path) -> Iterator[str]:
+    database = f"sqlite:///{folder / model.name}.db"
+    words = ["review", folder / "photos", "--model", model, "--db", database]
     words += ["--person", "anna", "--no-browser"]
     process = subprocess.Popen(  # our own program
         [*_MLCRF, *map(str, words)], stdout=subprocess.PIPE, text=True

@@ -304,3 +304,12 @@ def test_big_labels_measures_and_learns() -> None:
         assert math.isfinite(row["nll_estimate"])
     made = big_labels.tables({"rows": rows})
     assert all(len(one.splitlines()) == 4 for one in made.values())
+
+
+def test_teaching_is_measured() -> None:
+    """One small case: what was learned meanwhile, and how long each part took."""
+    import teaching
+
+    row = teaching.measure(teaching.Case(photos=40, tags=2, answers=40), turns=1, answers=2)
+    assert row["learn_s"] > 0 and row["answer_most_s"] >= row["answer_s"] > 0
+    assert row["lessons_meanwhile"] >= 0

@@ -469,6 +469,10 @@ def test_many_at_once_by_keys(visiting: Visiting, place: Place) -> None:
     assert page.is_visible("#grid-view")
     page.keyboard.press("Control+a")
     assert page.evaluate(chosen) == len(NAMES)
+    page.keyboard.press("t")
+    page.keyboard.type("sky")  # in the place of the tag that was named before
+    assert page.input_value("#bulk-label") == "sky"
+    page.keyboard.press("Enter")
     page.keyboard.press("Escape")
     assert page.evaluate(chosen) == 0 and visit.complaints == []
 

@@ -316,7 +316,7 @@ const KEYS_OF_GRID = {
   "Shift+ArrowRight": () => extend(1, false), "Shift+ArrowLeft": () => extend(-1, false),
   "Shift+ArrowDown": () => extend(1, true), "Shift+ArrowUp": () => extend(-1, true),
   x: toggleFocused, all: chooseAll, Escape: clearSelection,
-  t: () => $(selected().length ? "bulk-label" : "label").focus(),
+  t: () => { if (selected().length) $("bulk-label").select(); else $("label").focus(); },
   r: () => showNewsNow().catch(failed), l: showLikeThis, g: () => { location.hash = "#/"; },
   1: () => goToPart(1), 2: () => goToPart(2), 3: () => goToPart(3), 4: () => goToPart(4), 5: () => goToPart(5),
   y: () => answerSelected(1), n: () => answerSelected(0), u: () => answerSelected(-1),
