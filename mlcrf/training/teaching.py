@@ -293,7 +293,8 @@ def learn_couplings(log_odds: Tensor, answers: Tensor, base_rate: Tensor, edges:
 
         log_odds_i + sum_j pairwise_ij (y_j - base_rate_j)
 
-    where an unknown y_j is replaced by its probability, and with a Gaussian prior whose variance
+    where an unknown y_j is replaced by its probability; and the same with all y_j unknown, so that
+    couplings do not repeat what the image says already. They have a Gaussian prior whose variance
     (0 for no couplings) has the lowest loss on folds of images that were left out.
 
     Args:
@@ -302,16 +303,19 @@ def learn_couplings(log_odds: Tensor, answers: Tensor, base_rate: Tensor, edges:
         base_rate: mean probability of each label in the archive (L,).
         edges: pairs of labels (E, 2).
     """
-    rows, labels = (answers != UNKNOWN).nonzero().numpy().T
-    present = (answers == 1).double().numpy()[rows, labels]
-    unusual = (torch.where(answers == UNKNOWN, log_odds.sigmoid(), answers) - base_rate).numpy()
-    unary, (first, second) = log_odds.numpy()[rows, labels], edges.T.numpy()
+    likely = log_odds.sigmoid()
+    others = torch.cat([torch.where(answers == UNKNOWN, likely, answers), likely])
+    unusual = (others - base_rate).numpy()
+    rows, labels = (torch.cat([answers, answers]) != UNKNOWN).nonzero().numpy().T
+    images = rows % len(answers)
+    present = (answers == 1).double().numpy()[images, labels]
+    unary, (first, second) = log_odds.numpy()[images, labels], edges.T.numpy()
     count = len(base_rate)
 
     def loss(pairwise: NDArray[np.float64], part: NDArray[np.bool_]) -> tuple[float, Any]:
         matrix = np.zeros((count, count))
         matrix[first, second] = matrix[second, first] = pairwise
-        chosen = part[rows]
+        chosen = part[images]
         at = rows[chosen], labels[chosen]
         logits = unary[chosen] + (unusual @ matrix)[at]
         each = np.logaddexp(0, logits) - present[chosen] * logits
