@@ -423,6 +423,7 @@ class Review:
 
     def _judge(self, lesson: Lesson, answers: Tensor) -> None:
         """Estimate how well tags are known whose answers have changed."""
+        judged = {}
         for at, label in enumerate(lesson.columns.tolist()):
             said = answers[:, label]
             before = self._quality.get(label)
@@ -432,8 +433,10 @@ class Review:
             tagged = lesson.marginals[:, at] > 0.5
             found = estimate_quality(lesson.taught.log_odds[:, at], said, tagged)
             text = TOO_FEW if found is None else str(found)
-            with self._lock:
-                self._quality[label] = said.clone(), text
+            judged[label] = said.clone(), text
+        with self._lock:
+            self._quality |= judged
+            self._lessons += bool(judged)  # so that pages show it
 
     def learned(self) -> tuple[Taught, Lessons, list[str]]:
         """Return what was learned last, from what, and the names of retired or merged labels in it.
