@@ -12,7 +12,7 @@ log b_-, log b_+ ~ N(0.5, 0.5^2 + 0.3^2) with a common part. Estimates and inter
 posterior of the function and over the photos' own chance. Intervals are central 95 % of that,
 reported as 90 %: the form of the function is not exact. The prior and this margin come from
 simulated answers about im1 to im10000 of MIRFLICKR. On others (`experiments/teach`) intervals of
-the right ones hold in 90 to 100 % of the estimates, those of the missed ones in 75 to 83 %.
+the right ones hold in 75 to 87 % of the estimates, those of the missed ones in 67 to 87 %.
 
 Wrong where people choose photos by what the features do not show, such as the name of a folder, and
 wide where nobody answered about photos far from the least certain ones.

@@ -235,8 +235,10 @@ async function findNext() {
 }
 
 async function goNext() {
+  const from = location.hash;
   await saved();
   const next = await findNext();
+  if (location.hash !== from) return; // the person went elsewhere meanwhile
   if (next) location.hash = `#/photo/${next.id}`;
   else { notice("That was the last photo of this list."); location.hash = home(); }
 }
