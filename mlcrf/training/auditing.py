@@ -119,8 +119,8 @@ def audit(manifest: Manifest, features: NDArray[np.float32]) -> Audit:
     Raises:
         DataError: no annotation.
 
-    Cost: a Newton fit for each label and each of four widths of its prior; half a minute for 10,000
-        images and 24 labels on two cores.
+    Cost: a Newton fit for each label, and of 2,000 of its annotations for each of four widths of
+        the prior.
     """
     targets = torch.from_numpy(manifest.targets).long()
     taught = Teacher(features).learn(targets)

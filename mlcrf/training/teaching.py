@@ -193,8 +193,8 @@ class Teacher:
         if label < self._num_known:
             assert self._offset is not None
             offset = self._offset[rows, label]
-        elif yes and no < _FEWEST_NO:
-            others = self._drawn[~torch.isin(self._drawn, rows)]
+        others = self._drawn[~torch.isin(self._drawn, rows)]
+        if label >= self._num_known and yes and no < _FEWEST_NO and len(others):
             used = torch.cat([rows, others])
             targets = torch.cat([targets, torch.zeros(len(others))])
             counts = torch.cat([counts, torch.full((len(others),), _ASSUMED * yes / len(others))])

@@ -72,6 +72,16 @@ def test_only_yes_is_a_tag_that_most_images_do_not_have() -> None:
     assert p.mean() < 0.5
 
 
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_every_image_has_the_label(count: int) -> None:
+    """No image is left that could count as without it."""
+    features, _ = archive()
+    features = features[:count]
+    taught = taught_by(Teacher(features.numpy()), torch.ones(count, 2, dtype=torch.int64))
+    assert bool((taught.crf(features).unary > 0).all())
+    assert bool(torch.isfinite(taught.log_odds).all())
+
+
 def test_the_model_keeps_what_it_knew() -> None:
     """Unless answers say otherwise; a new label leaves the marginals of the others nearly alone."""
     features, truth = archive()
