@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from mlcrf.decoding import Decoder
     from mlcrf.errors import MlcrfError, MlcrfWarning
     from mlcrf.evaluation import Evaluation, evaluate
-    from mlcrf.implications import Implications
     from mlcrf.inference import Posterior
     from mlcrf.labels import LabelSpace
     from mlcrf.prediction import Prediction, Reasons, Tagger
+    from mlcrf.rules import Rules
     from mlcrf.training.additions import extend
     from mlcrf.training.extending import TaughtReport
     from mlcrf.training.run import TrainReport, train
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _HOME = {
     "Decoder": "mlcrf.decoding",
     "Evaluation": "mlcrf.evaluation",
-    "Implications": "mlcrf.implications",
     "LabelSpace": "mlcrf.labels",
     "Manifest": "mlcrf.data.manifest",
     "MlcrfError": "mlcrf.errors",
@@ -37,6 +36,7 @@ _HOME = {
     "Potentials": "mlcrf.crf",
     "Prediction": "mlcrf.prediction",
     "Reasons": "mlcrf.prediction",
+    "Rules": "mlcrf.rules",
     "Run": "mlcrf.checkpoint",
     "Tagger": "mlcrf.prediction",
     "TaughtReport": "mlcrf.training.extending",
@@ -52,7 +52,6 @@ _HOME = {
 __all__ = [
     "Decoder",
     "Evaluation",
-    "Implications",
     "LabelSpace",
     "Manifest",
     "MlcrfError",
@@ -61,6 +60,7 @@ __all__ = [
     "Potentials",
     "Prediction",
     "Reasons",
+    "Rules",
     "Run",
     "Tagger",
     "TaughtReport",

@@ -24,10 +24,10 @@ from mlcrf.data.readers.table import read_table
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, LabelsError, RunError
 from mlcrf.hints import describe_fault, did_you_mean
-from mlcrf.implications import Implications
 from mlcrf.inference import InferenceMethod
 from mlcrf.labels import LabelSpace, load_labels, save_labels
 from mlcrf.model import LabelCrf
+from mlcrf.rules import Rules
 from mlcrf.shipped_models import find_model, names
 from mlcrf.version import __version__
 
@@ -146,8 +146,8 @@ class Run:
         )
 
     @property
-    def implications(self) -> Implications:
-        return self.crf.implications
+    def rules(self) -> Rules:
+        return self.crf.rules
 
     def make_inference(
         self, name: InferenceName | None = None, *, max_exact_labels: int | None = None
@@ -272,7 +272,7 @@ def _make_model(state: dict[str, Tensor], num_features: int, num_labels: int) ->
     if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
         raise ValueError("a weight is NaN or infinite")
     with torch.no_grad():
-        model(torch.zeros(1, num_features))  # checks edges and implications
+        model(torch.zeros(1, num_features))  # checks edges and rules
     return model.eval()
 
 

@@ -13,8 +13,8 @@ from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import SPLITS, Run, load_splits
 from mlcrf.choices import InferenceName
 from mlcrf.crf import UNKNOWN, Potentials
-from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.rules import with_rules
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError, SettingsError
 from mlcrf.inference import (
@@ -47,7 +47,7 @@ class Answers:
     """Predictions of both models of a run for every image of a data set.
 
     Attributes:
-        manifest: N images; labels as in the run, targets that obey its implications.
+        manifest: N images; labels as in the run, targets that obey its rules.
         at_k: number of labels of each image for the measures at k; None for no such measures.
         inference, decision: names of the inference method and the decision rule.
         nll_kind: whether the CRF's nll is exact, an estimate or a bound.
@@ -187,7 +187,7 @@ def answer(
         raise SettingsError(
             f"{run.path}: --at-k {at_k}: expected a number of labels from 1 to {len(run.labels)}"
         )
-    manifest = with_implications(manifest.relabelled(run.labels), run.implications)
+    manifest = with_rules(manifest.relabelled(run.labels), run.rules)
     if not (manifest.targets >= 0).any():
         raise DataError(
             f"{manifest.name}: no label of any of its {len(manifest)} images is known; choose "

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from mlcrf.choices import InferenceName, ObjectiveName
 from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.implications import Implications
 from mlcrf.inference import InferenceMethod, make_inference
 from mlcrf.latent import ScenePotentials, SceneSum
+from mlcrf.rules import Rules
 
 
 class LabelCrf(nn.Module):
@@ -41,7 +41,7 @@ class LabelCrf(nn.Module):
         hidden: units of the hidden layer, 0 for none.
         rank: R, the number of gates.
         scenes: K, the number of latent scenes; 0 for none.
-        implications: pairs of labels (child, parent). They are part of the state, as int64
+        rules: pairs of labels (child, parent). They are part of the state, as int64
             (R, 2).
         seed: of the initial weights of hidden layer and gates; everything else starts at zero.
 
@@ -62,16 +62,16 @@ class LabelCrf(nn.Module):
         hidden: int = 0,
         rank: int = 0,
         scenes: int = 0,
-        implications: Implications = Implications(),
+        rules: Rules = Rules(),
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.num_labels = num_labels
         pairs = full_edges(num_labels) if edges is None else edges
         self.register_buffer("edges", pairs.clone())  # loading a state writes into them
-        self.implications = implications
-        self.register_state_dict_post_hook(_save_implications)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_load_implications)  # type: ignore[no-untyped-call]
+        self.rules = rules
+        self.register_state_dict_post_hook(_save_rules)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_load_rules)  # type: ignore[no-untyped-call]
         self.output = nn.Linear(hidden or num_features, num_labels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -107,10 +107,8 @@ class LabelCrf(nn.Module):
         unary = self.unary(features)
         if self.scene_gates is not None and self.shifts is not None:
             gates = self.scene_gates(features)
-            return ScenePotentials(
-                unary, self.edges, pairwise, self.implications, gates, self.shifts
-            )
-        return Potentials(unary, self.edges, pairwise, self.implications)
+            return ScenePotentials(unary, self.edges, pairwise, self.rules, gates, self.shifts)
+        return Potentials(unary, self.edges, pairwise, self.rules)
 
     def unary(self, features: Tensor) -> Tensor:
         """Return the log-odds of each label on its own: features (N, D) to (N, L)."""
@@ -158,7 +156,7 @@ class LabelCrf(nn.Module):
             name,
             num_labels=self.num_labels,
             edges=self.edges,
-            implications=self.implications,
+            rules=self.rules,
             varies_by_image=self.rank > 0,
             max_exact_labels=settings.max_exact_labels,
             mean_field_sweeps=settings.mean_field_sweeps,
@@ -206,11 +204,11 @@ def no_edges() -> Tensor:
     return torch.empty((0, 2), dtype=torch.int64)
 
 
-def _save_implications(model: LabelCrf, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    state[f"{prefix}implications"] = torch.tensor(model.implications.array)
+def _save_rules(model: LabelCrf, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    state[f"{prefix}implications"] = torch.tensor(model.rules.array)
 
 
-def _load_implications(
+def _load_rules(
     model: LabelCrf,
     state: dict[str, Any],
     prefix: str,
@@ -219,10 +217,10 @@ def _load_implications(
     missing: list[str],
     *_: object,
 ) -> None:
-    """Take the implications out of a state."""
+    """Take the rules out of a state."""
     name = f"{prefix}implications"
     if name in state:
-        model.implications = Implications.from_array(state.pop(name).cpu().numpy())
+        model.rules = Rules.from_array(state.pop(name).cpu().numpy())
     else:
         missing.append(name)
 

@@ -12,16 +12,16 @@ from mlcrf.backbones.registry import find_spec
 from mlcrf.checkpoint import CONFIG, LABELS, WEIGHTS, Run, load_run, save_run
 from mlcrf.config import TrainSettings
 from mlcrf.errors import RunError
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
+from mlcrf.rules import Rules
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Run:
     """A run with three labels and random weights."""
     torch.manual_seed(0)
-    crf = LabelCrf(8, 3, rank=2, implications=Implications(((2, 0),)))
+    crf = LabelCrf(8, 3, rank=2, rules=Rules(((2, 0),)))
     independent = LabelCrf(8, 3, edges=no_edges())
     for model in (crf, independent):
         for parameter in model.parameters():
@@ -43,7 +43,7 @@ def test_a_run_survives_its_files(saved: Run) -> None:
     for ours, theirs in ((loaded.crf, saved.crf), (loaded.independent, saved.independent)):
         for key, value in theirs.state_dict().items():
             assert torch.equal(ours.state_dict()[key], value)
-    assert loaded.implications == Implications(((2, 0),))
+    assert loaded.rules == Rules(((2, 0),))
     assert loaded.crf.rank == 2
     assert loaded.make_inference().name == "junction-tree"  # which couplings by image are for
 

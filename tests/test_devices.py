@@ -20,7 +20,6 @@ from mlcrf.crf import potentials as potentials_module
 from mlcrf.decoding import Decoder, maximise_expected_f1, maximise_expected_jaccard
 from mlcrf.decoding.counts import count_marginals_from_samples, empty_probability
 from mlcrf.errors import PotentialsError
-from mlcrf.implications import Implications
 from mlcrf.inference import (
     AnnealedImportanceSampling,
     Exact,
@@ -55,12 +54,13 @@ from mlcrf.objectives import (
     pseudo_likelihood_loss,
     unrolled_mean_field_loss,
 )
+from mlcrf.rules import Rules
 from tests.decoding.methods import READY
 from tests.inference.methods import ANY, NONE, Row, rows
 from tests.making import draw_known, make_potentials
 from tests.pretended_device import CPU, DEVICE, pretended_device
 
-RULES = Implications(((1, 0), (3, 2), (0, 2)))  # 1 => 0 => 2, 3 => 2
+RULES = Rules(((1, 0), (3, 2), (0, 2)))  # 1 => 0 => 2, 3 => 2
 CYCLES = torch.tensor([(0, 1), (0, 2), (1, 2), (1, 4), (2, 3), (3, 5), (4, 5)])
 
 QUICK_SWEEPS = MeanField(max_sweeps=2, parallel=True, second_start=False)
@@ -133,11 +133,11 @@ def make(case: str, *, edges: Tensor = CYCLES, dtype: torch.dtype = torch.float6
     pairwise = drawn.pairwise[: len(edges)]
     if case == "own couplings":
         pairwise = torch.outer(drawn.unary[:, 0], pairwise)
-    rules = RULES if case in ("implications", "own couplings") else Implications()
+    rules = RULES if case in ("rules", "own couplings") else Rules()
     return Potentials(drawn.unary, edges, pairwise, rules)
 
 
-CASES = ("couplings", "implications", "own couplings", "as many labels")
+CASES = ("couplings", "rules", "own couplings", "as many labels")
 
 
 @pytest.fixture(params=CASES)
@@ -197,7 +197,7 @@ def all_answers(row: Row, method: Any, potentials: Potentials, known: Tensor | N
 def test_inference(row: Row, case: str, some_known: bool) -> None:
     """Beliefs, best states, draws, counts and gradients of every method."""
     if row.takes is not ANY and case not in ("couplings", "as many labels"):
-        pytest.skip("takes neither couplings nor implications")
+        pytest.skip("takes neither couplings nor rules")
     potentials = make(case, edges=CYCLES if row.takes is ANY else CYCLES[:0])
     method = row.cut(5)
     if isinstance(method, Gibbs):
@@ -270,7 +270,7 @@ def test_exact_inference_of_labels_above_those_summed_at_once() -> None:
 
 def test_exact_or_gibbs() -> None:
     """Some images are enumerated and others sampled, in one batch."""
-    potentials = make("implications")
+    potentials = make("rules")
     gibbs = Gibbs(chains=2, burn_in=0, sweeps=5, engine=Engine.TORCH)
 
     def infer(potentials: Potentials, known: Tensor) -> Any:
@@ -289,7 +289,7 @@ def test_exact_or_gibbs() -> None:
 @rows(lambda row: row.takes is ANY)
 def test_known_labels_may_be_on_the_cpu(row: Row) -> None:
     """They are moved to the potentials."""
-    potentials = make("implications")
+    potentials = make("rules")
     known = make_known(potentials)
     with pretended_device():
         there = potentials.to(DEVICE)
@@ -340,7 +340,7 @@ def test_objectives(
     loss = LOSSES[name]
     potentials = make(case, dtype=torch.float32)  # in float64 engines of Gibbs average otherwise
     targets = draw_known(potentials, num_unknown=0)
-    if potentials.implications:
+    if potentials.rules:
         targets = torch.from_numpy(RULES.close(targets.numpy()))
     if some_known:
         targets[:, :-2] = -1
@@ -406,7 +406,7 @@ def test_tuned_thresholds() -> None:
 def make_mixture(case: str) -> ScenePotentials:
     one, other = make(case), make_potentials(4, 6, seed=5)
     gates, shifts = other.unary[:, :2], 2 * other.unary[2:]
-    return ScenePotentials(one.unary, one.edges, one.pairwise, one.implications, gates, shifts)
+    return ScenePotentials(one.unary, one.edges, one.pairwise, one.rules, gates, shifts)
 
 
 @pytest.mark.parametrize("some_known", [False, True])
@@ -447,7 +447,7 @@ def test_scenes(
 @pytest.mark.parametrize("parts", [{}, {"hidden": 3}, {"rank": 2}, {"scenes": 2}])
 def test_model(parts: dict[str, int]) -> None:
     """Potentials of a model that was moved, AUTO's method for them, and its gradient."""
-    model = LabelCrf(5, 6, edges=CYCLES, implications=RULES, **parts)
+    model = LabelCrf(5, 6, edges=CYCLES, rules=RULES, **parts)
     features = torch.linspace(-2, 2, 20).reshape(4, 5)
 
     def train(features: Tensor) -> Any:

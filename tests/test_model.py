@@ -7,18 +7,18 @@ import torch
 
 from mlcrf.crf import full_edges
 from mlcrf.errors import LabelsError
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import exact_likelihood_loss, pseudo_likelihood_loss
+from mlcrf.rules import Rules
 
 NUM_FEATURES, NUM_LABELS, RANK = 6, 4, 3
-RULES = Implications(((2, 0), (3, 1)))
+RULES = Rules(((2, 0), (3, 1)))
 
 
 def make_model(*, hidden: int = 0, rank: int = RANK, random: bool = True) -> LabelCrf:
-    """A model with implications, of random values if asked for."""
-    model = LabelCrf(NUM_FEATURES, NUM_LABELS, hidden=hidden, rank=rank, implications=RULES, seed=5)
+    """A model with rules, of random values if asked for."""
+    model = LabelCrf(NUM_FEATURES, NUM_LABELS, hidden=hidden, rank=rank, rules=RULES, seed=5)
     if random:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
@@ -104,10 +104,10 @@ def test_same_seed_same_start() -> None:
 def test_implications_reach_the_potentials() -> None:
     """A child has no probability without its parent; the baseline knows of no rule."""
     potentials = make_model(rank=0)(draw_features())
-    assert potentials.implications == RULES
+    assert potentials.rules == RULES
     marginals = Exact()(potentials).marginals
     assert bool((marginals[:, RULES.array[:, 0]] <= marginals[:, RULES.array[:, 1]]).all())
-    assert not len(LabelCrf(NUM_FEATURES, NUM_LABELS, edges=no_edges()).implications)
+    assert not len(LabelCrf(NUM_FEATURES, NUM_LABELS, edges=no_edges()).rules)
 
 
 def test_implications_in_a_circle_are_refused() -> None:
@@ -134,14 +134,14 @@ def test_a_clone_shares_nothing(hidden: int) -> None:
 
 
 def test_a_state_comes_back() -> None:
-    """Weights, gates, factors, edges and implications of one model in another."""
+    """Weights, gates, factors, edges and rules of one model in another."""
     model = make_model(hidden=5)
     other = LabelCrf(
         NUM_FEATURES,
         NUM_LABELS,
         hidden=5,
         rank=RANK,
-        implications=Implications(),
+        rules=Rules(),
         seed=9,
     )
     other.load_state_dict(model.state_dict())
@@ -149,16 +149,16 @@ def test_a_state_comes_back() -> None:
     ours, theirs = other(features), model(features)
     assert torch.equal(ours.unary, theirs.unary)
     assert torch.equal(ours.pairwise, theirs.pairwise)
-    assert ours.implications == RULES
+    assert ours.rules == RULES
 
 
 def test_a_state_is_loaded_whole() -> None:
-    """With the implications, also into a part of another module; what is missing is named."""
+    """With the rules, also into a part of another module; what is missing is named."""
     state = make_model(rank=0).state_dict()
     model = LabelCrf(state["output.weight"].shape[1], NUM_LABELS)
     whole = torch.nn.ModuleDict({"head": model})
     whole.load_state_dict({f"head.{key}": value for key, value in state.items()})
-    assert model.implications == RULES
+    assert model.rules == RULES
     assert torch.equal(model.output.weight, state["output.weight"])
     for name in ("implications", "pairwise"):
         with pytest.raises(RuntimeError, match=name):

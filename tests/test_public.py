@@ -9,7 +9,6 @@ import mlcrf
 PUBLIC = [
     "Decoder",
     "Evaluation",
-    "Implications",
     "LabelSpace",
     "Manifest",
     "MlcrfError",
@@ -18,6 +17,7 @@ PUBLIC = [
     "Potentials",
     "Prediction",
     "Reasons",
+    "Rules",
     "Run",
     "Tagger",
     "TaughtReport",

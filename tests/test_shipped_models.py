@@ -42,7 +42,7 @@ def test_there_are_two() -> None:
         signature = figures["signature"]
         assert f"data:mirflickr25k-{num_labels}|split:test|images:10000|" in signature
         assert run.digest[:12] not in signature, "figures are of a run that has not seen the test"
-    assert len(load_run(Path("mirflickr38")).implications) == 14
+    assert len(load_run(Path("mirflickr38")).rules) == 14
 
 
 def test_a_folder_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,9 @@ from mlcrf.choices import Decision, InferenceName, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf.edges import tree_edges
 from mlcrf.decoding import Decoder
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.metrics import Predictions, gather_statistics
+from mlcrf.rules import Rules
 from mlcrf.training.examples import Examples
 from mlcrf.training.members import make_trainer
 from mlcrf.training.plan import make_plan
@@ -76,7 +76,7 @@ def measure(numbers: Numbers, settings: TrainSettings, k: int) -> Rows:
     parts = _split(numbers.train)
     features, targets = numbers.test
     test = Examples(features, targets)
-    plan = make_plan(settings, numbers.labels, tree_edges(parts[0].targets), Implications())
+    plan = make_plan(settings, numbers.labels, tree_edges(parts[0].targets), Rules())
     log = without_gradients(partial(print, flush=True))
     with tempfile.TemporaryDirectory() as folder:
         stages = Stages(Path(folder) / "state.pt", "")

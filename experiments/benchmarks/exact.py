@@ -81,5 +81,5 @@ def _gradient(potentials: Potentials, method: Exact) -> None:
     unary = potentials.unary.clone().requires_grad_()
     pairwise = potentials.pairwise.clone().requires_grad_()
     with torch.enable_grad():
-        coupled = Potentials(unary, potentials.edges, pairwise, potentials.implications)
+        coupled = Potentials(unary, potentials.edges, pairwise, potentials.rules)
         method(coupled).log_partition.sum().backward()

@@ -82,5 +82,5 @@ def as_double(potentials: Potentials) -> Potentials:
         potentials.unary.double(),
         potentials.edges,
         potentials.pairwise.double(),
-        potentials.implications,
+        potentials.rules,
     )

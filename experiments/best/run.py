@@ -19,9 +19,9 @@ from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.cli.options import cache_dir
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
-from mlcrf.implications import Implications
 from mlcrf.metrics import Predictions, gather_statistics
 from mlcrf.model import no_edges
+from mlcrf.rules import Rules
 from mlcrf.training.examples import Examples
 from mlcrf.training.members import fit_members
 from mlcrf.training.plan import make_plan
@@ -99,7 +99,7 @@ def cross_validate(
     folder = runs / "best" / "candidates"
     folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder / f"{name.replace(' ', '-')}.pt", settings.model_dump_json())
-    plan = make_plan(settings, data.labels, no_edges(), Implications())
+    plan = make_plan(settings, data.labels, no_edges(), Rules())
     members = fit_members(Examples(features, data.targets), plan, stages, "all", lambda event: None)
     odds = members.out_of_fold_logits.astype(np.float64)
     nll = (np.logaddexp(0, odds) - odds * (data.targets == 1)).sum(1)

@@ -214,7 +214,7 @@ def measure_numbers(
     features, targets = numbers.train
     parts = [Examples(features[rows], targets[rows]) for rows in (is_train, ~is_train)]
     edges, others = choose_edges(settings, train_part), other_edges(settings, train_part)
-    plan = make_plan(settings, learned.labels, edges, learned.implications, others)
+    plan = make_plan(settings, learned.labels, edges, learned.rules, others)
     with tempfile.TemporaryDirectory() as folder:
         trainer, _ = make_trainer(*parts, plan, Stages(Path(folder) / "state.pt", ""), _LOG)
         independent = trainer.fit_independent()

@@ -36,10 +36,10 @@ from mlcrf.cli.options import cache_dir
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.errors import MlcrfError
-from mlcrf.implications import Implications
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.metrics import Ranking
 from mlcrf.review.quality import Estimate, estimate_quality
+from mlcrf.rules import Rules
 
 STARTS = ("nothing", "half known")
 MARKS = [0, 100, 200, 350, 500, 700, 1000, 1400, 2000]
@@ -107,7 +107,7 @@ def main() -> None:
 def _answerable(data: Manifest) -> Manifest:
     """Return the photos of which every label is known, with labels as if none implied another."""
     known = np.flatnonzero((data.targets >= 0).all(1))
-    return replace(data.rows(known), implications=Implications())
+    return replace(data.rows(known), rules=Rules())
 
 
 def _marks(arguments: argparse.Namespace, order: Order) -> list[int]:

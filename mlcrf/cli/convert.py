@@ -67,7 +67,7 @@ def convert(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="Run that made the table; the selected labels obey its implications. Not needed "
+            help="Run that made the table; the selected labels obey its rules. Not needed "
             "for a .parquet table or parts, which store them.",
             rich_help_panel=options.LABELS,
         ),

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from mlcrf.data.readers import ReadOptions
     from mlcrf.decoding import Decoder
     from mlcrf.images import ListedImages
-    from mlcrf.implications import Implications
     from mlcrf.labels import LabelSpace
     from mlcrf.prediction import KnownAnswers, LabelSelection, PredictJob
+    from mlcrf.rules import Rules
     from mlcrf.stores import Stored
 
 _DATABASES = ("sqlite:", "postgres:", "postgresql:", "postgresql+")
@@ -360,15 +360,13 @@ class SelectionOptions:
         typer.Option(min=0, max=1, help="Leave out chosen labels with a lower probability."),
     ] = 0
 
-    def make_selection(
-        self, labels: "LabelSpace", implications: "Implications"
-    ) -> "LabelSelection":
+    def make_selection(self, labels: "LabelSpace", rules: "Rules") -> "LabelSelection":
         """Make the selection among these labels."""
         from mlcrf.prediction import LabelSelection, load_names
 
         return LabelSelection(
             labels,
-            implications,
+            rules,
             renamed=load_names(self.rename, labels) if self.rename else None,
             only=_names(self.only),
             never=_names(self.never) or (),
@@ -449,7 +447,7 @@ class KnownOptions:
         if self.given is not None or self.known is not None or keywords is not None:
             known = read_known(
                 run.labels,
-                run.implications,
+                run.rules,
                 given=self.given,
                 table=None if self.known is None else self._known_labels(run, named),
                 keywords=keywords,

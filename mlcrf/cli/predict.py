@@ -109,7 +109,7 @@ def predict(
     part = None if shard is None else Part.parse(shard)
     chosen = None if part is None else part.chooser(source.places, of_folders=known.album)
     listed = source.list(limit, chosen, raw_pairs)
-    selection = options.SelectionOptions(rename).make_selection(run.labels, run.implications)
+    selection = options.SelectionOptions(rename).make_selection(run.labels, run.rules)
     job = known.make_job(
         run, selection, decision, limit, sidecar_dir=sidecar_dir, named=source.on_disk(listed)
     )

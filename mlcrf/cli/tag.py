@@ -166,7 +166,7 @@ def tag(
         labelled = _from_table(table, model, selected, listed)
     else:
         run = load_run(model or Path(DEFAULT))
-        selection = selected.make_selection(run.labels, run.implications)
+        selection = selected.make_selection(run.labels, run.rules)
         job = known.make_job(run, selection, decision, limit, sidecar_dir=sidecar_dir, named=named)
         known.note_if_unused(job, listed)
         predictions = tagging.make_tagger(run, job, runtime).predict(listed)

@@ -37,7 +37,7 @@ def origin_of(run: "Run", selection: "LabelSelection") -> "Origin":
     """Return the origin that is stored with predictions of a run."""
     from mlcrf.prediction import Origin
 
-    return Origin(run.path.resolve().name, run.digest, selection.implications)
+    return Origin(run.path.resolve().name, run.digest, selection.rules)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ReadTable:
 def read_table(
     place: "Path | Stored", model: Path | None, selected: SelectionOptions, *, probabilities: bool
 ) -> ReadTable:
-    """Read a table of predictions, and the implications of the run that made it.
+    """Read a table of predictions, and the rules of the run that made it.
 
     Args:
         model: the run that made the table, if the table does not name it.
@@ -62,8 +62,8 @@ def read_table(
         MlcrfError: all errors of the table, or its labels differ from the run's.
     """
     from mlcrf.checkpoint import load_run
-    from mlcrf.implications import Implications
     from mlcrf.prediction import Origin, read_predictions
+    from mlcrf.rules import Rules
 
     run = None if model is None else load_run(model)
     table = read_predictions(
@@ -72,12 +72,12 @@ def read_table(
     origin = table.origin
     if run is not None:
         run.labels.columns_in(table.labels)
-        rules = Implications.from_names(run.implications.names(run.labels), table.labels)
+        rules = Rules.from_names(run.rules.names(run.labels), table.labels)
         origin = Origin(run.path.resolve().name, run.digest, rules)
-    elif origin.implications is None and selected != SelectionOptions(selected.rename):
+    elif origin.rules is None and selected != SelectionOptions(selected.rename):
         console.note(f"{place} does not state which labels imply others; name its run with --model")
-    selection = selected.make_selection(table.labels, origin.implications or Implications())
-    origin = replace(origin, model=origin.model or place.name, implications=selection.implications)
+    selection = selected.make_selection(table.labels, origin.rules or Rules())
+    origin = replace(origin, model=origin.model or place.name, rules=selection.rules)
     return ReadTable(table, selection, origin)
 
 

@@ -112,10 +112,10 @@ class DataOptions:
         Path | None,
         typer.Option(help="Text file of the expected labels, one per line.", rich_help_panel=DATA),
     ] = None
-    implications: Annotated[
+    rules: Annotated[
         Path | None,
         typer.Option(
-            help="File of implications between labels, one `child,parent` per line.",
+            help="File of rules between labels, one `child,parent` per line.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -135,9 +135,9 @@ class DataOptions:
                 "--model goes with --from-review; to add labels of a table to a run: "
                 f"mlcrf extend {self.model} {data} --out NEW"
             )
-        if trains or self.labels or self.implications:
+        if trains or self.labels or self.rules:
             raise typer.BadParameter(
-                "--model learns from the answers alone; leave out --labels, --implications, "
+                "--model learns from the answers alone; leave out --labels, --rules, "
                 "--resume and settings, or leave out --model to train anew"
             )
         if (reading, self.label_set) != (ReadingOptions(), 24):
@@ -146,8 +146,8 @@ class DataOptions:
 
     def load(self, data: str | None, reading: ReadingOptions) -> "Manifest":
         """Read the data set."""
-        from mlcrf.data.implications import load_implications, with_implications
         from mlcrf.data.readers import read_dataset
+        from mlcrf.data.rules import load_rules, with_rules
         from mlcrf.labels import load_labels
 
         labels = None if self.labels is None else load_labels(self.labels)
@@ -165,11 +165,11 @@ class DataOptions:
             manifest = read_dataset(options.parse_data(data), reading.make(self.label_set, labels))
         else:
             raise typer.BadParameter("missing argument DATA, or --from-review DB")
-        if self.implications is None:
+        if self.rules is None:
             return manifest
-        given = manifest.implications
-        rules = load_implications(self.implications, manifest.labels, given=given)
-        return with_implications(manifest, rules)
+        given = manifest.rules
+        rules = load_rules(self.rules, manifest.labels, given=given)
+        return with_rules(manifest, rules)
 
 
 @grouped

@@ -1,4 +1,4 @@
-"""Known labels, closed under implications."""
+"""Known labels, closed under rules."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from mlcrf.labels import UNKNOWN
 def check_known(potentials: Potentials, known: Tensor | None) -> Tensor:
     """Return known labels as an int64 tensor (N, L) of 1, 0 and -1 (unknown); all unknown if None.
 
-    Labels that follow by implications become known too: the parents of a present label, the
+    Labels that follow by rules become known too: the parents of a present label, the
     children of an absent label.
 
     Raises:
@@ -28,14 +28,14 @@ def check_known(potentials: Potentials, known: Tensor | None) -> Tensor:
     if not bool(((known == 0) | (known == 1) | (known == UNKNOWN)).all()):
         raise PotentialsError("known: expected 1 (present), 0 (absent) or -1 (unknown)")
     known = known.to(device=potentials.unary.device, dtype=torch.int64)
-    implications = potentials.implications
-    if not len(implications):
+    rules = potentials.rules
+    if not len(rules):
         return known
     values = known.cpu().numpy()
-    broken = implications.contradiction(values)
+    broken = rules.contradiction(values)
     if broken:
         image, child, parent = broken
         raise PotentialsError(
             f"known: image {image} has label {child} without label {parent}, which it implies"
         )
-    return torch.from_numpy(implications.close(values)).to(known.device)
+    return torch.from_numpy(rules.close(values)).to(known.device)

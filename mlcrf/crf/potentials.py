@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.errors import PotentialsError
-from mlcrf.implications import Implications
+from mlcrf.rules import Rules
 
 IMPOSSIBLE = 100.0  # log-odds against a state that breaks an implication: e^-100 of the others
 _DENSE_LABELS = 128  # up to this many labels, couplings are a dense matrix even if most are missing
@@ -30,7 +30,7 @@ class Potentials:
         unary: log-odds of each label on its own, float32 or float64 (N, L).
         edges: label pairs i < j, each once, int64 (E, 2).
         pairwise: coupling of each edge, > 0 attracts: (E,), or (N, E) if it varies by image.
-        implications: pairs of labels (child, parent).
+        rules: pairs of labels (child, parent).
 
     Raises:
         PotentialsError: shapes, types or devices do not fit, an edge is not i < j < L or occurs
@@ -43,7 +43,7 @@ class Potentials:
     unary: Tensor
     edges: Tensor
     pairwise: Tensor
-    implications: Implications = Implications()
+    rules: Rules = Rules()
 
     def __post_init__(self) -> None:
         if self.unary.ndim != 2 or self.unary.dtype not in (torch.float32, torch.float64):
@@ -75,8 +75,8 @@ class Potentials:
             if not bool(torch.isfinite(value).all()):
                 raise PotentialsError(f"{name}: contains NaN or infinity")
         self._check_range()
-        if self.implications.num_labels > num_labels:
-            raise PotentialsError(f"implications: expected labels below {num_labels}")
+        if self.rules.num_labels > num_labels:
+            raise PotentialsError(f"rules: expected labels below {num_labels}")
 
     def _check_range(self) -> None:
         """Refuse values whose sums, as methods make them, could overflow."""
@@ -114,7 +114,7 @@ class Potentials:
         return self.pairwise.ndim == 2
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the same CRFs on a device. Methods make what they need of implications there."""
+        """Return the same CRFs on a device. Methods make what they need of rules there."""
         if self.unary.device == torch.device(device):
             return self
         return replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
@@ -132,15 +132,15 @@ class Potentials:
         return upper + upper.mT
 
     def as_couplings(self) -> "Potentials":
-        """Return the same CRFs without implications: a child alone costs `IMPOSSIBLE`.
+        """Return the same CRFs without rules: a child alone costs `IMPOSSIBLE`.
 
             unary_child - IMPOSSIBLE,      pairwise_(child, parent) + IMPOSSIBLE
 
         The edges come first, in their order; pairs without an edge are added at the end.
         """
-        if not len(self.implications):
+        if not len(self.rules):
             return self
-        pairs = torch.from_numpy(self.implications.array).to(self.unary.device)
+        pairs = torch.from_numpy(self.rules.array).to(self.unary.device)
         child = pairs[:, 0]
         cost = torch.bincount(child, minlength=self.num_labels).to(self.unary) * IMPOSSIBLE
         ends = pairs.sort(1).values
@@ -172,7 +172,7 @@ class Potentials:
     def rows(self, wanted: Tensor | slice) -> "Potentials":
         """Return the CRFs of some of the images."""
         pairwise = self.pairwise[wanted] if self.varies_by_image else self.pairwise
-        return Potentials(self.unary[wanted], self.edges, pairwise, self.implications)
+        return Potentials(self.unary[wanted], self.edges, pairwise, self.rules)
 
 
 class Fields:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from mlcrf.data.cells import INVALID, cell_codes, shown_cell
 from mlcrf.errors import DataError
 from mlcrf.images import Image, as_image
-from mlcrf.implications import Implications
 from mlcrf.labels import UNKNOWN, LabelSpace
+from mlcrf.rules import Rules
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ class Manifest:
         splits: split of each image (N,), or None if the data set defines none.
         name: name of the data set in results, such as `mirflickr25k-24`.
         notes: messages for the user about data that were repaired or left out.
-        implications: the targets obey them (see `mlcrf.data.implications`).
+        rules: the targets obey them (see `mlcrf.data.rules`).
         lists_positives: whether the source lists present labels only, so that 0 means `not
             listed`.
         layout: name of the reader.
@@ -59,7 +59,7 @@ class Manifest:
     splits: tuple[Split, ...] | None
     name: str
     notes: tuple[str, ...] = ()
-    implications: Implications = Implications()
+    rules: Rules = Rules()
     lists_positives: bool = False
     layout: str = ""
     facts: tuple[str, ...] = ()
@@ -174,7 +174,7 @@ class Manifest:
             self,
             targets=self.targets[:, columns],
             labels=labels,
-            implications=self.implications.renumbered(columns),
+            rules=self.rules.renumbered(columns),
         )
 
 

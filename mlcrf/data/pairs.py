@@ -1,4 +1,4 @@
-"""Load files of label pairs: chosen couplings, implications."""
+"""Load files of label pairs: chosen couplings."""
 
 import csv
 from collections.abc import Iterator

@@ -101,9 +101,9 @@ def merge_spellings(manifest: Manifest, labels: LabelSpace | None = None) -> Man
         names.append(manifest.labels.names[first])
         own = manifest.targets[:, columns]
         targets[:, place] = np.where((own == 1).any(1), 1, own.min(1))
-    rules = manifest.implications
+    rules = manifest.rules
     if len(groups) < len(manifest.labels) and len(rules):
-        raise DataError("labels of implications cannot be merged; leave out --fold-case")
+        raise DataError("labels of rules cannot be merged; leave out --fold-case")
     return replace(manifest, targets=targets, labels=LabelSpace(tuple(names)))
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf.implications import Implications
+from mlcrf.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Admissible:
     of labels is as close to the limit as they allow.
 
     Attributes:
-        known: 1, 0 or -1 for unknown, closed under implications (see `check_known`) (N, L).
-        implications: pairs of labels (child, parent).
+        known: 1, 0 or -1 for unknown, closed under rules (see `check_known`) (N, L).
+        rules: pairs of labels (child, parent).
         at_least, at_most: limits on the number of labels; None means no limit.
     """
 
     known: Tensor
-    implications: Implications = Implications()
+    rules: Rules = Rules()
     at_least: int = 0
     at_most: int | None = None
 
@@ -81,7 +81,7 @@ class Admissible:
     def may_turn(self, states: Tensor) -> Tensor:
         """Return which single labels of admissible sets (N, L) can be flipped, bool (N, L)."""
         present = states.long()
-        child, parent = self._columns(self.implications.array)
+        child, parent = self._columns(self.rules.array)
         held = torch.zeros_like(present).index_add(-1, parent, present[:, child])
         missing = torch.zeros_like(present).index_add(-1, child, 1 - present[:, parent])
         size = present.sum(-1, keepdim=True)
@@ -92,12 +92,12 @@ class Admissible:
     @cached_property
     def _parents_first(self) -> Tensor:
         """Labels, each before the labels that imply it, int64 (L,)."""
-        heights = torch.from_numpy(self.implications.heights(self.known.shape[-1]))
+        heights = torch.from_numpy(self.rules.heights(self.known.shape[-1]))
         return heights.to(self.known.device).argsort(descending=True, stable=True)
 
     @cached_property
     def _closure(self) -> tuple[Tensor, Tensor]:
-        return self._columns(np.array(self.implications.closure, dtype=np.int64).reshape(-1, 2))
+        return self._columns(np.array(self.rules.closure, dtype=np.int64).reshape(-1, 2))
 
     def _columns(self, pairs: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         children, parents = torch.from_numpy(pairs).to(self.known.device).unbind(1)

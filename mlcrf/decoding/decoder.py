@@ -123,7 +123,7 @@ class Decoder:
         marginals = scores = posterior.marginals.double()
         admissible = Admissible(
             given,
-            potentials.implications,
+            potentials.rules,
             self.at_least if self.k is None else self.k,
             self.at_most if self.k is None else self.k,
         )

@@ -19,7 +19,7 @@ def maximise_expected_f1(
     so the best k labels are those of highest gain, and the best set is the best over k. F1 of two
     empty sets is 1, so the empty set has P(|y| = 0). Ties go to the smallest set.
 
-    Also exact among the admissible sets, if the beliefs obey known labels and implications: a
+    Also exact among the admissible sets, if the beliefs obey known labels and rules: a
     certain label then has the highest gain, and a parent no less than its child. Otherwise known
     labels and parents still come first.
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor, nn
 
-from mlcrf.implications import Implications
 from mlcrf.inference.exact.partition import possible_states, split_labels
+from mlcrf.rules import Rules
 
 _SLACK = 1e-7  # largest share of Z that may be lost to underflow
 _LOG_TINY = {torch.float32: -87.0, torch.float64: -708.0}  # logs of the smallest normal numbers
@@ -50,7 +50,7 @@ class SplitMarginals(Marginals):
     Args:
         matrix: typical couplings (L, L), which choose the halves; in linear space, the couplings of
             `forward`.
-        implications: pairs (child, parent); states that break one are left out.
+        rules: pairs (child, parent); states that break one are left out.
         varies_by_image: whether couplings will be (N, L, L).
 
     Cost: 4 N 2^L operations and N 2^(L/2) numbers; in log space N 2^L numbers.
@@ -58,13 +58,11 @@ class SplitMarginals(Marginals):
 
     name = "exact"
 
-    def __init__(
-        self, matrix: Tensor, implications: Implications, *, varies_by_image: bool = False
-    ) -> None:
+    def __init__(self, matrix: Tensor, rules: Rules, *, varies_by_image: bool = False) -> None:
         super().__init__()
         exact = matrix.detach().double()
-        parts = split_labels(exact.abs(), implications)
-        first, second = (possible_states(part, implications).double() for part in parts)
+        parts = split_labels(exact.abs(), rules)
+        first, second = (possible_states(part, rules).double() for part in parts)
         for key, part, states in (("a", parts[0], first), ("b", parts[1], second)):
             self.register_buffer(f"labels_{key}", torch.tensor(part, dtype=torch.int64))
             self.register_buffer(f"states_{key}", states.float())

@@ -144,14 +144,14 @@ def choose_marginals(
 
 def _exact(run: Run, max_exact_labels: int) -> Marginals | None:
     crf = run.crf
-    if not len(crf.edges) and not len(crf.implications):
+    if not len(crf.edges) and not len(crf.rules):
         return Marginals()
-    if count_states(len(run.labels), crf.implications) > max_exact_labels:
+    if count_states(len(run.labels), crf.rules) > max_exact_labels:
         return None
     matrix = crf.pairwise_matrix()
     if crf.factors is not None:
         matrix = matrix.abs() + _matrices(crf.factors.detach(), crf.edges, matrix).abs().sum(0)
-    split = SplitMarginals(matrix, crf.implications, varies_by_image=crf.rank > 0)
+    split = SplitMarginals(matrix, crf.rules, varies_by_image=crf.rank > 0)
     return split if split.dtype or split.log2_states <= _LARGEST_PER_IMAGE else None
 
 
@@ -159,9 +159,7 @@ def _couplings(run: Run, marginals: Marginals) -> tuple[Tensor, Tensor, Tensor |
     """Return the offset of unaries (L,), couplings (L, L), and couplings of gates (R, L, L)."""
     crf = run.crf
     pairwise = crf.pairwise.detach()
-    plain = Potentials(
-        pairwise.new_zeros(1, len(run.labels)), crf.edges, pairwise, crf.implications
-    )
+    plain = Potentials(pairwise.new_zeros(1, len(run.labels)), crf.edges, pairwise, crf.rules)
     coupled = plain if marginals.is_exact else plain.as_couplings()
     matrix = coupled.pairwise_matrix()
     factors = None

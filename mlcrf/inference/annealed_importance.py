@@ -96,7 +96,7 @@ class AnnealedImportanceSampling:
     means of the probabilities from which the last sweep drew (Rao-Blackwell); samples are
     resampled by weight.
 
-    The beta_k are evenly spaced; with implications their square roots are, because the first step
+    The beta_k are evenly spaced; with rules their square roots are, because the first step
     would be too large. Fails where modes lie far apart: few chains then carry the weight, which
     their effective number shows, unless no chain has visited the mode. An image has converged if at
     least a quarter of its chains are effective, so that the standard error of log Z is 0.22 or less
@@ -200,7 +200,7 @@ class AnnealedImportanceSampling:
         log_weights = (free + plain.log_score(present)).repeat(self.chains, 1)
         # a sweep at beta = 0 draws independent labels; without an unknown label s_1 = s_0
         coupled = sweep_groups(couplings, y, bias, 0.0, draw(uniforms, generator)).double()
-        before, power = 0.0, 2 if len(potentials.implications) else 1
+        before, power = 0.0, 2 if len(potentials.rules) else 1
         for step in range(1, self.temperatures + 1):
             beta = (step / self.temperatures) ** power
             log_weights += (beta - before) * coupled

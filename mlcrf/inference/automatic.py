@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
-from mlcrf.implications import Implications
 from mlcrf.inference.enumeration import Exact
 from mlcrf.inference.exact.elimination import treewidth
 from mlcrf.inference.exact.partition import count_states
@@ -14,6 +13,7 @@ from mlcrf.inference.gibbs_sampling import Gibbs
 from mlcrf.inference.independent import Independent
 from mlcrf.inference.junction_tree import JunctionTree
 from mlcrf.inference.posterior import InferenceMethod, LogPartitionKind, Posterior
+from mlcrf.rules import Rules
 
 _FEW = 12  # up to 2^12 states enumeration is always fast
 _NARROW = 4  # up to this treewidth a junction tree is faster than 2^13 states
@@ -28,12 +28,12 @@ def make_exact(
     edges: Tensor,
     *,
     max_exact_labels: int,
-    implications: Implications = Implications(),
+    rules: Rules = Rules(),
     varies_by_image: bool = False,
 ) -> InferenceMethod | None:
     """Return the cheapest exact method, or None if no exact method is feasible.
 
-    Without edges and implications: the closed form. Up to 2^max_exact_labels states: enumeration,
+    Without edges and rules: the closed form. Up to 2^max_exact_labels states: enumeration,
     except that above 2^12 states a junction tree is used if its treewidth is at most 4. Above
     2^max_exact_labels states: a junction tree up to treewidth 12, if no clique has more than
     `max_exact_labels` labels. Couplings that vary by image are not enumerated, because that would
@@ -43,10 +43,10 @@ def make_exact(
     Args:
         edges: (E, 2).
     """
-    if not len(edges) and not len(implications):
+    if not len(edges) and not len(rules):
         return Independent()
     return _enumerate_or_eliminate(
-        num_labels, edges, max_exact_labels, implications, varies_by_image=varies_by_image
+        num_labels, edges, max_exact_labels, rules, varies_by_image=varies_by_image
     )
 
 
@@ -54,17 +54,17 @@ def _enumerate_or_eliminate(
     num_labels: int,
     edges: Tensor,
     max_exact_labels: int,
-    implications: Implications,
+    rules: Rules,
     *,
     varies_by_image: bool,
 ) -> Exact | JunctionTree | None:
-    log_states = count_states(num_labels, implications)
+    log_states = count_states(num_labels, rules)
     enumerable = log_states <= max_exact_labels and not varies_by_image
     if enumerable and log_states <= _FEW:
         return Exact(max_labels=max_exact_labels)
     together = edges
-    if len(implications):
-        together = edges.new_tensor(_union(edges, implications))
+    if len(rules):
+        together = edges.new_tensor(_union(edges, rules))
     most = _MAX_TREEWIDTH_VARYING if varies_by_image else _MAX_TREEWIDTH
     widest = max(1, min(most, max_exact_labels - 1))  # a clique has one label more
     width = treewidth(together, num_labels, bound=widest)
@@ -145,7 +145,7 @@ class ExactOrGibbs:
         """Return each method that is needed, with the images that it infers, in rising order.
 
         Args:
-            known: 1, 0 and -1, closed under the implications (N, L).
+            known: 1, 0 and -1, closed under the rules (N, L).
         """
         patterns, group = torch.unique(known == UNKNOWN, dim=0, return_inverse=True)
         methods = [self._choose(potentials, unknown) for unknown in patterns]
@@ -163,7 +163,7 @@ class ExactOrGibbs:
             len(labels),
             place[edges[unknown[edges].all(1)]],
             self.max_exact_labels,
-            potentials.implications.among(labels),
+            potentials.rules.among(labels),
             varies_by_image=potentials.varies_by_image,
         )
         return exact or self.gibbs
@@ -192,6 +192,6 @@ def _join(potentials: Potentials, parts: list[Part], posteriors: list[Posterior]
     )
 
 
-def _union(edges: Tensor, implications: Implications) -> list[list[int]]:
-    pairs = {(min(pair), max(pair)) for pair in (*edges.tolist(), *implications.pairs)}
+def _union(edges: Tensor, rules: Rules) -> list[list[int]]:
+    pairs = {(min(pair), max(pair)) for pair in (*edges.tolist(), *rules.pairs)}
     return [list(pair) for pair in sorted(pairs)]

@@ -71,7 +71,7 @@ class ConvexBeliefPropagation(FixedPointMethod):
 
 
 def start_messages(potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
-    """Return the first fields for `update` (N, 2 E); E includes the edges of implications."""
+    """Return the first fields for `update` (N, 2 E); E includes the edges of rules."""
     return _propagation(potentials, known).start()
 
 

@@ -215,13 +215,13 @@ class Exact:
         """Return the labels to enumerate, where known labels are left out if it pays.
 
         Args:
-            known: closed under the implications (N, L).
+            known: closed under the rules (N, L).
             kernel: the cost of an entry of the kernel over all labels, in states of an image.
 
         Raises:
             TooManyLabelsError: more than 2^max_labels states of the unknown labels of an image.
         """
-        log_states = count_states(potentials.num_labels, potentials.implications)
+        log_states = count_states(potentials.num_labels, potentials.rules)
         too_many = log_states > self.max_labels
 
         def is_worth_it(num_images: int, num_left: int) -> bool:
@@ -238,7 +238,7 @@ class Exact:
         return parts
 
     def _check_size(self, potentials: Potentials) -> None:
-        log_states = count_states(potentials.num_labels, potentials.implications)
+        log_states = count_states(potentials.num_labels, potentials.rules)
         if log_states > self.max_labels:
             raise TooManyLabelsError(
                 f"exact inference over {potentials.num_labels} labels would enumerate "
@@ -303,7 +303,7 @@ class _LogPartition(torch.autograd.Function):
 
 
 def _is_small(potentials: Potentials) -> bool:
-    return count_states(potentials.num_labels, potentials.implications) <= MOST_LABELS
+    return count_states(potentials.num_labels, potentials.rules) <= MOST_LABELS
 
 
 def sort_states(split: Split, unary: Tensor, known: Tensor, leave_out: float) -> None:
@@ -318,7 +318,7 @@ def _chunks(
 ) -> Iterator[tuple[Split, Scores, slice]]:
     """Yield images in groups that share a kernel and fit in memory; singly if couplings vary."""
     matrix = potentials.pairwise_matrix().detach()
-    unary, rules = potentials.unary, potentials.implications
+    unary, rules = potentials.unary, potentials.rules
     first_level = int(unary.dtype == torch.float64)
     if potentials.varies_by_image:
         parts = split_labels(matrix.abs().mean(0), rules) if len(unary) else None

@@ -7,7 +7,7 @@ multiplied by t. It holds because the log-odds are unary_i + log E_0[exp(sum_j p
 and the derivative of log E_0[exp(t sum_j pairwise_ij y_j)] is sum_j pairwise_ij E_t[y_j]. A known
 label has E_t[y_j] = y_j, so its part is its coupling if it is present, and 0 if it is absent.
 
-`rules` is the part of implications, which allow other states with label i than without it:
+`rules` is the part of rules, which allow other states with label i than without it:
 
     rules = log P_0(all labels that i implies are present) - log P_0(no label that implies i is)
 
@@ -42,8 +42,8 @@ class Explanation:
         log_odds: the sum of all parts; infinite if other labels settle the label.
         unary: the label's log-odds on its own: the image and how frequent the label is.
         by_label: part of every other label, float64 (L,).
-        known: the other labels that are known, closed under the implications: 1, 0 and -1 (L,).
-        rules: part of the implications, infinite if they settle the label.
+        known: the other labels that are known, closed under the rules: 1, 0 and -1 (L,).
+        rules: part of the rules, infinite if they settle the label.
         unexplained: the remainder: below 1e-4 for exact inference, else the error of the method.
         settled_by: known labels from which the label follows; then `by_label` is 0.
     """
@@ -78,7 +78,7 @@ def explain_label(
         image: number of the random stream of `Gibbs`.
 
     Raises:
-        PotentialsError: a mixture over scenes, or `known` contradicts the implications.
+        PotentialsError: a mixture over scenes, or `known` contradicts the rules.
 
     Cost: inference on 27 images that know one label more, usually.
     """
@@ -104,7 +104,7 @@ def explain_label(
 
 def _causes(potentials: Potentials, given: Tensor, label: int) -> tuple[int, ...]:
     """Return the known labels from which a label follows."""
-    rules = potentials.implications
+    rules = potentials.rules
     related = rules.with_children([label]) if given[label] == 1 else rules.with_parents([label])
     return tuple(sorted(one for one in related - {label} if given[one] == given[label]))
 
@@ -129,7 +129,7 @@ class _Parts:
             by_label = self._refine(by_label)
             without, whole, absent = log_z.tolist()
             log_odds = whole - absent
-            rules = without - unary - absent if self._is_in_implications else 0.0
+            rules = without - unary - absent if self._is_in_rules else 0.0
         unexplained = log_odds - unary - float(by_label.sum()) - rules
         return Explanation(log_odds, unary, by_label, self.given[0], rules, unexplained)
 
@@ -143,8 +143,8 @@ class _Parts:
         return result
 
     @property
-    def _is_in_implications(self) -> bool:
-        return any(self.label in pair for pair in self.potentials.implications.pairs)
+    def _is_in_rules(self) -> bool:
+        return any(self.label in pair for pair in self.potentials.rules.pairs)
 
     def _present(self, scales: Tensor) -> Potentials:
         """Return CRFs with the label's couplings multiplied by scales, right if it is present."""
@@ -199,7 +199,7 @@ class _Parts:
 
     def _approximate_rules(self) -> float:
         """Return the log-odds of the label without its own and its couplings."""
-        if not self._is_in_implications:
+        if not self._is_in_rules:
             return 0.0
         unary = self.potentials.unary.clone()
         unary[:, self.label] = 0

@@ -5,7 +5,6 @@ from typing import assert_never
 from torch import Tensor
 
 from mlcrf.choices import InferenceName
-from mlcrf.implications import Implications
 from mlcrf.inference.annealed_importance import AnnealedImportanceSampling
 from mlcrf.inference.automatic import ExactOrGibbs, make_exact
 from mlcrf.inference.bethe import Bethe
@@ -17,6 +16,7 @@ from mlcrf.inference.mean_field import MeanField
 from mlcrf.inference.posterior import InferenceMethod
 from mlcrf.inference.tap import Tap
 from mlcrf.inference.tree_reweighted import TreeReweighted
+from mlcrf.rules import Rules
 
 
 def make_inference(  # noqa: PLR0911  one return per choice
@@ -25,7 +25,7 @@ def make_inference(  # noqa: PLR0911  one return per choice
     num_labels: int,
     edges: Tensor,
     max_exact_labels: int,
-    implications: Implications = Implications(),
+    rules: Rules = Rules(),
     varies_by_image: bool = False,
     mean_field_sweeps: int = 50,
     unrolled: bool = False,
@@ -49,7 +49,7 @@ def make_inference(  # noqa: PLR0911  one return per choice
                 num_labels,
                 edges,
                 max_exact_labels=max_exact_labels,
-                implications=implications,
+                rules=rules,
                 varies_by_image=varies_by_image,
             )
             return exact or ExactOrGibbs(max_exact_labels, Gibbs(seed=seed))

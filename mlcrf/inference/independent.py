@@ -48,7 +48,7 @@ class Independent:
         return torch.where(clamped == UNKNOWN, (potentials.unary > 0).long(), clamped)
 
     def _check(self, potentials: Potentials, known: Tensor | None) -> Tensor:
-        for what, given in (("edge", potentials.edges), ("implication", potentials.implications)):
+        for what, given in (("edge", potentials.edges), ("implication", potentials.rules)):
             if len(given):
                 raise PotentialsError(
                     f"independent inference: expected no {what}, got {len(given)}"

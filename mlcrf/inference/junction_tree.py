@@ -180,12 +180,12 @@ class JunctionTree:
     def _plan(
         self, potentials: Potentials, order: tuple[int, ...] | None
     ) -> tuple[Potentials, Elimination | None]:
-        """Return float64 potentials without implications, and the order if it is not too wide."""
+        """Return float64 potentials without rules, and the order if it is not too wide."""
         coupled = Potentials(
             potentials.unary.double(),
             potentials.edges,
             potentials.pairwise.double(),
-            potentials.implications,
+            potentials.rules,
         ).as_couplings()
         return coupled, make_plan(coupled.edges, coupled.num_labels, self.max_treewidth, order)
 

@@ -27,7 +27,7 @@ class PreparedExact:
 
     Args:
         method: gives the limit on labels.
-        potentials: any of the images; their couplings and implications are kept.
+        potentials: any of the images; their couplings and rules are kept.
         leave_out: share of each image's Z that may be left out, as in `Exact`; half-states are
             sorted by the images of the first call that has enough.
 
@@ -148,7 +148,7 @@ def prepare(
 
 def _split(potentials: Potentials) -> Split:
     first_level = int(potentials.unary.dtype == torch.float64)
-    return Split(potentials.pairwise_matrix(), potentials.implications, first_level=first_level)
+    return Split(potentials.pairwise_matrix(), potentials.rules, first_level=first_level)
 
 
 def _parts(num_images: int) -> list[slice]:

@@ -53,7 +53,7 @@ class ScenePotentials(Potentials):
         pairwise = self.pairwise
         if self.varies_by_image:
             pairwise = pairwise.repeat_interleave(self.num_scenes, 0)
-        return Potentials(unary, self.edges, pairwise, self.implications)
+        return Potentials(unary, self.edges, pairwise, self.rules)
 
     def log_score(self, states: Tensor) -> Tensor:
         """Raise PotentialsError: every scene has its own log Z, which needs a sum."""

@@ -15,11 +15,11 @@ from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.readers import read_dataset
 from mlcrf.errors import DataError, LabelsError, SettingsError, printable
 from mlcrf.images import Image, as_image
-from mlcrf.implications import Implications
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import UNKNOWN, LabelSpace, fold
 from mlcrf.prediction.selection import LabelSelection
+from mlcrf.rules import Rules
 from mlcrf.stores import Stored
 
 Targets = NDArray[np.int8]
@@ -65,7 +65,7 @@ class KnownKeywords:
         self._places = tuple(places)
         labels = selection.labels
         self._implied = [
-            list(selection.implications.with_parents([column])) for column in range(len(labels))
+            list(selection.rules.with_parents([column])) for column in range(len(labels))
         ]
         names = (*enumerate(selection.given), *enumerate(labels))  # the user's own names win
         self._column = {fold(name): at for at, name in names}
@@ -151,7 +151,7 @@ class KnownAnswers:
 
 def read_known(
     labels: LabelSpace,
-    implications: Implications,
+    rules: Rules,
     *,
     given: str | None = None,
     table: Path | Stored | KnownAnswers | None = None,
@@ -173,9 +173,9 @@ def read_known(
         tell: called with the table as it was understood.
 
     Raises:
-        SettingsError: `given` does not have that form, or contradicts the implications.
+        SettingsError: `given` does not have that form, or contradicts the rules.
         LabelsError: unknown label.
-        DataError: the table cannot be read, or contradicts the implications; names the image.
+        DataError: the table cannot be read, or contradicts the rules; names the image.
     """
     everywhere = np.full(len(labels), UNKNOWN, dtype=np.int8)
     text = " ".join((given or "").split())  # one line, for messages
@@ -184,7 +184,7 @@ def read_known(
         if not sign or value.strip() not in ("0", "1"):
             raise SettingsError(f"--given {part.strip()}: expected label=1 or label=0")
         everywhere[labels.index(name.strip())] = int(value)
-    broken = _contradiction(everywhere, labels, implications)
+    broken = _contradiction(everywhere, labels, rules)
     if broken:
         raise SettingsError(f"--given {text}: {broken}")
     source = KnownSource(
@@ -207,7 +207,7 @@ def read_known(
         for image, row in _rows(manifest, table, labels):
             known.of_photo[image] = row
             merged = np.where(row == UNKNOWN, everywhere, row)
-            broken = _contradiction(merged, labels, implications)
+            broken = _contradiction(merged, labels, rules)
             if broken:
                 raise DataError(f"{printable(image)}: {broken}", table)
     return known
@@ -217,13 +217,13 @@ def with_told(
     known: KnownLabels | None,
     told: Mapping[str | Path | Image, Mapping[str, bool]],
     labels: LabelSpace,
-    implications: Implications,
+    rules: Rules,
 ) -> KnownLabels:
     """Return known labels with a caller's labels of images added, which override the others.
 
     Raises:
         LabelsError: unknown label.
-        DataError: the labels of an image contradict the implications; names the image.
+        DataError: the labels of an image contradict the rules; names the image.
     """
     if known is None:
         known = KnownLabels(np.full(len(labels), UNKNOWN, dtype=np.int8))
@@ -233,9 +233,7 @@ def with_told(
         row = of_photo.get(image, np.full(len(labels), UNKNOWN, dtype=np.int8)).copy()
         for name, value in values.items():
             row[labels.index(name)] = int(value)
-        broken = _contradiction(
-            np.where(row == UNKNOWN, known.everywhere, row), labels, implications
-        )
+        broken = _contradiction(np.where(row == UNKNOWN, known.everywhere, row), labels, rules)
         if broken:
             raise DataError(broken, photo)
         of_photo[image] = row
@@ -268,9 +266,9 @@ def _rows(
     return [(image.key, row) for image, row in zip(manifest.images, rows, strict=True)]
 
 
-def _contradiction(row: Targets, labels: LabelSpace, implications: Implications) -> str | None:
+def _contradiction(row: Targets, labels: LabelSpace, rules: Rules) -> str | None:
     """Return a description of the first contradiction in a row, or None."""
-    broken = implications.contradiction(row[None])
+    broken = rules.contradiction(row[None])
     if broken is None:
         return None
     name = labels.names[broken[2]]

@@ -23,7 +23,7 @@ class PartKind(StrEnum):
     IMAGE = "image"  # the label's log-odds on its own
     KNOWN = "known"  # the coupling with a label that is known to be present
     LABEL = "label"  # another label, as likely as it is
-    IMPLICATIONS = "implications"
+    RULES = "rules"
     UNEXPLAINED = "unexplained"  # the error of approximate inference
 
 
@@ -62,7 +62,7 @@ class Reasons:
         probability: P(label present given what is known of the other labels).
         log_odds: those of this probability; infinite if other labels settle the label.
         parts: the log-odds, cut in parts whose sum they are.
-        settled_by: known labels from which the label follows by the implications.
+        settled_by: known labels from which the label follows by the rules.
         map: the image's part by place; None if the network does not allow it.
         no_map: the reason why there is no map.
     """
@@ -122,7 +122,7 @@ def list_parts(explanation: Explanation, labels: Sequence[str]) -> tuple[LogOdds
         if value
     ]
     ends = [
-        LogOddsPart(PartKind.IMPLICATIONS, "", explanation.rules),
+        LogOddsPart(PartKind.RULES, "", explanation.rules),
         LogOddsPart(PartKind.UNEXPLAINED, "", explanation.unexplained),
     ]
     return (

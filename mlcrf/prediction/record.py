@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mlcrf.images import Image
-from mlcrf.implications import Implications
+from mlcrf.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Origin:
     Attributes:
         model: name of the run.
         digest: SHA-256 of the weights; empty if unknown.
-        implications: implications between the labels; None if unknown.
+        rules: rules between the labels; None if unknown.
     """
 
     model: str = ""
     digest: str = ""
-    implications: Implications | None = None
+    rules: Rules | None = None

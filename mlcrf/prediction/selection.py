@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mlcrf.data.pairs import load_rows
 from mlcrf.errors import LabelsError, SettingsError
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.record import Prediction
+from mlcrf.rules import Rules
 
 
 class LabelSelection:
@@ -16,13 +16,13 @@ class LabelSelection:
 
     A label that was decided present is kept if it is in `only`, not in `never`, and has a
     probability of at least `min_prob`, if probabilities are known. The result obeys the
-    implications: all labels that a kept label implies are kept too, even if `only` or `min_prob`
+    rules: all labels that a kept label implies are kept too, even if `only` or `min_prob`
     exclude them, and `never` also excludes all labels that imply an excluded one. Probabilities
     are not changed.
 
     Args:
         labels: labels of the run.
-        implications: implications of the run.
+        rules: rules of the run.
         renamed: the user's own names of some labels; see `load_names`.
         only: None keeps all labels.
 
@@ -30,7 +30,7 @@ class LabelSelection:
         given: labels by their names in the run.
         renamed: the user's own names.
         labels: labels by the user's own names, in the order of the run.
-        implications: as given.
+        rules: as given.
 
     Raises:
         LabelsError: unknown label.
@@ -40,7 +40,7 @@ class LabelSelection:
     def __init__(
         self,
         labels: LabelSpace,
-        implications: Implications = Implications(),
+        rules: Rules = Rules(),
         *,
         renamed: Mapping[str, str] | None = None,
         only: Sequence[str] | None = None,
@@ -51,10 +51,10 @@ class LabelSelection:
             raise SettingsError(f"--min-prob: expected 0 to 1, got {min_prob}")
         for name in (*(only or ()), *never):
             labels.index(name)
-        self.implications = implications
+        self.rules = rules
         self._column = {name: at for at, name in enumerate(labels)}
         self.given = labels
-        forbidden = self._named(implications.with_children(self._column[name] for name in never))
+        forbidden = self._named(rules.with_children(self._column[name] for name in never))
         for name in only or ():
             if name in forbidden:
                 implied = ", ".join(sorted(self._with_parents([name]) & set(never)))
@@ -81,7 +81,7 @@ class LabelSelection:
         )
 
     def _with_parents(self, names: Iterable[str]) -> frozenset[str]:
-        return self._named(self.implications.with_parents(self._column[name] for name in names))
+        return self._named(self.rules.with_parents(self._column[name] for name in names))
 
     def _named(self, columns: Iterable[int]) -> frozenset[str]:
         return frozenset(self.given.names[column] for column in columns)

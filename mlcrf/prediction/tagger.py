@@ -124,12 +124,12 @@ class Tagger:
 
         Raises:
             LabelsError: `known` names an unknown label.
-            DataError: `known` contradicts the implications of the run.
+            DataError: `known` contradicts the rules of the run.
             RunError: log-odds of finite features are not finite.
         """
         told = self._known
         if known is not None:
-            told = with_told(told, known, self.labels, self.run.implications)
+            told = with_told(told, known, self.labels, self.run.rules)
         return self._predict(images, told)
 
     @torch.no_grad()
@@ -149,13 +149,13 @@ class Tagger:
             known: other labels that are known, as in `{"sea": True}`.
 
         Raises:
-            DataError: the image cannot be read, or `known` contradicts the implications.
+            DataError: the image cannot be read, or `known` contradicts the rules.
             LabelsError: an unknown label.
             PotentialsError: the run is a mixture over scenes.
         """
         photo, column, told = as_image(image), self.labels.index(label), self._known
         if known is not None:
-            told = with_told(told, {photo: known}, self.labels, self.run.implications)
+            told = with_told(told, {photo: known}, self.labels, self.run.rules)
         (features,) = self._extractor.stream([photo])
         if isinstance(features, DataError):
             raise features
@@ -249,7 +249,7 @@ class Tagger:
             by_name: dict[str | Path | Image, Mapping[str, bool]] = dict(
                 zip(numbered, known, strict=True)
             )
-            told = with_told(told, by_name, self.labels, self.run.implications)
+            told = with_told(told, by_name, self.labels, self.run.rules)
         return list(self._records(list(zip(numbered, features, strict=True)), told))
 
     def _records(self, batch: list[_Item], told: KnownLabels | None) -> Iterator[Prediction]:

@@ -9,7 +9,7 @@ from mlcrf.reports.tables import format_pairs, format_teaching, format_training
 from mlcrf.training.extending import TaughtReport
 from mlcrf.training.run import TrainReport
 
-_MOST_LISTED = 200  # labels, and implications
+_MOST_LISTED = 200  # labels, and rules
 
 
 def save_card(report: TrainReport | TaughtReport) -> None:
@@ -27,15 +27,14 @@ def save_card(report: TrainReport | TaughtReport) -> None:
         save_couplings(heatmap, run, order_labels(*couplings(run.crf), len(names)))
         parts.append("![Learned couplings](plots/couplings.png)")
         parts.append(_block(format_pairs(*strongest_pairs(run.crf, names))))
-    if len(run.implications):
+    if len(run.rules):
         rules = [
-            f"- {child} => {parent}"
-            for child, parent in run.implications.names(run.labels)[:_MOST_LISTED]
+            f"- {child} => {parent}" for child, parent in run.rules.names(run.labels)[:_MOST_LISTED]
         ]
-        if len(run.implications) > len(rules):
-            more = len(run.implications) - len(rules)
+        if len(run.rules) > len(rules):
+            more = len(run.rules) - len(rules)
             rules.append(f"- and {more:,} more; `mlcrf inspect RUN --json` has all")
-        parts.append("## Implications\n\n" + "\n".join(rules))
+        parts.append("## Rules\n\n" + "\n".join(rules))
     where = "; all are in labels.txt" if len(names) > _MOST_LISTED else ""
     parts.append("## Labels\n\n" + some_names(names, most=_MOST_LISTED) + where)
     atomic.write_text(run.path / "README.md", "\n\n".join(parts) + "\n")

@@ -57,7 +57,7 @@ def save_couplings_page(path: Path, run: Run, shown: LabelOrder) -> int:
             if one.leaders
         ],
         "num_clusters": sum(bool(one.leaders) for one in shown.clusters),
-        "data": _data(names, shown, edges[kept], values[kept], run.implications.array)
+        "data": _data(names, shown, edges[kept], values[kept], run.rules.array)
         | {"all": len(edges)},
     }
     save_page(path, "matrix", context)

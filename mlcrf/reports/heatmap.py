@@ -41,7 +41,7 @@ class Panel:
         edges: pairs i < j (E, 2).
         values: the value of each pair (E,).
         other: the value of other pairs; NaN if unknown.
-        rules: implications, child and parent (R, 2), shown as arrows instead of couplings.
+        rules: rules, child and parent (R, 2), shown as arrows instead of couplings.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Panel:
 
     @classmethod
     def from_model(cls, title: str, model: LabelCrf) -> "Panel":
-        return cls(title, *couplings(model), rules=model.implications.array)
+        return cls(title, *couplings(model), rules=model.rules.array)
 
     @classmethod
     def from_matrix(cls, title: str, matrix: Floats) -> "Panel":

@@ -53,7 +53,7 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
                 strict=True,
             )
         ],
-        "implications": [list(rule) for rule in manifest.implications.names(manifest.labels)],
+        "rules": [list(rule) for rule in manifest.rules.names(manifest.labels)],
         "layout": manifest.layout,
         "facts": list(manifest.facts),
         "notes": list(manifest.notes),
@@ -115,7 +115,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "couplings": len(run.crf.edges),
         "strongest_coupling": float(run.crf.pairwise.detach().abs().amax()) if coupled else 0.0,
         "gates": run.crf.rank,
-        "implications": [list(rule) for rule in run.implications.names(run.labels)],
+        "rules": [list(rule) for rule in run.rules.names(run.labels)],
         "parameters": sum(p.numel() for p in run.crf.parameters()),
         "digest": run.digest,
         "settings": run.settings.model_dump(mode="json"),
@@ -124,7 +124,7 @@ def run_record(run: Run) -> dict[str, Any]:
 
 def format_run(record: dict[str, Any]) -> str:
     """Format a record of `run_record`."""
-    apart = ("settings", "labels", "implications")
+    apart = ("settings", "labels", "rules")
     rows = [[key, str(value)] for key, value in record.items() if key not in apart]
     settings = [[key, str(value)] for key, value in record["settings"].items()]
     return "\n".join(
@@ -140,8 +140,8 @@ def format_run(record: dict[str, Any]) -> str:
 
 
 def _rules(record: dict[str, Any]) -> list[str]:
-    rules = [" => ".join(rule) for rule in record["implications"]]
-    return ["", f"{len(rules)} implications: {some_names(rules)}"] if rules else []
+    rules = [" => ".join(rule) for rule in record["rules"]]
+    return ["", f"{len(rules)} rules: {some_names(rules)}"] if rules else []
 
 
 def models_record() -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ class Beliefs:
     ) -> None:
         self._potentials, self.crf = potentials, crf
         self.num_labels = potentials.num_labels
-        self.implications = potentials.implications
+        self.rules = potentials.rules
         if isinstance(method, ExactOrGibbs):
             method = ExactOrGibbs(min(method.max_exact_labels, _QUICK_LABELS), method.gibbs)
         self._unprepared, self._method = method, prepare(method, potentials)

@@ -71,7 +71,7 @@ def read_archive(url: str, run: Run | None, folders: Sequence[Path] = ()) -> Man
         for column, key in enumerate(keys):
             if key in found and key in names:
                 row[column] = found[key].value
-    rules = () if run is None else run.implications.closure
+    rules = () if run is None else run.rules.closure
     children, parents = ([pair[at] for pair in rules] for at in (0, 1))
     broken = (targets[:, children] == 1) & (targets[:, parents] == 0)
     for row, at in zip(*np.nonzero(broken), strict=True):

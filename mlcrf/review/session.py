@@ -15,7 +15,6 @@ from torch import Tensor
 from mlcrf.crf import UNKNOWN
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
 from mlcrf.images import Image
-from mlcrf.implications import Implications
 from mlcrf.inference.questions import label_entropy, next_questions
 from mlcrf.prediction.reasons import EvidenceMap, Reasons, make_reasons, map_evidence
 from mlcrf.review.answers import NO, YES, Answer, Board, Verdict
@@ -26,6 +25,7 @@ from mlcrf.review.learning import Learner, Lesson
 from mlcrf.review.photos import Photo
 from mlcrf.review.quality import estimate_quality
 from mlcrf.review.tags import titles_of
+from mlcrf.rules import Rules
 from mlcrf.training.extending import Lessons
 from mlcrf.training.teaching import Taught
 
@@ -328,9 +328,9 @@ class Review:
         return self._search.find(wanted, states, worth, column)  # answers do not wait for it
 
     @property
-    def implications(self) -> Implications:
-        """The implications of the model between its labels."""
-        return Implications() if self._beliefs is None else self._beliefs.implications
+    def rules(self) -> Rules:
+        """The rules of the model between its labels."""
+        return Rules() if self._beliefs is None else self._beliefs.rules
 
     def decided(self, least: float | None = None) -> Tensor:
         """Return which tags each photo has: those answered yes, and what they imply, (N, L).
@@ -343,7 +343,7 @@ class Review:
             has = self._known == YES
             if least is not None:
                 has |= ~self._answered & (self._marginals >= least)
-            for child, parent in self.implications.closure:
+            for child, parent in self.rules.closure:
                 has[:, parent] |= has[:, child]
             return has & self._shown
 
@@ -573,7 +573,7 @@ class Review:
     def _settle(self, number: int) -> frozenset[int]:
         """Ignore answers that together break an implication, and return their labels."""
         row = self._known[number]
-        rules = self.implications.closure
+        rules = self.rules.closure
         broken = {
             label
             for child, parent in rules

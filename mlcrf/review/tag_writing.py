@@ -10,7 +10,6 @@ from threading import Event, Lock
 
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import Image
-from mlcrf.implications import Implications
 from mlcrf.keywords.retagging import keyword_fault
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
@@ -22,6 +21,7 @@ from mlcrf.prediction import (
 )
 from mlcrf.reports.tables import photo_files_record
 from mlcrf.review.session import Review
+from mlcrf.rules import Rules
 
 _AUTHOR = "mlcrf review"
 
@@ -32,12 +32,12 @@ class Decided:
 
     Attributes:
         labels: their names, as people see them; empty if no tag is decided.
-        implications: implications of the model between them.
+        rules: rules of the model between them.
         predictions: one for each photo of the review.
     """
 
     labels: tuple[str, ...]
-    implications: Implications
+    rules: Rules
     predictions: tuple[Prediction, ...]
 
     @classmethod
@@ -54,7 +54,7 @@ class Decided:
             Prediction(photo.image, labels)
             for photo, labels in zip(review.photos, rows, strict=True)
         )
-        closed = Implications(review.implications.closure)  # some labels between may be retired
+        closed = Rules(review.rules.closure)  # some labels between may be retired
         return cls(tuple(names), closed.among(columns), predictions)
 
     def counts(self) -> dict[str, int]:
@@ -153,7 +153,7 @@ class TagWriting:
         labels = LabelSpace(decided.labels)
         images = _UntilStopped([one.image for one in decided.predictions], self._stop)
         files = PhotoFileOptions(xmp=True).make(
-            PhotoPlaces(), labels, Origin(_AUTHOR, implications=decided.implications), images
+            PhotoPlaces(), labels, Origin(_AUTHOR, rules=decided.rules), images
         )
         with PredictionWriter(None, labels, photo_files=files) as writer:
             for prediction in decided.predictions:

@@ -65,4 +65,4 @@ class Model(BaseModel):
     backbone: str
     inference: str
     labels: list[str]
-    implications: list[tuple[str, str]]
+    rules: list[tuple[str, str]]

@@ -106,7 +106,7 @@ def _labels(found: list[Prediction], service: Service) -> list[Label]:
         for name in one.labels:
             confidence[name] = max(confidence.get(name, 0.0), probable[name])
     categories: dict[str, list[str]] = {}
-    for child, parent in run.implications.names(run.labels):
+    for child, parent in run.rules.names(run.labels):
         categories.setdefault(child, []).append(parent)
     return [
         Label(name=name, confidence=p, topicality=p, categories=categories.get(name, []))

@@ -89,7 +89,7 @@ def _check(known: Mapping[str, bool], run: Run) -> None:
     if not known:
         return
     try:
-        with_told(None, {"image": known}, run.labels, run.implications)
+        with_told(None, {"image": known}, run.labels, run.rules)
     except MlcrfError as error:
         reason = error.reason if isinstance(error, DataError) else str(error)
         raise HTTPException(422, f"known: {shown(reason)}") from error

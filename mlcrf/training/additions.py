@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import Provenance, Run
-from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.plausibility import spelling
+from mlcrf.data.rules import with_rules
 from mlcrf.errors import DataError
-from mlcrf.implications import Implications
 from mlcrf.labels import UNKNOWN, LabelSpace
+from mlcrf.rules import Rules
 from mlcrf.training.extending import (
     Lessons,
     TaughtReport,
@@ -76,7 +76,7 @@ def add_labels(run: Run, manifest: Manifest) -> Manifest:
     """Return the images of a data set that may be learned from, with the run's labels first.
 
     A label is one of the run's if it differs in case, spaces or composition of accents only. The
-    run's implications hold; those of the data set are left out.
+    run's rules hold; those of the data set are left out.
 
     Raises:
         DataError: two labels that are one of the run's, or no image that is not a test image.
@@ -103,10 +103,8 @@ def add_labels(run: Run, manifest: Manifest) -> Manifest:
         columns.append(at)
     targets = np.full((len(manifest), len(names)), UNKNOWN, dtype=np.int8)
     targets[:, columns] = manifest.targets
-    widened = replace(
-        manifest, targets=targets, labels=LabelSpace(tuple(names)), implications=Implications()
-    )
-    return with_implications(widened, run.implications)
+    widened = replace(manifest, targets=targets, labels=LabelSpace(tuple(names)), rules=Rules())
+    return with_rules(widened, run.rules)
 
 
 def teach(

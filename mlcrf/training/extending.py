@@ -30,11 +30,11 @@ from mlcrf.data.readers.table import save_manifest
 from mlcrf.decoding import Decoder
 from mlcrf.errors import RunError
 from mlcrf.images import Image
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.metrics import Ranking
 from mlcrf.model import LabelCrf
 from mlcrf.processes import ALONE
+from mlcrf.rules import Rules
 from mlcrf.training.finite import require_finite
 from mlcrf.training.teaching import Taught
 
@@ -181,7 +181,7 @@ def make_taught_run(
 ) -> TaughtReport:
     """Return a run of what was taught, not yet saved, and its figures.
 
-    Settings, implications and a trained backbone are those of the base run, without one the
+    Settings, rules and a trained backbone are those of the base run, without one the
     defaults. Inference is the base run's, except that exact inference becomes `auto`, and that up
     to 26 labels may be enumerated, so that a run of 24 stays exact. Thresholds are tuned on the
     answers, each judged by unaries that were fitted without it; the couplings have seen them. A
@@ -316,10 +316,8 @@ def _without(model: LabelCrf, kept: list[int], means: Tensor) -> LabelCrf:
     place[kept] = torch.arange(len(kept))
     edges = place[model.edges]
     inner = (edges >= 0).all(1)
-    implications = Implications(model.implications.closure).among(kept)
-    result = LabelCrf(
-        model.output.in_features, len(kept), edges=edges[inner], implications=implications
-    )
+    rules = Rules(model.rules.closure).among(kept)
+    result = LabelCrf(model.output.in_features, len(kept), edges=edges[inner], rules=rules)
     result.output.weight.copy_(model.output.weight[kept])
     biases = model.output.bias.double()
     for label, other in (model.edges.T, model.edges.flip(1).T):

@@ -228,7 +228,7 @@ class HeadTrainer:
         if kind.startswith("stacked "):
             objective = stacked_objective(self._settings)
             space = LogOddsSpace(torch.zeros(space.targets.shape), space.targets, self._processes)
-            model = CrfOfLogOdds(len(self._plan.labels), self._plan.edges, self._plan.implications)
+            model = CrfOfLogOdds(len(self._plan.labels), self._plan.edges, self._plan.rules)
         elif kind in (ObjectiveName.INDEPENDENT, "fold"):
             model = LabelCrf(self._num_features, len(self._plan.labels), edges=no_edges())
         else:

@@ -60,7 +60,7 @@ class Members:
             model.num_labels,
             edges=model.edges,
             hidden=self.head.hidden.out_features,
-            implications=model.implications,
+            rules=model.rules,
         )
         assert result.hidden is not None
         weight, mean = model.output.weight, self.head.output

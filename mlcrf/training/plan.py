@@ -19,7 +19,6 @@ from mlcrf.crf import full_edges
 from mlcrf.crf.edges import load_edges, strongest_edges, tree_edges
 from mlcrf.data.manifest import Manifest
 from mlcrf.errors import SettingsError
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact, InferenceMethod, MeanField, count_states, make_exact
 from mlcrf.labels import LabelSpace
 from mlcrf.latent import SceneSum
@@ -34,6 +33,7 @@ from mlcrf.objectives import (
     pseudo_likelihood_loss,
     unrolled_mean_field_loss,
 )
+from mlcrf.rules import Rules
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import FitReport, fit
 from mlcrf.training.persistent_fit import Steps, fit_persistent
@@ -64,7 +64,7 @@ class Plan:
     settings: TrainSettings
     labels: LabelSpace
     edges: Tensor
-    implications: Implications
+    rules: Rules
     exact: InferenceMethod | None
     objective: ObjectiveName
     inference: InferenceName
@@ -78,7 +78,7 @@ class Plan:
             num_features,
             len(self.labels),
             edges=self.edges,
-            implications=self.implications,
+            rules=self.rules,
             hidden=settings.hidden_units,
             rank=settings.rank if settings.pairwise is Pairwise.CONDITIONAL else 0,
             scenes=settings.scenes if settings.structure is Structure.LATENT else 0,
@@ -104,7 +104,7 @@ def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
     if given != (settings.structure is Structure.FILE):
         raise SettingsError("--structure file and --set edges_file=FILE go together; give both")
     num_labels = len(train.labels)
-    tied = torch.tensor(train.implications.closure, dtype=torch.int64).reshape(-1, 2)
+    tied = torch.tensor(train.rules.closure, dtype=torch.int64).reshape(-1, 2)
     match resolve_structure(settings, num_labels):
         case Structure.INDEPENDENT | Structure.LATENT:
             return no_edges()
@@ -151,7 +151,7 @@ def make_plan(
     settings: TrainSettings,
     labels: LabelSpace,
     edges: Tensor,
-    implications: Implications,
+    rules: Rules,
     others: tuple[Tensor, ...] = (),
 ) -> Plan:
     """Resolve AUTO, and check the settings before any image is read.
@@ -163,7 +163,7 @@ def make_plan(
         len(labels),
         edges,
         max_exact_labels=settings.max_exact_labels,
-        implications=implications,
+        rules=rules,
         varies_by_image=settings.pairwise is Pairwise.CONDITIONAL,
     )
     if exact is not None and settings.structure is Structure.LATENT:
@@ -171,9 +171,7 @@ def make_plan(
     schedules = _resolve_schedules(settings, len(labels), exact)
     objective = _resolve_objective(settings, exact, schedules)
     inference = _resolve_inference(settings, objective)
-    plan = Plan(
-        settings, labels, edges, implications, exact, objective, inference, schedules, others
-    )
+    plan = Plan(settings, labels, edges, rules, exact, objective, inference, schedules, others)
     _check_reach(plan)
     _check_combination(plan)
     return plan
@@ -231,7 +229,7 @@ def _resolve_inference(settings: TrainSettings, objective: ObjectiveName) -> Inf
 def _check_reach(plan: Plan) -> None:
     """Refuse exact inference over too many label sets."""
     settings = plan.settings
-    log_states = count_states(len(plan.labels), plan.implications)
+    log_states = count_states(len(plan.labels), plan.rules)
     out_of_reach = plan.objective is ObjectiveName.EXACT_LIKELIHOOD and plan.exact is None
     enumerates = settings.inference is InferenceName.EXACT
     if out_of_reach or (enumerates and log_states > settings.max_exact_labels):

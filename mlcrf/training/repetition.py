@@ -22,7 +22,7 @@ def digest_data(manifest: Manifest) -> str:
     """
     digest = hashlib.sha256("\n".join(manifest.labels).encode())
     digest.update(manifest.targets.tobytes())
-    digest.update(repr(manifest.implications.names(manifest.labels)).encode())
+    digest.update(repr(manifest.rules.names(manifest.labels)).encode())
     addresses = [image.address for image in manifest.images]
     start = os.path.commonprefix(addresses).rfind("/") + 1  # noqa: RUF071 - also of URLs
     splits = manifest.splits or ("",) * len(addresses)

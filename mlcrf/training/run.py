@@ -21,9 +21,9 @@ from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
 from mlcrf.decoding import Decoder, estimate_frequencies
 from mlcrf.errors import DataError, RunError, SettingsError
-from mlcrf.implications import Implications
 from mlcrf.model import LabelCrf
 from mlcrf.processes import ALONE
+from mlcrf.rules import Rules
 from mlcrf.training.album_fit import Albums, learn_transitions, training_albums
 from mlcrf.training.candidates import Fitted
 from mlcrf.training.examples import Examples
@@ -101,7 +101,7 @@ def train(
     _check_targets(train_part)
     edges = choose_edges(settings, train_part)
     others = other_edges(settings, train_part)
-    plan = make_plan(settings, manifest.labels, edges, manifest.implications, others)
+    plan = make_plan(settings, manifest.labels, edges, manifest.rules, others)
     gap = timedelta(minutes=settings.album_gap_minutes)
     albums = training_albums(train_part, validation_part, gap) if settings.albums else None
     backbone = make_backbone(spec, seed=settings.seed)
@@ -196,8 +196,8 @@ def _fit_models(
     if plan.settings.structure is Structure.INDEPENDENT:
         crf = replace(
             independent,
-            model=_with_implications(independent.model, plan.implications),
-            on_train=_with_implications(independent.on_train, plan.implications),
+            model=_with_rules(independent.model, plan.rules),
+            on_train=_with_rules(independent.on_train, plan.rules),
         )
     else:
         crf = trainer.fit_crf(independent)
@@ -309,9 +309,9 @@ def tune_decoders(
     )
 
 
-def _with_implications(model: LabelCrf, implications: Implications) -> LabelCrf:
+def _with_rules(model: LabelCrf, rules: Rules) -> LabelCrf:
     result = model.clone()
-    result.implications = implications
+    result.rules = rules
     return result
 
 
@@ -365,7 +365,7 @@ def _identity(manifest: Manifest, plan: Plan) -> str:
         {
             "settings": plan.settings.model_dump(mode="json"),
             "labels": list(manifest.labels),
-            "implications": manifest.implications.names(manifest.labels),
+            "rules": manifest.rules.names(manifest.labels),
             "data": digest.hexdigest(),
         },
         sort_keys=True,

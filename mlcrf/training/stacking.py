@@ -22,9 +22,9 @@ from torch import Tensor
 from mlcrf.backbones.feature_matrix import read_rows
 from mlcrf.choices import ObjectiveName, Schedule, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.implications import Implications
 from mlcrf.model import LabelCrf
 from mlcrf.processes import Processes
+from mlcrf.rules import Rules
 from mlcrf.training.candidates import MOST_ADDED, Candidate, Fitted, extend
 from mlcrf.training.examples import Examples
 from mlcrf.training.features import FeatureSpace
@@ -46,8 +46,8 @@ _MOST_OF_FOLDS = 1000  # training images to choose on beside fewer
 class CrfOfLogOdds(LabelCrf):
     """A CRF whose unaries are given log-odds (N, L) plus a bias; the head's weights have no use."""
 
-    def __init__(self, num_labels: int, edges: Tensor, implications: Implications) -> None:
-        super().__init__(1, num_labels, edges=edges, implications=implications)
+    def __init__(self, num_labels: int, edges: Tensor, rules: Rules) -> None:
+        super().__init__(1, num_labels, edges=edges, rules=rules)
 
     def unary(self, features: Tensor) -> Tensor:
         return features + self.output.bias
@@ -59,7 +59,7 @@ class CrfOfLogOdds(LabelCrf):
             baseline.output.in_features,
             self.num_labels,
             edges=self.edges,
-            implications=self.implications,
+            rules=self.rules,
         )
         result.output.weight.copy_(baseline.output.weight)
         result.output.bias.copy_(baseline.output.bias + self.output.bias)
@@ -193,7 +193,7 @@ class Stacker:
     ) -> Candidate:
         settings = self._settings
         strengths = sorted(settings.pairwise_penalties)
-        start: LabelCrf = CrfOfLogOdds(len(self._plan.labels), edges, self._plan.implications)
+        start: LabelCrf = CrfOfLogOdds(len(self._plan.labels), edges, self._plan.rules)
 
         def fit(penalty: Penalty, start: LabelCrf) -> Fitted:
             one = self._fit("train", unseen.log_odds, penalty, start)

@@ -21,9 +21,9 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from mlcrf.errors import RunError
-from mlcrf.implications import Implications
 from mlcrf.labels import UNKNOWN
 from mlcrf.model import LabelCrf, no_edges
+from mlcrf.rules import Rules
 from mlcrf.training.laplace import fit_laplace
 
 _MOST_AXES = 256
@@ -265,7 +265,7 @@ class Teacher:
             weights.shape[1],
             len(weights),
             edges=edges,
-            implications=Implications() if start is None else start.implications,
+            rules=Rules() if start is None else start.rules,
         )
         result.output.weight.copy_(weights)
         result.output.bias.copy_(biases)

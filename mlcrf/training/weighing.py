@@ -103,7 +103,7 @@ class Weighing:
 
     Attributes:
         weights: w of each label (L,).
-        before: losses of the baseline, which knows no implications.
+        before: losses of the baseline, which knows no rules.
         after: losses with these weights.
         loss: the blend that they minimise.
     """
@@ -149,7 +149,7 @@ def weighed(baseline: LabelCrf, crf: LabelCrf, weights: Tensor) -> LabelCrf:
         crf.output.in_features,
         crf.num_labels,
         edges=crf.edges[used],
-        implications=crf.implications,
+        rules=crf.rules,
         rank=crf.rank,
     )
     result.load_state_dict(state)

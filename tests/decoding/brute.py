@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials
-from mlcrf.implications import Implications
+from mlcrf.rules import Rules
 from tests.oracle import Oracle, State
 
 
@@ -31,7 +31,7 @@ def _share(part: Tensor, whole: Tensor) -> Tensor:
 
 
 def admissible_states(
-    known: Iterable[int], implications: Implications, at_least: int = 0, at_most: int | None = None
+    known: Iterable[int], rules: Rules, at_least: int = 0, at_most: int | None = None
 ) -> list[State]:
     """Every label set that may be chosen."""
     known = list(known)
@@ -40,7 +40,7 @@ def admissible_states(
         state
         for state in every_state(len(known))
         if all(value in (-1, bit) for value, bit in zip(known, state, strict=True))
-        and all(state[parent] or not state[child] for child, parent in implications.pairs)
+        and all(state[parent] or not state[child] for child, parent in rules.pairs)
         and at_least <= sum(state) <= most
     ]
 

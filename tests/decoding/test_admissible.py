@@ -6,10 +6,10 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, check_known, full_edges
 from mlcrf.decoding import Admissible
-from mlcrf.implications import Implications
+from mlcrf.rules import Rules
 from tests.decoding import brute
 
-CHAIN = Implications(((3, 1), (1, 0), (4, 0), (1, 2)))  # 3 => 1 => 0 and 2, 4 => 0
+CHAIN = Rules(((3, 1), (1, 0), (4, 0), (1, 2)))  # 3 => 1 => 0 and 2, 4 => 0
 
 
 def draw(num_images: int = 60, *, ties: bool = False) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ def test_beginnings_of_the_order_are_admissible(ties: bool) -> None:
 
 
 def test_order_is_by_score_where_nothing_forbids_it() -> None:
-    """Without known labels and implications: falling scores, equal ones as they stand."""
+    """Without known labels and rules: falling scores, equal ones as they stand."""
     allowed = Admissible(torch.full((2, 4), -1))
     scores = torch.tensor([[0.1, 0.7, 0.7, 0.2], [0.5, 0.5, 0.5, 0.5]])
     assert allowed.order(scores).tolist() == [[1, 2, 3, 0], [0, 1, 2, 3]]
@@ -91,8 +91,8 @@ def test_fit_keeps_and_adds_the_highest_marginals() -> None:
     marginals = torch.tensor([[1e-20, 3e-20, 0.9, 2e-20]], dtype=torch.float64)
     unknown = torch.full((1, 4), -1)
     states = torch.tensor([[1, 1, 0, 1]])
-    few = Admissible(unknown, Implications(), 0, 2).fit(states, marginals)
-    many = Admissible(unknown, Implications(), 2).fit(torch.zeros_like(states), marginals)
+    few = Admissible(unknown, Rules(), 0, 2).fit(states, marginals)
+    many = Admissible(unknown, Rules(), 2).fit(torch.zeros_like(states), marginals)
     assert (few.tolist(), many.tolist()) == ([[0, 1, 0, 1]], [[0, 1, 1, 0]])
 
 

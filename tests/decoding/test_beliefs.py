@@ -80,7 +80,7 @@ def test_images_in_parts(
     # labels that are coupled are drawn one by one where the inference draws nothing
     loss = 0.1 if isinstance(inference, Enumeration) and measure == "jaccard" else 0.02
     for image, one in enumerate(oracles(potentials, known)):
-        agree = brute.admissible_states(known[image].tolist(), potentials.implications)
+        agree = brute.admissible_states(known[image].tolist(), potentials.rules)
         best = brute.best_expectation(measure, one.probabilities, agree)
         assert brute.expectation(measure, one.probabilities, states[image]) > best - loss
 

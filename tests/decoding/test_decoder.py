@@ -8,8 +8,8 @@ import torch
 from mlcrf.choices import Decision
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.decoding import Decoder
-from mlcrf.implications import Implications
 from mlcrf.inference import Gibbs, Independent, InferenceMethod, MeanField
+from mlcrf.rules import Rules
 from tests.decoding import brute
 from tests.decoding.methods import ORACLE, READY, Enumeration, Plain, Sampling, decided
 from tests.making import draw_known, make_potentials
@@ -17,7 +17,7 @@ from tests.oracle import oracles
 
 # drawn in the order of the images, or chosen for all images together
 OF_A_BATCH = {Decision.EXPECTED_JACCARD, Decision.F1_OF_MEANS}
-CHAIN = Implications(((0, 1), (1, 2), (4, 2)))  # 0 implies 1, 1 and 4 imply 2
+CHAIN = Rules(((0, 1), (1, 2), (4, 2)))  # 0 implies 1, 1 and 4 imply 2
 
 
 def excluding(*unary: float, coupling: float = -3.0) -> Potentials:
@@ -85,9 +85,7 @@ def test_every_rule_is_the_best_of_all_label_sets(
             decoder = Decoder(rule, at_least=least, at_most=most)
         states = decoder(posterior, potentials, inference, known=known)
         for image, one in enumerate(truth):
-            among = brute.admissible_states(
-                known[image].tolist(), potentials.implications, least, most
-            )
+            among = brute.admissible_states(known[image].tolist(), potentials.rules, least, most)
             mass = brute.shares(samples[:, image]) if sampled else one.probabilities
             assert tuple(states[image].tolist()) in among
             best = brute.best_expectation(measure, mass, among)
@@ -124,7 +122,7 @@ def test_known_labels_and_implications_are_respected(
     assert states.dtype == torch.int64
     for image in range(5):
         clamped = known[image].tolist()
-        agree = brute.admissible_states(clamped, potentials.implications)
+        agree = brute.admissible_states(clamped, potentials.rules)
         assert tuple(states[image].tolist()) in agree
         sizes = {sum(state) for state in agree}
         size = int(states[image].sum())
@@ -160,7 +158,7 @@ def test_many_labels(rule: Decision) -> None:
     first = torch.arange(num_labels - 1)
     edges = torch.stack([first, first + 1], 1)
     pairwise = torch.rand(len(edges), generator=generator)
-    rules = Implications.from_array(edges[:3].numpy())
+    rules = Rules.from_array(edges[:3].numpy())
     potentials = Potentials(unary, edges, pairwise, rules)
     known = torch.full_like(unary, -1).long()
     known[:, 7] = 1

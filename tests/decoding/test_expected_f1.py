@@ -7,12 +7,12 @@ from torch import Tensor
 from mlcrf.crf import check_known
 from mlcrf.crf.potentials import Potentials
 from mlcrf.decoding import Admissible, empty_probability, maximise_expected_f1
-from mlcrf.implications import Implications
+from mlcrf.rules import Rules
 from tests.decoding import brute
 from tests.making import close, draw_known, make_potentials
 from tests.oracle import oracles
 
-CHAIN = Implications(((0, 1), (1, 2), (4, 2)))  # 0 implies 1, 1 and 4 imply 2
+CHAIN = Rules(((0, 1), (1, 2), (4, 2)))  # 0 implies 1, 1 and 4 imply 2
 
 
 def check(
@@ -22,12 +22,12 @@ def check(
     clamped = check_known(potentials, known)
     truth = oracles(potentials.as_couplings(), clamped)
     counts, empty = brute.count_marginals(truth, potentials.num_labels), brute.empty(truth)
-    allowed = Admissible(clamped, potentials.implications, at_least, at_most)
+    allowed = Admissible(clamped, potentials.rules, at_least, at_most)
     states, value = maximise_expected_f1(counts, empty, allowed)
     assert (states.dtype, states.shape) == (torch.int64, potentials.unary.shape)
     for image, one in enumerate(truth):
         among = brute.admissible_states(
-            clamped[image].tolist(), potentials.implications, at_least, at_most
+            clamped[image].tolist(), potentials.rules, at_least, at_most
         )
         assert tuple(states[image].tolist()) in among
         best = brute.best_expectation("f1", one.probabilities, among)
@@ -71,7 +71,7 @@ def test_limits_are_part_of_the_maximisation(limits: tuple[int, int]) -> None:
 @pytest.mark.parametrize("clamp", [False, True])
 @pytest.mark.parametrize("limits", [(0, 99), (0, 2), (3, 4)])
 def test_implications_hold(limits: tuple[int, int], clamp: bool) -> None:
-    """With implications the result is the best set that has the parents of its labels."""
+    """With rules the result is the best set that has the parents of its labels."""
     made = make_potentials(6, 5, unary=1.5, pairwise=1.5)
     potentials = Potentials(made.unary, made.edges, made.pairwise, CHAIN)
     known = torch.full((6, 5), -1)
@@ -86,7 +86,7 @@ def test_ties_never_contradict_what_is_known_or_implied() -> None:
     counts = torch.zeros(2, 3, 4, dtype=torch.float64)
     counts[:, :, 3] = 1.0  # all three for certain
     known = torch.tensor([[-1, -1, 1], [-1, -1, -1]])
-    allowed = Admissible(known, Implications(((0, 1),)), 0, 1)
+    allowed = Admissible(known, Rules(((0, 1),)), 0, 1)
     states, value = maximise_expected_f1(counts, torch.zeros(2), allowed)
     assert states.tolist() == [[0, 0, 1], [0, 1, 0]]
     close(value, torch.full((2,), 0.5, dtype=torch.float64), 1e-15)
@@ -151,5 +151,5 @@ def test_no_image() -> None:
     """No image gives no set."""
     states, value = maximise_expected_f1(torch.zeros(0, 4, 5), torch.zeros(0))
     assert (states.shape, value.shape) == ((0, 4), (0,))
-    allowed = Admissible(torch.zeros(0, 4, dtype=torch.int64), Implications(), 1)
+    allowed = Admissible(torch.zeros(0, 4, dtype=torch.int64), Rules(), 1)
     assert maximise_expected_f1(torch.zeros(0, 4, 5), torch.zeros(0), allowed)[0].shape == (0, 4)

@@ -12,11 +12,11 @@ from mlcrf.decoding import (
     maximise_expected_f1,
     maximise_expected_jaccard,
 )
-from mlcrf.implications import Implications
+from mlcrf.rules import Rules
 from tests.decoding import brute
 from tests.making import draw_known, make_potentials
 
-CHAIN = Implications(((0, 1), (1, 2), (4, 2)))
+CHAIN = Rules(((0, 1), (1, 2), (4, 2)))
 
 
 def draw(potentials: Potentials, known: Tensor | None = None, num_samples: int = 60) -> Tensor:
@@ -39,9 +39,7 @@ def check(
     missing = []
     for image in range(samples.shape[1]):
         truth = brute.shares(samples[:, image])
-        among = brute.admissible_states(
-            allowed.known[image].tolist(), allowed.implications, *limits
-        )
+        among = brute.admissible_states(allowed.known[image].tolist(), allowed.rules, *limits)
         assert tuple(states[image].tolist()) in among
         own = brute.expectation("jaccard", truth, states[image])
         assert float(value[image]) == pytest.approx(own, abs=1e-12)
@@ -164,7 +162,7 @@ def test_memory_is_bounded_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     potentials = make_potentials(7, 12, unary=1.5, pairwise=0.8)
     known = draw_known(potentials, num_unknown=9)
     samples = draw(potentials, known)
-    allowed = Admissible(known, Implications(), 2, 5)
+    allowed = Admissible(known, Rules(), 2, 5)
     together = maximise_expected_jaccard(samples, samples.double().mean(0), allowed)
     monkeypatch.setattr("mlcrf.decoding.expected_jaccard._ENTRIES", 1)
     alone = maximise_expected_jaccard(samples, samples.double().mean(0), allowed)

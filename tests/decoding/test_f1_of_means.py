@@ -10,8 +10,8 @@ from torch import Tensor
 from mlcrf.choices import Decision
 from mlcrf.decoding import Admissible, Decoder, maximise_f1_of_means
 from mlcrf.errors import SettingsError
-from mlcrf.implications import Implications
 from mlcrf.prediction import PredictJob
+from mlcrf.rules import Rules
 
 LABELS = 4
 
@@ -22,7 +22,7 @@ def draw(num_images: int, seed: int) -> Tensor:
     return (2 * logits - 1).sigmoid()
 
 
-def free(marginals: Tensor, k: int, rules: Implications = Implications()) -> Admissible:
+def free(marginals: Tensor, k: int, rules: Rules = Rules()) -> Admissible:
     return Admissible(torch.full(marginals.shape, -1), rules, k, k)
 
 
@@ -64,7 +64,7 @@ def test_other_images_decide() -> None:
     alone, _ = maximise_f1_of_means(marginals[1:], free(marginals[1:], 1))
     assert alone.tolist() == [[1, 0]]
     wide = draw(12, 0)
-    states, _ = maximise_f1_of_means(wide, free(wide, 2, Implications(((0, 3), (1, 3)))))
+    states, _ = maximise_f1_of_means(wide, free(wide, 2, Rules(((0, 3), (1, 3)))))
     assert states.sum(1).tolist() == [2] * 12
     assert bool((states[:, :2].amax(1) <= states[:, 3]).all())
 

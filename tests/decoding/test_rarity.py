@@ -10,9 +10,9 @@ from mlcrf.choices import Decision
 from mlcrf.crf import Potentials
 from mlcrf.decoding import Decoder, estimate_frequencies, tune_rarity
 from mlcrf.errors import ProbabilitiesError
-from mlcrf.implications import Implications
 from mlcrf.inference import Independent
 from mlcrf.metrics import Predictions, gather_statistics
+from mlcrf.rules import Rules
 from tests.decoding.methods import decided
 
 
@@ -33,7 +33,7 @@ def test_a_rare_label_is_ranked_by_its_share_of_the_frequency() -> None:
         for rarity in (0, 0.7, 1)
     ]
     assert chosen == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
-    ruled = Potentials(marginals.logit(), edges, none, Implications(((2, 3),)))
+    ruled = Potentials(marginals.logit(), edges, none, Rules(((2, 3),)))
     two = replace(frequent, k=2, rarity=1.0, frequencies=(0.5, 0.2, 1e-12, 1.0))
     assert decided(two, ruled).tolist() == [[0, 0, 1, 1]]
 

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials
 from mlcrf.export.marginals import BetheMarginals, MeanFieldMarginals, SplitMarginals
-from mlcrf.implications import Implications
 from mlcrf.inference import Bethe, Exact, MeanField
+from mlcrf.rules import Rules
 from tests.making import close, expected, make_potentials
 from tests.oracle import oracles
 
-RULES = Implications(((1, 0), (2, 0), (4, 3)))
+RULES = Rules(((1, 0), (2, 0), (4, 3)))
 EXACT = Exact(leave_out=0)
 
 
@@ -21,7 +21,7 @@ def split(potentials: Potentials) -> tuple[SplitMarginals, Tensor]:
     matrix = potentials.pairwise_matrix()
     varies = potentials.varies_by_image
     typical = matrix.abs().amax(0) if varies else matrix
-    module = SplitMarginals(typical, potentials.implications, varies_by_image=varies)
+    module = SplitMarginals(typical, potentials.rules, varies_by_image=varies)
     found: Tensor = module(potentials.unary, matrix)
     return module, found
 
@@ -44,7 +44,7 @@ def test_the_type_is_enough_where_it_is_tight() -> None:
     matrix = torch.zeros(labels, labels)
     matrix[:3, 3:] = -size
     matrix = matrix + matrix.T
-    module = SplitMarginals(matrix, Implications())
+    module = SplitMarginals(matrix, Rules())
     bound = 9 * size / 4
     assert module.dtype is torch.float32 and bound > 20
     edges = torch.tensor([[i, j] for i in range(3) for j in range(3, labels)])
@@ -56,7 +56,7 @@ def test_the_type_is_enough_where_it_is_tight() -> None:
 def test_split_leaves_out_what_implications_forbid(varies: bool) -> None:
     """With couplings shared by all images, and with each image's own."""
     plain = make_potentials(5, 6, unary=2, pairwise=2, varies=varies, dtype=torch.float32)
-    potentials = replace(plain, implications=RULES)
+    potentials = replace(plain, rules=RULES)
     found = split(potentials)[1]
     close(found, EXACT(potentials).marginals, 1e-5)
     assert bool((found[:, RULES.array[:, 0]] <= found[:, RULES.array[:, 1]] + 1e-6).all())

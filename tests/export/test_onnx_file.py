@@ -22,10 +22,10 @@ from mlcrf.cli import app
 from mlcrf.config import TrainSettings
 from mlcrf.errors import BackboneError, DataError, MlcrfError, RunError, TooManyLabelsError
 from mlcrf.export import TaggerModule, choose_marginals, draw_images, export_onnx, load_images
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.prediction import Tagger
+from mlcrf.rules import Rules
 from tests.mirror import ROOT
 
 pytestmark = pytest.mark.skipif(
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 NAMES = ("sea", "=1+1", "<b>", 'a "b"', "naïve", "sky")
-RULES = Implications(((0, 5), (2, 1)))
+RULES = Rules(((0, 5), (2, 1)))
 write = partial(export_onnx, images=draw_images, engine=EngineName.TORCH)
 
 
@@ -126,12 +126,12 @@ def test_the_documented_example_gives_what_predict_gives(
 @pytest.mark.parametrize(
     ("shape", "name"),
     [
-        ({"rank": 2, "hidden": 8, "implications": RULES}, "exact"),
-        ({"scenes": 3, "implications": RULES}, "sum over 3 scenes, exact within each"),
+        ({"rank": 2, "hidden": 8, "rules": RULES}, "exact"),
+        ({"scenes": 3, "rules": RULES}, "sum over 3 scenes, exact within each"),
     ],
 )
 def test_other_kinds_of_runs(tmp_path: Path, shape: dict[str, object], name: str) -> None:
-    """Couplings by image, a hidden layer, latent scenes, implications: exact as the run is."""
+    """Couplings by image, a hidden layer, latent scenes, rules: exact as the run is."""
     report = write(make_run(tmp_path / "run", **shape), tmp_path / "m.onnx")
     assert report.inference == name and report.num_images == 16
     assert report.own_inference in ("junction-tree", "scenes")

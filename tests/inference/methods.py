@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.implications import Implications
 from mlcrf.inference import (
     AnnealedImportanceSampling,
     Bethe,
@@ -31,6 +30,7 @@ from mlcrf.inference import (
     Tap,
     TreeReweighted,
 )
+from mlcrf.rules import Rules
 from tests.inference import equations
 from tests.making import expected
 from tests.oracle import oracles
@@ -195,8 +195,8 @@ def make(
     edges = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
     shape = (num_images, len(edges)) if varies else (len(edges),)
     couplings = pairwise * (kind >= TREES) * draw(*shape)
-    implications = Implications(tuple(rules))
-    return Potentials(unary * draw(num_images, num_labels), edges, couplings, implications)
+    rules = Rules(tuple(rules))
+    return Potentials(unary * draw(num_images, num_labels), edges, couplings, rules)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Truth:
 
 
 def enumerated(potentials: Potentials, known: Tensor | None = None) -> Truth:
-    """Sums over all states, of the type of the potentials; implications as couplings."""
+    """Sums over all states, of the type of the potentials; rules as couplings."""
     like, ends = potentials.unary, potentials.edges.tolist()
     truth = oracles(potentials.as_couplings(), known)
     pairs = [one.pairwise_marginals(ends) for one in truth]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials, check_known, full_edges
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact
 from mlcrf.inference import annealed_importance as annealing
 from mlcrf.inference.annealed_importance import Annealed, AnnealedImportanceSampling
@@ -20,16 +19,17 @@ from mlcrf.inference.gibbs.label_groups import (
     draw,
     sweep_groups,
 )
+from mlcrf.rules import Rules
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import Oracle, oracles
 
 AIS = AnnealedImportanceSampling(chains=64, temperatures=50)
-CHAIN = Implications(((1, 0), (2, 1)))  # 2 => 1 => 0
+CHAIN = Rules(((1, 0), (2, 1)))  # 2 => 1 => 0
 BELOW_ONE = 1 - 2**-53
 
 
-def with_implications(potentials: Potentials, implications: Implications = CHAIN) -> Potentials:
-    return dataclasses.replace(potentials, implications=implications)
+def with_rules(potentials: Potentials, rules: Rules = CHAIN) -> Potentials:
+    return dataclasses.replace(potentials, rules=rules)
 
 
 def on_the_way(potentials: Potentials, beta: float) -> Oracle:
@@ -84,7 +84,7 @@ def test_one_sweep_leaves_its_distribution(beta: float, varies: bool, implied: b
     """With P the matrix of a sweep at beta and pi the model there, pi P = pi."""
     potentials = make_potentials(1, 3, unary=1.5, pairwise=2.0, varies=varies)
     if implied:
-        potentials = with_implications(potentials)
+        potentials = with_rules(potentials)
     matrix, error = sweep_matrix(potentials, beta, torch.full((1, 3), -1))
     truth = on_the_way(potentials, beta)
     pi = torch.tensor(list(truth.probabilities.values()), dtype=torch.float64)
@@ -124,7 +124,7 @@ def test_groups_hold_no_edge_and_all_labels() -> None:
 
 @pytest.mark.parametrize("varies", [False, True])
 def test_groups_bring_what_conditional_logits_hold(varies: bool) -> None:
-    """Couplings of a group are those of the CRF, implications included, for each image."""
+    """Couplings of a group are those of the CRF, rules included, for each image."""
     generator = torch.Generator().manual_seed(0)
     edges = full_edges(9)
     edges = edges[torch.rand(len(edges), generator=generator) < 0.4]
@@ -164,7 +164,7 @@ def test_weights_are_unbiased(implied: bool, varies: bool, sweeps: int) -> None:
     """E[w] = Z and E[w marginals] = Z P(y_i = 1), however few chains, temperatures and sweeps."""
     potentials = make_potentials(1, 5, unary=1.5, pairwise=1.5, varies=varies, seed=3)
     if implied:
-        potentials = with_implications(potentials)
+        potentials = with_rules(potentials)
     truth = oracles(potentials.as_couplings())[0]
     method = AnnealedImportanceSampling(chains=2, temperatures=4, sweeps=sweeps, seed=5)
     annealed = method.anneal(repeated(potentials, 10_000))
@@ -183,7 +183,7 @@ def test_log_partition_is_as_exact_as_its_weights_say(implied: bool) -> None:
     """Over replicates, the error of log Z has the size that the effective number of chains says."""
     potentials = make_potentials(1, 8, unary=1.5, pairwise=1.5, seed=1)
     if implied:
-        potentials = with_implications(potentials)
+        potentials = with_rules(potentials)
     truth = oracles(potentials.as_couplings())[0]
     annealed = AIS.anneal(repeated(potentials, 500))
     standard_error = annealed.standard_error
@@ -198,15 +198,15 @@ def test_implications_hold() -> None:
     generator = torch.Generator().manual_seed(0)
     unary = 2 * torch.randn(4, 8, generator=generator, dtype=torch.float64)
     pairwise = torch.randn(28, generator=generator, dtype=torch.float64) / 2
-    implications = Implications(((1, 0), (2, 1), (3, 0), (5, 4), (7, 6)))
-    potentials = Potentials(unary, full_edges(8), pairwise, implications)
+    rules = Rules(((1, 0), (2, 1), (3, 0), (5, 4), (7, 6)))
+    potentials = Potentials(unary, full_edges(8), pairwise, rules)
     method = dataclasses.replace(AIS, chains=200, temperatures=200)
     posterior = method(potentials)
     truth = oracles(potentials.as_couplings())
     close(posterior.log_partition, expected(truth, "log_partition", unary), 0.1)
     close(posterior.marginals, expected(truth, "marginals", unary), 0.05)
     assert posterior.samples is not None
-    child, parent = implications.array.T
+    child, parent = rules.array.T
     assert bool((posterior.samples[..., child] <= posterior.samples[..., parent]).all())
     assert bool((method.anneal(potentials).effective_chains > 100).all())
     known = torch.full((4, 8), -1)
@@ -288,7 +288,7 @@ def test_a_label_set_above_log_z_is_reported(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("varies", [False, True])
 def test_scores_of_the_last_states(varies: bool) -> None:
     """Added up sweep by sweep, they are those of the CRF, known labels and rules included."""
-    potentials = with_implications(make_potentials(4, 6, pairwise=2.0, varies=varies))
+    potentials = with_rules(make_potentials(4, 6, pairwise=2.0, varies=varies))
     known = torch.full((4, 6), -1)
     known[1, 3], known[2, 2] = 1, 1
     annealed = AIS.anneal(potentials, known=check_known(potentials, known))

@@ -7,10 +7,10 @@ from torch import Tensor
 from mlcrf.choices import Decision, InferenceName
 from mlcrf.crf import Potentials, check_known, full_edges
 from mlcrf.decoding import Decoder
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact, Gibbs, JunctionTree, LogPartitionKind, make_inference
 from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.inference.questions import pair_marginals
+from mlcrf.rules import Rules
 from tests.making import close, draw_known, make_potentials
 from tests.oracle import Oracle
 
@@ -25,7 +25,7 @@ def automatic(potentials: Potentials, limit: int = 24) -> ExactOrGibbs:
         num_labels=potentials.num_labels,
         edges=potentials.edges,
         max_exact_labels=limit,
-        implications=potentials.implications,
+        rules=potentials.rules,
         varies_by_image=potentials.varies_by_image,
     )
     assert isinstance(method, ExactOrGibbs)
@@ -120,7 +120,7 @@ def test_a_graph_too_wide_becomes_a_tree_and_rules_count() -> None:
     generator = torch.Generator().manual_seed(0)
     unary = torch.randn(3, 40, generator=generator, dtype=torch.float64)
     pairwise = torch.randn(len(edges), generator=generator, dtype=torch.float64) / 4
-    potentials = Potentials(unary, edges, pairwise, Implications(((30, 25), (31, 30))))
+    potentials = Potentials(unary, edges, pairwise, Rules(((30, 25), (31, 30))))
     known = torch.full((3, 40), -1)
     known[:2, :19] = 1
     known[0, 31] = 1  # and so 30 and 25
@@ -151,7 +151,7 @@ def test_without_images_or_knowledge() -> None:
 def test_rules_among_unknown_labels_save_states() -> None:
     """Six unknown labels in pairs are 27 states, which a limit of 2^5 admits, and 64 are not."""
     made = make_potentials(2, 10)
-    rules = Implications(((1, 0), (3, 2), (5, 4)))
+    rules = Rules(((1, 0), (3, 2), (5, 4)))
     known = torch.full((2, 10), -1)
     known[:, 6:] = 1
     for potentials, wanted in (

@@ -11,11 +11,11 @@ import torch
 from mlcrf.checkpoint import load_run
 from mlcrf.crf import Potentials
 from mlcrf.errors import PotentialsError
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact, Gibbs, InferenceMethod, JunctionTree
 from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.inference.explanation import Explanation, explain_label
 from mlcrf.latent import ScenePotentials
+from mlcrf.rules import Rules
 from tests.making import make_potentials
 
 LABEL = 2
@@ -36,7 +36,7 @@ def enumerated(potentials: Potentials, known: list[int]) -> tuple[list[float], f
             for y in product((0, 1), repeat=size)
             if y[LABEL] == value
             and all(k in (-1, y[i]) for i, k in enumerate(known) if i != LABEL)
-            and all(y[child] <= y[parent] for child, parent in potentials.implications.pairs)
+            and all(y[child] <= y[parent] for child, parent in potentials.rules.pairs)
         ]
 
     def weight(y: tuple[int, ...], scale: float) -> float:
@@ -66,7 +66,7 @@ def enumerated(potentials: Potentials, known: list[int]) -> tuple[list[float], f
 
 def problem(rules: str) -> Potentials:
     potentials = make_potentials(1, 6, unary=2.0, pairwise=2.0)
-    return replace(potentials, implications=Implications(RULES[rules]))
+    return replace(potentials, rules=Rules(RULES[rules]))
 
 
 def parts_sum(found: Explanation) -> float:

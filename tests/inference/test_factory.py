@@ -5,8 +5,8 @@ import torch
 
 from mlcrf.choices import InferenceName
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.implications import Implications
 from mlcrf.inference import make_exact, make_inference
+from mlcrf.rules import Rules
 from tests.making import close
 
 CHAIN = torch.stack([torch.arange(39), torch.arange(1, 40)], 1)
@@ -66,8 +66,8 @@ def test_couplings_that_vary_are_not_enumerated(
 
 def test_implications_count_as_couplings_and_save_states() -> None:
     """Rules alone are no independent model, and thirty labels in pairs are 3^15 states."""
-    rules = Implications(tuple((at, at + 1) for at in range(0, 30, 2)))
+    rules = Rules(tuple((at, at + 1) for at in range(0, 30, 2)))
     free = full_edges(30)[:0]
-    assert make_exact(30, free, max_exact_labels=24, implications=rules).name == "junction-tree"
-    coupled = make_exact(30, full_edges(30), max_exact_labels=24, implications=rules)
+    assert make_exact(30, free, max_exact_labels=24, rules=rules).name == "junction-tree"
+    coupled = make_exact(30, full_edges(30), max_exact_labels=24, rules=rules)
     assert coupled.name == "exact"

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from mlcrf.crf import Fields, Potentials, check_known, full_edges
 from mlcrf.errors import SettingsError
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact, Gibbs, JunctionTree, LogPartitionKind, Posterior
 from mlcrf.inference import gibbs_sampling as gibbs
 from mlcrf.inference.gibbs import chains, streams
@@ -22,6 +21,7 @@ from mlcrf.inference.gibbs.sample_averages import (
     pair_totals,
 )
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
+from mlcrf.rules import Rules
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import oracles
 
@@ -300,7 +300,7 @@ def test_blocks_of_images_and_thinning(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_implications_hold(engine: Engine) -> None:
     """No sample has a child without its parent; beliefs are those of the states that are left."""
     made = make_potentials(3, 4)
-    rules = Implications(((0, 1), (3, 1)))
+    rules = Rules(((0, 1), (3, 1)))
     potentials = Potentials(made.unary, made.edges, made.pairwise, rules)
     known = torch.tensor([[-1] * 4, [-1, -1, 1, -1], [1, -1, -1, -1]])
     method = Gibbs(chains=50, pairwise_marginals=True, engine=engine)
@@ -459,7 +459,7 @@ def test_sums_of_present_labels_are_those_of_all(share: float) -> None:
     edges = full_edges(140)[torch.randperm(9730, generator=generator)[:600]]
     unary = torch.randn(3, 140, generator=generator).double()
     pairwise = torch.randn(600, generator=generator).double()
-    potentials = Potentials(unary, edges, pairwise, Implications(((3, 7), (9, 2))))
+    potentials = Potentials(unary, edges, pairwise, Rules(((3, 7), (9, 2))))
     known = torch.full((3, 140), -1)
     known[0, 5], known[1, 8] = 1, 0
     states = (torch.rand(7, 3, 140, generator=generator) < share).long()

@@ -94,7 +94,7 @@ def test_second_derivatives(
         known[:2, 0], known[1, 4] = 1, 0
 
     def beliefs(unary: Tensor, pairwise: Tensor) -> tuple[Tensor, ...]:
-        potentials = Potentials(unary, made.edges, pairwise, made.implications)
+        potentials = Potentials(unary, made.edges, pairwise, made.rules)
         posterior = method(potentials, known=known)
         assert posterior.pairwise_marginals is not None
         return posterior.log_partition, posterior.marginals, posterior.pairwise_marginals

@@ -2,8 +2,8 @@
 
 import torch
 
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact, MeanField, PreparedExact, prepare
+from mlcrf.rules import Rules
 from tests.making import close, draw_known, make_potentials
 
 
@@ -54,7 +54,7 @@ def test_pairs_are_those_of_exact_up_to_what_is_left_out() -> None:
         close(pairs.diagonal(dim1=1, dim2=2), wanted.marginals, limit)
 
 
-def test_pairs_in_log_space_and_with_implications() -> None:
+def test_pairs_in_log_space_and_with_rules() -> None:
     """They agree where float64 does not reach, and where halves leave states out."""
     potentials = make_potentials(2, 8, unary=400.0, pairwise=900.0)
     first, second = potentials.edges.T
@@ -66,7 +66,7 @@ def test_pairs_in_log_space_and_with_implications() -> None:
         2e-3,
     )
     ruled = make_potentials(2, 6, pairwise=1.0)
-    ruled = type(ruled)(ruled.unary, ruled.edges, ruled.pairwise, Implications(((4, 0), (5, 0))))
+    ruled = type(ruled)(ruled.unary, ruled.edges, ruled.pairwise, Rules(((4, 0), (5, 0))))
     pairs = PreparedExact(Exact(), ruled).pair_marginals(ruled, leave_out=0.0)
     p = pairs.diagonal(dim1=1, dim2=2)
     close(pairs[:, 4, 0], p[:, 4].clone(), 1e-12)

@@ -214,7 +214,7 @@ def test_finite_at_large_potentials(row: Row, size: float, dtype: torch.dtype) -
         against = (unary < 0).long()
         against[:, :4] = -1
         for known in (torch.full_like(against, -1), against):
-            potentials = Potentials(unary, made.edges, pairwise, made.implications)
+            potentials = Potentials(unary, made.edges, pairwise, made.rules)
             posterior = method(potentials, known=known)
             assert posterior.marginals.dtype == posterior.log_partition.dtype == dtype
             pairs = posterior.pairwise_marginals
@@ -269,7 +269,7 @@ def test_implications_are_respected(row: Row, graph: str, clamp: bool) -> None:
     if row.pairs:
         assert posterior.pairwise_marginals.shape == (4, len(potentials.edges))
     close(posterior.marginals[closed >= 0], closed[closed >= 0].double(), 1e-15)
-    child, parent = potentials.implications.array.T
+    child, parent = potentials.rules.array.T
     above = posterior.marginals[:, child] - posterior.marginals[:, parent]
     assert bool((above[posterior.converged] <= (0.02 if row.random else 1e-8)).all())
     drawn = [] if posterior.samples is None else [posterior.samples.long()]

@@ -6,17 +6,17 @@ import pytest
 
 from mlcrf.errors import SettingsError
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.keywords.collection import collection_keywords
 from mlcrf.keywords.keyword_lists import HIERARCHICAL_SUBJECT, SUBJECT, TAGS_LIST
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.keywords.xmp import Packet
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import Origin, PhotoFileOptions, Prediction
+from mlcrf.rules import Rules
 from tests.keywords.pictures import iptc_of, make_photo, xmp_of
 
 LABELS = LabelSpace(("sea", "people", "people_r1", "dog", "night"))
-RULES = Implications.from_names((("people_r1", "people"),), LABELS)
+RULES = Rules.from_names((("people_r1", "people"),), LABELS)
 
 
 def packet_of(*paths: str) -> bytes:

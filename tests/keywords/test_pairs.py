@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 import pytest
 
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.keywords.keyword_lists import LISTS, READING_ORDERS, TAGS_LIST
 from mlcrf.keywords.retagging import Author
 from mlcrf.keywords.sidecar_places import PhotoPlaces
@@ -19,11 +18,12 @@ from mlcrf.keywords.xmp import Packet, Property
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import Prediction
 from mlcrf.prediction.photo_files.sidecars import Sidecars
+from mlcrf.rules import Rules
 from tests.keywords.pairs import KeywordPath, Pair, draw_pairs
 
 COUNT = int(os.environ.get("MLCRF_PAIRS", "100"))
 LABELS = LabelSpace(("sea", "people", "people_r1", "night"))
-RULES = Implications.from_names((("people_r1", "people"),), LABELS)
+RULES = Rules.from_names((("people_r1", "people"),), LABELS)
 OURS = set(LABELS.names)
 Lists = dict[str, list[KeywordPath]]
 needs_exiftool = pytest.mark.skipif(

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.errors import PotentialsError
-from mlcrf.implications import Implications
 from mlcrf.inference import (
     Exact,
     Independent,
@@ -18,6 +17,7 @@ from mlcrf.inference import (
     MeanField,
 )
 from mlcrf.latent import ScenePotentials, SceneSum
+from mlcrf.rules import Rules
 
 LABELS, SCENES, PHOTOS = 4, 3, 5
 STATES = torch.tensor(list(product((0, 1), repeat=LABELS)))
@@ -30,12 +30,12 @@ def make(coupled: bool, *, rules: bool = False, seed: int = 0) -> tuple[ScenePot
         return torch.randn(*shape, generator=draw, dtype=torch.float64)
 
     edges = full_edges(LABELS) if coupled else torch.empty((0, 2), dtype=torch.int64)
-    implications = Implications(((1, 0),) if rules else ())
+    rules = Rules(((1, 0),) if rules else ())
     mixture = ScenePotentials(
         normal(PHOTOS, LABELS),
         edges,
         normal(len(edges)),
-        implications,
+        rules,
         normal(PHOTOS, SCENES),
         2 * normal(SCENES, LABELS),
     )
@@ -46,7 +46,7 @@ def make(coupled: bool, *, rules: bool = False, seed: int = 0) -> tuple[ScenePot
 def joint(mixture: ScenePotentials) -> Tensor:
     """p(z, y) of every photo by definition, (N, K, 2^L)."""
     unary = mixture.unary[:, None] + mixture.shifts
-    flat = Potentials(unary.flatten(0, 1), mixture.edges, mixture.pairwise, mixture.implications)
+    flat = Potentials(unary.flatten(0, 1), mixture.edges, mixture.pairwise, mixture.rules)
     scores = flat.log_score(STATES[:, None].expand(-1, flat.num_images, -1)).T
     within = scores.softmax(-1).reshape(PHOTOS, SCENES, -1)
     return mixture.gates.softmax(-1).unsqueeze(-1) * within

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials
-from mlcrf.implications import Implications
 from mlcrf.inference import ConvexBeliefPropagation, Exact
 from mlcrf.objectives import BlendedConvexBp, ContrastiveDivergence, exact_likelihood_loss
+from mlcrf.rules import Rules
 from tests.making import close, make_potentials
 
 CHAINS = ContrastiveDivergence(chains=400, sweeps=25)
@@ -131,7 +131,7 @@ def test_blended_step_is_the_difference_of_beliefs(hidden: bool) -> None:
 def test_implications_hold_in_the_chains() -> None:
     """A child without its parent is never drawn, and the gradient is that of the exact sum."""
     made = problem()
-    rules = Implications(((0, 1), (3, 4)))
+    rules = Rules(((0, 1), (3, 4)))
     potentials = Potentials(made.unary, made.edges, made.pairwise, rules)
     targets = make_targets(hidden=False)
     targets[:, 1] = torch.maximum(targets[:, 0], targets[:, 1])

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials
 from mlcrf.errors import PotentialsError
-from mlcrf.implications import Implications
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import independent_loss, pseudo_likelihood_loss
 from mlcrf.objectives import pseudo_likelihood as module
+from mlcrf.rules import Rules
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import fit
 from mlcrf.training.preconditioner import Penalty
@@ -105,7 +105,7 @@ def test_no_label_predicts_itself(num_unknown: int) -> None:
 def test_an_unknown_parent_does_not_give_its_child_away(dtype: torch.dtype) -> None:
     """The parent of a present child is summed out when the child is predicted."""
     made = make_potentials(2, 4, dtype=dtype)
-    potentials = Potentials(made.unary, made.edges, made.pairwise, Implications(((0, 1),)))
+    potentials = Potentials(made.unary, made.edges, made.pairwise, Rules(((0, 1),)))
     targets = torch.tensor([[1, -1, 0, 1], [0, -1, 1, -1]])
     losses = []
     for one, known in zip(oracles(made), targets.tolist(), strict=True):
@@ -128,7 +128,7 @@ def log_sum(scores: Iterable[float]) -> float:
 def test_contradicting_labels_are_refused() -> None:
     """A present child with an absent parent, in a partly known image."""
     made = make_potentials(1, 4)
-    potentials = Potentials(made.unary, made.edges, made.pairwise, Implications(((0, 1),)))
+    potentials = Potentials(made.unary, made.edges, made.pairwise, Rules(((0, 1),)))
     with pytest.raises(PotentialsError, match="label 0 without label 1"):
         pseudo_likelihood_loss(potentials, torch.tensor([[1, 0, -1, -1]]))
 

@@ -8,13 +8,13 @@ import pytest
 from mlcrf.data.readers import ReadOptions
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import read_known
+from mlcrf.rules import Rules
 from tests.making import images_of
 
 LABELS = LabelSpace(("sea", "sky", "bird", "indoor"))
-RULES = Implications.from_names([("bird", "sky")], LABELS)
+RULES = Rules.from_names([("bird", "sky")], LABELS)
 
 
 def photo(folder: Path, name: str) -> Path:

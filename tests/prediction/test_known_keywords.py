@@ -3,17 +3,17 @@
 from pathlib import Path
 
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import KnownKeywords, LabelSelection, Prediction, read_known
 from mlcrf.prediction.photo_files.sidecars import Sidecars
+from mlcrf.rules import Rules
 from tests.keywords.pictures import iptc_of, make_photo, xmp_of
 from tests.making import images_of
 from tests.prediction.photo_files.test_photo_file_set import AUTHOR
 
 LABELS = LabelSpace(("sea", "sky", "bird", "indoor"))
-RULES = Implications.from_names([("bird", "sky")], LABELS)
+RULES = Rules.from_names([("bird", "sky")], LABELS)
 
 
 def keywords(*places: PhotoPlaces, **names: str) -> KnownKeywords:

@@ -6,12 +6,12 @@ import pytest
 
 from mlcrf.errors import DataError, LabelsError, MlcrfError, SettingsError
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import LabelSelection, Prediction, load_names
+from mlcrf.rules import Rules
 
 LABELS = LabelSpace(("puppy", "dog", "animal", "sea", "sky"))
-RULES = Implications.from_names([("puppy", "dog"), ("dog", "animal")], LABELS)
+RULES = Rules.from_names([("puppy", "dog"), ("dog", "animal")], LABELS)
 
 
 def predicted(*labels: str, confirmed: tuple[str, ...] = ()) -> Prediction:
@@ -56,7 +56,7 @@ def test_names_of_the_users_own() -> None:
     """Labels, columns and rules take the new names; what is confirmed brings its parents."""
     selection = LabelSelection(LABELS, RULES, renamed={"dog": "Hund", "sea": "dog"})
     assert selection.labels.names == ("puppy", "Hund", "animal", "dog", "sky")
-    assert selection.implications.names(selection.labels) == (("puppy", "Hund"), ("Hund", "animal"))
+    assert selection.rules.names(selection.labels) == (("puppy", "Hund"), ("Hund", "animal"))
     named = selection(predicted("puppy", "dog", "animal", "sea", confirmed=("dog",)))
     assert named.labels == ("puppy", "Hund", "animal", "dog")
     assert named.confirmed == ("Hund", "animal")

@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from mlcrf.errors import MlcrfError
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
+from mlcrf.rules import Rules
 from tests.reliability.scale import times
 
 T = TypeVar("T")
 LABEL_SPACE = LabelSpace(("sea", "sky", "indoor"))
-RULES = Implications.from_names([("sea", "sky")], LABEL_SPACE)
+RULES = Rules.from_names([("sea", "sky")], LABEL_SPACE)
 
 
 def fuzz(full: int, least: int) -> settings:

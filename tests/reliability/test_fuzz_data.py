@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from mlcrf.config import make_settings
 from mlcrf.crf.edges import load_edges
-from mlcrf.data.implications import load_implications
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.readers.table import read_table, save_manifest
+from mlcrf.data.rules import load_rules
 from mlcrf.errors import MlcrfError
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace, load_labels
@@ -362,9 +362,9 @@ def test_damaged_folders(tmp_path: Path, layout: str) -> None:
 
 LISTS: dict[str, tuple[bytes, Callable[[Path], object]]] = {
     "labels": (b"sea\nsky\n\nindoor\n", load_labels),
-    "implications": (
+    "rules": (
         b"child,parent\nsea,sky\nindoor => sea\n",
-        lambda path: load_implications(path, LABEL_SPACE, given=RULES),
+        lambda path: load_rules(path, LABEL_SPACE, given=RULES),
     ),
     "names": (
         b'label,name\nsea,Meer\n"sky","Him,mel"\n',

@@ -30,8 +30,8 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.decoding import Decoder
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.model import LabelCrf, no_edges
+from mlcrf.rules import Rules
 from mlcrf.training.stages import Stages
 from tests.reliability.fuzzing import LABEL_SPACE, VALUES, Outcomes, fuzz, spoilt
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.timeout(0)
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with all kinds of weights: gates, a hidden layer, rules, thresholds."""
     path = tmp_path_factory.mktemp("run")
-    crf = LabelCrf(4, 3, hidden=2, rank=1, implications=Implications(((0, 1),)))
+    crf = LabelCrf(4, 3, hidden=2, rank=1, rules=Rules(((0, 1),)))
     independent = LabelCrf(4, 3, edges=no_edges())
     for model in (crf, independent):
         for parameter in model.parameters():
@@ -74,7 +74,7 @@ def use(path: Path) -> None:
     """Load a run and ask it for what prediction needs."""
     run = load_run(path)
     assert run.crf.edges.dtype == torch.int64
-    assert len(run.implications) == len(run.crf.implications)
+    assert len(run.rules) == len(run.crf.rules)
     features = torch.zeros(2, run.crf.hidden.in_features if run.crf.hidden else 4)
     for model in (run.crf, run.independent):
         potentials = model(features)
@@ -191,7 +191,7 @@ def test_strange_weights(run: Run) -> None:
     @example(key="crf.edges", shape=[], dtype=torch.int64, number=0.0, lie=None)
     @example(key="crf.edges", shape=None, dtype=torch.int64, number=-1.0, lie=None)
     @example(key="crf.factors", shape=[10**9, 0], dtype=torch.float32, number=0.0, lie=None)
-    @example(key="crf.implications", shape=None, dtype=torch.int64, number=2.0, lie=None)
+    @example(key="crf.rules", shape=None, dtype=torch.int64, number=2.0, lie=None)
     @example(key="crf.pairwise", shape=None, dtype=torch.float64, number=1e300, lie=None)
     def check(
         key: str,

@@ -16,7 +16,6 @@ from mlcrf.backbones.registry import find_spec
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.errors import DatabaseError, DataError
-from mlcrf.implications import Implications
 from mlcrf.review import safety
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.launch import start_review
@@ -26,6 +25,7 @@ from mlcrf.review.review_app import _PAGE, make_app
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Review
 from mlcrf.review.tag_writing import TagWriting
+from mlcrf.rules import Rules
 from tests.review.conftest import LABELS, make_folder, new_request
 
 HOME = "http://127.0.0.1:8000"
@@ -157,7 +157,7 @@ def test_tags_through_the_page(client: TestClient) -> None:
 def test_why_through_the_page(photos: Path, small_run: Path, tmp_path: Path) -> None:
     """Parts by tag key, or the tags that settle it; what has no reasons is refused."""
     run = load_run(small_run)
-    run.crf.implications = Implications(((LABELS.index("beach"), LABELS.index("sea")),))
+    run.crf.rules = Rules(((LABELS.index("beach"), LABELS.index("sea")),))
     database = ReviewDatabase(str(tmp_path / "tags.db"))
     extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
     review, _ = start_review(photos, run, database, extractor)

@@ -12,7 +12,6 @@ from torch import Tensor
 from mlcrf.crf import Potentials
 from mlcrf.errors import DataError, MlcrfWarning
 from mlcrf.images import Image, as_image
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact, Gibbs, InferenceMethod, JunctionTree, MeanField
 from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.inference.questions import answer_information, pair_marginals
@@ -24,6 +23,7 @@ from mlcrf.review.database import ReviewDatabase, Stamped
 from mlcrf.review.finding import Filter, Order, Part, State
 from mlcrf.review.photos import Photo
 from mlcrf.review.session import Review
+from mlcrf.rules import Rules
 from tests.making import make_potentials
 from tests.review.conftest import new_request
 
@@ -182,7 +182,7 @@ def test_answers_that_break_an_implication_are_a_conflict_not_a_crash(
 ) -> None:
     """bird => sky => sea: bird without sea counts as unknown for both, and is shown."""
     plain = make_potentials(1, 5)
-    rules = Implications(((3, 1), (1, 0)))
+    rules = Rules(((3, 1), (1, 0)))
     potentials = Potentials(plain.unary, plain.edges, plain.pairwise, rules)
     review = start(database, potentials)
     look = review.answer(0, {3: 1}, "anna", new_request())

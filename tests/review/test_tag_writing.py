@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from mlcrf.cli import app
 from mlcrf.crf import Potentials
 from mlcrf.errors import DataError, LabelsError
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact
 from mlcrf.keywords.photo_keywords import load_sidecar
 from mlcrf.keywords.xmp import OURS, Packet, Property
@@ -20,10 +19,11 @@ from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import find_photos
 from mlcrf.review.session import Review
 from mlcrf.review.tag_writing import TagWriting
+from mlcrf.rules import Rules
 from tests.review.conftest import make_folder, new_request
 
 LABELS = ("plant_life", "tree", "sky")
-TREE_IMPLIES_PLANT = Implications(((1, 0),))
+TREE_IMPLIES_PLANT = Rules(((1, 0),))
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from mlcrf.data.manifest import Split
 from mlcrf.data.readers.table import read_table
 from mlcrf.errors import DataError
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf
 from mlcrf.processes import Processes, joined
+from mlcrf.rules import Rules
 from mlcrf.training.extraction import Environment, extract
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finetune import finetune
@@ -52,7 +52,7 @@ def frozen(objective: ObjectiveName, processes: Processes) -> list[float]:
         losses.append(float(f"{event.loss:.8g}"))
 
     labels = LabelSpace(tuple("abcdefgh"))
-    plan = make_plan(settings, labels, full_edges(8), Implications())
+    plan = make_plan(settings, labels, full_edges(8), Rules())
     make_minimiser(plan, objective).minimise(
         space,
         LabelCrf(16, 8, edges=plan.edges),
@@ -86,7 +86,7 @@ def trained(
         epochs=epochs,
     )
     backbone = make_backbone(find_spec("tiny"), seed=0)
-    edges, rules = full_edges(len(manifest.labels)), manifest.implications
+    edges, rules = full_edges(len(manifest.labels)), manifest.rules
     result = finetune(
         backbone,
         *parts,

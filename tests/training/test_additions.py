@@ -23,7 +23,7 @@ def table(labels: dict[str, list[int]], *splits: Split) -> Manifest:
 
 
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:
-    """Case does not matter; implications of the run hold, and test images are left out."""
+    """Case does not matter; rules of the run hold, and test images are left out."""
     given = table({"dog": [1, 0, 1], "SEA": [1, -1, 0]}, Split.TRAIN, Split.VALIDATION, Split.TEST)
     found = add_labels(base_run(tmp_path / "base"), given)
     assert found.labels.names == ("sea", "sky", "dog")

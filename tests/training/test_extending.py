@@ -14,10 +14,10 @@ from mlcrf.config import TrainSettings
 from mlcrf.decoding import Decoder
 from mlcrf.errors import RunError
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.reports.card import save_card
+from mlcrf.rules import Rules
 from mlcrf.training.extending import (
     Lessons,
     TaughtReport,
@@ -34,7 +34,7 @@ SPEC = find_spec("tiny")
 
 def base_run(folder: Path) -> Run:
     """A run that knows sea, and sky, which sea implies."""
-    crf = LabelCrf(SIZE, 2, implications=Implications(((0, 1),)))
+    crf = LabelCrf(SIZE, 2, rules=Rules(((0, 1),)))
     independent = LabelCrf(SIZE, 2, edges=no_edges())
     for model in (crf, independent):
         with torch.no_grad():
@@ -76,13 +76,13 @@ def new_answers() -> Tensor:
 
 
 def test_a_run_with_a_label_more(tmp_path: Path) -> None:
-    """It keeps backbone, implications and thresholds of the base, and says what it learned."""
+    """It keeps backbone, rules and thresholds of the base, and says what it learned."""
     base = base_run(tmp_path / "base")
     report = save_taught(taught_run(base, new_answers(), NAMES), tmp_path / "new")
     save_card(report)
     run, features = load_run(tmp_path / "new"), archive()[0]
     assert run.labels.names == ("sea", "sky", "dog")  # nobody answered about beach
-    assert run.implications == base.implications and run.digest == report.run.digest
+    assert run.rules == base.rules and run.digest == report.run.digest
     assert run.settings.inference is InferenceName.AUTO
     assert run.make_inference()(run.crf(features)).marginals.shape == (len(features), 3)
     assert run.backbone_weights is not None and base.backbone_weights is not None

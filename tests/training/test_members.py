@@ -11,9 +11,9 @@ from mlcrf.choices import Pairwise, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import full_edges
 from mlcrf.errors import RunError, SettingsError
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf
+from mlcrf.rules import Rules
 from mlcrf.training.examples import Examples
 from mlcrf.training.members import Members, fit_members, make_trainer
 from mlcrf.training.plan import Plan, make_plan
@@ -48,9 +48,7 @@ def make_examples(count: int = 240, seed: int = 0) -> Examples:
 
 
 def plan_of(settings: TrainSettings = SETTINGS) -> Plan:
-    return make_plan(
-        settings, LabelSpace(("either", "mostly", "first")), full_edges(3), Implications()
-    )
+    return make_plan(settings, LabelSpace(("either", "mostly", "first")), full_edges(3), Rules())
 
 
 def members_of(examples: Examples, path: Path, settings: TrainSettings = SETTINGS) -> Members:
@@ -88,7 +86,7 @@ def test_the_head_is_the_mean_of_the_members(tmp_path: Path) -> None:
     mean = torch.stack(alone).mean(0)
     assert torch.allclose(torch.from_numpy(members.log_odds(features.numpy())), mean, atol=1e-4)
 
-    top = LabelCrf(3, 3, implications=Implications(((0, 1),)))
+    top = LabelCrf(3, 3, rules=Rules(((0, 1),)))
     with torch.no_grad():
         top.output.weight.copy_(torch.randn(3, 3))
         top.output.bias.copy_(torch.randn(3))
@@ -97,7 +95,7 @@ def test_the_head_is_the_mean_of_the_members(tmp_path: Path) -> None:
     assert torch.allclose(whole(features).unary, top(mean).unary, atol=1e-3)
     assert torch.equal(whole.pairwise, top.pairwise)
     assert torch.equal(whole.edges, top.edges)
-    assert whole.implications == top.implications
+    assert whole.rules == top.rules
 
 
 def test_it_learns_what_no_linear_head_can(tmp_path: Path) -> None:

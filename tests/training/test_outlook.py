@@ -11,8 +11,8 @@ from mlcrf.choices import ObjectiveName, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
+from mlcrf.rules import Rules
 from mlcrf.training.examples import Examples
 from mlcrf.training.fit import time_gradient
 from mlcrf.training.heads import HeadTrainer
@@ -33,7 +33,7 @@ def draw(num_images: int, num_labels: int) -> Manifest:
 
 def plan_of(manifest: Manifest, settings: TrainSettings) -> Plan:
     edges = choose_edges(settings, manifest)
-    return make_plan(settings, manifest.labels, edges, Implications())
+    return make_plan(settings, manifest.labels, edges, Rules())
 
 
 def examples(manifest: Manifest) -> Examples:

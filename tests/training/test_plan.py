@@ -1,4 +1,4 @@
-"""Pairs with a coupling, next to those that implications link."""
+"""Pairs with a coupling, next to those that rules link."""
 
 from itertools import combinations
 from pathlib import Path
@@ -7,14 +7,14 @@ import numpy as np
 
 from mlcrf.choices import Structure
 from mlcrf.config import TrainSettings
-from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest
+from mlcrf.data.rules import with_rules
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
+from mlcrf.rules import Rules
 from mlcrf.training.plan import choose_edges
 
-RULES = Implications(((2, 1), (1, 0), (3, 0)))  # so c implies a too
+RULES = Rules(((2, 1), (1, 0), (3, 0)))  # so c implies a too
 TIED = {(1, 2), (0, 1), (0, 3), (0, 2)}
 
 
@@ -26,9 +26,7 @@ def make_manifest() -> Manifest:
         kept = rng.random(400) < 0.8
         targets[kept, label] = targets[kept, label - 1]
     images = tuple(as_image(f"im{row}.jpg") for row in range(400))
-    return with_implications(
-        Manifest(images, targets, LabelSpace(tuple("abcdef")), None, "made"), RULES
-    )
+    return with_rules(Manifest(images, targets, LabelSpace(tuple("abcdef")), None, "made"), RULES)
 
 
 def pairs_of(settings: TrainSettings, manifest: Manifest) -> set[tuple[int, int]]:
@@ -43,7 +41,7 @@ def test_full_leaves_out_what_is_tied() -> None:
     manifest = make_manifest()
     everything = set(combinations(range(6), 2))
     assert pairs_of(TrainSettings(), manifest) == everything - TIED
-    free = with_implications(manifest, Implications())
+    free = with_rules(manifest, Rules())
     assert pairs_of(TrainSettings(), free) == everything
 
 
@@ -51,7 +49,7 @@ def test_sparse_chooses_other_partners() -> None:
     """A label whose strongest partner is its parent has as many couplings as any."""
     settings = TrainSettings(structure=Structure.SPARSE, edges_per_label=1)
     manifest = make_manifest()
-    assert (0, 1) in pairs_of(settings, with_implications(manifest, Implications()))
+    assert (0, 1) in pairs_of(settings, with_rules(manifest, Rules()))
     chosen = pairs_of(settings, manifest)
     assert not chosen & TIED
     assert {label for pair in chosen for label in pair} == set(range(6))
@@ -61,7 +59,7 @@ def test_a_tree_keeps_what_rules_do_not_say() -> None:
     """Of the best tree those edges remain that join labels without an implication."""
     settings = TrainSettings(structure=Structure.TREE)
     manifest = make_manifest()
-    tree = pairs_of(settings, with_implications(manifest, Implications()))
+    tree = pairs_of(settings, with_rules(manifest, Rules()))
     assert tree & TIED
     assert pairs_of(settings, manifest) == tree - TIED
 

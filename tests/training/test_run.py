@@ -23,18 +23,18 @@ from mlcrf.choices import (
 )
 from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers import read_dataset
+from mlcrf.data.rules import with_rules
 from mlcrf.data.splits import split_manifest
 from mlcrf.decoding import Decoder, estimate_frequencies
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.inference import MeanField
 from mlcrf.objectives import independent_loss
 from mlcrf.prediction import Tagger
+from mlcrf.rules import Rules
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training import finetune as finetune_module
 from mlcrf.training.extraction import Environment
@@ -119,16 +119,16 @@ def test_every_objective_trains_and_names_its_inference(
 
 def test_rules_and_gates_go_all_the_way(manifest: Manifest, tmp_path: Path) -> None:
     """What was trained with them is decoded and scored with them, also on data that break rules."""
-    rules = Implications.from_names([("beach", "sea"), ("bird", "sky")], manifest.labels)
+    rules = Rules.from_names([("beach", "sea"), ("bird", "sky")], manifest.labels)
     settings = TrainSettings(**QUICK, pairwise=Pairwise.CONDITIONAL, rank=2)
-    ruled = with_implications(manifest, rules)
+    ruled = with_rules(manifest, rules)
     train(ruled, tmp_path / "run", settings, TORCH)
     run = load_run(tmp_path / "run")
-    assert run.implications == rules
+    assert run.rules == rules
     assert len(run.crf.edges) == 12 * 11 // 2 - 2
     assert run.crf.factors is not None and run.crf.factors.shape == (2, len(run.crf.edges))
     assert float(run.crf.factors.detach().abs().max()) > 1e-3
-    assert run.independent.rank == 0 and not len(run.independent.implications)
+    assert run.independent.rank == 0 and not len(run.independent.rules)
 
     extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
     test = manifest.part(Split.TEST)
@@ -141,7 +141,7 @@ def test_rules_and_gates_go_all_the_way(manifest: Manifest, tmp_path: Path) -> N
     assert all(chosen >= {"sky"} for chosen in names if "bird" in chosen)
 
     with pytest.raises(RunError, match="other settings or data"):
-        free = with_implications(ruled, Implications())
+        free = with_rules(ruled, Rules())
         train(free, tmp_path / "run", settings, TORCH, resume=True)
 
 
@@ -175,8 +175,8 @@ def test_gates_without_couplings_are_refused(manifest: Manifest, tmp_path: Path)
 def test_independent_structure_has_no_couplings(manifest: Manifest, tmp_path: Path) -> None:
     """`--structure independent` is the baseline, given that its rules hold."""
     settings = TrainSettings(**QUICK, structure=Structure.INDEPENDENT)
-    rules = Implications.from_names([("bird", "sky")], manifest.labels)
-    train(with_implications(manifest, rules), tmp_path / "run", settings, TORCH)
+    rules = Rules.from_names([("bird", "sky")], manifest.labels)
+    train(with_rules(manifest, rules), tmp_path / "run", settings, TORCH)
     run = load_run(tmp_path / "run")
     assert len(run.crf.edges) == 0
     assert torch.equal(run.crf.output.weight, run.independent.output.weight)
@@ -274,12 +274,12 @@ def test_the_network_is_trained_with_rules_and_gates(
     """The potentials that its objective sees are those of the model that the run is to have."""
     data = split_manifest(manifest, seed=0)
     settings = TrainSettings(**QUICK, pairwise=Pairwise.CONDITIONAL, rank=2)
-    rules = Implications(((0, 1),))
+    rules = Rules(((0, 1),))
     backbone = make_backbone(find_spec("tiny"), seed=0)
     seen = []
 
     def objective(potentials: Potentials, targets: Tensor) -> Tensor:
-        seen.append((potentials.varies_by_image, potentials.implications.pairs))
+        seen.append((potentials.varies_by_image, potentials.rules.pairs))
         return independent_loss(potentials, targets)
 
     monkeypatch.setattr(

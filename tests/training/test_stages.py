@@ -16,9 +16,9 @@ from mlcrf.choices import InferenceName, ObjectiveName, Schedule, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import full_edges
 from mlcrf.errors import RunError
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.objectives import independent_loss
+from mlcrf.rules import Rules
 from mlcrf.training.heads import Examples, Fitted, HeadTrainer
 from mlcrf.training.plan import Plan, make_minimiser, make_plan
 from mlcrf.training.progress import Event
@@ -167,7 +167,7 @@ SETTINGS = TrainSettings(
 
 def plan_of(settings: TrainSettings, num_labels: int) -> Plan:
     labels = LabelSpace(tuple(f"label-{number}" for number in range(num_labels)))
-    return make_plan(settings, labels, full_edges(num_labels), Implications())
+    return make_plan(settings, labels, full_edges(num_labels), Rules())
 
 
 def make_examples() -> tuple[Examples, Examples]:

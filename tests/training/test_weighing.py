@@ -13,12 +13,12 @@ from mlcrf.choices import ObjectiveName, Pairwise, Schedule, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import full_edges
 from mlcrf.errors import SettingsError
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import exact_likelihood_loss
 from mlcrf.processes import ALONE
+from mlcrf.rules import Rules
 from mlcrf.training.examples import Examples
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.heads import HeadTrainer
@@ -186,7 +186,7 @@ def test_log_odds_are_of_baselines_that_did_not_see_the_image() -> None:
 
 def plan_of(num_labels: int, **settings: object) -> Plan:
     chosen = TrainSettings(penalties=(0.01, 0.1), pairwise_penalties=(1e-3, 1e-2), **settings)  # type: ignore[arg-type]
-    return make_plan(chosen, labels(num_labels), full_edges(num_labels), Implications())
+    return make_plan(chosen, labels(num_labels), full_edges(num_labels), Rules())
 
 
 def trainer(plan: Plan, tmp_path: Path, *, coupled: bool, told: list[str]) -> HeadTrainer:
@@ -269,7 +269,7 @@ def test_a_penalty_beyond_the_list_is_found(tmp_path: Path) -> None:
         plan.settings.model_copy(update={"penalties": (0.1,)}),
         labels(3),
         no_edges(),
-        Implications(),
+        Rules(),
     )
     only = trainer(fixed, tmp_path / "b", coupled=False, told=told)
     assert only.fit_independent().penalty.weights == 0.1
@@ -278,7 +278,7 @@ def test_a_penalty_beyond_the_list_is_found(tmp_path: Path) -> None:
 def test_a_crf_of_log_odds_is_one_of_features() -> None:
     """Above a baseline it has the same potentials."""
     baseline, _ = models(4, 0.0)
-    crf = CrfOfLogOdds(4, full_edges(4), Implications())
+    crf = CrfOfLogOdds(4, full_edges(4), Rules())
     x = torch.randn(5, 6)
     with torch.no_grad():
         crf.output.bias.normal_()

@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.data.files import load_text
-from mlcrf.data.implications import with_implications
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.problems import Problems
 from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.readers.reader import Reader
+from mlcrf.data.rules import with_rules
 from mlcrf.data.tags import relabelled
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.images import LocalImage
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
+from mlcrf.rules import Rules
 
 LABEL_SETS = {24: "potential", 14: "relevant", 38: "potential and relevant"}
 LAST_NUMBER = 25_000
@@ -98,7 +98,7 @@ def read_mirflickr(path: Path, options: ReadOptions = ReadOptions()) -> Manifest
         name=f"mirflickr25k-{label_set}",
         notes=tuple(notes),
     )
-    manifest = with_implications(manifest, _implications(space))
+    manifest = with_rules(manifest, _implications(space))
     return relabelled(manifest, options.labels, path)
 
 
@@ -153,11 +153,11 @@ def _load_flags(file: Path, problems: Problems) -> NDArray[np.bool_]:
     return flags
 
 
-def _implications(labels: LabelSpace) -> Implications:
+def _implications(labels: LabelSpace) -> Rules:
     """Return `relevant => potential` for each label of which both are present."""
     potential = {name: name.removesuffix(RELEVANT_SUFFIX) for name in labels}
     pairs = [(name, of) for name, of in potential.items() if of != name and of in potential]
-    return Implications.from_names(pairs, labels)
+    return Rules.from_names(pairs, labels)
 
 
 def _splits(numbers: NDArray[np.int64]) -> tuple[Split, ...]:

@@ -22,7 +22,7 @@ class AllStates:
         log_alpha_a + (S_A J_AB S_B^T)_ab + log_beta_b
 
     Attributes:
-        potentials: give edges, the number of labels and the implications.
+        potentials: give edges, the number of labels and the rules.
         known: 1, 0 or -1 (N, L).
         labels: of each half, int64 (l,).
         states: of each half, float64 (S, l).
@@ -38,7 +38,7 @@ class AllStates:
     @classmethod
     def of(cls, potentials: Potentials, known: Tensor) -> "AllStates":
         """Return the states of these CRFs, of at most 2^16 states."""
-        rules, strength = potentials.implications, potentials.pairwise_matrix().detach().abs()
+        rules, strength = potentials.rules, potentials.pairwise_matrix().detach().abs()
         if potentials.varies_by_image:
             strength = strength.sum(0)
         halves = split_labels(strength, rules)

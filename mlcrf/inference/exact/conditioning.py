@@ -62,7 +62,7 @@ def condition(potentials: Potentials, known: Tensor, images: Tensor, labels: Ten
     Differentiable in both potentials. Sums are made in float64.
 
     Args:
-        known: 1, 0 and -1, closed under the implications (N, L).
+        known: 1, 0 and -1, closed under the rules (N, L).
         images, labels: positions, rising, int64 (n,), (l,).
     """
     left = torch.zeros_like(known[0], dtype=torch.bool).index_fill(0, labels, value=True)
@@ -86,7 +86,7 @@ def condition(potentials: Potentials, known: Tensor, images: Tensor, labels: Ten
             shifted[:, labels].to(dtype),
             place[potentials.edges[kept]],
             pairwise[..., kept].to(dtype),
-            potentials.implications.among(labels.tolist()),
+            potentials.rules.among(labels.tolist()),
         ),
         known[images][:, labels],
         ((unary * y).sum(1) + (y[:, first] * y[:, second] * pairwise).sum(1)).to(dtype),
@@ -99,7 +99,7 @@ def split_by_known(
     """Return what is left of all images, by the labels that they know.
 
     Args:
-        known: 1, 0 and -1, closed under the implications (N, L).
+        known: 1, 0 and -1, closed under the rules (N, L).
         is_worth_it: called with the number of images that know the same labels and the number of
             labels left; where it says no, images keep all their labels, and are one group.
 

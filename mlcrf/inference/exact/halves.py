@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
-from mlcrf.implications import Implications
 from mlcrf.inference.exact.partition import possible_states, split_labels
 from mlcrf.inference.exact.scratch import Scratch
+from mlcrf.rules import Rules
 
 _SUMMED = 32  # smallest number of half-states whose mass is summed in its own type
 
@@ -137,25 +137,25 @@ def in_order(values: Tensor, order: Tensor, out: Tensor) -> Tensor:
 
 
 def make_halves(
-    matrix: Tensor, implications: Implications, parts: tuple[list[int], list[int]]
+    matrix: Tensor, rules: Rules, parts: tuple[list[int], list[int]]
 ) -> tuple[Half, Half]:
     """Return the halves that `split_labels` chose.
 
     Args:
         matrix: couplings (L, L).
-        implications: pairs (child, parent); states that break one are left out.
+        rules: pairs (child, parent); states that break one are left out.
     """
-    first, second = (_make_half(part, matrix, implications) for part in parts)
+    first, second = (_make_half(part, matrix, rules) for part in parts)
     return first, second
 
 
-def _make_half(labels: list[int], matrix: Tensor, implications: Implications) -> Half:
+def _make_half(labels: list[int], matrix: Tensor, rules: Rules) -> Half:
     sub = matrix[labels][:, labels]
     at = {label: place for place, label in enumerate(labels)}
-    own = Implications(tuple((at[c], at[p]) for c, p in implications.pairs if c in at))
+    own = Rules(tuple((at[c], at[p]) for c, p in rules.pairs if c in at))
     sides = split_labels(sub, own)
     first, second = quarters = [
-        _make_part([labels[place] for place in side], matrix, implications) for side in sides
+        _make_part([labels[place] for place in side], matrix, rules) for side in sides
     ]
     between = matrix[first.labels][:, second.labels]
     shift = matrix.new_zeros(len(matrix))
@@ -177,8 +177,8 @@ def _make_half(labels: list[int], matrix: Tensor, implications: Implications) ->
     )
 
 
-def _make_part(labels: list[int], matrix: Tensor, implications: Implications) -> Part:
+def _make_part(labels: list[int], matrix: Tensor, rules: Rules) -> Part:
     columns = torch.tensor(labels, dtype=torch.int64, device=matrix.device)
-    states = possible_states(labels, implications).to(matrix)
+    states = possible_states(labels, rules).to(matrix)
     couplings = matrix[columns][:, columns].triu(1)
     return Part(columns, states, ((states @ couplings) * states).sum(-1))

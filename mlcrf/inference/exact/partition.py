@@ -1,4 +1,4 @@
-"""Partition of the labels into halves, and the states that implications allow."""
+"""Partition of the labels into halves, and the states that rules allow."""
 
 import math
 from graphlib import TopologicalSorter
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcrf.errors import TooManyLabelsError
-from mlcrf.implications import Implications
+from mlcrf.rules import Rules
 
 _LARGEST = 24  # log2 of the largest number of states of a half, which are all listed
 _STARTS, _MANY = 4, 16  # starts of the search, and the number of groups from which it has several
@@ -18,20 +18,20 @@ _ROUNDING = 1e-12  # gains below this share of the couplings of both groups may 
 Floats = NDArray[np.float64]
 
 
-def split_labels(strength: Tensor, implications: Implications) -> tuple[list[int], list[int]]:
+def split_labels(strength: Tensor, rules: Rules) -> tuple[list[int], list[int]]:
     """Split the labels in two halves of about as many states, with weak couplings between them.
 
     From a few starts, the two labels that gain most by changing sides do so, until none gain
-    (Kernighan and Lin's exchange). Labels linked by implications stay together.
+    (Kernighan and Lin's exchange). Labels linked by rules stay together.
 
     Args:
         strength: sizes of couplings, (L, L).
-        implications: pairs (child, parent).
+        rules: pairs (child, parent).
 
     Raises:
         TooManyLabelsError: a half would have more than 2^24 states.
     """
-    groups, log_states = _groups(len(strength), implications)
+    groups, log_states = _groups(len(strength), rules)
     sizes = np.array(log_states)
     member = np.zeros((len(groups), len(strength)))
     for at, group in enumerate(groups):
@@ -53,14 +53,14 @@ def split_labels(strength: Tensor, implications: Implications) -> tuple[list[int
     return parts
 
 
-def count_states(num_labels: int, implications: Implications) -> float:
+def count_states(num_labels: int, rules: Rules) -> float:
     """Return log2 of the number of label vectors that break no implication.
 
     An upper bound where more than 24 labels are linked, some of them with several parents.
 
-    Cost: linear in labels and implications, plus at most 2^24 states of such groups.
+    Cost: linear in labels and rules, plus at most 2^24 states of such groups.
     """
-    return math.fsum(_groups(num_labels, implications)[1])
+    return math.fsum(_groups(num_labels, rules)[1])
 
 
 def _fill(order: NDArray[np.int64], sizes: Floats) -> Floats:
@@ -95,34 +95,34 @@ def _exchange(side: Floats, sizes: Floats, between: Floats) -> tuple[float, floa
     return max(first, float(sizes.sum()) - first), cut, side
 
 
-def _groups(num_labels: int, implications: Implications) -> tuple[list[list[int]], list[float]]:
-    """Return groups of labels linked by implications, and log2 of the number of their states.
+def _groups(num_labels: int, rules: Rules) -> tuple[list[list[int]], list[float]]:
+    """Return groups of labels linked by rules, and log2 of the number of their states.
 
     In a tree a label is absent with all below it, or present, and its branches are free:
 
         size_i = log2(1 + 2^(sum over children of size))
     """
-    parents = implications.parents
+    parents = rules.parents
     below = dict.fromkeys(range(num_labels), 0.0)
     size = dict.fromkeys(range(num_labels), 1.0)
     for label in reversed(list(TopologicalSorter(parents).static_order())):
         size[label] = float(np.logaddexp2(0, below[label]))
         if label in parents:
             below[parents[label][0]] += size[label]
-    groups, sizes = _linked(num_labels, implications), []
+    groups, sizes = _linked(num_labels, rules), []
     for group in groups:
         is_tree = all(len(parents.get(label, ())) < 2 for label in group)
         if is_tree or len(group) > _LARGEST:
             sizes.append(math.fsum(size[label] for label in group if label not in parents))
         else:
-            sizes.append(math.log2(len(possible_states(group, implications))))
+            sizes.append(math.log2(len(possible_states(group, rules))))
     return groups, sizes
 
 
-def _linked(num_labels: int, implications: Implications) -> list[list[int]]:
-    """Return the groups of labels that implications link, each in order, by their first labels."""
+def _linked(num_labels: int, rules: Rules) -> list[list[int]]:
+    """Return the groups of labels that rules link, each in order, by their first labels."""
     group = {label: [label] for label in range(num_labels)}
-    for child, parent in implications.pairs:
+    for child, parent in rules.pairs:
         smaller, larger = sorted((group[child], group[parent]), key=len)
         if smaller is not larger:
             larger += smaller
@@ -130,19 +130,19 @@ def _linked(num_labels: int, implications: Implications) -> list[list[int]]:
     return [sorted(one) for one in {id(one): one for one in group.values()}.values()]
 
 
-def possible_states(labels: list[int], implications: Implications) -> Tensor:
+def possible_states(labels: list[int], rules: Rules) -> Tensor:
     """Return the states of some labels that break no implication among them, uint8 (S, l).
 
     The first label changes slowest. States are made label by label, so that at most twice as many
     are ever held.
     """
     at = {label: place for place, label in enumerate(labels)}
-    rules = [(at[c], at[p]) for c, p in implications.pairs if c in at and p in at]
+    pairs = [(at[c], at[p]) for c, p in rules.pairs if c in at and p in at]
     states = torch.zeros((1, 0), dtype=torch.uint8)
     for place in range(len(labels)):
         longer = torch.arange(2, dtype=torch.uint8).repeat(len(states))
         states = torch.cat([states.repeat_interleave(2, 0), longer[:, None]], 1)
-        for child, parent in rules:
+        for child, parent in pairs:
             if max(child, parent) == place:
                 states = states[states[:, child] <= states[:, parent]]
     return states

@@ -26,13 +26,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mlcrf.implications import Implications
 from mlcrf.inference.exact.halves import make_halves
 from mlcrf.inference.exact.kernel import Kernel
 from mlcrf.inference.exact.partition import split_labels
 from mlcrf.inference.exact.pruning import DENSE, Pruner, TilePlan, popularity
 from mlcrf.inference.exact.scratch import borrow_scratch
 from mlcrf.inference.exact.sums import Linear, Scores, Sums
+from mlcrf.rules import Rules
 
 _SLACK = 1e-7  # largest share of Z that may be lost to underflow
 _BLOCK = 2**24  # largest number of joint scores per chunk in log space
@@ -47,7 +47,7 @@ class Split:
 
     Args:
         matrix: couplings, symmetric with zero diagonal (L, L).
-        implications: pairs (child, parent); states that break one are left out.
+        rules: pairs (child, parent); states that break one are left out.
         first_level: 0 to begin in float32, 1 in float64.
         parts: labels of the two halves; chosen by `split_labels` if None.
     """
@@ -55,15 +55,15 @@ class Split:
     def __init__(
         self,
         matrix: Tensor,
-        implications: Implications = Implications(),
+        rules: Rules = Rules(),
         *,
         first_level: int = 0,
         parts: tuple[list[int], list[int]] | None = None,
     ) -> None:
         matrix = matrix.detach().double()
         self.first_level = first_level
-        parts = parts or split_labels(matrix, implications)
-        self.half_a, self.half_b = make_halves(matrix, implications, parts)
+        parts = parts or split_labels(matrix, rules)
+        self.half_a, self.half_b = make_halves(matrix, rules, parts)
         self.matrix = matrix
         self.between = matrix[self.half_a.labels][:, self.half_b.labels]
         self._scratch = borrow_scratch(self)

@@ -139,7 +139,7 @@ def sweep(fields: Fields, y: Tensor, known: Tensor, uniforms: Tensor) -> Tensor:
 
 
 class _Run(NamedTuple):
-    """The arguments of both engines; `known` is closed, and implications are couplings here."""
+    """The arguments of both engines; `known` is closed, and rules are couplings here."""
 
     potentials: Potentials
     known: Tensor

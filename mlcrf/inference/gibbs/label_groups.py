@@ -49,7 +49,7 @@ class GroupedCouplings:
                         check_invariants=False,
                     )
                 )
-        children = torch.from_numpy(potentials.implications.array[:, 0]).to(coupled.unary.device)
+        children = torch.from_numpy(potentials.rules.array[:, 0]).to(coupled.unary.device)
         parents = torch.bincount(children, minlength=num_labels)
         self._less = (IMPOSSIBLE * parents + torch.zeros_like(coupled.unary) + less).T[:, None]
 

@@ -209,7 +209,7 @@ class Network:
 
 
 def condition(potentials: Potentials, known: Tensor | None) -> Network:
-    """Return the network of the unknown labels given the known ones, implications as couplings."""
+    """Return the network of the unknown labels given the known ones, rules as couplings."""
     clamped = check_known(potentials, known)
     coupled = potentials.as_couplings()
     free = clamped == UNKNOWN

@@ -12,10 +12,10 @@ from pyarrow import parquet
 
 from mlcrf.errors import DataError
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.formats.table import METADATA_KEY, NAMES_KEY, WideLayout
 from mlcrf.prediction.record import Origin, Prediction
+from mlcrf.rules import Rules
 from mlcrf.stores import Stored
 
 _ROWS_AT_ONCE = 256
@@ -36,13 +36,11 @@ class ParquetTable:
         self._path = path
         self.labels = LabelSpace(tuple(about["labels"]))
         origin = about["origin"]
-        rules = origin["implications"]
+        rules = origin["rules"]
         self.origin = Origin(
             origin["model"],
             origin["digest"],
-            None
-            if rules is None
-            else Implications(tuple((child, parent) for child, parent in rules)),
+            None if rules is None else Rules(tuple((child, parent) for child, parent in rules)),
         )
 
     def __len__(self) -> int:

@@ -167,11 +167,11 @@ class ParquetFile:
 
 def about_table(labels: LabelSpace, origin: Origin) -> dict[str, object]:
     """Return the metadata of a Parquet file."""
-    rules = origin.implications
+    rules = origin.rules
     record = {"model": origin.model, "digest": origin.digest}
     return {
         "labels": list(labels),
-        "origin": record | {"implications": None if rules is None else rules.pairs},
+        "origin": record | {"rules": None if rules is None else rules.pairs},
     }
 
 

@@ -12,7 +12,6 @@ from types import MappingProxyType
 
 from mlcrf.errors import DataError, MlcrfError, MlcrfWarning, printable
 from mlcrf.images import Image
-from mlcrf.implications import Implications
 from mlcrf.keywords.embedded import embedded_packet
 from mlcrf.keywords.embedding import EmbeddingPlan, apply, plan
 from mlcrf.keywords.exiftool import ExifTool, ExifToolError
@@ -31,6 +30,7 @@ from mlcrf.prediction.photo_files.photo_file_set import Action, Change
 from mlcrf.prediction.photo_files.sidecars import keyword_paths, tags_of
 from mlcrf.prediction.photo_files.tag_files import BEFORE
 from mlcrf.prediction.record import Prediction
+from mlcrf.rules import Rules
 
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -57,14 +57,14 @@ class EmbeddedKeywords:
         self,
         author: Author | None = None,
         labels: LabelSpace | None = None,
-        implications: Implications = Implications(),
+        rules: Rules = Rules(),
         *,
         parent: KeywordPath = (),
         existing: Mapping[str, KeywordPath] = MappingProxyType({}),
         dry_run: bool = False,
     ) -> None:
         self._tool = ExifTool()
-        self._paths = keyword_paths(labels, implications, parent, existing) if labels else {}
+        self._paths = keyword_paths(labels, rules, parent, existing) if labels else {}
         self._author, self._dry_run = author, dry_run
         self._undone: list[Path] = []
 

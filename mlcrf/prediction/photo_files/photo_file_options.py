@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mlcrf.errors import DataError, MlcrfError, printable
 from mlcrf.images import Image
-from mlcrf.implications import Implications
 from mlcrf.keywords.collection import collection_keywords
 from mlcrf.keywords.retagging import Author
 from mlcrf.keywords.sidecar_places import PhotoPlaces
@@ -17,6 +16,7 @@ from mlcrf.prediction.photo_files.photo_file_set import Change, PhotoFileSet, Ph
 from mlcrf.prediction.photo_files.sidecars import Sidecars
 from mlcrf.prediction.photo_files.tag_files import TagFiles
 from mlcrf.prediction.record import Origin
+from mlcrf.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class PhotoFileOptions:
         kinds: list[PhotoFileWriter] = []
         if self.xmp or self.embed:
             author = Author(printable(origin.model), origin.digest)
-            rules = origin.implications or Implications()
+            rules = origin.rules or Rules()
             parent = tuple(level.strip() for level in self.parent.split("|") if level.strip())
             existing = collection_keywords(images, places, labels)
             if self.xmp:

@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 from mlcrf.errors import DataError
 from mlcrf.images import Image
-from mlcrf.implications import Implications
 from mlcrf.keywords.embedded import embedded_packet
 from mlcrf.keywords.keyword_lists import KeywordPath
 from mlcrf.keywords.photo_keywords import damaged_sidecar, load_sidecar
@@ -30,6 +29,7 @@ from mlcrf.prediction.photo_files.persons_files import (
 )
 from mlcrf.prediction.photo_files.photo_file_set import Action, Change
 from mlcrf.prediction.record import Prediction
+from mlcrf.rules import Rules
 
 # New sidecars of the same content: many images have no metadata, or only those of their camera.
 _REPEATED, _SMALL = 1000, 4096
@@ -58,13 +58,13 @@ class Sidecars:
         places: PhotoPlaces,
         author: Author | None = None,
         labels: LabelSpace | None = None,
-        implications: Implications = Implications(),
+        rules: Rules = Rules(),
         *,
         parent: KeywordPath = (),
         existing: Mapping[str, KeywordPath] = MappingProxyType({}),
         dry_run: bool = False,
     ) -> None:
-        self._paths = keyword_paths(labels, implications, parent, existing) if labels else {}
+        self._paths = keyword_paths(labels, rules, parent, existing) if labels else {}
         self._places, self._author, self._dry_run = places, author, dry_run
         self._from_small = lru_cache(_REPEATED)(self._from_bytes)
 
@@ -159,7 +159,7 @@ def tags_of(prediction: Prediction, paths: Mapping[str, tuple[KeywordPath, ...]]
 
 def keyword_paths(
     labels: LabelSpace,
-    implications: Implications,
+    rules: Rules,
     parent: KeywordPath,
     existing: Mapping[str, KeywordPath],
 ) -> dict[str, tuple[KeywordPath, ...]]:
@@ -174,9 +174,9 @@ def keyword_paths(
     """
     require_taggable(labels, parent)
     parents: dict[str, list[str]] = {name: [] for name in labels}
-    for child, above in implications.parents.items():
+    for child, above in rules.parents.items():
         for one in above:
-            if one not in implications.with_parents(set(above) - {one}):
+            if one not in rules.with_parents(set(above) - {one}):
                 parents[labels.names[child]].append(labels.names[one])
 
     def first(name: str) -> KeywordPath:

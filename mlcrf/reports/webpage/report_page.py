@@ -142,7 +142,7 @@ def _by_label(answers: Answers, result: Evaluation, names: list[str]) -> dict[st
 def _couplings(run: Run, names: list[str]) -> dict[str, Any]:
     attract, repel = strongest_pairs(run.crf, tuple(names), count=_PAIRS)
     return {
-        "has_rules": bool(len(run.crf.implications)),
+        "has_rules": bool(len(run.crf.rules)),
         "heatmap": charts.couplings_image(run.crf, names),
         "attractions": [(*pair, _signed(pair[2], 2)) for pair in attract],
         "repulsions": [(*pair, _signed(pair[2], 2)) for pair in repel],

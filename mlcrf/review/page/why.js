@@ -108,7 +108,7 @@ function listRows(photo, parts, isGiven) {
   const nameOf = ({ kind, label }) => {
     if (kind === "image") return "the picture itself";
     if (kind === "unexplained") return "error of inference";
-    if (kind === "implications") return "implications";
+    if (kind === "rules") return "rules";
     const { known, p } = photo.labels[numberOf(label)];
     if (known === 1) return `${shown(numberOf(label))} (yes)`;
     return isGiven ? shown(numberOf(label)) : `${shown(numberOf(label))} (${percent(p)})`; // which depends on the answer
@@ -118,7 +118,7 @@ function listRows(photo, parts, isGiven) {
   const rows = [parts[0], ...large].map((part) => [nameOf(part), part.log_odds]);
   const small = tags.slice(large.length);
   if (small.length) rows.push([small.length === 1 ? nameOf(small[0]) : `${small.length} others`, small.reduce((sum, { log_odds: value }) => sum + value, 0)]);
-  const ends = parts.filter(({ kind, log_odds: value }) => kind === "implications" || (kind === "unexplained" && Math.abs(value) >= 0.005));
+  const ends = parts.filter(({ kind, log_odds: value }) => kind === "rules" || (kind === "unexplained" && Math.abs(value) >= 0.005));
   return [...rows, ...ends.map((part) => [nameOf(part), part.log_odds])];
 }
 

@@ -74,9 +74,9 @@ def test_relevant_without_potential_is_repaired_upward(tmp_path: Path) -> None:
     assert "1 image has sea_r1 without sea: sea was set" in both.notes
     column = both.labels.index("sea")
     assert both.targets[:, column].tolist() == [0, 1, 1]
-    assert both.implications.names(both.labels) == (("sea_r1", "sea"),)
+    assert both.rules.names(both.labels) == (("sea_r1", "sea"),)
     potential = read_mirflickr(tmp_path, ReadOptions(label_set=24))
-    assert not len(potential.implications)
+    assert not len(potential.rules)
     assert potential.targets[:, potential.labels.index("sea")].tolist() == [0, 1, 0]
     assert not any("was set" in note for note in potential.notes)
 

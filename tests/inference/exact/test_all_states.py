@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from mlcrf.crf import Potentials
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact, enumeration
 from mlcrf.inference.exact import all_states
+from mlcrf.rules import Rules
 from tests.making import close, draw_known, make_potentials
 
 EXACT = Exact(pairwise_marginals=True)
@@ -20,7 +20,7 @@ def test_a_batch_equals_its_images(
     """Each as if its couplings were shared by all, with rules and known labels, in any parts."""
     monkeypatch.setattr(all_states, "_AT_ONCE", at_once)
     made = make_potentials(7, 8, unary=size, pairwise=size, varies=True)
-    rules = Implications(((1, 0), (5, 0), (7, 6)))
+    rules = Rules(((1, 0), (5, 0), (7, 6)))
     whole = Potentials(made.unary, made.edges, made.pairwise, rules)
     known = draw_known(whole, num_unknown=6)
     known[:, [0, 6]] = -1

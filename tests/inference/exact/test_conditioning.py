@@ -9,13 +9,13 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, check_known
 from mlcrf.errors import TooManyLabelsError
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact, JunctionTree, PreparedExact, enumeration, prepare
 from mlcrf.inference.exact import conditioning
 from mlcrf.inference.exact.conditioning import split_by_known
+from mlcrf.rules import Rules
 from tests.making import close, draw_known, make_potentials
 
-RULES = Implications(((1, 0), (2, 0), (5, 3)))
+RULES = Rules(((1, 0), (2, 0), (5, 3)))
 NARROW = (Exact(max_labels=5, pairwise_marginals=True), JunctionTree(4, pairwise_marginals=True))
 WIDE = Exact(pairwise_marginals=True)
 EACH = pytest.mark.parametrize("method", NARROW, ids=lambda method: method.name)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact
 from mlcrf.inference import enumeration as exact
 from mlcrf.inference.exact import pruning, split_enumeration
 from mlcrf.inference.exact.pruning import Pruner, TilePlan
 from mlcrf.inference.exact.split_enumeration import Split
+from mlcrf.rules import Rules
 from tests.making import close, draw_known, expected, make_potentials
 from tests.oracle import oracles
 
@@ -188,12 +188,12 @@ def test_count_marginals(num_labels: int, size: float) -> None:
 
 @pytest.mark.parametrize("varies", [False, True])
 @pytest.mark.parametrize(
-    "implications", [[[0, 1]], [[3, 0], [4, 0]], [[1, 2], [2, 5]], [[0, 5], [1, 5], [2, 5]]]
+    "rules", [[[0, 1]], [[3, 0], [4, 0]], [[1, 2], [2, 5]], [[0, 5], [1, 5], [2, 5]]]
 )
-def test_implications(implications: list[list[int]], varies: bool) -> None:
+def test_implications(rules: list[list[int]], varies: bool) -> None:
     """States that break an implication have no mass; all else is as among the others alone."""
     made = make_potentials(3, 6, unary=2.0, pairwise=2.0, varies=varies)
-    rules = Implications(tuple((child, parent) for child, parent in implications))
+    rules = Rules(tuple((child, parent) for child, parent in rules))
     potentials = Potentials(made.unary, made.edges, made.pairwise, rules)
     method = Exact(pairwise_marginals=True)
     posterior, best = method(potentials), method.map_states(potentials)
@@ -213,7 +213,7 @@ def test_implications_bring_more_labels_within_reach() -> None:
     """Thirty labels in chains of three are 4^10 states, and are counted as that."""
     chains = [(3 * at + step, 3 * at + step + 1) for at in range(10) for step in range(2)]
     made = make_potentials(2, 30, pairwise=0.0)
-    potentials = Potentials(made.unary, made.edges, made.pairwise, Implications(tuple(chains)))
+    potentials = Potentials(made.unary, made.edges, made.pairwise, Rules(tuple(chains)))
     posterior = Exact(max_labels=20)(potentials)
     log_z = torch.zeros(2, dtype=torch.float64)
     for at in range(10):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from mlcrf.crf import Potentials, full_edges
-from mlcrf.implications import Implications
 from mlcrf.inference import Exact, JunctionTree
 from mlcrf.inference.exact.partition import split_labels
+from mlcrf.rules import Rules
 from tests.making import close, expected
 from tests.oracle import oracles
 
@@ -84,4 +84,4 @@ def test_the_split_does_not_depend_on_the_unit_of_couplings(size: float) -> None
     """The exchange ends at the same halves whatever the couplings are multiplied by."""
     matrix = torch.rand(14, 14, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     strength = matrix + matrix.T
-    assert split_labels(size * strength, Implications()) == split_labels(strength, Implications())
+    assert split_labels(size * strength, Rules()) == split_labels(strength, Rules())

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.errors import PotentialsError
-from mlcrf.implications import Implications
 from mlcrf.inference.gibbs.chains import ChainRun, Engine, choose_engine, run_chains
 from mlcrf.inference.gibbs.streams import random_states, stream_keys, uniforms
+from mlcrf.rules import Rules
 from tests.making import close, draw_known, make_potentials
 from tests.oracle import oracles
 
@@ -117,7 +117,7 @@ def test_engines_draw_the_same(potentials: Potentials, known: bool) -> None:
 def test_implications_are_couplings() -> None:
     """Both engines sample the states that keep the rules."""
     made = make_potentials(3, 5)
-    rules = Implications(((0, 1), (4, 1), (2, 0)))
+    rules = Rules(((0, 1), (4, 1), (2, 0)))
     potentials = Potentials(made.unary, made.edges, made.pairwise, rules)
     states = start(potentials, 30)
     runs = [run_chains(potentials, states, sweeps=9, engine=e, thin=9) for e in Engine]

@@ -11,7 +11,6 @@ import pytest
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.images import as_image
 from mlcrf.images.containers import members
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction import (
     KnownLabels,
@@ -25,11 +24,12 @@ from mlcrf.prediction import (
     Table,
 )
 from mlcrf.prediction.known import KnownSource
+from mlcrf.rules import Rules
 from tests.data.readers.test_parquet_images import make_parquet
 
 LABELS = LabelSpace(("sea", '<b> "x"', "naïve"))
 JOB = PredictJob("abc")
-ORIGIN = Origin("model", "abc", Implications(((0, 2),)))
+ORIGIN = Origin("model", "abc", Rules(((0, 2),)))
 ODD = [b"a\nb.jpg", b"=1+1 &'\".jpg", b"caf\xe9.jpg", b"caf\\xe9.jpg", "ü +%20.jpg".encode()]
 
 

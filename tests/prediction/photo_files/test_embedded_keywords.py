@@ -16,7 +16,6 @@ from PIL import Image, ImageOps, ImageSequence
 from mlcrf.errors import DataError, MlcrfError, MlcrfWarning
 from mlcrf.images import as_image
 from mlcrf.images.opening import open_image
-from mlcrf.implications import Implications
 from mlcrf.keywords.exiftool import ExifTool
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.retagging import Author
@@ -25,6 +24,7 @@ from mlcrf.prediction import Prediction
 from mlcrf.prediction.photo_files.embedded_keywords import EmbeddedKeywords
 from mlcrf.prediction.photo_files.photo_file_set import Action
 from mlcrf.prediction.photo_files.tag_files import BEFORE
+from mlcrf.rules import Rules
 from tests.images.raw_photos import dng
 from tests.images.test_raw_files import GREEN
 from tests.keywords.pairs import draw_photo
@@ -34,7 +34,7 @@ needs_exiftool = pytest.mark.skipif(
     shutil.which("exiftool") is None, reason="exiftool is not installed; make ci-system does"
 )
 LABELS = LabelSpace(("people", "child", "sea", "straße"))
-RULES = Implications.from_names((("child", "people"),), LABELS)
+RULES = Rules.from_names((("child", "people"),), LABELS)
 TAGS = ("people", "child", "sea", "straße")
 
 

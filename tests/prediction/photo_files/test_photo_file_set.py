@@ -12,7 +12,6 @@ from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.readers.tag_files import read_tag_folder
 from mlcrf.errors import DataError, MlcrfError, SettingsError
 from mlcrf.images import LocalImage, as_image
-from mlcrf.implications import Implications
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.retagging import Author, Tag, retag
 from mlcrf.keywords.sidecar_places import PhotoPlaces
@@ -21,6 +20,7 @@ from mlcrf.labels import LabelSpace
 from mlcrf.prediction import Change, PhotoFileOptions, PhotoFileSet, Prediction, PredictionWriter
 from mlcrf.prediction.photo_files.sidecars import Sidecars
 from mlcrf.prediction.photo_files.tag_files import BEFORE, LOG, TagFiles
+from mlcrf.rules import Rules
 from tests.keywords.pictures import make_photo, xmp_of
 from tests.making import images_of
 
@@ -35,7 +35,7 @@ def sidecars(**settings: Any) -> Sidecars:
         places,
         AUTHOR,
         LABELS,
-        Implications.from_names(settings.pop("rules", RULES), LABELS),
+        Rules.from_names(settings.pop("rules", RULES), LABELS),
         **settings,
     )
 

@@ -18,10 +18,10 @@ from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest
 from mlcrf.evaluation import Answers, Evaluation, answer, score
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.reports.webpage import Gallery, save_report
+from mlcrf.rules import Rules
 
 OWNED = "document.title='owned'"
 HOSTILE_LABELS = (
@@ -70,10 +70,8 @@ def make_run(
 ) -> Run:
     """A run with random weights on the small network, saved."""
     torch.manual_seed(0)
-    implications = Implications(tuple((child, parent) for child, parent in rules or ()))
-    crf = LabelCrf(
-        Tiny.num_features, len(labels), edges=edges, implications=implications, scenes=scenes
-    )
+    rules = Rules(tuple((child, parent) for child, parent in rules or ()))
+    crf = LabelCrf(Tiny.num_features, len(labels), edges=edges, rules=rules, scenes=scenes)
     independent = LabelCrf(Tiny.num_features, len(labels), edges=no_edges())
     for model in (crf, independent):
         torch.nn.init.normal_(model.output.weight, std=0.3)

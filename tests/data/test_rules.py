@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlcrf.data.implications import load_implications, with_implications
 from mlcrf.data.manifest import Manifest
+from mlcrf.data.rules import load_rules, with_rules
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import as_image
-from mlcrf.implications import Implications
 from mlcrf.labels import LabelSpace
+from mlcrf.rules import Rules
 
 LABELS = LabelSpace(("animal", "dog", "puppy", "pet", "sky, blue"))
-CHAIN = Implications.from_names([("puppy", "dog"), ("dog", "animal")], LABELS)
-RULES = Implications((*CHAIN.pairs, (1, 3)))
+CHAIN = Rules.from_names([("puppy", "dog"), ("dog", "animal")], LABELS)
+RULES = Rules((*CHAIN.pairs, (1, 3)))
 
 
 def make_manifest(targets: list[list[int]]) -> Manifest:
@@ -39,13 +39,13 @@ def write(folder: Path, text: str) -> Path:
 )
 def test_a_file_of_implications(text: str, tmp_path: Path) -> None:
     """With commas or arrows, with header or not; child first."""
-    assert load_implications(write(tmp_path, text), LABELS) == CHAIN
+    assert load_rules(write(tmp_path, text), LABELS) == CHAIN
 
 
 def test_those_of_the_data_come_first(tmp_path: Path) -> None:
     """The file adds to them, and may repeat them."""
     path = write(tmp_path, '"sky, blue",pet\npuppy,dog\n')
-    assert load_implications(path, LABELS, given=CHAIN) == Implications((*CHAIN.pairs, (4, 3)))
+    assert load_rules(path, LABELS, given=CHAIN) == Rules((*CHAIN.pairs, (4, 3)))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_faults_of_the_file(
     """Each names the file and the line; a circle may go through rules of the data."""
     path = write(tmp_path, text)
     with pytest.raises(error, match=message) as caught:
-        load_implications(path, LABELS, given=CHAIN)
+        load_rules(path, LABELS, given=CHAIN)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
@@ -93,8 +93,8 @@ def test_data_are_repaired_upward(order: int) -> None:
             [0, 1, 0, 1, 0],  # a dog that is no animal
         ]
     )
-    rules = Implications(RULES.pairs[::order])
-    obeying = with_implications(manifest, rules)
+    rules = Rules(RULES.pairs[::order])
+    obeying = with_rules(manifest, rules)
     assert obeying.targets.tolist() == [
         [1, 1, 1, 1, 0],
         [1, 1, 1, 1, -1],
@@ -107,11 +107,11 @@ def test_data_are_repaired_upward(order: int) -> None:
         "1 image has puppy without dog: dog was set",
         "2 images have dog without animal: animal was set",
         "1 image has dog without pet: pet was set",
-        "5 unknown labels follow from implications and were filled in",
+        "5 unknown labels follow from rules and were filled in",
     }
-    assert obeying.implications == rules
+    assert obeying.rules == rules
     assert manifest.targets[0].tolist() == [0, 0, 1, 0, 0]  # what came in is as it was
-    again = with_implications(obeying, RULES)
+    again = with_rules(obeying, RULES)
     assert np.array_equal(again.targets, obeying.targets)
     assert again.notes == obeying.notes
 
@@ -119,18 +119,18 @@ def test_data_are_repaired_upward(order: int) -> None:
 def test_many_broken_rules_are_summed_up() -> None:
     """Ten are named, the others counted."""
     names = LabelSpace(tuple(f"label{at}" for at in range(15)))
-    rules = Implications(tuple((at, 0) for at in range(1, 15)))
+    rules = Rules(tuple((at, 0) for at in range(1, 15)))
     targets = np.eye(15, dtype=np.int8)
     images = tuple(as_image(f"im{row}.jpg") for row in range(15))
-    notes = with_implications(Manifest(images, targets, names, None, "made"), rules).notes
+    notes = with_rules(Manifest(images, targets, names, None, "made"), rules).notes
     assert len(notes) == 11
     assert notes[0] == "1 image has label1 without label0: label0 was set"
-    assert notes[-1] == "4 more implications were broken 4 times, and repaired"
+    assert notes[-1] == "4 more rules were broken 4 times, and repaired"
 
 
 def test_rules_follow_the_labels() -> None:
     """Rows keep them, and other columns are found in whatever order the labels stand."""
-    manifest = with_implications(make_manifest([[0, 0, 0, 0, 0]]), RULES)
+    manifest = with_rules(make_manifest([[0, 0, 0, 0, 0]]), RULES)
     other = LabelSpace(("pet", "puppy", "sky, blue", "dog", "animal"))
-    assert manifest.relabelled(other).implications.pairs == ((1, 3), (3, 4), (3, 0))
-    assert manifest.rows(np.array([0])).implications == RULES
+    assert manifest.relabelled(other).rules.pairs == ((1, 3), (3, 4), (3, 0))
+    assert manifest.rows(np.array([0])).rules == RULES

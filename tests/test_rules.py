@@ -6,28 +6,28 @@ import numpy as np
 import pytest
 
 from mlcrf.errors import LabelsError
-from mlcrf.implications import Implications, find_cycle
 from mlcrf.labels import LabelSpace
+from mlcrf.rules import Rules, find_cycle
 
 LABELS = LabelSpace(("animal", "dog", "puppy", "pet", "sky"))
-RULES = Implications(((1, 0), (2, 1), (1, 3)))  # puppy => dog => animal and pet
+RULES = Rules(((1, 0), (2, 1), (1, 3)))  # puppy => dog => animal and pet
 
 
-def draw(rng: np.random.Generator, num_labels: int = 8) -> Implications:
+def draw(rng: np.random.Generator, num_labels: int = 8) -> Rules:
     order = rng.permutation(num_labels).tolist()
     places = [(i, j) for i in range(num_labels) for j in range(i) if rng.random() < 0.25]
-    return Implications(tuple((order[i], order[j]) for i, j in places))
+    return Rules(tuple((order[i], order[j]) for i, j in places))
 
 
 def test_pairs_by_name_and_as_arrays() -> None:
     """All ways to say the same make the same value."""
     names = (("dog", "animal"), ("puppy", "dog"), ("dog", "pet"))
-    assert Implications.from_names(names, LABELS) == RULES
+    assert Rules.from_names(names, LABELS) == RULES
     assert RULES.names(LABELS) == names
-    assert Implications.from_array(RULES.array) == RULES
+    assert Rules.from_array(RULES.array) == RULES
     assert RULES.renumbered([3, 2, 4, 1, 0]).pairs == ((3, 4), (1, 3), (3, 0))
-    assert (RULES.num_labels, Implications().num_labels) == (4, 0)
-    assert Implications().array.shape == (0, 2)
+    assert (RULES.num_labels, Rules().num_labels) == (4, 0)
+    assert Rules().array.shape == (0, 2)
 
 
 def test_what_follows() -> None:
@@ -87,13 +87,13 @@ def test_a_contradiction_is_what_no_label_set_agrees_with() -> None:
 def test_rules_that_cannot_hold() -> None:
     """A circle, an unknown label, a column that there cannot be and another shape."""
     with pytest.raises(LabelsError, match="labels imply each other in a circle: dog => dog"):
-        Implications.from_names([("dog", "dog")], LABELS)
+        Rules.from_names([("dog", "dog")], LABELS)
     with pytest.raises(LabelsError, match="unknown label 'dogg'; did you mean 'dog'"):
-        Implications.from_names([("dogg", "dog")], LABELS)
+        Rules.from_names([("dogg", "dog")], LABELS)
     with pytest.raises(LabelsError, match="imply each other in a circle"):
-        Implications(((0, 1), (1, 2), (2, 0)))
+        Rules(((0, 1), (1, 2), (2, 0)))
     with pytest.raises(LabelsError, match="expected columns"):
-        Implications(((0, -1),))
+        Rules(((0, -1),))
     with pytest.raises(LabelsError, match="expected int64"):
-        Implications.from_array(np.zeros((2, 3), dtype=np.int64))
+        Rules.from_array(np.zeros((2, 3), dtype=np.int64))
     assert find_cycle(RULES.pairs) == []

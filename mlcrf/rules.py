@@ -18,7 +18,7 @@ Names = tuple[str, str]  # child and parent
 
 
 @dataclass(frozen=True)
-class Implications:
+class Rules:
     """Pairs of label columns (child, parent): no child is present without its parent.
 
     Attributes:
@@ -32,27 +32,25 @@ class Implications:
 
     def __post_init__(self) -> None:
         if any(column < 0 for pair in self.pairs for column in pair):
-            raise LabelsError("implications: expected columns of labels, from 0")
+            raise LabelsError("rules: expected columns of labels, from 0")
         cycle = find_cycle(self.pairs)
         if cycle:
-            raise LabelsError(f"implications: labels {cycle} imply each other in a circle")
+            raise LabelsError(f"rules: labels {cycle} imply each other in a circle")
 
     @classmethod
-    def from_array(cls, pairs: NDArray[np.int64]) -> "Implications":
-        """Return the implications in the rows (child, parent) of an int64 array (R, 2).
+    def from_array(cls, pairs: NDArray[np.int64]) -> "Rules":
+        """Return the rules in the rows (child, parent) of an int64 array (R, 2).
 
         Raises:
             LabelsError: see above; or wrong shape or type.
         """
         if pairs.shape != (len(pairs), 2) or pairs.dtype != np.int64:
-            raise LabelsError(
-                f"implications: expected int64 (R, 2), got {pairs.dtype} {pairs.shape}"
-            )
+            raise LabelsError(f"rules: expected int64 (R, 2), got {pairs.dtype} {pairs.shape}")
         return cls(tuple((child, parent) for child, parent in pairs.tolist()))
 
     @classmethod
-    def from_names(cls, names: Iterable[Names], labels: LabelSpace) -> "Implications":
-        """Return the implications between labels given by name.
+    def from_names(cls, names: Iterable[Names], labels: LabelSpace) -> "Rules":
+        """Return the rules between labels given by name.
 
         Raises:
             LabelsError: an unknown label, or labels that imply each other in a circle.
@@ -73,16 +71,16 @@ class Implications:
         """Return the pairs as label names."""
         return tuple((labels.names[child], labels.names[parent]) for child, parent in self.pairs)
 
-    def renumbered(self, columns: list[int]) -> "Implications":
-        """Return the implications after renumbering: label `columns[i]` becomes i."""
+    def renumbered(self, columns: list[int]) -> "Rules":
+        """Return the rules after renumbering: label `columns[i]` becomes i."""
         place = {column: at for at, column in enumerate(columns)}
-        return Implications(tuple((place[child], place[parent]) for child, parent in self.pairs))
+        return Rules(tuple((place[child], place[parent]) for child, parent in self.pairs))
 
-    def among(self, columns: list[int]) -> "Implications":
-        """Return the implications between some of the labels, `columns[i]` becoming i."""
+    def among(self, columns: list[int]) -> "Rules":
+        """Return the rules between some of the labels, `columns[i]` becoming i."""
         kept = set(columns)
         inner = tuple(pair for pair in self.pairs if kept.issuperset(pair))
-        return Implications(inner).renumbered(columns)
+        return Rules(inner).renumbered(columns)
 
     @cached_property
     def array(self) -> NDArray[np.int64]:
@@ -133,7 +131,7 @@ class Implications:
         return heights
 
     def close(self, known: Known) -> Known:
-        """Return known labels (N, L) that obey the implications; see `repair`."""
+        """Return known labels (N, L) that obey the rules; see `repair`."""
         return self.repair(known)[0]
 
     def repair(self, known: Known) -> tuple[Known, dict[tuple[int, int], int]]:
