@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlcrf.checkpoint import Run, load_run
     from mlcrf.config import TrainSettings
     from mlcrf.crf import Potentials
+    from mlcrf.data.joining import read_datasets
     from mlcrf.data.manifest import Manifest
     from mlcrf.data.readers import read_dataset
     from mlcrf.decoding import Decoder
@@ -46,6 +47,7 @@ _HOME = {
     "extend": "mlcrf.training.additions",
     "load_run": "mlcrf.checkpoint",
     "read_dataset": "mlcrf.data.readers",
+    "read_datasets": "mlcrf.data.joining",
     "train": "mlcrf.training.run",
 }
 
@@ -71,6 +73,7 @@ __all__ = [
     "extend",
     "load_run",
     "read_dataset",
+    "read_datasets",
     "train",
 ]
 

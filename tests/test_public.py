@@ -28,6 +28,7 @@ PUBLIC = [
     "extend",
     "load_run",
     "read_dataset",
+    "read_datasets",
     "train",
 ]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlcrf.checkpoint import Provenance
     from mlcrf.data.manifest import Manifest
 
-_PATHS = ("data", "labels", "rules", "image_root")
+_PATHS = ("data", "map", "labels", "rules", "image_root")
 _OWN = {  # options of the new run alone
     *("out", "config", "set_", "resume", "overwrite", "verbose", "as_json"),
     *("cache_dir", "in_memory"),

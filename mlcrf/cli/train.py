@@ -107,6 +107,15 @@ class DataOptions:
             rich_help_panel=DATA,
         ),
     ] = None
+    map: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of names that mean the same label, such as `beach = seaside = strand`; or "
+            "`tags.csv, strand => beach` for one table.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
     label_set: options.LabelSet = 24
     labels: Annotated[
         Path | None,
@@ -120,7 +129,7 @@ class DataOptions:
         ),
     ] = None
 
-    def check_model(self, data: str | None, reading: ReadingOptions, *, trains: bool) -> None:
+    def check_model(self, data: list[str], reading: ReadingOptions, *, trains: bool) -> None:
         """Refuse what does not go with --model.
 
         Args:
@@ -130,39 +139,45 @@ class DataOptions:
             MlcrfError: there is a table, or nothing to learn from.
         """
         if self.from_review is None:
-            data = "DATA" if data is None else data
+            table = data[0] if data else "DATA"
             raise MlcrfError(
                 "--model goes with --from-review; to add labels of a table to a run: "
-                f"mlcrf extend {self.model} {data} --out NEW"
+                f"mlcrf extend {self.model} {table} --out NEW"
             )
         if trains or self.labels or self.rules:
             raise typer.BadParameter(
                 "--model learns from the answers alone; leave out --labels, --rules, "
                 "--resume and settings, or leave out --model to train anew"
             )
-        if (reading, self.label_set) != (ReadingOptions(), 24):
+        self._check_review(data, reading)
+
+    def _check_review(self, data: list[str], reading: ReadingOptions) -> None:
+        """Refuse what does not go with --from-review."""
+        if (reading, self.label_set, self.map) != (ReadingOptions(), 24, None):
             raise typer.BadParameter(_NO_TABLE)
+        if len(data) > 1:
+            raise typer.BadParameter("--from-review takes one folder of images, not several")
         console.require_extra("review", "sqlalchemy")
 
-    def load(self, data: str | None, reading: ReadingOptions) -> "Manifest":
-        """Read the data set."""
-        from mlcrf.data.readers import read_dataset
+    def load(self, data: list[str], reading: ReadingOptions) -> "Manifest":
+        """Read the data set, of one or several tables."""
+        from mlcrf.data.joining import read_datasets
         from mlcrf.data.rules import load_rules, with_rules
         from mlcrf.labels import load_labels
 
         labels = None if self.labels is None else load_labels(self.labels)
-        if data is not None:
-            remedy = f"To train again as it was: mlcrf train --config {data}/config.json --out RUN"
-            refuse_run(data, "data to learn from", remedy)
+        for one in data:
+            remedy = f"To train again as it was: mlcrf train --config {one}/config.json --out RUN"
+            refuse_run(one, "data to learn from", remedy)
         if self.from_review is not None:
-            if (reading, self.label_set) != (ReadingOptions(), 24):
-                raise typer.BadParameter(_NO_TABLE)
-            console.require_extra("review", "sqlalchemy")
+            self._check_review(data, reading)
             from mlcrf.review.review_reader import read_review
 
-            manifest = read_review(self.from_review, [Path(data)] if data else [], labels=labels)
-        elif data is not None:
-            manifest = read_dataset(options.parse_data(data), reading.make(self.label_set, labels))
+            manifest = read_review(self.from_review, list(map(Path, data)), labels=labels)
+        elif data:
+            places = [options.parse_data(one) for one in data]
+            how = reading.make(self.label_set, labels)
+            manifest = read_datasets(places, how, names=self.map)
         else:
             raise typer.BadParameter("missing argument DATA, or --from-review DB")
         if self.rules is None:
@@ -180,9 +195,11 @@ def train(
     reading: ReadingOptions,
     runtime: RuntimeOptions,
     data: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
-            help="Table or folder of images and labels, or s3://... of a table.", show_default=False
+            help="Table or folder of images and labels, or s3://... of a table; several, with "
+            "different labels, are learned from as one.",
+            show_default=False,
         ),
     ] = None,
     config: Annotated[
@@ -222,6 +239,7 @@ def train(
     On several processes, GPUs or machines: `torchrun --nproc-per-node N -m mlcrf train ...`.
     """
     console.quiet()
+    data = data or []
     from mlcrf.backbones.engines import pick_device
     from mlcrf.config import make_settings
     from mlcrf.processes import joined, speaks
@@ -286,7 +304,7 @@ def train(
 def _learn_from_answers(
     source: DataOptions,
     runtime: RuntimeOptions,
-    data: str | None,
+    data: list[str],
     config: Path | None,
     out: Path,
     made_by: "Provenance",
@@ -308,7 +326,7 @@ def _learn_from_answers(
     run = load_run(Path(DEFAULT) if starts_empty else source.model)
     base = None if starts_empty else run
     require_free(out, overwrite=overwrite)
-    manifest = read_archive(source.from_review, base, [Path(data)] if data else [])
+    manifest = read_archive(source.from_review, base, list(map(Path, data)))
     options.show_reading(manifest)
     if config is not None:
         note_changes(config, manifest)

@@ -20,7 +20,7 @@ def test_a_run_is_repeated_from_itself(
     """Without data or options from another folder: the same bits; what is given wins."""
     made_by = load_run(run).made_by
     assert made_by.command.startswith(f"mlcrf train {drawn / 'labels.csv'} --out {run}")
-    assert made_by.options == {"data": str(drawn / "labels.csv"), "engine": "torch"}
+    assert made_by.options == {"data": [str(drawn / "labels.csv")], "engine": "torch"}
     assert made_by.auto == ("structure", "objective", "inference")
     words = ("train", "--config", run / "config.json", "--cache-dir", tmp_path / "cache")
     again = mlcrf(*words, "--out", "again", cwd=tmp_path)

@@ -1,0 +1,214 @@
+"""Join tables with different labels to one data set."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcrf.data.label_map import load_label_map
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.plausibility import spelling
+from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.readers import read_dataset
+from mlcrf.data.rules import with_rules
+from mlcrf.errors import DataError, LabelsError
+from mlcrf.images import Image
+from mlcrf.labels import UNKNOWN, LabelSpace
+from mlcrf.rules import Rules, find_cycle
+from mlcrf.stores import Stored
+
+_SHOWN = 3  # contradictions that are named
+
+
+def read_datasets(
+    places: Sequence[Path | Stored],
+    options: ReadOptions = ReadOptions(),
+    *,
+    names: Path | None = None,
+) -> Manifest:
+    """Read one data set of any known layout, or several as one; see `join_tables`.
+
+    Args:
+        options: hold for every table; `labels` are those of all tables together.
+        names: file of names that mean the same label; see `mlcrf.data.label_map`.
+
+    Raises:
+        DataError: see `read_dataset` and `join_tables`; or a table is given twice.
+        LabelsError: labels other than those of `options`, or a wrong file of names.
+        SettingsError: see `read_dataset`.
+    """
+    if len(places) == 1 and names is None:
+        return read_dataset(places[0], options)
+    tables: dict[str, Manifest] = {}
+    for place in places:
+        if str(place) in tables:
+            raise DataError("is given twice; leave out one", place)
+        tables[str(place)] = read_dataset(place, replace(options, labels=None))
+    if options.fold_case:
+        tables = _with_one_spelling(tables)
+    if names is not None:
+        renaming = load_label_map(names, {name: one.labels for name, one in tables.items()})
+        tables = {name: _renamed(one, renaming[name]) for name, one in tables.items()}
+    joined = join_tables(tables)
+    return joined if options.labels is None else joined.relabelled(options.labels)
+
+
+def join_tables(tables: Mapping[str, Manifest]) -> Manifest:
+    """Join data sets to one with all of their labels and images.
+
+    A label is unknown for an image where no table speaks of it: a table of lists speaks of the
+    labels that it lists at all. An image that is in several tables, by the path of its file, is
+    one image with the answers of all; a label that one table calls present and another absent
+    becomes unknown, and a note counts and names the first of these.
+
+    An image has the split of any table that gives it one. If no table does, there are no splits;
+    else images without one are training images.
+
+    Args:
+        tables: name in messages -> data set.
+
+    Raises:
+        DataError: an image in two splits.
+        LabelsError: implications of different tables that form a circle.
+    """
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    labels = LabelSpace(
+        tuple(dict.fromkeys(name for one in tables.values() for name in one.labels))
+    )
+    row_of: dict[str, int] = {}
+    images: list[Image] = []
+    places: dict[str, NDArray[np.int64]] = {}  # rows of each table's images
+    for name, table in tables.items():
+        for image in table.images:
+            if image.key not in row_of:
+                row_of[image.key] = len(images)
+                images.append(image)
+        places[name] = np.array([row_of[image.key] for image in table.images], dtype=np.int64)
+    given: dict[str, NDArray[np.int8]] = {}
+    for name, table in tables.items():
+        given[name] = _spread(table, labels, places[name], len(images))
+    answers = np.stack(list(given.values()))
+    present, absent = (answers == 1).any(0), (answers == 0).any(0)
+    targets = np.where(present, 1, np.where(absent, 0, UNKNOWN)).astype(np.int8)
+    targets[present & absent] = UNKNOWN
+    keys = [image.name for image in images]
+    notes = [f"{name}: {note}" for name, one in tables.items() for note in one.notes]
+    notes += _contradictions(given, present & absent, keys, labels)
+    splits, note = _join_splits(tables, places, keys)
+    manifest = Manifest(
+        tuple(images),
+        targets,
+        labels,
+        splits,
+        "+".join(one.name for one in tables.values()),
+        (*notes, *note),
+        lists_positives=all(one.lists_positives for one in tables.values()),
+        layout=f"{len(tables)} tables",
+        facts=tuple(_facts(tables, places)),
+    )
+    rules = _join_rules(tables, labels)
+    return with_rules(manifest, rules) if len(rules) else manifest
+
+
+def _spread(
+    table: Manifest, labels: LabelSpace, rows: NDArray[np.int64], count: int
+) -> NDArray[np.int8]:
+    """Return a table's targets among all images and labels, unknown elsewhere."""
+    columns = np.array([labels.index(name) for name in table.labels])
+    targets = np.full((count, len(labels)), UNKNOWN, dtype=np.int8)
+    np.maximum.at(targets, (rows[:, None], columns), table.targets)  # rows of one image agree
+    return targets
+
+
+def _contradictions(
+    given: Mapping[str, NDArray[np.int8]],
+    contradicted: NDArray[np.bool_],
+    images: Sequence[str],
+    labels: LabelSpace,
+) -> Iterator[str]:
+    """Yield a note on labels that one table calls present and another absent."""
+    found = np.argwhere(contradicted)
+    if not len(found):
+        return
+    told = []
+    for row, column in found[:_SHOWN].tolist():
+        says = [
+            f"{answers[row, column]} in {name}"
+            for name, answers in given.items()
+            if answers[row, column] != UNKNOWN
+        ]
+        told.append(f"{images[row]}: {labels.names[column]} is {' and '.join(says)}")
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    yield (
+        f"tables contradict each other in {len(found)} answers, which are taken as unknown: "
+        f"{'; '.join(told)}{more}"
+    )
+
+
+def _join_splits(
+    tables: Mapping[str, Manifest], places: Mapping[str, NDArray[np.int64]], images: Sequence[str]
+) -> tuple[tuple[Split, ...] | None, list[str]]:
+    """Return the split of each image (N,), and a note on images that none is given for."""
+    split_of: dict[int, tuple[Split, str]] = {}
+    for name, table in tables.items():
+        for row, split in zip(places[name].tolist(), table.splits or (), strict=False):
+            before, first = split_of.setdefault(row, (split, name))
+            if before is not split:
+                raise DataError(
+                    f"{images[row]} is in the split {before} of {first}, and {split} of {name}; "
+                    "keep it in one"
+                )
+    if not split_of:
+        return None, []
+    without = len(images) - len(split_of)
+    note = f"{without} images are in tables without splits only, and are training images"
+    splits = [split_of[row][0] if row in split_of else Split.TRAIN for row in range(len(images))]
+    return tuple(splits), [note] if without else []
+
+
+def _join_rules(tables: Mapping[str, Manifest], labels: LabelSpace) -> Rules:
+    pairs = [pair for one in tables.values() for pair in one.rules.names(one.labels)]
+    cycle = find_cycle(pairs)
+    if cycle:
+        raise LabelsError(
+            f"{' and '.join(tables)}: labels imply each other in a circle: {' => '.join(cycle)}"
+        )
+    return Rules.from_names(dict.fromkeys(pairs), labels)
+
+
+def _facts(
+    tables: Mapping[str, Manifest], places: Mapping[str, NDArray[np.int64]]
+) -> Iterator[str]:
+    """Yield what each table gives, and what it shares with others."""
+    owners = Counter(label for one in tables.values() for label in one.labels)
+    holders = Counter(row for rows in places.values() for row in set(rows.tolist()))
+    for name, table in tables.items():
+        rows = set(places[name].tolist())
+        shared_rows = sum(holders[row] > 1 for row in rows)
+        shared_labels = sum(owners[label] > 1 for label in table.labels)
+        known = int((table.targets != UNKNOWN).sum())
+        yield (
+            f"{name} ({table.layout}): {len(rows)} images ({shared_rows} of them in other tables "
+            f"too), {len(table.labels)} labels ({shared_labels} in other tables too), "
+            f"{known} known answers, {int((table.targets == 1).sum())} of them present"
+        )
+        yield from (f"{name}: {fact}" for fact in table.facts)
+
+
+def _renamed(table: Manifest, names: Mapping[str, str]) -> Manifest:
+    labels = LabelSpace(tuple(names.get(label, label) for label in table.labels))
+    return replace(table, labels=labels)
+
+
+def _with_one_spelling(tables: Mapping[str, Manifest]) -> dict[str, Manifest]:
+    """Return the tables with labels that differ in spelling named as in the first that has them."""
+    first: dict[str, str] = {}
+    result = {}
+    for name, table in tables.items():
+        names = {label: first.setdefault(spelling(label), label) for label in table.labels}
+        result[name] = _renamed(table, names)
+    return result
