@@ -7,8 +7,9 @@ other and writes them as sidecars, once by keys alone and once by mouse alone (n
 They answer as the data set says, and look at pictures as the page shows them:
 
 1. In the list of all photos they select the first few with the tag, name it, and say yes.
-2. In the tag's own view, part by part, they select all, unmark what is wrong, and say yes; then
-   they mark that and say no.
+2. In the tag's own view, part by part, they look at all that is shown and has no answer, select
+   all and unmark what is wrong, or mark what is right where that is less, and say yes to the
+   selected and no to the others by one key or click.
 3. They answer single photos that the page asks about.
 
 Their time is reckoned from a stated pace, with what the page itself lets them wait for added as it
@@ -150,11 +151,16 @@ class ByKeys(Person):
         self.type(tag)
         self.key("Enter")
 
-    def select_part(self, part: str) -> None:
+    def say_of_all(self) -> None:
+        self.key("o")
+
+    def go_to_part(self, part: str) -> None:
         shown = self.page.evaluate(
             "[...document.querySelectorAll('.part')].map(p => p.dataset.part)"
         )
         self.key(str(shown.index(part) + 1))
+
+    def select_part(self, part: str) -> None:
         self.key("Control+a")
 
     def begin(self) -> None:
@@ -171,10 +177,8 @@ class ByKeys(Person):
 
     def write(self, least: int) -> None:
         self.key("w")
-        self.key("Tab")
         self.key("ArrowDown")
-        self.key("Tab")
-        self.key("Control+a")
+        self.key("Tab")  # which selects the number
         self.type(str(least))
         self.key("Enter")
 
@@ -203,6 +207,12 @@ class ByMouse(Person):
     def view(self, tag: str) -> None:
         self.page.select_option("#label", label=tag)
         self.took("clicks", ACT_S, 2)
+
+    def say_of_all(self) -> None:
+        self.click("#bulk-others")
+
+    def go_to_part(self, part: str) -> None:
+        """See it, since nothing needs the focus."""
 
     def select_part(self, part: str) -> None:
         self.click(f".part[data-part='{part}'] .part-head button")
@@ -252,7 +262,7 @@ def teach(person: Any, tag: str) -> None:
     person.view(tag)
     person.wait(f"document.getElementById('count').textContent === '{tag}'")
     person.learned(lessons)
-    look_through(person, tag, ("sure", "likely", "open"), most=1)
+    look_through(person, tag, ("sure", "likely", "uncertain", "unlikely"), most=1)
     ask(person, tag)
     for _ in range(ROUNDS):
         look_through(person, tag, ("sure", "likely"), most=2)
@@ -261,35 +271,29 @@ def teach(person: Any, tag: str) -> None:
 
 
 def look_through(person: Any, tag: str, parts: tuple[str, ...], most: int) -> None:
-    """Say yes to what is shown of some parts, and is right."""
+    """Say of all that is shown of some parts whether it has the tag."""
     done = 0
     for part in parts:
-        page = person.page
         shown = f".part[data-part='{part}'] .tile:not(:has([data-answer]))"
-        if done == most or not page.locator(shown).count():
+        if done == most or not person.page.locator(shown).count():
             continue
         lessons = person.lessons()
-        person.select_part(part)
-        tiles = person.tiles(f".part[data-part='{part}'] .tile.chosen")
+        person.go_to_part(part)
+        tiles = person.tiles(shown)
         person.scan(tiles)
-        if not tiles:
-            continue
-        wrong = [tile for tile in tiles if person.name_of(tile) not in person.truth[tag]]
-        if len(wrong) == len(tiles):
-            person.say(0)
+        right = [tile for tile in tiles if person.name_of(tile) in person.truth[tag]]
+        wrong = [tile for tile in tiles if tile not in right]
+        if len(right) >= len(wrong) or not right:
+            person.select_part(part)
+            marked = wrong if right else []
         else:
-            for tile in wrong:
-                person.mark(tile)
-            person.say(1)
-            person.wait("document.getElementById('bulk').hidden")
-            person.learned(lessons)
-            lessons = person.lessons()
-            there = [tile for tile in wrong if tile.count()]
-            for tile in there:
-                person.mark(tile)
-            if not there:
-                continue
-            person.say(0)
+            marked = right
+        for tile in marked:
+            person.mark(tile)
+        if right and wrong:
+            person.say_of_all()
+        else:
+            person.say(int(not wrong))
         person.wait("document.getElementById('bulk').hidden")
         person.learned(lessons)
         done += 1

@@ -156,31 +156,27 @@ class ReviewDatabase:
     def add(
         self, photo: int, values: Mapping[str, int | None], person: str, request: str
     ) -> list[Answer]:
-        """Append a person's answers about labels of one photo; see `add_to_all`."""
-        return self.add_to_all([photo], values, person, request)
+        """Append a person's answers about labels of one photo; see `add_many`."""
+        return self.add_many({photo: values}, person, request)
 
-    def add_to_all(
-        self,
-        among: Collection[int],
-        values: Mapping[str, int | None],
-        person: str,
-        request: str,
+    def add_many(
+        self, values: Mapping[int, Mapping[str, int | None]], person: str, request: str
     ) -> list[Answer]:
         """Append a person's answers about labels of photos atomically, synced to disk.
 
         Args:
-            among: the photos, each of which gets all of the answers.
-            values: label -> 1 yes, 0 no, -1 cannot tell, None no answer any more.
+            values: photo -> label -> 1 yes, 0 no, -1 cannot tell, None no answer any more.
             request: identifier of this act; a repeated call changes nothing and returns the same.
         """
-        if not values or not all(value in VALUES for value in values.values()):
-            raise SettingsError(
-                f"answers: expected labels with 1, 0, -1 or None, got {dict(values)}"
-            )
+        for of_photo in values.values():
+            if not of_photo or not all(value in VALUES for value in of_photo.values()):
+                raise SettingsError(
+                    f"answers: expected labels with 1, 0, -1 or None, got {dict(of_photo)}"
+                )
         rows = [
             {"photo": photo, "label": label, "value": value, "person": person, "request": request}
-            for photo in among
-            for label, value in values.items()
+            for photo, of_photo in values.items()
+            for label, value in of_photo.items()
         ]
         return self._append(request, lambda connection: rows)
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
@@ -27,13 +26,17 @@ class State(StrEnum):
 
 
 class Part(StrEnum):
-    """A part of the photos, by their answers about one tag and its probability."""
+    """A part of the photos, by their answers about one tag and its probability.
+
+    A photo is in one of the first five.
+    """
 
     SURE = "sure"  # answered yes, or not answered and at least 90 %
     LIKELY = "likely"  # not answered, 70 to 90 %
     UNCERTAIN = "uncertain"  # not answered, 30 to 70 %
-    REST = "rest"  # all others
-    OPEN = "open"  # not answered
+    UNLIKELY = "unlikely"  # not answered, below 30 % or not known yet
+    ANSWERED = "answered"  # answered no or can't tell, or in conflict
+    OPEN = "open"  # not answered: all of the first four but those answered yes
 
 
 class Order(StrEnum):
@@ -114,8 +117,10 @@ class TagColumn:
             return ~self.answered
         if part is Part.SURE:
             return (self.known == 1) | (p >= _SURE)
-        if part is Part.REST:
-            return (self.known != 1) & ~(p >= _UNCERTAIN)
+        if part is Part.ANSWERED:
+            return self.answered & (self.known != 1)
+        if part is Part.UNLIKELY:
+            return ~self.answered & ~(p >= _UNCERTAIN)
         least, limit = (_LIKELY, _SURE) if part is Part.LIKELY else (_UNCERTAIN, _LIKELY)
         return (p >= least) & (p < limit)
 
@@ -148,6 +153,17 @@ class Search:
     def __init__(self, names: Sequence[str], features: Tensor) -> None:
         self._names, self._features = names, features
         self._likeness = Likeness(features)
+        self._typicality = torch.zeros(len(names))
+
+    def choose_typical(self) -> None:
+        """Choose photos to begin a tag with; until then none is preferred.
+
+        Cost: a second or two.
+        """
+        chosen = typical_photos(self._features, _TYPICAL)
+        ranks = torch.zeros(len(self._names))
+        ranks[chosen] = torch.linspace(2, 1, len(chosen))
+        self._typicality = ranks
 
     def find(
         self, wanted: Filter, states: Sequence[State], worth: Tensor, column: TagColumn
@@ -184,14 +200,6 @@ class Search:
             doubt = 0.5 - (column.p - 0.5).abs()
             return self._typicality + doubt.nan_to_num(0.0) - 10.0 * column.answered
         return column.score(wanted.order, self._likeness.to(models))
-
-    @cached_property
-    def _typicality(self) -> Tensor:
-        """Return ranks of photos to begin a tag with, the first 2, and 0 for all not chosen."""
-        chosen = typical_photos(self._features, _TYPICAL)
-        ranks = torch.zeros(len(self._names))
-        ranks[chosen] = torch.linspace(2, 1, len(chosen))
-        return ranks
 
 
 def _with_spot_checks(found: Tensor, answered: Tensor) -> Tensor:

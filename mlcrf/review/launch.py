@@ -152,6 +152,7 @@ def thinking(review: Review) -> Iterator[None]:
     done = Event()
 
     def work() -> None:
+        review.choose_typical()
         while not done.is_set():
             began = monotonic()
             try:

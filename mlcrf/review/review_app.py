@@ -86,9 +86,10 @@ class _AnswerAct(_Act):
 
 
 class _BulkAct(_AnswerAct):
-    """The same answer about many photos."""
+    """The same answer about many photos; see `Review.answer_many`."""
 
     photos: tuple[int, ...] = Field(min_length=1, max_length=1000)
+    others: tuple[int, ...] = Field(default=(), max_length=1000)
 
 
 class _TagAct(_Act):
@@ -273,8 +274,9 @@ class _Pages:
     def answer_many(self, request: Request) -> Response:
         body = _BulkAct.model_validate_json(request.state.body)
         numbers = [self._review.number(photo) for photo in body.photos]
+        others = [self._review.number(photo) for photo in body.others]
         values = {self._review.tag_number(body.label): body.value}
-        changed = self._review.answer_many(numbers, values, body.person, body.request)
+        changed = self._review.answer_many(numbers, values, body.person, body.request, others)
         return JSONResponse(self._tiles(changed))
 
     def decided(self, request: Request) -> Response:

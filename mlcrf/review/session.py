@@ -281,11 +281,13 @@ class Review:
         values: Mapping[int, int | None],
         person: str,
         request: str,
+        others: Sequence[int] = (),
     ) -> list[int]:
         """Store the same answers about many photos, which one undo takes back.
 
         Args:
             values, request: as in `answer`.
+            others: photos that get the answer no where nobody has answered about such a tag.
 
         Returns:
             The photos concerned.
@@ -293,13 +295,23 @@ class Review:
         Raises:
             DataError, DatabaseError: as `answer`.
         """
-        for number in numbers:
+        for number in (*numbers, *others):
             self._check(number)
         if not values or any(not 0 <= label < len(self._keys) for label in values):
             raise DataError("no such label")
-        named = {self._keys[label]: value for label, value in values.items()}
-        photos = [self.photos[number].id for number in numbers]
-        return self._take(self.database.add_to_all(photos, named, person, request))
+        said: dict[int, dict[str, int | None]] = {}
+        if others:
+            with self._lock:
+                self._refresh()
+                for number in others:
+                    is_open = [label for label in values if not self._answered[number, label]]
+                    if is_open:
+                        said[self.photos[number].id] = {self._keys[label]: NO for label in is_open}
+        for number in numbers:
+            said[self.photos[number].id] = {
+                self._keys[label]: value for label, value in values.items()
+            }
+        return self._take(self.database.add_many(said, person, request))
 
     def accept(self, number: int, person: str, request: str) -> Look:
         """Answer all open tags that the model knows as shown, for a person."""
@@ -318,6 +330,10 @@ class Review:
     def redo(self, person: str, request: str) -> list[int]:
         """Redo what a person undid last; return the photos concerned, none if there is none."""
         return self._take(self.database.redo(person, request, self._number.keys()))
+
+    def choose_typical(self) -> None:
+        """Choose photos to begin a tag with; see `Search.choose_typical`."""
+        self._search.choose_typical()
 
     def find(self, wanted: Filter) -> list[int]:
         """Return the numbers of the selected photos, in order."""

@@ -467,8 +467,14 @@ def test_many_at_once_by_keys(visiting: Visiting, place: Place) -> None:
     page.keyboard.press("z")
     visit.answers(0)
     assert page.is_visible("#grid-view")
+    page.keyboard.press("x")
+    page.keyboard.press("o")  # yes to this one, no to the others
+    visit.answers(len(NAMES))
+    assert [place.review.tags()[2].answers[one] for one in ("yes", "no")] == [1, 3]
+    page.keyboard.press("z")
+    visit.answers(0)
     page.keyboard.press("Control+a")
-    assert page.evaluate(chosen) == len(NAMES)
+    assert page.evaluate(chosen) == len(NAMES) and not page.is_visible("#bulk-others")
     page.keyboard.press("t")
     page.keyboard.type("sky")  # in the place of the tag that was named before
     assert page.input_value("#bulk-label") == "sky"
@@ -562,17 +568,17 @@ def test_the_photos_of_a_new_tag_by_mouse(visiting: Visiting, place: Place) -> N
     assert page.input_value("#bulk-label") == "my dog" and page.is_visible("#bulk-like")
     page.click(".bulk .yes")
     page.wait_for_selector("[data-part=sure] [data-answer='1']")
-    assert page.locator("[data-part=open] .tile").count() == len(NAMES) - 1
-    page.click("[data-part=open] .part-head button")
-    page.locator("[data-part=open] .tile").first.click()
+    assert page.locator("[data-part=unlikely] .tile").count() == len(NAMES) - 1
+    page.click("[data-part=unlikely] .part-head button")
+    page.locator("[data-part=unlikely] .tile").first.click()
     page.click(".bulk .no")
     visit.answers(len(NAMES) - 1)
-    page.wait_for_selector("[data-part=rest] [data-answer='0']")
+    page.wait_for_selector("[data-part=answered] [data-answer='0']")
     page.click("#undo")
-    page.wait_for_selector("[data-part=open] .tile")
+    page.wait_for_selector("[data-part=unlikely] .tile")
     page.click("#redo")
     page.reload()
-    page.wait_for_selector("[data-part=rest] [data-answer='0']")
+    page.wait_for_selector("[data-part=answered] [data-answer='0']")
     assert page.inner_text("#tag-said") == f"1 yes, {len(NAMES) - 2} no"
     assert visit.complaints == []
 

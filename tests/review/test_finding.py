@@ -49,6 +49,7 @@ def test_a_new_tag_begins_with_typical_photos_until_one_has_it(said: int) -> Non
     column = TagColumn(p, known, known >= 0, is_new=True)
     wanted = Filter(label=0, order=Order.UNCERTAIN)
     search = Search([str(number) for number in range(30)], features)
+    search.choose_typical()
     first = search.find(wanted, [State.NEW] * 30, torch.zeros(30), column)[0]
     assert first == typical[{-1: 0, 0: 1, 1: -1}[said]]
 

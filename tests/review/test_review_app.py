@@ -109,11 +109,12 @@ def test_many_photos_are_answered_at_once(client: TestClient, review: Review) ->
     """All or none: one that is not here refuses the act; one undo names all that it concerns."""
     ids = [photo.id for photo in review.photos]
 
-    def send(photos: list[int]) -> Any:
-        sent = act(label="sky", value=1, photos=photos)
+    def send(photos: list[int], others: list[int] | None = None) -> Any:
+        sent = act(label="sky", value=1, photos=photos, others=others or [])
         return client.post("/api/answer", json=sent, headers=OWN)
 
     assert send([*ids, 99]).status_code == 404 and send([]).status_code == 422
+    assert send(ids[:1], [99]).status_code == 404
     assert list(review.database.since(0)) == []
     reply = send(ids[:2]).json()
     assert [one["id"] for one in reply["photos"]] == ids[:2]
@@ -204,7 +205,7 @@ def test_lists_are_filtered_and_cut(client: TestClient) -> None:
     assert alike[0]["id"] == 2 and "p" not in alike[0]
     sure = [
         client.get(f"/api/photos?label=sea&part={part}&order=likely").json()["total"]
-        for part in ("sure", "likely", "uncertain", "rest")
+        for part in ("sure", "likely", "uncertain", "unlikely", "answered")
     ]
     assert sum(sure) == 3
     assert client.get("/api/photos?state=done").json()["total"] == 0
@@ -350,7 +351,7 @@ def test_a_database_out_of_reach_is_said_and_nothing_is_half_done(
         raise DatabaseError("tags: the answer was not saved: disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(review.database, "add_to_all", out_of_reach)
+        patch.setattr(review.database, "add_many", out_of_reach)
         patch.setattr(review.database, "ping", out_of_reach)
         reply = client.post("/api/photos/1/answer", json=act(label="sea", value=1), headers=OWN)
         assert reply.status_code == 503 and "disk full" in reply.json()["error"]

@@ -224,6 +224,20 @@ def test_one_answer_about_many_photos(database: ReviewDatabase) -> None:
     assert review.progress()["answers"] == 3
 
 
+def test_yes_to_some_photos_and_no_to_the_others(database: ReviewDatabase) -> None:
+    """Others keep the answers that they have; one undo takes all back but these."""
+    review = start(database, make_potentials(5, 5))
+    review.answer(3, {0: 1}, "ben", new_request())
+    request = new_request()
+    for _ in range(2):  # sent again after a lost reply
+        found = review.answer_many([0, 2], {0: 1}, "anna", request, others=[1, 3, 4])
+        assert sorted(found) == [0, 1, 2, 4]
+    assert [review.look(number).known[0] for number in range(5)] == [1, 0, 1, 1, 0]
+    assert not review.look(3).verdicts[0].is_conflict
+    review.undo("anna", new_request())
+    assert [review.look(number).known[0] for number in range(5)] == [-1, -1, -1, 1, -1]
+
+
 def test_filters(database: ReviewDatabase) -> None:
     """By state, by a part of the name, and by name alone in order."""
     review = start(database, make_potentials(12, 5, unary=2.0))
@@ -235,14 +249,15 @@ def test_filters(database: ReviewDatabase) -> None:
 
 
 def test_the_photos_of_a_tag(database: ReviewDatabase) -> None:
-    """Each is in one part, by probability; those with an answer come last."""
+    """Each stands once, by probability; those with an answer come last."""
     review = start(database, make_potentials(30, 5, unary=4.0))
     p = [review.look(number).marginals[0] for number in range(30)]
     review.answer(3, {0: 1}, "anna", new_request())
     review.answer(4, {0: 0}, "anna", new_request())
     review.answer(5, {0: -1}, "anna", new_request())
     parts = {part: review.find(Filter(label=0, part=part, order=Order.LIKELY)) for part in Part}
-    rest, still_open = parts.pop(Part.REST), parts.pop(Part.OPEN)
+    unlikely, done = parts.pop(Part.UNLIKELY), parts.pop(Part.ANSWERED)
+    still_open = parts.pop(Part.OPEN)
     for part, least, limit in (
         (Part.SURE, 0.9, 1),
         (Part.LIKELY, 0.7, 0.9),
@@ -251,8 +266,8 @@ def test_the_photos_of_a_tag(database: ReviewDatabase) -> None:
         answered = [3] if part is Part.SURE else []
         among = [n for n in range(30) if n not in (3, 4, 5) and least <= p[n] < limit]
         assert parts[part] == [*sorted(among, key=lambda n: -p[n]), *answered] and among, part
-    assert sorted([*chain(*parts.values()), *rest]) == list(range(30))
-    assert rest[-2:] == [5, 4] and sorted([*still_open, 3, 4, 5]) == list(range(30))
+    assert sorted([*chain(*parts.values()), *unlikely, *done]) == list(range(30))
+    assert done == [5, 4] and sorted([*still_open, 3, 4, 5]) == list(range(30))
     doubts = review.find(Filter(label=0, part=Part.OPEN, order=Order.UNCERTAIN))
     expected = sorted(still_open, key=lambda n: abs(p[n] - 0.5))
     drawn = {doubts[at] for at in range(1, len(doubts), 5)}  # after three answers

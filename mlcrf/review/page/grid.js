@@ -13,8 +13,8 @@ const PARTS = [
   { part: "sure", order: "likely", title: "Sure", what: "yes, or at least 90 %" },
   { part: "likely", order: "likely", title: "Likely", what: "70 to 90 %" },
   { part: "uncertain", order: "uncertain", title: "Uncertain", what: "30 to 70 %" },
-  { part: "open", order: "like", title: "Most like" },
-  { part: "rest", order: "likely", title: "The rest", what: "unlikely, not known yet, or answered" },
+  { part: "unlikely", order: "likely", title: "Unlikely", what: "below 30 %, or not known yet" },
+  { part: "answered", order: "likely", title: "No", what: "or can’t tell" },
 ];
 
 let numbersShown = {}; // tiles by part, once more than at first
@@ -34,6 +34,14 @@ function query(part) {
   return found;
 }
 
+// The parts of a tag's photos, in which each stands once; while others are compared with a photo, all that are open.
+function partsOf(label) {
+  if (label === null) return [null];
+  if (model) return [{ part: "open", order: "like", title: `Most like ${model.name}`, what: "without an answer" }];
+  if (!tagOf(label).answers.yes) return PARTS;
+  return PARTS.map((one) => (one.part === "unlikely" ? { ...one, order: "like", title: "Most like those with a yes" } : one));
+}
+
 // What is asked about next: of a tag's photos the least certain one that nobody has answered.
 export const nextQuery = () => query(viewedTag() === null ? null : { part: "open", order: "uncertain" });
 
@@ -41,16 +49,17 @@ export function forgetNumbers() {
   numbersShown = {};
 }
 
-// Fill the grid anew. The focus stays on its photo, or, if that has left its part, at its place there.
-export async function fillGrid(last) {
+// Fill the grid anew, unless it is not wanted any more. The focus stays on its photo, or, if that has left its part,
+// at its place there.
+export async function fillGrid(last, isWanted = () => true) {
   const turn = (filling += 1);
   const label = viewedTag();
   if (label !== null) await recount();
-  const parts = label === null ? [null] : PARTS.filter((one) => one.order !== "like" || model || tagOf(label).answers.yes);
+  const parts = partsOf(label);
   const records = await Promise.all(parts.map((part) => ask(`/api/photos?${limited(part, 0)}`)));
-  if (turn !== filling || areTagsOld(records[0].progress)) return;
+  if (turn !== filling || !isWanted() || areTagsOld(records[0].progress)) return;
   const place = placeOfFocus(last);
-  $("parts").replaceChildren(...records.flatMap((record, at) => (record.total ? [partOf(parts[at], record)] : [])));
+  $("parts").replaceChildren(...records.flatMap((record, at) => (record.total || model ? [partOf(parts[at], record)] : [])));
   if (label !== null && records.filter((one) => one.total).length === 1) nameTheOnlyPart();
   showHead(label, records);
   $("news").hidden = true;
@@ -96,20 +105,20 @@ function partOf(part, record) {
 
 function headOf(part, record, list) {
   const head = make("div", "part-head");
-  const title = make("h2", "", part.order === "like" ? `Most like ${model ? model.name : "those with a yes"}` : part.title);
+  const title = make("h2", "", part.title);
   list.setAttribute("aria-label", title.textContent);
-  const what = make("span", "quiet", [String(record.total), part.what].filter(Boolean).join(" · "));
+  const what = make("span", "quiet", `${record.total} · ${part.what}`);
   const button = makeButton("", "Select all", () => chooseOpen(list));
   button.disabled = !openTiles(list).length;
   button.title = "Select those without an answer that are shown (Ctrl+a)";
   head.append(title, what, button);
-  if (part.order === "like" && model) head.append(makeButton("", "Like those with a yes", () => showLike(null)));
+  if (model) head.append(makeButton("", "Back to all parts", leaveComparison));
   return head;
 }
 
-// There is nothing that the rest could be the rest of.
+// Where nothing is known of a tag, nothing is unlikely either.
 function nameTheOnlyPart() {
-  const title = document.querySelector(".part[data-part=rest] h2");
+  const title = document.querySelector(".part[data-part=unlikely] h2");
   if (title) title.textContent = "All photos";
 }
 
@@ -166,6 +175,14 @@ function placeOfFocus(last) {
   return { photo: tile.dataset.photo, part, at: [...tile.closest("ul").querySelectorAll(".tile")].indexOf(tile) };
 }
 
+let lastFocused = null; // the photo whose tile had the focus last
+$("parts").addEventListener("focusin", () => { lastFocused = focusedTile()?.dataset.photo ?? lastFocused; });
+
+// Go back to the photos from a field.
+export function focusLastTile() {
+  if (lastFocused !== null) putFocus({ photo: lastFocused });
+}
+
 function putFocus(place) {
   if (!place) return;
   const { photo, part, at } = place;
@@ -215,8 +232,8 @@ function chooseOpen(list) {
 
 // --- acts ---------------------------------------------------------------------------------
 
-// Answer about a tag for all selected photos. In a list the tiles stay where they are.
-export async function answerSelected(value) {
+// Answer about a tag for all selected photos, and no for others. In a list the tiles stay where they are.
+export async function answerSelected(value, rest = []) {
   const photos = selected();
   if (!photos.length) return;
   if (!$("bulk-label").value.trim()) {
@@ -225,11 +242,12 @@ export async function answerSelected(value) {
   }
   const label = await tagNamed($("bulk-label").value);
   if (label < 0) return;
-  act("/api/answer", { photos, label: keyOf(label), value }).then((record) => {
+  act("/api/answer", { photos, label: keyOf(label), value, others: rest }).then((record) => {
     $("redo").hidden = true;
     clearSelection();
     showTiles(record);
-    $("spoken").textContent = `${counted(photos.length, "photo")}, ${shown(label)}: ${WORDS[value]}`;
+    const beside = rest.length ? `; no for ${counted(record.photos.length - photos.length, "other")}` : "";
+    $("spoken").textContent = `${counted(photos.length, "photo")}, ${shown(label)}: ${WORDS[value]}${beside}`;
   }, failed);
 }
 
@@ -237,18 +255,21 @@ export async function answerSelected(value) {
 export function showTiles(record) {
   if (areTagsOld(record.progress)) return;
   if (viewedTag() !== null) return void fillGrid().catch(failed);
+  const place = placeOfFocus();
   for (const one of record.photos) document.querySelector(`.tile[data-photo="${one.id}"]`)?.closest("li").replaceWith(tile(one));
+  putFocus(place);
   showSelection();
   showProgress(record.progress);
 }
 
-// Compare with a photo; with null, those of the viewed tag with photos that were answered yes.
+// Compare with a photo, or with none.
 export function setModel(photo) {
   model = photo;
   const option = $("order").querySelector("[value=like]");
   option.hidden = option.disabled = !photo;
   if (photo) option.textContent = `Most like ${photo.name}`;
-  if (viewedTag() === null) $("order").value = photo ? "like" : "teaches";
+  if (photo && viewedTag() === null) $("order").value = "like";
+  if (!photo && $("order").value === "like") $("order").value = "teaches";
 }
 
 // Show the photos that are most like a photo.
@@ -260,6 +281,11 @@ export function showLike(photo) {
     part?.scrollIntoView({ block: "start" });
     part?.querySelector(".tile")?.focus({ preventScroll: true });
   }).catch(failed);
+}
+
+// Show all photos again.
+export function leaveComparison() {
+  if (model) showLike(null);
 }
 
 // Show those that are most like the selected photo, or the one that has the focus.

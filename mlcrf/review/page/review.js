@@ -1,10 +1,10 @@
 // The page of `mlcrf review`: one photo and its tags; where we are, keys and clicks.
 
 import { badge, copyOf, make, percent, WORDS } from "./drawing.js";
-import { answerSelected, chooseAll, extend, fillGrid, forgetNumbers, goToPart, home, moveAmongTiles, nextQuery, setModel, showLikeThis, showTiles, viewedTag } from "./grid.js";
+import { answerSelected, chooseAll, extend, fillGrid, focusLastTile, forgetNumbers, goToPart, home, leaveComparison, moveAmongTiles, nextQuery, setModel, showLikeThis, showTiles, viewedTag } from "./grid.js";
 import { lastProgress, lessonsShown, shownAt, showProgress, showsLessons } from "./progress.js";
 import { openSaving } from "./save.js";
-import { clearSelection, selected, toggleFocused } from "./select.js";
+import { clearSelection, others, selected, toggleFocused } from "./select.js";
 import { act, ask, failed, isSaving, notice, saved, sinceAct } from "./server.js";
 import { areTagsOld, keyOf, onTags, openTags, present, shown, tagNamed } from "./tags.js";
 import { clearWhy, followWhy, toggleWhy } from "./why.js";
@@ -28,7 +28,7 @@ async function showGrid(key) {
   photo = null;
   $("photo-view").hidden = true;
   $("grid-view").hidden = false;
-  if (key !== $("label").value) startAnew();
+  if (key !== $("label").value) startTag();
   $("label").value = key;
   if ($("label").selectedIndex < 0) {
     $("label").value = "";
@@ -46,6 +46,12 @@ async function showGrid(key) {
 function startAnew() {
   visited = new Set();
   forgetNumbers();
+}
+
+// Show the photos of another tag, or all: none is compared with them.
+function startTag() {
+  startAnew();
+  setModel(null);
 }
 
 // --- one photo ----------------------------------------------------------------------------
@@ -300,7 +306,7 @@ function goToLike() {
 function goToTag() {
   if (current === null) return;
   $("label").value = keyOf(current);
-  startAnew();
+  startTag();
   location.hash = home();
 }
 
@@ -317,12 +323,12 @@ const KEYS_OF_GRID = {
   ArrowDown: () => moveAmongTiles(1, true), ArrowUp: () => moveAmongTiles(-1, true),
   "Shift+ArrowRight": () => extend(1, false), "Shift+ArrowLeft": () => extend(-1, false),
   "Shift+ArrowDown": () => extend(1, true), "Shift+ArrowUp": () => extend(-1, true),
-  x: toggleFocused, all: chooseAll, Escape: clearSelection,
+  x: toggleFocused, all: chooseAll, Escape: () => (selected().length ? clearSelection() : leaveComparison()),
   t: () => { if (selected().length) $("bulk-label").select(); else $("label").focus(); },
   r: () => showNewsNow().catch(failed), l: showLikeThis, g: () => { location.hash = "#/"; },
   1: () => goToPart(1), 2: () => goToPart(2), 3: () => goToPart(3), 4: () => goToPart(4), 5: () => goToPart(5),
   y: () => answerSelected(1), n: () => answerSelected(0), u: () => answerSelected(-1),
-  Delete: () => answerSelected(null),
+  o: () => answerSelected(1, others()), Delete: () => answerSelected(null),
 };
 // what Ctrl or Cmd and a letter mean
 const CONTROLS = { z: "z", "Shift+z": "redo", y: "redo", a: "all" };
@@ -380,7 +386,7 @@ for (const name of ["folder", "state", "order", "name"]) {
   });
 }
 $("label").addEventListener("input", () => {
-  startAnew();
+  startTag();
   location.hash = home();
 });
 $("filters").addEventListener("submit", (event) => event.preventDefault());
@@ -391,10 +397,16 @@ $("accept").addEventListener("click", accept);
 $("onward").addEventListener("click", () => goNext().catch(failed));
 $("all").addEventListener("click", chooseAll);
 $("news").addEventListener("click", () => showNewsNow().catch(failed));
+$("bulk-others").addEventListener("click", () => answerSelected(1, others()));
 $("bulk-clear").addEventListener("click", clearSelection);
 $("bulk-like").addEventListener("click", showLikeThis);
 $("like").addEventListener("click", goToLike);
-for (const name of ["label", "bulk-label"]) $(name).addEventListener("keydown", (event) => { if (event.key === "Enter") event.target.blur(); });
+$("label").addEventListener("keydown", (event) => { if (event.key === "Enter") event.target.blur(); });
+$("bulk").addEventListener("submit", (event) => { // by Enter in the field
+  event.preventDefault();
+  $("bulk-label").blur();
+  focusLastTile();
+});
 document.querySelectorAll(".bulk [data-value]").forEach((button) => button.addEventListener("click", () => answerSelected(Number(button.dataset.value))));
 $("enlarge").addEventListener("click", zoom);
 $("why-button").addEventListener("click", why);
@@ -434,9 +446,9 @@ async function showNews() {
     if (JSON.stringify(record.photo) !== JSON.stringify(photo)) take(record, false);
     showsLessons(progress);
   } else if (isNews && viewedTag() !== null) {
-    const isLookedAt = selected().length || lookedAt > Math.max(shownAt(), Date.now() - sinceAct());
-    if (isLookedAt) $("news").hidden = false;
-    else await fillGrid();
+    const isLookedAt = () => selected().length > 0 || lookedAt > Math.max(shownAt(), Date.now() - sinceAct());
+    if (isLookedAt()) $("news").hidden = false;
+    else await fillGrid(undefined, () => !isLookedAt()); // what begins meanwhile sees the news in a second
   }
 }
 

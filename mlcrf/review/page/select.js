@@ -13,14 +13,25 @@ const idOf = (tile) => Number(tile.dataset.photo);
 
 export const selected = () => [...chosen];
 
-// Show which tiles are chosen, and the bar for them.
+// Photos that are shown beside the selected ones, in the same parts, and have no answer there.
+export function others() {
+  const parts = new Set([...document.querySelectorAll(".tile.chosen")].map((tile) => tile.closest(".part")));
+  return [...parts].flatMap((part) => [...part.querySelectorAll(".tile:not(.chosen, :has([data-answer]))")]).map(idOf);
+}
+
+// Show which tiles are chosen, and the bar for them. Photos that are shown no more are not chosen either.
 export function showSelection() {
+  const shown = new Set(tiles().map(idOf));
+  for (const id of [...chosen]) if (!shown.has(id)) chosen.delete(id);
   for (const tile of tiles()) {
     tile.classList.toggle("chosen", chosen.has(idOf(tile)));
     tile.setAttribute("aria-pressed", String(chosen.has(idOf(tile))));
   }
   $("bulk").hidden = !chosen.size;
   $("bulk-like").hidden = chosen.size !== 1;
+  const count = others().length;
+  $("bulk-others").hidden = !count;
+  $("bulk-others").querySelector("span").textContent = `Yes, and no to the other ${count}`;
   $("bulk-count").textContent = chosen.size === 1 ? "1 selected" : `${chosen.size} selected`;
 }
 
