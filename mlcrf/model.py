@@ -14,7 +14,7 @@ from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.inference import InferenceMethod, make_inference
 from mlcrf.latent import ScenePotentials, SceneSum
-from mlcrf.rules import Rules
+from mlcrf.rules import Limit, Rules
 
 
 class LabelCrf(nn.Module):
@@ -41,8 +41,9 @@ class LabelCrf(nn.Module):
         hidden: units of the hidden layer, 0 for none.
         rank: R, the number of gates.
         scenes: K, the number of latent scenes; 0 for none.
-        rules: pairs of labels (child, parent). They are part of the state, as int64
-            (R, 2).
+        rules: part of the state, implications as int64 (R, 2) and limits, if there are any, as
+            float64 (M, L + 3): least, most, weight (0 if hard), and the place of each label in the
+            group, from 1.
         seed: of the initial weights of hidden layer and gates; everything else starts at zero.
 
     Attributes:
@@ -206,6 +207,13 @@ def no_edges() -> Tensor:
 
 def _save_rules(model: LabelCrf, state: dict[str, Any], prefix: str, *_: Any) -> None:
     state[f"{prefix}implications"] = torch.tensor(model.rules.array)
+    limits = model.rules.limits
+    if limits:
+        rows = torch.zeros(len(limits), model.num_labels + 3, dtype=torch.float64)
+        for row, limit in zip(rows, limits, strict=True):
+            row[:3] = torch.tensor([limit.least, limit.most, limit.weight or 0])
+            row[3 + torch.tensor(limit.labels)] = torch.arange(1.0, len(limit.labels) + 1).double()
+        state[f"{prefix}limits"] = rows
 
 
 def _load_rules(
@@ -219,10 +227,19 @@ def _load_rules(
 ) -> None:
     """Take the rules out of a state."""
     name = f"{prefix}implications"
+    limits = tuple(_read_limit(row) for row in state.pop(f"{prefix}limits", torch.empty(0, 3)))
     if name in state:
-        model.rules = Rules.from_array(state.pop(name).cpu().numpy())
+        model.rules = Rules.from_array(state.pop(name).cpu().numpy(), limits)
     else:
         missing.append(name)
+
+
+def _read_limit(row: Tensor) -> Limit:
+    place = row[3:].cpu()
+    labels = place.nonzero().squeeze(1)
+    ordered = labels[place[labels].argsort()]
+    weight = float(row[2])
+    return Limit(tuple(ordered.tolist()), int(row[0]), int(row[1]), weight or None)
 
 
 def _logit(p: NDArray[np.float64]) -> NDArray[np.float64]:

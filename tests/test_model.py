@@ -10,7 +10,7 @@ from mlcrf.errors import LabelsError
 from mlcrf.inference import Exact
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import exact_likelihood_loss, pseudo_likelihood_loss
-from mlcrf.rules import Rules
+from mlcrf.rules import Limit, Rules
 
 NUM_FEATURES, NUM_LABELS, RANK = 6, 4, 3
 RULES = Rules(((2, 0), (3, 1)))
@@ -108,6 +108,16 @@ def test_implications_reach_the_potentials() -> None:
     marginals = Exact()(potentials).marginals
     assert bool((marginals[:, RULES.array[:, 0]] <= marginals[:, RULES.array[:, 1]]).all())
     assert not len(LabelCrf(NUM_FEATURES, NUM_LABELS, edges=no_edges()).rules)
+
+
+def test_limits_are_part_of_the_state() -> None:
+    """With their order, and with a weight if they are soft; a state without any has no entry."""
+    limits = (Limit((3, 0, 2), 0, 1), Limit((1, 4), 1, 2, 2.5))
+    model = LabelCrf(2, 5, rules=Rules(((1, 0),), limits))
+    other = LabelCrf(2, 5)
+    other.load_state_dict(model.state_dict())
+    assert other.rules == model.rules
+    assert "limits" not in LabelCrf(2, 5).state_dict()
 
 
 def test_implications_in_a_circle_are_refused() -> None:

@@ -77,7 +77,7 @@ def test_a_contradiction_is_what_no_label_set_agrees_with() -> None:
         assert (found is None) == all(fine)
         if found is not None:
             contradictions += 1
-            image, child, parent = found
+            image, (child, parent) = found
             present = {label for label in range(5) if known[image, label] == 1}
             assert not fine[image] and (child, parent) in rules.pairs
             assert known[image, parent] == 0 and child in rules.with_parents(present)

@@ -124,7 +124,8 @@ class DataOptions:
     rules: Annotated[
         Path | None,
         typer.Option(
-            help="File of rules between labels, one `child,parent` per line.",
+            help="File of rules between labels, one per line, such as `dog => animal` or "
+            "`exclusive: indoor, outdoor`.",
             rich_help_panel=DATA,
         ),
     ] = None

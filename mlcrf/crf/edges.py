@@ -167,7 +167,7 @@ def load_edges(path: Path, labels: LabelSpace) -> Tensor:
     Raises:
         DataError, LabelsError: see `mlcrf.data.pairs.load_pairs`.
     """
-    return torch.tensor(sorted(load_pairs(path, labels, HEADER, directed=False)))
+    return torch.tensor(sorted(load_pairs(path, labels, HEADER)))
 
 
 def _states(targets: Tensor | NDArray[np.int8]) -> NDArray[np.int8]:

@@ -6,16 +6,16 @@ from torch import Tensor
 from mlcrf.crf.potentials import Potentials
 from mlcrf.errors import PotentialsError
 from mlcrf.labels import UNKNOWN
+from mlcrf.rules import Limit, Rule
 
 
 def check_known(potentials: Potentials, known: Tensor | None) -> Tensor:
     """Return known labels as an int64 tensor (N, L) of 1, 0 and -1 (unknown); all unknown if None.
 
-    Labels that follow by rules become known too: the parents of a present label, the
-    children of an absent label.
+    Labels that follow by rules become known too; see `Rules.close`.
 
     Raises:
-        PotentialsError: wrong shape or value, or a present child with an absent parent.
+        PotentialsError: wrong shape or value, or labels that no label set under the rules has.
     """
     if known is None:
         return torch.full(
@@ -34,8 +34,13 @@ def check_known(potentials: Potentials, known: Tensor | None) -> Tensor:
     values = known.cpu().numpy()
     broken = rules.contradiction(values)
     if broken:
-        image, child, parent = broken
-        raise PotentialsError(
-            f"known: image {image} has label {child} without label {parent}, which it implies"
-        )
+        raise PotentialsError(f"known: image {broken.image} {_told(broken.rule)}")
     return torch.from_numpy(rules.close(values)).to(known.device)
+
+
+def _told(rule: Rule) -> str:
+    if isinstance(rule, Limit):
+        columns = [str(column) for column in range(1 + max(rule.labels))]
+        return f"breaks a rule on labels: {rule.text(columns)}"
+    child, parent = rule
+    return f"has label {child} without label {parent}, which it implies"

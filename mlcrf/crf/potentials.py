@@ -1,15 +1,16 @@
 """Unaries and couplings of a batch of CRFs over label sets."""
 
 from dataclasses import dataclass, fields, replace
+from itertools import combinations
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from mlcrf.errors import PotentialsError
-from mlcrf.rules import Rules
+from mlcrf.rules import Limit, Rules
 
-IMPOSSIBLE = 100.0  # log-odds against a state that breaks an implication: e^-100 of the others
+IMPOSSIBLE = 100.0  # log-odds against a state that breaks a hard rule: e^-100 of the others
 _DENSE_LABELS = 128  # up to this many labels, couplings are a dense matrix even if most are missing
 _HEADROOM = 2.0**20  # what sums of sizes stay below the largest number by, as a factor
 _FEW = 0.1  # up to this share of present labels, only their neighbours are computed
@@ -23,18 +24,19 @@ class Potentials:
         p(y) = exp(log_score(y)) / Z
 
     One number per edge is stored, so an asymmetric matrix or a non-zero diagonal cannot be
-    represented. An implication (child, parent) says that the child is never present without
-    its parent; where a method does not drop such states, it counts them as `as_couplings` does.
+    represented. Label sets that break a hard rule have no probability, and a soft rule of weight w
+    takes w from the score of those that break it; where a method does not drop states, it counts
+    rules as `as_couplings` does.
 
     Attributes:
         unary: log-odds of each label on its own, float32 or float64 (N, L).
         edges: label pairs i < j, each once, int64 (E, 2).
         pairwise: coupling of each edge, > 0 attracts: (E,), or (N, E) if it varies by image.
-        rules: pairs of labels (child, parent).
+        rules: implications between labels, and limits on groups of them.
 
     Raises:
         PotentialsError: shapes, types or devices do not fit, an edge is not i < j < L or occurs
-            twice, an implication names a label from L on, a value is not finite, or the sizes of
+            twice, a rule names a label from L on, a value is not finite, or the sizes of
             an image's values add up to so much that scores could overflow (3e32 in float32).
     """
 
@@ -132,32 +134,43 @@ class Potentials:
         return upper + upper.mT
 
     def as_couplings(self) -> "Potentials":
-        """Return the same CRFs without rules: a child alone costs `IMPOSSIBLE`.
+        """Return the same CRFs with rules as couplings, as far as these can express them.
 
-            unary_child - IMPOSSIBLE,      pairwise_(child, parent) + IMPOSSIBLE
+            unary_child - IMPOSSIBLE,    pairwise_(child, parent) + IMPOSSIBLE    implications
+            pairwise_ij - IMPOSSIBLE, or - weight                                 at most one
 
-        The edges come first, in their order; pairs without an edge are added at the end.
+        A soft limit can be so if it is on two labels. The limits that are left are the rules of the
+        result. The edges come first, in their order; pairs without an edge are added at the end.
         """
-        if not len(self.rules):
+        apart, left = _as_pairs(self.rules.limits)
+        if not apart and not self.rules.pairs:
             return self
-        pairs = torch.from_numpy(self.rules.array).to(self.unary.device)
-        child = pairs[:, 0]
+        child = torch.from_numpy(self.rules.array[:, 0]).to(self.unary.device)
         cost = torch.bincount(child, minlength=self.num_labels).to(self.unary) * IMPOSSIBLE
-        ends = pairs.sort(1).values
+        added = {tuple(sorted(pair)): IMPOSSIBLE for pair in self.rules.pairs}
+        for pair, weight in apart.items():
+            added[pair] = added.get(pair, 0.0) - weight
+        ends = self.edges.new_tensor(list(added))
         edges, position = _union(self.edges, ends)
         missing = len(edges) - len(self.edges)
         zeros = self.pairwise.new_zeros((*self.pairwise.shape[:-1], missing))
         gain = self.unary.new_zeros(len(edges)).index_add(
-            0, position, self.unary.new_full((len(ends),), IMPOSSIBLE)
+            0, position, self.unary.new_tensor(list(added.values()))
         )
-        return Potentials(self.unary - cost, edges, torch.cat([self.pairwise, zeros], -1) + gain)
+        return Potentials(
+            self.unary - cost, edges, torch.cat([self.pairwise, zeros], -1) + gain, left
+        )
 
     def log_score(self, states: Tensor) -> Tensor:
         """Return the unnormalised log-probability of label vectors: (..., N, L) -> (..., N)."""
         coupled = self.as_couplings()
         y = states.to(coupled.unary.dtype)
         together = y[..., coupled.edges[:, 0]] * y[..., coupled.edges[:, 1]]
-        return (coupled.unary * y).sum(-1) + (together * coupled.pairwise).sum(-1)
+        score = (coupled.unary * y).sum(-1) + (together * coupled.pairwise).sum(-1)
+        for limit in coupled.rules.limits:
+            broken = limit.is_broken(y[..., list(limit.labels)].sum(-1))
+            score = score - cost_of(limit) * broken.to(score)
+        return score
 
     def conditional_logits(self, states: Tensor) -> Tensor:
         """Return the log-odds of each label given all other labels: (..., N, L) -> (..., N, L).
@@ -173,6 +186,26 @@ class Potentials:
         """Return the CRFs of some of the images."""
         pairwise = self.pairwise[wanted] if self.varies_by_image else self.pairwise
         return Potentials(self.unary[wanted], self.edges, pairwise, self.rules)
+
+
+def cost_of(limit: Limit) -> float:
+    """Return what a method that does not drop states takes from the score of sets that break it."""
+    return IMPOSSIBLE if limit.weight is None else limit.weight
+
+
+def _as_pairs(limits: tuple[Limit, ...]) -> tuple[dict[tuple[int, int], float], Rules]:
+    """Return the cost of each pair of labels (i, j) together, and the limits that need more."""
+    apart: dict[tuple[int, int], float] = {}
+    left = []
+    for limit in limits:
+        if limit.most != 1 or not (limit.is_hard or (len(limit.labels), limit.least) == (2, 0)):
+            left.append(limit)
+            continue
+        for pair in combinations(sorted(limit.labels), 2):
+            apart[pair] = apart.get(pair, 0.0) + cost_of(limit)
+        if limit.least:
+            left.append(Limit(limit.labels, 1, len(limit.labels)))
+    return apart, Rules((), tuple(left))
 
 
 class Fields:

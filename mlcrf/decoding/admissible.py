@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlcrf.decoding.sized_sets import Choice, SizedSets, sized_sets
 from mlcrf.rules import Rules
 
 
@@ -15,13 +16,12 @@ from mlcrf.rules import Rules
 class Admissible:
     """Label sets that may be chosen for each of N images.
 
-    They agree with the known labels, contain the parents of each of their labels, and have at least
-    `at_least` and at most `at_most` labels. If that is impossible, known labels win and the number
-    of labels is as close to the limit as they allow.
+    They agree with the known labels, keep to the hard rules, and have at least `at_least` and at
+    most `at_most` labels. If that is impossible, known labels and rules win and the number of
+    labels is as close to the limit as they allow.
 
     Attributes:
         known: 1, 0 or -1 for unknown, closed under rules (see `check_known`) (N, L).
-        rules: pairs of labels (child, parent).
         at_least, at_most: limits on the number of labels; None means no limit.
     """
 
@@ -49,8 +49,8 @@ class Admissible:
         """Return labels by falling score: scores (..., N, L) -> label numbers (..., N, L).
 
         Known labels come first or last. No child comes before its parent, which moves up to the
-        place of its best child. So the first k labels are an admissible set for every k from
-        `fewest` to `most`. Equal scores keep the order of the labels.
+        place of its best child. So without limits on groups the first k labels are an admissible
+        set for every k from `fewest` to `most`. Equal scores keep the order of the labels.
         """
         scores = scores.masked_fill(self.known == 1, torch.inf)
         lifted = self._close(scores.masked_fill(self.known == 0, -torch.inf))
@@ -62,10 +62,42 @@ class Admissible:
 
         Known labels are set and missing parents added. If there are too many labels, the labels of
         highest marginal (N, L) are kept; if too few, the labels of highest marginal are added,
-        a parent always before its child. Admissible sets are returned unchanged.
+        a parent always before its child. Where limits on groups are broken, the nearest set that
+        keeps to all rules is taken, see `SizedSets.nearest`. Admissible sets stay as they are.
         """
         states = states.masked_fill(self.known == 1, 1).masked_fill(self.known == 0, 0)
-        states = self._close(states)
+        states = self._sized(self._close(states), marginals)
+        if not self.rules.hard_limits:
+            return states
+        obey = torch.from_numpy(self.rules.obeyed_by(states.byte().cpu().numpy()))
+        *lead, image = (~obey).to(states.device).nonzero(as_tuple=True)
+        if not len(image):
+            return states
+        fitted = states.clone()
+        fitted[(*lead, image)] = self._sets.nearest(
+            states[(*lead, image)],
+            marginals[image],
+            self.known[image],
+            torch.stack([self.fewest, self.most])[:, image],
+        ).to(states.dtype)
+        return fitted
+
+    def best_of_size(self, scores: Tensor, size: int) -> Choice | None:
+        """Return the admissible sets of one size with the highest sum of scores (N, L).
+
+        None if labels under limits are so many that their sets are not listed.
+        """
+        if self._sets.is_exact:
+            limits = torch.full((2, len(scores)), size, device=scores.device)
+            return self._sets.best(scores, self.known, limits)
+        return None
+
+    @property
+    def _sets(self) -> SizedSets:
+        return sized_sets(self.rules, self.known.shape[-1])
+
+    def _sized(self, states: Tensor, marginals: Tensor) -> Tensor:
+        """Keep or add labels until the size is allowed; see `fit`."""
         size = states.sum(-1)
         wanted = size.maximum(self.fewest).minimum(self.most)
         if torch.equal(size, wanted):
@@ -87,6 +119,11 @@ class Admissible:
         size = present.sum(-1, keepdim=True)
         fewer = (held == 0) & (size > self.fewest[:, None])
         more = (missing == 0) & (size < self.most[:, None])
+        for limit in self.rules.hard_limits:
+            group = list(limit.labels)
+            count = present[:, group].sum(-1, keepdim=True)
+            fewer[:, group] &= count > limit.least
+            more[:, group] &= count < limit.most
         return (self.known < 0) & torch.where(present == 1, fewer, more)
 
     @cached_property

@@ -19,9 +19,10 @@ def maximise_expected_f1(
     so the best k labels are those of highest gain, and the best set is the best over k. F1 of two
     empty sets is 1, so the empty set has P(|y| = 0). Ties go to the smallest set.
 
-    Also exact among the admissible sets, if the beliefs obey known labels and rules: a
-    certain label then has the highest gain, and a parent no less than its child. Otherwise known
-    labels and parents still come first.
+    Also exact among the admissible sets: under implications if the beliefs obey them and the known
+    labels, because a certain label then has the highest gain, and a parent no less than its child
+    (otherwise known labels and parents still come first); under limits on groups by a search over
+    the sets of each size, where groups are small enough to list.
 
     Args:
         count_marginals: P(y_i = 1, |y| = s) (N, L, C); see `mlcrf.decoding.counts`.
@@ -46,17 +47,26 @@ def maximise_expected_f1(
     sizes = torch.arange(width, device=empty.device, dtype=torch.float64)
     of_size = count_probabilities(count_marginals)
     states = torch.zeros((num_images, num_labels), dtype=torch.int64, device=empty.device)
-    value = torch.where(fewest == 0, empty, -torch.inf)
+    nothing = torch.from_numpy(admissible.rules.obeyed_by(states[:1].byte().cpu().numpy()))
+    value = torch.where((fewest == 0) & nothing.to(empty.device), empty, -torch.inf)
     for k in range(1, num_labels + 1):
         # no set of k labels or more has a higher expectation: F1 <= 2 |y| / (k + |y|)
         bound = of_size @ (2 * sizes / (k + sizes))
         if bool((most < k).all()) or bool((value >= bound).all()):
             break
         gain = count_marginals @ (2 / (k + sizes))
-        best = admissible.order(gain)[:, :k]
-        total = gain.gather(1, best).sum(1)
+        chosen, total = _best(admissible, gain, k)
         better = (total > value) & (fewest <= k) & (k <= most)
-        chosen = torch.zeros_like(states).scatter(1, best, 1)
         states = torch.where(better[:, None], chosen, states)
         value = torch.where(better, total, value)
     return states, value
+
+
+def _best(admissible: Admissible, gain: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the sets of one size with the highest gain (N, L), and their gain (N,)."""
+    found = admissible.best_of_size(gain, size) if admissible.rules.hard_limits else None
+    if found is not None:
+        return found
+    best = admissible.order(gain)[:, :size]
+    chosen = torch.zeros(gain.shape, dtype=torch.int64, device=gain.device).scatter(1, best, 1)
+    return chosen, gain.gather(1, best).sum(1)

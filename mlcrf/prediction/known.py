@@ -19,7 +19,7 @@ from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import UNKNOWN, LabelSpace, fold
 from mlcrf.prediction.selection import LabelSelection
-from mlcrf.rules import Rules
+from mlcrf.rules import Limit, Rules, rule_text
 from mlcrf.stores import Stored
 
 Targets = NDArray[np.int8]
@@ -271,5 +271,7 @@ def _contradiction(row: Targets, labels: LabelSpace, rules: Rules) -> str | None
     broken = rules.contradiction(row[None])
     if broken is None:
         return None
-    name = labels.names[broken[2]]
+    if isinstance(broken.rule, Limit):
+        return f"what is given contradicts the rule `{rule_text(broken.rule, labels.names)}`"
+    name = labels.names[broken.rule[1]]
     return f"{name} is given as absent, but a label that is present implies it"

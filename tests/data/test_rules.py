@@ -53,13 +53,13 @@ def test_those_of_the_data_come_first(tmp_path: Path) -> None:
     [
         ("puppy,dog\npupy,dog\n", LabelsError, ":2: unknown label 'pupy'; did you mean 'puppy"),
         ("dog => dog\n", LabelsError, ":1: label 'dog' is paired with itself"),
-        ("puppy,dog\n\npuppy => dog\n", LabelsError, ":3: the pair 'puppy', 'dog' is on l"),
-        ("dog\n", DataError, ":1: expected two label names separated by a comma or =>, got 1"),
-        ("puppy => dog => pet\n", DataError, ":1: expected two .* got 3: 'puppy => dog => pet"),
+        ("puppy,dog\n\npuppy => dog\n", LabelsError, ":3: `puppy => dog` is on line 1 alr"),
+        ("dog\n", LabelsError, ":1: expected two label names separated by a comma or =>, got 1"),
+        ("puppy => dog => pet\n", LabelsError, ":1: expected two .* got 3: 'puppy => dog => pet"),
         (
             "child,parent\n",
             DataError,
-            "contains no label pair; expected lines such as `dog,animal`",
+            "contains no rule; expected lines such as `dog => animal`",
         ),
         (
             "dog,animal\nanimal,pet\npuppy,dog\npet,dog\npuppy,pet\n",

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.inference.exact.differentiation import Beliefs
+from mlcrf.inference.exact.halves import Across, soft_costs
 from mlcrf.inference.exact.partition import possible_states, split_labels
 
 MOST_LABELS = 16  # log2 of the largest number of states
@@ -26,6 +27,7 @@ class AllStates:
         known: 1, 0 or -1 (N, L).
         labels: of each half, int64 (l,).
         states: of each half, float64 (S, l).
+        added: what rules add to log-scores, float64 (S_A, S_B).
 
     Cost: N 2^L exponentials, in a few passes. Memory: 2^L numbers for each image of a part.
     """
@@ -34,6 +36,7 @@ class AllStates:
     known: Tensor
     labels: tuple[Tensor, Tensor]
     states: tuple[Tensor, Tensor]
+    added: Tensor
 
     @classmethod
     def of(cls, potentials: Potentials, known: Tensor) -> "AllStates":
@@ -45,7 +48,10 @@ class AllStates:
         device = potentials.unary.device
         first, second = (torch.tensor(half, dtype=torch.int64, device=device) for half in halves)
         of_first, of_second = (possible_states(half, rules).double().to(device) for half in halves)
-        return cls(potentials, known, (first, second), (of_first, of_second))
+        added = Across(rules, first, second).log_weights(of_first, of_second)
+        for half, states, axis in ((halves[0], of_first, 1), (halves[1], of_second, 0)):
+            added = added + soft_costs(half, rules, states).unsqueeze(axis)
+        return cls(potentials, known, (first, second), (of_first, of_second), added)
 
     @property
     def parts(self) -> list[slice]:
@@ -77,7 +83,7 @@ class AllStates:
             of_half.append(scores.masked_fill(wrong, -torch.inf))
         (a, b), (states_a, states_b) = self.labels, self.states
         between = states_a @ matrix[:, a[:, None], b] @ states_b.T
-        return between + of_half[0][:, :, None] + of_half[1][:, None]
+        return between + self.added + of_half[0][:, :, None] + of_half[1][:, None]
 
     def __call__(
         self, rows: slice, unary: Tensor, pairwise: Tensor, *, pairs_wanted: bool

@@ -67,8 +67,11 @@ def draw_states(
     Returns:
         Label vectors, uint8 (num_samples, N, L).
 
-    Cost: N S_A operations, and num_samples N S_B at the speed of a matrix product.
+    Cost: N S_A operations, and num_samples N S_B at the speed of a matrix product; of exponentials
+    where limits lie across the parts.
     """
+    if split.across.limits or not split.half_b.is_product:
+        return _draw_halves(split, scores, sums, num_samples, generator)
     first, second = quarters = split.half_b.quarters
     sizes = [len(quarter.labels) for quarter in quarters]
     coupled = split.matrix[first.labels][:, second.labels]
@@ -102,6 +105,26 @@ def draw_states(
             ):
                 by_image = states.view(len(wanted), num_samples, -1).transpose(0, 1).byte()
                 drawn[:, wanted[:, None], labels] = by_image
+    return drawn
+
+
+def _draw_halves(
+    split: Split, scores: Scores, sums: Sums, num_samples: int, generator: torch.Generator
+) -> Tensor:
+    """Draw a half-state of A, then one of B given it; see `draw_states`."""
+    size = num_samples, *scores.known.shape
+    drawn = torch.empty(size, dtype=torch.uint8, device=scores.known.device)
+    at_once = max(1, _ENTRIES // len(split.half_b))
+    for images, mass, _ in sums.masses(0):
+        some = scores.rows(images)
+        log_beta = split.half_b.log_scores(some.unary, some.known)
+        for row, image in enumerate(images.tolist()):
+            a = torch.multinomial(mass[row], num_samples, replacement=True, generator=generator)
+            b = [
+                _draw((split.kernel.couplings(part) + log_beta[row]).softmax(1), generator)
+                for part in torch.split(split.half_a.states[a], at_once)
+            ]
+            drawn[:, image] = split.states(a, torch.cat(b)).byte()
     return drawn
 
 

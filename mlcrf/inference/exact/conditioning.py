@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.inference.posterior import Posterior
+from mlcrf.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ def condition(potentials: Potentials, known: Tensor, images: Tensor, labels: Ten
     outer = torch.where(left[first], second, first)[crossing]
     shifted = unary.index_add(1, inner, y[:, outer] * pairwise[..., crossing])
     kept = (left[first] & left[second]).nonzero().squeeze(1)
+    columns, told = labels.tolist(), known[images]
+    rules = potentials.rules
+    if len(images):
+        rules = rules.given(told[0].tolist(), columns)
     place = left.cumsum(0) - 1
     return Rest(
         images,
@@ -86,11 +91,48 @@ def condition(potentials: Potentials, known: Tensor, images: Tensor, labels: Ten
             shifted[:, labels].to(dtype),
             place[potentials.edges[kept]],
             pairwise[..., kept].to(dtype),
-            potentials.rules.among(labels.tolist()),
+            rules,
         ),
         known[images][:, labels],
-        ((unary * y).sum(1) + (y[:, first] * y[:, second] * pairwise).sum(1)).to(dtype),
+        (
+            (unary * y).sum(1)
+            + (y[:, first] * y[:, second] * pairwise).sum(1)
+            - _settled_costs(potentials.rules, y, columns)
+        ).to(dtype),
     )
+
+
+def _settled_costs(rules: Rules, y: Tensor, left: list[int]) -> Tensor:
+    """Return what soft limits cost whose answer the labels that are left cannot change (n,).
+
+    Args:
+        y: 1 where a label that is not left is present, else 0 (n, L).
+    """
+    cost = torch.zeros_like(y[:, 0])
+    for limit in rules.limits:
+        if limit.weight is None or not len(y):
+            continue
+        present = y[:, list(limit.labels)].sum(1)
+        if limit.given(int(present[0]), left) is None or set(left).isdisjoint(limit.labels):
+            cost += limit.weight * limit.is_broken(present).to(cost)
+    return cost
+
+
+def pattern(rules: Rules, known: Tensor) -> Tensor:
+    """Return rows (N, K) that are equal for images whose other labels are under the same rules.
+
+    They know the same labels, and as many labels are present of every group that has others left.
+
+    Args:
+        known: 1, 0 and -1, closed under the rules (N, L).
+    """
+    columns = [(known != UNKNOWN).long()]
+    whole = (known != UNKNOWN).all(1)  # where a label is left that is known, because one must be
+    for limit in rules.limits:
+        group = known[:, list(limit.labels)]
+        is_open = (group == UNKNOWN).any(1) | whole
+        columns.append(((group == 1).sum(1) * is_open)[:, None])
+    return torch.cat(columns, 1)
 
 
 def split_by_known(
@@ -105,10 +147,10 @@ def split_by_known(
 
     Cost: O(N L log N), and O(N E).
     """
-    patterns, group = torch.unique(known != UNKNOWN, dim=0, return_inverse=True)
+    patterns, group = torch.unique(pattern(potentials.rules, known), dim=0, return_inverse=True)
     whole: list[Tensor] = []
     found = []
-    for number, is_known in enumerate(patterns):
+    for number, is_known in enumerate(patterns[:, : known.shape[1]] == 1):
         images = (group == number).nonzero().squeeze(1)
         labels = (~is_known).nonzero().squeeze(1)
         if not is_known.any() or not is_worth_it(len(images), len(labels)):

@@ -10,6 +10,7 @@ from mlcrf.crf import UNKNOWN
 from mlcrf.inference.exact.partition import possible_states, split_labels
 from mlcrf.inference.exact.scratch import Scratch
 from mlcrf.rules import Rules
+from mlcrf.rules.states import log_weights
 
 _SUMMED = 32  # smallest number of half-states whose mass is summed in its own type
 
@@ -53,13 +54,16 @@ class Part:
 class Half(Part):
     """Half of the labels, made of two quarters, with a state for each pair of the quarters' states.
 
+    Pairs that break a hard rule have no state.
+
     Attributes:
         quarters: the state of the last one changes first.
-        joint: the coupling between them, around 1/2 as in `split_enumeration.py`, float64 (S,);
-            common to all images, so it goes into the kernel.
+        joint: the coupling between them, around 1/2 as in `split_enumeration.py`, and what soft
+            rules across them cost, float64 (S,); common to all images, so it goes into the kernel.
         shift: the part of the coupling that belongs to single labels, float64 (L,).
         constant: the part that belongs to no label.
-        order: order of the states; None for the order of the quarters.
+        order: position of each state among the pairs; None for all in the order of the quarters.
+        is_product: whether quarters are free of each other but for couplings.
     """
 
     quarters: tuple[Part, Part]
@@ -67,6 +71,7 @@ class Half(Part):
     shift: Tensor
     constant: float
     order: Tensor | None = None
+    is_product: bool = True
 
     @property
     def exponent_bound(self) -> float:
@@ -107,7 +112,7 @@ class Half(Part):
         """Return exp(log_scores - joint - top) in `dtype` (N, S), and each top, float64 (N,).
 
         The product of two small tables, one per quarter, which are computed in float64. The largest
-        weight of an image is 1.
+        weight of an image is 1, or less if rules across the quarters forbid that state.
 
         Args:
             name: name of the array in `scratch` for the weights.
@@ -122,12 +127,13 @@ class Half(Part):
             tables.append(scores.sub_(largest[:, None]).exp_().to(dtype))
             top += largest
         first, second = tables
-        shape = (len(unary), len(self))
+        shape = (len(unary), first.shape[1] * second.shape[1])
         weights = scratch.take(name if self.order is None else "ordered", shape, first)
         by_both = weights.view(len(unary), first.shape[1], second.shape[1])
         torch.mul(first[:, :, None], second[:, None], out=by_both)
         if self.order is not None:
-            weights = in_order(weights, self.order, scratch.take(name, shape, first))
+            ordered = scratch.take(name, (len(unary), len(self)), first)
+            weights = in_order(weights, self.order, ordered)
         return weights, top
 
 
@@ -143,7 +149,7 @@ def make_halves(
 
     Args:
         matrix: couplings (L, L).
-        rules: pairs (child, parent); states that break one are left out.
+        rules: those inside a half are kept to; see `Across` for the others.
     """
     first, second = (_make_half(part, matrix, rules) for part in parts)
     return first, second
@@ -151,8 +157,7 @@ def make_halves(
 
 def _make_half(labels: list[int], matrix: Tensor, rules: Rules) -> Half:
     sub = matrix[labels][:, labels]
-    at = {label: place for place, label in enumerate(labels)}
-    own = Rules(tuple((at[c], at[p]) for c, p in rules.pairs if c in at))
+    own = rules.among(labels)
     sides = split_labels(sub, own)
     first, second = quarters = [
         _make_part([labels[place] for place in side], matrix, rules) for side in sides
@@ -166,7 +171,7 @@ def _make_half(labels: list[int], matrix: Tensor, rules: Rules) -> Half:
         first.states.repeat_interleave(len(second), 0),
         second.states.repeat(len(first), 1),
     ]
-    return Half(
+    half = Half(
         labels=torch.cat([first.labels, second.labels]),
         states=torch.cat(states, 1),
         inside=inside.flatten(),
@@ -175,10 +180,70 @@ def _make_half(labels: list[int], matrix: Tensor, rules: Rules) -> Half:
         shift=shift,
         constant=float(between.sum()) / 4,
     )
+    across = Across(rules, first.labels, second.labels)
+    if not across.limits:
+        return half
+    added = across.log_weights(first.states, second.states).flatten()
+    half = replace(half, inside=half.inside + added, joint=half.joint + added, is_product=False)
+    return half.permuted((added > -math.inf).nonzero().squeeze(1))
+
+
+class Across:
+    """The limits that name labels of both parts, and none of others.
+
+    Args:
+        first, second: labels of the parts, int64.
+    """
+
+    def __init__(self, rules: Rules, first: Tensor, second: Tensor) -> None:
+        parts = first.tolist(), second.tolist()
+        among = rules.among([*parts[0], *parts[1]])
+        size = len(parts[0])
+        self.limits = tuple(
+            limit for limit in among.limits if min(limit.labels) < size <= max(limit.labels)
+        )
+        self._members = [
+            (
+                [label for label in limit.labels if label < size],
+                [label - size for label in limit.labels if label >= size],
+            )
+            for limit in self.limits
+        ]
+
+    @property
+    def largest_cost(self) -> float:
+        """The largest sum of soft limits."""
+        return math.fsum(limit.weight or 0.0 for limit in self.limits)
+
+    def log_weights(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return what the limits add to log-scores, minus infinity if one forbids the pair.
+
+        Args:
+            first, second: states of the parts (..., l), (S, l').
+
+        Returns:
+            float64 (..., S).
+        """
+        present = [
+            first[..., some].sum(-1, keepdim=True) + second[:, others].sum(-1)
+            for some, others in self._members
+        ]
+        if not present:
+            return first.new_zeros(*first.shape[:-1], len(second))
+        return log_weights(self.limits, present)
 
 
 def _make_part(labels: list[int], matrix: Tensor, rules: Rules) -> Part:
     columns = torch.tensor(labels, dtype=torch.int64, device=matrix.device)
     states = possible_states(labels, rules).to(matrix)
     couplings = matrix[columns][:, columns].triu(1)
-    return Part(columns, states, ((states @ couplings) * states).sum(-1))
+    inside = ((states @ couplings) * states).sum(-1)
+    return Part(columns, states, inside + soft_costs(labels, rules, states))
+
+
+def soft_costs(labels: list[int], rules: Rules, states: Tensor) -> Tensor:
+    """Return what soft limits among some labels add to the log-scores of their states (S,)."""
+    soft = tuple(limit for limit in rules.among(labels).limits if not limit.is_hard)
+    if not soft:
+        return torch.zeros_like(states[:, :1].sum(1))
+    return log_weights(soft, [states[:, list(limit.labels)].sum(1) for limit in soft])

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mlcrf.inference.exact.halves import make_halves
+from mlcrf.inference.exact.halves import Across, make_halves
 from mlcrf.inference.exact.kernel import Kernel
 from mlcrf.inference.exact.partition import split_labels
 from mlcrf.inference.exact.pruning import DENSE, Pruner, TilePlan, popularity
@@ -47,7 +47,7 @@ class Split:
 
     Args:
         matrix: couplings, symmetric with zero diagonal (L, L).
-        rules: pairs (child, parent); states that break one are left out.
+        rules: states that break a hard one are left out.
         first_level: 0 to begin in float32, 1 in float64.
         parts: labels of the two halves; chosen by `split_labels` if None.
     """
@@ -67,7 +67,8 @@ class Split:
         self.matrix = matrix
         self.between = matrix[self.half_a.labels][:, self.half_b.labels]
         self._scratch = borrow_scratch(self)
-        self.kernel = Kernel(self.half_a, self.half_b, self.between, self._scratch)
+        self.across = Across(rules, self.half_a.labels, self.half_b.labels)
+        self.kernel = self._make_kernel()
         self._pruner: Pruner | None = None
         # the part of the couplings between the halves that depends on one half's state alone
         self._shift = matrix.new_zeros(len(matrix))
@@ -84,12 +85,12 @@ class Split:
         """Leave out up to a share `tolerance` of each image's Z in float32 from now on.
 
         Sorts the half-states. Does nothing where the kernel is too large to be kept, or for
-        float32, or where typical images need most half-states.
+        float32, or has zeros, or where typical images need most half-states.
 
         Args:
             unary, known: of typical images, (N, L).
         """
-        if not (self.kernel.is_kept and self._is_in_range(0)):
+        if self.across.limits or not (self.kernel.is_kept and self._is_in_range(0)):
             return
         alpha, beta, _ = self.weights(self.scores(unary, known), torch.float32)
         (order_a, needed_a), (order_b, needed_b) = (
@@ -102,8 +103,11 @@ class Split:
         if needed_a * needed_b > DENSE:
             return
         self.half_a, self.half_b = self.half_a.permuted(order_a), self.half_b.permuted(order_b)
-        self.kernel = Kernel(self.half_a, self.half_b, self.between, self._scratch)
+        self.kernel = self._make_kernel()
         self._pruner = Pruner(self.kernel, alpha[:, order_a], beta[:, order_b], tolerance)
+
+    def _make_kernel(self) -> Kernel:
+        return Kernel(self.half_a, self.half_b, self.between, self.across, self._scratch)
 
     def weights(self, scores: Scores, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Return alpha (N, S_A), beta (N, S_B), and the log of their divisor (N,).
