@@ -41,8 +41,8 @@ def extend(
 ) -> TaughtReport:
     """Add the labels of a data set that a run does not know, and write the new run directory.
 
-    The run's labels keep what they know; where the data know them, they are corrected, drawn
-    towards the run as strongly as answers that were left out say. Test images are not used.
+    The run's labels keep what they know; where the data know them, they are corrected if answers
+    that were left out become likelier by more than chance explains. Test images are not used.
 
     Args:
         extractor: of the run's backbone; by default without a cache.

@@ -117,6 +117,7 @@ class TaughtReport:
         base: the base run; None without one.
         labels: figures of the answered labels, by name.
         change: of the base run's labels; None without a base run.
+        is_corrected: whether answers moved labels of the base run.
     """
 
     run: Run
@@ -124,6 +125,7 @@ class TaughtReport:
     base: Run | None
     labels: dict[str, LabelFigures]
     change: Change | None
+    is_corrected: bool = False
 
     @property
     def images(self) -> int:
@@ -137,7 +139,8 @@ class TaughtReport:
         if self.base is None or not known:
             return self.lessons.notes
         names = ", ".join(known[:_MOST_NAMED]) + (" and others" if known[_MOST_NAMED:] else "")
-        told = f"answers about labels that {self.base.path.name} knows correct it: {names}"
+        does = "correct it" if self.is_corrected else "do not show that it is wrong"
+        told = f"answers about labels that {self.base.path.name} knows {does}: {names}"
         return (*self.lessons.notes, told)
 
     @property
@@ -216,7 +219,8 @@ def make_taught_run(
         return TaughtReport(replace(run, decoders=decoders), lessons, None, figures, None)
     figures = _figures(labels, taught.log_odds, answers, len(base.labels), lessons.before)
     run = replace(run, decoders=_tune_decoders(run, taught, lessons, answers, base))
-    return TaughtReport(run, lessons, base, figures, _measure(run, lessons))
+    is_corrected = bool(taught.moved[: len(base.labels)].any())
+    return TaughtReport(run, lessons, base, figures, _measure(run, lessons), is_corrected)
 
 
 @torch.no_grad()
@@ -435,20 +439,26 @@ def _tune_decoders(
         potentials = replace(potentials, unary=potentials.unary + left_out.float())
         marginals = _marginals(run, model, potentials)
         before = {} if base is None else {one.rule: one for one in base.decoders.get(name, ())}
-        decoders[name] = tuple(_tuned(marginals, targets, frequencies, before))
+        enough = ((targets == 1).sum(0) >= _FEWEST) & ((targets == 0).sum(0) >= _FEWEST)
+        enough &= taught.moved & taught.by_chance
+        decoders[name] = tuple(_tuned(marginals, targets, frequencies, before, enough))
     return decoders
 
 
 def _tuned(
-    marginals: Tensor, targets: Tensor, frequencies: Tensor, before: dict[Decision, Decoder]
+    marginals: Tensor,
+    targets: Tensor,
+    frequencies: Tensor,
+    before: dict[Decision, Decoder],
+    enough: Tensor,
 ) -> Iterator[Decoder]:
     """Yield what can be tuned on the answers, or is kept of the base run's decoders.
 
     Args:
         frequencies: share of the archive's images with each label (L,).
+        enough: whether a label's threshold can be tuned on its answers (L,).
     """
     count = targets.shape[1]
-    enough = ((targets == 1).sum(0) >= _FEWEST) & ((targets == 0).sum(0) >= _FEWEST)
     one = before.get(Decision.TUNED_THRESHOLD)
     if one is None and enough.all():
         one = Decoder(Decision.TUNED_THRESHOLD).tune(marginals, targets)

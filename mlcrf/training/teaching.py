@@ -4,12 +4,13 @@ A new label's log-odds are linear in the features, with a Gaussian prior whose a
 principal axes of the archive and what a model that is there says of its own labels: a label that is
 like one that is known needs few answers. A label of the model is drawn towards what the model says.
 How wide the priors are is chosen by the loss of each answer under a fit without it, in closed form.
+A label of the model moves only if these losses fall by more than chance explains.
 
 Couplings of new labels are learned on these left-out log-odds, from images in which both labels are
 answered; their strength is chosen by folds of images, none included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,9 @@ _MOST_MEASURED = 10_000  # images from which the axes are computed
 # Prior variances of a label's log-odds: from the axes, the model's labels, and a constant.
 _OF_AXES = (1.0, 3.0, 10.0, 30.0)
 _OF_MODEL, _OF_CONSTANT = 2.0, 2.0
-# The same for a label that the model knows, as factors of (10, 0, 1); with 0 it stays as it is.
-_DEPARTURES = (0.0, 0.01, 0.1, 1.0)
+# The same for a label that the model knows, as factors of (10, 0, 1).
+_DEPARTURES = (0.01, 0.1, 1.0)
+_STANDARD_ERRORS = 2.0  # by which a gain on answers must exceed 0
 _OF_COUPLINGS = (0.0, 0.1, 0.3, 1.0)
 _FOLDS = 3
 _FEWEST_TOGETHER = 3  # images in which both labels of a new coupling are answered
@@ -43,6 +45,7 @@ _LARGEST = 500.0  # log-odds whose exp does not overflow
 _CONSTANT = 1e-6  # largest spread of a constant feature relative to its mean
 _LEAST = 1e-12
 _FEWEST_NO, _ASSUMED, _ASSUMED_IMAGES = 2, 2.0, 40
+_UNANSWERED = 500  # images that the model's own probabilities are taken from
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class Taught:
             (N, K).
         base_rate: mean probability of each label in the archive, which new couplings are relative
             to (K,).
+        moved: whether answers moved the unary; always for a new label (K,).
+        by_chance: whether thresholds can be tuned on the answers, which are not those of mistakes
+            only (K,).
     """
 
     columns: Tensor
@@ -65,6 +71,8 @@ class Taught:
     independent: LabelCrf
     log_odds: Tensor
     base_rate: Tensor
+    moved: Tensor
+    by_chance: Tensor
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,8 @@ class _Fit:
         weights: of the scaled inputs (D',).
         left_out: log-odds of the answered images by fits without them (n,).
         loss: of these, summed, with the images that count as answered.
+        cost: added loss of the images that count as the model says, by a label that it knows.
+        unseen: number of these images.
     """
 
     answers: Tensor
@@ -84,6 +94,8 @@ class _Fit:
     weights: Tensor
     left_out: Tensor
     loss: float
+    cost: float
+    unseen: float
 
 
 class Teacher:
@@ -117,7 +129,7 @@ class Teacher:
         self._inputs = inputs.double()
         self._offset = None if log_odds is None else log_odds.double()
         self._fits: dict[tuple[int, float], _Fit] = {}
-        self._drawn = _drawn(len(features), _ASSUMED_IMAGES)
+        self._drawn = _drawn(len(features), _UNANSWERED)
 
     def learn(self, answers: Tensor) -> Taught | None:
         """Return models that follow from all answers so far; None if they know no label.
@@ -136,17 +148,19 @@ class Teacher:
             if bool((answers[:, label] != UNKNOWN).any())
         ]
         corrected = [label for label in known if bool((answers[:, label] != UNKNOWN).any())]
-        departure = self._choose(corrected, _DEPARTURES, answers)
-        width = self._choose(new, _OF_AXES, answers)
+        unseen = self._count_unseen(corrected, answers)
+        departure = self._choose_departure(corrected, answers, unseen)
+        width = self._choose_width(new, answers)
+        changed = corrected if departure else []
         columns = torch.tensor([*known, *new], dtype=torch.int64)
         if not len(columns):
             return None
         steps = torch.zeros(self._map.shape[1], len(columns), dtype=torch.float64)
         left_out: dict[int, tuple[Tensor, Tensor]] = {}
         for at, label in enumerate(columns.tolist()):
-            if label in corrected or label >= self._num_known:
+            if label in changed or label >= self._num_known:
                 scale = departure if label < self._num_known else width
-                fit = self._fit(label, scale, answers[:, label])
+                fit = self._fit(label, scale, answers[:, label], unseen.get(label, 0))
                 steps[:, at] = fit.weights * self._deviations(label, scale)
                 left_out[at] = fit.rows, fit.left_out
         log_odds = self._inputs @ steps
@@ -159,16 +173,69 @@ class Teacher:
         nothing = no_edges(), torch.zeros(0)
         independent = self._make_model(self._baseline, steps, *nothing, base_rate)
         crf = self._make_model(self._model, steps, edges, pairwise, base_rate)
-        return Taught(columns, crf, independent, log_odds.float(), base_rate)
+        moved = torch.tensor([at in left_out for at in range(len(columns))])
+        by_chance = torch.tensor([not unseen.get(label) for label in columns.tolist()])
+        return Taught(columns, crf, independent, log_odds.float(), base_rate, moved, by_chance)
 
-    def _choose(self, labels: Sequence[int], scales: Sequence[float], answers: Tensor) -> float:
-        """Return the scale of lowest left-out loss, summed over the answers about some labels."""
+    def _choose_width(self, new: Sequence[int], answers: Tensor) -> float:
+        """Return the prior variance of new labels of lowest left-out loss, summed over them."""
 
         def loss(scale: float) -> float:
-            fits = (self._fit(label, scale, self._some(answers[:, label])) for label in labels)
+            fits = (self._fit(label, scale, self._some(answers[:, label])) for label in new)
             return sum(one.loss for one in fits)
 
-        return min(scales, key=loss)
+        return min(_OF_AXES, key=loss)
+
+    def _choose_departure(
+        self, corrected: Sequence[int], answers: Tensor, unseen: Mapping[int, float]
+    ) -> float:
+        """Return how far labels of the model may move, 0 if answers do not show that they should.
+
+        The gain in left-out loss, summed over the labels of an image, must in sum exceed two
+        standard errors. These are taken about 0, so that it takes five images at least.
+        """
+        best, largest = 0.0, 0.0
+        for scale in _DEPARTURES if corrected else ():
+            gains, cost = torch.zeros(len(answers), dtype=torch.float64), 0.0
+            for label in corrected:
+                fit = self._fit(label, scale, self._some(answers[:, label]), unseen[label])
+                assert self._offset is not None
+                targets = answers[fit.rows, label].double()
+                before = _losses(self._offset[fit.rows, label], targets)
+                gains[fit.rows] += before - _losses(fit.left_out, targets)
+                cost += fit.cost
+            gain = float(gains.sum()) - cost
+            if gain > max(largest, _STANDARD_ERRORS * float(gains.square().sum().sqrt())):
+                best, largest = scale, gain
+        return best
+
+    def _count_unseen(self, corrected: Sequence[int], answers: Tensor) -> dict[int, float]:
+        """Return for each corrected label the number of images that count as the model says.
+
+        Answers of which significantly more than half contradict the model were not given by chance:
+        somebody corrected its mistakes, and passed over the rest. With as many mistakes as the
+        model itself expects, this is how many images were passed over.
+        """
+        wrong, right, expected = {}, {}, {}
+        for label in corrected:
+            assert self._offset is not None
+            rows = (answers[:, label] != UNKNOWN).nonzero().squeeze(1)
+            said = self._offset[rows, label] > 0
+            wrong[label] = int((said != (answers[rows, label] == 1)).sum())
+            right[label] = len(rows) - wrong[label]
+            p = self._offset[:, label].sigmoid()
+            expected[label] = float(torch.minimum(p, 1 - p).mean())
+        contradicted = [label for label in corrected if wrong[label] > right[label]]
+        excess = sum(wrong[label] - right[label] for label in contradicted)
+        count = sum(wrong[label] + right[label] for label in contradicted)
+        if excess <= _STANDARD_ERRORS * count**0.5:
+            return dict.fromkeys(corrected, 0.0)
+        return {
+            label: wrong[label] / expected[label] - wrong[label] - right[label]
+            if label in contradicted
+            else 0.0
+            for label in corrected
+        }
 
     def _some(self, answers: Tensor) -> Tensor:
         """Return the answers about one label without those beyond 2,000."""
@@ -180,29 +247,42 @@ class Teacher:
         result[kept] = answers[kept]
         return result
 
-    def _fit(self, label: int, scale: float, answers: Tensor) -> "_Fit":
-        """Return the fit of one label."""
+    def _fit(self, label: int, scale: float, answers: Tensor, unseen: float = 0) -> "_Fit":
+        """Return the fit of one label.
+
+        Args:
+            unseen: number of images that count as the model says.
+        """
         before = self._fits.get((label, scale))
-        if before is not None and torch.equal(before.answers, answers):
+        if before is not None and torch.equal(before.answers, answers) and before.unseen == unseen:
             return before
         rows = (answers != UNKNOWN).nonzero().squeeze(1)
         targets = answers[rows].double()
         counts, offset = torch.ones_like(targets), None
         yes, no = int(targets.sum()), int((1 - targets).sum())
-        used = rows
+        used, others = rows, self._drawn[~torch.isin(self._drawn, rows)]
         if label < self._num_known:
             assert self._offset is not None
-            offset = self._offset[rows, label]
-        others = self._drawn[~torch.isin(self._drawn, rows)]
-        if label >= self._num_known and yes and no < _FEWEST_NO and len(others):
-            used = torch.cat([rows, others])
+            if unseen and len(others):
+                said = self._offset[others, label]
+                right = said.abs().sigmoid()
+                used = torch.cat([rows, others])
+                targets = torch.cat([targets, (said > 0).double()])
+                counts = torch.cat([counts, unseen * right / right.sum()])
+            offset = self._offset[used, label]
+        elif yes and no < _FEWEST_NO and len(others):
+            others = others[:_ASSUMED_IMAGES]
+            used, each = torch.cat([rows, others]), _ASSUMED * yes / len(others)
             targets = torch.cat([targets, torch.zeros(len(others))])
-            counts = torch.cat([counts, torch.full((len(others),), _ASSUMED * yes / len(others))])
+            counts = torch.cat([counts, torch.full((len(others),), each)])
         inputs = self._inputs[used] * self._deviations(label, scale)
         fit = fit_laplace(inputs, targets, offset=offset, counts=counts)
-        each = F.binary_cross_entropy_with_logits(fit.left_out, targets, reduction="none")
+        loss = counts * _losses(fit.left_out, targets)
+        cost = 0.0
+        if unseen and offset is not None:
+            cost = float((loss - counts * _losses(offset, targets))[len(rows) :].sum())
         left_out = fit.left_out[: len(rows)]
-        found = _Fit(answers.clone(), rows, fit.weights, left_out, float(counts @ each))
+        found = _Fit(answers.clone(), rows, fit.weights, left_out, float(loss.sum()), cost, unseen)
         self._fits[label, scale] = found
         return found
 
@@ -375,6 +455,10 @@ def _input_map(
     maps.append(torch.zeros(len(mean), 1, dtype=torch.float64))
     shifts.append(torch.ones(1, dtype=torch.float64))
     return torch.cat(maps, 1), torch.cat(shifts), num_axes
+
+
+def _losses(log_odds: Tensor, targets: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(log_odds, targets, reduction="none")
 
 
 def _drawn(count: int, most: int) -> Tensor:

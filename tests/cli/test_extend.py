@@ -18,7 +18,7 @@ def test_a_label_more(mlcrf: Mlcrf, drawn: Path, run: Path, tmp_path: Path) -> N
     words = ("--engine", "torch", "--cache-dir", run.parent / "cache", "--json")
     result = mlcrf("extend", run, table, "--out", tmp_path / "new", *words)
     assert result.returncode == 0, result.stderr
-    assert "answers about labels that run knows correct it: sea" in result.stderr
+    assert "answers about labels that run knows do not show that it is wrong: sea" in result.stderr
     old, new = load_run(run), load_run(tmp_path / "new")
     assert new.labels.names == (*old.labels.names, "wet")
     assert "extend" in new.made_by.command

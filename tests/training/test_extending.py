@@ -118,7 +118,7 @@ def test_corrections_are_compared_with_the_base(tmp_path: Path) -> None:
     """What is answered wrongly by the base is learned; the splits are those of both."""
     base = base_run(tmp_path / "base")
     answers = torch.full((400, 2), -1)
-    answers[:80, 0] = 1 - archive()[1][:80, 0]
+    answers[:80, 0] = archive()[1][:80, 1]
     report = taught_run(base, answers, NAMES[:2])
     assert report.losses is not None and report.losses[1] < report.losses[0] / 2
     assert report.images == 80 and not report.labels["sea"].is_new

@@ -95,17 +95,36 @@ def test_the_model_keeps_what_it_knew() -> None:
     after = Exact()(taught.crf(features)).marginals[:, 0].detach()
     assert float((after - before).abs().max()) < 0.05
 
-    wrong = torch.full_like(truth, -1)
-    wrong[:80, 0] = 1 - truth[:80, 0]
-    turned = taught_by(Teacher(features.numpy(), start, start, log_odds), wrong)
+    meant = torch.full_like(truth, -1)  # what the model says is not what a person means by it
+    meant[:80, 0] = truth[:80, 1]
+    turned = taught_by(Teacher(features.numpy(), start, start, log_odds), meant)
     p = turned.independent(features[80:]).unary[:, 0].sigmoid()
-    assert float(((p > 0.5) == (truth[80:, 0] == 0)).float().mean()) > 0.7
+    assert float(((p > 0.5) == (truth[80:, 1] == 1)).float().mean()) > 0.7
 
     right = torch.full_like(truth, -1)
     right[:80, 0] = truth[:80, 0]
     kept = taught_by(Teacher(features.numpy(), start, start, log_odds), right)
     p = kept.independent(features[80:]).unary[:, 0].sigmoid()
     assert float(((p > 0.5) == (truth[80:, 0] == 1)).float().mean()) > 0.95
+
+
+@pytest.mark.parametrize("count", [3, 80])
+def test_mistakes_that_are_corrected_do_not_speak_for_the_rest(count: int) -> None:
+    """The model's probabilities are right: of its mistakes it makes as many as it expects."""
+    features, _ = archive()
+    start = model()
+    log_odds = start(features).unary.detach() / 3
+    truth = (
+        torch.rand(COUNT, 1, generator=torch.Generator().manual_seed(1)) < log_odds.sigmoid()
+    ).long()
+    wrong = ((log_odds > 0) != (truth == 1)).nonzero()[:count, 0]
+    answers = torch.full_like(truth, -1)
+    answers[wrong] = truth[wrong]
+    taught = taught_by(Teacher(features.numpy(), start, start, log_odds), answers)
+    step = (taught.independent(features).unary - start(features).unary).detach()
+    p = (log_odds + step).sigmoid()
+    assert float((p - log_odds.sigmoid()).abs().max()) < 0.02
+    assert not taught.by_chance.all() or count == 3
 
 
 def test_left_out_log_odds_are_those_of_the_answers() -> None:
