@@ -73,6 +73,7 @@ class _Config(BaseModel):
     data: str
     labels_sha256: str
     decoders: dict[str, tuple[Decoder, ...]]
+    mentions: dict[str, dict[str, float]] = {}
     made_by: Provenance = Provenance()
 
 
@@ -90,6 +91,8 @@ class Run:
             `independent`).
         digest: SHA-256 of the weights file.
         made_by: the command and data of the run, as far as known.
+        mentions: of each training source that lists only a part of what is present, the estimated
+            share of the images with a label in which it lists the label.
     """
 
     path: Path
@@ -103,6 +106,7 @@ class Run:
     digest: str = ""
     decoders: dict[str, tuple[Decoder, ...]] = field(default_factory=dict)
     made_by: Provenance = Provenance()
+    mentions: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def label_set(self) -> int:
@@ -183,6 +187,7 @@ def save_run(run: Run) -> Run:
             model: [decoder.record() for decoder in decoders]
             for model, decoders in run.decoders.items()
         },
+        **({"mentions": run.mentions} if run.mentions else {}),
         "labels_sha256": run.labels.digest,
     }
     save_labels(run.path / LABELS, run.labels)
@@ -238,7 +243,9 @@ def load_run(path: Path) -> Run:
     weights = parts["backbone"] if config.backbone_trained else None
     given = (config.settings, config.backbone, config.data)
     models = (crf, independent, weights)
-    return Run(path, labels, *given, *models, digest, config.decoders, config.made_by)
+    return Run(
+        path, labels, *given, *models, digest, config.decoders, config.made_by, config.mentions
+    )
 
 
 def load_splits(run: Run) -> Manifest:

@@ -29,7 +29,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for (name, columns), part in zip(COLUMNS.items(), (rows[:150], rows[90:]), strict=True):
         part[["image", *columns]].rename(columns=columns).to_csv(folder / name, index=False)
     (folder / "names.txt").write_text("coast = beach = strand\ncreatures.csv, bank => money\n")
+    lists = [";".join(name for name in ("sky", "dog") if row[name]) for _, row in rows.iterrows()]
+    rows.assign(labels=[one or "[]" for one in lists])[["image", "labels"]].to_csv(
+        folder / "tags.csv", index=False
+    )
     return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["tags.csv", "--lists", "all"], "--lists all: expected [TABLE=]positives"),
+        (["tags.csv", "places.csv", "--lists", "positives"], "--lists positives: which of"),
+    ],
+)
+def test_wrong_lists(folder: Path, words: list[str], says: str) -> None:
+    result = run_program("train", *words, "--out", "run", cwd=folder)
+    assert result.returncode == 2
+    assert says in " ".join(result.stderr.split())
 
 
 def test_commands(folder: Path) -> None:
@@ -37,11 +54,19 @@ def test_commands(folder: Path) -> None:
     commands = re.findall(r"^    mlcrf (train .*)$", PAGE, re.MULTILINE)
     names = {}
     for command in commands:
-        words = [*shlex.split(command), *shlex.split(QUICK), "--schedule", "joint"]
+        words = [*shlex.split(command), *shlex.split(QUICK)]
         result = run_program(*words, "--cache-dir", "cache", cwd=folder)
         assert result.returncode == 0, result.stderr
-        assert "creatures.csv (table): 150 images (60 of them in other tables too)" in result.stderr
         out = words[words.index("--out") + 1]
         names[out] = load_run(folder / out).labels.names
+        if "creatures.csv" in words:
+            assert "creatures.csv (table): 150 images (60 of them in other" in result.stderr
+        else:
+            assert "tags.csv lists an estimated" in result.stdout
+            assert (
+                "of present labels, tags.csv lists:" in run_program("inspect", folder / out).stdout
+            )
     assert names["runs/both"] == ("sky", "sea", "sunset", "beach", "bird", "dog", "strand", "bank")
+    assert names["runs/tags"] == ("dog", "sky")
+    assert names["runs/checked"] == ("sky", "sea", "sunset", "beach", "dog")
     assert names["runs/named"] == ("sky", "sea", "sunset", "coast", "bird", "dog", "money")

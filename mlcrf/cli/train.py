@@ -116,6 +116,15 @@ class DataOptions:
             rich_help_panel=DATA,
         ),
     ] = None
+    lists: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[TABLE=]positives",
+            help="The table (if several are given, which one) lists only what is present, and "
+            "leaves out a part of it; may be repeated.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
     label_set: options.LabelSet = 24
     labels: Annotated[
         Path | None,
@@ -154,11 +163,25 @@ class DataOptions:
 
     def _check_review(self, data: list[str], reading: ReadingOptions) -> None:
         """Refuse what does not go with --from-review."""
-        if (reading, self.label_set, self.map) != (ReadingOptions(), 24, None):
+        if (reading, self.label_set, self.map, self.lists) != (ReadingOptions(), 24, None, None):
             raise typer.BadParameter(_NO_TABLE)
         if len(data) > 1:
             raise typer.BadParameter("--from-review takes one folder of images, not several")
         console.require_extra("review", "sqlalchemy")
+
+    def _positives(self, data: list[str]) -> list[str]:
+        """Return the tables that --lists names."""
+        tables = []
+        for text in self.lists or ():
+            table, sign, kind = text.rpartition("=")
+            if kind != "positives" or (sign and not table):
+                raise typer.BadParameter(f"--lists {text}: expected [TABLE=]positives")
+            if not sign and len(data) > 1:
+                raise typer.BadParameter(
+                    f"--lists {text}: which of the tables? Such as --lists {data[0]}=positives"
+                )
+            tables.append(table or data[0])
+        return tables
 
     def load(self, data: list[str], reading: ReadingOptions) -> "Manifest":
         """Read the data set, of one or several tables."""
@@ -178,7 +201,8 @@ class DataOptions:
         elif data:
             places = [options.parse_data(one) for one in data]
             how = reading.make(self.label_set, labels)
-            manifest = read_datasets(places, how, names=self.map)
+            positives = self._positives(data)
+            manifest = read_datasets(places, how, names=self.map, positives=positives)
         else:
             raise typer.BadParameter("missing argument DATA, or --from-review DB")
         if self.rules is None:

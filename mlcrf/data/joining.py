@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mlcrf.data.label_map import load_label_map
+from mlcrf.choices import Oddity
+from mlcrf.data.label_map import find_table, load_label_map
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.plausibility import spelling
 from mlcrf.data.read_options import ReadOptions
@@ -28,25 +29,34 @@ def read_datasets(
     options: ReadOptions = ReadOptions(),
     *,
     names: Path | None = None,
+    positives: Sequence[str] = (),
 ) -> Manifest:
     """Read one data set of any known layout, or several as one; see `join_tables`.
 
     Args:
         options: hold for every table; `labels` are those of all tables together.
         names: file of names that mean the same label; see `mlcrf.data.label_map`.
+        positives: tables that list only a part of what is present, as in `places` or by their file
+            names; see `with_mentions`.
 
     Raises:
-        DataError: see `read_dataset` and `join_tables`; or a table is given twice.
+        DataError: see `read_dataset` and `join_tables`; or a table is given twice, or one of
+            `positives` is none of the tables.
         LabelsError: labels other than those of `options`, or a wrong file of names.
         SettingsError: see `read_dataset`.
     """
-    if len(places) == 1 and names is None:
+    if len(places) == 1 and names is None and not positives:
         return read_dataset(places[0], options)
+    partial = _find_tables(positives, {str(place): place for place in places})
     tables: dict[str, Manifest] = {}
     for place in places:
-        if str(place) in tables:
+        name = str(place)
+        if name in tables:
             raise DataError("is given twice; leave out one", place)
-        tables[str(place)] = read_dataset(place, replace(options, labels=None))
+        accept = options.accept | ({Oddity.NO_ABSENT} if name in partial else set())
+        tables[name] = read_dataset(place, replace(options, labels=None, accept=accept))
+        if name in partial:
+            tables[name] = with_mentions(tables[name], name)
     if options.fold_case:
         tables = _with_one_spelling(tables)
     if names is not None:
@@ -54,6 +64,22 @@ def read_datasets(
         tables = {name: _renamed(one, renaming[name]) for name, one in tables.items()}
     joined = join_tables(tables)
     return joined if options.labels is None else joined.relabelled(options.labels)
+
+
+def with_mentions(table: Manifest, name: str) -> Manifest:
+    """Return a table as a source that lists only a part of what is present.
+
+    What it lists is present; what it does not list is unknown, and `Manifest.mentions` keeps that
+    it is not listed: 0, or, in a table without any 0, an empty cell.
+
+    Args:
+        name: name of the source in results.
+    """
+    targets = table.targets
+    silent = targets == (0 if (targets == 0).any() else UNKNOWN)
+    said = np.where(silent, 0, np.where(targets == 1, 1, UNKNOWN)).astype(np.int8)
+    known = np.where(targets == 1, 1, UNKNOWN).astype(np.int8)
+    return replace(table, targets=known, mentions={name: said})
 
 
 def join_tables(tables: Mapping[str, Manifest]) -> Manifest:
@@ -90,7 +116,7 @@ def join_tables(tables: Mapping[str, Manifest]) -> Manifest:
         places[name] = np.array([row_of[image.key] for image in table.images], dtype=np.int64)
     given: dict[str, NDArray[np.int8]] = {}
     for name, table in tables.items():
-        given[name] = _spread(table, labels, places[name], len(images))
+        given[name] = _spread(table.targets, table.labels, labels, places[name], len(images))
     answers = np.stack(list(given.values()))
     present, absent = (answers == 1).any(0), (answers == 0).any(0)
     targets = np.where(present, 1, np.where(absent, 0, UNKNOWN)).astype(np.int8)
@@ -109,19 +135,39 @@ def join_tables(tables: Mapping[str, Manifest]) -> Manifest:
         lists_positives=all(one.lists_positives for one in tables.values()),
         layout=f"{len(tables)} tables",
         facts=tuple(_facts(tables, places)),
+        mentions={
+            source: _spread(said, one.labels, labels, places[name], len(images))
+            for name, one in tables.items()
+            for source, said in one.mentions.items()
+        },
     )
     rules = _join_rules(tables, labels)
     return with_rules(manifest, rules) if len(rules) else manifest
 
 
 def _spread(
-    table: Manifest, labels: LabelSpace, rows: NDArray[np.int64], count: int
+    values: NDArray[np.int8],
+    own: LabelSpace,
+    labels: LabelSpace,
+    rows: NDArray[np.int64],
+    count: int,
 ) -> NDArray[np.int8]:
-    """Return a table's targets among all images and labels, unknown elsewhere."""
-    columns = np.array([labels.index(name) for name in table.labels])
-    targets = np.full((count, len(labels)), UNKNOWN, dtype=np.int8)
-    np.maximum.at(targets, (rows[:, None], columns), table.targets)  # rows of one image agree
-    return targets
+    """Return a table's values among all images and labels, unknown elsewhere."""
+    columns = np.array([labels.index(name) for name in own])
+    result = np.full((count, len(labels)), UNKNOWN, dtype=np.int8)
+    np.maximum.at(result, (rows[:, None], columns), values)  # rows of one image agree
+    return result
+
+
+def _find_tables(wanted: Sequence[str], tables: Mapping[str, object]) -> set[str]:
+    """Return the full names of tables."""
+    found = {}
+    for text in wanted:
+        name = find_table(text, tables)
+        if name is None:
+            raise DataError(f"--lists {text}=positives: expected one of {', '.join(tables)}")
+        found[name] = text
+    return set(found)
 
 
 def _contradictions(
@@ -177,7 +223,13 @@ def _join_rules(tables: Mapping[str, Manifest], labels: LabelSpace) -> Rules:
         raise LabelsError(
             f"{' and '.join(tables)}: labels imply each other in a circle: {' => '.join(cycle)}"
         )
-    return Rules.from_names(dict.fromkeys(pairs), labels)
+    limits = [
+        limit.renumbered({at: labels.index(name) for at, name in enumerate(one.labels)})
+        for one in tables.values()
+        for limit in one.rules.limits
+    ]
+    together = Rules.from_names(dict.fromkeys(pairs), labels)
+    return replace(together, limits=tuple(dict.fromkeys(limits)))
 
 
 def _facts(
@@ -191,10 +243,11 @@ def _facts(
         shared_rows = sum(holders[row] > 1 for row in rows)
         shared_labels = sum(owners[label] > 1 for label in table.labels)
         known = int((table.targets != UNKNOWN).sum())
+        partial = ", as a part of what is present" if table.mentions else ""
         yield (
             f"{name} ({table.layout}): {len(rows)} images ({shared_rows} of them in other tables "
             f"too), {len(table.labels)} labels ({shared_labels} in other tables too), "
-            f"{known} known answers, {int((table.targets == 1).sum())} of them present"
+            f"{known} known answers, {int((table.targets == 1).sum())} of them present{partial}"
         )
         yield from (f"{name}: {fact}" for fact in table.facts)
 

@@ -1,7 +1,7 @@
 """The common form of all data sets: images, targets, splits."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,8 @@ class Manifest:
             listed`.
         layout: name of the reader.
         facts: how the source was understood, such as the columns used, for the user.
+        mentions: of each source that lists only a part of what is present, by name: 1 listed, 0
+            not listed, -1 nothing said; int8 (N, L). What is not listed is unknown in `targets`.
     """
 
     images: tuple[Image, ...]
@@ -63,6 +65,7 @@ class Manifest:
     lists_positives: bool = False
     layout: str = ""
     facts: tuple[str, ...] = ()
+    mentions: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expected = (len(self.images), len(self.labels))
@@ -141,6 +144,7 @@ class Manifest:
             images=tuple(self.images[row] for row in wanted),
             targets=self.targets[wanted],
             splits=None if self.splits is None else tuple(self.splits[row] for row in wanted),
+            mentions={name: said[wanted] for name, said in self.mentions.items()},
         )
 
     def part(self, split: Split) -> "Manifest":
@@ -175,6 +179,7 @@ class Manifest:
             targets=self.targets[:, columns],
             labels=labels,
             rules=self.rules.renumbered(columns),
+            mentions={name: said[:, columns] for name, said in self.mentions.items()},
         )
 
 

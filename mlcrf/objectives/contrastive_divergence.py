@@ -14,7 +14,7 @@ from mlcrf.inference.gibbs.sample_averages import (
     pair_totals,
 )
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
-from mlcrf.objectives.objective import all_known
+from mlcrf.objectives.objective import all_known, with_silence
 
 _CLAMPED_SEED = 2**32  # added for the clamped chains, so that their draws differ
 
@@ -76,6 +76,8 @@ class ContrastiveDivergence:
         chains: number of free and of clamped chains per image.
         sweeps: number of sweeps per step.
         first_image: number of the first image; number and seed determine the draws of an image.
+        silence: evidence of sources that mention only a part of what is present, on the clamped
+            chains; see `mlcrf.objectives.objective.with_silence`.
 
     Cost: O(chains sweeps N E) per step. Memory: chains x sweeps x N x L bytes.
     """
@@ -84,6 +86,7 @@ class ContrastiveDivergence:
     sweeps: int = 2
     seed: int = 0
     first_image: int = 0
+    silence: Tensor | None = None
 
     @torch.no_grad()
     def start(self, potentials: Potentials, targets: Tensor) -> Chains:
@@ -101,9 +104,8 @@ class ContrastiveDivergence:
         free, negative = self._sample(potentials, memory.free, memory.sweeps, None)
         memory = replace(memory, free=free, negative=negative)
         if memory.clamped is not None:
-            clamped, positive = self._sample(
-                potentials, memory.clamped, memory.sweeps, memory.known
-            )
+            told, known = with_silence(potentials, memory.known, self.silence)
+            clamped, positive = self._sample(told, memory.clamped, memory.sweeps, known)
             memory = replace(memory, clamped=clamped, positive=positive)
         return replace(memory, sweeps=memory.sweeps + self.sweeps)
 
@@ -125,7 +127,8 @@ class ContrastiveDivergence:
             log_scores = potentials.log_score(targets)
             value, difference = value - log_scores.detach().sum(), difference - log_scores.sum()
         else:
-            clamped, clamped_difference = self._estimate(potentials, targets)
+            told, known = with_silence(potentials, targets, self.silence)
+            clamped, clamped_difference = self._estimate(told, known)
             value, difference = value - clamped, difference - clamped_difference
         return (value + difference - difference.detach()) / len(targets)
 

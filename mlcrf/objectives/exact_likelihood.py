@@ -4,10 +4,15 @@ from torch import Tensor
 
 from mlcrf.crf import Potentials
 from mlcrf.inference import Exact, InferenceMethod, log_mass
+from mlcrf.objectives.objective import with_silence
 
 
 def exact_likelihood_loss(
-    potentials: Potentials, targets: Tensor, *, exact: InferenceMethod = Exact()
+    potentials: Potentials,
+    targets: Tensor,
+    *,
+    exact: InferenceMethod = Exact(),
+    silence: Tensor | None = None,
 ) -> Tensor:
     """Return the negative log-probability of the known labels, unknown labels summed out.
 
@@ -19,6 +24,8 @@ def exact_likelihood_loss(
         potentials: unary (N, L), pairwise (E,).
         targets: 1 present, 0 absent, -1 unknown (N, L).
         exact: a method whose log Z is exact and differentiable.
+        silence: evidence of sources that mention only a part of what is present; see
+            `mlcrf.objectives.objective.with_silence`.
 
     Returns:
         A scalar: summed over labels, averaged over images.
@@ -30,4 +37,5 @@ def exact_likelihood_loss(
     if labels are unknown.
     """
     log_partition = exact(potentials).log_partition
-    return (log_partition - log_mass(exact, potentials, targets)).sum() / len(targets)
+    told, known = with_silence(potentials, targets, silence)
+    return (log_partition - log_mass(exact, told, known)).sum() / len(targets)

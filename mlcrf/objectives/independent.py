@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
-from mlcrf.crf import Potentials
+from mlcrf.crf import UNKNOWN, Potentials
+from mlcrf.objectives.objective import with_silence
 
 
 def independent_loss(
@@ -15,6 +16,7 @@ def independent_loss(
     focus_positive: float = 0.0,
     focus_negative: float = 0.0,
     margin: float = 0.0,
+    silence: Tensor | None = None,
 ) -> Tensor:
     """Return the negative log-probability of the known labels under p = sigmoid(unary).
 
@@ -30,6 +32,8 @@ def independent_loss(
         targets: 1 present, 0 absent, -1 unknown (N, L).
         pos_weight: weight of present labels.
         focus_positive, focus_negative, margin: parameters of the asymmetric loss; 0 disables it.
+        silence: evidence of sources that mention only a part of what is present; see
+            `mlcrf.objectives.objective.with_silence`.
 
     Returns:
         A scalar: summed over labels, averaged over images.
@@ -45,8 +49,13 @@ def independent_loss(
         absent = torch.where(q > 0, -_focus(some.log(), focus_negative) * torch.log1p(-q), 0.0)
     else:
         absent = -_focus(F.logsigmoid(unary), focus_negative) * F.logsigmoid(-unary)
-    each = torch.where(targets == 1, present, absent)
-    return (each * (targets >= 0)).sum() / len(targets)
+    each = torch.where(targets == 1, present, absent) * (targets >= 0)
+    if silence is not None:
+        told, _ = with_silence(potentials, targets, silence)
+        each = each + torch.where(
+            targets < UNKNOWN, F.softplus(unary) - F.softplus(told.unary), 0.0
+        )
+    return each.sum() / len(targets)
 
 
 def _focus(log_share: Tensor, exponent: float) -> Tensor | float:

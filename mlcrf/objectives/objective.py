@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import is_dataclass, replace
 from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
-from mlcrf.crf import Potentials
+from mlcrf.crf import UNKNOWN, Potentials
 
 Memory = TypeVar("Memory")
 Given = TypeVar("Given")
@@ -54,3 +55,23 @@ def from_image(objective: Given, first: int) -> Given:
 def all_known(targets: Tensor) -> bool:
     """Return whether no target is unknown."""
     return bool((targets >= 0).all())
+
+
+def with_silence(
+    potentials: Potentials, targets: Tensor, silence: Tensor | None
+) -> tuple[Potentials, Tensor]:
+    """Return potentials and targets in which sources that do not mention a label are evidence.
+
+    A source that mentions a label that is present with probability c, and never one that is
+    absent, and does not mention it, adds log(1 - c) to the label's unary: the likelihood of what
+    sources say is then log Z(known clamped, evidence added) - log Z, but for a constant.
+
+    Args:
+        targets: 1, 0, -1 unknown; -1 - k unknown, and not mentioned as in row k of `silence`.
+        silence: the evidence (K + 1, L), its first row 0; None if all sources tell all.
+    """
+    if silence is None:
+        return potentials, targets
+    labels = torch.arange(targets.shape[1], device=targets.device)
+    evidence = silence[(UNKNOWN - targets).clamp(min=0), labels].to(potentials.unary)
+    return replace(potentials, unary=potentials.unary + evidence), targets.clamp(min=UNKNOWN)

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -133,10 +133,34 @@ def format_training(report: "TrainReport") -> str:
             f"{run.data}: {len(run.labels)} labels; images: {images}; "
             f"objective {run.settings.objective.value}",
             format_table(header, rows),
+            *_describe_mentions(run.mentions),
             f"time: {seconds}",
             f"run: {run.path}",
         ]
     )
+
+
+def _describe_mentions(mentions: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a line for each source with the shares of present labels that it lists."""
+    lines = []
+    for source, shares in mentions.items():
+        ordered = sorted(shares.items(), key=lambda item: item[1])
+        least, most = ordered[0], ordered[-1]
+        mean = sum(shares.values()) / len(shares)
+        lines.append(
+            f"{source} lists an estimated {100 * mean:.0f} % of what is present, from "
+            f"{100 * least[1]:.0f} % of {least[0]} to {100 * most[1]:.0f} % of {most[0]}"
+        )
+    return lines
+
+
+def format_mentions(mentions: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Format the share of present labels that sources list, after an empty line."""
+    lines = []
+    for source, shares in mentions.items():
+        rows = [[label, f"{100 * share:.0f}"] for label, share in shares.items()]
+        lines += ["", f"of present labels, {source} lists:", format_table(["label", "%"], rows)]
+    return lines
 
 
 def training_record(report: "TrainReport") -> str:
@@ -149,6 +173,7 @@ def training_record(report: "TrainReport") -> str:
             "images": report.images,
             "fits": report.fits,
             "seconds": report.seconds,
+            "mentions": report.run.mentions,
             "notes": report.notes,
         }
     )

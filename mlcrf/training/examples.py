@@ -17,7 +17,8 @@ class Examples:
 
     Attributes:
         features: float32 (N, D), in memory or mapped.
-        targets: 1, 0, -1 unknown (N, L).
+        targets: 1, 0, -1 unknown (N, L); below -1 unknown, and not mentioned by sources that list
+            only a part of what is present (see `mlcrf.training.mentions`).
     """
 
     features: Matrix

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mlcrf.backbones.feature_matrix import MappedMatrix, Matrix, map_file, read_rows, write_shard
 from mlcrf.errors import DataError
+from mlcrf.labels import UNKNOWN
 from mlcrf.model import LabelCrf
 from mlcrf.processes import ALONE, Processes
 
@@ -164,8 +165,11 @@ class FeatureSpace:
         return self.to_features(result)
 
     def frequencies(self) -> Tensor:
-        """Return the share of present among known targets of each label, never 0 or 1 (L,)."""
-        count = (self.targets >= 0).sum(0)
+        """Return the share of present among known targets of each label, never 0 or 1 (L,).
+
+        A label that a source does not mention counts as absent.
+        """
+        count = (self.targets != UNKNOWN).sum(0)
         return ((self.targets == 1).float().sum(0) + 0.5) / (count + 1)
 
     def pair_frequencies(self, edges: Tensor) -> Tensor:

@@ -17,14 +17,13 @@ from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
 from mlcrf.training.fit import time_gradient
 from mlcrf.training.outlook import Fits, typical_gradients
-from mlcrf.training.plan import Minimiser, Plan, make_minimiser
+from mlcrf.training.plan import Minimiser, Plan, make_minimiser, stacked_objective
 from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import Log
 from mlcrf.training.stacking import (
     CrfOfLogOdds,
     LogOddsSpace,
     Stacker,
-    stacked_objective,
 )
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.weighing import HeldOut, Weigher, Weighing, weighed
@@ -177,6 +176,8 @@ class HeadTrainer:
             return None
         exact = plan.exact is not None and not plan.other_edges
         name = ObjectiveName.EXACT_LIKELIHOOD if exact else ObjectiveName.PSEUDO_LIKELIHOOD
+        if plan.silence is not None and not exact:
+            name = ObjectiveName.CONTRASTIVE_DIVERGENCE
         given = exact and plan.inference is InferenceName.AUTO  # beside the marginals
         joint = None if given else self._minimiser(name).loss
         return Weigher(
@@ -185,6 +186,7 @@ class HeadTrainer:
             joint=joint,
             candidates=settings.structure_weights,
             joint_share=settings.joint_share,
+            silence=plan.silence,
             processes=self._processes,
         )
 
@@ -226,7 +228,7 @@ class HeadTrainer:
         space, model = self._train_space, self._plan.make_model(self._num_features)
         objective = ObjectiveName.INDEPENDENT
         if kind.startswith("stacked "):
-            objective = stacked_objective(self._settings)
+            objective = stacked_objective(self._plan)
             space = LogOddsSpace(torch.zeros(space.targets.shape), space.targets, self._processes)
             model = CrfOfLogOdds(len(self._plan.labels), self._plan.edges, self._plan.rules)
         elif kind in (ObjectiveName.INDEPENDENT, "fold"):

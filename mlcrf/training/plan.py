@@ -13,7 +13,7 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor
 
-from mlcrf.choices import InferenceName, ObjectiveName, Pairwise, Schedule, Structure
+from mlcrf.choices import Finetune, InferenceName, ObjectiveName, Pairwise, Schedule, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import full_edges
 from mlcrf.crf.edges import load_edges, strongest_edges, tree_edges
@@ -59,6 +59,8 @@ class Plan:
         objective, inference: as in the settings, AUTO resolved.
         schedules: as in the settings; of several, validation images choose.
         other_edges: other edge sets, from which STACKED chooses too.
+        silence: evidence of sources that list only a part of what is present, (K + 1, L); None if
+            there are none. See `mlcrf.training.mentions`.
     """
 
     settings: TrainSettings
@@ -70,6 +72,7 @@ class Plan:
     inference: InferenceName
     schedules: tuple[Schedule, ...]
     other_edges: tuple[Tensor, ...] = ()
+    silence: Tensor | None = None
 
     def make_model(self, num_features: int) -> LabelCrf:
         """Return an untrained CRF."""
@@ -153,8 +156,13 @@ def make_plan(
     edges: Tensor,
     rules: Rules,
     others: tuple[Tensor, ...] = (),
+    *,
+    mentions: bool = False,
 ) -> Plan:
     """Resolve AUTO, and check the settings before any image is read.
+
+    Args:
+        mentions: whether a source lists only a part of what is present.
 
     Raises:
         SettingsError: settings that contradict each other, or exact inference over too many labels.
@@ -169,6 +177,8 @@ def make_plan(
     if exact is not None and settings.structure is Structure.LATENT:
         exact = SceneSum(exact)
     schedules = _resolve_schedules(settings, len(labels), exact)
+    if mentions:
+        schedules = _resolve_mentions(settings)
     objective = _resolve_objective(settings, exact, schedules)
     inference = _resolve_inference(settings, objective)
     plan = Plan(settings, labels, edges, rules, exact, objective, inference, schedules, others)
@@ -193,6 +203,54 @@ def _resolve_schedules(
     if exact is None and num_labels > _MOST_PAIRED:
         return (Schedule.STACKED,)
     return (Schedule.JOINT, Schedule.STACKED)
+
+
+def _resolve_mentions(settings: TrainSettings) -> tuple[Schedule, ...]:
+    """Return the schedule where a source lists only a part of what is present.
+
+    Raises:
+        SettingsError: a setting with which this cannot be learned.
+    """
+    kept = {
+        "objective": (
+            ObjectiveName.AUTO,
+            ObjectiveName.EXACT_LIKELIHOOD,
+            ObjectiveName.CONTRASTIVE_DIVERGENCE,
+        ),
+        "schedule": (Schedule.AUTO, Schedule.STACKED),
+        "finetune": (Finetune.NONE,),
+        "pairwise": (Pairwise.CONSTANT,),
+        "hidden_units": (0,),
+        "pos_weight": (1.0,),
+        "focus_positive": (0.0,),
+        "focus_negative": (0.0,),
+        "margin": (0.0,),
+    }
+    for name, values in kept.items():
+        if getattr(settings, name) not in values:
+            raise SettingsError(
+                f"--lists positives goes with {name} {' or '.join(map(str, values))}, not "
+                f"{getattr(settings, name)}"
+            )
+    if settings.structure is Structure.LATENT:
+        raise SettingsError("--lists positives does not go with --structure latent")
+    alone = settings.structure is Structure.INDEPENDENT
+    return (Schedule.JOINT,) if alone else (Schedule.STACKED,)
+
+
+def stacked_objective(plan: Plan) -> ObjectiveName:
+    """Return the objective of couplings on log-odds of the baseline.
+
+    Pseudo-likelihood, the cheapest, unless the settings name another, or a source lists only a part
+    of what is present: pseudo-likelihood does not learn from what it leaves out.
+    """
+    if plan.settings.objective is not ObjectiveName.AUTO:
+        return plan.settings.objective
+    if plan.silence is None:
+        return ObjectiveName.PSEUDO_LIKELIHOOD
+    if plan.exact is not None:
+        return ObjectiveName.EXACT_LIKELIHOOD
+    return ObjectiveName.CONTRASTIVE_DIVERGENCE
 
 
 def _refuses_stacking(settings: TrainSettings) -> bool:
@@ -330,6 +388,7 @@ def make_minimiser(plan: Plan, objective: ObjectiveName) -> Minimiser:
                 focus_positive=settings.focus_positive,
                 focus_negative=settings.focus_negative,
                 margin=settings.margin,
+                silence=plan.silence,
             )
             return Minimiser(loss, counted_variance, settings.tolerance)
         case ObjectiveName.PSEUDO_LIKELIHOOD:
@@ -345,7 +404,9 @@ def make_minimiser(plan: Plan, objective: ObjectiveName) -> Minimiser:
             )
         case ObjectiveName.CONTRASTIVE_DIVERGENCE:
             return Minimiser(
-                ContrastiveDivergence(settings.chains, settings.chain_sweeps, settings.seed),
+                ContrastiveDivergence(
+                    settings.chains, settings.chain_sweeps, settings.seed, silence=plan.silence
+                ),
                 sampled_covariance,
                 settings.exact_tolerance,
                 Steps(settings.steps, rate=0.3),
@@ -367,7 +428,7 @@ def _minimise_exactly(plan: Plan) -> Minimiser:
     exact = plan.exact or Exact(max_labels=settings.max_exact_labels)
     if isinstance(exact, Exact):
         exact = replace(exact, leave_out=_LEFT_OUT)
-    likelihood = partial(exact_likelihood_loss, exact=exact)
+    likelihood = partial(exact_likelihood_loss, exact=exact, silence=plan.silence)
     if settings.structure is Structure.LATENT:
         # a mixture's gradient is cheap, and its label sets are not sampled
         return Minimiser(likelihood, counted_variance, settings.tolerance, cold_start=True)

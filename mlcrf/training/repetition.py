@@ -22,6 +22,8 @@ def digest_data(manifest: Manifest) -> str:
     """
     digest = hashlib.sha256("\n".join(manifest.labels).encode())
     digest.update(manifest.targets.tobytes())
+    for said in manifest.mentions.values():
+        digest.update(said.tobytes())
     digest.update(repr(manifest.rules.names(manifest.labels)).encode())
     addresses = [image.address for image in manifest.images]
     start = os.path.commonprefix(addresses).rfind("/") + 1  # noqa: RUF071 - also of URLs

@@ -8,8 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from mlcrf import atomic
 from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, find_spec, make_backbone
@@ -21,6 +23,7 @@ from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
 from mlcrf.decoding import Decoder, estimate_frequencies
 from mlcrf.errors import DataError, RunError, SettingsError
+from mlcrf.labels import UNKNOWN
 from mlcrf.model import LabelCrf
 from mlcrf.processes import ALONE
 from mlcrf.rules import Rules
@@ -31,6 +34,13 @@ from mlcrf.training.extraction import Environment, Progress, extract
 from mlcrf.training.finetune import finetune
 from mlcrf.training.finite import diverging, require_finite
 from mlcrf.training.members import make_trainer
+from mlcrf.training.mentions import (
+    Silence,
+    code_silence,
+    draw_unmentioned,
+    learn_mentions,
+    name_shares,
+)
 from mlcrf.training.outlook import describe_data, describe_fits
 from mlcrf.training.plan import Plan, choose_edges, make_plan, other_edges, resolve_structure
 from mlcrf.training.progress import Log
@@ -99,9 +109,16 @@ def train(
     manifest = split_manifest(manifest, seed=settings.seed)
     train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
     _check_targets(train_part)
-    edges = choose_edges(settings, train_part)
-    others = other_edges(settings, train_part)
-    plan = make_plan(settings, manifest.labels, edges, manifest.rules, others)
+    coded, silence = manifest, None
+    if manifest.mentions:
+        targets, silence = code_silence(manifest.targets, manifest.mentions)
+        coded = replace(manifest, targets=targets)
+    listed = coded.part(Split.TRAIN)
+    listed = replace(listed, targets=np.where(listed.targets < UNKNOWN, 0, listed.targets))
+    edges = choose_edges(settings, listed)
+    others = other_edges(settings, listed)
+    partial = silence is not None
+    plan = make_plan(settings, manifest.labels, edges, manifest.rules, others, mentions=partial)
     gap = timedelta(minutes=settings.album_gap_minutes)
     albums = training_albums(train_part, validation_part, gap) if settings.albums else None
     backbone = make_backbone(spec, seed=settings.seed)
@@ -113,12 +130,17 @@ def train(
     network = _train_network(backbone, parts, plan, stages, environment, log)
     if network is not None:
         clock.note("network")
-    examples = _extract(backbone, parts, environment, log, progress)
+    coded_parts = coded.part(Split.TRAIN), coded.part(Split.VALIDATION)
+    examples = _extract(backbone, coded_parts, environment, log, progress)
     clock.note("features")
+    mentions: dict[str, dict[str, float]] = {}
+    if silence is not None:
+        mentions, plan = _learn_mentions(manifest, examples, silence, plan, stages, environment)
+        clock.note("mentions")
     models = _fit_models(examples, plan, albums, stages, environment, log, clock)
 
     run = _make_run(out, manifest, plan, spec, network, models, examples)
-    run = replace(run, made_by=made_by)
+    run = replace(run, made_by=made_by, mentions=mentions)
     images = {split.value: (manifest.splits or ()).count(split) for split in Split}
     fits = {name: _summary(fitted) for name, fitted in models.items()}
     report = TrainReport(run, images, fits, clock.seconds, manifest.notes)
@@ -179,6 +201,26 @@ def _extract(
     )
 
 
+def _learn_mentions(
+    manifest: Manifest,
+    examples: tuple[Examples, Examples],
+    silence: Silence,
+    plan: Plan,
+    stages: Stages,
+    environment: Environment,
+) -> tuple[dict[str, dict[str, float]], Plan]:
+    """Return the share of present labels that each source lists, and a plan that knows it."""
+    parts = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
+    said = {
+        name: np.concatenate([part.mentions[name] for part in parts]) for name in silence.sources
+    }
+    both = examples[0] + examples[1]
+    known = Examples(both.features, np.maximum(both.targets, UNKNOWN))
+    shares = learn_mentions(known, said, plan.settings, environment.processes, stages.run)
+    named = name_shares(silence.sources, shares, said, plan.labels)
+    return named, replace(plan, silence=silence.evidence(shares))
+
+
 def _fit_models(
     examples: tuple[Examples, Examples],
     plan: Plan,
@@ -227,7 +269,7 @@ def _make_run(
     }
     inferences = {"crf": plan.inference, "independent": InferenceName.AUTO}
     decoders = {
-        name: tune_decoders(models[name].on_train, examples, settings, inference)
+        name: tune_decoders(models[name].on_train, examples, settings, inference, plan.silence)
         for name, inference in inferences.items()
     }
     crf, independent = models["crf"].model, models["independent"].model
@@ -279,24 +321,32 @@ def tune_decoders(
     examples: tuple[Examples, Examples],
     settings: TrainSettings,
     inference: InferenceName,
+    silence: Tensor | None = None,
 ) -> tuple[Decoder, ...]:
     """Tune one threshold for micro F1, one per label for macro F1, and the rarity for k labels.
 
     Args:
         model: fitted on the training images only.
         examples: training and validation images.
+        silence: evidence of sources that list only a part of what is present.
 
     Raises:
         RunError: marginals are not finite.
     """
     method = model.make_inference(inference, settings)
-    held_out = examples[1]
-    with diverging("thresholds"):
-        count = len(held_out.targets)
-        parts = ALONE.blocks(count, _AT_ONCE)
-        marginals = torch.cat([method(held_out.potentials(model, one)).marginals for one in parts])
-    require_finite("thresholds", {"marginals": marginals})
+
+    def infer(part: Examples) -> Tensor:
+        rows = ALONE.blocks(len(part.targets), _AT_ONCE)
+        with diverging("thresholds"):
+            found = torch.cat([method(part.potentials(model, one)).marginals for one in rows])
+        require_finite("thresholds", {"marginals": found})
+        return found
+
+    marginals = infer(examples[1])
     learned, targets = (torch.from_numpy(one.targets) for one in examples)
+    if silence is not None:
+        learned = draw_unmentioned(learned, infer(examples[0]), silence, seed=settings.seed)
+        targets = draw_unmentioned(targets, marginals, silence, seed=settings.seed)
     k = min(_TYPICAL_K, (targets.shape[1] + 1) // 2)
     ranked = Decoder(
         Decision.TOP_K, k=k, rarity=None, frequencies=estimate_frequencies(learned)
@@ -358,6 +408,8 @@ def _begin(
 def _identity(manifest: Manifest, plan: Plan) -> str:
     """Return what must be equal for a run to be resumed, as JSON."""
     digest = hashlib.sha256(manifest.targets.tobytes())
+    for source, said in manifest.mentions.items():
+        digest.update(source.encode() + said.tobytes())
     digest.update(plan.edges.numpy().tobytes())
     for image, split in zip(manifest.images, manifest.splits or (), strict=True):
         digest.update(f"{image.address}\n{split}\n".encode("utf-8", "surrogateescape"))

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from mlcrf.backbones.feature_matrix import read_rows
 from mlcrf.choices import ObjectiveName, Schedule, Structure
-from mlcrf.config import TrainSettings
 from mlcrf.model import LabelCrf
 from mlcrf.processes import Processes
 from mlcrf.rules import Rules
@@ -30,7 +29,7 @@ from mlcrf.training.examples import Examples
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
 from mlcrf.training.fit import FitReport
-from mlcrf.training.plan import Minimiser, Plan, make_minimiser
+from mlcrf.training.plan import Minimiser, Plan, make_minimiser, stacked_objective
 from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import Log
 from mlcrf.training.stages import Result, Stages
@@ -125,13 +124,6 @@ def out_of_fold(
     return OutOfFold(LogOddsSpace(log_odds, space.targets, space.processes), fold, baselines)
 
 
-def stacked_objective(settings: TrainSettings) -> ObjectiveName:
-    """Return the settings' objective; pseudo-likelihood, the cheapest, unless they name one."""
-    if settings.objective is ObjectiveName.AUTO:
-        return ObjectiveName.PSEUDO_LIKELIHOOD
-    return settings.objective
-
-
 class Stacker:
     """Fits of couplings above a baseline, on its log-odds out of fold.
 
@@ -152,7 +144,7 @@ class Stacker:
         self._train, self._validation, self._spaces = train, validation, spaces
         self._plan, self._settings = plan, plan.settings
         self._stages, self._log = stages, log
-        self._objective = stacked_objective(plan.settings)
+        self._objective = stacked_objective(plan)
 
     def count_fits(self) -> dict[str, int]:
         """Return how many fits of each kind are made at most, finished or not."""

@@ -29,6 +29,7 @@ from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.inference.posterior import log_mass
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import Objective, from_image
+from mlcrf.objectives.objective import with_silence
 from mlcrf.processes import Processes
 from mlcrf.training.finite import require_finite
 
@@ -169,6 +170,8 @@ class Weigher:
             marginals.
         candidates: weights to choose from.
         joint_share: its share in the choice.
+        silence: evidence of sources that list only a part of what is present; what they do not
+            mention has the probability of that.
 
     Cost: of each choice, inference on at most 2,000 images of a part 5 to 20 times.
     """
@@ -182,11 +185,12 @@ class Weigher:
         candidates: Sequence[float],
         joint_share: float,
         processes: Processes,
+        silence: Tensor | None = None,
     ) -> None:
         self._positives = positives
         self._make_inference, self._joint = make_inference, joint
         self._candidates, self._share = sorted(candidates), joint_share
-        self._processes = processes
+        self._processes, self._silence = processes, silence
 
     def score(self, parts: Sequence[HeldOut]) -> float:
         """Return the least loss with the least or a larger weight, the same for all labels."""
@@ -244,23 +248,25 @@ class Weigher:
         joint = torch.zeros(1, dtype=torch.float64)
         by_image = torch.zeros(3, count, dtype=torch.float64)
         for rows in self._processes.blocks(count, _AT_ONCE):
-            known = torch.from_numpy(targets[rows].astype(np.int64))
             potentials = model(torch.from_numpy(read_rows(features, rows)))
+            said = torch.from_numpy(targets[rows].astype(np.int64))
+            told, known = with_silence(potentials, said, self._silence)
             posterior = method(potentials)
             marginals = posterior.marginals
             require_finite("structure weights", {"marginals": marginals})
             p = marginals.double().clamp(_LEAST, 1 - _LEAST)
             of_truth = torch.where(known == 1, p, 1 - p)
-            of_truth = of_truth.masked_fill(known == UNKNOWN, 1)
+            left = (told.unary - potentials.unary).double().exp()  # P(not mentioned | present)
+            of_truth = torch.where(known == UNKNOWN, 1 - p * (1 - left), of_truth)
             by_image[0, rows] = -of_truth.log().sum(1)
             wrong = (of_truth < 1 / 2).sum(1).double()
             hits = ((known == 1) & (p >= 1 / 2)).sum(1)
             by_image[1, rows] = wrong
             by_image[2, rows] = torch.where(wrong > 0, wrong / (2 * hits + wrong), 0.0)
             if self._joint is None:
-                mean = (posterior.log_partition - log_mass(method, potentials, known)).mean()
+                mean = (posterior.log_partition - log_mass(method, told, known)).mean()
             else:
-                mean = from_image(self._joint, rows.start)(potentials, known)
+                mean = from_image(self._joint, rows.start)(potentials, said)
             joint += len(known) / count * float(mean)
         self._processes.all_reduce(joint, by_image)
         return Losses(float(by_image[0].mean()), float(joint), by_image)

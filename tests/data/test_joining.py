@@ -58,6 +58,28 @@ def test_lists_speak_of_the_labels_that_they_list(folder: Path) -> None:
     assert not data.lists_positives
 
 
+def test_a_table_that_lists_a_part_of_what_is_present(folder: Path) -> None:
+    """What it does not list is unknown and kept as not mentioned; another table may know it."""
+    tags = _write(folder / "tags.csv", "image,labels\nim1.jpg,sea\nim2.jpg,sky\nim3.jpg,\n")
+    checked = _write(folder / "checked.csv", "image,sea,dog\nim2.jpg,0,1\nim4.jpg,1,0\n")
+    data = read_datasets([checked, tags], positives=["tags.csv"])
+    assert [image.name.rpartition("/im")[2] for image in data.images] == [
+        "2.jpg",
+        "4.jpg",
+        "1.jpg",
+        "3.jpg",
+    ]
+    assert data.targets.tolist() == [[0, 1, 1], [1, 0, -1], [1, -1, -1], [-1, -1, -1]]
+    assert {name.rpartition("/")[2]: said.tolist() for name, said in data.mentions.items()} == {
+        "tags.csv": [[0, -1, 1], [-1, -1, -1], [1, -1, 0], [-1, -1, -1]]
+    }
+    blank = _write(folder / "blank.csv", "image,sea\nim1.jpg,1\nim2.jpg,\n")
+    [said] = read_datasets([blank], positives=["blank"]).mentions.values()
+    assert said.tolist() == [[1], [0]]
+    with pytest.raises(MlcrfError, match=r"--lists tag=positives: expected one of .*blank.csv"):
+        read_datasets([blank], positives=["tag"])
+
+
 def test_splits(folder: Path) -> None:
     """A table's splits hold for its images in other tables; images without one are for training."""
     first = _write(folder / "a.csv", "image,split,sea\nim1.jpg,test,1\nim2.jpg,train,0\n")
