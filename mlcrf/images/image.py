@@ -152,6 +152,14 @@ class LocalImage(Image):
     def location(self) -> Path:
         return Path(self.name)
 
+    @property
+    def address(self) -> str:
+        return os.path.abspath(self.name)  # noqa: PTH100 - without a `Path`, which is slow
+
+    @property
+    def key(self) -> str:
+        return os.path.realpath(self.name)
+
     def read(self) -> bytes:
         self._require_regular()
         return self.path.read_bytes()

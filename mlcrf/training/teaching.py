@@ -27,11 +27,11 @@ from mlcrf.model import LabelCrf, no_edges
 from mlcrf.rules import Rules
 from mlcrf.training.laplace import fit_laplace
 
-_MOST_AXES = 256
+_MOST_AXES = 512
 _MOST_MEASURED = 10_000  # images from which the axes are computed
 # Prior variances of a label's log-odds: from the axes, the model's labels, and a constant.
 _OF_AXES = (1.0, 3.0, 10.0, 30.0)
-_OF_MODEL, _OF_CONSTANT = 2.0, 2.0
+_OF_MODEL, _OF_CONSTANT = 0.5, 2.0
 # The same for a label that the model knows, as factors of (10, 0, 1).
 _DEPARTURES = (0.01, 0.1, 1.0)
 _STANDARD_ERRORS = 2.0  # by which a gain on answers must exceed 0
@@ -110,7 +110,7 @@ class Teacher:
     Raises:
         RunError: the model's unaries are not linear, or its couplings vary by image.
 
-    Cost: O(min(N, 10,000) D^2). Memory: 300 numbers per image.
+    Cost: O(min(N, 10,000) D^2). Memory: 600 numbers per image.
     """
 
     def __init__(
@@ -125,8 +125,7 @@ class Teacher:
         if model is not None:
             require_teachable(model)
         self._map, self._shift, self._num_axes = _input_map(features, baseline)
-        inputs = torch.from_numpy(features) @ self._map.float() + self._shift.float()
-        self._inputs = inputs.double()
+        self._inputs = torch.from_numpy(features) @ self._map.float() + self._shift.float()
         self._offset = None if log_odds is None else log_odds.double()
         self._fits: dict[tuple[int, float], _Fit] = {}
         self._drawn = _drawn(len(features), _UNANSWERED)
@@ -139,7 +138,7 @@ class Teacher:
                 of the model.
 
         Cost: O(n D'^2) for each label with n new or old answers if one of them is new, with
-            D' = min(n, 300), then O(N D' L).
+            D' = min(n, 600), then O(N D' L).
         """
         known = range(self._num_known)
         new = [
@@ -163,7 +162,7 @@ class Teacher:
                 fit = self._fit(label, scale, answers[:, label], unseen.get(label, 0))
                 steps[:, at] = fit.weights * self._deviations(label, scale)
                 left_out[at] = fit.rows, fit.left_out
-        log_odds = self._inputs @ steps
+        log_odds = (self._inputs @ steps.float()).double()
         if self._offset is not None:
             log_odds[:, : self._num_known] += self._offset
         base_rate = log_odds.sigmoid().mean(0)
@@ -275,7 +274,7 @@ class Teacher:
             used, each = torch.cat([rows, others]), _ASSUMED * yes / len(others)
             targets = torch.cat([targets, torch.zeros(len(others))])
             counts = torch.cat([counts, torch.full((len(others),), each)])
-        inputs = self._inputs[used] * self._deviations(label, scale)
+        inputs = self._inputs[used].double() * self._deviations(label, scale)
         fit = fit_laplace(inputs, targets, offset=offset, counts=counts)
         loss = counts * _losses(fit.left_out, targets)
         cost = 0.0

@@ -421,10 +421,11 @@ def _split_odd_cells(
 
 
 def _path_in_table(image: Image, folder: Path) -> str:
-    if image.location is None:
+    location = image.location
+    if location is None:
         return image.name
-    inside = image.location.is_relative_to(folder)
-    return (image.location.relative_to(folder) if inside else image.location.absolute()).as_posix()
+    inside = location.is_relative_to(folder)
+    return (location.relative_to(folder) if inside else location.absolute()).as_posix()
 
 
 def _is_table(path: Path) -> bool:
