@@ -136,7 +136,7 @@ function partRow(words, value, longest) {
 
 function totalRow({ log_odds: value, p }) {
   const row = make("li", "part total");
-  row.append(make("span", "part-name", "together, in log-odds"), make("span"), make("span", "part-value", `${signed(value)} (${percent(p)})`));
+  row.append(make("span", "part-name", "together, in log-odds"), make("span", "part-value", `${signed(value)} (${percent(p)})`));
   return row;
 }
 
