@@ -1,5 +1,7 @@
 """The command line: one module per command; nothing else prints or exits."""
 
+import atexit
+import gc
 import os
 import sys
 from typing import Annotated
@@ -82,6 +84,7 @@ def main() -> None:
     if "" in sys.argv[1:]:
         typer.echo("error: an argument is empty; perhaps a shell variable is not set", err=True)
         sys.exit(1)
+    atexit.register(gc.freeze)  # or the interpreter, to end, searches all of torch for garbage
     try:
         with stopping():
             app()
