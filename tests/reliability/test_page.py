@@ -28,7 +28,7 @@ import pytest
 from mlcrf.version import __version__
 from tests.reliability.scale import at_length, times
 from tests.review import conftest
-from tests.review.conftest import LABELS, make_folder, new_request
+from tests.review.conftest import LABELS, make_folder, make_page, new_request
 
 small_run = conftest.small_run
 SECRET = "not for the page: 8d1f"
@@ -480,26 +480,11 @@ def test_a_failure_of_ours_is_strict_too() -> None:
     """Where the app itself fails the reply says nothing of it, under the same headers."""
     from starlette.testclient import TestClient
 
-    from mlcrf.backbones.registry import find_spec
-    from mlcrf.review.model_saving import ModelSaving
-    from mlcrf.review.review_app import make_app
-    from mlcrf.review.safety import Hosts
-    from mlcrf.review.tag_writing import TagWriting
-
     def fail() -> None:
         raise RuntimeError(SECRET)
 
     review: Any = SimpleNamespace(photos=(), labels=(), progress=fail)
-    saving = ModelSaving(review, None, find_spec("tiny"))
-    app = make_app(
-        review,
-        TagWriting(review),
-        saving,
-        token="t0ken",
-        person="anna",
-        hosts=Hosts(),
-        port=8000,
-    )
+    app = make_page(review)
     client = TestClient(app, "http://127.0.0.1:8000", raise_server_exceptions=False)
     reply = client.get("/?token=t0ken", follow_redirects=False)
     assert reply.status_code == 303
@@ -515,27 +500,13 @@ def test_health_does_not_say_where_the_database_is() -> None:
     """503 to strangers, without the name of the database or what is wrong with it."""
     from starlette.testclient import TestClient
 
-    from mlcrf.backbones.registry import find_spec
     from mlcrf.errors import DatabaseError
-    from mlcrf.review.model_saving import ModelSaving
-    from mlcrf.review.review_app import make_app
-    from mlcrf.review.safety import Hosts
-    from mlcrf.review.tag_writing import TagWriting
 
     def fail() -> None:
         raise DatabaseError(f"sqlite:////home/anna/tags.db: {SECRET}")
 
     review: Any = SimpleNamespace(photos=(), labels=(), database=SimpleNamespace(ping=fail))
-    saving = ModelSaving(review, None, find_spec("tiny"))
-    app = make_app(
-        review,
-        TagWriting(review),
-        saving,
-        token="t0ken",
-        person="anna",
-        hosts=Hosts(),
-        port=8000,
-    )
+    app = make_page(review)
     reply = TestClient(app, "http://127.0.0.1:8000").get("/health")
     assert reply.status_code == 503
     assert SECRET not in reply.text and "anna" not in reply.text

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from mlcrf.config import TrainSettings
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
 pytest.importorskip("sqlalchemy", reason="needs mlcrf[review]")
 pytest.importorskip("starlette", reason="needs mlcrf[review]")
 
@@ -28,6 +32,18 @@ LABELS = ("sea", "sky", "beach", "indoor", "<b>bird</b>")
 
 def new_request() -> str:
     return uuid.uuid4().hex
+
+
+def make_page(review: Any) -> "ASGIApp":
+    """The application that serves a review's page to who has the token `t0ken`."""
+    from mlcrf.review.model_saving import ModelSaving
+    from mlcrf.review.review_app import make_app
+    from mlcrf.review.safety import Hosts
+    from mlcrf.review.tag_writing import TagWriting
+
+    saving = ModelSaving(review, None, find_spec("tiny"))
+    writing = TagWriting(review)
+    return make_app(review, writing, saving, token="t0ken", person="anna", hosts=Hosts(), port=8000)
 
 
 def make_folder(folder: Path, names: list[str]) -> Path:

@@ -12,21 +12,18 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from mlcrf.backbones.extractor import FeatureExtractor
-from mlcrf.backbones.registry import find_spec
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.errors import DatabaseError, DataError
 from mlcrf.review import safety
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.launch import start_review
-from mlcrf.review.model_saving import ModelSaving
 from mlcrf.review.photos import find_photos
-from mlcrf.review.review_app import _PAGE, make_app
+from mlcrf.review.review_app import _PAGE
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Review
-from mlcrf.review.tag_writing import TagWriting
 from mlcrf.rules import Rules
-from tests.review.conftest import LABELS, make_folder, new_request
+from tests.review.conftest import LABELS, make_folder, make_page, new_request
 
 HOME = "http://127.0.0.1:8000"
 OWN = {"Origin": HOME}
@@ -57,16 +54,7 @@ def review(photos: Path, small_run: Path, tmp_path: Path) -> Iterator[Review]:
 
 @pytest.fixture
 def client(review: Review) -> Iterator[TestClient]:
-    saving = ModelSaving(review, None, find_spec("tiny"))
-    app = make_app(
-        review,
-        TagWriting(review),
-        saving,
-        token="t0ken",
-        person="anna",
-        hosts=Hosts(),
-        port=8000,
-    )
+    app = make_page(review)
     with TestClient(app, base_url=HOME) as visitor:
         assert visitor.get("/?token=t0ken").status_code == 200
         yield visitor
@@ -162,16 +150,7 @@ def test_why_through_the_page(photos: Path, small_run: Path, tmp_path: Path) -> 
     database = ReviewDatabase(str(tmp_path / "tags.db"))
     extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
     review, _ = start_review(photos, run, database, extractor)
-    saving = ModelSaving(review, None, find_spec("tiny"))
-    app = make_app(
-        review,
-        TagWriting(review),
-        saving,
-        token="t0ken",
-        person="anna",
-        hosts=Hosts(),
-        port=8000,
-    )
+    app = make_page(review)
     with TestClient(app, base_url=HOME) as visitor:
         visitor.get("/?token=t0ken")
         reasons = visitor.get("/api/photos/1/why?label=sky").json()
@@ -301,16 +280,7 @@ def test_strangers_are_kept_out(client: TestClient, review: Review) -> None:
 
 def test_the_token_becomes_a_strict_cookie(review: Review) -> None:
     """And leaves the address; every reply forbids what the page does not need."""
-    saving = ModelSaving(review, None, find_spec("tiny"))
-    app = make_app(
-        review,
-        TagWriting(review),
-        saving,
-        token="t0ken",
-        person="anna",
-        hosts=Hosts(),
-        port=8000,
-    )
+    app = make_page(review)
     client = TestClient(app, base_url=HOME)
     reply = client.get("/?token=t0ken", follow_redirects=False)
     assert reply.status_code == 303 and reply.headers["location"] == "/"

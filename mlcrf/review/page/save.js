@@ -1,10 +1,9 @@
 // The window in which what was learned is saved as a model.
 
 import { counted } from "./drawing.js";
-import { act, ask } from "./server.js";
+import { actAndWait } from "./server.js";
 
 const $ = (id) => document.getElementById(id);
-const PAUSE = 300; // milliseconds between questions whether it is done
 
 export function openSaving() {
   say("");
@@ -22,12 +21,7 @@ async function save() {
   $("save-now").disabled = true;
   say("Saving…");
   try {
-    let status = await act("/api/save", { name: $("save-name").value, replace: $("save-replace").checked });
-    while (status.is_running) {
-      await new Promise((done) => setTimeout(done, PAUSE));
-      status = await ask("/api/saved");
-    }
-    tell(status);
+    tell(await actAndWait("/api/save", { name: $("save-name").value, replace: $("save-replace").checked }, "/api/saved"));
   } catch (error) {
     say(error.message, true);
   }

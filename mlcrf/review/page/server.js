@@ -6,6 +6,7 @@ class Refused extends Error {}
 const $ = (id) => document.getElementById(id);
 const AWAY = "mlcrf review does not answer. Start it again as before; this page then goes on.";
 const LOCKED = "mlcrf review was started anew. Open the address that it printed last; this page then goes on.";
+const PAUSE = 300; // milliseconds between questions how far it is
 
 let waiting = 0; // acts that are not on the disk yet
 let acted = 0; // time of the last act
@@ -30,6 +31,17 @@ export function act(path, content) {
   const sent = queue.then(() => send(path, body)).finally(() => { waiting -= 1; });
   queue = sent.catch(() => {});
   return sent;
+}
+
+// Act, and wait until what takes the server longer is done; `told` hears how far it is.
+export async function actAndWait(path, content, statusPath, told = () => {}) {
+  let status = await act(path, content);
+  while (status.is_running) {
+    told(status);
+    await new Promise((done) => setTimeout(done, PAUSE));
+    status = await ask(statusPath);
+  }
+  return status;
 }
 
 export const sinceAct = () => Date.now() - acted;

@@ -1,10 +1,9 @@
 // The window in which the decided tags are written to files beside the photos.
 
 import { counted } from "./drawing.js";
-import { act, ask } from "./server.js";
+import { actAndWait, ask } from "./server.js";
 
 const $ = (id) => document.getElementById(id);
-const PAUSE = 300; // milliseconds between questions how far it is
 
 const least = () => ($("write-likely").checked ? Number($("write-percent").value) / 100 : null);
 
@@ -36,13 +35,7 @@ async function write() {
   $("write-now").disabled = true;
   say("Writing…");
   try {
-    let status = await act("/api/write", { least: least() });
-    while (status.is_running) {
-      say(`Writing: ${status.done} of ${status.total} photos…`);
-      await new Promise((done) => setTimeout(done, PAUSE));
-      status = await ask("/api/written");
-    }
-    tell(status);
+    tell(await actAndWait("/api/write", { least: least() }, "/api/written", ({ done, total }) => say(`Writing: ${done} of ${total} photos…`)));
   } catch (error) {
     say(error.message, true);
   }
