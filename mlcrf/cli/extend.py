@@ -44,7 +44,7 @@ def extend(
     from mlcrf.reports.card import save_card
     from mlcrf.reports.tables import format_teaching, teaching_record
     from mlcrf.training.additions import extend as add
-    from mlcrf.training.extending import require_free
+    from mlcrf.training.taught_saving import require_free
 
     refuse_swapped(run, data, "extend")
     base = load_run(run)

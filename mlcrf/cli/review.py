@@ -68,7 +68,7 @@ def review(
     from mlcrf.review.launch import add_tags, open_browser, serve, start_review
     from mlcrf.review.model_saving import ModelSaving
     from mlcrf.review.photos import require_folder
-    from mlcrf.training.extending import require_free
+    from mlcrf.training.taught_saving import require_free
     from mlcrf.web import is_loopback
 
     refuse_run(folder, "a folder of photos", f"Name it so: mlcrf review FOLDER --model {folder}")

@@ -344,7 +344,7 @@ def _learn_from_answers(
     from mlcrf.review.review_reader import read_archive
     from mlcrf.shipped_models import DEFAULT
     from mlcrf.training.additions import teach
-    from mlcrf.training.extending import require_free, save_taught
+    from mlcrf.training.taught_saving import require_free, save_taught
 
     assert source.model is not None and source.from_review is not None
     starts_empty = str(source.model) == "none"

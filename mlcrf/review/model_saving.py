@@ -12,13 +12,8 @@ from mlcrf.checkpoint import Run
 from mlcrf.errors import RunError
 from mlcrf.reports.card import save_card
 from mlcrf.review.session import Review
-from mlcrf.training.extending import (
-    TaughtReport,
-    leave_out,
-    make_taught_run,
-    require_free,
-    save_taught,
-)
+from mlcrf.training.extending import TaughtReport, leave_out, make_taught_run
+from mlcrf.training.taught_saving import require_free, save_taught
 
 _RUNS = Path("runs")
 

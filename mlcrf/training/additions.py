@@ -16,16 +16,10 @@ from mlcrf.data.rules import with_rules
 from mlcrf.errors import DataError
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.rules import Rules
-from mlcrf.training.extending import (
-    Lessons,
-    TaughtReport,
-    make_taught_run,
-    marginal_log_odds,
-    require_free,
-    save_taught,
-)
+from mlcrf.training.extending import Lessons, TaughtReport, make_taught_run, marginal_log_odds
 from mlcrf.training.extraction import Progress
 from mlcrf.training.repetition import digest_data
+from mlcrf.training.taught_saving import require_free, save_taught
 from mlcrf.training.teaching import Teacher, require_teachable
 
 

@@ -4,11 +4,10 @@ before = marginal_log_odds(base, features)
 taught = Teacher(features, base.crf, base.independent, before).learn(answers)
 lessons = Lessons("answers", images, features, answers, names, before)
 report = save_taught(make_taught_run(taught, lessons, base, base.backbone_spec), out)
+
+`save_taught` is in `mlcrf.training.taught_saving`.
 """
 
-import json
-import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,14 +18,11 @@ import torch.nn.functional as F  # noqa: N812  the field's name for it
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf import atomic
 from mlcrf.backbones.registry import BackboneSpec
-from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Provenance, Run, load_splits, save_run
+from mlcrf.checkpoint import Provenance, Run
 from mlcrf.choices import Decision, InferenceName, ObjectiveName, Schedule, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import UNKNOWN, Potentials
-from mlcrf.data.manifest import Manifest, Split
-from mlcrf.data.readers.table import save_manifest
 from mlcrf.decoding import Decoder
 from mlcrf.errors import RunError
 from mlcrf.images import Image
@@ -252,64 +248,6 @@ def leave_out(report: TaughtReport, names: Collection[str]) -> TaughtReport:
     return replace(report, run=run, labels=figures)
 
 
-def save_taught(report: TaughtReport, out: Path, *, overwrite: bool = False) -> TaughtReport:
-    """Write the run directory, as a whole or not at all; the model card comes after.
-
-    Returns:
-        The report with the saved run.
-
-    Raises:
-        RunError: the directory exists, and is no run or `overwrite` is not given.
-        MlcrfError: it cannot be written.
-    """
-    require_free(out, overwrite=overwrite)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise RunError(f"{out}: cannot be made: {error.strerror}") from error
-    try:
-        run = save_run(replace(report.run, path=place / "new"))
-        save_manifest(run.path / SPLITS, _splits(report))
-        text = json.dumps(report.record(), indent=2) + "\n"
-        atomic.write_text(run.path / "metrics.json", text)
-        _replace(out, run.path, place / "old")
-    except OSError as error:
-        raise RunError(f"{out}: cannot be made: {error.strerror}") from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-    return replace(report, run=replace(run, path=out))
-
-
-def _replace(out: Path, new: Path, old: Path) -> None:
-    """Put a new folder in the place of one that is moved away; leave the latter if that fails."""
-    is_there = out.exists()
-    if is_there:
-        out.rename(old)
-    try:
-        new.rename(out)
-    except OSError:
-        if is_there:
-            old.rename(out)
-        raise
-
-
-def require_free(out: Path, *, overwrite: bool) -> None:
-    """Check the place of a new run before the work starts.
-
-    Raises:
-        RunError: it exists, and is no run or `overwrite` is not given.
-    """
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out}: is a file; choose another --out")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    is_run = (out / STATE).exists() or (out / CONFIG).exists()
-    if not is_run or not overwrite:
-        ways = "--overwrite it, or" if is_run else "it is not a run, so"
-        raise RunError(f"{out}: exists already; {ways} choose another --out")
-
-
 def _without(model: LabelCrf, kept: list[int], means: Tensor) -> LabelCrf:
     """Return a model with some of its labels only.
 
@@ -482,31 +420,3 @@ def _tuned(
         k, shares = min(_TYPICAL_K, (count + 1) // 2), tuple(frequencies.tolist())
         ranked = Decoder(Decision.TOP_K, k=k, rarity=None, frequencies=shares)
         yield ranked.tune(marginals, targets)
-
-
-def _splits(report: TaughtReport) -> Manifest:
-    """Return the images that were learned from, with those of the base run."""
-    lessons, labels, base = report.lessons, report.run.labels, report.base
-    columns = [lessons.names.index(name) for name in labels]
-    answered = (lessons.answers != UNKNOWN).any(1).nonzero().squeeze(1).tolist()
-    targets = lessons.answers[answered][:, columns].to(torch.int8).numpy()
-    images = [lessons.images[row] for row in answered]
-    splits = [Split.TRAIN] * len(images)
-    if base is not None and (base.path / SPLITS).exists():
-        before = load_splits(base)
-        place = {image.key: row for row, image in enumerate(images)}
-        padded = np.full((len(before), len(labels)), UNKNOWN, dtype=np.int8)
-        for at, column in enumerate(columns):
-            if column < len(base.labels):
-                padded[:, at] = before.targets[:, column]
-        others = []
-        for row, image in enumerate(before.images):
-            if image.key in place:
-                ours = targets[place[image.key]]
-                ours[ours == UNKNOWN] = padded[row][ours == UNKNOWN]
-            else:
-                others.append(row)
-        images += [before.images[row] for row in others]
-        targets = np.concatenate([targets, padded[others]])
-        splits += [(before.splits or (Split.TRAIN,) * len(before))[row] for row in others]
-    return Manifest(tuple(images), targets, labels, tuple(splits), report.run.data)

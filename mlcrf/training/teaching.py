@@ -213,7 +213,7 @@ class Teacher:
 
         Answers of which significantly more than half contradict the model were not given by chance:
         somebody corrected its mistakes, and passed over the rest. With as many mistakes as the
-        model itself expects, this is how many images were passed over.
+        model itself expects, this is how many images were passed over, if there are so many.
         """
         wrong, right, expected = {}, {}, {}
         for label in corrected:
@@ -229,12 +229,11 @@ class Teacher:
         count = sum(wrong[label] + right[label] for label in contradicted)
         if excess <= _STANDARD_ERRORS * count**0.5:
             return dict.fromkeys(corrected, 0.0)
-        return {
-            label: wrong[label] / expected[label] - wrong[label] - right[label]
-            if label in contradicted
-            else 0.0
-            for label in corrected
-        }
+        unseen = dict.fromkeys(corrected, 0.0)
+        for label in contradicted:
+            given = wrong[label] + right[label]
+            unseen[label] = min(wrong[label] / expected[label], len(answers)) - given
+        return unseen
 
     def _some(self, answers: Tensor) -> Tensor:
         """Return the answers about one label without those beyond 2,000."""

@@ -18,13 +18,8 @@ from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.reports.card import save_card
 from mlcrf.rules import Rules
-from mlcrf.training.extending import (
-    Lessons,
-    TaughtReport,
-    make_taught_run,
-    marginal_log_odds,
-    save_taught,
-)
+from mlcrf.training.extending import Lessons, TaughtReport, make_taught_run, marginal_log_odds
+from mlcrf.training.taught_saving import save_taught
 from mlcrf.training.teaching import Teacher
 from tests.training.test_teaching import SIZE, answers_of, archive
 

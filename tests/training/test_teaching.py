@@ -124,7 +124,11 @@ def test_mistakes_that_are_corrected_do_not_speak_for_the_rest(count: int) -> No
     step = (taught.independent(features).unary - start(features).unary).detach()
     p = (log_odds + step).sigmoid()
     assert float((p - log_odds.sigmoid()).abs().max()) < 0.02
-    assert not taught.by_chance.all() or count == 3
+    assert taught.by_chance.all() == (count == 3)  # three can be by chance
+
+    features, answers = features[wrong], answers[wrong]  # where none is passed over
+    taught = taught_by(Teacher(features.numpy(), start, start, log_odds[wrong]), answers)
+    assert taught.by_chance.all() and taught.moved.all() == (count == 80)
 
 
 def test_left_out_log_odds_are_those_of_the_answers() -> None:
