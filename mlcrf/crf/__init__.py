@@ -4,8 +4,8 @@
 """
 
 from mlcrf.crf.known import check_known
+from mlcrf.crf.limit_fields import IMPOSSIBLE
 from mlcrf.crf.potentials import (
-    IMPOSSIBLE,
     Fields,
     Potentials,
     full_edges,

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from mlcrf.crf.limit_fields import IMPOSSIBLE, cost_of, limit_costs, limit_fields
 from mlcrf.errors import PotentialsError
 from mlcrf.rules import Limit, Rules
 
-IMPOSSIBLE = 100.0  # log-odds against a state that breaks a hard rule: e^-100 of the others
 _DENSE_LABELS = 128  # up to this many labels, couplings are a dense matrix even if most are missing
 _HEADROOM = 2.0**20  # what sums of sizes stay below the largest number by, as a factor
 _FEW = 0.1  # up to this share of present labels, only their neighbours are computed
@@ -167,10 +167,7 @@ class Potentials:
         y = states.to(coupled.unary.dtype)
         together = y[..., coupled.edges[:, 0]] * y[..., coupled.edges[:, 1]]
         score = (coupled.unary * y).sum(-1) + (together * coupled.pairwise).sum(-1)
-        for limit in coupled.rules.limits:
-            broken = limit.is_broken(y[..., list(limit.labels)].sum(-1))
-            score = score - cost_of(limit) * broken.to(score)
-        return score
+        return score - limit_costs(coupled.rules.limits, y) if coupled.rules.limits else score
 
     def conditional_logits(self, states: Tensor) -> Tensor:
         """Return the log-odds of each label given all other labels: (..., N, L) -> (..., N, L).
@@ -186,11 +183,6 @@ class Potentials:
         """Return the CRFs of some of the images."""
         pairwise = self.pairwise[wanted] if self.varies_by_image else self.pairwise
         return Potentials(self.unary[wanted], self.edges, pairwise, self.rules)
-
-
-def cost_of(limit: Limit) -> float:
-    """Return what a method that does not drop states takes from the score of sets that break it."""
-    return IMPOSSIBLE if limit.weight is None else limit.weight
 
 
 def _as_pairs(limits: tuple[Limit, ...]) -> tuple[dict[tuple[int, int], float], Rules]:
@@ -209,7 +201,7 @@ def _as_pairs(limits: tuple[Limit, ...]) -> tuple[dict[tuple[int, int], float], 
 
 
 class Fields:
-    """Log-odds of labels given the other labels, prepared for many calls.
+    """Log-odds of labels given the other labels, prepared for many calls; rules are part of them.
 
     Couplings are a dense matrix up to 128 labels, else a sparse matrix and rows of neighbours, so
     that memory is linear in the edges. Differentiable in the potentials.
@@ -218,6 +210,7 @@ class Fields:
     def __init__(self, potentials: Potentials) -> None:
         coupled = potentials.as_couplings()
         self.unary, self.edges, self.pairwise = coupled.unary, coupled.edges, coupled.pairwise
+        self.limits = coupled.rules.limits
         dense = coupled.num_labels <= _DENSE_LABELS
         self._matrix = coupled.pairwise_matrix() if dense else None
         self._rows = None if dense else neighbours(coupled.edges, coupled.num_labels)
@@ -228,7 +221,12 @@ class Fields:
 
     def all(self, states: Tensor) -> Tensor:
         """Return the log-odds of every label: (..., N, L) -> (..., N, L)."""
-        y = states.to(self.unary.dtype)
+        coupled = self._all(states.to(self.unary.dtype))
+        if not self.limits:
+            return coupled
+        return coupled + limit_fields(self.limits, states.to(self.unary.dtype))
+
+    def _all(self, y: Tensor) -> Tensor:
         if self._sparse is not None:
             few = not y.requires_grad and int(y.count_nonzero()) <= _FEW * y.numel()
             return self._all_of_few(y) if few else self.unary + _product(self._sparse, y)
@@ -256,7 +254,7 @@ class Fields:
         return self.unary.expand(y.shape).reshape(-1).index_add(0, place, added).view(y.shape)
 
     def later(self, states: Tensor) -> Tensor:
-        """Return the part of log-odds from later labels: (..., N, L) -> (..., N, L)."""
+        """Return the couplings' part of log-odds from later labels: (..., N, L) -> (..., N, L)."""
         y = states.to(self.unary.dtype)
         if self._sparse_later is not None:
             return _product(self._sparse_later, y)
@@ -270,6 +268,11 @@ class Fields:
 
     def of(self, label: int, states: Tensor) -> Tensor:
         """Return the log-odds of one label: real states (..., N, L) -> (..., N)."""
+        ours = tuple(limit for limit in self.limits if label in limit.labels)
+        coupled = self._of(label, states)
+        return coupled + limit_fields(ours, states)[..., label] if ours else coupled
+
+    def _of(self, label: int, states: Tensor) -> Tensor:
         if self._matrix is not None:
             return self.unary[:, label] + (self._matrix[..., label] * states).sum(-1)
         assert self._rows is not None
@@ -280,7 +283,10 @@ class Fields:
         ).sum(-1)
 
     def move(self, log_odds: Tensor, label: int, change: Tensor) -> None:
-        """Update the log-odds of every label (N, L), in place, for a change of one label (N,)."""
+        """Update the log-odds of every label (N, L), in place, for a change of one label (N,).
+
+        Of couplings alone: where there are `limits`, compute `all` again.
+        """
         if self._matrix is not None:
             log_odds += change.unsqueeze(-1) * self._matrix[..., label, :]
             return

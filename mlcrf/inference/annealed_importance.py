@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
+from mlcrf.errors import PotentialsError
 from mlcrf.inference.gibbs.label_groups import GroupedCouplings, certain_bias, draw, sweep_groups
 from mlcrf.inference.modes import (
     BELOW_A_SCORE,
@@ -170,6 +171,13 @@ class AnnealedImportanceSampling:
         return torch.Generator(device=potentials.unary.device).manual_seed(self.seed)
 
     def _run(self, potentials: Potentials, known: Tensor, generator: torch.Generator) -> Annealed:
+        left = potentials.as_couplings().rules.limits
+        if left:
+            names = [str(label) for label in range(potentials.num_labels)]
+            raise PotentialsError(
+                f"annealed importance sampling cannot keep to the rule `{left[0].text(names)}` "
+                "(labels by number); use --inference exact, junction-tree or gibbs"
+            )
         shape = (self.chains, *potentials.unary.shape)
         states = torch.empty(shape, dtype=torch.uint8, device=known.device)
         log_weights, log_scores = torch.empty(

@@ -1,12 +1,14 @@
 """The choice of AUTO: an exact method where one is feasible, image by image, else Gibbs."""
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials, check_known
 from mlcrf.inference.enumeration import Exact
+from mlcrf.inference.exact.conditioning import pattern
 from mlcrf.inference.exact.elimination import treewidth
 from mlcrf.inference.exact.partition import count_states
 from mlcrf.inference.gibbs_sampling import Gibbs
@@ -147,23 +149,26 @@ class ExactOrGibbs:
         Args:
             known: 1, 0 and -1, closed under the rules (N, L).
         """
-        patterns, group = torch.unique(known == UNKNOWN, dim=0, return_inverse=True)
-        methods = [self._choose(potentials, unknown) for unknown in patterns]
+        alike = pattern(potentials.rules, known)
+        patterns, group = torch.unique(alike, dim=0, return_inverse=True)
+        first = [int((group == number).nonzero()[0]) for number in range(len(patterns))]
+        methods = [self._choose(potentials, known[image]) for image in first]
         chosen = list(dict.fromkeys(methods)) or [self.gibbs]
         number = torch.tensor([chosen.index(method) for method in methods], device=known.device)
         return [
             (method, (number[group] == at).nonzero().squeeze(1)) for at, method in enumerate(chosen)
         ]
 
-    def _choose(self, potentials: Potentials, unknown: Tensor) -> Exact | JunctionTree | Gibbs:
-        """Return the method for the labels that are unknown (L,)."""
-        edges, labels = potentials.edges, unknown.nonzero().squeeze(1).tolist()
+    def _choose(self, potentials: Potentials, known: Tensor) -> Exact | JunctionTree | Gibbs:
+        """Return the method for the labels that are unknown, given the others (L,)."""
+        edges, unknown = potentials.edges, known == UNKNOWN
+        labels = unknown.nonzero().squeeze(1).tolist()
         place = unknown.cumsum(0) - 1
         exact = _enumerate_or_eliminate(
             len(labels),
             place[edges[unknown[edges].all(1)]],
             self.max_exact_labels,
-            potentials.rules.among(labels),
+            potentials.rules.given(known.tolist(), labels),
             varies_by_image=potentials.varies_by_image,
         )
         return exact or self.gibbs
@@ -193,5 +198,8 @@ def _join(potentials: Potentials, parts: list[Part], posteriors: list[Posterior]
 
 
 def _union(edges: Tensor, rules: Rules) -> list[list[int]]:
+    """Return the edges, and those between labels that a rule names together."""
     pairs = {(min(pair), max(pair)) for pair in (*edges.tolist(), *rules.pairs)}
+    for limit in rules.limits:
+        pairs.update(combinations(sorted(limit.labels), 2))
     return [list(pair) for pair in sorted(pairs)]

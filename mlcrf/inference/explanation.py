@@ -7,9 +7,12 @@ multiplied by t. It holds because the log-odds are unary_i + log E_0[exp(sum_j p
 and the derivative of log E_0[exp(t sum_j pairwise_ij y_j)] is sum_j pairwise_ij E_t[y_j]. A known
 label has E_t[y_j] = y_j, so its part is its coupling if it is present, and 0 if it is absent.
 
-`rules` is the part of rules, which allow other states with label i than without it:
+`rules` is the part of rules, which allow other states with label i than without it. P_0 is the CRF
+of the other labels without label i and its rules:
 
-    rules = log P_0(all labels that i implies are present) - log P_0(no label that implies i is)
+    rules = log P_0(states that rules allow with i) - log P_0(states that rules allow without i)
+
+or, with soft rules, the log of the expectation of what they let through.
 
 The parts of the other labels are integrated gradients of log Z along the straight line from no
 couplings of label i to its couplings.
@@ -106,7 +109,17 @@ def _causes(potentials: Potentials, given: Tensor, label: int) -> tuple[int, ...
     """Return the known labels from which a label follows."""
     rules = potentials.rules
     related = rules.with_children([label]) if given[label] == 1 else rules.with_parents([label])
-    return tuple(sorted(one for one in related - {label} if given[one] == given[label]))
+    causes = {one for one in related - {label} if given[one] == given[label]}
+    for limit in rules.hard_limits:
+        if not causes and label in limit.labels:
+            others = [one for one in limit.labels if one != label]
+            present = [one for one in others if given[one] == 1]
+            absent = [one for one in others if given[one] == 0]
+            if given[label] == 0 and len(present) >= limit.most:
+                causes.update(present)
+            if given[label] == 1 and len(limit.labels) - len(absent) <= limit.least:
+                causes.update(absent)
+    return tuple(sorted(causes))
 
 
 @dataclass(frozen=True)
@@ -144,7 +157,9 @@ class _Parts:
 
     @property
     def _is_in_rules(self) -> bool:
-        return any(self.label in pair for pair in self.potentials.rules.pairs)
+        rules = self.potentials.rules
+        groups = (*rules.pairs, *(limit.labels for limit in rules.limits))
+        return any(self.label in group for group in groups)
 
     def _present(self, scales: Tensor) -> Potentials:
         """Return CRFs with the label's couplings multiplied by scales, right if it is present."""

@@ -56,6 +56,8 @@ class Gibbs:
     differ. It is infinite where the image has not converged or where it would be above 0.5 nats:
     with many labels hardly any sweep leads to y*, marginals can be good and log Z is unknown.
 
+    Labels that limits link are redrawn together, so that no sample breaks a hard rule.
+
     Slow to mix where couplings are strong: an image has converged if the split R-hat of every
     label is at most 1.1, its effective sample size at least 100, and log Z not below the score of a
     state that a local search found. Another mode that no chain visits remains unseen.
@@ -159,7 +161,8 @@ class Gibbs:
         self, potentials: Potentials, known: Tensor | None, images: Tensor | None = None
     ) -> Iterator["_Sampled"]:
         """Sample the images in groups, so that memory is bounded."""
-        clamped, coupled = check_known(potentials, known), potentials.as_couplings()
+        clamped = check_known(potentials, known)
+        coupled = potentials if potentials.rules.limits else potentials.as_couplings()
         bytes_an_image = self.sweeps * self.chains * potentials.num_labels
         thin = -(-bytes_an_image // _BLOCK_BYTES)
         at_once = max(1, _BLOCK_BYTES * thin // bytes_an_image)

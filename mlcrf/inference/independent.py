@@ -28,7 +28,7 @@ class Independent:
         """Infer exact beliefs.
 
         Raises:
-            PotentialsError: there is an edge, or an implication.
+            PotentialsError: there is an edge, or a rule.
         """
         clamped = self._check(potentials, known)
         free = clamped == UNKNOWN
@@ -48,7 +48,7 @@ class Independent:
         return torch.where(clamped == UNKNOWN, (potentials.unary > 0).long(), clamped)
 
     def _check(self, potentials: Potentials, known: Tensor | None) -> Tensor:
-        for what, given in (("edge", potentials.edges), ("implication", potentials.rules)):
+        for what, given in (("edge", potentials.edges), ("rule", potentials.rules)):
             if len(given):
                 raise PotentialsError(
                     f"independent inference: expected no {what}, got {len(given)}"

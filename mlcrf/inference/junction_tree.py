@@ -1,7 +1,8 @@
 """Junction tree: exact inference on sparse label graphs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -12,8 +13,11 @@ from mlcrf.inference.exact.conditioning import Rest, join_posteriors, split_by_k
 from mlcrf.inference.exact.differentiation import Beliefs, LogPartition, Moments
 from mlcrf.inference.exact.elimination import Elimination, Group, make_plan, treewidth
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
+from mlcrf.rules import Limit
+from mlcrf.rules.states import log_weights
 
 _CHUNK_ENTRIES = 2**23  # largest separator states x images per chunk
+_IMPOSSIBLE = -1e8  # the log-weight of states that a limit forbids; infinite has no gradient
 _PLANNING = 2**14  # the cost of an order of elimination, for each label, in separator states
 
 
@@ -76,7 +80,8 @@ class JunctionTree:
         return join_posteriors(potentials, clamped, parts)
 
     def _infer(self, rest: Rest, coupled: Potentials, plan: Elimination) -> Posterior:
-        sums, inputs = _TreeSums(plan, rest.known), (coupled.unary, coupled.pairwise)
+        sums = _TreeSums(plan, rest.known, coupled.rules.limits)
+        inputs = coupled.unary, coupled.pairwise
         log_partition, marginals, pairs = LogPartition.apply(*inputs, sums, self.pairwise_marginals)
         marginals, pairs = Moments.apply(*inputs, sums, marginals, pairs)
         dtype = rest.potentials.unary.dtype
@@ -100,7 +105,7 @@ class JunctionTree:
         clamped = check_known(potentials, known)
         best = clamped.clone()
         for rest, coupled, plan in self._split_by_known(potentials, clamped):
-            sums = _TreeSums(plan, rest.known)
+            sums = _TreeSums(plan, rest.known, coupled.rules.limits)
             for rows in sums.parts:
                 terms = sums.terms(rows, coupled.unary, coupled.pairwise)
                 _, log_odds = _collect(plan, terms, torch.maximum)
@@ -132,7 +137,7 @@ class JunctionTree:
         clamped = check_known(potentials, known)
         drawn = (clamped == 1).byte().repeat(num_samples, 1, 1)
         for rest, coupled, plan in self._split_by_known(potentials, clamped):
-            sums = _TreeSums(plan, rest.known)
+            sums = _TreeSums(plan, rest.known, coupled.rules.limits)
             for rows in sums.parts:
                 terms = sums.terms(rows, coupled.unary, coupled.pairwise)
                 _, log_odds = _collect(plan, terms, torch.logaddexp)
@@ -180,13 +185,18 @@ class JunctionTree:
     def _plan(
         self, potentials: Potentials, order: tuple[int, ...] | None
     ) -> tuple[Potentials, Elimination | None]:
-        """Return float64 potentials without rules, and the order if it is not too wide."""
+        """Return float64 potentials, rules as couplings where they can be, and the order.
+
+        Labels of a limit that is left have edges with each other, 0 if they had none, so that a
+        table holds them all. The order is None if it is too wide.
+        """
         coupled = Potentials(
             potentials.unary.double(),
             potentials.edges,
             potentials.pairwise.double(),
             potentials.rules,
         ).as_couplings()
+        coupled = _with_cliques(coupled)
         return coupled, make_plan(coupled.edges, coupled.num_labels, self.max_treewidth, order)
 
     def _check(self, coupled: Potentials, plan: Elimination | None) -> Elimination:
@@ -215,11 +225,13 @@ class _Terms:
         unary: (L, n).
         pairwise: (E + 1, n), or (E + 1, 1) if shared; the last row is 0, for pairs without edge.
         known: 1, 0 or -1 (L, n).
+        limits: rules that couplings do not express.
     """
 
     unary: Tensor
     pairwise: Tensor
     known: Tensor
+    limits: tuple[Limit, ...]
 
 
 @dataclass(frozen=True)
@@ -229,10 +241,12 @@ class _TreeSums:
     Attributes:
         plan: the order.
         known: 1, 0 or -1 (N, L).
+        limits: rules that couplings do not express.
     """
 
     plan: Elimination
     known: Tensor
+    limits: tuple[Limit, ...]
 
     @property
     def parts(self) -> list[slice]:
@@ -255,7 +269,37 @@ class _TreeSums:
         """Return the potentials of some of the images."""
         couplings = pairwise[:, None] if pairwise.ndim == 1 else pairwise[rows].T
         none = couplings.new_zeros(1, couplings.shape[1])
-        return _Terms(unary[rows].T, torch.cat([couplings, none]), self.known[rows].T)
+        pairwise = torch.cat([couplings, none])
+        return _Terms(unary[rows].T, pairwise, self.known[rows].T, self.limits)
+
+
+def _with_cliques(coupled: Potentials) -> Potentials:
+    """Return the same CRFs with an edge between all labels of each limit, after the others."""
+    have = {tuple(edge) for edge in coupled.edges.tolist()}
+    wanted = {
+        pair
+        for limit in coupled.rules.limits
+        for pair in combinations(sorted(limit.labels), 2)
+        if pair not in have
+    }
+    if not wanted:
+        return coupled
+    edges = torch.cat([coupled.edges, coupled.edges.new_tensor(sorted(wanted))])
+    zeros = coupled.pairwise.new_zeros((*coupled.pairwise.shape[:-1], len(wanted)))
+    return replace(coupled, edges=edges, pairwise=torch.cat([coupled.pairwise, zeros], -1))
+
+
+def _add_limits(table: Tensor, group: Group, limits: tuple[Limit, ...]) -> None:
+    """Add each limit to the table of the first of its labels to go: tables (G, 2, 2^k, n)."""
+    for row, label in enumerate(group.labels.tolist()) if limits else ():
+        scope = [label, *group.separators[row].tolist()]
+        for limit in limits:
+            if label in limit.labels and set(limit.labels).issubset(scope):
+                places = [scope.index(one) for one in limit.labels]
+                numbers = torch.arange(2 ** len(scope), device=table.device)
+                bits = (numbers[:, None] >> (len(scope) - 1 - torch.tensor(places))) & 1
+                added = log_weights((limit,), [bits.sum(1)])
+                table[row] += added.clamp(min=_IMPOSSIBLE).view(2, -1, 1)
 
 
 def _collect(
@@ -288,6 +332,7 @@ def _collect(
             total = message.new_zeros(link.num_parents, *message.shape[1:])
             total.index_add_(0, link.slots, message)
             _by_label(table, group)[link.parents] += total.view(-1, *link.axes, total.shape[-1])
+        _add_limits(table, group, terms.limits)
         log_odds[at] = table[:, 1] - table[:, 0]
         messages[at] = combine(table[:, 0], table[:, 1])
     return messages[0].sum((0, 1)), log_odds

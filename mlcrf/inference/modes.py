@@ -158,7 +158,10 @@ def iterated_conditional_modes(
             likelier = (log_odds[:, label] > 0).to(y.dtype)
             change = torch.where(free[:, label], likelier - y[:, label], 0.0)
             y[:, label] += change
-            fields.move(log_odds, label, change)
+            if fields.limits:
+                log_odds = fields.all(y)
+            else:
+                fields.move(log_odds, label, change)
             label += 1
         if settled:
             break

@@ -350,7 +350,7 @@ def test_edges_and_rules_are_refused(row: Row) -> None:
     for call in (row.method, row.method.map_states):
         with pytest.raises(PotentialsError, match="expected no edge, got 10"):
             call(make("five labels"))
-        with pytest.raises(PotentialsError, match="expected no implication, got 3"):
+        with pytest.raises(PotentialsError, match="expected no rule, got 3"):
             call(make("no edge", rules=RULES))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known, neighbours
 from mlcrf.errors import PotentialsError
+from mlcrf.inference.gibbs.blocks_of_labels import Blocks
 from mlcrf.inference.gibbs.streams import stream_keys, uniforms
 
 _DENSE_LABELS = 128  # up to this many labels, the numba engine uses a dense coupling matrix
@@ -66,6 +67,8 @@ def run_chains(
 ) -> ChainRun:
     """Run chains for some sweeps; each sweep redraws every unknown label once, in order.
 
+    Under limits on groups of labels, chains redraw blocks of labels in torch; see `Blocks`.
+
     Persistent chains, as contrastive divergence keeps them (Tieleman 2008), continue from the
     returned states, with `first_sweep` raised by the number of sweeps made.
 
@@ -99,6 +102,9 @@ def run_chains(
     numbers = torch.arange(len(clamped)) if images is None else images
     keys = stream_keys(seed, numbers, chains=len(start)).to(device)
     run = _Run(coupled, clamped, keys, sweeps, first_sweep, thin, average)
+    if potentials.rules.limits:
+        ended, probabilities, samples = _run_blocks(run._replace(potentials=potentials), start)
+        return ChainRun(ended, probabilities, samples)
     match choose_engine(engine, device):
         case Engine.NUMBA:
             on_cpu = run._replace(
@@ -148,6 +154,22 @@ class _Run(NamedTuple):
     first_sweep: int
     thin: int
     average: bool
+
+
+def _run_blocks(run: _Run, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Run chains that keep to limits; see `Blocks`."""
+    blocks = Blocks(run.potentials, run.known)
+    y = blocks.start(states)
+    num_labels, total, samples = y.shape[-1], torch.zeros_like(run.potentials.unary), []
+    draws = -(-len(blocks.blocks) // num_labels)  # there may be more blocks than labels
+    for step in range(run.sweeps):
+        number = (run.first_sweep + step) * draws
+        drawn = [uniforms(run.keys, number + more, num_labels) for more in range(draws)]
+        total += blocks.sweep(y, torch.cat(drawn, -1).to(y.dtype)).mean(0)
+        if run.thin and (step + 1) % run.thin == 0:
+            samples.append(y.to(torch.uint8))
+    kept = torch.stack(samples) if samples else states.new_empty((0, *states.shape))
+    return y.to(torch.uint8), total / run.sweeps, kept
 
 
 def _run_torch(run: _Run, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:

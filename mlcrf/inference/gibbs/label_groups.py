@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials, neighbours
-from mlcrf.crf.potentials import IMPOSSIBLE
+from mlcrf.crf.limit_fields import IMPOSSIBLE
 
 
 class GroupedCouplings:

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, neighbours
+from mlcrf.inference.gibbs.blocks_of_labels import Blocks
 from mlcrf.inference.modes import iterated_conditional_modes
 
 _DENSE_LABELS = 128  # up to this many labels, sums over neighbours are products with a matrix
@@ -103,6 +104,8 @@ def estimate_log_partition(potentials: Potentials, states: Tensor, known: Tensor
         states: samples (S, N, L); y* is the likeliest of them, improved to a local maximum.
         known: 1, 0 or -1 for unknown (N, L).
     """
+    if potentials.rules.limits:
+        return _estimate_by_blocks(potentials, states, known)
     fields, rows = Fields(potentials), _Rows.of(potentials)
     best = iterated_conditional_modes(
         potentials, _likeliest(potentials, fields, rows, states), known
@@ -119,6 +122,17 @@ def estimate_log_partition(potentials: Potentials, states: Tensor, known: Tensor
             for y in _parts(potentials, states)
         ]
         steps = torch.cat(each)
+    mean = steps.logsumexp(0) - math.log(len(states))
+    return LogPartition(potentials.log_score(best) - mean, best, steps)
+
+
+def _estimate_by_blocks(potentials: Potentials, states: Tensor, known: Tensor) -> LogPartition:
+    """Estimate log Z from sweeps that redraw the labels of limits together."""
+    blocks = Blocks(potentials, known)
+    scores = torch.cat([potentials.log_score(y) for y in _parts(potentials, states)])
+    likeliest = scores.argmax(0)
+    best = blocks.improve(states[likeliest, torch.arange(len(likeliest), device=likeliest.device)])
+    steps = torch.cat([blocks.log_steps(y, best) for y in _parts(potentials, states)])
     mean = steps.logsumexp(0) - math.log(len(states))
     return LogPartition(potentials.log_score(best) - mean, best, steps)
 
@@ -153,8 +167,8 @@ class _Rows(NamedTuple):
 
     @classmethod
     def of(cls, potentials: Potentials) -> "_Rows | None":
-        """Return None up to 128 labels, if couplings vary by image, and off the CPU."""
-        small = potentials.num_labels <= _DENSE_LABELS
+        """Return None up to 128 labels, with limits, by-image couplings, and off the CPU."""
+        small = potentials.num_labels <= _DENSE_LABELS or potentials.rules.limits
         if small or potentials.varies_by_image or potentials.unary.device.type != "cpu":
             return None
         coupled = potentials.as_couplings()

@@ -209,7 +209,10 @@ class Network:
 
 
 def condition(potentials: Potentials, known: Tensor | None) -> Network:
-    """Return the network of the unknown labels given the known ones, rules as couplings."""
+    """Return the network of the unknown labels given the known ones, rules as couplings.
+
+    Limits that are no couplings are left out.
+    """
     clamped = check_known(potentials, known)
     coupled = potentials.as_couplings()
     free = clamped == UNKNOWN

@@ -1,0 +1,150 @@
+"""Learn and predict with rules that hold in the training photos, and without.
+
+    python -m experiments.rules.run [--quick] [--test-photos N]
+
+For few and for more training photos one run without rules, and one for each set of rules: the files
+of this folder. Every measure of `evaluate` is compared on the same targets, those that keep to the
+rules: what a test photo breaks of a hard limit counts as unknown, for both.
+"""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from experiments import frame
+from experiments.frame import gain
+from mlcrf.checkpoint import Run
+from mlcrf.config import TrainSettings
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.rules import load_rules, with_rules
+from mlcrf.evaluation import answer
+from mlcrf.inference import count_states
+from mlcrf.metrics import Measures, Predictions, bootstrap_differences, gather_statistics
+from mlcrf.rules import Rules
+
+RULES = {
+    "implications": ("implications.txt",),
+    "and never together": ("implications.txt", "apart.txt"),
+    "and soft never together": ("implications.txt", "apart_soft.txt"),
+}
+SIZES = (300, 1000)
+MEASURES = {
+    "nll": ("nll", 1),
+    "hamming": ("wrong, %", 100),
+    "subset_accuracy": ("MAP set right, %", 100),
+    "chosen_accuracy": ("set right, %", 100),
+    "example_f1": ("F1 of an image, %", 100),
+    "example_jaccard": ("Jaccard of an image, %", 100),
+    "mean_average_precision": ("mAP, %", 100),
+    "micro_f1": ("micro F1, %", 100),
+    "macro_f1": ("macro F1, %", 100),
+    "calibration_error": ("calibration error, %", 100),
+}
+assert set(MEASURES) <= {one.name for one in fields(Measures)}
+
+
+def main() -> None:
+    """Train, score, and keep the figures."""
+    arguments = frame.read_options(
+        __doc__,
+        "rules",
+        test_photos={"type": int, "default": 10000, "help": "the first so many are scored"},
+    )
+    data = frame.photos(arguments, 24)
+    sizes = (100,) if arguments.quick else SIZES
+    test = frame.first_photos(data.part(Split.TEST), {Split.TEST: arguments.test_photos})
+    chosen = {name: _rules(files, data) for name, files in RULES.items()}
+    rows: frame.Rows = []
+    for size in sizes:
+        part = frame.first_photos(data, {Split.TRAIN: size, Split.VALIDATION: size // 3})
+        plain = _trained(arguments, part, Rules(), f"{size}-none")
+        for name, rules in chosen.items():
+            run = _trained(arguments, part, rules, f"{size}-{name.replace(' ', '-')}")
+            rows.append({"photos": size, "rules": name} | _compared(arguments, run, plain, test))
+            frame.keep(arguments, rows)
+    print("\n\n".join(tables({"rows": rows}).values()))
+
+
+def _rules(files: tuple[str, ...], data: Manifest) -> Rules:
+    rules = Rules()
+    for file in files:
+        rules = load_rules(Path(__file__).parent / file, data.labels, given=rules)
+    return rules
+
+
+def _trained(arguments: Any, data: Manifest, rules: Rules, name: str) -> Run:
+    settings = TrainSettings(**(frame.QUICK if arguments.quick else {}))
+    return frame.trained(with_rules(data, rules), arguments.runs / "rules" / name, settings)
+
+
+def _compared(arguments: Any, run: Run, plain: Run, test: Manifest) -> dict[str, Any]:
+    """Return the measures of both runs, their differences, and how often rules were broken."""
+    rules = run.rules
+    obeying = with_rules(test, rules)
+    extractor = frame.extractor_of(run)
+    scored, statistics, record = {}, {}, {}
+    for name, one in (("rules", run), ("none", plain)):
+        began = perf_counter()
+        answers = answer(one, obeying, extractor)
+        record[f"{name}_seconds"] = round(perf_counter() - began, 1)
+        scored[name] = answers.crf
+        statistics[name] = gather_statistics(answers.crf, obeying.targets)
+    models = {name: asdict(one.measures()) for name, one in statistics.items()}
+    difference = bootstrap_differences(
+        statistics["rules"], statistics["none"], resamples=arguments.resamples
+    )
+    return {
+        "models": models,
+        "difference": difference,
+        "violations": {name: _violations(one, rules) for name, one in scored.items()},
+        "log2_states": count_states(len(run.labels), rules),
+        "train_seconds": {
+            name: frame.record_of(one)["seconds"]["crf"]
+            for name, one in (("rules", run), ("none", plain))
+        },
+        "unknown_cells": int((obeying.targets < 0).sum() - (test.targets < 0).sum()),
+        **record,
+    }
+
+
+def _violations(predictions: Predictions, rules: Rules) -> int:
+    """Count the chosen label sets that break a hard rule."""
+    chosen = predictions.chosen
+    states = predictions.marginals > 0.5 if chosen is None else chosen
+    return int((~rules.obeyed_by(states.astype("uint8"))).sum())
+
+
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """`rules`: a line a measure, what rules change; `cost`: states, times and broken rules."""
+    rows = results["rows"]
+    head = ["measure", *(f"{row['photos']} photos, {row['rules']}" for row in rows)]
+    lines = []
+    for key, (title, factor) in MEASURES.items():
+        cells = []
+        for row in rows:
+            before, after = (factor * row["models"][name][key] for name in ("none", "rules"))
+            change = gain(row["difference"][key], factor)
+            cells.append(f"{before:.2f} -> {after:.2f} ({change})")
+        lines.append([title, *cells])
+    costs = [
+        [
+            str(row["photos"]),
+            row["rules"],
+            f"{row['log2_states']:.1f}",
+            f"{row['violations']['none']} -> {row['violations']['rules']}",
+            str(row["unknown_cells"]),
+            f"{row['train_seconds']['none']:.0f} -> {row['train_seconds']['rules']:.0f}",
+            f"{row['none_seconds']:.0f} -> {row['rules_seconds']:.0f}",
+        ]
+        for row in rows
+    ]
+    titles = [
+        "photos", "rules", "log2 of the states", "chosen sets that break one",
+        "unknown cells", "learning, s", "predicting, s",
+    ]  # fmt: skip
+    return {"rules": frame.table(lines, head), "cost": frame.table(costs, titles)}
+
+
+if __name__ == "__main__":
+    main()
