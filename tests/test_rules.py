@@ -1,4 +1,4 @@
-"""Implications between labels: closure, circles, and labels that break them."""
+"""Rules between labels: closure, circles, and labels that break them."""
 
 from itertools import product
 
@@ -7,7 +7,8 @@ import pytest
 
 from mlcrf.errors import LabelsError
 from mlcrf.labels import LabelSpace
-from mlcrf.rules import Rules, find_cycle
+from mlcrf.rules import Limit, Rules, find_cycle
+from tests.drawn_rules import random_rules
 
 LABELS = LabelSpace(("animal", "dog", "puppy", "pet", "sky"))
 RULES = Rules(((1, 0), (2, 1), (1, 3)))  # puppy => dog => animal and pet
@@ -82,6 +83,45 @@ def test_a_contradiction_is_what_no_label_set_agrees_with() -> None:
             assert not fine[image] and (child, parent) in rules.pairs
             assert known[image, parent] == 0 and child in rules.with_parents(present)
     assert contradictions > 5
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_limits_are_closed_and_contradicted_as_by_enumeration(seed: int) -> None:
+    """What is closed is in every label set that agrees; without one there is a contradiction."""
+    rng = np.random.default_rng(seed)
+    rules = random_rules(rng, 6)
+    every = np.array(list(product((0, 1), repeat=6)))
+    allowed = every[rules.obeyed_by(every)]
+    known = rng.integers(-1, 2, (20, 6)) * (rng.random((20, 6)) < 0.4) - 0
+    known[rng.random((20, 6)) < 0.5] = -1
+    for row in known:
+        agreeing = allowed[((row < 0) | (allowed == row)).all(1)]
+        assert (rules.contradiction(row[None]) is None) == (len(agreeing) > 0)
+        found = rules.completion(row)
+        assert (found is None) == (len(agreeing) == 0)
+        assert bool(rules.disagreement(row)) == (len(agreeing) == 0)
+        if len(agreeing):
+            closed = rules.close(row[None])[0]
+            assert ((closed < 0) | (agreeing == closed)).all()
+            assert (agreeing == found).all(1).any()
+    repaired, broken = rules.repair(known)
+    if len(allowed):
+        assert rules.contradiction(repaired) is None
+        fine = [rules.contradiction(row[None]) is None for row in known]
+        named = {int(image) for images in broken.values() for image in images}
+        assert named == {image for image, is_fine in enumerate(fine) if not is_fine}
+
+
+def test_rules_of_some_labels() -> None:
+    """What a limit says of the labels that stay, and of those that are left given the others."""
+    rules = Rules(
+        ((1, 0),), (Limit((2, 3, 4), 0, 1), Limit((0, 3), 1, 2), Limit((2, 4), 0, 1, 3.0))
+    )
+    some = rules.without_others([4, 2, 0])
+    assert some.limits == (Limit((1, 0), 0, 1), Limit((1, 0), 0, 1, 3.0))
+    known = [-1, -1, -1, 0, 0]
+    assert rules.given(known, [0, 1, 2]) == Rules(((1, 0),), (Limit((0,), 1, 2),))
+    assert rules.at_most.limits == (Limit((2, 3, 4), 0, 1),)
 
 
 def test_rules_that_cannot_hold() -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor, nn
 
+from mlcrf.inference.exact.halves import Across, soft_costs
 from mlcrf.inference.exact.partition import possible_states, split_labels
 from mlcrf.rules import Rules
 
@@ -44,13 +45,13 @@ class SplitMarginals(Marginals):
     K is the same for all images, so that a runtime computes it once. alpha and beta are divided by
     their largest entry, so Z >= exp(-B) with B the largest size of K's exponents, for any unaries,
     and underflow loses at most 3 x 2^L x tiny x exp(B); so the couplings alone decide whether
-    float32 or float64 is enough. If neither is enough, or if couplings vary by image, all states
-    are normalised in log space, image by image.
+    float32 or float64 is enough. If neither is enough, if couplings vary by image, or if limits
+    name labels of both halves, all states are normalised in log space, image by image.
 
     Args:
         matrix: typical couplings (L, L), which choose the halves; in linear space, the couplings of
             `forward`.
-        rules: pairs (child, parent); states that break one are left out.
+        rules: states that break a hard one are left out.
         varies_by_image: whether couplings will be (N, L, L).
 
     Cost: 4 N 2^L operations and N 2^(L/2) numbers; in log space N 2^L numbers.
@@ -66,16 +67,26 @@ class SplitMarginals(Marginals):
         for key, part, states in (("a", parts[0], first), ("b", parts[1], second)):
             self.register_buffer(f"labels_{key}", torch.tensor(part, dtype=torch.int64))
             self.register_buffer(f"states_{key}", states.float())
+            self.register_buffer(f"costs_{key}", soft_costs(part, rules, states).float())
+        across = Across(rules, self.labels_a, self.labels_b)
+        added = across.log_weights(first, second) if across.limits else torch.zeros(1, 1)
+        self.register_buffer("added", added.float())
         self.register_buffer("place", torch.tensor(parts[0] + parts[1]).argsort())
         exponents = (first - 0.5) @ exact[parts[0]][:, parts[1]] @ (second - 0.5).T
         log_states = math.log(len(first)) + math.log(len(second))
-        self.dtype = None if varies_by_image else _safe_type(exponents.abs().max(), log_states)
+        costs = float(self.costs_a.abs().max() + self.costs_b.abs().max())
+        linear = not varies_by_image and not across.limits
+        bound = exponents.abs().max() + costs
+        self.dtype = _safe_type(bound, log_states) if linear else None
         self.log2_states = log_states / math.log(2)
 
     labels_a: Tensor
     labels_b: Tensor
     states_a: Tensor
     states_b: Tensor
+    costs_a: Tensor
+    costs_b: Tensor
+    added: Tensor
     place: Tensor
 
     def forward(self, unary: Tensor, matrix: Tensor) -> Tensor:
@@ -84,10 +95,12 @@ class SplitMarginals(Marginals):
         s_a, s_b = self.states_a.to(dtype), self.states_b.to(dtype)
         between = j.index_select(-2, self.labels_a).index_select(-1, self.labels_b)
         log_a = _log_weights(u, j, self.labels_a, s_a, between.sum(-1) / 2)
+        log_a = log_a + self.costs_a.to(dtype)
         log_b = _log_weights(u, j, self.labels_b, s_b, between.sum(-2) / 2)
+        log_b = log_b + self.costs_b.to(dtype)
         exponents = (s_a - 0.5) @ between @ (s_b - 0.5).T
         if self.dtype is None:
-            joint = log_a.unsqueeze(2) + log_b.unsqueeze(1) + exponents
+            joint = log_a.unsqueeze(2) + log_b.unsqueeze(1) + exponents + self.added.to(dtype)
             p = joint.flatten(1).softmax(-1).view_as(joint)
             mass_a, mass_b = p.sum(2), p.sum(1)
         else:

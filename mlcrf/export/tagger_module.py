@@ -161,6 +161,12 @@ def _couplings(run: Run, marginals: Marginals) -> tuple[Tensor, Tensor, Tensor |
     pairwise = crf.pairwise.detach()
     plain = Potentials(pairwise.new_zeros(1, len(run.labels)), crf.edges, pairwise, crf.rules)
     coupled = plain if marginals.is_exact else plain.as_couplings()
+    if coupled is not plain and coupled.rules.limits:
+        rule = coupled.rules.limits[0].text(run.labels.names)
+        raise RunError(
+            f"{run.path}: {marginals.name} cannot keep to the rule `{rule}`; only "
+            "--inference exact can be exported with it"
+        )
     matrix = coupled.pairwise_matrix()
     factors = None
     if crf.factors is not None:

@@ -157,9 +157,7 @@ class _Parts:
 
     @property
     def _is_in_rules(self) -> bool:
-        rules = self.potentials.rules
-        groups = (*rules.pairs, *(limit.labels for limit in rules.limits))
-        return any(self.label in group for group in groups)
+        return any(self.label in group for group in self.potentials.rules.groups)
 
     def _present(self, scales: Tensor) -> Potentials:
         """Return CRFs with the label's couplings multiplied by scales, right if it is present."""

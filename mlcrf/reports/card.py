@@ -28,9 +28,7 @@ def save_card(report: TrainReport | TaughtReport) -> None:
         parts.append("![Learned couplings](plots/couplings.png)")
         parts.append(_block(format_pairs(*strongest_pairs(run.crf, names))))
     if len(run.rules):
-        rules = [
-            f"- {child} => {parent}" for child, parent in run.rules.names(run.labels)[:_MOST_LISTED]
-        ]
+        rules = [f"- {rule}" for rule in run.rules.lines(names)[:_MOST_LISTED]]
         if len(run.rules) > len(rules):
             more = len(run.rules) - len(rules)
             rules.append(f"- and {more:,} more; `mlcrf inspect RUN --json` has all")

@@ -53,7 +53,7 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
                 strict=True,
             )
         ],
-        "rules": [list(rule) for rule in manifest.rules.names(manifest.labels)],
+        "rules": manifest.rules.lines(manifest.labels.names),
         "layout": manifest.layout,
         "facts": list(manifest.facts),
         "notes": list(manifest.notes),
@@ -115,7 +115,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "couplings": len(run.crf.edges),
         "strongest_coupling": float(run.crf.pairwise.detach().abs().amax()) if coupled else 0.0,
         "gates": run.crf.rank,
-        "rules": [list(rule) for rule in run.rules.names(run.labels)],
+        "rules": run.rules.lines(run.labels.names),
         "mentions": run.mentions,
         "parameters": sum(p.numel() for p in run.crf.parameters()),
         "digest": run.digest,
@@ -142,8 +142,10 @@ def format_run(record: dict[str, Any]) -> str:
 
 
 def _rules(record: dict[str, Any]) -> list[str]:
-    rules = [" => ".join(rule) for rule in record["rules"]]
-    return ["", f"{len(rules)} rules: {some_names(rules)}"] if rules else []
+    rules = record["rules"]
+    if not rules:
+        return []
+    return ["", f"{len(rules)} rules: {some_names([f'`{rule}`' for rule in rules])}"]
 
 
 def models_record() -> list[dict[str, Any]]:

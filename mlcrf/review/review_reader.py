@@ -12,6 +12,7 @@ from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.review.answers import Board
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import Photo, find_photos
+from mlcrf.rules import Rules
 
 _FEWEST = 10  # answers of yes or no that a label needs
 
@@ -42,7 +43,7 @@ def read_archive(url: str, run: Run | None, folders: Sequence[Path] = ()) -> Man
 
     The run's labels come first, then the tags that have an answer of yes or no, all by the names of
     their tags. A label of the run whose tag was retired or merged keeps its name, and is unknown;
-    so are answers that break an implication of the run.
+    so are answers that break a rule of the run.
 
     Args:
         run: the model of the review; None without one.
@@ -71,13 +72,14 @@ def read_archive(url: str, run: Run | None, folders: Sequence[Path] = ()) -> Man
         for column, key in enumerate(keys):
             if key in found and key in names:
                 row[column] = found[key].value
-    rules = () if run is None else run.rules.closure
-    children, parents = ([pair[at] for pair in rules] for at in (0, 1))
-    broken = (targets[:, children] == 1) & (targets[:, parents] == 0)
-    for row, at in zip(*np.nonzero(broken), strict=True):
-        targets[row, [children[at], parents[at]]] = UNKNOWN
-    if broken.any():
-        notes.append(f"answers that contradict each other, unknown here: {int(broken.sum())}")
+    rules = Rules() if run is None else run.rules
+    contradicting = 0
+    for row in targets:
+        broken = sorted(rules.disagreement(row.astype(np.int64)))
+        row[broken] = UNKNOWN
+        contradicting += len(broken)
+    if contradicting:
+        notes.append(f"answers that contradict each other, unknown here: {contradicting}")
     return Manifest(
         images=tuple(photo.image for photo in photos.values()),
         targets=targets,

@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
+from mlcrf.decoding.admissible import Admissible
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
 from mlcrf.images import Image
 from mlcrf.inference.questions import label_entropy, next_questions
@@ -62,7 +63,7 @@ class Look:
         marginals: P(tag present | answers); NaN if the model does not know the tag (L,).
         known: answered tags, 1 or 0; -1 if unknown or contradictory (L,).
         verdicts: the answers about each tag (L,).
-        contradicts: labels whose answers break an implication of the model.
+        contradicts: labels whose answers break a rule of the model.
         question: the label to ask next; None if nothing is left to ask.
         information: expected information of its answer, in nats.
         state: progress of the photo.
@@ -351,6 +352,8 @@ class Review:
     def decided(self, least: float | None = None) -> Tensor:
         """Return which tags each photo has: those answered yes, and what they imply, (N, L).
 
+        No group has more than its limit; it may have fewer, because not all is answered.
+
         Args:
             least: those that nobody has answered, too, if their probability is at least this.
         """
@@ -359,8 +362,9 @@ class Review:
             has = self._known == YES
             if least is not None:
                 has |= ~self._answered & (self._marginals >= least)
-            for child, parent in self.rules.closure:
-                has[:, parent] |= has[:, child]
+            rules = self.rules.at_most
+            allowed = Admissible(torch.from_numpy(rules.close(self._known.numpy())), rules)
+            has = allowed.fit(has.long(), self._marginals.nan_to_num(0.0)) == 1
             return has & self._shown
 
     def belief(self, number: int, label: int) -> tuple[float, int | None]:
@@ -587,17 +591,11 @@ class Review:
             self._believe(changed)
 
     def _settle(self, number: int) -> frozenset[int]:
-        """Ignore answers that together break an implication, and return their labels."""
+        """Ignore answers that together break a rule, and return their labels."""
         row = self._known[number]
-        rules = self.rules.closure
-        broken = {
-            label
-            for child, parent in rules
-            if row[child] == 1 and row[parent] == 0
-            for label in (child, parent)
-        }
+        broken = self.rules.disagreement(row.numpy())
         row[sorted(broken)] = UNKNOWN
-        return frozenset(broken)
+        return broken
 
     def _believe(self, numbers: list[int]) -> None:
         rows = torch.tensor(numbers, dtype=torch.int64)

@@ -54,8 +54,8 @@ class Decided:
             Prediction(photo.image, labels)
             for photo, labels in zip(review.photos, rows, strict=True)
         )
-        closed = Rules(review.rules.closure)  # some labels between may be retired
-        return cls(tuple(names), closed.among(columns), predictions)
+        rules = review.rules.without_others(columns)  # some labels may be retired
+        return cls(tuple(names), rules, predictions)
 
     def counts(self) -> dict[str, int]:
         """Count the photos with a tag, and their tags."""

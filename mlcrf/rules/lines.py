@@ -16,8 +16,8 @@ from mlcrf.rules.ruleset import Pair, Rule, Rules, find_cycle, rule_text
 _ARROW = "=>"
 _KINDS = ("exclusive", "never together", "at most N of", "at least N of", "exactly N of")
 _LIMIT = re.compile(
-    r"\s*(?P<kind>exclusive|never together"
-    r"|(?P<how>at most|at least|exactly)\s+(?P<number>\d+)\s+of)"
+    r"\s*(?P<kind>exclusive|never\s+together"
+    r"|(?P<how>at\s+most|at\s+least|exactly)\s+(?P<number>\d+)\s+of)"
     r"\s*(\((?P<weight>[^)]*)\))?\s*:(?P<names>.*)",
     re.IGNORECASE,
 )
@@ -77,7 +77,8 @@ def _same(one: Rule, other: Rule) -> bool:
 
 def _check_possible(rules: Rules, labels: LabelSpace, lines: dict[Rule, int], place: str) -> None:
     """Refuse rules that no label set satisfies, or that leave a label one value."""
-    for label in sorted({label for limit in rules.hard_limits for label in limit.labels}):
+    named = {label for group in rules.groups for label in group}
+    for label in sorted(named) if rules.hard_limits else ():
         for value, never in ((1, "present"), (0, "absent")):
             if _is_possible(rules, label, value):
                 continue
@@ -88,12 +89,12 @@ def _check_possible(rules: Rules, labels: LabelSpace, lines: dict[Rule, int], pl
                     kept = fewer
             told = [
                 f"line {lines[rule]}" if rule in lines else f"`{rule_text(rule, labels.names)}`"
-                for rule in kept
+                for rule in sorted(kept, key=lambda rule: lines.get(rule, 0))
             ]
-            verb = "contradicts" if len(told) == 1 else "contradict"
             raise LabelsError(
-                f"{place}: {' and '.join(told)} {verb} it: label {labels.names[label]!r} could "
-                f"never be {never}; remove one, or make it soft with a weight"
+                f"{place}: {' and '.join(told)} contradict each other: label "
+                f"{labels.names[label]!r} could never be {never}; remove one, or give a limit a "
+                "weight"
             )
 
 
@@ -130,7 +131,7 @@ def parse_rule(line: str, labels: LabelSpace) -> Pair | Limit:
         return _implication(line, labels)
     columns = tuple(_column(name, labels) for name in _cells(found["names"]))
     _check_group(columns, labels)
-    kind, size = found["kind"].lower(), len(columns)
+    kind, size = " ".join(found["kind"].lower().split()), len(columns)
     weight = None if found["weight"] is None else _weight(found["weight"])
     if found["how"] is None:
         if kind.startswith("never") and size > 2:
@@ -139,7 +140,8 @@ def parse_rule(line: str, labels: LabelSpace) -> Pair | Limit:
                 f"them are ever together, `at most {size - 1} of:` if never all are"
             )
         return Limit(columns, 0, 1, weight)
-    how, number = found["how"].lower(), int(found["number"])
+    number = int(found["number"])
+    how = kind.removesuffix(f" {found['number']} of")
     if number > size:
         raise LabelsError(f"{kind}: names only {size} labels")
     if number == 0 or (number == size and how != "at least"):
@@ -159,9 +161,10 @@ def _implication(line: str, labels: LabelSpace) -> Pair:
     kind, colon, _ = names[0].partition(":")
     if colon and names[0] not in labels:
         hint = did_you_mean(kind.strip().lower(), [one for one in _KINDS if "N" not in one])
+        expected = ", ".join(f"`{one}:`" for one in _KINDS)
         raise LabelsError(
-            f"unknown kind of rule {kind.strip()!r}{hint}; expected `dog => animal`, or "
-            + ", ".join(f"`{one}:`" for one in _KINDS)
+            f"unknown kind of rule {kind.strip()!r}"
+            + (hint or f"; expected `dog => animal`, or {expected}")
         )
     if len(names) != 2:
         raise LabelsError(

@@ -88,8 +88,23 @@ class Rules:
         return (*self.pairs, *self.limits)
 
     @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The labels that each rule names."""
+        return (*self.pairs, *(limit.labels for limit in self.limits))
+
+    @property
     def hard_limits(self) -> tuple[Limit, ...]:
         return tuple(limit for limit in self.limits if limit.is_hard)
+
+    @property
+    def at_most(self) -> "Rules":
+        """The hard rules without what they ask to be present: for sets that are not complete."""
+        limits = (
+            Limit(limit.labels, 0, limit.most)
+            for limit in self.hard_limits
+            if limit.most < len(limit.labels)
+        )
+        return Rules(self.pairs, tuple(limits))
 
     def names(self, labels: LabelSpace) -> tuple[Names, ...]:
         """Return the implications as label names."""
@@ -114,6 +129,49 @@ class Rules:
         limits = tuple(limit for limit in self.limits if kept.issuperset(limit.labels))
         return Rules(inner, limits).renumbered(columns)
 
+    def without_others(self, columns: list[int]) -> "Rules":
+        """Return what the rules say of some of the labels if nothing is known of the others.
+
+        `columns[i]` becomes i. A label implies what it implied through others; of a group that
+        loses labels, only how many may be present is left.
+        """
+        kept = set(columns)
+        limits = []
+        for limit in self.limits:
+            labels = tuple(label for label in limit.labels if label in kept)
+            if len(labels) == len(limit.labels):
+                limits.append(limit)
+            elif len(labels) > limit.most:
+                limits.append(Limit(labels, 0, limit.most, limit.weight))
+        return Rules(self.closure, tuple(limits)).among(columns)
+
+    def disagreement(self, known: NDArray[np.int64]) -> frozenset[int]:
+        """Return the known labels of one image (L,) that together break a hard rule; none if fine.
+
+        Of an implication child and parent; of a limit the labels that are too many, or all that
+        are absent; all known labels that rules name if rules contradict only together.
+        """
+        found = {
+            label
+            for child, parent in self.closure
+            if known[child] == 1 and known[parent] == 0
+            for label in (child, parent)
+        }
+        for limit in self.hard_limits:
+            present = [label for label in limit.labels if known[label] == 1]
+            absent = [label for label in limit.labels if known[label] == 0]
+            if len(present) > limit.most:
+                found.update(present)
+            if len(limit.labels) - len(absent) < limit.least:
+                found.update(absent)
+        left = known.copy()
+        left[sorted(found)] = UNKNOWN
+        if self.limits and self.contradiction(left[None]) is not None:
+            found.update(
+                label for group in self.groups for label in group if known[label] != UNKNOWN
+            )
+        return frozenset(found)
+
     def given(self, known: Sequence[int], columns: list[int]) -> "Rules":
         """Return the rules for some of the labels, given the others: `columns[i]` becomes i.
 
@@ -136,8 +194,7 @@ class Rules:
     @cached_property
     def num_labels(self) -> int:
         """The smallest number of labels that contains all columns."""
-        groups = (*self.pairs, *(limit.labels for limit in self.limits))
-        return 1 + max((column for group in groups for column in group), default=-1)
+        return 1 + max((column for group in self.groups for column in group), default=-1)
 
     @cached_property
     def parents(self) -> dict[int, list[int]]:
@@ -215,7 +272,7 @@ class Rules:
         known, broken = self._with_parents(known.copy())
         for limit in self.hard_limits:
             known = self._forget(known, limit, broken)
-        linked = sorted({label for group in self.all for label in _labels(group)})
+        linked = sorted({label for group in self.groups for label in group})
         for image, rule in self._contradictions(known):
             known[image, linked] = UNKNOWN
             broken[rule] = np.union1d(broken.get(rule, np.array([], dtype=np.int64)), image)
@@ -340,10 +397,6 @@ def link(num_labels: int, groups: Iterable[tuple[int, ...]]) -> list[list[int]]:
                 larger += smaller
                 group |= dict.fromkeys(smaller, larger)
     return [sorted(one) for one in {id(one): one for one in group.values()}.values()]
-
-
-def _labels(rule: Rule) -> tuple[int, ...]:
-    return rule.labels if isinstance(rule, Limit) else rule
 
 
 def _fill(known: Known, limit: Limit) -> None:

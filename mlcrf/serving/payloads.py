@@ -65,4 +65,4 @@ class Model(BaseModel):
     backbone: str
     inference: str
     labels: list[str]
-    rules: list[tuple[str, str]]
+    rules: list[str]

@@ -119,7 +119,7 @@ def _add_descriptions(app: FastAPI, run: Run, metrics: Metrics, reply: dict[str,
             backbone=run.settings.backbone,
             inference=run.make_inference().name,
             labels=list(run.labels),
-            rules=list(run.rules.names(run.labels)),
+            rules=run.rules.lines(run.labels.names),
         )
 
     @app.get("/health")

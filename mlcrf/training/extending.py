@@ -30,7 +30,6 @@ from mlcrf.labels import LabelSpace
 from mlcrf.metrics import Ranking
 from mlcrf.model import LabelCrf
 from mlcrf.processes import ALONE
-from mlcrf.rules import Rules
 from mlcrf.training.finite import require_finite
 from mlcrf.training.teaching import Taught
 
@@ -258,7 +257,7 @@ def _without(model: LabelCrf, kept: list[int], means: Tensor) -> LabelCrf:
     place[kept] = torch.arange(len(kept))
     edges = place[model.edges]
     inner = (edges >= 0).all(1)
-    rules = Rules(model.rules.closure).among(kept)
+    rules = model.rules.without_others(kept)
     result = LabelCrf(model.output.in_features, len(kept), edges=edges[inner], rules=rules)
     result.output.weight.copy_(model.output.weight[kept])
     biases = model.output.bias.double()

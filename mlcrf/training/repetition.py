@@ -25,6 +25,8 @@ def digest_data(manifest: Manifest) -> str:
     for said in manifest.mentions.values():
         digest.update(said.tobytes())
     digest.update(repr(manifest.rules.names(manifest.labels)).encode())
+    for limit in manifest.rules.limits:
+        digest.update(limit.text(manifest.labels.names).encode())
     addresses = [image.address for image in manifest.images]
     start = os.path.commonprefix(addresses).rfind("/") + 1  # noqa: RUF071 - also of URLs
     splits = manifest.splits or ("",) * len(addresses)

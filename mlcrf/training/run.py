@@ -417,7 +417,7 @@ def _identity(manifest: Manifest, plan: Plan) -> str:
         {
             "settings": plan.settings.model_dump(mode="json"),
             "labels": list(manifest.labels),
-            "rules": manifest.rules.names(manifest.labels),
+            "rules": manifest.rules.lines(manifest.labels.names),
             "data": digest.hexdigest(),
         },
         sort_keys=True,

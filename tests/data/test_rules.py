@@ -1,4 +1,4 @@
-"""Implications between labels: files of them, circles, and data that break them."""
+"""Rules between labels: files of them, contradictions, and data that break them."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from mlcrf.data.rules import load_rules, with_rules
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
-from mlcrf.rules import Rules
+from mlcrf.rules import Limit, Rules
 
 LABELS = LabelSpace(("animal", "dog", "puppy", "pet", "sky, blue"))
 CHAIN = Rules.from_names([("puppy", "dog"), ("dog", "animal")], LABELS)
@@ -42,6 +42,29 @@ def test_a_file_of_implications(text: str, tmp_path: Path) -> None:
     assert load_rules(write(tmp_path, text), LABELS) == CHAIN
 
 
+def test_a_file_of_limits(tmp_path: Path) -> None:
+    """Beside implications, hard and soft, with comments; written again they are the same rules."""
+    text = """# what holds here
+puppy => dog
+exclusive: dog, pet, "sky, blue"
+Never  together (2.5): animal , "sky, blue"
+at most 2 of: animal, dog, pet
+at least 1 of: animal, pet
+exactly 1 of (.5): puppy, pet
+"""
+    rules = load_rules(write(tmp_path, text), LABELS)
+    assert rules.pairs == ((2, 1),)
+    assert rules.limits == (
+        Limit((1, 3, 4), 0, 1),
+        Limit((0, 4), 0, 1, 2.5),
+        Limit((0, 1, 3), 0, 2),
+        Limit((0, 3), 1, 2),
+        Limit((2, 3), 1, 1, 0.5),
+    )
+    again = write(tmp_path, "\n".join(rules.lines(LABELS.names)))
+    assert load_rules(again, LABELS) == rules
+
+
 def test_those_of_the_data_come_first(tmp_path: Path) -> None:
     """The file adds to them, and may repeat them."""
     path = write(tmp_path, '"sky, blue",pet\npuppy,dog\n')
@@ -68,6 +91,35 @@ def test_those_of_the_data_come_first(tmp_path: Path) -> None:
             "animal => pet => dog => animal|pet => dog => animal => pet); remove one",
         ),
         ("animal,puppy\n", LabelsError, ":1: labels imply each other in a circle: "),
+        ("exclusive: dog, pt\n", LabelsError, ":1: unknown label 'pt'; did you mean 'pet'"),
+        ("exclusive: dog\n", LabelsError, ":1: names only one label, 'dog'; expected two or more"),
+        ("exclusive: dog, pet, dog\n", LabelsError, ":1: names label 'dog' twice"),
+        ("exclusive: dog,\n", LabelsError, ":1: expected a label name, got nothing"),
+        ("exclusiv: dog, pet\n", LabelsError, ":1: unknown kind of rule 'exclusiv'; did you mean"),
+        ("at most 3 of: dog, pet\n", LabelsError, ":1: at most 3 of: names only 2 labels"),
+        ("at most 2 of: dog, pet\n", LabelsError, ":1: at most 2 of 2 labels: .* is no limit"),
+        ("at least 0 of: dog, pet\n", LabelsError, ":1: at least 0 of 2 labels: expected a num"),
+        ("at least 2 of: dog, pet\n", LabelsError, ":1: at least 2 of 2 labels: they would be in"),
+        ("never together: dog, pet, animal\n", LabelsError, ":1: never together: expected two l"),
+        ("exclusive (x): dog, pet\n", LabelsError, r":1: weight \(x\): expected a number of nats"),
+        ("exclusive (-1): dog, pet\n", LabelsError, r":1: weight \(-1\): expected a number of n"),
+        (
+            "exclusive: dog, pet\n\nnever together: pet, dog\n",
+            LabelsError,
+            ":3: `never together: pet, dog` is on line 1 already; keep one of them",
+        ),
+        (
+            "exclusive: animal, pet\ndog => pet\n",
+            LabelsError,
+            "rules.csv: `dog => animal` and line 1 and line 2 contradict each other: label 'dog' "
+            "could never be present; remove one, or give a limit a weight",
+        ),
+        (
+            "at least 1 of: dog, pet\nat least 1 of: dog, puppy\nnever together: dog, animal\n"
+            "exclusive: pet, puppy, animal\n",
+            LabelsError,
+            "line 2 and line 3 and line 4 contradict each other: label 'animal' could never be pr",
+        ),
     ],
 )
 def test_faults_of_the_file(
@@ -126,6 +178,39 @@ def test_many_broken_rules_are_summed_up() -> None:
     assert len(notes) == 11
     assert notes[0] == "1 image has label1 without label0: label0 was set"
     assert notes[-1] == "4 more rules were broken 4 times, and repaired"
+
+
+def test_what_breaks_a_limit_is_unknown() -> None:
+    """Nobody knows which of the labels is wrong; the note names the rule, the image and the row."""
+    limits = (Limit((3, 4), 0, 1), Limit((0, 4), 1, 2), Limit((2, 3), 0, 1, 2.0))
+    rules = Rules(CHAIN.pairs, limits)
+    manifest = make_manifest(
+        [
+            [1, 0, 0, 0, 0],
+            [1, 0, 0, 1, 1],  # pet and sky are never together
+            [0, 0, 0, 0, 0],  # neither animal nor sky
+            [-1, -1, 1, -1, 1],  # a puppy is an animal, and the sky excludes a pet
+            [-1, -1, -1, -1, 0],  # so it has an animal
+        ]
+    )
+    obeying = with_rules(manifest, rules)
+    assert obeying.targets.tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 0, 0, -1, -1],
+        [-1, 0, 0, 0, -1],
+        [1, 1, 1, 0, 1],
+        [1, -1, -1, -1, 0],
+    ]
+    assert set(obeying.notes[1:]) == {
+        '1 image of made breaks the rule `never together: pet, "sky, blue"`, the first is im1.jpg '
+        "(row 2): the labels in question count as unknown there; correct them, or give the rule a "
+        "weight",
+        '1 image of made breaks the rule `at least 1 of: animal, "sky, blue"`, the first is '
+        "im2.jpg (row 3): the labels in question count as unknown there; correct them, or give the "
+        "rule a weight",
+        "4 unknown labels follow from rules and were filled in",
+    }
+    assert with_rules(obeying, rules).notes == obeying.notes
 
 
 def test_rules_follow_the_labels() -> None:

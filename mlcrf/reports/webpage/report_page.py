@@ -142,7 +142,8 @@ def _by_label(answers: Answers, result: Evaluation, names: list[str]) -> dict[st
 def _couplings(run: Run, names: list[str]) -> dict[str, Any]:
     attract, repel = strongest_pairs(run.crf, tuple(names), count=_PAIRS)
     return {
-        "has_rules": bool(len(run.crf.rules)),
+        "has_implications": bool(run.crf.rules.pairs),
+        "rules": run.crf.rules.lines(names),
         "heatmap": charts.couplings_image(run.crf, names),
         "attractions": [(*pair, _signed(pair[2], 2)) for pair in attract],
         "repulsions": [(*pair, _signed(pair[2], 2)) for pair in repel],
