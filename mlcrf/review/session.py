@@ -451,7 +451,7 @@ class Review:
             if is_same or not bool((said != UNKNOWN).any()):
                 continue
             tagged = lesson.marginals[:, at] > 0.5
-            found = estimate_quality(lesson.taught.log_odds[:, at], said, tagged)
+            found = estimate_quality(lesson.taught.given_others[:, at], said, tagged)
             text = TOO_FEW if found is None else str(found)
             judged[label] = said.clone(), text
         with self._lock:

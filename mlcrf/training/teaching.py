@@ -59,6 +59,7 @@ class Taught:
         independent: the same without couplings.
         log_odds: of the independent model, each answered label's by a fit without this answer
             (N, K).
+        given_others: the same, given what is answered about an image's other labels (N, K).
         base_rate: mean probability of each label in the archive, which new couplings are relative
             to (K,).
         moved: whether answers moved the unary; always for a new label (K,).
@@ -70,6 +71,7 @@ class Taught:
     crf: LabelCrf
     independent: LabelCrf
     log_odds: Tensor
+    given_others: Tensor
     base_rate: Tensor
     moved: Tensor
     by_chance: Tensor
@@ -169,12 +171,22 @@ class Teacher:
         for at, (rows, values) in left_out.items():
             log_odds[rows, at] = values
         edges, pairwise = self._couple(log_odds, answers[:, columns], base_rate)
+        given_others = _given_others(log_odds, answers[:, columns], base_rate, edges, pairwise)
         nothing = no_edges(), torch.zeros(0)
         independent = self._make_model(self._baseline, steps, *nothing, base_rate)
         crf = self._make_model(self._model, steps, edges, pairwise, base_rate)
         moved = torch.tensor([at in left_out for at in range(len(columns))])
         by_chance = torch.tensor([not unseen.get(label) for label in columns.tolist()])
-        return Taught(columns, crf, independent, log_odds.float(), base_rate, moved, by_chance)
+        return Taught(
+            columns,
+            crf,
+            independent,
+            log_odds.float(),
+            given_others.float(),
+            base_rate,
+            moved,
+            by_chance,
+        )
 
     def _choose_width(self, new: Sequence[int], answers: Tensor) -> float:
         """Return the prior variance of new labels of lowest left-out loss, summed over them."""
@@ -424,6 +436,17 @@ def learn_couplings(log_odds: Tensor, answers: Tensor, base_rate: Tensor, edges:
     }
     best = min(left_out, key=left_out.__getitem__)
     return torch.from_numpy(fit(best, np.ones(len(answers), dtype=bool)))
+
+
+def _given_others(
+    log_odds: Tensor, answers: Tensor, base_rate: Tensor, edges: Tensor, pairwise: Tensor
+) -> Tensor:
+    """Return the log-odds of `learn_couplings`, which an image's other labels move, (N, L)."""
+    matrix = log_odds.new_zeros(len(base_rate), len(base_rate))
+    first, second = edges.T
+    matrix[first, second] = matrix[second, first] = pairwise.to(matrix)
+    others = torch.where(answers == UNKNOWN, log_odds.sigmoid(), answers)
+    return log_odds + (others - base_rate) @ matrix
 
 
 def _input_map(

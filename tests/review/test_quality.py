@@ -7,7 +7,7 @@ from mlcrf.review.quality import estimate_quality
 
 def test_answers_near_the_boundary_and_spot_checks() -> None:
     """The share of right tags among the answers is not that among all photos."""
-    covered = 0
+    covered, widths = 0, []
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
         scores = 3 * torch.randn(2000, generator=generator) - 2
@@ -23,13 +23,15 @@ def test_answers_near_the_boundary_and_spot_checks() -> None:
         missed = int(truth[is_open & (scores <= 0)].sum())
         covered += found.right.low <= right <= found.right.high
         covered += found.missed.low <= missed <= found.missed.high
+        widths.append((found.right.high - found.right.low) / found.tagged)
         assert found.tagged == int((is_open & (scores > 0)).sum())
     assert covered >= 0.9 * 80
+    assert sorted(widths)[20] < 0.4  # of the tagged photos
 
 
 def test_too_few_answers_say_nothing() -> None:
     answers = torch.full((100,), -1)
-    answers[:3], answers[3:5] = 1, 0
+    answers[:5], answers[5:9] = 1, 0
     assert estimate_quality(torch.zeros(100), answers, torch.zeros(100) > 0) is None
-    answers[5] = 0
+    answers[9] = 0
     assert estimate_quality(torch.zeros(100), answers, torch.zeros(100) > 0) is not None

@@ -139,6 +139,19 @@ def test_left_out_log_odds_are_those_of_the_answers() -> None:
     assert abs(float(((taught.log_odds > 0) == (noise == 1)).float().mean()) - 0.5) < 0.07
 
 
+def test_other_labels_of_an_image_move_its_log_odds() -> None:
+    """As the couplings say, but an answer does not move its own."""
+    features, truth = archive()
+    answers = answers_of(truth, 150)
+    taught = taught_by(Teacher(features.numpy()), answers)
+    assert len(taught.crf.edges)
+    others = torch.where(answers < 0, taught.log_odds.sigmoid(), answers)
+    potentials = taught.crf(features)
+    by_crf = potentials.unary + others @ potentials.pairwise_matrix()
+    moved = by_crf - taught.independent(features).unary
+    assert torch.allclose(taught.given_others, taught.log_odds + moved, atol=1e-4)
+
+
 def test_couplings_of_labels_that_are_answered_together() -> None:
     """Attraction is found where there is one, and nothing where there is none."""
     generator = torch.Generator().manual_seed(0)
