@@ -69,7 +69,8 @@ bench-inference: setup  ## Measure inference beside its limits and peers; DATA=f
 		$(if $(RUN),--data $(DATA) --run $(RUN))
 
 EXPERIMENTS := lecture objectives decisions hidden_labels learning_curves known_tags structures calibration correlations \
-	clicks teach albums synthetic_recovery resolution best many_labels annotation slopes rules never_worse
+	clicks teach sources albums synthetic_recovery resolution best many_labels annotation \
+	slopes rules never_worse
 experiment-%: setup  # One experiment, such as experiment-known_tags; DATA=folder.
 	$(BIN)/python -m experiments.$*.run $(if $(filter lecture,$*),,--data $(DATA))
 

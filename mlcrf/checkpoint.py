@@ -74,6 +74,7 @@ class _Config(BaseModel):
     labels_sha256: str
     decoders: dict[str, tuple[Decoder, ...]]
     mentions: dict[str, dict[str, float]] = {}
+    hints: dict[str, dict[str, tuple[float, float]]] = {}
     made_by: Provenance = Provenance()
 
 
@@ -91,6 +92,8 @@ class Run:
             `independent`).
         digest: SHA-256 of the weights file.
         made_by: the command and data of the run, as far as known.
+        hints: of each source of hints, the log-odds that it adds to a label if it names it, and if
+            it does not.
         mentions: of each training source that lists only a part of what is present, the estimated
             share of the images with a label in which it lists the label.
     """
@@ -107,6 +110,7 @@ class Run:
     decoders: dict[str, tuple[Decoder, ...]] = field(default_factory=dict)
     made_by: Provenance = Provenance()
     mentions: dict[str, dict[str, float]] = field(default_factory=dict)
+    hints: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def label_set(self) -> int:
@@ -188,6 +192,7 @@ def save_run(run: Run) -> Run:
             for model, decoders in run.decoders.items()
         },
         **({"mentions": run.mentions} if run.mentions else {}),
+        **({"hints": run.hints} if run.hints else {}),
         "labels_sha256": run.labels.digest,
     }
     save_labels(run.path / LABELS, run.labels)
@@ -244,7 +249,15 @@ def load_run(path: Path) -> Run:
     given = (config.settings, config.backbone, config.data)
     models = (crf, independent, weights)
     return Run(
-        path, labels, *given, *models, digest, config.decoders, config.made_by, config.mentions
+        path,
+        labels,
+        *given,
+        *models,
+        digest,
+        config.decoders,
+        config.made_by,
+        config.mentions,
+        config.hints,
     )
 
 

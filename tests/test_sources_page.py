@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for (name, columns), part in zip(COLUMNS.items(), (rows[:150], rows[90:]), strict=True):
         part[["image", *columns]].rename(columns=columns).to_csv(folder / name, index=False)
     (folder / "names.txt").write_text("coast = beach = strand\ncreatures.csv, bank => money\n")
+    rows[["image", "sky", "sea"]].to_csv(folder / "guesses.csv", index=False)
     lists = [";".join(name for name in ("sky", "dog") if row[name]) for _, row in rows.iterrows()]
     rows.assign(labels=[one or "[]" for one in lists])[["image", "labels"]].to_csv(
         folder / "tags.csv", index=False
@@ -50,23 +51,34 @@ def test_wrong_lists(folder: Path, words: list[str], says: str) -> None:
 
 
 def test_commands(folder: Path) -> None:
-    """Each makes a run with the labels of both tables, and says what each table gives."""
-    commands = re.findall(r"^    mlcrf (train .*)$", PAGE, re.MULTILINE)
+    """Each makes a run with the labels of all tables, and says what each gives; hints are used."""
     names = {}
-    for command in commands:
-        words = [*shlex.split(command), *shlex.split(QUICK)]
-        result = run_program(*words, "--cache-dir", "cache", cwd=folder)
+    for command in re.findall(r"^    mlcrf (.*)$", PAGE, re.MULTILINE):
+        words = shlex.split(command)
+        trains = words[0] == "train"
+        quick = shlex.split(QUICK) if trains else []
+        result = run_program(*words, *quick, "--cache-dir", "cache", cwd=folder)
         assert result.returncode == 0, result.stderr
-        out = words[words.index("--out") + 1]
-        names[out] = load_run(folder / out).labels.names
+        out = folder / words[words.index("--out") + 1]
+        if trains:
+            names[out.name] = load_run(out).labels.names
         if "creatures.csv" in words:
             assert "creatures.csv (table): 150 images (60 of them in other" in result.stderr
-        else:
+        if "--lists" in words:
             assert "tags.csv lists an estimated" in result.stdout
-            assert (
-                "of present labels, tags.csv lists:" in run_program("inspect", folder / out).stdout
-            )
-    assert names["runs/both"] == ("sky", "sea", "sunset", "beach", "bird", "dog", "strand", "bank")
-    assert names["runs/tags"] == ("dog", "sky")
-    assert names["runs/checked"] == ("sky", "sea", "sunset", "beach", "dog")
-    assert names["runs/named"] == ("sky", "sea", "sunset", "coast", "bird", "dog", "money")
+            inspected = run_program("inspect", out)
+            assert "of present labels, tags.csv lists:" in inspected.stdout
+    assert names == {
+        "both": ("sky", "sea", "sunset", "beach", "bird", "dog", "strand", "bank"),
+        "named": ("sky", "sea", "sunset", "coast", "bird", "dog", "money"),
+        "tags": ("dog", "sky"),
+        "checked": ("sky", "sea", "sunset", "beach", "dog"),
+        "hinted": ("sky", "sea", "sunset", "beach"),
+    }
+    trust = load_run(folder / "runs" / "hinted").hints["flickr"]
+    assert list(trust) == ["sky", "sea"]
+    found = pd.read_csv(folder / "hinted.csv")
+    truth = pd.read_csv(folder / "labels.csv")
+    assert (found["image"].str[-10:] == truth["image"].str[-10:]).all()
+    right = ((found["p:sky"] > 0.5) == truth["sky"]).mean()
+    assert right > 0.95, "a source that knows the truth is trusted"

@@ -2,8 +2,8 @@
 
     python -m experiments.sources.run [--data TABLE] [--quick]
 
-`halves`: the training and validation images in two tables, each with every second label of its own;
-no image, or a share of them, is in both. Trained apart, as one, and with all labels of all images.
+`halves`: half of the training and validation images in each of two tables, with every second label.
+Trained apart, as one, and with all labels of all images.
 
 `positives`: half of the present labels of training and validation images are lost by chance, as in
 tags that people give; what is lost is taken as absent, or the table is learned from as one that
@@ -32,7 +32,6 @@ from mlcrf.labels import LabelSpace
 from mlcrf.metrics import Ranking
 
 PENALTIES: dict[str, Any] = {"penalties": (0.1, 0.3, 1.0), "pairwise_penalties": (0.01,)}
-OVERLAPS = (0.0, 0.1)  # shares of the images that are in both tables
 LOST = 0.5  # share of the present labels
 _STACKED = {"schedule": Schedule.STACKED}
 _AT_ONCE = 1024
@@ -107,7 +106,7 @@ def _halves(
     found: dict[str, dict[str, Answers]] = {}
     apart = [
         _of_run(learn(f"half-{number}", one), test)
-        for number, one in enumerate(_tables(data, halves, draw, 0.0))
+        for number, one in enumerate(_tables(data, halves, draw))
     ]
     order = LabelSpace((*halves[0], *halves[1])).columns_in(names)
     place = np.argsort(order)
@@ -115,26 +114,20 @@ def _halves(
         both = [answers[model] for answers in apart]
         marginals = np.concatenate([one.marginals for one in both], axis=1)[:, place]
         found.setdefault("apart", {})[model] = Answers(both[0].nll + both[1].nll, marginals)
-    whole = _of_run(learn("full", data), test)
-    for overlap in OVERLAPS:
-        first, second = _tables(data, halves, draw, overlap)
-        union = join_tables({"first": first, "second": second}).relabelled(data.labels)
-        name = "as one" if not overlap else f"as one, {overlap:.0%} of the images in both"
-        found[name] = _of_run(learn(f"union-{overlap:g}", union), test)
-    found["all labels"] = whole
+    first, second = _tables(data, halves, draw)
+    union = join_tables({"first": first, "second": second}).relabelled(data.labels)
+    found["as one"] = _of_run(learn("union-0", union), test)
+    found["all labels"] = _of_run(learn("full", data), test)
     return _rows("halves", found, test, "apart", "all labels", arguments)
 
 
-def _tables(
-    data: Manifest, halves: list[LabelSpace], draw: NDArray[np.float64], overlap: float
-) -> list[Manifest]:
-    """Return a table for each half of the labels, with half of the images and those of both."""
+def _tables(data: Manifest, halves: list[LabelSpace], draw: NDArray[np.float64]) -> list[Manifest]:
+    """Return a table for each half of the labels, with half of the images."""
     tested = np.array(data.splits) == Split.TEST
-    shared = np.random.default_rng(1).random(len(data)) < overlap
     parts = []
     for labels, inside in zip(halves, (draw < 0.5, draw >= 0.5), strict=True):
         columns = [data.labels.index(name) for name in labels]
-        rows = np.flatnonzero((inside | shared) & ~tested)
+        rows = np.flatnonzero(inside & ~tested)
         part = data.rows(rows)
         parts.append(replace(part, targets=part.targets[:, columns], labels=labels))
     return parts

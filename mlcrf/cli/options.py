@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mlcrf.images import ListedImages
     from mlcrf.labels import LabelSpace
     from mlcrf.prediction import KnownAnswers, LabelSelection, PredictJob
+    from mlcrf.prediction.hinting import HintEvidence
     from mlcrf.rules import Rules
     from mlcrf.stores import Stored
 
@@ -406,6 +407,14 @@ class KnownOptions:
     label_sep: Annotated[
         str | None, typer.Option(help="Separator of labels in a column of --known.")
     ] = None
+    hints: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]TABLE",
+            help="Tags by another source, which may be wrong: trusted as far as the run has "
+            "learned to, by `mlcrf train --hints`; may be repeated.",
+        ),
+    ] = None
     album: Annotated[
         bool,
         typer.Option(
@@ -417,7 +426,7 @@ class KnownOptions:
 
     def __post_init__(self) -> None:
         for option, value in (("--image-root", self.image_root), ("--label-sep", self.label_sep)):
-            if value is not None and self.known is None:
+            if value is not None and self.known is None and not self.hints:
                 raise typer.BadParameter(f"{option} is for --known; give both, or leave it out")
 
     def make_job(
@@ -456,7 +465,18 @@ class KnownOptions:
                 sidecar_dir=sidecar_dir,
             )
         renamed = tuple(sorted(selection.renamed.items()))
-        return PredictJob(run.digest, decision.make_decoder(), known, self.album, renamed, limit)
+        decoder, hints = decision.make_decoder(), self._read_hints(run)
+        return PredictJob(run.digest, decoder, known, self.album, renamed, limit, hints)
+
+    def _read_hints(self, run: "Run") -> "HintEvidence | None":
+        if not self.hints:
+            return None
+        from mlcrf.data.hint_tables import parse_hints, read_hints
+        from mlcrf.prediction.hinting import match_sources, weigh_hints
+
+        tables = match_sources(run, parse_hints(self.hints))
+        how = ReadingOptions(self.image_root, self.label_sep).make(run.label_set)
+        return weigh_hints(run, read_hints(tables, run.labels, how, tell=show_reading), tables)
 
     def _known_labels(self, run: "Run", named: Sequence[Path]) -> "Path | Stored | KnownAnswers":
         """Return the table of --known, or the answers in a database of a review."""

@@ -92,6 +92,8 @@ def _recorded(name: str, value: Any) -> Any:
         return [_recorded(name, one) for one in value]
     if isinstance(value, Enum):
         return value.value
+    if name in ("hints", "lists"):
+        value = _absolute_table(name, str(value))
     if name == "from_review":
         scheme, sign, file = str(value).rpartition("sqlite:///")
         if sign or "://" not in str(value):
@@ -101,6 +103,14 @@ def _recorded(name: str, value: Any) -> Any:
     if is_path and "://" not in str(value):
         return os.path.abspath(value)  # noqa: PTH100 - links are kept
     return value if isinstance(value, int | float) else _without_password(str(value))
+
+
+def _absolute_table(name: str, text: str) -> str:
+    """Return `[NAME=]TABLE` of --hints, or `TABLE=positives` of --lists, with an absolute path."""
+    if "://" in text or (name == "lists" and "/" not in text):  # a file name alone is found anyway
+        return text
+    before, sign, table = text.rpartition("=") if name == "hints" else ("", "", text)
+    return f"{before}{sign}{os.path.abspath(table)}"  # noqa: PTH100 - links are kept
 
 
 def _without_password(text: str) -> str:

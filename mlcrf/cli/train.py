@@ -17,6 +17,7 @@ from mlcrf.errors import MlcrfError
 
 if TYPE_CHECKING:
     from mlcrf.checkpoint import Provenance
+    from mlcrf.data.hint_tables import Hints
     from mlcrf.data.manifest import Manifest
     from mlcrf.processes import Processes
     from mlcrf.training.progress import Event, Log
@@ -125,6 +126,15 @@ class DataOptions:
             rich_help_panel=DATA,
         ),
     ] = None
+    hints: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]TABLE",
+            help="Tags of the same images by another source, which may be wrong: how far it is to "
+            "be trusted is learned, for `mlcrf predict --hints`; may be repeated.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
     label_set: options.LabelSet = 24
     labels: Annotated[
         Path | None,
@@ -163,7 +173,8 @@ class DataOptions:
 
     def _check_review(self, data: list[str], reading: ReadingOptions) -> None:
         """Refuse what does not go with --from-review."""
-        if (reading, self.label_set, self.map, self.lists) != (ReadingOptions(), 24, None, None):
+        given = (reading, self.label_set, self.map, self.lists, self.hints)
+        if given != (ReadingOptions(), 24, None, None, None):
             raise typer.BadParameter(_NO_TABLE)
         if len(data) > 1:
             raise typer.BadParameter("--from-review takes one folder of images, not several")
@@ -182,6 +193,14 @@ class DataOptions:
                 )
             tables.append(table or data[0])
         return tables
+
+    def read_hints(self, manifest: "Manifest") -> "Hints | None":
+        """Read what other sources say of the images."""
+        if not self.hints:
+            return None
+        from mlcrf.data.hint_tables import parse_hints, read_hints
+
+        return read_hints(parse_hints(self.hints), manifest.labels, tell=options.show_reading)
 
     def load(self, data: list[str], reading: ReadingOptions) -> "Manifest":
         """Read the data set, of one or several tables."""
@@ -285,6 +304,7 @@ def train(
     settings = make_settings(config, tuple(set_ or ()), **ctx.meta[_SETTINGS])
     device = pick_device(runtime.device)
     manifest = source.load(data, reading)
+    hints = source.read_hints(manifest)
     try:
         with joined(device) as (processes, own_device):
             if processes.is_first:
@@ -308,6 +328,7 @@ def train(
                     resume=resume,
                     overwrite=overwrite,
                     made_by=provenance(ctx.command.params, ctx.params),
+                    hints=hints,
                     log=_log(processes, progress, verbose=verbose),
                     progress=lambda done, total: progress.show("features", done, total),
                 )

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from mlcrf.choices import Decision
 from mlcrf.decoding import Decoder
 from mlcrf.errors import SettingsError
+from mlcrf.prediction.hinting import HintEvidence
 from mlcrf.prediction.known import KnownLabels
 
 
@@ -20,6 +21,7 @@ class PredictJob:
         decoder: how probabilities become labels.
         known: known labels, which keep their value; the other labels, and other images of an
             album, are inferred from them. Equal if their sources are equal.
+        hints: what other sources say, as log-odds; equal if their tables are equal.
         album: use images from the same folder taken close in time as context for each other.
         rename: the user's own names, as pairs (label, name).
         limit: maximum number of images.
@@ -34,6 +36,7 @@ class PredictJob:
     album: bool = False
     rename: tuple[tuple[str, str], ...] = ()
     limit: int | None = None
+    hints: HintEvidence | None = None
 
     def __post_init__(self) -> None:
         if self.decoder.rule is Decision.F1_OF_MEANS:
@@ -44,7 +47,9 @@ class PredictJob:
 
     def record(self) -> dict[str, object]:
         """Return the job as a JSON object; jobs are equal if their records are equal."""
-        values = asdict(replace(self, known=None))
-        del values["known"]
+        values = asdict(replace(self, known=None, hints=None))
+        del values["known"], values["hints"]
+        if self.hints is not None:
+            values["hints"] = dict(self.hints.tables)
         values["rename"] = [list(pair) for pair in self.rename]
         return values | ({} if self.known is None else self.known.source.record())

@@ -189,7 +189,7 @@ def read_known(
         raise SettingsError(f"--given {text}: {broken}")
     source = KnownSource(
         text,
-        None if table is None else _fingerprint(table),
+        None if table is None else fingerprint(table),
         None if options.image_root is None else str(options.image_root),
         options.label_sep,
         keywords is not None,
@@ -240,7 +240,7 @@ def with_told(
     return replace(known, of_photo=of_photo)
 
 
-def _fingerprint(table: Path | Stored | KnownAnswers) -> str:
+def fingerprint(table: Path | Stored | KnownAnswers) -> str:
     """Return the SHA-256 of a file's content or of answers, or a folder's path."""
     if isinstance(table, KnownAnswers):
         return table.digest

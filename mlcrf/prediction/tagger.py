@@ -80,7 +80,7 @@ class Tagger:
                 f"{run.path}: was trained without albums; train with --structure latent --album"
             )
         self.run = run
-        self._known, self._album = job.known, job.album
+        self._known, self._album, self._hints = job.known, job.album, job.hints
         self.labels = run.labels
         self._decoder = run.make_decoder(job.decoder)
         self._inference = run.make_inference()
@@ -161,7 +161,7 @@ class Tagger:
             raise features
         explanation = explain_label(
             self._inference,
-            self.run.crf(torch.from_numpy(features[None])),
+            self._hinted(self.run.crf(torch.from_numpy(features[None])), [photo]),
             column,
             known=None if told is None else torch.from_numpy(told.of([photo])).long(),
         )
@@ -269,8 +269,8 @@ class Tagger:
     ) -> Iterator[Prediction]:
         inputs = torch.from_numpy(np.stack(features))
         try:
-            potentials = self.run.crf(inputs)
-            independent = self.run.independent(inputs).unary.sigmoid()
+            potentials = self._hinted(self.run.crf(inputs), paths)
+            independent = self._hinted(self.run.independent(inputs), paths).unary.sigmoid()
         except PotentialsError as error:
             reason = f"{self.run.path}: for images such as {paths[0]}: {error}; try --engine torch"
             raise RunError(reason) from error
@@ -308,6 +308,12 @@ class Tagger:
                 self._named(said),
                 tuple(worth.tolist()),
             )
+
+    def _hinted(self, potentials: Potentials, paths: Sequence[Image]) -> Potentials:
+        """Return the potentials with what other sources say of the images."""
+        if self._hints is None:
+            return potentials
+        return replace(potentials, unary=potentials.unary + self._hints.of(paths))
 
     def _named(self, states: Tensor) -> tuple[str, ...]:
         return tuple(

@@ -5,7 +5,13 @@ from mlcrf.reports.correlations import couplings, strongest_pairs
 from mlcrf.reports.heatmap import save_couplings
 from mlcrf.reports.label_order import order_labels
 from mlcrf.reports.names import some_names
-from mlcrf.reports.tables import format_mentions, format_pairs, format_teaching, format_training
+from mlcrf.reports.tables import (
+    format_hints,
+    format_mentions,
+    format_pairs,
+    format_teaching,
+    format_training,
+)
 from mlcrf.training.extending import TaughtReport
 from mlcrf.training.run import TrainReport
 
@@ -33,8 +39,9 @@ def save_card(report: TrainReport | TaughtReport) -> None:
             more = len(run.rules) - len(rules)
             rules.append(f"- and {more:,} more; `mlcrf inspect RUN --json` has all")
         parts.append("## Rules\n\n" + "\n".join(rules))
-    if run.mentions:
-        parts.append("## Sources" + _block("\n".join(format_mentions(run.mentions))))
+    if run.mentions or run.hints:
+        lines = [*format_mentions(run.mentions), *format_hints(run.hints)]
+        parts.append("## Sources\n\n" + _block("\n".join(lines[1:])))
     where = "; all are in labels.txt" if len(names) > _MOST_LISTED else ""
     parts.append("## Labels\n\n" + some_names(names, most=_MOST_LISTED) + where)
     atomic.write_text(run.path / "README.md", "\n\n".join(parts) + "\n")

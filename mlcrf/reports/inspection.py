@@ -16,7 +16,7 @@ from mlcrf.backbones.registry import available_offline
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.reports.names import some_names
-from mlcrf.reports.tables import format_mentions, format_table
+from mlcrf.reports.tables import format_hints, format_mentions, format_table
 from mlcrf.shipped_models import DEFAULT, names
 from mlcrf.version import __version__
 
@@ -117,6 +117,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "gates": run.crf.rank,
         "rules": run.rules.lines(run.labels.names),
         "mentions": run.mentions,
+        "hints": run.hints,
         "parameters": sum(p.numel() for p in run.crf.parameters()),
         "digest": run.digest,
         "settings": run.settings.model_dump(mode="json"),
@@ -125,7 +126,7 @@ def run_record(run: Run) -> dict[str, Any]:
 
 def format_run(record: dict[str, Any]) -> str:
     """Format a record of `run_record`."""
-    apart = ("settings", "labels", "rules", "mentions")
+    apart = ("settings", "labels", "rules", "mentions", "hints")
     rows = [[key, str(value)] for key, value in record.items() if key not in apart]
     settings = [[key, str(value)] for key, value in record["settings"].items()]
     return "\n".join(
@@ -135,6 +136,7 @@ def format_run(record: dict[str, Any]) -> str:
             f"{len(record['labels'])} labels: {some_names(record['labels'])}",
             *_rules(record),
             *format_mentions(record["mentions"]),
+            *format_hints(record["hints"]),
             "",
             format_table(["setting", ""], settings),
         ]

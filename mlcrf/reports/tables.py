@@ -154,6 +154,16 @@ def _describe_mentions(mentions: Mapping[str, Mapping[str, float]]) -> list[str]
     return lines
 
 
+def format_hints(hints: Mapping[str, Mapping[str, tuple[float, float]]]) -> list[str]:
+    """Format the log-odds that sources of hints add, after an empty line."""
+    lines = []
+    for source, trust in hints.items():
+        rows = [[label, f"{one:+.2f}", f"{other:+.2f}"] for label, (one, other) in trust.items()]
+        head = ["label", "if named", "if not"]
+        lines += ["", f"log-odds that hints of {source} add:", format_table(head, rows)]
+    return lines
+
+
 def format_mentions(mentions: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Format the share of present labels that sources list, after an empty line."""
     lines = []

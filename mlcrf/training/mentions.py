@@ -22,20 +22,14 @@ from torch import Tensor
 
 from mlcrf.config import TrainSettings
 from mlcrf.labels import UNKNOWN, LabelSpace
-from mlcrf.model import LabelCrf, no_edges
-from mlcrf.objectives import independent_loss
 from mlcrf.processes import Processes
 from mlcrf.training.examples import Examples
-from mlcrf.training.features import FeatureSpace
-from mlcrf.training.fit import fit
-from mlcrf.training.preconditioner import Penalty
-from mlcrf.training.stacking import out_of_fold
+from mlcrf.training.stacking import score_by_baselines
 
 _SURE = 0.2  # share of the mentions
 _LEAST_SURE = 50  # images
 _DRAWN = 50.0  # images by which a label's share is drawn towards that of all labels
 _RANGE = (0.02, 0.98)
-_TOLERANCE = 1e-3  # nats per image; only the order of the images is used
 
 Said = Mapping[str, NDArray[np.int8]]  # of each source, (N, L): see `Manifest.mentions`
 
@@ -89,20 +83,12 @@ def learn_mentions(
 
     Cost: five fits of the baseline.
     """
-    penalty = Penalty(float(np.median(settings.penalties)), 0.0)
 
     def compute() -> dict[str, Tensor]:
         silent = np.stack([one == 0 for one in said.values()]).any(0)
         targets = np.where(silent & (examples.targets == UNKNOWN), 0, examples.targets)
-        space = FeatureSpace(examples.features, targets.astype(np.int8), processes=processes)
-        start = LabelCrf(examples.features.shape[1], targets.shape[1], edges=no_edges())
-        with torch.no_grad():
-            start.output.bias.copy_(space.frequencies().logit())
-
-        def fit_without(number: int, others: FeatureSpace) -> LabelCrf:
-            return fit(others, start, independent_loss, penalty, tolerance=_TOLERANCE)[0]
-
-        scores = out_of_fold(space, fit_without, seed=settings.seed).log_odds.rotated.numpy()
+        listed = Examples(examples.features, targets.astype(np.int8))
+        scores = score_by_baselines(listed, settings, processes)
         shares = [_shares(scores, examples.targets, one) for one in said.values()]
         return {"shares": torch.from_numpy(np.stack(shares))}
 

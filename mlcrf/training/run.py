@@ -18,6 +18,7 @@ from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, find_spec, 
 from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Provenance, Run, save_run
 from mlcrf.choices import Decision, Finetune, InferenceName, Structure
 from mlcrf.config import TrainSettings
+from mlcrf.data.hint_tables import Hints
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
@@ -46,6 +47,7 @@ from mlcrf.training.plan import Plan, choose_edges, make_plan, other_edges, reso
 from mlcrf.training.progress import Log
 from mlcrf.training.repetition import digest_data
 from mlcrf.training.stages import Result, Stages
+from mlcrf.training.trust import learn_trust
 
 _AT_ONCE = 4096  # images per chunk of marginals
 _TYPICAL_K = 5  # labels per image that rarity is tuned for; the best hardly depends on it
@@ -78,6 +80,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     made_by: Provenance = Provenance(),
+    hints: Hints | None = None,
     log: Log = lambda event: None,
     progress: Progress = lambda done, total: None,
 ) -> TrainReport:
@@ -90,6 +93,7 @@ def train(
     Args:
         out: the run directory; must not exist unless `resume` or `overwrite`.
         resume: continue a stopped run, or start it if it has no state yet.
+        hints: what other sources say of the images; how far each is to be trusted is learned.
         made_by: command and options that the run keeps; its digest of the data is added.
         progress: called with the number of images whose features are computed, and of all images.
 
@@ -141,6 +145,13 @@ def train(
 
     run = _make_run(out, manifest, plan, spec, network, models, examples)
     run = replace(run, made_by=made_by, mentions=mentions)
+    if hints:
+        images_of = parts[0].images + parts[1].images
+        both = examples[0] + examples[1]
+        trust = learn_trust(
+            both, images_of, hints, plan.labels, settings, environment.processes, stages.run
+        )
+        run = replace(run, hints=trust)
     images = {split.value: (manifest.splits or ()).count(split) for split in Split}
     fits = {name: _summary(fitted) for name, fitted in models.items()}
     report = TrainReport(run, images, fits, clock.seconds, manifest.notes)

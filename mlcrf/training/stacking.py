@@ -17,18 +17,21 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcrf.backbones.feature_matrix import read_rows
 from mlcrf.choices import ObjectiveName, Schedule, Structure
-from mlcrf.model import LabelCrf
+from mlcrf.config import TrainSettings
+from mlcrf.model import LabelCrf, no_edges
+from mlcrf.objectives import independent_loss
 from mlcrf.processes import Processes
 from mlcrf.rules import Rules
 from mlcrf.training.candidates import MOST_ADDED, Candidate, Fitted, extend
 from mlcrf.training.examples import Examples
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
-from mlcrf.training.fit import FitReport
+from mlcrf.training.fit import FitReport, fit
 from mlcrf.training.plan import Minimiser, Plan, make_minimiser, stacked_objective
 from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import Log
@@ -122,6 +125,30 @@ def out_of_fold(
         baselines.append(model)
     space.processes.all_reduce(log_odds)
     return OutOfFold(LogOddsSpace(log_odds, space.targets, space.processes), fold, baselines)
+
+
+def score_by_baselines(
+    examples: Examples, settings: TrainSettings, processes: Processes
+) -> NDArray[np.float32]:
+    """Return log-odds of images by baselines that did not see them (N, L).
+
+    The penalty is the median of the settings' list.
+
+    Cost: five fits of the baseline.
+    """
+    penalty = Penalty(float(np.median(settings.penalties)), 0.0)
+    space = FeatureSpace(examples.features, examples.targets, processes=processes)
+    start = LabelCrf(examples.features.shape[1], examples.targets.shape[1], edges=no_edges())
+    with torch.no_grad():
+        start.output.bias.copy_(space.frequencies().logit())
+
+    def fit_without(number: int, others: FeatureSpace) -> LabelCrf:
+        return fit(others, start, independent_loss, penalty, tolerance=_FOLD_TOLERANCE)[0]
+
+    scores: NDArray[np.float32] = out_of_fold(
+        space, fit_without, seed=settings.seed
+    ).log_odds.rotated.numpy()
+    return scores
 
 
 class Stacker:
