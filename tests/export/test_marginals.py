@@ -9,7 +9,7 @@ from torch import Tensor
 from mlcrf.crf import Potentials
 from mlcrf.export.marginals import BetheMarginals, MeanFieldMarginals, SplitMarginals
 from mlcrf.inference import Bethe, Exact, MeanField
-from mlcrf.rules import Rules
+from mlcrf.rules import Limit, Rules
 from tests.making import close, expected, make_potentials
 from tests.oracle import oracles
 
@@ -61,6 +61,18 @@ def test_split_leaves_out_what_implications_forbid(varies: bool) -> None:
     close(found, EXACT(potentials).marginals, 1e-5)
     assert bool((found[:, RULES.array[:, 0]] <= found[:, RULES.array[:, 1]] + 1e-6).all())
     assert float((found - split(plain)[1]).abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("varies", [False, True])
+def test_split_keeps_to_limits(varies: bool) -> None:
+    """One inside a half, and those that lie across the halves, soft or of all labels."""
+    limits = (Limit((0, 1, 2), 0, 1), Limit((3, 4), 0, 1, 2.0), Limit(tuple(range(14)), 1, 14))
+    plain = make_potentials(3, 14, unary=2, pairwise=1, varies=varies, dtype=torch.float32)
+    for some in (limits[:1], limits):
+        potentials = replace(plain, rules=Rules((), some))
+        module, found = split(potentials)
+        assert (module.dtype is None) == (varies or len(some) > 1)
+        close(found, EXACT(potentials).marginals, 1e-5)
 
 
 def test_split_of_twenty_labels() -> None:

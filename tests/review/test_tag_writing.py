@@ -19,7 +19,7 @@ from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import find_photos
 from mlcrf.review.session import Review
 from mlcrf.review.tag_writing import TagWriting
-from mlcrf.rules import Rules
+from mlcrf.rules import Limit, Rules
 from tests.review.conftest import make_folder, new_request
 
 LABELS = ("plant_life", "tree", "sky")
@@ -109,3 +109,21 @@ def test_what_is_not_begun(review: Review, tmp_path: Path) -> None:
     first.result()
     writing.close()
     assert keywords(tmp_path) == {"my photos/a.png.xmp": {"sky"}}
+
+
+def test_likely_tags_keep_to_limits(tmp_path: Path) -> None:
+    """Of tags that exclude each other the likelier one is written, or the one answered yes."""
+    rules = Rules((), (Limit((1, 2), 0, 1), Limit((0, 1), 1, 2)))
+    database = ReviewDatabase(str(tmp_path / "tags.db"))
+    photos, _ = find_photos(make_folder(tmp_path / "mine", ["a.png", "b.png"]), database)
+    unary = torch.tensor([[-4.0, 1.0, 6.0], [-4.0, 1.0, 6.0]])
+    edges = torch.empty((0, 2), dtype=torch.int64)
+    potentials = Potentials(unary, edges, torch.empty(0), rules)
+    review = Review(photos, LABELS, Beliefs(Exact(), potentials), unary, database)
+    assert review.decided().sum() == 0  # nobody has answered, and nothing is complete
+    assert review.decided(0.1).tolist() == [[False, False, True], [False, False, True]]
+    look = review.answer(0, {1: 1, 2: 1}, "ann", new_request())
+    assert look.contradicts == {1, 2}
+    review.answer(0, {2: None}, "ann", new_request())
+    assert review.decided(0.1).tolist()[0] == [False, True, False]
+    database.close()
