@@ -74,6 +74,10 @@ EXPERIMENTS := lecture objectives decisions hidden_labels learning_curves known_
 experiment-%: setup  # One experiment, such as experiment-known_tags; DATA=folder.
 	$(BIN)/python -m experiments.$*.run $(if $(filter lecture,$*),,--data $(DATA))
 
+experiment-teach: setup  # The same, and whether the estimates of a tag's quality hold; DATA=folder.
+	$(BIN)/python -m experiments.teach.run --data $(DATA)
+	$(BIN)/python -m experiments.teach.estimates --data $(DATA)
+
 NUMBERS ?=
 experiment-never_worse: setup  # The same without --data, which names other data sets; DATA=folder NUMBERS=folder.
 	$(BIN)/python -m experiments.never_worse.run --photos $(DATA) $(if $(NUMBERS),--numbers $(NUMBERS))

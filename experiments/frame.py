@@ -39,7 +39,9 @@ QUICK_PHOTOS = {Split.TRAIN: 300, Split.VALIDATION: 100, Split.TEST: 200}
 Rows = list[dict[str, Any]]
 
 
-def read_options(doc: str | None, folder: str, **more: dict[str, Any]) -> argparse.Namespace:
+def read_options(
+    doc: str | None, folder: str, file: str = "results.json", **more: dict[str, Any]
+) -> argparse.Namespace:
     """The options of an experiment on photos: data, runs, out, quick, and `more` by name.
 
     Of the bootstrap of differences, `resamples` says how often.
@@ -58,8 +60,9 @@ def read_options(doc: str | None, folder: str, **more: dict[str, Any]) -> argpar
     quick = arguments.quick
     arguments.resamples = 50 if quick else 1000
     arguments.runs = arguments.runs or (Path("runs/quick") if quick else Path("runs"))
-    kept = ROOT / "experiments" / folder / "results.json"
-    arguments.out = arguments.out or (arguments.runs / f"{folder}.json" if quick else kept)
+    kept = ROOT / "experiments" / folder / file
+    name = file.replace("results", folder)
+    arguments.out = arguments.out or (arguments.runs / name if quick else kept)
     return arguments
 
 

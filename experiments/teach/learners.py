@@ -32,11 +32,13 @@ class World:
     The first labels are those of the model, if there is one.
 
     Attributes:
+        names: of the labels.
         archive, test: features, float32 (N, D) and (T, D).
         truth, test_truth: labels, int64 (N, L) and int8 (T, L).
         run: the model that is there first.
     """
 
+    names: list[str]
     archive: NDArray[np.float32]
     truth: Tensor
     test: NDArray[np.float32]

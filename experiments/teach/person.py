@@ -10,6 +10,7 @@ from experiments.teach.learners import Learner, World
 from mlcrf.labels import UNKNOWN
 
 _SPOT_CHECKS = 5  # every so many questions about a tag one is about a photo drawn by chance
+_CONFIRMED = 5  # turns of which one is a question, where likely photos are confirmed
 # Answers about several photos that are shown together: a look at all, and a mark at some.
 _BULK_COST, _COST_EACH = 1.0, 0.25
 
@@ -25,17 +26,18 @@ class Order:
             drawn by chance.
         spot_checks: every fifth question of a tag is about a photo drawn by chance.
         at_once: photos of a tag that are shown together.
+        confirms: a tag with a yes is asked about its likeliest photos, so many at once, in four of
+            five turns; all other questions are about one photo.
     """
 
     uncertain: bool = True
     typical: bool = False
     spot_checks: bool = False
     at_once: int = 1
+    confirms: bool = False
 
-    @property
-    def cost(self) -> float:
-        """Cost of the answers about the photos that are shown together, in single answers."""
-        return 1.0 if self.at_once == 1 else _BULK_COST + _COST_EACH * self.at_once
+
+PAGE, RANDOM = Order(typical=True, spot_checks=True), Order(uncertain=False)
 
 
 def teach(
@@ -52,14 +54,20 @@ def teach(
     questions = _uncertain(learner, world, answers, chance, order)
     if not order.uncertain:
         questions = _random(chance)
-    cost = 0.0
+    photos, tag = next(questions)
+    cost = _cost(photos)
     for mark in marks:
-        while cost + order.cost <= mark:
-            photos, tag = next(questions)
+        while cost <= mark:
             answers[photos, tag] = world.truth[photos, tag]
-            cost += order.cost
+            photos, tag = next(questions)
+            cost += _cost(photos)
         learner.learn(answers)
         yield mark, answers
+
+
+def _cost(photos: Tensor) -> float:
+    """Return the cost of answers about photos that are shown together, in single answers."""
+    return 1.0 if len(photos) == 1 else _BULK_COST + _COST_EACH * len(photos)
 
 
 def _random(chance: Tensor) -> Iterator[tuple[Tensor, int]]:
@@ -81,14 +89,20 @@ def _uncertain(
         for tag in range(world.num_known, answers.shape[1]):
             given = answers[:, tag]
             uncertain = -(marginals[:, tag] - 0.5).abs()
-            if order.spot_checks and turn % _SPOT_CHECKS == _SPOT_CHECKS - 1:
+            has_yes = bool((given == 1).any())
+            asked = turn // _CONFIRMED if order.confirms else turn
+            confirms = order.confirms and has_yes and turn % _CONFIRMED != _CONFIRMED - 1
+            if confirms:
+                rank = marginals[:, tag]
+            elif order.spot_checks and asked % _SPOT_CHECKS == _SPOT_CHECKS - 1:
                 rank = chance[:, tag]
-            elif order.typical and not bool((given == 1).any()):
+            elif order.typical and not has_yes:
                 rank = typical + uncertain
             elif bool((given == UNKNOWN).all()):
                 rank = chance[:, tag]
             else:
                 rank = uncertain
             rank = rank.masked_fill(given != UNKNOWN, -torch.inf)
-            yield rank.topk(order.at_once).indices, tag
+            count = 1 if order.confirms and not confirms else order.at_once
+            yield rank.topk(count).indices, tag
         turn += 1

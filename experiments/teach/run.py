@@ -7,13 +7,10 @@ A simulated person answers from the truth about an archive of training photos; m
 precision over all labels is measured on test photos. It starts from no label, or from half of the
 labels, drawn, which a model fitted on other training photos knows; then the others are taught. See
 `METHODS` for who asks what.
-
-A second table says how often the intervals of `estimate_quality` hold the truth, on archives of
-test photos.
 """
 
 import argparse
-import tempfile
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,47 +18,33 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from experiments import frame
 from experiments.frame import Rows, percent
+from experiments.teach import estimates
+from experiments.teach.archives import STARTS, answerable, draw_world
 from experiments.teach.learners import Learner, LogisticLearner, OurLearner, World
-from experiments.teach.person import Order, teach
-from mlcrf.backbones.extractor import FeatureExtractor
-from mlcrf.backbones.registry import find_spec, make_backbone
-from mlcrf.checkpoint import Run
-from mlcrf.cli.options import cache_dir
-from mlcrf.config import TrainSettings
-from mlcrf.data.manifest import Manifest, Split
+from experiments.teach.person import PAGE, RANDOM, Order, teach
+from mlcrf.data.manifest import Manifest
 from mlcrf.errors import MlcrfError
-from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.metrics import Ranking
-from mlcrf.review.quality import Estimate, estimate_quality
-from mlcrf.rules import Rules
 
-STARTS = ("nothing", "half known")
 MARKS = [0, 100, 200, 350, 500, 700, 1000, 1400, 2000]
 FURTHER = [2800, 4000]  # answers in random order
-_PAGE, _RANDOM = Order(typical=True, spot_checks=True), Order(uncertain=False)
 METHODS: dict[str, tuple[Callable[[World], Learner], Order]] = {
-    "page": (lambda world: OurLearner(world, coupled=True), _PAGE),
-    "page without couplings": (lambda world: OurLearner(world, coupled=False), _PAGE),
-    "page in bulk": (lambda world: OurLearner(world, coupled=True), replace(_PAGE, at_once=8)),
+    "page": (lambda world: OurLearner(world, coupled=True), PAGE),
+    "page without couplings": (lambda world: OurLearner(world, coupled=False), PAGE),
+    "page in bulk": (lambda world: OurLearner(world, coupled=True), replace(PAGE, at_once=8)),
     "page, first photo by chance": (
         lambda world: OurLearner(world, coupled=True),
-        replace(_PAGE, typical=False),
+        replace(PAGE, typical=False),
     ),
     "uncertainty": (LogisticLearner, Order()),
-    "random": (lambda world: OurLearner(world, coupled=True), _RANDOM),
-    "random, logistic regression": (LogisticLearner, _RANDOM),
+    "random": (lambda world: OurLearner(world, coupled=True), RANDOM),
+    "random, logistic regression": (LogisticLearner, RANDOM),
 }
 COMPARED_AT = (500, 1000, 2000, 4000)
-COVERED = ("page", "random")
-_COVERED_AT = [200, 500, 1000, 2000]
-_ARCHIVE, _TEST, _OTHERS = 3000, 5000, 2000  # most photos
-_FIT: dict[str, Any] = {"penalties": (0.3,), "pairwise_penalties": (0.01,)}
 
 
 @dataclass(frozen=True)
@@ -80,7 +63,6 @@ class Curve:
 
 Curves = dict[tuple[str, str], Curve]  # by start and method
 Points = dict[tuple[str, str], list[list[list[float]]]]  # the same, for each seed
-Checks = dict[tuple[str, int], Rows]  # by method and answers
 
 
 def main() -> None:
@@ -91,23 +73,15 @@ def main() -> None:
     arguments.seeds = 1 if arguments.quick else arguments.seeds
     arguments.resamples = 10 if arguments.quick else 100
     try:
-        data = _answerable(frame.photos(arguments))
+        data = answerable(frame.photos(arguments))
         points: Points = {}
-        checks: Checks = {}
         for seed in range(arguments.seeds):
             _teach_all(data, arguments, seed, points)
-            _cover(data, arguments, seed, checks)
-            results = _summarise(arguments, points, checks)
+            results = _summarise(arguments, points)
             frame.keep(arguments, **results, archives=seed + 1)
     except MlcrfError as error:
         raise SystemExit(str(error)) from error
     print("\n\n".join(tables(results).values()))
-
-
-def _answerable(data: Manifest) -> Manifest:
-    """Return the photos of which every label is known, with labels as if none implied another."""
-    known = np.flatnonzero((data.targets >= 0).all(1))
-    return replace(data.rows(known), rules=Rules())
 
 
 def _marks(arguments: argparse.Namespace, order: Order) -> list[int]:
@@ -119,7 +93,7 @@ def _marks(arguments: argparse.Namespace, order: Order) -> list[int]:
 def _teach_all(data: Manifest, arguments: argparse.Namespace, seed: int, points: Points) -> None:
     """Add the figures of one seed by method."""
     for start in STARTS:
-        world = _draw(data, arguments, seed, start)
+        world = draw_world(data, arguments, seed, start)
         counts = _resample(len(world.test), arguments.resamples, seed)
         for method, (make, order) in METHODS.items():
             began, learner = perf_counter(), make(world)
@@ -133,73 +107,14 @@ def _teach_all(data: Manifest, arguments: argparse.Namespace, seed: int, points:
             print(f"seed {seed}, {start}, {method}: {values} ({seconds:.0f} s)", flush=True)
 
 
-def _cover(data: Manifest, arguments: argparse.Namespace, seed: int, checks: Checks) -> None:
-    """Add, by method and answers, whether intervals of estimated errors hold the truth."""
-    marks = _marks(arguments, _PAGE)[1:] if arguments.quick else _COVERED_AT
-    world = _draw(data, arguments, seed, "nothing", of_test=True)
-    for method in COVERED:
-        learner = OurLearner(world, coupled=True)
-        for mark, answers in teach(learner, world, METHODS[method][1], marks, seed):
-            checks.setdefault((method, mark), []).extend(_check(learner, world, answers))
-
-
-def _summarise(arguments: argparse.Namespace, points: Points, checks: Checks) -> dict[str, Any]:
+def _summarise(arguments: argparse.Namespace, points: Points) -> dict[str, Any]:
     """Return the figures of all seeds so far."""
     curves = {
         (start, method): Curve(_marks(arguments, METHODS[method][1]), _over_seeds(np.array(found)))
         for (start, method), found in points.items()
     }
     rows = [row for key, curve in curves.items() for row in _points(*key, curve)]
-    coverage = [
-        {"method": method, "answers": answers, "estimates": len(found)}
-        | {
-            f"{name}_{what}": float(np.mean([one[name][what] for one in found]))
-            for name in ("right", "missed")
-            for what in ("covered", "width", "truth")
-        }
-        for (method, answers), found in checks.items()
-        if found
-    ]
-    return {"rows": rows, "compared": _compare(curves), "coverage": coverage}
-
-
-def _draw(
-    data: Manifest, arguments: argparse.Namespace, seed: int, start: str, *, of_test: bool = False
-) -> World:
-    """Return an archive of drawn photos, test photos, and the model that is there first."""
-    rng = np.random.default_rng(seed)
-    splits = np.array(data.splits)
-    pool = rng.permutation(np.flatnonzero((splits == Split.TEST) == of_test))
-    archive, others = np.split(pool, [min(_ARCHIVE, len(pool) // 2)])
-    test = np.random.default_rng(0).permutation(np.flatnonzero(splits == Split.TEST))[:_TEST]
-    order = rng.permutation(len(data.labels))
-    run, count = None, len(order) // 2
-    if start != "nothing":
-        run = _fit_first(data.rows(others[:_OTHERS]), order[:count], seed, arguments)
-    archived, tested = data.rows(archive), data.rows(test)
-    backbone = make_backbone(find_spec(TrainSettings().backbone))
-    extractor = FeatureExtractor(backbone, cache_dir=cache_dir(None))
-    return World(
-        np.asarray(extractor.matrix(archived.images)),
-        torch.from_numpy(archived.targets[:, order]).long(),
-        np.asarray(extractor.matrix(tested.images)),
-        tested.targets[:, order],
-        run,
-    )
-
-
-def _fit_first(
-    data: Manifest, columns: NDArray[np.int64], seed: int, arguments: argparse.Namespace
-) -> Run:
-    """Return a run that knows some of the labels."""
-    part = replace(
-        data,
-        targets=data.targets[:, columns],
-        labels=LabelSpace(tuple(list(data.labels)[column] for column in columns)),
-    )
-    settings = TrainSettings(seed=seed, **(frame.QUICK if arguments.quick else _FIT))
-    with tempfile.TemporaryDirectory() as folder:
-        return frame.trained(part, Path(folder) / "run", settings)
+    return {"rows": rows, "compared": _compare(curves)}
 
 
 def _resample(count: int, resamples: int, seed: int) -> NDArray[np.float64]:
@@ -262,29 +177,8 @@ def _compare(curves: Curves) -> Rows:
     return rows
 
 
-def _check(learner: OurLearner, world: World, answers: Tensor) -> Rows:
-    """Return for each tag that has an estimate whether its intervals hold the truth."""
-    taught, rows = learner.taught, []
-    assert taught is not None
-    for at, label in enumerate(taught.columns.tolist()):
-        given, tagged = answers[:, label], taught.log_odds[:, at] > 0
-        quality = estimate_quality(taught.log_odds[:, at], given, tagged)
-        if quality is not None:
-            is_left = (given == UNKNOWN) & (world.truth[:, label] == 1)
-            right, missed = int((is_left & tagged).sum()), int((is_left & ~tagged).sum())
-            rows.append(
-                {"right": _hold(quality.right, right), "missed": _hold(quality.missed, missed)}
-            )
-    return rows
-
-
-def _hold(estimate: Estimate, truth: int) -> dict[str, float]:
-    covered = estimate.low <= truth <= estimate.high
-    return {"covered": covered, "width": estimate.high - estimate.low, "truth": truth}
-
-
 def tables(results: dict[str, Any]) -> dict[str, str]:
-    """`curves`: by answers; `compared`: what the page needs; `coverage`: of the estimates."""
+    """`curves`: by answers; `compared`: what the page needs; those of `estimates`."""
     curves: dict[tuple[str, str], dict[int, str]] = {}
     for row in results["rows"]:
         low, high = percent(row["low"]), percent(row["high"])
@@ -301,16 +195,8 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         lines.append([*cells, needed, f"{share:.0%} [{low:.0%}, {high:.0%}]"])
     head = ["start", "method", "its answers", "mAP, %", "page needs", "share"]
     made["compared"] = frame.table(lines, head)
-    lines = []
-    for row in results["coverage"]:
-        cells = [row["method"], f"{row['answers']:,}", str(row["estimates"])]
-        for name in ("right", "missed"):
-            cells.append(f"{row[f'{name}_covered']:.0%}")
-            cells.append(f"{row[f'{name}_truth']:.0f}, {row[f'{name}_width']:.0f}")
-        lines.append(cells)
-    head = ["method", "answers", "estimates", "right: covered", "mean truth, width"]
-    made["coverage"] = frame.table(lines, [*head, "missed: covered", "mean truth, width"])
-    return made
+    kept = Path(__file__).with_name("estimates.json")
+    return made | estimates.tables(json.loads(kept.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
