@@ -56,6 +56,7 @@ from mlcrf.objectives import (
 )
 from mlcrf.rules import Rules
 from tests.decoding.methods import READY
+from tests.drawn_rules import make as make_limited
 from tests.inference.methods import ANY, NONE, Row, rows
 from tests.making import draw_known, make_potentials
 from tests.pretended_device import CPU, DEVICE, pretended_device
@@ -206,6 +207,24 @@ def test_inference(row: Row, case: str, some_known: bool) -> None:
         method = replace(method, chains=8, temperatures=4)
     known = make_known(potentials) if some_known else None
     same_on_both(partial(all_answers, row, method), potentials, known)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_limits(seed: int) -> None:
+    """Every method that keeps to limits on groups of labels, and decisions that do."""
+    potentials, known = make_limited(seed, 6)
+    gibbs = Gibbs(chains=4, burn_in=2, sweeps=6)
+    decisions = [Decoder(Decision.EXPECTED_F1), Decoder(Decision.TOP_K, k=3), Decoder(Decision.MAP)]
+
+    def infer(potentials: Potentials, known: Tensor) -> Any:
+        answers = []
+        for method in (Exact(pairwise_marginals=True), JunctionTree(), MeanField(), gibbs):
+            posterior = method(potentials, known=known)
+            answers += [posterior, method.map_states(potentials, known=known)]
+            answers += [decide(posterior, potentials, method, known=known) for decide in decisions]
+        return tuple(answers)
+
+    same_on_both(infer, potentials, known)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

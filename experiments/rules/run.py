@@ -2,8 +2,8 @@
 
     python -m experiments.rules.run [--quick] [--test-photos N]
 
-For few and for more training photos one run without rules, and one for each set of rules: the files
-of this folder. Every measure of `evaluate` is compared on the same targets, those that keep to the
+From few training photos one run without rules, and one for each set of rules: the files of this
+folder. Every measure of `evaluate` is compared on the same targets, those that keep to the
 rules: what a test photo breaks of a hard limit counts as unknown, for both.
 """
 
@@ -28,7 +28,7 @@ RULES = {
     "and never together": ("implications.txt", "apart.txt"),
     "and soft never together": ("implications.txt", "apart_soft.txt"),
 }
-SIZES = (300, 1000)
+SIZES = (300,)  # training photos, and a third as many for validation
 MEASURES = {
     "nll": ("nll", 1),
     "hamming": ("wrong, %", 100),

@@ -190,6 +190,7 @@ class Gibbs:
         flat = run.samples.flatten(0, 1)
         exact = potentials.unary.dtype == torch.float64
         on_numba = choose_engine(self.engine, known.device) is Engine.NUMBA
+        on_numba &= not potentials.rules.limits  # which are kept to in torch
         marginals = run.probabilities
         if exact and on_numba:
             marginals = conditional_means(potentials, flat, known)

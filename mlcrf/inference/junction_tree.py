@@ -295,9 +295,9 @@ def _add_limits(table: Tensor, group: Group, limits: tuple[Limit, ...]) -> None:
         scope = [label, *group.separators[row].tolist()]
         for limit in limits:
             if label in limit.labels and set(limit.labels).issubset(scope):
-                places = [scope.index(one) for one in limit.labels]
+                places = [len(scope) - 1 - scope.index(one) for one in limit.labels]
                 numbers = torch.arange(2 ** len(scope), device=table.device)
-                bits = (numbers[:, None] >> (len(scope) - 1 - torch.tensor(places))) & 1
+                bits = (numbers[:, None] >> numbers.new_tensor(places)) & 1
                 added = log_weights((limit,), [bits.sum(1)])
                 table[row] += added.clamp(min=_IMPOSSIBLE).view(2, -1, 1)
 
