@@ -72,8 +72,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as place:
         runs = arguments.runs or Path(place)
-        for label in arguments.labels.split(","):
-            for draw in range(arguments.draws):
+        runs.mkdir(parents=True, exist_ok=True)
+        for draw in range(arguments.draws):
+            for label in arguments.labels.split(","):
                 rows.append(measure(data, label, draw, arguments.positives, runs))
                 if "command" not in results:
                     results["command"] = time_command(runs / label, runs / f"{label}-{draw}.csv")

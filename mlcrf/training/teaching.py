@@ -38,14 +38,14 @@ _STANDARD_ERRORS = 2.0  # by which a gain on answers must exceed 0
 _OF_COUPLINGS = (0.0, 0.1, 0.3, 1.0)
 _FOLDS = 3
 _FEWEST_TOGETHER = 3  # images in which both labels of a new coupling are answered
-# With fewer answers of no, images drawn by chance count as answered no: two for each answer of yes.
 _MOST_COMPARED = 2000  # answers about a label from which the prior's width is chosen
 _COARSE = {"maxiter": 60, "ftol": 1e-6}
 _LARGEST = 500.0  # log-odds whose exp does not overflow
 _CONSTANT = 1e-6  # largest spread of a constant feature relative to its mean
 _LEAST = 1e-12
+# With fewer answers of no, images drawn by chance count as answered no: two for each answer of yes.
 _FEWEST_NO, _ASSUMED, _ASSUMED_IMAGES = 2, 2.0, 40
-_UNANSWERED = 500  # images that the model's own probabilities are taken from
+_PASSED_OVER = 500  # images drawn from those that somebody who corrects mistakes passed over
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Teacher:
         self._inputs = torch.from_numpy(features) @ self._map.float() + self._shift.float()
         self._offset = None if log_odds is None else log_odds.double()
         self._fits: dict[tuple[int, float], _Fit] = {}
-        self._drawn = _drawn(len(features), _UNANSWERED)
+        self._drawn = _drawn(len(features), len(features))
 
     def learn(self, answers: Tensor) -> Taught | None:
         """Return models that follow from all answers so far; None if they know no label.
@@ -267,34 +267,46 @@ class Teacher:
         if before is not None and torch.equal(before.answers, answers) and before.unseen == unseen:
             return before
         rows = (answers != UNKNOWN).nonzero().squeeze(1)
-        targets = answers[rows].double()
-        counts, offset = torch.ones_like(targets), None
-        yes, no = int(targets.sum()), int((1 - targets).sum())
-        used, others = rows, self._drawn[~torch.isin(self._drawn, rows)]
+        others, supposed, counts = self._suppose(label, rows, answers[rows], unseen)
+        used = torch.cat([rows, others])
+        targets = torch.cat([answers[rows].double(), supposed])
+        counts = torch.cat([torch.ones(len(rows), dtype=torch.float64), counts])
+        offset = None
         if label < self._num_known:
             assert self._offset is not None
-            if unseen and len(others):
-                said = self._offset[others, label]
-                right = said.abs().sigmoid()
-                used = torch.cat([rows, others])
-                targets = torch.cat([targets, (said > 0).double()])
-                counts = torch.cat([counts, unseen * right / right.sum()])
             offset = self._offset[used, label]
-        elif yes and no < _FEWEST_NO and len(others):
-            others = others[:_ASSUMED_IMAGES]
-            used, each = torch.cat([rows, others]), _ASSUMED * yes / len(others)
-            targets = torch.cat([targets, torch.zeros(len(others))])
-            counts = torch.cat([counts, torch.full((len(others),), each)])
         inputs = self._inputs[used].double() * self._deviations(label, scale)
         fit = fit_laplace(inputs, targets, offset=offset, counts=counts)
         loss = counts * _losses(fit.left_out, targets)
         cost = 0.0
-        if unseen and offset is not None:
+        if offset is not None:
             cost = float((loss - counts * _losses(offset, targets))[len(rows) :].sum())
         left_out = fit.left_out[: len(rows)]
         found = _Fit(answers.clone(), rows, fit.weights, left_out, float(loss.sum()), cost, unseen)
         self._fits[label, scale] = found
         return found
+
+    def _suppose(
+        self, label: int, rows: Tensor, answers: Tensor, unseen: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return images that count as answered, their targets, and how often each counts.
+
+        Args:
+            rows, answers: the answered images.
+            unseen: number of images that count as the model says.
+        """
+        others = self._drawn[~torch.isin(self._drawn, rows)]
+        yes, no = int((answers == 1).sum()), int((answers == 0).sum())
+        if unseen:
+            assert self._offset is not None
+            others = others[:_PASSED_OVER]
+            said = self._offset[others, label]
+            right = said.abs().sigmoid()
+            return others, (said > 0).double(), unseen * right / right.sum()
+        is_one_sided = label >= self._num_known and yes > 0 and no < _FEWEST_NO
+        others = others[: _ASSUMED_IMAGES if is_one_sided else 0]
+        none = torch.zeros(len(others), dtype=torch.float64)
+        return others, none, none + _ASSUMED * yes / max(len(others), 1)
 
     def _deviations(self, label: int, scale: float) -> Tensor:
         """Return the prior standard deviation of each input's weight (D',)."""
