@@ -9,11 +9,18 @@ Trained apart, as one, and with all labels of all images.
 tags that people give; what is lost is taken as absent, or the table is learned from as one that
 lists only a part of what is present, or nothing is lost.
 
+`hints`: two simulated sources name labels of all images, with 70 % precision and 40 % recall, and
+with 95 % and 20 %, independent of the image given the labels. A run on all labels ignores them,
+takes them as known, weighs them (`--hints`), or a logistic regression of each label on the log-odds
+of all labels and on both sources' tags is stacked on them. `nll` is of single labels here, with
+probabilities from 0.001 to 0.999: what is clamped to a wrong value has none otherwise.
+
 Both models of a run are scored on the test images: `nll` of all labels together, in nats per image
 (apart: the sum of both runs), and mAP over all labels. Of the gap between the worst and the fully
 labelled, the share that is closed, with its 95 % interval over images.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 
 from experiments import frame
 from mlcrf.checkpoint import Run
@@ -30,10 +38,17 @@ from mlcrf.data.joining import join_tables, with_mentions
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.labels import LabelSpace
 from mlcrf.metrics import Ranking
+from mlcrf.prediction.hinting import weigh_hints
+from mlcrf.processes import ALONE
+from mlcrf.training.examples import Examples
+from mlcrf.training.stacking import score_by_baselines
+from mlcrf.training.trust import learn_trust
 
 PENALTIES: dict[str, Any] = {"penalties": (0.1, 0.3, 1.0), "pairwise_penalties": (0.01,)}
 LOST = 0.5  # share of the present labels
 _STACKED = {"schedule": Schedule.STACKED}
+SOURCES = {"first": (0.7, 0.4), "second": (0.95, 0.2)}  # precision and recall
+_SURE = (0.001, 0.999)
 _AT_ONCE = 1024
 _MAP_RESAMPLES = 200
 
@@ -56,7 +71,8 @@ def main() -> None:
     arguments = frame.read_options(
         __doc__,
         "sources",
-        seed={"type": int, "default": 0, "help": "of halves and of what is lost"},
+        seed={"type": int, "default": 0, "help": "of halves, of what is lost, and of hints"},
+        only={"choices": ["halves", "positives", "hints"], "help": "keep the others' figures"},
     )
     data = frame.photos(arguments)
     more = frame.QUICK if arguments.quick else PENALTIES
@@ -67,8 +83,13 @@ def main() -> None:
         place = arguments.runs / "sources" / f"{len(data.labels)}-{name}-{arguments.seed}"
         return frame.trained(manifest, place, settings.model_copy(update=more))
 
+    questions = {"halves": _halves, "positives": _positives, "hints": _hints}
     rows: frame.Rows = []
-    for question in (_halves, _positives):
+    if arguments.only:
+        questions = {arguments.only: questions[arguments.only]}
+        kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
+        rows = [row for row in kept if row["question"] != arguments.only]
+    for question in questions.values():
         rows += question(data, test, learn, arguments)
         frame.keep(arguments, rows)
     print("\n\n".join(tables({"rows": rows}).values()))
@@ -119,6 +140,130 @@ def _halves(
     found["as one"] = _of_run(learn("union-0", union), test)
     found["all labels"] = _of_run(learn("full", data), test)
     return _rows("halves", found, test, "apart", "all labels", arguments)
+
+
+def _hints(data: Manifest, test: Manifest, learn: Callable[..., Run], arguments: Any) -> frame.Rows:
+    """Score the run on all labels with hints of two sources, used in several ways."""
+    run = learn("full", data)
+    rng = np.random.default_rng(arguments.seed)
+    learned = np.flatnonzero(np.array(data.splits) != Split.TEST)
+    seen = data.rows(learned)
+    share = (seen.targets == 1).mean(0)
+    said = {name: _draw_hints(data, share, *each, rng) for name, each in SOURCES.items()}
+    features = frame.features_of(run, seen).numpy()
+    examples = Examples(features, seen.targets)
+    keys = [image.key for image in data.images]
+    hints = {name: dict(zip(keys, rows, strict=True)) for name, rows in said.items()}
+    scores = score_by_baselines(examples, run.settings, ALONE)
+    trust = learn_trust(
+        examples,
+        seen.images,
+        hints,
+        data.labels,
+        run.settings,
+        ALONE,
+        lambda name, compute: {"scores": torch.from_numpy(scores)},
+    )
+    run = replace(run, hints=trust)
+    of_test = np.flatnonzero(np.array(data.splits) == Split.TEST)
+    evidence = weigh_hints(run, hints, {}).of(test.images)
+    named = np.maximum.reduce([rows[of_test] for rows in said.values()])
+    known = torch.from_numpy(np.where(named == 1, 1, -1)).long()
+    inputs = frame.features_of(run, test)
+    with torch.no_grad():
+        log_odds = run.independent(inputs).unary
+    stacked = _stack(
+        [scores, *(rows[learned] for rows in said.values())],
+        seen.targets,
+        [log_odds.numpy(), *(rows[of_test] for rows in said.values())],
+    )
+    found = {
+        "ignored": _marginals(run, inputs),
+        "taken as known": _marginals(run, inputs, known=known),
+        "stacked, by logistic regression": stacked,
+        "weighed (--hints), in the baseline": (log_odds + evidence).sigmoid().double().numpy(),
+        "weighed (--hints), in the CRF": _marginals(run, inputs, evidence=evidence),
+    }
+    return _hint_rows(found, test, arguments)
+
+
+def _draw_hints(
+    data: Manifest,
+    share: NDArray[np.float64],
+    precision: float,
+    recall: float,
+    rng: np.random.Generator,
+) -> NDArray[np.int8]:
+    """Return what a source of this precision and recall names, 1 or 0 (N, L)."""
+    false = recall * share * (1 - precision) / (precision * (1 - share))
+    chance = np.where(data.targets == 1, recall, false)
+    return (rng.random(data.targets.shape) < chance).astype(np.int8)
+
+
+def _stack(
+    inputs: list[NDArray[Any]], targets: NDArray[np.int8], others: list[NDArray[Any]]
+) -> NDArray[np.float64]:
+    """Return the probabilities of other images by a logistic regression of each label."""
+    rows, new = np.hstack(inputs).astype(float), np.hstack(others).astype(float)
+    fitted = [LogisticRegression(max_iter=500).fit(rows, own) for own in targets.T]
+    return np.stack([one.predict_proba(new)[:, 1] for one in fitted], axis=1)
+
+
+@torch.no_grad()
+def _marginals(
+    run: Run,
+    inputs: torch.Tensor,
+    *,
+    known: torch.Tensor | None = None,
+    evidence: torch.Tensor | None = None,
+) -> NDArray[np.float64]:
+    """Return the CRF's marginals (N, L)."""
+    method, found = run.make_inference(), []
+    for rows in torch.arange(len(inputs)).split(_AT_ONCE):
+        potentials = run.crf(inputs[rows])
+        if evidence is not None:
+            potentials = replace(potentials, unary=potentials.unary + evidence[rows])
+        posterior = method(potentials, known=None if known is None else known[rows])
+        found.append(posterior.marginals)
+    return torch.cat(found).double().numpy()
+
+
+def _hint_rows(found: dict[str, NDArray[np.float64]], test: Manifest, arguments: Any) -> frame.Rows:
+    """Return a row for each way, with its difference to the last."""
+    draws = _draw_weights(len(test), arguments.resamples)
+    nll, precision = {}, {}
+    for name, marginals in found.items():
+        p = np.where(test.targets == 1, marginals, 1 - marginals).clip(*_SURE)
+        by_image = -np.log(p).sum(1)
+        nll[name] = np.array([by_image @ some / len(test) for some in draws])
+        precision[name] = _precision(Answers(by_image, marginals), test, draws[:_MAP_RESAMPLES])
+    last = list(found)[-1]
+    return [
+        {
+            "question": "hints",
+            "case": name,
+            "nll": float(nll[name][0]),
+            "nll_more": _interval_of(nll[name] - nll[last]),
+            "mean_average_precision": float(precision[name][0]),
+            "map_more": _interval_of(precision[name] - precision[last]),
+        }
+        for name in found
+    ]
+
+
+def _draw_weights(count: int, resamples: int) -> list[NDArray[np.float64]]:
+    """Return how often each image counts in each resample; the first is of all images once."""
+    rng = np.random.default_rng(0)
+    draws = [np.ones(count)]
+    for _ in range(resamples):
+        draws.append(np.bincount(rng.integers(count, size=count), minlength=count).astype(float))
+    return draws
+
+
+def _interval_of(values: NDArray[np.float64]) -> list[float]:
+    """Return the first value, and the 95 % interval of the others."""
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return [float(values[0]), float(low), float(high)]
 
 
 def _tables(data: Manifest, halves: list[LabelSpace], draw: NDArray[np.float64]) -> list[Manifest]:
@@ -176,10 +321,8 @@ def _rows(
     arguments: Any,
 ) -> frame.Rows:
     """Return a row for each case and model, with the share of the gap that it closes."""
-    rng, count = np.random.default_rng(0), len(test)
-    draws = [np.ones(count)]  # the first is of the images themselves
-    for _ in range(arguments.resamples):
-        draws.append(np.bincount(rng.integers(count, size=count), minlength=count).astype(float))
+    count = len(test)
+    draws = _draw_weights(count, arguments.resamples)
     rows = []
     for model in ("independent", "crf"):
         nll = {
@@ -208,19 +351,35 @@ def _rows(
 def _closed(drawn: dict[str, NDArray[np.float64]], name: str, worst: str, best: str) -> list[float]:
     """Return the share of the gap between worst and best that a case closes, with its interval."""
     share = (drawn[worst] - drawn[name]) / (drawn[worst] - drawn[best])
-    low, high = np.percentile(share[1:], [2.5, 97.5])
-    return [float(share[0]), float(low), float(high)]
+    return _interval_of(share)
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
     """Return a table for each question."""
     head = ["learned from", "model", "nll", "gap closed, %", "mAP, %", "gap closed, %"]
     lines: dict[str, list[list[str]]] = {}
+    hints = [row for row in results["rows"] if row["question"] == "hints"]
     for row in results["rows"]:
+        if row["question"] == "hints":
+            continue
         cells = [row["case"], row["model"], f"{row['nll']:.3f}", _interval(row.get("nll_closed"))]
         cells += [frame.percent(row["mean_average_precision"]), _interval(row.get("map_closed"))]
         lines.setdefault(row["question"], []).append(cells)
-    return {question: frame.table(own, head) for question, own in lines.items()}
+    made = {question: frame.table(own, head) for question, own in lines.items()}
+    if hints:
+        head = ["the sources' tags are", "nll", "above the last", "mAP, %", "above the last, %"]
+        cells_of = [
+            [
+                row["case"],
+                f"{row['nll']:.3f}",
+                frame.gain(row["nll_more"], 1),
+                frame.percent(row["mean_average_precision"]),
+                frame.gain(row["map_more"]),
+            ]
+            for row in hints
+        ]
+        made["hints"] = frame.table(cells_of, head)
+    return made
 
 
 def _interval(closed: list[float] | None) -> str:
