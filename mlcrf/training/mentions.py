@@ -27,7 +27,6 @@ from mlcrf.training.examples import Examples
 from mlcrf.training.stacking import score_by_baselines
 
 _SURE = 0.2  # share of the mentions
-_LEAST_SURE = 50  # images
 _DRAWN = 50.0  # images by which a label's share is drawn towards that of all labels
 _RANGE = (0.02, 0.98)
 
@@ -109,7 +108,7 @@ def _shares(
         mentions = int((own[spoken] == 1).sum())
         if not mentions:
             continue
-        count = max(_LEAST_SURE, round(_SURE * mentions))
+        count = max(1, round(_SURE * mentions))
         sure = spoken[np.argsort(-scores[spoken, label], kind="stable")[:count]]
         images[label], hits[label] = len(sure), (own[sure] == 1).sum()
     common = (hits.sum() + 1) / (images.sum() + 2)
