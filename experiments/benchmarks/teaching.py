@@ -6,7 +6,8 @@ Features of as many photos are drawn, tags that depend on them and on each other
 person answers about some of them, chosen by chance. Then single answers are given: `learn` is the
 time from one to new probabilities of all photos and estimates of the tag's quality, `answer` that
 of answers given while the page learns and ranks in the background. The time of the processor, of
-all threads together, is given apart: other work on the machine does not count in it.
+all threads together, is given apart: other work on the machine hardly counts in it. As on the page,
+one thread learns.
 """
 
 import argparse
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # as the thread that learns for the page
     cases = [measure(case) for case in (QUICK if arguments.quick else CASES)]
     text = json.dumps({"machine": describe_machine(), "cases": cases}, indent=2)
     print(text)

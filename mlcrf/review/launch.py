@@ -152,6 +152,7 @@ def thinking(review: Review) -> Iterator[None]:
     done = Event()
 
     def work() -> None:
+        torch.set_num_threads(1)  # two would spin, waiting for each other and for those who answer
         review.choose_typical()
         while not done.is_set():
             began = monotonic()
