@@ -1,7 +1,7 @@
 """A review: photos, their marginals under a model, and the answers of people."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isnan
@@ -18,7 +18,8 @@ from mlcrf.errors import BackboneError, DataError, MlcrfWarning
 from mlcrf.images import Image
 from mlcrf.inference.questions import label_entropy, next_questions
 from mlcrf.prediction.reasons import EvidenceMap, Reasons, make_reasons, map_evidence
-from mlcrf.review.answers import NO, YES, Answer, Board, Verdict
+from mlcrf.review.answer_table import AnswerTable
+from mlcrf.review.answers import NO, YES, Answer, Verdict
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.finding import Filter, Search, State, TagColumn
@@ -82,8 +83,7 @@ class Look:
 class Review:
     """The state and actions of a review; safe to use from several threads.
 
-    Tags have numbers: the model's labels first, then those that people added or answered about, as
-    they came. A tag keeps its number when it is renamed, merged or retired.
+    Tags have numbers; see `AnswerTable`.
 
     Args:
         photos: distinct photos, in the order of the folder.
@@ -108,7 +108,7 @@ class Review:
         make_learner: Callable[[], Learner] | None = None,
     ) -> None:
         self.photos, self.features, self.database = tuple(photos), features, database
-        self._keys, self._beliefs = list(labels), beliefs
+        self._table, self._beliefs = AnswerTable(photos, labels, database), beliefs
         self._num_first = len(labels)  # tags of the model
         self._columns = torch.arange(len(labels))  # numbers of the tags that beliefs are about
         self._make_learner = make_learner
@@ -116,18 +116,12 @@ class Review:
         self._heard, self._lessons = (0, 0), 0
         self._learned: tuple[Lesson, Tensor] | None = None  # the last, and its answers
         self._quality: dict[int, tuple[Tensor, str]] = {}
-        self._number = {photo.id: number for number, photo in enumerate(photos)}
-        self._board = Board()
         shape = len(photos), len(labels)
-        self._known = torch.full(shape, UNKNOWN, dtype=torch.int64)
-        self._answered = torch.zeros(shape, dtype=torch.bool)
-        self._contradicts: dict[int, frozenset[int]] = {}
         self._marginals = torch.zeros(shape, dtype=torch.float64)
         self._states = [State.NEW] * len(photos)
         self._worth = torch.zeros(len(photos), dtype=torch.float64)
         self._ranked = torch.zeros(len(photos), dtype=torch.bool)
         self._rough = torch.zeros(len(photos), dtype=torch.bool)  # approximate marginals
-        self._shown = torch.ones(len(labels), dtype=torch.bool)
         self._search = Search([photo.name for photo in photos], features)
         self._find_maps = None if find_maps is None else lru_cache(_MAPPED)(find_maps)
         self._has_warned = False
@@ -140,8 +134,8 @@ class Review:
         """Return all tags by their numbers."""
         with self._lock:
             self._refresh()
-            yes, no = ((self._known == value).sum(0).tolist() for value in (YES, NO))
-            names = self._board.tags.named(self._keys)
+            yes, no = ((self._table.known == value).sum(0).tolist() for value in (YES, NO))
+            names = self._table.board.tags.named(self._table.keys)
             titles = titles_of(names)
             return [
                 Tag(
@@ -151,7 +145,7 @@ class Review:
                     {"yes": yes[label], "no": no[label]},
                     self._quality[label][1] if label in self._quality else None,
                 )
-                for label, key in enumerate(self._keys)
+                for label, key in enumerate(self._table.keys)
             ]
 
     def tag_number(self, key: str) -> int:
@@ -161,11 +155,11 @@ class Review:
             DataError: there is none, or it was merged or retired.
         """
         with self._lock:
-            if key not in self._keys or self._board.tags.name(key) is None:
+            if not self._table.has_tag(key):
                 self._refresh()
-            if key not in self._keys or self._board.tags.name(key) is None:
+            if not self._table.has_tag(key):
                 raise DataError(f"there is no tag {key!r} any more")
-            return self._keys.index(key)
+            return self._table.keys.index(key)
 
     def change_tag(
         self,
@@ -187,20 +181,11 @@ class Review:
             LabelsError: the name is not one, or another tag has it.
             DataError: no such tag.
         """
-        tags = self._board.tags
         with self._lock:
             self._refresh()
-            if tags.has(request):  # sent again after a lost reply
+            if self._table.board.tags.has(request):  # sent again after a lost reply
                 return
-            names = tags.named(self._keys)
-            for wanted in (key, into):
-                if wanted is not None and wanted not in names:
-                    raise DataError(f"there is no tag {wanted!r} any more")
-            if (key is None and name is None) or (key is not None and key == into):
-                raise DataError("a tag needs a name, and is merged into another one")
-            text = None if name is None else tags.check_name(name, names, key)
-            used = key if key is not None or text is None else tags.free_key(text, self._keys)
-        assert used is not None
+            used, text = self._table.check_change(key, name, into)
         self.database.tag(used, text, into, person, request)
         with self._lock:
             self._refresh()
@@ -211,9 +196,9 @@ class Review:
         Raises:
             DataError: it is not among the photos.
         """
-        if photo not in self._number:
+        if photo not in self._table.number_of:
             raise DataError(f"there is no photo {photo} in this folder any more")
-        return self._number[photo]
+        return self._table.number_of[photo]
 
     def folders(self) -> list[str]:
         """Return the subfolders with photos in or below them, in the order of their names."""
@@ -246,8 +231,8 @@ class Review:
         with self._lock:
             self._refresh()
             beliefs, columns = self._beliefs, self._columns.tolist()
-            keys = tuple(self._keys[column] for column in columns)
-            known = self._known[number, self._columns]
+            keys = tuple(self._table.keys[column] for column in columns)
+            known = self._table.known[number, self._columns]
         if beliefs is None or label not in columns:
             raise DataError("the model has not learned this tag yet")
         label = columns.index(label)
@@ -298,19 +283,21 @@ class Review:
         """
         for number in (*numbers, *others):
             self._check(number)
-        if not values or any(not 0 <= label < len(self._keys) for label in values):
+        if not values or any(not 0 <= label < len(self._table.keys) for label in values):
             raise DataError("no such label")
         said: dict[int, dict[str, int | None]] = {}
         if others:
             with self._lock:
                 self._refresh()
                 for number in others:
-                    is_open = [label for label in values if not self._answered[number, label]]
+                    is_open = [label for label in values if not self._table.answered[number, label]]
                     if is_open:
-                        said[self.photos[number].id] = {self._keys[label]: NO for label in is_open}
+                        said[self.photos[number].id] = {
+                            self._table.keys[label]: NO for label in is_open
+                        }
         for number in numbers:
             said[self.photos[number].id] = {
-                self._keys[label]: value for label, value in values.items()
+                self._table.keys[label]: value for label, value in values.items()
             }
         return self._take(self.database.add_many(said, person, request))
 
@@ -326,11 +313,11 @@ class Review:
 
     def undo(self, person: str, request: str) -> list[int]:
         """Undo a person's last act; return the photos concerned, none if there is none."""
-        return self._take(self.database.undo(person, request, self._number.keys()))
+        return self._take(self.database.undo(person, request, self._table.number_of.keys()))
 
     def redo(self, person: str, request: str) -> list[int]:
         """Redo what a person undid last; return the photos concerned, none if there is none."""
-        return self._take(self.database.redo(person, request, self._number.keys()))
+        return self._take(self.database.redo(person, request, self._table.number_of.keys()))
 
     def choose_typical(self) -> None:
         """Choose photos to begin a tag with; see `Search.choose_typical`."""
@@ -359,18 +346,19 @@ class Review:
         """
         with self._lock:
             self._refresh()
-            has = self._known == YES
+            has = self._table.known == YES
             if least is not None:
-                has |= ~self._answered & (self._marginals >= least)
+                has |= ~self._table.answered & (self._marginals >= least)
             rules = self.rules.at_most
-            allowed = Admissible(torch.from_numpy(rules.close(self._known.numpy())), rules)
+            closed = rules.close(self._table.known.numpy())
+            allowed = Admissible(torch.from_numpy(closed), rules)
             has = allowed.fit(has.long(), self._marginals.nan_to_num(0.0)) == 1
-            return has & self._shown
+            return has & self._table.shown
 
     def belief(self, number: int, label: int) -> tuple[float, int | None]:
         """Return P(tag present | answers), NaN if there is none, and the answer, None for none."""
-        is_answered = bool(self._answered[number, label])
-        answer = int(self._known[number, label]) if is_answered else None
+        is_answered = bool(self._table.answered[number, label])
+        answer = int(self._table.known[number, label]) if is_answered else None
         return float(self._marginals[number, label]), answer
 
     def tags_of(self, number: int, limit: int = 3) -> list[int]:
@@ -388,10 +376,10 @@ class Review:
             counts = {state.value: self._states.count(state) for state in State}
             return {
                 "photos": len(self.photos),
-                "answers": int(self._answered.sum()),
-                "labels": self._answered.numel(),
+                "answers": int(self._table.answered.sum()),
+                "labels": self._table.answered.numel(),
                 "ranked": int(self._ranked.sum()),
-                "tags": self._board.tags.last_id + len(self._keys),
+                "tags": self._table.board.tags.last_id + len(self._table.keys),
                 "lessons": self._lessons,
             } | counts
 
@@ -407,9 +395,9 @@ class Review:
             return False
         with self._lock:
             self._refresh()
-            heard = self._board.last_id, self._board.tags.last_id
-            answers = self._known.clone()
-            answers[:, ~self._shown] = UNKNOWN  # of retired tags
+            heard = self._table.board.last_id, self._table.board.tags.last_id
+            answers = self._table.known.clone()
+            answers[:, ~self._table.shown] = UNKNOWN  # of retired tags
         has_answers = bool((answers != UNKNOWN).any())
         if heard == self._heard or not (has_answers or self._lessons):
             return False
@@ -428,15 +416,15 @@ class Review:
         """Replace all beliefs; those about photos that were answered meanwhile follow again."""
         self._beliefs, self._columns = lesson.beliefs, lesson.columns
         self._learned = lesson, answers
-        known = self._known
+        known = self._table.known
         self._marginals = torch.where(known == UNKNOWN, torch.nan, known.double())
         self._marginals[:, lesson.columns] = lesson.marginals
         self._rough[:] = lesson.is_rough
         self._value_roughly(torch.arange(len(self.photos)))
         self._lessons += 1
         pad = (0, known.shape[1] - answers.shape[1])
-        changed = ((F.pad(answers, pad, value=UNKNOWN) != known) & self._shown).any(1)
-        for number in self._begun():
+        changed = ((F.pad(answers, pad, value=UNKNOWN) != known) & self._table.shown).any(1)
+        for number in self._table.begun():
             self._states[number] = self._state(number)
         if changed.any():
             self._believe(changed.nonzero().squeeze(1).tolist())
@@ -474,16 +462,7 @@ class Review:
             if self._learned is None:
                 raise DataError("nothing is learned yet: answer yes about a tag of some photos")
             lesson, answers = self._learned
-            named = self._board.tags.named(self._keys)
-        names, gone = [], []
-        for key in self._keys[: answers.shape[1]]:
-            name = named.get(key)
-            if name is None:
-                name = f"{key} (retired)"
-                while name in named.values() or name in gone:
-                    name += "'"
-                gone.append(name)
-            names.append(name)
+            names, gone = self._table.names(answers.shape[1])
         images = [photo.image for photo in self.photos]
         features = self.features.numpy()
         lessons = Lessons("review", images, features, answers, names, lesson.before)
@@ -501,12 +480,12 @@ class Review:
             waiting = (~self._ranked).nonzero().squeeze(1)
             best = self._worth[waiting].argsort(descending=True, stable=True)
             some = waiting[best[:_RANKED_AT_ONCE]]
-            known = self._known[some[:, None], columns]
+            known = self._table.known[some[:, None], columns]
         if len(some):
             information = beliefs.information(some, known)  # answers do not wait for it
             with self._lock:
                 if self._beliefs is beliefs:
-                    same = (self._known[some[:, None], columns] == known).all(1)
+                    same = (self._table.known[some[:, None], columns] == known).all(1)
                     self._value(some[same], information[same])
         return len(waiting) > len(some)
 
@@ -519,8 +498,8 @@ class Review:
         if label is not None:
             return TagColumn(
                 self._marginals[:, label].clone(),
-                self._known[:, label].clone(),
-                self._answered[:, label].clone(),
+                self._table.known[:, label].clone(),
+                self._table.answered[:, label].clone(),
                 is_new=label >= self._num_first,
             )
         count = len(self.photos)
@@ -532,74 +511,33 @@ class Review:
 
     def _present(self, number: int) -> Tensor:
         """Return the tags of a photo that are answered yes or more likely than not, (L,)."""
-        known = self._known[number]
+        known = self._table.known[number]
         present = (known == 1) | ((known == UNKNOWN) & (self._marginals[number] > 0.5))
-        return present & self._shown
+        return present & self._table.shown
 
     def _take(self, written: list[Answer]) -> list[int]:
         """Take answers that were just written into account; return their photos."""
         with self._lock:
-            self._update(self._board.tell(written))
-        photos = dict.fromkeys(answer.photo for answer in written)
-        return [self._number[photo] for photo in photos if photo in self._number]
+            self._follow(self._table.take(written, self.rules))
+        return self._table.numbers(dict.fromkeys(answer.photo for answer in written))
 
     def _refresh(self) -> None:
         """Read the answers and changes of tags that were written since the last call."""
-        tags = self._board.tags
-        changed = self._board.tell(self.database.since(self._board.last_id))
-        if tags.tell(self.database.tags_since(tags.last_id)):
-            self._extend(tags.named(()))
-            self._shown = torch.tensor([tags.name(key) is not None for key in self._keys])
-            changed |= set(self._board.photos())
-            self._restate()
-        self._update(changed)
+        changed, have_tags_changed = self._table.read(self.rules)
+        if have_tags_changed:
+            self._ranked[:] = False
+        self._follow(changed)
 
-    def _extend(self, keys: Iterable[str]) -> None:
-        """Give numbers to tags that have none."""
-        new = [key for key in dict.fromkeys(keys) if key not in self._keys]
-        if not new:
-            return
-        self._keys += new
-        pad = (0, len(new))
-        self._known = F.pad(self._known, pad, value=UNKNOWN)
-        self._answered = F.pad(self._answered, pad, value=False)
-        self._marginals = F.pad(self._marginals, pad, value=torch.nan)
-        tags = self._board.tags
-        self._shown = torch.tensor([tags.name(key) is not None for key in self._keys])
-
-    def _restate(self) -> None:
-        """Take into account which tags there are now."""
-        self._ranked[:] = False
-        for number in self._begun():
-            self._states[number] = self._state(number)
-
-    def _begun(self) -> set[int]:
-        """Return the photos about which anything was ever answered; all others are new."""
-        return {self._number[photo] for photo in self._board.photos() if photo in self._number}
-
-    def _update(self, photos: set[int]) -> None:
-        changed = sorted(self._number[photo] for photo in photos if photo in self._number)
-        for number in changed:
-            verdicts = self._board.verdicts(self.photos[number].id)
-            self._extend(verdicts)
-            found = [verdicts.get(key) for key in self._keys]
-            self._answered[number] = torch.tensor([one is not None for one in found])
-            values = [UNKNOWN if one is None else one.value for one in found]
-            self._known[number] = torch.tensor(values)
-            self._contradicts[number] = self._settle(number)
+    def _follow(self, changed: list[int]) -> None:
+        """Take into account answers that the table has."""
+        added = len(self._table.keys) - self._marginals.shape[1]
+        self._marginals = F.pad(self._marginals, (0, added), value=torch.nan)
         if changed:
             self._believe(changed)
 
-    def _settle(self, number: int) -> frozenset[int]:
-        """Ignore answers that together break a rule, and return their labels."""
-        row = self._known[number]
-        broken = self.rules.disagreement(row.numpy())
-        row[sorted(broken)] = UNKNOWN
-        return broken
-
     def _believe(self, numbers: list[int]) -> None:
         rows = torch.tensor(numbers, dtype=torch.int64)
-        known = self._known[rows]
+        known = self._table.known[rows]
         marginals = torch.where(known == UNKNOWN, torch.nan, known.double())
         if self._beliefs is not None:
             ours = self._columns
@@ -632,7 +570,7 @@ class Review:
     def _askable(self, rows: Tensor) -> Tensor:
         """Return the tags that the model asks about: not answered, and not implied, (n, L)."""
         p = self._marginals[rows]
-        return ~self._answered[rows] & (p > 0) & (p < 1) & self._shown
+        return ~self._table.answered[rows] & (p > 0) & (p < 1) & self._table.shown
 
     def _look(self, number: int) -> Look:
         question, information = -1, 0.0
@@ -640,26 +578,30 @@ class Review:
             rows = torch.tensor([number])
             if bool(self._rough[number]):
                 self._believe([number])
-            found = self._beliefs.information(rows, self._known[rows][:, self._columns])
+            found = self._beliefs.information(rows, self._table.known[rows][:, self._columns])
             questions, worth = self._value(rows, found)
             question, information = int(questions), float(worth)
-        verdicts = self._board.verdicts(self.photos[number].id)
+        verdicts = self._table.verdicts(number)
         return Look(
             number=number,
             marginals=tuple(self._marginals[number].tolist()),
-            known=tuple(self._known[number].tolist()),
-            verdicts=tuple(verdicts.get(key, Verdict()) for key in self._keys),
-            contradicts=self._contradicts.get(number, frozenset()),
+            known=tuple(self._table.known[number].tolist()),
+            verdicts=tuple(verdicts.get(key, Verdict()) for key in self._table.keys),
+            contradicts=self._table.contradicts.get(number, frozenset()),
             question=None if question < 0 else question,
             information=information,
             state=self._states[number],
         )
 
     def _state(self, number: int) -> State:
-        verdicts = self._board.verdicts(self.photos[number].id)
-        shown = [key for key, is_shown in zip(self._keys, self._shown, strict=True) if is_shown]
+        verdicts = self._table.verdicts(number)
+        shown = [
+            key
+            for key, is_shown in zip(self._table.keys, self._table.shown, strict=True)
+            if is_shown
+        ]
         ours = [verdicts[key] for key in shown if key in verdicts]
-        if any(one.is_conflict for one in ours) or self._contradicts.get(number):
+        if any(one.is_conflict for one in ours) or self._table.contradicts.get(number):
             return State.CONFLICT
         if not ours:
             return State.NEW
