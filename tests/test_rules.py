@@ -87,7 +87,7 @@ def test_a_contradiction_is_what_no_label_set_agrees_with() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_limits_are_closed_and_contradicted_as_by_enumeration(seed: int) -> None:
-    """What is closed is in every label set that agrees; without one there is a contradiction."""
+    """Closed is what all label sets have that agree; without any there is a contradiction."""
     rng = np.random.default_rng(seed)
     rules = random_rules(rng, 6)
     every = np.array(list(product((0, 1), repeat=6)))
@@ -102,7 +102,8 @@ def test_limits_are_closed_and_contradicted_as_by_enumeration(seed: int) -> None
         assert bool(rules.disagreement(row)) == (len(agreeing) == 0)
         if len(agreeing):
             closed = rules.close(row[None])[0]
-            assert ((closed < 0) | (agreeing == closed)).all()
+            same = (agreeing == agreeing[0]).all(0)
+            assert closed.tolist() == np.where(same, agreeing[0], -1).tolist()
             assert (agreeing == found).all(1).any()
     repaired, broken = rules.repair(known)
     if len(allowed):

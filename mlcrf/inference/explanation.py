@@ -119,6 +119,9 @@ def _causes(potentials: Potentials, given: Tensor, label: int) -> tuple[int, ...
                 causes.update(present)
             if given[label] == 1 and len(limit.labels) - len(absent) <= limit.least:
                 causes.update(absent)
+    if not causes:  # several rules together
+        (group,) = (one for one in rules.linked(len(given)) if label in one)
+        causes = {one for one in group if one != label and given[one] != UNKNOWN}
     return tuple(sorted(causes))
 
 

@@ -18,6 +18,8 @@ Label = TypeVar("Label", int, str)
 Names = tuple[str, str]  # child and parent
 Pair = tuple[int, int]  # columns of child and parent
 Rule = Pair | Limit
+_MOST = 2**13  # states of linked labels that are held to settle labels
+_AT_ONCE = 1024  # rows that are settled together
 
 
 class Broken(NamedTuple):
@@ -243,10 +245,19 @@ class Rules:
 
         Parents of a present label are present, children of an absent label absent; in a group that
         holds as many labels as it may, the others are absent, and present in one that needs them.
+        Of labels that several rules link, what all their states have that agree; up to 2^12 states,
+        beyond which something may follow that is left unknown.
 
         Args:
             known: 1 present, 0 absent, -1 unknown (N, L).
         """
+        known = self._propagate(known)
+        for labels, states in self._entangled:
+            _settle(known, labels, states)
+        return known
+
+    def _propagate(self, known: Known) -> Known:
+        """Return known labels (N, L) with what follows by one rule after the other."""
         known = self._with_parents(known.copy())[0]
         while True:
             before = known.copy()
@@ -258,6 +269,20 @@ class Rules:
                 return known
             for child, parent in self.children_first:
                 known[(known[:, child] == 1) & (known[:, parent] == UNKNOWN), parent] = 1
+
+    @cached_property
+    def _entangled(self) -> list[tuple[list[int], NDArray[np.uint8]]]:
+        """Labels that a hard limit and other hard rules link, with their states, if few."""
+        from mlcrf.rules.states import list_states  # which needs rules
+
+        found = []
+        for labels in self.linked(self.num_labels) if self.hard_limits else ():
+            own = self.among(labels)
+            if own.hard_limits and len(own.pairs) + len(own.hard_limits) > 1:
+                states = list_states(labels, self, most=_MOST)
+                if states is not None:
+                    found.append((labels, states))
+        return found
 
     def repair(self, known: Known) -> tuple[Known, dict[Rule, NDArray[np.int64]]]:
         """Return known labels that obey, and for each broken rule the images that broke it.
@@ -294,7 +319,7 @@ class Rules:
 
         Labels that no rule asks for are absent.
         """
-        closed = self.close(known[None])
+        closed = self._propagate(known[None])
         if ((known != UNKNOWN) & (closed[0] != known)).any() or self._is_broken(closed):
             return None
         row: Known = closed[0]
@@ -397,6 +422,21 @@ def link(num_labels: int, groups: Iterable[tuple[int, ...]]) -> list[list[int]]:
                 larger += smaller
                 group |= dict.fromkeys(smaller, larger)
     return [sorted(one) for one in {id(one): one for one in group.values()}.values()]
+
+
+def _settle(known: Known, labels: list[int], states: NDArray[np.uint8]) -> None:
+    """Set the unknown labels that have one value in all states that agree, in place."""
+    rows, which = np.unique(known[:, labels], axis=0, return_inverse=True)
+    present = states.astype(np.float32)
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        wrong = (some == 0) @ present.T + (some == 1) @ (1 - present).T
+        agrees = (wrong == 0).astype(np.float32)
+        count, having = agrees.sum(1, keepdims=True), agrees @ present
+        unknown = (some == UNKNOWN) & (count > 0)
+        some[unknown & (having == count)] = 1
+        some[unknown & (having == 0)] = 0
+    known[:, labels] = rows[which.reshape(-1)]
 
 
 def _fill(known: Known, limit: Limit) -> None:

@@ -1,5 +1,6 @@
 """Methods beside enumeration under random rules."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from mlcrf.errors import PotentialsError
 from mlcrf.inference import Exact, Gibbs, JunctionTree, MeanField, make_inference
 from mlcrf.inference.annealed_importance import AnnealedImportanceSampling
 from mlcrf.inference.automatic import ExactOrGibbs
+from mlcrf.inference.explanation import explain_label
 from mlcrf.inference.gibbs import blocks_of_labels
 from mlcrf.inference.gibbs.blocks_of_labels import Blocks
 from mlcrf.inference.gibbs.chains import run_chains
@@ -138,3 +140,31 @@ def test_automatic_choice_by_image() -> None:
     exact = Exact()(potentials, known=known)
     close(posterior.marginals[0], exact.marginals[0], 1e-9)
     close(posterior.marginals[1], exact.marginals[1], 0.05)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_explanations_add_up(seed: int) -> None:
+    """With limits as a part of their own, or a label that known labels settle by one."""
+    potentials, known = make(seed, 6)
+    for image in range(3):
+        one, given = potentials.rows(slice(image, image + 1)), known[image : image + 1]
+        for label in range(6):
+            found = explain_label(Exact(), one, label, known=given)
+            others = given.clone()
+            others[0, label] = -1
+            p = float(Exact()(one, known=others).marginals[0, label])
+            if 0 < p < 1:
+                assert found.log_odds == pytest.approx(math.log(p / (1 - p)), abs=1e-6)
+                assert abs(found.unexplained) < 1e-4
+            else:
+                assert found.log_odds == (torch.inf if p == 1 else -torch.inf)
+
+
+def test_what_a_limit_settles() -> None:
+    """The labels that are present of an exclusive group, and those absent of one that needs one."""
+    rules = Rules((), (Limit((0, 1, 2), 1, 1),))
+    potentials = replace(make_potentials(1, 4), rules=rules)
+    present = explain_label(Exact(), potentials, 0, known=torch.tensor([[-1, -1, 1, -1]]))
+    assert (present.log_odds, present.settled_by) == (-torch.inf, (2,))
+    absent = explain_label(Exact(), potentials, 0, known=torch.tensor([[-1, 0, 0, -1]]))
+    assert (absent.log_odds, absent.settled_by) == (torch.inf, (1, 2))
