@@ -9,7 +9,6 @@ rules: what a test photo breaks of a hard limit counts as unknown, for both.
 
 from dataclasses import asdict, fields
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from experiments import frame
@@ -84,11 +83,9 @@ def _compared(arguments: Any, run: Run, plain: Run, test: Manifest) -> dict[str,
     rules = run.rules
     obeying = with_rules(test, rules)
     extractor = frame.extractor_of(run)
-    scored, statistics, record = {}, {}, {}
+    scored, statistics = {}, {}
     for name, one in (("rules", run), ("none", plain)):
-        began = perf_counter()
         answers = answer(one, obeying, extractor)
-        record[f"{name}_seconds"] = round(perf_counter() - began, 1)
         scored[name] = answers.crf
         statistics[name] = gather_statistics(answers.crf, obeying.targets)
     models = {name: asdict(one.measures()) for name, one in statistics.items()}
@@ -100,12 +97,7 @@ def _compared(arguments: Any, run: Run, plain: Run, test: Manifest) -> dict[str,
         "difference": difference,
         "violations": {name: _violations(one, rules) for name, one in scored.items()},
         "log2_states": count_states(len(run.labels), rules),
-        "train_seconds": {
-            name: frame.record_of(one)["seconds"]["crf"]
-            for name, one in (("rules", run), ("none", plain))
-        },
         "unknown_cells": int((obeying.targets < 0).sum() - (test.targets < 0).sum()),
-        **record,
     }
 
 
@@ -117,7 +109,7 @@ def _violations(predictions: Predictions, rules: Rules) -> int:
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
-    """`rules`: a line a measure, what rules change; `cost`: states, times and broken rules."""
+    """`rules`: a line a measure, what rules change; `cost`: label sets and broken rules."""
     rows = results["rows"]
     head = ["measure", *(f"{row['photos']} photos, {row['rules']}" for row in rows)]
     lines = []
@@ -135,15 +127,10 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
             f"{row['log2_states']:.1f}",
             f"{row['violations']['none']} -> {row['violations']['rules']}",
             str(row["unknown_cells"]),
-            f"{row['train_seconds']['none']:.0f} -> {row['train_seconds']['rules']:.0f}",
-            f"{row['none_seconds']:.0f} -> {row['rules_seconds']:.0f}",
         ]
         for row in rows
     ]
-    titles = [
-        "photos", "rules", "log2 of the states", "chosen sets that break one",
-        "unknown cells", "learning, s", "predicting, s",
-    ]  # fmt: skip
+    titles = ["photos", "rules", "log2 of the label sets", "chosen that break one", "unknown cells"]
     return {"rules": frame.table(lines, head), "cost": frame.table(costs, titles)}
 
 
