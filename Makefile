@@ -112,8 +112,9 @@ bench-cluster: setup  ## Measure `predict --cluster ray` beside `predict`; DATA=
 bench-tag: setup  ## Measure `tag --xmp` beside `predict`; DATA=folder OUT=file.json QUICK=1.
 	$(BIN)/python experiments/benchmarks/tagging.py --data $(DATA) $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
-bench-extend: setup  ## Measure `extend` beside a fit of all labels anew; DATA=folder OUT=file.json.
-	$(BIN)/python -m experiments.benchmarks.extend --data $(DATA) --out $(or $(OUT),experiments/benchmarks/extend.json)
+bench-extend: setup  ## Measure `extend` beside a fit of all labels anew; DATA=folder OUT=file.json RUNS=folder.
+	$(BIN)/python -m experiments.benchmarks.extend --data $(DATA) --out $(or $(OUT),experiments/benchmarks/extend.json) \
+		$(if $(RUNS),--runs $(RUNS))
 
 bench-labels: setup  ## Measure learning with 100 to 5,000 labels, ten minutes; OUT=file.json QUICK=1.
 	$(BIN)/python -m experiments.benchmarks.big_labels $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
