@@ -31,6 +31,14 @@ def review(
             "can be added there.",
         ),
     ] = None,
+    audit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Likely label errors, as `mlcrf audit --out TABLE` wrote them: the page asks "
+            "about these first, in their order.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -65,9 +73,16 @@ def review(
     console.require_extra("review", "starlette", "uvicorn", "jinja2", "sqlalchemy")
     from mlcrf.checkpoint import load_run
     from mlcrf.review.database import ReviewDatabase
-    from mlcrf.review.launch import add_tags, open_browser, serve, start_review
+    from mlcrf.review.launch import (
+        add_suspects,
+        add_tags,
+        open_browser,
+        serve,
+        start_review,
+    )
     from mlcrf.review.model_saving import ModelSaving
     from mlcrf.review.photos import require_folder
+    from mlcrf.review.suspects import read_suspects
     from mlcrf.training.taught_saving import require_free
     from mlcrf.web import is_loopback
 
@@ -75,6 +90,7 @@ def review(
     require_folder(folder)
     if out is not None:
         require_free(out, overwrite=True)
+    suspects = None if audit is None else read_suspects(audit)
     run = load_run(Path(DEFAULT) if str(model) == "none" else model)
     base = None if str(model) == "none" else run
     extractor = runtime.make_extractor(run)
@@ -84,6 +100,8 @@ def review(
         with console.bar("photos") as progress:
             session, notes = start_review(folder, base, database, extractor, progress=progress)
         add_tags(session, (labels or "").split(";"), who)
+        if suspects is not None:
+            notes = add_suspects(session, suspects, who) + notes
         for note in notes[:10]:
             console.note(note)
         if len(notes) > 10:
@@ -92,7 +110,10 @@ def review(
             console.note("anyone who has the address of this page can answer")
 
         def announce(address: str) -> None:
-            typer.echo(f"{len(session.photos)} photos, answers in {database.name}\n{address}")
+            asked = f"{len(session.suspects)} likely label errors, " if session.suspects else ""
+            typer.echo(
+                f"{len(session.photos)} photos, {asked}answers in {database.name}\n{address}"
+            )
             if browser:
                 open_browser(address)
 

@@ -43,6 +43,7 @@ class Order(StrEnum):
     """The order of photos; the last three put photos with an answer about the tag last."""
 
     TEACHES = "teaches"  # by information of the best question
+    SUSPECTS = "suspects"  # only photos with an open suspect, the likeliest label error first
     NAME = "name"
     LIKELY = "likely"  # by probability of the tag
     # the nearest to 50 % first, of a tag without a yes typical ones; of open ones a fifth by chance
@@ -172,7 +173,8 @@ class Search:
 
         Args:
             states: state of each photo.
-            worth: information of the best question about each photo (N,).
+            worth: information of the best question about each photo (N,); for the order of
+                suspects, their urgency.
             column: the tag that the filter is about.
         """
         found = torch.arange(len(self._names))
@@ -181,6 +183,8 @@ class Search:
             found = found[torch.tensor(list(takes), dtype=torch.bool)]
         if wanted.part is not None:
             found = found[column.has_part(wanted.part)[found]]
+        if wanted.order is Order.SUSPECTS:
+            found = found[worth[found] > 0]
         if wanted.order is not Order.NAME:
             score = self._score(wanted, worth, column)
             found = found[score[found].argsort(descending=True, stable=True)]
@@ -190,7 +194,7 @@ class Search:
         return numbers
 
     def _score(self, wanted: Filter, worth: Tensor, column: TagColumn) -> Tensor:
-        if wanted.order is Order.TEACHES:
+        if wanted.order in (Order.TEACHES, Order.SUSPECTS):
             return worth
         if wanted.like is None:
             models = (column.known == 1).nonzero().squeeze(1)

@@ -27,6 +27,7 @@ from mlcrf.review.photos import find_photos
 from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
+from mlcrf.review.suspects import Suspect, SuspectRow, Suspects, find_photos_of
 from mlcrf.review.tag_writing import TagWriting
 from mlcrf.training.teaching import require_teachable
 from mlcrf.web import address_of, make_server, quiet_signals
@@ -135,6 +136,32 @@ def add_tags(review: Review, names: Sequence[str], person: str) -> None:
         if fold(name) not in present:
             present.add(fold(name))
             review.change_tag(person, secrets.token_hex(16), name=name)
+
+
+def add_suspects(review: Review, rows: Sequence[SuspectRow], person: str) -> list[str]:
+    """Make the review ask about likely label errors first; return notes for the user.
+
+    Labels that the review does not have become tags, by a person.
+
+    Raises:
+        DataError: none of the images is among the photos.
+        LabelsError: a label cannot be the name of a tag.
+    """
+    photos = find_photos_of(rows, review.photos)
+    here = [(photo, row) for photo, row in zip(photos, rows, strict=True) if photo is not None]
+    absent = [row for photo, row in zip(photos, rows, strict=True) if photo is None]
+    notes = []
+    if absent:
+        what = f"{absent[0].place}: {absent[0].image} is not among the photos"
+        if not here:
+            raise DataError(f"{what}, nor is any other image; give the folder that was audited")
+        notes.append(f"{what}; suspects left out for this: {len(absent)}")
+    add_tags(review, list(dict.fromkeys(row.label for _, row in here)), person)
+    tags = {fold(tag.name): at for at, tag in enumerate(review.tags()) if tag.name is not None}
+    review.suspects = Suspects(
+        [Suspect(photo, tags[fold(composed(row.label))], row) for photo, row in here]
+    )
+    return notes
 
 
 def open_browser(address: str) -> None:

@@ -29,6 +29,7 @@ from mlcrf.review.model_saving import ModelSaving
 from mlcrf.review.photos import WIDTHS, PhotoCopies
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Look, Review
+from mlcrf.review.suspects import Suspect
 from mlcrf.review.tag_writing import Decided, TagWriting
 from mlcrf.version import __version__
 
@@ -213,6 +214,7 @@ class _Pages:
                 tags_version=self._review.progress()["tags"],
                 folders=self._review.folders(),
                 person=self._person,
+                has_suspects=len(self._review.suspects) > 0,
                 out="" if self._saving.out is None else str(self._saving.out),
                 start=self._start,
                 version=__version__,
@@ -394,6 +396,7 @@ class _Pages:
             "labels": labels,
             "question": look.question,
             "information": round(look.information, 4),
+            "suspects": [_suspect(one) for one in self._review.suspects.of_photo(look.number)],
         }
 
 
@@ -408,6 +411,11 @@ def _label(p: float, known: int, verdict: Verdict, contradicts: bool) -> dict[st
         "conflict": verdict.is_conflict or contradicts,
         "votes": votes,
     }
+
+
+def _suspect(suspect: Suspect) -> dict[str, Any]:
+    row = suspect.row
+    return {"label": suspect.tag, "given": row.given, "p": row.p, "because": row.because}
 
 
 def _reasons(reasons: Reasons) -> dict[str, Any]:

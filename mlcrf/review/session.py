@@ -22,10 +22,11 @@ from mlcrf.review.answer_table import AnswerTable
 from mlcrf.review.answers import NO, YES, Answer, Verdict
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
-from mlcrf.review.finding import Filter, Search, State, TagColumn
+from mlcrf.review.finding import Filter, Order, Search, State, TagColumn
 from mlcrf.review.learning import Learner, Lesson
 from mlcrf.review.photos import Photo
 from mlcrf.review.quality import estimate_quality
+from mlcrf.review.suspects import Suspects
 from mlcrf.review.tags import titles_of
 from mlcrf.rules import Rules
 from mlcrf.training.extending import Lessons
@@ -93,6 +94,9 @@ class Review:
         find_maps: see `FeatureExtractor.maps`; None for no maps of evidence.
         make_learner: called by the first `learn`; None if the model does not learn from answers.
 
+    Attributes:
+        suspects: likely label errors to ask about.
+
     Warns:
         MlcrfWarning: inference did not converge for some photos; once per review.
     """
@@ -125,6 +129,7 @@ class Review:
         self._search = Search([photo.name for photo in photos], features)
         self._find_maps = None if find_maps is None else lru_cache(_MAPPED)(find_maps)
         self._has_warned = False
+        self.suspects = Suspects()
         self._lock = Lock()
         with self._lock:
             self._believe(list(range(len(photos))))
@@ -328,6 +333,8 @@ class Review:
         with self._lock:
             self._refresh()
             states, worth = tuple(self._states), self._worth.clone()
+            if wanted.order is Order.SUSPECTS:
+                worth = self.suspects.urgency(self._settled)
             column = self._column(wanted.label)
         return self._search.find(wanted, states, worth, column)  # answers do not wait for it
 
@@ -381,6 +388,8 @@ class Review:
                 "ranked": int(self._ranked.sum()),
                 "tags": self._table.board.tags.last_id + len(self._table.keys),
                 "lessons": self._lessons,
+                "suspects": len(self.suspects),
+                "suspects_settled": self.suspects.count_settled(self._settled),
             } | counts
 
     def learn(self) -> bool:
@@ -508,6 +517,11 @@ class Review:
             torch.full((count,), UNKNOWN),
             torch.zeros(count, dtype=torch.bool),
         )
+
+    @property
+    def _settled(self) -> Tensor:
+        """The tags that suspects are not asked about any more, (N, L)."""
+        return self._table.answered | ~self._table.shown
 
     def _present(self, number: int) -> Tensor:
         """Return the tags of a photo that are answered yes or more likely than not, (L,)."""

@@ -17,11 +17,12 @@ from mlcrf.backbones.registry import find_spec
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.review.database import ReviewDatabase
-from mlcrf.review.launch import start_review
+from mlcrf.review.launch import add_suspects, start_review
 from mlcrf.review.model_saving import ModelSaving
 from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
+from mlcrf.review.suspects import SuspectRow
 from mlcrf.review.tag_writing import TagWriting
 from mlcrf.web import listen, make_server
 from tests.review.conftest import LABELS, make_folder, new_request
@@ -210,6 +211,38 @@ def test_by_keys_alone(visiting: Visiting, place: Place) -> None:
     page.wait_for_selector(".tile")
     assert visit.complaints == []
     assert {answer.person for answer in place.database.since(0)} == {"anna"}
+
+
+def test_likely_label_errors_come_first(browser: Any, place: Place, tmp_path: Path) -> None:
+    """An answer leads to the next one, in the same photo too; undo comes back."""
+    photos = tmp_path / "photos"
+    rows = [(photos / "b.png", "sea"), (photos / "b.png", "sky"), (photos / "a.png", "sea")]
+    suspects = [SuspectRow("", path, label, 0, 0.98, "beach=1 (+2.0)") for path, label in rows]
+    add_suspects(place.review, suspects, "anna")
+    page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE_S * 1000)
+    page.goto(place.address)
+
+    def asks(name: str, tag: str, done: int) -> None:
+        progress = f"{done} of 3 suspects"
+        until(page, f"document.getElementById('photo-name').textContent === {name!r}")
+        until(page, f"document.querySelector('#ask-text strong')?.textContent === {tag!r}")
+        until(
+            page, f"document.getElementById('progress-text').textContent.startsWith({progress!r})"
+        )
+
+    asks("b.png", "sea", 0)
+    said = "Annotated as not sea. Likely sea, 98 %, because beach=1 (+2.0)."
+    assert page.inner_text("#suspect") == said
+    page.keyboard.press("y")
+    asks("b.png", "sky", 1)
+    page.keyboard.press("n")
+    asks("a.png", "sea", 2)
+    page.keyboard.press("z")
+    asks("b.png", "sky", 1)
+    page.keyboard.press("Enter")
+    asks("a.png", "sea", 1)
+    page.context.close()
 
 
 def test_why(visiting: Visiting, review: Review) -> None:

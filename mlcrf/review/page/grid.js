@@ -42,6 +42,9 @@ function partsOf(label) {
   return PARTS.map((one) => (one.part === "unlikely" ? { ...one, order: "like", title: "Most like those with a yes" } : one));
 }
 
+// Whether likely label errors are asked about.
+export const asksAboutSuspects = () => viewedTag() === null && $("order").value === "suspects";
+
 // What is asked about next: of a tag's photos the least certain one that nobody has answered.
 export const nextQuery = () => query(viewedTag() === null ? null : { part: "open", order: "uncertain" });
 
@@ -80,7 +83,7 @@ function limited(part, offset) {
 function showHead(label, records) {
   const total = records.reduce((sum, record) => sum + record.total, 0);
   const count = label === null ? counted(total, "photo") : shown(label);
-  $("count").textContent = total ? count : "No photo matches. Change the filter.";
+  $("count").textContent = total ? count : asksAboutSuspects() ? "No likely label error is left here. Change the order to see all photos." : "No photo matches. Change the filter.";
   $("count").classList.toggle("tag-title", label !== null && total > 0);
   $("start").disabled = $("all").disabled = !total;
   $("all").hidden = $("order").hidden = label !== null;

@@ -21,9 +21,10 @@ export function showsLessons(progress) {
 export function showProgress(progress) {
   lastProgress = progress;
   if (progress.start !== document.body.dataset.start && !isSaving()) location.reload(); // labels may be others
-  const share = progress.photos ? (100 * progress.done) / progress.photos : 0;
+  const [done, all] = progress.suspects ? [progress.suspects_settled, progress.suspects] : [progress.done, progress.photos];
+  const share = all ? (100 * done) / all : 0;
   $("done-bar").style.setProperty("--share", `${share}%`);
-  const parts = [`${progress.done} of ${progress.photos} done`];
+  const parts = [`${done} of ${all} ${progress.suspects ? "suspects" : "done"}`];
   if (progress.conflict) parts.push(`${progress.conflict} in conflict`);
   parts.push(counted(progress.answers, "answer"));
   $("progress-text").textContent = parts.join(" · ");

@@ -1,7 +1,7 @@
 // The page of `mlcrf review`: one photo and its tags; where we are, keys and clicks.
 
 import { badge, copyOf, make, percent, WORDS } from "./drawing.js";
-import { answerSelected, chooseAll, extend, fillGrid, focusLastTile, forgetNumbers, goToPart, home, leaveComparison, moveAmongTiles, nextQuery, setModel, showLikeThis, showTiles, viewedTag } from "./grid.js";
+import { answerSelected, asksAboutSuspects, chooseAll, extend, fillGrid, focusLastTile, forgetNumbers, goToPart, home, leaveComparison, moveAmongTiles, nextQuery, setModel, showLikeThis, showTiles, viewedTag } from "./grid.js";
 import { lastProgress, lessonsShown, shownAt, showProgress, showsLessons } from "./progress.js";
 import { openSaving } from "./save.js";
 import { clearSelection, others, selected, toggleFocused } from "./select.js";
@@ -18,7 +18,7 @@ const SIGNS = { 1: "✓", "-1": "?", 0: "✕" };
 let photo = null; // the photo shown, as sent by the server
 let chips = new Map(); // of the photo, by tag
 let current = null; // the label that keys answer
-let visited = new Set(); // photos seen since the filter was changed
+let visited = new Set(); // photos seen since the filter was changed; of likely label errors those passed over
 let trail = []; // the way here, for going back
 let searching = false; // the search takes the focus once the grid is there
 
@@ -62,7 +62,7 @@ async function showPhoto(id) {
   $("grid-view").hidden = true;
   $("photo-view").hidden = false;
   photo = null;
-  visited.add(id);
+  if (!asksAboutSuspects()) visited.add(id);
   if (trail.at(-1) !== id) trail.push(id);
   clearWhy();
   $("photo").src = copyOf(record.photo, "large");
@@ -134,10 +134,24 @@ function take(record, moved = true) {
   $("onward").hidden = !isDone;
 }
 
-// The tag to ask about: the one whose photos are viewed, then what teaches most.
+// The tag to ask about: the one whose photos are viewed, then a likely label error, then what teaches most.
 function nextLabel() {
   const viewed = viewedTag();
-  return viewed !== null && !photo.labels[viewed].votes.length ? viewed : photo.question;
+  if (viewed !== null && !photo.labels[viewed].votes.length) return viewed;
+  return openSuspect()?.label ?? photo.question;
+}
+
+const openSuspect = () => photo.suspects.find(({ label }) => chipOf(label) && !photo.labels[label].votes.length);
+
+// Say how the tag is annotated, if that is likely wrong.
+function showSuspect(label) {
+  const suspect = photo.suspects.find((one) => one.label === label);
+  $("suspect").hidden = !suspect;
+  if (!suspect) return;
+  const [name, negated] = [shown(label), `not ${shown(label)}`];
+  const [said, likely] = suspect.given ? [name, negated] : [negated, name];
+  const because = suspect.because ? `, because ${suspect.because}` : "";
+  $("suspect").replaceChildren("Annotated as ", make("strong", "", said), `. Likely ${likely}, ${percent(suspect.given ? 1 - suspect.p : suspect.p)}${because}.`);
 }
 
 function showShare(node, one, before) {
@@ -162,6 +176,7 @@ function choose(label, scroll = true) {
   if (current !== null) chipOf(current)?.classList.remove("current");
   current = label;
   followWhy(photo, label);
+  showSuspect(label);
   const text = $("ask-text");
   document.querySelector(".ask-buttons").hidden = label === null;
   $("onward").classList.toggle("main", label === null);
@@ -185,13 +200,20 @@ function step(by) {
 function answer(label, value) {
   if (photo === null || label === null) return;
   const { id } = photo;
+  const goesOn = asksAboutSuspects() && value !== null && label === current && label === openSuspect()?.label;
+  if (goesOn) current = null; // until the next one is there, keys answer nothing
+  const isRefused = (error) => {
+    if (goesOn) current = label;
+    refused(error);
+  };
   chipOf(label).querySelectorAll("button").forEach((button) => button.setAttribute("aria-pressed", String(Number(button.dataset.value) === value)));
   act(`/api/photos/${id}/answer`, { label: keyOf(label), value }).then((record) => {
     $("redo").hidden = true;
+    if (goesOn && photo?.id === id) return void goToNext().catch(isRefused);
     if (photo?.id === id) take(record);
     const asked = current === null ? "every tag is settled" : `next: ${shown(current)}`;
     $("spoken").textContent = `${shown(label)}: ${WORDS[value]}; ${asked}`;
-  }, refused);
+  }, isRefused);
 }
 
 // Say yes to a tag by its name, which is added if there is none.
@@ -233,24 +255,31 @@ function refused(error) {
 }
 
 // The first photo of the list that was not seen yet; of one more than were seen, one is left.
-async function findNext() {
+async function findNext(seen = visited) {
   const query = nextQuery();
-  query.set("limit", Math.min(visited.size + 1, 2000));
+  query.set("limit", Math.min(seen.size + 1, 2000));
   const record = await ask(`/api/photos?${query}`);
-  return record.photos.find((one) => !visited.has(one.id)) ?? null;
+  return record.photos.find((one) => !seen.has(one.id)) ?? null;
 }
 
+// Leave the photo, whether all that is asked about it is answered or not.
 async function goNext() {
+  if (photo) visited.add(photo.id);
+  await goToNext();
+}
+
+async function goToNext() {
   const from = location.hash;
   await saved();
   const next = await findNext();
   if (location.hash !== from) return; // the person went elsewhere meanwhile
-  if (next) location.hash = `#/photo/${next.id}`;
+  if (next && next.id === photo?.id) await showPhoto(next.id); // it has another likely label error
+  else if (next) location.hash = `#/photo/${next.id}`;
   else { notice("That was the last photo of this list."); location.hash = home(); }
 }
 
 async function prefetch() {
-  const next = await findNext();
+  const next = await findNext(new Set([...visited, photo?.id]));
   if (next) new Image().src = copyOf(next, "large");
 }
 
@@ -473,3 +502,4 @@ setInterval(() => {
 window.addEventListener("beforeunload", (event) => { if (isSaving()) event.preventDefault(); });
 window.addEventListener("hashchange", route);
 route();
+if (!location.hash && asksAboutSuspects()) goNext().catch(failed);
