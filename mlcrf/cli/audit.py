@@ -1,7 +1,7 @@
 """`mlcrf audit`: likely errors of annotations."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from mlcrf.cli import console, options
 from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import ReadingOptions, RuntimeOptions, grouped
 from mlcrf.shipped_models import DEFAULT
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @grouped
@@ -28,6 +31,17 @@ def audit(
     every: Annotated[
         bool, typer.Option("--all", help="Write all annotations instead of suspects only.")
     ] = False,
+    answers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATABASE",
+            help="Answers of `mlcrf review`, such as sqlite:///tags.db, which replace annotations.",
+        ),
+    ] = None,
+    corrected: Annotated[
+        Path | None,
+        typer.Option(help="With --answers: also write the corrected table to this .csv file."),
+    ] = None,
     top: Annotated[int, typer.Option(min=0, help="Number of suspects to print.")] = 20,
     as_json: options.Json = False,
 ) -> None:
@@ -39,17 +53,29 @@ def audit(
     from mlcrf import atomic
     from mlcrf.checkpoint import load_run
     from mlcrf.data.readers import read_dataset
-    from mlcrf.errors import DataError
+    from mlcrf.errors import SettingsError
     from mlcrf.reports.suspects import audit_record, format_audit, suspects_frame
     from mlcrf.reports.tables import to_json
     from mlcrf.training.auditing import audit as judge
 
-    if out is not None:
-        atomic.require_ending(out, (".csv",))
+    for path in (out, corrected):
+        if path is not None:
+            atomic.require_ending(path, (".csv",))
+    if corrected is not None and answers is None:
+        raise SettingsError("--corrected: needs --answers DATABASE, that of `mlcrf review`")
     refuse_run(data, "data to audit", f"The data of a run: mlcrf audit {data}/splits.csv")
     run = load_run(model)
     manifest = read_dataset(options.parse_data(data), reading.make(label_set))
     options.show_reading(manifest)
+    if answers is not None:
+        console.require_extra("review", "sqlalchemy")
+        from mlcrf.review.review_reader import correct
+
+        manifest, changed = correct(manifest, answers)
+        console.note(f"annotations that were changed by answers: {changed}")
+    if corrected is not None:
+        addresses = [image.address for image in manifest.images]  # a table may be anywhere
+        _write(corrected, manifest.to_frame().assign(image=addresses))
     if run.backbone_weights is not None:
         console.note("the run's network was trained: it may have seen these annotations")
     with console.bar("features", then="fits") as progress:
@@ -58,12 +84,19 @@ def audit(
     options.show_notes((), manifest)
     suspects = list(found.suspects(0.0 if every else 0.5))
     if out is not None:
-        try:
-            atomic.write_text(out, suspects_frame(found, suspects).to_csv(index=False))
-        except UnicodeEncodeError as error:
-            raise DataError("the name of an image is not UTF-8; rename the file", out) from error
+        _write(out, suspects_frame(found, suspects))
     likely = [one for one in suspects if one.score >= 0.5]
     if as_json:
         typer.echo(to_json(audit_record(found, likely)))
     else:
         typer.echo(format_audit(found, likely, top=top))
+
+
+def _write(path: Path, frame: "pd.DataFrame") -> None:
+    from mlcrf import atomic
+    from mlcrf.errors import DataError
+
+    try:
+        atomic.write_text(path, frame.to_csv(index=False))
+    except UnicodeEncodeError as error:
+        raise DataError("the name of an image is not UTF-8; rename the file", path) from error

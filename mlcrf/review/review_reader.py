@@ -1,6 +1,7 @@
 """Read the answers of a review as data to train on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,29 @@ def read_answers(url: str, labels: LabelSpace, folders: Sequence[Path]) -> Manif
         if one.is_dir() and not any(one.resolve().is_relative_to(place) for place in reviewed)
     ]
     return read_review(url, [*reviewed, *others], labels=labels)
+
+
+def correct(manifest: Manifest, url: str) -> tuple[Manifest, int]:
+    """Return a data set in which the answers of a review replace the annotations.
+
+    An annotation stays where nobody can tell, or people contradict each other. Images are matched
+    by path.
+
+    Returns:
+        The data set, and the number of annotations that have changed.
+
+    Raises:
+        DatabaseError, DataError: see `read_review`.
+    """
+    answers = read_answers(url, manifest.labels, ())
+    row_of = {image.key: row for row, image in enumerate(answers.images)}
+    targets = manifest.targets.copy()
+    for image, row in zip(manifest.images, targets, strict=True):
+        if image.key in row_of:
+            said = answers.targets[row_of[image.key]]
+            row[said != UNKNOWN] = said[said != UNKNOWN]
+    changed = int((targets != manifest.targets).sum())
+    return replace(manifest, targets=targets), changed
 
 
 def _read(url: str, folders: Sequence[Path]) -> tuple[Board, dict[int, Photo], str, list[str]]:

@@ -4,17 +4,19 @@ import csv
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from mlcrf.checkpoint import load_run
 from mlcrf.cli import app
+from mlcrf.data.manifest import Manifest
 from mlcrf.errors import DatabaseError, DataError, MlcrfError
 from mlcrf.images.pixels import load_pixels
 from mlcrf.labels import LabelSpace
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.photos import find_photos
-from mlcrf.review.review_reader import read_archive, read_review
+from mlcrf.review.review_reader import correct, read_archive, read_review
 from tests.review.conftest import LABELS, make_folder, new_request
 
 
@@ -46,6 +48,19 @@ def test_answers_become_targets(tmp_path: Path) -> None:
     assert "labels with fewer than 10 answers are left out: bird" in manifest.notes
     named = read_review(url, labels=LabelSpace(("bird", "sea")))
     assert named.targets[:4].tolist() == [[1, -1], [1, -1], [1, 0], [-1, 1]]
+
+
+def test_answers_correct_a_table(tmp_path: Path) -> None:
+    """A clear answer replaces the annotation; conflicts, can't tell and no answer leave it."""
+    folder, url = tmp_path / "photos", f"sqlite:///{tmp_path / 'tags.db'}"
+    answered(folder, url)
+    names = ["00.png", "01.png", "02.png", "03.png", "never.png"]
+    frame = pd.DataFrame({"image": [folder / name for name in names]} | {"sea": 1, "sky": pd.NA})
+    manifest, changed = correct(Manifest.from_frame(frame), url)
+    assert manifest.targets.tolist() == [[1, 0], [1, 1], [0, 0], [1, 0], [1, -1]]
+    assert changed == 5
+    refused = CliRunner().invoke(app, ["audit", "table.csv", "--corrected", "new.csv"])
+    assert str(refused.exception).startswith("--corrected: needs --answers DATABASE")
 
 
 def test_moved_photos_keep_their_answers(tmp_path: Path) -> None:
