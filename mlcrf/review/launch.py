@@ -158,9 +158,7 @@ def add_suspects(review: Review, rows: Sequence[SuspectRow], person: str) -> lis
         notes.append(f"{what}; suspects left out for this: {len(absent)}")
     add_tags(review, list(dict.fromkeys(row.label for _, row in here)), person)
     tags = {fold(tag.name): at for at, tag in enumerate(review.tags()) if tag.name is not None}
-    review.suspects = Suspects(
-        [Suspect(photo, tags[fold(composed(row.label))], row) for photo, row in here]
-    )
+    review.suspects = Suspects([Suspect(photo, tags[fold(row.label)], row) for photo, row in here])
     return notes
 
 

@@ -11,6 +11,7 @@ from mlcrf.data.problems import Problems
 from mlcrf.data.table_files import Records, load_records
 from mlcrf.errors import DataError
 from mlcrf.images import as_image
+from mlcrf.labels import composed
 from mlcrf.review.photos import Photo
 
 _COLUMNS = ("image", "label", "given", "p_others", "because")
@@ -107,6 +108,7 @@ def read_suspects(path: Path) -> list[SuspectRow]:
 def _read_row(path: Path, records: Records, row: int, problems: Problems) -> SuspectRow:
     cells = (records.columns[name][row] for name in _COLUMNS)
     image, label, given, p, because = ("" if cell is None else str(cell) for cell in cells)
+    label = composed(label)
     if not image or not label:
         records.fault(problems, row, "expected an image and a label")
     if given not in ("0", "1"):

@@ -36,7 +36,7 @@ def review(tmp_path: Path, small_run: Path) -> Iterator[Review]:
         (HEADER, r"csv: has no rows"),
         (HEADER + "a.png,sea,2,0,0,1,0,\n", r":2: given: expected 0 or 1, got '2'"),
         (HEADER + "a.png,sea,1,0,often,1,0,\n", r":2: p_others: expected a probability, got 'o"),
-        (HEADER + ",sea,1,0,0,1,0,\n", r":2: expected an image and a label"),
+        (HEADER + "a.png, ,1,0,0,1,0,\n", r":2: expected an image and a label"),
     ],
 )
 def test_what_is_no_table_of_suspects(tmp_path: Path, text: str, message: str) -> None:
