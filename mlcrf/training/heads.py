@@ -377,8 +377,8 @@ def _weigh(independent: Fitted, crf: Fitted, weighing: Weighing) -> Fitted:
     }
     return replace(
         crf,
-        model=weighed(independent.model, crf.model, weighing.weights),
-        on_train=weighed(independent.on_train, crf.on_train, weighing.weights),
+        model=weighed(independent.model, crf.model, weighing.weights, weighing.bias),
+        on_train=weighed(independent.on_train, crf.on_train, weighing.weights, weighing.bias),
         score=weighing.after.joint,
         report=crf.report | report,
     )

@@ -1,9 +1,19 @@
 """Shares of the structure that held-out images support: between the baseline and the CRF.
 
-    unary_i = baseline_i + w_i (crf_i - baseline_i),     pairwise_ij = sqrt(w_i w_j) crf_ij
+    unary_i = baseline_i + w_i (crf_i - baseline_i) + b_i,     pairwise_ij = sqrt(w_i w_j) crf_ij
 
-With w = 0 a label is the independent baseline's, with w = 1 the CRF's as it was fitted. The loss to
-choose by is that of single labels, through the inference in use, and a share of that of whole sets:
+With w = 0 a label is the independent baseline's, with w = 1 the CRF's as it was fitted. Between
+them, and after pseudo-likelihood, mean marginals are not the frequencies of the labels, as those of
+the most likely CRF would be. So the biases b of labels with couplings bring the mean marginals of
+held-out images to their frequency, as far as counts are enough to tell it, else to the baseline's:
+
+    m_i = r e_i (n_i + c) / (r e_i + c),     r = sum_i n_i / sum_i e_i
+
+where the baseline expects label i in e_i of these images and n_i have it. n_i / e_i has a gamma
+distribution of mean r and variance r^2 / c, which the spread of all n_i tells by moments.
+
+The loss to choose by is that of single labels, through the inference in use, and a share of that
+of whole sets:
 
     (1 - s) mean_x sum_i -log P(y_i | x)  +  s mean_x -log P(y | x)
 
@@ -38,6 +48,10 @@ _MOST_IMAGES = 2000  # to choose weights on
 _MOST_SAMPLED = 64  # labels; sampling more of them for every weight would take minutes
 _INSTEAD_OF_GIBBS = Bethe(max_sweeps=30, tolerance=1e-3, damping=0.3, second_start=False)
 _LEAST = 1e-6  # probability; samples may give 0
+_BIAS_ROUNDS = 6  # for the chosen weights
+_BIAS_STEP = 0.8  # of Newton's step: attracting labels raise each other
+_LARGEST_BIAS_STEP = 1.0  # nats
+_BIAS_TOLERANCE = 0.02  # nats
 _TRIFLE = 0.005  # share of a loss
 _MOST_GROUPS = 3
 _GROUP_POSITIVES = 50  # held-out positives that a group of labels needs
@@ -50,11 +64,38 @@ class Losses:
     Attributes:
         by_image: of each image the loss of its labels, how many a threshold of 0.5 gets wrong, and
             1 - F1 of the label set that it gives, float64 (3, N).
+        sums: of each label, over images of which something is known: their number, how many have
+            the label, the sum of its marginals p, and that of p (1 - p), float64 (4, L).
     """
 
     single: float
     joint: float
     by_image: Tensor
+    sums: Tensor
+
+    def wanted(self) -> Tensor:
+        """Return the sums of marginals (L,) that annotations support, if these are a baseline's."""
+        _, present, expected, variance = self.sums
+        common = present.sum() / expected.sum()
+        expected, variance = common * expected, common * variance.clamp(min=_LEAST)
+        excess = ((present - expected) ** 2 / variance - 1).sum()
+        spread = excess.clamp(min=0) / (expected**2 / variance).sum()  # 1 / c
+        wanted: Tensor = expected * (spread * present + 1) / (spread * expected + 1)
+        return wanted
+
+    def bias_towards(self, wanted: Tensor) -> Tensor:
+        """Return a step of the biases (L,) that brings the sums of marginals towards these.
+
+        It is Newton's on the log-odds of the mean, as if labels did not raise each other, and
+        shortened.
+        """
+        known, _, expected, variance = self.sums
+        mean = expected / known
+        slope = variance / (known * mean * (1 - mean))
+        step: Tensor = _BIAS_STEP * ((wanted / known).logit() - mean.logit()) / slope
+        step = step.masked_fill(known == 0, 0)
+        step = step.clamp(-_LARGEST_BIAS_STEP, _LARGEST_BIAS_STEP)
+        return step.float()
 
     def blend(self, share: float) -> float:
         """Return (1 - share) single + share joint."""
@@ -93,9 +134,11 @@ class HeldOut:
     baseline: LabelCrf
     crf: LabelCrf
 
-    def with_weights(self, weights: Tensor | None) -> LabelCrf:
+    def with_weights(self, weights: Tensor | None, bias: Tensor) -> LabelCrf:
         """Return the model with these weights; None for the baseline as it is."""
-        return self.baseline if weights is None else weighed(self.baseline, self.crf, weights)
+        if weights is None:
+            return self.baseline
+        return weighed(self.baseline, self.crf, weights, bias)
 
 
 @dataclass(frozen=True)
@@ -103,13 +146,14 @@ class Weighing:
     """The chosen weights.
 
     Attributes:
-        weights: w of each label (L,).
+        weights, bias: w and b of each label (L,).
         before: losses of the baseline, which knows no rules.
         after: losses with these weights.
         loss: the blend that they minimise.
     """
 
     weights: Tensor
+    bias: Tensor
     before: Losses
     after: Losses
     loss: float
@@ -126,14 +170,19 @@ class Weighing:
 
 
 @torch.no_grad()
-def weighed(baseline: LabelCrf, crf: LabelCrf, weights: Tensor) -> LabelCrf:
+def weighed(
+    baseline: LabelCrf, crf: LabelCrf, weights: Tensor, bias: Tensor | float = 0.0
+) -> LabelCrf:
     """Return the model between two models of the same features, without edges of weight 0.
 
     Args:
-        weights: 0 to 1 (L,). With 1 everywhere the result equals `crf`.
+        weights: 0 to 1 (L,). With 1 everywhere the result equals `crf`, but for its biases.
+        bias: b, which is added to the biases (L,).
     """
     if bool((weights == 1).all()):
-        return crf.clone()
+        result = crf.clone()
+        result.output.bias.add_(bias)
+        return result
     first, second = crf.edges.T
     shares = (weights[first] * weights[second]).sqrt()
     used = shares > 0
@@ -154,6 +203,7 @@ def weighed(baseline: LabelCrf, crf: LabelCrf, weights: Tensor) -> LabelCrf:
         rank=crf.rank,
     )
     result.load_state_dict(state)
+    result.output.bias.add_(bias)
     return result
 
 
@@ -204,19 +254,20 @@ class Weigher:
         """
         held_out = sum((part.targets[:_MOST_IMAGES] == 1).sum(0) for part in parts)
         groups = _groups(self._positives, torch.as_tensor(held_out))
-        return self._best(parts, self._candidates, groups if len(groups) > 1 else [])
+        best = self._best(parts, self._candidates, groups if len(groups) > 1 else [])
+        return best if len(self._candidates) == 1 else self._match(parts, best, _BIAS_ROUNDS)
 
     def _best(
         self, parts: Sequence[HeldOut], shares: Sequence[float], groups: Sequence[Tensor]
     ) -> Weighing:
-        ones = torch.ones(len(self._positives))
-        before = self._losses(parts, None)
+        ones, none = torch.ones(len(self._positives)), torch.zeros(len(self._positives))
+        before = self._losses(parts, None, none)
+        rounds = 1 if len(shares) > 1 else 0
 
-        def tried(weights: Tensor) -> Weighing:
-            after = self._losses(parts, weights)
-            return Weighing(weights, before, after, after.blend(self._share))
+        def tried(weights: Tensor, bias: Tensor) -> Weighing:
+            return self._match(parts, self._try(parts, weights, bias, before), rounds)
 
-        tries = [tried(share * ones) for share in shares]
+        tries = [tried(share * ones, none) for share in shares]
         allowed = [one for one in tries if not one.after.spoils(before)]
         best = min(allowed or tries, key=lambda one: one.loss)
         for group in groups:
@@ -224,21 +275,42 @@ class Weigher:
                 weights = best.weights.clone()
                 weights[group] = share
                 if not torch.equal(weights, best.weights):
-                    one = tried(weights)
+                    one = tried(weights, best.bias)
                     if one.loss < best.loss and not one.after.spoils(before):
                         best = one
         return best
 
-    def _losses(self, parts: Sequence[HeldOut], weights: Tensor | None) -> Losses:
+    def _match(self, parts: Sequence[HeldOut], one: Weighing, rounds: int) -> Weighing:
+        """Return the same weights with biases nearer to the wanted means, unless they spoil it."""
+        best = one
+        first, second = parts[0].crf.edges[(one.weights[parts[0].crf.edges] > 0).all(1)].T
+        coupled = torch.zeros(len(one.weights))
+        coupled[first] = coupled[second] = 1
+        for _ in range(rounds):
+            step = coupled * best.after.bias_towards(best.before.wanted())
+            if bool((step.abs() <= _BIAS_TOLERANCE).all()):
+                break
+            best = self._try(parts, best.weights, best.bias + step, best.before)
+        return one if best.after.spoils(one.after) else best
+
+    def _try(
+        self, parts: Sequence[HeldOut], weights: Tensor, bias: Tensor, before: Losses
+    ) -> Weighing:
+        after = self._losses(parts, weights, bias)
+        return Weighing(weights, bias, before, after, after.blend(self._share))
+
+    def _losses(self, parts: Sequence[HeldOut], weights: Tensor | None, bias: Tensor) -> Losses:
         """Return the losses of all parts with these weights; None for the baselines as they are."""
         found = [
-            self._losses_of(part.with_weights(weights), part.features, part.targets[:_MOST_IMAGES])
+            self._losses_of(
+                part.with_weights(weights, bias), part.features, part.targets[:_MOST_IMAGES]
+            )
             for part in parts
         ]
         by_image = torch.cat([one.by_image for one in found], 1)
-        count = by_image.shape[1]
-        joint = sum(one.joint * one.by_image.shape[1] for one in found) / count
-        return Losses(float(by_image[0].mean()), joint, by_image)
+        joint = sum(one.joint * one.by_image.shape[1] for one in found) / by_image.shape[1]
+        sums = torch.stack([one.sums for one in found]).sum(0)
+        return Losses(float(by_image[0].mean()), joint, by_image, sums)
 
     @torch.no_grad()
     def _losses_of(self, model: LabelCrf, features: Matrix, targets: NDArray[np.int8]) -> Losses:
@@ -247,17 +319,21 @@ class Weigher:
             method = _INSTEAD_OF_GIBBS
         joint = torch.zeros(1, dtype=torch.float64)
         by_image = torch.zeros(3, count, dtype=torch.float64)
+        sums = torch.zeros(4, model.num_labels, dtype=torch.float64)
         for rows in self._processes.blocks(count, _AT_ONCE):
-            potentials = model(torch.from_numpy(read_rows(features, rows)))
             said = torch.from_numpy(targets[rows].astype(np.int64))
+            potentials = model(torch.from_numpy(read_rows(features, rows)))
             told, known = with_silence(potentials, said, self._silence)
             posterior = method(potentials)
             marginals = posterior.marginals
             require_finite("structure weights", {"marginals": marginals})
             p = marginals.double().clamp(_LEAST, 1 - _LEAST)
-            of_truth = torch.where(known == 1, p, 1 - p)
             left = (told.unary - potentials.unary).double().exp()  # P(not mentioned | present)
-            of_truth = torch.where(known == UNKNOWN, 1 - p * (1 - left), of_truth)
+            heard = 1 - p * (1 - left)  # P(not mentioned)
+            present = torch.where(known == UNKNOWN, p * left / heard, known)
+            sums += ((said != UNKNOWN) * torch.stack([p**0, present, p, p * (1 - p)])).sum(1)
+            of_truth = torch.where(known == 1, p, 1 - p)
+            of_truth = torch.where(known == UNKNOWN, heard, of_truth)
             by_image[0, rows] = -of_truth.log().sum(1)
             wrong = (of_truth < 1 / 2).sum(1).double()
             hits = ((known == 1) & (p >= 1 / 2)).sum(1)
@@ -268,8 +344,8 @@ class Weigher:
             else:
                 mean = from_image(self._joint, rows.start)(potentials, said)
             joint += len(known) / count * float(mean)
-        self._processes.all_reduce(joint, by_image)
-        return Losses(float(by_image[0].mean()), float(joint), by_image)
+        self._processes.all_reduce(joint, by_image, sums)
+        return Losses(float(by_image[0].mean()), float(joint), by_image, sums)
 
 
 def _groups(positives: Tensor, held_out: Tensor) -> list[Tensor]:

@@ -77,6 +77,17 @@ def test_models_between_the_baseline_and_the_crf() -> None:
         torch.testing.assert_close(between.pairwise, 0.8 * torch.tensor([0.5, 0.5, 1.0]))
 
 
+def true_baseline(num_labels: int, strength: float) -> tuple[LabelCrf, LabelCrf]:
+    """The model by which `examples` draws labels without couplings, and a CRF that adds some."""
+    baseline, crf = models(num_labels, strength)
+    with torch.no_grad():
+        weights = np.random.default_rng(9).normal(size=(6, num_labels))
+        for model in (baseline, crf):
+            model.output.weight.copy_(torch.from_numpy(weights.T))
+            model.output.bias.fill_(-1)
+    return baseline, crf
+
+
 def weigher(held_out: Examples, share: float = 0.05) -> Weigher:
     return Weigher(
         positives=torch.from_numpy((held_out.targets == 1).sum(0)),
@@ -91,16 +102,32 @@ def weigher(held_out: Examples, share: float = 0.05) -> Weigher:
 def test_false_couplings_are_not_used() -> None:
     """Couplings between independent labels get the weight 0, at any share of whole sets."""
     held_out = examples(400, 4, seed=3, coupled=False)
-    baseline, crf = models(4, 2.0)
-    crf.load_state_dict(crf.state_dict() | baseline.state_dict() | {
-        "pairwise": crf.pairwise, "edges": crf.edges,
-    })  # fmt: skip
+    baseline, crf = true_baseline(4, 2.0)
     for share in (0.0, 0.5, 1.0):
         part = HeldOut(held_out.features, held_out.targets, baseline, crf)
         chosen = weigher(held_out, share).choose([part])
         assert not chosen.weights.any()
         assert chosen.after.single == chosen.before.single
         assert "in use for 0 of 4 labels" in str(chosen)
+
+
+@pytest.mark.parametrize("strength", [-0.5, 0.5])
+def test_mean_marginals_stay_those_of_the_baseline(strength: float) -> None:
+    """Whatever the couplings are, by biases alone, if the baseline's are the frequencies."""
+    held_out = examples(400, 4, seed=3, coupled=False)
+    baseline, crf = true_baseline(4, strength)
+    part = HeldOut(held_out.features, held_out.targets, baseline, crf)
+    one, ones = weigher(held_out), torch.ones(4)
+    before = one._losses([part], None, torch.zeros(4))
+    first = one._try([part], ones, torch.zeros(4), before)
+    last = one._match([part], first, 6)
+    assert last.loss < first.loss
+    wanted = before.wanted()
+    off = [float((each.after.sums[2] - wanted).abs().max()) for each in (first, last)]
+    assert off[1] < off[0] / 4
+    model = weighed(baseline, crf, ones, last.bias)
+    assert torch.equal(model.pairwise, crf.pairwise)
+    torch.testing.assert_close(model.output.bias, crf.output.bias + last.bias)
 
 
 def test_losses_are_those_of_the_images() -> None:
@@ -111,9 +138,10 @@ def test_losses_are_those_of_the_images() -> None:
     chosen = weigher(held_out, 0.3)
     ends = (slice(0, 20), slice(20, 50))
     parts = [HeldOut(held_out.features[at], held_out.targets[at], crf, crf) for at in ends]
-    found, joint_of = chosen._losses(parts, torch.ones(4)), chosen._joint
+    none = torch.zeros(4)
+    found, joint_of = chosen._losses(parts, torch.ones(4), none), chosen._joint
     chosen._joint = None
-    assert chosen._losses(parts, None).joint == pytest.approx(found.joint, rel=1e-6)
+    assert chosen._losses(parts, None, none).joint == pytest.approx(found.joint, rel=1e-6)
     assert joint_of is not None
     targets = torch.from_numpy(held_out.targets).long()
     with torch.no_grad():
@@ -132,15 +160,21 @@ def test_losses_are_those_of_the_images() -> None:
     assert found.blend(0.3) == pytest.approx(0.7 * found.single + 0.3 * joint, rel=1e-5)
 
 
+def losses(single: float, joint: float, by_image: torch.Tensor) -> Losses:
+    """Losses of one label that is present in half of the images."""
+    sums = torch.tensor([[100.0], [50.0], [50.0], [25.0]], dtype=torch.float64)
+    return Losses(single, joint, by_image, sums)
+
+
 @pytest.mark.parametrize("row", [0, 1, 2], ids=["loss", "wrong", "f1"])
 def test_what_spoils_single_labels(row: int) -> None:
     """A higher loss, more wrong labels or a lower F1, by more than a standard error and 0.5 %."""
-    before = Losses(2.0, 2.0, torch.ones(3, 100, dtype=torch.float64))
+    before = losses(2.0, 2.0, torch.ones(3, 100, dtype=torch.float64))
 
     def with_change(change: torch.Tensor) -> Losses:
         by_image = before.by_image.clone()
         by_image[row] += change
-        return Losses(2.0, 1.0, by_image)
+        return losses(2.0, 1.0, by_image)
 
     balanced = torch.tensor([1.0, -1.0] * 50)
     assert not before.spoils(before)
@@ -154,11 +188,11 @@ def test_what_spoils_single_labels(row: int) -> None:
 def test_what_gains_in_single_labels() -> None:
     """A loss that is lower by more than two standard errors, on the images that both have."""
     ones = torch.ones(3, 150, dtype=torch.float64)
-    other = Losses(1.0, 1.0, torch.cat([ones[:, :100], -9 * ones[:, 100:]], 1))
+    other = losses(1.0, 1.0, torch.cat([ones[:, :100], -9 * ones[:, 100:]], 1))
     balanced = torch.tensor([1.0, -1.0] * 50) * torch.tensor([[1.0], [0.0], [0.0]])
-    assert Losses(0.75, 1.0, ones[:, :100] + balanced - 0.25).gains(other)
-    assert not Losses(0.85, 1.0, ones[:, :100] + balanced - 0.15).gains(other)
-    assert not Losses(1.0, 0.0, ones[:, :100]).gains(other)
+    assert losses(0.75, 1.0, ones[:, :100] + balanced - 0.25).gains(other)
+    assert not losses(0.85, 1.0, ones[:, :100] + balanced - 0.15).gains(other)
+    assert not losses(1.0, 0.0, ones[:, :100]).gains(other)
 
 
 def test_log_odds_are_of_baselines_that_did_not_see_the_image() -> None:
