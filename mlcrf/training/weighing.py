@@ -281,7 +281,7 @@ class Weigher:
         return best
 
     def _match(self, parts: Sequence[HeldOut], one: Weighing, rounds: int) -> Weighing:
-        """Return the same weights with biases nearer to the wanted means, unless they spoil it."""
+        """Return the same weights with biases nearer to the wanted means, unless it is worse."""
         best = one
         first, second = parts[0].crf.edges[(one.weights[parts[0].crf.edges] > 0).all(1)].T
         coupled = torch.zeros(len(one.weights))
@@ -291,7 +291,7 @@ class Weigher:
             if bool((step.abs() <= _BIAS_TOLERANCE).all()):
                 break
             best = self._try(parts, best.weights, best.bias + step, best.before)
-        return one if best.after.spoils(one.after) else best
+        return one if one.after.gains(best.after) else best
 
     def _try(
         self, parts: Sequence[HeldOut], weights: Tensor, bias: Tensor, before: Losses
