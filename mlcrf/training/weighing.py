@@ -101,10 +101,14 @@ class Losses:
         """Return (1 - share) single + share joint."""
         return (1 - share) * self.single + share * self.joint
 
-    def spoils(self, other: "Losses") -> bool:
-        """Return whether single labels are worse, by more than a standard error and a trifle."""
-        more = self.by_image - other.by_image
-        least = torch.maximum(_standard_error(more), _TRIFLE * other.by_image.mean(1))
+    def spoils(self, other: "Losses", *, measures: int = 3) -> bool:
+        """Return whether single labels are worse, by more than a standard error and a trifle.
+
+        Args:
+            measures: rows of `by_image` that count.
+        """
+        more = (self.by_image - other.by_image)[:measures]
+        least = torch.maximum(_standard_error(more), _TRIFLE * other.by_image[:measures].mean(1))
         return bool((more.mean(1) > least).any())
 
     def gains(self, other: "Losses") -> bool:
@@ -291,7 +295,7 @@ class Weigher:
             if bool((step.abs() <= _BIAS_TOLERANCE).all()):
                 break
             best = self._try(parts, best.weights, best.bias + step, best.before)
-        return one if one.after.gains(best.after) else best
+        return one if best.after.spoils(one.after, measures=1) else best
 
     def _try(
         self, parts: Sequence[HeldOut], weights: Tensor, bias: Tensor, before: Losses
