@@ -76,7 +76,7 @@ class Losses:
     def wanted(self) -> Tensor:
         """Return the sums of marginals (L,) that annotations support, if these are a baseline's."""
         _, present, expected, variance = self.sums
-        common = present.sum() / expected.sum()
+        common = (present.sum() + 1) / (expected.sum() + 1)
         expected, variance = common * expected, common * variance.clamp(min=_LEAST)
         excess = ((present - expected) ** 2 / variance - 1).sum()
         spread = excess.clamp(min=0) / (expected**2 / variance).sum()  # 1 / c
@@ -90,9 +90,9 @@ class Losses:
         shortened.
         """
         known, _, expected, variance = self.sums
-        mean = expected / known
+        mean, wanted = ((one / known).clamp(_LEAST, 1 - _LEAST) for one in (expected, wanted))
         slope = variance / (known * mean * (1 - mean))
-        step: Tensor = _BIAS_STEP * ((wanted / known).logit() - mean.logit()) / slope
+        step: Tensor = _BIAS_STEP * (wanted.logit() - mean.logit()) / slope
         step = step.masked_fill(known == 0, 0)
         step = step.clamp(-_LARGEST_BIAS_STEP, _LARGEST_BIAS_STEP)
         return step.float()

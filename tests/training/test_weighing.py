@@ -130,6 +130,16 @@ def test_mean_marginals_stay_those_of_the_baseline(strength: float) -> None:
     torch.testing.assert_close(model.output.bias, crf.output.bias + last.bias)
 
 
+@pytest.mark.parametrize("present", [0.0, 100.0])
+def test_biases_stay_finite_where_all_images_are_alike(present: float) -> None:
+    """No image has the label, or all have it; nothing is known of a second one."""
+    sums = torch.tensor([[100.0, 0], [present, 0], [60, 0], [20, 0]], dtype=torch.float64)
+    one = Losses(1.0, 1.0, torch.ones(3, 100, dtype=torch.float64), sums)
+    step = one.bias_towards(one.wanted())
+    assert step[1] == 0
+    assert (step[0] > 0) == (present > 0) and step.isfinite().all()
+
+
 def test_losses_are_those_of_the_images() -> None:
     """Single labels, unknown ones left out, whole sets, wrong labels and F1; parts count alike."""
     held_out = examples(50, 4, seed=3, coupled=True)
