@@ -46,12 +46,12 @@ def main() -> None:
     run = load_run(Path(DEFAULT))
     data = frame.photos(arguments)
     rng = np.random.default_rng(arguments.seed)
-    chosen = rng.permutation(len(data))[: 300 if arguments.quick else arguments.images]
+    chosen = rng.permutation(len(data))[: 200 if arguments.quick else arguments.images]
     data = data.rows(np.sort(chosen))
     features = frame.features_of(run, data).numpy()
     rows: Rows = []
     for kind in KINDS:
-        for rate in RATES:
+        for rate in RATES[:1] if arguments.quick else RATES:
             flipped = planted(data.targets, kind, rate, rng)
             wrong = np.not_equal(flipped, data.targets)
             found = audit(replace(data, targets=flipped), features)

@@ -10,10 +10,11 @@ import pytest
 from tests.mirror import ROOT, make_small_mirror
 from tests.program import run_program
 
+SLOW = ("many_labels", "resolution", "slopes")  # half a minute each; `make experiments-quick`
 FOLDERS = sorted(
     path.parent.name
     for path in (ROOT / "experiments").glob("*/run.py")
-    if path.parent.name != "lecture"
+    if path.parent.name not in ("lecture", *SLOW)
 )
 PICTURES = {
     "learning_curves": "curves.png",

@@ -191,7 +191,7 @@ def test_strange_weights(run: Run) -> None:
     @example(key="crf.edges", shape=[], dtype=torch.int64, number=0.0, lie=None)
     @example(key="crf.edges", shape=None, dtype=torch.int64, number=-1.0, lie=None)
     @example(key="crf.factors", shape=[10**9, 0], dtype=torch.float32, number=0.0, lie=None)
-    @example(key="crf.rules", shape=None, dtype=torch.int64, number=2.0, lie=None)
+    @example(key="crf.implications", shape=None, dtype=torch.int64, number=2.0, lie=None)
     @example(key="crf.pairwise", shape=None, dtype=torch.float64, number=1e300, lie=None)
     def check(
         key: str,
