@@ -10,7 +10,8 @@ import pytest
 from tests.mirror import ROOT, make_small_mirror
 from tests.program import run_program
 
-SLOW = ("many_labels", "resolution", "slopes")  # half a minute each; `make experiments-quick`
+# half a minute each; `make experiments-quick` runs them
+SLOW = ("many_labels", "objectives", "resolution", "slopes", "sources")
 FOLDERS = sorted(
     path.parent.name
     for path in (ROOT / "experiments").glob("*/run.py")
