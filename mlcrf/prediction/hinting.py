@@ -1,4 +1,4 @@
-"""What other sources say of images, as log-odds of the labels."""
+"""Hints: tags that other sources give an image, as log-odds of its labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

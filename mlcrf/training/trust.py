@@ -1,4 +1,4 @@
-"""How far the hints of other sources are to be trusted, label by label.
+"""Trust in the hints of other sources, label by label.
 
     log-odds of a label = log-odds by the image + sum over sources of (named or not_named)
 
