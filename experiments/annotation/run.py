@@ -8,7 +8,6 @@ gets two labels each. Both models are fitted as `mlcrf train` does, the CRF on a
 exact; rarity is tuned on a fifth of the images to learn from, and test images are used once.
 """
 
-import tempfile
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,17 +22,12 @@ from experiments.many_labels.drawn import make_sparse_crf
 from experiments.numbers import Arrays, Numbers, read_numbers
 from mlcrf.choices import Decision, InferenceName, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.crf.edges import tree_edges
 from mlcrf.decoding import Decoder
 from mlcrf.labels import LabelSpace
 from mlcrf.metrics import Predictions, gather_statistics
-from mlcrf.rules import Rules
 from mlcrf.training.examples import Examples
-from mlcrf.training.members import make_trainer
-from mlcrf.training.plan import make_plan
+from mlcrf.training.fitting import fit_features
 from mlcrf.training.progress import without_gradients
-from mlcrf.training.run import tune_decoders
-from mlcrf.training.stages import Stages
 
 _SETS = {"corel5k": 5, "medical": 2}  # labels of each image
 _DRAWN = {"labels": 374, "features": 256, "train": 4500, "test": 500}
@@ -76,20 +70,16 @@ def measure(numbers: Numbers, settings: TrainSettings, k: int) -> Rows:
     parts = _split(numbers.train)
     features, targets = numbers.test
     test = Examples(features, targets)
-    plan = make_plan(settings, numbers.labels, tree_edges(parts[0].targets), Rules())
     log = without_gradients(partial(print, flush=True))
-    with tempfile.TemporaryDirectory() as folder:
-        stages = Stages(Path(folder) / "state.pt", "")
-        trainer, _ = make_trainer(*parts, plan, stages, log)
-        independent = trainer.fit_independent()
-        models = {"independent": independent, "crf": trainer.fit_crf(independent)}
+    fitted = fit_features(*parts, numbers.labels, settings, log=log)
+    models = {"independent": fitted.independent.model, "crf": fitted.crf.model}
     rows: Rows = []
-    for name, fitted in models.items():
-        inference = plan.inference if name == "crf" else InferenceName.AUTO
-        tuned = tune_decoders(fitted.on_train, parts, settings, inference)[-1]
-        method = fitted.model.make_inference(inference, settings)
+    for name, model in models.items():
+        inference = fitted.plan.inference if name == "crf" else InferenceName.AUTO
+        tuned = fitted.decoders[name][-1]
+        method = model.make_inference(inference, settings)
         with torch.no_grad():
-            potentials = test.potentials(fitted.model, slice(None))
+            potentials = test.potentials(model, slice(None))
             posterior = method(potentials)
         for title, rule in _RULES.items():
             decoder = Decoder(k=k, **rule)

@@ -54,11 +54,9 @@ from mlcrf.model import LabelCrf
 from mlcrf.reports.tables import MEASURE_TITLES
 from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment
-from mlcrf.training.members import make_trainer
-from mlcrf.training.plan import choose_edges, make_plan, other_edges
+from mlcrf.training.fitting import fit_features
 from mlcrf.training.progress import without_gradients
 from mlcrf.training.run import train
-from mlcrf.training.stages import Stages
 
 PHOTOS = {
     f"mir{label_set}-{size}": (label_set, size)
@@ -209,17 +207,12 @@ def measure_numbers(
 ) -> tuple[dict[str, Any], Scores]:
     """Fit both models as `mlcrf train` does on features, and score them on the test rows."""
     learned = split_manifest(_manifest(numbers.train, numbers.labels), seed=settings.seed)
-    train_part = learned.part(Split.TRAIN)
     is_train = np.array(learned.splits) == Split.TRAIN
     features, targets = numbers.train
     parts = [Examples(features[rows], targets[rows]) for rows in (is_train, ~is_train)]
-    edges, others = choose_edges(settings, train_part), other_edges(settings, train_part)
-    plan = make_plan(settings, learned.labels, edges, learned.rules, others)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer, _ = make_trainer(*parts, plan, Stages(Path(folder) / "state.pt", ""), _LOG)
-        independent = trainer.fit_independent()
-        crf = trainer.fit_crf(independent)
-    method = crf.model.make_inference(plan.inference, settings)
+    fitted = fit_features(*parts, numbers.labels, settings, log=_LOG)
+    crf, independent = fitted.crf, fitted.independent
+    method = crf.model.make_inference(fitted.plan.inference, settings)
     ours = _predict(crf.model, method, numbers.test)
     theirs = _predict(independent.model, Independent(), numbers.test)
     models = {"independent": theirs.measures(), "crf": ours.measures()}

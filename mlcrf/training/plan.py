@@ -10,14 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcrf.choices import Finetune, InferenceName, ObjectiveName, Pairwise, Schedule, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import full_edges
 from mlcrf.crf.edges import load_edges, strongest_edges, tree_edges
-from mlcrf.data.manifest import Manifest
 from mlcrf.errors import SettingsError
 from mlcrf.inference import Exact, InferenceMethod, MeanField, count_states, make_exact
 from mlcrf.labels import LabelSpace
@@ -89,7 +90,23 @@ class Plan:
         )
 
 
-def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
+def plan_training(
+    settings: TrainSettings,
+    labels: LabelSpace,
+    targets: NDArray[np.int8],
+    rules: Rules,
+    *,
+    mentions: bool = False,
+) -> Plan:
+    """Choose couplings by the targets of the training images, and plan; see `make_plan`."""
+    edges = choose_edges(settings, labels, targets, rules)
+    others = _other_edges(settings, labels, targets, rules)
+    return make_plan(settings, labels, edges, rules, others, mentions=mentions)
+
+
+def choose_edges(
+    settings: TrainSettings, labels: LabelSpace, targets: NDArray[np.int8], rules: Rules
+) -> Tensor:
     """Return the edge set of the settings, int64 (E, 2).
 
     A label and a label that it implies get no edge unless a file names it. The child is never
@@ -97,7 +114,7 @@ def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
     unary; and the parent would always be among the child's strongest partners.
 
     Args:
-        train: the training images; `tree` and `sparse` choose from their labels.
+        targets: those of the training images (N, L), from which `tree` and `sparse` choose.
 
     Raises:
         SettingsError: `file` without `edges_file`, or `edges_file` without `file`.
@@ -106,25 +123,25 @@ def choose_edges(settings: TrainSettings, train: Manifest) -> Tensor:
     given = settings.edges_file is not None
     if given != (settings.structure is Structure.FILE):
         raise SettingsError("--structure file and --set edges_file=FILE go together; give both")
-    num_labels = len(train.labels)
-    tied = torch.tensor(train.rules.closure, dtype=torch.int64).reshape(-1, 2)
+    num_labels = len(labels)
+    tied = torch.tensor(rules.closure, dtype=torch.int64).reshape(-1, 2)
     match resolve_structure(settings, num_labels):
         case Structure.INDEPENDENT | Structure.LATENT:
             return no_edges()
         case Structure.FULL:
             return _without(full_edges(num_labels), tied, num_labels)
         case Structure.TREE:
-            return _without(tree_edges(train.targets), tied, num_labels)
+            return _without(tree_edges(targets), tied, num_labels)
         case Structure.SPARSE:
             return strongest_edges(
-                train.targets,
+                targets,
                 settings.edges_per_label,
                 without=tied,
                 false_share=settings.false_edges,
             )
         case Structure.FILE:
             assert settings.edges_file is not None
-            return load_edges(Path(settings.edges_file), train.labels)
+            return load_edges(Path(settings.edges_file), labels)
         case Structure.AUTO:
             raise AssertionError("AUTO is resolved")
         case _:
@@ -138,10 +155,13 @@ def resolve_structure(settings: TrainSettings, num_labels: int) -> Structure:
     return Structure.FULL if num_labels <= _MOST_PAIRED else Structure.SPARSE
 
 
-def other_edges(settings: TrainSettings, train: Manifest) -> tuple[Tensor, ...]:
+def _other_edges(
+    settings: TrainSettings, labels: LabelSpace, targets: NDArray[np.int8], rules: Rules
+) -> tuple[Tensor, ...]:
     """Return the edge sets to choose from beside `choose_edges`: a tree of many labels."""
-    if settings.structure is Structure.AUTO and len(train.labels) > _MOST_PAIRED:
-        return (choose_edges(settings.model_copy(update={"structure": Structure.TREE}), train),)
+    if settings.structure is Structure.AUTO and len(labels) > _MOST_PAIRED:
+        tree = settings.model_copy(update={"structure": Structure.TREE})
+        return (choose_edges(tree, labels, targets, rules),)
     return ()
 
 

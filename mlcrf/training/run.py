@@ -9,48 +9,38 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from mlcrf import atomic
 from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, find_spec, make_backbone
 from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Provenance, Run, save_run
-from mlcrf.choices import Decision, Finetune, InferenceName, Structure
+from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
 from mlcrf.data.hint_tables import Hints
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
-from mlcrf.decoding import Decoder, estimate_frequencies
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.labels import UNKNOWN
-from mlcrf.model import LabelCrf
-from mlcrf.processes import ALONE
-from mlcrf.rules import Rules
-from mlcrf.training.album_fit import Albums, learn_transitions, training_albums
+from mlcrf.training.album_fit import training_albums
 from mlcrf.training.candidates import Fitted
 from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment, Progress, extract
 from mlcrf.training.finetune import finetune
-from mlcrf.training.finite import diverging, require_finite
-from mlcrf.training.members import make_trainer
+from mlcrf.training.finite import require_finite
+from mlcrf.training.fitting import FittedModels, fit_models
 from mlcrf.training.mentions import (
     Silence,
     code_silence,
-    draw_unmentioned,
     learn_mentions,
     name_shares,
 )
-from mlcrf.training.outlook import describe_data, describe_fits
-from mlcrf.training.plan import Plan, choose_edges, make_plan, other_edges, resolve_structure
+from mlcrf.training.outlook import describe_data
+from mlcrf.training.plan import Plan, plan_training, resolve_structure
 from mlcrf.training.progress import Log
 from mlcrf.training.repetition import digest_data
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.trust import learn_trust
-
-_AT_ONCE = 4096  # images per chunk of marginals
-_TYPICAL_K = 5  # labels per image that rarity is tuned for; the best hardly depends on it
 
 
 @dataclass(frozen=True)
@@ -117,12 +107,10 @@ def train(
     if manifest.mentions:
         targets, silence = code_silence(manifest.targets, manifest.mentions)
         coded = replace(manifest, targets=targets)
-    listed = coded.part(Split.TRAIN)
-    listed = replace(listed, targets=np.where(listed.targets < UNKNOWN, 0, listed.targets))
-    edges = choose_edges(settings, listed)
-    others = other_edges(settings, listed)
+    listed = coded.part(Split.TRAIN).targets
+    listed = np.where(listed < UNKNOWN, 0, listed)
     partial = silence is not None
-    plan = make_plan(settings, manifest.labels, edges, manifest.rules, others, mentions=partial)
+    plan = plan_training(settings, manifest.labels, listed, manifest.rules, mentions=partial)
     gap = timedelta(minutes=settings.album_gap_minutes)
     albums = training_albums(train_part, validation_part, gap) if settings.albums else None
     backbone = make_backbone(spec, seed=settings.seed)
@@ -141,9 +129,17 @@ def train(
     if silence is not None:
         mentions, plan = _learn_mentions(manifest, examples, silence, plan, stages, environment)
         clock.note("mentions")
-    models = _fit_models(examples, plan, albums, stages, environment, log, clock)
+    models = fit_models(
+        *examples,
+        plan,
+        stages=stages,
+        albums=albums,
+        environment=environment,
+        log=log,
+        finished=clock.note,
+    )
 
-    run = _make_run(out, manifest, plan, spec, network, models, examples)
+    run = _make_run(out, manifest, plan, spec, network, models)
     run = replace(run, made_by=made_by, mentions=mentions)
     if hints:
         images_of = parts[0].images + parts[1].images
@@ -153,7 +149,7 @@ def train(
         )
         run = replace(run, hints=trust)
     images = {split.value: (manifest.splits or ()).count(split) for split in Split}
-    fits = {name: _summary(fitted) for name, fitted in models.items()}
+    fits = {"crf": _summary(models.crf), "independent": _summary(models.independent)}
     report = TrainReport(run, images, fits, clock.seconds, manifest.notes)
     if environment.processes.is_first:
         report = replace(report, run=save_run(run))
@@ -232,58 +228,23 @@ def _learn_mentions(
     return named, replace(plan, silence=silence.evidence(shares))
 
 
-def _fit_models(
-    examples: tuple[Examples, Examples],
-    plan: Plan,
-    albums: tuple[Albums, Albums] | None,
-    stages: Stages,
-    environment: Environment,
-    log: Log,
-    clock: "_Clock",
-) -> dict[str, Fitted]:
-    """Fit the CRF and the independent baseline; return both by name."""
-    trainer, whole = make_trainer(*examples, plan, stages, log, environment)
-    log(describe_fits(trainer.outlook()))
-    independent = trainer.fit_independent()
-    clock.note("independent")
-    if plan.settings.structure is Structure.INDEPENDENT:
-        crf = replace(
-            independent,
-            model=_with_rules(independent.model, plan.rules),
-            on_train=_with_rules(independent.on_train, plan.rules),
-        )
-    else:
-        crf = trainer.fit_crf(independent)
-        if albums is not None and plan.exact is not None:
-            crf = learn_transitions(crf, plan.exact, examples, albums, log=log)
-    models = {"crf": whole(crf), "independent": whole(independent)}
-    clock.note("crf")
-    return models
-
-
 def _make_run(
     out: Path,
     manifest: Manifest,
     plan: Plan,
     spec: BackboneSpec,
     network: Result | None,
-    models: dict[str, Fitted],
-    examples: tuple[Examples, Examples],
+    models: FittedModels,
 ) -> Run:
-    """Return the run, whose weights are all finite, with decisions tuned on validation images."""
+    """Return the run, whose weights are all finite."""
     settings = plan.settings
     resolved = {
         "structure": resolve_structure(settings, len(manifest.labels)),
         "objective": plan.objective,
         "inference": plan.inference,
-        **models["crf"].resolved,
+        **models.crf.resolved,
     }
-    inferences = {"crf": plan.inference, "independent": InferenceName.AUTO}
-    decoders = {
-        name: tune_decoders(models[name].on_train, examples, settings, inference, plan.silence)
-        for name, inference in inferences.items()
-    }
-    crf, independent = models["crf"].model, models["independent"].model
+    crf, independent = models.crf.model, models.independent.model
     weights = None if network is None else network["best"]
     states = {"crf": crf.state_dict(), "independent": independent.state_dict()}
     require_finite("training", states | {"backbone": weights or {}})
@@ -296,7 +257,7 @@ def _make_run(
         crf=crf,
         independent=independent,
         backbone_weights=weights,
-        decoders=decoders,
+        decoders=models.decoders,
     )
 
 
@@ -324,56 +285,6 @@ def _check_targets(train: Manifest) -> None:
             raise DataError(
                 f"{train.name}: label {name!r} is unknown in every training image; remove it"
             )
-
-
-@torch.no_grad()
-def tune_decoders(
-    model: LabelCrf,
-    examples: tuple[Examples, Examples],
-    settings: TrainSettings,
-    inference: InferenceName,
-    silence: Tensor | None = None,
-) -> tuple[Decoder, ...]:
-    """Tune one threshold for micro F1, one per label for macro F1, and the rarity for k labels.
-
-    Args:
-        model: fitted on the training images only.
-        examples: training and validation images.
-        silence: evidence of sources that list only a part of what is present.
-
-    Raises:
-        RunError: marginals are not finite.
-    """
-    method = model.make_inference(inference, settings)
-
-    def infer(part: Examples) -> Tensor:
-        rows = ALONE.blocks(len(part.targets), _AT_ONCE)
-        with diverging("thresholds"):
-            found = torch.cat([method(part.potentials(model, one)).marginals for one in rows])
-        require_finite("thresholds", {"marginals": found})
-        return found
-
-    marginals = infer(examples[1])
-    learned, targets = (torch.from_numpy(one.targets) for one in examples)
-    if silence is not None:
-        learned = draw_unmentioned(learned, infer(examples[0]), silence, seed=settings.seed)
-        targets = draw_unmentioned(targets, marginals, silence, seed=settings.seed)
-    k = min(_TYPICAL_K, (targets.shape[1] + 1) // 2)
-    ranked = Decoder(
-        Decision.TOP_K, k=k, rarity=None, frequencies=estimate_frequencies(learned)
-    ).tune(marginals, targets)
-    frequencies = estimate_frequencies(torch.cat([learned, targets]))  # of the finished models
-    return (
-        Decoder(Decision.TUNED_THRESHOLD).tune(marginals, targets),
-        Decoder(Decision.LABEL_THRESHOLDS).tune(marginals, targets),
-        replace(ranked, frequencies=frequencies),
-    )
-
-
-def _with_rules(model: LabelCrf, rules: Rules) -> LabelCrf:
-    result = model.clone()
-    result.rules = rules
-    return result
 
 
 def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:

@@ -16,13 +16,13 @@ Result = dict[str, Any]  # tensors, numbers, strings, and lists and dicts of the
 
 
 class Stages:
-    """Results by name, kept in one file that is replaced after each stage.
+    """Results by name, kept in one file that is replaced after each stage, or only in memory.
 
     A stage is deterministic given earlier stages, so a run that is stopped at any time and resumed
     ends with the same bits.
 
     Args:
-        path: the file; loaded if it exists.
+        path: the file; loaded if it exists. None keeps results in memory.
         settings: must equal the settings of the resumed run.
         processes: processes of the run; all load the file, and the first writes it.
 
@@ -30,10 +30,10 @@ class Stages:
         RunError: the file is damaged or belongs to other settings.
     """
 
-    def __init__(self, path: Path, settings: str, processes: Processes = ALONE) -> None:
+    def __init__(self, path: Path | None, settings: str, processes: Processes = ALONE) -> None:
         self._path, self._processes = path, processes
         self._results: dict[str, Result] = {}
-        if path.exists():
+        if path is not None and path.exists():
             state = _load(path)
             same, self._results = state["settings"] == settings, state["results"]
             if not same:
@@ -42,7 +42,7 @@ class Stages:
                     "or train into a new folder"
                 )
         self._settings = settings
-        exists = path.exists()
+        exists = path is not None and path.exists()
         processes.barrier()  # no process may see a file written now
         if not exists:
             self._save()
@@ -71,7 +71,7 @@ class Stages:
         self._save()
 
     def _save(self) -> None:
-        if not self._processes.is_first:
+        if self._path is None or not self._processes.is_first:
             return
         stream = io.BytesIO()
         torch.save({"settings": self._settings, "results": self._results}, stream)

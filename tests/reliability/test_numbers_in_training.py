@@ -23,7 +23,8 @@ from mlcrf.inference import Posterior
 from mlcrf.latent import AlbumScores, fit_transitions
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import BlendedConvexBp, ContrastiveDivergence
-from mlcrf.training import finetune, heads, members, run
+from mlcrf.training import finetune, heads, members
+from mlcrf.training import fitting as fitting_both
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.members import Members
 from mlcrf.training.plan import Plan
@@ -244,7 +245,7 @@ def marginals(patch: Patch, fault: Fault) -> None:
 
 
 def finished_model(patch: Patch, fault: Fault) -> None:
-    real = run.make_trainer
+    real = fitting_both.make_trainer
 
     def make(*given: Any, **more: Any) -> Any:
         trainer, whole = real(*given, **more)
@@ -257,7 +258,7 @@ def finished_model(patch: Patch, fault: Fault) -> None:
 
         return trainer, spoilt
 
-    patch.setattr(run, "make_trainer", make)
+    patch.setattr(fitting_both, "make_trainer", make)
 
 
 def member(patch: Patch, fault: Fault) -> None:

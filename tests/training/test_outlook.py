@@ -17,7 +17,7 @@ from mlcrf.training.examples import Examples
 from mlcrf.training.fit import time_gradient
 from mlcrf.training.heads import HeadTrainer
 from mlcrf.training.outlook import Fits, describe_data, describe_fits
-from mlcrf.training.plan import Plan, choose_edges, make_minimiser, make_plan
+from mlcrf.training.plan import Plan, make_minimiser, plan_training
 from mlcrf.training.progress import Event, FitProgress
 from mlcrf.training.stages import Stages
 
@@ -32,8 +32,7 @@ def draw(num_images: int, num_labels: int) -> Manifest:
 
 
 def plan_of(manifest: Manifest, settings: TrainSettings) -> Plan:
-    edges = choose_edges(settings, manifest)
-    return make_plan(settings, manifest.labels, edges, Rules())
+    return plan_training(settings, manifest.labels, manifest.targets, Rules())
 
 
 def examples(manifest: Manifest) -> Examples:

@@ -30,7 +30,7 @@ def make_manifest() -> Manifest:
 
 
 def pairs_of(settings: TrainSettings, manifest: Manifest) -> set[tuple[int, int]]:
-    edges = choose_edges(settings, manifest).tolist()
+    edges = choose_edges(settings, manifest.labels, manifest.targets, manifest.rules).tolist()
     pairs = {(first, second) for first, second in edges}
     assert len(pairs) == len(edges)
     return pairs

@@ -1,0 +1,152 @@
+"""Fits of the CRF and of the independent baseline on given features."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mlcrf.choices import Decision, InferenceName, Structure
+from mlcrf.config import TrainSettings
+from mlcrf.decoding import Decoder, estimate_frequencies
+from mlcrf.labels import LabelSpace
+from mlcrf.model import LabelCrf
+from mlcrf.processes import ALONE
+from mlcrf.rules import Rules
+from mlcrf.training.album_fit import Albums, learn_transitions
+from mlcrf.training.candidates import Fitted
+from mlcrf.training.examples import Examples
+from mlcrf.training.extraction import Environment
+from mlcrf.training.finite import diverging, require_finite
+from mlcrf.training.members import make_trainer
+from mlcrf.training.mentions import draw_unmentioned
+from mlcrf.training.outlook import describe_fits
+from mlcrf.training.plan import Plan, plan_training
+from mlcrf.training.progress import Log
+from mlcrf.training.stages import Stages
+
+_AT_ONCE = 4096  # images per chunk of marginals
+_TYPICAL_K = 5  # labels per image that rarity is tuned for; the best hardly depends on it
+
+
+@dataclass(frozen=True)
+class FittedModels:
+    """Both models, fitted on the same features.
+
+    Attributes:
+        decoders: tuned decisions of `crf` and `independent`; see `tune_decoders`.
+    """
+
+    plan: Plan
+    crf: Fitted
+    independent: Fitted
+    decoders: dict[str, tuple[Decoder, ...]]
+
+
+def fit_features(
+    train: Examples,
+    validation: Examples,
+    labels: LabelSpace,
+    settings: TrainSettings,
+    rules: Rules = Rules(),
+    *,
+    log: Log = lambda event: None,
+) -> FittedModels:
+    """Plan by the training targets, and fit both models; nothing is kept on disk."""
+    plan = plan_training(settings, labels, train.targets, rules)
+    return fit_models(train, validation, plan, stages=Stages(None, ""), log=log)
+
+
+def fit_models(
+    train: Examples,
+    validation: Examples,
+    plan: Plan,
+    *,
+    stages: Stages,
+    albums: tuple[Albums, Albums] | None = None,
+    environment: Environment = Environment(),
+    log: Log = lambda event: None,
+    finished: Callable[[str], None] = lambda part: None,
+) -> FittedModels:
+    """Fit the CRF and the independent baseline, and tune decisions.
+
+    Args:
+        validation: chooses penalties; the choice is fitted on both parts.
+        albums: training and validation albums, to learn how scenes follow each other.
+        finished: called with the name of each part that is finished, to time it.
+    """
+    examples = train, validation
+    trainer, whole = make_trainer(*examples, plan, stages, log, environment)
+    log(describe_fits(trainer.outlook()))
+    independent = trainer.fit_independent()
+    finished("independent")
+    if plan.settings.structure is Structure.INDEPENDENT:
+        crf = replace(
+            independent,
+            model=_with_rules(independent.model, plan.rules),
+            on_train=_with_rules(independent.on_train, plan.rules),
+        )
+    else:
+        crf = trainer.fit_crf(independent)
+        if albums is not None and plan.exact is not None:
+            crf = learn_transitions(crf, plan.exact, examples, albums, log=log)
+    crf, independent = whole(crf), whole(independent)
+    finished("crf")
+    decoders = {
+        name: tune_decoders(fitted.on_train, examples, plan.settings, inference, plan.silence)
+        for name, fitted, inference in (
+            ("crf", crf, plan.inference),
+            ("independent", independent, InferenceName.AUTO),
+        )
+    }
+    return FittedModels(plan, crf, independent, decoders)
+
+
+@torch.no_grad()
+def tune_decoders(
+    model: LabelCrf,
+    examples: tuple[Examples, Examples],
+    settings: TrainSettings,
+    inference: InferenceName,
+    silence: Tensor | None = None,
+) -> tuple[Decoder, ...]:
+    """Tune one threshold for micro F1, one per label for macro F1, and the rarity for k labels.
+
+    Args:
+        model: fitted on the training images only.
+        examples: training and validation images.
+        silence: evidence of sources that list only a part of what is present.
+
+    Raises:
+        RunError: marginals are not finite.
+    """
+    method = model.make_inference(inference, settings)
+
+    def infer(part: Examples) -> Tensor:
+        rows = ALONE.blocks(len(part.targets), _AT_ONCE)
+        with diverging("thresholds"):
+            found = torch.cat([method(part.potentials(model, one)).marginals for one in rows])
+        require_finite("thresholds", {"marginals": found})
+        return found
+
+    marginals = infer(examples[1])
+    learned, targets = (torch.from_numpy(one.targets) for one in examples)
+    if silence is not None:
+        learned = draw_unmentioned(learned, infer(examples[0]), silence, seed=settings.seed)
+        targets = draw_unmentioned(targets, marginals, silence, seed=settings.seed)
+    k = min(_TYPICAL_K, (targets.shape[1] + 1) // 2)
+    ranked = Decoder(
+        Decision.TOP_K, k=k, rarity=None, frequencies=estimate_frequencies(learned)
+    ).tune(marginals, targets)
+    frequencies = estimate_frequencies(torch.cat([learned, targets]))  # of the finished models
+    return (
+        Decoder(Decision.TUNED_THRESHOLD).tune(marginals, targets),
+        Decoder(Decision.LABEL_THRESHOLDS).tune(marginals, targets),
+        replace(ranked, frequencies=frequencies),
+    )
+
+
+def _with_rules(model: LabelCrf, rules: Rules) -> LabelCrf:
+    result = model.clone()
+    result.rules = rules
+    return result
