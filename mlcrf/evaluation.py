@@ -2,12 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import SPLITS, Run, load_splits
@@ -54,6 +55,7 @@ class Answers:
         unconverged: share of images whose inference did not converge.
         in_training: number of images that the run was trained or tuned on.
         notes: remarks for readers of the scores.
+        hinted: number of images of which hints say something; None if none were read.
         surprise: log-probability under the CRF of its most probable label set, minus that of the
             most probable set that agrees with the targets; at least 0 if MAP is exact (N,). None
             if not requested.
@@ -69,6 +71,7 @@ class Answers:
     in_training: int
     notes: tuple[str, ...]
     at_k: int | None = None
+    hinted: int | None = None
     surprise: NDArray[np.float64] | None = None
 
 
@@ -129,6 +132,7 @@ def evaluate(
     max_exact_labels: int | None = None,
     decoder: Decoder = Decoder(),
     at_k: int | None = None,
+    evidence: Tensor | None = None,
     resamples: int = 1000,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -142,6 +146,7 @@ def evaluate(
         max_exact_labels=max_exact_labels,
         decoder=decoder,
         at_k=at_k,
+        evidence=evidence,
         progress=progress,
     )
     return score(run, answers, split=split, resamples=resamples, seed=seed)
@@ -157,6 +162,7 @@ def answer(
     max_exact_labels: int | None = None,
     decoder: Decoder = Decoder(),
     at_k: int | None = None,
+    evidence: Tensor | None = None,
     with_surprise: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Answers:
@@ -172,6 +178,8 @@ def answer(
             always uses the most probable set.
         at_k: number of labels that each image has for the measures at k: those of highest marginal,
             or by the score of the decoder if its rule is TOP_K. None for no such measures.
+        evidence: log-odds that hints add to the unaries of both models (N, L), in the run's order
+            of labels; see `mlcrf.prediction.hinting`.
         with_surprise: see `Answers`; costs one more MAP where labels are unknown.
 
     Warns:
@@ -201,6 +209,10 @@ def answer(
         potentials, uncoupled = run.crf(features), run.independent(features)
     except PotentialsError as error:
         raise RunError(f"{run.path}: of these images {error}; try --engine torch") from error
+    if evidence is not None:
+        potentials, uncoupled = (
+            replace(one, unary=one.unary + evidence) for one in (potentials, uncoupled)
+        )
     decoders = (decoder,) if at_k is None else (decoder, decoder.best(at_k))
     ours, theirs = (
         [run.make_decoder(one, model) for one in decoders] for model in ("crf", "independent")
@@ -225,8 +237,10 @@ def answer(
             *_notes(run, method, posterior),
             *_rarity_notes(decoder, theirs[0], ours[0]),
             *_split_notes(method, potentials, known),
+            *_hint_notes(evidence),
         ),
         at_k=at_k,
+        hinted=None if evidence is None else int((evidence != 0).any(1).sum()),
         surprise=_surprise(potentials, known, crf, method) if with_surprise else None,
     )
 
@@ -254,6 +268,7 @@ def score(
         "inference": answers.inference,
         "decision": f"{answers.decision},map",
         **({} if answers.at_k is None else {"at-k": answers.at_k}),
+        **({} if answers.hinted is None else {"hinted": answers.hinted}),
         "bootstrap": resamples,
         "seed": seed,
         "mlcrf": __version__,
@@ -315,6 +330,11 @@ def _notes(run: Run, method: InferenceMethod, posterior: Posterior) -> list[str]
 def _rarity_notes(asked: Decoder, independent: Decoder, crf: Decoder) -> Iterator[str]:
     if asked.rarity is None:
         yield f"rarity tuned on validation: {independent.rarity:g} independent, {crf.rarity:g} crf"
+
+
+def _hint_notes(evidence: Tensor | None) -> Iterator[str]:
+    if evidence is not None and not bool((evidence != 0).any()):
+        yield "--hints names none of these images; check its image paths"
 
 
 def _split_notes(

@@ -37,6 +37,8 @@ def evaluate(
     if out is not None:
         require_ending(out, (".csv",))
     trained, manifest = evaluation.load(run, data, reading, "evaluate")
+    hints = options.read_evidence(trained, evaluation.hints, reading)
+    evidence = None if hints is None else hints.of(manifest.images)
     extractor = runtime.make_extractor(trained)
     with console.bar("features", then="scores") as progress:
         result = score(
@@ -48,6 +50,7 @@ def evaluate(
             max_exact_labels=evaluation.max_exact_labels,
             decoder=decision.make_decoder(),
             at_k=evaluation.at_k,
+            evidence=evidence,
             resamples=evaluation.resamples,
             seed=evaluation.seed,
             progress=progress,

@@ -375,6 +375,34 @@ class SelectionOptions:
         )
 
 
+HintTables = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]TABLE",
+        help="Tags by another source, which may be wrong: trusted as far as the run has "
+        "learned to, by `mlcrf train --hints`; may be repeated.",
+    ),
+]
+
+
+def read_evidence(
+    run: "Run", texts: list[str] | None, reading: ReadingOptions
+) -> "HintEvidence | None":
+    """Read the tables of --hints; return what they add to the labels of images.
+
+    Raises:
+        MlcrfError: a table cannot be read, or the run does not know its source.
+    """
+    if not texts:
+        return None
+    from mlcrf.data.hint_tables import parse_hints, read_hints
+    from mlcrf.prediction.hinting import match_sources, weigh_hints
+
+    tables = match_sources(run, parse_hints(texts))
+    how = reading.make(run.label_set)
+    return weigh_hints(run, read_hints(tables, run.labels, how, tell=show_reading), tables)
+
+
 @dataclass(frozen=True)
 class KnownOptions:
     """Labels that are known without the model, and images that inform each other."""
@@ -407,14 +435,7 @@ class KnownOptions:
     label_sep: Annotated[
         str | None, typer.Option(help="Separator of labels in a column of --known.")
     ] = None
-    hints: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]TABLE",
-            help="Tags by another source, which may be wrong: trusted as far as the run has "
-            "learned to, by `mlcrf train --hints`; may be repeated.",
-        ),
-    ] = None
+    hints: HintTables = None
     album: Annotated[
         bool,
         typer.Option(
@@ -465,18 +486,10 @@ class KnownOptions:
                 sidecar_dir=sidecar_dir,
             )
         renamed = tuple(sorted(selection.renamed.items()))
-        decoder, hints = decision.make_decoder(), self._read_hints(run)
-        return PredictJob(run.digest, decoder, known, self.album, renamed, limit, hints)
-
-    def _read_hints(self, run: "Run") -> "HintEvidence | None":
-        if not self.hints:
-            return None
-        from mlcrf.data.hint_tables import parse_hints, read_hints
-        from mlcrf.prediction.hinting import match_sources, weigh_hints
-
-        tables = match_sources(run, parse_hints(self.hints))
-        how = ReadingOptions(self.image_root, self.label_sep).make(run.label_set)
-        return weigh_hints(run, read_hints(tables, run.labels, how, tell=show_reading), tables)
+        hints = read_evidence(run, self.hints, ReadingOptions(self.image_root, self.label_sep))
+        return PredictJob(
+            run.digest, decision.make_decoder(), known, self.album, renamed, limit, hints
+        )
 
     def _known_labels(self, run: "Run", named: Sequence[Path]) -> "Path | Stored | KnownAnswers":
         """Return the table of --known, or the answers in a database of a review."""
@@ -533,6 +546,7 @@ class EvaluationOptions:
             "F1 of the means, labels found.",
         ),
     ] = None
+    hints: HintTables = None
     resamples: Annotated[int, typer.Option(min=1, help="Number of bootstrap resamples.")] = 1000
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0
 

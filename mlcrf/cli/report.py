@@ -47,6 +47,8 @@ def report(
     if out.exists() and not overwrite:
         raise MlcrfError(f"{out}: exists already; choose another --out or --overwrite")
     trained, manifest = evaluation.load(run, data, reading, "report")
+    hints = options.read_evidence(trained, evaluation.hints, reading)
+    evidence = None if hints is None else hints.of(manifest.images)
     extractor = runtime.make_extractor(trained)
     with console.bar("features", then="scores") as progress:
         answers = answer(
@@ -57,6 +59,7 @@ def report(
             max_exact_labels=evaluation.max_exact_labels,
             decoder=decision.make_decoder(),
             at_k=evaluation.at_k,
+            evidence=evidence,
             with_surprise=True,
             progress=progress,
         )

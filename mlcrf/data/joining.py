@@ -1,7 +1,7 @@
 """Join tables with different labels to one data set."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,8 +123,14 @@ def join_tables(tables: Mapping[str, Manifest]) -> Manifest:
     targets[present & absent] = UNKNOWN
     keys = [image.name for image in images]
     notes = [f"{name}: {note}" for name, one in tables.items() for note in one.notes]
-    notes += _contradictions(given, present & absent, keys, labels)
-    splits, note = _join_splits(tables, places, keys)
+    lines = {
+        file: _line_of_each(lines, places[name], len(images))
+        for name, one in tables.items()
+        for file, lines in one.lines.items()
+    }
+    where = {name: _places_in(name, lines.get(name)) for name in tables}
+    notes += _contradictions(given, present & absent, keys, labels, where)
+    splits, note = _join_splits(tables, places, keys, where)
     manifest = Manifest(
         tuple(images),
         targets,
@@ -140,6 +146,7 @@ def join_tables(tables: Mapping[str, Manifest]) -> Manifest:
             for name, one in tables.items()
             for source, said in one.mentions.items()
         },
+        lines=lines,
     )
     rules = _join_rules(tables, labels)
     return with_rules(manifest, rules) if len(rules) else manifest
@@ -159,6 +166,20 @@ def _spread(
     return result
 
 
+def _line_of_each(
+    lines: NDArray[np.int64], rows: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """Return a table's line of each of all images, 0 for others."""
+    result = np.zeros(count, dtype=np.int64)
+    result[rows] = lines
+    return result
+
+
+def _places_in(name: str, lines: NDArray[np.int64] | None) -> Callable[[int], str]:
+    """Return a function from an image to its place in a table, such as `tags.csv:7`."""
+    return lambda row: name if lines is None or not lines[row] else f"{name}:{lines[row]}"
+
+
 def _find_tables(wanted: Sequence[str], tables: Mapping[str, object]) -> set[str]:
     """Return the full names of tables."""
     found = {}
@@ -175,6 +196,7 @@ def _contradictions(
     contradicted: NDArray[np.bool_],
     images: Sequence[str],
     labels: LabelSpace,
+    where: Mapping[str, Callable[[int], str]],
 ) -> Iterator[str]:
     """Yield a note on labels that one table calls present and another absent."""
     found = np.argwhere(contradicted)
@@ -183,7 +205,7 @@ def _contradictions(
     told = []
     for row, column in found[:_SHOWN].tolist():
         says = [
-            f"{answers[row, column]} in {name}"
+            f"{answers[row, column]} in {where[name](row)}"
             for name, answers in given.items()
             if answers[row, column] != UNKNOWN
         ]
@@ -196,7 +218,10 @@ def _contradictions(
 
 
 def _join_splits(
-    tables: Mapping[str, Manifest], places: Mapping[str, NDArray[np.int64]], images: Sequence[str]
+    tables: Mapping[str, Manifest],
+    places: Mapping[str, NDArray[np.int64]],
+    images: Sequence[str],
+    where: Mapping[str, Callable[[int], str]],
 ) -> tuple[tuple[Split, ...] | None, list[str]]:
     """Return the split of each image (N,), and a note on images that none is given for."""
     split_of: dict[int, tuple[Split, str]] = {}
@@ -205,8 +230,8 @@ def _join_splits(
             before, first = split_of.setdefault(row, (split, name))
             if before is not split:
                 raise DataError(
-                    f"{images[row]} is in the split {before} of {first}, and {split} of {name}; "
-                    "keep it in one"
+                    f"{images[row]} is in the split {before} of {where[first](row)}, and "
+                    f"{split} of {where[name](row)}; keep it in one"
                 )
     if not split_of:
         return None, []

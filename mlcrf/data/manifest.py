@@ -53,6 +53,8 @@ class Manifest:
         facts: how the source was understood, such as the columns used, for the user.
         mentions: of each source that lists only a part of what is present, by name: 1 listed, 0
             not listed, -1 nothing said; int8 (N, L). What is not listed is unknown in `targets`.
+        lines: by table, the line (of Parquet the row) of each image in it, 0 if it is not there;
+            int64 (N,). Empty if the images are not from tables.
     """
 
     images: tuple[Image, ...]
@@ -66,6 +68,7 @@ class Manifest:
     layout: str = ""
     facts: tuple[str, ...] = ()
     mentions: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)
+    lines: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expected = (len(self.images), len(self.labels))
@@ -145,7 +148,13 @@ class Manifest:
             targets=self.targets[wanted],
             splits=None if self.splits is None else tuple(self.splits[row] for row in wanted),
             mentions={name: said[wanted] for name, said in self.mentions.items()},
+            lines={table: lines[wanted] for table, lines in self.lines.items()},
         )
+
+    def place(self, row: int) -> str:
+        """Return where an image stands: `tags.csv:7`, in each table that has it, or `row 6`."""
+        held = [f"{name}:{lines[row]}" for name, lines in self.lines.items() if lines[row]]
+        return ", ".join(held) or f"row {row + 1}"
 
     def part(self, split: Split) -> "Manifest":
         """Return the images of one split.

@@ -65,9 +65,10 @@ def _note(manifest: Manifest, rule: Rule, images: NDArray[np.int64]) -> str:
         return (
             f"{count} image{'' if count == 1 else 's'} of {manifest.name} "
             f"{'breaks' if count == 1 else 'break'} the rule `{rule_text(rule, names)}`, the first "
-            f"is {first} (row {images[0] + 1}): the labels in question count as unknown there; "
-            "correct them, or give the rule a weight"
+            f"is {first} ({manifest.place(images[0])}): the labels in question count as unknown "
+            "there; correct them, or give the rule a weight"
         )
     child, parent = (names[label] for label in rule)
     has = "1 image has" if count == 1 else f"{count} images have"
-    return f"{has} {child} without {parent}: {parent} was set"
+    first = f"; the first is in {manifest.place(images[0])}" if manifest.lines else ""
+    return f"{has} {child} without {parent}: {parent} was set{first}"

@@ -8,8 +8,10 @@ from PIL import Image as Picture
 
 from mlcrf.data.joining import read_datasets
 from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.rules import with_rules
 from mlcrf.errors import MlcrfError
 from mlcrf.labels import LabelSpace
+from mlcrf.rules import Limit, Rules
 
 
 @pytest.fixture
@@ -40,6 +42,15 @@ def test_union_of_labels_and_images(folder: Path) -> None:
     assert f"{first} (table): 2 images (1 of them in other tables too), 2 labels" in data.facts[0]
 
 
+def test_a_broken_rule_is_named_with_the_lines_of_every_table(folder: Path) -> None:
+    first = _write(folder / "a.csv", "image,indoor\nim1.jpg,0\nim2.jpg,1\n")
+    second = _write(folder / "b.csv", "image,outdoor\nim2.jpg,1\nim1.jpg,1\n")
+    data = read_datasets([first, second])
+    data = with_rules(data, Rules(limits=(Limit((0, 1), least=0, most=1),)))
+    assert any(f"im2.jpg ({first}:3, {second}:2)" in note for note in data.notes)
+    assert data.targets.tolist() == [[0, 1], [-1, -1]]
+
+
 def test_contradictions_become_unknown_and_are_named(folder: Path) -> None:
     first = _write(folder / "a.csv", "image,sea,sky\nim1.jpg,1,0\nim2.jpg,0,1\n")
     second = _write(folder / "b.csv", "image,sea\nim1.jpg,0\nim2.jpg,0\n")
@@ -47,7 +58,7 @@ def test_contradictions_become_unknown_and_are_named(folder: Path) -> None:
     assert data.targets.tolist() == [[-1, 0], [0, 1]]
     [note] = [note for note in data.notes if "answers, which" in note]
     assert "in 1 answers, which are taken as unknown" in note
-    assert f"im1.jpg: sea is 1 in {first} and 0 in {second}" in note
+    assert f"im1.jpg: sea is 1 in {first}:2 and 0 in {second}:2" in note
 
 
 def test_lists_speak_of_the_labels_that_they_list(folder: Path) -> None:
@@ -88,7 +99,7 @@ def test_splits(folder: Path) -> None:
     assert data.splits == ("test", "train", "train")
     assert any("1 images are in tables without splits only" in note for note in data.notes)
     other = _write(folder / "c.csv", "image,split,cat\nim1.jpg,train,1\n")
-    with pytest.raises(MlcrfError, match=r"im1.jpg is in the split test of .*a.csv, and train of"):
+    with pytest.raises(MlcrfError, match=r"im1.jpg is in the split test of .*a.csv:2, and train of"):
         read_datasets([first, other])
 
 

@@ -140,6 +140,7 @@ def records_manifest(
         tuple(notes),
         lists_positives=columns.listed is not None,
         facts=tuple(facts),
+        lines={str(records.path): np.array(records.lines)},
     )
     return manifest if len(kept) == len(images) else manifest.rows(np.array(kept))
 

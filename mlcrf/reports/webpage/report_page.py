@@ -1,5 +1,6 @@
 """Write the report on a run: fill its template with numbers, shapes and thumbnails."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mlcrf.reports.tables import evaluation_rows
 from mlcrf.reports.webpage import charts
 from mlcrf.reports.webpage.gallery import Gallery, changed_cards, surprising_cards
 
-_MOST_LABELS = 80  # labels with an average precision of their own
+_MOST_LABELS = 80  # rows of a table of labels
 _MOST_CURVES = 24  # labels with a plot of their own
 _PAIRS = 12  # strongest pairs of each sign
 _HEADLINES = ("subset_accuracy", "wrong_per_image", "mean_average_precision", "nll")
@@ -59,6 +60,7 @@ def save_report(
         _overview(run, answers, result)
         | _by_label(answers, result, names)
         | _couplings(run, names)
+        | {"sources": list(_sources(run)), "hinted": answers.hinted is not None}
         | _images(answers, gallery, names)
     )
     save_page(path, "report", context | {"signed": _signed})
@@ -152,6 +154,18 @@ def _couplings(run: Run, names: list[str]) -> dict[str, Any]:
         "scenes": run.crf.num_scenes,
         "structure": run.settings.structure.value,
     }
+
+
+def _sources(run: Run) -> Iterator[dict[str, Any]]:
+    """Yield the tables of the sources that the run learned from as such, of at most 80 labels."""
+    for source, shares in run.mentions.items():
+        listed = [(readable(name), f"{100 * share:.0f}") for name, share in shares.items()]
+        yield {"name": readable(source), "listed": True, "rows": listed[:_MOST_LABELS]}
+    for source, trust in run.hints.items():
+        hints = [
+            (readable(name), *(_signed(value, 2) for value in both)) for name, both in trust.items()
+        ]
+        yield {"name": readable(source), "listed": False, "rows": hints[:_MOST_LABELS]}
 
 
 def _images(answers: Answers, gallery: Gallery, names: list[str]) -> dict[str, Any]:
