@@ -99,7 +99,9 @@ def test_splits(folder: Path) -> None:
     assert data.splits == ("test", "train", "train")
     assert any("1 images are in tables without splits only" in note for note in data.notes)
     other = _write(folder / "c.csv", "image,split,cat\nim1.jpg,train,1\n")
-    with pytest.raises(MlcrfError, match=r"im1.jpg is in the split test of .*a.csv:2, and train of"):
+    with pytest.raises(
+        MlcrfError, match=r"im1.jpg is in the split test of .*a.csv:2, and train of"
+    ):
         read_datasets([first, other])
 
 
