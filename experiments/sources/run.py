@@ -3,7 +3,8 @@
     python -m experiments.sources.run [--data TABLE] [--quick]
 
 `halves`: half of the training and validation images in each of two tables, with every second label.
-Trained apart, as one, and with all labels of all images.
+Trained apart, as one, and with all labels of all images; and unaries fitted as one with couplings
+held at those of all labels, which is more than can be learned from two tables.
 
 `positives`: half of the present labels of training and validation images are lost by chance, as in
 tags that people give (14 labels); what is lost is taken as absent, or the table is learned from as
@@ -34,13 +35,19 @@ from experiments import frame
 from mlcrf.checkpoint import Run
 from mlcrf.choices import Schedule
 from mlcrf.config import TrainSettings
+from mlcrf.crf import Potentials
 from mlcrf.data.joining import join_tables, with_mentions
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.labels import LabelSpace
 from mlcrf.metrics import Ranking
+from mlcrf.model import LabelCrf
+from mlcrf.objectives import exact_likelihood_loss
 from mlcrf.prediction.hinting import weigh_hints
 from mlcrf.processes import ALONE
 from mlcrf.training.examples import Examples
+from mlcrf.training.features import FeatureSpace
+from mlcrf.training.fit import fit
+from mlcrf.training.preconditioner import Penalty, counted_variance
 from mlcrf.training.stacking import score_by_baselines
 from mlcrf.training.trust import learn_trust
 
@@ -48,6 +55,9 @@ PENALTIES: dict[str, Any] = {"penalties": (0.1, 0.3, 1.0), "pairwise_penalties":
 LOST = 0.5  # share of the present labels
 _STACKED = {"schedule": Schedule.STACKED, "penalties": (0.1,)}
 SOURCES = {"first": (0.7, 0.4), "second": (0.95, 0.2)}  # precision and recall
+_GIVEN = "as one, couplings given"
+_HELD = 1e6  # penalty of couplings beside those given
+_TOLERANCE = 1e-4  # nats per image
 _SURE = (0.001, 0.999)
 _AT_ONCE = 1024
 _MAP_RESAMPLES = 200
@@ -87,8 +97,9 @@ def main() -> None:
     rows: frame.Rows = []
     if arguments.only:
         questions = {arguments.only: questions[arguments.only]}
-        kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
-        rows = [row for row in kept if row["question"] != arguments.only]
+        if arguments.out.exists():
+            kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
+            rows = [row for row in kept if row["question"] != arguments.only]
     for question in questions.values():
         rows += question(data, test, learn, arguments)
         frame.keep(arguments, rows)
@@ -143,8 +154,39 @@ def _halves(
     first, second = _tables(data, halves, draw)
     union = join_tables({"first": first, "second": second}).relabelled(data.labels)
     found["as one"] = _of_run(learn("union-0", union), test)
-    found["all labels"] = _of_run(learn("full", data), test)
+    full = learn("full", data)
+    found[_GIVEN] = {"crf": _answers(_with_couplings_of(full, union), full, test)}
+    found["all labels"] = _of_run(full, test)
     return _rows("halves", found, test, "apart", "all labels", arguments)
+
+
+def _with_couplings_of(full: Run, union: Manifest) -> LabelCrf:
+    """Return unaries that maximise the likelihood of both tables under the couplings of a run."""
+    learned = union.rows(np.flatnonzero(np.array(union.splits) != Split.TEST))
+    space = FeatureSpace(frame.features_of(full, learned).numpy(), learned.targets)
+    exact, couplings = full.make_inference(), full.crf.pairwise.detach()
+
+    def loss(potentials: Potentials, targets: torch.Tensor) -> torch.Tensor:
+        given = replace(potentials, pairwise=potentials.pairwise + couplings)
+        return exact_likelihood_loss(given, targets, exact=exact)
+
+    start = full.crf.clone()
+    with torch.no_grad():
+        start.pairwise.zero_()
+    chosen = json.loads((full.path / "metrics.json").read_text(encoding="utf-8"))["fits"]["crf"]
+    model, report = fit(
+        space,
+        space.to_axes(start),
+        loss,
+        Penalty(chosen["penalty_weights"], _HELD),
+        curvature=counted_variance,
+        tolerance=_TOLERANCE,
+        progress=print,
+    )
+    assert report.converged, report
+    with torch.no_grad():
+        model.pairwise.add_(couplings)
+    return space.to_features(model)
 
 
 def _hints(data: Manifest, test: Manifest, learn: Callable[..., Run], arguments: Any) -> frame.Rows:
@@ -283,25 +325,26 @@ def _tables(data: Manifest, halves: list[LabelSpace], draw: NDArray[np.float64])
     return parts
 
 
-@torch.no_grad()
 def _of_run(run: Run, test: Manifest) -> dict[str, Answers]:
     """Return the answers of both models of a run, for its own labels."""
+    models = {"independent": run.independent, "crf": run.crf}
+    return {name: _answers(model, run, test) for name, model in models.items()}
+
+
+@torch.no_grad()
+def _answers(model: LabelCrf, run: Run, test: Manifest) -> Answers:
+    """Return the answers of a model of a run's features, for the run's labels."""
     columns = [test.labels.index(name) for name in run.labels]
     features = frame.features_of(run, test)
     targets = torch.from_numpy(test.targets[:, columns].astype(np.int64))
-    result = {}
-    for name, model in (("independent", run.independent), ("crf", run.crf)):
-        method = model.make_inference(run.settings.inference, run.settings)
-        nll, marginals = [], []
-        for part, known in zip(features.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True):
-            potentials = model(part)
-            posterior = method(potentials)
-            nll.append(posterior.log_partition - potentials.log_score(known))
-            marginals.append(posterior.marginals)
-        result[name] = Answers(
-            torch.cat(nll).double().numpy(), torch.cat(marginals).double().numpy()
-        )
-    return result
+    method = model.make_inference(run.settings.inference, run.settings)
+    nll, marginals = [], []
+    for part, known in zip(features.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True):
+        potentials = model(part)
+        posterior = method(potentials)
+        nll.append(posterior.log_partition - potentials.log_score(known))
+        marginals.append(posterior.marginals)
+    return Answers(torch.cat(nll).double().numpy(), torch.cat(marginals).double().numpy())
 
 
 def _precision(
@@ -330,15 +373,15 @@ def _rows(
     draws = _draw_weights(count, arguments.resamples)
     rows = []
     for model in ("independent", "crf"):
+        answers = {name: one[model] for name, one in found.items() if model in one}
         nll = {
-            name: np.array([one[model].nll @ some / count for some in draws])
-            for name, one in found.items()
+            name: np.array([one.nll @ some / count for some in draws])
+            for name, one in answers.items()
         }
         precision = {
-            name: _precision(one[model], test, draws[:_MAP_RESAMPLES])
-            for name, one in found.items()
+            name: _precision(one, test, draws[:_MAP_RESAMPLES]) for name, one in answers.items()
         }
-        for name in found:
+        for name in answers:
             row = {
                 "question": question,
                 "case": name,
