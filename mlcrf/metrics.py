@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 Interval = tuple[float, float, float]
 
 CALIBRATION_BINS = 15
+_COUNT = "labels_found_at_k"
 _ROUNDING = 1e-6  # of float32 probabilities
 
 
@@ -307,6 +308,9 @@ def bootstrap_differences(
     samples[:, moved] += np.array(values)[moved] - np.nanmean(samples[:, moved], axis=0)
     low, high = np.full((2, len(names)), np.nan)
     low[defined], high[defined] = np.nanpercentile(samples[:, defined], [2.5, 97.5], axis=0)
+    if _COUNT in names:  # whole, as the value is: no constant moves it off 0
+        at = names.index(_COUNT)
+        low[at], high[at] = np.round((low[at], high[at])) + 0.0  # no -0
     return {name: (values[i], float(low[i]), float(high[i])) for i, name in enumerate(names)}
 
 

@@ -85,6 +85,18 @@ def test_labels_found_in_one_image_each() -> None:
     assert differences["f1_at_k"] == (1, 1, 1)
 
 
+def test_as_many_labels_found_is_no_difference() -> None:
+    """Few resamples lack all five images in which one model finds a label: that moves nothing."""
+    targets = np.ones((30, 1), dtype=np.int8)
+    best = np.ones((30, 1), dtype=np.int64)
+    flat = Predictions(np.full((30, 1), 0.5), best, np.zeros(30), best=best)
+    fewer = np.where(np.arange(30)[:, None] < 5, best, 0)
+    ours, theirs = (
+        gather_statistics(dataclasses.replace(flat, best=one), targets) for one in (fewer, best)
+    )
+    assert bootstrap_differences(ours, theirs, resamples=1000)["labels_found_at_k"] == (0, 0, 0)
+
+
 def test_resamples_without_a_positive_have_no_recall() -> None:
     """Some of two images, of which one has the label: the others still give an interval."""
     targets = np.array([[1, 0], [0, 0]], dtype=np.int8)
