@@ -70,8 +70,14 @@ class Columns:
     words: tuple[str, ...] = ()
 
 
-def sort_columns(records: Records, options: ReadOptions = ReadOptions()) -> Columns:
+def sort_columns(
+    records: Records, options: ReadOptions = ReadOptions(), *, row_names: str | None = None
+) -> Columns:
     """Sort the columns by name, and by whether their cells are 0, 1 or unknown; see `read_table`.
+
+    Args:
+        row_names: column that names the rows of a table of numbers, "" if none does; None finds
+            that of image paths.
 
     Raises:
         DataError: no image column, no label column, a list of labels beside columns that could be
@@ -79,16 +85,7 @@ def sort_columns(records: Records, options: ReadOptions = ReadOptions()) -> Colu
     """
     path, cells = records.path, records.columns
     _check_named(records, options)
-    named = [name for name in IMAGE_COLUMNS if name in cells]
-    named = named or _columns_of_images(records) or _columns_named_image(records)
-    image = named[0] if named else None
-    if image is None:
-        raise DataError(
-            f"has no image column; found {_names(cells)}. "
-            f"Name the column of the paths one of: {', '.join(IMAGE_COLUMNS)}.",
-            path,
-            1,
-        )
+    image = _image_column(records) if row_names is None else row_names
     told = {image, *options.ignore_columns}
     if options.split_column is not None:
         told.add(options.split_column)
@@ -149,6 +146,20 @@ def sort_columns(records: Records, options: ReadOptions = ReadOptions()) -> Colu
         )
     rest = [name for name in others if name != listed[0]]
     return Columns(image, split, listed[0], {}, (*rest, *ignored))
+
+
+def _image_column(records: Records) -> str:
+    named = [name for name in IMAGE_COLUMNS if name in records.columns]
+    named = named or _columns_of_images(records) or _columns_named_image(records)
+    if not named:
+        raise DataError(
+            f"has no image column; found {_names(records.columns)}. "
+            f"Name the column of the paths one of: {', '.join(IMAGE_COLUMNS)}. "
+            "Of a table of numbers, name the columns of features with --features.",
+            records.path,
+            1,
+        )
+    return named[0]
 
 
 def _told_labels(options: ReadOptions) -> set[str]:

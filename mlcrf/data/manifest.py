@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlcrf.data.cells import INVALID, cell_codes, shown_cell
 from mlcrf.errors import DataError
 from mlcrf.images import Image, as_image
+from mlcrf.images.number_rows import NumberRow
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.rules import Rules
 
@@ -55,6 +56,7 @@ class Manifest:
             not listed, -1 nothing said; int8 (N, L). What is not listed is unknown in `targets`.
         lines: by table, the line (of Parquet the row) of each image in it, 0 if it is not there;
             int64 (N,). Empty if the images are not from tables.
+        feature_names: names of the features of a table of numbers (D,); none for images.
     """
 
     images: tuple[Image, ...]
@@ -69,6 +71,7 @@ class Manifest:
     facts: tuple[str, ...] = ()
     mentions: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)
     lines: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    feature_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         expected = (len(self.images), len(self.labels))
@@ -79,6 +82,13 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def features(self) -> NDArray[np.float32] | None:
+        """The features of a table of numbers (N, D); None if there are images instead."""
+        rows = [one.features for one in self.images if isinstance(one, NumberRow)]
+        found = [row for row in rows if row is not None]
+        return np.stack(found) if found and len(found) == len(self) else None
 
     @classmethod
     def from_frame(

@@ -27,6 +27,10 @@ class ReadOptions:
         true_words, false_words: further texts for 1 and 0 in a table.
         fold_case: labels that differ in case, spaces or composition of accents are one.
         accept: oddities that are not refused.
+        features: columns of a table that are features, by name or pattern such as `f*`; None finds
+            a column of lists of numbers.
+        run_features: names of the features that a run learned from: their columns are found by
+            name, and rows are told by their id columns.
     """
 
     label_set: int = 24
@@ -42,3 +46,5 @@ class ReadOptions:
     false_words: tuple[str, ...] = ()
     fold_case: bool = False
     accept: frozenset[Oddity] = frozenset()
+    features: tuple[str, ...] | None = None
+    run_features: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Load CSV, JSON-lines or Parquet files as columns of plain values, with the line of each row.
+"""Load tables (CSV, JSON lines, Parquet, ARFF) as columns of plain values, with lines of rows.
 
 To add a format: a suffix in `TABLE_SUFFIXES` and a case in `load_records`. CSV is read with the csv
 module, not pandas, since it knows the line where a record starts, and distinguishes a row that is
@@ -10,12 +10,14 @@ import io
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlcrf.data.arff_files import load_arff
 from mlcrf.data.files import load_text
 from mlcrf.data.problems import Problems
 from mlcrf.errors import DataError
@@ -25,7 +27,7 @@ from mlcrf.stores import Stored
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "path")
 UNNAMED = "Unnamed: "  # with its place from 0, a column without a name, as pandas has it
-TABLE_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".tsv"})
+TABLE_SUFFIXES = frozenset({".arff", ".csv", ".jsonl", ".parquet", ".tsv"})
 _DELIMITERS = (",", ";", "\t", "|")
 _DECLARED = re.compile(r"sep=(.)[ \t]*(?:\r\n|\n|\r)", re.IGNORECASE)
 
@@ -40,12 +42,18 @@ class Records:
             text.
         lines: line where each row starts (N,); for Parquet the row, from 1.
         has_lines: False for Parquet.
+        labels: columns that the file says are labels.
+        all_features: whether every other column is a feature.
+        nominal: column of features -> its declared values.
     """
 
     path: Path | Stored
     columns: dict[str, list[object]]
     lines: list[int]
     has_lines: bool = True
+    labels: tuple[str, ...] = ()
+    all_features: bool = False
+    nominal: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -68,7 +76,7 @@ def tables_in(folder: Path) -> list[str]:
 
 
 def load_records(path: Path | Stored, problems: Problems, *, keep_bytes: bool = False) -> Records:
-    """Load a table by its suffix: .csv, .tsv, .jsonl or .parquet.
+    """Load a table by its suffix: .csv, .tsv, .jsonl, .parquet or .arff.
 
     The separator of CSV (comma, semicolon, tab or bar) is found from the header. Rows of the wrong
     length are reported to `problems` and left out; blank rows are skipped.
@@ -89,6 +97,16 @@ def load_records(path: Path | Stored, problems: Problems, *, keep_bytes: bool = 
             records = _load_json_lines(path, problems)
         case ".csv" | ".tsv":
             records = _load_csv(path, load_text(path, problems, keep_bytes=keep_bytes), problems)
+        case ".arff":
+            found = load_arff(path, problems)
+            records = Records(
+                path,
+                found.columns,
+                found.lines,
+                labels=found.labels,
+                all_features=True,
+                nominal=found.nominal,
+            )
         case suffix:
             kinds = ", ".join(sorted(TABLE_SUFFIXES))
             raise DataError(f"unknown kind of table {suffix!r}; expected {kinds}", path)

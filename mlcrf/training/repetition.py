@@ -15,7 +15,8 @@ from mlcrf.labels import load_labels
 def digest_data(manifest: Manifest) -> str:
     """Return the SHA-256 of labels, values, splits, and names and sizes of the images, in order.
 
-    Names are relative to the images' common folder, so that data can be moved as a whole.
+    Of a table of numbers, the features take the place of images. Names are relative to the images'
+    common folder, so that data can be moved as a whole.
 
     Args:
         manifest: data as read, before images are put into splits.
@@ -27,6 +28,8 @@ def digest_data(manifest: Manifest) -> str:
     digest.update(repr(manifest.rules.names(manifest.labels)).encode())
     for limit in manifest.rules.limits:
         digest.update(limit.text(manifest.labels.names).encode())
+    if manifest.features is not None:
+        digest.update(repr(manifest.feature_names).encode() + manifest.features.tobytes())
     addresses = [image.address for image in manifest.images]
     start = os.path.commonprefix(addresses).rfind("/") + 1  # noqa: RUF071 - also of URLs
     splits = manifest.splits or ("",) * len(addresses)

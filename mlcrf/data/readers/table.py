@@ -4,7 +4,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from mlcrf.data.columns import (
     describe_invalid,
     sort_columns,
 )
+from mlcrf.data.feature_columns import FeatureTable, number_rows, take_features
 from mlcrf.data.image_paths import find_images
 from mlcrf.data.manifest import SPLIT_COLUMN, SPLIT_NAMES, Manifest, Split
 from mlcrf.data.problems import Problems
@@ -79,6 +80,9 @@ def read_table(
     """
     problems = Problems(options.max_problems)
     records = load_records(path, problems)
+    found = take_features(records, options)
+    if found is not None:
+        return _numbers_manifest(found, options, problems)
     root = options.image_root or path.parent
     return records_manifest(records, root, options, problems, check_images=check_images)
 
@@ -98,11 +102,37 @@ def records_manifest(
         problems: errors found so far.
         check_images: see `read_table`.
     """
-    label_sep, labels = options.label_sep, options.labels
-    if label_sep == "":
-        raise SettingsError("the label separator is empty; expected a character such as ';' or '|'")
     columns = sort_columns(records, options)
     images, notes = _find_images(records, columns.image, root, problems, check=check_images)
+    manifest = _make_manifest(records, columns, images, notes, options, problems)
+    if columns.image in IMAGE_COLUMNS:
+        return manifest
+    return replace(manifest, facts=(f"images from column {columns.image!r}", *manifest.facts))
+
+
+def _numbers_manifest(found: FeatureTable, options: ReadOptions, problems: Problems) -> Manifest:
+    """Convert rows of numbers to a manifest; report rows whose features are faulty."""
+    records = found.records
+    if records.labels and options.label_columns is None:
+        options = replace(options, label_columns=records.labels)
+    columns = sort_columns(records, options, row_names=found.id_column or "")
+    rows = number_rows(found, problems)
+    manifest = _make_manifest(records, columns, list(rows), list(found.notes), options, problems)
+    return replace(manifest, feature_names=found.names, facts=(*found.facts, *manifest.facts))
+
+
+def _make_manifest(
+    records: Records,
+    columns: Columns,
+    images: list[Image],
+    notes: list[str],
+    options: ReadOptions,
+    problems: Problems,
+) -> Manifest:
+    """Read the splits and labels of rows whose images are known."""
+    labels = options.labels
+    if options.label_sep == "":
+        raise SettingsError("the label separator is empty; expected a character such as ';' or '|'")
     splits = _row_splits(records, columns.split, problems)
     facts = _facts(columns)
     if columns.listed is None:
@@ -147,7 +177,7 @@ def records_manifest(
 
 def _facts(columns: Columns) -> list[str]:
     """Return how the columns were understood, in words."""
-    facts = [] if columns.image in IMAGE_COLUMNS else [f"images from column {columns.image!r}"]
+    facts = []
     if columns.words:
         facts.append(f"cells read: {', '.join(columns.words)}")
     if columns.split and columns.split != (SPLIT_COLUMN,):
@@ -436,7 +466,7 @@ def _is_table(path: Path) -> bool:
 
 TABLE = Reader(
     name="table",
-    describes="a .csv, .tsv, .parquet or .jsonl table with an image column",
+    describes="a .csv, .tsv, .parquet, .jsonl or .arff table with images or features",
     detects=_is_table,
     read=read_table,
     uses_image_root=True,

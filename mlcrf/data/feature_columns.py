@@ -1,0 +1,350 @@
+"""Find the columns of a table that hold features, and turn their cells into a matrix of numbers."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlcrf.data.cells import INVALID, cell_codes, shown_cell
+from mlcrf.data.columns import LIST_COLUMNS
+from mlcrf.data.problems import Problems
+from mlcrf.data.read_options import ReadOptions
+from mlcrf.data.table_files import IMAGE_COLUMNS, Records
+from mlcrf.errors import DataError
+from mlcrf.images.number_rows import NumberRow
+
+ID_COLUMNS = (*IMAGE_COLUMNS, "id")
+_ITEM = re.compile(r"(.*)\[(\d+)\]", re.DOTALL)
+_FEW = 3
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """The rows of a table of numbers.
+
+    Attributes:
+        records: the other columns: labels, splits and ids.
+        id_column: the column that names rows, or None.
+        names: names of the features (D,): those of columns, `embedding[0]` for a number of a list,
+            `colour=red` for a value of a nominal attribute.
+        values: float32 (N, D), 0 in rows without features.
+        faults: row -> why its features cannot be used.
+        facts: how the columns were understood.
+        notes: remarks about doubtful features.
+    """
+
+    records: Records
+    id_column: str | None
+    names: tuple[str, ...]
+    values: NDArray[np.float32]
+    faults: Mapping[int, str]
+    facts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The features of one column: names, float64 (N, C), and the faults of rows."""
+
+    names: tuple[str, ...]
+    values: NDArray[np.float64]
+    faults: dict[int, str]
+
+
+def take_features(records: Records, options: ReadOptions = ReadOptions()) -> FeatureTable | None:
+    """Return the rows of a table of numbers; None if the table is one of images.
+
+    Features are the columns that `options.features` or `options.run_features` name, the only column
+    of lists of numbers, or all columns but the labels of a format that says which these are.
+
+    Raises:
+        DataError: no such column, a column that is both a label and a feature, or a feature that
+            the run learned from is missing.
+    """
+    labels = {*(options.labels or ()), *(options.label_columns or ()), *records.labels}
+    id_column = _find_ids(records, labels | {*options.ignore_columns})
+    chosen = _choose(records, options, labels, id_column)
+    if chosen is None:
+        return None
+    blocks = {name: _read_block(records, name, options.run_features) for name in chosen}
+    for name, block in blocks.items():
+        _require_mostly_numbers(records, name, block)
+    names = [one for block in blocks.values() for one in block.names]
+    double = [name for name, count in Counter(names).items() if count > 1]
+    if double:
+        raise DataError(f"two features are called {double[0]!r}; rename a column", records.path)
+    values = np.concatenate(
+        [block.values for block in blocks.values()] or [np.zeros((len(records), 0))], axis=1
+    )
+    notes: list[str] = []
+    if options.run_features and names:
+        values, notes = _as_learned(records, names, values, options.run_features)
+        names = list(options.run_features)
+    faults: dict[int, str] = {}
+    for block in blocks.values():
+        faults = block.faults | faults
+    left = {name: cells for name, cells in records.columns.items() if name not in blocks}
+    if records.all_features and options.run_features:
+        left = {name: left[name] for name in left if name in labels or name == id_column}
+    return FeatureTable(
+        replace(records, columns=left),
+        id_column,
+        tuple(names),
+        values.astype(np.float32),
+        faults,
+        (_describe(names, list(blocks)),) if names else (),
+        (*notes, *_doubts(names, values, faults)),
+    )
+
+
+def number_rows(table: FeatureTable, problems: Problems | None = None) -> Iterator[NumberRow]:
+    """Yield the rows, named by their id column or their number.
+
+    Args:
+        problems: collects faulty features; None leaves them to the rows.
+    """
+    records = table.records
+    cells = None if table.id_column is None else records.columns[table.id_column]
+    place = str(getattr(records.path, "absolute", lambda: records.path)())
+    for row in range(len(records)):
+        name = f"row {row + 1}" if cells is None else str(cells[row] or "").strip()
+        fault = table.faults.get(row, "")
+        if not name:
+            name, fault = f"row {row + 1}", f"column {table.id_column!r} is empty"
+        identity = f"{place}/{name}" if cells is None else name
+        if fault and problems is not None:
+            records.fault(problems, row, fault)
+        if not table.names:
+            yield NumberRow(name, identity)
+        elif fault:
+            yield NumberRow(name, identity, fault=f"{records.path}, {records.place(row)}: {fault}")
+        else:
+            yield NumberRow(name, identity, table.values[row])
+
+
+def _find_ids(records: Records, others: set[str]) -> str | None:
+    """Return the column that names rows: none of the others, and not of 0 and 1 as labels are."""
+    for name in ID_COLUMNS:
+        cells = records.columns.get(name)
+        if cells is None or name in others or name in records.nominal:
+            continue
+        texts = [str(cell) for cell in cells]
+        if len(set(texts)) == len(texts) or (cell_codes(texts) == INVALID).any():
+            return name
+    return None
+
+
+def _choose(
+    records: Records, options: ReadOptions, labels: set[str], id_column: str | None
+) -> list[str] | None:
+    """Return the columns of features; None if the table has none and need not."""
+    others = labels | {*options.ignore_columns, options.split_column or ""}
+    if options.features is not None:
+        chosen = _matching(records, options.features)
+        if both := [name for name in chosen if name in others]:
+            raise DataError(
+                f"column {_some(both)} is a feature by --features, and a label, a split or left "
+                "out by another option; leave it out of one",
+                records.path,
+                1,
+            )
+        return chosen
+    if options.run_features:
+        return _of_run(records, options.run_features)
+    if records.all_features:
+        if not labels:
+            raise DataError(
+                "says nowhere which attributes are labels; put the XML file of Mulan beside it, or "
+                "name them with --label-columns or --labels FILE",
+                records.path,
+            )
+        return [name for name in records.columns if name not in others | {id_column}]
+    lists = [
+        name
+        for name, cells in records.columns.items()
+        if name not in others and name.lower() not in LIST_COLUMNS and _are_vectors(cells)
+    ]
+    if len(lists) > 1:
+        raise DataError(
+            f"columns {_some(lists)} are lists of numbers; name that of the features with "
+            "--features",
+            records.path,
+            1,
+        )
+    return lists or None
+
+
+def _matching(records: Records, patterns: Sequence[str]) -> list[str]:
+    """Return the columns with these names or patterns, in the order of the table."""
+    found: set[str] = set()
+    for pattern in patterns:
+        own = [pattern] if pattern in records.columns else []
+        own = own or [name for name in records.columns if fnmatchcase(name, pattern)]
+        if not own:
+            names = _some(list(records.columns))
+            raise DataError(f"--features: no column {pattern!r}; found {names}", records.path, 1)
+        found |= set(own)
+    return [name for name in records.columns if name in found]
+
+
+def _of_run(records: Records, wanted: Sequence[str]) -> list[str]:
+    """Return the columns of the features that a run learned from."""
+    names = set(wanted)
+    items = {found[1] for name in wanted if (found := _ITEM.fullmatch(name))}
+    return [
+        name
+        for name in records.columns
+        if (name in records.nominal and any(one.startswith(f"{name}=") for one in wanted))
+        or (name not in records.nominal and (name in names or name in items))
+    ]
+
+
+def _are_vectors(cells: Sequence[object]) -> bool:
+    """Return whether cells are lists of numbers of one length, not all of them whole."""
+    first = next((cell for cell in cells if cell is not None), None)
+    if not isinstance(first, list | np.ndarray) or len(first) < 2:
+        return False
+    if isinstance(first, np.ndarray):
+        return True
+    lists = [cell for cell in cells if isinstance(cell, list)]
+    numbers = all(isinstance(one, int | float) for cell in lists for one in cell)
+    return numbers and any(isinstance(one, float) for cell in lists for one in cell)
+
+
+def _read_block(records: Records, name: str, learned: Sequence[str]) -> _Block:
+    """Return the features of a column."""
+    cells = records.columns[name]
+    if name in records.nominal:
+        return _read_nominal(records, name, learned)
+    if any(isinstance(cell, list | np.ndarray) for cell in cells):
+        return _read_lists(name, cells)
+    values, faults = np.zeros(len(cells)), {}
+    for row, cell in enumerate(cells):
+        number = _number(cell)
+        if isinstance(number, str):
+            faults[row] = f"feature {name!r} is {number}"
+        else:
+            values[row] = number
+    return _Block((name,), values[:, None], faults)
+
+
+def _read_nominal(records: Records, name: str, learned: Sequence[str]) -> _Block:
+    """Return a column of 0 and 1 for each value but the first, or those that a run learned from."""
+    declared, cells = records.nominal[name], records.columns[name]
+    values = declared[1:]
+    if learned:
+        values = tuple(
+            one.removeprefix(f"{name}=") for one in learned if one.startswith(f"{name}=")
+        )
+        if len(others := [one for one in declared if one not in values]) > 1:
+            raise DataError(
+                f"attribute {name!r} declares values {_some(others)} that the run has not learned",
+                records.path,
+            )
+    faults = {
+        row: f"feature {name!r} is missing; expected one of {_some(declared)}"
+        for row, cell in enumerate(cells)
+        if cell is None
+    }
+    columns = [[cell == value for cell in cells] for value in values]
+    matrix = np.array(columns, dtype=np.float64).reshape(len(values), len(cells)).T
+    return _Block(tuple(f"{name}={value}" for value in values), matrix, faults)
+
+
+def _read_lists(name: str, cells: Sequence[object]) -> _Block:
+    """Return the numbers of a column of lists, of the most frequent length."""
+    lengths = [len(cell) if isinstance(cell, list | np.ndarray) else -1 for cell in cells]
+    width = Counter(one for one in lengths if one >= 0).most_common(1)[0][0]
+    values, faults = np.zeros((len(cells), width)), {}
+    for row, (cell, length) in enumerate(zip(cells, lengths, strict=True)):
+        if length < 0:
+            faults[row] = f"feature {name!r} is {shown_cell(cell)}, expected {width} numbers"
+        elif length != width:
+            faults[row] = f"feature {name!r} has {length} numbers, other rows have {width}"
+        elif isinstance(cell, np.ndarray):
+            values[row] = cell
+        else:
+            numbers = list(map(_number, cell))  # type: ignore[call-overload]
+            wrong = [at for at, number in enumerate(numbers) if isinstance(number, str)]
+            if wrong:
+                faults[row] = f"feature '{name}[{wrong[0]}]' is {numbers[wrong[0]]}"
+            else:
+                values[row] = numbers
+    for row in np.flatnonzero(~(np.abs(values) <= _LARGEST).all(1)).tolist():
+        at = int(np.flatnonzero(~(np.abs(values[row]) <= _LARGEST))[0])
+        faults[row] = f"feature '{name}[{at}]' is {values[row, at]}, expected a finite number"
+        values[row] = 0
+    return _Block(tuple(f"{name}[{at}]" for at in range(width)), values, faults)
+
+
+def _number(cell: object) -> float | str:
+    """Return the finite number in a cell, or in words what it is instead."""
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return "empty, expected a number"
+    try:
+        number = float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        comma = isinstance(cell, str) and re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell)
+        hint = " (with a point, not a comma)" if comma else ""
+        return f"{shown_cell(cell)}, expected a number{hint}"
+    return number if abs(number) <= _LARGEST else f"{number}, expected a finite number"
+
+
+def _require_mostly_numbers(records: Records, name: str, block: _Block) -> None:
+    """Refuse a column of another kind, in one line instead of one for each row."""
+    if len(block.faults) > max(2, len(records) // 2):
+        fault = next(iter(block.faults.values()))
+        raise DataError(
+            f"{fault} ({len(block.faults)} of {len(records)} rows); column {name!r} is no column "
+            "of features: leave it out of --features, or write numbers",
+            records.path,
+            1,
+        )
+
+
+def _as_learned(
+    records: Records, names: Sequence[str], values: NDArray[np.float64], wanted: Sequence[str]
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Return the features that a run learned from, in its order, and notes on others."""
+    position = {name: at for at, name in enumerate(names)}
+    if missing := [name for name in wanted if name not in position]:
+        raise DataError(
+            f"lacks {len(missing)} of the {len(wanted)} features that the run learned from: "
+            f"{_some(missing)}",
+            records.path,
+            1,
+        )
+    notes = []
+    if others := [name for name in names if name not in set(wanted)]:
+        notes = [f"the run learned without the features {_some(others)}; they are left out"]
+    return values[:, [position[name] for name in wanted]], notes
+
+
+def _describe(names: Sequence[str], columns: Sequence[str]) -> str:
+    """Return which columns hold features, in words."""
+    if len(columns) == 1:
+        return f"{len(names)} features from column {columns[0]!r}"
+    shown = ", ".join(columns[:_FEW]) + (f" to {columns[-1]}" if len(columns) > _FEW else "")
+    return f"{len(names)} features from {len(columns)} columns: {shown}"
+
+
+def _doubts(
+    names: Sequence[str], values: NDArray[np.float64], faults: Mapping[int, str]
+) -> Iterator[str]:
+    """Yield notes on features that say nothing."""
+    whole = np.delete(values, list(faults), axis=0)
+    if len(whole) > 1:
+        constant = [names[at] for at in np.flatnonzero((whole == whole[0]).all(0)).tolist()]
+        if constant:
+            many = "s are" if len(constant) > 1 else " is"
+            yield f"{len(constant)} feature{many} the same in every row: {_some(constant)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name[:60]) for name in names[:_FEW])
+    return shown if len(names) <= _FEW else f"{shown} and {len(names) - _FEW} more"
