@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlcrf.evaluation import Evaluation, evaluate
     from mlcrf.inference import Posterior
     from mlcrf.labels import LabelSpace
+    from mlcrf.layer import MultiLabelCRF
     from mlcrf.prediction import Prediction, Reasons, Tagger
     from mlcrf.rules import Rules
     from mlcrf.training.additions import extend
@@ -33,6 +34,7 @@ _HOME = {
     "Manifest": "mlcrf.data.manifest",
     "MlcrfError": "mlcrf.errors",
     "MlcrfWarning": "mlcrf.errors",
+    "MultiLabelCRF": "mlcrf.layer",
     "Posterior": "mlcrf.inference",
     "Potentials": "mlcrf.crf",
     "Prediction": "mlcrf.prediction",
@@ -58,6 +60,7 @@ __all__ = [
     "Manifest",
     "MlcrfError",
     "MlcrfWarning",
+    "MultiLabelCRF",
     "Posterior",
     "Potentials",
     "Prediction",

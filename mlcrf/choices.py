@@ -36,6 +36,14 @@ class SidecarName(StrEnum):
     STEM = "photo.xmp"
 
 
+class Reduction(StrEnum):
+    """The losses of a batch: their mean over images, their sum, or one for each image."""
+
+    MEAN = "mean"
+    SUM = "sum"
+    NONE = "none"
+
+
 class Precision(StrEnum):
     """Precision of a network in training; its weights are kept in float32.
 

@@ -23,6 +23,10 @@ class ProbabilitiesError(MlcrfError, ValueError):
     """Predictions to be scored that are no probabilities, or of another shape than the targets."""
 
 
+class GradientError(MlcrfError, RuntimeError):
+    """A gradient through results that carry none, or a derivative of too high an order."""
+
+
 class TooManyLabelsError(MlcrfError, ValueError):
     """Exact inference would enumerate more states than allowed."""
 

@@ -1,7 +1,6 @@
 """The learned part above the features: a head for the unaries, and couplings between labels."""
 
 import copy
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +10,10 @@ from torch import Tensor, nn
 
 from mlcrf.choices import InferenceName, ObjectiveName
 from mlcrf.config import TrainSettings
-from mlcrf.crf import Potentials, full_edges
+from mlcrf.crf import Potentials, full_edges, keep_rules_in_state
 from mlcrf.inference import InferenceMethod, make_inference
 from mlcrf.latent import ScenePotentials, SceneSum
-from mlcrf.rules import Limit, Rules
+from mlcrf.rules import Rules
 
 
 class LabelCrf(nn.Module):
@@ -41,9 +40,7 @@ class LabelCrf(nn.Module):
         hidden: units of the hidden layer, 0 for none.
         rank: R, the number of gates.
         scenes: K, the number of latent scenes; 0 for none.
-        rules: part of the state, implications as int64 (R, 2) and limits, if there are any, as
-            float64 (M, L + 3): least, most, weight (0 if hard), and the place of each label in the
-            group, from 1.
+        rules: part of the state; see `keep_rules_in_state`.
         seed: of the initial weights of hidden layer and gates; everything else starts at zero.
 
     Attributes:
@@ -71,8 +68,7 @@ class LabelCrf(nn.Module):
         pairs = full_edges(num_labels) if edges is None else edges
         self.register_buffer("edges", pairs.clone())  # loading a state writes into them
         self.rules = rules
-        self.register_state_dict_post_hook(_save_rules)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_load_rules)  # type: ignore[no-untyped-call]
+        keep_rules_in_state(self)
         self.output = nn.Linear(hidden or num_features, num_labels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -203,43 +199,6 @@ class LabelCrf(nn.Module):
 def no_edges() -> Tensor:
     """Return the edge set of the independent baseline, int64 (0, 2)."""
     return torch.empty((0, 2), dtype=torch.int64)
-
-
-def _save_rules(model: LabelCrf, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    state[f"{prefix}implications"] = torch.tensor(model.rules.array)
-    limits = model.rules.limits
-    if limits:
-        rows = torch.zeros(len(limits), model.num_labels + 3, dtype=torch.float64)
-        for row, limit in zip(rows, limits, strict=True):
-            row[:3] = torch.tensor([limit.least, limit.most, limit.weight or 0])
-            row[3 + torch.tensor(limit.labels)] = torch.arange(1.0, len(limit.labels) + 1).double()
-        state[f"{prefix}limits"] = rows
-
-
-def _load_rules(
-    model: LabelCrf,
-    state: dict[str, Any],
-    prefix: str,
-    _metadata: object,
-    _strict: bool,
-    missing: list[str],
-    *_: object,
-) -> None:
-    """Take the rules out of a state."""
-    name = f"{prefix}implications"
-    limits = tuple(_read_limit(row) for row in state.pop(f"{prefix}limits", torch.empty(0, 3)))
-    if name in state:
-        model.rules = Rules.from_array(state.pop(name).cpu().numpy(), limits)
-    else:
-        missing.append(name)
-
-
-def _read_limit(row: Tensor) -> Limit:
-    place = row[3:].cpu()
-    labels = place.nonzero().squeeze(1)
-    ordered = labels[place[labels].argsort()]
-    weight = float(row[2])
-    return Limit(tuple(ordered.tolist()), int(row[0]), int(row[1]), weight or None)
 
 
 def _logit(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,6 +4,10 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from mlcrf.version import __version__
 from tests.mirror import ROOT
@@ -18,6 +22,19 @@ def test_command_reference_is_up_to_date() -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("page", ["own-training-loop.md"])
+def test_code_of_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its blocks one after the other, in an empty folder; each prints something."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(code, names)
+        assert capsys.readouterr().out, code
 
 
 def test_one_version() -> None:

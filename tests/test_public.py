@@ -13,6 +13,7 @@ PUBLIC = [
     "Manifest",
     "MlcrfError",
     "MlcrfWarning",
+    "MultiLabelCRF",
     "Posterior",
     "Potentials",
     "Prediction",

@@ -11,6 +11,7 @@ from mlcrf.crf.potentials import (
     full_edges,
     neighbours,
 )
+from mlcrf.crf.rules_in_state import keep_rules_in_state
 from mlcrf.labels import UNKNOWN
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "Potentials",
     "check_known",
     "full_edges",
+    "keep_rules_in_state",
     "neighbours",
 ]

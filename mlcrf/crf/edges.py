@@ -26,14 +26,56 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.special import chdtrc, rel_entr
 from torch import Tensor
 
+from mlcrf.choices import Structure
+from mlcrf.crf.potentials import full_edges
 from mlcrf.data.pairs import load_pairs
 from mlcrf.errors import DataError, SettingsError
 from mlcrf.labels import LabelSpace
+from mlcrf.rules import Rules
 
 HEADER = ("label_a", "label_b")
 _BLOCK_PAIRS = 2**20  # largest number of label pairs per chunk
 _BLOCK_TARGETS = 2**24  # largest number of targets per chunk
 _DECIMALS = 12  # of information, so that ties do not depend on the processor's rounding
+
+
+def edges_of_structure(
+    structure: Structure,
+    targets: Tensor | NDArray[np.int8],
+    *,
+    rules: Rules = Rules(),
+    per_label: int = 8,
+    false_share: float = 0.05,
+) -> Tensor:
+    """Return all pairs, none, the best tree or each label's strongest partners, int64 (E, 2).
+
+    A label and a label that it implies get no edge. The child is never present without the parent,
+    so only a penalty could separate the coupling from the child's unary; and the parent would
+    always be among the child's strongest partners.
+
+    Args:
+        structure: INDEPENDENT, FULL, TREE or SPARSE.
+        targets: 1, 0 or -1 (N, L); TREE and SPARSE choose from their labels.
+        per_label, false_share: as in `strongest_edges`, for SPARSE.
+
+    Raises:
+        DataError, SettingsError: see `tree_edges` and `strongest_edges`.
+    """
+    num_labels = targets.shape[1]
+    tied = torch.tensor(rules.closure, dtype=torch.int64).reshape(-1, 2)
+    if structure is Structure.INDEPENDENT:
+        return full_edges(num_labels)[:0]
+    if structure is Structure.FULL:
+        return _without(full_edges(num_labels), tied, num_labels)
+    if structure is Structure.TREE:
+        return _without(tree_edges(targets), tied, num_labels)
+    assert structure is Structure.SPARSE
+    return strongest_edges(targets, per_label, without=tied, false_share=false_share)
+
+
+def _without(edges: Tensor, pairs: Tensor, num_labels: int) -> Tensor:
+    ends, row = pairs.sort(1).values, torch.tensor([num_labels, 1])
+    return edges[~torch.isin((edges * row).sum(1), (ends * row).sum(1))]
 
 
 def tree_edges(targets: Tensor | NDArray[np.int8]) -> Tensor:

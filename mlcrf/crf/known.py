@@ -9,10 +9,13 @@ from mlcrf.labels import UNKNOWN
 from mlcrf.rules import Limit, Rule
 
 
-def check_known(potentials: Potentials, known: Tensor | None) -> Tensor:
+def check_known(potentials: Potentials, known: Tensor | None, *, name: str = "known") -> Tensor:
     """Return known labels as an int64 tensor (N, L) of 1, 0 and -1 (unknown); all unknown if None.
 
     Labels that follow by rules become known too; see `Rules.close`.
+
+    Args:
+        name: of the argument, for errors.
 
     Raises:
         PotentialsError: wrong shape or value, or labels that no label set under the rules has.
@@ -23,10 +26,10 @@ def check_known(potentials: Potentials, known: Tensor | None) -> Tensor:
         )
     if known.shape != potentials.unary.shape:
         raise PotentialsError(
-            f"known: expected {tuple(potentials.unary.shape)}, got {tuple(known.shape)}"
+            f"{name}: expected {tuple(potentials.unary.shape)}, got {tuple(known.shape)}"
         )
     if not bool(((known == 0) | (known == 1) | (known == UNKNOWN)).all()):
-        raise PotentialsError("known: expected 1 (present), 0 (absent) or -1 (unknown)")
+        raise PotentialsError(f"{name}: expected 1 (present), 0 (absent) or -1 (unknown)")
     known = known.to(device=potentials.unary.device, dtype=torch.int64)
     rules = potentials.rules
     if not len(rules):
@@ -34,7 +37,7 @@ def check_known(potentials: Potentials, known: Tensor | None) -> Tensor:
     values = known.cpu().numpy()
     broken = rules.contradiction(values)
     if broken:
-        raise PotentialsError(f"known: image {broken.image} {_told(broken.rule)}")
+        raise PotentialsError(f"{name}: image {broken.image} {_told(broken.rule)}")
     return torch.from_numpy(rules.close(values)).to(known.device)
 
 

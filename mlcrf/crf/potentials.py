@@ -67,6 +67,13 @@ class Potentials:
                 f"pairwise: expected ({num_edges},) or ({num_images}, {num_edges}), "
                 f"got {tuple(self.pairwise.shape)}"
             )
+        if self.rules.num_labels > num_labels:
+            raise PotentialsError(f"rules: expected labels below {num_labels}")
+        if not self.unary.is_meta:
+            self._check_values()
+
+    def _check_values(self) -> None:
+        num_labels, num_edges = self.num_labels, len(self.edges)
         if num_edges:
             first, second = self.edges[:, 0], self.edges[:, 1]
             if not bool(((first >= 0) & (first < second) & (second < num_labels)).all()):
@@ -77,8 +84,6 @@ class Potentials:
             if not bool(torch.isfinite(value).all()):
                 raise PotentialsError(f"{name}: contains NaN or infinity")
         self._check_range()
-        if self.rules.num_labels > num_labels:
-            raise PotentialsError(f"rules: expected labels below {num_labels}")
 
     def _check_range(self) -> None:
         """Refuse values whose sums, as methods make them, could overflow."""

@@ -21,6 +21,7 @@ from mlcrf.inference.exact.conditioning import (
 from mlcrf.inference.exact.differentiation import (
     LogPartition,
     Moments,
+    last_derivative,
     log_partition_gradient,
     moments,
 )
@@ -279,27 +280,29 @@ class _LogPartition(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         if not (torch.is_grad_enabled() and _is_small(ctx.potentials)):
-            # inputs are arguments, so that a second derivative is refused
-            return (*_LogPartition._gradient(ctx, grad, *ctx.saved_tensors), None, None, None)
+            return (*_gradient(ctx, grad), None, None, None)
         unary, pairwise, _ = (one.double() for one in ctx.saved_tensors)
         beliefs = moments(unary, pairwise, AllStates.of(ctx.potentials, ctx.known))
         unary_grad, pairwise_grad = log_partition_gradient(grad.double(), *beliefs, pairwise)
         return unary_grad.to(grad), pairwise_grad.to(grad), None, None, None
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def _gradient(
-        ctx: Any, grad: Tensor, _: Tensor, pairwise: Tensor, marginals: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        edges, pairwise_grad = ctx.potentials.edges, torch.zeros_like(pairwise)
-        varies = pairwise_grad.ndim == 2  # one split per image, or one shared by all chunks
-        for kept in [[one] for one in ctx.kept] if varies else [ctx.kept]:
-            parts = [(scores, sums, grad[rows].double()) for _, scores, sums, rows in kept]
-            pairs = pair_sums(kept[0][0], parts) if kept else None
-            if pairs is not None:
-                of_edges = pairs[edges[:, 0], edges[:, 1]].to(pairwise_grad.dtype)
-                pairwise_grad[kept[0][3] if varies else slice(None)] = of_edges
-        return grad[:, None] * marginals, pairwise_grad
+
+@last_derivative(
+    f"exact inference: log Z has a second derivative up to {MOST_LABELS} labels; use mean-field, "
+    "or a junction tree where edges are few"
+)
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradient in unaries and couplings of log Z weighted by `grad` (N,)."""
+    _, pairwise, marginals = ctx.saved_tensors
+    edges, pairwise_grad = ctx.potentials.edges, torch.zeros_like(pairwise)
+    varies = pairwise_grad.ndim == 2  # one split per image, or one shared by all chunks
+    for kept in [[one] for one in ctx.kept] if varies else [ctx.kept]:
+        parts = [(scores, sums, grad[rows].double()) for _, scores, sums, rows in kept]
+        pairs = pair_sums(kept[0][0], parts) if kept else None
+        if pairs is not None:
+            of_edges = pairs[edges[:, 0], edges[:, 1]].to(pairwise_grad.dtype)
+            pairwise_grad[kept[0][3] if varies else slice(None)] = of_edges
+    return grad[:, None] * marginals, pairwise_grad
 
 
 def _is_small(potentials: Potentials) -> bool:

@@ -8,17 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcrf.choices import Finetune, InferenceName, ObjectiveName, Pairwise, Schedule, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.crf import full_edges
-from mlcrf.crf.edges import load_edges, strongest_edges, tree_edges
+from mlcrf.crf.edges import edges_of_structure, load_edges
 from mlcrf.errors import SettingsError
 from mlcrf.inference import Exact, InferenceMethod, MeanField, count_states, make_exact
 from mlcrf.labels import LabelSpace
@@ -109,9 +107,7 @@ def choose_edges(
 ) -> Tensor:
     """Return the edge set of the settings, int64 (E, 2).
 
-    A label and a label that it implies get no edge unless a file names it. The child is never
-    present without the parent, so only the penalty could separate the coupling from the child's
-    unary; and the parent would always be among the child's strongest partners.
+    A label and a label that it implies get no edge unless a file names it.
 
     Args:
         targets: those of the training images (N, L), from which `tree` and `sparse` choose.
@@ -123,29 +119,20 @@ def choose_edges(
     given = settings.edges_file is not None
     if given != (settings.structure is Structure.FILE):
         raise SettingsError("--structure file and --set edges_file=FILE go together; give both")
-    num_labels = len(labels)
-    tied = torch.tensor(rules.closure, dtype=torch.int64).reshape(-1, 2)
-    match resolve_structure(settings, num_labels):
-        case Structure.INDEPENDENT | Structure.LATENT:
+    match resolve_structure(settings, len(labels)):
+        case Structure.LATENT:
             return no_edges()
-        case Structure.FULL:
-            return _without(full_edges(num_labels), tied, num_labels)
-        case Structure.TREE:
-            return _without(tree_edges(targets), tied, num_labels)
-        case Structure.SPARSE:
-            return strongest_edges(
-                targets,
-                settings.edges_per_label,
-                without=tied,
-                false_share=settings.false_edges,
-            )
         case Structure.FILE:
             assert settings.edges_file is not None
             return load_edges(Path(settings.edges_file), labels)
-        case Structure.AUTO:
-            raise AssertionError("AUTO is resolved")
-        case _:
-            assert_never(settings.structure)
+        case chosen:
+            return edges_of_structure(
+                chosen,
+                targets,
+                rules=rules,
+                per_label=settings.edges_per_label,
+                false_share=settings.false_edges,
+            )
 
 
 def resolve_structure(settings: TrainSettings, num_labels: int) -> Structure:
@@ -163,11 +150,6 @@ def _other_edges(
         tree = settings.model_copy(update={"structure": Structure.TREE})
         return (choose_edges(tree, labels, targets, rules),)
     return ()
-
-
-def _without(edges: Tensor, pairs: Tensor, num_labels: int) -> Tensor:
-    ends, row = pairs.sort(1).values, torch.tensor([num_labels, 1])
-    return edges[~torch.isin((edges * row).sum(1), (ends * row).sum(1))]
 
 
 def make_plan(

@@ -10,10 +10,14 @@ and autograd finds it from a sum that is made again, only if it is asked for. lo
 derivatives in the same way.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from mlcrf.errors import GradientError
 
 Beliefs = tuple[Tensor, Tensor, Tensor]  # log Z (n,), marginals (n, L), of edges (n, E) or (n, 0)
 
@@ -31,6 +35,45 @@ class StateSums(Protocol):
     ) -> Beliefs:
         """Return the beliefs of some of the images, given the potentials of all."""
         ...
+
+
+class Refused(torch.autograd.Function):
+    """Values that depend on others but have no gradient here; backward raises a GradientError."""
+
+    @staticmethod
+    def forward(ctx: Any, message: str, values: Tensor, *_: Tensor) -> Tensor:
+        ctx.message = message
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
+        raise GradientError(ctx.message)
+
+
+Backward = Callable[..., tuple[Tensor | None, ...]]
+
+
+def last_derivative(message: str) -> Callable[[Backward], Backward]:
+    """Let the results of a backward pass have no gradient, with an error that says why.
+
+    They are computed in the precision of the tensors, under autocast as well.
+    """
+
+    def decorate(backward: Backward) -> Backward:
+        @wraps(backward)
+        def refusing(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+            with torch.no_grad(), torch.autocast(grads[0].device.type, enabled=False):
+                found = backward(ctx, *grads)
+            if not torch.is_grad_enabled():
+                return found
+            return tuple(
+                None if one is None else Refused.apply(message, one, *grads, *ctx.saved_tensors)
+                for one in found
+            )
+
+        return refusing
+
+    return decorate
 
 
 class LogPartition(torch.autograd.Function):
@@ -67,7 +110,7 @@ class Moments(torch.autograd.Function):
         return marginals.clone(), pairs.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @last_derivative("exact inference: log Z has two derivatives, and marginals one; not more")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         leaves = [one.detach().requires_grad_() for one in ctx.saved_tensors]
         totals = [torch.zeros_like(one) for one in leaves]
