@@ -28,6 +28,7 @@ from mlcrf.inference import (
 )
 from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.metrics import (
+    SYMBOLS,
     Interval,
     Measures,
     Predictions,
@@ -40,7 +41,7 @@ from mlcrf.version import __version__
 if TYPE_CHECKING:  # heavy
     import pandas as pd
 
-COLUMNS = ("measure", "label", "independent", "crf", "difference", "low", "high")
+COLUMNS = ("measure", "label", "independent", "crf", "difference", "low", "high", "symbol")
 
 
 @dataclass(frozen=True)
@@ -106,20 +107,22 @@ class Evaluation:
 
         Columns: `measure`, `label` (empty if a measure is over all labels), `independent`, `crf`,
         `difference` (CRF minus independent), `low` and `high` (its 95 % interval; NaN for single
-        labels).
+        labels), `symbol` (the measure's symbol in papers, such as CP; empty if it has none).
         """
         import pandas as pd
 
         return pd.DataFrame(self.rows(), columns=list(COLUMNS))
 
-    def rows(self) -> Iterator[tuple[str, str, float, float, float, float | None, float | None]]:
+    def rows(
+        self,
+    ) -> Iterator[tuple[str, str, float, float, float, float | None, float | None, str]]:
         """Yield the rows of `to_frame`; low and high are None for single labels."""
         for name, interval in self.difference.items():
             theirs, ours = (getattr(self.models[model], name) for model in ("independent", "crf"))
-            yield name, "", theirs, ours, *interval
+            yield name, "", theirs, ours, *interval, SYMBOLS.get(name, "")
         for label, scores in self.per_label.items():
             theirs, ours = scores["independent_average_precision"], scores["crf_average_precision"]
-            yield "average_precision", label, theirs, ours, ours - theirs, None, None
+            yield "average_precision", label, theirs, ours, ours - theirs, None, None, "AP"
 
 
 def evaluate(

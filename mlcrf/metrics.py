@@ -1,14 +1,18 @@
 """Scores of predictions as functions of the weight of each image, their intervals, and curves.
 
 The weights are all 1, or how often each image was drawn in a bootstrap resample. With weights of 1
-the values equal those of torchmetrics and scikit-learn, which the tests check.
+the values equal those of torchmetrics and scikit-learn, which the tests check. docs/measures.md
+defines all measures and says who uses them under which name.
 
-To add a measure: a field of `Measures`, its formula in `Statistics.measures`, its title in
-reports/tables.py; its name in `LOWER_IS_BETTER` if it is a loss.
+To add a measure: a field of `Measures`; its formula in `Statistics.by_image` if it is a mean over
+images, else in `Statistics.measures`; its title in reports/tables.py, its row in docs/measures.md;
+its name in `LOWER_IS_BETTER` if it is a loss, in `MAIN_MEASURES` if it is always shown, in
+`SYMBOLS` if papers have a symbol for it.
 """
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,11 +63,19 @@ class Measures:
         micro_f1: F1 of the chosen labels, counts summed over labels.
         macro_f1: mean F1 of the chosen labels over labels with a positive; 0 if never chosen.
         calibration_error: mean gap of probability and frequency over 15 equal bins, weighted.
-        precision_at_k, recall_at_k: means over labels with a positive, each image having exactly
-            its k best labels (see `Predictions.best`); a label that no image has among its best
-            has precision 0. These four are None if not requested.
-        f1_at_k: harmonic mean of these two means.
+        macro_precision, macro_recall: means over labels with a positive; a label that is never
+            chosen has precision 0.
+        f1_of_means: harmonic mean of these two; at least `macro_f1`.
+        micro_precision, micro_recall: counts summed over labels.
+        example_precision, example_recall: means over images; 1 if nothing is chosen and nothing
+            present, 0 if only the divisor is zero.
+        ranking_loss, coverage_error, label_ranking_average_precision, one_error: means over images,
+            whose labels are ranked by marginal; see `rank_labels`.
+        precision_at_k, recall_at_k, f1_at_k: as `macro_precision`, `macro_recall` and
+            `f1_of_means`, each image having exactly its k best labels (see `Predictions.best`).
+            These seven are None if not requested.
         labels_found_at_k: number of labels with a recall above 0, "N+" in image annotation.
+        micro_precision_at_k, micro_recall_at_k, micro_f1_at_k: counts summed over labels.
 
     The measures at k are those of image annotation since Duygulu, Barnard, de Freitas and Forsyth
     (2002), Object recognition as machine translation.
@@ -81,13 +93,89 @@ class Measures:
     micro_f1: float
     macro_f1: float
     calibration_error: float
+    macro_precision: float
+    macro_recall: float
+    f1_of_means: float
+    micro_precision: float
+    micro_recall: float
+    example_precision: float
+    example_recall: float
+    ranking_loss: float
+    coverage_error: float
+    label_ranking_average_precision: float
+    one_error: float
     precision_at_k: float | None = None
     recall_at_k: float | None = None
     f1_at_k: float | None = None
     labels_found_at_k: int | None = None
+    micro_precision_at_k: float | None = None
+    micro_recall_at_k: float | None = None
+    micro_f1_at_k: float | None = None
 
 
-LOWER_IS_BETTER = frozenset({"nll", "hamming", "wrong_per_image", "calibration_error"})
+LOWER_IS_BETTER = frozenset(
+    {
+        "nll",
+        "hamming",
+        "wrong_per_image",
+        "calibration_error",
+        "ranking_loss",
+        "coverage_error",
+        "one_error",
+    }
+)
+MAIN_MEASURES = frozenset(
+    {
+        "nll",
+        "hamming",
+        "wrong_per_image",
+        "subset_accuracy",
+        "chosen_accuracy",
+        "example_f1",
+        "example_jaccard",
+        "mean_average_precision",
+        "micro_f1",
+        "macro_f1",
+        "calibration_error",
+        "precision_at_k",
+        "recall_at_k",
+        "f1_at_k",
+        "labels_found_at_k",
+    }
+)
+_LOWER_IN_RESAMPLES = frozenset(
+    {
+        "macro_precision",
+        "macro_recall",
+        "f1_of_means",
+        "precision_at_k",
+        "recall_at_k",
+        "f1_at_k",
+        "labels_found_at_k",
+    }
+)
+# symbols in papers on multi-label images and on image annotation
+SYMBOLS = {
+    "mean_average_precision": "mAP",
+    "calibration_error": "ECE",
+    "micro_f1": "OF1",
+    "macro_precision": "CP",
+    "macro_recall": "CR",
+    "f1_of_means": "CF1",
+    "micro_precision": "OP",
+    "micro_recall": "OR",
+    "example_precision": "EP",
+    "example_recall": "ER",
+    "example_f1": "EF1",
+    "label_ranking_average_precision": "LRAP",
+    "precision_at_k": "CP@k",
+    "recall_at_k": "CR@k",
+    "f1_at_k": "CF1@k",
+    "labels_found_at_k": "N+",
+    "micro_precision_at_k": "OP@k",
+    "micro_recall_at_k": "OR@k",
+    "micro_f1_at_k": "OF1@k",
+}
 
 
 @dataclass(frozen=True)
@@ -114,6 +202,14 @@ class Outcomes:
             weights @ self.false_negative,
         )
 
+    def sizes(self) -> tuple[Floats, Floats, Floats]:
+        """Return the numbers of each in every image (N,)."""
+        return (
+            self.true_positive.sum(1),
+            self.false_positive.sum(1),
+            self.false_negative.sum(1),
+        )
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -137,14 +233,26 @@ class Statistics:
     targets: NDArray[np.int8]
 
     @cached_property
-    def _overlaps(self) -> tuple[Floats, Floats]:
-        """F1 and Jaccard of each image (N,)."""
-        chosen = self.chosen
-        hits = chosen.true_positive.sum(1)
-        either = hits + chosen.false_positive.sum(1) + chosen.false_negative.sum(1)
-        empty = either == 0
-        jaccard = np.where(empty, 1.0, hits / np.where(empty, 1.0, either))
-        return 2 * jaccard / (1 + jaccard), jaccard
+    def by_image(self) -> dict[str, Floats]:
+        """The measures that are means over images: of each its value for every image (N,)."""
+        hits, false, missed = self.chosen.sizes()
+        empty = hits + false + missed == 0
+        jaccard = _quotients(hits, hits + false + missed, empty)
+        return {
+            "nll": self.nll,
+            "wrong_per_image": self.wrong,
+            "subset_accuracy": self.right_set,
+            "chosen_accuracy": (self.wrong == 0).astype(np.float64),
+            "example_precision": _quotients(hits, hits + false, empty),
+            "example_recall": _quotients(hits, hits + missed, empty),
+            "example_f1": 2 * jaccard / (1 + jaccard),
+            "example_jaccard": jaccard,
+            **rank_labels(self.scores, self.targets),
+        }
+
+    @cached_property
+    def _columns(self) -> Floats:
+        return np.stack(list(self.by_image.values()), axis=1)
 
     @cached_property
     def _rankings(self) -> list["Ranking"]:
@@ -158,34 +266,41 @@ class Statistics:
     def measures(self, weights: Floats | None = None) -> Measures:
         """Return all measures, image n counted `weights[n]` times. Cost: O(N L)."""
         w = np.ones(len(self.nll)) if weights is None else weights
-        images, observed = w.sum(), w @ self.observed
-        hits, false, missed = self.chosen.count(w)
+        observed = w @ self.observed
+        means = dict(zip(self.by_image, (w @ self._columns / w.sum()).tolist(), strict=True))
+        counts = self.chosen.count(w)
+        hits, false, missed = counts
         present = hits + missed > 0
         precisions = self.average_precisions(w)
         f1 = 2 * hits[present] / (2 * hits + false + missed)[present]
-        everything = 2 * hits.sum() + false.sum() + missed.sum()
-        precision, recall, f1_of_means, found = (
-            (None,) * 4 if self.best is None else _score_best(*self.best.count(w))
-        )
+        macro_precision, macro_recall, f1_of_means = _score_labels(*counts)
+        micro_precision, micro_recall, micro_f1 = _score_pooled(*counts)
         return Measures(
-            nll=float(w @ self.nll / images),
+            **means,
             hamming=_share(float(w @ self.wrong), float(observed)),
-            wrong_per_image=float(w @ self.wrong / images),
-            subset_accuracy=float(w @ self.right_set / images),
-            chosen_accuracy=float(w @ (self.wrong == 0) / images),
-            example_f1=float(w @ self._overlaps[0] / images),
-            example_jaccard=float(w @ self._overlaps[1] / images),
             mean_average_precision=_mean(precisions[present]),
             labels_with_positives=int(present.sum()),
-            # no positive and no predicted label: a perfect answer
-            micro_f1=float(2 * hits.sum() / everything) if everything else 1.0,
+            micro_f1=micro_f1,
             macro_f1=_mean(f1),
             calibration_error=_share(float(np.abs(w @ self.gap).sum()), float(observed)),
-            precision_at_k=precision,
-            recall_at_k=recall,
-            f1_at_k=f1_of_means,
-            labels_found_at_k=found,
+            macro_precision=macro_precision,
+            macro_recall=macro_recall,
+            f1_of_means=f1_of_means,
+            micro_precision=micro_precision,
+            micro_recall=micro_recall,
+            **self._measures_at_k(w),
         )
+
+    def _measures_at_k(self, weights: Floats) -> dict[str, Any]:
+        if self.best is None:
+            return {}
+        counts = self.best.count(weights)
+        names = ("precision_at_k", "recall_at_k", "f1_at_k")
+        return {
+            **dict(zip(names, _score_labels(*counts), strict=True)),
+            **{f"micro_{n}": v for n, v in zip(names, _score_pooled(*counts), strict=True)},
+            "labels_found_at_k": int((counts[0] > 0).sum()),
+        }
 
 
 class Ranking:
@@ -236,16 +351,77 @@ def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> St
     )
 
 
-def _score_best(hits: Floats, false: Floats, missed: Floats) -> tuple[float, float, float, int]:
-    """Return the measures at k, in their order in `Measures`, from counts by label (L,)."""
+def rank_labels(scores: Floats, targets: NDArray[np.int8]) -> dict[str, Floats]:
+    """Return measures of how each image's known labels are ranked by score, by name (N,).
+
+    With P the present and A the absent labels of an image, s their scores, and rank_i the number of
+    its known labels with a score of at least s_i, equal scores included:
+
+        ranking_loss: share of the pairs (i in P, j in A) with s_i <= s_j; 0 if there is none
+        coverage_error: largest rank_i over P; 0 if P is empty
+        label_ranking_average_precision: mean over i in P of |{j in P: s_j >= s_i}| / rank_i;
+            1 if P is empty
+        one_error: share of absent labels among those of the highest score; 0 if none is known
+
+    The first three treat ties and empty sets as scikit-learn does.
+
+    Source: Schapire and Singer (2000), BoosTexter: A boosting-based system for text categorization,
+    for all but the ranking loss; ties and empty sets: scikit-learn, `sklearn.metrics`.
+    """
+    known = targets >= 0
+    ranked = np.where(known, scores, -np.inf)
+    order = np.argsort(-ranked, axis=1, kind="stable")
+    ranked, known, present = (
+        np.take_along_axis(one, order, axis=1) for one in (ranked, known, targets == 1)
+    )
+    # the last of the labels with the same score
+    last = np.ones(ranked.shape, dtype=bool)
+    last[:, :-1] = ranked[:, 1:] != ranked[:, :-1]
+    places = np.where(last, np.arange(ranked.shape[1]), ranked.shape[1])
+    ends = np.minimum.accumulate(places[:, ::-1], axis=1)[:, ::-1]
+    rank, hits = (
+        np.take_along_axis(np.cumsum(one, axis=1), ends, axis=1) for one in (known, present)
+    )
+    positives, negatives = present.sum(1), (known & ~present).sum(1)
+    pairs = positives * negatives
+    swapped = (present * (rank - hits)).sum(1)
+    found = (present * hits / np.maximum(rank, 1)).sum(1)
+    nothing = positives == 0
+    return {
+        "ranking_loss": _quotients(swapped, pairs),
+        "coverage_error": (present * rank).max(axis=1, initial=0).astype(np.float64),
+        "label_ranking_average_precision": _quotients(found, positives, nothing),
+        "one_error": _quotients((rank - hits)[:, 0], rank[:, 0]),
+    }
+
+
+def _quotients(parts: Floats, wholes: Floats, is_one: NDArray[np.bool_] | None = None) -> Floats:
+    """Divide; 0 where the divisor is zero, and 1 where told."""
+    quotients = parts / np.where(wholes == 0, 1, wholes)
+    return quotients if is_one is None else np.where(is_one, 1.0, quotients)
+
+
+def _score_labels(hits: Floats, false: Floats, missed: Floats) -> tuple[float, float, float]:
+    """Return mean precision, mean recall and their F1, from counts by label (L,)."""
     present = hits + missed > 0
     hits, predicted, positives = hits[present], (hits + false)[present], (hits + missed)[present]
     # a label that is never predicted has no hits: precision 0
     precision = _mean(hits / np.where(predicted > 0, predicted, 1))
     recall = _mean(hits / positives)
     either = precision + recall
-    f1 = 2 * precision * recall / either if either else 0.0
-    return precision, recall, f1, int((hits > 0).sum())
+    return precision, recall, 2 * precision * recall / either if either else 0.0
+
+
+def _score_pooled(hits: Floats, false: Floats, missed: Floats) -> tuple[float, float, float]:
+    """Return precision, recall and F1 of counts summed over labels; 1 if all are zero."""
+    hit, predicted, positives = (float(one.sum()) for one in (hits, hits + false, hits + missed))
+    if not predicted and not positives:
+        return 1.0, 1.0, 1.0
+    return (
+        hit / predicted if predicted else 0.0,
+        hit / positives if positives else 0.0,
+        2 * hit / (predicted + positives),
+    )
 
 
 def calibration_bins(marginals: Floats) -> NDArray[np.int64]:
@@ -281,8 +457,8 @@ def bootstrap_differences(
     1993, chapter 13). It covers the choice of test images, not that of training images.
 
     A resample lacks a third of the images, and with them all that was found of some rare labels, so
-    that measures at k are lower in resamples. Theirs are moved by a constant, to have the value as
-    their mean.
+    that means over labels of precision and recall, also at k, are lower in resamples. Theirs
+    are moved by a constant, to have the value as their mean.
 
     Returns:
         For each measure's name (value, low, high); without measures at k if not requested.
@@ -304,7 +480,7 @@ def bootstrap_differences(
         drawn.append(difference(counts.astype(np.float64)))
     samples, values = np.array(drawn), difference(None)
     defined = ~np.isnan(samples).all(0)  # a measure may be undefined on all resamples
-    moved = defined & np.array([name.endswith("_at_k") for name in names])
+    moved = defined & np.array([name in _LOWER_IN_RESAMPLES for name in names])
     samples[:, moved] += np.array(values)[moved] - np.nanmean(samples[:, moved], axis=0)
     low, high = np.full((2, len(names)), np.nan)
     low[defined], high[defined] = np.nanpercentile(samples[:, defined], [2.5, 97.5], axis=0)

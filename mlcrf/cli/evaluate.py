@@ -26,14 +26,23 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Also write all scores to this .csv file.")
     ] = None,
+    measures: Annotated[
+        str,
+        typer.Option(
+            metavar="main|all|NAME,...",
+            help="Measures in the printed table: `all` adds those that papers report; or names and "
+            "symbols, such as CP,CR,CF1,OP,OR,OF1. --out and --json have all.",
+        ),
+    ] = "main",
     as_json: options.Json = False,
 ) -> None:
     """Score the CRF next to the independent baseline, with confidence intervals."""
     console.quiet()
     from mlcrf.atomic import require_ending, write_text
     from mlcrf.evaluation import evaluate as score
-    from mlcrf.reports.tables import evaluation_csv, evaluation_record, format_evaluation
+    from mlcrf.reports import tables
 
+    chosen = None if measures == "main" else tables.choose_measures(measures, evaluation.at_k)
     if out is not None:
         require_ending(out, (".csv",))
     trained, manifest = evaluation.load(run, data, reading, "evaluate")
@@ -57,5 +66,7 @@ def evaluate(
         )
     options.show_notes(result.notes, manifest)
     if out is not None:
-        write_text(out, evaluation_csv(result))
-    typer.echo(evaluation_record(result) if as_json else format_evaluation(result))
+        write_text(out, tables.evaluation_csv(result))
+    typer.echo(
+        tables.evaluation_record(result) if as_json else tables.format_evaluation(result, chosen)
+    )

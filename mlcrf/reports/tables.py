@@ -9,8 +9,11 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from mlcrf.errors import SettingsError
 from mlcrf.evaluation import COLUMNS, Evaluation
+from mlcrf.hints import did_you_mean
 from mlcrf.images import LeftOut
+from mlcrf.metrics import MAIN_MEASURES, SYMBOLS
 from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
 
 if TYPE_CHECKING:  # slow imports, not needed by `mlcrf predict`
@@ -32,10 +35,24 @@ MEASURE_TITLES = {
     "micro_f1": ("micro F1, %", 100, 2),
     "macro_f1": ("macro F1, %", 100, 2),
     "calibration_error": ("calibration error, %", 100, 2),
+    "macro_precision": ("mean precision of a label, %", 100, 2),
+    "macro_recall": ("mean recall of a label, %", 100, 2),
+    "f1_of_means": ("F1 of these means, %", 100, 2),
+    "micro_precision": ("micro precision, %", 100, 2),
+    "micro_recall": ("micro recall, %", 100, 2),
+    "example_precision": ("precision of an image, %", 100, 2),
+    "example_recall": ("recall of an image, %", 100, 2),
+    "ranking_loss": ("ranking loss, %", 100, 2),
+    "coverage_error": ("coverage error (labels)", 1, 3),
+    "label_ranking_average_precision": ("label ranking average precision, %", 100, 2),
+    "one_error": ("one-error, %", 100, 2),
     "precision_at_k": ("mean precision at k, %", 100, 2),
     "recall_at_k": ("mean recall at k, %", 100, 2),
     "f1_at_k": ("F1 of the means at k, %", 100, 2),
     "labels_found_at_k": ("labels found at k", 1, 0),
+    "micro_precision_at_k": ("micro precision at k, %", 100, 2),
+    "micro_recall_at_k": ("micro recall at k, %", 100, 2),
+    "micro_f1_at_k": ("micro F1 at k, %", 100, 2),
 }
 
 
@@ -53,12 +70,51 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
 
 
-def evaluation_rows(result: Evaluation) -> dict[str, list[str]]:
-    """Return for each measure its title, both models' scores, their difference and its interval."""
+def choose_measures(text: str, at_k: int | None) -> tuple[str, ...]:
+    """Return the names of the measures that a text asks for, in its order.
+
+    Args:
+        text: `main`, `all`, or names of measures or their symbols, separated by commas.
+        at_k: number of labels for the measures at k, or None; `CP@3` is `CP@k` if it is 3.
+
+    Raises:
+        SettingsError: there is no such measure, or one at k without a number of labels.
+    """
+    possible = [name for name in MEASURE_TITLES if at_k or not name.endswith("_at_k")]
+    if text == "all":
+        return tuple(possible)
+    if text == "main":
+        return tuple(name for name in possible if name in MAIN_MEASURES)
+    folded = {name: name for name in MEASURE_TITLES}
+    for name, symbol in SYMBOLS.items():
+        folded[symbol.casefold()] = folded[symbol.replace("@k", f"@{at_k}").casefold()] = name
+    chosen = []
+    for word in (word.strip() for word in text.split(",")):
+        name = folded.get(word.casefold(), "")
+        if not name:
+            raise SettingsError(
+                "--measures: expected main, all, or names of measures as in --out, "
+                f"got {word!r}{did_you_mean(word, [*MEASURE_TITLES, *SYMBOLS.values()])}"
+            )
+        if name not in possible:
+            raise SettingsError(f"--measures: {word!r} needs --at-k NUMBER")
+        chosen.append(name)
+    return tuple(chosen)
+
+
+def evaluation_rows(
+    result: Evaluation, measures: Sequence[str] | None = None
+) -> dict[str, list[str]]:
+    """Return for each measure its title, both models' scores, their difference and its interval.
+
+    Args:
+        measures: names; None for the main ones. Titles of given ones have the symbols of papers.
+    """
     rows = {}
-    for name, (title, factor, digits) in MEASURE_TITLES.items():
-        if name not in result.difference:
-            continue
+    for name in choose_measures("main", result.at_k) if measures is None else measures:
+        title, factor, digits = MEASURE_TITLES[name]
+        if measures is not None and (symbol := SYMBOLS.get(name, title)) not in title:
+            title += f" ({symbol})"
         ours, theirs = (getattr(result.models[model], name) for model in ("crf", "independent"))
         value, low, high = result.difference[name]
         signed = f"{factor * value:+.{digits}f}"
@@ -73,14 +129,18 @@ def evaluation_rows(result: Evaluation) -> dict[str, list[str]]:
     return rows
 
 
-def format_evaluation(result: Evaluation) -> str:
-    """Format the scores of both models side by side, with the interval of each difference."""
+def format_evaluation(result: Evaluation, measures: Sequence[str] | None = None) -> str:
+    """Format the scores of both models side by side, with the interval of each difference.
+
+    Args:
+        measures: see `evaluation_rows`.
+    """
     header = ["", "independent", "crf", "difference", "95 % interval"]
     counted = result.models["crf"].labels_with_positives
     return "\n".join(
         [
             *_training_headline(result),
-            format_table(header, evaluation_rows(result).values()),
+            format_table(header, evaluation_rows(result, measures).values()),
             f"averages over {counted} labels with a positive; nll of the crf is {result.nll_kind}",
             *(
                 []
@@ -99,7 +159,8 @@ def _training_headline(result: Evaluation) -> list[str]:
 
 def evaluation_record(result: Evaluation) -> str:
     """Return an evaluation as one JSON object; NaN becomes null."""
-    return to_json(asdict(result))
+    symbols = {name: SYMBOLS[name] for name in result.difference if name in SYMBOLS}
+    return to_json(asdict(result) | {"symbols": symbols})
 
 
 def evaluation_csv(result: Evaluation) -> str:

@@ -29,6 +29,17 @@ MEASURES = [
     "micro_f1",
     "macro_f1",
     "calibration_error",
+    "macro_precision",
+    "macro_recall",
+    "f1_of_means",
+    "micro_precision",
+    "micro_recall",
+    "example_precision",
+    "example_recall",
+    "ranking_loss",
+    "coverage_error",
+    "label_ranking_average_precision",
+    "one_error",
 ]
 
 
@@ -183,8 +194,12 @@ def test_evaluate_at_k(mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path) -> 
     assert "at k: each image has exactly its 5 best labels" in result.stdout
     assert "|decision:threshold,map|at-k:5|" in result.stdout
     named = {row["measure"] for row in csv.DictReader((tmp_path / "scores.csv").open())}
-    at_k = {"precision_at_k", "recall_at_k", "f1_at_k", "labels_found_at_k"}
+    of_means = {"precision_at_k", "recall_at_k", "f1_at_k"}
+    at_k = {*of_means, "labels_found_at_k", *(f"micro_{name}" for name in of_means)}
     assert {*MEASURES, *at_k, "average_precision"} == named
+    chosen = mlcrf(*words, 3, "--measures", "cp,OF1@3,one_error").stdout.splitlines()[2:5]
+    titles = ("mean precision of a label, % (CP)", "micro F1 at k, % (OF1@k)", "one-error, %")
+    assert all(map(str.startswith, chosen, titles))
     record = json.loads(mlcrf(*words, 12, "--json").stdout)["models"]["crf"]
     assert (record["recall_at_k"], record["labels_found_at_k"]) == (1, 12)
     rare = ("--decode", "top-k", "--top-k", 3, "--rarity")

@@ -12,13 +12,25 @@ from sklearn import metrics as sk
 from torchmetrics.functional.classification import (
     binary_calibration_error,
     multilabel_average_precision,
+    multilabel_coverage_error,
     multilabel_exact_match,
     multilabel_f1_score,
     multilabel_hamming_distance,
+    multilabel_precision,
+    multilabel_ranking_average_precision,
+    multilabel_ranking_loss,
+    multilabel_recall,
 )
 
 from mlcrf.errors import ProbabilitiesError
-from mlcrf.metrics import Measures, Predictions, Statistics, gather_statistics, reliability
+from mlcrf.metrics import (
+    Measures,
+    Predictions,
+    Statistics,
+    gather_statistics,
+    rank_labels,
+    reliability,
+)
 
 Targets = NDArray[np.int8]
 
@@ -62,6 +74,22 @@ def test_against_scikit_learn(ties: bool) -> None:
     assert got.example_f1 == pytest.approx(f1)
     jaccard = sk.jaccard_score(targets, said, average="samples", zero_division=1.0)
     assert got.example_jaccard == pytest.approx(jaccard)
+    scores = predictions.marginals
+    assert got.ranking_loss == pytest.approx(sk.label_ranking_loss(targets, scores))
+    assert got.coverage_error == pytest.approx(sk.coverage_error(targets, scores))
+    ranked = sk.label_ranking_average_precision_score(targets, scores)
+    assert got.label_ranking_average_precision == pytest.approx(ranked)
+    best = scores == scores.max(1, keepdims=True)
+    assert got.one_error == pytest.approx(np.mean(1 - (best * targets).sum(1) / best.sum(1)))
+    for kind, function in (("precision", sk.precision_score), ("recall", sk.recall_score)):
+        for average in ("micro", "macro"):
+            wanted = function(targets, said, average=average)
+            assert getattr(got, f"{average}_{kind}") == pytest.approx(wanted)
+        each = function(targets, said, average="samples", zero_division=0.0)
+        both_empty = np.mean(~said.any(1) & ~targets.any(1))
+        assert getattr(got, f"example_{kind}") == pytest.approx(each + both_empty)
+    means = sk.precision_score(targets, said, average=None).mean(), got.macro_recall
+    assert got.f1_of_means == pytest.approx(2 / (1 / means[0] + 1 / means[1]))
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -80,8 +108,20 @@ def test_against_torchmetrics(ties: bool) -> None:
         (got.micro_f1, multilabel_f1_score(scores, truth, num_labels=4, average="micro")),
         (got.macro_f1, multilabel_f1_score(scores, truth, num_labels=4)),
         (got.calibration_error, calibration),
+        (got.micro_precision, multilabel_precision(scores, truth, num_labels=4, average="micro")),
+        (got.micro_recall, multilabel_recall(scores, truth, num_labels=4, average="micro")),
+        (got.macro_precision, multilabel_precision(scores, truth, num_labels=4)),
+        (got.macro_recall, multilabel_recall(scores, truth, num_labels=4)),
+        (got.coverage_error, multilabel_coverage_error(scores, truth, num_labels=4)),
+        (
+            got.label_ranking_average_precision,
+            multilabel_ranking_average_precision(scores, truth, num_labels=4),
+        ),
     ):
         assert value == pytest.approx(float(wanted), abs=1e-6)
+    if not ties:  # there it goes by the order of the labels
+        wanted = multilabel_ranking_loss(scores, truth, num_labels=4)
+        assert got.ranking_loss == pytest.approx(float(wanted), abs=1e-6)
 
 
 def test_average_precision_of_each_label() -> None:
@@ -149,6 +189,20 @@ def test_unknown_targets_are_left_out() -> None:
     assert got.macro_f1 == pytest.approx(np.mean(each))
     micro = sk.f1_score(np.concatenate(truth), np.concatenate(decided))
     assert got.micro_f1 == pytest.approx(micro)
+    micro = sk.precision_score(np.concatenate(truth), np.concatenate(decided))
+    assert got.micro_precision == pytest.approx(micro)
+    each = [sk.recall_score(t, s) for t, s in zip(truth, decided, strict=True)]
+    assert got.macro_recall == pytest.approx(np.mean(each))
+    ranked = zip(targets, predictions.marginals, known, strict=True)
+    rows = [(t[k][None], s[k][None]) for t, s, k in ranked]
+    each = [sk.label_ranking_loss(*one) if one[0].size > 1 else 0 for one in rows]
+    assert got.ranking_loss == pytest.approx(np.mean(each))
+    each = [sk.coverage_error(*one) if one[0].size > 1 else one[0].sum() for one in rows]
+    assert got.coverage_error == pytest.approx(np.mean(each))
+    each = [
+        sk.label_ranking_average_precision_score(*one) if one[0].size > 1 else 1 for one in rows
+    ]
+    assert got.label_ranking_average_precision == pytest.approx(np.mean(each))
     flat = (torch.from_numpy(np.concatenate(one)) for one in (scores, truth))
     assert got.calibration_error == pytest.approx(float(binary_calibration_error(*flat)), abs=1e-6)
     other = dataclasses.replace(
@@ -197,6 +251,24 @@ def test_measures_at_k_against_scikit_learn() -> None:
     assert got.f1_at_k == pytest.approx(2 * precision * recall / (precision + recall))
     found = sk.recall_score(targets, best, average=None, zero_division=0.0) > 0
     assert got.labels_found_at_k == found.sum()
+    assert got.micro_precision_at_k == pytest.approx(targets[best == 1].mean())
+    assert got.micro_recall_at_k == pytest.approx(best[targets == 1].mean())
+    assert got.micro_f1_at_k == pytest.approx(sk.f1_score(targets, best, average="micro"))
+
+
+def test_rankings_by_hand() -> None:
+    """Ties count as wrong, but for the one-error, which is what a draw among the best would err."""
+    targets = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 1], [-1, 0, 1]], dtype=np.int8)
+    scores = np.array(
+        [[0.7, 0.7, 0.1], [0.9, 0.2, 0.5], [0.3, 0.2, 0.1], [0.4, 0.4, 0.1], [0.9, 0.1, 0.6]]
+    )
+    got = rank_labels(scores, targets)
+    assert {name: values.tolist() for name, values in got.items()} == {
+        "ranking_loss": [0.5, 1, 0, 0, 0],
+        "coverage_error": [2, 3, 0, 3, 1],
+        "label_ranking_average_precision": [0.5, pytest.approx(1 / 3), 1, 1, 1],
+        "one_error": [0.5, 1, 1, 0, 0],
+    }
 
 
 def test_nothing_there_and_nothing_said() -> None:
@@ -228,6 +300,17 @@ def test_one_image() -> None:
         micro_f1=pytest.approx(2 / 3),
         macro_f1=1.0,
         calibration_error=pytest.approx((0.1 + 0.6 + 0.2) / 3),
+        macro_precision=1.0,
+        macro_recall=1.0,
+        f1_of_means=1.0,
+        micro_precision=0.5,
+        micro_recall=1.0,
+        example_precision=0.5,
+        example_recall=1.0,
+        ranking_loss=0.0,
+        coverage_error=1.0,
+        label_ranking_average_precision=1.0,
+        one_error=0.0,
     )
 
 

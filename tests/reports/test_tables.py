@@ -1,12 +1,42 @@
 """Every measure has a title, so that none is missing from the tables."""
 
+import re
 from dataclasses import fields
 
-from mlcrf.metrics import Measures
-from mlcrf.reports.tables import MEASURE_TITLES
+import pytest
+
+from mlcrf.errors import SettingsError
+from mlcrf.metrics import LOWER_IS_BETTER, MAIN_MEASURES, SYMBOLS, Measures
+from mlcrf.reports.tables import MEASURE_TITLES, choose_measures
+from tests.mirror import ROOT
 
 
 def test_every_measure_has_a_title() -> None:
     """All fields of `Measures` are rows of the table, but for the number of averaged labels."""
     names = {field.name for field in fields(Measures)}
     assert MEASURE_TITLES.keys() == names - {"labels_with_positives"}
+    assert MEASURE_TITLES.keys() >= LOWER_IS_BETTER | MAIN_MEASURES | SYMBOLS.keys()
+
+
+def test_every_measure_is_defined() -> None:
+    """docs/measures.md has a row with title, name, direction and symbol of each."""
+    rows = (ROOT / "docs" / "measures.md").read_text(encoding="utf-8").splitlines()
+    for name, (title, _, _) in MEASURE_TITLES.items():
+        direction = " (lower)" if name in LOWER_IS_BETTER else ""
+        start = f"| {re.split(', %| [(]', title)[0]}, `{name}`{direction} | {SYMBOLS.get(name, '')}"
+        assert [row for row in rows if row.startswith(start)], start
+
+
+def test_choose_measures() -> None:
+    """Names and symbols in any case and order; those at k only where there is a k."""
+    assert choose_measures(" OR,nll, cf1@5", 5) == ("micro_recall", "nll", "f1_at_k")
+    assert choose_measures("all", 5) == tuple(MEASURE_TITLES)
+    assert not [name for name in choose_measures("all", None) if name.endswith("at_k")]
+    for text, at_k, message in (
+        ("CP,CFI", 3, "got 'CFI'; did you mean 'CF1'?"),
+        ("CP@5", 3, "got 'CP@5'"),
+        ("CP@k", None, "'CP@k' needs --at-k NUMBER"),
+        ("", None, "got ''"),
+    ):
+        with pytest.raises(SettingsError, match=re.escape(message)):
+            choose_measures(text, at_k)

@@ -10,11 +10,11 @@ import numpy as np
 from mlcrf.checkpoint import Run
 from mlcrf.evaluation import Answers, Evaluation, article
 from mlcrf.inference import LogPartitionKind
-from mlcrf.metrics import LOWER_IS_BETTER, precision_recall, reliability
+from mlcrf.metrics import LOWER_IS_BETTER, MAIN_MEASURES, precision_recall, reliability
 from mlcrf.reports.correlations import strongest_pairs
 from mlcrf.reports.html_page import save_page
 from mlcrf.reports.names import readable
-from mlcrf.reports.tables import evaluation_rows
+from mlcrf.reports.tables import choose_measures, evaluation_rows
 from mlcrf.reports.webpage import charts
 from mlcrf.reports.webpage.gallery import Gallery, changed_cards, surprising_cards
 
@@ -68,6 +68,7 @@ def save_report(
 
 def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
     measures = _measures(result)
+    more = [one for one in choose_measures("all", result.at_k) if one not in MAIN_MEASURES]
     verdicts = [one.verdict for one in measures.values()]
     name, data = readable(run.path.name), readable(answers.manifest.name)
     return {
@@ -84,6 +85,7 @@ def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
         "notes": [readable(note, 500) for note in result.notes],
         "nll_kind": article(answers.nll_kind),
         "measures": list(measures.values()),
+        "more_measures": list(_measures(result, more).values()),
         "headlines": [measures[name] for name in _HEADLINES],
         "verdicts": {one: verdicts.count(one) for one in ("better", "worse", "not told apart")},
         "at_k": result.at_k,
@@ -91,9 +93,9 @@ def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
     }
 
 
-def _measures(result: Evaluation) -> dict[str, _Measure]:
+def _measures(result: Evaluation, names: list[str] | None = None) -> dict[str, _Measure]:
     measures = {}
-    for name, cells in evaluation_rows(result).items():
+    for name, cells in evaluation_rows(result, names).items():
         value, low, high = result.difference[name]
         shape = charts.interval(value, low, high, lower_is_better=name in LOWER_IS_BETTER)
         title, *figures = cells
