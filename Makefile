@@ -8,7 +8,7 @@ EXTRAS ?= dev,heic,jxl,lite,onnx,raw,ray,review,s3,serve
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test test-reliability coverage mutants check measure format docs bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-tag bench-cluster bench-labels bench-extend clean
+.PHONY: help setup demo test test-reliability coverage mutants check measure format docs site bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-tag bench-cluster bench-labels bench-extend clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,7 @@ check: setup  ## Lint, types, layers, dead code and dependencies, and docs again
 	$(BIN)/deptry mlcrf
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python -m experiments.pages --check
+	$(MKDOCS) --site-dir ../../build/checked-site
 
 REPO ?= .
 measure:  ## Print size and shape of a checkout as a table; REPO=folder.
@@ -61,6 +62,11 @@ format: setup  ## Format the code.
 docs: setup  ## Write docs/cli.md anew from --help, and the tables from the experiments' figures.
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m experiments.pages
+
+# Strict: a link to nothing, or a page that is not in the navigation, is an error.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+site: setup  ## Build the documentation as a site, build/site/index.html, and run the lecture's notebooks in it.
+	RUN_NOTEBOOKS=true $(MKDOCS)
 
 RUN ?= runs/mir24
 bench-inference: setup  ## Measure inference beside its limits and peers; DATA=folder RUN=run OUT=file.json QUICK=1.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import mlcrf
 from mlcrf.version import __version__
 from tests.mirror import ROOT
 
@@ -35,6 +36,13 @@ def test_code_of_a_page_runs(
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(code, names)
         assert capsys.readouterr().out, code
+
+
+def test_reference_has_every_public_name() -> None:
+    """The site's page of the Python interface lists what `mlcrf` exports, and nothing else."""
+    page = (ROOT / "docs" / "reference" / "index.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^::: mlcrf\.(\w+)$", page, re.MULTILINE)
+    assert sorted([*listed, "__version__"]) == sorted(mlcrf.__all__)
 
 
 def test_one_version() -> None:

@@ -22,7 +22,8 @@ class Admissible:
 
     Attributes:
         known: 1, 0 or -1 for unknown, closed under rules (see `check_known`) (N, L).
-        at_least, at_most: limits on the number of labels; None means no limit.
+        at_least: minimum number of labels.
+        at_most: maximum number of labels; None means no limit.
     """
 
     known: Tensor

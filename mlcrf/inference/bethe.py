@@ -28,8 +28,10 @@ class Bethe(SeveralFixedPoints):
     `converged` means a fixed point that a second start did not put in doubt, not a right one.
 
     Attributes:
-        max_sweeps, tolerance, damping: as in `FixedPointMethod`. A tree needs more sweeps than
-            its longest path has edges.
+        max_sweeps: as in `FixedPointMethod`; a tree needs more sweeps than its longest path has
+            edges.
+        tolerance: as in `FixedPointMethod`.
+        damping: as in `FixedPointMethod`.
         second_start: as in `SeveralFixedPoints`.
 
     Cost: O(N E) per sweep, with up to twice the sweeps for the second start. Deterministic.

@@ -41,7 +41,9 @@ class ConvexBeliefPropagation(FixedPointMethod):
     become unaries and count no entropy.
 
     Attributes:
-        max_sweeps, tolerance, damping: as in `FixedPointMethod`.
+        max_sweeps: as in `FixedPointMethod`.
+        tolerance: as in `FixedPointMethod`.
+        damping: as in `FixedPointMethod`.
 
     Cost: O(N E) per sweep. Deterministic. Differentiable in both potentials through every sweep;
     `dual_value` and `update` let a learner keep fields between steps instead.

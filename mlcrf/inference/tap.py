@@ -36,7 +36,9 @@ class Tap(SeveralFixedPoints):
     a coupling of 100: use another method there.
 
     Attributes:
-        max_sweeps, tolerance, damping: as in `FixedPointMethod`, of the log-odds.
+        max_sweeps: as in `FixedPointMethod`.
+        tolerance: as in `FixedPointMethod`, of the log-odds.
+        damping: as in `FixedPointMethod`, of the log-odds.
         second_start: as in `SeveralFixedPoints`.
 
     Cost: O(N L^2) per sweep for up to 128 labels, else O(N E), with up to twice the sweeps for the

@@ -49,8 +49,9 @@ class TreeReweighted(FixedPointMethod):
     conditioned on, and the trees stay those of the whole graph.
 
     Attributes:
-        max_sweeps, tolerance, damping: as in `FixedPointMethod`, with a looser tolerance and less
-            damping than the other methods, because it is slow.
+        max_sweeps: as in `FixedPointMethod`.
+        tolerance: as in `FixedPointMethod`; looser than that of other methods, which are faster.
+        damping: as in `FixedPointMethod`; less than in other methods, for the same reason.
         seed: random seed of the trees drawn for large components.
 
     Cost: O(N E) per sweep; once per edge set O(L^3) up to 512 labels, else O(E log E) per tree.

@@ -18,7 +18,8 @@ class Messages:
         known: 1, 0 or -1 for unknown (N, L).
         free: fields (N, 2 E).
         clamped: fields with known labels clamped; None if all labels are known.
-        marginals, pairs: the beliefs of `clamped`, (N, L) and (N, E), or None.
+        marginals: the labels' beliefs by `clamped` (N, L), or None.
+        pairs: the pairs' beliefs by `clamped` (N, E), or None.
     """
 
     known: Tensor

@@ -46,8 +46,9 @@ class Chains:
         free: states of the chains of the negative phase, uint8 (S, N, L).
         clamped: states of the chains of the positive phase, in which known labels are clamped;
             None if all labels are known.
-        negative, positive: the last expectations of each phase; the targets themselves in the
-            positive phase if all are known.
+        negative: the last expectations of the negative phase.
+        positive: the last expectations of the positive phase; the targets themselves if all are
+            known.
         sweeps: number of sweeps so far.
     """
 

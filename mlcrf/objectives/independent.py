@@ -31,7 +31,9 @@ def independent_loss(
         potentials: unary (N, L).
         targets: 1 present, 0 absent, -1 unknown (N, L).
         pos_weight: weight of present labels.
-        focus_positive, focus_negative, margin: parameters of the asymmetric loss; 0 disables it.
+        focus_positive: exponent for present labels in the asymmetric loss; 0 for none.
+        focus_negative: exponent for absent labels in the asymmetric loss; 0 for none.
+        margin: probability below which an absent label costs nothing.
         silence: evidence of sources that mention only a part of what is present; see
             `mlcrf.objectives.objective.with_silence`.
 

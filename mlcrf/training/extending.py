@@ -73,7 +73,8 @@ class LabelFigures:
 
     Attributes:
         is_new: whether the base run does not know the label.
-        positives, negatives: number of answers.
+        positives: number of answers that the label is present.
+        negatives: number of answers that it is absent.
         loss: mean negative log-probability of an answer, in nats.
         base_loss: the same by the base run; by the share of positives for a new label.
         average_precision: of the ranking of the answered images; None if all answers are the same.
@@ -95,7 +96,8 @@ class Change:
 
     Attributes:
         images: number of images that it was measured on, drawn from the archive.
-        mean, largest: absolute difference of a marginal before and after.
+        mean: mean absolute difference of a marginal before and after.
+        largest: largest absolute difference of a marginal before and after.
     """
 
     images: int
