@@ -22,6 +22,8 @@ from mlcrf.decoding import Decoder, DrawsLabels
 from mlcrf.errors import LabelsError, MlcrfWarning, PotentialsError, SettingsError
 from mlcrf.hints import choose, did_you_mean
 from mlcrf.inference import (
+    AnnealedImportanceSampling,
+    Gibbs,
     Independent,
     InferenceMethod,
     MeanField,
@@ -29,6 +31,7 @@ from mlcrf.inference import (
     log_mass,
     make_inference,
 )
+from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.inference.exact.differentiation import Refused
 from mlcrf.rules import Pair, Rules
 
@@ -201,11 +204,14 @@ class MultiLabelCRF(nn.Module):
         Raises:
             GradientError: from `backward`, where they carry no gradient: by enumeration above 16
                 labels, and by sampling.
+
+        Warns:
+            MlcrfWarning: the method did not converge for some images, and what to try.
         """
         potentials, given = self._start(logits, known)
         if logits.is_meta:
             return self._shape(potentials, *logits.shape)
-        return self._infer(potentials, given).marginals
+        return self._infer(self._method(potentials), potentials, given).marginals
 
     @_exactly
     @torch.no_grad()
@@ -232,8 +238,9 @@ class MultiLabelCRF(nn.Module):
         potentials, given = self._start(logits, known)
         if logits.is_meta:
             return torch.empty_like(logits, dtype=torch.int64)
-        posterior = self._infer(potentials, given)
-        return decoder(posterior, potentials, self._method(potentials), known=given)
+        method = self._method(potentials)
+        posterior = self._infer(method, potentials, given)
+        return decoder(posterior, potentials, method, known=given)
 
     @_exactly
     @torch.no_grad()
@@ -286,11 +293,12 @@ class MultiLabelCRF(nn.Module):
         potentials, given = self._start(logits, known)
         if logits.is_meta:
             return self._shape(potentials, len(logits))
-        posterior = self._infer(potentials, given, pairs=True)
+        method = self._method(potentials)
+        posterior = self._infer(method, potentials, given, pairs=True)
         marginals, pairs = posterior.marginals, posterior.pairwise_marginals
-        if pairs is None and not isinstance(self._method(potentials), MeanField | Independent):
+        if pairs is None and not isinstance(method, MeanField | Independent):
             raise SettingsError(
-                f"inference: {self._method(potentials).name} has no pairwise marginals, which the "
+                f"inference: {method.name} has no pairwise marginals, which the "
                 "entropy needs; use exact, junction-tree, mean-field or auto"
             )
         if pairs is None:  # beliefs are independent
@@ -397,18 +405,29 @@ class MultiLabelCRF(nn.Module):
     def _method(self, potentials: Potentials) -> InferenceMethod:
         if not isinstance(self.inference, InferenceName):
             return self.inference
-        return make_inference(
+        method = make_inference(
             self.inference,
             num_labels=self.num_labels,
             edges=potentials.edges,
             rules=self.rules,
             max_exact_labels=self.max_exact_labels,
         )
+        match method:  # chains of every call are their own
+            case Gibbs() | AnnealedImportanceSampling():
+                return replace(method, seed=_drawn_seed())
+            case ExactOrGibbs():
+                return replace(method, gibbs=replace(method.gibbs, seed=_drawn_seed()))
+            case _:
+                return method
 
     def _infer(
-        self, potentials: Potentials, known: Tensor | None, *, pairs: bool = False
+        self,
+        method: InferenceMethod,
+        potentials: Potentials,
+        known: Tensor | None,
+        *,
+        pairs: bool = False,
     ) -> Posterior:
-        method = self._method(potentials)
         if pairs and hasattr(method, "pairwise_marginals"):
             method = replace(method, pairwise_marginals=True)  # type: ignore[type-var]
         posterior = method(potentials, known=known)
@@ -501,4 +520,4 @@ def _pair(rule: Pair) -> Pair:
 
 def _drawn_seed() -> int:
     """Return a seed that follows from torch's own."""
-    return int(torch.randint(2**62, (), device="cpu"))
+    return int(torch.randint(2**31, (), device="cpu"))

@@ -172,6 +172,31 @@ class _Calling(nn.Module):
         return found
 
 
+@pytest.mark.parametrize("settings", [{"inference": "gibbs"}, {"max_exact_labels": 2}])
+def test_by_sampling(settings: dict[str, Any]) -> None:
+    """Loss, its gradient for each image, entropy and draws are near the exact ones."""
+    exact, logits = make(num_images=3)
+    crf, _ = make(num_images=3, **settings)
+    targets = torch.tensor([[1, 0, -1, -1, -1], [0, 0, 1, 1, 0], [-1, -1, -1, -1, 1]])
+    torch.manual_seed(0)
+    found = []
+    for one in (exact, crf):
+        losses = one(logits, targets, reduction="none")
+        weighted = (losses * torch.tensor([1.0, 2.0, 0.5])).sum()
+        entropies = one.entropy(logits.detach(), targets).detach()
+        drawn = one.sample(logits, 1000, known=targets).double().mean(0)
+        gradients = torch.autograd.grad(weighted, (logits, one.pairwise))
+        found.append([losses.detach(), entropies, drawn, *gradients])
+    for wanted, ours in zip(*found, strict=True):
+        close(ours, wanted, 0.06)
+    again = crf.marginals(logits).detach()
+    assert not torch.equal(crf.marginals(logits).detach(), again)
+    torch.manual_seed(1)
+    once = crf(logits, targets).detach()
+    torch.manual_seed(1)
+    assert torch.equal(crf(logits, targets).detach(), once)
+
+
 def test_missing_gradients_are_refused() -> None:
     """Where there is none, backward says so; values can be had all the same."""
     crf, logits = make(num_labels=17, num_images=1)

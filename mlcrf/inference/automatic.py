@@ -1,6 +1,6 @@
 """The choice of AUTO: an exact method where one is feasible, image by image, else Gibbs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
@@ -87,6 +87,9 @@ class ExactOrGibbs:
     Attributes:
         max_exact_labels: largest number of labels to enumerate, see `make_exact`.
         gibbs: the method of images of which too little is known.
+        pairwise_marginals: whether to return pairwise marginals too.
+
+    `log_partition` is differentiable in both potentials.
 
     Cost: that of the methods; the choice takes up to a few milliseconds for each set of labels
     that is known in some image. Images that know the same labels share an exact sum.
@@ -94,18 +97,21 @@ class ExactOrGibbs:
 
     max_exact_labels: int
     gibbs: Gibbs
+    pairwise_marginals: bool = False
 
     @property
     def name(self) -> str:
         return "exact-or-gibbs"
 
-    @torch.no_grad()
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
         """Infer beliefs; samples are returned only if Gibbs infers all images."""
         clamped = check_known(potentials, known)
         parts = self.split(potentials, clamped)
         posteriors = [
-            method(potentials.rows(images), known=clamped[images]) for method, images in parts
+            replace(method, pairwise_marginals=self.pairwise_marginals)(
+                potentials.rows(images), known=clamped[images]
+            )
+            for method, images in parts
         ]
         return posteriors[0] if len(parts) == 1 else _join(potentials, parts, posteriors)
 
@@ -132,15 +138,7 @@ class ExactOrGibbs:
         drawn = torch.zeros((num_samples, *clamped.shape), dtype=torch.uint8, device=clamped.device)
         for method, images in self.split(potentials, clamped):
             some, told = potentials.rows(images), clamped[images]
-            if isinstance(method, Gibbs):
-                every = method(some, known=told).samples
-                assert every is not None
-                chosen = torch.randint(
-                    len(every), (num_samples,), generator=generator, device=generator.device
-                )
-                drawn[:, images] = every[chosen]
-            else:
-                drawn[:, images] = method.sample(some, num_samples, generator, known=told)
+            drawn[:, images] = method.sample(some, num_samples, generator, known=told)
         return drawn
 
     def split(self, potentials: Potentials, known: Tensor) -> list[Part]:
@@ -177,12 +175,15 @@ class ExactOrGibbs:
 def _join(potentials: Potentials, parts: list[Part], posteriors: list[Posterior]) -> Posterior:
     """Return the posterior of all images from those of the parts."""
     marginals = torch.empty_like(potentials.unary)
-    log_partition = torch.empty_like(marginals[:, 0])
+    log_partition = torch.zeros_like(marginals[:, 0])
     converged = torch.empty_like(log_partition, dtype=torch.bool)
     error = torch.zeros_like(log_partition, dtype=torch.float64)
+    pairs = marginals.new_zeros(len(marginals), len(potentials.edges))
     for (_, images), one in zip(parts, posteriors, strict=True):
-        marginals[images] = one.marginals
-        log_partition[images] = one.log_partition
+        marginals[images] = one.marginals.detach()
+        log_partition = log_partition.index_put((images,), one.log_partition)
+        if one.pairwise_marginals is not None:
+            pairs[images] = one.pairwise_marginals.detach()
         converged[images] = one.converged
         if one.log_partition_error is not None:
             error[images] = one.log_partition_error
@@ -193,6 +194,7 @@ def _join(potentials: Potentials, parts: list[Part], posteriors: list[Posterior]
         log_partition_kind=(sampled or posteriors)[0].log_partition_kind,
         converged=converged,
         advice="".join(one.advice for one in sampled),
+        pairwise_marginals=None if posteriors[0].pairwise_marginals is None else pairs,
         log_partition_error=error if sampled else None,
     )
 

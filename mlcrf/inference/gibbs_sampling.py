@@ -1,15 +1,16 @@
 """Gibbs sampling with many chains in parallel."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mlcrf.crf import Potentials, check_known
 from mlcrf.errors import SettingsError
+from mlcrf.inference.exact.differentiation import last_derivative
 from mlcrf.inference.gibbs.chains import ChainRun, Engine, choose_engine, run_chains
 from mlcrf.inference.gibbs.diagnostics import (
     effective_sample_size,
@@ -20,6 +21,7 @@ from mlcrf.inference.gibbs.sample_averages import (
     LogPartition,
     conditional_means,
     conditional_pairs,
+    conditional_totals,
     estimate_log_partition,
 )
 from mlcrf.inference.gibbs.streams import random_states, stream_keys
@@ -55,6 +57,8 @@ class Gibbs:
     Its standard error, `log_partition_error`, comes from how the chains' means of that probability
     differ. It is infinite where the image has not converged or where it would be above 0.5 nats:
     with many labels hardly any sweep leads to y*, marginals can be good and log Z is unknown.
+    `log_partition` is differentiable in both potentials: its gradient is the sampled marginals of
+    labels and pairs, and as good as these.
 
     Labels that limits link are redrawn together, so that no sample breaks a hard rule.
 
@@ -100,9 +104,17 @@ class Gibbs:
     def name(self) -> str:
         return "gibbs"
 
-    @torch.no_grad()
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
         """Sample beliefs, label vectors (sweeps x chains, N, L), and an estimate of log Z."""
+        clamped = check_known(potentials, known)
+        posterior = self._infer(potentials, clamped)
+        log_partition = _WithGradient.apply(
+            potentials.unary, potentials.pairwise, potentials, clamped, posterior
+        )
+        return replace(posterior, log_partition=log_partition)
+
+    @torch.no_grad()
+    def _infer(self, potentials: Potentials, known: Tensor) -> Posterior:
         parts = [self._summarise(sampled) for sampled in self._sample(potentials, known)]
         samples = torch.cat([part.samples for part in parts], 2)
         thin = -(-samples.numel() // _KEPT_BYTES) or 1
@@ -133,6 +145,24 @@ class Gibbs:
     def map_states(self, potentials: Potentials, *, known: Tensor | None = None) -> Tensor:
         """Return the sample of highest score, improved to a local maximum."""
         return torch.cat([sampled.estimate().best for sampled in self._sample(potentials, known)])
+
+    def sample(
+        self,
+        potentials: Potentials,
+        num_samples: int,
+        generator: torch.Generator,
+        *,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """Draw from the samples of the chains, with replacement, uint8 (num_samples, N, L).
+
+        The chains themselves follow `seed`, not the generator.
+        """
+        every = self.draw(potentials, known=known).samples
+        chosen = torch.randint(
+            len(every), (num_samples,), generator=generator, device=generator.device
+        )
+        return every[chosen]
 
     @torch.no_grad()
     def draw(
@@ -211,6 +241,42 @@ class Gibbs:
                 potentials, run.samples[-1], torch.float32 if on_numba else potentials.unary.dtype
             ),
         )
+
+
+class _WithGradient(torch.autograd.Function):
+    """An estimate of log Z; its gradient is the sampled marginals of labels and pairs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        unary: Tensor,
+        pairwise: Tensor,
+        potentials: Potentials,
+        known: Tensor,
+        posterior: Posterior,
+    ) -> Tensor:
+        ctx.potentials, ctx.known, ctx.posterior = potentials, known, posterior
+        ctx.save_for_backward(unary, pairwise)
+        return posterior.log_partition.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *_gradient(ctx, grad), None, None, None
+
+
+@last_derivative("gibbs: an estimate of log Z has one derivative; not more")
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the gradient in unaries and couplings of log Z weighted by `grad` (N,)."""
+    potentials, samples, known = ctx.potentials, ctx.posterior.samples, ctx.known
+    of_unary = grad[:, None] * ctx.posterior.marginals
+    if not ctx.needs_input_grad[1]:
+        return of_unary, None
+    if potentials.varies_by_image:
+        return of_unary, grad[:, None] * conditional_pairs(potentials, samples, known)
+    if bool((grad == grad[:1]).all()):  # which saves a row for each image
+        totals = conditional_totals(potentials, samples, known)
+        return of_unary, grad[:1].sum() * totals
+    return of_unary, grad @ conditional_pairs(potentials, samples, known)
 
 
 class Draws(NamedTuple):

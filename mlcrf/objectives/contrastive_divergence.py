@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials
-from mlcrf.inference import Gibbs, Posterior
+from mlcrf.inference import Gibbs
 from mlcrf.inference.gibbs.chains import run_chains
 from mlcrf.inference.gibbs.sample_averages import (
     conditional_pairs,
@@ -123,29 +123,19 @@ class ContrastiveDivergence:
         Returns:
             A scalar: summed over labels, averaged over images.
         """
-        value, difference = self._estimate(potentials, None)
+        free = self._log_partition(potentials, None)
         if all_known(targets):
-            log_scores = potentials.log_score(targets)
-            value, difference = value - log_scores.detach().sum(), difference - log_scores.sum()
-        else:
-            told, known = with_silence(potentials, targets, self.silence)
-            clamped, clamped_difference = self._estimate(told, known)
-            value, difference = value - clamped, difference - clamped_difference
-        return (value + difference - difference.detach()) / len(targets)
+            return (free - potentials.log_score(targets)).sum() / len(targets)
+        told, known = with_silence(potentials, targets, self.silence)
+        return (free - self._log_partition(told, known)).sum() / len(targets)
 
-    def _estimate(self, potentials: Potentials, known: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the sum of log Z over images, and a scalar with the gradient of log Z."""
+    def _log_partition(self, potentials: Potentials, known: Tensor | None) -> Tensor:
+        """Estimate log Z from new chains (N,)."""
         seed = self.seed if known is None else self.seed + _CLAMPED_SEED
         gibbs = Gibbs(chains=2 * self.chains, seed=seed, first_image=self.first_image)
         if not torch.is_grad_enabled():
-            value = gibbs.log_partition(potentials, known=known).sum()
-            return value, torch.zeros_like(value)
-        posterior: Posterior = gibbs(potentials, known=known)
-        value = posterior.log_partition.sum()
-        assert posterior.samples is not None
-        clamped = _or_all_unknown(potentials, known)
-        moments = Moments(posterior.marginals, _pairs(potentials, posterior.samples, clamped))
-        return value, moments.score(potentials)
+            return gibbs.log_partition(potentials, known=known)
+        return gibbs(potentials, known=known).log_partition
 
     def _images(self, count: int) -> Tensor:
         return torch.arange(self.first_image, self.first_image + count)

@@ -1,5 +1,6 @@
 """Gibbs sweeps, with two engines (numba, torch) that draw identical samples."""
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import Any, NamedTuple, assert_never
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Fields, Potentials, check_known, neighbours
-from mlcrf.errors import PotentialsError
+from mlcrf.errors import MlcrfWarning, PotentialsError
 from mlcrf.inference.gibbs.blocks_of_labels import Blocks
 from mlcrf.inference.gibbs.streams import stream_keys, uniforms
 
@@ -107,6 +108,12 @@ def run_chains(
         return ChainRun(ended, probabilities, samples)
     match choose_engine(engine, device):
         case Engine.NUMBA:
+            if device.type != "cpu":
+                warnings.warn(
+                    f"gibbs: numba's chains run on the CPU, not on {device} as engine torch's do",
+                    MlcrfWarning,
+                    stacklevel=2,
+                )
             on_cpu = run._replace(
                 potentials=coupled.to("cpu"), known=clamped.cpu(), keys=keys.cpu()
             )
