@@ -616,6 +616,34 @@ def test_the_photos_of_a_new_tag_by_mouse(visiting: Visiting, place: Place) -> N
     assert visit.complaints == []
 
 
+def test_photos_do_not_move_under_somebody_who_looks(visiting: Visiting, place: Place) -> None:
+    """What others answer meanwhile moves them once after an act, and waits to be asked for then."""
+    visit = visiting()
+    page = visit.page
+    page.select_option("#label", label="sky")
+    page.wait_for_selector(".part-head")
+    tile = page.locator(".tile").first
+    tile.hover()
+    tile.locator(".tick").click()
+    page.click(".bulk .no")
+    visit.answers(1)
+    answered = int(page.get_attribute("[data-answer='0'] >> xpath=ancestor::button", "data-photo"))
+    rows = [row for row, one in enumerate(place.review.photos) if one.id != answered]
+    for row in rows[:2]:
+        place.review.answer(row, {0: 1}, "ben", new_request())
+        visit.answers(2 + rows.index(row))
+    until(page, "!document.getElementById('news').hidden")
+    shown = "document.getElementById('parts').innerText"
+    before = page.evaluate(shown)
+    place.review.answer(rows[2], {0: 0}, "ben", new_request())
+    visit.answers(4)
+    assert page.evaluate(shown) == before
+    page.click("#news")
+    until(page, f"{shown} !== {before!r}")
+    assert page.is_hidden("#news")
+    assert visit.complaints == []
+
+
 def test_tags_are_written_beside_the_photos(visiting: Visiting, tmp_path: Path) -> None:
     """By keys: how many first, then what was done; one that cannot be written is said."""
     visit = visiting()

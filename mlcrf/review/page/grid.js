@@ -129,6 +129,7 @@ async function showMore(section, part, list) {
   const record = await ask(`/api/photos?${limited(part, list.children.length)}`);
   if (areTagsOld(record.progress)) return;
   list.append(...record.photos.map(tile));
+  section.querySelector(".part-head button").disabled = !openTiles(list).length;
   numbersShown[section.dataset.part] = list.children.length;
   showSelection();
   section.querySelector(".more").hidden = list.children.length >= record.total;

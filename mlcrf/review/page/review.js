@@ -460,9 +460,10 @@ $("person").addEventListener("change", () => {
   if (photo) take({ photo, progress: lastProgress }, false);
 });
 
-// Show what others answered, and what was learned, in the meantime. A tag's photos stay where they
-// are while some are selected, and once somebody has begun to look through them; a button shows the
-// news then.
+// Show what others answered, and what was learned, in the meantime. A tag's photos move once after an
+// act, to show what it taught. They stay where they are while some are selected, and once somebody has
+// begun to look through them: eyes that have passed over photos must not select others. A button shows
+// the news then.
 async function showNews() {
   const progress = await ask("/api/progress");
   if (areTagsOld(progress)) return;
@@ -475,9 +476,13 @@ async function showNews() {
     if (JSON.stringify(record.photo) !== JSON.stringify(photo)) take(record, false);
     showsLessons(progress);
   } else if (isNews && viewedTag() !== null) {
-    const isLookedAt = () => selected().length > 0 || lookedAt > Math.max(shownAt(), Date.now() - sinceAct());
+    const lastAct = Date.now() - sinceAct();
+    const isLookedAt = () => selected().length > 0 || movedAt > lastAct || lookedAt > Math.max(shownAt(), lastAct);
     if (isLookedAt()) $("news").hidden = false;
-    else await fillGrid(undefined, () => !isLookedAt()); // what begins meanwhile sees the news in a second
+    else {
+      await fillGrid(undefined, () => !isLookedAt()); // what begins meanwhile sees the news in a second
+      movedAt = Date.now();
+    }
   }
 }
 
@@ -486,6 +491,7 @@ async function showNewsNow() {
   await fillGrid();
 }
 
+let movedAt = 0; // time at which photos moved by themselves last
 let lookedAt = 0; // time of the last key, wheel or touch among the photos
 for (const name of ["keydown", "wheel", "touchmove"]) {
   addEventListener(name, (event) => {
