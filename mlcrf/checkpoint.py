@@ -135,6 +135,29 @@ class Run:
                 ) from error
         return backbone
 
+    def require_input(self, manifest: Manifest) -> None:
+        """Refuse data of another kind than the run learned from.
+
+        Raises:
+            DataError: images for a run that learned from a table of numbers, or such a table
+                with other features, or for a run that learned from images.
+        """
+        learned = self.backbone_spec.features
+        if tuple(learned) == manifest.feature_names:
+            return
+        if not learned:
+            raise DataError(
+                f"is a table of numbers, and {self.path} learned from images, by backbone "
+                f"{self.backbone_spec.name}; give it images, or train on a table",
+                manifest.name,
+            )
+        some = ", ".join(learned[:3])
+        raise DataError(
+            f"has not the {len(learned)} features that {self.path} learned from: {some}"
+            f"{' and so on' if len(learned) > 3 else ''}; give it a table with these columns",
+            manifest.name,
+        )
+
     def make_decoder(self, decoder: Decoder, model: str = "crf") -> Decoder:
         """Return the decoder with what it lacks filled in by this run's tuned decoder of its rule.
 
@@ -270,7 +293,10 @@ def load_splits(run: Run) -> Manifest:
     path = run.path / SPLITS
     if not path.exists():
         raise DataError(f"{path}: missing; it is written by `mlcrf train`")
-    return read_table(path, ReadOptions(labels=run.labels), check_images=False)
+    features = run.backbone_spec.features
+    return read_table(
+        path, ReadOptions(labels=run.labels, run_features=features), check_images=False
+    )
 
 
 def _make_model(state: dict[str, Tensor], num_features: int, num_labels: int) -> LabelCrf:

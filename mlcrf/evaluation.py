@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf.backbones.extractor import FeatureExtractor
+from mlcrf.backbones.feature_source import FeatureSource
+from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import SPLITS, Run, load_splits
 from mlcrf.choices import InferenceName
 from mlcrf.crf import UNKNOWN, Potentials
@@ -128,7 +129,7 @@ class Evaluation:
 def evaluate(
     run: Run,
     manifest: Manifest,
-    extractor: FeatureExtractor | None = None,
+    extractor: FeatureSource | None = None,
     *,
     split: str,
     inference: InferenceName | None = None,
@@ -159,7 +160,7 @@ def evaluate(
 def answer(
     run: Run,
     manifest: Manifest,
-    extractor: FeatureExtractor | None = None,
+    extractor: FeatureSource | None = None,
     *,
     inference: InferenceName | None = None,
     max_exact_labels: int | None = None,
@@ -198,13 +199,14 @@ def answer(
         raise SettingsError(
             f"{run.path}: --at-k {at_k}: expected a number of labels from 1 to {len(run.labels)}"
         )
+    run.require_input(manifest)
     manifest = with_rules(manifest.relabelled(run.labels), run.rules)
     if not (manifest.targets >= 0).any():
         raise DataError(
             f"{manifest.name}: no label of any of its {len(manifest)} images is known; choose "
             "another --split, or data with known labels"
         )
-    extractor = extractor or FeatureExtractor(run.make_backbone())
+    extractor = extractor or make_source(run.make_backbone())
     features = torch.from_numpy(extractor.matrix(manifest.images, progress=progress))
     method = run.make_inference(inference, max_exact_labels=max_exact_labels)
     known = torch.from_numpy(manifest.targets.astype(np.int64))

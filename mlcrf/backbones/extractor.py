@@ -7,7 +7,7 @@ import hashlib
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ from torch import Tensor
 from mlcrf.backbones.cache import FeatureCache
 from mlcrf.backbones.engines import Engine, engine_key, make_engine
 from mlcrf.backbones.feature_maps import feature_map
+from mlcrf.backbones.feature_source import Decoded, Feature, FeatureSource
 from mlcrf.backbones.registry import Backbone, BackboneSpec
 from mlcrf.choices import EngineName
-from mlcrf.data.problems import Problems
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
 from mlcrf.images import Image
 from mlcrf.images.image import Stamp
@@ -34,9 +34,6 @@ from mlcrf.images.pixels import DECODING, load_pixels
 BATCH_SIZE = 64
 _BATCHES_AHEAD = 2  # number of batches decoded while the network runs
 _FETCHING = 16  # maximum number of remote images fetched at the same time
-
-Feature = NDArray[np.float32]
-Decoded = tuple[NDArray[np.uint8], ...]  # pixels for each network of a backbone
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class _Decoded:
     digest: bytes = b""
 
 
-class FeatureExtractor:
+class FeatureExtractor(FeatureSource):
     """A frozen backbone for image files, compiled on first use.
 
     Args:
@@ -122,34 +119,7 @@ class FeatureExtractor:
             while begun:
                 yield from self._finish(*begun.popleft(), cache)
 
-    def matrix(
-        self,
-        images: Sequence[Image],
-        *,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> NDArray[np.float32]:
-        """Return the features of all images, (N, D).
-
-        Args:
-            progress: called with the number of images done, and of all images.
-
-        Raises:
-            DataError: images that cannot be read or have features that are not finite, all named.
-        """
-        problems = Problems()
-        features = []
-        pairs = zip(images, self.stream(images), strict=True)
-        for done, (image, feature) in enumerate(pairs, start=1):
-            if isinstance(feature, DataError):
-                problems.add(image, f"{feature.reason}; fix it or remove it from the data")
-            else:
-                features.append(feature)
-            progress(done, len(images))
-        problems.raise_if_any()
-        return np.stack(features)
-
     def decode(self, image: Image) -> Decoded | DataError:
-        """Decode an image for `of_decoded`, or return the error; thread-safe."""
         sizes = [one._backbone.spec.size_px for one in self._beside or [self]]
         try:
             pixels = {size_px: load_pixels(image, size_px) for size_px in set(sizes)}
@@ -177,7 +147,6 @@ class FeatureExtractor:
     def of_decoded(
         self, images: Sequence[Image], decoded: Sequence[Decoded | DataError]
     ) -> list[Feature | DataError]:
-        """Return the features of decoded images, uncached; not thread-safe."""
         each = [
             one._of_pixels(
                 images, [row if isinstance(row, DataError) else row[at] for row in decoded]

@@ -23,6 +23,7 @@ from mlcrf.backbones.packaged_weights import find_weights, load_packaged_weights
 from mlcrf.errors import BackboneError
 from mlcrf.hints import did_you_mean
 
+TABLE = "table"  # name of the backbone of a table of numbers
 _HALF = (0.5, 0.5, 0.5)
 _LITE_SIZES_PX = {"lite0": 224, "lite1": 240, "lite2": 260}
 
@@ -33,6 +34,7 @@ class Source(StrEnum):
     PACKAGE = "package"
     SCRATCH = "scratch"
     HUB = "hub"
+    TABLE = "table"  # no network: features are columns of a table
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class BackboneSpec:
     Attributes:
         size_px: side of the square input.
         mean, std: mean and standard deviation of each colour, on the scale 0 to 1.
+        features: names of the features, if a table holds them (D,).
     """
 
     name: str
@@ -49,6 +52,7 @@ class BackboneSpec:
     size_px: int
     mean: tuple[float, ...] = _HALF
     std: tuple[float, ...] = _HALF
+    features: tuple[str, ...] = ()
 
 
 class Backbone(nn.Module):
@@ -137,6 +141,11 @@ class Tiny(nn.Module):
         return torch.cat([maps.mean((-2, -1)), maps.amax((-2, -1))], -1)
 
 
+def table_spec(features: tuple[str, ...]) -> BackboneSpec:
+    """Return the backbone of a table of numbers with these features."""
+    return BackboneSpec(TABLE, Source.TABLE, 1, features=features)
+
+
 def find_spec(name: str) -> BackboneSpec:
     """Return the input and origin of a backbone, without building it.
 
@@ -203,6 +212,8 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
         case Source.HUB:
             network = _from_hub(spec.name, pretrained=pretrained)
             num_features = _measure(network, spec.size_px)
+        case Source.TABLE:
+            network, num_features = nn.Identity(), len(spec.features)
         case other:
             assert_never(other)
     return Backbone(spec, network, num_features).eval()

@@ -64,8 +64,8 @@ def audit(
     if corrected is not None and answers is None:
         raise SettingsError("--corrected: needs --answers DATABASE, that of `mlcrf review`")
     refuse_run(data, "data to audit", f"The data of a run: mlcrf audit {data}/splits.csv")
-    run = load_run(model)
     manifest = read_dataset(options.parse_data(data), reading.make(label_set))
+    run = None if manifest.feature_names else load_run(model)
     options.show_reading(manifest)
     if answers is not None:
         console.require_extra("review", "sqlalchemy")
@@ -76,10 +76,14 @@ def audit(
     if corrected is not None:
         addresses = [image.address for image in manifest.images]  # a table may be anywhere
         _write(corrected, manifest.to_frame().assign(image=addresses))
-    if run.backbone_weights is not None:
+    if run is not None and run.backbone_weights is not None:
         console.note("the run's network was trained: it may have seen these annotations")
     with console.bar("features", then="fits") as progress:
-        features = runtime.make_extractor(run).matrix(manifest.images, progress=progress)
+        features = manifest.features
+        if run is not None:
+            run.require_input(manifest)
+            features = runtime.make_extractor(run).matrix(manifest.images, progress=progress)
+        assert features is not None
         found = judge(manifest, features)
     options.show_notes((), manifest)
     suspects = list(found.suspects(0.0 if every else 0.5))

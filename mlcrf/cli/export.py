@@ -8,6 +8,7 @@ import typer
 
 from mlcrf.choices import EngineName, GraphInference
 from mlcrf.cli import console, options
+from mlcrf.cli.mistakes import require_images
 
 
 def export(
@@ -44,8 +45,10 @@ def export(
     from mlcrf.export import draw_images, export_onnx, load_images
     from mlcrf.reports.tables import export_record, format_export
 
+    trained = load_run(run)
+    require_images(trained, "export")
     report = export_onnx(
-        load_run(run),
+        trained,
         onnx,
         draw_images if check is None else partial(load_images, check),
         inference=inference,

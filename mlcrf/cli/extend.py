@@ -50,7 +50,8 @@ def extend(
     base = load_run(run)
     require_free(out, overwrite=overwrite)
     expected = None if labels is None else load_labels(labels)
-    options_of = reading.make(label_set or base.label_set, expected)
+    features = base.backbone_spec.features
+    options_of = reading.make(label_set or base.label_set, expected, run_features=features)
     manifest = read_dataset(options.parse_data(data), options_of)
     options.show_reading(manifest)
     with console.bar("features", then="labels") as progress:

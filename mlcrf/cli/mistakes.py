@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mlcrf.errors import MlcrfError
 from mlcrf.hints import choose, did_you_mean, expected
+
+if TYPE_CHECKING:
+    from mlcrf.checkpoint import Run
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of typer's copy of it
 
@@ -112,6 +115,19 @@ def refuse_run(place: str | Path, wanted: str, remedy: str) -> None:
     """
     if is_run(place):
         raise MlcrfError(f"{place} is a run; expected {wanted}. {remedy}")
+
+
+def require_images(run: "Run", command: str) -> None:
+    """Refuse a run that learned from a table of numbers, for a command that needs pixels.
+
+    Raises:
+        MlcrfError: says what such a run is for.
+    """
+    if run.backbone_spec.features:
+        raise MlcrfError(
+            f"{run.path} learned from a table of numbers, and `mlcrf {command}` needs images; for "
+            f"predictions: mlcrf predict TABLE --model {run.path} --out tags.csv"
+        )
 
 
 def refuse_runs(images: Iterable[str], command: str) -> None:

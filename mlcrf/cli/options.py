@@ -25,7 +25,7 @@ from mlcrf.cli import console
 from mlcrf.cli.mistakes import UsageError, explain, refuse_run, refuse_swapped
 
 if TYPE_CHECKING:
-    from mlcrf.backbones.extractor import FeatureExtractor
+    from mlcrf.backbones.feature_source import FeatureSource
     from mlcrf.checkpoint import Run
     from mlcrf.data.manifest import Manifest
     from mlcrf.data.readers import ReadOptions
@@ -182,6 +182,15 @@ class ReadingOptions:
             rich_help_panel=DATA,
         ),
     ] = False
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Of a table of numbers: columns that are features, by names or patterns such as "
+            "'x*', separated by commas (default: the only column of lists of numbers).",
+            rich_help_panel=DATA,
+        ),
+    ] = None
     accept: Annotated[
         list[Oddity] | None,
         typer.Option(
@@ -196,6 +205,7 @@ class ReadingOptions:
         label_set: int = 24,
         labels: "LabelSpace | None" = None,
         accept: "Sequence[Oddity]" = (),
+        run_features: tuple[str, ...] = (),
     ) -> "ReadOptions":
         """Make the options of a reader; raises as `parse_data`."""
         from mlcrf.data.read_options import ReadOptions
@@ -213,6 +223,8 @@ class ReadingOptions:
             false_words=tuple(self.false or ()),
             fold_case=self.fold_case,
             accept=frozenset((*(self.accept or ()), *accept)),
+            features=None if self.features is None else _columns(self.features),
+            run_features=run_features,
         )
 
 
@@ -250,12 +262,12 @@ class RuntimeOptions:
     def cache(self) -> Path:
         return cache_dir(self.cache_dir)
 
-    def make_extractor(self, run: "Run") -> "FeatureExtractor":
-        """Make the feature extractor of a run."""
+    def make_extractor(self, run: "Run") -> "FeatureSource":
+        """Make the source of a run's features."""
         from mlcrf.backbones.engines import pick_device
-        from mlcrf.backbones.extractor import FeatureExtractor
+        from mlcrf.backbones.sources import make_source
 
-        return FeatureExtractor(
+        return make_source(
             run.make_backbone(),
             engine=self.engine,
             device=pick_device(self.device),
@@ -399,7 +411,7 @@ def read_evidence(
     from mlcrf.prediction.hinting import match_sources, weigh_hints
 
     tables = match_sources(run, parse_hints(texts))
-    how = reading.make(run.label_set)
+    how = reading.make(run.label_set, run_features=run.backbone_spec.features)
     return weigh_hints(run, read_hints(tables, run.labels, how, tell=show_reading), tables)
 
 
@@ -481,7 +493,9 @@ class KnownOptions:
                 given=self.given,
                 table=None if self.known is None else self._known_labels(run, named),
                 keywords=keywords,
-                options=ReadingOptions(self.image_root, self.label_sep).make(run.label_set),
+                options=ReadingOptions(self.image_root, self.label_sep).make(
+                    run.label_set, run_features=run.backbone_spec.features
+                ),
                 tell=show_reading,
                 sidecar_dir=sidecar_dir,
             )
@@ -563,7 +577,10 @@ class EvaluationOptions:
         refuse_swapped(run, data, command)
         trained = load_run(run)
         label_set = self.label_set or trained.label_set
-        manifest = read_dataset(parse_data(data), reading.make(label_set, trained.labels))
+        features = trained.backbone_spec.features
+        how = reading.make(label_set, trained.labels, run_features=features)
+        manifest = read_dataset(parse_data(data), how)
+        trained.require_input(manifest)
         show_reading(manifest)
         manifest = take_split(manifest, self.split)
         return trained, manifest.rows(np.arange(len(manifest))[: self.limit])

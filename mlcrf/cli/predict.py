@@ -89,8 +89,15 @@ def predict(
     files for other programs; `mlcrf tag` writes keywords beside the images.
     """
     console.quiet()
-    refuse_runs(images, "predict")
-    source, target = ImageSource.read(images, null=null), options.parse_data(out)
+    from mlcrf.checkpoint import load_run
+
+    run, target = load_run(model), options.parse_data(out)
+    if run.backbone_spec.features:
+        source = ImageSource.read_rows(images, run)
+        source.require_pixels(known_keywords=known.known_keywords, shard=shard, cluster=cluster)
+    else:
+        refuse_runs(images, "predict")
+        source = ImageSource.read(images, null=null)
     source.require_disk(
         known_keywords=known.known_keywords, album=known.album, sidecar_dir=sidecar_dir
     )
@@ -100,12 +107,10 @@ def predict(
         source.require_cluster(known_keywords=known.known_keywords, shard=shard)
     elif workers is not None:
         raise typer.BadParameter("--workers needs --cluster")
-    from mlcrf.checkpoint import load_run
     from mlcrf.prediction import Part, PartFormat, Parts, PredictionWriter, Table
     from mlcrf.prediction.formats import OutputFormat
     from mlcrf.prediction.formats.parts import remove_parts
 
-    run = load_run(model)
     part = None if shard is None else Part.parse(shard)
     chosen = None if part is None else part.chooser(source.places, of_folders=known.album)
     listed = source.list(limit, chosen, raw_pairs)

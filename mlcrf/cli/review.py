@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mlcrf.cli import console, options
-from mlcrf.cli.mistakes import refuse_run
+from mlcrf.cli.mistakes import refuse_run, require_images
 from mlcrf.cli.options import RuntimeOptions, grouped
 from mlcrf.shipped_models import DEFAULT
 
@@ -92,6 +92,7 @@ def review(
         require_free(out, overwrite=True)
     suspects = None if audit is None else read_suspects(audit)
     run = load_run(Path(DEFAULT) if str(model) == "none" else model)
+    require_images(run, "review")
     base = None if str(model) == "none" else run
     extractor = runtime.make_extractor(run)
     who = person or console.login_name()

@@ -7,6 +7,7 @@ import typer
 
 from mlcrf.choices import Api
 from mlcrf.cli import console, options, tagging
+from mlcrf.cli.mistakes import require_images
 from mlcrf.cli.options import DecisionOptions, RuntimeOptions, grouped
 from mlcrf.errors import SettingsError
 from mlcrf.shipped_models import DEFAULT
@@ -87,6 +88,7 @@ def serve(
 
     limits = Limits(images, megabytes, batch, waiting, megabytes_together)
     run = load_run(model)
+    require_images(run, "serve")
     job = PredictJob(run.digest, decision.make_decoder())
     asks = api is Api.LABEL_STUDIO
     tagger = tagging.make_tagger(run, job, runtime, information=asks)

@@ -14,6 +14,7 @@ from mlcrf.choices import RawPairs
 from mlcrf.cli import console
 
 if TYPE_CHECKING:
+    from mlcrf.checkpoint import Run
     from mlcrf.images import Image, ListedImages
     from mlcrf.stores import Stored
 
@@ -47,6 +48,43 @@ class ImageSource:
         if null:
             raise typer.BadParameter("--null is for names on standard input; give `-` for images")
         return cls([parse_place(word) for word in words])
+
+    @classmethod
+    def read_rows(cls, words: Sequence[str], run: "Run") -> "ImageSource":
+        """Read the rows of tables with the features that a run learned from.
+
+        Raises:
+            MlcrfError: no such table, or one without these features.
+        """
+        from dataclasses import replace
+
+        from mlcrf.data.feature_columns import read_rows
+        from mlcrf.data.table_files import TABLE_SUFFIXES
+        from mlcrf.errors import MlcrfError
+        from mlcrf.stores import parse_place
+
+        rows = []
+        for place in map(parse_place, words):
+            if place.suffix.lower() not in TABLE_SUFFIXES:
+                raise MlcrfError(
+                    f"{place} is no table, and {run.path} learned from a table of numbers; give "
+                    f"it a {', '.join(sorted(TABLE_SUFFIXES))} with the same columns"
+                )
+            found = read_rows(place, run.backbone_spec.features)
+            if len(words) > 1:
+                found = [
+                    replace(row, name=f"{place.name}: {row.name}") if row.is_numbered else row
+                    for row in found
+                ]
+            rows += found
+        return cls([], rows)
+
+    def require_pixels(self, **given: object) -> None:
+        """Refuse given options that are for images, not for rows of numbers."""
+        for name, value in given.items():
+            if value:
+                option = f"--{name.replace('_', '-')}"
+                raise typer.BadParameter(f"{option} is for images, not for a table of numbers")
 
     @property
     def _remote(self) -> "str | None":

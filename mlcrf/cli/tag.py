@@ -9,7 +9,7 @@ import typer
 
 from mlcrf.choices import RawPairs, SidecarName
 from mlcrf.cli import console, options, tagging
-from mlcrf.cli.mistakes import refuse_runs
+from mlcrf.cli.mistakes import refuse_runs, require_images
 from mlcrf.cli.options import (
     DecisionOptions,
     KnownOptions,
@@ -166,6 +166,7 @@ def tag(
         labelled = _from_table(table, model, selected, listed)
     else:
         run = load_run(model or Path(DEFAULT))
+        require_images(run, "tag")
         selection = selected.make_selection(run.labels, run.rules)
         job = known.make_job(run, selection, decision, limit, sidecar_dir=sidecar_dir, named=named)
         known.note_if_unused(job, listed)

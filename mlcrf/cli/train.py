@@ -199,8 +199,11 @@ class DataOptions:
         if not self.hints:
             return None
         from mlcrf.data.hint_tables import parse_hints, read_hints
+        from mlcrf.data.read_options import ReadOptions
 
-        return read_hints(parse_hints(self.hints), manifest.labels, tell=options.show_reading)
+        how = ReadOptions(run_features=manifest.feature_names)
+
+        return read_hints(parse_hints(self.hints), manifest.labels, how, tell=options.show_reading)
 
     def load(self, data: list[str], reading: ReadingOptions) -> "Manifest":
         """Read the data set, of one or several tables."""

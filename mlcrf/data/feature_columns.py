@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,10 @@ from mlcrf.data.cells import INVALID, cell_codes, shown_cell
 from mlcrf.data.columns import LIST_COLUMNS
 from mlcrf.data.problems import Problems
 from mlcrf.data.read_options import ReadOptions
-from mlcrf.data.table_files import IMAGE_COLUMNS, Records
+from mlcrf.data.table_files import IMAGE_COLUMNS, Records, load_records
 from mlcrf.errors import DataError
 from mlcrf.images.number_rows import NumberRow
+from mlcrf.stores import Stored
 
 ID_COLUMNS = (*IMAGE_COLUMNS, "id")
 _ITEM = re.compile(r"(.*)\[(\d+)\]", re.DOTALL)
@@ -102,6 +104,28 @@ def take_features(records: Records, options: ReadOptions = ReadOptions()) -> Fea
     )
 
 
+def read_rows(path: Path | Stored, features: tuple[str, ...]) -> list[NumberRow]:
+    """Read the rows of a table with the features that a run learned from, whatever its labels.
+
+    A row whose features cannot be used has a fault instead.
+
+    Raises:
+        DataError: the table cannot be read, or lacks features.
+    """
+    problems = Problems()
+    records = load_records(path, problems)
+    problems.raise_if_any()
+    table = take_features(records, ReadOptions(run_features=features))
+    if table is None or not table.names:
+        raise DataError(
+            f"has none of the {len(features)} features that the run learned from: "
+            f"{_some(features)}",
+            path,
+            1,
+        )
+    return list(number_rows(table))
+
+
 def number_rows(table: FeatureTable, problems: Problems | None = None) -> Iterator[NumberRow]:
     """Yield the rows, named by their id column or their number.
 
@@ -110,7 +134,8 @@ def number_rows(table: FeatureTable, problems: Problems | None = None) -> Iterat
     """
     records = table.records
     cells = None if table.id_column is None else records.columns[table.id_column]
-    place = str(getattr(records.path, "absolute", lambda: records.path)())
+    path = records.path
+    place = str(path.resolve()) if isinstance(path, Path) else str(path)
     for row in range(len(records)):
         name = f"row {row + 1}" if cells is None else str(cells[row] or "").strip()
         fault = table.faults.get(row, "")

@@ -22,6 +22,7 @@ from mlcrf.images.file_kinds import (
 )
 from mlcrf.images.image import Image, LocalImage, UrlImage
 from mlcrf.images.left_out import LeftOut
+from mlcrf.images.number_rows import NumberRow
 from mlcrf.stores import Stored
 
 
@@ -83,7 +84,10 @@ def list_named(images: Iterable[Image], left_out: LeftOut) -> Iterator[Image]:
     """Yield each image of a list once, by its name with links resolved."""
     seen, real_folder = set[str](), cache(os.path.realpath)
     for image in images:
-        key = image.name if image.is_remote else _real_path(image.name, real_folder)
+        if image.is_remote or isinstance(image, NumberRow):
+            key = image.key
+        else:
+            key = _real_path(image.name, real_folder)
         if key in seen:
             left_out.add(Kind.REPEATED, image.name)
         else:

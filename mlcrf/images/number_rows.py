@@ -25,6 +25,11 @@ class NumberRow(Image):
     features: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     fault: str = field(default="is a row of a table without features", compare=False)
 
+    @property
+    def is_numbered(self) -> bool:
+        """Whether the row is named by its number, for want of an id."""
+        return self.identity != self.name
+
     def read(self) -> bytes:
         raise DataError("is a row of a table of numbers and has no pixels", self.name)
 

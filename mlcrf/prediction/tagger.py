@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf.backbones.extractor import Decoded, FeatureExtractor
+from mlcrf.backbones.feature_source import Decoded
+from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import Run, load_run
 from mlcrf.choices import EngineName
 from mlcrf.crf import Potentials
@@ -87,7 +88,7 @@ class Tagger:
         self._prepared: InferenceMethod | None = None
         self.unconverged = 0
         self._on_image, self._wants_information = on_image, information
-        self._extractor = FeatureExtractor(
+        self._extractor = make_source(
             run.make_backbone(),
             engine=engine,
             device=device,

@@ -14,7 +14,7 @@ from time import monotonic
 import numpy as np
 import torch
 
-from mlcrf.backbones.extractor import FeatureExtractor
+from mlcrf.backbones.feature_source import FeatureSource
 from mlcrf.checkpoint import Run
 from mlcrf.errors import DatabaseError, DataError, RunError
 from mlcrf.labels import composed, fold
@@ -41,7 +41,7 @@ def start_review(
     folder: Path,
     run: Run | None,
     database: ReviewDatabase,
-    extractor: FeatureExtractor,
+    extractor: FeatureSource,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Review, list[str]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from fastapi import HTTPException, Request
 
-from mlcrf.backbones.extractor import Decoded
+from mlcrf.backbones.feature_source import Decoded
 from mlcrf.checkpoint import Run
 from mlcrf.errors import DataError, MlcrfError
 from mlcrf.images import Image

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.backbones.extractor import FeatureExtractor
+from mlcrf.backbones.feature_source import FeatureSource
+from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import Provenance, Run
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.plausibility import spelling
@@ -27,7 +28,7 @@ def extend(
     run: Run,
     manifest: Manifest,
     out: Path,
-    extractor: FeatureExtractor | None = None,
+    extractor: FeatureSource | None = None,
     *,
     overwrite: bool = False,
     made_by: Provenance = Provenance(),
@@ -48,6 +49,7 @@ def extend(
         RunError: labels cannot be added to this run, or the directory exists.
     """
     require_free(out, overwrite=overwrite)
+    run.require_input(manifest)
     require_teachable(run.crf)
     lessons = add_labels(run, manifest)
     new = range(len(run.labels), len(lessons.labels))
@@ -61,7 +63,7 @@ def extend(
             f"{manifest.name}: nothing to learn: it has no label that {run.path} does not know, "
             "and says nothing about those that it knows"
         )
-    extractor = extractor or FeatureExtractor(run.make_backbone())
+    extractor = extractor or make_source(run.make_backbone())
     report = teach(run, lessons, extractor, made_by=made_by, progress=progress)
     return save_taught(report, out, overwrite=overwrite)
 
@@ -104,7 +106,7 @@ def add_labels(run: Run, manifest: Manifest) -> Manifest:
 def teach(
     base: Run | None,
     manifest: Manifest,
-    extractor: FeatureExtractor,
+    extractor: FeatureSource,
     *,
     skip_unreadable: bool = False,
     made_by: Provenance = Provenance(),
@@ -144,7 +146,7 @@ def teach(
 
 
 def _readable(
-    manifest: Manifest, extractor: FeatureExtractor, progress: Progress
+    manifest: Manifest, extractor: FeatureSource, progress: Progress
 ) -> tuple[Manifest, NDArray[np.float32]]:
     """Return the images that can be read, with notes about the others, and their features."""
     rows, features, notes = [], [], []

@@ -20,7 +20,8 @@ from mlcrf.backbones.feature_matrix import (
     shard_path,
     write_shard,
 )
-from mlcrf.backbones.registry import Backbone
+from mlcrf.backbones.registry import Backbone, Source
+from mlcrf.backbones.sources import make_source
 from mlcrf.choices import EngineName
 from mlcrf.data.problems import Problems
 from mlcrf.errors import DataError, SettingsError
@@ -74,6 +75,8 @@ def extract(
         DataError: images that cannot be read in any process, all named.
         SettingsError: the features are too large for memory, and there is no cache folder.
     """
+    if backbone.spec.source is Source.TABLE:  # in memory already
+        return make_source(backbone).matrix(images, progress=progress)
     num_bytes = len(images) * backbone.num_features * 4
     if num_bytes <= environment.in_memory:
         return _in_memory(backbone, images, environment, progress)

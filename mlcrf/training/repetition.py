@@ -49,7 +49,8 @@ def describe_changes(manifest: Manifest, run: Path) -> str:
     """
     try:
         labels = load_labels(run / LABELS)
-        before = read_table(run / SPLITS, ReadOptions(labels=labels), check_images=False)
+        known = ReadOptions(labels=labels, run_features=manifest.feature_names)
+        before = read_table(run / SPLITS, known, check_images=False)
     except MlcrfError as error:
         return str(error)
     if set(labels) != set(manifest.labels):

@@ -12,7 +12,15 @@ import numpy as np
 from safetensors.torch import save
 
 from mlcrf import atomic
-from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, find_spec, make_backbone
+from mlcrf.backbones.registry import (
+    TABLE,
+    Backbone,
+    BackboneSpec,
+    Source,
+    find_spec,
+    make_backbone,
+    table_spec,
+)
 from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Provenance, Run, save_run
 from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
@@ -93,7 +101,7 @@ def train(
         SettingsError: settings that contradict each other.
     """
     clock = _Clock()
-    spec = _find_backbone(settings)
+    spec = _find_backbone(settings, manifest)
     automatic = tuple(
         name
         for name in ("structure", "objective", "schedule", "inference")
@@ -157,12 +165,29 @@ def train(
     return report
 
 
-def _find_backbone(settings: TrainSettings) -> BackboneSpec:
-    """Return the settings' backbone.
+def _find_backbone(settings: TrainSettings, manifest: Manifest) -> BackboneSpec:
+    """Return the settings' backbone, or that of a table of numbers.
 
     Raises:
-        SettingsError: the backbone does not support the setting `finetune`.
+        SettingsError: the backbone does not go with the data, or with the setting `finetune`.
     """
+    is_default = settings.backbone == TrainSettings.model_fields["backbone"].default
+    if manifest.feature_names:
+        if not is_default and settings.backbone != TABLE:
+            raise SettingsError(
+                f"--backbone {settings.backbone}: {manifest.name} is a table of numbers, which no "
+                "network reads; leave it out"
+            )
+        if settings.finetune is Finetune.ALL or settings.albums:
+            raise SettingsError(
+                f"--finetune all and --album are for images; {manifest.name} is a table of numbers"
+            )
+        return table_spec(manifest.feature_names)
+    if settings.backbone == TABLE:
+        raise SettingsError(
+            f"--backbone table: {manifest.name} has images and no features; give a table of "
+            "numbers, or leave it out"
+        )
     spec = find_spec(settings.backbone)
     if spec.source is Source.SCRATCH and settings.finetune is Finetune.NONE:
         raise SettingsError(f"backbone {spec.name} has no published weights; add --finetune all")
@@ -242,6 +267,7 @@ def _make_run(
         "structure": resolve_structure(settings, len(manifest.labels)),
         "objective": plan.objective,
         "inference": plan.inference,
+        "backbone": spec.name,
         **models.crf.resolved,
     }
     crf, independent = models.crf.model, models.independent.model
@@ -332,6 +358,8 @@ def _identity(manifest: Manifest, plan: Plan) -> str:
     digest = hashlib.sha256(manifest.targets.tobytes())
     for source, said in manifest.mentions.items():
         digest.update(source.encode() + said.tobytes())
+    if manifest.features is not None:
+        digest.update(manifest.features.tobytes())
     digest.update(plan.edges.numpy().tobytes())
     for image, split in zip(manifest.images, manifest.splits or (), strict=True):
         digest.update(f"{image.address}\n{split}\n".encode("utf-8", "surrogateescape"))

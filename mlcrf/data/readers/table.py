@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,8 @@ from mlcrf.images import Image, LocalImage
 from mlcrf.images.containers import find_image_tables
 from mlcrf.labels import LabelSpace
 from mlcrf.stores import Stored
+
+_PART = re.compile(rf"(.+)([-_.])({'|'.join(SPLIT_NAMES)})")
 
 
 def read_table(
@@ -118,7 +121,26 @@ def _numbers_manifest(found: FeatureTable, options: ReadOptions, problems: Probl
     columns = sort_columns(records, options, row_names=found.id_column or "")
     rows = number_rows(found, problems)
     manifest = _make_manifest(records, columns, list(rows), list(found.notes), options, problems)
-    return replace(manifest, feature_names=found.names, facts=(*found.facts, *manifest.facts))
+    splits, facts = manifest.splits, (*found.facts, *manifest.facts)
+    part = None if splits is not None else _part_of_name(records.path)
+    if part is not None:
+        splits = (part,) * len(manifest)
+        facts = (*facts, f"split {part.value} by the name of the file")
+    return replace(manifest, feature_names=found.names, splits=splits, facts=facts)
+
+
+def _part_of_name(path: Path | Stored) -> Split | None:
+    """Return the split that a file's name says, as NAME-train.arff beside NAME-test.arff does."""
+    found = _PART.fullmatch(path.stem)
+    if found is None or not isinstance(path, Path):
+        return None
+    name, sign, own = found.groups()
+    others = [
+        path.with_name(f"{name}{sign}{part}{path.suffix}")
+        for part, split in SPLIT_NAMES.items()
+        if split is not SPLIT_NAMES[own]
+    ]
+    return SPLIT_NAMES[own] if any(one.is_file() for one in others) else None
 
 
 def _make_manifest(
@@ -454,7 +476,7 @@ def _split_odd_cells(
 def _path_in_table(image: Image, folder: Path) -> str:
     location = image.location
     if location is None:
-        return image.name
+        return image.address
     inside = location.is_relative_to(folder)
     return (location.relative_to(folder) if inside else location.absolute()).as_posix()
 
