@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlcrf.data.readers import read_dataset
     from mlcrf.decoding import Decoder
     from mlcrf.errors import MlcrfError, MlcrfWarning
+    from mlcrf.estimator import MultiLabelCRFClassifier
     from mlcrf.evaluation import Evaluation, evaluate
     from mlcrf.inference import Posterior
     from mlcrf.labels import LabelSpace
@@ -35,6 +36,7 @@ _HOME = {
     "MlcrfError": "mlcrf.errors",
     "MlcrfWarning": "mlcrf.errors",
     "MultiLabelCRF": "mlcrf.layer",
+    "MultiLabelCRFClassifier": "mlcrf.estimator",
     "Posterior": "mlcrf.inference",
     "Potentials": "mlcrf.crf",
     "Prediction": "mlcrf.prediction",
@@ -61,6 +63,7 @@ __all__ = [
     "MlcrfError",
     "MlcrfWarning",
     "MultiLabelCRF",
+    "MultiLabelCRFClassifier",
     "Posterior",
     "Potentials",
     "Prediction",

@@ -172,6 +172,11 @@ class TrainSettings(BaseModel):
     pairwise_l1: tuple[Size, ...] = Field(
         default=(0.0,), min_length=1, description="L1 penalties on couplings to choose from."
     )
+    cross_validation: bool = Field(
+        default=False,
+        description="With fewer than 400 validation images, choose penalties, weights and "
+        "thresholds on the training images too, fold by fold; takes up to six times as long.",
+    )
     pos_weight: Strength = Field(
         default=1.0,
         description="Weight of a present label, relative to an absent one, in the independent "

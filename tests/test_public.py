@@ -14,6 +14,7 @@ PUBLIC = [
     "MlcrfError",
     "MlcrfWarning",
     "MultiLabelCRF",
+    "MultiLabelCRFClassifier",
     "Posterior",
     "Potentials",
     "Prediction",

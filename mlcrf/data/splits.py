@@ -63,7 +63,9 @@ def split_manifest(
     for done, (split, share) in enumerate(shares.items()):
         spare = len(shares) - done  # reserve one image for each later split and for training
         wanted = min(max(round(total * share), 1), len(pool) - spare)
-        taken = _stratified(manifest, pool, wanted, spare, seed)
+        patterns = _patterns(manifest.targets)
+        merged = np.array([patterns[rows].any(axis=0) for rows in pool])
+        taken = _stratified(merged, wanted, spare, seed)
         for place in taken.tolist():
             for row in pool[place]:
                 splits[row] = split
@@ -72,6 +74,22 @@ def split_manifest(
     made = " and ".join(split.value for split in shares)
     note = f"{made} made by iterative stratification with seed {seed} ({counts})"
     return replace(manifest, splits=tuple(splits), notes=(*manifest.notes, note))
+
+
+def draw_validation(
+    targets: NDArray[np.int8], *, seed: int, validation: float = 0.1
+) -> NDArray[np.bool_]:
+    """Choose validation rows (N,), as `split_manifest` does among training images.
+
+    Raises:
+        DataError: too few rows.
+    """
+    if len(targets) < 2:
+        raise DataError(f"{len(targets)} rows are too few to learn from and to choose penalties on")
+    chosen = np.zeros(len(targets), dtype=bool)
+    wanted = min(max(round(len(targets) * validation), 1), len(targets) - 1)
+    chosen[_stratified(_patterns(targets), wanted, 1, seed)] = True
+    return chosen
 
 
 def _rows_by_path(manifest: Manifest) -> list[list[int]]:
@@ -107,20 +125,23 @@ def _check_enough(manifest: Manifest, available: int, shares: Collection[float])
         )
 
 
+def _patterns(targets: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Return which labels are present, and which unknown (N, 2 L)."""
+    return np.hstack([targets == 1, targets == UNKNOWN])
+
+
 def _stratified(
-    manifest: Manifest, pool: list[list[int]], wanted: int, spare: int, seed: int
+    patterns: NDArray[np.bool_], wanted: int, spare: int, seed: int
 ) -> NDArray[np.int64]:
-    """Return about `wanted` positions in the pool, stratified by label.
+    """Return about `wanted` rows, stratified by the columns of `patterns`.
 
     Stratification may change the size by a few images. If it would select none, or leave fewer
     than `spare`, exactly `wanted` positions are drawn at random.
     """
-    patterns = np.hstack([manifest.targets == 1, manifest.targets == UNKNOWN])
-    merged = np.array([patterns[rows].any(axis=0) for rows in pool])
     draw = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=wanted, random_state=seed % 2**32)
-    _, taken = next(draw.split(merged, merged))
-    if not 0 < len(taken) <= len(pool) - spare:
-        taken = np.random.default_rng(seed % 2**32).permutation(len(pool))[:wanted]
+    _, taken = next(draw.split(patterns, patterns))
+    if not 0 < len(taken) <= len(patterns) - spare:
+        taken = np.random.default_rng(seed % 2**32).permutation(len(patterns))[:wanted]
     return np.sort(taken)
 
 

@@ -28,6 +28,9 @@ _LEAST_SHARE = 0.004  # share of all labels; smaller clusters are not outlined
 _LETTERS = 22  # characters of a label's name within a cluster's name
 _LONGEST = 32  # characters of a name if every label is named
 
+# reproducible bytes, and names are not parsed as formulas
+_STYLE: dict[Any, Any] = {"svg.hashsalt": "mlcrf", "font.size": 8, "text.parse_math": False}
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -104,21 +107,30 @@ def save_heatmap(
 def draw_heatmap(
     names: Sequence[str], panels: Sequence[Panel], order: LabelOrder, kind: str = "png"
 ) -> bytes:
-    """Draw matrices side by side with colours that diverge about zero.
-
-    Up to 120 labels are all named, and up to 30 the cells show their values. With more labels, a
-    cell shows the strongest value of several pairs, and clusters are named instead. Each panel has
-    its own scale, symmetric about zero; unknown cells are grey. The same matrices give the same
-    bytes.
+    """Return the bytes of a file with the figure of `make_figure`; always the same bytes.
 
     Args:
         kind: png, svg or pdf.
     """
+    figure = make_figure(names, panels, order)
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    out = BytesIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(out, format=kind, dpi=150, metadata=metadata.get(kind))
+    return out.getvalue()
+
+
+def make_figure(names: Sequence[str], panels: Sequence[Panel], order: LabelOrder) -> Figure:
+    """Draw matrices side by side with colours that diverge about zero.
+
+    Up to 120 labels are all named, and up to 30 the cells show their values. With more labels, a
+    cell shows the strongest value of several pairs, and clusters are named instead. Each panel has
+    its own scale, symmetric about zero; unknown cells are grey.
+    """
     every_name = len(names) <= MOST_NAMED
     side = 2.2 + 0.29 * len(names) if every_name else _SIDE + 0.9
     beside = 0.4 if every_name else 3.4
-    # reproducible bytes, and names are not parsed as formulas
-    with mpl.rc_context({"svg.hashsalt": "mlcrf", "font.size": 8, "text.parse_math": False}):
+    with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(side * len(panels) + beside, side), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, panel in zip(axes, panels, strict=True):
@@ -128,10 +140,7 @@ def draw_heatmap(
                 _draw_clusters(figure, axis, panel, order)
         if not every_name:
             _name_rows(axes[0], names, order)
-        metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-        out = BytesIO()
-        figure.savefig(out, format=kind, dpi=150, metadata=metadata.get(kind))
-    return out.getvalue()
+    return figure
 
 
 def _draw_labels(

@@ -6,8 +6,9 @@ from enum import StrEnum
 from typing import Literal
 
 from mlcrf.model import LabelCrf
+from mlcrf.training.examples import Examples
 from mlcrf.training.preconditioner import Penalty
-from mlcrf.training.weighing import Weighing
+from mlcrf.training.weighing import HeldOut, Weighing
 
 MOST_ADDED = 4  # penalties beyond either end of the settings' list
 
@@ -21,6 +22,8 @@ class Fitted:
         report: report of the last fit, as a dictionary.
         on_train: the model with this penalty fitted on training images only.
         resolved: settings that were AUTO in the plan, or had several candidates.
+        held_out: with the setting `cross_validation`, models and images that these were not fitted
+            on, for decisions.
     """
 
     model: LabelCrf
@@ -29,6 +32,7 @@ class Fitted:
     report: dict[str, float]
     on_train: LabelCrf
     resolved: dict[str, StrEnum] = field(default_factory=dict)
+    held_out: tuple[tuple[LabelCrf, Examples], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,14 @@ class Candidate:
     Attributes:
         resolved: see `Fitted`.
         weighing: the share of it that held-out images support; None if it is used as it is.
+        held_out: images that chose the weighing, with the models that were not fitted on them.
         stacked: the same as a fit of log-odds; None for another schedule.
     """
 
     fitted: Fitted
     resolved: dict[str, StrEnum]
     weighing: Weighing | None
+    held_out: tuple[HeldOut, ...] = ()
     stacked: Fitted | None = None
 
     @property

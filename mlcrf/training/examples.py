@@ -29,6 +29,10 @@ class Examples:
             join(self.features, other.features), np.concatenate([self.targets, other.targets])
         )
 
+    def rows(self, chosen: NDArray[np.bool_]) -> "Examples":
+        """Return some of the examples, bool (N,), in memory."""
+        return Examples(np.asarray(self.features)[chosen], self.targets[chosen])
+
     def potentials(self, model: LabelCrf, rows: slice) -> Potentials:
         """Return the potentials of some of the images."""
         potentials: Potentials = model(torch.from_numpy(read_rows(self.features, rows)))

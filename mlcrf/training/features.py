@@ -73,6 +73,13 @@ class FeatureSpace:
         result.targets = self.targets.masked_fill(images[:, None], -1)
         return result
 
+    def only(self, images: Tensor) -> "FeatureSpace":
+        """Return the same axes with some of the images only, bool (N,), in memory."""
+        result = copy.copy(self)
+        result._length = int(images.sum())
+        result._rotated, result.targets = self.rotated[images], self.targets[images]
+        return result
+
     @property
     def rotated(self) -> Tensor:
         """All features on their axes (N, D), in memory."""

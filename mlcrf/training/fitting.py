@@ -57,6 +57,16 @@ def fit_features(
     return fit_models(train, validation, plan, stages=Stages(None, ""), log=log)
 
 
+def fit_baseline(
+    train: Examples, validation: Examples, labels: LabelSpace, settings: TrainSettings
+) -> Fitted:
+    """Fit only the independent baseline."""
+    alone = settings.model_copy(update={"structure": Structure.INDEPENDENT})
+    plan = plan_training(alone, labels, train.targets, Rules())
+    trainer, whole = make_trainer(train, validation, plan, Stages(None, ""), lambda event: None)
+    return whole(trainer.fit_independent())
+
+
 def fit_models(
     train: Examples,
     validation: Examples,
@@ -93,7 +103,7 @@ def fit_models(
     crf, independent = whole(crf), whole(independent)
     finished("crf")
     decoders = {
-        name: tune_decoders(fitted.on_train, examples, plan.settings, inference, plan.silence)
+        name: tune_decoders(fitted, examples, plan.settings, inference, plan.silence)
         for name, fitted, inference in (
             ("crf", crf, plan.inference),
             ("independent", independent, InferenceName.AUTO),
@@ -104,7 +114,7 @@ def fit_models(
 
 @torch.no_grad()
 def tune_decoders(
-    model: LabelCrf,
+    fitted: Fitted,
     examples: tuple[Examples, Examples],
     settings: TrainSettings,
     inference: InferenceName,
@@ -113,26 +123,30 @@ def tune_decoders(
     """Tune one threshold for micro F1, one per label for macro F1, and the rarity for k labels.
 
     Args:
-        model: fitted on the training images only.
+        fitted: its decisions are tuned on images that it was not fitted on.
         examples: training and validation images.
         silence: evidence of sources that list only a part of what is present.
 
     Raises:
         RunError: marginals are not finite.
     """
-    method = model.make_inference(inference, settings)
 
-    def infer(part: Examples) -> Tensor:
+    def infer(model: LabelCrf, part: Examples) -> Tensor:
+        method = model.make_inference(inference, settings)
         rows = ALONE.blocks(len(part.targets), _AT_ONCE)
         with diverging("thresholds"):
             found = torch.cat([method(part.potentials(model, one)).marginals for one in rows])
         require_finite("thresholds", {"marginals": found})
         return found
 
-    marginals = infer(examples[1])
-    learned, targets = (torch.from_numpy(one.targets) for one in examples)
+    held_out = fitted.held_out or ((fitted.on_train, examples[1]),)
+    marginals = torch.cat([infer(model, part) for model, part in held_out])
+    targets = torch.cat([torch.from_numpy(part.targets) for _, part in held_out])
+    learned = torch.from_numpy(examples[0].targets)
     if silence is not None:
-        learned = draw_unmentioned(learned, infer(examples[0]), silence, seed=settings.seed)
+        learned = draw_unmentioned(
+            learned, infer(fitted.on_train, examples[0]), silence, seed=settings.seed
+        )
         targets = draw_unmentioned(targets, marginals, silence, seed=settings.seed)
     k = min(_TYPICAL_K, (targets.shape[1] + 1) // 2)
     ranked = Decoder(

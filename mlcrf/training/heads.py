@@ -1,4 +1,8 @@
-"""Trainer of the independent baseline and the CRF on the same features."""
+"""Trainer of the independent baseline and the CRF on the same features.
+
+With the setting `cross_validation` and fewer than 400 validation images, what is chosen on these is
+chosen on the training images as well: each fold is scored by a model that was fitted without it.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
@@ -6,6 +10,7 @@ from enum import StrEnum
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mlcrf.choices import InferenceName, ObjectiveName, Schedule, Structure
 from mlcrf.model import LabelCrf, no_edges
@@ -21,9 +26,14 @@ from mlcrf.training.plan import Minimiser, Plan, make_minimiser, stacked_objecti
 from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import Log
 from mlcrf.training.stacking import (
+    ENOUGH,
+    FOLD_TOLERANCE,
+    FOLDS,
     CrfOfLogOdds,
     LogOddsSpace,
     Stacker,
+    assign_folds,
+    hold_out_folds,
 )
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.weighing import HeldOut, Weigher, Weighing, weighed
@@ -72,6 +82,14 @@ class HeadTrainer:
             for part in (train, everything or train + validation)
         )
         by_part = {"train": self._train_space, "all": self._full_space}
+        self._train = train
+        self._fold: Tensor | None = None
+        self._fold_spaces: list[FeatureSpace] = []
+        if self._settings.cross_validation and len(validation.targets) < ENOUGH:
+            self._fold = assign_folds(len(train.targets), self._settings.seed)
+            self._fold_spaces = [
+                self._train_space.only(self._fold != number) for number in range(FOLDS)
+            ]
         self._stacker = Stacker(train, validation, by_part, plan, stages, log)
 
     def fit_independent(self) -> Fitted:
@@ -88,7 +106,14 @@ class HeadTrainer:
         candidates = [Penalty(weights, 0.0) for weights in self._strengths[::-1]]
         best = self._search(ObjectiveName.INDEPENDENT, candidates, start)
         best = extend(best, "weights", self._strengths, self._fitter(ObjectiveName.INDEPENDENT))
-        return self._refit(ObjectiveName.INDEPENDENT, best)
+        fitted = self._refit(ObjectiveName.INDEPENDENT, best)
+        if self._fold is None:
+            return fitted
+        held_out = tuple(
+            (part.baseline, Examples(part.features, part.targets))
+            for part in self._hold_out(best, best, ObjectiveName.INDEPENDENT)
+        )
+        return replace(fitted, held_out=held_out)
 
     def fit_crf(self, independent: Fitted) -> Fitted:
         """Fit the CRF by each schedule of the plan, and use as much of it as validation supports.
@@ -107,7 +132,33 @@ class HeadTrainer:
             return final
         if len(self._settings.structure_weights) > 1:
             self._log(str(best.weighing))
-        return _weigh(independent, final, best.weighing)
+        final = _weigh(independent, final, best.weighing)
+        if self._fold is None:
+            return final
+        weights, bias = best.weighing.weights, best.weighing.bias
+        held_out = tuple(
+            (part.with_weights(weights, bias), Examples(part.features, part.targets))
+            for part in best.held_out
+        )
+        return replace(final, held_out=held_out)
+
+    def _hold_out(
+        self, independent: Fitted, other: Fitted, objective: ObjectiveName
+    ) -> list[HeldOut]:
+        """Return held-out images with the baseline and another model, both without them.
+
+        Args:
+            objective: that of the other.
+        """
+        whole, both = self._validation, (independent.on_train, other.on_train)
+        parts = [HeldOut(whole.features, whole.targets, *both)] if len(whole.targets) else []
+        if self._fold is not None:
+            baselines = self._fit_folds(
+                ObjectiveName.INDEPENDENT, independent.penalty, independent.on_train
+            )
+            crfs = self._fit_folds(objective, other.penalty, other.on_train)
+            parts += hold_out_folds(self._train, self._fold, baselines, crfs)
+        return parts
 
     def _search_schedules(self, independent: Fitted, weigher: Weigher | None) -> Candidate:
         """Return the best candidate that was learned on log-odds, or the joint one.
@@ -124,12 +175,11 @@ class HeadTrainer:
                 continue
             joint = self._search_joint(independent)
             resolved: dict[str, StrEnum] = {"objective": self._plan.objective, "schedule": schedule}
-            weighing = None
+            weighing, held_out = None, []
             if weigher is not None:
-                both = independent.on_train, joint.model
-                held_out = HeldOut(self._validation.features, self._validation.targets, *both)
-                weighing = weigher.choose([held_out])
-            candidate = Candidate(joint, resolved, weighing)
+                held_out = self._hold_out(independent, joint, self._plan.objective)
+                weighing = weigher.choose(held_out)
+            candidate = Candidate(joint, resolved, weighing, tuple(held_out))
             if best is None or candidate.gains(best):
                 best = candidate
         assert best is not None
@@ -186,6 +236,7 @@ class HeadTrainer:
             joint=joint,
             candidates=settings.structure_weights,
             joint_share=settings.joint_share,
+            errors=2.0 if settings.cross_validation else 1.0,
             silence=plan.silence,
             processes=self._processes,
         )
@@ -323,19 +374,19 @@ class HeadTrainer:
         self, name: str, part: str, objective: ObjectiveName, penalty: Penalty, start: LabelCrf
     ) -> Result:
         space = self._train_space if part == "train" else self._full_space
-        coupled = objective is not ObjectiveName.INDEPENDENT
-        frozen = coupled and self._settings.schedule is Schedule.PIECEWISE
         with diverging(name):
             model, report = self._minimiser(objective).minimise(
                 space,
                 space.to_axes(start),
                 penalty,
-                frozen=frozen,
+                frozen=self._is_frozen(objective),
                 progress=lambda event: self._log(replace(event, fit=name)),
                 held_out=lambda model: self._score(objective, space.to_features(model)),
             )
             fitted = space.to_features(model)
             score = self._score(objective, fitted)
+            if self._fold is not None and part == "train":
+                score = self._cross_validate(objective, penalty, fitted, score)
         ending = "" if report.converged else ", NOT converged"
         if report.stopped_early:
             ending = ", stopped at the best on validation images"
@@ -345,17 +396,65 @@ class HeadTrainer:
         )
         return {"model": fitted.state_dict(), "score": score, "report": asdict(report)}
 
+    def _cross_validate(
+        self, objective: ObjectiveName, penalty: Penalty, fitted: LabelCrf, score: float
+    ) -> float:
+        """Return the mean loss of validation images, whose mean is `score`, and of all folds."""
+        assert self._fold is not None
+        count = len(self._validation.targets)
+        total = count * score
+        for number, model in enumerate(self._fit_folds(objective, penalty, fitted)):
+            unseen = self._train.rows((self._fold == number).numpy())
+            total += len(unseen.targets) * self._score(objective, model, unseen)
+        return total / (count + len(self._fold))
+
+    def _fit_folds(
+        self, objective: ObjectiveName, penalty: Penalty, fitted: LabelCrf
+    ) -> list[LabelCrf]:
+        """Return the models of raw features that are fitted without each fold, from a model."""
+        minimiser = replace(self._minimiser(objective), tolerance=FOLD_TOLERANCE)
+        frozen = self._is_frozen(objective)
+        models = []
+        for number, space in enumerate(self._fold_spaces):
+            name = f"{objective.value} without fold {number + 1}, {penalty}"
+
+            def compute(space: FeatureSpace = space, name: str = name) -> Result:
+                with diverging(name):
+                    model, _ = minimiser.minimise(
+                        space,
+                        space.to_axes(fitted),
+                        penalty,
+                        frozen=frozen,
+                        progress=lambda event: self._log(replace(event, fit=name)),
+                        held_out=lambda model: 0.0,
+                    )
+                return {"model": space.to_features(model).state_dict()}
+
+            model = fitted.clone()
+            model.load_state_dict(self._stages.run(name, compute)["model"])
+            models.append(model)
+        return models
+
+    def _is_frozen(self, objective: ObjectiveName) -> bool:
+        coupled = objective is not ObjectiveName.INDEPENDENT
+        return coupled and self._settings.schedule is Schedule.PIECEWISE
+
     def _minimiser(self, objective: ObjectiveName) -> Minimiser:
         minimiser = make_minimiser(self._plan, objective)
         is_start = objective not in (self._plan.objective, ObjectiveName.INDEPENDENT)
         return replace(minimiser, tolerance=_START_TOLERANCE) if is_start else minimiser
 
     @torch.no_grad()
-    def _score(self, objective: ObjectiveName, model: LabelCrf) -> float:
-        """Return the validation loss; for pseudo-likelihood the exact likelihood if feasible."""
+    def _score(
+        self, objective: ObjectiveName, model: LabelCrf, held_out: Examples | None = None
+    ) -> float:
+        """Return the loss of validation images, or of others.
+
+        For pseudo-likelihood it is the exact likelihood, if that is feasible.
+        """
         if objective is ObjectiveName.PSEUDO_LIKELIHOOD and self._plan.exact is not None:
             objective = ObjectiveName.EXACT_LIKELIHOOD
-        loss, held_out = self._minimiser(objective).loss, self._validation
+        loss, held_out = self._minimiser(objective).loss, held_out or self._validation
         count = len(held_out.targets)
         total = torch.zeros(1, dtype=torch.float64)
         for rows in self._processes.blocks(count, _AT_ONCE):

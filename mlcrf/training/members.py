@@ -133,7 +133,8 @@ def make_trainer(
         return HeadTrainer(train, validation, plan, stages, log, environment), lambda fitted: fitted
     everything = train + validation
     on_train = fit_members(train, plan, stages, "train", log)
-    on_all = fit_members(everything, plan, stages, "all", log)
+    is_split = len(validation.targets) > 0
+    on_all = fit_members(everything, plan, stages, "all", log) if is_split else on_train
     on_log_odds = plan.settings.model_copy(update={"hidden_units": 0, "penalties": _PENALTIES})
     trainer = HeadTrainer(
         Examples(on_train.out_of_fold_logits, train.targets),

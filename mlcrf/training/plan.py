@@ -286,6 +286,22 @@ def _resolve_inference(settings: TrainSettings, objective: ObjectiveName) -> Inf
             return InferenceName.AUTO
 
 
+def _check_cross_validation(plan: Plan) -> None:
+    """Refuse fits of folds that would remember where they began."""
+    settings = plan.settings
+    remembers = plan.objective in (
+        ObjectiveName.UNROLLED_MEAN_FIELD,
+        ObjectiveName.BLENDED_CONVEX_BP,
+    )
+    hidden = settings.hidden_units > 0 and not settings.dropout
+    varies = settings.pairwise is Pairwise.CONDITIONAL
+    if remembers or hidden or varies or settings.structure is Structure.LATENT:
+        raise SettingsError(
+            "cross_validation is for convex fits: constant couplings above a linear head or one "
+            "with dropout, learned by likelihood; leave it out"
+        )
+
+
 def _check_reach(plan: Plan) -> None:
     """Refuse exact inference over too many label sets."""
     settings = plan.settings
@@ -318,6 +334,8 @@ def _check_combination(plan: Plan) -> None:
             "a head with dropout gives log-odds alone, and gates read features; leave out dropout, "
             "or --pairwise conditional and --structure latent"
         )
+    if settings.cross_validation:
+        _check_cross_validation(plan)
     stacks = settings.schedule is Schedule.STACKED
     if stacks and (_refuses_stacking(settings) or plan.objective not in _STACKABLE):
         raise SettingsError(

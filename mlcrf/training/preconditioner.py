@@ -49,6 +49,10 @@ class Penalty:
     pairwise: float
     pairwise_l1: float = 0.0
 
+    def scaled(self, factor: float) -> "Penalty":
+        """Return the penalties of a fit that leaves out the rest of the images."""
+        return Penalty(factor * self.weights, factor * self.pairwise, factor * self.pairwise_l1)
+
     def __str__(self) -> str:
         text = f"penalties {self.weights:g} and {self.pairwise:g}"
         return f"{text}, L1 {self.pairwise_l1:g}" if self.pairwise_l1 else text

@@ -7,10 +7,11 @@ biases are learned on these log-odds, which err as they will err on new images (
 generalization", 1992).
 
 Where validation images are few, penalties and weights are chosen on training images as well: those
-of each fold by its baseline, with couplings that were learned without the fold.
+of each fold by its baseline, with couplings that were learned without the fold. With the setting
+`cross_validation` the baseline and joint learning are chosen so as well (`mlcrf.training.heads`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from time import perf_counter
@@ -40,8 +41,8 @@ from mlcrf.training.weighing import HeldOut, Weigher
 
 FOLDS = 5
 _SHARE = 1 - 1 / FOLDS  # of the images are in the loss of a fold's fit, which is a mean over all
-_FOLD_TOLERANCE = 1e-4  # nats per image; log-odds need no more
-_ENOUGH = 400  # validation images to choose penalties and weights on alone
+FOLD_TOLERANCE = 1e-4  # nats per image; log-odds need no more
+ENOUGH = 400  # validation images to choose penalties and weights on alone
 _MOST_OF_FOLDS = 1000  # training images to choose on beside fewer
 
 
@@ -100,6 +101,11 @@ class OutOfFold:
     baselines: list[LabelCrf]
 
 
+def assign_folds(count: int, seed: int) -> Tensor:
+    """Return the number of each image's fold, int64 (N,)."""
+    return torch.from_numpy(np.random.default_rng(seed).permutation(count) % FOLDS)
+
+
 @torch.no_grad()
 def out_of_fold(
     space: FeatureSpace, fit_without: Callable[[int, FeatureSpace], LabelCrf], *, seed: int
@@ -113,7 +119,7 @@ def out_of_fold(
 
     Cost: that of `FOLDS` fits, and O(N L) memory.
     """
-    fold = torch.from_numpy(np.random.default_rng(seed).permutation(len(space)) % FOLDS)
+    fold = assign_folds(len(space), seed)
     log_odds = torch.zeros(space.targets.shape)
     baselines = []
     for number in range(FOLDS):
@@ -143,12 +149,31 @@ def score_by_baselines(
         start.output.bias.copy_(space.frequencies().logit())
 
     def fit_without(number: int, others: FeatureSpace) -> LabelCrf:
-        return fit(others, start, independent_loss, penalty, tolerance=_FOLD_TOLERANCE)[0]
+        return fit(others, start, independent_loss, penalty, tolerance=FOLD_TOLERANCE)[0]
 
     scores: NDArray[np.float32] = out_of_fold(
         space, fit_without, seed=settings.seed
     ).log_odds.rotated.numpy()
     return scores
+
+
+def hold_out_folds(
+    train: Examples, fold: Tensor, baselines: Sequence[LabelCrf], crfs: Sequence[LabelCrf]
+) -> list[HeldOut]:
+    """Return the first training images fold by fold, with the models that were fitted without.
+
+    Args:
+        fold: number of each image's fold (N,).
+        baselines, crfs: models of raw features, one for each fold.
+    """
+    some = slice(0, _MOST_OF_FOLDS)
+    features, targets = read_rows(train.features, some), train.targets[some]
+    parts = []
+    for number, (baseline, crf) in enumerate(zip(baselines, crfs, strict=True)):
+        rows = (fold[some] == number).numpy()
+        if rows.any():
+            parts.append(HeldOut(features[rows], targets[rows], baseline, crf))
+    return parts
 
 
 class Stacker:
@@ -232,12 +257,14 @@ class Stacker:
             "schedule": Schedule.STACKED,
             **({"structure": Structure.TREE} if is_other else {}),
         }
-        weighing = weigher.choose(self._held_out(independent, unseen, best))
-        return Candidate(replace(best, model=whole, on_train=whole), resolved, weighing, best)
+        held_out = self._held_out(independent, unseen, best)
+        weighing = weigher.choose(held_out)
+        fitted = replace(best, model=whole, on_train=whole)
+        return Candidate(fitted, resolved, weighing, tuple(held_out), best)
 
     @property
     def _validation_is_enough(self) -> bool:
-        return len(self._validation.targets) >= _ENOUGH
+        return len(self._validation.targets) >= ENOUGH
 
     def _held_out(self, independent: Fitted, unseen: OutOfFold, one: Fitted) -> list[HeldOut]:
         """Return validation images, and if they are few, training images, fold by fold."""
@@ -245,27 +272,23 @@ class Stacker:
         parts = [HeldOut(whole.features, whole.targets, baseline, _above(one.model, baseline))]
         if self._validation_is_enough:
             return parts
-        some = slice(0, _MOST_OF_FOLDS)
-        features, targets = read_rows(self._train.features, some), self._train.targets[some]
-        penalty = replace(
-            one.penalty,
-            pairwise=_SHARE * one.penalty.pairwise,
-            pairwise_l1=_SHARE * one.penalty.pairwise_l1,
-        )
-        for number, of_fold in enumerate(unseen.baselines):
-            inside = unseen.fold == number
-            others = unseen.log_odds.without_targets(inside)
+        baselines = [self._spaces["train"].to_features(of_fold) for of_fold in unseen.baselines]
+        crfs = []
+        for number, of_fold in enumerate(baselines):
+            others = unseen.log_odds.without_targets(unseen.fold == number)
+            penalty = one.penalty.scaled(_SHARE)
             crf = self._fit("train", others, penalty, one.model, without=number).model
-            baseline, rows = self._spaces["train"].to_features(of_fold), inside[some].numpy()
-            parts.append(HeldOut(features[rows], targets[rows], baseline, _above(crf, baseline)))
-        return parts
+            crfs.append(_above(crf, of_fold))
+        return (parts if len(whole.targets) else []) + hold_out_folds(
+            self._train, unseen.fold, baselines, crfs
+        )
 
     def _score_folds(self, part: str, independent: Fitted) -> OutOfFold:
         """Score the images of a part by baselines that did not see them."""
         space = self._spaces[part]
         start = space.to_axes(independent.on_train if part == "train" else independent.model)
         penalty = Penalty(_SHARE * independent.penalty.weights, 0.0)
-        minimiser = replace(self._minimiser(ObjectiveName.INDEPENDENT), tolerance=_FOLD_TOLERANCE)
+        minimiser = replace(self._minimiser(ObjectiveName.INDEPENDENT), tolerance=FOLD_TOLERANCE)
         began = perf_counter()
 
         def fit_without(number: int, others: FeatureSpace) -> LabelCrf:
@@ -303,7 +326,7 @@ class Stacker:
         def compute() -> Result:
             minimiser = self._minimiser(self._objective)
             if without is not None:
-                minimiser = replace(minimiser, tolerance=_FOLD_TOLERANCE)
+                minimiser = replace(minimiser, tolerance=FOLD_TOLERANCE)
             model, report = self._minimise(name, minimiser, space, start, penalty, frozen=True)
             if without is None:
                 ending = "" if report.converged else ", NOT converged"

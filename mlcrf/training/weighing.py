@@ -20,7 +20,8 @@ of whole sets:
 Beyond exact inference pseudo-likelihood stands for the likelihood of sets. A weight above 0 must
 make neither the first term worse than at 0, nor the number of labels that a threshold of 0.5 gets
 wrong, nor 1 - F1 of the label set that it gives, by more than half a percent and the standard error
-of the difference: couplings can improve the one and spoil the other.
+of the difference: couplings can improve the one and spoil the other. With
+`cross_validation` twice the standard error is allowed: one would refuse couplings by chance.
 """
 
 import math
@@ -101,14 +102,17 @@ class Losses:
         """Return (1 - share) single + share joint."""
         return (1 - share) * self.single + share * self.joint
 
-    def spoils(self, other: "Losses", *, measures: int = 3) -> bool:
-        """Return whether single labels are worse, by more than a standard error and a trifle.
+    def spoils(self, other: "Losses", *, measures: int = 3, errors: float = 1.0) -> bool:
+        """Return whether single labels are worse, by more than the error and a trifle.
 
         Args:
             measures: rows of `by_image` that count.
+            errors: number of standard errors.
         """
         more = (self.by_image - other.by_image)[:measures]
-        least = torch.maximum(_standard_error(more), _TRIFLE * other.by_image[:measures].mean(1))
+        least = torch.maximum(
+            errors * _standard_error(more), _TRIFLE * other.by_image[:measures].mean(1)
+        )
         return bool((more.mean(1) > least).any())
 
     def gains(self, other: "Losses") -> bool:
@@ -224,6 +228,7 @@ class Weigher:
             marginals.
         candidates: weights to choose from.
         joint_share: its share in the choice.
+        errors: standard errors by which single labels must not be worse than the baseline's.
         silence: evidence of sources that list only a part of what is present; what they do not
             mention has the probability of that.
 
@@ -239,8 +244,10 @@ class Weigher:
         candidates: Sequence[float],
         joint_share: float,
         processes: Processes,
+        errors: float = 1.0,
         silence: Tensor | None = None,
     ) -> None:
+        self._errors = errors
         self._positives = positives
         self._make_inference, self._joint = make_inference, joint
         self._candidates, self._share = sorted(candidates), joint_share
@@ -272,7 +279,7 @@ class Weigher:
             return self._match(parts, self._try(parts, weights, bias, before), rounds)
 
         tries = [tried(share * ones, none) for share in shares]
-        allowed = [one for one in tries if not one.after.spoils(before)]
+        allowed = [one for one in tries if not one.after.spoils(before, errors=self._errors)]
         best = min(allowed or tries, key=lambda one: one.loss)
         for group in groups:
             for share in shares:
@@ -280,7 +287,8 @@ class Weigher:
                 weights[group] = share
                 if not torch.equal(weights, best.weights):
                     one = tried(weights, best.bias)
-                    if one.loss < best.loss and not one.after.spoils(before):
+                    spoils = one.after.spoils(before, errors=self._errors)
+                    if one.loss < best.loss and not spoils:
                         best = one
         return best
 

@@ -1,0 +1,511 @@
+"""The CRF over label sets as an estimator of scikit-learn, on features of one's own."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.kernel_approximation import Nystroem
+from sklearn.metrics import euclidean_distances
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+from torch import Tensor
+
+from mlcrf.choices import Decision, InferenceName, Schedule, Structure
+from mlcrf.config import TrainSettings, make_settings
+from mlcrf.crf import Potentials
+from mlcrf.data.splits import draw_validation
+from mlcrf.decoding import Decoder, DrawsLabels
+from mlcrf.errors import MlcrfError
+from mlcrf.hints import choose
+from mlcrf.inference import InferenceMethod, Posterior, log_mass
+from mlcrf.labels import UNKNOWN, LabelSpace
+from mlcrf.reports.correlations import couplings
+from mlcrf.reports.heatmap import Panel, make_figure
+from mlcrf.reports.label_order import order_labels
+from mlcrf.rules import Rules
+from mlcrf.training.candidates import Fitted
+from mlcrf.training.examples import Examples
+from mlcrf.training.fitting import fit_baseline, fit_features
+from mlcrf.training.plan import plan_training
+
+Floats = NDArray[np.float64]
+
+_AT_ONCE = 4096  # rows per batch of inference
+_ENOUGH = 4000  # rows, of which a tenth is enough to choose penalties on
+_WIDTHS = (0.25, 1.0, 4.0)  # of gamma, relative to the median rule
+_MOST_PAIRS = 1000  # rows whose distances give the median
+_MOST_COMPONENTS = 500
+
+
+class Unaries(StrEnum):
+    """Functions of the features that give the unaries."""
+
+    LINEAR = "linear"
+    RBF = "rbf"
+
+
+class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A CRF over label sets, fitted and inferred exactly where the number of labels permits.
+
+        p(y | x) = exp( sum_i unary_i(x) y_i + sum_{i<j} pairwise_ij y_i y_j ) / Z(x)
+
+    The fit is that of `mlcrf train`. With fewer than 4,000 rows penalties are chosen by five-fold
+    cross-validation, else on a tenth of the rows; the choice is fitted on all rows.
+
+    Args:
+        features: unaries are linear in the features (`linear`), or in a Nystroem approximation of
+            the RBF kernel of the standardised features (`rbf`). Both problems are convex.
+        gamma: of the RBF kernel, for standardised features; None chooses by cross-validation among
+            a quarter of, once and four times the inverse of the median squared distance.
+        n_components: number of features that approximate the kernel; None is one per row, at most
+            500.
+        hidden_units, dropout: unaries have a hidden layer, the mean of several networks trained
+            with dropout, in place of a linear function. Not convex.
+        structure: pairs of labels with a coupling: `auto`, `full`, `tree`, `sparse` or
+            `independent`.
+        decision: rule of `predict`, one of `mlcrf.choices.Decision`: `threshold` (0.5, fewest wrong
+            labels), `map` (the most probable set), `expected-f1`, and others.
+        k: number of labels of each row for `top-k` and `f1-of-means`.
+        penalties, pairwise_penalties: L2 penalties of weights and of couplings to choose from; None
+            for those of `mlcrf train`. A single one is used as it is.
+        settings: other settings of `mlcrf train` by name, such as `objective`; see
+            `mlcrf.TrainSettings`.
+        random_state: of folds, kernel and hidden units.
+
+    Attributes:
+        labels_: names of the labels: columns of Y if it was a DataFrame, else their numbers.
+        classes_: [0, 1] for each label; the classes if Y was of one dimension.
+        coupling_: learned couplings, as a symmetric DataFrame; above 0 attracts.
+        independent_: the independent baseline, the same features fitted as carefully without
+            couplings; a fitted estimator of this class.
+        settings_: settings of the fit.
+        kernel_: the fitted map of `rbf`; None for others.
+
+    `predict_proba` and `predict_log_proba` return one array (N, L) of P(y_i = 1 | x), those of
+    `MultiOutputClassifier` a list with an array (N, 2) for each label.
+
+    Beyond exact inference (24 labels in a full graph) answers are estimates, see
+    docs/big-labels.md.
+
+    If Y was of one dimension, so are predictions, and `predict_proba` returns a column for each
+    class, as scikit-learn's binary classifiers do.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: str = "linear",
+        gamma: float | None = None,
+        n_components: int | None = None,
+        hidden_units: int = 0,
+        dropout: float = 0.0,
+        structure: str = "auto",
+        decision: str = "threshold",
+        k: int | None = None,
+        penalties: Sequence[float] | None = None,
+        pairwise_penalties: Sequence[float] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.features = features
+        self.gamma = gamma
+        self.n_components = n_components
+        self.hidden_units = hidden_units
+        self.dropout = dropout
+        self.structure = structure
+        self.decision = decision
+        self.k = k
+        self.penalties = penalties
+        self.pairwise_penalties = pairwise_penalties
+        self.settings = settings
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.multi_output = True
+        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def fit(self, X: ArrayLike, Y: Any) -> Self:  # noqa: N803
+        """Fit the CRF and the independent baseline.
+
+        Args:
+            X: features (N, D), dense or sparse; sparse ones are made dense.
+            Y: 1 present, 0 absent, NaN unknown (N, L): an array, a DataFrame or a sparse matrix.
+                Two classes of any kind (N,) are one label, as other classifiers take them.
+        """
+        if Y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None"
+            )
+        names = [str(one) for one in Y.columns] if isinstance(Y, pd.DataFrame) else None
+        rows = _dense(
+            validate_data(self, X, accept_sparse="csr", dtype=np.float32, ensure_min_samples=2)
+        )
+        given = Y if sparse.issparse(Y) else np.asarray(Y)
+        self.classes_: NDArray[Any] | list[NDArray[Any]]
+        if given.ndim == 1:
+            self.classes_, targets = _read_classes(given)
+            check_consistent_length(rows, targets)
+        else:
+            targets = _read_targets(given, names, len(rows))
+            self.classes_ = [np.array([0, 1])] * targets.shape[1]
+        self.labels_ = np.array(names or [str(at) for at in range(targets.shape[1])], dtype=object)
+        for name, known in zip(self.labels_, (targets != UNKNOWN).any(0), strict=True):
+            if not known:
+                raise ValueError(f"label {name!r} is unknown in every row; leave it out")
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        with _errors_of_values():
+            self.settings_ = self._make_settings(targets, seed)
+            self.kernel_ = self._choose_kernel(rows, targets)
+            train, validation = self._split(self._map(rows), targets)
+            models = fit_features(train, validation, _numbered(targets), self.settings_)
+        self._keep(models.crf, models.plan.inference, models.decoders["crf"])
+        self.independent_ = clone(self).set_params(structure="independent")
+        for name in ("labels_", "classes_", "settings_", "kernel_", "n_features_in_"):
+            setattr(self.independent_, name, getattr(self, name))
+        if hasattr(self, "feature_names_in_"):
+            self.independent_.feature_names_in_ = self.feature_names_in_
+        self.independent_._keep(
+            models.independent, InferenceName.AUTO, models.decoders["independent"]
+        )
+        return self
+
+    def predict(self, X: ArrayLike, *, decision: str | None = None) -> NDArray[np.int64]:  # noqa: N803
+        """Return label sets, 0 or 1 (N, L).
+
+        Args:
+            decision: a rule in place of the estimator's.
+        """
+        features = self._read_features(X)
+        with _errors_of_values():
+            decoder = self._make_decoder(decision or self.decision)
+            # rules that choose for all rows together need all at once
+            parts = [
+                decoder(posterior, potentials, self._method)
+                for potentials, posterior in self._infer(features, at_once=len(features))
+            ]
+        chosen: NDArray[np.int64] = torch.cat(parts).numpy().astype(np.int64)
+        return self.classes_[chosen[:, 0]] if self._is_single else chosen
+
+    def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """Return the marginals P(y_i = 1 | x), (N, L)."""
+        marginals = self._marginals(self._read_features(X))
+        if not self._is_single:
+            return marginals
+        return (
+            np.hstack([1 - marginals, marginals]) if len(self.classes_) > 1 else 1 + 0 * marginals
+        )
+
+    def predict_log_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """Return log P(y_i = 1 | x), (N, L)."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    @torch.no_grad()
+    def predict_joint_proba(self, X: ArrayLike, Y: ArrayLike) -> Floats:  # noqa: N803
+        """Return the probability of a whole label set for each row (N,); unknown labels sum out.
+
+        Args:
+            Y: 1, 0 or NaN (N, L), or one label set (L,) for all rows.
+        """
+        features = self._read_features(X)
+        known = self._read_known(Y, len(features))
+        parts = []
+        for rows in _batches(len(features)):
+            (potentials, posterior), *_ = self._infer(features[rows])
+            mass = log_mass(self._method, potentials, known[rows])
+            parts.append((mass - posterior.log_partition).double().exp().clamp(max=1))
+        joint: Floats = torch.cat(parts).numpy()
+        return joint
+
+    def score(
+        self,
+        X: ArrayLike,  # noqa: N803
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Return the share of label sets that `predict` gets wholly right (subset accuracy).
+
+        Labels that are NaN in y are left out.
+        """
+        predicted = self.predict(X)
+        given = self._read_known(y, len(predicted))
+        chosen = self._read_known(predicted, len(predicted))
+        right = ((chosen == given) | (given == UNKNOWN)).all(1).numpy()
+        weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        return float(np.average(right, weights=weights))
+
+    def sample(
+        self,
+        X: ArrayLike,  # noqa: N803
+        n: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> NDArray[np.int64]:
+        """Draw n label sets for each row, 0 or 1 (n, N, L)."""
+        features = self._read_features(X)
+        seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+        generator, parts = torch.Generator().manual_seed(seed), []
+        for potentials, posterior in self._infer(features):
+            if isinstance(self._method, DrawsLabels):
+                parts.append(self._method.sample(potentials, n, generator))
+            else:
+                assert posterior.samples is not None
+                chosen = torch.randint(len(posterior.samples), (n,), generator=generator)
+                parts.append(posterior.samples[chosen])
+        drawn: NDArray[np.int64] = torch.cat(parts, 1).numpy().astype(np.int64)
+        return drawn
+
+    def condition(self, X: ArrayLike, known: ArrayLike) -> Floats:  # noqa: N803
+        """Return the marginals (N, L) given labels that are known.
+
+        Args:
+            known: 1, 0 or NaN for unknown (N, L), or (L,) for all rows; a DataFrame may have only
+                the columns of some labels.
+        """
+        features = self._read_features(X)
+        return self._marginals(features, self._read_known(known, len(features)))
+
+    @property
+    def _is_single(self) -> bool:
+        return isinstance(self.classes_, np.ndarray)
+
+    @property
+    def coupling_(self) -> pd.DataFrame:
+        check_is_fitted(self, "_model")
+        matrix = self._model.pairwise_matrix().double().numpy()
+        return pd.DataFrame(matrix, index=self.labels_, columns=self.labels_)
+
+    def plot_correlations(self) -> Figure:
+        """Draw the couplings as a heatmap, labels that attract each other side by side."""
+        check_is_fitted(self, "_model")
+        order = order_labels(*couplings(self._model), len(self.labels_))
+        return make_figure(
+            list(self.labels_), [Panel.from_model("learned couplings", self._model)], order
+        )
+
+    def _make_settings(self, targets: NDArray[np.int8], seed: int) -> TrainSettings:
+        """Return the settings of the fit; where rows are few, with penalties by cross-validation.
+
+        What is learned on so few rows is judged by the likelihood of whole sets.
+        """
+        if self.features not in set(Unaries):
+            raise ValueError(f"features: {choose(self.features, Unaries)}")
+        given: dict[str, Any] = {
+            "penalties": self.penalties,
+            "pairwise_penalties": self.pairwise_penalties,
+        }
+        given = {name: tuple(value) for name, value in given.items() if value is not None}
+        given |= {name: getattr(self, name) for name in ("hidden_units", "dropout", "structure")}
+        settings = make_settings(**{"seed": seed} | given | dict(self.settings or {}))
+        is_convex = settings.hidden_units == 0 or settings.dropout > 0
+        if targets.shape[1] == 1:  # no pairs
+            settings = settings.model_copy(update={"structure": Structure.INDEPENDENT})
+        if len(targets) >= _ENOUGH or not is_convex:
+            return settings
+        exact = plan_training(settings, _numbered(targets), targets, Rules()).exact
+        alone = settings.structure is Structure.INDEPENDENT
+        automatic: dict[str, Any] = {"cross_validation": True, "joint_share": 1.0}
+        automatic["schedule"] = Schedule.JOINT if exact or alone else Schedule.STACKED
+        return settings.model_copy(
+            update={
+                name: value
+                for name, value in automatic.items()
+                if name not in settings.model_fields_set
+            }
+        )
+
+    def _choose_kernel(
+        self, features: NDArray[np.float32], targets: NDArray[np.int8]
+    ) -> Pipeline | None:
+        """Return the fitted map of the kernel whose baseline predicts held-out rows best."""
+        if self.features == Unaries.LINEAR:
+            return None
+        standard = StandardScaler().fit_transform(features)
+        gammas = [self.gamma]
+        if self.gamma is None:
+            rng = np.random.default_rng(self.settings_.seed)
+            some = standard[rng.permutation(len(standard))[:_MOST_PAIRS]]
+            apart = euclidean_distances(some, squared=True)[np.triu_indices(len(some), 1)]
+            median = float(np.median(apart)) if len(apart) else 0.0
+            gammas = [width / (median or 1.0) for width in _WIDTHS]
+        count = self.n_components or min(len(features), _MOST_COMPONENTS)
+        kernels = [
+            make_pipeline(
+                StandardScaler(),
+                Nystroem(
+                    gamma=gamma,
+                    n_components=min(count, len(features)),
+                    random_state=self.settings_.seed,
+                ),
+            ).fit(features)
+            for gamma in gammas
+        ]
+        if len(kernels) == 1:
+            return kernels[0]
+        losses = []
+        for kernel in kernels:
+            mapped = kernel.transform(features).astype(np.float32)
+            parts = self._split(mapped, targets)
+            losses.append(fit_baseline(*parts, _numbered(targets), self.settings_).score)
+        return kernels[int(np.argmin(losses))]
+
+    def _split(
+        self, features: NDArray[np.float32], targets: NDArray[np.int8]
+    ) -> tuple[Examples, Examples]:
+        """Return training and validation rows; no validation rows if penalties are by folds."""
+        chosen = np.zeros(len(targets), dtype=bool)
+        if not self.settings_.cross_validation:
+            chosen = draw_validation(targets, seed=self.settings_.seed)
+        everything = Examples(features, targets)
+        return everything.rows(~chosen), everything.rows(chosen)
+
+    def _keep(
+        self, fitted: Fitted, inference: InferenceName, decoders: tuple[Decoder, ...]
+    ) -> None:
+        self._model, self._decoders = fitted.model, decoders
+        self._method: InferenceMethod = fitted.model.make_inference(inference, self.settings_)
+
+    def _map(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.kernel_ is None:
+            return features
+        mapped: NDArray[np.float32] = self.kernel_.transform(features).astype(np.float32)
+        return mapped
+
+    def _read_features(self, X: ArrayLike) -> NDArray[np.float32]:  # noqa: N803
+        check_is_fitted(self, "_model")
+        return self._map(
+            _dense(validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False))
+        )
+
+    def _read_known(self, given: ArrayLike, count: int) -> Tensor:
+        """Return label values as 1, 0 and -1 (N, L)."""
+        if isinstance(given, pd.DataFrame):
+            others = [str(one) for one in given.columns if str(one) not in set(self.labels_)]
+            if others:
+                raise ValueError(f"unknown label {others[0]!r}; labels are {list(self.labels_)}")
+            given = given.set_axis([str(one) for one in given.columns], axis=1)
+            given = given.reindex(columns=list(self.labels_))
+        elif not sparse.issparse(given):
+            values = np.asarray(given)
+            if self._is_single and values.ndim == 1:
+                values = (values == self.classes_[-1])[:, None] & (len(self.classes_) > 1)
+            if values.ndim == 1 and len(values) == len(self.labels_):
+                values = np.broadcast_to(values, (count, len(values)))
+            given = values
+        known = _read_targets(given, list(self.labels_), count)
+        if known.shape[1] != len(self.labels_):
+            raise ValueError(f"expected {len(self.labels_)} labels, got {known.shape[1]}")
+        return torch.from_numpy(known).long()
+
+    @torch.no_grad()
+    def _infer(
+        self,
+        features: NDArray[np.float32],
+        known: Tensor | None = None,
+        at_once: int = _AT_ONCE,
+    ) -> Iterator[tuple[Potentials, Posterior]]:
+        for rows in _batches(len(features), at_once):
+            potentials: Potentials = self._model(torch.from_numpy(features[rows]))
+            told = None if known is None else known[rows]
+            yield potentials, self._method(potentials, known=told)
+
+    def _marginals(self, features: NDArray[np.float32], known: Tensor | None = None) -> Floats:
+        parts = [posterior.marginals for _, posterior in self._infer(features, known)]
+        marginals: Floats = torch.cat(parts).double().numpy()
+        return marginals
+
+    def _make_decoder(self, name: str) -> Decoder:
+        if name not in set(Decision):
+            raise ValueError(f"decision: {choose(name, Decision)}")
+        rule = Decision(name)
+        rarity = None if rule is Decision.TOP_K else 0.0
+        decoder = Decoder(rule, k=self.k if rule.has_k else None, rarity=rarity)
+        for tuned in self._decoders:
+            if not decoder.is_ready and tuned.rule is rule:
+                decoder = decoder.filled_in(tuned)
+        return decoder
+
+
+def _dense(features: Any) -> NDArray[np.float32]:
+    dense: NDArray[np.float32] = features.toarray() if sparse.issparse(features) else features
+    return dense
+
+
+def _read_classes(given: Any) -> tuple[NDArray[Any], NDArray[np.int8]]:
+    """Return the one or two classes of targets (N,), and which has the second (N, 1)."""
+    values = column_or_1d(given)
+    check_classification_targets(values)
+    classes, codes = np.unique(values, return_inverse=True)
+    if len(classes) > 2:
+        raise ValueError(
+            "Only binary classification is supported. The type of the target is multiclass: "
+            "give a column of 0 and 1 for each label"
+        )
+    return classes, codes.astype(np.int8)[:, None]
+
+
+def _read_targets(given: Any, names: Sequence[str] | None, count: int) -> NDArray[np.int8]:
+    """Return label values as 1, 0 and -1 for unknown (N, L).
+
+    Raises:
+        ValueError: another shape, or another value.
+    """
+    if sparse.issparse(given):
+        given = given.toarray()
+    values = check_array(
+        given, dtype=np.float64, ensure_all_finite="allow-nan", ensure_2d=False, input_name="Y"
+    )
+    if values.ndim != 2:
+        raise ValueError(
+            f"Y: expected a column for each label, (n_samples, n_labels), got shape {values.shape}"
+        )
+    if len(values) != count:
+        raise ValueError(f"X has {count} rows and Y has {len(values)}; expected as many")
+    unknown = np.isnan(values)
+    wrong = ~unknown & (values != 0) & (values != 1)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        name = column if names is None else names[column]
+        raise ValueError(
+            f"Y: expected 0, 1 or NaN (unknown), got {values[row, column]:g} "
+            f"in row {row} of label {str(name)!r}"
+        )
+    return np.where(unknown, UNKNOWN, values).astype(np.int8)
+
+
+def _numbered(targets: NDArray[np.int8]) -> LabelSpace:
+    """Return numbers as label names, which unlike names of the user's are always valid."""
+    return LabelSpace(tuple(str(at) for at in range(targets.shape[1])))
+
+
+def _batches(count: int, at_once: int = _AT_ONCE) -> list[slice]:
+    return [slice(start, start + at_once) for start in range(0, count, at_once)]
+
+
+@contextmanager
+def _errors_of_values() -> Iterator[None]:
+    """Raise what the package says of wrong values as ValueError, as scikit-learn does."""
+    try:
+        yield
+    except MlcrfError as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,190 @@
+"""The estimator of scikit-learn: its conventions, and the numbers of the package's own fit."""
+
+import pickle
+from itertools import product
+from typing import Any
+from unittest import SkipTest
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from mlcrf import MultiLabelCRFClassifier
+from mlcrf.labels import LabelSpace
+from mlcrf.training.examples import Examples
+from mlcrf.training.fitting import fit_features
+
+Arrays = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+QUICK: dict[str, Any] = {
+    "penalties": (0.3,),
+    "pairwise_penalties": (0.01,),
+    "settings": {"structure_weights": (1.0,)},
+    "random_state": 0,
+}
+UNNEEDED = {
+    "check_classifiers_multilabel_output_format_decision_function": "it has no decision_function",
+    "check_array_api_input": "runs only where SCIPY_ARRAY_API is set",
+}
+
+
+@parametrize_with_checks([MultiLabelCRFClassifier(**QUICK)])
+def test_conventions(estimator: Any, check: Any) -> None:
+    """Every check of scikit-learn passes; two do not apply, and skip themselves."""
+    try:
+        check(estimator)
+    except SkipTest:
+        assert check.func.__name__ in UNNEEDED
+
+
+@pytest.fixture(scope="module")
+def arrays() -> Arrays:
+    """Three labels: two that need each other, and one that excludes them."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(150, 4))
+    first = (features[:, 0] + rng.normal(size=150) > 0).astype(float)
+    second = np.where(rng.random(150) < 0.9, first, 1 - first)
+    third = np.where(rng.random(150) < 0.8, 1 - first, 0)
+    return features, np.stack([first, second, third], 1)
+
+
+@pytest.fixture(scope="module")
+def fitted(arrays: Arrays) -> MultiLabelCRFClassifier:
+    features, targets = arrays
+    columns = ["sea", "beach", "car"]
+    return MultiLabelCRFClassifier(**QUICK).fit(features, pd.DataFrame(targets, columns=columns))
+
+
+def all_sets() -> NDArray[np.int64]:
+    return np.array(list(product([0, 1], repeat=3)))
+
+
+def test_joint_probabilities_are_those_of_whole_sets(
+    arrays: Arrays, fitted: MultiLabelCRFClassifier
+) -> None:
+    """They sum to 1, and marginals, conditions and decisions follow from them."""
+    features = arrays[0][:20]
+    joint = np.stack([fitted.predict_joint_proba(features, one) for one in all_sets()], 1)
+    assert np.allclose(joint.sum(1), 1, atol=1e-5)
+    assert np.allclose(joint @ all_sets(), fitted.predict_proba(features), atol=1e-5)
+    assert np.allclose(np.exp(fitted.predict_log_proba(features)), fitted.predict_proba(features))
+    assert (fitted.predict(features, decision="map") == all_sets()[joint.argmax(1)]).all()
+    known = np.array([1, np.nan, np.nan])
+    given = joint * (all_sets()[:, 0] == 1)
+    assert np.allclose(fitted.predict_joint_proba(features, known), given.sum(1), atol=1e-5)
+    wanted = given @ all_sets() / given.sum(1, keepdims=True)
+    assert np.allclose(fitted.condition(features, known), wanted, atol=1e-5)
+    named = pd.DataFrame({"sea": np.ones(20)})
+    assert np.allclose(fitted.condition(features, named), wanted, atol=1e-5)
+
+
+def test_samples_have_the_marginals(arrays: Arrays, fitted: MultiLabelCRFClassifier) -> None:
+    features = arrays[0][:5]
+    drawn = fitted.sample(features, 4000, random_state=1)
+    assert drawn.shape == (4000, 5, 3)
+    assert np.allclose(drawn.mean(0), fitted.predict_proba(features), atol=0.04)
+    assert (drawn == fitted.sample(features, 4000, random_state=1)).all()
+
+
+def test_couplings_and_the_baseline(arrays: Arrays, fitted: MultiLabelCRFClassifier) -> None:
+    features, targets = arrays
+    coupling = fitted.coupling_
+    assert list(coupling.index) == list(coupling.columns) == ["sea", "beach", "car"]
+    assert coupling.loc["sea", "beach"] > 1 > -1 > coupling.loc["sea", "car"]
+    baseline = fitted.independent_
+    p = baseline.predict_proba(features)
+    alone = np.where(targets == 1, p, 1 - p).prod(1)
+    assert np.allclose(baseline.predict_joint_proba(features, targets), alone, atol=1e-5)
+    better = fitted.predict_joint_proba(features, targets)
+    assert np.log(better).mean() > np.log(alone).mean() + 0.1
+    assert fitted.score(features, targets) == (fitted.predict(features) == targets).all(1).mean()
+    figure = fitted.plot_correlations()
+    assert {text.get_text() for text in figure.axes[0].get_xticklabels()} == {"sea", "beach", "car"}
+
+
+def test_the_fit_is_that_of_the_package(arrays: Arrays, fitted: MultiLabelCRFClassifier) -> None:
+    features, targets = arrays
+    everything = Examples(features.astype(np.float32), targets.astype(np.int8))
+    nothing = Examples(everything.features[:0], everything.targets[:0])
+    settings = fitted.settings_
+    models = fit_features(everything, nothing, LabelSpace(("a", "b", "c")), settings)
+    matrix = models.crf.model.pairwise_matrix().numpy()
+    assert (fitted.coupling_.to_numpy() == matrix).all()
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csr_array, np.asarray])
+def test_sparse_is_as_dense(arrays: Arrays, kind: Any) -> None:
+    features, targets = arrays
+    dense = MultiLabelCRFClassifier(**QUICK).fit(features, targets)
+    other = MultiLabelCRFClassifier(**QUICK).fit(kind(features), kind(targets))
+    assert (dense.predict_proba(features) == other.predict_proba(kind(features))).all()
+
+
+def test_unknown_labels(arrays: Arrays) -> None:
+    """What is unknown is summed out: couplings are learned from what is known."""
+    features, targets = arrays
+    partly = targets.copy()
+    partly[np.random.default_rng(1).random(targets.shape) < 0.3] = np.nan
+    fitted = MultiLabelCRFClassifier(**QUICK).fit(features, partly)
+    assert fitted.coupling_.iloc[0, 1] > 1
+    assert 0 < fitted.score(features, partly) <= 1
+
+
+@pytest.mark.parametrize(
+    "changed", [{"features": "rbf"}, {"hidden_units": 8, "dropout": 0.2}, {"structure": "tree"}]
+)
+def test_other_unaries(arrays: Arrays, changed: dict[str, Any]) -> None:
+    features, targets = arrays
+    fitted = MultiLabelCRFClassifier(**QUICK, **changed).fit(features, targets)
+    again = MultiLabelCRFClassifier(**QUICK, **changed).fit(features, targets)
+    assert (fitted.predict_proba(features) == again.predict_proba(features)).all()
+    assert fitted.score(features, targets) > 0.4
+
+
+def test_pipelines_searches_and_copies(arrays: Arrays) -> None:
+    """It goes where scikit-learn's own classifiers go."""
+    features, targets = arrays
+    frame = pd.DataFrame(features, columns=list("abcd"))
+    steps = make_pipeline(StandardScaler(), MultiLabelCRFClassifier(**QUICK))
+    steps.set_output(transform="pandas")
+    grid = {"multilabelcrfclassifier__decision": ["threshold", "map"]}
+    search = GridSearchCV(steps, grid, cv=2).fit(frame, targets)
+    assert 0 < search.best_score_ <= 1
+    found = search.best_estimator_[-1]
+    assert list(found.feature_names_in_) == list("abcd")
+    kept = pickle.loads(pickle.dumps(search.best_estimator_))
+    assert (kept.predict_proba(frame) == search.predict_proba(frame)).all()
+    assert clone(found).get_params() == found.get_params()
+
+
+@pytest.mark.parametrize("decision", ["expected-f1", "tuned-threshold", "label-thresholds"])
+def test_decisions(arrays: Arrays, fitted: MultiLabelCRFClassifier, decision: str) -> None:
+    chosen = fitted.predict(arrays[0], decision=decision)
+    assert chosen.shape == (150, 3)
+    assert set(np.unique(chosen)) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("changed", "targets", "message"),
+    [
+        ({}, [[0, 2]] * 4, "expected 0, 1 or NaN .unknown., got 2 in row 0 of label '1'"),
+        ({}, [[0, np.nan]] * 4, "label '1' is unknown in every row; leave it out"),
+        ({}, [[0, 1]] * 3, "X has 4 rows and Y has 3"),
+        ({}, [0, 1, 2, 2], "Only binary classification"),
+        ({"features": "rbff"}, [[0, 1]] * 4, "features: expected one of linear, rbf, got 'rbff'"),
+        ({"structure": "treee"}, [[0, 1]] * 4, "setting structure: .* did you mean 'tree'"),
+        ({"settings": {"objectiv": 1}}, [[0, 1]] * 4, "unknown setting 'objectiv'"),
+        ({"k": 3, "decision": "top-k"}, [[0, 1], [1, 0]] * 2, "k"),
+    ],
+)
+def test_refuses(changed: dict[str, Any], targets: Any, message: str) -> None:
+    features = np.arange(8.0).reshape(4, 2)
+    with pytest.raises(ValueError, match=message):
+        MultiLabelCRFClassifier(**QUICK | changed).fit(features, targets).predict(features)
