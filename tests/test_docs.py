@@ -25,7 +25,7 @@ def test_command_reference_is_up_to_date() -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("page", ["own-training-loop.md"])
+@pytest.mark.parametrize("page", ["own-training-loop.md", "scikit-learn.md"])
 def test_code_of_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
