@@ -10,6 +10,7 @@ from mlcrf.version import __version__
 
 if TYPE_CHECKING:
     from mlcrf.checkpoint import Run, load_run
+    from mlcrf.comparison import Comparison, compare
     from mlcrf.config import TrainSettings
     from mlcrf.crf import Potentials
     from mlcrf.data.joining import read_datasets
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mlcrf.training.run import TrainReport, train
 
 _HOME = {
+    "Comparison": "mlcrf.comparison",
     "Decoder": "mlcrf.decoding",
     "Evaluation": "mlcrf.evaluation",
     "LabelSpace": "mlcrf.labels",
@@ -47,6 +49,7 @@ _HOME = {
     "TaughtReport": "mlcrf.training.extending",
     "TrainReport": "mlcrf.training.run",
     "TrainSettings": "mlcrf.config",
+    "compare": "mlcrf.comparison",
     "evaluate": "mlcrf.evaluation",
     "extend": "mlcrf.training.additions",
     "load_run": "mlcrf.checkpoint",
@@ -56,6 +59,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Comparison",
     "Decoder",
     "Evaluation",
     "LabelSpace",
@@ -75,6 +79,7 @@ __all__ = [
     "TrainReport",
     "TrainSettings",
     "__version__",
+    "compare",
     "evaluate",
     "extend",
     "load_run",

@@ -7,6 +7,7 @@ from pathlib import Path
 import mlcrf
 
 PUBLIC = [
+    "Comparison",
     "Decoder",
     "Evaluation",
     "LabelSpace",
@@ -26,6 +27,7 @@ PUBLIC = [
     "TrainReport",
     "TrainSettings",
     "__version__",
+    "compare",
     "evaluate",
     "extend",
     "load_run",

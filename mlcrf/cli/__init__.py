@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mlcrf.cli.audit import audit
+from mlcrf.cli.compare import compare
 from mlcrf.cli.convert import convert
 from mlcrf.cli.demo import demo
 from mlcrf.cli.doctor import doctor
@@ -45,6 +46,7 @@ for command in (
     train,
     extend,
     evaluate,
+    compare,
     audit,
     report,
     predict,

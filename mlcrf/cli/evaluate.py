@@ -26,14 +26,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Also write all scores to this .csv file.")
     ] = None,
-    measures: Annotated[
-        str,
-        typer.Option(
-            metavar="main|all|NAME,...",
-            help="Measures in the printed table: `all` adds those that papers report; or names and "
-            "symbols, such as CP,CR,CF1,OP,OR,OF1. --out and --json have all.",
-        ),
-    ] = "main",
+    measures: options.Measures = "main",
     as_json: options.Json = False,
 ) -> None:
     """Score the CRF next to the independent baseline, with confidence intervals."""

@@ -27,6 +27,7 @@ from mlcrf.cli.mistakes import UsageError, explain, refuse_run, refuse_swapped
 if TYPE_CHECKING:
     from mlcrf.backbones.feature_source import FeatureSource
     from mlcrf.checkpoint import Run
+    from mlcrf.comparison import Comparison
     from mlcrf.data.manifest import Manifest
     from mlcrf.data.readers import ReadOptions
     from mlcrf.decoding import Decoder
@@ -568,24 +569,72 @@ class EvaluationOptions:
         self, run: Path, data: str, reading: ReadingOptions, command: str
     ) -> "tuple[Run, Manifest]":
         """Load a run, and the images to score it on; print how they were understood."""
-        import numpy as np
-
         from mlcrf.checkpoint import load_run
-        from mlcrf.data.readers import read_dataset
-        from mlcrf.data.splits import take_split
 
         refuse_swapped(run, data, command)
         trained = load_run(run)
-        label_set = self.label_set or trained.label_set
-        features = trained.backbone_spec.features
-        how = reading.make(label_set, trained.labels, run_features=features)
+        return trained, self.read([trained], data, reading)
+
+    def read(self, runs: "Sequence[Run]", data: str, reading: ReadingOptions) -> "Manifest":
+        """Read the images to score runs on; print how they were understood.
+
+        All labels of the data are read if the runs have different ones.
+        """
+        import numpy as np
+
+        from mlcrf.data.readers import read_dataset
+        from mlcrf.data.splits import take_split
+
+        first = runs[0]
+        labels: LabelSpace | None = first.labels
+        label_set = self.label_set or first.label_set
+        if any(set(run.labels) != set(first.labels) for run in runs):
+            labels, label_set = None, self.label_set or 38
+        how = reading.make(label_set, labels, run_features=first.backbone_spec.features)
         manifest = read_dataset(parse_data(data), how)
-        trained.require_input(manifest)
+        for run in runs:
+            run.require_input(manifest)
         show_reading(manifest)
         manifest = take_split(manifest, self.split)
-        return trained, manifest.rows(np.arange(len(manifest))[: self.limit])
+        return manifest.rows(np.arange(len(manifest))[: self.limit])
+
+    def compare(
+        self,
+        runs: "Sequence[Run]",
+        manifest: "Manifest",
+        reading: ReadingOptions,
+        decision: DecisionOptions,
+        runtime: RuntimeOptions,
+    ) -> "Comparison":
+        """Compare runs on the same images; see `mlcrf.comparison.compare`."""
+        from mlcrf.comparison import compare
+
+        hints = [read_evidence(run, self.hints, reading) for run in runs]
+        with console.bar("features", then="scores") as progress:
+            return compare(
+                runs,
+                manifest,
+                [runtime.make_extractor(run) for run in runs],
+                split=self.split,
+                inference=self.inference,
+                max_exact_labels=self.max_exact_labels,
+                decoder=decision.make_decoder(),
+                at_k=self.at_k,
+                evidence=[None if one is None else one.of(manifest.images) for one in hints],
+                resamples=self.resamples,
+                seed=self.seed,
+                progress=progress,
+            )
 
 
+Measures = Annotated[
+    str,
+    typer.Option(
+        metavar="main|all|NAME,...",
+        help="Measures in the printed table: `all` adds those that papers report; or names and "
+        "symbols, such as CP,CR,CF1,OP,OR,OF1. --out and --json have all.",
+    ),
+]
 Data = Annotated[
     str, typer.Argument(help="Table or folder of images and labels, or s3://... of a table.")
 ]

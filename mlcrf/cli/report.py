@@ -30,6 +30,13 @@ def report(
     thumbnail_px: Annotated[
         int, typer.Option(min=32, max=1024, help="Longer side of images in the page, in pixels.")
     ] = 256,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            help="Compare another run on the same images, as `mlcrf compare`; may be repeated.",
+        ),
+    ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write one self-contained page: measures, labels, curves, couplings, galleries.
@@ -39,6 +46,7 @@ def report(
     """
     console.quiet()
     from mlcrf.atomic import require_ending
+    from mlcrf.checkpoint import load_run
     from mlcrf.errors import MlcrfError
     from mlcrf.evaluation import answer, score
     from mlcrf.reports.webpage import Gallery, save_report
@@ -47,6 +55,7 @@ def report(
     if out.exists() and not overwrite:
         raise MlcrfError(f"{out}: exists already; choose another --out or --overwrite")
     trained, manifest = evaluation.load(run, data, reading, "report")
+    others = [load_run(one) for one in compare or ()]
     hints = options.read_evidence(trained, evaluation.hints, reading)
     evidence = None if hints is None else hints.of(manifest.images)
     extractor = runtime.make_extractor(trained)
@@ -71,5 +80,8 @@ def report(
         seed=evaluation.seed,
     )
     options.show_notes(result.notes, manifest)
-    save_report(out, trained, answers, result, Gallery(images, thumbnail_px))
+    comparison = None
+    if others:
+        comparison = evaluation.compare([trained, *others], manifest, reading, decision, runtime)
+    save_report(out, trained, answers, result, Gallery(images, thumbnail_px), comparison)
     typer.echo(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -9,11 +9,13 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from mlcrf import comparison
+from mlcrf.comparison import Comparison
 from mlcrf.errors import SettingsError
 from mlcrf.evaluation import COLUMNS, Evaluation
 from mlcrf.hints import did_you_mean
 from mlcrf.images import LeftOut
-from mlcrf.metrics import MAIN_MEASURES, SYMBOLS
+from mlcrf.metrics import MAIN_MEASURES, SYMBOLS, Interval, Measures
 from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
 
 if TYPE_CHECKING:  # slow imports, not needed by `mlcrf predict`
@@ -110,19 +112,35 @@ def evaluation_rows(
     Args:
         measures: names; None for the main ones. Titles of given ones have the symbols of papers.
     """
+    ours, theirs = (result.models[model] for model in ("crf", "independent"))
+    return measure_rows(ours, theirs, result.difference, result.at_k, measures)
+
+
+def measure_rows(
+    ours: Measures,
+    theirs: Measures,
+    difference: Mapping[str, Interval],
+    at_k: int | None,
+    measures: Sequence[str] | None = None,
+) -> dict[str, list[str]]:
+    """Return what `evaluation_rows` does, of any two models; theirs come first.
+
+    Args:
+        difference: ours minus theirs, by measure.
+        at_k: whether there are measures at k; None for none.
+    """
     rows = {}
-    for name in choose_measures("main", result.at_k) if measures is None else measures:
+    for name in choose_measures("main", at_k) if measures is None else measures:
         title, factor, digits = MEASURE_TITLES[name]
         if measures is not None and (symbol := SYMBOLS.get(name, title)) not in title:
             title += f" ({symbol})"
-        ours, theirs = (getattr(result.models[model], name) for model in ("crf", "independent"))
-        value, low, high = result.difference[name]
+        value, low, high = difference[name]
         signed = f"{factor * value:+.{digits}f}"
         interval = f"[{factor * low:+.{digits}f}, {factor * high:+.{digits}f}]"
         rows[name] = [
             title,
-            f"{factor * theirs:.{digits}f}",
-            f"{factor * ours:.{digits}f}",
+            f"{factor * getattr(theirs, name):.{digits}f}",
+            f"{factor * getattr(ours, name):.{digits}f}",
             signed,
             interval,
         ]
@@ -165,10 +183,50 @@ def evaluation_record(result: Evaluation) -> str:
 
 def evaluation_csv(result: Evaluation) -> str:
     """Return the measures, then the average precision of each label, as tidy CSV text."""
+    return _csv(COLUMNS, result.rows())
+
+
+def format_comparison(result: Comparison, measures: Sequence[str] | None = None) -> str:
+    """Format a table for each run but the first: its scores next to those of the first.
+
+    Args:
+        measures: see `evaluation_rows`.
+    """
+    first = result.reference
+    lines = [
+        f"NOT A TEST of {name}: {count} of these images were used in its training"
+        for name, count in result.in_training.items()
+        if count
+    ]
+    for name, difference in result.differences.items():
+        rows = measure_rows(
+            result.runs[name], result.runs[first], difference, result.at_k, measures
+        )
+        header = ["", first, name, "difference", "95 % interval"]
+        lines += [*([""] if lines else []), format_table(header, rows.values())]
+    lines += ["", f"differences are from {first}; {len(result.labels)} labels are compared"]
+    if result.at_k is not None:
+        lines.append(f"at k: each image has exactly its {result.at_k} best labels")
+    return "\n".join([*lines, f"signature {result.signature}"])
+
+
+def comparison_record(result: Comparison) -> str:
+    """Return a comparison as one JSON object; NaN becomes null."""
+    measures = next(iter(result.differences.values()))
+    symbols = {name: SYMBOLS[name] for name in measures if name in SYMBOLS}
+    return to_json(asdict(result) | {"reference": result.reference, "symbols": symbols})
+
+
+def comparison_csv(result: Comparison) -> str:
+    """Return one row for each measure and run, as tidy CSV text."""
+    return _csv(comparison.COLUMNS, result.rows())
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow(COLUMNS)
-    table.writerows(result.rows())
+    table.writerow(header)
+    table.writerows(rows)
     return out.getvalue()
 
 

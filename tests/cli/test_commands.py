@@ -186,6 +186,31 @@ def test_evaluate_prints_one_json_object(mlcrf: Mlcrf, run: Path, drawn: Path) -
     )
 
 
+def test_compare(mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path) -> None:
+    """A table, one JSON object, a CSV file, and a section of the report; wrong words are told."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    words = (run, copy, "--data", run / "splits.csv", "--resamples", 2)
+    result = mlcrf("compare", *words, "--split", "train", "--measures", "OF1", "--limit", 9)
+    assert result.returncode == 0, result.stderr
+    told = "NOT A TEST of copy: 9 of these images were used in its training"
+    assert told in result.stdout and "micro F1, % (OF1)" in result.stdout
+    table = tmp_path / "scores.csv"
+    result = mlcrf("compare", *words, "--json", "--out", table)
+    record = json.loads(result.stdout)
+    assert record["reference"] == "run" and list(record["differences"]) == ["copy"]
+    assert record["differences"]["copy"]["micro_f1"] == [0, 0, 0]
+    rows = [row for row in csv.DictReader(table.open()) if row["symbol"] == "CF1"]
+    assert [(row["run"], row["low"]) for row in rows] == [("run", ""), ("copy", "0.0")]
+    page = tmp_path / "report.html"
+    on = (drawn / "labels.csv", "--resamples", 2, "--images", 0, "--out", page)
+    assert mlcrf("report", run, *on, "--compare", copy).returncode == 0
+    assert "Other runs</h2>" in page.read_text()
+    refused = mlcrf("compare", run, "--data", drawn / "labels.csv")
+    assert refused.returncode == 2 and "at least two runs" in refused.stderr
+    refused = mlcrf("compare", run, copy, "--data", run)
+    assert f"error: {run} is a run; expected a table or folder for --data" in refused.stderr
+
+
 def test_evaluate_at_k(mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path) -> None:
     """Each image's best labels are measured beside the decision; at most all labels are."""
     words = ("evaluate", run, drawn / "labels.csv", "--resamples", 2, "--at-k")

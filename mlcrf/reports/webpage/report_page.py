@@ -1,6 +1,6 @@
 """Write the report on a run: fill its template with numbers, shapes and thumbnails."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from mlcrf.checkpoint import Run
+from mlcrf.comparison import Comparison
 from mlcrf.evaluation import Answers, Evaluation, article
 from mlcrf.inference import LogPartitionKind
-from mlcrf.metrics import LOWER_IS_BETTER, MAIN_MEASURES, precision_recall, reliability
+from mlcrf.metrics import LOWER_IS_BETTER, MAIN_MEASURES, Interval, precision_recall, reliability
 from mlcrf.reports.correlations import strongest_pairs
 from mlcrf.reports.html_page import save_page
 from mlcrf.reports.names import readable
-from mlcrf.reports.tables import choose_measures, evaluation_rows
+from mlcrf.reports.tables import choose_measures, evaluation_rows, measure_rows
 from mlcrf.reports.webpage import charts
 from mlcrf.reports.webpage.gallery import Gallery, changed_cards, surprising_cards
 
@@ -38,7 +39,12 @@ class _Measure:
 
 
 def save_report(
-    path: Path, run: Run, answers: Answers, result: Evaluation, gallery: Gallery
+    path: Path,
+    run: Run,
+    answers: Answers,
+    result: Evaluation,
+    gallery: Gallery,
+    comparison: Comparison | None = None,
 ) -> None:
     """Write the report on a run as one self-contained HTML file.
 
@@ -48,6 +54,7 @@ def save_report(
     Args:
         answers: with their surprise, see `answer`.
         result: the evaluation of the same answers.
+        comparison: of this run, which is its first, with others on the same images.
 
     Raises:
         MlcrfError: the file cannot be written.
@@ -60,6 +67,7 @@ def save_report(
         _overview(run, answers, result)
         | _by_label(answers, result, names)
         | _couplings(run, names)
+        | {"comparison": None if comparison is None else _compared(comparison)}
         | {"sources": list(_sources(run)), "hinted": answers.hinted is not None}
         | _images(answers, gallery, names)
     )
@@ -94,18 +102,46 @@ def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
 
 
 def _measures(result: Evaluation, names: list[str] | None = None) -> dict[str, _Measure]:
+    return _with_intervals(evaluation_rows(result, names), result.difference)
+
+
+def _with_intervals(
+    rows: dict[str, list[str]], difference: Mapping[str, Interval]
+) -> dict[str, _Measure]:
     measures = {}
-    for name, cells in evaluation_rows(result, names).items():
-        value, low, high = result.difference[name]
+    for name, cells in rows.items():
+        value, low, high = difference[name]
         shape = charts.interval(value, low, high, lower_is_better=name in LOWER_IS_BETTER)
         title, *figures = cells
-        theirs, ours, difference, interval = map(_minus, figures)
+        theirs, ours, signed, interval = map(_minus, figures)
         if shape is None:
             interval = verdict = ""
         else:
             verdict = "better" if shape.low > 0 else "worse" if shape.high < 0 else "not told apart"
-        measures[name] = _Measure(title, theirs, ours, difference, interval, shape, verdict)
+        measures[name] = _Measure(title, theirs, ours, signed, interval, shape, verdict)
     return measures
+
+
+def _compared(comparison: Comparison) -> dict[str, Any]:
+    first = comparison.reference
+    return {
+        "first": readable(first),
+        "num_labels": len(comparison.labels),
+        "notes": [readable(note, 500) for note in comparison.notes],
+        "others": [
+            (
+                readable(name),
+                comparison.in_training[name],
+                _with_intervals(
+                    measure_rows(
+                        comparison.runs[name], comparison.runs[first], difference, comparison.at_k
+                    ),
+                    difference,
+                ).values(),
+            )
+            for name, difference in comparison.differences.items()
+        ],
+    }
 
 
 def _by_label(answers: Answers, result: Evaluation, names: list[str]) -> dict[str, Any]:
