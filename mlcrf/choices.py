@@ -194,3 +194,4 @@ class Oddity(StrEnum):
     MISSING_WORDS = "missing-words"
     COMBINATIONS = "combinations"
     SPLIT_COLUMN = "split-column"
+    FEATURES = "features"

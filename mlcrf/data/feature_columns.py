@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlcrf.choices import Oddity
 from mlcrf.data.cells import INVALID, cell_codes, shown_cell
 from mlcrf.data.columns import LIST_COLUMNS
 from mlcrf.data.problems import Problems
@@ -22,6 +24,9 @@ from mlcrf.stores import Stored
 ID_COLUMNS = (*IMAGE_COLUMNS, "id")
 _ITEM = re.compile(r"(.*)\[(\d+)\]", re.DOTALL)
 _FEW = 3
+_SMALL = (np.dtype(np.float32), np.dtype(np.float16))
+_NAMED_ID = re.compile(r"(.*[^a-z])?(id|index|number|nr|no|row)", re.IGNORECASE)
+_LEAST_ROWS = 10  # of fewer, a feature may number the rows, or equal a label, by chance
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -51,10 +56,10 @@ class FeatureTable:
 
 @dataclass(frozen=True)
 class _Block:
-    """The features of one column: names, float64 (N, C), and the faults of rows."""
+    """The features of one column: names, float32 or float64 (N, C), and the faults of rows."""
 
     names: tuple[str, ...]
-    values: NDArray[np.float64]
+    values: NDArray[Any]
     faults: dict[int, str]
 
 
@@ -80,10 +85,13 @@ def take_features(records: Records, options: ReadOptions = ReadOptions()) -> Fea
     double = [name for name, count in Counter(names).items() if count > 1]
     if double:
         raise DataError(f"two features are called {double[0]!r}; rename a column", records.path)
-    values = np.concatenate(
-        [block.values for block in blocks.values()] or [np.zeros((len(records), 0))], axis=1
-    )
+    matrices = [block.values for block in blocks.values()]
+    if len(matrices) != 1:
+        matrices = [np.concatenate([np.zeros((len(records), 0)), *matrices], axis=1)]
+    values = matrices[0]
     notes: list[str] = []
+    if not options.run_features:
+        notes = _judge_ids(records, blocks, options)
     if options.run_features and names:
         values, notes = _as_learned(records, names, values, options.run_features)
         names = list(options.run_features)
@@ -97,7 +105,7 @@ def take_features(records: Records, options: ReadOptions = ReadOptions()) -> Fea
         replace(records, columns=left),
         id_column,
         tuple(names),
-        values.astype(np.float32),
+        values.astype(np.float32, copy=False),
         faults,
         (_describe(names, list(blocks)),) if names else (),
         (*notes, *_doubts(names, values, faults)),
@@ -170,11 +178,15 @@ def _choose(
     """Return the columns of features; None if the table has none and need not."""
     others = labels | {*options.ignore_columns, options.split_column or ""}
     if options.features is not None:
-        chosen = _matching(records, options.features)
+        chosen = [
+            name
+            for name in _matching(records, options.features)
+            if name not in options.ignore_columns
+        ]
         if both := [name for name in chosen if name in others]:
             raise DataError(
-                f"column {_some(both)} is a feature by --features, and a label, a split or left "
-                "out by another option; leave it out of one",
+                f"column {_some(both)} is a feature by --features, and a label or a split by "
+                "another option; leave it out of one",
                 records.path,
                 1,
             )
@@ -204,6 +216,35 @@ def _choose(
     return lists or None
 
 
+def judge_copies(
+    table: FeatureTable, labels: Sequence[str], targets: NDArray[np.int8], options: ReadOptions
+) -> list[str]:
+    """Refuse features that repeat a label, or return notes on them if they are accepted."""
+    if len(targets) < _LEAST_ROWS or options.run_features:
+        return []
+    answers = {}
+    for name, column in zip(labels, targets.T, strict=True):
+        if (column >= 0).all() and len(np.unique(column)) > 1:
+            for one in (column, 1 - column):
+                answers[one.astype(np.float32).tobytes()] = name
+    found = [
+        (feature, label)
+        for feature, column in zip(table.names, table.values.T, strict=True)
+        if (label := answers.get(column.tobytes())) is not None
+    ]
+    if not found:
+        return []
+    what = f"feature {found[0][0]!r} is label {found[0][1]!r} in every row"
+    if Oddity.FEATURES not in options.accept:
+        raise DataError(
+            f"{what}, as if the answer were known; leave it out of the features, or use --accept "
+            f"{Oddity.FEATURES}",
+            table.records.path,
+            1,
+        )
+    return [f"accepted ({Oddity.FEATURES}): {what}"]
+
+
 def _matching(records: Records, patterns: Sequence[str]) -> list[str]:
     """Return the columns with these names or patterns, in the order of the table."""
     found: set[str] = set()
@@ -221,6 +262,7 @@ def _of_run(records: Records, wanted: Sequence[str]) -> list[str]:
     """Return the columns of the features that a run learned from."""
     names = set(wanted)
     items = {found[1] for name in wanted if (found := _ITEM.fullmatch(name))}
+    items |= {name for name, own in records.item_names.items() if names & set(own)}
     return [
         name
         for name in records.columns
@@ -247,7 +289,7 @@ def _read_block(records: Records, name: str, learned: Sequence[str]) -> _Block:
     if name in records.nominal:
         return _read_nominal(records, name, learned)
     if any(isinstance(cell, list | np.ndarray) for cell in cells):
-        return _read_lists(name, cells)
+        return _read_lists(name, cells, records.item_names.get(name))
     values, faults = np.zeros(len(cells)), {}
     for row, cell in enumerate(cells):
         number = _number(cell)
@@ -281,11 +323,14 @@ def _read_nominal(records: Records, name: str, learned: Sequence[str]) -> _Block
     return _Block(tuple(f"{name}={value}" for value in values), matrix, faults)
 
 
-def _read_lists(name: str, cells: Sequence[object]) -> _Block:
+def _read_lists(name: str, cells: Sequence[object], item_names: tuple[str, ...] | None) -> _Block:
     """Return the numbers of a column of lists, of the most frequent length."""
     lengths = [len(cell) if isinstance(cell, list | np.ndarray) else -1 for cell in cells]
     width = Counter(one for one in lengths if one >= 0).most_common(1)[0][0]
-    values, faults = np.zeros((len(cells), width)), {}
+    names = item_names or tuple(f"{name}[{at}]" for at in range(width))
+    is_small = all(getattr(cell, "dtype", None) in _SMALL for cell in cells if cell is not None)
+    values: NDArray[Any] = np.zeros((len(cells), width), np.float32 if is_small else np.float64)
+    faults: dict[int, str] = {}
     for row, (cell, length) in enumerate(zip(cells, lengths, strict=True)):
         if length < 0:
             faults[row] = f"feature {name!r} is {shown_cell(cell)}, expected {width} numbers"
@@ -297,14 +342,14 @@ def _read_lists(name: str, cells: Sequence[object]) -> _Block:
             numbers = list(map(_number, cell))  # type: ignore[call-overload]
             wrong = [at for at, number in enumerate(numbers) if isinstance(number, str)]
             if wrong:
-                faults[row] = f"feature '{name}[{wrong[0]}]' is {numbers[wrong[0]]}"
+                faults[row] = f"feature {names[wrong[0]]!r} is {numbers[wrong[0]]}"
             else:
                 values[row] = numbers
     for row in np.flatnonzero(~(np.abs(values) <= _LARGEST).all(1)).tolist():
         at = int(np.flatnonzero(~(np.abs(values[row]) <= _LARGEST))[0])
-        faults[row] = f"feature '{name}[{at}]' is {values[row, at]}, expected a finite number"
+        faults[row] = f"feature {names[at]!r} is {values[row, at]}, expected a finite number"
         values[row] = 0
-    return _Block(tuple(f"{name}[{at}]" for at in range(width)), values, faults)
+    return _Block(names, values, faults)
 
 
 def _number(cell: object) -> float | str:
@@ -332,12 +377,42 @@ def _require_mostly_numbers(records: Records, name: str, block: _Block) -> None:
         )
 
 
+def _judge_ids(records: Records, blocks: Mapping[str, _Block], options: ReadOptions) -> list[str]:
+    """Refuse features that number the rows, or return notes on them if they are accepted."""
+    found = []
+    for name, block in blocks.items():
+        column = block.values[:, 0]
+        if len(block.names) > 1 or len(column) < _LEAST_ROWS or block.faults:
+            continue
+        steps = np.diff(column)
+        counts = bool((steps == 1).all())
+        whole = bool((column == np.round(column)).all())
+        own = whole and len(np.unique(column)) == len(column)
+        if counts or (own and _NAMED_ID.fullmatch(name)):
+            found.append(name)
+    if not found:
+        return []
+    what = f"feature {_some(found)} numbers the rows, and says nothing of new ones"
+    if Oddity.FEATURES not in options.accept:
+        raise DataError(
+            f"{what}; leave it out with --ignore-columns, or use --accept {Oddity.FEATURES}",
+            records.path,
+            1,
+        )
+    return [f"accepted ({Oddity.FEATURES}): {what}"]
+
+
 def _as_learned(
-    records: Records, names: Sequence[str], values: NDArray[np.float64], wanted: Sequence[str]
-) -> tuple[NDArray[np.float64], list[str]]:
+    records: Records, names: Sequence[str], values: NDArray[Any], wanted: Sequence[str]
+) -> tuple[NDArray[Any], list[str]]:
     """Return the features that a run learned from, in its order, and notes on others."""
     position = {name: at for at, name in enumerate(names)}
-    if missing := [name for name in wanted if name not in position]:
+    missing = [name for name in wanted if name not in position]
+    if missing and records.is_sparse and len(missing) < len(wanted):
+        position |= dict.fromkeys(missing, len(names))
+        values = np.hstack([values, np.zeros((len(values), 1), values.dtype)])
+        missing = []
+    if missing:
         raise DataError(
             f"lacks {len(missing)} of the {len(wanted)} features that the run learned from: "
             f"{_some(missing)}",
@@ -358,9 +433,7 @@ def _describe(names: Sequence[str], columns: Sequence[str]) -> str:
     return f"{len(names)} features from {len(columns)} columns: {shown}"
 
 
-def _doubts(
-    names: Sequence[str], values: NDArray[np.float64], faults: Mapping[int, str]
-) -> Iterator[str]:
+def _doubts(names: Sequence[str], values: NDArray[Any], faults: Mapping[int, str]) -> Iterator[str]:
     """Yield notes on features that say nothing."""
     whole = np.delete(values, list(faults), axis=0)
     if len(whole) > 1:

@@ -1,4 +1,4 @@
-"""Load tables (CSV, JSON lines, Parquet, ARFF) as columns of plain values, with lines of rows.
+"""Load tables and matrices as columns of plain values, with the line of each row.
 
 To add a format: a suffix in `TABLE_SUFFIXES` and a case in `load_records`. CSV is read with the csv
 module, not pandas, since it knows the line where a record starts, and distinguishes a row that is
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from mlcrf.data.arff_files import load_arff
 from mlcrf.data.files import load_text
+from mlcrf.data.matrix_files import FEATURES, MatrixContent, load_matrices, load_svmlight
 from mlcrf.data.problems import Problems
 from mlcrf.errors import DataError
 from mlcrf.images.file_kinds import SUFFIXES
@@ -27,7 +28,10 @@ from mlcrf.stores import Stored
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "path")
 UNNAMED = "Unnamed: "  # with its place from 0, a column without a name, as pandas has it
-TABLE_SUFFIXES = frozenset({".arff", ".csv", ".jsonl", ".parquet", ".tsv"})
+TABLE_SUFFIXES = frozenset(
+    {".arff", ".csv", ".jsonl", ".parquet", ".tsv", ".safetensors"}
+    | {".svm", ".libsvm", ".svmlight"}
+)
 _DELIMITERS = (",", ";", "\t", "|")
 _DECLARED = re.compile(r"sep=(.)[ \t]*(?:\r\n|\n|\r)", re.IGNORECASE)
 
@@ -45,6 +49,8 @@ class Records:
         labels: columns that the file says are labels.
         all_features: whether every other column is a feature.
         nominal: column of features -> its declared values.
+        item_names: column of lists of features -> names of their numbers.
+        is_sparse: whether features that the file does not name are 0.
     """
 
     path: Path | Stored
@@ -54,6 +60,8 @@ class Records:
     labels: tuple[str, ...] = ()
     all_features: bool = False
     nominal: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    item_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    is_sparse: bool = False
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -107,6 +115,10 @@ def load_records(path: Path | Stored, problems: Problems, *, keep_bytes: bool = 
                 all_features=True,
                 nominal=found.nominal,
             )
+        case ".safetensors":
+            records = _of_matrices(path, load_matrices(path), has_lines=False)
+        case ".svm" | ".libsvm" | ".svmlight":
+            records = _of_matrices(path, load_svmlight(path), has_lines=True)
         case suffix:
             kinds = ", ".join(sorted(TABLE_SUFFIXES))
             raise DataError(f"unknown kind of table {suffix!r}; expected {kinds}", path)
@@ -114,6 +126,19 @@ def load_records(path: Path | Stored, problems: Problems, *, keep_bytes: bool = 
         problems.raise_if_any()
         raise DataError("has no rows; expected one row per image", path)
     return records
+
+
+def _of_matrices(path: Path | Stored, found: MatrixContent, *, has_lines: bool) -> Records:
+    names = {FEATURES: found.names} if found.names else {}
+    return Records(
+        path,
+        found.columns,
+        found.lines,
+        has_lines,
+        labels=found.labels,
+        item_names=names,
+        is_sparse=has_lines,
+    )
 
 
 def _load_csv(path: Path | Stored, text: str, problems: Problems) -> Records:
@@ -225,11 +250,23 @@ def _load_parquet(path: Path | Stored) -> Records:
             table = file.read()
         header = [str(name).strip() for name in table.column_names]
         check_header(path, header)
-        columns = {name: table.column(place).to_pylist() for place, name in enumerate(header)}
+        columns = {name: _plain(table.column(place)) for place, name in enumerate(header)}
     except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"cannot be read as Parquet: {reason}", path) from error
     return Records(path, columns, list(range(1, table.num_rows + 1)), has_lines=False)
+
+
+def _plain(column: pa.ChunkedArray) -> list[object]:
+    """Return the cells of a column; lists of floats, which may be long, as arrays."""
+    kind = column.type
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if any(is_so(kind) for is_so in lists) and pa.types.is_floating(kind.value_type):
+        return [
+            one.values.to_numpy(zero_copy_only=False) if one.is_valid else None for one in column
+        ]
+    cells: list[object] = column.to_pylist()
+    return cells
 
 
 def check_header(path: Path | Stored, header: list[str]) -> None:

@@ -43,6 +43,13 @@ READERS: tuple[Reader, ...] = (
     KEYWORD_FOLDER,
 )
 
+_REMEDIES = {
+    (".zip", ".gz", ".tgz"): "is an archive; unpack it and use the folder or file in it",
+    (".xlsx", ".xls", ".ods", ".numbers"): "is a spreadsheet; save it as .csv, in UTF-8",
+    (".npy", ".npz"): "is a file of numpy, which may hold code and is not opened; save it in "
+    'Python by safetensors.numpy.save_file({"features": X, "labels": Y}, "data.safetensors")',
+}
+
 
 def read_dataset(path: Path | Stored, options: ReadOptions = ReadOptions()) -> Manifest:
     """Read a data set of any known layout; from an object store, a table.
@@ -104,10 +111,9 @@ def _describe_unknown(path: Path) -> str:
         return _describe_folder(path, supported)
     if not path.is_file():
         return "neither a folder nor a regular file"
-    if path.suffix.lower() in {".zip", ".gz", ".tgz"}:
-        return "is an archive; unpack it and use the folder or file in it"
-    if path.suffix.lower() in {".xlsx", ".xls", ".ods", ".numbers"}:
-        return "is a spreadsheet; save it as .csv, in UTF-8"
+    for suffixes, remedy in _REMEDIES.items():
+        if path.suffix.lower() in suffixes:
+            return remedy
     if path.suffix.lower() == ".txt":
         return f"unknown format; if it is a table, name it .csv or .tsv. {supported}"
     return f"unknown format. {supported}"

@@ -21,7 +21,7 @@ from mlcrf.data.columns import (
     describe_invalid,
     sort_columns,
 )
-from mlcrf.data.feature_columns import FeatureTable, number_rows, take_features
+from mlcrf.data.feature_columns import FeatureTable, judge_copies, number_rows, take_features
 from mlcrf.data.image_paths import find_images
 from mlcrf.data.manifest import SPLIT_COLUMN, SPLIT_NAMES, Manifest, Split
 from mlcrf.data.problems import Problems
@@ -121,12 +121,19 @@ def _numbers_manifest(found: FeatureTable, options: ReadOptions, problems: Probl
     columns = sort_columns(records, options, row_names=found.id_column or "")
     rows = number_rows(found, problems)
     manifest = _make_manifest(records, columns, list(rows), list(found.notes), options, problems)
+    copies = judge_copies(found, manifest.labels.names, manifest.targets, options)
     splits, facts = manifest.splits, (*found.facts, *manifest.facts)
     part = None if splits is not None else _part_of_name(records.path)
     if part is not None:
         splits = (part,) * len(manifest)
         facts = (*facts, f"split {part.value} by the name of the file")
-    return replace(manifest, feature_names=found.names, splits=splits, facts=facts)
+    return replace(
+        manifest,
+        feature_names=found.names,
+        splits=splits,
+        facts=facts,
+        notes=(*manifest.notes, *copies),
+    )
 
 
 def _part_of_name(path: Path | Stored) -> Split | None:
@@ -488,7 +495,8 @@ def _is_table(path: Path) -> bool:
 
 TABLE = Reader(
     name="table",
-    describes="a .csv, .tsv, .parquet, .jsonl or .arff table with images or features",
+    describes="a .csv, .tsv, .parquet, .jsonl, .arff, .safetensors or .svm table of images or of "
+    "features",
     detects=_is_table,
     read=read_table,
     uses_image_root=True,
