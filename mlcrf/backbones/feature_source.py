@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,33 @@ class FeatureSource(ABC):
             DataError: the image cannot be read.
             BackboneError: features are not the mean of a map.
         """
+
+    def readable(
+        self,
+        images: Sequence[Image],
+        *,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> tuple[list[int], NDArray[np.float32], list[DataError]]:
+        """Return the images that can be read, their features, and the errors of the others.
+
+        Args:
+            progress: called with the number of images done, and of all images.
+
+        Raises:
+            DataError: none can be read.
+        """
+        rows, features, errors = [], [], []
+        with closing(self.stream(images)) as stream:
+            for row, found in enumerate(stream):
+                if isinstance(found, DataError):
+                    errors.append(found)
+                else:
+                    rows.append(row)
+                    features.append(found)
+                progress(row + 1, len(images))
+        if not rows:
+            raise DataError(f"none of {len(images)} images can be read: {errors[-1]}")
+        return rows, np.stack(features), errors
 
     def matrix(
         self,

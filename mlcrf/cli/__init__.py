@@ -17,6 +17,7 @@ from mlcrf.cli.download import download
 from mlcrf.cli.evaluate import evaluate
 from mlcrf.cli.export import export
 from mlcrf.cli.extend import extend
+from mlcrf.cli.features import features
 from mlcrf.cli.inspect import inspect
 from mlcrf.cli.models import models
 from mlcrf.cli.options import PanelCommand
@@ -52,6 +53,7 @@ for command in (
     predict,
     tag,
     convert,
+    features,
     review,
     serve,
     export,

@@ -1,12 +1,10 @@
 """Extend a run by the labels of a data set, without training anew."""
 
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mlcrf.backbones.feature_source import FeatureSource
 from mlcrf.backbones.sources import make_source
@@ -128,7 +126,9 @@ def teach(
         require_teachable(base.crf)
     made_by = replace(made_by, data_sha256=digest_data(manifest))
     if skip_unreadable:
-        manifest, features = _readable(manifest, extractor, progress)
+        rows, features, errors = extractor.readable(manifest.images, progress=progress)
+        notes = (*manifest.notes, *map(str, errors))
+        manifest = replace(manifest.rows(np.array(rows)), notes=notes)
     else:
         features = extractor.matrix(manifest.images, progress=progress)
     answers = torch.from_numpy(manifest.targets.astype(np.int64))
@@ -143,22 +143,3 @@ def teach(
     names, notes = manifest.labels.names, manifest.notes
     lessons = Lessons(manifest.name, manifest.images, features, answers, names, before, notes)
     return make_taught_run(taught, lessons, base, extractor.spec, made_by)
-
-
-def _readable(
-    manifest: Manifest, extractor: FeatureSource, progress: Progress
-) -> tuple[Manifest, NDArray[np.float32]]:
-    """Return the images that can be read, with notes about the others, and their features."""
-    rows, features, notes = [], [], []
-    with closing(extractor.stream(manifest.images)) as stream:
-        for row, found in enumerate(stream):
-            if isinstance(found, DataError):
-                notes.append(str(found))
-            else:
-                rows.append(row)
-                features.append(found)
-            progress(row + 1, len(manifest))
-    if not rows:
-        raise DataError(f"{manifest.name}: none of its images can be read: {notes[-1]}")
-    kept = manifest.rows(np.array(rows))
-    return replace(kept, notes=(*kept.notes, *notes)), np.stack(features)

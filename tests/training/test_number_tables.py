@@ -1,21 +1,28 @@
 """Runs on tables of numbers: trained, scored, asked and refused by the same code as on images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from mlcrf.backbones.registry import BackboneSpec, Source, make_backbone
+from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import Run, load_run
-from mlcrf.choices import Schedule
+from mlcrf.choices import EngineName, Schedule
 from mlcrf.cli.mistakes import require_images
 from mlcrf.config import TrainSettings
 from mlcrf.data.feature_columns import read_rows
+from mlcrf.data.feature_files import FEATURE_SUFFIXES, KnownOfImages, save_features
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.errors import DataError, LabelsError, MlcrfError, SettingsError
 from mlcrf.evaluation import answer, count_in_training
 from mlcrf.prediction import Tagger
+from mlcrf.synthetic.dataset import make_dataset
+from mlcrf.training.extraction import Environment
 from mlcrf.training.run import train
 from tests.program import run_program
 
@@ -133,3 +140,35 @@ def test_predict_by_the_command(run: Run, table: Path) -> None:
     assert tags["image"].tolist() == [f"s-{row}" for row in range(120)]
     assert tags["p:sea"][4] == 1
     assert tags["p:sea"][5] < 1
+
+
+@pytest.mark.parametrize("suffix", FEATURE_SUFFIXES)
+def test_features_of_a_network_teach_what_its_photos_teach(suffix: str, tmp_path: Path) -> None:
+    """Training on saved features gives the run of training on the photos, to the last bit."""
+    make_dataset(tmp_path / "data", num_images=40, image_size_px=32)
+    photos = read_dataset(tmp_path / "data" / "labels.csv")
+    tiny = make_backbone(BackboneSpec("tiny", Source.SCRATCH, 64))
+    rows, matrix, _ = make_source(tiny, engine=EngineName.TORCH).readable(photos.images)
+    part = photos.rows(np.array(rows))
+    names = [image.name for image in part.images]
+    path = tmp_path / f"features{suffix}"
+    save_features(path, matrix, KnownOfImages(names, part.labels.names, part.targets, part.splits))
+    given = None if suffix != ".csv" else ("features*",)
+    numbers = read_dataset(path, ReadOptions(features=given))
+    assert np.array_equal(numbers.features, matrix)
+    assert numbers.splits == photos.splits
+    assert numbers.labels == photos.labels
+    assert np.array_equal(numbers.targets, photos.targets)
+    assert [image.name for image in numbers.images] == names
+    if suffix == ".parquet":
+        run = train(numbers, tmp_path / "numbers", SETTINGS).run
+        with pytest.MonkeyPatch.context() as patch:
+            hub = replace(tiny.spec, source=Source.HUB)  # or a network from scratch is refused
+            patch.setattr("mlcrf.training.run.find_spec", lambda name: hub)
+            patch.setattr("mlcrf.training.run.make_backbone", lambda spec, seed: tiny)
+            torch_engine = Environment(engine=EngineName.TORCH)
+            other = train(photos, tmp_path / "photos", SETTINGS, torch_engine).run
+        assert all(
+            torch.equal(value, other.crf.state_dict()[key])
+            for key, value in run.crf.state_dict().items()
+        )
