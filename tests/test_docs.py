@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 
 import mlcrf
@@ -36,6 +38,18 @@ def test_code_of_a_page_runs(
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(code, names)
         assert capsys.readouterr().out, code
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs" / "lecture").glob("*.py")), ids=lambda p: p.stem
+)
+def test_notebook_of_the_lecture_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a script; its formulas stand beside asserts. `make site` runs it as a notebook."""
+    monkeypatch.chdir(ROOT)
+    with mpl.rc_context({"backend": "agg"}):
+        exec(compile(path.read_text(encoding="utf-8"), path, "exec"), {"__name__": "__main__"})
+        assert plt.get_fignums()
+        plt.close("all")
 
 
 def test_reference_has_every_public_name() -> None:

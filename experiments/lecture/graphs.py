@@ -109,7 +109,7 @@ def field_rows(*, quick: bool, seed: int = 0) -> list[dict[str, Any]]:
     the label is 1, of two signs if it is 0, plus noise.
     """
     draw = torch.Generator().manual_seed(seed)
-    train, test = (_draw_chains(200 if quick else 1_000, draw) for _ in range(2))
+    train, test = (draw_chains(200 if quick else 1_000, draw) for _ in range(2))
     rows = []
     for name, hidden, coupled in (
         ("logistic, places apart", 0, False),
@@ -119,7 +119,7 @@ def field_rows(*, quick: bool, seed: int = 0) -> list[dict[str, Any]]:
     ):
         torch.manual_seed(seed)
         field = Field(hidden=hidden, coupled=coupled)
-        _fit(field, *train, steps=30 if quick else 150)
+        fit(field, *train, steps=30 if quick else 150)
         with torch.no_grad():
             potentials = field(test[0])
             posterior = JunctionTree()(potentials)
@@ -136,7 +136,8 @@ def field_rows(*, quick: bool, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-def _draw_chains(number: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_chains(number: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return evidence (number, places, 2) and labels (number, places) of drawn chains."""
     edges = make_edges()["chain"]
     model = Potentials(torch.full((number, _PLACES), -1.0), edges, torch.full((len(edges),), 2.0))
     y = Exact().sample(model, 1, draw)[0].long()
@@ -145,7 +146,7 @@ def _draw_chains(number: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     return clean + 0.8 * torch.randn(clean.shape, generator=draw), y
 
 
-def _fit(field: Field, x: Tensor, y: Tensor, *, steps: int) -> None:
+def fit(field: Field, x: Tensor, y: Tensor, *, steps: int) -> None:
     """Forward through the network, belief propagation, and back through both."""
     optimiser = torch.optim.LBFGS(field.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
 
