@@ -8,7 +8,7 @@ EXTRAS ?= dev,heic,jxl,lite,onnx,raw,ray,review,s3,serve
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test test-reliability coverage mutants check measure format docs site bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-tag bench-cluster bench-labels bench-extend clean
+.PHONY: help setup demo test test-reliability coverage mutants check measure format docs site bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-tag bench-cluster bench-labels bench-layer bench-extend clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -124,6 +124,10 @@ bench-extend: setup  ## Measure `extend` beside a fit of all labels anew; DATA=f
 
 bench-labels: setup  ## Measure learning with 100 to 5,000 labels, ten minutes; OUT=file.json QUICK=1.
 	$(BIN)/python -m experiments.benchmarks.big_labels $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
+bench-layer: setup  ## Measure the layer beside the engine, and what a loop learns; DATA=folder OUT=file.json QUICK=1.
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.benchmarks.layer $(if $(QUICK),--quick) \
+		$(if $(filter file,$(origin DATA)),,--data $(DATA)) $(if $(OUT),--out $(OUT))
 
 bench-teaching: setup  ## Measure learning from the answers of a review, and answers meanwhile; OUT=file.json QUICK=1.
 	$(BIN)/python experiments/benchmarks/teaching.py $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))

@@ -1,5 +1,6 @@
 """The CRF as a layer of anybody's network, above its logits."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,7 +20,13 @@ from mlcrf.crf import (
 )
 from mlcrf.crf.edges import edges_of_structure
 from mlcrf.decoding import Decoder, DrawsLabels
-from mlcrf.errors import LabelsError, MlcrfWarning, PotentialsError, SettingsError
+from mlcrf.errors import (
+    LabelsError,
+    MlcrfWarning,
+    PotentialsError,
+    SettingsError,
+    TooManyLabelsError,
+)
 from mlcrf.hints import choose, did_you_mean
 from mlcrf.inference import (
     AnnealedImportanceSampling,
@@ -28,6 +35,7 @@ from mlcrf.inference import (
     InferenceMethod,
     MeanField,
     Posterior,
+    count_states,
     log_mass,
     make_inference,
 )
@@ -83,7 +91,7 @@ class MultiLabelCRF(nn.Module):
 
     Args:
         edges: `full` (all pairs), `independent` (none), or pairs (E, 2); `from_targets` chooses a
-            tree or the strongest pairs. Labels that a rule links get no edge unless it is given.
+            tree or the strongest pairs. A label and one that it implies get no edge unless given.
         rules: `Rules`, or implications as pairs (label, label that it implies), by number.
         inference: a name, or a method of `mlcrf.inference` with settings of its own. AUTO is exact
             where that is feasible, else Gibbs. `log_prob` and with it the loss are as exact as the
@@ -111,19 +119,25 @@ class MultiLabelCRF(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
-            raise SettingsError(f"num_labels: expected a whole number from 1, got {num_labels!r}")
-        self.num_labels = num_labels
-        self.rules = rules if isinstance(rules, Rules) else Rules(tuple(map(_pair, rules)))
+        self.num_labels = _count("num_labels", num_labels)
+        self.max_exact_labels = _count("max_exact_labels", max_exact_labels)
+        self.rules = rules if isinstance(rules, Rules) else _implications(rules)
         if self.rules.num_labels > num_labels:
             raise LabelsError(
                 f"rules: expected labels below {num_labels}, got {self.rules.num_labels - 1}"
             )
-        if not isinstance(inference, str):
-            self.inference: InferenceName | InferenceMethod = inference
-        else:
+        self.inference: InferenceName | InferenceMethod
+        if isinstance(inference, str) or not callable(inference):
             self.inference = _chosen("inference", inference, InferenceName)
-        self.max_exact_labels = max_exact_labels
+        else:
+            self.inference = inference
+        log_states = count_states(num_labels, self.rules)
+        if self.inference is InferenceName.EXACT and log_states > max_exact_labels:
+            raise TooManyLabelsError(
+                f"inference: exact over {num_labels} labels would enumerate "
+                f"2**{math.ceil(log_states)} states, and max_exact_labels is {max_exact_labels}; "
+                "use fewer edges and junction-tree, gibbs or mean-field, or raise max_exact_labels"
+            )
         with torch.device("cpu"):  # edges are looked at, which a device without values forbids
             pairs = self._all(edges) if isinstance(edges, str) else _given(edges, num_labels)
         self.register_buffer("edges", pairs.to(device or torch.get_default_device()))
@@ -151,8 +165,9 @@ class MultiLabelCRF(nn.Module):
             false_edges: expected share of the pairs of `sparse` that are related by chance only.
             settings: as of `MultiLabelCRF`.
         """
-        if targets.ndim != 2:
-            raise PotentialsError(f"targets: expected (N, L), got {tuple(targets.shape)}")
+        if not isinstance(targets, Tensor) or targets.ndim != 2:
+            found = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
+            raise PotentialsError(f"targets: expected a tensor (N, L), got {found}")
         layer = cls(targets.shape[1], edges=Structure.INDEPENDENT, rules=rules, **settings)
         pairs = edges_of_structure(
             _structure(edges),
@@ -261,8 +276,7 @@ class MultiLabelCRF(nn.Module):
         Raises:
             SettingsError: n is below 1, or the inference method draws no label sets.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise SettingsError(f"n: expected a whole number from 1, got {n!r}")
+        _count("n", n)
         potentials, given = self._start(logits, known)
         if logits.is_meta:
             return torch.empty(n, *logits.shape, dtype=torch.uint8, device=logits.device)
@@ -473,9 +487,9 @@ def _states(name: str, given: Tensor, shape: Sequence[int]) -> Tensor:
     return given.masked_fill(unknown, UNKNOWN).long()
 
 
-def _chosen(name: str, word: str, kind: type[Choice]) -> Choice:
+def _chosen(name: str, word: object, kind: type[Choice]) -> Choice:
     try:
-        return kind(word)
+        return kind(str(word))
     except ValueError:
         raise SettingsError(f"{name}: {choose(word, kind)}") from None
 
@@ -492,7 +506,10 @@ def _structure(word: str) -> Structure:
 
 def _given(edges: Tensor | Sequence[Pair], num_labels: int) -> Tensor:
     """Return label pairs with i < j, int64 (E, 2), in the given order."""
-    pairs = torch.as_tensor(edges).detach().cpu()
+    try:
+        pairs = torch.as_tensor(edges).detach().cpu()
+    except (RuntimeError, TypeError, ValueError):
+        raise PotentialsError(f"edges: expected a name, or pairs (E, 2), got {edges!r}") from None
     if not pairs.numel():
         return torch.empty(0, 2, dtype=torch.int64)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype not in (torch.int32, torch.int64):
@@ -512,10 +529,19 @@ def _given(edges: Tensor | Sequence[Pair], num_labels: int) -> Tensor:
     return pairs
 
 
-def _pair(rule: Pair) -> Pair:
-    if not isinstance(rule, Sequence) or [type(label) for label in rule] != [int, int]:
-        raise LabelsError(f"rules: expected pairs (label, label that it implies), got {rule!r}")
-    return rule[0], rule[1]
+def _implications(pairs: Sequence[Pair]) -> Rules:
+    if not isinstance(pairs, Sequence):
+        raise LabelsError(f"rules: expected Rules, or pairs of label numbers, got {pairs!r}")
+    for pair in pairs:
+        if not isinstance(pair, Sequence) or [type(label) for label in pair] != [int, int]:
+            raise LabelsError(f"rules: expected pairs (label, label that it implies), got {pair!r}")
+    return Rules(tuple((child, parent) for child, parent in pairs))
+
+
+def _count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SettingsError(f"{name}: expected a whole number from 1, got {value!r}")
+    return value
 
 
 def _drawn_seed() -> int:

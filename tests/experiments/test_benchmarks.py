@@ -7,11 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from experiments.benchmarks import big_labels
+from experiments.benchmarks import big_labels, layer
+from mlcrf.choices import Schedule
+from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials
+from mlcrf.labels import LabelSpace
+from mlcrf.training.examples import Examples
+from mlcrf.training.fitting import fit_features
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
 KEYS = {
@@ -313,3 +319,31 @@ def test_teaching_is_measured() -> None:
     row = teaching.measure(teaching.Case(photos=40, tags=2, answers=40), turns=1, answers=2)
     assert row["learn_s"] > 0 and row["answer_most_s"] >= row["answer_s"] > 0
     assert row["lessons_meanwhile"] >= 0
+
+
+def test_layer_is_measured_and_learns_what_the_engine_does() -> None:
+    """A step, a loop beside a joint fit on the same drawn features, and both tables."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(300, 5, generator=generator) * torch.tensor([1.0, 2, 3, 4, 5]) + 1
+    targets = (features[:, :4] + 2 * torch.randn(300, 1, generator=generator) > 1).numpy()
+    settings = TrainSettings(
+        penalties=(layer.WEIGHTS,),
+        pairwise_penalties=(layer.COUPLINGS,),
+        schedule=Schedule.JOINT,
+        structure_weights=(1.0,),
+        exact_tolerance=1e-6,
+    )
+    parts = [
+        Examples(features[rows].numpy(), targets[rows].astype(np.int8))
+        for rows in (slice(200), slice(200, 300))
+    ]
+    fitted = fit_features(*parts, LabelSpace(tuple("abcd")), settings)
+    learned = layer.compare(features, torch.from_numpy(targets).long(), fitted.crf.model)
+    assert abs(learned["loop_loss"] - learned["train_loss"]) < 1e-4
+    assert learned["correlation_of_couplings"] > 0.9999
+    assert learned["independent_loss"] - learned["loop_loss"] > 0.1
+    step = layer.measure(6, 0.2, turns=1)
+    assert step["same_loss"] < 1e-5 and step["ratio"] > 0
+    made = layer.tables({"steps": [step], "learned": learned})
+    assert made["steps"].startswith("| labels | unknown | layer, ms |")
+    assert made["learned"].count("\n") == 2
