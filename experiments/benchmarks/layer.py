@@ -25,10 +25,12 @@ import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor, nn
 
 from experiments.benchmarks.timing import describe_machine, median_ratio, take_turns
-from experiments.frame import features_of, first_photos, photos, table, trained
+from experiments.frame import features_of, first_photos, table, trained
 from mlcrf import MultiLabelCRF, Potentials
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Split
+from mlcrf.data.readers import ReadOptions, read_dataset
+from mlcrf.data.splits import split_manifest
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import exact_likelihood_loss
 
@@ -100,7 +102,8 @@ def measure(num_labels: int, unknown: float, turns: int) -> dict[str, Any]:
 def learn(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train a run on some photos, and the loop on the same features of the same photos."""
     counts = {Split.TRAIN: arguments.photos, Split.VALIDATION: arguments.photos // 10}
-    data = first_photos(photos(arguments, 24), counts)
+    everything = split_manifest(read_dataset(arguments.data, ReadOptions(24)), seed=0)
+    data = first_photos(everything, counts)
     settings = TrainSettings(
         penalties=(WEIGHTS,), pairwise_penalties=(COUPLINGS,), exact_tolerance=TOLERANCE
     )
