@@ -42,8 +42,13 @@ class TrainSettings(BaseModel):
 
     backbone: Text = Field(
         default="lite0",
-        description="Network: lite0, lite1, lite2, tiny or a name of timm's; lite0+lite1 "
-        "concatenates the features of both.",
+        description="Network: lite0, lite1, lite2, tiny or a name of timm's; local-dir:FOLDER or "
+        "hf-hub:ORG/NAME, as timm saves networks; lite0+lite1 concatenates the features of both.",
+    )
+    weights: Text | None = Field(
+        default=None,
+        description="File of weights (.safetensors) for the network of timm's that --backbone "
+        "names.",
     )
     finetune: Finetune = Field(
         default=Finetune.NONE,

@@ -5,20 +5,18 @@ of `Source`, and its case in both.
 """
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from threading import Event, Thread
 from typing import Any, assert_never
 
-import httpx
-import huggingface_hub.constants as hub
 import timm
 import torch
 from torch import Tensor, nn
 
+from mlcrf.backbones.hub_access import offline_if_unreachable
+from mlcrf.backbones.own_weights import OWN_PREFIXES, find_own
 from mlcrf.backbones.packaged_weights import find_weights, load_packaged_weights
 from mlcrf.errors import BackboneError
 from mlcrf.hints import did_you_mean
@@ -34,6 +32,7 @@ class Source(StrEnum):
     PACKAGE = "package"
     SCRATCH = "scratch"
     HUB = "hub"
+    OWN = "own"  # a file of the user, a folder, or a repository of the hub
     TABLE = "table"  # no network: features are columns of a table
 
 
@@ -44,6 +43,8 @@ class BackboneSpec:
     Attributes:
         size_px: side of the square input.
         mean, std: mean and standard deviation of each colour, on the scale 0 to 1.
+        weights: the user's file of weights; empty for all but `OWN` by --weights.
+        sha256: SHA-256 of the file of weights, for `OWN`.
         features: names of the features, if a table holds them (D,).
     """
 
@@ -52,6 +53,8 @@ class BackboneSpec:
     size_px: int
     mean: tuple[float, ...] = _HALF
     std: tuple[float, ...] = _HALF
+    weights: str = ""
+    sha256: str = ""
     features: tuple[str, ...] = ()
 
 
@@ -146,14 +149,20 @@ def table_spec(features: tuple[str, ...]) -> BackboneSpec:
     return BackboneSpec(TABLE, Source.TABLE, 1, features=features)
 
 
-def find_spec(name: str) -> BackboneSpec:
-    """Return the input and origin of a backbone, without building it.
+def find_spec(name: str, weights: str | None = None) -> BackboneSpec:
+    """Return the input and origin of a backbone.
 
     Names with `+` between them are several networks, whose features are concatenated.
 
+    Args:
+        weights: file of weights for the network of timm with this name.
+
     Raises:
-        BackboneError: timm has no such network or weights; the text suggests close names.
+        BackboneError: timm has no such network or weights; the text suggests close names. Or
+            weights of one's own cannot be found, or are not safetensors.
     """
+    if weights is not None or name.startswith(OWN_PREFIXES):
+        return _own_spec(name, weights)
     if "+" in name:
         if not all(name.split("+")):
             raise BackboneError(f"backbone {name!r}: expected a network on each side of every +")
@@ -168,10 +177,7 @@ def find_spec(name: str) -> BackboneSpec:
         return BackboneSpec(name, Source.PACKAGE, _LITE_SIZES_PX[name])
     if name == "tiny":
         return BackboneSpec(name, Source.SCRATCH, 64)
-    if name.split(".", maxsplit=1)[0] not in timm.list_models():
-        known = [*_LITE_SIZES_PX, "tiny", *timm.list_models()]
-        hint = did_you_mean(name, known, most=3)
-        raise BackboneError(f"unknown backbone {name!r}: none of lite0-2, tiny or timm's{hint}")
+    _require_known(name)
     try:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError as error:
@@ -181,6 +187,26 @@ def find_spec(name: str) -> BackboneSpec:
         ) from error
     assert config is not None, "an unregistered name raises"
     return BackboneSpec(name, Source.HUB, config.input_size[1], config.mean, config.std)
+
+
+def _require_known(name: str) -> None:
+    if name.split(".", maxsplit=1)[0] not in timm.list_models():
+        known = [*_LITE_SIZES_PX, "tiny", *timm.list_models()]
+        hint = did_you_mean(name, known, most=3)
+        raise BackboneError(f"unknown backbone {name!r}: none of lite0-2, tiny or timm's{hint}")
+
+
+def _own_spec(name: str, weights: str | None) -> BackboneSpec:
+    if "+" in name or name in _LITE_SIZES_PX or name == "tiny":
+        raise BackboneError(
+            f"--weights goes with one network of timm's, not with backbone {name!r}; for the "
+            "architecture of lite0 name tf_efficientnet_lite0"
+        )
+    if not name.startswith(OWN_PREFIXES):
+        _require_known(name)
+    own = find_own(name, weights)
+    size_px, mean, std = own.transform()
+    return BackboneSpec(own.name, Source.OWN, size_px, mean, std, own.given_file, own.digest())
 
 
 def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0) -> Backbone:
@@ -212,6 +238,10 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
         case Source.HUB:
             network = _from_hub(spec.name, pretrained=pretrained)
             num_features = _measure(network, spec.size_px)
+        case Source.OWN:
+            own = find_own(spec.name, spec.weights or None)
+            network = own.make(spec.sha256) if pretrained else own.architecture()
+            num_features = _measure(network, spec.size_px)
         case Source.TABLE:
             network, num_features = nn.Identity(), len(spec.features)
         case other:
@@ -232,7 +262,7 @@ def _measure(network: nn.Module, size_px: int) -> int:
 
 def _from_hub(name: str, *, pretrained: bool) -> nn.Module:
     try:
-        with _offline_if_unreachable() if pretrained else nullcontext():
+        with offline_if_unreachable() if pretrained else nullcontext():
             network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:
         raise BackboneError(
@@ -241,30 +271,3 @@ def _from_hub(name: str, *, pretrained: bool) -> nn.Module:
             "or run once where the hub is reachable"
         ) from error
     return network
-
-
-@contextmanager
-def _offline_if_unreachable() -> Iterator[None]:
-    """Make the hub's client use only cached weights, instead of retrying for most of a minute."""
-    before = hub.HF_HUB_OFFLINE
-    hub.HF_HUB_OFFLINE = before or not _hub_answers()
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
-
-
-def _hub_answers(timeout_s: float = 5.0) -> bool:
-    """Return whether the hub answers in time, through a proxy if one is set."""
-    answered = Event()
-
-    def ask() -> None:
-        with suppress(Exception):  # any failure means that it does not answer
-            httpx.head(hub.ENDPOINT, timeout=timeout_s)
-            answered.set()
-
-    # A name lookup has no time limit, so this thread may outlive the call.
-    thread = Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    return answered.is_set()

@@ -25,6 +25,12 @@ def features(
     backbone: Annotated[
         str, typer.Option(help="Network, as for `mlcrf train --backbone`.", rich_help_panel="Model")
     ] = "lite0",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="File of weights, as for `mlcrf train --weights`.", rich_help_panel="Model"
+        ),
+    ] = None,
     label_set: options.LabelSet = 24,
     limit: options.Limit = None,
     null: options.Null = False,
@@ -60,7 +66,7 @@ def features(
     else:
         found = manifest.images[:limit]
     extractor = make_source(
-        make_backbone(find_spec(backbone)),
+        make_backbone(find_spec(backbone, weights)),
         engine=runtime.engine,
         device=pick_device(runtime.device),
         cache_dir=runtime.cache,

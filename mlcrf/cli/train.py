@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SETTINGS = "Settings"
 # Settings with an option of their own, by panel. TrainSettings has their names, help and bounds.
 _PANELS = {
-    "Model": ("backbone", "structure", "albums", "pairwise", "hidden_units"),
+    "Model": ("backbone", "weights", "structure", "albums", "pairwise", "hidden_units"),
     "Training": ("finetune", "objective", "schedule", "pos_weight", "epochs", "seed"),
     "Inference": ("inference", "max_exact_labels"),
 }
@@ -65,7 +65,7 @@ def _setting_options() -> list[Any]:
         for name in names:
             field = TrainSettings.model_fields[name]
             bounds = {type(one).__name__: one for one in field.metadata}
-            default = "" if field.default is False else f"  [default: {field.default}]"
+            default = "" if field.default in (False, None) else f"  [default: {field.default}]"
             option = typer.Option(
                 None,
                 *(["--album"] if name == "albums" else []),

@@ -122,7 +122,7 @@ def train(
     gap = timedelta(minutes=settings.album_gap_minutes)
     albums = training_albums(train_part, validation_part, gap) if settings.albums else None
     backbone = make_backbone(spec, seed=settings.seed)
-    stages = _begin(out, manifest, plan, environment, resume=resume, overwrite=overwrite)
+    stages = _begin(out, manifest, plan, spec, environment, resume=resume, overwrite=overwrite)
 
     parts = train_part, validation_part
     for note in describe_data(plan, *parts):
@@ -173,10 +173,11 @@ def _find_backbone(settings: TrainSettings, manifest: Manifest) -> BackboneSpec:
     """
     is_default = settings.backbone == TrainSettings.model_fields["backbone"].default
     if manifest.feature_names:
-        if not is_default and settings.backbone != TABLE:
+        if settings.weights or not (is_default or settings.backbone == TABLE):
+            given = "--weights" if settings.weights else f"--backbone {settings.backbone}"
             raise SettingsError(
-                f"--backbone {settings.backbone}: {manifest.name} is a table of numbers, which no "
-                "network reads; leave it out"
+                f"{given}: {manifest.name} is a table of numbers, which no network reads; leave it "
+                "out"
             )
         if settings.finetune is Finetune.ALL or settings.albums:
             raise SettingsError(
@@ -188,7 +189,7 @@ def _find_backbone(settings: TrainSettings, manifest: Manifest) -> BackboneSpec:
             f"--backbone table: {manifest.name} has images and no features; give a table of "
             "numbers, or leave it out"
         )
-    spec = find_spec(settings.backbone)
+    spec = find_spec(settings.backbone, settings.weights)
     if spec.source is Source.SCRATCH and settings.finetune is Finetune.NONE:
         raise SettingsError(f"backbone {spec.name} has no published weights; add --finetune all")
     if "+" in spec.name and settings.finetune is Finetune.ALL:
@@ -268,6 +269,7 @@ def _make_run(
         "objective": plan.objective,
         "inference": plan.inference,
         "backbone": spec.name,
+        "weights": spec.weights or None,
         **models.crf.resolved,
     }
     crf, independent = models.crf.model, models.independent.model
@@ -337,6 +339,7 @@ def _begin(
     out: Path,
     manifest: Manifest,
     plan: Plan,
+    spec: BackboneSpec,
     environment: Environment,
     *,
     resume: bool,
@@ -347,13 +350,13 @@ def _begin(
     if processes.is_first:
         _prepare(out, resume=resume, overwrite=overwrite)
     processes.barrier()
-    stages = Stages(out / STATE, _identity(manifest, plan), processes)
+    stages = Stages(out / STATE, _identity(manifest, plan, spec), processes)
     if processes.is_first:
         save_manifest(out / SPLITS, manifest)
     return stages
 
 
-def _identity(manifest: Manifest, plan: Plan) -> str:
+def _identity(manifest: Manifest, plan: Plan, spec: BackboneSpec) -> str:
     """Return what must be equal for a run to be resumed, as JSON."""
     digest = hashlib.sha256(manifest.targets.tobytes())
     for source, said in manifest.mentions.items():
@@ -368,6 +371,7 @@ def _identity(manifest: Manifest, plan: Plan) -> str:
             "settings": plan.settings.model_dump(mode="json"),
             "labels": list(manifest.labels),
             "rules": manifest.rules.lines(manifest.labels.names),
+            "weights": spec.sha256,
             "data": digest.hexdigest(),
         },
         sort_keys=True,

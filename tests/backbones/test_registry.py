@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mlcrf.backbones import registry
+from mlcrf.backbones import hub_access, registry
 from mlcrf.backbones.registry import (
     Backbone,
     BackboneSpec,
@@ -137,7 +137,7 @@ def test_available_offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A hub that does not answer; the folder where its client keeps weights, empty."""
-    monkeypatch.setattr(registry, "_hub_answers", lambda: False)
+    monkeypatch.setattr(hub_access, "_hub_answers", lambda: False)
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
     return tmp_path
@@ -181,7 +181,7 @@ def test_client_is_offline_only_while_it_must_be(
         return Tiny()
 
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", set_offline)
-    monkeypatch.setattr(registry, "_hub_answers", lambda: answers)
+    monkeypatch.setattr(hub_access, "_hub_answers", lambda: answers)
     monkeypatch.setattr(timm, "create_model", create)
     assert make_backbone(find_spec("test_resnet")).num_features == 128
     assert states == [(True, set_offline or not answers)]
@@ -194,7 +194,7 @@ def test_hub_is_not_asked_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> bool:
         raise AssertionError("asked")
 
-    monkeypatch.setattr(registry, "_hub_answers", fail)
+    monkeypatch.setattr(hub_access, "_hub_answers", fail)
     assert make_backbone(find_spec("test_resnet"), pretrained=False).num_features == 96
     with pytest.raises(BackboneError, match="AssertionError"):
         make_backbone(find_spec("test_resnet"))
@@ -212,13 +212,13 @@ def test_hub_answers_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked = []
     monkeypatch.setattr(httpx, "head", lambda url, **_: asked.append(url))
-    assert registry._hub_answers()
+    assert hub_access._hub_answers()
     assert asked == [hub.ENDPOINT]
     monkeypatch.setattr(httpx, "head", hang)
-    assert not registry._hub_answers(timeout_s=0.2)
+    assert not hub_access._hub_answers(timeout_s=0.2)
     over.set()
     monkeypatch.setattr(httpx, "head", refuse)
-    assert not registry._hub_answers()
+    assert not hub_access._hub_answers()
 
 
 @pytest.mark.parametrize("size_px", [16, 64, 65])
