@@ -186,6 +186,14 @@ class ScoredSplit(StrEnum):
     ALL = "all"
 
 
+class TrackerName(StrEnum):
+    """A program that shows how training went; its value is also its package's name."""
+
+    TENSORBOARD = "tensorboard"
+    MLFLOW = "mlflow"
+    WANDB = "wandb"
+
+
 class Oddity(StrEnum):
     """A property of a data set that is most likely a mistake; refused unless accepted."""
 

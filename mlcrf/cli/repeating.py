@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PATHS = ("data", "map", "labels", "rules", "image_root")
 _OWN = {  # options of the new run alone
     *("out", "config", "set_", "resume", "overwrite", "verbose", "as_json"),
-    *("cache_dir", "in_memory"),
+    *("cache_dir", "in_memory", "log_to"),
 }
 _PASSWORD = re.compile(r"(://[^:/@\s]+):[^@\s]*@")
 

@@ -3,11 +3,13 @@
 import functools
 import inspect
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlcrf.choices import TrackerName
 from mlcrf.cli import console, options
 from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import DATA, RUNTIME, PanelCommand, ReadingOptions, RuntimeOptions, grouped
@@ -278,6 +280,15 @@ def train(
             rich_help_panel=RUNTIME,
         ),
     ] = 4.0,
+    log_to: Annotated[
+        TrackerName | None,
+        typer.Option(
+            "--log",
+            help="Also log losses, penalties, settings and final figures in RUN/log, for this "
+            "program.",
+            rich_help_panel=RUNTIME,
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every gradient.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -294,8 +305,13 @@ def train(
     from mlcrf.reports.tables import format_training, training_record
     from mlcrf.training.extraction import Environment
     from mlcrf.training.run import train as run_training
+    from mlcrf.training.tracking import tracking
 
+    if log_to is not None:
+        _require_tracker(log_to)
     if source.model is not None:
+        if log_to is not None:
+            raise typer.BadParameter("--log is for training; leave it out with --model")
         trains = set_ or resume or any(one is not None for one in ctx.meta[_SETTINGS].values())
         source.check_model(data, reading, trains=bool(trains))
         made_by = provenance(ctx.command.params, ctx.params)
@@ -322,7 +338,8 @@ def train(
                 processes=processes,
             )
             progress = Progress("features", hidden=not processes.is_first)
-            with progress.drawn():
+            tracker = tracking(log_to if processes.is_first else None, progress.log)
+            with progress.drawn(), tracker as track:
                 report = run_training(
                     manifest,
                     out,
@@ -332,7 +349,7 @@ def train(
                     overwrite=overwrite,
                     made_by=provenance(ctx.command.params, ctx.params),
                     hints=hints,
-                    log=_log(processes, progress, verbose=verbose),
+                    log=_log(processes, progress, track, verbose=verbose),
                     progress=lambda done, total: progress.show("features", done, total),
                 )
             if processes.is_first:
@@ -394,17 +411,27 @@ def _learn_from_answers(
     typer.echo(teaching_record(report) if as_json else format_teaching(report))
 
 
-def _log(processes: "Processes", progress: Progress, *, verbose: bool) -> "Log":
-    """Return the log of this process; of several processes, only the first writes."""
-    from mlcrf.training.progress import EpochProgress, FitProgress
+def _require_tracker(name: TrackerName) -> None:
+    """Refuse a tracker whose package is not installed."""
+    if find_spec(name.value) is None:
+        raise MlcrfError(f"--log {name} needs a package that is missing: pip install {name}")
+
+
+def _log(processes: "Processes", progress: Progress, track: "Log", *, verbose: bool) -> "Log":
+    """Return the log of this process; of several processes, only the first writes.
+
+    Args:
+        track: is given all events.
+    """
+    from mlcrf.training.progress import EpochProgress, FitProgress, Line
 
     def log(event: "Event") -> None:
+        track(event)
         if isinstance(event, EpochProgress):
             progress.show(event.task, event.share, 1)
-            return
-        if isinstance(event, FitProgress):
+        elif isinstance(event, FitProgress):
             progress.show(event.fit, event.share, 1)
-        if verbose or isinstance(event, str):
+        if isinstance(event, Line) or (verbose and isinstance(event, FitProgress)):
             progress.log(str(event))
 
     return log if processes.is_first else lambda event: None

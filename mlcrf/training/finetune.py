@@ -24,7 +24,7 @@ from mlcrf.objectives import Objective, from_image
 from mlcrf.processes import Processes
 from mlcrf.training.extraction import Environment
 from mlcrf.training.plan import Plan, make_minimiser
-from mlcrf.training.progress import EpochProgress, Log
+from mlcrf.training.progress import EpochFinished, EpochProgress, Log
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import Part, Stepper, one_cycle, share_batch_norm
 
@@ -97,10 +97,7 @@ def finetune(
         if not losses or checked < min(loss for _, loss in losses):
             best = _weights(backbone)
         losses.append((total, checked))
-        log(
-            f"finetune: epoch {epoch + 1} of {settings.epochs}, loss {total:.4f}, "
-            f"validation {checked:.4f}"
-        )
+        log(EpochFinished("finetune", epoch + 1, settings.epochs, total, checked))
         stages.keep(
             _STAGE,
             {

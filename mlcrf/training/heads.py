@@ -24,7 +24,7 @@ from mlcrf.training.fit import time_gradient
 from mlcrf.training.outlook import Fits, typical_gradients
 from mlcrf.training.plan import Minimiser, Plan, make_minimiser, stacked_objective
 from mlcrf.training.preconditioner import Penalty
-from mlcrf.training.progress import Log
+from mlcrf.training.progress import FitFinished, Log
 from mlcrf.training.stacking import (
     ENOUGH,
     FOLD_TOLERANCE,
@@ -387,13 +387,7 @@ class HeadTrainer:
             score = self._score(objective, fitted)
             if self._fold is not None and part == "train":
                 score = self._cross_validate(objective, penalty, fitted, score)
-        ending = "" if report.converged else ", NOT converged"
-        if report.stopped_early:
-            ending = ", stopped at the best on validation images"
-        self._log(
-            f"{name}: loss {report.loss:.4f}, validation {score:.4f}, {report.gradients} gradients "
-            f"in {report.seconds:.0f} s{ending}"
-        )
+        self._log(FitFinished(name, penalty, report, score))
         return {"model": fitted.state_dict(), "score": score, "report": asdict(report)}
 
     def _cross_validate(

@@ -23,7 +23,7 @@ from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment
 from mlcrf.training.heads import HeadTrainer
 from mlcrf.training.plan import Plan, make_minimiser
-from mlcrf.training.progress import EpochProgress, Log
+from mlcrf.training.progress import EpochFinished, EpochProgress, Log
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import one_cycle
 
@@ -193,7 +193,7 @@ def _learn(examples: Examples, plan: Plan, seed: int, title: str, log: Log) -> R
                 total += float(loss.detach()) * len(batch) / len(rows)
                 done += 1
                 log(EpochProgress(title, done / steps))
-            log(f"{title}: epoch {epoch + 1} of {settings.epochs}, loss {total:.4f}")
+            log(EpochFinished(title, epoch + 1, settings.epochs, total))
     with torch.no_grad():
         model.hidden.weight.div_(spread)
         model.hidden.bias.sub_(model.hidden.weight @ mean)

@@ -1,7 +1,15 @@
-"""Events of a training run: lines of text, and the progress of a fit."""
+"""Events of a training run: lines of text, the progress of fits and epochs, and their results."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlcrf.config import TrainSettings
+
+if TYPE_CHECKING:  # these have events
+    from mlcrf.training.fit import FitReport
+    from mlcrf.training.preconditioner import Penalty
 
 
 @dataclass(frozen=True)
@@ -45,15 +53,71 @@ class EpochProgress:
     share: float
 
 
-Event = str | FitProgress | EpochProgress
+@dataclass(frozen=True)
+class FitFinished:
+    """The result of a fit.
+
+    Attributes:
+        validation_loss: loss of validation images; None if the fit has no such loss of its own.
+    """
+
+    fit: str
+    penalty: "Penalty"
+    report: "FitReport"
+    validation_loss: float | None = None
+
+    def __str__(self) -> str:
+        report = self.report
+        checked = "" if self.validation_loss is None else f", validation {self.validation_loss:.4f}"
+        ending = "" if report.converged else ", NOT converged"
+        if report.stopped_early:
+            ending = ", stopped at the best on validation images"
+        return (
+            f"{self.fit}: loss {report.loss:.4f}{checked}, {report.gradients} gradients "
+            f"in {report.seconds:.0f} s{ending}"
+        )
+
+
+@dataclass(frozen=True)
+class EpochFinished:
+    """The losses of an epoch; that of validation images is None if they are not looked at."""
+
+    task: str
+    epoch: int
+    epochs: int
+    loss: float
+    validation_loss: float | None = None
+
+    def __str__(self) -> str:
+        checked = "" if self.validation_loss is None else f", validation {self.validation_loss:.4f}"
+        return f"{self.task}: epoch {self.epoch} of {self.epochs}, loss {self.loss:.4f}{checked}"
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The run directory has been created, or is continued."""
+
+    folder: Path
+    settings: TrainSettings
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """All is learned; the figures of both models as in `metrics.json`."""
+
+    fits: Mapping[str, Mapping[str, float]]
+
+
+Line = str | FitFinished | EpochFinished  # what is shown as a line of text
+Event = Line | FitProgress | EpochProgress | RunStarted | RunFinished
 Log = Callable[[Event], None]
 
 
 def without_gradients(show: Callable[[str], None]) -> Log:
-    """Return a log that omits the progress of single gradients and batches."""
+    """Return a log of lines, without the progress of single gradients and batches."""
 
     def log(event: Event) -> None:
-        if isinstance(event, str):
-            show(event)
+        if isinstance(event, Line):
+            show(str(event))
 
     return log

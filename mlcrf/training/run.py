@@ -45,7 +45,7 @@ from mlcrf.training.mentions import (
 )
 from mlcrf.training.outlook import describe_data
 from mlcrf.training.plan import Plan, plan_training, resolve_structure
-from mlcrf.training.progress import Log
+from mlcrf.training.progress import Log, RunFinished, RunStarted
 from mlcrf.training.repetition import digest_data
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.trust import learn_trust
@@ -124,6 +124,7 @@ def train(
     backbone = make_backbone(spec, seed=settings.seed)
     stages = _begin(out, manifest, plan, spec, environment, resume=resume, overwrite=overwrite)
 
+    log(RunStarted(out, plan.settings))
     parts = train_part, validation_part
     for note in describe_data(plan, *parts):
         log(f"note: {note}")
@@ -162,6 +163,7 @@ def train(
     if environment.processes.is_first:
         report = replace(report, run=save_run(run))
         _save_record(report, network)
+    log(RunFinished(fits))
     return report
 
 

@@ -35,7 +35,7 @@ from mlcrf.training.finite import diverging
 from mlcrf.training.fit import FitReport, fit
 from mlcrf.training.plan import Minimiser, Plan, make_minimiser, stacked_objective
 from mlcrf.training.preconditioner import Penalty
-from mlcrf.training.progress import Log
+from mlcrf.training.progress import FitFinished, Log
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.weighing import HeldOut, Weigher
 
@@ -329,11 +329,7 @@ class Stacker:
                 minimiser = replace(minimiser, tolerance=FOLD_TOLERANCE)
             model, report = self._minimise(name, minimiser, space, start, penalty, frozen=True)
             if without is None:
-                ending = "" if report.converged else ", NOT converged"
-                self._log(
-                    f"{name}: loss {report.loss:.4f}, {report.gradients} gradients "
-                    f"in {report.seconds:.0f} s{ending}"
-                )
+                self._log(FitFinished(name, penalty, report))
             return {"model": model.state_dict(), "report": asdict(report)}
 
         result = self._stages.run(name, compute)

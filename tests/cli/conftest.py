@@ -50,6 +50,7 @@ def run(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--set",
         "pairwise_penalties=[0.01]",
         *("--set", "structure_weights=[1]", "--set", "schedule=joint"),
+        *("--log", "tensorboard"),
     )
     assert result.returncode == 0, result.stderr
     return folder

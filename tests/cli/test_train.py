@@ -1,10 +1,14 @@
 """Options of `mlcrf train` that are made from the settings."""
 
+import csv
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlcrf.cli.train import _PANELS, _setting_options
 from mlcrf.config import TrainSettings
@@ -41,3 +45,16 @@ def test_other_commands_do_without_the_settings() -> None:
     """The command line imports no pydantic before `mlcrf train` asks for its options."""
     code = "import sys, mlcrf.cli; sys.exit('pydantic' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_log_of_a_training_run(run: Path) -> None:
+    """The losses of the epochs, of every fit and the final figures are in the run directory."""
+    log = EventAccumulator(str(run / "log" / "1")).Reload()
+    with (run / "results.csv").open() as stream:
+        losses = [float(row["validation_loss"]) for row in csv.DictReader(stream)]
+    epochs = [one.value for one in log.Scalars("epochs/finetune/validation_loss")]
+    assert epochs == pytest.approx(losses, abs=1e-5)
+    final = json.loads((run / "metrics.json").read_text())["fits"]["crf"]
+    logged = log.Scalars("final/crf/validation_loss")[0].value
+    assert logged == pytest.approx(final["validation_loss"])
+    assert any(tag.startswith("fits/independent_on_all") for tag in log.Tags()["scalars"])
