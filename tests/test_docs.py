@@ -1,6 +1,7 @@
 """Documentation that is made by the program is as the program makes it."""
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -10,8 +11,10 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
+from typer.testing import CliRunner
 
 import mlcrf
+from mlcrf.cli import app
 from mlcrf.version import __version__
 from tests.mirror import ROOT
 
@@ -27,15 +30,20 @@ def test_command_reference_is_up_to_date() -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("page", ["own-training-loop.md", "scikit-learn.md"])
+@pytest.mark.parametrize("page", ["own-training-loop.md", "scikit-learn.md", "own-features.md"])
 def test_code_of_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its blocks one after the other, in an empty folder; each prints something."""
+    """Its blocks one after the other, in an empty folder; each prints something, as commands do."""
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     names: dict[str, Any] = {}
-    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+    for kind, code in re.findall(r"```(python|sh)\n(.*?)```", text, re.DOTALL):
+        if kind == "sh":
+            for line in code.splitlines():
+                result = CliRunner().invoke(app, shlex.split(line)[1:])
+                assert result.exit_code == 0, result.output
+            continue
         exec(code, names)
         assert capsys.readouterr().out, code
 
