@@ -76,7 +76,7 @@ bench-inference: setup  ## Measure inference beside its limits and peers; DATA=f
 
 EXPERIMENTS := lecture objectives decisions hidden_labels learning_curves known_tags structures calibration correlations \
 	clicks teach sources albums synthetic_recovery resolution best many_labels annotation \
-	slopes rules audit never_worse
+	slopes rules audit never_worse multilabel
 experiment-%: setup  # One experiment, such as experiment-known_tags; DATA=folder.
 	$(BIN)/python -m experiments.$*.run $(if $(filter lecture,$*),,--data $(DATA))
 
@@ -88,6 +88,9 @@ NUMBERS ?=
 experiment-never_worse: setup  # The same without --data, which names other data sets; DATA=folder NUMBERS=folder.
 	$(BIN)/python -m experiments.never_worse.run --photos $(DATA) $(if $(NUMBERS),--numbers $(NUMBERS))
 
+experiment-multilabel: setup  # On data sets of numbers, a drawn one without; NUMBERS=folder.
+	$(BIN)/python -m experiments.multilabel.run $(if $(NUMBERS),--data $(NUMBERS))
+
 experiments: setup  ## Run every experiment on MIRFLICKR, for hours; DATA=folder.
 	@for name in $(EXPERIMENTS); do $(MAKE) --no-print-directory experiment-$$name || exit 1; done
 
@@ -95,7 +98,8 @@ experiments-quick: setup  ## Run every experiment on 600 photos, two at a time, 
 	$(BIN)/python -m experiments.lecture.run --quick --out runs/quick/lecture.json
 	@# the first makes the run that most of the others start from
 	OMP_NUM_THREADS=2 $(BIN)/python -m experiments.decisions.run --quick --data $(DATA)
-	@printf '%s\n' $(filter-out lecture decisions,$(EXPERIMENTS)) | OMP_NUM_THREADS=1 xargs -P 2 -I NAME \
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.multilabel.run --quick $(if $(NUMBERS),--data $(NUMBERS))
+	@printf '%s\n' $(filter-out lecture decisions multilabel,$(EXPERIMENTS)) | OMP_NUM_THREADS=1 xargs -P 2 -I NAME \
 		$(BIN)/python -m experiments.NAME.run --quick --data $(DATA)
 
 ROWS ?= 1000000

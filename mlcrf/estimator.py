@@ -95,6 +95,7 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         coupling_: learned couplings, as a symmetric DataFrame; above 0 attracts.
         independent_: the independent baseline, the same features fitted as carefully without
             couplings; a fitted estimator of this class.
+        held_out_loss_: -log P(Y | x) per row, on rows of which the model had not seen the labels.
         settings_: settings of the fit.
         kernel_: the fitted map of `rbf`; None for others.
 
@@ -383,6 +384,7 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         self, fitted: Fitted, inference: InferenceName, decoders: tuple[Decoder, ...]
     ) -> None:
         self._model, self._decoders = fitted.model, decoders
+        self.held_out_loss_ = fitted.score
         self._method: InferenceMethod = fitted.model.make_inference(inference, self.settings_)
 
     def _map(self, features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,0 +1,254 @@
+"""The CRF beside scikit-learn's multi-label methods, on data sets of numbers.
+
+    python -m experiments.multilabel.run --data FOLDER --out FILE
+
+The folder has data sets as Mulan publishes them: NAME-train.arff, NAME-test.arff, NAME.xml. Each
+method is tuned on the training rows, by five-fold cross-validation of -log P(Y | x), and scored on
+the test rows, which nothing else reads. Wrong labels and F1 are those of marginals at 0.5; sets are
+the most probable ones of the CRF, and what `predict` returns of others. Sets of more than 64 labels
+are measured with `--full`, or by name with `--sets`. Without `--data` a drawn set is measured. Rows
+of other data sets in the file of figures stay.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from experiments import frame
+from experiments.frame import Rows, percent
+from experiments.many_labels.drawn import make_sparse_crf
+from experiments.multilabel.peers import Answer, peers
+from experiments.numbers import Numbers, read_numbers
+from mlcrf import MultiLabelCRFClassifier
+from mlcrf.labels import LabelSpace
+
+CRF, CHOSEN = ("CRF, linear", "CRF, rbf"), "CRF, chosen"
+_OTHERS = (
+    "independent logistic regression",
+    "classifier chain",
+    "ensemble of chains",
+    "random forest",
+    "nearest neighbours",
+)
+RANKED = (*CRF, CHOSEN, *_OTHERS)
+MEASURES = {"wrong": False, "sets_right": True, "example_f1": True, "nll": False}  # larger better?
+_TITLES = {
+    "wrong": "wrong labels, %",
+    "sets_right": "sets right, %",
+    "example_f1": "F1 of an example, %",
+    "nll": "nll",
+}
+_LONG = 64  # labels; above, only with --full
+_QUICK_ROWS = 150
+_QUICK = {"penalties": (0.3,), "pairwise_penalties": (0.01,)}
+
+Scores = dict[str, NDArray[np.float64]]
+
+
+def main() -> None:
+    """Tune and score every method on every data set, keep the rows, and print them."""
+    arguments = frame.read_options(
+        __doc__,
+        "multilabel",
+        data={"type": Path, "help": "folder of data sets; none for a drawn one"},
+        sets={"nargs": "+", "metavar": "NAME", "help": "only these"},
+        full={"action": "store_true", "help": "also sets of more than 64 labels"},
+        seed={"type": int, "default": 0},
+    )
+    torch.set_num_threads(1)
+    rows: Rows = []
+    if arguments.out.exists():
+        rows = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
+    for name, numbers in _data_sets(arguments):
+        print(f"## {name}", flush=True)
+        rows = [row for row in rows if row["set"] != name]
+        rows += measure(name, numbers, arguments.seed, arguments.resamples, quick=arguments.quick)
+        frame.keep(arguments, rows)
+    print("\n\n".join(tables({"rows": rows}).values()))
+
+
+def _data_sets(arguments: Any) -> Iterator[tuple[str, Numbers]]:
+    if arguments.data is None:
+        crf = make_sparse_crf(12, 8, labels_per_image=1.2)
+        labels = LabelSpace(tuple(f"label {number}" for number in range(12)))
+        count = _QUICK_ROWS if arguments.quick else 500
+        yield "drawn", Numbers(labels, crf.draw(count, seed=1), crf.draw(500, seed=2))
+        return
+    found = sorted(path.stem for path in arguments.data.glob("*.xml"))
+    names = arguments.sets or found
+    if missing := [name for name in names if name not in found] or ([] if found else ["*"]):
+        raise SystemExit(f"{arguments.data}: no {missing[0]}.xml with NAME-train.arff beside it")
+    for name in names:
+        numbers = read_numbers(arguments.data, name)
+        if len(numbers.labels) <= _LONG or arguments.full or arguments.sets:
+            yield name, _first(numbers) if arguments.quick else numbers
+
+
+def _first(numbers: Numbers) -> Numbers:
+    rows, labels = slice(0, _QUICK_ROWS), numbers.labels.names[:_LONG]
+    train, test = (
+        (features[rows], targets[rows, : len(labels)])
+        for features, targets in (numbers.train, numbers.test)
+    )
+    return Numbers(LabelSpace(labels), train, test)
+
+
+def measure(name: str, numbers: Numbers, seed: int, resamples: int, *, quick: bool) -> Rows:
+    """Return a row for each method, with the intervals of the CRFs against their baselines."""
+    (features, targets), (tests, truths) = numbers.train, numbers.test
+    about = {
+        "set": name,
+        "labels": targets.shape[1],
+        "features": features.shape[1],
+        "train": len(targets),
+        "test": len(truths),
+    }
+    rows, losses, scores, seconds = [], {}, {}, {}
+    for method in CRF:
+        began = perf_counter()
+        crf = MultiLabelCRFClassifier(
+            features=method.split(", ")[1], random_state=seed, **(_QUICK if quick else {})
+        ).fit(features, targets)
+        scores[method] = score(_answer(crf, tests, truths), truths)
+        seconds[method] = perf_counter() - began
+        scores[f"baseline of {method}"] = score(_answer(crf.independent_, tests, truths), truths)
+        losses[method] = crf.held_out_loss_
+        print(f"{method}: {seconds[method]:.0f} s", flush=True)
+    best = min(CRF, key=lambda one: losses[one])
+    scores[CHOSEN], seconds[CHOSEN] = scores[best], sum(seconds.values())
+    scores[f"baseline of {CHOSEN}"] = scores[f"baseline of {best}"]
+    for method, peer in peers(seed, quick=quick).items():
+        began = perf_counter()
+        setting = peer.tune(features.astype(np.float64), targets, seed=seed)
+        scores[method] = score(peer.answer(tests.astype(np.float64), truths), truths)
+        seconds[method] = perf_counter() - began
+        print(f"{method}: {seconds[method]:.0f} s, {setting}", flush=True)
+    for method, found in scores.items():
+        row = about | {"method": method}
+        row |= {measure: float(values.mean()) for measure, values in found.items()}
+        row["seconds"] = round(seconds[method], 1) if method in seconds else None
+        if method in losses:
+            row["held_out_loss"] = losses[method]
+        if method == CHOSEN:
+            row["chosen"] = best
+        if f"baseline of {method}" in scores:
+            theirs = scores[f"baseline of {method}"]
+            row["difference"] = differences(found, theirs, resamples, seed)
+        rows.append(row)
+    return rows
+
+
+def _answer(
+    crf: MultiLabelCRFClassifier, features: NDArray[np.float32], truths: NDArray[np.int8]
+) -> Answer:
+    return Answer(
+        crf.predict_proba(features),
+        crf.predict(features, decision="map").astype(np.int8),
+        -np.log(crf.predict_joint_proba(features, truths)),
+    )
+
+
+def score(answer: Answer, truths: NDArray[np.int8]) -> Scores:
+    """Return the measures of each row (N,)."""
+    chosen = answer.marginals >= 0.5
+    hits, sizes = (chosen & (truths == 1)).sum(1), chosen.sum(1) + truths.sum(1)
+    return {
+        "wrong": (chosen != truths).mean(1),
+        "sets_right": (answer.sets == truths).all(1).astype(np.float64),
+        "example_f1": np.where(sizes > 0, 2 * hits / np.maximum(sizes, 1), 1.0),
+        "nll": answer.nll,
+    }
+
+
+def differences(
+    ours: Scores, theirs: Scores, resamples: int, seed: int
+) -> dict[str, tuple[float, float, float]]:
+    """Return the mean difference of each measure with its 95 % interval, by paired bootstrap."""
+    rng = np.random.default_rng(seed)
+    count = len(ours["nll"])
+    drawn = rng.integers(0, count, (resamples, count))
+    result = {}
+    for measure in MEASURES:
+        rows = ours[measure] - theirs[measure]
+        low, high = np.quantile(rows[drawn].mean(1), [0.025, 0.975])
+        result[measure] = (float(rows.mean()), float(low), float(high))
+    return result
+
+
+def tables(results: dict[str, Rows]) -> dict[str, str]:
+    """`measures`: every method; `ranks`: means over sets of at most 24 labels; `differences`."""
+    rows = results["rows"]
+    head = ["set", "labels", "rows", "method", *_TITLES.values(), "seconds"]
+    lines = [
+        [
+            row["set"],
+            str(row["labels"]),
+            f"{row['train']:,} + {row['test']:,}",
+            row["method"] + (f" ({row['chosen'].split(', ')[1]})" if "chosen" in row else ""),
+            *(_shown(measure, row[measure]) for measure in MEASURES),
+            f"{row['seconds']:.0f}",
+        ]
+        for row in rows
+        if row["method"] in RANKED
+    ]
+    against = ["set", "method", *(f"{title}: CRF - baseline" for title in _TITLES.values())]
+    return {
+        "measures": frame.table(lines, head),
+        "ranks": frame.table(_ranks(rows), ["method", *_TITLES.values(), "mean"]),
+        "differences": frame.table(_differences(rows), against),
+    }
+
+
+def _shown(measure: str, value: float) -> str:
+    return f"{value:.3f}" if measure == "nll" else percent(value)
+
+
+def _ranks(rows: Rows) -> list[list[str]]:
+    """Return the mean rank of each method; equal values share the mean of their ranks.
+
+    The chosen CRF is ranked in place of the two that it is chosen from, and those in its place.
+    """
+    small = sorted({row["set"] for row in rows if row["labels"] <= 24})
+    lines = []
+    for method in RANKED:
+        others = [one for one in _OTHERS if one != method]
+        means = []
+        for measure, larger in MEASURES.items():
+            ranks = []
+            for name in small:
+                values = {row["method"]: row[measure] for row in rows if row["set"] == name}
+                among = [
+                    values[one] for one in (others if method in (*CRF, CHOSEN) else _rivals(method))
+                ]
+                better = sum(
+                    (one > values[method]) == larger and one != values[method] for one in among
+                )
+                equal = sum(one == values[method] for one in among)
+                ranks.append(1 + better + equal / 2)
+            means.append(float(np.mean(ranks)))
+        lines.append([method, *(f"{one:.2f}" for one in means), f"{np.mean(means):.2f}"])
+    return lines
+
+
+def _rivals(method: str) -> tuple[str, ...]:
+    return (CHOSEN, *(one for one in _OTHERS if one != method))
+
+
+def _differences(rows: Rows) -> Iterator[list[str]]:
+    for row in rows:
+        if row["method"] in CRF:
+            cells = (
+                frame.gain(row["difference"][measure], 1 if measure == "nll" else 100)
+                for measure in MEASURES
+            )
+            yield [row["set"], row["method"], *cells]
+
+
+if __name__ == "__main__":
+    main()
