@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import isfinite
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from mlcrf import atomic
 from mlcrf.backbones.registry import Backbone, BackboneSpec, make_backbone
+from mlcrf.calibration import load_calibration
 from mlcrf.choices import Decision, InferenceName
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest
@@ -161,11 +163,17 @@ class Run:
     def make_decoder(self, decoder: Decoder, model: str = "crf") -> Decoder:
         """Return the decoder with what it lacks filled in by this run's tuned decoder of its rule.
 
+        The thresholds of a guarantee come from the run's calibration images.
+
         Raises:
-            RunError: the run has no such decoder.
+            RunError: the run has no such decoder, or no calibration images.
         """
         if decoder.is_ready:
             return decoder
+        if decoder.guarantee is not None:
+            images = load_calibration(self.path, run=self.digest, num_labels=len(self.labels))
+            rules = self.crf.rules if model == "crf" else self.independent.rules
+            return decoder.calibrated(images.marginals[model], images.targets, rules, images.name)
         for tuned in self.decoders.get(model, ()):
             if tuned.rule is decoder.rule:
                 return decoder.filled_in(tuned)
@@ -193,6 +201,22 @@ class Run:
         if max_exact_labels:
             settings = settings.model_copy(update={"max_exact_labels": max_exact_labels})
         return self.crf.make_inference(settings.inference if name is None else name, settings)
+
+
+def guarantee_notes(run: Run, decoder: Decoder) -> Iterator[str]:
+    """Yield what a user must know of a decoder's guarantee: its labels left out, its images."""
+    promise = decoder.guarantee
+    if promise is None:
+        return
+    asked = f"{promise.measure} {promise.level:g} with confidence {promise.confidence:g}"
+    if left_out := decoder.left_out(run.labels.names):
+        yield (
+            f"{asked} cannot be had for {len(left_out)} of {len(run.labels)} labels, which are "
+            f"left out: {', '.join(left_out)}"
+        )
+    images = load_calibration(run.path, run=run.digest, num_labels=len(run.labels))
+    fitted = "" if images.of_final else ", by the model before its last fit, which included these"
+    yield f"{asked} is promised for images like the {len(images.targets)} of {images.name}{fitted}"
 
 
 def save_run(run: Run) -> Run:

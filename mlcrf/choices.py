@@ -160,6 +160,13 @@ class Decision(StrEnum):
         return self in (Decision.TOP_K, Decision.F1_OF_MEANS)
 
 
+class PrecisionOf(StrEnum):
+    """Labels whose precision is promised: each on its own, or all that are written together."""
+
+    LABEL = "label"
+    ALL = "all"
+
+
 MOST_RARITY = 10  # largest weight of a label's rarity for TOP_K
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlcrf.backbones.feature_source import FeatureSource
 from mlcrf.backbones.sources import make_source
-from mlcrf.checkpoint import SPLITS, Run, load_splits
+from mlcrf.checkpoint import SPLITS, Run, guarantee_notes, load_splits
 from mlcrf.choices import InferenceName
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.data.manifest import Manifest, Split
@@ -226,23 +226,24 @@ def answer(
     independent, _ = _predict(uncoupled, known, Independent(), *theirs)
     if posterior.advice:
         warnings.warn(posterior.advice, MlcrfWarning, stacklevel=2)
-    in_training = count_in_training(run, manifest)
+    learned = count_in_training(run, manifest)
     return Answers(
         manifest,
         crf,
         independent,
         inference=method.name,
-        decision=decoder.signature,
+        decision=(decoder if decoder.guarantee is None else ours[0]).signature,
         nll_kind=posterior.log_partition_kind,
         unconverged=int((~posterior.converged).sum()) / len(manifest),
-        in_training=in_training,
+        in_training=learned,
         notes=(
-            *_training_notes(run, in_training, len(manifest)),
+            *_training_notes(run, learned, len(manifest)),
             *manifest.notes,
             *_notes(run, method, posterior),
             *_rarity_notes(decoder, theirs[0], ours[0]),
             *_split_notes(method, potentials, known),
             *_hint_notes(evidence),
+            *guarantee_notes(run, ours[0]),
         ),
         at_k=at_k,
         hinted=None if evidence is None else int((evidence != 0).any(1).sum()),
@@ -291,18 +292,23 @@ def score(
     )
 
 
-def count_in_training(run: Run, manifest: Manifest) -> int:
-    """Return the number of images that the run was trained or tuned on, by its splits.csv.
+def in_training(run: Run, manifest: Manifest) -> NDArray[np.bool_]:
+    """Return which images the run was trained or tuned on, by its splits.csv (N,).
 
     Images are matched by their absolute paths. A run without that table has none.
     """
     if not (run.path / SPLITS).exists():
-        return 0
+        return np.zeros(len(manifest), dtype=bool)
     table = load_splits(run)
     splits = table.splits or (Split.TRAIN,) * len(table)
     pairs = zip(table.images, splits, strict=True)
     learned = {image.key for image, split in pairs if split is not Split.TEST}
-    return sum(image.key in learned for image in manifest.images)
+    return np.array([image.key in learned for image in manifest.images], dtype=bool)
+
+
+def count_in_training(run: Run, manifest: Manifest) -> int:
+    """Return the number of images that the run was trained or tuned on; see `in_training`."""
+    return int(in_training(run, manifest).sum())
 
 
 def _training_notes(run: Run, in_training: int, images: int) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mlcrf.cli.audit import audit
+from mlcrf.cli.calibrate import calibrate
 from mlcrf.cli.compare import compare
 from mlcrf.cli.convert import convert
 from mlcrf.cli.demo import demo
@@ -48,6 +49,7 @@ for command in (
     extend,
     evaluate,
     compare,
+    calibrate,
     audit,
     report,
     predict,

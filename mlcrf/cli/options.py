@@ -18,6 +18,7 @@ from mlcrf.choices import (
     EngineName,
     InferenceName,
     Oddity,
+    PrecisionOf,
     RawPairs,
     ScoredSplit,
 )
@@ -304,8 +305,49 @@ class DecisionOptions:
     at_most: Annotated[
         int | None, typer.Option(min=0, help="Maximum number of labels per image.")
     ] = None
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            help="Write a label only where the run's calibration images support this precision, "
+            "such as 0.95; see `mlcrf calibrate`.",
+        ),
+    ] = None
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            help="Write each label so often that the calibration images support this recall.",
+        ),
+    ] = None
+    confidence: Annotated[
+        float | None,
+        typer.Option(help="Confidence of --precision or --recall (default 0.9)."),
+    ] = None
+    precision_of: Annotated[
+        PrecisionOf | None,
+        typer.Option(
+            help="--precision of each label (default), or of all written labels together."
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
+        promises = self.precision is not None or self.recall is not None
+        if self.precision is not None and self.recall is not None:
+            raise typer.BadParameter("--precision and --recall: promise one of them")
+        if self.confidence is not None and not promises:
+            raise typer.BadParameter("--confidence is for --precision or --recall; give one")
+        if self.precision_of is not None and self.precision is None:
+            raise typer.BadParameter("--precision-of is for --precision; give both")
+        for option in ("precision", "recall", "confidence"):
+            value = getattr(self, option)
+            if value is not None and not 0 < value < 1:
+                raise typer.BadParameter(
+                    f"--{option}: expected a number between 0 and 1, such as 0.95, got {value:g}"
+                )
+        if promises and self.own_rule != DecisionOptions().own_rule:
+            raise typer.BadParameter(
+                "--precision and --recall have thresholds of their own; leave out --decode, "
+                "--threshold, --top-k, --rarity, --at-least and --at-most"
+            )
         decode = f"--decode {self.decode.value}"
         if self.decode.has_k and self.top_k is None:
             raise typer.BadParameter(f"{decode} needs --top-k NUMBER")
@@ -323,10 +365,20 @@ class DecisionOptions:
         if self.top_k is not None and (self.at_least or self.at_most is not None):
             raise typer.BadParameter("--top-k is exact; leave out --at-least and --at-most")
 
+    @property
+    def own_rule(self) -> tuple[object, ...]:
+        """The options that describe a rule without a promise."""
+        limits = (self.at_least, self.at_most)
+        return (self.decode, self.threshold, self.top_k, self.rarity, *limits)
+
     def make_decoder(self) -> "Decoder":
         """Make the decoder that the options describe."""
-        from mlcrf.decoding import Decoder
+        from mlcrf.decoding import Decoder, Guarantee
 
+        if self.precision is not None or self.recall is not None:
+            of = self.precision_of or PrecisionOf.LABEL
+            confidence = 0.9 if self.confidence is None else self.confidence
+            return Decoder.promising(Guarantee(self.precision, self.recall, confidence, of))
         return Decoder(
             self.decode,
             self.threshold,
@@ -335,6 +387,27 @@ class DecisionOptions:
             at_least=self.at_least,
             at_most=self.at_most,
         )
+
+
+def make_decoder(run: "Run", decision: DecisionOptions, *, is_known: bool = False) -> "Decoder":
+    """Make the decoder of a run; print notes on what it promises.
+
+    Args:
+        is_known: whether something is known of images, by labels, hints or albums.
+    """
+    decoder = decision.make_decoder()
+    if decoder.guarantee is None:
+        return decoder
+    from mlcrf.checkpoint import guarantee_notes
+
+    decoder = run.make_decoder(decoder)
+    for note in guarantee_notes(run, decoder):
+        console.note(note)
+    if is_known:
+        console.note(
+            "nothing is promised for images of which something is known, by labels, hints or albums"
+        )
+    return decoder
 
 
 def _parse_rarity(text: str | None) -> float | None:
@@ -502,9 +575,9 @@ class KnownOptions:
             )
         renamed = tuple(sorted(selection.renamed.items()))
         hints = read_evidence(run, self.hints, ReadingOptions(self.image_root, self.label_sep))
-        return PredictJob(
-            run.digest, decision.make_decoder(), known, self.album, renamed, limit, hints
-        )
+        is_known = known is not None or hints is not None or self.album
+        decoder = make_decoder(run, decision, is_known=is_known)
+        return PredictJob(run.digest, decoder, known, self.album, renamed, limit, hints)
 
     def _known_labels(self, run: "Run", named: Sequence[Path]) -> "Path | Stored | KnownAnswers":
         """Return the table of --known, or the answers in a database of a review."""

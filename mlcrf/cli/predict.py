@@ -118,7 +118,7 @@ def predict(
     job = known.make_job(
         run, selection, decision, limit, sidecar_dir=sidecar_dir, named=source.on_disk(listed)
     )
-    origin = tagging.origin_of(run, selection)
+    origin = tagging.origin_of(run, selection, job)
     output: OutputFormat = Table(origin=origin)
     if part is not None:
         output = PartFormat(part, job, origin)

@@ -89,7 +89,7 @@ def serve(
     limits = Limits(images, megabytes, batch, waiting, megabytes_together)
     run = load_run(model)
     require_images(run, "serve")
-    job = PredictJob(run.digest, decision.make_decoder())
+    job = PredictJob(run.digest, options.make_decoder(run, decision))
     asks = api is Api.LABEL_STUDIO
     tagger = tagging.make_tagger(run, job, runtime, information=asks)
     warm_up(tagger)

@@ -137,7 +137,7 @@ def tag(
     if table is not None and (known, decision) != (KnownOptions(), DecisionOptions()):
         raise typer.BadParameter(
             "--from replaces the model; leave it out, or --given, --known, --known-keywords, "
-            "--album and the options of --decode"
+            "--album, --precision, --recall and the options of --decode"
         )
     refuse_runs(images, "tag")
     source = ImageSource.read(images, null=null)
@@ -171,7 +171,7 @@ def tag(
         job = known.make_job(run, selection, decision, limit, sidecar_dir=sidecar_dir, named=named)
         known.note_if_unused(job, listed)
         predictions = tagging.make_tagger(run, job, runtime).predict(listed)
-        labelled = _Labelled(predictions, selection, tagging.origin_of(run, selection), job)
+        labelled = _Labelled(predictions, selection, tagging.origin_of(run, selection, job), job)
     selection = labelled.selection
     photo_files = files.make(places, selection.labels, labelled.origin, listed)
     writer = PredictionWriter(None, selection.labels, photo_files=photo_files)

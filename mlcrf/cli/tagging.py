@@ -33,11 +33,12 @@ def make_tagger(
     )
 
 
-def origin_of(run: "Run", selection: "LabelSelection") -> "Origin":
+def origin_of(run: "Run", selection: "LabelSelection", job: "PredictJob") -> "Origin":
     """Return the origin that is stored with predictions of a run."""
     from mlcrf.prediction import Origin
 
-    return Origin(run.path.resolve().name, run.digest, selection.rules)
+    decision = "" if job.decoder.guarantee is None else job.decoder.signature
+    return Origin(run.path.resolve().name, run.digest, selection.rules, decision)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from mlcrf.decoding.decoder import Decoder
 from mlcrf.decoding.expected_f1 import maximise_expected_f1
 from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
 from mlcrf.decoding.f1_of_means import maximise_f1_of_means
+from mlcrf.decoding.guarantees import Guarantee
 from mlcrf.decoding.rarity import estimate_frequencies, scores_by_rarity, tune_rarity
 from mlcrf.decoding.thresholds import tune_label_thresholds, tune_threshold
 
@@ -19,6 +20,7 @@ __all__ = [
     "CountsLabels",
     "Decoder",
     "DrawsLabels",
+    "Guarantee",
     "count_marginals_from_samples",
     "count_marginals_if_independent",
     "empty_probability",

@@ -1,5 +1,6 @@
 """The decision rules: how probabilities become labels."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, assert_never
 
@@ -7,7 +8,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from mlcrf.choices import MOST_RARITY, Decision
+from mlcrf.choices import MOST_RARITY, Decision, PrecisionOf
 from mlcrf.crf import Potentials, check_known
 from mlcrf.decoding.admissible import Admissible
 from mlcrf.decoding.beliefs import Beliefs
@@ -15,10 +16,18 @@ from mlcrf.decoding.counts import empty_probability
 from mlcrf.decoding.expected_f1 import maximise_expected_f1
 from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
 from mlcrf.decoding.f1_of_means import maximise_f1_of_means
+from mlcrf.decoding.guarantees import (
+    LEFT_OUT,
+    Guarantee,
+    label_thresholds,
+    pooled_threshold,
+    scores_within_rules,
+)
 from mlcrf.decoding.rarity import scores_by_rarity, tune_rarity
 from mlcrf.decoding.thresholds import tune_label_thresholds, tune_threshold
 from mlcrf.errors import SettingsError
 from mlcrf.inference import InferenceMethod, Posterior
+from mlcrf.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,9 @@ class Decoder:
     marginals, which is correct if nothing is coupled. Expected Jaccard is an average over
     samples in the same way; independent labels are drawn.
 
+    With a `guarantee` the thresholds are those that calibration images support, see `calibrated`;
+    a label whose threshold is 1 is never written, and what rules ask to be present is not added.
+
     Attributes:
         threshold: one, or one per label; None is 0.5 for THRESHOLD, and not tuned yet for others.
         k: for TOP_K and F1_OF_MEANS only.
@@ -56,6 +68,7 @@ class Decoder:
         frequencies: share of images with each label, above 0; rarity needs it.
         num_samples: number of samples drawn if the posterior has none.
         seed: random seed of the draws; the same seed and number of threads give the same bits.
+        guarantee: precision or recall that the thresholds promise; see `promising`.
 
     Raises:
         SettingsError: values that are out of range or do not belong to the rule.
@@ -73,6 +86,12 @@ class Decoder:
     at_most: int | None = None
     num_samples: int = 1000
     seed: int = 0
+    guarantee: Guarantee | None = None
+
+    @classmethod
+    def promising(cls, guarantee: Guarantee) -> "Decoder":
+        """Return the rule for a guarantee, whose thresholds are not known yet."""
+        return cls(_rule_for(guarantee), guarantee=guarantee)
 
     def __post_init__(self) -> None:
         if self.threshold is not None:
@@ -96,6 +115,14 @@ class Decoder:
             )
         if not all(0 < one <= 1 for one in self.frequencies or ()):
             raise SettingsError("decision top-k: expected frequencies above 0 and at most 1")
+        if self.guarantee is not None and (
+            self.rule is not _rule_for(self.guarantee)
+            or self.at_least
+            or (self.at_most is not None and self.threshold is None)
+        ):
+            raise SettingsError(
+                f"decision {self.rule}: a guarantee has a rule of its own and takes no limits"
+            )
         if self.num_samples < 1:
             raise SettingsError(f"num_samples: expected 1 or more, got {self.num_samples}")
 
@@ -121,9 +148,13 @@ class Decoder:
         self._check_labels(potentials.num_labels)
         given = check_known(potentials, known)
         marginals = scores = posterior.marginals.double()
+        rules = potentials.rules
+        if self.guarantee is not None:
+            marginals = scores = scores_within_rules(marginals, rules)
+            rules = rules.at_most
         admissible = Admissible(
             given,
-            potentials.rules,
+            rules,
             self.at_least if self.k is None else self.k,
             self.at_most if self.k is None else self.k,
         )
@@ -177,6 +208,34 @@ class Decoder:
             return replace(self, rarity=tune_rarity(marginals, targets, frequencies, self.k))
         return self
 
+    def calibrated(
+        self, marginals: Tensor, targets: Tensor, rules: Rules, calibration: str
+    ) -> "Decoder":
+        """Return the rule with the thresholds of its guarantee.
+
+        Args:
+            marginals: P(y_i = 1) of calibration images (N, L).
+            targets: 1, 0, or -1 for unknown (N, L).
+            calibration: name of the calibration images.
+        """
+        assert self.guarantee is not None
+        scores = scores_within_rules(marginals, rules)
+        named = replace(self, guarantee=replace(self.guarantee, calibration=calibration))
+        if self.guarantee.of is PrecisionOf.ALL:
+            threshold, at_most = pooled_threshold(self.guarantee, scores, targets)
+            return replace(named, threshold=threshold, at_most=at_most)
+        thresholds = label_thresholds(self.guarantee, scores, targets, rules)
+        return replace(named, threshold=thresholds)
+
+    def left_out(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Return the labels that are never written, because the guarantee is not supported."""
+        if self.guarantee is None or self.threshold is None:
+            return ()
+        by_label = self.threshold
+        if not isinstance(by_label, tuple):
+            by_label = (by_label,) * len(labels)
+        return tuple(name for name, one in zip(labels, by_label, strict=True) if one == LEFT_OUT)
+
     def best(self, k: int) -> "Decoder":
         """Return the decoder that chooses exactly k labels, by this one's rule if it has a k."""
         if self.rule.has_k:
@@ -206,11 +265,12 @@ class Decoder:
         given = [
             f",{item.name.replace('_', '-')}:{'auto' if value is None else format(value, '.6g')}"
             for item in fields(self)
-            if item.name != "rule"
+            if item.name not in ("rule", "guarantee")
             and (value := getattr(self, item.name)) != item.default
             and not isinstance(value, tuple)
         ]
-        return self.rule.value + "".join(given)
+        promise = "" if self.guarantee is None else f",{self.guarantee}"
+        return self.rule.value + "".join(given) + promise
 
     def record(self) -> dict[str, Any]:
         """Return all settings as values that JSON can hold."""
@@ -254,6 +314,11 @@ class Decoder:
             raise SettingsError(
                 f"decision {self.rule}: {wanted} labels asked for, expected at most {num_labels}"
             )
+
+
+def _rule_for(guarantee: Guarantee) -> Decision:
+    by_label = guarantee.of is PrecisionOf.LABEL
+    return Decision.LABEL_THRESHOLDS if by_label else Decision.TUNED_THRESHOLD
 
 
 _TUNED = (Decision.TUNED_THRESHOLD, Decision.LABEL_THRESHOLDS)

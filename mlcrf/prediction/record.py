@@ -39,8 +39,10 @@ class Origin:
         model: name of the run.
         digest: SHA-256 of the weights; empty if unknown.
         rules: rules between the labels; None if unknown.
+        decision: signature of the decision rule if it promises something; else empty.
     """
 
     model: str = ""
     digest: str = ""
     rules: Rules | None = None
+    decision: str = ""

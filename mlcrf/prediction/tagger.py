@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby, islice, tee
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from mlcrf.backbones.feature_source import Decoded
 from mlcrf.backbones.sources import make_source
-from mlcrf.checkpoint import Run, load_run
-from mlcrf.choices import EngineName
+from mlcrf.checkpoint import Run, guarantee_notes, load_run
+from mlcrf.choices import EngineName, PrecisionOf
 from mlcrf.crf import Potentials
-from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError
+from mlcrf.decoding import Decoder, Guarantee
+from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError, SettingsError
 from mlcrf.images import Image, ImageBytes, ListedImages, as_image
 from mlcrf.images.albums import find_albums
 from mlcrf.inference import InferenceMethod, prepare
@@ -97,14 +98,51 @@ class Tagger:
         )
 
     @classmethod
-    def load(cls, path: str | Path = DEFAULT) -> "Tagger":
-        """Load a run directory, or a model that comes with mlcrf, with default settings.
+    def load(
+        cls,
+        path: str | Path = DEFAULT,
+        *,
+        precision: float | None = None,
+        recall: float | None = None,
+        confidence: float = 0.9,
+        precision_of: Literal["label", "all"] = "label",
+    ) -> "Tagger":
+        """Load a run directory, or a model that comes with mlcrf.
+
+        Args:
+            precision, recall: write labels only where calibration images of the run support this
+                precision, or so often that they support this recall; see docs/guarantees.md.
+            confidence: confidence of that promise.
+            precision_of: the precision of each label, or of all written labels together.
+
+        Warns:
+            MlcrfWarning: labels for which that cannot be had, which are left out.
 
         Raises:
-            RunError: not a run; see `mlcrf.checkpoint.load_run`.
+            RunError: not a run, see `mlcrf.checkpoint.load_run`; or it has no calibration images.
+            SettingsError: both a precision and a recall, or not between 0 and 1.
             BackboneError: the published weights of its network are not available offline.
         """
-        return cls(load_run(Path(path)))
+        run = load_run(Path(path))
+        if precision is None and recall is None:
+            return cls(run)
+        try:
+            of = PrecisionOf(precision_of)
+        except ValueError:
+            raise SettingsError(
+                f"precision_of: expected 'label' or 'all', got {precision_of!r}"
+            ) from None
+        asked = Decoder.promising(Guarantee(precision, recall, confidence, of))
+        decoder = run.make_decoder(asked)
+        if decoder.left_out(run.labels.names):
+            note = next(guarantee_notes(run, decoder))
+            warnings.warn(note, MlcrfWarning, stacklevel=2)
+        return cls(run, PredictJob(run.digest, decoder))
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The labels that are never chosen, because what was promised cannot be had for them."""
+        return self._decoder.left_out(self.labels.names)
 
     def predict(
         self,

@@ -19,6 +19,7 @@ from mlcrf.metrics import MAIN_MEASURES, SYMBOLS, Interval, Measures
 from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
 
 if TYPE_CHECKING:  # slow imports, not needed by `mlcrf predict`
+    from mlcrf.calibrating import CalibrationReport
     from mlcrf.export import ExportReport
     from mlcrf.reports.correlations import RankAgreement
     from mlcrf.training.extending import TaughtReport
@@ -479,6 +480,47 @@ def format_export(report: "ExportReport") -> str:
 def export_record(report: "ExportReport") -> str:
     """Return the same content as one JSON object."""
     return to_json(asdict(report) | {"path": str(report.path)})
+
+
+def format_calibration(report: "CalibrationReport") -> str:
+    """Format the images, and what they support at some precisions."""
+    calibration, labels = report.calibration, report.run.labels
+    images = f"{len(calibration.targets)} images of {calibration.data}"
+    skipped = f" ({report.skipped} that it was trained on left out)" if report.skipped else ""
+    confidence = report.support[0].confidence
+    rows = [
+        [
+            f"{one.precision:g}",
+            f"{len(labels) - len(one.left_out)} of {len(labels)}",
+            f"{one.written:.2f}",
+            f"{100 * one.share:.1f}",
+        ]
+        for one in report.support
+    ]
+    head = ["--precision", "labels written", "tags per image", "recall, %"]
+    return "\n".join(
+        [
+            f"{report.run.path}: calibrated on {images}{skipped}",
+            f"Supported with confidence {confidence:g}, for each label:",
+            format_table(head, rows),
+        ]
+    )
+
+
+def calibration_record(report: "CalibrationReport") -> str:
+    """Return the same content as one JSON object."""
+    calibration = report.calibration
+    return to_json(
+        {
+            "run": str(report.run.path),
+            "data": calibration.data,
+            "calibration": calibration.name,
+            "images": len(calibration.targets),
+            "in_training": report.skipped,
+            "support": [asdict(one) for one in report.support],
+            "notes": report.notes,
+        }
+    )
 
 
 def to_json(value: Any) -> str:

@@ -18,3 +18,8 @@ def names() -> list[str]:
 def find_model(path: Path) -> Path:
     """Return the run directory that a user names: a folder, else a model of ours of that name."""
     return _HERE / path if not path.exists() and str(path) in names() else path
+
+
+def is_shipped(path: Path) -> bool:
+    """Return whether a run directory is part of the package."""
+    return path.resolve().parent == _HERE.resolve()

@@ -35,12 +35,15 @@ class FittedModels:
 
     Attributes:
         decoders: tuned decisions of `crf` and `independent`; see `tune_decoders`.
+        held_out: of each of the two, P(y_i = 1) and targets (N, L) of the images that decisions were
+            tuned on, by models that were not fitted to these.
     """
 
     plan: Plan
     crf: Fitted
     independent: Fitted
     decoders: dict[str, tuple[Decoder, ...]]
+    held_out: dict[str, tuple[Tensor, Tensor]]
 
 
 def fit_features(
@@ -102,14 +105,15 @@ def fit_models(
             crf = learn_transitions(crf, plan.exact, examples, albums, log=log)
     crf, independent = whole(crf), whole(independent)
     finished("crf")
-    decoders = {
-        name: tune_decoders(fitted, examples, plan.settings, inference, plan.silence)
-        for name, fitted, inference in (
-            ("crf", crf, plan.inference),
-            ("independent", independent, InferenceName.AUTO),
+    decoders, held_out = {}, {}
+    for name, fitted, inference in (
+        ("crf", crf, plan.inference),
+        ("independent", independent, InferenceName.AUTO),
+    ):
+        decoders[name], held_out[name] = tune_decoders(
+            fitted, examples, plan.settings, inference, plan.silence
         )
-    }
-    return FittedModels(plan, crf, independent, decoders)
+    return FittedModels(plan, crf, independent, decoders, held_out)
 
 
 @torch.no_grad()
@@ -119,8 +123,11 @@ def tune_decoders(
     settings: TrainSettings,
     inference: InferenceName,
     silence: Tensor | None = None,
-) -> tuple[Decoder, ...]:
+) -> tuple[tuple[Decoder, ...], tuple[Tensor, Tensor]]:
     """Tune one threshold for micro F1, one per label for macro F1, and the rarity for k labels.
+
+    Returns:
+        The decoders, and marginals and targets of the images that they were tuned on (N, L).
 
     Args:
         fitted: its decisions are tuned on images that it was not fitted on.
@@ -141,7 +148,7 @@ def tune_decoders(
 
     held_out = fitted.held_out or ((fitted.on_train, examples[1]),)
     marginals = torch.cat([infer(model, part) for model, part in held_out])
-    targets = torch.cat([torch.from_numpy(part.targets) for _, part in held_out])
+    told = targets = torch.cat([torch.from_numpy(part.targets) for _, part in held_out])
     learned = torch.from_numpy(examples[0].targets)
     if silence is not None:
         learned = draw_unmentioned(
@@ -153,11 +160,12 @@ def tune_decoders(
         Decision.TOP_K, k=k, rarity=None, frequencies=estimate_frequencies(learned)
     ).tune(marginals, targets)
     frequencies = estimate_frequencies(torch.cat([learned, targets]))  # of the finished models
-    return (
+    decoders = (
         Decoder(Decision.TUNED_THRESHOLD).tune(marginals, targets),
         Decoder(Decision.LABEL_THRESHOLDS).tune(marginals, targets),
         replace(ranked, frequencies=frequencies),
     )
+    return decoders, (marginals, told)
 
 
 def _with_rules(model: LabelCrf, rules: Rules) -> LabelCrf:

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import torch
 from safetensors.torch import save
 
 from mlcrf import atomic
@@ -21,6 +22,7 @@ from mlcrf.backbones.registry import (
     make_backbone,
     table_spec,
 )
+from mlcrf.calibration import Calibration, save_calibration
 from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Provenance, Run, save_run
 from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
@@ -162,6 +164,8 @@ def train(
     report = TrainReport(run, images, fits, clock.seconds, manifest.notes)
     if environment.processes.is_first:
         report = replace(report, run=save_run(run))
+        if not partial:  # tags that a source leaves out would count as wrong, or not at all
+            _save_calibration(report.run, models)
         _save_record(report, network)
     log(RunFinished(fits))
     return report
@@ -289,6 +293,17 @@ def _make_run(
         backbone_weights=weights,
         decoders=models.decoders,
     )
+
+
+def _save_calibration(run: Run, models: FittedModels) -> None:
+    """Keep what was said of held-out images before the fit to all images."""
+    marginals = {name: values for name, (values, _) in models.held_out.items()}
+    targets, others = (models.held_out[name][1] for name in ("crf", "independent"))
+    if not torch.equal(targets, others):  # one of the two was cross-validated, the other was not
+        return
+    name = f"{run.data}/validation"
+    calibration = Calibration(marginals, targets, name, of_final=False, run=run.digest)
+    save_calibration(run.path, calibration.thinned(run.settings.seed))
 
 
 class _Clock:

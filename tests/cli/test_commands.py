@@ -82,6 +82,7 @@ def test_train_leaves_a_whole_run(run: Path) -> None:
         "config.json",
         "labels.txt",
         "best.safetensors",
+        "calibration.safetensors",
         "last.safetensors",
         "state.pt",
         "splits.csv",

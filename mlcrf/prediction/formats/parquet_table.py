@@ -41,6 +41,7 @@ class ParquetTable:
             origin["model"],
             origin["digest"],
             None if rules is None else Rules(tuple((child, parent) for child, parent in rules)),
+            origin.get("decision", ""),
         )
 
     def __len__(self) -> int:

@@ -169,6 +169,8 @@ def about_table(labels: LabelSpace, origin: Origin) -> dict[str, object]:
     """Return the metadata of a Parquet file."""
     rules = origin.rules
     record = {"model": origin.model, "digest": origin.digest}
+    if origin.decision:
+        record["decision"] = origin.decision
     return {
         "labels": list(labels),
         "origin": record | {"rules": None if rules is None else rules.pairs},

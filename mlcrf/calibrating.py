@@ -1,0 +1,156 @@
+"""Calibrate a run on images of one's own: `mlcrf calibrate`."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mlcrf.backbones.feature_source import FeatureSource
+from mlcrf.calibration import Calibration, save_calibration
+from mlcrf.checkpoint import SPLITS, STATE, Run, load_splits
+from mlcrf.data.manifest import Manifest
+from mlcrf.data.readers.table import save_manifest
+from mlcrf.decoding import Decoder, Guarantee
+from mlcrf.decoding.guarantees import scores_within_rules
+from mlcrf.errors import DataError, RunError
+from mlcrf.evaluation import answer, in_training
+from mlcrf.shipped_models import is_shipped
+
+LEVELS = (0.9, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class Support:
+    """What calibration images support at a precision of each label.
+
+    Attributes:
+        left_out: labels for which the precision cannot be had.
+        share: share of the tags that calibration images have which is written.
+        written: number of tags written per image.
+    """
+
+    precision: float
+    confidence: float
+    left_out: tuple[str, ...]
+    share: float
+    written: float
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """A calibrated run.
+
+    Attributes:
+        skipped: number of images that were left out because the run was trained on them.
+        support: what the CRF's marginals support, at some precisions.
+        notes: remarks on the data.
+    """
+
+    run: Run
+    calibration: Calibration
+    skipped: int
+    support: tuple[Support, ...]
+    notes: tuple[str, ...]
+
+
+def calibrate(
+    run: Run,
+    manifest: Manifest,
+    extractor: FeatureSource | None = None,
+    *,
+    out: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> CalibrationReport:
+    """Keep what a run says of labelled images that it was not trained on.
+
+    From these, thresholds of a promised precision or recall are found when they are asked for.
+    They replace the calibration images that the run had. Images that the run was trained on are
+    left out.
+
+    Args:
+        manifest: images and targets; labels in any order.
+        extractor: feature extractor; None creates it from the run's network.
+        out: a copy of the run to make; None adds the images to the run itself.
+
+    Raises:
+        DataError: all images were used in training, or cannot be read; or no label is known.
+        LabelsError: the data have other labels than the run.
+        RunError: `out` exists, or is None and the run came with mlcrf.
+    """
+    require_place(run, out)
+    learned = in_training(run, manifest)
+    if learned.all():
+        raise DataError(
+            f"all {len(manifest)} images were used in training; calibrate on other images",
+            manifest.name,
+        )
+    answers = answer(run, manifest.rows(np.flatnonzero(~learned)), extractor, progress=progress)
+    marginals = {
+        model: torch.from_numpy(predictions.marginals).float()
+        for model, predictions in (("crf", answers.crf), ("independent", answers.independent))
+    }
+    targets = torch.from_numpy(answers.manifest.targets)
+    whole = Calibration(marginals, targets, manifest.name, of_final=True, run=run.digest)
+    calibration = whole.thinned(run.settings.seed)
+    if out is None:
+        calibration = save_calibration(run.path, calibration)
+    else:
+        calibration = _save_copy(run, out, calibration)
+        run = replace(run, path=out)
+    support = tuple(measure_support(run, calibration, precision) for precision in LEVELS)
+    return CalibrationReport(run, calibration, int(learned.sum()), support, answers.notes)
+
+
+def require_place(run: Run, out: Path | None) -> None:
+    """Check the place of the calibration images before the work starts; see `calibrate`."""
+    if out is None and is_shipped(run.path):
+        raise RunError(f"{run.path.name} came with mlcrf and is not changed; give --out DIR")
+    if out is not None and out.exists():
+        raise RunError(f"{out}: exists already; choose another --out")
+
+
+def measure_support(
+    run: Run, calibration: Calibration, precision: float, confidence: float = 0.9
+) -> Support:
+    """Return what calibration images support at a precision of each label."""
+    marginals, targets = calibration.marginals["crf"], calibration.targets
+    decoder = Decoder.promising(Guarantee(precision, confidence=confidence)).calibrated(
+        marginals, targets, run.rules, calibration.name
+    )
+    scores = scores_within_rules(marginals, run.rules)
+    written = scores > torch.tensor(decoder.threshold, dtype=torch.float64)
+    present = targets == 1
+    return Support(
+        precision,
+        confidence,
+        decoder.left_out(run.labels.names),
+        float((written & present).sum() / present.sum().clamp(min=1)),
+        float(written.sum() / len(targets)),
+    )
+
+
+def _save_copy(run: Run, out: Path, calibration: Calibration) -> Calibration:
+    """Write the run with calibration images to a new directory, as a whole or not at all."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise RunError(f"{out}: cannot be made: {error.strerror}") from error
+    try:
+        copy = place / "new"
+        shutil.copytree(
+            run.path, copy, ignore=shutil.ignore_patterns(STATE, SPLITS, "__pycache__", "*.py")
+        )
+        if (run.path / SPLITS).exists():
+            save_manifest(copy / SPLITS, load_splits(run))
+        calibration = save_calibration(copy, calibration)
+        copy.rename(out)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be made: {error.strerror}") from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return calibration

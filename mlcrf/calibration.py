@@ -1,0 +1,104 @@
+"""Calibration images of a run: what both models say of them, and what is true."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mlcrf import atomic
+from mlcrf.errors import RunError
+
+CALIBRATION = "calibration.safetensors"
+MOST_IMAGES = 20_000  # kept of a larger set, drawn at random
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Marginals and targets of N images that the model was not fitted to.
+
+    Attributes:
+        marginals: P(y_i = 1) of `crf` and `independent`, float32 (N, L).
+        targets: 1, 0, or -1 for unknown, int8 (N, L).
+        data: name of the images.
+        of_final: whether the marginals are those of the run's own weights. Else they are those of
+            the same model fitted to training images only, before the fit to all images.
+        run: SHA-256 of the run's weights.
+        digest: SHA-256 of the file; empty if there is none yet.
+    """
+
+    marginals: dict[str, Tensor]
+    targets: Tensor
+    data: str
+    of_final: bool
+    run: str = ""
+    digest: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the data, and the first digits of the digest."""
+        return f"{self.data}@{self.digest[:12]}"
+
+    def thinned(self, seed: int) -> "Calibration":
+        """Return the same with at most 20,000 images, drawn at random."""
+        if len(self.targets) <= MOST_IMAGES:
+            return self
+        drawn: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(self.targets))
+        rows = torch.from_numpy(np.sort(drawn[:MOST_IMAGES]))
+        marginals = {model: values[rows] for model, values in self.marginals.items()}
+        return replace(self, marginals=marginals, targets=self.targets[rows])
+
+
+def save_calibration(folder: Path, calibration: Calibration) -> Calibration:
+    """Write the file of a run directory atomically, and return the calibration with its digest."""
+    tensors = {name: value.float().contiguous() for name, value in calibration.marginals.items()}
+    about = {"data": calibration.data, "of_final": calibration.of_final, "run": calibration.run}
+    content = save(
+        {**tensors, "targets": calibration.targets.to(torch.int8).contiguous()},
+        {"about": json.dumps(about)},
+    )
+    atomic.write_bytes(folder / CALIBRATION, content)
+    return replace(calibration, digest=hashlib.sha256(content).hexdigest())
+
+
+def load_calibration(folder: Path, *, run: str, num_labels: int) -> Calibration:
+    """Load the calibration images of a run directory.
+
+    Args:
+        run: SHA-256 of the run's weights.
+
+    Raises:
+        RunError: there are none, they are of other weights, or the file is damaged.
+    """
+    path = folder / CALIBRATION
+    calibrate = f"mlcrf calibrate {folder} DATA"
+    if not path.exists():
+        raise RunError(
+            f"{folder}: has no calibration images, which a promised precision or recall needs; "
+            f"give it some: {calibrate}"
+        )
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        data, of_final, made_for = str(about["data"]), bool(about["of_final"]), about["run"]
+        targets = tensors.pop("targets")
+        marginals = {model: tensors[model] for model in ("crf", "independent")}
+        shapes = {tuple(one.shape) for one in (targets, *marginals.values())}
+        if shapes != {(len(targets), num_labels)}:
+            raise ValueError(f"expected columns of {num_labels} labels")
+        if not all(bool(((one >= 0) & (one <= 1)).all()) for one in marginals.values()):
+            raise ValueError("a probability is not between 0 and 1")
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{path}: damaged: {reason}; make it again: {calibrate}") from error
+    if made_for != run:
+        raise RunError(f"{path}: was made for other weights; make it again: {calibrate}")
+    return Calibration(marginals, targets, data, of_final, run, digest)

@@ -1,0 +1,70 @@
+"""`mlcrf calibrate`: give a run images for a promised precision or recall."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlcrf.choices import ScoredSplit
+from mlcrf.cli import console, options
+from mlcrf.cli.mistakes import refuse_swapped
+from mlcrf.cli.options import DATA, ReadingOptions, RuntimeOptions, grouped
+
+
+@grouped
+def calibrate(
+    run: options.RunDirectory,
+    data: options.Data,
+    reading: ReadingOptions,
+    runtime: RuntimeOptions,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Copy of the run to make (default: RUN itself is calibrated). Needed for models "
+            "that came with mlcrf."
+        ),
+    ] = None,
+    split: Annotated[
+        ScoredSplit,
+        typer.Option(metavar="SPLIT", help="train, validation, test or all.", rich_help_panel=DATA),
+    ] = ScoredSplit.ALL,
+    label_set: Annotated[
+        int | None,
+        typer.Option(
+            help="MIRFLICKR only: 24, 14 or 38 labels (default: as the run).", rich_help_panel=DATA
+        ),
+    ] = None,
+    limit: options.LimitData = None,
+    as_json: options.Json = False,
+) -> None:
+    """Calibrate RUN on labelled images of your own, for --precision and --recall.
+
+    They replace the calibration images that RUN had. Images that RUN was trained on are left out.
+    The promise then holds for images drawn like these.
+    """
+    console.quiet()
+    import numpy as np
+
+    from mlcrf.calibrating import calibrate as run_calibration
+    from mlcrf.calibrating import require_place
+    from mlcrf.checkpoint import load_run
+    from mlcrf.data.readers import read_dataset
+    from mlcrf.data.splits import take_split
+    from mlcrf.reports.tables import calibration_record, format_calibration
+
+    refuse_swapped(run, data, "calibrate")
+    trained = load_run(run)
+    require_place(trained, out)
+    features = trained.backbone_spec.features
+    how = reading.make(label_set or trained.label_set, trained.labels, run_features=features)
+    manifest = read_dataset(options.parse_data(data), how)
+    trained.require_input(manifest)
+    options.show_reading(manifest)
+    if split is not ScoredSplit.ALL:
+        manifest = take_split(manifest, split)
+    manifest = manifest.rows(np.arange(len(manifest))[:limit])
+    extractor = runtime.make_extractor(trained)
+    with console.bar("features", then="marginals") as progress:
+        report = run_calibration(trained, manifest, extractor, out=out, progress=progress)
+    options.show_notes(report.notes, manifest)
+    typer.echo(calibration_record(report) if as_json else format_calibration(report))
