@@ -35,8 +35,8 @@ class FittedModels:
 
     Attributes:
         decoders: tuned decisions of `crf` and `independent`; see `tune_decoders`.
-        held_out: of each of the two, P(y_i = 1) and targets (N, L) of the images that decisions were
-            tuned on, by models that were not fitted to these.
+        held_out: of each of the two, P(y_i = 1) and targets (N, L) of the images that decisions
+            were tuned on, by models that were not fitted to these.
     """
 
     plan: Plan
