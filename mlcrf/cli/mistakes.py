@@ -138,6 +138,11 @@ def refuse_runs(images: Iterable[str], command: str) -> None:
     """
     for place in images:
         refuse_run(place, "images", f"Name it so: mlcrf {command} IMAGES --model {place}")
+        if place.lower().endswith((".arff", ".libsvm", ".safetensors", ".svm", ".svmlight")):
+            raise MlcrfError(
+                f"{place} is a table of numbers; expected images, or --model RUN of a run that "
+                "learned from such a table"
+            )
         if place.lower().endswith((".csv", ".tsv", ".jsonl")):
             takes = "known labels: --known" if command == "predict" else "labels to write: --from"
             raise MlcrfError(f"{place} is a table; expected images. For a table of {takes} {place}")

@@ -1,5 +1,6 @@
 """Find the columns of a table that hold features, and turn their cells into a matrix of numbers."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +15,13 @@ from numpy.typing import NDArray
 from mlcrf.choices import Oddity
 from mlcrf.data.cells import INVALID, cell_codes, shown_cell
 from mlcrf.data.columns import LIST_COLUMNS
+from mlcrf.data.manifest import SPLIT_COLUMN
+from mlcrf.data.matrix_files import FEATURES
 from mlcrf.data.problems import Problems
 from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.table_files import IMAGE_COLUMNS, Records, load_records
 from mlcrf.errors import DataError
+from mlcrf.images.file_kinds import SUFFIXES
 from mlcrf.images.number_rows import NumberRow
 from mlcrf.stores import Stored
 
@@ -25,8 +29,11 @@ ID_COLUMNS = (*IMAGE_COLUMNS, "id")
 _ITEM = re.compile(r"(.*)\[(\d+)\]", re.DOTALL)
 _FEW = 3
 _SMALL = (np.dtype(np.float32), np.dtype(np.float16))
+_TRUTHS = {"true": 1.0, "false": 0.0}
+_EMBEDDINGS = frozenset({FEATURES, "feature", "embedding", "embeddings", "vector", "vectors"})
 _NAMED_ID = re.compile(r"(.*[^a-z])?(id|index|number|nr|no|row)", re.IGNORECASE)
 _LEAST_ROWS = 10  # of fewer, a feature may number the rows, or equal a label, by chance
+_TIGHT = 1e-5
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -78,6 +85,8 @@ def take_features(records: Records, options: ReadOptions = ReadOptions()) -> Fea
     chosen = _choose(records, options, labels, id_column)
     if chosen is None:
         return None
+    if id_column in chosen:
+        id_column = None
     blocks = {name: _read_block(records, name, options.run_features) for name in chosen}
     for name, block in blocks.items():
         _require_mostly_numbers(records, name, block)
@@ -99,6 +108,8 @@ def take_features(records: Records, options: ReadOptions = ReadOptions()) -> Fea
     for block in blocks.values():
         faults = block.faults | faults
     left = {name: cells for name, cells in records.columns.items() if name not in blocks}
+    if options.features and not left.keys() - {id_column, SPLIT_COLUMN}:
+        raise DataError("--features takes every column, and leaves no labels", records.path, 1)
     if records.all_features and options.run_features:
         left = {name: left[name] for name in left if name in labels or name == id_column}
     return FeatureTable(
@@ -144,12 +155,17 @@ def number_rows(table: FeatureTable, problems: Problems | None = None) -> Iterat
     cells = None if table.id_column is None else records.columns[table.id_column]
     path = records.path
     place = str(path.resolve()) if isinstance(path, Path) else str(path)
+    first: dict[str, int] = {}
     for row in range(len(records)):
         name = f"row {row + 1}" if cells is None else str(cells[row] or "").strip()
         fault = table.faults.get(row, "")
         if not name:
             name, fault = f"row {row + 1}", f"column {table.id_column!r} is empty"
         identity = f"{place}/{name}" if cells is None else name
+        before = first.setdefault(identity, row)
+        if not np.array_equal(table.values[before], table.values[row]):
+            other = f"is on {records.place(before)} too, with other features; keep one"
+            fault = fault or f"duplicate row: {name!r} {other}"
         if fault and problems is not None:
             records.fault(problems, row, fault)
         if not table.names:
@@ -206,6 +222,8 @@ def _choose(
         for name, cells in records.columns.items()
         if name not in others and name.lower() not in LIST_COLUMNS and _are_vectors(cells)
     ]
+    if id_column is not None and _are_images(records.columns[id_column]):
+        lists = [name for name in lists if name.lower() in _EMBEDDINGS]  # others may be boxes
     if len(lists) > 1:
         raise DataError(
             f"columns {_some(lists)} are lists of numbers; name that of the features with "
@@ -271,6 +289,10 @@ def _of_run(records: Records, wanted: Sequence[str]) -> list[str]:
     ]
 
 
+def _are_images(cells: Sequence[object]) -> bool:
+    return all(str(cell).lower().endswith(tuple(SUFFIXES)) for cell in cells)
+
+
 def _are_vectors(cells: Sequence[object]) -> bool:
     """Return whether cells are lists of numbers of one length, not all of them whole."""
     first = next((cell for cell in cells if cell is not None), None)
@@ -285,7 +307,7 @@ def _are_vectors(cells: Sequence[object]) -> bool:
 
 def _read_block(records: Records, name: str, learned: Sequence[str]) -> _Block:
     """Return the features of a column."""
-    cells = records.columns[name]
+    cells = [_parsed(cell) for cell in records.columns[name]]
     if name in records.nominal:
         return _read_nominal(records, name, learned)
     if any(isinstance(cell, list | np.ndarray) for cell in cells):
@@ -298,6 +320,16 @@ def _read_block(records: Records, name: str, learned: Sequence[str]) -> _Block:
         else:
             values[row] = number
     return _Block((name,), values[:, None], faults)
+
+
+def _parsed(cell: object) -> object:
+    """Return the list that a text such as `[0.1, 0.2]` holds, else the cell."""
+    if isinstance(cell, str) and cell.strip().startswith("["):
+        try:
+            return json.loads(cell)
+        except (ValueError, RecursionError):
+            return cell
+    return cell
 
 
 def _read_nominal(records: Records, name: str, learned: Sequence[str]) -> _Block:
@@ -327,6 +359,8 @@ def _read_lists(name: str, cells: Sequence[object], item_names: tuple[str, ...] 
     """Return the numbers of a column of lists, of the most frequent length."""
     lengths = [len(cell) if isinstance(cell, list | np.ndarray) else -1 for cell in cells]
     width = Counter(one for one in lengths if one >= 0).most_common(1)[0][0]
+    if not width:
+        raise DataError(f"column {name!r} holds empty lists; expected the features of each row")
     names = item_names or tuple(f"{name}[{at}]" for at in range(width))
     is_small = all(getattr(cell, "dtype", None) in _SMALL for cell in cells if cell is not None)
     values: NDArray[Any] = np.zeros((len(cells), width), np.float32 if is_small else np.float64)
@@ -361,6 +395,9 @@ def _number(cell: object) -> float | str:
     except (TypeError, ValueError, OverflowError):
         comma = isinstance(cell, str) and re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell)
         hint = " (with a point, not a comma)" if comma else ""
+        text = cell.strip().lower() if isinstance(cell, str) else ""
+        if text in _TRUTHS:
+            return _TRUTHS[text]
         return f"{shown_cell(cell)}, expected a number{hint}"
     return number if abs(number) <= _LARGEST else f"{number}, expected a finite number"
 
@@ -428,7 +465,8 @@ def _as_learned(
 def _describe(names: Sequence[str], columns: Sequence[str]) -> str:
     """Return which columns hold features, in words."""
     if len(columns) == 1:
-        return f"{len(names)} features from column {columns[0]!r}"
+        many = "feature" if len(names) == 1 else "features"
+        return f"{len(names)} {many} from column {columns[0]!r}"
     shown = ", ".join(columns[:_FEW]) + (f" to {columns[-1]}" if len(columns) > _FEW else "")
     return f"{len(names)} features from {len(columns)} columns: {shown}"
 
@@ -441,6 +479,15 @@ def _doubts(names: Sequence[str], values: NDArray[Any], faults: Mapping[int, str
         if constant:
             many = "s are" if len(constant) > 1 else " is"
             yield f"{len(constant)} feature{many} the same in every row: {_some(constant)}"
+        spread, size = np.ptp(whole, axis=0), np.abs(whole).max(0)
+        tight = [
+            names[at] for at in np.flatnonzero((spread > 0) & (spread < _TIGHT * size)).tolist()
+        ]
+        if tight:
+            yield (
+                f"feature {_some(tight)} varies by less than {_TIGHT:g} of its size, which numbers "
+                "of 32 bits hardly keep; subtract what all rows share, such as a first date"
+            )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from mlcrf.data.readers import read_dataset
 from mlcrf.data.rules import with_rules
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import Image
+from mlcrf.images.number_rows import NumberRow
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.rules import Rules, find_cycle
 from mlcrf.stores import Stored
@@ -131,6 +132,10 @@ def join_tables(tables: Mapping[str, Manifest]) -> Manifest:
     where = {name: _places_in(name, lines.get(name)) for name in tables}
     notes += _contradictions(given, present & absent, keys, labels, where)
     splits, note = _join_splits(tables, places, keys, where)
+    features = {one.feature_names for one in tables.values()}
+    if len(features) > 1:
+        raise DataError(f"{' and '.join(tables)}: have not the same features; give one table alone")
+    _require_same_features(tables, images, row_of)
     manifest = Manifest(
         tuple(images),
         targets,
@@ -146,10 +151,23 @@ def join_tables(tables: Mapping[str, Manifest]) -> Manifest:
             for name, one in tables.items()
             for source, said in one.mentions.items()
         },
+        feature_names=features.pop(),
         lines=lines,
     )
     rules = _join_rules(tables, labels)
     return with_rules(manifest, rules) if len(rules) else manifest
+
+
+def _require_same_features(
+    tables: Mapping[str, Manifest], images: Sequence[Image], row_of: Mapping[str, int]
+) -> None:
+    """Refuse a row that has other features in another table."""
+    for name, table in tables.items():
+        for image in table.images:
+            first = images[row_of[image.key]]
+            both = [one.features for one in (image, first) if isinstance(one, NumberRow)]
+            if len(both) == 2 and not np.array_equal(*both):  # type: ignore[arg-type]
+                raise DataError(f"{name}: row {image} has other features in another table")
 
 
 def _spread(

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from mlcrf.choices import Oddity
+from mlcrf.data.joining import read_datasets
 from mlcrf.data.manifest import Split
 from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.errors import DataError
@@ -133,7 +134,8 @@ def test_lists_in_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ("x*,sea", "'sea' is label|has no label column|'sea' is a feature"),
+        ("x*,sea", "'sea' is a feature by --features, and a label or a split"),
+        ("x*,id", "feature 'id' is 'r0', expected a number .12 of 12 rows."),
         ("x*,copy", "feature 'copy' is label 'sea' in every row, as if the answer were known"),
         ("x*,patient id", "feature 'patient id' numbers the rows"),
         ("x*,order", "feature 'order' numbers the rows"),
@@ -149,6 +151,7 @@ def test_columns_that_are_no_features(features: str, message: str, tmp_path: Pat
     frame["patient id"] = 7 * np.arange(12)[::-1] + 3
     frame["order"] = np.arange(12) + 100
     frame["country"], frame["split"] = "DE", "train"
+    frame["id"] = [f"r{at}" for at in range(12)]
     frame.to_csv(tmp_path / "t.csv", index=False)
     given = tuple(features.split(","))
     options = ReadOptions(
@@ -161,3 +164,49 @@ def test_columns_that_are_no_features(features: str, message: str, tmp_path: Pat
             features=given, label_columns=("sea", "sky"), accept=frozenset({Oddity.FEATURES})
         )
         assert read_dataset(tmp_path / "t.csv", accepted).notes[0].startswith("accepted (features)")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x,sea\n1,1\n2,0\n", r"--features takes every column, and leaves no labels"),
+        ("x,id,sea\n1,a,1\n2,a,0\n", "3: duplicate row: 'a' is on line 2 too, with other feat"),
+        ("x,id,sea\n1,a,1\n2,,0\n", "3: column 'id' is empty"),
+        ("x;sea\n1,5;1\n2;0\n1;0\n", r"2: feature 'x' is '1,5', expected a number \(with a point"),
+        ("x,sea\n[],1\n[],0\n", "column 'x' holds empty lists"),
+    ],
+)
+def test_rows_that_cannot_be_told_apart(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    every = ("x", "sea") if "every" in message else ("x",)
+    with pytest.raises(DataError, match=message):
+        read_dataset(tmp_path / "t.csv", ReadOptions(features=every))
+
+
+def test_what_numbers_of_32_bits_lose_is_told(tmp_path: Path) -> None:
+    """Times in seconds, and columns that are the same in every row, are noted; texts are read."""
+    frame = pd.DataFrame({"time": 1.7e9 + np.arange(12) ** 2, "same": 3, "sea": Y[:, 0]})
+    frame["lists"], frame["night"] = [str([one, 2 * one]) for one in X[:, 0].tolist()], True
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    given = ReadOptions(features=("time", "same", "lists", "night"))
+    data = read_dataset(tmp_path / "t.csv", given)
+    assert data.feature_names == ("time", "same", "lists[0]", "lists[1]", "night")
+    assert data.notes[0] == "2 features are the same in every row: 'same', 'night'"
+    assert "feature 'time' varies by less than 1e-05 of its size" in data.notes[1]
+
+
+def test_tables_of_numbers_are_joined(tmp_path: Path) -> None:
+    """Rows of several tables with the same features are one data set; others are refused."""
+    paths = [tmp_path / f"{name}.csv" for name in "abc"]
+    frame = pd.DataFrame({"id": [f"r{at}" for at in range(12)], "x": X[:, 0], "sea": Y[:, 0]})
+    frame[:8].to_csv(paths[0], index=False)
+    frame[6:].to_csv(paths[1], index=False)
+    joined = read_datasets(paths[:2], ReadOptions(features=("x",)))
+    assert np.array_equal(joined.features, X[:, :1])
+    assert joined.feature_names == ("x",)
+    frame.assign(x=-frame["x"]).to_csv(paths[1], index=False)
+    with pytest.raises(DataError, match="row r0 has other features in another table"):
+        read_datasets(paths[:2], ReadOptions(features=("x",)))
+    frame.rename(columns={"x": "y"}).to_csv(paths[2], index=False)
+    with pytest.raises(DataError, match="have not the same features"):
+        read_datasets(paths[1:], ReadOptions(features=("[xy]",)))

@@ -164,7 +164,7 @@ def test_features_of_a_network_teach_what_its_photos_teach(suffix: str, tmp_path
         run = train(numbers, tmp_path / "numbers", SETTINGS).run
         with pytest.MonkeyPatch.context() as patch:
             hub = replace(tiny.spec, source=Source.HUB)  # or a network from scratch is refused
-            patch.setattr("mlcrf.training.run.find_spec", lambda name: hub)
+            patch.setattr("mlcrf.training.run.find_spec", lambda name, weights: hub)
             patch.setattr("mlcrf.training.run.make_backbone", lambda spec, seed: tiny)
             torch_engine = Environment(engine=EngineName.TORCH)
             other = train(photos, tmp_path / "photos", SETTINGS, torch_engine).run
