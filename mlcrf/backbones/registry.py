@@ -1,5 +1,6 @@
 """Backbones by name: network, weights and input.
 
+timm, which takes longer to import than a network takes to run, is imported where it is used.
 `find_spec` describes a backbone, `make_backbone` builds it. To add a source of weights: a member
 of `Source`, and its case in both.
 """
@@ -11,16 +12,14 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any, assert_never
 
-import timm
 import torch
 from torch import Tensor, nn
 
-from mlcrf.backbones.hub_access import offline_if_unreachable
-from mlcrf.backbones.own_weights import OWN_PREFIXES, find_own
 from mlcrf.backbones.packaged_weights import find_weights, load_packaged_weights
 from mlcrf.errors import BackboneError
 from mlcrf.hints import did_you_mean
 
+OWN_PREFIXES = ("local-dir:", "hf-hub:")  # of names of networks of one's own, as timm spells them
 TABLE = "table"  # name of the backbone of a table of numbers
 _HALF = (0.5, 0.5, 0.5)
 _LITE_SIZES_PX = {"lite0": 224, "lite1": 240, "lite2": 260}
@@ -177,6 +176,8 @@ def find_spec(name: str, weights: str | None = None) -> BackboneSpec:
         return BackboneSpec(name, Source.PACKAGE, _LITE_SIZES_PX[name])
     if name == "tiny":
         return BackboneSpec(name, Source.SCRATCH, 64)
+    import timm
+
     _require_known(name)
     try:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
@@ -190,6 +191,8 @@ def find_spec(name: str, weights: str | None = None) -> BackboneSpec:
 
 
 def _require_known(name: str) -> None:
+    import timm
+
     if name.split(".", maxsplit=1)[0] not in timm.list_models():
         known = [*_LITE_SIZES_PX, "tiny", *timm.list_models()]
         hint = did_you_mean(name, known, most=3)
@@ -204,6 +207,8 @@ def _own_spec(name: str, weights: str | None) -> BackboneSpec:
         )
     if not name.startswith(OWN_PREFIXES):
         _require_known(name)
+    from mlcrf.backbones.own_weights import find_own
+
     own = find_own(name, weights)
     size_px, mean, std = own.transform()
     return BackboneSpec(own.name, Source.OWN, size_px, mean, std, own.given_file, own.digest())
@@ -231,6 +236,8 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
             network = Tiny(seed=seed)
             num_features = Tiny.num_features
         case Source.PACKAGE:
+            import timm
+
             lite: Any = timm.create_model(f"tf_efficientnet_{spec.name}", num_classes=0)
             network, num_features = lite, lite.num_features
             if pretrained:
@@ -239,6 +246,8 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
             network = _from_hub(spec.name, pretrained=pretrained)
             num_features = _measure(network, spec.size_px)
         case Source.OWN:
+            from mlcrf.backbones.own_weights import find_own
+
             own = find_own(spec.name, spec.weights or None)
             network = own.make(spec.sha256) if pretrained else own.architecture()
             num_features = _measure(network, spec.size_px)
@@ -261,6 +270,10 @@ def _measure(network: nn.Module, size_px: int) -> int:
 
 
 def _from_hub(name: str, *, pretrained: bool) -> nn.Module:
+    import timm
+
+    from mlcrf.backbones.hub_access import offline_if_unreachable
+
     try:
         with offline_if_unreachable() if pretrained else nullcontext():
             network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
