@@ -3,9 +3,9 @@
 import copy
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from mlcrf.choices import InferenceName, ObjectiveName
@@ -179,7 +179,7 @@ class LabelCrf(nn.Module):
         usual = ((y * known).sum(0) + 0.5) / (known.sum(0) + 1)
         filled = np.where(known, y, usual)
         rng = np.random.default_rng(seed)
-        _, cluster = kmeans2(filled, self.num_scenes, minit="++", rng=rng)
+        _, cluster = scipy.cluster.vq.kmeans2(filled, self.num_scenes, minit="++", rng=rng)
         for scene in range(self.num_scenes):
             members = filled[cluster == scene]
             frequency = (members.sum(0) + 10 * usual) / (len(members) + 10)

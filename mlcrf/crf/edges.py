@@ -19,11 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, vstack
-from scipy.sparse.csgraph import minimum_spanning_tree
-from scipy.special import chdtrc, rel_entr
 from torch import Tensor
 
 from mlcrf.choices import Structure
@@ -109,8 +107,8 @@ def tree_edges(targets: Tensor | NDArray[np.int8]) -> Tensor:
         order = np.lexsort((tree[1], tree[0], -gain))
         tree, gain = tree[:, order], gain[order]
         weight = np.arange(1, len(gain) + 1)  # distinct and not 0, which would mean no edge
-        graph = csr_array((weight, (tree[0], tree[1])), shape=(num_labels, num_labels))
-        kept = np.sort(minimum_spanning_tree(graph).data.astype(np.int64)) - 1
+        graph = scipy.sparse.csr_array((weight, (tree[0], tree[1])), shape=(num_labels, num_labels))
+        kept = np.sort(scipy.sparse.csgraph.minimum_spanning_tree(graph).data.astype(np.int64)) - 1
         tree, gain = tree[:, kept], gain[kept]
     return _in_row_order(tree[0], tree[1], num_labels)
 
@@ -187,7 +185,7 @@ def _evident(
         return_index=True,
         return_inverse=True,
     )
-    chance = chdtrc(1, 2 * gain[index])
+    chance = scipy.special.chdtrc(1, 2 * gain[index])
     order = np.argsort(chance, kind="stable")
     rank = np.arange(1, len(order) + 1)
     tests = num_labels * (num_labels - 1) / 2
@@ -260,10 +258,10 @@ def _of_counts(
     q10 = (first - both + p * (1 - r)) / (known + 1)
     q01 = (second - both + (1 - p) * r) / (known + 1)
     q00 = (known - first - second + both + (1 - p) * (1 - r)) / (known + 1)
-    information = rel_entr(q11, (q11 + q10) * (q11 + q01))
-    information += rel_entr(q10, (q10 + q11) * (q10 + q00))
-    information += rel_entr(q01, (q01 + q00) * (q01 + q11))
-    information += rel_entr(q00, (q00 + q01) * (q00 + q10))
+    information = scipy.special.rel_entr(q11, (q11 + q10) * (q11 + q01))
+    information += scipy.special.rel_entr(q10, (q10 + q11) * (q10 + q00))
+    information += scipy.special.rel_entr(q01, (q01 + q00) * (q01 + q11))
+    information += scipy.special.rel_entr(q00, (q00 + q01) * (q00 + q10))
     positive: NDArray[np.float64] = np.maximum(information, 0)
     return positive.round(_DECIMALS)
 
@@ -275,10 +273,12 @@ def _parts(states: NDArray[np.int8]) -> Iterator[NDArray[np.int8]]:
         yield states[start : start + size]
 
 
-def _indicator(states: NDArray[np.int8], value: int, *, equal: bool) -> csr_array:
+def _indicator(states: NDArray[np.int8], value: int, *, equal: bool) -> "scipy.sparse.csr_array":
     """Return 1 where states are equal to a value, or where they are not, else 0 (N, L)."""
-    parts = [csr_array((part == value) == equal, dtype=np.int64) for part in _parts(states)]
-    return vstack(parts, format="csc")
+    parts = [
+        scipy.sparse.csr_array((part == value) == equal, dtype=np.int64) for part in _parts(states)
+    ]
+    return scipy.sparse.vstack(parts, format="csc")
 
 
 def _in_row_order(first: NDArray[np.int64], second: NDArray[np.int64], num_labels: int) -> Tensor:

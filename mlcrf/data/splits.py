@@ -5,7 +5,6 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 from numpy.typing import NDArray
 
 from mlcrf.data.manifest import SPLIT_NAMES, Manifest, Split
@@ -138,6 +137,8 @@ def _stratified(
     Stratification may change the size by a few images. If it would select none, or leave fewer
     than `spare`, exactly `wanted` positions are drawn at random.
     """
+    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+
     draw = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=wanted, random_state=seed % 2**32)
     _, taken = next(draw.split(patterns, patterns))
     if not 0 < len(taken) <= len(patterns) - spare:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
@@ -101,7 +101,7 @@ def make_reasons(
     return Reasons(
         image=image,
         label=labels[label],
-        probability=float(expit(explanation.log_odds)),
+        probability=float(scipy.special.expit(explanation.log_odds)),
         log_odds=explanation.log_odds,
         parts=list_parts(explanation, labels),
         settled_by=tuple(labels[one] for one in explanation.settled_by),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from mlcrf.checkpoint import Run, load_splits
 from mlcrf.data.manifest import Split
@@ -177,7 +177,7 @@ def format_matrix(matrix: Floats, names: tuple[str, ...]) -> str:
 
 
 def _agreement(over: str, ours: Floats, theirs: Floats) -> RankAgreement:
-    value = float(spearmanr(ours, theirs).statistic) if len(ours) > 2 else float("nan")
+    value = float(scipy.stats.spearmanr(ours, theirs).statistic) if len(ours) > 2 else float("nan")
     same_sign = int((np.sign(ours) == np.sign(theirs)).sum())
     return RankAgreement(over, len(ours), value, same_sign)
 

@@ -36,7 +36,6 @@ from mlcrf.training.album_fit import training_albums
 from mlcrf.training.candidates import Fitted
 from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment, Progress, extract
-from mlcrf.training.finetune import finetune
 from mlcrf.training.finite import require_finite
 from mlcrf.training.fitting import FittedModels, fit_models
 from mlcrf.training.mentions import (
@@ -214,6 +213,8 @@ def _train_network(
     """Fine-tune the backbone, in place, if the settings want it."""
     if plan.settings.finetune is Finetune.NONE:
         return None
+    from mlcrf.training.finetune import finetune  # brings torchvision, two seconds
+
     network = stages.run(
         "network", lambda: finetune(backbone, *parts, plan, stages, log, environment)
     )

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
@@ -63,6 +61,9 @@ class Stepper:
         device: torch.device,
         processes: Processes,
     ) -> None:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+
         self._plain, self._device, self._processes = network, device, processes
         self._schedule = schedule
         self._norms = [one for one in network.modules() if isinstance(one, SharedBatchNorm)]

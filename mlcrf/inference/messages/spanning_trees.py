@@ -4,14 +4,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import (
-    breadth_first_order,
-    connected_components,
-    minimum_spanning_tree,
-)
 from torch import Tensor
 
 _DENSE_LABELS = 512  # largest component for which effective resistances are computed
@@ -34,7 +29,9 @@ def tree_shares(edges: Tensor, num_labels: int, *, seed: int = 0) -> tuple[Tenso
 @lru_cache(maxsize=8)
 def _tree_shares(edge_bytes: bytes, num_labels: int, seed: int) -> tuple[Array, Array]:
     edges = np.frombuffer(edge_bytes, dtype=np.int64).reshape(-1, 2)
-    component = connected_components(_graph(edges, num_labels), directed=False)[1]
+    component = scipy.sparse.csgraph.connected_components(
+        _graph(edges, num_labels), directed=False
+    )[1]
     size = np.bincount(component)[component]
     child = np.empty((2, len(edges)))
     large = size[edges[:, 0]] > _DENSE_LABELS
@@ -49,9 +46,9 @@ def _tree_shares(edge_bytes: bytes, num_labels: int, seed: int) -> tuple[Array, 
     return child.reshape(-1), 1 / size
 
 
-def _graph(edges: Array, num_labels: int, weight: Array | None = None) -> csr_array:
+def _graph(edges: Array, num_labels: int, weight: Array | None = None) -> "scipy.sparse.csr_array":
     weight = np.ones(len(edges)) if weight is None else weight
-    return csr_array((weight, edges.T), shape=(num_labels, num_labels))
+    return scipy.sparse.csr_array((weight, edges.T), shape=(num_labels, num_labels))
 
 
 def _uniform_shares(edges: Array, num_labels: int) -> Array:
@@ -80,7 +77,7 @@ def _drawn_shares(edges: Array, component: Array, seed: int) -> Array:
     trees = 0
     while trees < _LEAST_TREES or not used.all():
         weight = 1 + used + generator.random(len(edges))
-        tree = minimum_spanning_tree(_graph(edges, num_labels, weight)).tocoo()
+        tree = scipy.sparse.csgraph.minimum_spanning_tree(_graph(edges, num_labels, weight)).tocoo()
         chosen = by_key[np.searchsorted(key, tree.row * num_labels + tree.col, sorter=by_key)]
         used[chosen] += 1
         child[:, chosen] += _rooted_shares(edges[chosen], component)
@@ -96,7 +93,7 @@ def _rooted_shares(tree: Array, component: Array) -> Array:
     top = len(component)  # one label above all joins one of each component: a tree
     joins = [[label, top] for label in np.unique(component, return_index=True)[1]]
     graph = _graph(np.concatenate([tree, joins]), top + 1)
-    order, parent = breadth_first_order(graph, top, directed=False)
+    order, parent = scipy.sparse.csgraph.breadth_first_order(graph, top, directed=False)
     below, parents = [1] * (top + 1), parent.tolist()
     for label in order[:0:-1].tolist():  # leaves first
         below[parents[label]] += below[label]
