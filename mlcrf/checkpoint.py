@@ -25,15 +25,14 @@ from mlcrf.data.readers import ReadOptions
 from mlcrf.data.readers.table import read_table
 from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, LabelsError, RunError
-from mlcrf.hints import describe_fault, did_you_mean
+from mlcrf.hints import describe_fault
 from mlcrf.inference import InferenceMethod
 from mlcrf.labels import LabelSpace, load_labels, save_labels
 from mlcrf.model import LabelCrf
 from mlcrf.rules import Rules
-from mlcrf.shipped_models import find_model, names
+from mlcrf.shipped_models import CONFIG, find_run
 from mlcrf.version import __version__
 
-CONFIG = "config.json"
 LABELS = "labels.txt"
 WEIGHTS = "best.safetensors"
 SPLITS = "splits.csv"
@@ -264,15 +263,7 @@ def load_run(path: Path) -> Run:
     Raises:
         RunError: no such directory, not a finished run, or a damaged file, which is named.
     """
-    path = find_model(path)
-    if not path.is_dir():
-        what = "is a file, not a run directory" if path.exists() else "no such run directory"
-        runs = [one.parent.name for one in path.parent.glob(f"*/{CONFIG}")]
-        hint = did_you_mean(path.name, [*runs, *names()])
-        raise RunError(
-            f"{path}: {what}{hint or '.'} Make one with `mlcrf train DATA --out DIR`, or use "
-            f"{' or '.join(names())}, which come with mlcrf"
-        )
+    path = find_run(path)
     config = _load_config(path / CONFIG)
     try:
         labels = load_labels(path / LABELS)

@@ -51,7 +51,6 @@ def audit(
     """
     console.quiet()
     from mlcrf import atomic
-    from mlcrf.checkpoint import load_run
     from mlcrf.data.readers import read_dataset
     from mlcrf.errors import SettingsError
     from mlcrf.reports.suspects import audit_record, format_audit, suspects_frame
@@ -65,7 +64,7 @@ def audit(
         raise SettingsError("--corrected: needs --answers DATABASE, that of `mlcrf review`")
     refuse_run(data, "data to audit", f"The data of a run: mlcrf audit {data}/splits.csv")
     manifest = read_dataset(options.parse_data(data), reading.make(label_set))
-    run = None if manifest.feature_names else load_run(model)
+    run = None if manifest.feature_names else options.load_run(model)
     options.show_reading(manifest)
     if answers is not None:
         console.require_extra("review", "sqlalchemy")

@@ -45,7 +45,6 @@ def compare(
     """
     console.quiet()
     from mlcrf.atomic import require_ending, write_text
-    from mlcrf.checkpoint import load_run
     from mlcrf.reports import tables
 
     chosen = None if measures == "main" else tables.choose_measures(measures, evaluation.at_k)
@@ -57,7 +56,7 @@ def compare(
             "mlcrf evaluate"
         )
     refuse_run(data, "a table or folder for --data", "Give runs before the options.")
-    trained = [load_run(run) for run in runs]
+    trained = [options.load_run(run) for run in runs]
     manifest = evaluation.read(trained, data, reading)
     result = evaluation.compare(trained, manifest, reading, decision, runtime)
     options.show_notes(result.notes, manifest)

@@ -41,11 +41,10 @@ def export(
     The file is kept only if it agrees with the run itself. Needs `pip install 'mlcrf[onnx]'`.
     """
     console.quiet()
-    from mlcrf.checkpoint import load_run
     from mlcrf.export import draw_images, export_onnx, load_images
     from mlcrf.reports.tables import export_record, format_export
 
-    trained = load_run(run)
+    trained = options.load_run(run)
     require_images(trained, "export")
     report = export_onnx(
         trained,

@@ -38,7 +38,6 @@ def extend(
     drawn towards RUN. Test images of DATA are not used.
     """
     console.quiet()
-    from mlcrf.checkpoint import load_run
     from mlcrf.data.readers import read_dataset
     from mlcrf.labels import load_labels
     from mlcrf.reports.card import save_card
@@ -47,7 +46,7 @@ def extend(
     from mlcrf.training.taught_saving import require_free
 
     refuse_swapped(run, data, "extend")
-    base = load_run(run)
+    base = options.load_run(run)
     require_free(out, overwrite=overwrite)
     expected = None if labels is None else load_labels(labels)
     features = base.backbone_spec.features

@@ -24,15 +24,14 @@ def inspect(
 ) -> None:
     """Show labels, counts and co-occurrence of data, or labels and settings of a run."""
     console.quiet()
-    from mlcrf.checkpoint import CONFIG, load_run
     from mlcrf.data.readers import read_dataset
     from mlcrf.reports import inspection
     from mlcrf.reports.tables import to_json
-    from mlcrf.shipped_models import find_model
+    from mlcrf.shipped_models import CONFIG, find_model
 
     place = options.parse_data(what)
     if isinstance(place, Path) and (find_model(place) / CONFIG).exists():
-        record = inspection.run_record(load_run(place))
+        record = inspection.run_record(options.load_run(place))
         typer.echo(to_json(record) if as_json else inspection.format_run(record))
         return
     manifest = read_dataset(place, reading.make(label_set, accept=tuple(Oddity)))

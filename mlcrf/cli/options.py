@@ -47,6 +47,22 @@ LABELS = "Labels to write"
 RUNTIME = "Runtime"
 
 MODEL_HELP = "Run directory, or a name that `mlcrf models` lists."
+
+
+def load_run(path: Path) -> "Run":
+    """Load the run that a user names; if there is none, say so before anything heavy is imported.
+
+    Raises:
+        RunError: see `mlcrf.checkpoint.load_run`.
+    """
+    from mlcrf.shipped_models import find_run
+
+    path = find_run(path)
+    from mlcrf.checkpoint import load_run as load
+
+    return load(path)
+
+
 RunDirectory = Annotated[Path, typer.Argument(help=MODEL_HELP)]
 Model = Annotated[Path, typer.Option(help=MODEL_HELP)]
 Images = Annotated[
@@ -642,7 +658,6 @@ class EvaluationOptions:
         self, run: Path, data: str, reading: ReadingOptions, command: str
     ) -> "tuple[Run, Manifest]":
         """Load a run, and the images to score it on; print how they were understood."""
-        from mlcrf.checkpoint import load_run
 
         refuse_swapped(run, data, command)
         trained = load_run(run)

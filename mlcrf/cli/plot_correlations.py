@@ -42,7 +42,6 @@ def plot_correlations(
     """
     console.quiet()
     from mlcrf.atomic import require_ending, write_text
-    from mlcrf.checkpoint import load_run
     from mlcrf.errors import RunError
     from mlcrf.reports import correlations, tables
     from mlcrf.reports.couplings_page import save_couplings_page
@@ -52,7 +51,7 @@ def plot_correlations(
     require_ending(out, (*FORMATS, ".html"))
     if matrix_csv is not None:
         require_ending(matrix_csv, (".csv",))
-    trained = load_run(run)
+    trained = options.load_run(run)
     if not len(trained.crf.edges):
         structure = trained.settings.structure
         why = f"it was trained with --structure {structure.value}"

@@ -16,7 +16,7 @@ from mlcrf.choices import RawPairs
 from mlcrf.cli import console, options, tagging
 from mlcrf.cli.mistakes import refuse_runs
 from mlcrf.cli.options import DecisionOptions, KnownOptions, RuntimeOptions, grouped
-from mlcrf.cli.sources import ImageSource
+from mlcrf.cli.sources import ImageSource, require_there
 from mlcrf.cli.stopping import raise_if_stopped
 from mlcrf.shipped_models import DEFAULT
 
@@ -89,9 +89,8 @@ def predict(
     files for other programs; `mlcrf tag` writes keywords beside the images.
     """
     console.quiet()
-    from mlcrf.checkpoint import load_run
-
-    run, target = load_run(model), options.parse_data(out)
+    require_there(images)
+    run, target = options.load_run(model), options.parse_data(out)
     if run.backbone_spec.features:
         source = ImageSource.read_rows(images, run)
         source.require_pixels(known_keywords=known.known_keywords, shard=shard, cluster=cluster)

@@ -46,7 +46,6 @@ def report(
     """
     console.quiet()
     from mlcrf.atomic import require_ending
-    from mlcrf.checkpoint import load_run
     from mlcrf.errors import MlcrfError
     from mlcrf.evaluation import answer, score
     from mlcrf.reports.webpage import Gallery, save_report
@@ -55,7 +54,7 @@ def report(
     if out.exists() and not overwrite:
         raise MlcrfError(f"{out}: exists already; choose another --out or --overwrite")
     trained, manifest = evaluation.load(run, data, reading, "report")
-    others = [load_run(one) for one in compare or ()]
+    others = [options.load_run(one) for one in compare or ()]
     hints = options.read_evidence(trained, evaluation.hints, reading)
     evidence = None if hints is None else hints.of(manifest.images)
     extractor = runtime.make_extractor(trained)

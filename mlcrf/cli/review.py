@@ -71,7 +71,6 @@ def review(
     """
     console.quiet()
     console.require_extra("review", "starlette", "uvicorn", "jinja2", "sqlalchemy")
-    from mlcrf.checkpoint import load_run
     from mlcrf.review.database import ReviewDatabase
     from mlcrf.review.launch import (
         add_suspects,
@@ -91,7 +90,7 @@ def review(
     if out is not None:
         require_free(out, overwrite=True)
     suspects = None if audit is None else read_suspects(audit)
-    run = load_run(Path(DEFAULT) if str(model) == "none" else model)
+    run = options.load_run(Path(DEFAULT) if str(model) == "none" else model)
     require_images(run, "review")
     base = None if str(model) == "none" else run
     extractor = runtime.make_extractor(run)

@@ -79,7 +79,6 @@ def serve(
             raise SettingsError(f"--image-root {image_root}: there is no such folder")
     console.quiet()
     console.require_extra("serve", "fastapi", "prometheus_client", "uvicorn")
-    from mlcrf.checkpoint import load_run
     from mlcrf.prediction import PredictJob
     from mlcrf.serving.monitoring import Limits
     from mlcrf.serving.tagging_app import make_app, warm_up
@@ -87,7 +86,7 @@ def serve(
     from mlcrf.web import serve as serve_app
 
     limits = Limits(images, megabytes, batch, waiting, megabytes_together)
-    run = load_run(model)
+    run = options.load_run(model)
     require_images(run, "serve")
     job = PredictJob(run.digest, options.make_decoder(run, decision))
     asks = api is Api.LABEL_STUDIO

@@ -21,6 +21,23 @@ if TYPE_CHECKING:
 _STDIN = "-"
 
 
+def require_there(words: Sequence[str]) -> None:
+    """Raise an error if a local place that a user named does not exist.
+
+    Quick, for before a model is loaded, which takes seconds.
+
+    Raises:
+        MlcrfError: the first that does not exist, or a scheme of a URL is unknown.
+    """
+    from mlcrf.images.listing import require_there
+    from mlcrf.stores import parse_place
+
+    if list(words) != [_STDIN]:
+        for place in map(parse_place, words):
+            if isinstance(place, Path):
+                require_there(place)
+
+
 @dataclass(frozen=True)
 class ImageSource:
     """The places that a user named, or the images listed on standard input."""

@@ -17,7 +17,7 @@ from mlcrf.cli.options import (
     SelectionOptions,
     grouped,
 )
-from mlcrf.cli.sources import ImageSource
+from mlcrf.cli.sources import ImageSource, require_there
 from mlcrf.shipped_models import DEFAULT
 
 if TYPE_CHECKING:
@@ -139,10 +139,10 @@ def tag(
             "--from replaces the model; leave it out, or --given, --known, --known-keywords, "
             "--album, --precision, --recall and the options of --decode"
         )
+    require_there(images)
     refuse_runs(images, "tag")
     source = ImageSource.read(images, null=null)
     source.require_disk(xmp=xmp, txt=txt, embed=embed, undo=undo)
-    from mlcrf.checkpoint import load_run
     from mlcrf.keywords.sidecar_places import PhotoPlaces
     from mlcrf.prediction import PhotoFileOptions, PredictionWriter
 
@@ -165,7 +165,7 @@ def tag(
     if table is not None:
         labelled = _from_table(table, model, selected, listed)
     else:
-        run = load_run(model or Path(DEFAULT))
+        run = options.load_run(model or Path(DEFAULT))
         require_images(run, "tag")
         selection = selected.make_selection(run.labels, run.rules)
         job = known.make_job(run, selection, decision, limit, sidecar_dir=sidecar_dir, named=named)

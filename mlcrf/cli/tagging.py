@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlcrf.cli import console
-from mlcrf.cli.options import RuntimeOptions, SelectionOptions
+from mlcrf.cli.options import RuntimeOptions, SelectionOptions, load_run
 from mlcrf.cli.progress import advance
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ def read_table(
     Raises:
         MlcrfError: all errors of the table, or its labels differ from the run's.
     """
-    from mlcrf.checkpoint import load_run
     from mlcrf.prediction import Origin, read_predictions
     from mlcrf.rules import Rules
 

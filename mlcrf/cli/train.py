@@ -379,7 +379,6 @@ def _learn_from_answers(
     as_json: bool,
 ) -> None:
     """Learn from the answers of a review, starting from a run, and write a new one."""
-    from mlcrf.checkpoint import load_run
     from mlcrf.reports.card import save_card
     from mlcrf.reports.tables import format_teaching, teaching_record
     from mlcrf.review.review_reader import read_archive
@@ -389,7 +388,7 @@ def _learn_from_answers(
 
     assert source.model is not None and source.from_review is not None
     starts_empty = str(source.model) == "none"
-    run = load_run(Path(DEFAULT) if starts_empty else source.model)
+    run = options.load_run(Path(DEFAULT) if starts_empty else source.model)
     base = None if starts_empty else run
     require_free(out, overwrite=overwrite)
     manifest = read_archive(source.from_review, base, list(map(Path, data)))

@@ -47,6 +47,13 @@ def walk_images(
     yield from _Listing([folder], left_out, raw_pairs).walk(folder, 0)
 
 
+def require_there(place: Path) -> None:
+    """Raise a DataError if a local place does not exist."""
+    if not place.exists():
+        hint = "; `-` must be the only one" if str(place) == "-" else ""
+        raise DataError(f"no such file or folder{hint}", place)
+
+
 def list_images(
     places: Iterable[Path | Stored],
     left_out: LeftOut | None = None,
@@ -122,9 +129,7 @@ class _Listing:
             if not isinstance(place, Path):
                 self._folders.setdefault(place.url.rstrip("/"), position)
                 continue
-            if not place.exists():
-                hint = "; `-` must be the only one" if str(place) == "-" else ""
-                raise DataError(f"no such file or folder{hint}", place)
+            require_there(place)
             known = self._folders if place.is_dir() else self._files
             known.setdefault(self._real(place), position)
 

@@ -23,7 +23,7 @@ from mlcrf.backbones.registry import (
     table_spec,
 )
 from mlcrf.calibration import Calibration, save_calibration
-from mlcrf.checkpoint import CONFIG, SPLITS, STATE, Provenance, Run, save_run
+from mlcrf.checkpoint import SPLITS, STATE, Provenance, Run, save_run
 from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
 from mlcrf.data.hint_tables import Hints
@@ -32,6 +32,7 @@ from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.labels import UNKNOWN
+from mlcrf.shipped_models import CONFIG
 from mlcrf.training.album_fit import training_albums
 from mlcrf.training.candidates import Fitted
 from mlcrf.training.examples import Examples

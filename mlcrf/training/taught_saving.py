@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from mlcrf import atomic
-from mlcrf.checkpoint import CONFIG, SPLITS, STATE, load_splits, save_run
+from mlcrf.checkpoint import SPLITS, STATE, load_splits, save_run
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.errors import RunError
 from mlcrf.labels import UNKNOWN
+from mlcrf.shipped_models import CONFIG
 from mlcrf.training.extending import TaughtReport
 
 
