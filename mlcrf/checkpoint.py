@@ -16,7 +16,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mlcrf import atomic
-from mlcrf.backbones.registry import Backbone, BackboneSpec, make_backbone
+from mlcrf.backbones.registry import (
+    Backbone,
+    BackboneSpec,
+    DeferredBackbone,
+    defer_backbone,
+    make_backbone,
+)
 from mlcrf.calibration import load_calibration
 from mlcrf.choices import Decision, InferenceName
 from mlcrf.config import TrainSettings
@@ -135,6 +141,16 @@ class Run:
                     f"{CONFIG} names; train again"
                 ) from error
         return backbone
+
+    def defer_backbone(self) -> Backbone | DeferredBackbone:
+        """Return the same network to compute features with, built only where that is needed.
+
+        Raises:
+            BackboneError: its published weights are not available offline.
+        """
+        return defer_backbone(
+            self.backbone_spec, _num_features(self.crf), self.backbone_weights, self.make_backbone
+        )
 
     def require_input(self, manifest: Manifest) -> None:
         """Refuse data of another kind than the run learned from.

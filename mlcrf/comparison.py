@@ -130,7 +130,7 @@ def compare(
         raise SettingsError("--at-k needs runs and data with the same labels, but these differ")
     narrowed = _obeying(_narrowed(manifest, labels), runs)
     names = _names(runs)
-    given = extractors or [make_source(run.make_backbone()) for run in runs]
+    given = extractors or [make_source(run.defer_backbone()) for run in runs]
     answers = {
         name: answer(
             run,

@@ -97,7 +97,7 @@ def run_demo(
     save_card(report)
     run = report.run
     log("evaluating on the test split")
-    extractor = FeatureExtractor(run.make_backbone(), cache_dir=cache)
+    extractor = FeatureExtractor(run.defer_backbone(), cache_dir=cache)
     evaluation = evaluate(
         run, manifest.part(Split.TEST), extractor, split=Split.TEST.value, seed=seed
     )

@@ -206,7 +206,7 @@ def answer(
             f"{manifest.name}: no label of any of its {len(manifest)} images is known; choose "
             "another --split, or data with known labels"
         )
-    extractor = extractor or make_source(run.make_backbone())
+    extractor = extractor or make_source(run.defer_backbone())
     features = torch.from_numpy(extractor.matrix(manifest.images, progress=progress))
     method = run.make_inference(inference, max_exact_labels=max_exact_labels)
     known = torch.from_numpy(manifest.targets.astype(np.int64))

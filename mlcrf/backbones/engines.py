@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlcrf.backbones.openvino_engine import OpenVinoEngine
-from mlcrf.backbones.registry import Backbone
+from mlcrf.backbones.openvino_engine import OpenVinoEngine, is_known_sound, keep_as_sound
+from mlcrf.backbones.registry import Backbone, DeferredBackbone
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError
 from mlcrf.hints import did_you_mean
@@ -84,7 +84,7 @@ def engine_key(name: EngineName, device: torch.device) -> str:
 
 def make_engine(
     name: EngineName,
-    backbone: Backbone,
+    backbone: Backbone | DeferredBackbone,
     device: torch.device,
     *,
     cache_dir: Path | None = None,
@@ -94,7 +94,8 @@ def make_engine(
     """Compile a backbone.
 
     AUTO is torch on accelerators. On the CPU it is OpenVINO, the fastest engine that we measured,
-    if its features of two drawn images equal those of torch within `TOLERANCE`, else torch.
+    if its features of two drawn images equal those of torch within `TOLERANCE`, else torch. That
+    is tried once for a network, a version of OpenVINO and a processor, if there is a cache folder.
 
     Args:
         cache_dir: folder for converted networks.
@@ -108,11 +109,15 @@ def make_engine(
     for candidate in candidates[:-1]:
         try:
             engine = _compile(candidate, backbone, device, cache_dir, num_threads)
-            apart = _difference(engine, TorchEngine(backbone, device), backbone.spec.size_px)
+            if is_known_sound(backbone, cache_dir):
+                return engine
+            reference = TorchEngine(backbone.built(), device)
+            apart = _difference(engine, reference, backbone.spec.size_px)
         except RuntimeError as error:  # raised by compilers
             reason = f"cannot run the network: {' '.join(str(error).split())[:200]}"
         else:
             if apart <= TOLERANCE:
+                keep_as_sound(backbone, cache_dir)
                 return engine
             reason = f"gives features that are {apart:.1e} off those of torch"
         on_fallback(f"{candidate.value} {reason}; another engine is used")
@@ -130,7 +135,7 @@ def _candidates(name: EngineName, device: torch.device) -> list[EngineName]:
 
 def _compile(
     name: EngineName,
-    backbone: Backbone,
+    backbone: Backbone | DeferredBackbone,
     device: torch.device,
     cache_dir: Path | None,
     num_threads: int | None,
@@ -140,14 +145,14 @@ def _compile(
             bfloat16 = name is EngineName.OPENVINO_BFLOAT16
             return OpenVinoEngine(backbone, cache_dir, num_threads, bfloat16=bfloat16)
         case EngineName.TORCH:
-            return TorchEngine(backbone, device)
+            return TorchEngine(backbone.built(), device)
         case EngineName.TORCH_BFLOAT16 if device.type == "cpu":
             raise BackboneError(
                 "--engine torch-bfloat16 is for GPUs; on a CPU it is slower than torch, use "
                 "openvino-bfloat16"
             )
         case EngineName.TORCH_BFLOAT16:
-            return TorchEngine(backbone, device, bfloat16=True)
+            return TorchEngine(backbone.built(), device, bfloat16=True)
         case EngineName.AUTO:
             raise AssertionError("AUTO is not an engine")
         case _:

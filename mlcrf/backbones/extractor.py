@@ -24,9 +24,9 @@ from mlcrf.backbones.cache import FeatureCache
 from mlcrf.backbones.engines import Engine, engine_key, make_engine
 from mlcrf.backbones.feature_maps import feature_map
 from mlcrf.backbones.feature_source import Decoded, Feature, FeatureSource
-from mlcrf.backbones.registry import Backbone, BackboneSpec
+from mlcrf.backbones.registry import Backbone, BackboneSpec, DeferredBackbone
 from mlcrf.choices import EngineName
-from mlcrf.errors import BackboneError, DataError, MlcrfWarning
+from mlcrf.errors import DataError, MlcrfWarning
 from mlcrf.images import Image
 from mlcrf.images.image import Stamp
 from mlcrf.images.pixels import DECODING, load_pixels
@@ -59,18 +59,14 @@ class FeatureExtractor(FeatureSource):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Backbone | DeferredBackbone,
         *,
         engine: EngineName = EngineName.AUTO,
         device: torch.device = torch.device("cpu"),
         cache_dir: Path | None = None,
         num_workers: int | None = None,
     ) -> None:
-        if not all(bool(torch.isfinite(one).all()) for one in backbone.state_dict().values()):
-            raise BackboneError(
-                f"backbone {backbone.spec.name}: a weight is NaN or infinite; use another run, or "
-                "train again"
-            )
+        backbone.require_finite()
         self._backbone = backbone
         self._engine_name = engine
         self._device = device
@@ -141,7 +137,8 @@ class FeatureExtractor(FeatureSource):
             raise decoded
         parts = self._beside or [self]
         return tuple(
-            feature_map(one._backbone, pixels) for one, pixels in zip(parts, decoded, strict=True)
+            feature_map(one._backbone.built(), pixels)
+            for one, pixels in zip(parts, decoded, strict=True)
         )
 
     def of_decoded(

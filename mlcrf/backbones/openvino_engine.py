@@ -1,5 +1,6 @@
 """A frozen backbone compiled by OpenVINO for the CPU."""
 
+import hashlib
 import io
 import logging
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlcrf.atomic import read_sealed, write_sealed
-from mlcrf.backbones.registry import Backbone
+from mlcrf.backbones.registry import Backbone, DeferredBackbone
 
 
 class OpenVinoEngine:
@@ -27,7 +28,7 @@ class OpenVinoEngine:
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Backbone | DeferredBackbone,
         cache_dir: Path | None,
         num_threads: int | None = None,
         *,
@@ -59,19 +60,41 @@ class OpenVinoEngine:
         self._results[part] = request.get_output_tensor(0).data.copy()
 
 
-def _converted(backbone: Backbone, cache_dir: Path | None) -> Any:
+def _converted(backbone: Backbone | DeferredBackbone, cache_dir: Path | None) -> Any:
     """Return the network in OpenVINO's form, from the cache if it was converted before."""
-    import openvino
-
-    version = openvino.__version__.partition("-")[0]
-    name = f"network-{backbone.fingerprint()[:32]}-openvino-{version}"
-    kept = cache_dir / name if cache_dir else None
+    kept = cache_dir / _name_of(backbone) if cache_dir else None
     if kept and (model := _load_network(kept)) is not None:
         return model
-    model = _convert(backbone)
+    model = _convert(backbone.built())
     if kept:
         _save_network(model, kept)
     return model
+
+
+def is_known_sound(backbone: Backbone | DeferredBackbone, cache_dir: Path | None) -> bool:
+    """Return whether the engine of a network was found to agree with torch on this processor."""
+    return cache_dir is not None and read_sealed(_proof_of(backbone, cache_dir)) is not None
+
+
+def keep_as_sound(backbone: Backbone | DeferredBackbone, cache_dir: Path | None) -> None:
+    """Remember that the engine of a network agrees with torch on this processor."""
+    if cache_dir is not None:
+        write_sealed(_proof_of(backbone, cache_dir), b"agrees with torch")
+
+
+def _name_of(backbone: Backbone | DeferredBackbone) -> str:
+    import openvino
+
+    version = openvino.__version__.partition("-")[0]
+    return f"network-{backbone.fingerprint()[:32]}-openvino-{version}"
+
+
+def _proof_of(backbone: Backbone | DeferredBackbone, cache_dir: Path) -> Path:
+    import openvino
+
+    processor = str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
+    digest = hashlib.sha256(f"{processor} torch {torch.__version__}".encode()).hexdigest()
+    return cache_dir / f"{_name_of(backbone)}-sound-{digest[:16]}"
 
 
 def _convert(backbone: Backbone) -> Any:

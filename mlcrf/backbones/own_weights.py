@@ -17,10 +17,10 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from mlcrf.backbones.hub_access import offline_if_unreachable
+from mlcrf.backbones.registry import OWN_PREFIXES
 from mlcrf.errors import BackboneError
 
-_FOLDER, _HUB = "local-dir:", "hf-hub:"
-OWN_PREFIXES = (_FOLDER, _HUB)
+_FOLDER, _HUB = OWN_PREFIXES
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _CONVERT = (
     "only safetensors are read, since other files may run code; save it in Python by "

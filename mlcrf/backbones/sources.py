@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.feature_source import Decoded, Feature, FeatureSource
-from mlcrf.backbones.registry import Backbone, BackboneSpec, Source
+from mlcrf.backbones.registry import Backbone, BackboneSpec, DeferredBackbone, Source
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError, DataError
 from mlcrf.images import Image
@@ -57,7 +57,7 @@ class TableFeatures(FeatureSource):
 
 
 def make_source(
-    backbone: Backbone,
+    backbone: Backbone | DeferredBackbone,
     *,
     engine: EngineName = EngineName.AUTO,
     device: torch.device = torch.device("cpu"),

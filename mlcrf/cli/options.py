@@ -286,7 +286,7 @@ class RuntimeOptions:
         from mlcrf.backbones.sources import make_source
 
         return make_source(
-            run.make_backbone(),
+            run.defer_backbone(),
             engine=self.engine,
             device=pick_device(self.device),
             cache_dir=self.cache,

@@ -90,7 +90,7 @@ class Tagger:
         self.unconverged = 0
         self._on_image, self._wants_information = on_image, information
         self._extractor = make_source(
-            run.make_backbone(),
+            run.defer_backbone(),
             engine=engine,
             device=device,
             cache_dir=cache_dir,

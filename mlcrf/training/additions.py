@@ -61,7 +61,7 @@ def extend(
             f"{manifest.name}: nothing to learn: it has no label that {run.path} does not know, "
             "and says nothing about those that it knows"
         )
-    extractor = extractor or make_source(run.make_backbone())
+    extractor = extractor or make_source(run.defer_backbone())
     report = teach(run, lessons, extractor, made_by=made_by, progress=progress)
     return save_taught(report, out, overwrite=overwrite)
 
