@@ -47,13 +47,12 @@ def calibrate(
 
     from mlcrf.calibrating import calibrate as run_calibration
     from mlcrf.calibrating import require_place
-    from mlcrf.checkpoint import load_run
     from mlcrf.data.readers import read_dataset
     from mlcrf.data.splits import take_split
     from mlcrf.reports.tables import calibration_record, format_calibration
 
     refuse_swapped(run, data, "calibrate")
-    trained = load_run(run)
+    trained = options.load_run(run)
     require_place(trained, out)
     features = trained.backbone_spec.features
     how = reading.make(label_set or trained.label_set, trained.labels, run_features=features)
