@@ -89,23 +89,23 @@ def predict(
     files for other programs; `mlcrf tag` writes keywords beside the images.
     """
     console.quiet()
+    if sidecar_dir is not None and not known.known_keywords:
+        raise typer.BadParameter("--sidecar-dir is for --known-keywords; give both")
+    if workers is not None and cluster is None:
+        raise typer.BadParameter("--workers needs --cluster")
+    refuse_runs(images, "predict")
     require_there(images)
     run, target = options.load_run(model), options.parse_data(out)
     if run.backbone_spec.features:
         source = ImageSource.read_rows(images, run)
         source.require_pixels(known_keywords=known.known_keywords, shard=shard, cluster=cluster)
     else:
-        refuse_runs(images, "predict")
         source = ImageSource.read(images, null=null)
     source.require_disk(
         known_keywords=known.known_keywords, album=known.album, sidecar_dir=sidecar_dir
     )
-    if sidecar_dir is not None and not known.known_keywords:
-        raise typer.BadParameter("--sidecar-dir is for --known-keywords; give both")
     if cluster is not None:
         source.require_cluster(known_keywords=known.known_keywords, shard=shard)
-    elif workers is not None:
-        raise typer.BadParameter("--workers needs --cluster")
     from mlcrf.prediction import Part, PartFormat, Parts, PredictionWriter, Table
     from mlcrf.prediction.formats import OutputFormat
     from mlcrf.prediction.formats.parts import remove_parts

@@ -139,8 +139,8 @@ def tag(
             "--from replaces the model; leave it out, or --given, --known, --known-keywords, "
             "--album, --precision, --recall and the options of --decode"
         )
-    require_there(images)
     refuse_runs(images, "tag")
+    require_there(images)
     source = ImageSource.read(images, null=null)
     source.require_disk(xmp=xmp, txt=txt, embed=embed, undo=undo)
     from mlcrf.keywords.sidecar_places import PhotoPlaces
