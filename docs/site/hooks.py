@@ -80,7 +80,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Put the settings of training where a page asks for them."""
     rows = [
-        f"| `{name}` | `{field.default!r}` | {field.description} |"
+        f"| `{name}` | `{getattr(field.default, 'value', field.default)}` | {field.description} |"
         for name, field in TrainSettings.model_fields.items()
     ]
     table = "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])
