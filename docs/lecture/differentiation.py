@@ -6,8 +6,9 @@
 # through it, and gives all *d* partial derivatives at once; backpropagation is this.
 #
 # ```math
-# \mathrm{forward:\ } \nabla f(w)^T e_i,\ \ \mathrm{one\ } i \mathrm{\ at\ a\ time} \qquad \mathrm{reverse:\ } \nabla f(w)
-# \nabla^2 f(w)\, d = \frac{\partial}{\partial t} \nabla f(w + t d) \;\; \mathrm{at\ } t = 0 \qquad \mathrm{forward\ over\ reverse}
+# \mathrm{forward:\ } \nabla f(w)^T e_i,\ \ \mathrm{one\ } i \mathrm{\ at\ a\ time}
+# \mathrm{reverse:\ } \nabla f(w)
+# \nabla^2 f(w)\, d = \frac{\partial}{\partial t} \nabla f(w + t d) \;\; \mathrm{at\ } t = 0
 # ```
 
 # %%

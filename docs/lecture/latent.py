@@ -6,8 +6,10 @@
 # other's scenes. That is a hidden Markov model whose emissions and transitions are scores that networks compute.
 #
 # ```math
-# p(z \mid x) \propto \exp\left( \sum_t\, g_{t, z_t} + \sum_t\, T_{z_t, z_{t+1}} \right) \qquad p(y_t \mid z_t) = \prod_i\, \sigma(u_{ti} + b_{z_t i})^{y_{ti}} \cdots
-# \alpha_t(k) = g_{t,k} + \log \sum_j\, \exp( \alpha_{t-1}(j) + T_{jk} ) \qquad \log Z = \log \sum_k\, \exp \alpha_{\mathrm{last}}(k)
+# p(z \mid x) \propto \exp\left( \sum_t\, g_{t, z_t} + \sum_t\, T_{z_t, z_{t+1}} \right)
+# p(y_t \mid z_t) = \prod_i\, \sigma(u_{ti} + b_{z_t i})^{y_{ti}} \cdots
+# \alpha_t(k) = g_{t,k} + \log \sum_j\, \exp( \alpha_{t-1}(j) + T_{jk} )
+# \log Z = \log \sum_k\, \exp \alpha_{\mathrm{last}}(k)
 # ```
 
 # %%

@@ -93,7 +93,8 @@ ax.legend()
 # Where the likelihood is greatest its gradient is zero, so the model's expectations are the data's:
 #
 # ```math
-# E[y_i] = \frac{1}{N} \sum_n\, y_{ni} \qquad E[y_i y_j] = \frac{1}{N} \sum_n\, y_{ni}\, y_{nj}
+# E[y_i] = \frac{1}{N} \sum_n\, y_{ni}
+# E[y_i y_j] = \frac{1}{N} \sum_n\, y_{ni}\, y_{nj}
 # ```
 #
 # 20,000 label sets drawn from the CRF behind `mlcrf demo`, and the layer fitted to them with biases alone:

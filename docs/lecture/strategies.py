@@ -11,7 +11,9 @@
 # some. So the best answer is known too: that of the CRF that made the data.
 #
 # ```math
-# \mathrm{1:\ } \log Z(x) - s(x, y) \qquad \mathrm{2:\ } -\sum_i\, \log q_i^{(m)}(y_i) \qquad \mathrm{3:\ } -\sum_i\, \log \sigma(\pm u_i)
+# \mathrm{1:\ } \log Z(x) - s(x, y)
+# \mathrm{2:\ } -\sum_i\, \log q_i^{(m)}(y_i)
+# \mathrm{3:\ } -\sum_i\, \log \sigma(\pm u_i)
 # q_i^{(t+1)} = \sigma\left( u_i + \sum_j\, w_{ij}\, q_j^{(t)} \right)
 # ```
 

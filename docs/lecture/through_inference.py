@@ -5,7 +5,8 @@
 # depends on how that sum is computed: exactly, by iterating a variational method, or by sampling.
 #
 # ```math
-# \frac{\partial \log Z}{\partial u_i} = P(y_i = 1) \qquad \frac{\partial \log Z}{\partial w_{ij}} = P(y_i = 1, y_j = 1)
+# \frac{\partial \log Z}{\partial u_i} = P(y_i = 1)
+# \frac{\partial \log Z}{\partial w_{ij}} = P(y_i = 1, y_j = 1)
 # -\frac{\partial}{\partial w_{ij}} \log p(y) = E[y_i y_j] - y_i y_j
 # ```
 
