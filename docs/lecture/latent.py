@@ -7,7 +7,7 @@
 #
 # ```math
 # p(z \mid x) \propto \exp\left( \sum_t\, g_{t, z_t} + \sum_t\, T_{z_t, z_{t+1}} \right)
-# p(y_t \mid z_t) = \prod_i\, \sigma(u_{ti} + b_{z_t i})^{y_{ti}} \cdots
+# p(y_t \mid z_t) = \prod_i\, \sigma(u_{ti} + b_{z_t i})^{y_{ti}}\, (1 - \sigma(u_{ti} + b_{z_t i}))^{1 - y_{ti}}
 # \alpha_t(k) = g_{t,k} + \log \sum_j\, \exp( \alpha_{t-1}(j) + T_{jk} )
 # \log Z = \log \sum_k\, \exp \alpha_{\mathrm{last}}(k)
 # ```
@@ -59,8 +59,8 @@ torch.testing.assert_close(derivative, chain.marginals(gates))
 # %% [markdown]
 # ## The mixture is a distribution over label sets
 #
-# Given the image alone: a sum over scenes, cheap for any number of labels, and nothing approximate. The probabilities
-# of all label sets of four labels add up to one, and the marginals are theirs.
+# Given the image alone: a sum over scenes, cheap for any number of labels, and nothing approximate. The probability of
+# every set of four labels is the sum in plain Python, all add up to one, and the marginals are theirs.
 
 # %%
 mixture = ScenePotentials(
@@ -73,6 +73,14 @@ mixture = ScenePotentials(
 scenes = SceneSum(Independent())
 sets = torch.tensor(list(itertools.product((0, 1), repeat=4)))
 p = scenes.log_probability(mixture, sets[:, None])[:, 0].exp()
+share = mixture.gates[0].softmax(0).tolist()
+on = (mixture.unary + mixture.shifts).sigmoid().tolist()  # P(label | scene)
+for y, found in zip(sets.tolist(), p.tolist(), strict=True):
+    by_scene = [
+        s * math.prod(q if y_i else 1 - q for q, y_i in zip(row, y, strict=True))
+        for s, row in zip(share, on, strict=True)
+    ]
+    assert abs(found - math.fsum(by_scene)) < 1e-12
 assert abs(float(p.sum()) - 1) < 1e-12
 torch.testing.assert_close(scenes(mixture).marginals[0], p @ sets.double())
 

@@ -14,7 +14,7 @@
 # \mathrm{1:\ } \log Z(x) - s(x, y)
 # \mathrm{2:\ } -\sum_i\, \log q_i^{(m)}(y_i)
 # \mathrm{3:\ } -\sum_i\, \log \sigma(\pm u_i)
-# q_i^{(t+1)} = \sigma\left( u_i + \sum_j\, w_{ij}\, q_j^{(t)} \right)
+# q_i = \sigma\left( u_i + \sum_j\, w_{ij}\, q_j \right) \qquad \mathrm{where\ mean\ field\ ends}
 # ```
 
 # %%
@@ -87,6 +87,31 @@ learned = trained["1 exact likelihood"]
 layer = MultiLabelCRF(L)
 layer.pairwise.data = learned.pairwise
 torch.testing.assert_close(layer(learned.unary, y_test), exact_likelihood_loss(learned, y_test))
+
+# %% [markdown]
+# The other two formulas, and mean field's own, which holds once it has converged; the second strategy stops it before,
+# after *m* = 10 sweeps:
+
+# %%
+q = unrolled(learned).marginals.double()
+by_hand = -torch.where(y_test == 1, q, 1 - q).log().sum() / len(q)
+torch.testing.assert_close(
+    unrolled_mean_field_loss(learned, y_test, method=unrolled).double(),
+    by_hand,
+    atol=1e-3,
+    rtol=1e-3,
+)
+
+alone = trained["3 independent"]
+p = torch.where(y_test == 1, alone.unary, -alone.unary).sigmoid()
+torch.testing.assert_close(independent_loss(alone, y_test), -p.log().sum() / len(p))
+
+few = learned.rows(slice(200))
+settled = MeanField(max_sweeps=1000, tolerance=1e-7)(few)
+kept = settled.converged
+again = few.rows(kept).conditional_logits(settled.marginals[kept]).sigmoid()
+torch.testing.assert_close(again, settled.marginals[kept], atol=1e-4, rtol=0)
+assert kept.float().mean() > 0.5
 
 # %% [markdown]
 # ## Every one decoded in three ways

@@ -55,6 +55,13 @@ together = [
 torch.testing.assert_close(of_unary[0].tolist(), present)
 torch.testing.assert_close(of_pairwise.tolist(), together)
 
+y = torch.tensor([[1, 0, 1, 1, 0, 0]])
+potentials = Potentials(unary, made.edges, pairwise)
+loss = (Exact()(potentials).log_partition - potentials.log_score(y)).sum()  # -log p(y)
+(of_loss,) = torch.autograd.grad(loss, pairwise)
+seen = y[0, made.edges].prod(1)  # y_i y_j
+torch.testing.assert_close(of_loss, torch.tensor(together, dtype=torch.float64) - seen)
+
 # %% Derivatives of log Z over expectations by enumeration: all on the diagonal
 figure, ax = plt.subplots(figsize=(3.6, 3.6), layout="constrained")
 ax.plot([0, 1], [0, 1], color="0.8")
