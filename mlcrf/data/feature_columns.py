@@ -33,6 +33,7 @@ _TRUTHS = {"true": 1.0, "false": 0.0}
 _EMBEDDINGS = frozenset({FEATURES, "feature", "embedding", "embeddings", "vector", "vectors"})
 _NAMED_ID = re.compile(r"(.*[^a-z])?(id|index|number|nr|no|row)", re.IGNORECASE)
 _LEAST_ROWS = 10  # of fewer, a feature may number the rows, or equal a label, by chance
+_LEAST_COPIED = 5  # rows with, and rows without a label that a feature repeats
 _TIGHT = 1e-5
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -237,12 +238,15 @@ def _choose(
 def judge_copies(
     table: FeatureTable, labels: Sequence[str], targets: NDArray[np.int8], options: ReadOptions
 ) -> list[str]:
-    """Refuse features that repeat a label, or return notes on them if they are accepted."""
+    """Refuse features that repeat a label, or return notes on them.
+
+    They are noted if they are accepted, or if they are features by the format, not by --features.
+    """
     if len(targets) < _LEAST_ROWS or options.run_features:
         return []
     answers = {}
     for name, column in zip(labels, targets.T, strict=True):
-        if (column >= 0).all() and len(np.unique(column)) > 1:
+        if (column >= 0).all() and min((column == 0).sum(), (column == 1).sum()) >= _LEAST_COPIED:
             for one in (column, 1 - column):
                 answers[one.astype(np.float32).tobytes()] = name
     found = [
@@ -253,6 +257,8 @@ def judge_copies(
     if not found:
         return []
     what = f"feature {found[0][0]!r} is label {found[0][1]!r} in every row"
+    if options.features is None:  # the format says that it is a feature
+        return [what]
     if Oddity.FEATURES not in options.accept:
         raise DataError(
             f"{what}, as if the answer were known; leave it out of the features, or use --accept "
@@ -415,7 +421,7 @@ def _require_mostly_numbers(records: Records, name: str, block: _Block) -> None:
 
 
 def _judge_ids(records: Records, blocks: Mapping[str, _Block], options: ReadOptions) -> list[str]:
-    """Refuse features that number the rows, or return notes on them if they are accepted."""
+    """Refuse features that number the rows, or return notes on them; see `judge_copies`."""
     found = []
     for name, block in blocks.items():
         column = block.values[:, 0]
@@ -430,6 +436,8 @@ def _judge_ids(records: Records, blocks: Mapping[str, _Block], options: ReadOpti
     if not found:
         return []
     what = f"feature {_some(found)} numbers the rows, and says nothing of new ones"
+    if options.features is None:  # the format says that it is a feature
+        return [what]
     if Oddity.FEATURES not in options.accept:
         raise DataError(
             f"{what}; leave it out with --ignore-columns, or use --accept {Oddity.FEATURES}",

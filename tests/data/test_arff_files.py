@@ -124,3 +124,15 @@ def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
         f"{path}:10: feature 'size' is inf, expected a finite number",
         f"{path}:11: feature 'colour' is missing; expected one of 'red', 'green', 'blue'",
     ]
+
+
+def test_what_the_format_calls_a_feature_is_one(tmp_path: Path) -> None:
+    """A feature that repeats a label, or numbers the rows, is noted where a file declares it."""
+    head = "@relation 'x: -C 1'\n@attribute sea {0,1}\n@attribute copy {0,1}\n@attribute n real\n"
+    rows = "".join(f"{row % 2},{row % 2},{row}\n" for row in range(12))
+    path = tmp_path / "x.arff"
+    path.write_text(f"{head}@data\n{rows}")
+    data = read_dataset(path)
+    assert data.feature_names == ("copy=1", "n")
+    assert "feature 'n' numbers the rows, and says nothing of new ones" in data.notes
+    assert "feature 'copy=1' is label 'sea' in every row" in data.notes
