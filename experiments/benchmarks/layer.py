@@ -48,7 +48,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="MIRFLICKR; without, only steps are measured")
-    parser.add_argument("--photos", type=int, default=4000, help="training photos of the loop")
+    parser.add_argument("--photos", type=int, default=2000, help="training photos of the loop")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, default=HERE / "layer.json")
     parser.add_argument("--quick", action="store_true", help="8 labels instead of 24, two turns")
