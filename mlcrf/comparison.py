@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlcrf.backbones.feature_source import FeatureSource
 from mlcrf.backbones.sources import make_source
-from mlcrf.checkpoint import Run
+from mlcrf.checkpoint import SPLITS, Run
 from mlcrf.choices import InferenceName
 from mlcrf.data.manifest import Manifest
 from mlcrf.decoding import Decoder
@@ -174,7 +174,12 @@ def compare(
         differences=dict(zip(names[1:], differences, strict=True)),
         in_training={name: one.in_training for name, one in answers.items()},
         at_k=at_k,
-        notes=(*notes, *narrowed.notes, *_notes(answers, narrowed)),
+        notes=(
+            *notes,
+            *narrowed.notes,
+            *_unsure_notes(dict(zip(names, runs, strict=True))),
+            *_notes(answers, narrowed),
+        ),
     )
 
 
@@ -255,6 +260,12 @@ def _restricted(predictions: Predictions, columns: list[int]) -> Predictions:
         chosen,
         best,
     )
+
+
+def _unsure_notes(runs: dict[str, Run]) -> Iterator[str]:
+    for name, run in runs.items():
+        if not (run.path / SPLITS).exists():
+            yield f"{name} has no {SPLITS}: whether it was trained on these images is not known"
 
 
 def _notes(answers: dict[str, Answers], manifest: Manifest) -> Iterator[str]:

@@ -78,6 +78,9 @@ def test_images_that_a_run_learned_from(runs: tuple[Run, Run], data: Manifest) -
     got = compare(runs, data, split="all", resamples=2)
     table.unlink()
     assert got.in_training == {"one": 0, "other": 2}
+    assert [note for note in got.notes if SPLITS in note and "not known" in note] == [
+        "one has no splits.csv: whether it was trained on these images is not known"
+    ]
     assert any(note.startswith("other: 2 of 12 images were used in training") for note in got.notes)
 
 
