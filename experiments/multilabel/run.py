@@ -11,7 +11,9 @@ of other data sets in the file of figures stay.
 """
 
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 from experiments import frame
 from experiments.frame import Rows, percent
 from experiments.many_labels.drawn import make_sparse_crf
-from experiments.multilabel.peers import Answer, peers
+from experiments.multilabel.peers import Answer, Method, peers
 from experiments.numbers import Numbers, read_numbers
 from mlcrf import MultiLabelCRFClassifier
 from mlcrf.labels import LabelSpace
@@ -49,6 +51,21 @@ _QUICK_ROWS = 150
 _QUICK = {"penalties": (0.3,), "pairwise_penalties": (0.01,)}
 
 Scores = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measures of a method on each test row, and the time of tuning, fitting and answering.
+
+    Attributes:
+        held_out_loss: -log P(Y | x) on held-out training rows, of CRFs.
+        setting: the candidate that was chosen, of others.
+    """
+
+    scores: Scores
+    seconds: float
+    held_out_loss: float = math.nan
+    setting: dict[str, Any] | None = None
 
 
 def main() -> None:
@@ -101,45 +118,68 @@ def _first(numbers: Numbers) -> Numbers:
 
 def measure(name: str, numbers: Numbers, seed: int, resamples: int, *, quick: bool) -> Rows:
     """Return a row for each method, with the intervals of the CRFs against their baselines."""
-    (features, targets), (tests, truths) = numbers.train, numbers.test
-    about = {
-        "set": name,
-        "labels": targets.shape[1],
-        "features": features.shape[1],
-        "train": len(targets),
-        "test": len(truths),
-    }
-    rows, losses, scores, seconds = [], {}, {}, {}
+    measured: dict[str, Measured] = {}
     for method in CRF:
-        began = perf_counter()
-        crf = MultiLabelCRFClassifier(
-            features=method.split(", ")[1], random_state=seed, **(_QUICK if quick else {})
-        ).fit(features, targets)
-        scores[method] = score(_answer(crf, tests, truths), truths)
-        seconds[method] = perf_counter() - began
-        scores[f"baseline of {method}"] = score(_answer(crf.independent_, tests, truths), truths)
-        losses[method] = crf.held_out_loss_
-        print(f"{method}: {seconds[method]:.0f} s", flush=True)
-    best = min(CRF, key=lambda one: losses[one])
-    scores[CHOSEN], seconds[CHOSEN] = scores[best], sum(seconds.values())
-    scores[f"baseline of {CHOSEN}"] = scores[f"baseline of {best}"]
+        measured |= measure_crf(method, numbers, seed, quick=quick)
+        print(f"{method}: {measured[method].seconds:.0f} s", flush=True)
     for method, peer in peers(seed, quick=quick).items():
-        began = perf_counter()
-        setting = peer.tune(features.astype(np.float64), targets, seed=seed)
-        scores[method] = score(peer.answer(tests.astype(np.float64), truths), truths)
-        seconds[method] = perf_counter() - began
-        print(f"{method}: {seconds[method]:.0f} s, {setting}", flush=True)
-    for method, found in scores.items():
-        row = about | {"method": method}
-        row |= {measure: float(values.mean()) for measure, values in found.items()}
-        row["seconds"] = round(seconds[method], 1) if method in seconds else None
-        if method in losses:
-            row["held_out_loss"] = losses[method]
+        measured[method] = measure_peer(peer, numbers, seed)
+        print(f"{method}: {measured[method].seconds:.0f} s", flush=True)
+    return make_rows(name, numbers, measured, resamples, seed)
+
+
+def measure_crf(method: str, numbers: Numbers, seed: int, *, quick: bool) -> dict[str, Measured]:
+    """Return a CRF, and under `baseline of` its name its baseline."""
+    began = perf_counter()
+    crf = MultiLabelCRFClassifier(
+        features=method.split(", ")[1], random_state=seed, **(_QUICK if quick else {})
+    ).fit(*numbers.train)
+    scores = score(_answer(crf, *numbers.test), numbers.test[1])
+    seconds = perf_counter() - began
+    theirs = score(_answer(crf.independent_, *numbers.test), numbers.test[1])
+    return {
+        method: Measured(scores, seconds, crf.held_out_loss_),
+        f"baseline of {method}": Measured(theirs, seconds),
+    }
+
+
+def measure_peer(peer: Method, numbers: Numbers, seed: int) -> Measured:
+    """Tune a method of scikit-learn, and score it."""
+    began = perf_counter()
+    (features, targets), (tests, truths) = numbers.train, numbers.test
+    setting = peer.tune(features.astype(np.float64), targets, seed=seed)
+    scores = score(peer.answer(tests.astype(np.float64), truths), truths)
+    return Measured(scores, perf_counter() - began, setting=setting)
+
+
+def make_rows(
+    name: str, numbers: Numbers, measured: dict[str, Measured], resamples: int, seed: int
+) -> Rows:
+    """Return the rows of a data set, one of them for the CRF of smaller held-out loss."""
+    (features, targets), (_, truths) = numbers.train, numbers.test
+    best = min(CRF, key=lambda one: measured[one].held_out_loss)
+    both = sum(measured[one].seconds for one in CRF)
+    measured = measured | {CHOSEN: replace(measured[best], seconds=both)}
+    measured[f"baseline of {CHOSEN}"] = measured[f"baseline of {best}"]
+    rows: Rows = []
+    for method, found in measured.items():
+        row: dict[str, Any] = {
+            "set": name,
+            "labels": targets.shape[1],
+            "features": features.shape[1],
+            "train": len(targets),
+            "test": len(truths),
+            "method": method,
+        }
+        row |= {measure: float(values.mean()) for measure, values in found.scores.items()}
+        row |= {"seconds": round(found.seconds, 1), "setting": found.setting}
+        if method in CRF:
+            row["held_out_loss"] = found.held_out_loss
         if method == CHOSEN:
             row["chosen"] = best
-        if f"baseline of {method}" in scores:
-            theirs = scores[f"baseline of {method}"]
-            row["difference"] = differences(found, theirs, resamples, seed)
+        if f"baseline of {method}" in measured:
+            theirs = measured[f"baseline of {method}"].scores
+            row["difference"] = differences(found.scores, theirs, resamples, seed)
         rows.append(row)
     return rows
 
