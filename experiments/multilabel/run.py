@@ -254,7 +254,8 @@ def _ranks(rows: Rows) -> list[list[str]]:
 
     The chosen CRF is ranked in place of the two that it is chosen from, and those in its place.
     """
-    small = sorted({row["set"] for row in rows if row["labels"] <= 24})
+    measured = {(row["set"], row["method"]) for row in rows if row["labels"] <= 24}
+    small = sorted({name for name, _ in measured if all((name, one) in measured for one in RANKED)})
     lines = []
     for method in RANKED:
         others = [one for one in _OTHERS if one != method]
