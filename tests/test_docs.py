@@ -30,7 +30,9 @@ def test_command_reference_is_up_to_date() -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("page", ["own-training-loop.md", "scikit-learn.md", "own-features.md"])
+@pytest.mark.parametrize(
+    "page", ["guarantees.md", "own-training-loop.md", "scikit-learn.md", "own-features.md"]
+)
 def test_code_of_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import bdtr, bdtrc, logsumexp
+from scipy.special import bdtr, bdtrc
 from torch import Tensor
 
 from mlcrf.choices import PrecisionOf
@@ -223,6 +223,7 @@ def _is_supported(gains: NDArray[np.float64], loss: float, confidence: float) ->
 
     Source: Waudby-Smith and Ramdas (2024), Estimating means of bounded random variables by betting.
     """
-    shares = _BETS[:, None] / loss
-    wealth = logsumexp(np.log1p(shares * gains).sum(1)) - np.log(len(_BETS))
-    return bool(wealth >= -np.log(1 - confidence))
+    different, counts = np.unique(gains, return_counts=True)  # few, so that this is fast
+    wealth = np.log1p(_BETS[:, None] / loss * different) @ counts
+    mean = np.logaddexp.reduce(wealth) - np.log(len(_BETS))
+    return bool(mean >= -np.log(1 - confidence))

@@ -1,0 +1,205 @@
+"""Does a promised precision hold, what does it cost, and where does it not hold?
+
+python -m experiments.guarantees.run [--quick] [--data ANY TABLE]
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Picture
+from torch import Tensor
+
+from experiments import frame
+from mlcrf.backbones.sources import make_source
+from mlcrf.checkpoint import Run
+from mlcrf.choices import PrecisionOf
+from mlcrf.cli.options import cache_dir
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.decoding import Decoder, Guarantee
+from mlcrf.decoding.guarantees import LEFT_OUT, scores_within_rules
+from mlcrf.images import as_image
+from mlcrf.inference import Independent
+from mlcrf.labels import UNKNOWN
+
+PRECISIONS = (0.9, 0.95, 0.99)
+KNOWN = (0.0, 0.25, 0.5)
+MODELS = {"independent": "independent", "crf": "CRF"}
+SHIFTS = {
+    "greyscale": lambda photo: photo.convert("L").convert("RGB"),
+    "64 px": lambda photo: photo.convert("RGB").resize((64, 64)),
+}
+CALIBRATION = 0.25  # share of the photos that each split calibrates on
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of a model within the rules (N, L), and the targets that count."""
+
+    scores: Tensor
+    targets: Tensor
+
+
+@torch.no_grad()
+def score(run: Run, features: Tensor, targets: Tensor, share: float) -> dict[str, Scored]:
+    """What both models say if a share of the labels is known; known ones are not counted."""
+    generator = torch.Generator().manual_seed(0)
+    shown = torch.rand(targets.shape, generator=generator) < share
+    known = torch.where(shown, targets, UNKNOWN)
+    known = torch.from_numpy(run.rules.close(known.numpy()))
+    counted = torch.where(known == UNKNOWN, targets, UNKNOWN)
+    ours = run.make_inference()(run.crf(features), known=known if share else None)
+    theirs = Independent()(run.independent(features))
+    return {
+        "independent": Scored(theirs.marginals.double(), counted),
+        "crf": Scored(scores_within_rules(ours.marginals, run.rules), counted),
+    }
+
+
+def thresholds(decoder: Decoder, labels: int) -> Tensor:
+    """The thresholds by label."""
+    value = decoder.threshold
+    by_label = value if isinstance(value, tuple) else (value,) * labels
+    return torch.tensor(by_label, dtype=torch.float64)
+
+
+def written_by(decoder: Decoder, scores: Tensor) -> Tensor:
+    """Which labels are written; at most the limit's number of highest score."""
+    limit = decoder.at_most or scores.shape[1]
+    ranks = scores.argsort(1, descending=True).argsort(1)
+    return (scores > thresholds(decoder, scores.shape[1])) & (ranks < limit)
+
+
+def calibrated(guarantee: Guarantee, run: Run, scored: Scored, rows: Tensor) -> Decoder:
+    """The decoder that some of the photos support."""
+    asked = Decoder.promising(guarantee)
+    # scores are within the rules already, which a second time changes nothing
+    return asked.calibrated(scored.scores[rows], scored.targets[rows], run.rules, "split")
+
+
+def check(
+    guarantee: Guarantee, run: Run, scored: Scored, splits: int, others: Scored | None = None
+) -> dict[str, Any]:
+    """Over random splits: how often precision is violated, and what is written.
+
+    The population is all photos, of which each split draws its calibration images, so that the
+    precision to be promised is known exactly; or other photos, if given.
+    """
+    generator = torch.Generator().manual_seed(1)
+    count, labels = scored.targets.shape
+    population = others or scored
+    right, counted = population.targets == 1, population.targets != UNKNOWN
+    violated, found, shares = [], [], []
+    for _ in range(splits):
+        rows = torch.randperm(count, generator=generator)[: int(CALIBRATION * count)]
+        decoder = calibrated(guarantee, run, scored, rows)
+        written = written_by(decoder, population.scores) & counted
+        axis = 0 if guarantee.of is PrecisionOf.LABEL else (0, 1)
+        number = written.sum(axis)
+        precision = (written & right).sum(axis) / number.clamp(min=1)
+        violated.append(((precision < guarantee.level) & (number > 0)).reshape(-1))
+        found.append((thresholds(decoder, labels) < LEFT_OUT).sum().item())
+        shares.append(((written & right).sum() / right.sum()).item())
+    by_label = torch.stack(violated).double().mean(0)
+    return {
+        "violated": by_label.mean().item(),
+        "violated_most": by_label.max().item(),
+        "labels": float(np.mean(found)),
+        "share": float(np.mean(shares)),
+    }
+
+
+def shifted(
+    run: Run, test: Manifest, folder: Path, change: Callable[[Picture.Image], Picture.Image]
+) -> Tensor:
+    """Features of changed photos."""
+    places = []
+    for number, image in enumerate(test.images):
+        assert image.path is not None
+        place = folder / f"{number}.png"
+        with Picture.open(image.path) as photo:
+            change(photo).save(place)
+        places.append(as_image(place))
+    return torch.from_numpy(make_source(run.make_backbone()).matrix(places))
+
+
+def rows_of(
+    run: Run, scored: dict[str, Scored], splits: int, **about: Any
+) -> Iterator[dict[str, Any]]:
+    """One row per model, precision and kind of promise."""
+    for model, one in scored.items():
+        for of in PrecisionOf:
+            for precision in PRECISIONS:
+                asked = Guarantee(precision, of=of)
+                row = {"model": model, "of": of.value, "precision": precision} | about
+                yield row | check(asked, run, one, splits)
+
+
+def main() -> None:
+    """Score each photo once, split often, and keep the figures."""
+    more = {"photos": {"type": int, "default": 4000}, "shifted": {"type": int, "default": 600}}
+    arguments = frame.read_options(__doc__, "guarantees", **more)
+    data = frame.photos(arguments)
+    run = frame.default_run(arguments, data)
+    test = data.part(Split.TEST)
+    test = test.rows(np.arange(len(test))[: arguments.photos])
+    source = make_source(run.make_backbone(), cache_dir=cache_dir(None))
+    features = torch.from_numpy(source.matrix(test.images))
+    targets = torch.from_numpy(test.targets.astype(np.int64))
+    splits = 5 if arguments.quick else 200
+    rows: frame.Rows = []
+    plain = {}
+    for share in KNOWN:
+        scored = score(run, features, targets, share)
+        plain = plain or scored
+        rows += rows_of(run, scored, splits, known=share)
+        frame.keep(arguments, rows, images=len(test), labels=len(run.labels))
+    number = 50 if arguments.quick else arguments.shifted
+    few = test.rows(np.arange(min(number, len(test))))
+    for name, change in {} if test.feature_names else SHIFTS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            features = shifted(run, few, Path(folder), change)
+        scored = score(run, features, targets[: len(few)], 0.0)
+        for model, one in scored.items():
+            asked = Guarantee(0.9, of=PrecisionOf.ALL)
+            row = {"model": model, "of": "all", "precision": 0.9, "shift": name}
+            rows.append(row | check(asked, run, plain[model], splits, one))
+    frame.keep(arguments, rows, images=len(test), labels=len(run.labels))
+    print("\n\n".join(tables({"rows": rows}).values()))
+
+
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """`label` and `all`: what is promised and written by known labels; `shift`: on other photos."""
+    found = {}
+    for of, title in (("label", "violated most, %"), ("all", "violated, %")):
+        lines = []
+        for row in results["rows"]:
+            if row["of"] == of and "known" in row:
+                lines.append(
+                    [
+                        f"{100 * row['known']:.0f}",
+                        f"{100 * row['precision']:.0f}",
+                        MODELS[row["model"]],
+                        f"{100 * row['violated_most']:.1f}",
+                        f"{row['labels']:.1f}",
+                        f"{100 * row['share']:.1f}",
+                    ]
+                )
+        head = ["known, %", "precision, %", "model", title, "labels written", "tags written, %"]
+        found[of] = frame.table(lines, head)
+    lines = [
+        [row["shift"], MODELS[row["model"]], f"{100 * row['violated']:.1f}"]
+        for row in results["rows"]
+        if "shift" in row
+    ]
+    if lines:
+        found["shift"] = frame.table(lines, ["photos", "model", "90 % of all violated, %"])
+    return found
+
+
+if __name__ == "__main__":
+    main()
