@@ -36,10 +36,9 @@ from mlcrf.inference import InferenceMethod
 from mlcrf.labels import LabelSpace, load_labels, save_labels
 from mlcrf.model import LabelCrf
 from mlcrf.rules import Rules
-from mlcrf.shipped_models import CONFIG, find_run
+from mlcrf.shipped_models import CONFIG, LABELS, find_run
 from mlcrf.version import __version__
 
-LABELS = "labels.txt"
 WEIGHTS = "best.safetensors"
 SPLITS = "splits.csv"
 STATE = "state.pt"

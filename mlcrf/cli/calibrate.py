@@ -43,6 +43,8 @@ def calibrate(
     The promise then holds for images drawn like these.
     """
     console.quiet()
+    refuse_swapped(run, data, "calibrate")
+    place = options.parse_source(data)
     import numpy as np
 
     from mlcrf.calibrating import calibrate as run_calibration
@@ -51,12 +53,11 @@ def calibrate(
     from mlcrf.data.splits import take_split
     from mlcrf.reports.tables import calibration_record, format_calibration
 
-    refuse_swapped(run, data, "calibrate")
     trained = options.load_run(run)
     require_place(trained, out)
     features = trained.backbone_spec.features
     how = reading.make(label_set or trained.label_set, trained.labels, run_features=features)
-    manifest = read_dataset(options.parse_data(data), how)
+    manifest = read_dataset(place, how)
     trained.require_input(manifest)
     options.show_reading(manifest)
     if split is not ScoredSplit.ALL:

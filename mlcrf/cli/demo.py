@@ -20,6 +20,6 @@ def demo(
     from mlcrf.demonstration import demo_record, format_demo, run_demo
 
     result = run_demo(out, seed=seed, log=console.log)
-    from mlcrf.reports.tables import to_json
+    from mlcrf.reports.text import to_json
 
     typer.echo(to_json(demo_record(result)) if as_json else format_demo(result))

@@ -32,13 +32,14 @@ def evaluate(
     """Score the CRF next to the independent baseline, with confidence intervals."""
     console.quiet()
     from mlcrf.atomic import require_ending, write_text
+
+    if out is not None:
+        require_ending(out, (".csv",))
+    trained, manifest = evaluation.load(run, data, reading, "evaluate")
     from mlcrf.evaluation import evaluate as score
     from mlcrf.reports import tables
 
     chosen = None if measures == "main" else tables.choose_measures(measures, evaluation.at_k)
-    if out is not None:
-        require_ending(out, (".csv",))
-    trained, manifest = evaluation.load(run, data, reading, "evaluate")
     hints = options.read_evidence(trained, evaluation.hints, reading)
     evidence = None if hints is None else hints.of(manifest.images)
     extractor = runtime.make_extractor(trained)

@@ -38,6 +38,9 @@ def extend(
     drawn towards RUN. Test images of DATA are not used.
     """
     console.quiet()
+    refuse_swapped(run, data, "extend")
+    place = options.parse_source(data)
+    base = options.load_run(run)
     from mlcrf.data.readers import read_dataset
     from mlcrf.labels import load_labels
     from mlcrf.reports.card import save_card
@@ -45,13 +48,11 @@ def extend(
     from mlcrf.training.additions import extend as add
     from mlcrf.training.taught_saving import require_free
 
-    refuse_swapped(run, data, "extend")
-    base = options.load_run(run)
     require_free(out, overwrite=overwrite)
     expected = None if labels is None else load_labels(labels)
     features = base.backbone_spec.features
     options_of = reading.make(label_set or base.label_set, expected, run_features=features)
-    manifest = read_dataset(options.parse_data(data), options_of)
+    manifest = read_dataset(place, options_of)
     options.show_reading(manifest)
     with console.bar("features", then="labels") as progress:
         report = add(

@@ -52,7 +52,7 @@ def features(
     from mlcrf.backbones.sources import make_source
     from mlcrf.data.feature_files import FEATURE_SUFFIXES, KnownOfImages, save_features
     from mlcrf.errors import DataError, MlcrfError
-    from mlcrf.reports.tables import to_json
+    from mlcrf.reports.text import to_json
 
     atomic.require_ending(out, FEATURE_SUFFIXES)
     if out.exists() and not overwrite:

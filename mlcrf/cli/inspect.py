@@ -26,7 +26,7 @@ def inspect(
     console.quiet()
     from mlcrf.data.readers import read_dataset
     from mlcrf.reports import inspection
-    from mlcrf.reports.tables import to_json
+    from mlcrf.reports.text import to_json
     from mlcrf.shipped_models import CONFIG, find_model
 
     place = options.parse_data(what)

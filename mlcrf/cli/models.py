@@ -11,8 +11,8 @@ def models(as_json: options.Json = False) -> None:
     A model's name can be used wherever a run directory is expected.
     """
     console.quiet()
-    from mlcrf.reports.inspection import format_models, models_record
-    from mlcrf.reports.tables import to_json
+    from mlcrf.reports.shipped import format_models, models_record
+    from mlcrf.reports.text import to_json
 
     record = models_record()
     typer.echo(to_json(record) if as_json else format_models(record))

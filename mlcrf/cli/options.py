@@ -658,8 +658,8 @@ class EvaluationOptions:
         self, run: Path, data: str, reading: ReadingOptions, command: str
     ) -> "tuple[Run, Manifest]":
         """Load a run, and the images to score it on; print how they were understood."""
-
         refuse_swapped(run, data, command)
+        parse_source(data)
         trained = load_run(run)
         return trained, self.read([trained], data, reading)
 
@@ -679,7 +679,7 @@ class EvaluationOptions:
         if any(set(run.labels) != set(first.labels) for run in runs):
             labels, label_set = None, self.label_set or 38
         how = reading.make(label_set, labels, run_features=first.backbone_spec.features)
-        manifest = read_dataset(parse_data(data), how)
+        manifest = read_dataset(parse_source(data), how)
         for run in runs:
             run.require_input(manifest)
         show_reading(manifest)
@@ -813,6 +813,20 @@ def parse_data(text: str) -> "Path | Stored":
     from mlcrf.stores import parse_target
 
     return parse_target(text)
+
+
+def parse_source(text: str) -> "Path | Stored":
+    """Return where data are; if that is a local path that does not exist, say so at once.
+
+    Raises:
+        DataError: there is no such path; see also `parse_data`.
+    """
+    from mlcrf.errors import DataError
+
+    place = parse_data(text)
+    if isinstance(place, Path) and not place.exists():
+        raise DataError("there is no such file or folder", place)
+    return place
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -47,6 +47,7 @@ def plot_correlations(
     from mlcrf.reports.couplings_page import save_couplings_page
     from mlcrf.reports.heatmap import FORMATS, Panel, save_couplings
     from mlcrf.reports.label_order import given_order, order_labels
+    from mlcrf.reports.text import to_json
 
     require_ending(out, (*FORMATS, ".html"))
     if matrix_csv is not None:
@@ -94,7 +95,7 @@ def plot_correlations(
                 for one in agreements
             },
         }
-        typer.echo(tables.to_json(record))
+        typer.echo(to_json(record))
         return
     typer.echo(tables.format_pairs(attract, repel))
     if compare is not None:

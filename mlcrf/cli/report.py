@@ -47,13 +47,14 @@ def report(
     console.quiet()
     from mlcrf.atomic import require_ending
     from mlcrf.errors import MlcrfError
-    from mlcrf.evaluation import answer, score
-    from mlcrf.reports.webpage import Gallery, save_report
 
     require_ending(out, (".html", ".htm"))
     if out.exists() and not overwrite:
         raise MlcrfError(f"{out}: exists already; choose another --out or --overwrite")
     trained, manifest = evaluation.load(run, data, reading, "report")
+    from mlcrf.evaluation import answer, score
+    from mlcrf.reports.webpage import Gallery, save_report
+
     others = [options.load_run(one) for one in compare or ()]
     hints = options.read_evidence(trained, evaluation.hints, reading)
     evidence = None if hints is None else hints.of(manifest.images)

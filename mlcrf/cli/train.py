@@ -223,7 +223,7 @@ class DataOptions:
 
             manifest = read_review(self.from_review, list(map(Path, data)), labels=labels)
         elif data:
-            places = [options.parse_data(one) for one in data]
+            places = [options.parse_source(one) for one in data]
             how = reading.make(self.label_set, labels)
             positives = self._positives(data)
             manifest = read_datasets(places, how, names=self.map, positives=positives)

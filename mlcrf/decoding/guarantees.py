@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.special import bdtr, bdtrc
 from torch import Tensor
 
 from mlcrf.choices import PrecisionOf
@@ -172,7 +172,7 @@ def passed_cuts(
     taken = np.arange(1, len(scores) + 1)
     hits = np.cumsum(is_right[order])
     error = (1 - confidence) / len(_STARTS)
-    chance = np.where(hits > 0, bdtrc(hits - 1, taken, level), 1.0)
+    chance = np.where(hits > 0, scipy.special.bdtrc(hits - 1, taken, level), 1.0)
     is_cut = ranked[:-1] > ranked[1:]  # equal scores are not separated
     cuts, passes = ranked[1:][is_cut], chance[is_cut] <= error
     fewest = np.log(error) / np.log(level)
@@ -194,7 +194,9 @@ def _label_cuts(
         return found
     positives = np.sort(scores[is_present])
     # recall falls as the threshold rises, so the largest number of missed positives that passes
-    allowed = bdtr(np.arange(len(positives)), len(positives), 1 - level) <= 1 - confidence
+    allowed = (
+        scipy.special.bdtr(np.arange(len(positives)), len(positives), 1 - level) <= 1 - confidence
+    )
     if not allowed.any():
         return []
     first_found = positives[np.flatnonzero(allowed)[-1]]

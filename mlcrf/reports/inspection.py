@@ -1,6 +1,5 @@
 """Summaries of runs, data sets, shipped models and this machine, as records and as text."""
 
-import json
 import os
 import platform
 import shutil
@@ -13,11 +12,11 @@ import torch
 from scipy.sparse import coo_array, csr_array, triu
 
 from mlcrf.backbones.registry import available_offline
-from mlcrf.checkpoint import Run, load_run
+from mlcrf.checkpoint import Run
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.reports.names import some_names
-from mlcrf.reports.tables import format_hints, format_mentions, format_table
-from mlcrf.shipped_models import DEFAULT, names
+from mlcrf.reports.tables import format_hints, format_mentions
+from mlcrf.reports.text import format_table
 from mlcrf.version import __version__
 
 _MOST_LABELS = 100  # in a table; with more, only the most frequent are shown
@@ -148,49 +147,6 @@ def _rules(record: dict[str, Any]) -> list[str]:
     if not rules:
         return []
     return ["", f"{len(rules)} rules: {some_names([f'`{rule}`' for rule in rules])}"]
-
-
-def models_record() -> list[dict[str, Any]]:
-    """Return a record for each shipped model, with the test figures of its recipe."""
-    records = []
-    for name in names():
-        run = load_run(Path(name))
-        figures = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
-        records.append(
-            {
-                "model": name,
-                "default": name == DEFAULT,
-                "labels": list(run.labels),
-                "backbone": run.backbone_spec.name,
-                "trained_on": f"{figures['images']:,d} photos of {run.data}",
-                "of_its_recipe": figures["recipe"],
-                "card": str(run.path / "README.md"),
-            }
-        )
-    return records
-
-
-def format_models(records: list[dict[str, Any]]) -> str:
-    """Format the records of `models_record`."""
-    rows = [
-        [
-            record["model"] + (" (default)" if record["default"] else ""),
-            str(len(record["labels"])),
-            record["backbone"],
-            record["trained_on"],
-            f"{100 * record['of_its_recipe']['crf']['hamming']:.2f}",
-            f"{100 * record['of_its_recipe']['crf']['mean_average_precision']:.1f}",
-        ]
-        for record in records
-    ]
-    head = ["model", "labels", "backbone", "trained on", "wrong labels, %", "mAP, %"]
-    lines = [format_table(head, rows), ""]
-    lines += [f"{record['model']}: {', '.join(record['labels'])}" for record in records]
-    lines += [
-        "",
-        "Scores are of the same recipe trained on half of the photos, tested on the other half.",
-    ]
-    return "\n".join([*lines, *(f"card: {record['card']}" for record in records)])
 
 
 def machine_record(cache_dir: Path) -> dict[str, Any]:

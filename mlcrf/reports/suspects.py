@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlcrf.reports.tables import format_table
+from mlcrf.reports.text import format_table
 from mlcrf.training.auditing import Audit, Suspect
 
 COLUMNS = ("image", "label", "given", "p_image", "p_others", "score", "suggestion", "because")

@@ -2,12 +2,10 @@
 
 import csv
 import io
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlcrf import comparison
 from mlcrf.comparison import Comparison
@@ -17,6 +15,7 @@ from mlcrf.hints import did_you_mean
 from mlcrf.images import LeftOut
 from mlcrf.metrics import MAIN_MEASURES, SYMBOLS, Interval, Measures
 from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
+from mlcrf.reports.text import format_table, to_json
 
 if TYPE_CHECKING:  # slow imports, not needed by `mlcrf predict`
     from mlcrf.calibrating import CalibrationReport
@@ -57,20 +56,6 @@ MEASURE_TITLES = {
     "micro_recall_at_k": ("micro recall at k, %", 100, 2),
     "micro_f1_at_k": ("micro F1 at k, %", 100, 2),
 }
-
-
-def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format aligned columns: the first to the left, the others to the right."""
-    table = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
-    return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
 
 
 def choose_measures(text: str, at_k: int | None) -> tuple[str, ...]:
@@ -521,20 +506,3 @@ def calibration_record(report: "CalibrationReport") -> str:
             "notes": report.notes,
         }
     )
-
-
-def to_json(value: Any) -> str:
-    """Format numbers, texts and containers as JSON; NaN and infinity become null."""
-    return json.dumps(_clean(value), indent=2, allow_nan=False)
-
-
-def _clean(value: Any) -> Any:
-    match value:
-        case float() if not math.isfinite(value):
-            return None
-        case dict():
-            return {key: _clean(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_clean(inner) for inner in value]
-        case _:
-            return value

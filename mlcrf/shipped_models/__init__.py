@@ -9,7 +9,7 @@ from pathlib import Path
 from mlcrf.errors import RunError
 from mlcrf.hints import did_you_mean
 
-CONFIG = "config.json"  # a run directory has one
+CONFIG, LABELS = "config.json", "labels.txt"  # a run directory has them
 DEFAULT = "mirflickr24"
 _HERE = Path(__file__).parent
 

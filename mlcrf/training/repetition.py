@@ -4,12 +4,13 @@ import hashlib
 import os
 from pathlib import Path
 
-from mlcrf.checkpoint import LABELS, SPLITS
+from mlcrf.checkpoint import SPLITS
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.readers import ReadOptions
 from mlcrf.data.readers.table import read_table
 from mlcrf.errors import MlcrfError
 from mlcrf.labels import load_labels
+from mlcrf.shipped_models import LABELS
 
 
 def digest_data(manifest: Manifest) -> str:
