@@ -7,7 +7,6 @@ import typer
 
 from mlcrf.choices import ScoredSplit
 from mlcrf.cli import console, options
-from mlcrf.cli.mistakes import refuse_swapped
 from mlcrf.cli.options import DATA, ReadingOptions, RuntimeOptions, grouped
 
 
@@ -43,8 +42,7 @@ def calibrate(
     The promise then holds for images drawn like these.
     """
     console.quiet()
-    refuse_swapped(run, data, "calibrate")
-    place = options.parse_source(data)
+    place = options.find_both(run, data, "calibrate")
     import numpy as np
 
     from mlcrf.calibrating import calibrate as run_calibration

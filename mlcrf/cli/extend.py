@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from mlcrf.cli import console, options
-from mlcrf.cli.mistakes import refuse_swapped
 from mlcrf.cli.options import DATA, ReadingOptions, RuntimeOptions, grouped
 from mlcrf.cli.repeating import provenance
 
@@ -38,8 +37,7 @@ def extend(
     drawn towards RUN. Test images of DATA are not used.
     """
     console.quiet()
-    refuse_swapped(run, data, "extend")
-    place = options.parse_source(data)
+    place = options.find_both(run, data, "extend")
     base = options.load_run(run)
     from mlcrf.data.readers import read_dataset
     from mlcrf.labels import load_labels

@@ -131,13 +131,22 @@ def require_images(run: "Run", command: str) -> None:
 
 
 def refuse_runs(images: Iterable[str], command: str) -> None:
-    """Refuse runs and tables of labels among images.
+    """Refuse runs among images.
 
     Raises:
         MlcrfError: names the first, and the option that takes it.
     """
     for place in images:
         refuse_run(place, "images", f"Name it so: mlcrf {command} IMAGES --model {place}")
+
+
+def refuse_tables(images: Iterable[str], command: str) -> None:
+    """Refuse tables among images.
+
+    Raises:
+        MlcrfError: names the first, and the option that takes it.
+    """
+    for place in images:
         if place.lower().endswith((".arff", ".libsvm", ".safetensors", ".svm", ".svmlight")):
             raise MlcrfError(
                 f"{place} is a table of numbers; expected images, or --model RUN of a run that "

@@ -658,8 +658,7 @@ class EvaluationOptions:
         self, run: Path, data: str, reading: ReadingOptions, command: str
     ) -> "tuple[Run, Manifest]":
         """Load a run, and the images to score it on; print how they were understood."""
-        refuse_swapped(run, data, command)
-        parse_source(data)
+        find_both(run, data, command)
         trained = load_run(run)
         return trained, self.read([trained], data, reading)
 
@@ -827,6 +826,19 @@ def parse_source(text: str) -> "Path | Stored":
     if isinstance(place, Path) and not place.exists():
         raise DataError("there is no such file or folder", place)
     return place
+
+
+def find_both(run: Path, data: str, command: str) -> "Path | Stored":
+    """Return where data are, for a command on a run and data; see that both are there.
+
+    Raises:
+        MlcrfError: one of them is not there, or they are in each other's place.
+    """
+    from mlcrf.shipped_models import find_run
+
+    refuse_swapped(run, data, command)
+    find_run(run)
+    return parse_source(data)
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -14,7 +14,7 @@ import typer
 
 from mlcrf.choices import RawPairs
 from mlcrf.cli import console, options, tagging
-from mlcrf.cli.mistakes import refuse_runs
+from mlcrf.cli.mistakes import refuse_runs, refuse_tables
 from mlcrf.cli.options import DecisionOptions, KnownOptions, RuntimeOptions, grouped
 from mlcrf.cli.sources import ImageSource, require_there
 from mlcrf.cli.stopping import raise_if_stopped
@@ -100,6 +100,7 @@ def predict(
         source = ImageSource.read_rows(images, run)
         source.require_pixels(known_keywords=known.known_keywords, shard=shard, cluster=cluster)
     else:
+        refuse_tables(images, "predict")
         source = ImageSource.read(images, null=null)
     source.require_disk(
         known_keywords=known.known_keywords, album=known.album, sidecar_dir=sidecar_dir

@@ -9,7 +9,7 @@ import typer
 
 from mlcrf.choices import RawPairs, SidecarName
 from mlcrf.cli import console, options, tagging
-from mlcrf.cli.mistakes import refuse_runs, require_images
+from mlcrf.cli.mistakes import refuse_runs, refuse_tables, require_images
 from mlcrf.cli.options import (
     DecisionOptions,
     KnownOptions,
@@ -140,6 +140,7 @@ def tag(
             "--album, --precision, --recall and the options of --decode"
         )
     refuse_runs(images, "tag")
+    refuse_tables(images, "tag")
     require_there(images)
     source = ImageSource.read(images, null=null)
     source.require_disk(xmp=xmp, txt=txt, embed=embed, undo=undo)

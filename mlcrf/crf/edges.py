@@ -67,7 +67,8 @@ def edges_of_structure(
         return _without(full_edges(num_labels), tied, num_labels)
     if structure is Structure.TREE:
         return _without(tree_edges(targets), tied, num_labels)
-    assert structure is Structure.SPARSE
+    if structure is not Structure.SPARSE:
+        raise SettingsError(f"structure {structure.value}: has no edges of its own to choose")
     return strongest_edges(targets, per_label, without=tied, false_share=false_share)
 
 
