@@ -41,7 +41,7 @@ from mlcrf.training.extraction import Environment
 from mlcrf.training.finetune import finetune
 from mlcrf.training.plan import Minimiser, make_plan
 from mlcrf.training.preconditioner import counted_variance
-from mlcrf.training.progress import Event
+from mlcrf.training.progress import Event, Line
 from mlcrf.training.run import train
 from mlcrf.training.stages import Stages
 
@@ -79,7 +79,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     train(manifest, tmp_path / "whole", settings, TORCH)
 
     def stop(event: Event) -> None:
-        if isinstance(event, str) and stop_at in event:
+        if isinstance(event, Line) and stop_at in str(event):
             raise _StoppedError
 
     with pytest.raises(_StoppedError):
