@@ -326,7 +326,8 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         exact = plan_training(settings, _numbered(targets), targets, Rules()).exact
         alone = settings.structure is Structure.INDEPENDENT
         automatic: dict[str, Any] = {"cross_validation": True, "joint_share": 1.0}
-        automatic["schedule"] = Schedule.JOINT if exact or alone else Schedule.STACKED
+        if exact is None and not alone:
+            automatic["schedule"] = Schedule.STACKED
         return settings.model_copy(
             update={
                 name: value

@@ -70,6 +70,20 @@ def read_rows(matrix: Matrix, rows: slice) -> NDArray[np.float32]:
     return np.asarray(matrix[rows])
 
 
+def spread_rows(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most so many of `count` rows, evenly apart, since rows may be in an order."""
+    chosen = min(count, most)
+    return np.arange(chosen) * count // max(chosen, 1)
+
+
+def read_spread(matrix: Matrix, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Read single rows into memory."""
+    if isinstance(matrix, MappedMatrix):
+        return np.concatenate([np.asarray(matrix[row : row + 1]) for row in rows.tolist()])
+    some: NDArray[np.float32] = np.asarray(matrix)[rows]
+    return some
+
+
 def shard_path(folder: Path, number: int) -> Path:
     """Return the file of a shard."""
     return folder / f"{number:06d}.npy"

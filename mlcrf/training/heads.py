@@ -164,7 +164,8 @@ class HeadTrainer:
         """Return the best candidate that was learned on log-odds, or the joint one.
 
         Joint learning, which sets all weights anew on the images that it fits, is taken only if
-        single labels of validation images gain by it more than two standard errors.
+        single labels of validation images gain by it more than two standard errors; with
+        `cross_validation`, where all images choose, if its loss is less.
         """
         best: Candidate | None = None
         if Schedule.STACKED in self._plan.schedules:
@@ -180,10 +181,15 @@ class HeadTrainer:
                 held_out = self._hold_out(independent, joint, self._plan.objective)
                 weighing = weigher.choose(held_out)
             candidate = Candidate(joint, resolved, weighing, tuple(held_out))
-            if best is None or candidate.gains(best):
+            if best is None or self._is_better(candidate, best):
                 best = candidate
         assert best is not None
         return best
+
+    def _is_better(self, joint: Candidate, stacked: Candidate) -> bool:
+        if self._settings.cross_validation:
+            return joint.loss < stacked.loss
+        return joint.gains(stacked)
 
     def _search_joint(self, independent: Fitted) -> Fitted:
         """Fit the CRF by pseudo-likelihood from the baseline, then by the objective from there.

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf.backbones.feature_matrix import read_rows
+from mlcrf.backbones.feature_matrix import read_spread, spread_rows
 from mlcrf.choices import ObjectiveName, Schedule, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.model import LabelCrf, no_edges
@@ -160,17 +160,17 @@ def score_by_baselines(
 def hold_out_folds(
     train: Examples, fold: Tensor, baselines: Sequence[LabelCrf], crfs: Sequence[LabelCrf]
 ) -> list[HeldOut]:
-    """Return the first training images fold by fold, with the models that were fitted without.
+    """Return some training images fold by fold, with the models that were fitted without.
 
     Args:
         fold: number of each image's fold (N,).
         baselines, crfs: models of raw features, one for each fold.
     """
-    some = slice(0, _MOST_OF_FOLDS)
-    features, targets = read_rows(train.features, some), train.targets[some]
+    some = spread_rows(len(train.targets), _MOST_OF_FOLDS)
+    features, targets = read_spread(train.features, some), train.targets[some]
     parts = []
     for number, (baseline, crf) in enumerate(zip(baselines, crfs, strict=True)):
-        rows = (fold[some] == number).numpy()
+        rows = fold.numpy()[some] == number
         if rows.any():
             parts.append(HeldOut(features[rows], targets[rows], baseline, crf))
     return parts

@@ -26,14 +26,14 @@ of the difference: couplings can improve the one and spoil the other. With
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlcrf.backbones.feature_matrix import Matrix, read_rows
+from mlcrf.backbones.feature_matrix import Matrix, read_rows, read_spread, spread_rows
 from mlcrf.crf import UNKNOWN
 from mlcrf.inference import Bethe, Gibbs, InferenceMethod
 from mlcrf.inference.automatic import ExactOrGibbs
@@ -141,6 +141,13 @@ class HeldOut:
     targets: NDArray[np.int8]
     baseline: LabelCrf
     crf: LabelCrf
+
+    def some(self, most: int) -> "HeldOut":
+        """Return at most so many of the images."""
+        if len(self.targets) <= most:
+            return self
+        rows = spread_rows(len(self.targets), most)
+        return replace(self, features=read_spread(self.features, rows), targets=self.targets[rows])
 
     def with_weights(self, weights: Tensor | None, bias: Tensor) -> LabelCrf:
         """Return the model with these weights; None for the baseline as it is."""
@@ -255,6 +262,7 @@ class Weigher:
 
     def score(self, parts: Sequence[HeldOut]) -> float:
         """Return the least loss with the least or a larger weight, the same for all labels."""
+        parts = [part.some(_MOST_IMAGES) for part in parts]
         least, *others = self._candidates
         return self._best(parts, [least, *others[len(others) // 2 :]], []).loss
 
@@ -263,7 +271,8 @@ class Weigher:
 
         What spoils single labels is not chosen, unless nothing else is among the candidates.
         """
-        held_out = sum((part.targets[:_MOST_IMAGES] == 1).sum(0) for part in parts)
+        parts = [part.some(_MOST_IMAGES) for part in parts]
+        held_out = sum((part.targets == 1).sum(0) for part in parts)
         groups = _groups(self._positives, torch.as_tensor(held_out))
         best = self._best(parts, self._candidates, groups if len(groups) > 1 else [])
         return best if len(self._candidates) == 1 else self._match(parts, best, _BIAS_ROUNDS)
@@ -314,9 +323,7 @@ class Weigher:
     def _losses(self, parts: Sequence[HeldOut], weights: Tensor | None, bias: Tensor) -> Losses:
         """Return the losses of all parts with these weights; None for the baselines as they are."""
         found = [
-            self._losses_of(
-                part.with_weights(weights, bias), part.features, part.targets[:_MOST_IMAGES]
-            )
+            self._losses_of(part.with_weights(weights, bias), part.features, part.targets)
             for part in parts
         ]
         by_image = torch.cat([one.by_image for one in found], 1)
