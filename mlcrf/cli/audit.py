@@ -50,20 +50,21 @@ def audit(
     No annotation is judged by a model that was fitted to it.
     """
     console.quiet()
-    refuse_run(data, "data to audit", f"The data of a run: mlcrf audit {data}/splits.csv")
-    place = options.parse_source(data)
     from mlcrf import atomic
-    from mlcrf.data.readers import read_dataset
     from mlcrf.errors import SettingsError
-    from mlcrf.reports.suspects import audit_record, format_audit, suspects_frame
-    from mlcrf.reports.text import to_json
-    from mlcrf.training.auditing import audit as judge
 
     for path in (out, corrected):
         if path is not None:
             atomic.require_ending(path, (".csv",))
     if corrected is not None and answers is None:
         raise SettingsError("--corrected: needs --answers DATABASE, that of `mlcrf review`")
+    refuse_run(data, "data to audit", f"The data of a run: mlcrf audit {data}/splits.csv")
+    place = options.parse_source(data)
+    from mlcrf.data.readers import read_dataset
+    from mlcrf.reports.suspects import audit_record, format_audit, suspects_frame
+    from mlcrf.reports.text import to_json
+    from mlcrf.training.auditing import audit as judge
+
     manifest = read_dataset(place, reading.make(label_set))
     run = None if manifest.feature_names else options.load_run(model)
     options.show_reading(manifest)

@@ -479,8 +479,9 @@ async function showNews() {
     const lastAct = Date.now() - sinceAct();
     const isLookedAt = () => selected().length > 0 || movedAt > lastAct || lookedAt > Math.max(shownAt(), lastAct);
     if (isLookedAt()) $("news").hidden = false;
-    else {
-      await fillGrid(undefined, () => !isLookedAt()); // what begins meanwhile sees the news in a second
+    else if (!isMoving) {
+      isMoving = true;
+      await fillGrid(undefined, () => !isLookedAt()).finally(() => (isMoving = false)); // what begins meanwhile sees the news in a second
       movedAt = Date.now();
     }
   }
@@ -491,6 +492,7 @@ async function showNewsNow() {
   await fillGrid();
 }
 
+let isMoving = false;
 let movedAt = 0; // time at which photos moved by themselves last
 let lookedAt = 0; // time of the last key, wheel or touch among the photos
 for (const name of ["keydown", "wheel", "touchmove"]) {
