@@ -12,7 +12,7 @@ of other data sets in the file of figures stay.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -75,6 +75,7 @@ def main() -> None:
         "multilabel",
         data={"type": Path, "help": "folder of data sets; none for a drawn one"},
         sets={"nargs": "+", "metavar": "NAME", "help": "only these"},
+        ours={"action": "store_true", "help": "only the CRF; rows of other methods stay"},
         full={"action": "store_true", "help": "also sets of more than 64 labels"},
         seed={"type": int, "default": 0},
     )
@@ -84,8 +85,13 @@ def main() -> None:
         rows = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
     for name, numbers in _data_sets(arguments):
         print(f"## {name}", flush=True)
+        kept = [row for row in rows if row["set"] == name and row["method"] in _OTHERS]
         rows = [row for row in rows if row["set"] != name]
-        rows += measure(name, numbers, arguments.seed, arguments.resamples, quick=arguments.quick)
+        others = {} if arguments.ours else peers(arguments.seed, quick=arguments.quick)
+        rows += measure(
+            name, numbers, others, arguments.seed, arguments.resamples, quick=arguments.quick
+        )
+        rows += kept if arguments.ours else []
         frame.keep(arguments, rows)
     print("\n\n".join(tables({"rows": rows}).values()))
 
@@ -116,13 +122,21 @@ def _first(numbers: Numbers) -> Numbers:
     return Numbers(LabelSpace(labels), train, test)
 
 
-def measure(name: str, numbers: Numbers, seed: int, resamples: int, *, quick: bool) -> Rows:
+def measure(
+    name: str,
+    numbers: Numbers,
+    others: Mapping[str, Method],
+    seed: int,
+    resamples: int,
+    *,
+    quick: bool,
+) -> Rows:
     """Return a row for each method, with the intervals of the CRFs against their baselines."""
     measured: dict[str, Measured] = {}
     for method in CRF:
         measured |= measure_crf(method, numbers, seed, quick=quick)
         print(f"{method}: {measured[method].seconds:.0f} s", flush=True)
-    for method, peer in peers(seed, quick=quick).items():
+    for method, peer in others.items():
         measured[method] = measure_peer(peer, numbers, seed)
         print(f"{method}: {measured[method].seconds:.0f} s", flush=True)
     return make_rows(name, numbers, measured, resamples, seed)
