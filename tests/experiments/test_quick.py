@@ -11,7 +11,16 @@ from tests.mirror import ROOT, make_small_mirror
 from tests.program import run_program
 
 # half a minute each; `make experiments-quick` runs them
-SLOW = ("guarantees", "many_labels", "multilabel", "objectives", "resolution", "slopes", "sources")
+SLOW = (
+    "albums",
+    "guarantees",
+    "many_labels",
+    "multilabel",
+    "objectives",
+    "resolution",
+    "slopes",
+    "sources",
+)
 FOLDERS = sorted(
     path.parent.name
     for path in (ROOT / "experiments").glob("*/run.py")
