@@ -8,7 +8,7 @@ EXTRAS ?= dev,heic,jxl,lite,onnx,raw,ray,review,s3,serve
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test test-reliability coverage mutants check measure format docs site bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-tag bench-cluster bench-labels bench-layer bench-extend clean
+.PHONY: help setup demo test test-reliability coverage mutants check measure format docs site bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-tag bench-cluster bench-labels bench-layer bench-start bench-extend clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -125,6 +125,9 @@ bench-tag: setup  ## Measure `tag --xmp` beside `predict`; DATA=folder OUT=file.
 bench-extend: setup  ## Measure `extend` beside a fit of all labels anew; DATA=folder OUT=file.json RUNS=folder.
 	$(BIN)/python -m experiments.benchmarks.extend --data $(DATA) --out $(or $(OUT),experiments/benchmarks/extend.json) \
 		$(if $(RUNS),--runs $(RUNS))
+
+bench-start: setup  ## Measure how long commands take to start, beside `import torch`, a minute; OUT=file.json.
+	$(BIN)/python experiments/benchmarks/start.py --out $(or $(OUT),experiments/benchmarks/start.json)
 
 bench-labels: setup  ## Measure learning with 100 to 5,000 labels, ten minutes; OUT=file.json QUICK=1.
 	$(BIN)/python -m experiments.benchmarks.big_labels $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
