@@ -25,7 +25,7 @@ LEVELS = (0.9, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class Support:
-    """What calibration images support at a precision of each label.
+    """Support of calibration images for a precision of each label.
 
     Attributes:
         left_out: labels for which the precision cannot be had.

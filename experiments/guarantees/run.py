@@ -46,7 +46,7 @@ class Scored:
 
 @torch.no_grad()
 def score(run: Run, features: Tensor, targets: Tensor, share: float) -> dict[str, Scored]:
-    """What both models say if a share of the labels is known; known ones are not counted."""
+    """Return the scores of both models with a share of the labels known, which is not counted."""
     generator = torch.Generator().manual_seed(0)
     shown = torch.rand(targets.shape, generator=generator) < share
     known = torch.where(shown, targets, UNKNOWN)
@@ -61,14 +61,14 @@ def score(run: Run, features: Tensor, targets: Tensor, share: float) -> dict[str
 
 
 def thresholds(decoder: Decoder, labels: int) -> Tensor:
-    """The thresholds by label."""
+    """Return the threshold of each label (L,)."""
     value = decoder.threshold
     by_label = value if isinstance(value, tuple) else (value,) * labels
     return torch.tensor(by_label, dtype=torch.float64)
 
 
 def written_by(decoder: Decoder, scores: Tensor) -> Tensor:
-    """Which labels are written; at most the limit's number of highest score."""
+    """Return the labels that are written (N, L): at most the limit's number of highest score."""
     limit = decoder.at_most or scores.shape[1]
     ranks = scores.argsort(1, descending=True).argsort(1)
     return (scores > thresholds(decoder, scores.shape[1])) & (ranks < limit)

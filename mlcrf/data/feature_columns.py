@@ -257,15 +257,17 @@ def judge_copies(
     if not found:
         return []
     what = f"feature {found[0][0]!r} is label {found[0][1]!r} in every row"
+    remedy = ", as if the answer were known; leave it out of the features"
+    return _note_or_refuse(what, remedy, table.records, options)
+
+
+def _note_or_refuse(what: str, remedy: str, records: Records, options: ReadOptions) -> list[str]:
+    """Return a note on an odd feature if it is accepted, or one by the format; else refuse it."""
     if options.features is None:  # the format says that it is a feature
         return [what]
     if Oddity.FEATURES not in options.accept:
-        raise DataError(
-            f"{what}, as if the answer were known; leave it out of the features, or use --accept "
-            f"{Oddity.FEATURES}",
-            table.records.path,
-            1,
-        )
+        reason = f"{what}{remedy}, or use --accept {Oddity.FEATURES}"
+        raise DataError(reason, records.path, 1)
     return [f"accepted ({Oddity.FEATURES}): {what}"]
 
 
@@ -436,15 +438,7 @@ def _judge_ids(records: Records, blocks: Mapping[str, _Block], options: ReadOpti
     if not found:
         return []
     what = f"feature {_some(found)} numbers the rows, and says nothing of new ones"
-    if options.features is None:  # the format says that it is a feature
-        return [what]
-    if Oddity.FEATURES not in options.accept:
-        raise DataError(
-            f"{what}; leave it out with --ignore-columns, or use --accept {Oddity.FEATURES}",
-            records.path,
-            1,
-        )
-    return [f"accepted ({Oddity.FEATURES}): {what}"]
+    return _note_or_refuse(what, "; leave it out with --ignore-columns", records, options)
 
 
 def _as_learned(

@@ -23,7 +23,7 @@ FEATURE_SUFFIXES = (".parquet", ".safetensors", ".csv")
 
 @dataclass(frozen=True)
 class KnownOfImages:
-    """What is known of images beside their features.
+    """Names, labels and splits of images, beside their features.
 
     Attributes:
         names: names of the images (N,).

@@ -27,7 +27,7 @@ class NumberRow(Image):
 
     @property
     def is_numbered(self) -> bool:
-        """Whether the row is named by its number, for want of an id."""
+        """True if the row is named by its number, for want of an id."""
         return self.identity != self.name
 
     def read(self) -> bytes:

@@ -103,7 +103,7 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class RunFinished:
-    """All is learned; the figures of both models as in `metrics.json`."""
+    """The end of a training run, with the figures of both models as in `metrics.json`."""
 
     fits: Mapping[str, Mapping[str, float]]
 
