@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mlcrf import atomic
 from mlcrf.errors import RunError
+from mlcrf.shipped_models import is_shipped
 
 CALIBRATION = "calibration.safetensors"
 MOST_IMAGES = 20_000  # kept of a larger set, drawn at random
@@ -77,10 +78,11 @@ def load_calibration(folder: Path, *, run: str, num_labels: int) -> Calibration:
         RunError: there are none, they are of other weights, or the file is damaged.
     """
     path = folder / CALIBRATION
-    calibrate = f"mlcrf calibrate {folder} DATA"
+    name, out = (folder.name, " --out NEW") if is_shipped(folder) else (str(folder), "")
+    calibrate = f"mlcrf calibrate {name} DATA{out}"
     if not path.exists():
         raise RunError(
-            f"{folder}: has no calibration images, which a promised precision or recall needs; "
+            f"{name}: has no calibration images, which a promised precision or recall needs; "
             f"give it some: {calibrate}"
         )
     try:
