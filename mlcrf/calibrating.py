@@ -3,24 +3,29 @@
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from mlcrf.backbones.feature_source import FeatureSource
-from mlcrf.calibration import Calibration, save_calibration
-from mlcrf.checkpoint import SPLITS, STATE, Run, load_splits
+from mlcrf.calibration import Adjustment, Calibration, Model, save_calibration
+from mlcrf.checkpoint import SPLITS, STATE, Run, load_run, load_splits
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.decoding import Decoder, Guarantee
 from mlcrf.decoding.guarantees import scores_within_rules
 from mlcrf.errors import DataError, RunError
 from mlcrf.evaluation import answer, in_training
+from mlcrf.inference import Independent, InferenceMethod
+from mlcrf.metrics import Reliability
+from mlcrf.reliability import Kind, measure_reliability
 from mlcrf.shipped_models import is_shipped
+from mlcrf.tempering import Tempering, choose_factors
 
 LEVELS = (0.9, 0.95, 0.99)
+Reliabilities = dict[Kind, Reliability]
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,9 @@ class CalibrationReport:
         skipped: number of images that were left out because the run was trained on them.
         support: what the CRF's marginals support, at some precisions.
         notes: remarks on the data.
+        tempering: of `crf` and `independent`: the choice of factors of their potentials.
+        reliability: of both models their reliability as they were learned, and with the factors
+            that are kept; see `mlcrf.reliability`. Measured on the images that chose the factors.
     """
 
     run: Run
@@ -55,6 +63,8 @@ class CalibrationReport:
     skipped: int
     support: tuple[Support, ...]
     notes: tuple[str, ...]
+    tempering: dict[Model, Tempering]
+    reliability: dict[Model, tuple[Reliabilities, Reliabilities]]
 
 
 def calibrate(
@@ -68,8 +78,9 @@ def calibrate(
     """Keep what a run says of labelled images that it was not trained on.
 
     From these, thresholds of a promised precision or recall are found when they are asked for.
-    They replace the calibration images that the run had. Images that the run was trained on are
-    left out.
+    They choose factors of the potentials too, kept only where they help (`mlcrf.tempering`). They
+    replace the calibration images that the run had, and the factors. Images that the run was
+    trained on are left out.
 
     Args:
         manifest: images and targets; labels in any order.
@@ -88,21 +99,56 @@ def calibrate(
             f"all {len(manifest)} images were used in training; calibrate on other images",
             manifest.name,
         )
+    if run.factors:
+        run = load_run(run.path, tempered=False)
     answers = answer(run, manifest.rows(np.flatnonzero(~learned)), extractor, progress=progress)
-    marginals = {
-        model: torch.from_numpy(predictions.marginals).float()
-        for model, predictions in (("crf", answers.crf), ("independent", answers.independent))
-    }
     targets = torch.from_numpy(answers.manifest.targets)
-    whole = Calibration(marginals, targets, manifest.name, of_final=True, run=run.digest)
+    methods: dict[Model, InferenceMethod] = {
+        "crf": run.make_inference(),
+        "independent": Independent(),
+    }
+    tempering = {
+        model: choose_factors(answers.potentials[model], targets, method, seed=run.settings.seed)
+        for model, method in methods.items()
+    }
+    marginals = {
+        "crf": torch.from_numpy(answers.crf.marginals).float(),
+        "independent": torch.from_numpy(answers.independent.marginals).float(),
+    }
+    adjustments: dict[Model, Adjustment] = {}
+    reliability = {}
+    for model, one in tempering.items():
+        before = after = measure_reliability(answers.potentials[model], targets, methods[model])
+        if one.is_kept:
+            found = one.found
+            scaled = answers.potentials[model].scaled(found.unary, found.pairwise)
+            with torch.no_grad():
+                marginals[model] = methods[model](scaled).marginals.float()
+            decoders = (
+                decoder.tuned_again(marginals[model], targets)
+                for decoder in run.decoders.get(model, ())
+            )
+            adjustments[model] = Adjustment(found, tuple(decoders))
+            after = measure_reliability(scaled, targets, methods[model])
+        reliability[model] = before, after
+    whole = Calibration(
+        marginals,
+        targets,
+        manifest.name,
+        of_final=True,
+        run=run.weights_digest,
+        adjustments=adjustments,
+    )
     calibration = whole.thinned(run.settings.seed)
     if out is None:
         calibration = save_calibration(run.path, calibration)
     else:
         calibration = _save_copy(run, out, calibration)
-        run = replace(run, path=out)
+    run = load_run(out or run.path)
     support = tuple(measure_support(run, calibration, precision) for precision in LEVELS)
-    return CalibrationReport(run, calibration, int(learned.sum()), support, answers.notes)
+    return CalibrationReport(
+        run, calibration, int(learned.sum()), support, answers.notes, tempering, reliability
+    )
 
 
 def require_place(run: Run, out: Path | None) -> None:

@@ -2,22 +2,43 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from mlcrf import atomic
+from mlcrf.decoding import Decoder
 from mlcrf.errors import RunError
 from mlcrf.shipped_models import is_shipped
+from mlcrf.tempering import Factors
 
 CALIBRATION = "calibration.safetensors"
+Model = Literal["crf", "independent"]
 MOST_IMAGES = 20_000  # kept of a larger set, drawn at random
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """Change of a model that its calibration images ask for.
+
+    Attributes:
+        factors: what multiplies its potentials when the run is loaded; see `mlcrf.tempering`.
+        decoders: its tuned decisions, with these factors.
+    """
+
+    factors: Factors
+    decoders: tuple[Decoder, ...] = ()
+
+
+_ADJUSTMENTS = TypeAdapter(dict[Model, Adjustment])
 
 
 @dataclass(frozen=True)
@@ -25,13 +46,14 @@ class Calibration:
     """Marginals and targets of N images that the model was not fitted to.
 
     Attributes:
-        marginals: P(y_i = 1) of `crf` and `independent`, float32 (N, L).
+        marginals: P(y_i = 1) of `crf` and `independent`, as adjusted, float32 (N, L).
         targets: 1, 0, or -1 for unknown, int8 (N, L).
         data: name of the images.
         of_final: whether the marginals are those of the run's own weights. Else they are those of
             the same model fitted to training images only, before the fit to all images.
         run: SHA-256 of the run's weights.
         digest: SHA-256 of the file; empty if there is none yet.
+        adjustments: by model; models without one are used as they were learned.
     """
 
     marginals: dict[str, Tensor]
@@ -40,6 +62,7 @@ class Calibration:
     of_final: bool
     run: str = ""
     digest: str = ""
+    adjustments: dict[Model, Adjustment] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -59,7 +82,12 @@ class Calibration:
 def save_calibration(folder: Path, calibration: Calibration) -> Calibration:
     """Write the file of a run directory atomically, and return the calibration with its digest."""
     tensors = {name: value.float().contiguous() for name, value in calibration.marginals.items()}
-    about = {"data": calibration.data, "of_final": calibration.of_final, "run": calibration.run}
+    about = {
+        "data": calibration.data,
+        "of_final": calibration.of_final,
+        "run": calibration.run,
+        **({"adjustments": _record(calibration.adjustments)} if calibration.adjustments else {}),
+    }
     content = save(
         {**tensors, "targets": calibration.targets.to(torch.int8).contiguous()},
         {"about": json.dumps(about)},
@@ -78,8 +106,7 @@ def load_calibration(folder: Path, *, run: str, num_labels: int) -> Calibration:
         RunError: there are none, they are of other weights, or the file is damaged.
     """
     path = folder / CALIBRATION
-    name, out = (folder.name, " --out NEW") if is_shipped(folder) else (str(folder), "")
-    calibrate = f"mlcrf calibrate {name} DATA{out}"
+    name, calibrate = _remedy(folder)
     if not path.exists():
         raise RunError(
             f"{name}: has no calibration images, which a promised precision or recall needs; "
@@ -91,6 +118,7 @@ def load_calibration(folder: Path, *, run: str, num_labels: int) -> Calibration:
             about = json.loads(file.metadata()["about"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         data, of_final, made_for = str(about["data"]), bool(about["of_final"]), about["run"]
+        adjustments = _read_adjustments(about)
         targets = tensors.pop("targets")
         marginals = {model: tensors[model] for model in ("crf", "independent")}
         shapes = {tuple(one.shape) for one in (targets, *marginals.values())}
@@ -103,4 +131,49 @@ def load_calibration(folder: Path, *, run: str, num_labels: int) -> Calibration:
         raise RunError(f"{path}: damaged: {reason}; make it again: {calibrate}") from error
     if made_for != run:
         raise RunError(f"{path}: was made for other weights; make it again: {calibrate}")
-    return Calibration(marginals, targets, data, of_final, run, digest)
+    return Calibration(marginals, targets, data, of_final, run, digest, adjustments)
+
+
+def load_adjustments(folder: Path, *, run: str) -> dict[Model, Adjustment]:
+    """Load what the calibration images of a run directory change of its models.
+
+    Args:
+        run: SHA-256 of the run's weights.
+
+    Raises:
+        RunError: they are of other weights, or the file is damaged.
+    """
+    path = folder / CALIBRATION
+    if not path.exists():
+        return {}
+    _, calibrate = _remedy(folder)
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["about"])
+        adjustments, made_for = _read_adjustments(about), about["run"]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{path}: damaged: {reason}; make it again: {calibrate}") from error
+    if adjustments and made_for != run:
+        raise RunError(f"{path}: was made for other weights; make it again: {calibrate}")
+    return adjustments
+
+
+def _remedy(folder: Path) -> tuple[str, str]:
+    """Return the name of a run, and the command that gives it calibration images."""
+    name, out = (folder.name, " --out NEW") if is_shipped(folder) else (str(folder), "")
+    return name, f"mlcrf calibrate {name} DATA{out}"
+
+
+def _record(adjustments: dict[Model, Adjustment]) -> dict[str, Any]:
+    return {
+        model: {
+            "factors": asdict(one.factors),
+            "decoders": [decoder.record() for decoder in one.decoders],
+        }
+        for model, one in adjustments.items()
+    }
+
+
+def _read_adjustments(about: dict[str, Any]) -> dict[Model, Adjustment]:
+    return _ADJUSTMENTS.validate_python(about.get("adjustments", {}))

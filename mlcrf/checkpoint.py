@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import isfinite
@@ -23,7 +23,7 @@ from mlcrf.backbones.registry import (
     defer_backbone,
     make_backbone,
 )
-from mlcrf.calibration import load_calibration
+from mlcrf.calibration import Calibration, Model, load_adjustments, load_calibration
 from mlcrf.choices import Decision, InferenceName
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest
@@ -37,6 +37,7 @@ from mlcrf.labels import LabelSpace, load_labels, save_labels
 from mlcrf.model import LabelCrf
 from mlcrf.rules import Rules
 from mlcrf.shipped_models import CONFIG, LABELS, find_run
+from mlcrf.tempering import Factors
 from mlcrf.version import __version__
 
 WEIGHTS = "best.safetensors"
@@ -96,7 +97,10 @@ class Run:
         backbone_weights: weights of the network if it was fine-tuned, else None.
         decoders: decision rules with values tuned on the validation images, by model (`crf` and
             `independent`).
-        digest: SHA-256 of the weights file.
+        digest: SHA-256 of the weights file; if there are factors, of that and of these.
+        weights_digest: SHA-256 of the weights file.
+        factors: by model, what its potentials were multiplied by when it was loaded; see
+            `mlcrf.calibration.Adjustment`.
         made_by: the command and data of the run, as far as known.
         hints: of each source of hints, the log-odds that it adds to a label if it names it, and if
             it does not.
@@ -117,6 +121,8 @@ class Run:
     made_by: Provenance = Provenance()
     mentions: dict[str, dict[str, float]] = field(default_factory=dict)
     hints: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    weights_digest: str = ""
+    factors: dict[Model, Factors] = field(default_factory=dict)
 
     @property
     def label_set(self) -> int:
@@ -185,7 +191,7 @@ class Run:
         if decoder.is_ready:
             return decoder
         if decoder.guarantee is not None:
-            images = load_calibration(self.path, run=self.digest, num_labels=len(self.labels))
+            images = self.load_calibration()
             rules = self.crf.rules if model == "crf" else self.independent.rules
             return decoder.calibrated(images.marginals[model], images.targets, rules, images.name)
         for tuned in self.decoders.get(model, ()):
@@ -197,6 +203,14 @@ class Run:
         raise RunError(
             f"{self.path}: has no {what} for --decode {decoder.rule}; train again, or {instead}"
         )
+
+    def load_calibration(self) -> Calibration:
+        """Load the run's calibration images.
+
+        Raises:
+            RunError: there are none, they are of other weights, or the file is damaged.
+        """
+        return load_calibration(self.path, run=self.weights_digest, num_labels=len(self.labels))
 
     @property
     def rules(self) -> Rules:
@@ -228,13 +242,15 @@ def guarantee_notes(run: Run, decoder: Decoder) -> Iterator[str]:
             f"{asked} cannot be had for {len(left_out)} of {len(run.labels)} labels, which are "
             f"left out: {', '.join(left_out)}"
         )
-    images = load_calibration(run.path, run=run.digest, num_labels=len(run.labels))
+    images = run.load_calibration()
     fitted = "" if images.of_final else ", by the model before its last fit, which included these"
     yield f"{asked} is promised for images like the {len(images.targets)} of {images.name}{fitted}"
 
 
 def save_run(run: Run) -> Run:
     """Write settings, labels and weights, each file atomically, the weights last.
+
+    Factors that the run was loaded with are part of these weights.
 
     Returns:
         The run with the digest of its weights file.
@@ -269,11 +285,16 @@ def save_run(run: Run) -> Run:
     }
     content = save(tensors)
     atomic.write_bytes(run.path / WEIGHTS, content)
-    return replace(run, digest=hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(content).hexdigest()
+    return replace(run, digest=digest, weights_digest=digest, factors={})
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path, *, tempered: bool = True) -> Run:
     """Load a run directory, or by its name a model included in the package.
+
+    Args:
+        tempered: adjust the models as the calibration images say; False for the models as they
+            were learned.
 
     Raises:
         RunError: no such directory, not a finished run, or a damaged file, which is named.
@@ -289,10 +310,12 @@ def load_run(path: Path) -> Run:
             f"{path / LABELS}: not the labels that the run was trained with: names or their order "
             "were changed; restore the file (other names in the output: --rename FILE)"
         )
-    parts, digest = _load_weights(path / WEIGHTS)
+    parts, weights_digest = _load_weights(path / WEIGHTS)
+    adjusted = load_adjustments(path, run=weights_digest) if tempered else {}
+    factors = {model: one.factors for model, one in adjusted.items()}
     try:
         crf, independent = (
-            _make_model(parts[name], config.num_features, len(labels))
+            _tempered(_make_model(parts[name], config.num_features, len(labels)), factors.get(name))
             for name in ("crf", "independent")
         )
     except (KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
@@ -306,11 +329,13 @@ def load_run(path: Path) -> Run:
         labels,
         *given,
         *models,
-        digest,
-        config.decoders,
+        _identify(weights_digest, factors),
+        config.decoders | {model: one.decoders for model, one in adjusted.items()},
         config.made_by,
         config.mentions,
         config.hints,
+        weights_digest,
+        factors,
     )
 
 
@@ -327,6 +352,18 @@ def load_splits(run: Run) -> Manifest:
     return read_table(
         path, ReadOptions(labels=run.labels, run_features=features), check_images=False
     )
+
+
+def _tempered(model: LabelCrf, factors: Factors | None) -> LabelCrf:
+    return model if factors is None else model.scaled(factors.unary, factors.pairwise).eval()
+
+
+def _identify(weights_digest: str, factors: Mapping[Model, Factors]) -> str:
+    """Return a digest that is another one with other factors."""
+    if not factors:
+        return weights_digest
+    said = json.dumps({model: asdict(one) for model, one in sorted(factors.items())})
+    return hashlib.sha256(f"{weights_digest} {said}".encode()).hexdigest()
 
 
 def _make_model(state: dict[str, Tensor], num_features: int, num_labels: int) -> LabelCrf:

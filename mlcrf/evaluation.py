@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +61,7 @@ class Answers:
         surprise: log-probability under the CRF of its most probable label set, minus that of the
             most probable set that agrees with the targets; at least 0 if MAP is exact (N,). None
             if not requested.
+        potentials: those of `crf` and `independent`, of all images.
     """
 
     manifest: Manifest
@@ -75,6 +76,7 @@ class Answers:
     at_k: int | None = None
     hinted: int | None = None
     surprise: NDArray[np.float64] | None = None
+    potentials: dict[str, Potentials] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,7 @@ def answer(
         at_k=at_k,
         hinted=None if evidence is None else int((evidence != 0).any(1).sum()),
         surprise=_surprise(potentials, known, crf, method) if with_surprise else None,
+        potentials={"crf": potentials, "independent": uncoupled},
     )
 
 
@@ -270,6 +273,7 @@ def score(
         **({"in-training": answers.in_training} if answers.in_training else {}),
         "labels": len(run.labels),
         "model": run.digest[:12],
+        **({"factors": _factors_signature(run)} if run.factors else {}),
         "trained": run.settings.objective.value,
         "inference": answers.inference,
         "decision": f"{answers.decision},map",
@@ -289,6 +293,12 @@ def score(
         unconverged=answers.unconverged,
         in_training=answers.in_training,
         notes=answers.notes,
+    )
+
+
+def _factors_signature(run: Run) -> str:
+    return ",".join(
+        f"{model} {one.unary:.4g} {one.pairwise:.4g}" for model, one in run.factors.items()
     )
 
 

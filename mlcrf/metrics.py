@@ -530,6 +530,25 @@ class Reliability:
     probability: Floats
     frequency: Floats
 
+    @property
+    def mean_probability(self) -> float:
+        """Over all predictions; NaN if there is none."""
+        return self._mean(self.probability)
+
+    @property
+    def mean_frequency(self) -> float:
+        """Over all predictions; NaN if there is none."""
+        return self._mean(self.frequency)
+
+    @property
+    def error(self) -> float:
+        """The gap of probability and frequency in a bin, mean over predictions; NaN if none."""
+        return self._mean(np.abs(self.probability - self.frequency))
+
+    def _mean(self, values: Floats) -> float:
+        filled = self.count > 0
+        return _share(float(self.count[filled] @ values[filled]), float(self.count.sum()))
+
 
 def precision_recall(
     scores: Floats, targets: NDArray[np.int8], *, points: int = 100

@@ -186,6 +186,19 @@ class LabelCrf(nn.Module):
             self.shifts[scene] = torch.from_numpy((_logit(frequency) - _logit(usual)) / 2)
             self.scene_gates.bias[scene] = np.log((len(members) + 1) / len(filled))
 
+    @torch.no_grad()
+    def scaled(self, unary: float, pairwise: float) -> "LabelCrf":
+        """Return the model whose potentials are this one's, scaled; see `Potentials.scaled`."""
+        result = self.clone()
+        for factor, parameters in (
+            (unary, (result.output.weight, result.output.bias, result.shifts)),
+            (pairwise, (result.pairwise, result.factors)),
+        ):
+            for parameter in parameters:
+                if parameter is not None:
+                    parameter.mul_(factor)
+        return result
+
     def clone(self) -> "LabelCrf":
         """Return a copy that shares nothing with this model."""
         return copy.deepcopy(self)

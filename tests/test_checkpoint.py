@@ -9,12 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mlcrf.backbones.registry import find_spec
+from mlcrf.calibration import CALIBRATION, Adjustment, Calibration, save_calibration
 from mlcrf.checkpoint import CONFIG, LABELS, WEIGHTS, Run, load_run, save_run
+from mlcrf.choices import Decision
 from mlcrf.config import TrainSettings
+from mlcrf.decoding import Decoder
 from mlcrf.errors import RunError
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.rules import Rules
+from mlcrf.tempering import Factors
 
 
 @pytest.fixture
@@ -46,6 +50,93 @@ def test_a_run_survives_its_files(saved: Run) -> None:
     assert loaded.rules == Rules(((2, 0),))
     assert loaded.crf.rank == 2
     assert loaded.make_inference().name == "junction-tree"  # which couplings by image are for
+
+
+FACTORS = Factors(1.1, 0.8)
+
+
+@pytest.fixture
+def adjusted(saved: Run) -> Run:
+    """The run with calibration images that change its CRF."""
+    saved = load_run(saved.path)
+    marginals = {"crf": torch.rand(4, 3), "independent": torch.rand(4, 3)}
+    decoders = (Decoder(Decision.TUNED_THRESHOLD, threshold=0.3),)
+    calibration = Calibration(
+        marginals,
+        torch.ones(4, 3, dtype=torch.int8),
+        "data",
+        of_final=True,
+        run=saved.weights_digest,
+        adjustments={"crf": Adjustment(FACTORS, decoders)},
+    )
+    save_calibration(saved.path, calibration)
+    return saved
+
+
+def test_factors_are_part_of_the_loaded_models(adjusted: Run) -> None:
+    """And so are decisions tuned with them; a run of other factors is another run."""
+    loaded, learned = load_run(adjusted.path), load_run(adjusted.path, tempered=False)
+    features = torch.randn(5, 8)
+    wanted = learned.crf(features).scaled(FACTORS.unary, FACTORS.pairwise)
+    found = loaded.crf(features)
+    torch.testing.assert_close(found.unary, wanted.unary)
+    torch.testing.assert_close(found.pairwise, wanted.pairwise)
+    assert torch.equal(loaded.independent(features).unary, learned.independent(features).unary)
+    assert loaded.factors == {"crf": FACTORS} and not learned.factors
+    asked = Decoder(Decision.TUNED_THRESHOLD)
+    assert loaded.make_decoder(asked).threshold == 0.3
+    with pytest.raises(RunError, match="no tuned thresholds"):
+        learned.make_decoder(asked)
+    assert loaded.weights_digest == learned.weights_digest == learned.digest == adjusted.digest
+    assert loaded.digest != learned.digest
+    [about] = loaded.load_calibration().adjustments.values()
+    assert about.factors == FACTORS
+
+
+def test_saving_a_run_keeps_its_factors(adjusted: Run, tmp_path: Path) -> None:
+    """They become part of the weights, once."""
+    loaded = load_run(adjusted.path)
+    (tmp_path / "copy").mkdir()
+    copy = save_run(replace(loaded, path=tmp_path / "copy"))
+    again = load_run(copy.path)
+    assert torch.equal(again.crf.pairwise, loaded.crf.pairwise)
+    assert not again.factors and again.digest == copy.digest
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no", "damaged"),
+        (b"0.8", "other weights"),
+        (b'"unary": -1.1', "damaged"),
+        (b'"unary": "a"', "damaged"),
+        (b'"rule": "what"', "damaged"),
+    ],
+)
+def test_damaged_factors_are_refused(adjusted: Run, content: bytes, reason: str) -> None:
+    """In one line that says how to make them again; the run as it was learned can be loaded."""
+    path = adjusted.path / CALIBRATION
+    whole = path.read_bytes()
+    if content == b"0.8":
+        whole = whole.replace(adjusted.weights_digest.encode(), b"0" * 64)
+    elif content == b"no":
+        whole = content
+    else:
+        header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
+        about = header["__metadata__"]["about"]
+        key, value = content.decode().split(": ")
+        start = about.index(key)
+        end = min(at for at in (about.find(",", start), about.find("}", start)) if at > 0)
+        header["__metadata__"]["about"] = about[:start] + f"{key}: {value}" + about[end:]
+        text = json.dumps(header).encode()
+        rest = whole[8 + int.from_bytes(whole[:8], "little") :]
+        whole = len(text).to_bytes(8, "little") + text + rest
+    path.write_bytes(whole)
+    with pytest.raises(RunError, match=reason) as error:
+        load_run(adjusted.path)
+    assert CALIBRATION in str(error.value) and "mlcrf calibrate" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert load_run(adjusted.path, tempered=False).digest == adjusted.digest
 
 
 @pytest.mark.parametrize("part", ["gates.weight", "factors"])

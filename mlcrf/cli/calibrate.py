@@ -1,4 +1,4 @@
-"""`mlcrf calibrate`: give a run images for a promised precision or recall."""
+"""`mlcrf calibrate`: give a run images for promises, and for probabilities of label sets."""
 
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +39,8 @@ def calibrate(
     """Calibrate RUN on labelled images of your own, for --precision and --recall.
 
     They replace the calibration images that RUN had. Images that RUN was trained on are left out.
-    The promise then holds for images drawn like these.
+    The promise then holds for images drawn like these. Where the images gain by it, unaries and
+    couplings are multiplied by a factor each, so that probabilities of label sets are right.
     """
     console.quiet()
     place = options.find_both(run, data, "calibrate")
@@ -51,7 +52,7 @@ def calibrate(
     from mlcrf.data.splits import take_split
     from mlcrf.reports.tables import calibration_record, format_calibration
 
-    trained = options.load_run(run)
+    trained = options.load_run(run, tempered=False)
     require_place(trained, out)
     features = trained.backbone_spec.features
     how = reading.make(label_set or trained.label_set, trained.labels, run_features=features)

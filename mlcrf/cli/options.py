@@ -49,8 +49,11 @@ RUNTIME = "Runtime"
 MODEL_HELP = "Run directory, or a name that `mlcrf models` lists."
 
 
-def load_run(path: Path) -> "Run":
+def load_run(path: Path, *, tempered: bool = True) -> "Run":
     """Load the run that a user names; if there is none, say so before anything heavy is imported.
+
+    Args:
+        tempered: with the factors that its calibration images chose.
 
     Raises:
         RunError: see `mlcrf.checkpoint.load_run`.
@@ -60,7 +63,7 @@ def load_run(path: Path) -> "Run":
     path = find_run(path)
     from mlcrf.checkpoint import load_run as load
 
-    return load(path)
+    return load(path, tempered=tempered)
 
 
 RunDirectory = Annotated[Path, typer.Argument(help=MODEL_HELP)]

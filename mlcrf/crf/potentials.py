@@ -184,6 +184,10 @@ class Potentials:
         """
         return Fields(self).all(states)
 
+    def scaled(self, unary: Tensor | float, pairwise: Tensor | float) -> Self:
+        """Return the CRFs with unaries and couplings multiplied by a factor each; rules stay."""
+        return replace(self, unary=unary * self.unary, pairwise=pairwise * self.pairwise)
+
     def rows(self, wanted: Tensor | slice) -> "Potentials":
         """Return the CRFs of some of the images."""
         pairwise = self.pairwise[wanted] if self.varies_by_image else self.pairwise

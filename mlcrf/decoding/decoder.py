@@ -208,6 +208,11 @@ class Decoder:
             return replace(self, rarity=tune_rarity(marginals, targets, frequencies, self.k))
         return self
 
+    def tuned_again(self, marginals: Tensor, targets: Tensor) -> "Decoder":
+        """Return a tuned rule with its values tuned on other data; see `tune`."""
+        untuned = replace(self, rarity=None) if self.rule is Decision.TOP_K else self
+        return untuned.tune(marginals, targets)
+
     def calibrated(
         self, marginals: Tensor, targets: Tensor, rules: Rules, calibration: str
     ) -> "Decoder":

@@ -1,7 +1,7 @@
 """Mixtures of CRFs over latent scenes; each scene shifts the unaries."""
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -58,6 +58,10 @@ class ScenePotentials(Potentials):
     def log_score(self, states: Tensor) -> Tensor:
         """Raise PotentialsError: every scene has its own log Z, which needs a sum."""
         raise PotentialsError("a mixture over scenes has no log_score; clamp the labels instead")
+
+    def scaled(self, unary: Tensor | float, pairwise: Tensor | float) -> Self:
+        """Return the mixtures with unaries, shifts and couplings multiplied; gates stay."""
+        return replace(super().scaled(unary, pairwise), shifts=unary * self.shifts)
 
     def rows(self, wanted: Tensor | slice) -> "ScenePotentials":
         pairwise = self.pairwise[wanted] if self.varies_by_image else self.pairwise

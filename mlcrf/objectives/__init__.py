@@ -10,7 +10,10 @@ from mlcrf.objectives.contrastive_divergence import ContrastiveDivergence
 from mlcrf.objectives.exact_likelihood import exact_likelihood_loss
 from mlcrf.objectives.independent import independent_loss
 from mlcrf.objectives.objective import Objective, PersistentObjective, from_image
-from mlcrf.objectives.pseudo_likelihood import pseudo_likelihood_loss
+from mlcrf.objectives.pseudo_likelihood import (
+    pseudo_likelihood_by_image,
+    pseudo_likelihood_loss,
+)
 from mlcrf.objectives.unrolled_mean_field import unrolled_mean_field_loss
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "exact_likelihood_loss",
     "from_image",
     "independent_loss",
+    "pseudo_likelihood_by_image",
     "pseudo_likelihood_loss",
     "unrolled_mean_field_loss",
 ]

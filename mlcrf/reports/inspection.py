@@ -119,8 +119,13 @@ def run_record(run: Run) -> dict[str, Any]:
         "hints": run.hints,
         "parameters": sum(p.numel() for p in run.crf.parameters()),
         "digest": run.digest,
+        **({"factors": _describe_factors(run)} if run.factors else {}),
         "settings": run.settings.model_dump(mode="json"),
     }
+
+
+def _describe_factors(run: Run) -> str:
+    return "; ".join(f"{model}: {one}" for model, one in run.factors.items())
 
 
 def format_run(record: dict[str, Any]) -> str:

@@ -13,8 +13,9 @@ from mlcrf.errors import SettingsError
 from mlcrf.evaluation import COLUMNS, Evaluation
 from mlcrf.hints import did_you_mean
 from mlcrf.images import LeftOut
-from mlcrf.metrics import MAIN_MEASURES, SYMBOLS, Interval, Measures
+from mlcrf.metrics import MAIN_MEASURES, SYMBOLS, Interval, Measures, Reliability
 from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
+from mlcrf.reliability import Kind
 from mlcrf.reports.text import format_table, to_json
 
 if TYPE_CHECKING:  # slow imports, not needed by `mlcrf predict`
@@ -55,6 +56,11 @@ MEASURE_TITLES = {
     "micro_precision_at_k": ("micro precision at k, %", 100, 2),
     "micro_recall_at_k": ("micro recall at k, %", 100, 2),
     "micro_f1_at_k": ("micro F1 at k, %", 100, 2),
+}
+RELIABILITY_TITLES: dict[Kind, str] = {
+    "labels": "labels",
+    "pairs": "pairs, both present",
+    "sets": "most probable set",
 }
 
 
@@ -488,8 +494,52 @@ def format_calibration(report: "CalibrationReport") -> str:
             f"{report.run.path}: calibrated on {images}{skipped}",
             f"Supported with confidence {confidence:g}, for each label:",
             format_table(head, rows),
+            "",
+            *_format_tempering(report),
+            "",
+            *_format_reliability(report),
         ]
     )
+
+
+def _format_tempering(report: "CalibrationReport") -> list[str]:
+    """Return a table of the factors that were found, and whether they are kept."""
+    head = ["model", "unaries x", "couplings x", "gain, nats", "of single labels", "kept"]
+    rows = [
+        [
+            model,
+            f"{one.found.unary:.3f}",
+            f"{one.found.pairwise:.3f}" if model == "crf" else "-",
+            *(f"{mean:+.4f} +- {error:.4f}" for mean, error in (one.gain, one.single_gain)),
+            "yes" if one.is_kept else "no",
+        ]
+        for model, one in report.tempering.items()
+    ]
+    of = report.tempering["crf"]
+    loss = "likelihood of an image" if of.joint else "pseudo-likelihood of an image"
+    return [
+        f"Factors of potentials, from {of.images} images; gain of the {loss}, cross-validated:",
+        format_table(head, rows),
+    ]
+
+
+def _format_reliability(report: "CalibrationReport") -> list[str]:
+    """Return a table of what probabilities say and what was so, before and after the factors."""
+    head = ["of", "model", "was, %", "said, %", "error, %", "said after", "error after"]
+    rows = []
+    for kind, title in RELIABILITY_TITLES.items():
+        for model, (before, after) in report.reliability.items():
+            if kind in before:
+                first, then = before[kind], after[kind]
+                values = (
+                    then.mean_frequency,
+                    first.mean_probability,
+                    first.error,
+                    then.mean_probability,
+                    then.error,
+                )
+                rows.append([title, model, *(f"{100 * value:.2f}" for value in values)])
+    return ["Probabilities on these images:", format_table(head, rows)]
 
 
 def calibration_record(report: "CalibrationReport") -> str:
@@ -503,6 +553,26 @@ def calibration_record(report: "CalibrationReport") -> str:
             "images": len(calibration.targets),
             "in_training": report.skipped,
             "support": [asdict(one) for one in report.support],
+            "tempering": {
+                model: asdict(one) | {"kept": one.is_kept}
+                for model, one in report.tempering.items()
+            },
+            "reliability": {
+                model: {
+                    when: {kind: _reliability_record(found) for kind, found in each.items()}
+                    for when, each in zip(("before", "after"), both, strict=True)
+                }
+                for model, both in report.reliability.items()
+            },
             "notes": report.notes,
         }
     )
+
+
+def _reliability_record(one: Reliability) -> dict[str, float]:
+    return {
+        "count": int(one.count.sum()),
+        "probability": one.mean_probability,
+        "frequency": one.mean_frequency,
+        "error": one.error,
+    }

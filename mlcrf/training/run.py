@@ -304,7 +304,7 @@ def _save_calibration(run: Run, models: FittedModels) -> None:
     if not torch.equal(targets, others):  # one of the two was cross-validated, the other was not
         return
     name = f"{run.data}/validation"
-    calibration = Calibration(marginals, targets, name, of_final=False, run=run.digest)
+    calibration = Calibration(marginals, targets, name, of_final=False, run=run.weights_digest)
     save_calibration(run.path, calibration.thinned(run.settings.seed))
 
 

@@ -27,16 +27,18 @@ def calibrated(
     assert (record["images"], record["in_training"]) == (60, 180)
     assert record["calibration"].split("@")[0] == record["data"]
     assert [one["precision"] for one in record["support"]] == [0.9, 0.95, 0.99]
+    assert record["tempering"]["crf"]["images"] == 60  # too few to choose factors
+    assert not record["tempering"]["crf"]["kept"]
+    sets = record["reliability"]["crf"]["before"]["sets"]
+    assert sets["count"] == 60 and 0 <= sets["error"] <= 1
     return out
 
 
 def test_training_keeps_the_validation_images(run: Path, calibrated: Path) -> None:
     """They are judged by the model before its last fit; those of `calibrate` by the run itself."""
     trained, copy = load_run(run), load_run(calibrated)
-    assert trained.digest == copy.digest
-    labels = len(trained.labels)
-    before = load_calibration(run, run=trained.digest, num_labels=labels)
-    after = load_calibration(calibrated, run=copy.digest, num_labels=labels)
+    assert trained.weights_digest == copy.weights_digest
+    before, after = trained.load_calibration(), copy.load_calibration()
     assert (len(before.targets), before.of_final) == (36, False)
     assert (len(after.targets), after.of_final) == (60, True)
 

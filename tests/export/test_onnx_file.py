@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, Tiny, find_spec, make_backbone
-from mlcrf.checkpoint import Run, save_run
+from mlcrf.calibration import Adjustment, Calibration, save_calibration
+from mlcrf.checkpoint import Run, load_run, save_run
 from mlcrf.choices import EngineName, GraphInference, InferenceName
 from mlcrf.cli import app
 from mlcrf.config import TrainSettings
@@ -26,6 +28,7 @@ from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.prediction import Tagger
 from mlcrf.rules import Rules
+from mlcrf.tempering import Factors
 from tests.mirror import ROOT
 
 pytestmark = pytest.mark.skipif(
@@ -136,6 +139,32 @@ def test_other_kinds_of_runs(tmp_path: Path, shape: dict[str, object], name: str
     assert report.inference == name and report.num_images == 16
     assert report.own_inference in ("junction-tree", "scenes")
     assert max(report.rounding, report.largest_gap) < 1e-4
+
+
+def test_factors_of_a_run_are_exported(run: Run, tmp_path: Path) -> None:
+    """The graph is that of the run as it is loaded: what predict says, not what was learned."""
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    nothing = torch.full((1, len(NAMES)), 0.5)
+    calibration = Calibration(
+        {"crf": nothing, "independent": nothing.clone()},
+        torch.full((1, len(NAMES)), -1),
+        "drawn",
+        of_final=True,
+        run=run.weights_digest,
+        adjustments={"crf": Adjustment(Factors(0.5, 2.0)), "independent": Adjustment(Factors(3))},
+    )
+    save_calibration(copy, calibration)
+    adjusted = load_run(copy)
+    report = write(adjusted, tmp_path / "m.onnx")
+    assert max(report.rounding, report.largest_gap) < 1e-4
+    features = torch.randn(3, 128, generator=torch.Generator().manual_seed(0))
+    (chosen,) = choose_marginals(adjusted)
+    module = TaggerModule(adjusted, adjusted.make_backbone(), chosen)
+    marginals, independent = module.tag(features)
+    wanted = run.make_inference()(run.crf(features).scaled(0.5, 2.0)).marginals
+    torch.testing.assert_close(marginals, wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(independent, (3 * run.independent(features).unary).sigmoid())
 
 
 def test_a_run_of_mean_field_keeps_its_sweeps(tmp_path: Path) -> None:
