@@ -183,11 +183,15 @@ class Run:
     def make_decoder(self, decoder: Decoder, model: str = "crf") -> Decoder:
         """Return the decoder with what it lacks filled in by this run's tuned decoder of its rule.
 
-        The thresholds of a guarantee come from the run's calibration images.
+        The thresholds of a guarantee come from the run's calibration images. Costs are put into the
+        order of the run's labels.
 
         Raises:
             RunError: the run has no such decoder, or no calibration images.
+            LabelsError: costs of other labels.
         """
+        if decoder.costs is not None:
+            return replace(decoder, costs=decoder.costs.ordered(self.labels))
         if decoder.is_ready:
             return decoder
         if decoder.guarantee is not None:

@@ -168,6 +168,7 @@ class PrecisionOf(StrEnum):
 
 
 MOST_RARITY = 10  # largest weight of a label's rarity for TOP_K
+MOST_COST = 1e12  # sums of larger ones would lose what is small
 
 
 class Order(StrEnum):

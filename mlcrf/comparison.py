@@ -259,6 +259,7 @@ def _restricted(predictions: Predictions, columns: list[int]) -> Predictions:
         predictions.nll,
         chosen,
         best,
+        None if predictions.costs is None else predictions.costs[:, columns],
     )
 
 

@@ -181,7 +181,8 @@ def answer(
         inference: overrides the run's inference; noted in the result.
         max_exact_labels: overrides the run's limit.
         decoder: decision rule of both models, each with its own tuned thresholds. Subset accuracy
-            always uses the most probable set.
+            always uses the most probable set. With costs there are measures of them, and a label
+            that is left open counts in all others as one that is not chosen.
         at_k: number of labels that each image has for the measures at k: those of highest marginal,
             or by the score of the decoder if its rule is TOP_K. None for no such measures.
         evidence: log-odds that hints add to the unaries of both models (N, L), in the run's order
@@ -392,6 +393,7 @@ def _predict(
         nll=nll.double().numpy(),
         chosen=chosen,
         best=at_k,
+        costs=None if decoder.costs is None else np.array(decoder.costs.rows()),
     )
     return predictions, posterior
 

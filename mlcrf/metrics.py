@@ -7,7 +7,8 @@ defines all measures and says who uses them under which name.
 To add a measure: a field of `Measures`; its formula in `Statistics.by_image` if it is a mean over
 images, else in `Statistics.measures`; its title in reports/tables.py, its row in docs/measures.md;
 its name in `LOWER_IS_BETTER` if it is a loss, in `MAIN_MEASURES` if it is always shown, in
-`SYMBOLS` if papers have a symbol for it.
+`SYMBOLS` if papers have a symbol for it. A measure that is only there where it is asked for is None
+elsewhere.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.errors import ProbabilitiesError
+from mlcrf.labels import UNKNOWN
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float, float]
@@ -38,6 +40,8 @@ class Predictions:
         nll: negative log-probability of each image's observed labels, in nats (N,).
         chosen: label sets chosen by the decision rule (N, L); None for every marginal above 0.5.
         best: label sets of k labels each, for the measures at k (N, L); None for no such measures.
+        costs: costs of a false, a missed and an open label (3, L), for the measures of cost; None
+            for no such measures. A label that `chosen` leaves open is -1 there.
     """
 
     marginals: Floats
@@ -45,6 +49,7 @@ class Predictions:
     nll: Floats
     chosen: NDArray[np.int64] | None = None
     best: NDArray[np.int64] | None = None
+    costs: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,10 @@ class Measures:
             These seven are None if not requested.
         labels_found_at_k: number of labels with a recall above 0, "N+" in image annotation.
         micro_precision_at_k, micro_recall_at_k, micro_f1_at_k: counts summed over labels.
+        cost: mean over images of the costs of their wrong and open labels. These three are None
+            if not requested.
+        expected_cost: mean of what the marginals say of it.
+        open_labels: mean number of labels of an image that are left open.
 
     The measures at k are those of image annotation since Duygulu, Barnard, de Freitas and Forsyth
     (2002), Object recognition as machine translation.
@@ -112,8 +121,12 @@ class Measures:
     micro_precision_at_k: float | None = None
     micro_recall_at_k: float | None = None
     micro_f1_at_k: float | None = None
+    cost: float | None = None
+    expected_cost: float | None = None
+    open_labels: float | None = None
 
 
+COST_MEASURES = ("cost", "expected_cost", "open_labels")
 LOWER_IS_BETTER = frozenset(
     {
         "nll",
@@ -123,6 +136,7 @@ LOWER_IS_BETTER = frozenset(
         "ranking_loss",
         "coverage_error",
         "one_error",
+        *COST_MEASURES,
     }
 )
 MAIN_MEASURES = frozenset(
@@ -142,6 +156,7 @@ MAIN_MEASURES = frozenset(
         "recall_at_k",
         "f1_at_k",
         "labels_found_at_k",
+        *COST_MEASURES,
     }
 )
 _LOWER_IN_RESAMPLES = frozenset(
@@ -221,6 +236,7 @@ class Statistics:
         chosen: outcomes of the chosen label sets; best: those at k, or None.
         gap: by bin the sum of probability minus truth (N, bins).
         scores, targets: marginals (N, L) and 1, 0, -1 unknown (N, L), for ranking.
+        priced: the measures of cost, of each its value for every image (N,); or none.
     """
 
     nll: Floats
@@ -232,6 +248,7 @@ class Statistics:
     gap: Floats
     scores: Floats
     targets: NDArray[np.int8]
+    priced: dict[str, Floats]
 
     @cached_property
     def by_image(self) -> dict[str, Floats]:
@@ -249,6 +266,7 @@ class Statistics:
             "example_f1": 2 * jaccard / (1 + jaccard),
             "example_jaccard": jaccard,
             **rank_labels(self.scores, self.targets),
+            **self.priced,
         }
 
     @cached_property
@@ -349,7 +367,27 @@ def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> St
         gap=gap,
         scores=predictions.marginals,
         targets=targets,
+        priced={} if predictions.costs is None else _priced(predictions, said, targets),
     )
+
+
+def _priced(
+    predictions: Predictions, said: NDArray[np.bool_], targets: NDArray[np.int8]
+) -> dict[str, Floats]:
+    """Return the measures of cost of every image (N,); labels whose target is unknown cost 0."""
+    if predictions.costs is None:
+        return {}
+    false, missed, still_open = predictions.costs
+    left_open = np.zeros_like(said) if predictions.chosen is None else predictions.chosen == UNKNOWN
+    # infinity, of labels that are never open, must not meet a zero
+    price_of_open = np.where(left_open, still_open, 0.0)
+    costs = {}
+    present = (targets == 1).astype(np.float64)
+    for name, chance in (("cost", present), ("expected_cost", predictions.marginals)):
+        each = np.where(said, (1 - chance) * false, chance * missed)
+        each = np.where(left_open, price_of_open, each)
+        costs[name] = np.where(targets >= 0, each, 0.0).sum(1)
+    return {**costs, "open_labels": left_open.sum(1).astype(np.float64)}
 
 
 def rank_labels(scores: Floats, targets: NDArray[np.int8]) -> dict[str, Floats]:

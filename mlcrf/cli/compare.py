@@ -47,7 +47,7 @@ def compare(
     from mlcrf.atomic import require_ending, write_text
     from mlcrf.reports import tables
 
-    chosen = None if measures == "main" else tables.choose_measures(measures, evaluation.at_k)
+    chosen = options.choose_measures(measures, evaluation, decision)
     if out is not None:
         require_ending(out, (".csv",))
     if len(runs) < 2:

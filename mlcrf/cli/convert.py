@@ -94,6 +94,7 @@ def convert(
         origin=read.origin,
         image_url=image_url,
         url_root=url_root,
+        abstains=read.table.abstains,
     )
     target, labels = options.parse_data(out), read.selection.labels
     writer = PredictionWriter(target, labels, overwrite=overwrite, output=output)

@@ -39,7 +39,7 @@ def evaluate(
     from mlcrf.evaluation import evaluate as score
     from mlcrf.reports import tables
 
-    chosen = None if measures == "main" else tables.choose_measures(measures, evaluation.at_k)
+    chosen = options.choose_measures(measures, evaluation, decision)
     hints = options.read_evidence(trained, evaluation.hints, reading)
     evidence = None if hints is None else hints.of(manifest.images)
     extractor = runtime.make_extractor(trained)
@@ -51,7 +51,7 @@ def evaluate(
             split=evaluation.split,
             inference=evaluation.inference,
             max_exact_labels=evaluation.max_exact_labels,
-            decoder=decision.make_decoder(),
+            decoder=decision.make_decoder(trained.labels),
             at_k=evaluation.at_k,
             evidence=evidence,
             resamples=evaluation.resamples,

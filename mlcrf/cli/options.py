@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from mlcrf.choices import (
+    MOST_COST,
     MOST_RARITY,
     Blank,
     Decision,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mlcrf.rules import Rules
     from mlcrf.stores import Stored
 
+_PLAIN = (Decision.THRESHOLD, None, None, None)  # options of the rule, none of them given
 _DATABASES = ("sqlite:", "postgres:", "postgresql:", "postgresql+")
 DATA = "Data"
 KNOWN = "Known labels"
@@ -347,6 +349,23 @@ class DecisionOptions:
             help="--precision of each label (default), or of all written labels together."
         ),
     ] = None
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Decide at least expected cost: a CSV file `label,false,missed` with the cost of "
+            "a label that is wrongly written and of one that is wrongly not; `*` stands for all "
+            "other labels.",
+        ),
+    ] = None
+    abstain: Annotated[
+        float | None,
+        typer.Option(
+            metavar="COST",
+            help="Leave a label open where anything else is expected to cost more than this; "
+            "labels have costs of their own in a column `abstain` of --costs.",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         promises = self.precision is not None or self.recall is not None
@@ -367,6 +386,23 @@ class DecisionOptions:
                 "--precision and --recall have thresholds of their own; leave out --decode, "
                 "--threshold, --top-k, --rarity, --at-least and --at-most"
             )
+        self._check_costs(promises=promises)
+        self._check_rule()
+
+    def _check_costs(self, *, promises: bool) -> None:
+        if self.abstain is not None and self.costs is None:
+            raise typer.BadParameter("--abstain is for --costs; give both")
+        if self.abstain is not None and not 0 <= self.abstain <= MOST_COST:
+            raise typer.BadParameter(
+                f"--abstain: expected a number from 0 to {MOST_COST:g}, got {self.abstain:g}"
+            )
+        if self.costs is not None and (promises or self.without_limits != _PLAIN):
+            raise typer.BadParameter(
+                "--costs is a rule of its own; leave out --decode, --threshold, --top-k, --rarity, "
+                "--precision and --recall"
+            )
+
+    def _check_rule(self) -> None:
         decode = f"--decode {self.decode.value}"
         if self.decode.has_k and self.top_k is None:
             raise typer.BadParameter(f"{decode} needs --top-k NUMBER")
@@ -387,13 +423,24 @@ class DecisionOptions:
     @property
     def own_rule(self) -> tuple[object, ...]:
         """The options that describe a rule without a promise."""
-        limits = (self.at_least, self.at_most)
-        return (self.decode, self.threshold, self.top_k, self.rarity, *limits)
+        return (*self.without_limits, self.at_least, self.at_most)
 
-    def make_decoder(self) -> "Decoder":
-        """Make the decoder that the options describe."""
-        from mlcrf.decoding import Decoder, Guarantee
+    @property
+    def without_limits(self) -> tuple[object, ...]:
+        """The options that describe a rule, without limits of the number of labels."""
+        return (self.decode, self.threshold, self.top_k, self.rarity)
 
+    def make_decoder(self, labels: "LabelSpace") -> "Decoder":
+        """Make the decoder that the options describe.
+
+        Raises:
+            MlcrfError: the costs of these labels cannot be read.
+        """
+        from mlcrf.decoding import Decoder, Guarantee, load_costs
+
+        if self.costs is not None:
+            costs = load_costs(self.costs, labels, abstain=self.abstain)
+            return Decoder(at_least=self.at_least, at_most=self.at_most, costs=costs)
         if self.precision is not None or self.recall is not None:
             of = self.precision_of or PrecisionOf.LABEL
             confidence = 0.9 if self.confidence is None else self.confidence
@@ -414,7 +461,7 @@ def make_decoder(run: "Run", decision: DecisionOptions, *, is_known: bool = Fals
     Args:
         is_known: whether something is known of images, by labels, hints or albums.
     """
-    decoder = decision.make_decoder()
+    decoder = decision.make_decoder(run.labels)
     if decoder.guarantee is None:
         return decoder
     from mlcrf.checkpoint import guarantee_notes
@@ -708,7 +755,7 @@ class EvaluationOptions:
                 split=self.split,
                 inference=self.inference,
                 max_exact_labels=self.max_exact_labels,
-                decoder=decision.make_decoder(),
+                decoder=decision.make_decoder(runs[0].labels),
                 at_k=self.at_k,
                 evidence=[None if one is None else one.of(manifest.images) for one in hints],
                 resamples=self.resamples,
@@ -725,6 +772,19 @@ Measures = Annotated[
         "symbols, such as CP,CR,CF1,OP,OR,OF1. --out and --json have all.",
     ),
 ]
+
+
+def choose_measures(
+    text: str, evaluation: EvaluationOptions, decision: DecisionOptions
+) -> tuple[str, ...] | None:
+    """Return the measures that --measures asks for; None for the main ones."""
+    from mlcrf.reports.tables import choose_measures as choose
+
+    if text == "main":
+        return None
+    return choose(text, evaluation.at_k, has_costs=decision.costs is not None)
+
+
 Data = Annotated[
     str, typer.Argument(help="Table or folder of images and labels, or s3://... of a table.")
 ]

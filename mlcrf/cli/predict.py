@@ -119,7 +119,7 @@ def predict(
         run, selection, decision, limit, sidecar_dir=sidecar_dir, named=source.on_disk(listed)
     )
     origin = tagging.origin_of(run, selection, job)
-    output: OutputFormat = Table(origin=origin)
+    output: OutputFormat = Table(origin=origin, abstains=job.decoder.abstains)
     if part is not None:
         output = PartFormat(part, job, origin)
         target = part.path(target)

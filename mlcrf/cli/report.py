@@ -66,7 +66,7 @@ def report(
             extractor,
             inference=evaluation.inference,
             max_exact_labels=evaluation.max_exact_labels,
-            decoder=decision.make_decoder(),
+            decoder=decision.make_decoder(trained.labels),
             at_k=evaluation.at_k,
             evidence=evidence,
             with_surprise=True,

@@ -137,7 +137,7 @@ def tag(
     if table is not None and (known, decision) != (KnownOptions(), DecisionOptions()):
         raise typer.BadParameter(
             "--from replaces the model; leave it out, or --given, --known, --known-keywords, "
-            "--album, --precision, --recall and the options of --decode"
+            "--album, --precision, --recall, --costs and the options of --decode"
         )
     refuse_runs(images, "tag")
     refuse_tables(images, "tag")

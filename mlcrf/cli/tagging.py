@@ -37,7 +37,9 @@ def origin_of(run: "Run", selection: "LabelSelection", job: "PredictJob") -> "Or
     """Return the origin that is stored with predictions of a run."""
     from mlcrf.prediction import Origin
 
-    decision = "" if job.decoder.guarantee is None else job.decoder.signature
+    decoder = job.decoder
+    plain = decoder.guarantee is None and decoder.costs is None
+    decision = "" if plain else decoder.signature
     return Origin(run.path.resolve().name, run.digest, selection.rules, decision)
 
 

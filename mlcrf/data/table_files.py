@@ -143,7 +143,7 @@ def _of_matrices(path: Path | Stored, found: MatrixContent, *, has_lines: bool) 
 
 def _load_csv(path: Path | Stored, text: str, problems: Problems) -> Records:
     problems.raise_if_any()
-    rows, lines = _csv_rows(path, text) if text.strip() else ([], [])
+    rows, lines = csv_rows(path, text) if text.strip() else ([], [])
     if not rows:
         raise DataError("is empty; expected a header line and one row per image", path)
     header = [composed(name) or f"{UNNAMED}{place}" for place, name in enumerate(rows[0])]
@@ -169,8 +169,14 @@ def _load_csv(path: Path | Stored, text: str, problems: Problems) -> Records:
     return Records(path, columns, [line for _, line in whole])
 
 
-def _csv_rows(path: Path | Stored, text: str) -> tuple[list[list[str]], list[int]]:
-    """Return the rows that are not blank, and the line where each starts."""
+def csv_rows(path: Path | Stored, text: str) -> tuple[list[list[str]], list[int]]:
+    """Return the rows of CSV that are not blank, and the line where each starts.
+
+    The separator is the one that a first line `sep=;` names, else found from the header.
+
+    Raises:
+        DataError: quotes that do not match.
+    """
     rows, lines, start = [], [], 1
     if declared := _DECLARED.match(text):  # Excel's `sep=;`
         text, start = text[declared.end() :], 2

@@ -2,6 +2,8 @@
 
 from mlcrf.decoding.admissible import Admissible
 from mlcrf.decoding.beliefs import CountsLabels, DrawsLabels
+from mlcrf.decoding.cost_files import load_costs
+from mlcrf.decoding.costs import Costs, minimise_expected_cost
 from mlcrf.decoding.counts import (
     count_marginals_from_samples,
     count_marginals_if_independent,
@@ -17,6 +19,7 @@ from mlcrf.decoding.thresholds import tune_label_thresholds, tune_threshold
 
 __all__ = [
     "Admissible",
+    "Costs",
     "CountsLabels",
     "Decoder",
     "DrawsLabels",
@@ -25,9 +28,11 @@ __all__ = [
     "count_marginals_if_independent",
     "empty_probability",
     "estimate_frequencies",
+    "load_costs",
     "maximise_expected_f1",
     "maximise_expected_jaccard",
     "maximise_f1_of_means",
+    "minimise_expected_cost",
     "scores_by_rarity",
     "tune_label_thresholds",
     "tune_rarity",

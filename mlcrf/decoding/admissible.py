@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlcrf.crf import UNKNOWN
 from mlcrf.decoding.sized_sets import Choice, SizedSets, sized_sets
 from mlcrf.rules import Rules
 
@@ -92,6 +93,33 @@ class Admissible:
             limits = torch.full((2, len(scores)), size, device=scores.device)
             return self._sets.best(scores, self.known, limits)
         return None
+
+    def best(self, scores: Tensor, open_scores: Tensor | None = None) -> Tensor:
+        """Return the sets with the highest sum of scores, int64 (N, L); open labels are -1.
+
+        Where linked labels have too many states to list, a set that need not be the best; see
+        `minimise_expected_cost`.
+
+        Args:
+            scores: of present labels (N, L); those of absent labels are 0.
+            open_scores: of labels that are left open, or None; see `SizedSets.best`.
+        """
+        sets = self._sets
+        if sets.is_exact and (open_scores is None or sets.open_groups is not None):
+            limits = torch.stack([self.fewest, self.most])
+            return sets.best(scores, self.known, limits, open_scores).states
+        if sets.is_exact:
+            states = self.best(scores)
+        else:
+            shifted = scores - scores.amin(-1, keepdim=True)
+            states = self.fit(sets.settled(scores, self.known), shifted)
+        if open_scores is None:
+            return states
+        is_open = (open_scores > scores * states) & (self.known < 0)
+        left = (states.bool() & ~is_open).sum(-1)
+        is_open &= (states == 0) | (left >= self.fewest)[:, None]
+        partial = states.masked_fill(is_open, UNKNOWN).cpu().numpy()
+        return torch.from_numpy(self.rules.close(partial)).to(states.device)
 
     @property
     def _sets(self) -> SizedSets:

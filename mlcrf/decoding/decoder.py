@@ -12,6 +12,7 @@ from mlcrf.choices import MOST_RARITY, Decision, PrecisionOf
 from mlcrf.crf import Potentials, check_known
 from mlcrf.decoding.admissible import Admissible
 from mlcrf.decoding.beliefs import Beliefs
+from mlcrf.decoding.costs import Costs, minimise_expected_cost
 from mlcrf.decoding.counts import empty_probability
 from mlcrf.decoding.expected_f1 import maximise_expected_f1
 from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
@@ -61,6 +62,9 @@ class Decoder:
     With a `guarantee` the thresholds are those that calibration images support, see `calibrated`;
     a label whose threshold is 1 is never written, and what rules ask to be present is not added.
 
+    With `costs` the decision is the one of least expected cost, which may leave labels open, see
+    `minimise_expected_cost`; the rule is then THRESHOLD, as that of equal costs.
+
     Attributes:
         threshold: one, or one per label; None is 0.5 for THRESHOLD, and not tuned yet for others.
         k: for TOP_K and F1_OF_MEANS only.
@@ -69,6 +73,7 @@ class Decoder:
         num_samples: number of samples drawn if the posterior has none.
         seed: random seed of the draws; the same seed and number of threads give the same bits.
         guarantee: precision or recall that the thresholds promise; see `promising`.
+        costs: costs of wrong decisions.
 
     Raises:
         SettingsError: values that are out of range or do not belong to the rule.
@@ -87,6 +92,7 @@ class Decoder:
     num_samples: int = 1000
     seed: int = 0
     guarantee: Guarantee | None = None
+    costs: Costs | None = None
 
     @classmethod
     def promising(cls, guarantee: Guarantee) -> "Decoder":
@@ -123,6 +129,14 @@ class Decoder:
             raise SettingsError(
                 f"decision {self.rule}: a guarantee has a rule of its own and takes no limits"
             )
+        if self.costs is not None and (
+            self.rule is not Decision.THRESHOLD
+            or self.threshold is not None
+            or self.guarantee is not None
+        ):
+            raise SettingsError(
+                f"decision {self.rule}: costs have a rule of their own, and no threshold"
+            )
         if self.num_samples < 1:
             raise SettingsError(f"num_samples: expected 1 or more, got {self.num_samples}")
 
@@ -135,7 +149,7 @@ class Decoder:
         *,
         known: Tensor | None = None,
     ) -> Tensor:
-        """Choose label sets, int64 (N, L).
+        """Choose label sets, int64 (N, L): 1 or 0, and by `costs` -1 for a label left open.
 
         Args:
             posterior: result of `inference` on `potentials` and `known`.
@@ -158,6 +172,8 @@ class Decoder:
             self.at_least if self.k is None else self.k,
             self.at_most if self.k is None else self.k,
         )
+        if self.costs is not None:
+            return minimise_expected_cost(marginals, self.costs, admissible)[0]
         beliefs = Beliefs(posterior, potentials, inference, given, self.num_samples, self.seed)
         match self.rule:
             case Decision.THRESHOLD | Decision.TUNED_THRESHOLD | Decision.LABEL_THRESHOLDS:
@@ -262,6 +278,11 @@ class Decoder:
         return replace(self, threshold=tuned.threshold)
 
     @property
+    def abstains(self) -> bool:
+        """Return whether labels may be left open."""
+        return self.costs is not None and self.costs.abstains
+
+    @property
     def signature(self) -> str:
         """The rule and all settings that are not the default, such as `map,at-most:3`.
 
@@ -270,12 +291,13 @@ class Decoder:
         given = [
             f",{item.name.replace('_', '-')}:{'auto' if value is None else format(value, '.6g')}"
             for item in fields(self)
-            if item.name not in ("rule", "guarantee")
+            if item.name not in ("rule", "guarantee", "costs")
             and (value := getattr(self, item.name)) != item.default
             and not isinstance(value, tuple)
         ]
         promise = "" if self.guarantee is None else f",{self.guarantee}"
-        return self.rule.value + "".join(given) + promise
+        rule = self.rule.value if self.costs is None else f"least-cost,{self.costs}"
+        return rule + "".join(given) + promise
 
     def record(self) -> dict[str, Any]:
         """Return all settings as values that JSON can hold."""
@@ -308,7 +330,11 @@ class Decoder:
             raise SettingsError(
                 f"decision {self.rule}: not tuned yet; tune it on validation data, or use threshold"
             )
-        by_label = {"thresholds": self.threshold, "frequencies": self.frequencies}
+        by_label: dict[str, object] = {
+            "thresholds": self.threshold,
+            "frequencies": self.frequencies,
+            "costs": None if self.costs is None else self.costs.labels,
+        }
         for name, values in by_label.items():
             if isinstance(values, tuple) and len(values) != num_labels:
                 raise SettingsError(

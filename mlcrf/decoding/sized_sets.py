@@ -7,9 +7,12 @@ size, so the best set of each size follows group by group:
 
 with value_g(s) the best sum of the states of group g with s labels. Labels under no rule are one
 group: the s of highest score.
+
+Where labels may be left open, too, a group's states are partial: 1, 0 or open, see
+`list_partial_states`, and s counts the labels that are present.
 """
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +21,16 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
 from mlcrf.rules import Rules
-from mlcrf.rules.states import list_states
+from mlcrf.rules.states import list_partial_states, list_states
 
 _MOST = 2**14  # largest number of states of a group that is listed
 
 
 class Choice(NamedTuple):
-    """Label sets, int64 (N, L), and sums of scores, float64 (N,), -inf where no size is allowed."""
+    """Label sets, int64 (N, L), and sums of scores, float64 (N,), -inf where no size is allowed.
+
+    Labels that are left open are -1.
+    """
 
     states: Tensor
     value: Tensor
@@ -75,19 +81,30 @@ class SizedSets:
         gain = torch.where(states == 1, 1 + p, p - 2)
         if self.is_exact:
             return self.best(gain, known, limits).states
-        settled = [self._settle(*row) for row in zip(gain.cpu(), known.cpu(), strict=True)]
-        return torch.stack(settled).to(states.device)
+        return self.settled(gain, known)
 
-    def best(self, scores: Tensor, known: Tensor, limits: Tensor) -> Choice:
+    def best(
+        self, scores: Tensor, known: Tensor, limits: Tensor, open_scores: Tensor | None = None
+    ) -> Choice:
         """Return the best label sets whose size is allowed, or else nearest to what is.
 
-        Args: as of `nearest`.
+        Args:
+            scores: of present labels (N, L); those of absent labels are 0.
+            open_scores: of labels that are left open (N, L), -inf where none may be; None if no
+                label may. Needs `open_groups`.
+
+        Other arguments as of `nearest`.
 
         Cost: O(L^2 + L S) for each image, S the states of a group.
         """
         scores = scores.double()
-        tables = [self._of_free(scores, known)]
-        tables += [_of_group(scores, known, *self._on(group, scores)) for group in self.groups]
+        groups = self.groups if open_scores is None else self.open_groups
+        if groups is None:
+            raise ValueError("groups have too many partial states to list")
+        tables = [self._of_free(scores, known, open_scores)]
+        tables += [
+            _of_group(scores, known, *self._on(group, scores), open_scores) for group in groups
+        ]
         total, steps = scores.new_zeros(len(scores), 1), []
         for table in tables:
             total, step = _add(total, table.values)
@@ -111,18 +128,46 @@ class SizedSets:
         labels, states = group
         return labels.to(scores.device), states.to(scores.device)
 
-    def _of_free(self, scores: Tensor, known: Tensor) -> "_Table":
+    @cached_property
+    def open_groups(self) -> list[tuple[Tensor, Tensor]] | None:
+        """The groups with their partial states; None if some group has too many to list."""
+        if not self.is_exact:
+            return None
+        found = []
+        for labels, states in self.groups:
+            partial = list_partial_states(states.numpy().astype(np.uint8), most=_MOST)
+            if partial is None:
+                return None
+            found.append((labels, torch.from_numpy(partial).double()))
+        return found
+
+    def settled(self, scores: Tensor, known: Tensor) -> Tensor:
+        """Return label sets (N, L) that keep to the rules, labels settled by falling |score|.
+
+        For groups with too many states to list; sizes are ignored.
+        """
+        rows = [self._settle(*row) for row in zip(scores.cpu(), known.cpu(), strict=True)]
+        return torch.stack(rows).to(scores.device) if rows else known
+
+    def _of_free(
+        self, scores: Tensor, known: Tensor, open_scores: Tensor | None = None
+    ) -> "_Table":
         labels = self.free.to(scores.device)
         own, told = scores[:, labels], known[:, labels]
+        otherwise = torch.zeros_like(own)  # the better of absent and open
+        if open_scores is not None:
+            otherwise = open_scores[:, labels].clamp(min=0).masked_fill(told != UNKNOWN, 0)
+            own = own - otherwise
         ranked = own.masked_fill(told == 1, torch.inf).masked_fill(told == 0, -torch.inf)
         order = ranked.argsort(stable=True, dim=1, descending=True)
         sums = own.gather(1, order).cumsum(1)
         values = torch.cat([sums.new_zeros(len(sums), 1), sums], 1)
+        values = values + otherwise.sum(1, keepdim=True)
         sizes = torch.arange(values.shape[1], device=scores.device)
         fixed, possible = (told == 1).sum(1, keepdim=True), (told != 0).sum(1, keepdim=True)
         values = values.masked_fill((sizes < fixed) | (sizes > possible), -torch.inf)
         rank = order.argsort(1)
-        return _Table(values, labels, rank=rank)
+        return _Table(values, labels, rank=rank, is_open=otherwise > 0)
 
     def _settle(self, gain: Tensor, known: Tensor) -> Tensor:
         """Return a label set (L,) that keeps to the rules, labels settled by falling |gain|."""
@@ -151,6 +196,7 @@ class _Table(NamedTuple):
         labels: the group (l,).
         states: the states of the group (S, l); at: the best one for each size (N, l + 1).
         rank: for labels under no rule the place of each by falling score (N, l).
+        is_open: for these, whether each is left open where it is not present (N, l).
     """
 
     values: Tensor
@@ -158,23 +204,34 @@ class _Table(NamedTuple):
     states: Tensor | None = None
     at: Tensor | None = None
     rank: Tensor | None = None
+    is_open: Tensor | None = None
 
     def put(self, chosen: Tensor, size: Tensor) -> None:
         """Write the best states of some size (N,) into label sets (N, L)."""
         if self.rank is not None:
-            chosen[:, self.labels] = (self.rank < size[:, None]).long()
+            assert self.is_open is not None
+            present = self.rank < size[:, None]
+            chosen[:, self.labels] = present.long().masked_fill(~present & self.is_open, UNKNOWN)
             return
         assert self.states is not None and self.at is not None
         which = self.at.gather(1, size[:, None]).squeeze(1)
         chosen[:, self.labels] = self.states[which].long()
 
 
-def _of_group(scores: Tensor, known: Tensor, labels: Tensor, states: Tensor) -> _Table:
+def _of_group(
+    scores: Tensor, known: Tensor, labels: Tensor, states: Tensor, open_scores: Tensor | None = None
+) -> _Table:
     told = known[:, labels]
-    sums = scores[:, labels] @ states.T
-    wrong = (told == 0).double() @ states.T + (told == 1).double() @ (1 - states).T
+    present, absent = (states == 1).double(), (states == 0).double()
+    sums = scores[:, labels] @ present.T
+    if open_scores is not None:
+        is_open = (states == UNKNOWN).double()
+        never = (open_scores[:, labels] == -torch.inf).double() @ is_open.T
+        allowed = open_scores[:, labels].masked_fill(open_scores[:, labels] == -torch.inf, 0)
+        sums = (sums + allowed @ is_open.T).masked_fill(never > 0, -torch.inf)
+    wrong = (told == 0).double() @ (1 - absent).T + (told == 1).double() @ (1 - present).T
     sums = sums.masked_fill(wrong > 0, -torch.inf)
-    sizes = states.sum(1)
+    sizes = present.sum(1)
     values = sums.new_full((len(sums), len(labels) + 1), -torch.inf)
     at = torch.zeros(values.shape, dtype=torch.int64, device=sums.device)
     for size in range(len(labels) + 1):

@@ -15,6 +15,7 @@ class Prediction:
         marginals: P(label present) under the CRF, per label.
         independent: P(label present) under the independent baseline, per label.
         confirmed: labels that a person confirmed; keywords of the image do not count.
+        abstained: labels that are left open, because leaving them open costs least.
         information: of an answer about each label, in nats (see `mlcrf.inference.questions`); empty
             unless the tagger was asked for it.
         error: why there is no prediction; the other fields are then empty.
@@ -26,6 +27,7 @@ class Prediction:
     marginals: tuple[float, ...] = ()
     independent: tuple[float, ...] = ()
     confirmed: tuple[str, ...] = ()
+    abstained: tuple[str, ...] = ()
     information: tuple[float, ...] = ()
     error: str = ""
     listed: int = 0
@@ -39,7 +41,7 @@ class Origin:
         model: name of the run.
         digest: SHA-256 of the weights; empty if unknown.
         rules: rules between the labels; None if unknown.
-        decision: signature of the decision rule if it promises something; else empty.
+        decision: signature of the decision rule if it promises something or has costs; else empty.
     """
 
     model: str = ""

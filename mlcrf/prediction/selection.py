@@ -17,8 +17,8 @@ class LabelSelection:
     A label that was decided present is kept if it is in `only`, not in `never`, and has a
     probability of at least `min_prob`, if probabilities are known. The result obeys the
     rules: all labels that a kept label implies are kept too, even if `only` or `min_prob`
-    exclude them, and `never` also excludes all labels that imply an excluded one. Probabilities
-    are not changed.
+    exclude them, and `never` also excludes all labels that imply an excluded one. Of the labels
+    that are left open those are kept that `only` and `never` allow. Probabilities are not changed.
 
     Args:
         labels: labels of the run.
@@ -73,11 +73,13 @@ class LabelSelection:
             for name in prediction.labels
             if name in self._allowed and probability.get(name, 1.0) >= self._min_prob
         )
+        abstained = (self._allowed & set(prediction.abstained)) - left
         confirmed = self._with_parents(prediction.confirmed) & left
         return replace(
             prediction,
             labels=tuple(self._name[name] for name in self.given if name in left),
             confirmed=tuple(self._name[name] for name in self.given if name in confirmed),
+            abstained=tuple(self._name[name] for name in self.given if name in abstained),
         )
 
     def _with_parents(self, names: Iterable[str]) -> frozenset[str]:

@@ -18,8 +18,8 @@ from mlcrf.backbones.feature_source import Decoded
 from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import Run, guarantee_notes, load_run
 from mlcrf.choices import EngineName, PrecisionOf
-from mlcrf.crf import Potentials
-from mlcrf.decoding import Decoder, Guarantee
+from mlcrf.crf import UNKNOWN, Potentials
+from mlcrf.decoding import Costs, Decoder, Guarantee, load_costs
 from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError, SettingsError
 from mlcrf.images import Image, ImageBytes, ListedImages, as_image
 from mlcrf.images.albums import find_albums
@@ -106,6 +106,8 @@ class Tagger:
         recall: float | None = None,
         confidence: float = 0.9,
         precision_of: Literal["label", "all"] = "label",
+        costs: str | Path | Mapping[str, Sequence[float | None]] | None = None,
+        abstain: float | None = None,
     ) -> "Tagger":
         """Load a run directory, or a model that comes with mlcrf.
 
@@ -114,18 +116,34 @@ class Tagger:
                 precision, or so often that they support this recall; see docs/guarantees.md.
             confidence: confidence of that promise.
             precision_of: the precision of each label, or of all written labels together.
+            costs: decide at least expected cost: a file for `--costs`, or for each label
+                (cost if false, cost if missed) or these and the cost of leaving it open; `*` stands
+                for all labels that are not named. See docs/decisions.md.
+            abstain: cost of leaving a label open for which `costs` have none.
 
         Warns:
             MlcrfWarning: labels for which that cannot be had, which are left out.
 
         Raises:
             RunError: not a run, see `mlcrf.checkpoint.load_run`; or it has no calibration images.
-            SettingsError: both a precision and a recall, or not between 0 and 1.
+            SettingsError: both a precision and a recall, or not between 0 and 1; either with
+                costs; or a number that is no cost.
+            DataError, LabelsError: see `load_costs` and `Costs.of`.
             BackboneError: the published weights of its network are not available offline.
         """
         run = load_run(Path(path))
+        if costs is None and abstain is not None:
+            raise SettingsError("abstain is for costs; give both")
         if precision is None and recall is None:
-            return cls(run)
+            if costs is None:
+                return cls(run)
+            if isinstance(costs, Mapping):
+                known = Costs.of(costs, run.labels, abstain)
+            else:
+                known = load_costs(Path(costs), run.labels, abstain=abstain)
+            return cls(run, PredictJob(run.digest, Decoder(costs=known)))
+        if costs is not None:
+            raise SettingsError("costs decide otherwise than precision and recall; leave one out")
         try:
             of = PrecisionOf(precision_of)
         except ValueError:
@@ -234,11 +252,11 @@ class Tagger:
         """Return one row per prediction, with the columns of the table that `mlcrf predict` writes.
 
         `image`, `labels` (a list), for every label `p:LABEL` and `independent:LABEL`, and `error`,
-        which is empty for an image that was read.
+        which is empty for an image that was read. With costs of abstaining, `abstained` (a list).
         """
         import pandas as pd
 
-        layout = WideLayout(self.labels)
+        layout = WideLayout(self.labels, abstains=self._decoder.abstains)
         rows = [
             dict(zip(layout.columns, row, strict=False), error=prediction.error)
             for prediction in predictions
@@ -341,10 +359,11 @@ class Tagger:
                 continue
             yield Prediction(
                 path,
-                self._named(states),
+                self._named(states == 1),
                 tuple(p.tolist()),
                 tuple(q.tolist()),
                 self._named(said),
+                self._named(states == UNKNOWN),
                 tuple(worth.tolist()),
             )
 

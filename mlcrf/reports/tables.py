@@ -13,7 +13,14 @@ from mlcrf.errors import SettingsError
 from mlcrf.evaluation import COLUMNS, Evaluation
 from mlcrf.hints import did_you_mean
 from mlcrf.images import LeftOut
-from mlcrf.metrics import MAIN_MEASURES, SYMBOLS, Interval, Measures, Reliability
+from mlcrf.metrics import (
+    COST_MEASURES,
+    MAIN_MEASURES,
+    SYMBOLS,
+    Interval,
+    Measures,
+    Reliability,
+)
 from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
 from mlcrf.reliability import Kind
 from mlcrf.reports.text import format_table, to_json
@@ -56,6 +63,9 @@ MEASURE_TITLES = {
     "micro_precision_at_k": ("micro precision at k, %", 100, 2),
     "micro_recall_at_k": ("micro recall at k, %", 100, 2),
     "micro_f1_at_k": ("micro F1 at k, %", 100, 2),
+    "cost": ("cost per image", 1, 3),
+    "expected_cost": ("expected cost per image", 1, 3),
+    "open_labels": ("labels left open per image", 1, 3),
 }
 RELIABILITY_TITLES: dict[Kind, str] = {
     "labels": "labels",
@@ -64,17 +74,23 @@ RELIABILITY_TITLES: dict[Kind, str] = {
 }
 
 
-def choose_measures(text: str, at_k: int | None) -> tuple[str, ...]:
+def choose_measures(text: str, at_k: int | None, *, has_costs: bool = False) -> tuple[str, ...]:
     """Return the names of the measures that a text asks for, in its order.
 
     Args:
         text: `main`, `all`, or names of measures or their symbols, separated by commas.
         at_k: number of labels for the measures at k, or None; `CP@3` is `CP@k` if it is 3.
+        has_costs: whether there are measures of costs.
 
     Raises:
-        SettingsError: there is no such measure, or one at k without a number of labels.
+        SettingsError: there is no such measure, or one at k without a number of labels, or one of
+            costs without costs.
     """
-    possible = [name for name in MEASURE_TITLES if at_k or not name.endswith("_at_k")]
+    possible = [
+        name
+        for name in MEASURE_TITLES
+        if (at_k or not name.endswith("_at_k")) and (has_costs or name not in COST_MEASURES)
+    ]
     if text == "all":
         return tuple(possible)
     if text == "main":
@@ -91,7 +107,8 @@ def choose_measures(text: str, at_k: int | None) -> tuple[str, ...]:
                 f"got {word!r}{did_you_mean(word, [*MEASURE_TITLES, *SYMBOLS.values()])}"
             )
         if name not in possible:
-            raise SettingsError(f"--measures: {word!r} needs --at-k NUMBER")
+            needed = "--costs FILE" if name in COST_MEASURES else "--at-k NUMBER"
+            raise SettingsError(f"--measures: {word!r} needs {needed}")
         chosen.append(name)
     return tuple(chosen)
 
@@ -122,7 +139,8 @@ def measure_rows(
         at_k: whether there are measures at k; None for none.
     """
     rows = {}
-    for name in choose_measures("main", at_k) if measures is None else measures:
+    main = choose_measures("main", at_k, has_costs="cost" in difference)
+    for name in main if measures is None else measures:
         title, factor, digits = MEASURE_TITLES[name]
         if measures is not None and (symbol := SYMBOLS.get(name, title)) not in title:
             title += f" ({symbol})"

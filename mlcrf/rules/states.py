@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlcrf.labels import UNKNOWN
 from mlcrf.rules.limit import Limit
 from mlcrf.rules.ruleset import Rules
 
@@ -44,6 +45,34 @@ def list_states(labels: list[int], rules: Rules, *, most: int = _MOST) -> NDArra
                 keep &= (present <= limit.most) & (present + left >= limit.least)
         states = states[keep]
     return states
+
+
+def list_partial_states(states: NDArray[np.uint8], *, most: int = _MOST) -> NDArray[np.int8] | None:
+    """Return all partial states of some labels under rules, 1, 0 or -1 for open, (P, l).
+
+    Some state agrees with what is decided in a partial state, and nothing that follows from this by
+    the rules is open: of each open label, the states that agree have both values.
+
+    Args:
+        states: the states that the rules allow, as `list_states` returns them (S, l).
+        most: None is returned where more partial states, or more than 1,024 times as many pairs of
+            one and a state, would be held.
+    """
+    present = states.astype(np.float32)
+    partial = np.zeros((1, 0), dtype=np.int8)
+    agrees = np.ones((1, len(states)), dtype=bool)
+    for place in range(states.shape[1]):
+        if 3 * len(partial) > most or 3 * agrees.size > 1024 * most:
+            return None
+        values = np.tile(np.array([0, 1, UNKNOWN], dtype=np.int8), len(partial))
+        partial = np.column_stack([partial.repeat(3, 0), values])
+        agrees = agrees.repeat(3, 0)
+        agrees &= (values[:, None] == UNKNOWN) | (states[:, place] == values[:, None])
+        count, having = agrees.sum(1), agrees.astype(np.float32) @ present[:, : place + 1]
+        settled = (having == 0) | (having == count[:, None])
+        keep = (count > 0) & ~((partial == UNKNOWN) & settled).any(1)
+        partial, agrees = partial[keep], agrees[keep]
+    return partial
 
 
 def within(limit: Limit, labels: list[int]) -> bool:

@@ -43,6 +43,9 @@ class Tags(BaseModel):
 
     name: str
     labels: Annotated[list[str], Field(description="Labels decided present.")]
+    abstained: Annotated[
+        list[str], Field(description="Labels left open, because of --abstain or --costs.")
+    ] = []
     p: Annotated[dict[str, float], Field(description="P(label present) under the CRF.")]
     independent: Annotated[
         dict[str, float], Field(description="P(label present) without couplings.")

@@ -166,5 +166,10 @@ def _said(name: str, one: Prediction, run: Run) -> Tags:
     scores = (one.marginals, one.independent)
     p, independent = (dict(zip(run.labels, values, strict=False)) for values in scores)
     return Tags(
-        name=name, labels=list(one.labels), p=p, independent=independent, error=one.error or None
+        name=name,
+        labels=list(one.labels),
+        abstained=list(one.abstained),
+        p=p,
+        independent=independent,
+        error=one.error or None,
     )

@@ -38,7 +38,10 @@ Targets = NDArray[np.int8]
 def make_predictions(
     num_images: int = 60, num_labels: int = 4, *, ties: bool = False, seed: int = 0
 ) -> tuple[Predictions, Targets]:
-    """Predictions that know something of the targets; if ties, in steps of 0.1 off 0.5; 2 best."""
+    """Predictions that know something of the targets, with 2 best and costs.
+
+    If ties, in steps of 0.1 off 0.5.
+    """
     rng = np.random.default_rng(seed)
     targets = (rng.random((num_images, num_labels)) < 0.3).astype(np.int8)
     marginals = np.clip(0.3 * targets + 0.7 * rng.random(targets.shape), 0, 1)
@@ -47,7 +50,8 @@ def make_predictions(
     likeliest = np.where(rng.random(targets.shape) < 0.9, targets, 1 - targets).astype(np.int64)
     best = np.zeros_like(likeliest)
     np.put_along_axis(best, np.argsort(-marginals)[:, :2], 1, axis=1)
-    return Predictions(marginals, likeliest, rng.exponential(size=num_images), best=best), targets
+    nll, costs = rng.exponential(size=num_images), rng.exponential(size=(3, num_labels))
+    return Predictions(marginals, likeliest, nll, best=best, costs=costs), targets
 
 
 def measures(predictions: Predictions, targets: Targets) -> Measures:
@@ -345,7 +349,8 @@ def test_weights_are_repeated_images(ties: bool) -> None:
     repeated = np.repeat(np.arange(60), counts)
     arrays = (getattr(predictions, name) for name in ("marginals", "map_states", "nll"))
     assert predictions.best is not None
-    again = Predictions(*(one[repeated] for one in arrays), best=predictions.best[repeated])
+    more = {"best": predictions.best[repeated], "costs": predictions.costs}
+    again = Predictions(*(one[repeated] for one in arrays), **more)
     weighted = gather_statistics(predictions, targets).measures(counts.astype(np.float64))
     wanted = measures(again, targets[repeated])
     assert dataclasses.astuple(weighted) == pytest.approx(dataclasses.astuple(wanted), rel=1e-12)
@@ -360,6 +365,24 @@ def test_a_label_whose_positives_weigh_nothing() -> None:
     kept = weights > 0
     wanted = sk.average_precision_score(targets[kept, 0], predictions.marginals[kept, 0])
     assert got.mean_average_precision == pytest.approx(wanted)
+
+
+def test_costs_by_hand() -> None:
+    """Each wrong label has its cost, and each open one; a label that is unknown costs nothing."""
+    marginals = np.array([[0.9, 0.2, 0.5], [0.3, 0.6, 0.1]])
+    targets = np.array([[0, 1, 1], [1, -1, 0]], dtype=np.int8)
+    chosen = np.array([[1, 0, -1], [0, -1, 0]])
+    costs = np.array([[2.0, 3.0, 5.0], [7.0, 11.0, 13.0], [math.inf, 0.25, 0.5]])
+    got = measures(
+        Predictions(marginals, chosen.clip(0), np.zeros(2), chosen, costs=costs), targets
+    )
+    assert got.cost == pytest.approx((2 + 11 + 0.5 + 7) / 2)
+    expected = [0.1 * 2 + 0.2 * 11 + 0.5, 0.3 * 7 + 0.1 * 13]
+    assert got.expected_cost == pytest.approx(sum(expected) / 2)
+    assert got.open_labels == 1
+    assert got.wrong_per_image == (3 + 1) / 2  # an open label is one that is not chosen
+    plain = measures(Predictions(marginals, chosen.clip(0), np.zeros(2), chosen), targets)
+    assert (plain.cost, plain.expected_cost, plain.open_labels) == (None, None, None)
 
 
 def empty() -> Statistics:

@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from mlcrf.errors import SettingsError
-from mlcrf.metrics import LOWER_IS_BETTER, MAIN_MEASURES, SYMBOLS, Measures
+from mlcrf.metrics import COST_MEASURES, LOWER_IS_BETTER, MAIN_MEASURES, SYMBOLS, Measures
 from mlcrf.reports.tables import MEASURE_TITLES, choose_measures
 from tests.mirror import ROOT
 
@@ -30,12 +30,14 @@ def test_every_measure_is_defined() -> None:
 def test_choose_measures() -> None:
     """Names and symbols in any case and order; those at k only where there is a k."""
     assert choose_measures(" OR,nll, cf1@5", 5) == ("micro_recall", "nll", "f1_at_k")
-    assert choose_measures("all", 5) == tuple(MEASURE_TITLES)
+    assert choose_measures("all", 5, has_costs=True) == tuple(MEASURE_TITLES)
+    assert set(MEASURE_TITLES) - set(choose_measures("all", 5)) == set(COST_MEASURES)
     assert not [name for name in choose_measures("all", None) if name.endswith("at_k")]
     for text, at_k, message in (
         ("CP,CFI", 3, "got 'CFI'; did you mean 'CF1'?"),
         ("CP@5", 3, "got 'CP@5'"),
         ("CP@k", None, "'CP@k' needs --at-k NUMBER"),
+        ("cost", 3, "'cost' needs --costs FILE"),
         ("", None, "got ''"),
     ):
         with pytest.raises(SettingsError, match=re.escape(message)):

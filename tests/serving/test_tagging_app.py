@@ -34,7 +34,7 @@ def test_the_same_as_for_files(client: TestClient, tagger: Tagger, photos: list[
     assert reply["model"] == tagger.run.digest
     first, broken, second = reply["images"]
     assert broken == {
-        **{"name": "", "labels": [], "p": {}, "independent": {}},
+        **{"name": "", "labels": [], "abstained": [], "p": {}, "independent": {}},
         "error": "image: cannot be read as an image: unknown format, or damaged",
     }
     for one, expected in ((first, wanted[0]), (second, wanted[1])):

@@ -27,10 +27,12 @@ def choose_format(
     origin: Origin = Origin(),
     image_url: str | None = None,
     url_root: Path | None = None,
+    abstains: bool = False,
 ) -> OutputFormat:
     """Make the format that options ask for.
 
     Args:
+        abstains: whether labels may be left open.
         origin: the model; the first digits of its SHA-256 go into Label Studio's `model_version`.
 
     Raises:
@@ -46,7 +48,7 @@ def choose_format(
     match program:
         case None:
             suffixes = (TableSuffix.CSV,) if excel_safe else tuple(TableSuffix)
-            return Table(tidy, excel_safe, origin, suffixes)
+            return Table(tidy, excel_safe, origin, suffixes, abstains)
         case Program.LABEL_STUDIO:
             model = f", model {origin.digest[:12]}" if origin.digest else ""
             return LabelStudio(

@@ -16,7 +16,8 @@ class FiftyOne:
         {"classes": [NAME, ...], "labels": {PATH: [{"label": index in classes,
          "confidence": p, "attributes": {"independent": p of the baseline}}, ...], ...}}
 
-    Only labels decided present are listed. To load it, call `fiftyone.Dataset.from_dir` with
+    Only labels decided present are listed; what is left open cannot be said. To load it, call
+    `fiftyone.Dataset.from_dir` with
     `dataset_type=fiftyone.types.FiftyOneImageClassificationDataset` and `labels_path=FILE`.
 
     Source: https://docs.voxel51.com/user_guide/import_datasets.html, section of that name.

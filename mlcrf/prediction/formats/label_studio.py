@@ -21,7 +21,8 @@ class LabelStudio:
     """Tasks with one prediction each, which a person corrects in Label Studio.
 
     The labels decided present are one result of type `choices`. Its `score`, by which Label Studio
-    can sort tasks, is the mean probability that the decision on a label is correct. The labelling
+    can sort tasks, is the mean probability that the decision on a label is correct; one that is
+    left open counts as one half. The labelling
     interface of the project, an `Image` and `Choices`, is written to `NAME.config.xml`.
 
     Attributes:
@@ -40,9 +41,9 @@ class LabelStudio:
 
     def open(self, path: Path, suffix: str, labels: LabelSpace) -> JsonItems:
         def task(prediction: Prediction, number: int) -> str:
-            present = frozenset(prediction.labels)
+            present, is_open = frozenset(prediction.labels), frozenset(prediction.abstained)
             right = [
-                p if name in present else 1 - p
+                0.5 if name in is_open else p if name in present else 1 - p
                 for name, p in zip(labels, prediction.marginals, strict=True)
             ]
             result = {

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from mlcrf.errors import DataError
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.formats.table import METADATA_KEY, NAMES_KEY, WideLayout
+from mlcrf.prediction.formats.table import ABSTAINED, METADATA_KEY, NAMES_KEY, WideLayout
 from mlcrf.prediction.record import Origin, Prediction
 from mlcrf.rules import Rules
 from mlcrf.stores import Stored
@@ -30,11 +30,13 @@ class ParquetTable:
     Attributes:
         labels: labels in the order of the columns.
         origin: the model that made the table.
+        abstains: whether the table says which labels are left open.
     """
 
     def __init__(self, path: Path | Stored, about: Mapping[str, Any]) -> None:
         self._path = path
         self.labels = LabelSpace(tuple(about["labels"]))
+        self.abstains = bool(about.get("abstains", False))
         origin = about["origin"]
         rules = origin["rules"]
         self.origin = Origin(
@@ -79,6 +81,7 @@ class ParquetTable:
             tuple(row["labels"]),
             tuple(row[f"p:{label}"] for label in self.labels),
             tuple(row[f"independent:{label}"] for label in self.labels),
+            abstained=tuple(row.get(ABSTAINED) or ()),
             error=row.get("error") or "",
             listed=listed,
         )

@@ -110,12 +110,13 @@ class PartFormat:
     holds_errors: bool = field(default=True, init=False)
 
     def open(self, path: Path, suffix: str, labels: LabelSpace) -> Rows:
-        about = about_table(labels, self.origin) | {
+        abstains = self.job.decoder.abstains
+        about = about_table(labels, self.origin, abstains=abstains) | {
             "part": [self.part.number, self.part.of],
             "job": self.job.record(),
             "images": self.images,
         }
-        return _PartRows(path, labels, about)
+        return _PartRows(path, WideLayout(labels, abstains=abstains), about)
 
     def companions(self, labels: LabelSpace) -> dict[str, str]:
         return {}
@@ -147,8 +148,8 @@ class PartFormat:
 
 
 class _PartRows:
-    def __init__(self, path: Path, labels: LabelSpace, about: dict[str, object]) -> None:
-        self._layout = WideLayout(labels)
+    def __init__(self, path: Path, layout: WideLayout, about: dict[str, object]) -> None:
+        self._layout = layout
         self._file = ParquetFile(path, self._layout.columns | _MORE, about)
         self.close = self._file.close
 
@@ -166,7 +167,7 @@ class Parts:
     """All parts in a folder, on a disk or in an object store, as one table.
 
     Attributes:
-        labels, origin: see `ParquetTable`.
+        labels, origin, abstains: see `ParquetTable`.
 
     Raises:
         DataError: no parts; or a part is missing, damaged, or made by another job.
@@ -193,6 +194,7 @@ class Parts:
         ]
         self._follow_each_other = first["images"] is not None
         self.labels, self.origin = self._tables[0].labels, self._tables[0].origin
+        self.abstains = self._tables[0].abstains
 
     def __iter__(self) -> Iterator[Prediction]:
         """Yield the predictions in the order of the listing."""

@@ -6,27 +6,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mlcrf.data.cells import cell_code, shown_cell, without_formula
+from mlcrf.data.cells import INVALID, cell_code, shown_cell, without_formula
 from mlcrf.data.problems import Problems
 from mlcrf.data.table_files import Records, load_records
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import as_image
-from mlcrf.labels import LabelSpace
+from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.prediction.formats.parquet_table import ParquetTable, load_about
 from mlcrf.prediction.formats.parts import Parts
-from mlcrf.prediction.formats.table import TableSuffix
+from mlcrf.prediction.formats.table import ABSTAINED, TableSuffix
 from mlcrf.prediction.record import Origin, Prediction
 from mlcrf.stores import Stored
 
 
 class PredictionTable(Protocol):
-    """Predictions, their labels, and the model that made them."""
+    """Predictions, their labels, and the model that made them.
+
+    `abstains` says whether labels may be left open.
+    """
 
     @property
     def labels(self) -> LabelSpace: ...
 
     @property
     def origin(self) -> Origin: ...
+
+    @property
+    def abstains(self) -> bool: ...
 
     def __iter__(self) -> Iterator[Prediction]: ...
 
@@ -40,6 +46,7 @@ class LoadedTable:
     labels: LabelSpace
     predictions: Sequence[Prediction]
     origin: Origin = Origin()
+    abstains: bool = False
 
     def __iter__(self) -> Iterator[Prediction]:
         return iter(self.predictions)
@@ -53,7 +60,8 @@ def read_predictions(
 ) -> PredictionTable:
     """Read a table of predictions: .csv, .jsonl or .parquet, wide or tidy, or a folder of parts.
 
-    The column `labels`, or `present` of a tidy table, holds the decisions. CSV as saved by
+    The column `labels`, or `present` of a tidy table, holds the decisions; what `abstained` lists,
+    or has no value in `present`, is left open. CSV as saved by
     spreadsheets is accepted: a byte-order mark, semicolons or tabs between cells, decimal commas
     and the apostrophes of `--excel-safe`.
 
@@ -137,27 +145,32 @@ def _read_wide(cells: _Cells, labels: LabelSpace | None, probabilities: bool) ->
     missing = [name for kind in scores for name in kind if name not in columns]
     if probabilities and missing:
         raise DataError(f"{path}:1: has no column {missing[0]!r}, which is needed here")
-    names = frozenset(space.names)
+    names, abstains = frozenset(space.names), ABSTAINED in columns
     predictions = []
-    for row, cell in enumerate(columns["labels"]):
-        chosen = _listed(cells, row, cell, space)
+    for row in range(len(columns["labels"])):
+        chosen = _listed(cells, row, "labels", space)
+        is_open = _listed(cells, row, ABSTAINED, space) if abstains else set()
         marginals, independent = (
             tuple(cells.probability(row, name) for name in kind) if probabilities else ()
             for kind in scores
         )
         present = tuple(name for name in space if name in chosen & names)
+        left_open = tuple(name for name in space if name in (is_open & names) - chosen)
         image = as_image(cells.image(row))
-        predictions.append(Prediction(image, present, marginals, independent, listed=row))
-    return LoadedTable(space, predictions)
+        predictions.append(
+            Prediction(image, present, marginals, independent, abstained=left_open, listed=row)
+        )
+    return LoadedTable(space, predictions, abstains=abstains)
 
 
-def _listed(cells: _Cells, row: int, cell: object, labels: LabelSpace) -> set[str]:
+def _listed(cells: _Cells, row: int, column: str, labels: LabelSpace) -> set[str]:
+    cell = cells.records.columns[column][row]
     if isinstance(cell, str):
         parts = [part.strip() for part in cell.split(";")]
     elif isinstance(cell, list) and all(isinstance(one, str) for one in cell):
         parts = cell
     else:
-        cells.fault(row, f"column 'labels' is {shown_cell(cell)}; expected a list of labels")
+        cells.fault(row, f"column {column!r} is {shown_cell(cell)}; expected a list of labels")
         return set()
     return {cells.label(row, part, labels) for part in parts if part}
 
@@ -180,11 +193,13 @@ def _read_tidy(cells: _Cells, labels: LabelSpace | None, probabilities: bool) ->
         if lost := [name for name in space if name not in own]:
             cells.fault(min(own.values()), f"{image}: has no row for label {lost[0]!r}")
             continue
-        present = []
+        present, is_open = [], []
         for name in space:
             code = cell_code(columns["present"][own[name]])
-            if code not in (0, 1):
-                cells.fault(own[name], "column 'present': expected 1 or 0")
+            if code == INVALID:
+                cells.fault(own[name], "column 'present': expected 1, 0 or ?")
+            elif code == UNKNOWN:
+                is_open.append(name)
             elif code:
                 present.append(name)
         marginals, independent = (
@@ -192,9 +207,16 @@ def _read_tidy(cells: _Cells, labels: LabelSpace | None, probabilities: bool) ->
             for kind in ("p", "independent")
         )
         predictions.append(
-            Prediction(as_image(image), tuple(present), marginals, independent, listed=listed)
+            Prediction(
+                as_image(image),
+                tuple(present),
+                marginals,
+                independent,
+                abstained=tuple(is_open),
+                listed=listed,
+            )
         )
-    return LoadedTable(space, predictions)
+    return LoadedTable(space, predictions, abstains=any(one.abstained for one in predictions))
 
 
 def _space(path: Path | Stored, names: Sequence[str]) -> LabelSpace:

@@ -18,6 +18,8 @@ from mlcrf.prediction.record import Origin, Prediction
 
 METADATA_KEY = b"mlcrf"  # metadata of a Parquet file
 NAMES_KEY = "mlcrf.names"  # names that are not UTF-8: row -> bytes as hexadecimal digits
+ABSTAINED = "abstained"  # column of a wide table
+OPEN = "?"  # in CSV, whether a label is present that is left open
 _ROWS_AT_ONCE = 1024
 
 
@@ -35,20 +37,23 @@ class Table:
 
     Attributes:
         tidy: use the columns of `TidyLayout` instead of `WideLayout`. In CSV, labels are joined by
-            `;`, present is 1 and absent 0.
+            `;`, present is 1, absent 0 and open `?`.
         excel_safe: begin CSV with a UTF-8 byte-order mark, and put an apostrophe before every text
             that a spreadsheet would interpret as a formula.
         origin: written to the metadata of Parquet files.
+        abstains: whether labels may be left open; a wide table then says which.
     """
 
     tidy: bool = False
     excel_safe: bool = False
     origin: Origin = Origin()
     suffixes: tuple[str, ...] = tuple(TableSuffix)
+    abstains: bool = False
     holds_errors: bool = field(default=False, init=False)
 
     def open(self, path: Path, suffix: str, labels: LabelSpace) -> Rows:
-        layout = TidyLayout(labels) if self.tidy else WideLayout(labels)
+        wide = WideLayout(labels, abstains=self.abstains)
+        layout = TidyLayout(labels) if self.tidy else wide
         match TableSuffix(suffix):
             case TableSuffix.CSV:
                 table = CsvFile(path, excel_safe=self.excel_safe)
@@ -57,7 +62,7 @@ class Table:
             case TableSuffix.JSONL:
                 return _LayoutRows(layout, _JsonFile(path, layout.columns))
             case TableSuffix.PARQUET:
-                about = about_table(labels, self.origin)
+                about = about_table(labels, self.origin, abstains=self.abstains)
                 return _LayoutRows(layout, ParquetFile(path, layout.columns, about))
 
     def companions(self, labels: LabelSpace) -> dict[str, str]:
@@ -75,21 +80,34 @@ class Layout(Protocol):
 
 
 class WideLayout:
-    """One row per image: `image`, `labels`, and `p:LABEL`, `independent:LABEL` for every label."""
+    """One row per image: `image`, `labels`, and `p:LABEL`, `independent:LABEL` for every label.
 
-    def __init__(self, labels: LabelSpace) -> None:
+    Args:
+        abstains: add `abstained` after `labels`, the labels that are left open.
+    """
+
+    def __init__(self, labels: LabelSpace, *, abstains: bool = False) -> None:
         scores = [f"{kind}:{name}" for name in labels for kind in ("p", "independent")]
+        self._abstains = abstains
         self.columns = {"image": pa.string(), "labels": pa.list_(pa.string())}
+        if abstains:
+            self.columns[ABSTAINED] = pa.list_(pa.string())
         self.columns |= dict.fromkeys(scores, pa.float32())
 
     def rows(self, prediction: Prediction) -> Iterator[list[Any]]:
         both = zip(prediction.marginals, prediction.independent, strict=True)
         scores = [score for pair in both for score in pair]
-        yield [str(prediction.image), list(prediction.labels), *scores]
+        lists = [list(prediction.labels)]
+        if self._abstains:
+            lists.append(list(prediction.abstained))
+        yield [str(prediction.image), *lists, *scores]
 
 
 class TidyLayout:
-    """One row per image and label: `image`, `label`, `present`, `p`, `independent`."""
+    """One row per image and label: `image`, `label`, `present`, `p`, `independent`.
+
+    `present` has no value, in CSV `?`, where the label is left open.
+    """
 
     def __init__(self, labels: LabelSpace) -> None:
         self._labels = labels
@@ -102,10 +120,11 @@ class TidyLayout:
         }
 
     def rows(self, prediction: Prediction) -> Iterator[list[Any]]:
-        present = frozenset(prediction.labels)
+        present, is_open = frozenset(prediction.labels), frozenset(prediction.abstained)
         scores = zip(self._labels, prediction.marginals, prediction.independent, strict=True)
         for name, p, independent in scores:
-            yield [str(prediction.image), name, name in present, p, independent]
+            said = None if name in is_open else name in present
+            yield [str(prediction.image), name, said, p, independent]
 
 
 class CsvFile:
@@ -165,14 +184,15 @@ class ParquetFile:
         self._rows = []
 
 
-def about_table(labels: LabelSpace, origin: Origin) -> dict[str, object]:
-    """Return the metadata of a Parquet file."""
+def about_table(labels: LabelSpace, origin: Origin, *, abstains: bool = False) -> dict[str, object]:
+    """Return the metadata of a Parquet file; `abstains` as in `Table`."""
     rules = origin.rules
     record = {"model": origin.model, "digest": origin.digest}
     if origin.decision:
         record["decision"] = origin.decision
     return {
         "labels": list(labels),
+        **({"abstains": True} if abstains else {}),
         "origin": record | {"rules": None if rules is None else rules.pairs},
     }
 
@@ -208,6 +228,8 @@ def _cell(value: Any) -> Any:
             return f"{value:.6g}"
         case list():
             return ";".join(value)
+        case None:
+            return OPEN
         case _:
             return value
 
