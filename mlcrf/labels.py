@@ -18,6 +18,8 @@ _LONGEST = 1000  # characters; tables cannot store names of 100,000
 class LabelSpace:
     """Ordered, distinct, non-empty label names; column i of every (N, L) array is `names[i]`.
 
+    Accents are composed (NFC), so that a name is one text however it was typed.
+
     Raises:
         LabelsError: no names, or a name that is empty, duplicate, too long, not text, or has a line
             break or a semicolon (the separator in our outputs).
@@ -42,9 +44,10 @@ class LabelSpace:
                 raise LabelsError(
                     f"label {name!r} contains a character that is not text; rename it"
                 )
-            if name in seen:
+            if composed(name) in seen:
                 raise LabelsError(f"label {name!r} occurs twice")
-            seen.add(name)
+            seen.add(composed(name))
+        object.__setattr__(self, "names", tuple(map(composed, self.names)))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -55,7 +58,7 @@ class LabelSpace:
     @property
     def digest(self) -> str:
         """The SHA-256 of the names in their order."""
-        return hashlib.sha256("\n".join(map(composed, self.names)).encode()).hexdigest()
+        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
 
     def index(self, name: str) -> int:
         """Return the column of a label.

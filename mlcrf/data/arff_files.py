@@ -20,6 +20,8 @@ from mlcrf.stores import Stored
 _PART = re.compile(r"(.+)[-_](?:train|test|validation|val)", re.IGNORECASE)
 _KEYWORD = re.compile(r"^[ \t]*@(relation|attribute|data)\b[ \t]*", re.IGNORECASE)
 _COUNT = re.compile(r"-C\s+(-?\d+)")
+_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
+_INDEX = re.compile(r"[{,]\s*(\d+)(?=\s)")  # of a value in a sparse row
 _MOST_LABELS_SHOWN = 3
 
 
@@ -78,7 +80,19 @@ def load_arff(path: Path | Stored, problems: Problems) -> ArffContent:
         for at, line in enumerate(lines[start + 1 :], start + 2)
         if line.strip() and not line.strip().startswith("%")
     ]
+    for at in numbers:
+        _require_single_indices(path, at, lines[at - 1].strip())
     return ArffContent({name: columns[name] for name in ordered}, nominal, labels, numbers)
+
+
+def _require_single_indices(path: Path | Stored, at: int, row: str) -> None:
+    """Refuse a sparse row that has two values of an attribute, of which the parser keeps one."""
+    if not row.startswith("{"):
+        return
+    indices = list(map(int, _INDEX.findall(_QUOTED.sub("", row))))
+    if len(set(indices)) < len(indices):
+        double = next(index for index in indices if indices.count(index) > 1)
+        raise DataError(f"attribute number {double} occurs twice in a row; remove one", path, at)
 
 
 def _keyword(line: str) -> str:

@@ -44,6 +44,18 @@ def test_rows_of_both_forms(form: str, xml: str, tmp_path: Path) -> None:
     assert [str(one) for one in data.images] == ["row 1", "row 2", "row 3"]
 
 
+@pytest.mark.parametrize("row", ["{0 1.5, 0 2}", "{1 1,00 1.5 , 0 2}", '{2 "blue, 0 3",0 1,0\t1}'])
+def test_two_values_of_one_attribute_are_refused(row: str, tmp_path: Path) -> None:
+    """A sparse row with an index twice is an error with its line; quoted text has no index."""
+    (tmp_path / "a.xml").write_text(XML)
+    head = HEAD.replace("green,blue", "green,blue,'blue, 0 3'")
+    (tmp_path / "a.arff").write_text(f"{head}{{3 1}}\n{row}\n")
+    with pytest.raises(DataError, match=r"a\.arff:9: attribute number 0 occurs twice"):
+        read_dataset(tmp_path / "a.arff")
+    (tmp_path / "a.arff").write_text(f'{head}{{2 "blue, 0 3", 0 1}}\n')
+    assert len(read_dataset(tmp_path / "a.arff").images) == 1
+
+
 def test_values_in_another_order(tmp_path: Path) -> None:
     """A file may declare the values of a feature in an order of its own: names decide."""
     (tmp_path / "birds.xml").write_text(XML)

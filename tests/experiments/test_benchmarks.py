@@ -206,22 +206,35 @@ def test_tables_go_between_their_marks() -> None:
 def test_a_stall_is_felt_by_all_who_would_have_come(tmp_path: Path) -> None:
     """An open loop goes on asking while the service stalls; a closed one asks once a connection."""
     import asyncio
-    from time import perf_counter
 
     import load
 
     (tmp_path / "body").write_bytes(b"12345")
 
-    async def measured(**more: Any) -> dict[str, Any]:
-        began = perf_counter()
+    async def measured(stalled: int, **more: Any) -> tuple[dict[str, Any], int]:
+        """A service that lets so many requests wait, from the 60th, and then 0.3 s more."""
+        number = waiting = most = 0
+        enough = asyncio.Event()
+
+        async def stall() -> None:
+            nonlocal waiting, most
+            waiting += 1
+            most = max(most, waiting)
+            if waiting == stalled:
+                enough.set()
+            await enough.wait()
+            await asyncio.sleep(0.3)
+            waiting -= 1
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal number
             while head := await reader.readline():
                 post = head.startswith(b"POST")
                 await reader.readuntil(b"\r\n\r\n")
                 assert not post or await reader.readexactly(5) == b"12345"
-                if post and 0.5 < perf_counter() - began < 1:
-                    await asyncio.sleep(began + 1 - perf_counter())
+                number += post
+                if post and number >= 60 and not enough.is_set():
+                    await stall()
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
             writer.close()
 
@@ -230,14 +243,15 @@ def test_a_stall_is_felt_by_all_who_would_have_come(tmp_path: Path) -> None:
         plan = {"address": address, "path": "/", "type": "x", "bodies": [tmp_path / "body"]}
         found = await load.run(plan | {"warm_s": 0.1, "seconds": 1.4} | more)
         server.close()
-        return found
+        return found, most
 
-    opened = asyncio.run(measured(rate=200, seed=0))
-    assert opened["statuses"] == {"200": opened["requests"]} and 150 < opened["requests"] < 450
-    assert 0.3 < opened["latency_s"]["p95"] < opened["latency_s"]["max"]  # of a third, 0 to 0.5 s
-    closed = asyncio.run(measured(connections=2))
-    assert closed["requests"] > 40 and closed["latency_s"]["max"] > 0.3
-    assert closed["latency_s"]["p95"] < opened["latency_s"]["p95"] and closed["opened"] == 3
+    # arrivals are drawn: as many on a slow machine, where they are late
+    opened, most = asyncio.run(measured(40, rate=200, seed=0))
+    assert most == 40 and opened["statuses"] == {"200": opened["requests"]}
+    assert opened["requests"] < 800 and opened["latency_s"]["p95"] >= 0.3
+    closed, most = asyncio.run(measured(1, connections=2))
+    assert most <= 2 and closed["opened"] == 3
+    assert closed["statuses"] == {"200": closed["requests"]}
 
 
 def test_quantiles_of_loads() -> None:

@@ -15,7 +15,7 @@ from mlcrf.data.readers import ReadOptions
 from mlcrf.data.readers.table import read_table, save_manifest
 from mlcrf.errors import DataError, LabelsError, MlcrfError, SettingsError
 from mlcrf.images import as_image
-from mlcrf.labels import LabelSpace
+from mlcrf.labels import LabelSpace, composed
 
 TARGETS = [[1, 0], [0, -1]]
 
@@ -419,7 +419,7 @@ NAMES = st.text(
         ),
         min_size=2,
         max_size=4,
-        unique=True,
+        unique_by=composed,
     ),
     data=st.data(),
 )
