@@ -43,7 +43,8 @@ class TrainSettings(BaseModel):
     backbone: Text = Field(
         default="lite0",
         description="Network: lite0, lite1, lite2, tiny or a name of timm's; local-dir:FOLDER or "
-        "hf-hub:ORG/NAME, as timm saves networks; lite0+lite1 concatenates the features of both.",
+        "hf-hub:ORG/NAME, as timm saves networks; lite0@288 takes images of 288 px; lite0+lite1 "
+        "concatenates the features of both.",
     )
     weights: Text | None = Field(
         default=None,

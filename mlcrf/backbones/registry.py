@@ -8,7 +8,7 @@ of `Source`, and its case in both.
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 from threading import Lock
@@ -27,6 +27,8 @@ from mlcrf.hints import did_you_mean
 
 OWN_PREFIXES = ("local-dir:", "hf-hub:")  # of names of networks of one's own, as timm spells them
 TABLE = "table"  # name of the backbone of a table of numbers
+LARGEST_PX = 1024  # side of a network's input
+_SMALLEST_PX = 32
 _HALF = (0.5, 0.5, 0.5)
 _LITE_FEATURES = 1280  # of each
 _LITE_SIZES_PX = {"lite0": 224, "lite1": 240, "lite2": 260}
@@ -225,14 +227,16 @@ def table_spec(features: tuple[str, ...]) -> BackboneSpec:
 def find_spec(name: str, weights: str | None = None) -> BackboneSpec:
     """Return the input and origin of a backbone.
 
-    Names with `+` between them are several networks, whose features are concatenated.
+    Names with `+` between them are several networks, whose features are concatenated. `lite0@288`
+    is a network with another input size than it has by default, which convolutional networks
+    take: they see more of a larger image.
 
     Args:
         weights: file of weights for the network of timm with this name.
 
     Raises:
         BackboneError: timm has no such network or weights; the text suggests close names. Or
-            weights of one's own cannot be found, or are not safetensors.
+            weights of one's own cannot be found, or are not safetensors. Or the size is none.
     """
     if weights is not None or name.startswith(OWN_PREFIXES):
         return _own_spec(name, weights)
@@ -245,7 +249,30 @@ def find_spec(name: str, weights: str | None = None) -> BackboneSpec:
                 f"backbone {name!r}: networks can be combined only if all have published "
                 "weights from one source, such as lite0+lite2"
             )
-        return BackboneSpec(name, parts[0].source, max(part.size_px for part in parts))
+        together = "+".join(part.name for part in parts)
+        return BackboneSpec(together, parts[0].source, max(part.size_px for part in parts))
+    name, size_px = _split_size(name)
+    found = _find_named(name)
+    if size_px in (None, found.size_px):
+        return found
+    return replace(found, name=f"{name}@{size_px}", size_px=size_px)
+
+
+def _split_size(name: str) -> tuple[str, int | None]:
+    """Return a network's name and the input size that is asked for, if any."""
+    network, at, size = name.partition("@")
+    if not at or not network:
+        return name, None
+    if not size.isdecimal() or not _SMALLEST_PX <= int(size) <= LARGEST_PX:
+        raise BackboneError(
+            f"backbone {name!r}: expected an input size from {_SMALLEST_PX} to {LARGEST_PX} px "
+            f"after @, such as {network}@288"
+        )
+    return network, int(size)
+
+
+def _find_named(name: str) -> BackboneSpec:
+    """Return the spec of a single network with its own input size."""
     if name in _LITE_SIZES_PX:
         return BackboneSpec(name, Source.PACKAGE, _LITE_SIZES_PX[name])
     if name == "tiny":
@@ -308,6 +335,8 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
         whole.published = "+".join(part.published for part in parts if part.published)
         return whole.eval()
     published = ""
+    own_name = spec.source is Source.OWN  # where @ begins a revision
+    name, size_px = (spec.name, None) if own_name else _split_size(spec.name)
     match spec.source:
         case Source.SCRATCH:
             network = Tiny(seed=seed)
@@ -315,12 +344,14 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
         case Source.PACKAGE:
             import timm
 
-            lite: Any = timm.create_model(f"tf_efficientnet_{spec.name}", num_classes=0)
+            lite: Any = timm.create_model(f"tf_efficientnet_{name}", num_classes=0)
             network, num_features = lite, lite.num_features
             if pretrained:
-                published = load_packaged_weights(spec.name, network)
+                published = load_packaged_weights(name, network)
         case Source.HUB:
-            network = _from_hub(spec.name, pretrained=pretrained)
+            network = _from_hub(name, pretrained=pretrained)
+            if size_px is not None:
+                _require_size(network, spec)
             num_features = _measure(network, spec.size_px)
         case Source.OWN:
             from mlcrf.backbones.own_weights import find_own
@@ -360,12 +391,12 @@ def defer_backbone(
     if spec.source is not Source.PACKAGE:
         return build()
     parts = tuple(_packaged(find_spec(name)) for name in names) if len(names) > 1 else ()
-    published = "+".join(map(packaged_digest, names))
+    published = "+".join(packaged_digest(_split_size(name)[0]) for name in names)
     return DeferredBackbone(spec, num_features, _fingerprint(spec, published), build, parts)
 
 
 def _packaged(spec: BackboneSpec) -> DeferredBackbone:
-    fingerprint = _fingerprint(spec, packaged_digest(spec.name))
+    fingerprint = _fingerprint(spec, packaged_digest(_split_size(spec.name)[0]))
     return DeferredBackbone(spec, _LITE_FEATURES, fingerprint, lambda: make_backbone(spec))
 
 
@@ -378,6 +409,17 @@ def available_offline() -> dict[str, bool]:
 def _measure(network: nn.Module, size_px: int) -> int:
     # timm's num_features is the width before the head, not always that of the output
     return int(network.eval()(torch.zeros(1, 3, size_px, size_px)).shape[1])
+
+
+def _require_size(network: nn.Module, spec: BackboneSpec) -> None:
+    """Refuse an input size that a network cannot take, as those with positions learned do."""
+    try:
+        _measure(network, spec.size_px)
+    except (AssertionError, RuntimeError) as error:
+        raise BackboneError(
+            f"backbone {spec.name}: the network does not take images of {spec.size_px} px; name it "
+            "without @"
+        ) from error
 
 
 def _from_hub(name: str, *, pretrained: bool) -> nn.Module:

@@ -168,6 +168,32 @@ def test_weights_that_were_fetched_before_load_offline(no_hub: Path) -> None:
     assert hub.HF_HUB_OFFLINE is False
 
 
+def test_input_sizes_of_ones_own() -> None:
+    """`@` sets a network's input size; its own size is the same backbone as without."""
+    assert find_spec("lite0@288") == replace(find_spec("lite0"), name="lite0@288", size_px=288)
+    assert find_spec("lite0@224") == find_spec("lite0")
+    assert find_spec("lite1@240+lite0@288").name == "lite1+lite0@288"
+    assert find_spec("resnet18@160").mean == (0.485, 0.456, 0.406)
+    small, large = (make_backbone(find_spec(name), seed=3) for name in ("tiny", "tiny@96"))
+    pixels = torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8)
+    assert torch.equal(small(pixels), large(pixels))
+    assert small.fingerprint() != large.fingerprint()
+
+
+@pytest.mark.parametrize("name", ["lite0@", "lite0@big", "lite0@16", "lite0@4096", "lite0+lite1@0"])
+def test_input_sizes_that_are_none(name: str) -> None:
+    """The message names the backbone and the range."""
+    with pytest.raises(BackboneError, match=r"lite.@.*expected an input size from 32 to 1024 px"):
+        find_spec(name)
+
+
+def test_networks_of_one_size_only() -> None:
+    """A network that learned positions takes no other size, and the message says so."""
+    spec = find_spec("test_vit3@192")
+    with pytest.raises(BackboneError, match="does not take images of 192 px; name it without @"):
+        make_backbone(spec, pretrained=False)
+
+
 @pytest.mark.parametrize("answers", [True, False])
 @pytest.mark.parametrize("set_offline", [True, False])
 def test_client_is_offline_only_while_it_must_be(
