@@ -14,17 +14,19 @@ from mlcrf.calibration import Adjustment, Calibration, Model, save_calibration
 from mlcrf.checkpoint import SPLITS, STATE, Run, load_run, load_splits
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.readers.table import save_manifest
-from mlcrf.decoding import Decoder, Guarantee
+from mlcrf.decoding import Coverage, Decoder, Guarantee, make_ranker, rank_targets
 from mlcrf.decoding.guarantees import scores_within_rules
 from mlcrf.errors import DataError, RunError
 from mlcrf.evaluation import answer, in_training
 from mlcrf.inference import Independent, InferenceMethod
+from mlcrf.inference.ranking import Standing
 from mlcrf.metrics import Reliability
 from mlcrf.reliability import Kind, measure_reliability
 from mlcrf.shipped_models import is_shipped
 from mlcrf.tempering import Tempering, choose_factors
 
 LEVELS = (0.9, 0.95, 0.99)
+COVERAGES = (0.8, 0.9, 0.95)
 Reliabilities = dict[Kind, Reliability]
 
 
@@ -56,6 +58,9 @@ class CalibrationReport:
         tempering: of `crf` and `independent`: the choice of factors of their potentials.
         reliability: of both models their reliability as they were learned, and with the factors
             that are kept; see `mlcrf.reliability`. Measured on the images that chose the factors.
+        reaches: by coverage, the total probability that families of label sets of the CRF reach; 1
+            if these are all label sets, because there are too few images. Empty if all labels are
+            known of no image.
     """
 
     run: Run
@@ -65,6 +70,7 @@ class CalibrationReport:
     notes: tuple[str, ...]
     tempering: dict[Model, Tempering]
     reliability: dict[Model, tuple[Reliabilities, Reliabilities]]
+    reaches: dict[float, float]
 
 
 def calibrate(
@@ -77,10 +83,10 @@ def calibrate(
 ) -> CalibrationReport:
     """Keep what a run says of labelled images that it was not trained on.
 
-    From these, thresholds of a promised precision or recall are found when they are asked for.
-    They choose factors of the potentials too, kept only where they help (`mlcrf.tempering`). They
-    replace the calibration images that the run had, and the factors. Images that the run was
-    trained on are left out.
+    From these, thresholds of a promised precision or recall, and how far families of label sets go,
+    are found when they are asked for. They choose factors of the potentials too, kept only where
+    they help (`mlcrf.tempering`). They replace the calibration images that the run had, and the
+    factors. Images that the run was trained on are left out.
 
     Args:
         manifest: images and targets; labels in any order.
@@ -117,11 +123,13 @@ def calibrate(
     }
     adjustments: dict[Model, Adjustment] = {}
     reliability = {}
+    standings: dict[str, Standing] = {}
     for model, one in tempering.items():
-        before = after = measure_reliability(answers.potentials[model], targets, methods[model])
+        scaled = answers.potentials[model]
+        before = after = measure_reliability(scaled, targets, methods[model])
         if one.is_kept:
             found = one.found
-            scaled = answers.potentials[model].scaled(found.unary, found.pairwise)
+            scaled = scaled.scaled(found.unary, found.pairwise)
             with torch.no_grad():
                 marginals[model] = methods[model](scaled).marginals.float()
             decoders = (
@@ -131,6 +139,8 @@ def calibrate(
             adjustments[model] = Adjustment(found, tuple(decoders))
             after = measure_reliability(scaled, targets, methods[model])
         reliability[model] = before, after
+        ranker = make_ranker(methods[model], scaled)
+        standings[model] = rank_targets(ranker, scaled, targets)
     whole = Calibration(
         marginals,
         targets,
@@ -138,6 +148,7 @@ def calibrate(
         of_final=True,
         run=run.weights_digest,
         adjustments=adjustments,
+        standings=standings,
     )
     calibration = whole.thinned(run.settings.seed)
     if out is None:
@@ -146,8 +157,21 @@ def calibrate(
         calibration = _save_copy(run, out, calibration)
     run = load_run(out or run.path)
     support = tuple(measure_support(run, calibration, precision) for precision in LEVELS)
+    standing = calibration.standings["crf"]
+    reaches = {}
+    for level in COVERAGES if bool(standing.ahead.isfinite().any()) else ():
+        reach = Coverage(level).calibrated(standing, calibration.name).reach
+        assert reach is not None
+        reaches[level] = reach
     return CalibrationReport(
-        run, calibration, int(learned.sum()), support, answers.notes, tempering, reliability
+        run,
+        calibration,
+        int(learned.sum()),
+        support,
+        answers.notes,
+        tempering,
+        reliability,
+        reaches,
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from mlcrf import atomic
 from mlcrf.decoding import Decoder
 from mlcrf.errors import RunError
+from mlcrf.inference.ranking import SLACK, Standing
 from mlcrf.shipped_models import is_shipped
 from mlcrf.tempering import Factors
 
@@ -54,6 +55,8 @@ class Calibration:
         run: SHA-256 of the run's weights.
         digest: SHA-256 of the file; empty if there is none yet.
         adjustments: by model; models without one are used as they were learned.
+        standings: of `crf` and `independent`, the places of the right label sets among all (N,);
+            NaN for images of which not all labels are known. Empty in files of older versions.
     """
 
     marginals: dict[str, Tensor]
@@ -63,6 +66,7 @@ class Calibration:
     run: str = ""
     digest: str = ""
     adjustments: dict[Model, Adjustment] = field(default_factory=dict)
+    standings: dict[str, Standing] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -76,7 +80,11 @@ class Calibration:
         drawn: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(self.targets))
         rows = torch.from_numpy(np.sort(drawn[:MOST_IMAGES]))
         marginals = {model: values[rows] for model, values in self.marginals.items()}
-        return replace(self, marginals=marginals, targets=self.targets[rows])
+        standings = {
+            model: Standing(*(value[rows] for value in one))
+            for model, one in self.standings.items()
+        }
+        return replace(self, marginals=marginals, targets=self.targets[rows], standings=standings)
 
 
 def save_calibration(folder: Path, calibration: Calibration) -> Calibration:
@@ -88,6 +96,11 @@ def save_calibration(folder: Path, calibration: Calibration) -> Calibration:
         "run": calibration.run,
         **({"adjustments": _record(calibration.adjustments)} if calibration.adjustments else {}),
     }
+    for model, standing in calibration.standings.items():
+        tensors |= {
+            f"{model}.{part}": value.double().contiguous()
+            for part, value in standing._asdict().items()
+        }
     content = save(
         {**tensors, "targets": calibration.targets.to(torch.int8).contiguous()},
         {"about": json.dumps(about)},
@@ -126,12 +139,13 @@ def load_calibration(folder: Path, *, run: str, num_labels: int) -> Calibration:
             raise ValueError(f"expected columns of {num_labels} labels")
         if not all(bool(((one >= 0) & (one <= 1)).all()) for one in marginals.values()):
             raise ValueError("a probability is not between 0 and 1")
+        standings = _read_standings(tensors, len(targets))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{path}: damaged: {reason}; make it again: {calibrate}") from error
     if made_for != run:
         raise RunError(f"{path}: was made for other weights; make it again: {calibrate}")
-    return Calibration(marginals, targets, data, of_final, run, digest, adjustments)
+    return Calibration(marginals, targets, data, of_final, run, digest, adjustments, standings)
 
 
 def load_adjustments(folder: Path, *, run: str) -> dict[Model, Adjustment]:
@@ -177,3 +191,38 @@ def _record(adjustments: dict[Model, Adjustment]) -> dict[str, Any]:
 
 def _read_adjustments(about: dict[str, Any]) -> dict[Model, Adjustment]:
     return _ADJUSTMENTS.validate_python(about.get("adjustments", {}))
+
+
+def require_standings(folder: Path, calibration: Calibration, model: str) -> Standing:
+    """Return the places of the right label sets, for which families of label sets ask.
+
+    Raises:
+        RunError: there are none, or of no image all labels are known.
+    """
+    path = folder / CALIBRATION
+    _, calibrate = _remedy(folder)
+    if model not in calibration.standings:
+        raise RunError(
+            f"{path}: has no scores of label sets, which --coverage needs; make it again: "
+            f"{calibrate}"
+        )
+    standing = calibration.standings[model]
+    if bool(standing.ahead.isnan().all()):
+        raise RunError(
+            f"{path}: no calibration image has all of its labels known, which --coverage needs; "
+            f"give it such images: {calibrate}"
+        )
+    return standing
+
+
+def _read_standings(tensors: dict[str, Tensor], num_images: int) -> dict[str, Standing]:
+    standings = {}
+    for model in ("crf", "independent"):
+        if f"{model}.ahead" in tensors:
+            one = Standing(*(tensors[f"{model}.{part}"] for part in Standing._fields))
+            if any(part.shape != (num_images,) for part in one):
+                raise ValueError(f"expected scores of label sets of {num_images} images")
+            if any(bool(((part < 0) | (part > 1 + SLACK)).any()) for part in one):
+                raise ValueError("a probability is not between 0 and 1")
+            standings[model] = one
+    return standings

@@ -23,13 +23,19 @@ from mlcrf.backbones.registry import (
     defer_backbone,
     make_backbone,
 )
-from mlcrf.calibration import Calibration, Model, load_adjustments, load_calibration
+from mlcrf.calibration import (
+    Calibration,
+    Model,
+    load_adjustments,
+    load_calibration,
+    require_standings,
+)
 from mlcrf.choices import Decision, InferenceName
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.readers import ReadOptions
 from mlcrf.data.readers.table import read_table
-from mlcrf.decoding import Decoder
+from mlcrf.decoding import Coverage, Decoder
 from mlcrf.errors import DataError, LabelsError, RunError
 from mlcrf.hints import describe_fault
 from mlcrf.inference import InferenceMethod
@@ -216,6 +222,18 @@ class Run:
         """
         return load_calibration(self.path, run=self.weights_digest, num_labels=len(self.labels))
 
+    def make_coverage(self, coverage: Coverage, model: str = "crf") -> Coverage:
+        """Return the coverage with the reach that this run's calibration images ask for.
+
+        Raises:
+            RunError: the run has no calibration images, or none whose labels are all known.
+        """
+        if coverage.reach is not None:
+            return coverage
+        images = self.load_calibration()
+        standing = require_standings(self.path, images, model)
+        return coverage.calibrated(standing, images.name, self.settings.seed)
+
     @property
     def rules(self) -> Rules:
         return self.crf.rules
@@ -249,6 +267,25 @@ def guarantee_notes(run: Run, decoder: Decoder) -> Iterator[str]:
     images = run.load_calibration()
     fitted = "" if images.of_final else ", by the model before its last fit, which included these"
     yield f"{asked} is promised for images like the {len(images.targets)} of {images.name}{fitted}"
+
+
+def coverage_notes(run: Run, coverage: Coverage | None) -> Iterator[str]:
+    """Yield what a user must know of a calibrated coverage."""
+    if coverage is None:
+        return
+    images = run.load_calibration()
+    if coverage.is_of_all:
+        yield (
+            f"coverage {coverage.level:g} needs {coverage.fewest_images} calibration images with "
+            f"all labels known, and {images.name} has {coverage.images}: every label set is in "
+            "every family"
+        )
+        return
+    fitted = "" if images.of_final else ", by the model before its last fit, which included these"
+    yield (
+        f"coverage {coverage.level:g} is promised for images like the {coverage.images} of "
+        f"{images.name} with all labels known{fitted}"
+    )
 
 
 def save_run(run: Run) -> Run:

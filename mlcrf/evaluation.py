@@ -12,12 +12,13 @@ from torch import Tensor
 
 from mlcrf.backbones.feature_source import FeatureSource
 from mlcrf.backbones.sources import make_source
-from mlcrf.checkpoint import SPLITS, Run, guarantee_notes, load_splits
+from mlcrf.checkpoint import SPLITS, Run, coverage_notes, guarantee_notes, load_splits
 from mlcrf.choices import InferenceName
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.rules import with_rules
-from mlcrf.decoding import Decoder
+from mlcrf.decoding import Coverage, Decoder
+from mlcrf.decoding.family_measures import FamilyMeasures, measure_families
 from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError, SettingsError
 from mlcrf.inference import (
     Gibbs,
@@ -62,6 +63,8 @@ class Answers:
             most probable set that agrees with the targets; at least 0 if MAP is exact (N,). None
             if not requested.
         potentials: those of `crf` and `independent`, of all images.
+        coverage: the promise of families in the signature; empty if none is asked for.
+        families: measures of the families of `crf` and `independent`; likewise.
     """
 
     manifest: Manifest
@@ -77,6 +80,8 @@ class Answers:
     hinted: int | None = None
     surprise: NDArray[np.float64] | None = None
     potentials: dict[str, Potentials] = field(default_factory=dict)
+    coverage: str = ""
+    families: dict[str, FamilyMeasures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ class Evaluation:
         unconverged: share of images for which the CRF's inference did not converge.
         in_training: number of images that the run was trained or tuned on.
         notes: remarks for readers of the scores.
+        families: of `independent` and `crf`, measures of the families of label sets of a promised
+            coverage; empty if none is asked for.
     """
 
     signature: str
@@ -104,6 +111,7 @@ class Evaluation:
     unconverged: float
     in_training: int
     notes: tuple[str, ...]
+    families: dict[str, FamilyMeasures] = field(default_factory=dict)
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row per measure, then one row per label with its average precision.
@@ -139,6 +147,7 @@ def evaluate(
     decoder: Decoder = Decoder(),
     at_k: int | None = None,
     evidence: Tensor | None = None,
+    coverage: Coverage | None = None,
     resamples: int = 1000,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -153,6 +162,7 @@ def evaluate(
         decoder=decoder,
         at_k=at_k,
         evidence=evidence,
+        coverage=coverage,
         progress=progress,
     )
     return score(run, answers, split=split, resamples=resamples, seed=seed)
@@ -170,6 +180,7 @@ def answer(
     at_k: int | None = None,
     evidence: Tensor | None = None,
     with_surprise: bool = False,
+    coverage: Coverage | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Answers:
     """Predict every image with both models of a run.
@@ -188,6 +199,8 @@ def answer(
         evidence: log-odds that hints add to the unaries of both models (N, L), in the run's order
             of labels; see `mlcrf.prediction.hinting`.
         with_surprise: see `Answers`; costs one more MAP where labels are unknown.
+        coverage: probability with which families of label sets hold the right one; of both models,
+            each as the scores of the calibration images under it ask for.
 
     Warns:
         MlcrfWarning: inference did not converge for some images; the text names options to try.
@@ -203,6 +216,9 @@ def answer(
             f"{run.path}: --at-k {at_k}: expected a number of labels from 1 to {len(run.labels)}"
         )
     run.require_input(manifest)
+    promised = {}
+    if coverage is not None:
+        promised = {one: run.make_coverage(coverage, one) for one in ("crf", "independent")}
     manifest = with_rules(manifest.relabelled(run.labels), run.rules)
     if not (manifest.targets >= 0).any():
         raise DataError(
@@ -229,6 +245,14 @@ def answer(
     independent, _ = _predict(uncoupled, known, Independent(), *theirs)
     if posterior.advice:
         warnings.warn(posterior.advice, MlcrfWarning, stacklevel=2)
+    both = {"crf": potentials, "independent": uncoupled}
+    methods = {"crf": method, "independent": Independent()}
+    families = {
+        model: measure_families(
+            one, methods[model], both[model], known, one.shares(features.numpy())
+        )
+        for model, one in promised.items()
+    }
     learned = count_in_training(run, manifest)
     return Answers(
         manifest,
@@ -247,11 +271,15 @@ def answer(
             *_split_notes(method, potentials, known),
             *_hint_notes(evidence),
             *guarantee_notes(run, ours[0]),
+            *coverage_notes(run, promised.get("crf")),
+            *_family_notes(families),
         ),
         at_k=at_k,
         hinted=None if evidence is None else int((evidence != 0).any(1).sum()),
         surprise=_surprise(potentials, known, crf, method) if with_surprise else None,
-        potentials={"crf": potentials, "independent": uncoupled},
+        potentials=both,
+        coverage=str(promised["crf"]) if promised else "",
+        families=families,
     )
 
 
@@ -279,6 +307,7 @@ def score(
         "inference": answers.inference,
         "decision": f"{answers.decision},map",
         **({} if answers.at_k is None else {"at-k": answers.at_k}),
+        **({"coverage": answers.coverage} if answers.coverage else {}),
         **({} if answers.hinted is None else {"hinted": answers.hinted}),
         "bootstrap": resamples,
         "seed": seed,
@@ -294,6 +323,7 @@ def score(
         unconverged=answers.unconverged,
         in_training=answers.in_training,
         notes=answers.notes,
+        families=answers.families,
     )
 
 
@@ -352,6 +382,15 @@ def _notes(run: Run, method: InferenceMethod, posterior: Posterior) -> list[str]
 def _rarity_notes(asked: Decoder, independent: Decoder, crf: Decoder) -> Iterator[str]:
     if asked.rarity is None:
         yield f"rarity tuned on validation: {independent.rarity:g} independent, {crf.rarity:g} crf"
+
+
+def _family_notes(families: dict[str, FamilyMeasures]) -> Iterator[str]:
+    sampled = [model for model, one in families.items() if not one.is_exact]
+    if sampled:
+        yield (
+            f"families of label sets of {' and '.join(sampled)} are found by samples, and their "
+            "sizes are estimates"
+        )
 
 
 def _hint_notes(evidence: Tensor | None) -> Iterator[str]:

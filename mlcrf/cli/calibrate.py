@@ -36,7 +36,7 @@ def calibrate(
     limit: options.LimitData = None,
     as_json: options.Json = False,
 ) -> None:
-    """Calibrate RUN on labelled images of your own, for --precision and --recall.
+    """Calibrate RUN on labelled images of your own, for --precision, --recall and --coverage.
 
     They replace the calibration images that RUN had. Images that RUN was trained on are left out.
     The promise then holds for images drawn like these. Where the images gain by it, unaries and
@@ -63,7 +63,7 @@ def calibrate(
         manifest = take_split(manifest, split)
     manifest = manifest.rows(np.arange(len(manifest))[:limit])
     extractor = runtime.make_extractor(trained)
-    with console.bar("features", then="marginals") as progress:
+    with console.bar("features", then="probabilities") as progress:
         report = run_calibration(trained, manifest, extractor, out=out, progress=progress)
     options.show_notes(report.notes, manifest)
     typer.echo(calibration_record(report) if as_json else format_calibration(report))

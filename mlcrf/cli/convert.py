@@ -95,6 +95,7 @@ def convert(
         image_url=image_url,
         url_root=url_root,
         abstains=read.table.abstains,
+        families=read.table.families,
     )
     target, labels = options.parse_data(out), read.selection.labels
     writer = PredictionWriter(target, labels, overwrite=overwrite, output=output)

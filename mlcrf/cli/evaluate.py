@@ -7,6 +7,7 @@ import typer
 
 from mlcrf.cli import console, options
 from mlcrf.cli.options import (
+    CoverageOptions,
     DecisionOptions,
     EvaluationOptions,
     ReadingOptions,
@@ -22,6 +23,7 @@ def evaluate(
     evaluation: EvaluationOptions,
     reading: ReadingOptions,
     decision: DecisionOptions,
+    families: CoverageOptions,
     runtime: RuntimeOptions,
     out: Annotated[
         Path | None, typer.Option(help="Also write all scores to this .csv file.")
@@ -54,6 +56,7 @@ def evaluate(
             decoder=decision.make_decoder(trained.labels),
             at_k=evaluation.at_k,
             evidence=evidence,
+            coverage=families.make_coverage(),
             resamples=evaluation.resamples,
             seed=evaluation.seed,
             progress=progress,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mlcrf.comparison import Comparison
     from mlcrf.data.manifest import Manifest
     from mlcrf.data.readers import ReadOptions
-    from mlcrf.decoding import Decoder
+    from mlcrf.decoding import Coverage, Decoder
     from mlcrf.images import ListedImages
     from mlcrf.labels import LabelSpace
     from mlcrf.prediction import KnownAnswers, LabelSelection, PredictJob
@@ -455,6 +455,43 @@ class DecisionOptions:
         )
 
 
+@dataclass(frozen=True)
+class CoverageOptions:
+    """The families of label sets of an image."""
+
+    panel: ClassVar[str] = DECISION
+
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            help="Also give the family of label sets that holds the right one with this "
+            "probability, such as 0.9, as the run's calibration images support: labels that all "
+            "sets have, labels that are open, and the number of sets.",
+        ),
+    ] = None
+    randomised: Annotated[
+        bool,
+        typer.Option(
+            "--randomised",
+            help="Choose the last set of a family of --coverage at random, by the image.",
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.randomised and self.coverage is None:
+            raise typer.BadParameter("--randomised is for --coverage; give both")
+        if self.coverage is not None and not 0 < self.coverage < 1:
+            raise typer.BadParameter(
+                f"--coverage: expected a number between 0 and 1, such as 0.9, got {self.coverage:g}"
+            )
+
+    def make_coverage(self) -> "Coverage | None":
+        """Make the coverage that the options describe."""
+        from mlcrf.decoding import Coverage
+
+        return None if self.coverage is None else Coverage(self.coverage, self.randomised)
+
+
 def make_decoder(run: "Run", decision: DecisionOptions, *, is_known: bool = False) -> "Decoder":
     """Make the decoder of a run; print notes on what it promises.
 
@@ -474,6 +511,30 @@ def make_decoder(run: "Run", decision: DecisionOptions, *, is_known: bool = Fals
             "nothing is promised for images of which something is known, by labels, hints or albums"
         )
     return decoder
+
+
+def make_coverage(
+    run: "Run", families: CoverageOptions, *, is_known: bool = False
+) -> "Coverage | None":
+    """Make the coverage of a run; print notes on what it promises.
+
+    Args:
+        is_known: whether something is known of images, by labels, hints or albums.
+    """
+    asked = families.make_coverage()
+    if asked is None:
+        return None
+    from mlcrf.checkpoint import coverage_notes
+
+    coverage = run.make_coverage(asked)
+    for note in coverage_notes(run, coverage):
+        console.note(note)
+    if is_known and not coverage.is_of_all:
+        console.note(
+            "no coverage is promised for images of which something is known, by labels, hints or "
+            "albums"
+        )
+    return coverage
 
 
 def _parse_rarity(text: str | None) -> float | None:
@@ -611,6 +672,7 @@ class KnownOptions:
         *,
         sidecar_dir: Path | None,
         named: Sequence[Path],
+        families: CoverageOptions = CoverageOptions(),
     ) -> "PredictJob":
         """Read the known labels, and make the job.
 
@@ -643,7 +705,8 @@ class KnownOptions:
         hints = read_evidence(run, self.hints, ReadingOptions(self.image_root, self.label_sep))
         is_known = known is not None or hints is not None or self.album
         decoder = make_decoder(run, decision, is_known=is_known)
-        return PredictJob(run.digest, decoder, known, self.album, renamed, limit, hints)
+        coverage = make_coverage(run, families, is_known=is_known)
+        return PredictJob(run.digest, decoder, known, self.album, renamed, limit, hints, coverage)
 
     def _known_labels(self, run: "Run", named: Sequence[Path]) -> "Path | Stored | KnownAnswers":
         """Return the table of --known, or the answers in a database of a review."""

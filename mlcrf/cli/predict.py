@@ -15,7 +15,13 @@ import typer
 from mlcrf.choices import RawPairs
 from mlcrf.cli import console, options, tagging
 from mlcrf.cli.mistakes import refuse_runs, refuse_tables
-from mlcrf.cli.options import DecisionOptions, KnownOptions, RuntimeOptions, grouped
+from mlcrf.cli.options import (
+    CoverageOptions,
+    DecisionOptions,
+    KnownOptions,
+    RuntimeOptions,
+    grouped,
+)
 from mlcrf.cli.sources import ImageSource, require_there
 from mlcrf.cli.stopping import raise_if_stopped
 from mlcrf.shipped_models import DEFAULT
@@ -39,6 +45,7 @@ def predict(
     ],
     known: KnownOptions,
     decision: DecisionOptions,
+    families: CoverageOptions,
     runtime: RuntimeOptions,
     model: options.Model = Path(DEFAULT),
     sidecar_dir: Annotated[
@@ -116,10 +123,18 @@ def predict(
     listed = source.list(limit, chosen, raw_pairs)
     selection = options.SelectionOptions(rename).make_selection(run.labels, run.rules)
     job = known.make_job(
-        run, selection, decision, limit, sidecar_dir=sidecar_dir, named=source.on_disk(listed)
+        run,
+        selection,
+        decision,
+        limit,
+        sidecar_dir=sidecar_dir,
+        named=source.on_disk(listed),
+        families=families,
     )
     origin = tagging.origin_of(run, selection, job)
-    output: OutputFormat = Table(origin=origin, abstains=job.decoder.abstains)
+    output: OutputFormat = Table(
+        origin=origin, abstains=job.decoder.abstains, families=job.coverage is not None
+    )
     if part is not None:
         output = PartFormat(part, job, origin)
         target = part.path(target)

@@ -8,7 +8,7 @@ import typer
 from mlcrf.choices import Api
 from mlcrf.cli import console, options, tagging
 from mlcrf.cli.mistakes import require_images
-from mlcrf.cli.options import DecisionOptions, RuntimeOptions, grouped
+from mlcrf.cli.options import CoverageOptions, DecisionOptions, RuntimeOptions, grouped
 from mlcrf.errors import SettingsError
 from mlcrf.shipped_models import DEFAULT
 
@@ -18,6 +18,7 @@ _LIMITS = "Limits"
 @grouped
 def serve(
     decision: DecisionOptions,
+    families: CoverageOptions,
     runtime: RuntimeOptions,
     model: options.RunDirectory = Path(DEFAULT),
     host: Annotated[
@@ -77,6 +78,8 @@ def serve(
             raise SettingsError("--image-root needs --as label-studio")
         if not image_root.is_dir():
             raise SettingsError(f"--image-root {image_root}: there is no such folder")
+    if families.coverage is not None and api is not Api.MLCRF:
+        raise SettingsError(f"--coverage is for mlcrf's own interface, not for --as {api.value}")
     console.quiet()
     console.require_extra("serve", "fastapi", "prometheus_client", "uvicorn")
     from mlcrf.prediction import PredictJob
@@ -88,7 +91,8 @@ def serve(
     limits = Limits(images, megabytes, batch, waiting, megabytes_together)
     run = options.load_run(model)
     require_images(run, "serve")
-    job = PredictJob(run.digest, options.make_decoder(run, decision))
+    coverage = options.make_coverage(run, families)
+    job = PredictJob(run.digest, options.make_decoder(run, decision), coverage=coverage)
     asks = api is Api.LABEL_STUDIO
     tagger = tagging.make_tagger(run, job, runtime, information=asks)
     warm_up(tagger)

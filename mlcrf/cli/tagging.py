@@ -40,6 +40,8 @@ def origin_of(run: "Run", selection: "LabelSelection", job: "PredictJob") -> "Or
     decoder = job.decoder
     plain = decoder.guarantee is None and decoder.costs is None
     decision = "" if plain else decoder.signature
+    if job.coverage is not None:
+        decision += f"{'|' if decision else ''}coverage:{job.coverage}"
     return Origin(run.path.resolve().name, run.digest, selection.rules, decision)
 
 

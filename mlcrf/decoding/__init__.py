@@ -9,6 +9,7 @@ from mlcrf.decoding.counts import (
     count_marginals_if_independent,
     empty_probability,
 )
+from mlcrf.decoding.coverage import Coverage, make_ranker, rank_targets
 from mlcrf.decoding.decoder import Decoder
 from mlcrf.decoding.expected_f1 import maximise_expected_f1
 from mlcrf.decoding.expected_jaccard import maximise_expected_jaccard
@@ -21,6 +22,7 @@ __all__ = [
     "Admissible",
     "Costs",
     "CountsLabels",
+    "Coverage",
     "Decoder",
     "DrawsLabels",
     "Guarantee",
@@ -29,10 +31,12 @@ __all__ = [
     "empty_probability",
     "estimate_frequencies",
     "load_costs",
+    "make_ranker",
     "maximise_expected_f1",
     "maximise_expected_jaccard",
     "maximise_f1_of_means",
     "minimise_expected_cost",
+    "rank_targets",
     "scores_by_rarity",
     "tune_label_thresholds",
     "tune_rarity",

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 
 from mlcrf.choices import Decision
-from mlcrf.decoding import Decoder
+from mlcrf.decoding import Coverage, Decoder
 from mlcrf.errors import SettingsError
 from mlcrf.prediction.hinting import HintEvidence
 from mlcrf.prediction.known import KnownLabels
@@ -22,6 +22,7 @@ class PredictJob:
         known: known labels, which keep their value; the other labels, and other images of an
             album, are inferred from them. Equal if their sources are equal.
         hints: what other sources say, as log-odds; equal if their tables are equal.
+        coverage: of the families of label sets, calibrated; None for no families.
         album: use images from the same folder taken close in time as context for each other.
         rename: the user's own names, as pairs (label, name).
         limit: maximum number of images.
@@ -37,6 +38,7 @@ class PredictJob:
     rename: tuple[tuple[str, str], ...] = ()
     limit: int | None = None
     hints: HintEvidence | None = None
+    coverage: Coverage | None = None
 
     def __post_init__(self) -> None:
         if self.decoder.rule is Decision.F1_OF_MEANS:
@@ -49,6 +51,8 @@ class PredictJob:
         """Return the job as a JSON object; jobs are equal if their records are equal."""
         values = asdict(replace(self, known=None, hints=None))
         del values["known"], values["hints"]
+        if self.coverage is None:  # equal to jobs of versions without it
+            del values["coverage"]
         if self.hints is not None:
             values["hints"] = dict(self.hints.tables)
         values["rename"] = [list(pair) for pair in self.rename]

@@ -5,6 +5,27 @@ from dataclasses import dataclass
 from mlcrf.images import Image
 from mlcrf.rules import Rules
 
+MOST_SETS = 2**62  # more label sets of a family are not counted
+
+
+@dataclass(frozen=True)
+class Family:
+    """The label sets that hold the right one with a promised probability, written compactly.
+
+    Labels that are neither in `present` nor `open` are in none of the sets.
+
+    Attributes:
+        present: labels that all sets have.
+        open: labels that some of the sets have.
+        sets: number of sets; 2^62 if there are more.
+        is_exact: whether this is exact, or estimated from samples.
+    """
+
+    present: tuple[str, ...]
+    open: tuple[str, ...]
+    sets: int
+    is_exact: bool = True
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -20,6 +41,8 @@ class Prediction:
             unless the tagger was asked for it.
         error: why there is no prediction; the other fields are then empty.
         listed: index among all listed images, to restore the order.
+        family: label sets that hold the right one with a promised probability; None if none is
+            asked for.
     """
 
     image: Image
@@ -31,6 +54,7 @@ class Prediction:
     information: tuple[float, ...] = ()
     error: str = ""
     listed: int = 0
+    family: Family | None = None
 
 
 @dataclass(frozen=True)

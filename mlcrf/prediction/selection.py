@@ -7,7 +7,7 @@ from pathlib import Path
 from mlcrf.data.pairs import load_rows
 from mlcrf.errors import LabelsError, SettingsError
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.record import Prediction
+from mlcrf.prediction.record import Family, Prediction
 from mlcrf.rules import Rules
 
 
@@ -18,7 +18,8 @@ class LabelSelection:
     probability of at least `min_prob`, if probabilities are known. The result obeys the
     rules: all labels that a kept label implies are kept too, even if `only` or `min_prob`
     exclude them, and `never` also excludes all labels that imply an excluded one. Of the labels
-    that are left open those are kept that `only` and `never` allow. Probabilities are not changed.
+    that are left open, and of those that a family of label sets names, those are kept that `only`
+    and `never` allow. Probabilities are not changed.
 
     Args:
         labels: labels of the run.
@@ -80,7 +81,17 @@ class LabelSelection:
             labels=tuple(self._name[name] for name in self.given if name in left),
             confirmed=tuple(self._name[name] for name in self.given if name in confirmed),
             abstained=tuple(self._name[name] for name in self.given if name in abstained),
+            family=None if prediction.family is None else self._of_family(prediction.family),
         )
+
+    def _of_family(self, family: Family) -> Family:
+        """Return a family with the labels that `only` and `never` allow; its sets are not fewer."""
+        named = (
+            tuple(self._name[name] for name in self.given if name in self._allowed & set(names))
+            for names in (family.present, family.open)
+        )
+        present, left = named
+        return replace(family, present=present, open=left)
 
     def _with_parents(self, names: Iterable[str]) -> frozenset[str]:
         return self._named(self.rules.with_parents(self._column[name] for name in names))

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from mlcrf.backbones.feature_source import Decoded
 from mlcrf.backbones.sources import make_source
-from mlcrf.checkpoint import Run, guarantee_notes, load_run
+from mlcrf.checkpoint import Run, coverage_notes, guarantee_notes, load_run
 from mlcrf.choices import EngineName, PrecisionOf
 from mlcrf.crf import UNKNOWN, Potentials
-from mlcrf.decoding import Costs, Decoder, Guarantee, load_costs
+from mlcrf.decoding import Costs, Coverage, Decoder, Guarantee, load_costs
 from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError, SettingsError
 from mlcrf.images import Image, ImageBytes, ListedImages, as_image
 from mlcrf.images.albums import find_albums
@@ -27,11 +27,12 @@ from mlcrf.inference import InferenceMethod, prepare
 from mlcrf.inference.explanation import explain_label
 from mlcrf.inference.questions import answer_information, pair_marginals
 from mlcrf.latent import share_in_albums
+from mlcrf.prediction.families import FamilyFinder
 from mlcrf.prediction.formats.table import WideLayout
 from mlcrf.prediction.job import PredictJob
 from mlcrf.prediction.known import KnownLabels, with_told
 from mlcrf.prediction.reasons import EvidenceMap, Reasons, make_reasons, map_evidence
-from mlcrf.prediction.record import Prediction
+from mlcrf.prediction.record import Family, Prediction
 from mlcrf.shipped_models import DEFAULT
 
 if TYPE_CHECKING:  # heavy
@@ -57,6 +58,7 @@ class Tagger:
 
     Attributes:
         unconverged: number of images so far whose inference did not converge.
+        coverage: that of the families of label sets, as calibrated; None for no families.
 
     Raises:
         RunError: the job is for another run, or needs albums and the run was trained without.
@@ -87,6 +89,10 @@ class Tagger:
         self._decoder = run.make_decoder(job.decoder)
         self._inference = run.make_inference()
         self._prepared: InferenceMethod | None = None
+        self.coverage = None if job.coverage is None else run.make_coverage(job.coverage)
+        self._families: FamilyFinder | None = None
+        if self.coverage is not None:
+            self._families = FamilyFinder(self.coverage, self._inference, run.labels.names)
         self.unconverged = 0
         self._on_image, self._wants_information = on_image, information
         self._extractor = make_source(
@@ -108,6 +114,8 @@ class Tagger:
         precision_of: Literal["label", "all"] = "label",
         costs: str | Path | Mapping[str, Sequence[float | None]] | None = None,
         abstain: float | None = None,
+        coverage: float | None = None,
+        randomised: bool = False,
     ) -> "Tagger":
         """Load a run directory, or a model that comes with mlcrf.
 
@@ -120,28 +128,38 @@ class Tagger:
                 (cost if false, cost if missed) or these and the cost of leaving it open; `*` stands
                 for all labels that are not named. See docs/decisions.md.
             abstain: cost of leaving a label open for which `costs` have none.
+            coverage: also give the family of label sets that holds the right one with this
+                probability, as `Prediction.family`.
+            randomised: choose the last set of a family at random, by the image.
 
         Warns:
-            MlcrfWarning: labels for which that cannot be had, which are left out.
+            MlcrfWarning: labels for which that cannot be had, which are left out; or the images are
+                too few for the coverage, and every family holds all label sets.
 
         Raises:
             RunError: not a run, see `mlcrf.checkpoint.load_run`; or it has no calibration images.
             SettingsError: both a precision and a recall, or not between 0 and 1; either with
-                costs; or a number that is no cost.
+                costs; or a number that is no cost; or a coverage that is not between 0 and 1.
             DataError, LabelsError: see `load_costs` and `Costs.of`.
             BackboneError: the published weights of its network are not available offline.
         """
         run = load_run(Path(path))
         if costs is None and abstain is not None:
             raise SettingsError("abstain is for costs; give both")
+        families = None
+        if coverage is not None:
+            families = run.make_coverage(Coverage(coverage, randomised))
+            if families.is_of_all:
+                note = next(coverage_notes(run, families))
+                warnings.warn(note, MlcrfWarning, stacklevel=2)
         if precision is None and recall is None:
             if costs is None:
-                return cls(run)
+                return cls(run, PredictJob(run.digest, coverage=families))
             if isinstance(costs, Mapping):
                 known = Costs.of(costs, run.labels, abstain)
             else:
                 known = load_costs(Path(costs), run.labels, abstain=abstain)
-            return cls(run, PredictJob(run.digest, Decoder(costs=known)))
+            return cls(run, PredictJob(run.digest, Decoder(costs=known), coverage=families))
         if costs is not None:
             raise SettingsError("costs decide otherwise than precision and recall; leave one out")
         try:
@@ -155,7 +173,7 @@ class Tagger:
         if decoder.left_out(run.labels.names):
             note = next(guarantee_notes(run, decoder))
             warnings.warn(note, MlcrfWarning, stacklevel=2)
-        return cls(run, PredictJob(run.digest, decoder))
+        return cls(run, PredictJob(run.digest, decoder, coverage=families))
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -253,10 +271,14 @@ class Tagger:
 
         `image`, `labels` (a list), for every label `p:LABEL` and `independent:LABEL`, and `error`,
         which is empty for an image that was read. With costs of abstaining, `abstained` (a list).
+        With a coverage also `surely` and `open`, labels that all label sets of the family have or
+        some of them, and `sets`, their number.
         """
         import pandas as pd
 
-        layout = WideLayout(self.labels, abstains=self._decoder.abstains)
+        layout = WideLayout(
+            self.labels, abstains=self._decoder.abstains, families=self.coverage is not None
+        )
         rows = [
             dict(zip(layout.columns, row, strict=False), error=prediction.error)
             for prediction in predictions
@@ -349,10 +371,11 @@ class Tagger:
         if self._wants_information:
             pairs = pair_marginals(self._prepared, potentials, known=known)
             information = answer_information(pairs)
-        rows = zip(
-            *(paths, chosen, posterior.marginals, independent, confirmed, information), strict=True
-        )
-        for path, states, p, q, said, worth in rows:
+        families: Sequence[Family | None] = [None] * len(paths)
+        if self._families is not None:
+            families = self._families(potentials, features, known)
+        columns = (chosen, posterior.marginals, independent, confirmed, information, families)
+        for path, states, p, q, said, worth, family in zip(paths, *columns, strict=True):
             if not bool(p.isfinite().all()):
                 reason = f"{path}: {self._inference.name} inference gives NaN; train with another"
                 yield Prediction(path, error=reason)
@@ -365,6 +388,7 @@ class Tagger:
                 self._named(said),
                 self._named(states == UNKNOWN),
                 tuple(worth.tolist()),
+                family=family,
             )
 
     def _hinted(self, potentials: Potentials, paths: Sequence[Image]) -> Potentials:

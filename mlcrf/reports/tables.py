@@ -175,9 +175,39 @@ def format_evaluation(result: Evaluation, measures: Sequence[str] | None = None)
                 if result.at_k is None
                 else [f"at k: each image has exactly its {result.at_k} best labels"]
             ),
+            *_describe_families(result),
             f"signature {result.signature}",
         ]
     )
+
+
+def _describe_families(result: Evaluation) -> list[str]:
+    """Return the measures of families of label sets, if there are any."""
+    if not result.families:
+        return []
+    columns = [
+        [
+            f"{100 * one.coverage:.2f}",
+            f"{one.mean_sets:.1f}",
+            f"{one.median_sets:.1f}",
+            f"{one.mean_log2_sets:.2f}",
+            f"{one.open_labels:.2f}",
+        ]
+        for one in (result.families["independent"], result.families["crf"])
+    ]
+    titles = [
+        "right label set in the family, %",
+        "sets of a family, mean",
+        "sets of a family, median",
+        "their log2, mean",
+        "open labels of an image",
+    ]
+    rows = [list(row) for row in zip(titles, *columns, strict=True)]
+    return [
+        "families of label sets:",
+        format_table(["", "independent", "crf"], rows),
+        f"coverage is of {result.families['crf'].images} images with all labels known",
+    ]
 
 
 def _training_headline(result: Evaluation) -> list[str]:
@@ -512,12 +542,28 @@ def format_calibration(report: "CalibrationReport") -> str:
             f"{report.run.path}: calibrated on {images}{skipped}",
             f"Supported with confidence {confidence:g}, for each label:",
             format_table(head, rows),
+            *_describe_reaches(report),
             "",
             *_format_tempering(report),
             "",
             *_format_reliability(report),
         ]
     )
+
+
+def _describe_reaches(report: "CalibrationReport") -> list[str]:
+    """Return a line on the families of label sets that the images ask for."""
+    known = int((report.calibration.targets >= 0).all(1).sum())
+    if not report.reaches:
+        return ["No image has all of its labels known, which --coverage needs."]
+    parts = [
+        f"{level:g} by {'all label sets' if reach >= 1 else f'{100 * reach:.1f} %'}"
+        for level, reach in report.reaches.items()
+    ]
+    return [
+        f"--coverage is had on the {known} images with all labels known, by the most probable "
+        f"label sets up to a total probability: {', '.join(parts)}"
+    ]
 
 
 def _format_tempering(report: "CalibrationReport") -> list[str]:
@@ -571,6 +617,9 @@ def calibration_record(report: "CalibrationReport") -> str:
             "images": len(calibration.targets),
             "in_training": report.skipped,
             "support": [asdict(one) for one in report.support],
+            "coverage": [
+                {"coverage": level, "reach": reach} for level, reach in report.reaches.items()
+            ],
             "tempering": {
                 model: asdict(one) | {"kept": one.is_kept}
                 for model, one in report.tempering.items()

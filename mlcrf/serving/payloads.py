@@ -38,6 +38,17 @@ def images_up_to(most: int) -> type[Images]:
     return create_model("Images", __base__=Images, __doc__=Images.__doc__, images=kind)
 
 
+class Family(BaseModel):
+    """The label sets that hold the right one with the probability of `--coverage`."""
+
+    present: Annotated[list[str], Field(description="Labels that all sets have.")]
+    open: Annotated[
+        list[str], Field(description="Labels that some of the sets have; no set has the others.")
+    ]
+    sets: Annotated[int, Field(description="Number of sets; 2^62 if there are more.")]
+    exact: Annotated[bool, Field(description="False if estimated from samples.")]
+
+
 class Tags(BaseModel):
     """The labels of an image, or an error."""
 
@@ -50,6 +61,9 @@ class Tags(BaseModel):
     independent: Annotated[
         dict[str, float], Field(description="P(label present) without couplings.")
     ]
+    family: Annotated[
+        Family | None, Field(description="With `mlcrf serve --coverage`; else null.")
+    ] = None
     error: str | None
 
 

@@ -18,7 +18,8 @@ from mlcrf.errors import MlcrfError
 from mlcrf.hints import describe_fault
 from mlcrf.images import ImageBytes
 from mlcrf.prediction import Prediction, Tagger
-from mlcrf.serving import label_studio
+from mlcrf.prediction.record import Family
+from mlcrf.serving import label_studio, payloads
 from mlcrf.serving.monitoring import Limits, Metrics, Watched
 from mlcrf.serving.payloads import Answer, Images, Model, Tags, images_up_to
 from mlcrf.serving.photoprism import add_photoprism
@@ -171,5 +172,12 @@ def _said(name: str, one: Prediction, run: Run) -> Tags:
         abstained=list(one.abstained),
         p=p,
         independent=independent,
+        family=None if one.family is None else _family(one.family),
         error=one.error or None,
+    )
+
+
+def _family(one: Family) -> payloads.Family:
+    return payloads.Family(
+        present=list(one.present), open=list(one.open), sets=one.sets, exact=one.is_exact
     )

@@ -24,7 +24,7 @@ from mlcrf.backbones.registry import (
 )
 from mlcrf.calibration import Calibration, save_calibration
 from mlcrf.checkpoint import SPLITS, STATE, Provenance, Run, save_run
-from mlcrf.choices import Finetune
+from mlcrf.choices import Finetune, InferenceName
 from mlcrf.config import TrainSettings
 from mlcrf.data.hint_tables import Hints
 from mlcrf.data.manifest import Manifest, Split
@@ -38,7 +38,7 @@ from mlcrf.training.candidates import Fitted
 from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment, Progress, extract
 from mlcrf.training.finite import require_finite
-from mlcrf.training.fitting import FittedModels, fit_models
+from mlcrf.training.fitting import FittedModels, fit_models, rank_held_out
 from mlcrf.training.mentions import (
     Silence,
     code_silence,
@@ -165,7 +165,7 @@ def train(
     if environment.processes.is_first:
         report = replace(report, run=save_run(run))
         if not partial:  # tags that a source leaves out would count as wrong, or not at all
-            _save_calibration(report.run, models)
+            _save_calibration(report.run, models, examples[1])
         _save_record(report, network)
     log(RunFinished(fits))
     return report
@@ -297,14 +297,21 @@ def _make_run(
     )
 
 
-def _save_calibration(run: Run, models: FittedModels) -> None:
+def _save_calibration(run: Run, models: FittedModels, validation: Examples) -> None:
     """Keep what was said of held-out images before the fit to all images."""
     marginals = {name: values for name, (values, _) in models.held_out.items()}
     targets, others = (models.held_out[name][1] for name in ("crf", "independent"))
     if not torch.equal(targets, others):  # one of the two was cross-validated, the other was not
         return
     name = f"{run.data}/validation"
-    calibration = Calibration(marginals, targets, name, of_final=False, run=run.weights_digest)
+    settings = models.plan.settings
+    standings = {
+        "crf": rank_held_out(models.crf, validation, settings, models.plan.inference),
+        "independent": rank_held_out(models.independent, validation, settings, InferenceName.AUTO),
+    }
+    calibration = Calibration(
+        marginals, targets, name, of_final=False, run=run.weights_digest, standings=standings
+    )
     save_calibration(run.path, calibration.thinned(run.settings.seed))
 
 

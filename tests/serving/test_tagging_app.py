@@ -35,6 +35,7 @@ def test_the_same_as_for_files(client: TestClient, tagger: Tagger, photos: list[
     first, broken, second = reply["images"]
     assert broken == {
         **{"name": "", "labels": [], "abstained": [], "p": {}, "independent": {}},
+        "family": None,
         "error": "image: cannot be read as an image: unknown format, or damaged",
     }
     for one, expected in ((first, wanted[0]), (second, wanted[1])):

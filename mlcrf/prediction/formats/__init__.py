@@ -28,11 +28,13 @@ def choose_format(
     image_url: str | None = None,
     url_root: Path | None = None,
     abstains: bool = False,
+    families: bool = False,
 ) -> OutputFormat:
     """Make the format that options ask for.
 
     Args:
         abstains: whether labels may be left open.
+        families: whether predictions have families of label sets.
         origin: the model; the first digits of its SHA-256 go into Label Studio's `model_version`.
 
     Raises:
@@ -48,7 +50,7 @@ def choose_format(
     match program:
         case None:
             suffixes = (TableSuffix.CSV,) if excel_safe else tuple(TableSuffix)
-            return Table(tidy, excel_safe, origin, suffixes, abstains)
+            return Table(tidy, excel_safe, origin, suffixes, abstains, families)
         case Program.LABEL_STUDIO:
             model = f", model {origin.digest[:12]}" if origin.digest else ""
             return LabelStudio(

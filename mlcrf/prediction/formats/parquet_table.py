@@ -13,8 +13,16 @@ from pyarrow import parquet
 from mlcrf.errors import DataError
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction.formats.table import ABSTAINED, METADATA_KEY, NAMES_KEY, WideLayout
-from mlcrf.prediction.record import Origin, Prediction
+from mlcrf.prediction.formats.table import (
+    ABSTAINED,
+    METADATA_KEY,
+    NAMES_KEY,
+    OPEN_LABELS,
+    SETS,
+    SURELY,
+    WideLayout,
+)
+from mlcrf.prediction.record import Family, Origin, Prediction
 from mlcrf.rules import Rules
 from mlcrf.stores import Stored
 
@@ -31,12 +39,14 @@ class ParquetTable:
         labels: labels in the order of the columns.
         origin: the model that made the table.
         abstains: whether the table says which labels are left open.
+        families: whether the table has families of label sets.
     """
 
     def __init__(self, path: Path | Stored, about: Mapping[str, Any]) -> None:
         self._path = path
         self.labels = LabelSpace(tuple(about["labels"]))
         self.abstains = bool(about.get("abstains", False))
+        self.families = bool(about.get("families", False))
         origin = about["origin"]
         rules = origin["rules"]
         self.origin = Origin(
@@ -76,6 +86,9 @@ class ParquetTable:
         image, listed = as_image(row["image"]), row.get("listed", at)
         if row["labels"] is None:
             return Prediction(image, error=row["error"], listed=listed)
+        family = None
+        if self.families and row[SETS] is not None:
+            family = Family(tuple(row[SURELY]), tuple(row[OPEN_LABELS]), row[SETS])
         return Prediction(
             image,
             tuple(row["labels"]),
@@ -84,6 +97,7 @@ class ParquetTable:
             abstained=tuple(row.get(ABSTAINED) or ()),
             error=row.get("error") or "",
             listed=listed,
+            family=family,
         )
 
 

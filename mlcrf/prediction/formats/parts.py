@@ -110,13 +110,14 @@ class PartFormat:
     holds_errors: bool = field(default=True, init=False)
 
     def open(self, path: Path, suffix: str, labels: LabelSpace) -> Rows:
-        abstains = self.job.decoder.abstains
-        about = about_table(labels, self.origin, abstains=abstains) | {
+        abstains, families = self.job.decoder.abstains, self.job.coverage is not None
+        about = about_table(labels, self.origin, abstains=abstains, families=families) | {
             "part": [self.part.number, self.part.of],
             "job": self.job.record(),
             "images": self.images,
         }
-        return _PartRows(path, WideLayout(labels, abstains=abstains), about)
+        layout = WideLayout(labels, abstains=abstains, families=families)
+        return _PartRows(path, layout, about)
 
     def companions(self, labels: LabelSpace) -> dict[str, str]:
         return {}
@@ -167,7 +168,7 @@ class Parts:
     """All parts in a folder, on a disk or in an object store, as one table.
 
     Attributes:
-        labels, origin, abstains: see `ParquetTable`.
+        labels, origin, abstains, families: see `ParquetTable`.
 
     Raises:
         DataError: no parts; or a part is missing, damaged, or made by another job.
@@ -195,6 +196,7 @@ class Parts:
         self._follow_each_other = first["images"] is not None
         self.labels, self.origin = self._tables[0].labels, self._tables[0].origin
         self.abstains = self._tables[0].abstains
+        self.families = self._tables[0].families
 
     def __iter__(self) -> Iterator[Prediction]:
         """Yield the predictions in the order of the listing."""

@@ -34,6 +34,11 @@ class PredictionTable(Protocol):
     @property
     def abstains(self) -> bool: ...
 
+    @property
+    def families(self) -> bool:
+        """Whether the table has families of label sets; only Parquet tables are read with them."""
+        ...
+
     def __iter__(self) -> Iterator[Prediction]: ...
 
     def __len__(self) -> int: ...
@@ -47,6 +52,7 @@ class LoadedTable:
     predictions: Sequence[Prediction]
     origin: Origin = Origin()
     abstains: bool = False
+    families: bool = False
 
     def __iter__(self) -> Iterator[Prediction]:
         return iter(self.predictions)

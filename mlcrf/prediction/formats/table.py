@@ -14,9 +14,10 @@ from pyarrow import parquet
 from mlcrf.data.cells import without_formula, write_csv_row
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.formats.output import Rows
-from mlcrf.prediction.record import Origin, Prediction
+from mlcrf.prediction.record import Family, Origin, Prediction
 
 METADATA_KEY = b"mlcrf"  # metadata of a Parquet file
+SURELY, OPEN_LABELS, SETS = "surely", "open", "sets"  # columns of a family of label sets
 NAMES_KEY = "mlcrf.names"  # names that are not UTF-8: row -> bytes as hexadecimal digits
 ABSTAINED = "abstained"  # column of a wide table
 OPEN = "?"  # in CSV, whether a label is present that is left open
@@ -42,6 +43,7 @@ class Table:
             that a spreadsheet would interpret as a formula.
         origin: written to the metadata of Parquet files.
         abstains: whether labels may be left open; a wide table then says which.
+        families: whether predictions have families of label sets.
     """
 
     tidy: bool = False
@@ -49,11 +51,13 @@ class Table:
     origin: Origin = Origin()
     suffixes: tuple[str, ...] = tuple(TableSuffix)
     abstains: bool = False
+    families: bool = False
     holds_errors: bool = field(default=False, init=False)
 
     def open(self, path: Path, suffix: str, labels: LabelSpace) -> Rows:
-        wide = WideLayout(labels, abstains=self.abstains)
-        layout = TidyLayout(labels) if self.tidy else wide
+        layout: Layout = WideLayout(labels, abstains=self.abstains, families=self.families)
+        if self.tidy:
+            layout = TidyLayout(labels, families=self.families)
         match TableSuffix(suffix):
             case TableSuffix.CSV:
                 table = CsvFile(path, excel_safe=self.excel_safe)
@@ -62,7 +66,9 @@ class Table:
             case TableSuffix.JSONL:
                 return _LayoutRows(layout, _JsonFile(path, layout.columns))
             case TableSuffix.PARQUET:
-                about = about_table(labels, self.origin, abstains=self.abstains)
+                about = about_table(
+                    labels, self.origin, abstains=self.abstains, families=self.families
+                )
                 return _LayoutRows(layout, ParquetFile(path, layout.columns, about))
 
     def companions(self, labels: LabelSpace) -> dict[str, str]:
@@ -84,15 +90,23 @@ class WideLayout:
 
     Args:
         abstains: add `abstained` after `labels`, the labels that are left open.
+        families: add `surely` and `open`, the labels that all label sets of the family have or some
+            of them, and `sets`, their number, at the end.
     """
 
-    def __init__(self, labels: LabelSpace, *, abstains: bool = False) -> None:
+    def __init__(
+        self, labels: LabelSpace, *, abstains: bool = False, families: bool = False
+    ) -> None:
+        self._families = families
         scores = [f"{kind}:{name}" for name in labels for kind in ("p", "independent")]
         self._abstains = abstains
         self.columns = {"image": pa.string(), "labels": pa.list_(pa.string())}
         if abstains:
             self.columns[ABSTAINED] = pa.list_(pa.string())
         self.columns |= dict.fromkeys(scores, pa.float32())
+        if families:
+            self.columns |= dict.fromkeys((SURELY, OPEN_LABELS), pa.list_(pa.string()))
+            self.columns[SETS] = pa.int64()
 
     def rows(self, prediction: Prediction) -> Iterator[list[Any]]:
         both = zip(prediction.marginals, prediction.independent, strict=True)
@@ -100,17 +114,25 @@ class WideLayout:
         lists = [list(prediction.labels)]
         if self._abstains:
             lists.append(list(prediction.abstained))
-        yield [str(prediction.image), *lists, *scores]
+        family: list[Any] = []
+        if self._families:
+            one = prediction.family
+            family = [None] * 3 if one is None else [list(one.present), list(one.open), one.sets]
+        yield [str(prediction.image), *lists, *scores, *family]
 
 
 class TidyLayout:
     """One row per image and label: `image`, `label`, `present`, `p`, `independent`.
 
     `present` has no value, in CSV `?`, where the label is left open.
+
+    Args:
+        families: add `family`, whether the label is `present`, `absent` or `open` in the label sets
+            of the image's family, and `sets`, their number.
     """
 
-    def __init__(self, labels: LabelSpace) -> None:
-        self._labels = labels
+    def __init__(self, labels: LabelSpace, *, families: bool = False) -> None:
+        self._labels, self._families = labels, families
         self.columns = {
             "image": pa.string(),
             "label": pa.string(),
@@ -118,13 +140,24 @@ class TidyLayout:
             "p": pa.float32(),
             "independent": pa.float32(),
         }
+        if families:
+            self.columns |= {"family": pa.string(), SETS: pa.int64()}
 
     def rows(self, prediction: Prediction) -> Iterator[list[Any]]:
         present, is_open = frozenset(prediction.labels), frozenset(prediction.abstained)
         scores = zip(self._labels, prediction.marginals, prediction.independent, strict=True)
         for name, p, independent in scores:
             said = None if name in is_open else name in present
-            yield [str(prediction.image), name, said, p, independent]
+            row = [str(prediction.image), name, said, p, independent]
+            yield [*row, *self._of_family(prediction.family, name)]
+
+    def _of_family(self, family: Family | None, name: str) -> list[Any]:
+        if not self._families:
+            return []
+        if family is None:
+            return [None, None]
+        state = "open" if name in family.open else "absent"
+        return ["present" if name in family.present else state, family.sets]
 
 
 class CsvFile:
@@ -184,8 +217,10 @@ class ParquetFile:
         self._rows = []
 
 
-def about_table(labels: LabelSpace, origin: Origin, *, abstains: bool = False) -> dict[str, object]:
-    """Return the metadata of a Parquet file; `abstains` as in `Table`."""
+def about_table(
+    labels: LabelSpace, origin: Origin, *, abstains: bool = False, families: bool = False
+) -> dict[str, object]:
+    """Return the metadata of a Parquet file; `abstains` and `families` as in `Table`."""
     rules = origin.rules
     record = {"model": origin.model, "digest": origin.digest}
     if origin.decision:
@@ -193,6 +228,7 @@ def about_table(labels: LabelSpace, origin: Origin, *, abstains: bool = False) -
     return {
         "labels": list(labels),
         **({"abstains": True} if abstains else {}),
+        **({"families": True} if families else {}),
         "origin": record | {"rules": None if rules is None else rules.pairs},
     }
 
