@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from mlcrf.inference.exact.differentiation import (
 )
 from mlcrf.inference.exact.moments import count_marginals, pair_marginals, pair_sums
 from mlcrf.inference.exact.partition import count_states, split_labels
+from mlcrf.inference.exact.shared_split import SharedSplit
 from mlcrf.inference.exact.split_enumeration import Split
 from mlcrf.inference.exact.sums import Scores
 from mlcrf.inference.posterior import LogPartitionKind, Posterior
@@ -70,6 +71,8 @@ class Exact:
         max_labels: refuse more than 2^max_labels states of an image's unknown labels.
         pairwise_marginals: whether to return pairwise marginals too, at L / 4 times the cost.
         leave_out: largest share of Z to leave out; 0 sums everything.
+        shared: kernel of the last call, which the next uses if its couplings are the same; None
+            keeps none. See `sharing`.
 
     Cost: 4 N 2^L operations for log Z and marginals, half as much again for the gradient, a fifth
     to an eighth of that where much can be left out; N times a kernel of 2^L entries more where
@@ -80,10 +83,19 @@ class Exact:
     max_labels: int = 28
     pairwise_marginals: bool = False
     leave_out: float = 1e-6
+    shared: SharedSplit | None = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:
         return "exact"
+
+    def sharing(self) -> "Exact":
+        """Return the same method for several calls with the same couplings, not thread-safe.
+
+        Their kernel is computed once. What is left out of Z, never more than `leave_out`, then
+        depends on the calls before.
+        """
+        return replace(self, shared=SharedSplit())
 
     def __call__(self, potentials: Potentials, *, known: Tensor | None = None) -> Posterior:
         """Infer exact marginals and log Z.
@@ -102,7 +114,7 @@ class Exact:
         if potentials.varies_by_image and _is_small(potentials):
             return self._infer_together(potentials, known)
         log_partition, marginals, error_bound = _LogPartition.apply(
-            potentials.unary, potentials.pairwise, potentials, known, self.leave_out
+            potentials.unary, potentials.pairwise, potentials, known, self
         )
         pairs = self._pairs(potentials, known) if self.pairwise_marginals else None
         if log_partition.requires_grad and _is_small(potentials):
@@ -156,7 +168,7 @@ class Exact:
             else:
                 parts = [
                     best_states(split, scores, split.sums(scores))
-                    for split, scores, _ in _chunks(rest.potentials, rest.known, self.leave_out)
+                    for split, scores, _ in _chunks(rest.potentials, rest.known, self)
                 ]
             best[rest.columns] = torch.cat([rest.known[:0], *parts])
         return best
@@ -173,7 +185,7 @@ class Exact:
         for rest in self.split_by_known(potentials, clamped):
             size = len(rest.labels)
             counts = potentials.unary.new_empty(len(rest.images), size, size + 1)
-            for split, scores, rows in _chunks(rest.potentials, rest.known, self.leave_out):
+            for split, scores, rows in _chunks(rest.potentials, rest.known, self):
                 counts[rows] = count_marginals(split, scores, split.sums(scores)).to(counts)
             result[rest.images] = add_known_counts(counts, rest, clamped)
         return result
@@ -195,7 +207,7 @@ class Exact:
         drawn = (clamped == 1).byte().repeat(num_samples, 1, 1)
         for rest in self.split_by_known(potentials, clamped):
             some = torch.empty((num_samples, *rest.known.shape)).to(drawn)
-            for split, scores, rows in _chunks(rest.potentials, rest.known, self.leave_out):
+            for split, scores, rows in _chunks(rest.potentials, rest.known, self):
                 sums = split.sums(scores)
                 some[:, rows] = draw_states(split, scores, sums, num_samples, generator)
             drawn[:, *rest.columns] = some
@@ -204,7 +216,7 @@ class Exact:
     @torch.no_grad()
     def _pairs(self, potentials: Potentials, known: Tensor) -> Tensor:
         result = torch.empty(potentials.num_images, len(potentials.edges)).to(potentials.unary)
-        for split, scores, rows in _chunks(potentials, known, self.leave_out):
+        for split, scores, rows in _chunks(potentials, known, self):
             pairs = pair_marginals(split, scores, split.sums(scores))
             of_edges = pairs[:, potentials.edges[:, 0], potentials.edges[:, 1]]
             result[rows] = of_edges.to(result.dtype)
@@ -258,13 +270,13 @@ class _LogPartition(torch.autograd.Function):
         pairwise: Tensor,
         potentials: Potentials,
         known: Tensor,
-        leave_out: float,
+        method: Exact,
     ) -> tuple[Tensor, Tensor, Tensor]:
         log_partition = torch.empty_like(unary[:, 0], dtype=torch.float64)
         error_bound = torch.empty_like(log_partition)
         marginals = torch.empty_like(unary)
         kept = []
-        for split, scores, rows in _chunks(potentials, known, leave_out):
+        for split, scores, rows in _chunks(potentials, known, method):
             sums = split.sums(scores)
             log_partition[rows] = sums.log_partition
             error_bound[rows] = sums.dropped
@@ -317,7 +329,7 @@ def sort_states(split: Split, unary: Tensor, known: Tensor, leave_out: float) ->
 
 
 def _chunks(
-    potentials: Potentials, known: Tensor, leave_out: float
+    potentials: Potentials, known: Tensor, method: Exact
 ) -> Iterator[tuple[Split, Scores, slice]]:
     """Yield images in groups that share a kernel and fit in memory; singly if couplings vary."""
     matrix = potentials.pairwise_matrix().detach()
@@ -330,10 +342,13 @@ def _chunks(
             rows = slice(image, image + 1)
             yield split, split.scores(unary[rows], known[rows]), rows
         return
-    split = Split(matrix, rules, first_level=first_level)
+    if method.shared is None:
+        split = Split(matrix, rules, first_level=first_level)
+    else:
+        split = method.shared.find(matrix, rules, first_level=first_level)
     worth_it = len(unary) >= _LEAST_IMAGES and split.num_states >= _LEAST_STATES
-    if first_level == 0 and worth_it:
-        sort_states(split, unary, known, leave_out)
+    if first_level == 0 and worth_it and not split.was_sorted:
+        sort_states(split, unary, known, method.leave_out)
     half_states = max(len(split.half_a), len(split.half_b))
     # larger chunks where the kernel is recomputed for each chunk
     entries = _CHUNK_ENTRIES if split.kernel.is_kept else 2 * _CHUNK_ENTRIES

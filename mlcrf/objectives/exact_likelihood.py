@@ -1,5 +1,7 @@
 """The exact likelihood: the joint probability of the label set."""
 
+from dataclasses import dataclass, replace
+
 from torch import Tensor
 
 from mlcrf.crf import Potentials
@@ -39,3 +41,18 @@ def exact_likelihood_loss(
     log_partition = exact(potentials).log_partition
     told, known = with_silence(potentials, targets, silence)
     return (log_partition - log_mass(exact, told, known)).sum() / len(targets)
+
+
+@dataclass(frozen=True)
+class ExactLikelihood:
+    """The loss with its settings; see `exact_likelihood_loss`."""
+
+    exact: InferenceMethod = Exact()
+    silence: Tensor | None = None
+
+    def __call__(self, potentials: Potentials, targets: Tensor) -> Tensor:
+        return exact_likelihood_loss(potentials, targets, exact=self.exact, silence=self.silence)
+
+    def sharing(self) -> "ExactLikelihood":
+        """Return the same loss for several calls with the same couplings; see `Exact.sharing`."""
+        return replace(self, exact=self.exact.sharing()) if isinstance(self.exact, Exact) else self

@@ -52,6 +52,16 @@ def from_image(objective: Given, first: int) -> Given:
     return objective
 
 
+def sharing(objective: Given) -> Given:
+    """Return the objective for calls with the same couplings, as for the parts of one gradient.
+
+    The exact likelihood then computes once what depends on couplings alone. Other objectives are
+    returned unchanged.
+    """
+    shared = getattr(objective, "sharing", None)
+    return objective if shared is None else shared()
+
+
 def all_known(targets: Tensor) -> bool:
     """Return whether no target is unknown."""
     return bool((targets >= 0).all())

@@ -4,7 +4,8 @@ The features are standardised and rotated to their principal axes, and the param
 preconditioned so that the curvature of the loss is close to the identity (see
 `mlcrf.training.preconditioner`). L-BFGS then needs tens of gradients instead of thousands, and half
 the squared norm of the gradient estimates how much the loss can still fall (the Newton decrement):
-the convergence criterion, in nats per image.
+the convergence criterion, in nats per image. Where a gradient is expensive, Newton steps with a
+sampled Hessian come first, and mostly suffice (see `mlcrf.training.newton`).
 """
 
 import math
@@ -21,14 +22,16 @@ from torch import Tensor
 
 from mlcrf.errors import RunError
 from mlcrf.model import LabelCrf
-from mlcrf.objectives import Objective, from_image
+from mlcrf.objectives import Objective, from_image, sharing
 from mlcrf.training.features import FeatureSpace
+from mlcrf.training.newton import Point, SampledHessian, can_step, newton_steps
 from mlcrf.training.preconditioner import Curvature, Penalty, Preconditioner, counted_variance
 from mlcrf.training.progress import FitProgress
 
 _PATIENCE = 15  # number of steps without gain on held-out images
 _MOST_KEPT = 2**26  # numbers stored by L-BFGS for parameters, and as many for gradients: 1 GB
-_TIMED = 1024  # largest number of images whose gradient is timed
+_MOST_NEWTON_STEPS = 20
+_TIMED = 512  # largest number of images whose gradient is timed
 _ROUNDING = 1e-7  # relative rounding error of a float32 loss
 
 
@@ -62,6 +65,7 @@ def fit(
     tolerance: float,
     curvature: Curvature = counted_variance,
     frozen: bool = False,
+    newton: bool = False,
     max_gradients: int = 1000,
     progress: Callable[[FitProgress], None] = lambda event: None,
     watch: Callable[[LabelCrf], float] | None = None,
@@ -74,6 +78,9 @@ def fit(
             below a ten-millionth of the loss, where line searches would only see rounding.
         curvature: curvature of the objective, in biases and couplings.
         frozen: fit only biases and couplings, not the head's weights.
+        newton: whether the objective is the exact likelihood with a gradient so expensive that
+            Newton steps are worth their samples. They are made if all labels are known, the model
+            is linear with constant couplings, and there is no L1 penalty.
         max_gradients: stop after this many, with `converged=False` in the report.
         watch: loss on held-out images. The fit stops after `_PATIENCE` steps in which it has not
             fallen, and returns the model of lowest held-out loss.
@@ -89,27 +96,41 @@ def fit(
     floor = preconditioner.lower_bounds()
     loss = _PenalisedLoss(space, model, objective, preconditioner, tolerance, progress)
     stopping = None if watch is None else _EarlyStopping(watch, model, preconditioner)
-    first_vector = np.maximum(preconditioner.parameters(), floor)
-    first = loss(first_vector)  # `minimize` begins here and need not compute it again
-    if loss.remaining <= _reachable(tolerance, loss.value):
+    vector = np.maximum(preconditioner.parameters(), floor)
+    here = Point(vector, *loss(vector))
+    bounded = bool(np.isfinite(floor).any())
+    if newton and stopping is None and not bounded and can_step(space, model):
+        here = newton_steps(
+            here,
+            loss,
+            SampledHessian(space, model, preconditioner, frozen=frozen),
+            is_over=lambda point: point.remaining <= _reachable(tolerance, point.loss),
+            most_steps=min(_MOST_NEWTON_STEPS, max_gradients - 1),
+        )
+    first, first_vector = (here.loss, here.gradient), here.vector
+    remaining = _decrement(here.gradient, first_vector, floor)
+    converged = remaining <= _reachable(tolerance, here.loss)
+    if converged or loss.gradients >= max_gradients:
+        preconditioner.assign(first_vector)
         seconds = perf_counter() - began
-        return model, FitReport(loss.value, loss.remaining, True, loss.gradients, seconds)
+        return model, FitReport(here.loss, remaining, converged, loss.gradients, seconds)
 
     def check(intermediate_result: OptimizeResult) -> None:
         is_over = stopping is not None and stopping.is_over(intermediate_result.x)
         if is_over or loss.remaining <= _reachable(tolerance, loss.value):
             raise StopIteration
 
+    most = max_gradients + 1 - loss.gradients  # `minimize` counts the first one again
     result = minimize(
         lambda vector: first if np.array_equal(vector, first_vector) else loss(vector),
         first_vector,
         jac=True,
         method="L-BFGS-B",
-        bounds=[(low, None) for low in floor] if np.isfinite(floor).any() else None,
+        bounds=[(low, None) for low in floor] if bounded else None,
         callback=check,
         options={
-            "maxiter": max_gradients,
-            "maxfun": max_gradients,
+            "maxiter": most,
+            "maxfun": most,
             "ftol": 0.0,
             "gtol": 0.0,
             "maxcor": max(5, min(30, _MOST_KEPT // max(1, len(floor)))),
@@ -156,7 +177,8 @@ class _PenalisedLoss:
     def __call__(self, vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         space, model, preconditioner = self._space, self._model, self._preconditioner
         preconditioner.assign(vector)
-        losses = (_loss_of(space, self._objective, model, rows) for rows in space.blocks())
+        objective = sharing(self._objective)
+        losses = (_loss_of(space, objective, model, rows) for rows in space.blocks())
         loss = gradients_of(space, model, losses) + preconditioner.add_penalty()
         gradient = preconditioner.gradient()
         self.gradients += 1
@@ -254,7 +276,7 @@ def time_gradient(
     if not blocks:
         return 0.0
     rows = slice(blocks[0].start, min(blocks[0].stop, blocks[0].start + _TIMED))
-    one, seconds, images = from_image(objective, rows.start), 0.0, rows.stop - rows.start
+    one, seconds, images = sharing(from_image(objective, rows.start)), 0.0, rows.stop - rows.start
     for _ in range(2):  # the first compiles
         targets = space.targets[rows]
         if is_persistent:

@@ -25,9 +25,9 @@ from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import (
     BlendedConvexBp,
     ContrastiveDivergence,
+    ExactLikelihood,
     Objective,
     PersistentObjective,
-    exact_likelihood_loss,
     independent_loss,
     pseudo_likelihood_loss,
     unrolled_mean_field_loss,
@@ -40,6 +40,9 @@ from mlcrf.training.preconditioner import Curvature, Penalty, counted_variance, 
 from mlcrf.training.progress import FitProgress
 
 _LEFT_OUT = 1e-4  # share of Z in a fit, far below what its tolerance lets pass
+_NEWTON_STATES = (
+    18  # log2 of label sets, from which a gradient costs more than a Newton step's rest
+)
 _MOST_PAIRED = 64  # labels of which all pairs are coupled, and learned with the unaries
 _STACKABLE = (
     ObjectiveName.PSEUDO_LIKELIHOOD,
@@ -360,6 +363,7 @@ class Minimiser:
             training images is far worse.
         cold_start: start the fit of each penalty from the same model, since the result depends on
             the start.
+        newton: begin with Newton steps, see `fit`.
     """
 
     loss: Objective | PersistentObjective[Any]
@@ -368,6 +372,7 @@ class Minimiser:
     steps: Steps | None = None
     early_stopping: bool = False
     cold_start: bool = False
+    newton: bool = False
 
     def minimise(
         self,
@@ -381,7 +386,7 @@ class Minimiser:
     ) -> tuple[LabelCrf, FitReport]:
         """Minimise loss + penalty from `start`; see `fit`."""
         minimise = (
-            partial(fit, watch=held_out if self.early_stopping else None)
+            partial(fit, watch=held_out if self.early_stopping else None, newton=self.newton)
             if self.steps is None
             else partial(fit_persistent, steps=self.steps)
         )
@@ -448,8 +453,10 @@ def _minimise_exactly(plan: Plan) -> Minimiser:
     exact = plan.exact or Exact(max_labels=settings.max_exact_labels)
     if isinstance(exact, Exact):
         exact = replace(exact, leave_out=_LEFT_OUT)
-    likelihood = partial(exact_likelihood_loss, exact=exact, silence=plan.silence)
+    likelihood = ExactLikelihood(exact, plan.silence)
     if settings.structure is Structure.LATENT:
         # a mixture's gradient is cheap, and its label sets are not sampled
         return Minimiser(likelihood, counted_variance, settings.tolerance, cold_start=True)
-    return Minimiser(likelihood, sampled_covariance, settings.exact_tolerance)
+    log_states = count_states(len(plan.labels), plan.rules)
+    newton = isinstance(exact, Exact) and log_states >= _NEWTON_STATES
+    return Minimiser(likelihood, sampled_covariance, settings.exact_tolerance, newton=newton)

@@ -35,8 +35,9 @@ from torch import Tensor
 
 from mlcrf.backbones.feature_matrix import Matrix, read_rows, read_spread, spread_rows
 from mlcrf.crf import UNKNOWN
-from mlcrf.inference import Bethe, Gibbs, InferenceMethod
+from mlcrf.inference import Bethe, Exact, Gibbs, InferenceMethod
 from mlcrf.inference.automatic import ExactOrGibbs
+from mlcrf.inference.exact.shared_split import SharedSplit
 from mlcrf.inference.posterior import log_mass
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import Objective, from_image
@@ -48,6 +49,7 @@ _AT_ONCE = 1024  # images
 _MOST_IMAGES = 2000  # to choose weights on
 _MOST_SAMPLED = 64  # labels; sampling more of them for every weight would take minutes
 _INSTEAD_OF_GIBBS = Bethe(max_sweeps=30, tolerance=1e-3, damping=0.3, second_start=False)
+_LEFT_OUT = 1e-4  # share of Z, far below differences that count
 _LEAST = 1e-6  # probability; samples may give 0
 _BIAS_ROUNDS = 6  # for the chosen weights
 _BIAS_STEP = 0.8  # of Newton's step: attracting labels raise each other
@@ -135,12 +137,18 @@ class HeldOut:
 
     Attributes:
         features, targets: (N, D), and 1, 0, -1 unknown (N, L).
+        shared: kernel of exact inference, for the same weights with other biases.
     """
 
     features: Matrix
     targets: NDArray[np.int8]
     baseline: LabelCrf
     crf: LabelCrf
+    shared: SharedSplit | None = None
+
+    def sharing(self) -> "HeldOut":
+        """Return the same images for several inferences, most with the same couplings."""
+        return replace(self, shared=SharedSplit())
 
     def some(self, most: int) -> "HeldOut":
         """Return at most so many of the images."""
@@ -262,7 +270,7 @@ class Weigher:
 
     def score(self, parts: Sequence[HeldOut]) -> float:
         """Return the least loss with the least or a larger weight, the same for all labels."""
-        parts = [part.some(_MOST_IMAGES) for part in parts]
+        parts = [part.some(_MOST_IMAGES).sharing() for part in parts]
         least, *others = self._candidates
         return self._best(parts, [least, *others[len(others) // 2 :]], []).loss
 
@@ -271,7 +279,7 @@ class Weigher:
 
         What spoils single labels is not chosen, unless nothing else is among the candidates.
         """
-        parts = [part.some(_MOST_IMAGES) for part in parts]
+        parts = [part.some(_MOST_IMAGES).sharing() for part in parts]
         held_out = sum((part.targets == 1).sum(0) for part in parts)
         groups = _groups(self._positives, torch.as_tensor(held_out))
         best = self._best(parts, self._candidates, groups if len(groups) > 1 else [])
@@ -322,18 +330,18 @@ class Weigher:
 
     def _losses(self, parts: Sequence[HeldOut], weights: Tensor | None, bias: Tensor) -> Losses:
         """Return the losses of all parts with these weights; None for the baselines as they are."""
-        found = [
-            self._losses_of(part.with_weights(weights, bias), part.features, part.targets)
-            for part in parts
-        ]
+        found = [self._losses_of(part.with_weights(weights, bias), part) for part in parts]
         by_image = torch.cat([one.by_image for one in found], 1)
         joint = sum(one.joint * one.by_image.shape[1] for one in found) / by_image.shape[1]
         sums = torch.stack([one.sums for one in found]).sum(0)
         return Losses(float(by_image[0].mean()), joint, by_image, sums)
 
     @torch.no_grad()
-    def _losses_of(self, model: LabelCrf, features: Matrix, targets: NDArray[np.int8]) -> Losses:
+    def _losses_of(self, model: LabelCrf, part: HeldOut) -> Losses:
+        features, targets = part.features, part.targets
         method, count = self._make_inference(model), len(targets)
+        if isinstance(method, Exact):
+            method = replace(method, shared=part.shared, leave_out=_LEFT_OUT)
         if isinstance(method, Gibbs | ExactOrGibbs) and model.num_labels > _MOST_SAMPLED:
             method = _INSTEAD_OF_GIBBS
         joint = torch.zeros(1, dtype=torch.float64)

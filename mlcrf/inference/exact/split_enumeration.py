@@ -50,6 +50,9 @@ class Split:
         rules: states that break a hard one are left out.
         first_level: 0 to begin in float32, 1 in float64.
         parts: labels of the two halves; chosen by `split_labels` if None.
+
+    Attributes:
+        was_sorted: whether `prune` was called, even if it was not worth sorting.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Split:
         self.across = Across(rules, self.half_a.labels, self.half_b.labels)
         self.kernel = self._make_kernel()
         self._pruner: Pruner | None = None
+        self.was_sorted = False
         # the part of the couplings between the halves that depends on one half's state alone
         self._shift = matrix.new_zeros(len(matrix))
         self._shift[self.half_a.labels] = self.between.sum(1) / 2
@@ -90,6 +94,7 @@ class Split:
         Args:
             unary, known: of typical images, (N, L).
         """
+        self.was_sorted = True
         if self.across.limits or not (self.kernel.is_kept and self._is_in_range(0)):
             return
         alpha, beta, _ = self.weights(self.scores(unary, known), torch.float32)
