@@ -207,6 +207,18 @@ class DataOptions:
 
         return read_hints(parse_hints(self.hints), manifest.labels, how, tell=options.show_reading)
 
+    def require_data(self, data: list[str]) -> None:
+        """See that tables are there, and are not runs, before anything heavy is imported.
+
+        Raises:
+            MlcrfError: one is not there, or is a run.
+        """
+        for one in data:
+            remedy = f"To train again as it was: mlcrf train --config {one}/config.json --out RUN"
+            refuse_run(one, "data to learn from", remedy)
+            if self.from_review is None:
+                options.parse_source(one)
+
     def load(self, data: list[str], reading: ReadingOptions) -> "Manifest":
         """Read the data set, of one or several tables."""
         from mlcrf.data.joining import read_datasets
@@ -214,9 +226,6 @@ class DataOptions:
         from mlcrf.labels import load_labels
 
         labels = None if self.labels is None else load_labels(self.labels)
-        for one in data:
-            remedy = f"To train again as it was: mlcrf train --config {one}/config.json --out RUN"
-            refuse_run(one, "data to learn from", remedy)
         if self.from_review is not None:
             self._check_review(data, reading)
             from mlcrf.review.review_reader import read_review
@@ -298,15 +307,6 @@ def train(
     """
     console.quiet()
     data = data or []
-    from mlcrf.backbones.engines import pick_device
-    from mlcrf.config import make_settings
-    from mlcrf.processes import joined, speaks
-    from mlcrf.reports.card import save_card
-    from mlcrf.reports.tables import format_training, training_record
-    from mlcrf.training.extraction import Environment
-    from mlcrf.training.run import train as run_training
-    from mlcrf.training.tracking import tracking
-
     if log_to is not None:
         _require_tracker(log_to)
     if source.model is not None:
@@ -320,7 +320,18 @@ def train(
         return
     if resume and overwrite:
         raise typer.BadParameter("--resume continues a run, --overwrite replaces it; leave one out")
+    from mlcrf.config import make_settings
+
     settings = make_settings(config, tuple(set_ or ()), **ctx.meta[_SETTINGS])
+    source.require_data(data)
+    from mlcrf.backbones.engines import pick_device
+    from mlcrf.processes import joined, speaks
+    from mlcrf.reports.card import save_card
+    from mlcrf.reports.tables import format_training, training_record
+    from mlcrf.training.extraction import Environment
+    from mlcrf.training.run import train as run_training
+    from mlcrf.training.tracking import tracking
+
     device = pick_device(runtime.device)
     manifest = source.load(data, reading)
     hints = source.read_hints(manifest)
@@ -422,14 +433,28 @@ def _log(processes: "Processes", progress: Progress, track: "Log", *, verbose: b
     Args:
         track: is given all events.
     """
-    from mlcrf.training.progress import EpochProgress, FitProgress, Line
+    from mlcrf.training.progress import EpochProgress, FitFinished, FitProgress, Line, TaskStarted
+    from mlcrf.training.time_to_go import FitsPlanned, TimeToGo
+
+    to_go: TimeToGo | None = None
 
     def log(event: "Event") -> None:
+        nonlocal to_go
         track(event)
-        if isinstance(event, EpochProgress):
-            progress.show(event.task, event.share, 1)
-        elif isinstance(event, FitProgress):
-            progress.show(event.fit, event.share, 1)
+        match event:
+            case FitsPlanned():
+                to_go = TimeToGo(event)
+            case EpochProgress():
+                progress.show(event.task, event.share, 1)
+            case TaskStarted():
+                progress.show(event.task, 0, 0, whole=None if event.is_last else to_go)
+            case FitProgress():
+                if to_go is not None:
+                    to_go.at_work(event.fit, event.share)
+                progress.show(event.fit, event.share, 1, whole=to_go)
+            case FitFinished():
+                if to_go is not None:
+                    to_go.ended()
         if isinstance(event, Line) or (verbose and isinstance(event, FitProgress)):
             progress.log(str(event))
 

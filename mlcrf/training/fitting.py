@@ -22,10 +22,10 @@ from mlcrf.training.extraction import Environment
 from mlcrf.training.finite import diverging, require_finite
 from mlcrf.training.members import make_trainer
 from mlcrf.training.mentions import draw_unmentioned
-from mlcrf.training.outlook import describe_fits
 from mlcrf.training.plan import Plan, plan_training
-from mlcrf.training.progress import Log
+from mlcrf.training.progress import Log, TaskStarted
 from mlcrf.training.stages import Stages
+from mlcrf.training.time_to_go import FitsPlanned
 
 _AT_ONCE = 4096  # images per chunk of marginals
 _MOST_RANKED = 2000  # held-out images whose label sets are ranked
@@ -92,8 +92,10 @@ def fit_models(
         finished: called with the name of each part that is finished, to time it.
     """
     examples = train, validation
+    log(TaskStarted("principal axes of the features"))
     trainer, whole = make_trainer(*examples, plan, stages, log, environment)
-    log(describe_fits(trainer.outlook()))
+    log(TaskStarted("time of a gradient"))
+    log(FitsPlanned(trainer.outlook()))
     independent = trainer.fit_independent()
     finished("independent")
     if plan.settings.structure is Structure.INDEPENDENT:
@@ -108,6 +110,7 @@ def fit_models(
             crf = learn_transitions(crf, plan.exact, examples, albums, log=log)
     crf, independent = whole(crf), whole(independent)
     finished("crf")
+    log(TaskStarted("thresholds", is_last=True))
     decoders, held_out = {}, {}
     for name, fitted, inference in (
         ("crf", crf, plan.inference),

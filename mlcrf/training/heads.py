@@ -14,17 +14,17 @@ from torch import Tensor
 
 from mlcrf.choices import InferenceName, ObjectiveName, Schedule, Structure
 from mlcrf.model import LabelCrf, no_edges
-from mlcrf.objectives import from_image
+from mlcrf.objectives import from_image, sharing
 from mlcrf.training.candidates import MOST_ADDED, Candidate, Fitted, extend
 from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
 from mlcrf.training.fit import time_gradient
-from mlcrf.training.outlook import Fits, typical_gradients
+from mlcrf.training.outlook import typical_gradients
 from mlcrf.training.plan import Minimiser, Plan, make_minimiser, stacked_objective
 from mlcrf.training.preconditioner import Penalty
-from mlcrf.training.progress import FitFinished, Log
+from mlcrf.training.progress import FitFinished, Log, TaskStarted
 from mlcrf.training.stacking import (
     ENOUGH,
     FOLD_TOLERANCE,
@@ -36,6 +36,7 @@ from mlcrf.training.stacking import (
     hold_out_folds,
 )
 from mlcrf.training.stages import Result, Stages
+from mlcrf.training.time_to_go import Fits
 from mlcrf.training.weighing import HeldOut, Weigher, Weighing, weighed
 
 _AT_ONCE = 1024  # validation images per batch
@@ -179,6 +180,7 @@ class HeadTrainer:
             weighing, held_out = None, []
             if weigher is not None:
                 held_out = self._hold_out(independent, joint, self._plan.objective)
+                self._log(TaskStarted("structure weights"))
                 weighing = weigher.choose(held_out)
             candidate = Candidate(joint, resolved, weighing, tuple(held_out))
             if best is None or self._is_better(candidate, best):
@@ -297,7 +299,8 @@ class HeadTrainer:
         seconds = time_gradient(
             space, space.to_axes(model), minimiser.loss, is_persistent=steps is not None
         )
-        return Fits(count, typical_gradients(self._plan, objective, steps), seconds)
+        gradients = typical_gradients(self._plan, objective, steps)
+        return Fits(count, gradients, seconds, self._stacker.count_later(kind))
 
     def _fit_likelihood(self, objective: ObjectiveName, found: Fitted) -> Fitted:
         """Fit from the choice of pseudo-likelihood, with its penalties.
@@ -454,7 +457,7 @@ class HeadTrainer:
         """
         if objective is ObjectiveName.PSEUDO_LIKELIHOOD and self._plan.exact is not None:
             objective = ObjectiveName.EXACT_LIKELIHOOD
-        loss, held_out = self._minimiser(objective).loss, held_out or self._validation
+        loss, held_out = sharing(self._minimiser(objective).loss), held_out or self._validation
         count = len(held_out.targets)
         total = torch.zeros(1, dtype=torch.float64)
         for rows in self._processes.blocks(count, _AT_ONCE):

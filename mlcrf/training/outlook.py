@@ -1,14 +1,12 @@
-"""Tell the fits that training will make, the time they may take, and the limits of its data."""
+"""Tell how many gradients fits take, and the limits of the data."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from mlcrf.choices import ObjectiveName, Structure
 from mlcrf.data.manifest import Manifest
-from mlcrf.training.plan import Plan
+from mlcrf.training.plan import Plan, make_minimiser
 
 _FEW_IMAGES = 1000
 _FEW_EXAMPLES = 10
@@ -21,21 +19,7 @@ _GRADIENTS = {
     ObjectiveName.UNROLLED_MEAN_FIELD: (16, 80),
 }
 _LATENT = (20, 120)
-
-
-@dataclass(frozen=True)
-class Fits:
-    """The fits of one kind that are still to be made.
-
-    Attributes:
-        count: their number at most.
-        gradients: gradients of each, at least and at most as a rule.
-        gradient_s: seconds of a gradient over all images.
-    """
-
-    count: int
-    gradients: tuple[int, int]
-    gradient_s: float
+_NEWTON = (3, 6)
 
 
 def typical_gradients(plan: Plan, objective: ObjectiveName, steps: int | None) -> tuple[int, int]:
@@ -48,18 +32,9 @@ def typical_gradients(plan: Plan, objective: ObjectiveName, steps: int | None) -
         return steps, steps
     if objective is plan.objective and plan.settings.structure is Structure.LATENT:
         return _LATENT
+    if make_minimiser(plan, objective).newton:
+        return _NEWTON
     return _GRADIENTS[objective]
-
-
-def describe_fits(fits: Mapping[str, Fits]) -> str:
-    """Return the fits to make and the time that they may take, in one line."""
-    counts = ", ".join(f"{one.count} {kind}" for kind, one in fits.items())
-    low, high = (
-        sum(one.count * one.gradients[end] * one.gradient_s for one in fits.values())
-        for end in (0, 1)
-    )
-    total = sum(one.count for one in fits.values())
-    return f"fits to make: at most {total} ({counts}); this may take {_range(low, 1.5 * high)}"
 
 
 def describe_data(plan: Plan, train: Manifest, validation: Manifest) -> list[str]:
@@ -92,13 +67,3 @@ def describe_data(plan: Plan, train: Manifest, validation: Manifest) -> list[str
             "gain nothing: compare both models by `mlcrf evaluate`"
         )
     return notes
-
-
-def _range(low: float, high: float) -> str:
-    if high < 5:
-        return "a few seconds"
-    if high < 120:
-        return f"{max(1, low):.0f} to {high:.0f} s"
-    if high < 7200:
-        return f"{max(1, low / 60):.0f} to {high / 60:.0f} min"
-    return f"{max(0.1, low / 3600):.1f} to {high / 3600:.1f} h"

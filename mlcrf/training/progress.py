@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlcrf.config import TrainSettings
+from mlcrf.training.time_to_go import FitsPlanned
 
 if TYPE_CHECKING:  # these have events
     from mlcrf.training.fit import FitReport
@@ -51,6 +52,18 @@ class EpochProgress:
 
     task: str
     share: float
+
+
+@dataclass(frozen=True)
+class TaskStarted:
+    """The begin of a part of the training that is neither a fit nor an epoch.
+
+    Attributes:
+        is_last: whether no fit comes after it.
+    """
+
+    task: str
+    is_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,8 +121,8 @@ class RunFinished:
     fits: Mapping[str, Mapping[str, float]]
 
 
-Line = str | FitFinished | EpochFinished  # what is shown as a line of text
-Event = Line | FitProgress | EpochProgress | RunStarted | RunFinished
+Line = str | FitsPlanned | FitFinished | EpochFinished  # what is shown as a line of text
+Event = Line | TaskStarted | FitProgress | EpochProgress | RunStarted | RunFinished
 Log = Callable[[Event], None]
 
 

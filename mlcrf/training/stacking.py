@@ -35,7 +35,7 @@ from mlcrf.training.finite import diverging
 from mlcrf.training.fit import FitReport, fit
 from mlcrf.training.plan import Minimiser, Plan, make_minimiser, stacked_objective
 from mlcrf.training.preconditioner import Penalty
-from mlcrf.training.progress import FitFinished, Log
+from mlcrf.training.progress import FitFinished, Log, TaskStarted
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.weighing import HeldOut, Weigher
 
@@ -210,6 +210,10 @@ class Stacker:
             f"stacked {self._objective.value}": edge_sets * strengths * of_each + 1,
         }
 
+    def count_later(self, kind: str) -> int:
+        """Return how many fits of a kind come after those of other schedules, if this is chosen."""
+        return {"fold": FOLDS, f"stacked {self._objective.value}": 1}.get(kind, 0)
+
     def search(self, independent: Fitted, weigher: Weigher) -> list[Candidate]:
         """Return the best fit on training images with each edge set of the plan, weighed."""
         unseen = self._score_folds("train", independent)
@@ -241,7 +245,9 @@ class Stacker:
 
         def fit(penalty: Penalty, start: LabelCrf) -> Fitted:
             one = self._fit("train", unseen.log_odds, penalty, start)
-            return replace(one, score=weigher.score(self._held_out(independent, unseen, one)))
+            held_out = self._held_out(independent, unseen, one)
+            self._log(TaskStarted("structure weights"))
+            return replace(one, score=weigher.score(held_out))
 
         best: Fitted | None = None
         for pairwise in strengths[::-1]:
@@ -258,6 +264,7 @@ class Stacker:
             **({"structure": Structure.TREE} if is_other else {}),
         }
         held_out = self._held_out(independent, unseen, best)
+        self._log(TaskStarted("structure weights"))
         weighing = weigher.choose(held_out)
         fitted = replace(best, model=whole, on_train=whole)
         return Candidate(fitted, resolved, weighing, tuple(held_out), best)

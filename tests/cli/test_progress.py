@@ -5,11 +5,12 @@ import os
 import pty
 import re
 import sys
+import threading
 
 import pytest
 
 from mlcrf.cli import console
-from mlcrf.cli.progress import Progress, advance, shown
+from mlcrf.cli.progress import Progress, _repeating, advance, shown
 
 
 class Clock:
@@ -61,6 +62,53 @@ def test_a_log_has_a_line_every_half_minute() -> None:
         "a note",
         "images: 80 of 100, about 20 s to go",
     ]
+
+
+class Work:
+    """A whole of which parts are shown."""
+
+    title, share, seconds = "fit 3 of at most 40", 0.25, 200.0
+
+
+def test_a_part_of_a_whole() -> None:
+    """The time to go is that of the whole, the share that of the part."""
+    clock, work = Clock(), Work()
+    progress = Progress("features", clock=clock, write=lambda line: None)
+    progress.show("fit of couplings", 0.5, 1, whole=work)
+    clock.now = 30
+    assert progress.text() == "fit 3 of at most 40, about 3 min to go; fit of couplings: 50%"
+    progress.show("structure weights", 0, 0, whole=work)
+    clock.now = 40
+    work.seconds = 0.2
+    assert progress.text() == "fit 3 of at most 40; structure weights: 10 s so far"
+    progress.show("thresholds", 0, 0)
+    assert progress.text() == "thresholds"
+
+
+def test_a_log_has_lines_while_one_step_takes_long() -> None:
+    """From another thread, which ends with the progress."""
+    clock, told = Clock(), threading.Event()
+    lines: list[str] = []
+
+    def write(line: str) -> None:
+        lines.append(line)
+        told.set()
+
+    progress = Progress("scores", clock=clock, write=write)
+    before = threading.active_count()
+    clock.now = 29
+    progress.tell_if_due()
+    assert lines == []
+    clock.now = 31
+    with _repeating(progress.tell_if_due, every_s=0):
+        told.wait()
+    assert lines == ["scores: 31 s so far"]
+    assert threading.active_count() == before
+    hidden = Progress("scores", hidden=True, clock=Clock(), write=lines.append)
+    with hidden.drawn():
+        assert threading.active_count() == before
+    with progress.drawn():
+        assert threading.active_count() == before + 1
 
 
 def test_hidden_progress_says_nothing() -> None:

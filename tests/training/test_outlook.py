@@ -16,10 +16,11 @@ from mlcrf.rules import Rules
 from mlcrf.training.examples import Examples
 from mlcrf.training.fit import time_gradient
 from mlcrf.training.heads import HeadTrainer
-from mlcrf.training.outlook import Fits, describe_data, describe_fits
+from mlcrf.training.outlook import describe_data
 from mlcrf.training.plan import Plan, make_minimiser, plan_training
 from mlcrf.training.progress import Event, FitProgress
 from mlcrf.training.stages import Stages
+from mlcrf.training.time_to_go import Fits, describe_fits
 
 
 def draw(num_images: int, num_labels: int) -> Manifest:
