@@ -45,9 +45,8 @@ def compare(
     """
     console.quiet()
     from mlcrf.atomic import require_ending, write_text
-    from mlcrf.reports import tables
+    from mlcrf.shipped_models import find_run
 
-    chosen = options.choose_measures(measures, evaluation, decision)
     if out is not None:
         require_ending(out, (".csv",))
     if len(runs) < 2:
@@ -56,6 +55,12 @@ def compare(
             "mlcrf evaluate"
         )
     refuse_run(data, "a table or folder for --data", "Give runs before the options.")
+    for run in runs:
+        find_run(run)
+    options.parse_source(data)
+    from mlcrf.reports import tables
+
+    chosen = options.choose_measures(measures, evaluation, decision)
     trained = [options.load_run(run) for run in runs]
     manifest = evaluation.read(trained, data, reading)
     result = evaluation.compare(trained, manifest, reading, decision, runtime)

@@ -9,6 +9,7 @@ from mlcrf.choices import Program
 from mlcrf.cli import console, options, tagging
 from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import SelectionOptions, grouped
+from mlcrf.cli.sources import require_there
 
 _FORMAT = "Format"
 
@@ -81,11 +82,12 @@ def convert(
     Parts are merged into the table that `predict` writes without --shard.
     """
     console.quiet()
-    from mlcrf.prediction import PredictionWriter, choose_format
-
     refuse_run(
         table, "a table of predictions", f"To tag images: mlcrf predict IMAGES --model {table}"
     )
+    require_there([table])
+    from mlcrf.prediction import PredictionWriter, choose_format
+
     read = tagging.read_table(options.parse_data(table), model, selected, probabilities=True)
     output = choose_format(
         program,

@@ -8,7 +8,7 @@ import typer
 from mlcrf.choices import Oddity
 from mlcrf.cli import console, options
 from mlcrf.cli.options import ReadingOptions, RuntimeOptions, grouped
-from mlcrf.cli.sources import ImageSource
+from mlcrf.cli.sources import ImageSource, require_there
 
 if TYPE_CHECKING:
     from mlcrf.data.manifest import Manifest
@@ -44,6 +44,7 @@ def features(
     so that the table can be trained on. Images that cannot be read are reported and left out.
     """
     console.quiet()
+    require_there(images)
     import numpy as np
 
     from mlcrf import atomic

@@ -24,13 +24,17 @@ def inspect(
 ) -> None:
     """Show labels, counts and co-occurrence of data, or labels and settings of a run."""
     console.quiet()
-    from mlcrf.data.readers import read_dataset
-    from mlcrf.reports import inspection
-    from mlcrf.reports.text import to_json
     from mlcrf.shipped_models import CONFIG, find_model
 
     place = options.parse_data(what)
-    if isinstance(place, Path) and (find_model(place) / CONFIG).exists():
+    is_run = isinstance(place, Path) and (find_model(place) / CONFIG).exists()
+    if not is_run:
+        options.parse_source(what)
+    from mlcrf.data.readers import read_dataset
+    from mlcrf.reports import inspection
+    from mlcrf.reports.text import to_json
+
+    if isinstance(place, Path) and is_run:
         record = inspection.run_record(options.load_run(place))
         typer.echo(to_json(record) if as_json else inspection.format_run(record))
         return

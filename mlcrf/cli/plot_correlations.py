@@ -41,6 +41,9 @@ def plot_correlations(
     all images). Pairs linked by an implication have no coupling.
     """
     console.quiet()
+    from mlcrf.shipped_models import find_run
+
+    find_run(run)
     from mlcrf.atomic import require_ending, write_text
     from mlcrf.errors import RunError
     from mlcrf.reports import correlations, tables

@@ -71,6 +71,10 @@ def review(
     """
     console.quiet()
     console.require_extra("review", "starlette", "uvicorn", "jinja2", "sqlalchemy")
+    from mlcrf.review.photos import require_folder
+
+    refuse_run(folder, "a folder of photos", f"Name it so: mlcrf review FOLDER --model {folder}")
+    require_folder(folder)
     from mlcrf.review.database import ReviewDatabase
     from mlcrf.review.launch import (
         add_suspects,
@@ -80,13 +84,10 @@ def review(
         start_review,
     )
     from mlcrf.review.model_saving import ModelSaving
-    from mlcrf.review.photos import require_folder
     from mlcrf.review.suspects import read_suspects
     from mlcrf.training.taught_saving import require_free
     from mlcrf.web import is_loopback
 
-    refuse_run(folder, "a folder of photos", f"Name it so: mlcrf review FOLDER --model {folder}")
-    require_folder(folder)
     if out is not None:
         require_free(out, overwrite=True)
     suspects = None if audit is None else read_suspects(audit)

@@ -38,6 +38,14 @@ def _imported(place: Path, *words: object) -> tuple[int, set[str]]:
         ("tag no-folder --xmp", 1),
         ("evaluate mirflickr24 no-table.csv", 1),
         ("extend no-run . --out new", 1),
+        ("train no-table.csv --out new", 1),
+        ("train . --out new --set penalty=1", 1),
+        ("features no-folder --out features.parquet", 1),
+        ("compare mirflickr24 mirflickr38 --data no-table.csv", 1),
+        ("inspect no-table.csv", 1),
+        ("convert no-table.csv --out tags.jsonl", 1),
+        ("plot-correlations no-run --out couplings.png", 1),
+        ("review no-folder", 1),
     ],
 )
 def test_what_is_missing_is_said_before_torch_is_there(
