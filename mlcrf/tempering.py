@@ -93,6 +93,13 @@ class Tempering:
         """The factors to use."""
         return self.found if self.is_kept else Factors()
 
+    def __str__(self) -> str:
+        (gain, error), (single, doubt) = self.gain, self.single_gain
+        return (
+            f"{self.found}: gain {gain:+.4f} +- {error:.4f} nats per image, of single labels "
+            f"{single:+.4f} +- {doubt:.4f}; {'kept' if self.is_kept else 'not kept'}"
+        )
+
 
 @torch.no_grad()
 def choose_factors(

@@ -293,10 +293,21 @@ def format_training(report: "TrainReport") -> str:
             f"objective {run.settings.objective.value}",
             format_table(header, rows),
             *_describe_mentions(run.mentions),
+            *_describe_factors(report.fits),
             f"time: {seconds}",
             f"run: {run.path}",
         ]
     )
+
+
+def _describe_factors(fits: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a line with the factors of potentials, of models that have some."""
+    found = [
+        f"{name} {fit['unary_factor']:.3f} (couplings {fit['pairwise_factor']:.3f})"
+        for name, fit in fits.items()
+        if "unary_factor" in fit
+    ]
+    return [f"factors of potentials by validation images: {', '.join(found)}"] if found else []
 
 
 def _describe_mentions(mentions: Mapping[str, Mapping[str, float]]) -> list[str]:

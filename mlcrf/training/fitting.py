@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlcrf.backbones.feature_matrix import read_spread, spread_rows
 from mlcrf.choices import Decision, InferenceName, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.decoding import Decoder, estimate_frequencies, make_ranker, rank_targets
@@ -15,6 +16,7 @@ from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.model import LabelCrf
 from mlcrf.processes import ALONE
 from mlcrf.rules import Rules
+from mlcrf.tempering import MOST_IMAGES, choose_factors
 from mlcrf.training.album_fit import Albums, learn_transitions
 from mlcrf.training.candidates import Fitted
 from mlcrf.training.examples import Examples
@@ -24,6 +26,7 @@ from mlcrf.training.members import make_trainer
 from mlcrf.training.mentions import draw_unmentioned
 from mlcrf.training.plan import Plan, plan_training
 from mlcrf.training.progress import Log, TaskStarted
+from mlcrf.training.stacking import ENOUGH
 from mlcrf.training.stages import Stages
 from mlcrf.training.time_to_go import FitsPlanned
 
@@ -109,6 +112,14 @@ def fit_models(
         if albums is not None and plan.exact is not None:
             crf = learn_transitions(crf, plan.exact, examples, albums, log=log)
     crf, independent = whole(crf), whole(independent)
+    if albums is None and plan.silence is None:  # whose parts were fitted for one another
+        crf, independent = (
+            _tempered(name, one, validation, plan.settings, inference, log)
+            for name, one, inference in (
+                ("crf", crf, plan.inference),
+                ("independent", independent, InferenceName.AUTO),
+            )
+        )
     finished("crf")
     log(TaskStarted("thresholds", is_last=True))
     decoders, held_out = {}, {}
@@ -120,6 +131,39 @@ def fit_models(
             fitted, examples, plan.settings, inference, plan.silence
         )
     return FittedModels(plan, crf, independent, decoders, held_out)
+
+
+@torch.no_grad()
+def _tempered(
+    name: str,
+    fitted: Fitted,
+    validation: Examples,
+    settings: TrainSettings,
+    inference: InferenceName,
+    log: Log,
+) -> Fitted:
+    """Return the fit with the factors that validation images choose, if these are enough.
+
+    They are chosen for the model before the fit to all images, and used for the finished one.
+    """
+    if len(validation.targets) < ENOUGH or fitted.held_out:
+        return fitted
+    rows = spread_rows(len(validation.targets), MOST_IMAGES)
+    potentials = fitted.on_train(torch.from_numpy(read_spread(validation.features, rows)))
+    targets = torch.from_numpy(validation.targets[rows])
+    method = fitted.on_train.make_inference(inference, settings)
+    with diverging("factors"):
+        found = choose_factors(potentials, targets, method, seed=settings.seed)
+    log(f"factors of {name} by validation images: {found}")
+    if not found.is_kept:
+        return fitted
+    unary, pairwise = found.found.unary, found.found.pairwise
+    return replace(
+        fitted,
+        model=fitted.model.scaled(unary, pairwise),
+        on_train=fitted.on_train.scaled(unary, pairwise),
+        report=fitted.report | {"unary_factor": unary, "pairwise_factor": pairwise},
+    )
 
 
 @torch.no_grad()
