@@ -23,6 +23,7 @@ from mlcrf.metrics import (
     Interval,
     Measures,
     Predictions,
+    Unknown,
     bootstrap_from,
     gather_statistics,
 )
@@ -49,6 +50,7 @@ class Comparison:
         in_training: by name of the run, the number of images that it was trained or tuned on.
         at_k: number of labels of each image for the measures at k; None for no such measures.
         notes: remarks for readers of the scores.
+        unknown: numbers of targets that are unknown, of the labels that are compared.
     """
 
     signature: str
@@ -58,6 +60,7 @@ class Comparison:
     in_training: dict[str, int]
     at_k: int | None
     notes: tuple[str, ...]
+    unknown: Unknown
 
     @property
     def reference(self) -> str:
@@ -154,10 +157,12 @@ def compare(
     ]
     reference, *others = statistics
     differences = bootstrap_from(reference, others, resamples=resamples, seed=seed)
+    unknown = Unknown.of(narrowed.targets)
     parts = {
         "data": narrowed.name,
         "split": split,
         "images": len(narrowed),
+        **unknown.signature,
         "labels": len(labels),
         "models": ",".join(run.digest[:12] for run in runs),
         "inference": ",".join(one.inference for one in answers.values()),
@@ -180,6 +185,7 @@ def compare(
             *_unsure_notes(dict(zip(names, runs, strict=True))),
             *_notes(answers, narrowed),
         ),
+        unknown=unknown,
     )
 
 

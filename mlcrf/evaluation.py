@@ -35,6 +35,7 @@ from mlcrf.metrics import (
     Measures,
     Predictions,
     Statistics,
+    Unknown,
     bootstrap_differences,
     gather_statistics,
 )
@@ -100,6 +101,7 @@ class Evaluation:
         notes: remarks for readers of the scores.
         families: of `independent` and `crf`, measures of the families of label sets of a promised
             coverage; empty if none is asked for.
+        unknown: numbers of targets that are unknown.
     """
 
     signature: str
@@ -111,6 +113,7 @@ class Evaluation:
     unconverged: float
     in_training: int
     notes: tuple[str, ...]
+    unknown: Unknown
     families: dict[str, FamilyMeasures] = field(default_factory=dict)
 
     def to_frame(self) -> "pd.DataFrame":
@@ -295,10 +298,12 @@ def score(
     targets = answers.manifest.targets
     ours = gather_statistics(answers.crf, targets)
     theirs = gather_statistics(answers.independent, targets)
+    unknown = Unknown.of(targets)
     parts = {
         "data": answers.manifest.name,
         "split": split,
         "images": len(answers.manifest),
+        **unknown.signature,
         **({"in-training": answers.in_training} if answers.in_training else {}),
         "labels": len(run.labels),
         "model": run.digest[:12],
@@ -324,6 +329,7 @@ def score(
         in_training=answers.in_training,
         notes=answers.notes,
         families=answers.families,
+        unknown=unknown,
     )
 
 

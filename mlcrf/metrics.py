@@ -51,6 +51,43 @@ class Predictions:
     best: NDArray[np.int64] | None = None
     costs: Floats | None = None
 
+    def rows(self, wanted: NDArray[np.bool_]) -> "Predictions":
+        """Return the predictions of some of the images, bool (N,)."""
+        return Predictions(
+            self.marginals[wanted],
+            self.map_states[wanted],
+            self.nll[wanted],
+            None if self.chosen is None else self.chosen[wanted],
+            None if self.best is None else self.best[wanted],
+            self.costs,
+        )
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Numbers of targets that are unknown.
+
+    Attributes:
+        labels: unknown targets.
+        all_labels: all targets.
+        images: images of which nothing is known, which are left out.
+    """
+
+    labels: int
+    all_labels: int
+    images: int
+
+    @classmethod
+    def of(cls, targets: NDArray[np.int8]) -> "Unknown":
+        """Count targets 1, 0, -1 unknown (N, L)."""
+        unknown = targets < 0
+        return cls(int(unknown.sum()), unknown.size, int(unknown.all(1).sum()))
+
+    @property
+    def signature(self) -> dict[str, int]:
+        """The part of a signature; empty if all is known."""
+        return {"unknown": self.labels} if self.labels else {}
+
 
 @dataclass(frozen=True)
 class Measures:
@@ -229,7 +266,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Counts by image from which all measures are computed.
+    """Counts by image from which all measures are computed, of images of which something is known.
 
     Attributes:
         nll: (N,); wrong, observed: number of labels (N,); right_set: 0 or 1 (N,).
@@ -349,12 +386,19 @@ class Ranking:
 
 
 def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> Statistics:
-    """Count right and wrong labels image by image; targets 1, 0, -1 unknown (N, L)."""
+    """Count right and wrong labels image by image; targets 1, 0, -1 unknown (N, L).
+
+    Images of which nothing is known are left out.
+    """
+    bins = calibration_bins(predictions.marginals)
     known = targets >= 0
+    some = np.asarray(known.any(1))
+    if not some.all():
+        predictions, targets = predictions.rows(some), targets[some]
+        bins, known = bins[some], known[some]
     truth = targets == 1
     chosen, best = predictions.chosen, predictions.best
     said = predictions.marginals > 0.5 if chosen is None else chosen == 1
-    bins = calibration_bins(predictions.marginals)
     excess = np.where(known, predictions.marginals - truth, 0.0)
     gap = np.stack([np.where(bins == b, excess, 0.0).sum(1) for b in range(CALIBRATION_BINS)], 1)
     return Statistics(

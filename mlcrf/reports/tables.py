@@ -20,6 +20,7 @@ from mlcrf.metrics import (
     Interval,
     Measures,
     Reliability,
+    Unknown,
 )
 from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
 from mlcrf.reliability import Kind
@@ -170,6 +171,7 @@ def format_evaluation(result: Evaluation, measures: Sequence[str] | None = None)
             *_training_headline(result),
             format_table(header, evaluation_rows(result, measures).values()),
             f"averages over {counted} labels with a positive; nll of the crf is {result.nll_kind}",
+            *describe_unknown(result.unknown),
             *(
                 []
                 if result.at_k is None
@@ -210,6 +212,18 @@ def _describe_families(result: Evaluation) -> list[str]:
     ]
 
 
+def describe_unknown(unknown: Unknown) -> list[str]:
+    """Return a line on what is unknown, if anything is."""
+    if not unknown.labels:
+        return []
+    images = unknown.images
+    left_out = f"; {images} images of which nothing is known are left out" if images else ""
+    return [
+        f"{unknown.labels} of {unknown.all_labels} labels are unknown: nll is that of the known "
+        f"ones together, the others summed out{left_out}"
+    ]
+
+
 def _training_headline(result: Evaluation) -> list[str]:
     count = result.in_training
     return [f"NOT A TEST: {count} of these images were used in training", ""] if count else []
@@ -245,6 +259,7 @@ def format_comparison(result: Comparison, measures: Sequence[str] | None = None)
         header = ["", first, name, "difference", "95 % interval"]
         lines += [*([""] if lines else []), format_table(header, rows.values())]
     lines += ["", f"differences are from {first}; {len(result.labels)} labels are compared"]
+    lines += describe_unknown(result.unknown)
     if result.at_k is not None:
         lines.append(f"at k: each image has exactly its {result.at_k} best labels")
     return "\n".join([*lines, f"signature {result.signature}"])

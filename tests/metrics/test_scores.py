@@ -27,6 +27,8 @@ from mlcrf.metrics import (
     Measures,
     Predictions,
     Statistics,
+    Unknown,
+    bootstrap_differences,
     gather_statistics,
     rank_labels,
     reliability,
@@ -175,8 +177,8 @@ def test_unknown_targets_are_left_out() -> None:
     """Each measure is that of the known entries alone, whatever is said of the others."""
     predictions, targets = make_predictions()
     hidden = np.random.default_rng(1).random(targets.shape) < 0.3
-    hidden[0] = True  # nothing is known of the first image
     masked = np.where(hidden, -1, targets).astype(np.int8)
+    assert (masked >= 0).any(1).all()
     got = measures(predictions, masked)
     said, known = predictions.marginals > 0.5, ~hidden
     scores = [predictions.marginals[known[:, i], i] for i in range(4)]
@@ -316,6 +318,52 @@ def test_one_image() -> None:
         label_ranking_average_precision=1.0,
         one_error=0.0,
     )
+
+
+def test_images_of_which_nothing_is_known_are_left_out() -> None:
+    """They change no measure, and no interval, whatever is said of them."""
+    predictions, targets = make_predictions()
+    targets = targets.astype(np.int8)
+    unknown = np.arange(len(targets)) % 5 == 0
+    targets[unknown] = -1
+    whole = gather_statistics(predictions, targets)
+    rest = gather_statistics(predictions.rows(~unknown), targets[~unknown])
+    assert dataclasses.astuple(whole.measures()) == dataclasses.astuple(rest.measures())
+    other = dataclasses.replace(
+        predictions,
+        marginals=np.where(unknown[:, None], 0.9, predictions.marginals),
+        nll=np.where(unknown, 7.0, predictions.nll),
+        best=np.where(unknown[:, None], 1, predictions.best),
+    )
+    changed = gather_statistics(other, targets)
+    assert dataclasses.astuple(changed.measures()) == dataclasses.astuple(rest.measures())
+    theirs = gather_statistics(dataclasses.replace(predictions, nll=predictions.nll + 1), targets)
+    interval = bootstrap_differences(theirs, whole, resamples=20)["nll"]
+    assert interval == pytest.approx((1, 1, 1))
+    nothing = Unknown.of(targets)
+    assert (nothing.labels, nothing.images) == ((targets < 0).sum(), unknown.sum())
+    assert nothing.signature == {"unknown": nothing.labels}
+    assert not Unknown.of(targets[~unknown]).signature
+
+
+def test_what_is_said_of_unknown_targets_does_not_count() -> None:
+    """Not by marginals, most probable sets, decisions or the best labels; only the nll is given."""
+    predictions, targets = make_predictions()
+    chosen, best = (predictions.marginals > 0.3).astype(np.int64), predictions.best
+    assert best is not None
+    predictions = dataclasses.replace(predictions, chosen=chosen)
+    hidden = np.random.default_rng(4).random(targets.shape) < 0.4
+    masked = np.where(hidden, -1, targets).astype(np.int8)
+    other = dataclasses.replace(
+        predictions,
+        marginals=np.where(hidden, 1 - predictions.marginals, predictions.marginals),
+        map_states=np.where(hidden, 1 - predictions.map_states, predictions.map_states),
+        chosen=np.where(hidden, 1 - chosen, chosen),
+        best=np.where(hidden, 1 - best, best),
+    )
+    wanted = dataclasses.asdict(measures(predictions, masked))
+    assert all(value is not None for value in wanted.values())
+    assert dataclasses.asdict(measures(other, masked)) == pytest.approx(wanted)
 
 
 def test_two_empty_sets_agree() -> None:

@@ -15,7 +15,12 @@ from mlcrf.metrics import LOWER_IS_BETTER, MAIN_MEASURES, Interval, precision_re
 from mlcrf.reports.correlations import strongest_pairs
 from mlcrf.reports.html_page import save_page
 from mlcrf.reports.names import readable
-from mlcrf.reports.tables import choose_measures, evaluation_rows, measure_rows
+from mlcrf.reports.tables import (
+    choose_measures,
+    describe_unknown,
+    evaluation_rows,
+    measure_rows,
+)
 from mlcrf.reports.webpage import charts
 from mlcrf.reports.webpage.gallery import Gallery, changed_cards, surprising_cards
 
@@ -90,7 +95,9 @@ def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
         "num_images": len(answers.manifest),
         "num_labels": len(run.labels),
         "signature": readable(result.signature, 1000),
-        "notes": [readable(note, 500) for note in result.notes],
+        "notes": [
+            readable(note, 500) for note in (*describe_unknown(result.unknown), *result.notes)
+        ],
         "nll_kind": article(answers.nll_kind),
         "measures": list(measures.values()),
         "more_measures": list(_measures(result, more).values()),
