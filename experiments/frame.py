@@ -83,12 +83,13 @@ def first_photos(data: Manifest, counts: dict[Split, int]) -> Manifest:
     return data.rows(np.sort(np.concatenate(wanted)))
 
 
-def trained(data: Manifest, out: Path, settings: TrainSettings) -> Run:
+def trained(data: Manifest, out: Path, settings: TrainSettings, *, as_fitted: bool = True) -> Run:
     """The run at `out`: as it is there, or trained to its end. Needs the data's splits made.
 
-    Unless the settings name a schedule, the CRF is learned jointly and used as it was fitted.
+    Unless the settings name a schedule, the CRF is learned jointly and used as it was fitted; with
+    `as_fitted` False it is learned as `mlcrf train` does.
     """
-    if settings.schedule is Schedule.AUTO:
+    if as_fitted and settings.schedule is Schedule.AUTO:
         settings = settings.model_copy(update=AS_FITTED)
     if not (out / "metrics.json").exists():
         begun = (out / STATE).exists()
@@ -136,7 +137,7 @@ def keep(arguments: argparse.Namespace, rows: Rows, **more: Any) -> None:
     """Write the figures so far, with what they were made on."""
     about = {
         "mlcrf": metadata.version("mlcrf"),
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -164,7 +165,7 @@ def gain(interval: Sequence[float], factor: float = 100) -> str:
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit that is checked out, with a plus sign if the package has changed since."""
 
     def git(*words: str) -> str:

@@ -3,6 +3,7 @@
 python -m experiments.calibration.run [--quick]
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments import frame
+from experiments.calibration import tempering
 from experiments.frame import percent
 from mlcrf.checkpoint import Run
 from mlcrf.data.manifest import Split
@@ -83,7 +85,9 @@ def main() -> None:
         for model in MODELS:
             p, hit = (value.flatten().double().numpy() for value in found[model][kind])
             rows.append({"of": kind, "model": model} | reliability(p, hit))
-    frame.keep(arguments, rows)
+    kept = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
+    more = {"tempering": kept["tempering"]} if "tempering" in kept else {}
+    frame.keep(arguments, rows, **more)
     draw(rows, arguments.out.with_name("reliability.png"))
     print(tables({"rows": rows})["errors"])
 
@@ -102,7 +106,8 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         for row in results["rows"]
     ]
     head = ["of", "model", "said, %", "was, %", "calibration error, %", "Brier score"]
-    return {"errors": frame.table(lines, head)}
+    more = tempering.tables(results) if "tempering" in results else {}
+    return {"errors": frame.table(lines, head)} | more
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:

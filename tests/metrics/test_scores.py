@@ -351,7 +351,8 @@ def test_what_is_said_of_unknown_targets_does_not_count() -> None:
     predictions, targets = make_predictions()
     chosen, best = (predictions.marginals > 0.3).astype(np.int64), predictions.best
     assert best is not None
-    predictions = dataclasses.replace(predictions, chosen=chosen)
+    costs = np.array([[1.0], [2.0], [0.5]]) * np.ones(4)
+    predictions = dataclasses.replace(predictions, chosen=chosen, costs=costs)
     hidden = np.random.default_rng(4).random(targets.shape) < 0.4
     masked = np.where(hidden, -1, targets).astype(np.int8)
     other = dataclasses.replace(
