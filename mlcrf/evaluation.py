@@ -99,9 +99,9 @@ class Evaluation:
         unconverged: share of images for which the CRF's inference did not converge.
         in_training: number of images that the run was trained or tuned on.
         notes: remarks for readers of the scores.
+        unknown: numbers of targets that are unknown.
         families: of `independent` and `crf`, measures of the families of label sets of a promised
             coverage; empty if none is asked for.
-        unknown: numbers of targets that are unknown.
     """
 
     signature: str
