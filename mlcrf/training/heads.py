@@ -294,6 +294,8 @@ class HeadTrainer:
             model = LabelCrf(self._num_features, len(self._plan.labels), edges=no_edges())
         else:
             objective = ObjectiveName(kind)
+        with torch.no_grad():  # label sets as likely as those of the data, which exact sums prune
+            model.output.bias.copy_(space.frequencies().logit())
         minimiser = self._minimiser(objective)
         steps = None if minimiser.steps is None else minimiser.steps.count
         seconds = time_gradient(

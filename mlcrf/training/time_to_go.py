@@ -101,6 +101,8 @@ class TimeToGo:
     @property
     def title(self) -> str:
         """The fit at work among all."""
+        if not self.number:
+            return f"at most {self.total} fits"
         return f"fit {self.number} of at most {self.total}"
 
     @property

@@ -30,6 +30,7 @@ def test_before_any_fit_gradients_tell() -> None:
     to_go, clock = planned()
     assert to_go.seconds == pytest.approx(3 * 10 + 6 * 2 + 2 * 40)
     assert to_go.share == 0
+    assert to_go.title == "at most 11 fits"
     to_go.at_work("independent on train, penalties 1 and 0", 0.0)
     assert to_go.title == "fit 1 of at most 11"
     assert to_go.seconds == pytest.approx(122)
