@@ -10,8 +10,8 @@ from torch import Tensor
 from mlcrf.backbones.feature_matrix import read_spread, spread_rows
 from mlcrf.choices import Decision, InferenceName, Structure
 from mlcrf.config import TrainSettings
-from mlcrf.decoding import Decoder, estimate_frequencies, make_ranker, rank_targets
-from mlcrf.inference.ranking import Standing
+from mlcrf.decoding import Decoder, estimate_frequencies, rank_targets
+from mlcrf.inference.ranking import EnumeratingRanker, Standing, can_enumerate
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.model import LabelCrf
 from mlcrf.processes import ALONE
@@ -219,16 +219,15 @@ def tune_decoders(
 
 
 @torch.no_grad()
-def rank_held_out(
-    fitted: Fitted, validation: Examples, settings: TrainSettings, inference: InferenceName
-) -> Standing:
+def rank_held_out(fitted: Fitted, validation: Examples, settings: TrainSettings) -> Standing | None:
     """Return the places of the right label sets of the images that `tune_decoders` tunes on.
 
     Args:
         fitted: the places are by models that were not fitted to the images.
 
     Returns:
-        NaN where not all labels are known, and beyond 2,000 images, which are drawn at random.
+        NaN where not all labels are known, and beyond 2,000 images, which are drawn at random. None
+        where label sets cannot be enumerated, since sampling them takes long.
 
     Cost: up to 20 ms an image at 24 labels.
     """
@@ -237,11 +236,13 @@ def rank_held_out(
     left_out = np.random.default_rng(settings.seed).permutation(count) >= _MOST_RANKED
     standings, first = [], 0
     for model, part in held_out:
-        method, ranker = model.make_inference(inference, settings), None
+        ranker = None
         for rows in ALONE.blocks(len(part.targets), _AT_ONCE):
             potentials, targets = part.potentials(model, rows), torch.tensor(part.targets[rows])
             targets[left_out[first + rows.start : first + rows.stop]] = UNKNOWN
-            ranker = ranker or make_ranker(method, potentials, seed=settings.seed)
+            if not can_enumerate(potentials):
+                return None
+            ranker = ranker or EnumeratingRanker(potentials)
             standings.append(rank_targets(ranker, potentials, targets))
         first += len(part.targets)
     return Standing(*(torch.cat(parts) for parts in zip(*standings, strict=True)))

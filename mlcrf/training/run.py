@@ -24,7 +24,7 @@ from mlcrf.backbones.registry import (
 )
 from mlcrf.calibration import Calibration, save_calibration
 from mlcrf.checkpoint import SPLITS, STATE, Provenance, Run, save_run
-from mlcrf.choices import Finetune, InferenceName
+from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
 from mlcrf.data.hint_tables import Hints
 from mlcrf.data.manifest import Manifest, Split
@@ -304,11 +304,11 @@ def _save_calibration(run: Run, models: FittedModels, validation: Examples) -> N
     if not torch.equal(targets, others):  # one of the two was cross-validated, the other was not
         return
     name = f"{run.data}/validation"
-    settings = models.plan.settings
-    standings = {
-        "crf": rank_held_out(models.crf, validation, settings, models.plan.inference),
-        "independent": rank_held_out(models.independent, validation, settings, InferenceName.AUTO),
+    found = {
+        "crf": rank_held_out(models.crf, validation, models.plan.settings),
+        "independent": rank_held_out(models.independent, validation, models.plan.settings),
     }
+    standings = {name: one for name, one in found.items() if one is not None}
     calibration = Calibration(
         marginals, targets, name, of_final=False, run=run.weights_digest, standings=standings
     )
