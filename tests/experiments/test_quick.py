@@ -13,6 +13,7 @@ from tests.program import run_program
 # half a minute each; `make experiments-quick` runs them
 SLOW = (
     "albums",
+    "coverage",
     "guarantees",
     "many_labels",
     "multilabel",
