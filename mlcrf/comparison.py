@@ -255,7 +255,7 @@ def _repaired(manifest: Manifest, run: Run) -> NDArray[np.int8]:
 
 
 def _restricted(predictions: Predictions, columns: list[int]) -> Predictions:
-    """Return the predictions of some labels; the nll is that of the known ones as it is."""
+    """Return the predictions of some labels; nll and sets are those of the known ones as it is."""
     chosen, best = (
         None if one is None else one[:, columns] for one in (predictions.chosen, predictions.best)
     )
@@ -266,6 +266,7 @@ def _restricted(predictions: Predictions, columns: list[int]) -> Predictions:
         chosen,
         best,
         None if predictions.costs is None else predictions.costs[:, columns],
+        predictions.set_probability,
     )
 
 

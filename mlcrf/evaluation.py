@@ -432,15 +432,36 @@ def _predict(
     at_k = None
     if best is not None:
         at_k = chosen if best == decoder else best(posterior, potentials, method).numpy()
+    map_states = method.map_states(potentials)
     predictions = Predictions(
         marginals=posterior.marginals.double().numpy(),
-        map_states=method.map_states(potentials).numpy(),
+        map_states=map_states.numpy(),
         nll=nll.double().numpy(),
         chosen=chosen,
         best=at_k,
         costs=None if decoder.costs is None else np.array(decoder.costs.rows()),
+        set_probability=_set_probability(potentials, known, method, posterior, map_states),
     )
     return predictions, posterior
+
+
+def _set_probability(
+    potentials: Potentials,
+    known: torch.Tensor,
+    method: InferenceMethod,
+    posterior: Posterior,
+    map_states: torch.Tensor,
+) -> NDArray[np.float64] | None:
+    """Return the probability that the known labels are as in a label set, others summed out (N,).
+
+    None where labels are unknown and inference is not exact.
+    """
+    is_exact = posterior.log_partition_kind is LogPartitionKind.EXACT
+    if bool((known == UNKNOWN).any()) and not is_exact:
+        return None
+    states = torch.where(known == UNKNOWN, UNKNOWN, map_states)
+    logs = log_mass(method, potentials, states) - posterior.log_partition
+    return logs.double().exp().clamp(0, 1).numpy()
 
 
 def _surprise(

@@ -42,6 +42,8 @@ class Predictions:
         best: label sets of k labels each, for the measures at k (N, L); None for no such measures.
         costs: costs of a false, a missed and an open label (3, L), for the measures of cost; None
             for no such measures. A label that `chosen` leaves open is -1 there.
+        set_probability: probability that all known labels of an image are as in `map_states` (N,);
+            None for no calibration error of sets.
     """
 
     marginals: Floats
@@ -50,6 +52,7 @@ class Predictions:
     chosen: NDArray[np.int64] | None = None
     best: NDArray[np.int64] | None = None
     costs: Floats | None = None
+    set_probability: Floats | None = None
 
     def rows(self, wanted: NDArray[np.bool_]) -> "Predictions":
         """Return the predictions of some of the images, bool (N,)."""
@@ -60,6 +63,7 @@ class Predictions:
             None if self.chosen is None else self.chosen[wanted],
             None if self.best is None else self.best[wanted],
             self.costs,
+            None if self.set_probability is None else self.set_probability[wanted],
         )
 
 
@@ -119,6 +123,8 @@ class Measures:
             These seven are None if not requested.
         labels_found_at_k: number of labels with a recall above 0, "N+" in image annotation.
         micro_precision_at_k, micro_recall_at_k, micro_f1_at_k: counts summed over labels.
+        set_calibration_error: as `calibration_error`, of the most probable label sets: how probable
+            they are, and whether all that is known of them is right. None if not given.
         cost: mean over images of the costs of their wrong and open labels. These three are None
             if not requested.
         expected_cost: mean of what the marginals say of it.
@@ -158,6 +164,7 @@ class Measures:
     micro_precision_at_k: float | None = None
     micro_recall_at_k: float | None = None
     micro_f1_at_k: float | None = None
+    set_calibration_error: float | None = None
     cost: float | None = None
     expected_cost: float | None = None
     open_labels: float | None = None
@@ -170,6 +177,7 @@ LOWER_IS_BETTER = frozenset(
         "hamming",
         "wrong_per_image",
         "calibration_error",
+        "set_calibration_error",
         "ranking_loss",
         "coverage_error",
         "one_error",
@@ -274,6 +282,7 @@ class Statistics:
         gap: by bin the sum of probability minus truth (N, bins).
         scores, targets: marginals (N, L) and 1, 0, -1 unknown (N, L), for ranking.
         priced: the measures of cost, of each its value for every image (N,); or none.
+        set_gap: as `gap`, of the most probable label sets (N, bins); None if not given.
     """
 
     nll: Floats
@@ -286,6 +295,7 @@ class Statistics:
     scores: Floats
     targets: NDArray[np.int8]
     priced: dict[str, Floats]
+    set_gap: Floats | None = None
 
     @cached_property
     def by_image(self) -> dict[str, Floats]:
@@ -344,6 +354,9 @@ class Statistics:
             f1_of_means=f1_of_means,
             micro_precision=micro_precision,
             micro_recall=micro_recall,
+            set_calibration_error=None
+            if self.set_gap is None
+            else _share(float(np.abs(w @ self.set_gap).sum()), float(w.sum())),
             **self._measures_at_k(w),
         )
 
@@ -401,18 +414,28 @@ def gather_statistics(predictions: Predictions, targets: NDArray[np.int8]) -> St
     said = predictions.marginals > 0.5 if chosen is None else chosen == 1
     excess = np.where(known, predictions.marginals - truth, 0.0)
     gap = np.stack([np.where(bins == b, excess, 0.0).sum(1) for b in range(CALIBRATION_BINS)], 1)
+    right_set = ((predictions.map_states == truth) | ~known).all(1).astype(np.float64)
     return Statistics(
         nll=predictions.nll,
         wrong=((said != truth) & known).sum(1).astype(np.float64),
         observed=known.sum(1).astype(np.float64),
-        right_set=((predictions.map_states == truth) | ~known).all(1).astype(np.float64),
+        right_set=right_set,
         chosen=Outcomes.of(said, targets),
         best=None if best is None else Outcomes.of(best == 1, targets),
         gap=gap,
         scores=predictions.marginals,
         targets=targets,
         priced={} if predictions.costs is None else _priced(predictions, said, targets),
+        set_gap=_gap_of_sets(predictions.set_probability, right_set),
     )
+
+
+def _gap_of_sets(probability: Floats | None, right: Floats) -> Floats | None:
+    """Return by bin the probability of the most probable set minus its truth (N, bins)."""
+    if probability is None:
+        return None
+    bins = calibration_bins(probability)
+    return np.where(bins[:, None] == np.arange(CALIBRATION_BINS), (probability - right)[:, None], 0)
 
 
 def _priced(

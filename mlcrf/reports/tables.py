@@ -46,6 +46,7 @@ MEASURE_TITLES = {
     "micro_f1": ("micro F1, %", 100, 2),
     "macro_f1": ("macro F1, %", 100, 2),
     "calibration_error": ("calibration error, %", 100, 2),
+    "set_calibration_error": ("calibration error of label sets, %", 100, 2),
     "macro_precision": ("mean precision of a label, %", 100, 2),
     "macro_recall": ("mean recall of a label, %", 100, 2),
     "f1_of_means": ("F1 of these means, %", 100, 2),
@@ -142,6 +143,8 @@ def measure_rows(
     rows = {}
     main = choose_measures("main", at_k, has_costs="cost" in difference)
     for name in main if measures is None else measures:
+        if name not in difference:
+            continue
         title, factor, digits = MEASURE_TITLES[name]
         if measures is not None and (symbol := SYMBOLS.get(name, title)) not in title:
             title += f" ({symbol})"

@@ -29,6 +29,7 @@ MEASURES = [
     "micro_f1",
     "macro_f1",
     "calibration_error",
+    "set_calibration_error",
     "macro_precision",
     "macro_recall",
     "f1_of_means",

@@ -53,7 +53,9 @@ def make_predictions(
     best = np.zeros_like(likeliest)
     np.put_along_axis(best, np.argsort(-marginals)[:, :2], 1, axis=1)
     nll, costs = rng.exponential(size=num_images), rng.exponential(size=(3, num_labels))
-    return Predictions(marginals, likeliest, nll, best=best, costs=costs), targets
+    sure = rng.random(num_images)
+    said = Predictions(marginals, likeliest, nll, best=best, costs=costs, set_probability=sure)
+    return said, targets
 
 
 def measures(predictions: Predictions, targets: Targets) -> Measures:
@@ -320,6 +322,19 @@ def test_one_image() -> None:
     )
 
 
+def test_calibration_error_of_sets() -> None:
+    """The gap of probability and frequency in a bin, weighted by its size; labels do not matter."""
+    truth = np.array([[1, 0], [0, 1], [1, 1], [0, -1]], dtype=np.int8)
+    said = np.array([[1, 0], [1, 1], [1, 1], [0, 1]])  # wrong in the second
+    given = np.array([0.5, 0.5, 0.9, 0.9])
+    predictions = Predictions(np.full((4, 2), 0.5), said, np.zeros(4), set_probability=given)
+    got = measures(predictions, truth)
+    assert got.set_calibration_error == pytest.approx((0 + 0.2) / 4)
+    assert measures(dataclasses.replace(predictions, set_probability=None), truth) == (
+        dataclasses.replace(got, set_calibration_error=None)
+    )
+
+
 def test_images_of_which_nothing_is_known_are_left_out() -> None:
     """They change no measure, and no interval, whatever is said of them."""
     predictions, targets = make_predictions()
@@ -397,8 +412,12 @@ def test_weights_are_repeated_images(ties: bool) -> None:
     counts = np.random.default_rng(3).integers(0, 4, size=60)
     repeated = np.repeat(np.arange(60), counts)
     arrays = (getattr(predictions, name) for name in ("marginals", "map_states", "nll"))
-    assert predictions.best is not None
-    more = {"best": predictions.best[repeated], "costs": predictions.costs}
+    assert predictions.best is not None and predictions.set_probability is not None
+    more = {
+        "best": predictions.best[repeated],
+        "costs": predictions.costs,
+        "set_probability": predictions.set_probability[repeated],
+    }
     again = Predictions(*(one[repeated] for one in arrays), **more)
     weighted = gather_statistics(predictions, targets).measures(counts.astype(np.float64))
     wanted = measures(again, targets[repeated])
