@@ -3,11 +3,12 @@
 import re
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
 from mlcrf.errors import SettingsError
-from mlcrf.metrics import COST_MEASURES, LOWER_IS_BETTER, MAIN_MEASURES, SYMBOLS, Measures
-from mlcrf.reports.tables import MEASURE_TITLES, choose_measures
+from mlcrf.metrics import COST_MEASURES, LOWER_IS_BETTER, MAIN_MEASURES, SYMBOLS, Measures, Unknown
+from mlcrf.reports.tables import MEASURE_TITLES, choose_measures, describe_unknown
 from tests.mirror import ROOT
 
 
@@ -42,3 +43,14 @@ def test_choose_measures() -> None:
     ):
         with pytest.raises(SettingsError, match=re.escape(message)):
             choose_measures(text, at_k)
+
+
+def test_unknown_targets_are_counted() -> None:
+    """With what the nll is then, and the images that are left out; or nothing is said."""
+    targets = np.array([[1, -1], [-1, -1], [0, 1]], dtype=np.int8)
+    (line,) = describe_unknown(Unknown.of(targets))
+    assert line == (
+        "3 of 6 labels are unknown: nll is that of the known ones together, the others summed out; "
+        "1 images of which nothing is known are left out"
+    )
+    assert not describe_unknown(Unknown.of(targets[2:]))
