@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlcrf.data.manifest import Manifest
     from mlcrf.data.readers import read_dataset
     from mlcrf.decoding import Decoder
+    from mlcrf.drift import DriftReport, find_drift
     from mlcrf.errors import MlcrfError, MlcrfWarning
     from mlcrf.estimator import MultiLabelCRFClassifier
     from mlcrf.evaluation import Evaluation, evaluate
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Comparison": "mlcrf.comparison",
     "Decoder": "mlcrf.decoding",
+    "DriftReport": "mlcrf.drift",
     "Evaluation": "mlcrf.evaluation",
     "LabelSpace": "mlcrf.labels",
     "Manifest": "mlcrf.data.manifest",
@@ -52,6 +54,7 @@ _HOME = {
     "compare": "mlcrf.comparison",
     "evaluate": "mlcrf.evaluation",
     "extend": "mlcrf.training.additions",
+    "find_drift": "mlcrf.drift",
     "load_run": "mlcrf.checkpoint",
     "read_dataset": "mlcrf.data.readers",
     "read_datasets": "mlcrf.data.joining",
@@ -61,6 +64,7 @@ _HOME = {
 __all__ = [
     "Comparison",
     "Decoder",
+    "DriftReport",
     "Evaluation",
     "LabelSpace",
     "Manifest",
@@ -82,6 +86,7 @@ __all__ = [
     "compare",
     "evaluate",
     "extend",
+    "find_drift",
     "load_run",
     "read_dataset",
     "read_datasets",

@@ -10,8 +10,16 @@ import numpy as np
 import torch
 
 from mlcrf.backbones.feature_source import FeatureSource
-from mlcrf.calibration import Adjustment, Calibration, Model, save_calibration
+from mlcrf.calibration import (
+    Adjustment,
+    Calibration,
+    Model,
+    Surprises,
+    measure_surprises,
+    save_calibration,
+)
 from mlcrf.checkpoint import SPLITS, STATE, Run, load_run, load_splits
+from mlcrf.crf import Potentials
 from mlcrf.data.manifest import Manifest
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.decoding import Coverage, Decoder, Guarantee, make_ranker, rank_targets
@@ -124,6 +132,7 @@ def calibrate(
     adjustments: dict[Model, Adjustment] = {}
     reliability = {}
     standings: dict[str, Standing] = {}
+    final = answers.potentials["crf"]
     for model, one in tempering.items():
         scaled = answers.potentials[model]
         before = after = measure_reliability(scaled, targets, methods[model])
@@ -137,6 +146,7 @@ def calibrate(
                 for decoder in run.decoders.get(model, ())
             )
             adjustments[model] = Adjustment(found, tuple(decoders))
+            final = scaled if model == "crf" else final
             after = measure_reliability(scaled, targets, methods[model])
         reliability[model] = before, after
         ranker = make_ranker(methods[model], scaled)
@@ -149,6 +159,7 @@ def calibrate(
         run=run.weights_digest,
         adjustments=adjustments,
         standings=standings,
+        surprises=_surprises(methods["crf"], final, targets.long()),
     )
     calibration = whole.thinned(run.settings.seed)
     if out is None:
@@ -173,6 +184,11 @@ def calibrate(
         reliability,
         reaches,
     )
+
+
+@torch.no_grad()
+def _surprises(method: InferenceMethod, potentials: Potentials, targets: torch.Tensor) -> Surprises:
+    return measure_surprises(method, potentials, method(potentials), targets)
 
 
 def require_place(run: Run, out: Path | None) -> None:

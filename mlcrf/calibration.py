@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mlcrf import atomic
+from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.decoding import Decoder
 from mlcrf.errors import RunError
+from mlcrf.inference import InferenceMethod, Posterior, log_mass
 from mlcrf.inference.ranking import SLACK, Standing
 from mlcrf.shipped_models import is_shipped
 from mlcrf.tempering import Factors
@@ -24,6 +26,18 @@ from mlcrf.tempering import Factors
 CALIBRATION = "calibration.safetensors"
 Model = Literal["crf", "independent"]
 MOST_IMAGES = 20_000  # kept of a larger set, drawn at random
+
+
+class Surprises(NamedTuple):
+    """Negative log-probabilities of label sets of N images under the CRF, in nats.
+
+    Attributes:
+        observed: those of the right label sets; NaN where a label is unknown (N,).
+        likeliest: those of the most probable label sets (N,).
+    """
+
+    observed: Tensor
+    likeliest: Tensor
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,7 @@ class Calibration:
         adjustments: by model; models without one are used as they were learned.
         standings: of `crf` and `independent`, the places of the right label sets among all (N,);
             NaN for images of which not all labels are known. Empty in files of older versions.
+        surprises: of the CRF, float32; None in files of older versions.
     """
 
     marginals: dict[str, Tensor]
@@ -67,6 +82,7 @@ class Calibration:
     digest: str = ""
     adjustments: dict[Model, Adjustment] = field(default_factory=dict)
     standings: dict[str, Standing] = field(default_factory=dict)
+    surprises: Surprises | None = None
 
     @property
     def name(self) -> str:
@@ -84,7 +100,38 @@ class Calibration:
             model: Standing(*(value[rows] for value in one))
             for model, one in self.standings.items()
         }
-        return replace(self, marginals=marginals, targets=self.targets[rows], standings=standings)
+        surprises = None
+        if self.surprises is not None:
+            surprises = Surprises(*(one[rows] for one in self.surprises))
+        return replace(
+            self,
+            marginals=marginals,
+            targets=self.targets[rows],
+            standings=standings,
+            surprises=surprises,
+        )
+
+
+def measure_surprises(
+    method: InferenceMethod, potentials: Potentials, posterior: Posterior, targets: Tensor
+) -> Surprises:
+    """Return how surprising the right and the most probable label sets are, float64.
+
+    Args:
+        posterior: result of `method` on `potentials`.
+        targets: 1, 0, or -1 for unknown, int64 (N, L).
+
+    Cost: that of a MAP search, and of the score of two label sets.
+    """
+    is_whole = (targets != UNKNOWN).all(-1)
+    observed = torch.full(is_whole.shape, torch.nan, dtype=torch.float64)
+    likeliest = method.map_states(potentials)
+    log_partition = posterior.log_partition.double()
+    if bool(is_whole.any()):
+        rows = is_whole.nonzero().squeeze(1)
+        score = log_mass(method, potentials.rows(rows), targets[rows]).double()
+        observed[rows] = log_partition[rows] - score
+    return Surprises(observed, log_partition - log_mass(method, potentials, likeliest).double())
 
 
 def save_calibration(folder: Path, calibration: Calibration) -> Calibration:
@@ -101,6 +148,9 @@ def save_calibration(folder: Path, calibration: Calibration) -> Calibration:
             f"{model}.{part}": value.double().contiguous()
             for part, value in standing._asdict().items()
         }
+    if calibration.surprises is not None:
+        for name, value in calibration.surprises._asdict().items():
+            tensors[f"surprise.{name}"] = value.float().contiguous()
     content = save(
         {**tensors, "targets": calibration.targets.to(torch.int8).contiguous()},
         {"about": json.dumps(about)},
@@ -122,7 +172,7 @@ def load_calibration(folder: Path, *, run: str, num_labels: int) -> Calibration:
     name, calibrate = _remedy(folder)
     if not path.exists():
         raise RunError(
-            f"{name}: has no calibration images, which a promised precision or recall needs; "
+            f"{name}: has no calibration images, which promises and `mlcrf drift` need; "
             f"give it some: {calibrate}"
         )
     try:
@@ -140,12 +190,15 @@ def load_calibration(folder: Path, *, run: str, num_labels: int) -> Calibration:
         if not all(bool(((one >= 0) & (one <= 1)).all()) for one in marginals.values()):
             raise ValueError("a probability is not between 0 and 1")
         standings = _read_standings(tensors, len(targets))
+        surprises = _read_surprises(tensors, len(targets))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{path}: damaged: {reason}; make it again: {calibrate}") from error
     if made_for != run:
         raise RunError(f"{path}: was made for other weights; make it again: {calibrate}")
-    return Calibration(marginals, targets, data, of_final, run, digest, adjustments, standings)
+    return Calibration(
+        marginals, targets, data, of_final, run, digest, adjustments, standings, surprises
+    )
 
 
 def load_adjustments(folder: Path, *, run: str) -> dict[Model, Adjustment]:
@@ -226,3 +279,12 @@ def _read_standings(tensors: dict[str, Tensor], num_images: int) -> dict[str, St
                 raise ValueError("a probability is not between 0 and 1")
             standings[model] = one
     return standings
+
+
+def _read_surprises(tensors: dict[str, Tensor], num_images: int) -> Surprises | None:
+    if "surprise.observed" not in tensors:
+        return None
+    surprises = Surprises(*(tensors[f"surprise.{name}"] for name in Surprises._fields))
+    if any(one.shape != (num_images,) or bool(one.isinf().any()) for one in surprises):
+        raise ValueError(f"expected finite surprises of {num_images} images")
+    return surprises

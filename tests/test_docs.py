@@ -31,7 +31,8 @@ def test_command_reference_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["guarantees.md", "own-training-loop.md", "scikit-learn.md", "own-features.md"]
+    "page",
+    ["guarantees.md", "drift.md", "own-training-loop.md", "scikit-learn.md", "own-features.md"],
 )
 def test_code_of_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

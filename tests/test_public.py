@@ -9,6 +9,7 @@ import mlcrf
 PUBLIC = [
     "Comparison",
     "Decoder",
+    "DriftReport",
     "Evaluation",
     "LabelSpace",
     "Manifest",
@@ -30,6 +31,7 @@ PUBLIC = [
     "compare",
     "evaluate",
     "extend",
+    "find_drift",
     "load_run",
     "read_dataset",
     "read_datasets",

@@ -15,6 +15,7 @@ from mlcrf.cli.convert import convert
 from mlcrf.cli.demo import demo
 from mlcrf.cli.doctor import doctor
 from mlcrf.cli.download import download
+from mlcrf.cli.drift import drift
 from mlcrf.cli.evaluate import evaluate
 from mlcrf.cli.export import export
 from mlcrf.cli.extend import extend
@@ -50,6 +51,7 @@ for command in (
     evaluate,
     compare,
     calibrate,
+    drift,
     audit,
     report,
     predict,

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from mlcrf.backbones.feature_matrix import read_spread, spread_rows
+from mlcrf.calibration import Surprises, measure_surprises
 from mlcrf.choices import Decision, InferenceName, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.decoding import Decoder, estimate_frequencies, rank_targets
+from mlcrf.inference import LogPartitionKind
 from mlcrf.inference.ranking import EnumeratingRanker, Standing, can_enumerate
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.model import LabelCrf
@@ -246,6 +248,33 @@ def rank_held_out(fitted: Fitted, validation: Examples, settings: TrainSettings)
             standings.append(rank_targets(ranker, potentials, targets))
         first += len(part.targets)
     return Standing(*(torch.cat(parts) for parts in zip(*standings, strict=True)))
+
+
+@torch.no_grad()
+def surprise_held_out(
+    fitted: Fitted, validation: Examples, settings: TrainSettings, inference: InferenceName
+) -> Surprises | None:
+    """Return how surprising label sets are of the images that `tune_decoders` tunes on.
+
+    Args:
+        fitted: the surprises are those of models that were not fitted to the images.
+
+    Returns:
+        None where the inference is not exact, since the search for the most probable sets of very
+        many labels would take long.
+    """
+    held_out = fitted.held_out or ((fitted.on_train, validation),)
+    parts = []
+    for model, part in held_out:
+        method = model.make_inference(inference, settings)
+        for rows in ALONE.blocks(len(part.targets), _AT_ONCE):
+            potentials = part.potentials(model, rows)
+            posterior = method(potentials)
+            if posterior.log_partition_kind is not LogPartitionKind.EXACT:
+                return None
+            targets = torch.from_numpy(part.targets[rows].astype(np.int64)).clamp(min=UNKNOWN)
+            parts.append(measure_surprises(method, potentials, posterior, targets))
+    return Surprises(*(torch.cat(one) for one in zip(*parts, strict=True)))
 
 
 def _with_rules(model: LabelCrf, rules: Rules) -> LabelCrf:

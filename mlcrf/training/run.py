@@ -38,7 +38,12 @@ from mlcrf.training.candidates import Fitted
 from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment, Progress, extract
 from mlcrf.training.finite import require_finite
-from mlcrf.training.fitting import FittedModels, fit_models, rank_held_out
+from mlcrf.training.fitting import (
+    FittedModels,
+    fit_models,
+    rank_held_out,
+    surprise_held_out,
+)
 from mlcrf.training.mentions import (
     Silence,
     code_silence,
@@ -310,7 +315,15 @@ def _save_calibration(run: Run, models: FittedModels, validation: Examples) -> N
     }
     standings = {name: one for name, one in found.items() if one is not None}
     calibration = Calibration(
-        marginals, targets, name, of_final=False, run=run.weights_digest, standings=standings
+        marginals,
+        targets,
+        name,
+        of_final=False,
+        run=run.weights_digest,
+        standings=standings,
+        surprises=surprise_held_out(
+            models.crf, validation, models.plan.settings, models.plan.inference
+        ),
     )
     save_calibration(run.path, calibration.thinned(run.settings.seed))
 
