@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mlcrf.version import __version__
 
 if TYPE_CHECKING:
+    from mlcrf.calibrating import CalibrationReport, calibrate
     from mlcrf.checkpoint import Run, load_run
     from mlcrf.comparison import Comparison, compare
     from mlcrf.config import TrainSettings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mlcrf.training.run import TrainReport, train
 
 _HOME = {
+    "CalibrationReport": "mlcrf.calibrating",
     "Comparison": "mlcrf.comparison",
     "Decoder": "mlcrf.decoding",
     "DriftReport": "mlcrf.drift",
@@ -51,6 +53,7 @@ _HOME = {
     "TaughtReport": "mlcrf.training.extending",
     "TrainReport": "mlcrf.training.run",
     "TrainSettings": "mlcrf.config",
+    "calibrate": "mlcrf.calibrating",
     "compare": "mlcrf.comparison",
     "evaluate": "mlcrf.evaluation",
     "extend": "mlcrf.training.additions",
@@ -62,6 +65,7 @@ _HOME = {
 }
 
 __all__ = [
+    "CalibrationReport",
     "Comparison",
     "Decoder",
     "DriftReport",
@@ -83,6 +87,7 @@ __all__ = [
     "TrainReport",
     "TrainSettings",
     "__version__",
+    "calibrate",
     "compare",
     "evaluate",
     "extend",

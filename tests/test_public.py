@@ -7,6 +7,7 @@ from pathlib import Path
 import mlcrf
 
 PUBLIC = [
+    "CalibrationReport",
     "Comparison",
     "Decoder",
     "DriftReport",
@@ -28,6 +29,7 @@ PUBLIC = [
     "TrainReport",
     "TrainSettings",
     "__version__",
+    "calibrate",
     "compare",
     "evaluate",
     "extend",
