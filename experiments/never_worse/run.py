@@ -51,7 +51,7 @@ from mlcrf.metrics import (
     gather_statistics,
 )
 from mlcrf.model import LabelCrf
-from mlcrf.reports.tables import MEASURE_TITLES
+from mlcrf.reports.tables import MEASURE_TITLES, choose_measures
 from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment
 from mlcrf.training.fitting import fit_features
@@ -134,8 +134,12 @@ def measure(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], R
 def compared(
     models: dict[str, Measures], difference: dict[str, Interval]
 ) -> Iterator[dict[str, Any]]:
-    """Yield for each measure both values, the interval of the difference, and who is better."""
-    for measure in MEASURE_TITLES:
+    """Yield for each main measure both values, the interval of the difference, and who is better.
+
+    Main measures are those that `evaluate --at-k` prints. Precision and recall on their own, which
+    every threshold trades for each other, are not among them.
+    """
+    for measure in choose_measures("main", _MOST_BEST):
         if measure in difference:
             _, low, high = difference[measure]
             yield {
