@@ -1,4 +1,4 @@
-"""What factors of unaries and couplings give on photos that did not choose them.
+"""Gains by factors of unaries and couplings on photos that did not choose them.
 
 python -m experiments.calibration.tempering [--quick] [--label-sets 14 24 38] [--photos 4000]
 
@@ -110,7 +110,7 @@ def judge(run: Run, features: Tensor, targets: Tensor, resamples: int) -> frame.
 
 
 def statistics(potentials: Potentials, targets: Tensor, method: InferenceMethod) -> Statistics:
-    """What the measures are made of."""
+    """Return the statistics that the measures are made of."""
     posterior = method(potentials)
     nll = posterior.log_partition - log_mass(method, potentials, targets)
     predictions = Predictions(

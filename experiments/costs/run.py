@@ -1,4 +1,4 @@
-"""What mistakes cost by the CRF and by independent labels, where missing a label is dear.
+"""Costs of mistakes of the CRF and of independent labels, where missing a label is dear.
 
 python -m experiments.costs.run [--quick] [--data ANY TABLE]
 """

@@ -1,4 +1,4 @@
-"""How large are the families of label sets that hold the right one, and do they hold it?
+"""Sizes of the families of label sets that hold the right one, and the share that do.
 
 python -m experiments.coverage.run [--quick] [--data ANY TABLE [--test TABLE]] [--photos N]
                                    [--shifted N]

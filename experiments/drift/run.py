@@ -64,7 +64,7 @@ def shuffled(
 
 
 def row_of(found: list[dict[Score, bool]], **about: Any) -> dict[str, Any]:
-    """How often each score, and any of them, reported a drift."""
+    """Return the share of times that each score, and any of them, reported a drift."""
     shares = {score.value: float(np.mean([one[score] for one in found])) for score in Score}
     return about | {
         "repeats": len(found),

@@ -7,7 +7,7 @@ import typer
 
 from mlcrf.choices import ScoredSplit
 from mlcrf.cli import console, options
-from mlcrf.cli.options import DATA, ReadingOptions, RuntimeOptions, grouped
+from mlcrf.cli.options import ReadingOptions, RuntimeOptions, grouped
 
 
 @grouped
@@ -23,16 +23,8 @@ def calibrate(
             "that came with mlcrf."
         ),
     ] = None,
-    split: Annotated[
-        ScoredSplit,
-        typer.Option(metavar="SPLIT", help="train, validation, test or all.", rich_help_panel=DATA),
-    ] = ScoredSplit.ALL,
-    label_set: Annotated[
-        int | None,
-        typer.Option(
-            help="MIRFLICKR only: 24, 14 or 38 labels (default: as the run).", rich_help_panel=DATA
-        ),
-    ] = None,
+    split: options.AnySplit = ScoredSplit.ALL,
+    label_set: options.LabelSetOfRun = None,
     limit: options.LimitData = None,
     as_json: options.Json = False,
 ) -> None:

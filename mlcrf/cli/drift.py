@@ -39,16 +39,8 @@ def drift(
             rich_help_panel=DATA,
         ),
     ] = False,
-    split: Annotated[
-        ScoredSplit,
-        typer.Option(metavar="SPLIT", help="train, validation, test or all.", rich_help_panel=DATA),
-    ] = ScoredSplit.ALL,
-    label_set: Annotated[
-        int | None,
-        typer.Option(
-            help="MIRFLICKR only: 24, 14 or 38 labels (default: as the run).", rich_help_panel=DATA
-        ),
-    ] = None,
+    split: options.AnySplit = ScoredSplit.ALL,
+    label_set: options.LabelSetOfRun = None,
     limit: options.LimitData = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with status 1 if a drift is found.")

@@ -18,12 +18,7 @@ def extend(
     out: Annotated[Path, typer.Option(help="Run directory to create.")],
     reading: ReadingOptions,
     runtime: RuntimeOptions,
-    label_set: Annotated[
-        int | None,
-        typer.Option(
-            help="MIRFLICKR only: 24, 14 or 38 labels (default: as the run).", rich_help_panel=DATA
-        ),
-    ] = None,
+    label_set: options.LabelSetOfRun = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="Text file of the labels of DATA, one per line.", rich_help_panel=DATA),

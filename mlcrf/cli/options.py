@@ -127,6 +127,16 @@ CacheDir = Annotated[
         rich_help_panel=RUNTIME,
     ),
 ]
+AnySplit = Annotated[
+    ScoredSplit,
+    typer.Option(metavar="SPLIT", help="train, validation, test or all.", rich_help_panel=DATA),
+]
+LabelSetOfRun = Annotated[
+    int | None,
+    typer.Option(
+        help="MIRFLICKR only: 24, 14 or 38 labels (default: as the run).", rich_help_panel=DATA
+    ),
+]
 LabelSet = Annotated[
     int,
     typer.Option(
@@ -729,18 +739,10 @@ class KnownOptions:
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """The images that a run is scored on, and the settings of the scores."""
+    """Images that a run is scored on, and settings of the scores."""
 
-    split: Annotated[
-        ScoredSplit,
-        typer.Option(metavar="SPLIT", help="train, validation, test or all.", rich_help_panel=DATA),
-    ] = ScoredSplit.TEST
-    label_set: Annotated[
-        int | None,
-        typer.Option(
-            help="MIRFLICKR only: 24, 14 or 38 labels (default: as the run).", rich_help_panel=DATA
-        ),
-    ] = None
+    split: AnySplit = ScoredSplit.TEST
+    label_set: LabelSetOfRun = None
     limit: LimitData = None
     inference: Annotated[
         InferenceName | None,

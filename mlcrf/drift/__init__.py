@@ -1,4 +1,4 @@
-"""Whether images are like those that a run was calibrated on: `mlcrf drift`."""
+"""Tests of whether images are like those that a run was calibrated on: `mlcrf drift`."""
 
 from mlcrf.drift.comparing import (
     DriftReport,

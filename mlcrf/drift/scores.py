@@ -44,7 +44,7 @@ class Quantity(StrEnum):
 
 @dataclass(frozen=True)
 class Sample:
-    """What a model says of N images, and what is true.
+    """The answers of a model on N images, and what is true.
 
     Attributes:
         marginals: (N, L).

@@ -36,7 +36,7 @@ class PredictionTable(Protocol):
 
     @property
     def families(self) -> bool:
-        """Whether the table has families of label sets; only Parquet tables are read with them."""
+        """Return whether the table has families of label sets; only Parquet keeps them."""
         ...
 
     def __iter__(self) -> Iterator[Prediction]: ...
