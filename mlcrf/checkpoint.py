@@ -23,6 +23,7 @@ from mlcrf.backbones.registry import (
     defer_backbone,
     make_backbone,
 )
+from mlcrf.backbones.views import VIEWS
 from mlcrf.calibration import (
     Calibration,
     Model,
@@ -56,6 +57,8 @@ def _sound(spec: BackboneSpec) -> BackboneSpec:
     colours = len(spec.mean) == len(spec.std) == 3 and all(map(isfinite, (*spec.mean, *spec.std)))
     if not colours or min(spec.std) <= 0 or not 1 <= spec.size_px <= 4096:
         raise ValueError("not a valid network input")
+    if not 1 <= spec.views <= len(VIEWS):
+        raise ValueError("not a number of views")
     return spec
 
 

@@ -51,6 +51,13 @@ class TrainSettings(BaseModel):
         description="File of weights (.safetensors) for the network of timm's that --backbone "
         "names.",
     )
+    views: int = Field(
+        default=1,
+        ge=1,
+        le=4,
+        description="Number of views of an image whose features are averaged: 2 adds the mirrored "
+        "image, 3 the enlarged one, 4 both together; 2, 3.7 and 5.3 times the cost.",
+    )
     finetune: Finetune = Field(
         default=Finetune.NONE,
         description="`all` trains the network too; tiny, which has no published weights, needs it.",

@@ -22,6 +22,7 @@ from mlcrf.backbones.packaged_weights import (
     load_packaged_weights,
     packaged_digest,
 )
+from mlcrf.backbones.views import VIEWS, average_over_views, enlarged_px, require_views
 from mlcrf.errors import BackboneError
 from mlcrf.hints import did_you_mean
 
@@ -54,6 +55,7 @@ class BackboneSpec:
         weights: the user's file of weights; empty for all but `OWN` by --weights.
         sha256: SHA-256 of the file of weights, for `OWN`.
         features: names of the features, if a table holds them (D,).
+        views: number of views of an image whose features are averaged; see `VIEWS`.
     """
 
     name: str
@@ -64,6 +66,19 @@ class BackboneSpec:
     weights: str = ""
     sha256: str = ""
     features: tuple[str, ...] = ()
+    views: int = 1
+
+    @property
+    def title(self) -> str:
+        """The name, and the number of views if there are several."""
+        return self.name if self.views == 1 else f"{self.name}, {self.views} views"
+
+    @property
+    def part_specs(self) -> "tuple[BackboneSpec, ...]":
+        """The spec of each network, if the backbone combines several; else empty."""
+        if self.source is Source.OWN or "+" not in self.name:
+            return ()
+        return tuple(find_spec(one, views=self.views) for one in self.name.split("+"))
 
 
 class Backbone(nn.Module):
@@ -101,8 +116,7 @@ class Backbone(nn.Module):
         """Return the features of a batch of images."""
         if self.parts:
             raise BackboneError(f"{self.spec.name}: run each of its parts, on pixels of its size")
-        features: Tensor = self.network(self.normalise(pixels))
-        return features
+        return average_over_views(self.network, self.normalise(pixels), self.spec.views)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return the input of the network (N, 3, H, W)."""
@@ -166,7 +180,10 @@ class DeferredBackbone:
 
 def _fingerprint(spec: BackboneSpec, weights: str | Mapping[str, Tensor]) -> str:
     """Return the fingerprint of a backbone with these weights, or those of a file."""
-    given = (spec.name, spec.size_px, *spec.mean, *spec.std)  # a loaded spec has lists
+    colours = (*spec.mean, *spec.std)  # a loaded spec has lists
+    given: tuple[object, ...] = (spec.name, spec.size_px, *colours)
+    if spec.views > 1:
+        given += (f"{spec.views} views",)
     digest = hashlib.sha256(repr(given).encode())
     if isinstance(weights, str):
         digest.update(weights.encode())
@@ -224,7 +241,7 @@ def table_spec(features: tuple[str, ...]) -> BackboneSpec:
     return BackboneSpec(TABLE, Source.TABLE, 1, features=features)
 
 
-def find_spec(name: str, weights: str | None = None) -> BackboneSpec:
+def find_spec(name: str, weights: str | None = None, *, views: int = 1) -> BackboneSpec:
     """Return the input and origin of a backbone.
 
     Names with `+` between them are several networks, whose features are concatenated. `lite0@288`
@@ -233,17 +250,25 @@ def find_spec(name: str, weights: str | None = None) -> BackboneSpec:
 
     Args:
         weights: file of weights for the network of timm with this name.
+        views: number of views of an image whose features are averaged, of each network.
 
     Raises:
         BackboneError: timm has no such network or weights; the text suggests close names. Or
-            weights of one's own cannot be found, or are not safetensors. Or the size is none.
+            weights of one's own cannot be found, or are not safetensors. Or the size is none,
+            or there are no such views.
     """
+    require_views(views)
+    return replace(_find_plain(name, weights), views=views)
+
+
+def _find_plain(name: str, weights: str | None) -> BackboneSpec:
+    """Return the spec of a backbone that sees one view."""
     if weights is not None or name.startswith(OWN_PREFIXES):
         return _own_spec(name, weights)
     if "+" in name:
         if not all(name.split("+")):
             raise BackboneError(f"backbone {name!r}: expected a network on each side of every +")
-        parts = [find_spec(part) for part in name.split("+")]
+        parts = [_find_plain(part, None) for part in name.split("+")]
         if len({part.source for part in parts}) > 1 or parts[0].source is Source.SCRATCH:
             raise BackboneError(
                 f"backbone {name!r}: networks can be combined only if all have published "
@@ -326,10 +351,8 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
         BackboneError: the weights are neither installed nor cached, and cannot be downloaded.
     """
     network: nn.Module
-    if "+" in spec.name:
-        parts = tuple(
-            make_backbone(find_spec(part), pretrained=pretrained) for part in spec.name.split("+")
-        )
+    if spec.part_specs:
+        parts = tuple(make_backbone(part, pretrained=pretrained) for part in spec.part_specs)
         together = sum(part.num_features for part in parts)
         whole = Backbone(spec, nn.ModuleList(parts), together, parts)
         whole.published = "+".join(part.published for part in parts if part.published)
@@ -352,12 +375,14 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
             network = _from_hub(name, pretrained=pretrained)
             if size_px is not None:
                 _require_size(network, spec)
+            _require_views(network, spec)
             num_features = _measure(network, spec.size_px)
         case Source.OWN:
             from mlcrf.backbones.own_weights import find_own
 
             own = find_own(spec.name, spec.weights or None)
             network = own.make(spec.sha256) if pretrained else own.architecture()
+            _require_views(network, spec)
             num_features = _measure(network, spec.size_px)
         case Source.TABLE:
             network, num_features = nn.Identity(), len(spec.features)
@@ -390,7 +415,7 @@ def defer_backbone(
     names = spec.name.split("+")
     if spec.source is not Source.PACKAGE:
         return build()
-    parts = tuple(_packaged(find_spec(name)) for name in names) if len(names) > 1 else ()
+    parts = tuple(map(_packaged, spec.part_specs))
     published = "+".join(packaged_digest(_split_size(name)[0]) for name in names)
     return DeferredBackbone(spec, num_features, _fingerprint(spec, published), build, parts)
 
@@ -419,6 +444,20 @@ def _require_size(network: nn.Module, spec: BackboneSpec) -> None:
         raise BackboneError(
             f"backbone {spec.name}: the network does not take images of {spec.size_px} px; name it "
             "without @"
+        ) from error
+
+
+def _require_views(network: nn.Module, spec: BackboneSpec) -> None:
+    """Refuse enlarged views of a network that takes images of one size only."""
+    if all(not view.enlarged for view in VIEWS[: spec.views]):
+        return
+    size_px = enlarged_px(spec.size_px)
+    try:
+        _measure(network, size_px)
+    except (AssertionError, RuntimeError) as error:
+        raise BackboneError(
+            f"backbone {spec.name}: the network does not take images of {size_px} px, which "
+            f"--views {spec.views} enlarges them to; use --views 2"
         ) from error
 
 

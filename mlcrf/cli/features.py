@@ -31,6 +31,10 @@ def features(
             help="File of weights, as for `mlcrf train --weights`.", rich_help_panel="Model"
         ),
     ] = None,
+    views: Annotated[
+        int,
+        typer.Option(min=1, max=4, help="As for `mlcrf train --views`.", rich_help_panel="Model"),
+    ] = 1,
     label_set: options.LabelSet = 24,
     limit: options.Limit = None,
     null: options.Null = False,
@@ -66,8 +70,9 @@ def features(
             raise DataError(f"{', '.join(images)}: {listed.left_out.explain_none()}")
     else:
         found = manifest.images[:limit]
+    spec = find_spec(backbone, weights, views=views)
     extractor = make_source(
-        make_backbone(find_spec(backbone, weights)),
+        make_backbone(spec),
         engine=runtime.engine,
         device=pick_device(runtime.device),
         cache_dir=runtime.cache,
@@ -85,13 +90,14 @@ def features(
     record = {
         "out": str(out),
         "backbone": backbone,
+        "views": views,
         "images": len(rows),
         "features": matrix.shape[1],
         "labels": len(known.labels),
         "failed": len(errors),
     }
     failed = f", {len(errors)} with errors" if errors else ""
-    text = f"{len(rows)} images, {matrix.shape[1]} features of {backbone}{failed}: {out}"
+    text = f"{len(rows)} images, {matrix.shape[1]} features of {spec.title}{failed}: {out}"
     typer.echo(to_json(record) if as_json else text)
     if strict and errors:
         raise typer.Exit(1)

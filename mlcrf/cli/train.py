@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SETTINGS = "Settings"
 # Settings with an option of their own, by panel. TrainSettings has their names, help and bounds.
 _PANELS = {
-    "Model": ("backbone", "weights", "structure", "albums", "pairwise", "hidden_units"),
+    "Model": ("backbone", "weights", "views", "structure", "albums", "pairwise", "hidden_units"),
     "Training": ("finetune", "objective", "schedule", "pos_weight", "epochs", "seed"),
     "Inference": ("inference", "max_exact_labels"),
 }

@@ -207,7 +207,7 @@ def _metadata(graph: TaggerModule, run: Run) -> dict[str, str]:
         "model_digest": run.digest,
         "mlcrf_version": __version__,
         "inference": graph.inference,
-        "backbone": run.backbone_spec.name,
+        "backbone": run.backbone_spec.title,
         "preparation": f"RGB, upright by EXIF, squeezed to {sizes} by bicubic interpolation",
     }
 

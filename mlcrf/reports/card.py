@@ -64,7 +64,7 @@ def _summary(report: TrainReport | TaughtReport) -> str:
         made = f"objective {settings.objective.value}; seed {settings.seed}"
     return "\n\n".join(
         [
-            f"Backbone {settings.backbone} ({network}); unaries {unaries}; {made}.",
+            f"Backbone {report.run.backbone_spec.title} ({network}); unaries {unaries}; {made}.",
             "It predicts which of the labels below a photo has, as learned from the training data. "
             "It knows no other labels, was not tested for fairness, and is not meant for decisions "
             "about people.",

@@ -109,6 +109,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "command": run.made_by.command,
         "labels": list(run.labels),
         "backbone": run.backbone_spec.name,
+        "views": run.backbone_spec.views,
         "backbone_trained": run.backbone_weights is not None,
         "inference": run.make_inference().name,
         "couplings": len(run.crf.edges),

@@ -117,7 +117,7 @@ def _add_descriptions(app: FastAPI, run: Run, metrics: Metrics, reply: dict[str,
         return Model(
             model=run.digest,
             mlcrf=__version__,
-            backbone=run.settings.backbone,
+            backbone=run.backbone_spec.title,
             inference=run.make_inference().name,
             labels=list(run.labels),
             rules=run.rules.lines(run.labels.names),

@@ -284,7 +284,9 @@ def _decoder_of_some(decoder: Decoder, kept: list[int]) -> Decoder:
 
 
 def _settings(base: Run | None, spec: BackboneSpec, crf: LabelCrf) -> TrainSettings:
-    settings = TrainSettings(backbone=spec.name) if base is None else base.settings
+    settings = (
+        TrainSettings(backbone=spec.name, views=spec.views) if base is None else base.settings
+    )
     changes: dict[str, object] = {}
     if settings.inference in _ENUMERATING:
         changes["inference"] = InferenceName.AUTO

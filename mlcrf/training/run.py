@@ -184,8 +184,9 @@ def _find_backbone(settings: TrainSettings, manifest: Manifest) -> BackboneSpec:
     """
     is_default = settings.backbone == TrainSettings.model_fields["backbone"].default
     if manifest.feature_names:
-        if settings.weights or not (is_default or settings.backbone == TABLE):
+        if settings.weights or settings.views > 1 or not (is_default or settings.backbone == TABLE):
             given = "--weights" if settings.weights else f"--backbone {settings.backbone}"
+            given = f"--views {settings.views}" if settings.views > 1 else given
             raise SettingsError(
                 f"{given}: {manifest.name} is a table of numbers, which no network reads; leave it "
                 "out"
@@ -200,7 +201,7 @@ def _find_backbone(settings: TrainSettings, manifest: Manifest) -> BackboneSpec:
             f"--backbone table: {manifest.name} has images and no features; give a table of "
             "numbers, or leave it out"
         )
-    spec = find_spec(settings.backbone, settings.weights)
+    spec = find_spec(settings.backbone, settings.weights, views=settings.views)
     if spec.source is Source.SCRATCH and settings.finetune is Finetune.NONE:
         raise SettingsError(f"backbone {spec.name} has no published weights; add --finetune all")
     if "+" in spec.name and settings.finetune is Finetune.ALL:

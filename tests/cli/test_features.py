@@ -13,7 +13,9 @@ def test_features_of_photos_and_of_data(mlcrf: Mlcrf, tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "features.parquet"
     photos.mkdir()
     for name, grey in (("a", 10), ("b", 200)):
-        Picture.new("RGB", (32, 24), (grey, 30, 40)).save(photos / f"{name}.png")
+        picture = Picture.new("RGB", (32, 24), (grey, 30, 40))
+        picture.paste((250, 250, 250), (0, 0, 12, 9))
+        picture.save(photos / f"{name}.png")
     (photos / "c.png").write_bytes(b"no picture")
     (tmp_path / "t.csv").write_text("image,sea\nphotos/a.png,1\nphotos/b.png,\n")
     words = ("--out", out, "--engine", "torch", "--cache-dir", tmp_path / "cache")
@@ -27,6 +29,11 @@ def test_features_of_photos_and_of_data(mlcrf: Mlcrf, tmp_path: Path) -> None:
         1,
         f"error: {out}: exists already; choose another --out or --overwrite\n",
     )
+    both = tmp_path / "both.parquet"
+    seen = mlcrf("features", photos, "--out", both, *words[2:], "--views", 2)
+    assert seen.stdout == f"2 images, 1280 features of lite0, 2 views, 1 with errors: {both}\n"
+    vectors = [list(map(list, pd.read_parquet(path)["features"])) for path in (out, both)]
+    assert vectors[0] != vectors[1]  # though the cache holds those of one view
     labelled = mlcrf("features", tmp_path / "t.csv", *words, "--overwrite")
     assert labelled.returncode == 0, labelled.stderr
     frame = pd.read_parquet(out)

@@ -110,6 +110,8 @@ def test_other_data_than_it_learned_from(run: Run, table: Path, tmp_path: Path) 
     for settings in (SETTINGS.model_copy(update={"backbone": "lite1"}),):
         with pytest.raises(SettingsError, match="--backbone lite1: data is a table of numbers"):
             train(rows, tmp_path / "run", settings)
+    with pytest.raises(SettingsError, match="--views 2: data is a table of numbers, which no net"):
+        train(rows, tmp_path / "run", SETTINGS.model_copy(update={"views": 2}))
 
 
 def test_each_row_is_predicted_or_told(run: Run, tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_features_of_a_network_teach_what_its_photos_teach(suffix: str, tmp_path
         run = train(numbers, tmp_path / "numbers", SETTINGS).run
         with pytest.MonkeyPatch.context() as patch:
             hub = replace(tiny.spec, source=Source.HUB)  # or a network from scratch is refused
-            patch.setattr("mlcrf.training.run.find_spec", lambda name, weights: hub)
+            patch.setattr("mlcrf.training.run.find_spec", lambda name, weights, views: hub)
             patch.setattr("mlcrf.training.run.make_backbone", lambda spec, seed: tiny)
             torch_engine = Environment(engine=EngineName.TORCH)
             other = train(photos, tmp_path / "photos", SETTINGS, torch_engine).run

@@ -1,5 +1,6 @@
 """Whole training runs on drawn scenes: stopped, resumed, with every objective."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,9 +32,11 @@ from mlcrf.decoding import Decoder, estimate_frequencies
 from mlcrf.errors import DataError, RunError, SettingsError
 from mlcrf.evaluation import evaluate
 from mlcrf.images import as_image
+from mlcrf.images.pixels import load_pixels
 from mlcrf.inference import MeanField
 from mlcrf.objectives import independent_loss
 from mlcrf.prediction import Tagger
+from mlcrf.reports.inspection import run_record
 from mlcrf.rules import Rules
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training import finetune as finetune_module
@@ -215,6 +218,34 @@ def test_a_head_with_dropout(manifest: Manifest, tmp_path: Path) -> None:
     assert 0 <= result.models["crf"].hamming < 0.5
     again = train(manifest, tmp_path / "run", settings, TORCH, resume=True)
     assert again.run.digest == run.digest
+
+
+def test_views_are_remembered(manifest: Manifest, tmp_path: Path) -> None:
+    """A trained network sees the same views when the run is loaded, resumed and described."""
+    settings = TrainSettings(**QUICK, views=2)
+    made = train(manifest, tmp_path / "run", settings, TORCH).run
+    run = load_run(tmp_path / "run")
+    assert (run.backbone_spec.views, run.settings.views) == (2, 2)
+    assert run.backbone_spec.title == "tiny, 2 views"
+    assert run_record(run)["views"] == 2
+    image = manifest.images[0]
+    pixels = torch.tensor(load_pixels(image, run.backbone_spec.size_px)).unsqueeze(0)
+    backbone = run.make_backbone()
+    with torch.no_grad():
+        assert torch.allclose(backbone(pixels), backbone(pixels.flip(2)), atol=1e-5)
+    again = train(manifest, tmp_path / "run", settings, TORCH, resume=True)
+    assert again.run.digest == made.digest
+    with pytest.raises(RunError, match="views"):
+        train(manifest, tmp_path / "run", TrainSettings(**QUICK), TORCH, resume=True)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    for views in (0, 5, "two"):
+        config["backbone"]["views"] = views
+        (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+        with pytest.raises(RunError, match=r"config.json: not the settings of a run: backbone"):
+            load_run(tmp_path / "run")
+    del config["backbone"]["views"]  # as a run from before there were views
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert load_run(tmp_path / "run").backbone_spec.views == 1
 
 
 def test_one_label(manifest: Manifest, tmp_path: Path) -> None:
