@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mlcrf.backbones.feature_matrix import read_spread, spread_rows
 from mlcrf.calibration import Surprises, measure_surprises
-from mlcrf.choices import Decision, InferenceName, Structure
+from mlcrf.choices import Decision, InferenceName, Schedule, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.decoding import Decoder, estimate_frequencies, rank_targets
 from mlcrf.inference import LogPartitionKind
@@ -72,7 +72,8 @@ def fit_baseline(
     train: Examples, validation: Examples, labels: LabelSpace, settings: TrainSettings
 ) -> Fitted:
     """Fit only the independent baseline."""
-    alone = settings.model_copy(update={"structure": Structure.INDEPENDENT})
+    update = {"structure": Structure.INDEPENDENT, "schedule": Schedule.AUTO}  # of couplings
+    alone = settings.model_copy(update=update)
     plan = plan_training(alone, labels, train.targets, Rules())
     trainer, whole = make_trainer(train, validation, plan, Stages(None, ""), lambda event: None)
     return whole(trainer.fit_independent())
