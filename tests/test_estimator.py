@@ -188,3 +188,33 @@ def test_refuses(changed: dict[str, Any], targets: Any, message: str) -> None:
     features = np.arange(8.0).reshape(4, 2)
     with pytest.raises(ValueError, match=message):
         MultiLabelCRFClassifier(**QUICK | changed).fit(features, targets).predict(features)
+
+
+def test_held_out_rows_are_not_known_by_heart() -> None:
+    """With more features than rows, labels that are random cost what random labels do."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 200)).astype(np.float32)
+    targets = rng.integers(0, 2, (60, 4))
+    targets[:, 1] = targets[:, 0]
+    for schedule in ("joint", "stacked"):
+        settings = {"schedule": schedule, "structure_weights": (1.0,)}
+        fitted = MultiLabelCRFClassifier(
+            penalties=(1e-6,), pairwise_penalties=(0.01,), settings=settings
+        ).fit(features, targets)
+        assert fitted.independent_.held_out_loss_ > 4 * np.log(2) - 0.2
+        assert fitted.held_out_loss_ > 3 * np.log(2) - 0.2
+
+
+def test_kernel_of_many_labels() -> None:
+    """Beyond exact inference couplings are stacked, and the kernel is chosen by baselines."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(80, 3))
+    targets = (features[:, :1] + rng.normal(size=(80, 30)) > 0.5).astype(int)
+    quick = {"penalties": (0.3,), "pairwise_penalties": (0.3,)}
+    fitted = MultiLabelCRFClassifier(features="rbf", structure="tree", **quick).fit(
+        features, targets
+    )
+    assert fitted.settings_.schedule == "auto"  # a tree is exact
+    fitted = MultiLabelCRFClassifier(features="rbf", **quick).fit(features, targets)
+    assert fitted.settings_.schedule == "stacked"
+    assert fitted.predict_proba(features).shape == (80, 30)

@@ -91,19 +91,12 @@ class HeadTrainer:
             self._fold_spaces = [
                 self._train_space.only(self._fold != number) for number in range(FOLDS)
             ]
+        self._fold_starts: dict[ObjectiveName, list[LabelCrf]] = {}
         self._stacker = Stacker(train, validation, by_part, plan, stages, log)
 
     def fit_independent(self) -> Fitted:
         """Fit the baseline, which has no couplings and its own penalty."""
-        start = LabelCrf(
-            self._num_features,
-            len(self._plan.labels),
-            edges=no_edges(),
-            hidden=self._settings.hidden_units,
-            seed=self._settings.seed,
-        )
-        with torch.no_grad():  # the best constant prediction
-            start.output.bias.copy_(self._train_space.frequencies().logit())
+        start = self._make_constant(self._train_space.frequencies())
         candidates = [Penalty(weights, 0.0) for weights in self._strengths[::-1]]
         best = self._search(ObjectiveName.INDEPENDENT, candidates, start)
         best = extend(best, "weights", self._strengths, self._fitter(ObjectiveName.INDEPENDENT))
@@ -115,6 +108,19 @@ class HeadTrainer:
             for part in self._hold_out(best, best, ObjectiveName.INDEPENDENT)
         )
         return replace(fitted, held_out=held_out)
+
+    def _make_constant(self, frequencies: Tensor) -> LabelCrf:
+        """Return a baseline to start from, of the best constant prediction if it is linear."""
+        start = LabelCrf(
+            self._num_features,
+            len(self._plan.labels),
+            edges=no_edges(),
+            hidden=self._settings.hidden_units,
+            seed=self._settings.seed,
+        )
+        with torch.no_grad():
+            start.output.bias.copy_(frequencies.logit())
+        return start
 
     def fit_crf(self, independent: Fitted) -> Fitted:
         """Fit the CRF by each schedule of the plan, and use as much of it as validation supports.
@@ -154,10 +160,8 @@ class HeadTrainer:
         whole, both = self._validation, (independent.on_train, other.on_train)
         parts = [HeldOut(whole.features, whole.targets, *both)] if len(whole.targets) else []
         if self._fold is not None:
-            baselines = self._fit_folds(
-                ObjectiveName.INDEPENDENT, independent.penalty, independent.on_train
-            )
-            crfs = self._fit_folds(objective, other.penalty, other.on_train)
+            baselines = self._fit_folds(ObjectiveName.INDEPENDENT, independent.penalty)
+            crfs = self._fit_folds(objective, other.penalty)
             parts += hold_out_folds(self._train, self._fold, baselines, crfs)
         return parts
 
@@ -397,37 +401,42 @@ class HeadTrainer:
             fitted = space.to_features(model)
             score = self._score(objective, fitted)
             if self._fold is not None and part == "train":
-                score = self._cross_validate(objective, penalty, fitted, score)
+                score = self._cross_validate(objective, penalty, score)
         self._log(FitFinished(name, penalty, report, score))
         return {"model": fitted.state_dict(), "score": score, "report": asdict(report)}
 
-    def _cross_validate(
-        self, objective: ObjectiveName, penalty: Penalty, fitted: LabelCrf, score: float
-    ) -> float:
+    def _cross_validate(self, objective: ObjectiveName, penalty: Penalty, score: float) -> float:
         """Return the mean loss of validation images, whose mean is `score`, and of all folds."""
         assert self._fold is not None
         count = len(self._validation.targets)
         total = count * score
-        for number, model in enumerate(self._fit_folds(objective, penalty, fitted)):
+        for number, model in enumerate(self._fit_folds(objective, penalty)):
             unseen = self._train.rows((self._fold == number).numpy())
             total += len(unseen.targets) * self._score(objective, model, unseen)
         return total / (count + len(self._fold))
 
-    def _fit_folds(
-        self, objective: ObjectiveName, penalty: Penalty, fitted: LabelCrf
-    ) -> list[LabelCrf]:
-        """Return the models of raw features that are fitted without each fold, from a model."""
+    def _fit_folds(self, objective: ObjectiveName, penalty: Penalty) -> list[LabelCrf]:
+        """Return the models of raw features that are fitted without each fold.
+
+        A fit starts from what was fitted without its fold before, never from a model that has seen
+        it: with more features than images that would be converged, and know the fold by heart.
+        """
+        starts = self._fold_starts.get(objective) or [
+            self._start_without(number, objective) for number in range(FOLDS)
+        ]
         minimiser = replace(self._minimiser(objective), tolerance=FOLD_TOLERANCE)
         frozen = self._is_frozen(objective)
         models = []
         for number, space in enumerate(self._fold_spaces):
             name = f"{objective.value} without fold {number + 1}, {penalty}"
 
-            def compute(space: FeatureSpace = space, name: str = name) -> Result:
+            def compute(
+                space: FeatureSpace = space, name: str = name, start: LabelCrf = starts[number]
+            ) -> Result:
                 with diverging(name):
                     model, _ = minimiser.minimise(
                         space,
-                        space.to_axes(fitted),
+                        space.to_axes(start),
                         penalty,
                         frozen=frozen,
                         progress=lambda event: self._log(replace(event, fit=name)),
@@ -435,10 +444,20 @@ class HeadTrainer:
                     )
                 return {"model": space.to_features(model).state_dict()}
 
-            model = fitted.clone()
+            model = starts[number].clone()
             model.load_state_dict(self._stages.run(name, compute)["model"])
             models.append(model)
+        self._fold_starts[objective] = models
         return models
+
+    def _start_without(self, number: int, objective: ObjectiveName) -> LabelCrf:
+        """Return a model to start from without a fold: its last baseline, or a constant."""
+        if objective is not ObjectiveName.INDEPENDENT:
+            before = self._fold_starts.get(ObjectiveName.PSEUDO_LIKELIHOOD)
+            if before is not None:
+                return before[number]
+            return self._uncoupled(self._fold_starts[ObjectiveName.INDEPENDENT][number])
+        return self._make_constant(self._fold_spaces[number].frequencies())
 
     def _is_frozen(self, objective: ObjectiveName) -> bool:
         coupled = objective is not ObjectiveName.INDEPENDENT

@@ -43,6 +43,7 @@ FOLDS = 5
 _SHARE = 1 - 1 / FOLDS  # of the images are in the loss of a fold's fit, which is a mean over all
 FOLD_TOLERANCE = 1e-4  # nats per image; log-odds need no more
 ENOUGH = 400  # validation images to choose penalties and weights on alone
+_ROWS_PER_FEATURE = 4  # with fewer, a model that has seen a fold can know it by heart
 _MOST_OF_FOLDS = 1000  # training images to choose on beside fewer
 
 
@@ -133,6 +134,15 @@ def out_of_fold(
     return OutOfFold(LogOddsSpace(log_odds, space.targets, space.processes), fold, baselines)
 
 
+@torch.no_grad()
+def make_constant(model: LabelCrf, space: FeatureSpace) -> LabelCrf:
+    """Return the model with weights of 0 and the biases of the known targets' frequencies."""
+    result = model.clone()
+    result.output.weight.zero_()
+    result.output.bias.copy_(space.frequencies().logit())
+    return result
+
+
 def score_by_baselines(
     examples: Examples, settings: TrainSettings, processes: Processes
 ) -> NDArray[np.float32]:
@@ -144,11 +154,10 @@ def score_by_baselines(
     """
     penalty = Penalty(float(np.median(settings.penalties)), 0.0)
     space = FeatureSpace(examples.features, examples.targets, processes=processes)
-    start = LabelCrf(examples.features.shape[1], examples.targets.shape[1], edges=no_edges())
-    with torch.no_grad():
-        start.output.bias.copy_(space.frequencies().logit())
+    any_start = LabelCrf(examples.features.shape[1], examples.targets.shape[1], edges=no_edges())
 
     def fit_without(number: int, others: FeatureSpace) -> LabelCrf:
+        start = make_constant(any_start, others)
         return fit(others, start, independent_loss, penalty, tolerance=FOLD_TOLERANCE)[0]
 
     scores: NDArray[np.float32] = out_of_fold(
@@ -281,10 +290,11 @@ class Stacker:
             return parts
         baselines = [self._spaces["train"].to_features(of_fold) for of_fold in unseen.baselines]
         crfs = []
+        start = CrfOfLogOdds(len(self._plan.labels), one.model.edges, self._plan.rules)
         for number, of_fold in enumerate(baselines):
             others = unseen.log_odds.without_targets(unseen.fold == number)
             penalty = one.penalty.scaled(_SHARE)
-            crf = self._fit("train", others, penalty, one.model, without=number).model
+            crf = self._fit("train", others, penalty, start, without=number).model
             crfs.append(_above(crf, of_fold))
         return (parts if len(whole.targets) else []) + hold_out_folds(
             self._train, unseen.fold, baselines, crfs
@@ -294,6 +304,7 @@ class Stacker:
         """Score the images of a part by baselines that did not see them."""
         space = self._spaces[part]
         start = space.to_axes(independent.on_train if part == "train" else independent.model)
+        is_few = len(space) < _ROWS_PER_FEATURE * start.output.in_features
         penalty = Penalty(_SHARE * independent.penalty.weights, 0.0)
         minimiser = replace(self._minimiser(ObjectiveName.INDEPENDENT), tolerance=FOLD_TOLERANCE)
         began = perf_counter()
@@ -302,7 +313,8 @@ class Stacker:
             name = f"fold {number + 1} of {FOLDS} on {part}"
 
             def compute() -> Result:
-                model, _ = self._minimise(name, minimiser, others, start, penalty, frozen=False)
+                begin = make_constant(start, others) if is_few else start
+                model, _ = self._minimise(name, minimiser, others, begin, penalty, frozen=False)
                 return {"model": model.state_dict()}
 
             model = start.clone()
