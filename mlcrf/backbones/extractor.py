@@ -26,8 +26,9 @@ from mlcrf.backbones.feature_maps import feature_map
 from mlcrf.backbones.feature_source import Decoded, Feature, FeatureSource
 from mlcrf.backbones.registry import Backbone, BackboneSpec, DeferredBackbone
 from mlcrf.choices import EngineName
-from mlcrf.errors import DataError, MlcrfWarning
+from mlcrf.errors import BackboneError, DataError, MlcrfWarning
 from mlcrf.images import Image
+from mlcrf.images.framing import Framing
 from mlcrf.images.image import Stamp
 from mlcrf.images.pixels import DECODING, load_pixels
 
@@ -90,6 +91,10 @@ class FeatureExtractor(FeatureSource):
         """The network and its input size."""
         return self._backbone.spec
 
+    @property
+    def _input(self) -> tuple[int, Framing | None]:
+        return self.spec.size_px, self.spec.framing
+
     def stream(self, images: Iterable[Image]) -> Generator[Feature | DataError, None, None]:
         """Yield for each image its features (D,), all finite, or an error.
 
@@ -116,12 +121,12 @@ class FeatureExtractor(FeatureSource):
                 yield from self._finish(*begun.popleft(), cache)
 
     def decode(self, image: Image) -> Decoded | DataError:
-        sizes = [one._backbone.spec.size_px for one in self._beside or [self]]
+        inputs = [one._input for one in self._beside or [self]]
         try:
-            pixels = {size_px: load_pixels(image, size_px) for size_px in set(sizes)}
+            pixels = {each: load_pixels(image, *each) for each in set(inputs)}
         except DataError as error:
             return error
-        return tuple(pixels[size_px] for size_px in sizes)
+        return tuple(pixels[each] for each in inputs)
 
     def maps(self, image: Image) -> tuple[Tensor, ...]:
         """Return for each network the map whose mean is its features, (D, H', W'); thread-safe.
@@ -130,8 +135,15 @@ class FeatureExtractor(FeatureSource):
 
         Raises:
             DataError: the image cannot be read.
-            BackboneError: features of a network are not the mean of a map.
+            BackboneError: features of a network are not the mean of a map, or it does not see the
+                whole image.
         """
+        framing = self.spec.framing
+        if framing is not None and not framing.keeps_all:
+            raise BackboneError(
+                f"backbone {self.spec.name}: it sees a part of the image, or borders ({framing}), "
+                "so no map of the whole image can show where its features come from"
+            )
         decoded = self.decode(image)
         if isinstance(decoded, DataError):
             raise decoded
@@ -197,7 +209,7 @@ class FeatureExtractor(FeatureSource):
         if image.is_remote:
             image = image.fetch()
         with self._decoding:  # many threads wait for a store, few hold pixels in memory
-            pixels = load_pixels(image, self._backbone.spec.size_px)
+            pixels = load_pixels(image, *self._input)
         if hashed:
             with suppress(OSError):  # a file that disappears or changes meanwhile is not cached
                 digest = image.fingerprint()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mlcrf.backbones.hub_access import offline_if_unreachable
 from mlcrf.backbones.registry import OWN_PREFIXES
 from mlcrf.errors import BackboneError
+from mlcrf.images.framing import CropMode, Framing, Interpolation
 
 _FOLDER, _HUB = OWN_PREFIXES
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -27,6 +28,18 @@ _CONVERT = (
     "safetensors.torch.save_file(state_dict, FILE)"
 )
 _FEW = 3
+_HOW = ("crop_mode", "interpolation")  # in a configuration
+_BLACK = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Side of a network's input in pixels, mean and deviation of colours, and cut and filter."""
+
+    size_px: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    framing: Framing
 
 
 @dataclass(frozen=True)
@@ -55,11 +68,12 @@ class OwnWeights:
             raise BackboneError(f"backbone {self.name!r}: timm cannot make it: {reason}") from error
         return network
 
-    def transform(self) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
-        """Return the side of the input in pixels, and mean and standard deviation of colours.
+    def transform(self) -> Transform:
+        """Return what the network's configuration asks for.
 
         Raises:
-            BackboneError: the network takes no square images of three colours.
+            BackboneError: the network takes no square images of three colours, or cut and filter
+                are none that can be used.
         """
         config = resolve_model_data_config(self.architecture())  # type: ignore[no-untyped-call]
         channels, height, width = config["input_size"]
@@ -68,7 +82,23 @@ class OwnWeights:
                 f"backbone {self.name!r} takes {channels} channels of {height} x {width} pixels; "
                 "expected 3 channels of a square"
             )
-        return height, tuple(config["mean"]), tuple(config["std"])
+        mean, std = tuple(config["mean"]), tuple(config["std"])
+        how = config["crop_mode"], config["interpolation"]
+        for name, word, known in zip(_HOW, how, (CropMode, Interpolation), strict=True):
+            if word not in set(known):
+                raise BackboneError(
+                    f"backbone {self.name!r}: its configuration asks for {name} {word!r}; expected "
+                    f"{', '.join(known)}"
+                )
+        mode, interpolation = CropMode(how[0]), Interpolation(how[1])
+        fill = mean if mode is CropMode.BORDER else _BLACK
+        try:
+            framing = Framing(mode, config["crop_pct"], interpolation, fill)
+        except (TypeError, ValueError) as error:
+            raise BackboneError(
+                f"backbone {self.name!r}: its configuration cannot be used: {error}"
+            ) from error
+        return Transform(height, mean, std, framing)
 
     def digest(self) -> str:
         """Return the SHA-256 of the file."""

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
+from pathlib import Path
 from threading import Lock
 from typing import Any, assert_never
 
@@ -25,6 +26,7 @@ from mlcrf.backbones.packaged_weights import (
 from mlcrf.backbones.views import VIEWS, average_over_views, enlarged_px, require_views
 from mlcrf.errors import BackboneError
 from mlcrf.hints import did_you_mean
+from mlcrf.images.framing import Framing
 
 OWN_PREFIXES = ("local-dir:", "hf-hub:")  # of names of networks of one's own, as timm spells them
 TABLE = "table"  # name of the backbone of a table of numbers
@@ -56,6 +58,8 @@ class BackboneSpec:
         sha256: SHA-256 of the file of weights, for `OWN`.
         features: names of the features, if a table holds them (D,).
         views: number of views of an image whose features are averaged; see `VIEWS`.
+        framing: cut and filter that the network's configuration asks for, for `OWN`; None squeezes
+            the image.
     """
 
     name: str
@@ -67,6 +71,7 @@ class BackboneSpec:
     sha256: str = ""
     features: tuple[str, ...] = ()
     views: int = 1
+    framing: Framing | None = None
 
     @property
     def title(self) -> str:
@@ -184,6 +189,8 @@ def _fingerprint(spec: BackboneSpec, weights: str | Mapping[str, Tensor]) -> str
     given: tuple[object, ...] = (spec.name, spec.size_px, *colours)
     if spec.views > 1:
         given += (f"{spec.views} views",)
+    if spec.framing is not None:
+        given += (str(spec.framing), *spec.framing.fill)
     digest = hashlib.sha256(repr(given).encode())
     if isinstance(weights, str):
         digest.update(weights.encode())
@@ -286,14 +293,31 @@ def _find_plain(name: str, weights: str | None) -> BackboneSpec:
 def _split_size(name: str) -> tuple[str, int | None]:
     """Return a network's name and the input size that is asked for, if any."""
     network, at, size = name.partition("@")
-    if not at or not network:
-        return name, None
+    return (network, _read_size(name, network, size)) if at and network else (name, None)
+
+
+def _read_size(name: str, network: str, size: str) -> int:
     if not size.isdecimal() or not _SMALLEST_PX <= int(size) <= LARGEST_PX:
         raise BackboneError(
             f"backbone {name!r}: expected an input size from {_SMALLEST_PX} to {LARGEST_PX} px "
             f"after @, such as {network}@288"
         )
-    return network, int(size)
+    return int(size)
+
+
+def _split_own_size(name: str) -> tuple[str, int | None]:
+    """Return a network of one's own, and the input size after the last @, if it is one.
+
+    A folder may have an @ in its name, and a revision of the hub follows one: a number of two to
+    four digits is a size, unless a folder is called so.
+    """
+    network, at, size = name.rpartition("@")
+    if not name.startswith(OWN_PREFIXES):
+        return _split_size(name)
+    is_size = at and size.isdecimal() and 2 <= len(size) <= 4
+    if not is_size or Path(name.removeprefix(OWN_PREFIXES[0])).is_dir():
+        return name, None
+    return network, _read_size(name, network, size)
 
 
 def _find_named(name: str) -> BackboneSpec:
@@ -326,18 +350,33 @@ def _require_known(name: str) -> None:
 
 
 def _own_spec(name: str, weights: str | None) -> BackboneSpec:
-    if "+" in name or name in _LITE_SIZES_PX or name == "tiny":
+    if "+" in name or name.partition("@")[0] in (*_LITE_SIZES_PX, "tiny"):
         raise BackboneError(
             f"--weights goes with one network of timm's, not with backbone {name!r}; for the "
             "architecture of lite0 name tf_efficientnet_lite0"
         )
     if not name.startswith(OWN_PREFIXES):
-        _require_known(name)
+        _require_known(_split_size(name)[0])
     from mlcrf.backbones.own_weights import find_own
 
-    own = find_own(name, weights)
-    size_px, mean, std = own.transform()
-    return BackboneSpec(own.name, Source.OWN, size_px, mean, std, own.given_file, own.digest())
+    network, size_px = _split_own_size(name)
+    own = find_own(network, weights)
+    given = own.transform()
+    spec = BackboneSpec(
+        own.name,
+        Source.OWN,
+        given.size_px,
+        given.mean,
+        given.std,
+        own.given_file,
+        own.digest(),
+        framing=given.framing,
+    )
+    if size_px in (None, given.size_px):
+        return spec
+    spec = replace(spec, name=f"{own.name}@{size_px}", size_px=size_px)
+    _require_size(own.architecture(), spec)
+    return spec
 
 
 def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0) -> Backbone:
@@ -358,8 +397,8 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
         whole.published = "+".join(part.published for part in parts if part.published)
         return whole.eval()
     published = ""
-    own_name = spec.source is Source.OWN  # where @ begins a revision
-    name, size_px = (spec.name, None) if own_name else _split_size(spec.name)
+    own_name = spec.source is Source.OWN  # where @ may begin a revision
+    name, size_px = (_split_own_size if own_name else _split_size)(spec.name)
     match spec.source:
         case Source.SCRATCH:
             network = Tiny(seed=seed)
@@ -380,7 +419,7 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
         case Source.OWN:
             from mlcrf.backbones.own_weights import find_own
 
-            own = find_own(spec.name, spec.weights or None)
+            own = find_own(name, spec.weights or None)
             network = own.make(spec.sha256) if pretrained else own.architecture()
             _require_views(network, spec)
             num_features = _measure(network, spec.size_px)

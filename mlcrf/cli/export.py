@@ -49,7 +49,9 @@ def export(
     report = export_onnx(
         trained,
         onnx,
-        draw_images if check is None else partial(load_images, check),
+        draw_images
+        if check is None
+        else partial(load_images, check, framing=trained.backbone_spec.framing),
         inference=inference,
         max_exact_labels=max_exact_labels,
         tolerance=tolerance,

@@ -16,6 +16,7 @@ from mlcrf.choices import EngineName
 from mlcrf.errors import DataError
 from mlcrf.export.tagger_module import OUTPUTS, TaggerModule
 from mlcrf.images import as_image
+from mlcrf.images.framing import Framing
 from mlcrf.images.listing import walk_images
 from mlcrf.images.pixels import load_pixels
 from mlcrf.synthetic.planted import make_planted_crf
@@ -45,8 +46,11 @@ def draw_images(sizes: Sequence[int]) -> Pixels:
     }
 
 
-def load_images(place: Path, sizes: Sequence[int]) -> Pixels:
-    """Load the first readable images of a folder, or one image, squeezed to each size.
+def load_images(place: Path, sizes: Sequence[int], framing: Framing | None = None) -> Pixels:
+    """Load the first readable images of a folder, or one image, in each size.
+
+    Args:
+        framing: of the run's network; None squeezes.
 
     Raises:
         DataError: no image can be read; the text says why for the first.
@@ -55,7 +59,7 @@ def load_images(place: Path, sizes: Sequence[int]) -> Pixels:
     first_error: DataError | None = None
     for image in walk_images(place) if place.is_dir() else [as_image(place)]:
         try:
-            loaded.append([load_pixels(image, size) for size in sizes])
+            loaded.append([load_pixels(image, size, framing) for size in sizes])
         except DataError as error:
             first_error = first_error or error
         if len(loaded) == NUM_IMAGES:

@@ -202,13 +202,15 @@ def _quiet() -> Iterator[None]:
 
 def _metadata(graph: TaggerModule, run: Run) -> dict[str, str]:
     sizes = " and ".join(f"{size} x {size}" for size in graph.inputs.values())
+    framing = run.backbone_spec.framing
+    how = "squeezed to {} by bicubic interpolation" if framing is None else f"{framing}, to {{}}"
     return {
         "labels": json.dumps(list(run.labels)),
         "model_digest": run.digest,
         "mlcrf_version": __version__,
         "inference": graph.inference,
         "backbone": run.backbone_spec.title,
-        "preparation": f"RGB, upright by EXIF, squeezed to {sizes} by bicubic interpolation",
+        "preparation": f"RGB, upright by EXIF, {how.format(sizes)}",
     }
 
 

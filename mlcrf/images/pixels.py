@@ -14,6 +14,7 @@ from PIL import Image as PilImage
 
 from mlcrf.errors import DataError, MlcrfWarning, printable
 from mlcrf.images.colours import is_16_bit_colour, is_nearly_black, to_rgb
+from mlcrf.images.framing import Framing
 from mlcrf.images.image import Image, ImageBytes
 from mlcrf.images.limits import JPEGS, KEPT_PX, refuse_bomb, refuse_large
 from mlcrf.images.mending import jpeg_with_end, png_without_texts
@@ -54,14 +55,14 @@ class Thumbnail:
     height: int
 
 
-def load_pixels(image: Image, size_px: int) -> NDArray[np.uint8]:
+def load_pixels(image: Image, size_px: int, framing: Framing | None = None) -> NDArray[np.uint8]:
     """Decode an image to RGB and resize it to a square, (size_px, size_px, 3).
 
     The orientation in EXIF is applied; only the first frame of an animation is used; transparency
     becomes white; grey of more than 8 bits is scaled (`colours.py`); CMYK is converted. The image
-    is squeezed, not cropped, so that no content is lost. JPEGs are decoded at reduced size where
-    that leaves at least twice the target. HEIC, JPEG XL and RAW need the extras `heic`,
-    `jxl` and `raw`.
+    is squeezed, not cropped, so that no content is lost, unless `framing` says otherwise. JPEGs are
+    decoded at reduced size where that leaves at least twice the target. HEIC, JPEG XL and RAW need
+    the extras `heic`, `jxl` and `raw`.
 
     Memory: up to 13 bytes per decoded pixel, 18 of WebP; at most 3 GB.
 
@@ -74,6 +75,9 @@ def load_pixels(image: Image, size_px: int) -> NDArray[np.uint8]:
     Warns:
         MlcrfWarning: a JPEG without its end, or colours of 16 bits that are nearly black.
     """
+    if framing is not None:
+        with _opened(image, framing.resized_px(size_px)) as opened:
+            return framing.apply(opened, size_px)
     with _opened(image, size_px) as opened:
         square = (size_px, size_px)
         return np.asarray(opened.resize(square, PilImage.Resampling.BICUBIC, reducing_gap=3.0))

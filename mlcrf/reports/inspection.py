@@ -36,6 +36,7 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
     return {
         "data": manifest.name,
         "images": len(manifest),
+        "features": len(manifest.feature_names),
         "splits": None if splits is None else {s.value: splits.count(s) for s in Split},
         "labels_per_image": float((targets == 1).sum(1).mean()) if len(manifest) else 0.0,
         "without_any_label": int((targets != 1).all(1).sum()),
@@ -61,7 +62,7 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
 
 def format_dataset(record: dict[str, Any]) -> str:
     """Format a record of `dataset_record`."""
-    images = record["images"]
+    images, what = record["images"], "row" if record["features"] else "image"
     splits = record["splits"]
     parts = (
         "no splits"
@@ -86,14 +87,14 @@ def format_dataset(record: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"{record['data']}: {images} images ({parts}), {len(record['labels'])} labels, "
-            f"{record['labels_per_image']:.2f} labels per image, "
-            f"{record['without_any_label']} images without any",
+            f"{record['data']}: {images} {what}s ({parts}), {len(record['labels'])} labels, "
+            f"{record['labels_per_image']:.2f} labels per {what}, "
+            f"{record['without_any_label']} {what}s without any",
             "",
             *([f"the {_COMMONEST} most frequent labels; --json has all"] if cut else []),
             format_table(["label", "present", "%", "unknown"], rows),
             "",
-            format_table(["most frequent pairs", "images"], pairs),
+            format_table(["most frequent pairs", f"{what}s"], pairs),
             *_rules(record),
         ]
     )
@@ -102,6 +103,7 @@ def format_dataset(record: dict[str, Any]) -> str:
 def run_record(run: Run) -> dict[str, Any]:
     """Return settings, labels and size of a run."""
     coupled = len(run.crf.edges) > 0
+    framing = run.backbone_spec.framing
     return {
         "run": str(run.path),
         "data": run.data,
@@ -110,6 +112,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "labels": list(run.labels),
         "backbone": run.backbone_spec.name,
         "views": run.backbone_spec.views,
+        **({} if framing is None else {"input": f"{run.backbone_spec.size_px} px, {framing}"}),
         "backbone_trained": run.backbone_weights is not None,
         "inference": run.make_inference().name,
         "couplings": len(run.crf.edges),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from mlcrf.backbones.registry import Backbone
+from mlcrf.backbones.registry import Backbone, BackboneSpec
 from mlcrf.choices import Precision
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest
@@ -59,8 +59,8 @@ def finetune(
         MlcrfError: another process has ended.
     """
     settings, device, processes = plan.settings, environment.device, environment.processes
-    batches = _Batches(train, settings, backbone.spec.size_px, processes)
-    checks = _Batches(validation, settings, backbone.spec.size_px, processes)
+    batches = _Batches(train, settings, backbone.spec, processes)
+    checks = _Batches(validation, settings, backbone.spec, processes)
     if processes.size > 1:
         share_batch_norm(backbone)
     backbone.to(device).to(memory_format=torch.channels_last)
@@ -184,12 +184,13 @@ class _Batches:
     """
 
     def __init__(
-        self, manifest: Manifest, settings: TrainSettings, size_px: int, processes: Processes
+        self, manifest: Manifest, settings: TrainSettings, spec: BackboneSpec, processes: Processes
     ) -> None:
-        self._manifest, self._settings, self._size_px = manifest, settings, size_px
+        self._manifest, self._settings = manifest, settings
+        self._size_px, self._framing = spec.size_px, spec.framing
         self._processes = processes
         self.count = math.ceil(len(manifest) / settings.batch_size)
-        fits = len(manifest) * size_px * size_px * 3 <= _KEEP_BYTES
+        fits = len(manifest) * spec.size_px * spec.size_px * 3 <= _KEEP_BYTES
         self._kept = self._decode(manifest.images) if fits else None
 
     def in_order(self) -> Generator[tuple[int, list[Part]], None, None]:
@@ -263,6 +264,6 @@ class _Batches:
 
     def _load(self, image: Image) -> NDArray[np.uint8]:
         try:
-            return load_pixels(image, self._size_px)
+            return load_pixels(image, self._size_px, self._framing)
         except DataError as error:
             raise DataError(f"{error}; remove it from the table") from error

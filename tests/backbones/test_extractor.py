@@ -18,6 +18,7 @@ from mlcrf.backbones.registry import Backbone, available_offline, find_spec, mak
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
 from mlcrf.images import Image, as_image
+from mlcrf.images.framing import Framing
 from mlcrf.images.pixels import load_pixels
 from tests.making import images_of
 
@@ -59,9 +60,9 @@ class Counts:
         self.computed = 0
         self.engines = 0
 
-        def load(image: Image, size_px: int) -> NDArray[np.uint8]:
+        def load(image: Image, size_px: int, framing: Framing | None) -> NDArray[np.uint8]:
             self.decoded.append(image)
-            return load_pixels(image, size_px)
+            return load_pixels(image, size_px, framing)
 
         def make(*given: object, **settings: object) -> Engine:
             self.engines += 1
@@ -246,8 +247,8 @@ def test_a_file_that_changes_while_it_is_read(
     """The new content is never given the features of the old, at that place or any other."""
     copy = pictures[0].with_name("copy.png")
 
-    def load(image: Image, size_px: int) -> NDArray[np.uint8]:
-        pixels = load_pixels(image, size_px)
+    def load(image: Image, size_px: int, framing: Framing | None) -> NDArray[np.uint8]:
+        pixels = load_pixels(image, size_px, framing)
         path = Path(image.name)
         if path == pictures[0]:
             make_picture(path, 99)
@@ -269,8 +270,8 @@ def test_a_file_that_goes_while_it_is_read(
 ) -> None:
     """A picture that is removed once it is decoded has its features, and they are not kept."""
 
-    def load(image: Image, size_px: int) -> NDArray[np.uint8]:
-        pixels = load_pixels(image, size_px)
+    def load(image: Image, size_px: int, framing: Framing | None) -> NDArray[np.uint8]:
+        pixels = load_pixels(image, size_px, framing)
         Path(image.name).unlink()
         return pixels
 

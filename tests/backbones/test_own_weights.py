@@ -12,13 +12,18 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from timm.models import save_for_hf
 from torch import nn
 
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.registry import Backbone, Source, find_spec, make_backbone
 from mlcrf.backbones.sources import make_source
+from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError
+from mlcrf.images import as_image
+from mlcrf.images.pixels import load_pixels
 
 ARCHITECTURE = "test_resnet"
 MEAN = (0.1, 0.2, 0.3)
@@ -196,3 +201,138 @@ def test_a_spec_survives_a_run(folder: Path) -> None:
     """The transform is that of training, whatever the folder says later."""
     spec = replace(find_spec(f"local-dir:{folder}"), mean=(0.5, 0.5, 0.5))
     assert np.allclose(make_backbone(spec).mean.numpy(), 127.5)
+
+
+def configure(folder: Path, **changed: object) -> None:
+    """Change the transform that a folder's configuration asks for."""
+    config = folder / "config.json"
+    record = json.loads(config.read_text())
+    record["pretrained_cfg"] |= changed
+    config.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("shape", [(150, 100), (100, 150), (60, 45), (400, 20)])
+@pytest.mark.parametrize(
+    ("crop_mode", "crop_pct", "interpolation"),
+    [
+        ("center", 0.875, "bilinear"),
+        ("center", 1.0, "bicubic"),
+        ("border", 0.9, "lanczos"),
+        ("squash", 0.8, "bicubic"),
+    ],
+)
+def test_pixels_are_those_of_timm(
+    crop_mode: str,
+    crop_pct: float,
+    interpolation: str,
+    shape: tuple[int, int],
+    folder: Path,
+    tmp_path: Path,
+) -> None:
+    """Cut, borders and filter are those that timm makes of the same configuration, to the bit."""
+    configure(folder, crop_mode=crop_mode, crop_pct=crop_pct, interpolation=interpolation)
+    photo = draw_photo(tmp_path / "a.png", shape)
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    wanted = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
+    backbone = make_backbone(find_spec(f"local-dir:{folder}"))
+    source = make_source(backbone, engine=EngineName.TORCH)
+    (found,) = source.stream([as_image(tmp_path / "a.png")])
+    with torch.inference_mode():
+        expected = network(wanted(photo)[None])[0].numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    spec = find_spec(f"local-dir:{folder}")
+    pixels = load_pixels(as_image(tmp_path / "a.png"), 96, spec.framing)
+    colours = (wanted(photo) * torch.tensor(spec.std)[:, None, None]).permute(1, 2, 0)
+    colours = 255 * (colours + torch.tensor(spec.mean))
+    assert (colours.round().byte().numpy() == pixels).all()
+
+
+def draw_photo(path: Path, shape: tuple[int, int]) -> Image.Image:
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8))
+    photo = small.resize(shape, Image.Resampling.BICUBIC)
+    photo.save(path)
+    return photo
+
+
+def test_very_long_images_are_cut_first(folder: Path, tmp_path: Path) -> None:
+    """The middle of a strip is the same as that of its middle, and takes little memory."""
+    configure(folder, crop_mode="center", crop_pct=0.875)
+    framing = find_spec(f"local-dir:{folder}").framing
+    strip = draw_photo(tmp_path / "a.png", (8000, 20))
+    whole = load_pixels(as_image(tmp_path / "a.png"), 96, framing)
+    strip.crop((3000, 0, 5000, 20)).save(tmp_path / "b.png")
+    assert (load_pixels(as_image(tmp_path / "b.png"), 96, framing) == whole).all()
+
+
+def test_another_transform_is_another_input(folder: Path) -> None:
+    """Features of another cut, filter or colour of borders are cached apart."""
+    keys = set()
+    for change in (
+        {"crop_pct": 0.9, "crop_mode": "center", "interpolation": "bilinear"},
+        {"crop_pct": 0.8},
+        {"crop_mode": "squash"},
+        {"interpolation": "bicubic"},
+    ):
+        configure(folder, **change)
+        keys.add(make_source(make_backbone(find_spec(f"local-dir:{folder}"))).key)  # type: ignore[attr-defined]
+    assert len(keys) == 4
+    squeezed = replace(find_spec(f"local-dir:{folder}"), framing=None)  # of an older run
+    assert make_source(make_backbone(squeezed)).key not in keys  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crop_mode": "corner"}, "asks for crop_mode 'corner'; expected center, border, squash"),
+        ({"interpolation": "random"}, "asks for interpolation 'random'; expected nearest"),
+        ({"crop_pct": 1.5}, "cannot be used: crop_pct 1.5: expected above 0, at most 1"),
+        ({"crop_pct": "much"}, "cannot be used: '<' not supported"),
+    ],
+)
+def test_transforms_that_cannot_be_used(
+    change: dict[str, object], message: str, folder: Path
+) -> None:
+    configure(folder, **change)
+    with pytest.raises(BackboneError, match=message):
+        find_spec(f"local-dir:{folder}")
+
+
+def test_a_map_needs_the_whole_image(folder: Path, tmp_path: Path) -> None:
+    """Where features come from can be shown only if the network sees all of the image."""
+    draw_photo(tmp_path / "a.png", (60, 40))
+    for change, is_whole in (
+        ({"crop_mode": "center", "crop_pct": 0.9}, False),
+        ({"crop_mode": "squash", "crop_pct": 1.0}, True),
+    ):
+        configure(folder, **change)
+        source = make_source(make_backbone(find_spec(f"local-dir:{folder}")))
+        assert isinstance(source, FeatureExtractor)
+        if is_whole:
+            assert len(source.maps(as_image(tmp_path / "a.png"))) == 1
+        else:
+            with pytest.raises(BackboneError, match="sees a part of the image, or borders"):
+                source.maps(as_image(tmp_path / "a.png"))
+
+
+def test_another_input_size(
+    folder: Path, loopback_hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """@SIZE goes with weights of one's own, beside revisions and folders that have an @."""
+    path = tmp_path / "mine.safetensors"
+    save_file(draw_network().state_dict(), path)
+    for name, weights in (
+        (f"{ARCHITECTURE}@128", str(path)),
+        (f"local-dir:{folder}@128", None),
+        ("hf-hub:org/net@128", None),
+        ("hf-hub:org/net@main@128", None),
+    ):
+        spec = find_spec(name, weights)
+        assert (spec.name, spec.size_px) == (name, 128)
+        assert spec.framing is not None
+        require_same_features(make_backbone(spec), 128)
+    with pytest.raises(BackboneError, match="an input size from 32 to 1024 px after @"):
+        find_spec(f"local-dir:{folder}@20")
+    called = folder.rename(folder.parent / "net@128")
+    assert find_spec(f"local-dir:{called}").size_px == 96
+    assert find_spec(f"local-dir:{called}@64").size_px == 64
