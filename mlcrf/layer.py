@@ -326,13 +326,18 @@ class MultiLabelCRF(nn.Module):
 
         What is coupled to a known label has it added to its unary; known labels have no edges and
         log-odds of plus or minus 100. Edges are those between labels that some image does not
-        know; couplings are (N, E) where images know different labels. Differentiable.
+        know, on the meta device all; couplings are (N, E) where images know different labels.
+        Differentiable.
 
         Args:
             known: 1, 0, and -1 or NaN for unknown (N, L).
         """
         potentials, given = self._start(logits, known)
         assert given is not None
+        if logits.is_meta:
+            couplings = self._shape(potentials, len(logits), len(potentials.edges))
+            unary = self._shape(potentials, *logits.shape)
+            return Potentials(unary, potentials.edges, couplings, self.rules)
         unary, (first, second) = potentials.unary, potentials.edges.T
         free = given == UNKNOWN
         y = (given == 1).to(unary.dtype)

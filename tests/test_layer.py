@@ -266,6 +266,8 @@ def test_shapes_without_values() -> None:
         crf.sample(logits, 2).shape,
     ]
     assert shapes == [(3,), (3,), (3,), (3, 24), (3, 24), (2, 3, 24)]
+    left = crf.condition(logits, known)
+    assert (left.unary.shape, left.pairwise.shape) == ((3, 24), (3, 276)) and left.unary.is_meta
     crf.to_empty(device="cpu").load_state_dict(MultiLabelCRF(24).state_dict())
     loss = crf(torch.zeros(1, 24), torch.ones(1, 24)).detach()
     assert float(loss) == pytest.approx(24 * math.log(2))

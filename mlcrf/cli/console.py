@@ -106,21 +106,24 @@ def report_predictions(
     as_json: bool,
     strict: bool,
     of_all_shards: bool = False,
+    what: str = "photos",
 ) -> None:
     """Print the first errors and a summary, with what a walk has left out.
 
     Exits with status 1 if `strict` and there were errors, or a folder could not be read.
 
     Args:
-        of_all_shards: see `format_predictions`.
+        of_all_shards, what: see `format_predictions`.
     """
     from mlcrf.images.file_kinds import Kind
     from mlcrf.reports.tables import format_predictions, predictions_record
 
     for error in writer.first_errors():
         log(f"error: {error}")
-    summary = predictions_record if as_json else format_predictions
-    typer.echo(summary(writer, left_out, of_all_shards=of_all_shards))
+    if as_json:
+        typer.echo(predictions_record(writer, left_out, of_all_shards=of_all_shards))
+    else:
+        typer.echo(format_predictions(writer, left_out, of_all_shards=of_all_shards, what=what))
     is_partial = left_out is not None and left_out[Kind.UNREADABLE] > 0
     if strict and (writer.failed or is_partial):
         raise typer.Exit(1)

@@ -161,7 +161,12 @@ def predict(
             )
     tagging.note_unreadable(job)
     console.report_predictions(
-        writer, listed.left_out, as_json=as_json, strict=strict, of_all_shards=part is not None
+        writer,
+        listed.left_out,
+        as_json=as_json,
+        strict=strict,
+        of_all_shards=part is not None,
+        what="rows" if run.backbone_spec.features else "photos",
     )
 
 

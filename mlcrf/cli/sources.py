@@ -101,7 +101,10 @@ class ImageSource:
         for name, value in given.items():
             if value:
                 option = f"--{name.replace('_', '-')}"
-                raise typer.BadParameter(f"{option} is for images, not for a table of numbers")
+                raise typer.BadParameter(
+                    f"{option} is for images, not for a table of numbers, "
+                    "which needs no network; leave it out"
+                )
 
     @property
     def _remote(self) -> "str | None":

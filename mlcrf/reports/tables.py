@@ -425,12 +425,17 @@ def teaching_record(report: "TaughtReport") -> str:
 
 
 def format_predictions(
-    writer: PredictionWriter, left_out: LeftOut | None = None, *, of_all_shards: bool = False
+    writer: PredictionWriter,
+    left_out: LeftOut | None = None,
+    *,
+    of_all_shards: bool = False,
+    what: str = "photos",
 ) -> str:
     """Format the numbers of tagged photos, of files beside them, and of what was left out.
 
     Args:
         of_all_shards: the walk was that of all shards, and the photos are those of one.
+        what: name of what was tagged.
     """
     table = f": {writer.path}" if writer.path else ""
     failed = f"; {writer.failed} with errors" if writer.failed else ""
@@ -438,7 +443,7 @@ def format_predictions(
         failed += f", see {writer.errors_path}"
     return "\n".join(
         [
-            f"{writer.written} photos tagged{table}{failed}",
+            f"{writer.written} {what} tagged{table}{failed}",
             *format_photo_files(writer.photo_files),
             *format_left_out(left_out, of_all_shards=of_all_shards),
         ]
