@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ Labels = NDArray[np.int8]
 FOLDS = 5
 _PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # C of scikit-learn
 _CHAINS = 10
+_FEWER_PENALTIES = (0.001, 0.01, 0.1)  # of sets with many labels
+_FEWER_CHAINS, _FEWER_TREES = 3, 100
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Method(ABC):
     """A method with its candidates of settings; fitted by `fit`."""
 
     candidates: Sequence[dict[str, Any]]
+    folds = FOLDS  # of five, that are predicted to choose a candidate
 
     @abstractmethod
     def fit(self, features: Floats, targets: Labels, **setting: Any) -> None: ...
@@ -53,7 +57,7 @@ class Method(ABC):
         losses = []
         for setting in self.candidates if len(self.candidates) > 1 else ():
             total = 0.0
-            for learned, held_out in _folds(len(features), seed):
+            for learned, held_out in islice(_folds(len(features), seed), self.folds):
                 self.fit(features[learned], targets[learned], **setting)
                 total += self.answer(features[held_out], targets[held_out]).nll.sum()
             losses.append(total)
@@ -204,12 +208,23 @@ def _if_independent(p: Floats, targets: Labels) -> Answer:
     return Answer(p, (p >= 0.5).astype(np.int8), -np.log(of_truth).sum(1))
 
 
-def peers(seed: int, *, quick: bool) -> dict[str, Method]:
-    """Return the methods by name."""
-    return {
+def peers(seed: int, *, quick: bool, many: bool = False) -> dict[str, Method]:
+    """Return the methods by name.
+
+    Args:
+        many: the set has hundreds of labels: tune each method by one of the five folds and fewer
+            penalties, with fewer chains and trees.
+    """
+    chains, trees = (_FEWER_CHAINS, _FEWER_TREES) if many else (_CHAINS, 300)
+    methods: dict[str, Method] = {
         "independent logistic regression": Independent(),
         "classifier chain": Chain(),
-        "ensemble of chains": Chain(2 if quick else _CHAINS, seed),
-        "random forest": Forest(seed, 30 if quick else 300),
+        "ensemble of chains": Chain(2 if quick else chains, seed),
+        "random forest": Forest(seed, 30 if quick else trees),
         "nearest neighbours": Neighbours(),
     }
+    for method in methods.values() if many else ():
+        method.folds = 1
+        if isinstance(method, Independent | Chain):
+            method.candidates = tuple({"C": C} for C in _FEWER_PENALTIES)
+    return methods

@@ -8,6 +8,12 @@ the test rows, which nothing else reads. Wrong labels and F1 are those of margin
 the most probable ones of the CRF, and what `predict` returns of others. Sets of more than 64 labels
 are measured with `--full`, or by name with `--sets`. Without `--data` a drawn set is measured. Rows
 of other data sets in the file of figures stay.
+
+    python -m experiments.multilabel.run --data FOLDER --sets birds flags --resplit 10
+
+splits all rows of a set at random, as often as said, in parts of the official sizes: whether a
+difference on the official test rows is one of the methods, or of these rows. Methods of
+scikit-learn are tuned by one of the five folds; `--ours` leaves them out.
 """
 
 import json
@@ -76,24 +82,35 @@ def main() -> None:
         data={"type": Path, "help": "folder of data sets; none for a drawn one"},
         sets={"nargs": "+", "metavar": "NAME", "help": "only these"},
         ours={"action": "store_true", "help": "only the CRF; rows of other methods stay"},
+        resplit={"type": int, "metavar": "N", "help": "random splits, in place of the official"},
         full={"action": "store_true", "help": "also sets of more than 64 labels"},
         seed={"type": int, "default": 0},
     )
     torch.set_num_threads(1)
     rows: Rows = []
+    splits: Rows = []
     if arguments.out.exists():
-        rows = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
+        before = json.loads(arguments.out.read_text(encoding="utf-8"))
+        rows, splits = before["rows"], before.get("splits", [])
+    if arguments.resplit:
+        for name, numbers in _data_sets(arguments):
+            splits = [row for row in splits if row["set"] != name]
+            splits += resplit(name, numbers, arguments)
+            frame.keep(arguments, rows, splits=splits)
+        print(tables({"rows": rows, "splits": splits})["splits"])
+        return
     for name, numbers in _data_sets(arguments):
         print(f"## {name}", flush=True)
         kept = [row for row in rows if row["set"] == name and row["method"] in _OTHERS]
         rows = [row for row in rows if row["set"] != name]
-        others = {} if arguments.ours else peers(arguments.seed, quick=arguments.quick)
+        many = len(numbers.labels) > _LONG
+        others = {} if arguments.ours else peers(arguments.seed, quick=arguments.quick, many=many)
         rows += measure(
             name, numbers, others, arguments.seed, arguments.resamples, quick=arguments.quick
         )
         rows += kept if arguments.ours else []
-        frame.keep(arguments, rows)
-    print("\n\n".join(tables({"rows": rows}).values()))
+        frame.keep(arguments, rows, splits=splits)
+    print("\n\n".join(tables({"rows": rows, "splits": splits}).values()))
 
 
 def _data_sets(arguments: Any) -> Iterator[tuple[str, Numbers]]:
@@ -235,8 +252,57 @@ def differences(
     return result
 
 
+def resplit(name: str, numbers: Numbers, arguments: Any) -> Rows:
+    """Return a row for each method: its measures on each random split, and those of baselines."""
+    (features, targets), (more, others) = numbers.train, numbers.test
+    together, known = np.concatenate([features, more]), np.concatenate([targets, others])
+    found: dict[str, list[dict[str, float]]] = {}
+    for number in range(arguments.resplit):
+        order = np.random.default_rng((arguments.seed, number)).permutation(len(together))
+        parts = order[: len(targets)], order[len(targets) :]
+        train, test = ((together[part], known[part]) for part in parts)
+        split = Numbers(numbers.labels, train, test)
+        measured: dict[str, Measured] = {}
+        for method in CRF:
+            measured |= measure_crf(method, split, arguments.seed, quick=arguments.quick)
+        others = {} if arguments.ours else peers(arguments.seed, quick=arguments.quick)
+        for method, peer in others.items():
+            peer.folds = 1
+            measured[method] = measure_peer(peer, split, arguments.seed)
+        for method, one in measured.items():
+            means = {measure: float(values.mean()) for measure, values in one.scores.items()}
+            found.setdefault(method, []).append(means)
+        print(f"{name}: split {number + 1} of {arguments.resplit}", flush=True)
+    return [
+        {"set": name, "method": method, **{one: [row[one] for row in means] for one in MEASURES}}
+        for method, means in found.items()
+    ]
+
+
+def _split_table(splits: Rows) -> str:
+    lines = []
+    for row in splits:
+        baseline = f"baseline of {row['method']}"
+        theirs = [one for one in splits if (one["set"], one["method"]) == (row["set"], baseline)]
+        if row["method"].startswith("baseline of "):
+            continue
+        cells = [_shown(one, float(np.mean(row[one]))) for one in MEASURES]
+        gains = [np.subtract(row["nll"], one["nll"]) for one in theirs]
+        means = [
+            f"{gain.mean():+.3f} ± {gain.std(ddof=1) / math.sqrt(len(gain)):.3f}"
+            for gain in gains
+            if len(gain) > 1
+        ]
+        lines.append([row["set"], row["method"], *cells, *(means or [""])])
+    head = ["set", "method", *_TITLES.values(), "nll: CRF - baseline"]
+    return frame.table(lines, head)
+
+
 def tables(results: dict[str, Rows]) -> dict[str, str]:
-    """`measures`: every method; `ranks`: means over sets of at most 24 labels; `differences`."""
+    """`measures`: every method; `ranks`: means over sets of at most 24 labels; `differences`.
+
+    `splits`: means over random splits.
+    """
     rows = results["rows"]
     head = ["set", "labels", "rows", "method", *_TITLES.values(), "seconds"]
     lines = [
@@ -256,6 +322,7 @@ def tables(results: dict[str, Rows]) -> dict[str, str]:
         "measures": frame.table(lines, head),
         "ranks": frame.table(_ranks(rows), ["method", *_TITLES.values(), "mean"]),
         "differences": frame.table(_differences(rows), against),
+        "splits": _split_table(results.get("splits", [])),
     }
 
 
