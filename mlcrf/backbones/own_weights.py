@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mlcrf.backbones.hub_access import offline_if_unreachable
 from mlcrf.backbones.registry import OWN_PREFIXES
 from mlcrf.errors import BackboneError
-from mlcrf.images.framing import CropMode, Framing, Interpolation
+from mlcrf.images.framing import CropMode, Framing
 
 _FOLDER, _HUB = OWN_PREFIXES
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -28,7 +28,6 @@ _CONVERT = (
     "safetensors.torch.save_file(state_dict, FILE)"
 )
 _FEW = 3
-_HOW = ("crop_mode", "interpolation")  # in a configuration
 _BLACK = (0.0, 0.0, 0.0)
 
 
@@ -83,17 +82,15 @@ class OwnWeights:
                 "expected 3 channels of a square"
             )
         mean, std = tuple(config["mean"]), tuple(config["std"])
-        how = config["crop_mode"], config["interpolation"]
-        for name, word, known in zip(_HOW, how, (CropMode, Interpolation), strict=True):
-            if word not in set(known):
-                raise BackboneError(
-                    f"backbone {self.name!r}: its configuration asks for {name} {word!r}; expected "
-                    f"{', '.join(known)}"
-                )
-        mode, interpolation = CropMode(how[0]), Interpolation(how[1])
-        fill = mean if mode is CropMode.BORDER else _BLACK
+        word = config["crop_mode"]
+        if word not in set(CropMode):
+            raise BackboneError(
+                f"backbone {self.name!r}: its configuration cannot be used: crop_mode {word!r}: "
+                f"expected one of {', '.join(CropMode)}"
+            )
+        fill = mean if word == CropMode.BORDER else _BLACK
         try:
-            framing = Framing(mode, config["crop_pct"], interpolation, fill)
+            framing = Framing(CropMode(word), config["crop_pct"], config["interpolation"], fill)
         except (TypeError, ValueError) as error:
             raise BackboneError(
                 f"backbone {self.name!r}: its configuration cannot be used: {error}"

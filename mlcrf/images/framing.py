@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
+FILTERS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")  # of Pillow
 _LONGEST = 32  # ratio of the sides; what is cut off at the ends of longer images is not resized
 
 
@@ -20,17 +21,6 @@ class CropMode(StrEnum):
     SQUASH = "squash"
 
 
-class Interpolation(StrEnum):
-    """Filters of Pillow."""
-
-    NEAREST = "nearest"
-    BILINEAR = "bilinear"
-    BICUBIC = "bicubic"
-    BOX = "box"
-    HAMMING = "hamming"
-    LANCZOS = "lanczos"
-
-
 @dataclass(frozen=True)
 class Framing:
     """Cut and filter of timm's evaluation transform.
@@ -38,17 +28,22 @@ class Framing:
     Attributes:
         crop_pct: side of the square, as a share of the image's side after resizing; above 0, at
             most 1.
+        interpolation: one of `FILTERS`.
         fill: colour of borders, on the scale 0 to 1.
     """
 
     crop_mode: CropMode
     crop_pct: float
-    interpolation: Interpolation
+    interpolation: str
     fill: tuple[float, ...] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         if not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct {self.crop_pct}: expected above 0, at most 1")
+        if self.interpolation not in FILTERS:
+            raise ValueError(
+                f"interpolation {self.interpolation!r}: expected one of {', '.join(FILTERS)}"
+            )
         if len(self.fill) != 3 or not all(0 <= one <= 1 for one in self.fill):
             raise ValueError(f"fill {self.fill}: expected three numbers from 0 to 1")
 
@@ -98,6 +93,6 @@ def _make_transform(framing: Framing, size_px: int) -> Any:
         normalize=False,
         crop_mode=framing.crop_mode.value,
         crop_pct=framing.crop_pct,
-        interpolation=framing.interpolation.value,
+        interpolation=framing.interpolation,
         mean=framing.fill,
     )

@@ -284,8 +284,14 @@ def test_another_transform_is_another_input(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"crop_mode": "corner"}, "asks for crop_mode 'corner'; expected center, border, squash"),
-        ({"interpolation": "random"}, "asks for interpolation 'random'; expected nearest"),
+        (
+            {"crop_mode": "corner"},
+            "cannot be used: crop_mode 'corner': expected one of center, border",
+        ),
+        (
+            {"interpolation": "random"},
+            "cannot be used: interpolation 'random': expected one of nearest",
+        ),
         ({"crop_pct": 1.5}, "cannot be used: crop_pct 1.5: expected above 0, at most 1"),
         ({"crop_pct": "much"}, "cannot be used: '<' not supported"),
     ],
