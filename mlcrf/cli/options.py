@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mlcrf.comparison import Comparison
     from mlcrf.data.manifest import Manifest
     from mlcrf.data.readers import ReadOptions
-    from mlcrf.decoding import Coverage, Decoder
+    from mlcrf.decoding import Coverage, Decoder, Guarantee
     from mlcrf.images import ListedImages
     from mlcrf.labels import LabelSpace
     from mlcrf.prediction import KnownAnswers, LabelSelection, PredictJob
@@ -309,33 +309,11 @@ class RuntimeOptions:
 
 
 @dataclass(frozen=True)
-class DecisionOptions:
-    """The decision rule: how probabilities become labels."""
+class PromiseOptions:
+    """A promise of precision or recall."""
 
     panel: ClassVar[str] = DECISION
 
-    decode: Annotated[Decision, typer.Option(help="How probabilities become labels.")] = (
-        Decision.THRESHOLD
-    )
-    threshold: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Minimum probability of a label (default 0.5)."),
-    ] = None
-    top_k: Annotated[
-        int | None, typer.Option(min=0, help="Number of labels for --decode top-k and f1-of-means.")
-    ] = None
-    rarity: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|auto",
-            help="Rank by log probability minus this many times log frequency of the label, for "
-            "--decode top-k (default 0); `auto` is best on the validation images.",
-        ),
-    ] = None
-    at_least: Annotated[int, typer.Option(min=0, help="Minimum number of labels per image.")] = 0
-    at_most: Annotated[
-        int | None, typer.Option(min=0, help="Maximum number of labels per image.")
-    ] = None
     precision: Annotated[
         float | None,
         typer.Option(
@@ -359,6 +337,63 @@ class DecisionOptions:
             help="--precision of each label (default), or of all written labels together."
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.precision is not None and self.recall is not None:
+            raise typer.BadParameter("--precision and --recall: promise one of them")
+        if self.confidence is not None and not self.promises:
+            raise typer.BadParameter("--confidence is for --precision or --recall; give one")
+        if self.precision_of is not None and self.precision is None:
+            raise typer.BadParameter("--precision-of is for --precision; give both")
+        for option in ("precision", "recall", "confidence"):
+            value = getattr(self, option)
+            if value is not None and not 0 < value < 1:
+                raise typer.BadParameter(
+                    f"--{option}: expected a number between 0 and 1, such as 0.95, got {value:g}"
+                )
+
+    @property
+    def promises(self) -> bool:
+        """Return whether anything is promised."""
+        return self.precision is not None or self.recall is not None
+
+    def make_guarantee(self) -> "Guarantee | None":
+        """Make the guarantee that the options describe; None without a promise."""
+        from mlcrf.decoding import Guarantee
+
+        if not self.promises:
+            return None
+        of = self.precision_of or PrecisionOf.LABEL
+        confidence = 0.9 if self.confidence is None else self.confidence
+        return Guarantee(self.precision, self.recall, confidence, of)
+
+
+@dataclass(frozen=True)
+class DecisionOptions(PromiseOptions):
+    """The decision rule: how probabilities become labels."""
+
+    decode: Annotated[Decision, typer.Option(help="How probabilities become labels.")] = (
+        Decision.THRESHOLD
+    )
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Minimum probability of a label (default 0.5)."),
+    ] = None
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="Number of labels for --decode top-k and f1-of-means.")
+    ] = None
+    rarity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="Rank by log probability minus this many times log frequency of the label, for "
+            "--decode top-k (default 0); `auto` is best on the validation images.",
+        ),
+    ] = None
+    at_least: Annotated[int, typer.Option(min=0, help="Minimum number of labels per image.")] = 0
+    at_most: Annotated[
+        int | None, typer.Option(min=0, help="Maximum number of labels per image.")
+    ] = None
     costs: Annotated[
         Path | None,
         typer.Option(
@@ -378,19 +413,8 @@ class DecisionOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        promises = self.precision is not None or self.recall is not None
-        if self.precision is not None and self.recall is not None:
-            raise typer.BadParameter("--precision and --recall: promise one of them")
-        if self.confidence is not None and not promises:
-            raise typer.BadParameter("--confidence is for --precision or --recall; give one")
-        if self.precision_of is not None and self.precision is None:
-            raise typer.BadParameter("--precision-of is for --precision; give both")
-        for option in ("precision", "recall", "confidence"):
-            value = getattr(self, option)
-            if value is not None and not 0 < value < 1:
-                raise typer.BadParameter(
-                    f"--{option}: expected a number between 0 and 1, such as 0.95, got {value:g}"
-                )
+        super().__post_init__()
+        promises = self.promises
         if promises and self.own_rule != DecisionOptions().own_rule:
             raise typer.BadParameter(
                 "--precision and --recall have thresholds of their own; leave out --decode, "
@@ -446,15 +470,14 @@ class DecisionOptions:
         Raises:
             MlcrfError: the costs of these labels cannot be read.
         """
-        from mlcrf.decoding import Decoder, Guarantee, load_costs
+        from mlcrf.decoding import Decoder, load_costs
 
         if self.costs is not None:
             costs = load_costs(self.costs, labels, abstain=self.abstain)
             return Decoder(at_least=self.at_least, at_most=self.at_most, costs=costs)
-        if self.precision is not None or self.recall is not None:
-            of = self.precision_of or PrecisionOf.LABEL
-            confidence = 0.9 if self.confidence is None else self.confidence
-            return Decoder.promising(Guarantee(self.precision, self.recall, confidence, of))
+        guarantee = self.make_guarantee()
+        if guarantee is not None:
+            return Decoder.promising(guarantee)
         return Decoder(
             self.decode,
             self.threshold,
@@ -502,18 +525,29 @@ class CoverageOptions:
         return None if self.coverage is None else Coverage(self.coverage, self.randomised)
 
 
+def make_promise(run: "Run", promise: PromiseOptions) -> "Decoder | None":
+    """Make the decoder of a promise by a run; None without a promise.
+
+    Raises:
+        RunError: the run has no calibration images.
+    """
+    from mlcrf.decoding import Decoder
+
+    guarantee = promise.make_guarantee()
+    return None if guarantee is None else run.make_decoder(Decoder.promising(guarantee))
+
+
 def make_decoder(run: "Run", decision: DecisionOptions, *, is_known: bool = False) -> "Decoder":
     """Make the decoder of a run; print notes on what it promises.
 
     Args:
         is_known: whether something is known of images, by labels, hints or albums.
     """
-    decoder = decision.make_decoder(run.labels)
-    if decoder.guarantee is None:
-        return decoder
+    decoder = make_promise(run, decision)
+    if decoder is None:
+        return decision.make_decoder(run.labels)
     from mlcrf.checkpoint import guarantee_notes
 
-    decoder = run.make_decoder(decoder)
     for note in guarantee_notes(run, decoder):
         console.note(note)
     if is_known:

@@ -1,5 +1,6 @@
 """`mlcrf review`: serve a page on which people confirm tags."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,13 +8,16 @@ import typer
 
 from mlcrf.cli import console, options
 from mlcrf.cli.mistakes import refuse_run, require_images
-from mlcrf.cli.options import RuntimeOptions, grouped
+from mlcrf.cli.options import PromiseOptions, RuntimeOptions, grouped
 from mlcrf.shipped_models import DEFAULT
+
+_MOST_NOTES = 10
 
 
 @grouped
 def review(
     folder: Annotated[Path, typer.Argument(help="Folder of photos; subfolders are included.")],
+    promise: PromiseOptions,
     runtime: RuntimeOptions,
     model: options.Model = Path(DEFAULT),
     db: Annotated[
@@ -67,14 +71,21 @@ def review(
 ) -> None:
     """Confirm tags on a web page; each answer updates the photo's other tags. Ctrl-C ends it.
 
-    `--model none` starts without labels, for tags of your own.
+    `--model none` starts without labels, for tags of your own. With --precision or --recall, what
+    the page writes of tags without an answer, and calls sure, is what calibration images support.
     """
+    if promise.promises and str(model) == "none":
+        raise typer.BadParameter(
+            "--precision and --recall are promised by a calibrated model; with --model none there "
+            "is none"
+        )
     console.quiet()
     console.require_extra("review", "starlette", "uvicorn", "jinja2", "sqlalchemy")
     from mlcrf.review.photos import require_folder
 
     refuse_run(folder, "a folder of photos", f"Name it so: mlcrf review FOLDER --model {folder}")
     require_folder(folder)
+    from mlcrf.checkpoint import guarantee_notes
     from mlcrf.review.database import ReviewDatabase
     from mlcrf.review.launch import (
         add_suspects,
@@ -93,28 +104,32 @@ def review(
     suspects = None if audit is None else read_suspects(audit)
     run = options.load_run(Path(DEFAULT) if str(model) == "none" else model)
     require_images(run, "review")
+    decoder = options.make_promise(run, promise)
     base = None if str(model) == "none" else run
     extractor = runtime.make_extractor(run)
     who = person or console.login_name()
     database = ReviewDatabase(db)
     try:
         with console.bar("photos") as progress:
-            session, notes = start_review(folder, base, database, extractor, progress=progress)
+            session, notes = start_review(
+                folder, base, database, extractor, decoder=decoder, progress=progress
+            )
         add_tags(session, (labels or "").split(";"), who)
         if suspects is not None:
             notes = add_suspects(session, suspects, who) + notes
-        for note in notes[:10]:
-            console.note(note)
-        if len(notes) > 10:
-            console.note(f"and {len(notes) - 10} more")
+        _show_notes(notes)
         if not is_loopback(host):
             console.note("anyone who has the address of this page can answer")
 
         def announce(address: str) -> None:
             asked = f"{len(session.suspects)} likely label errors, " if session.suspects else ""
-            typer.echo(
-                f"{len(session.photos)} photos, {asked}answers in {database.name}\n{address}"
-            )
+            typer.echo(f"{len(session.photos)} photos, {asked}answers in {database.name}")
+            if decoder is not None:
+                for line in guarantee_notes(run, decoder):
+                    typer.echo(line)
+                tags, photos = session.promised_counts()
+                typer.echo(f"tags without an answer that are promised: {tags}, on {photos} photos")
+            typer.echo(address)
             if browser:
                 open_browser(address)
 
@@ -130,3 +145,11 @@ def review(
         console.log(f"answers are in {database.name}")
     finally:
         database.close()
+
+
+def _show_notes(notes: Sequence[str]) -> None:
+    """Print the first notes on standard error, and the number of the others."""
+    for note in notes[:_MOST_NOTES]:
+        console.note(note)
+    if len(notes) > _MOST_NOTES:
+        console.note(f"and {len(notes) - _MOST_NOTES} more")

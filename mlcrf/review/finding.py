@@ -28,7 +28,8 @@ class State(StrEnum):
 class Part(StrEnum):
     """A part of the photos, by their answers about one tag and its probability.
 
-    A photo is in one of the first five.
+    A photo is in one of the first five. With a promised precision only tags that it covers are
+    sure, and others of at least 70 % likely.
     """
 
     SURE = "sure"  # answered yes, or not answered and at least 90 %
@@ -104,26 +105,32 @@ class TagColumn:
         known: 1, 0 or -1 for unknown (N,).
         answered: whether anybody has answered (N,).
         is_new: whether the model that was there first does not know the tag.
+        is_sure: whether a promised precision covers it, for photos without an answer; None if no
+            precision is promised (N,).
     """
 
     p: Tensor
     known: Tensor
     answered: Tensor
     is_new: bool = False
+    is_sure: Tensor | None = None
 
     def has_part(self, part: Part) -> Tensor:
         """Return which photos are in a part, (N,)."""
         p = self.p.masked_fill(self.answered, torch.nan)
+        is_sure = p >= _SURE if self.is_sure is None else self.is_sure
+        is_open = ~self.answered & ~is_sure
         if part is Part.OPEN:
             return ~self.answered
         if part is Part.SURE:
-            return (self.known == 1) | (p >= _SURE)
+            return (self.known == 1) | is_sure
         if part is Part.ANSWERED:
             return self.answered & (self.known != 1)
         if part is Part.UNLIKELY:
-            return ~self.answered & ~(p >= _UNCERTAIN)
-        least, limit = (_LIKELY, _SURE) if part is Part.LIKELY else (_UNCERTAIN, _LIKELY)
-        return (p >= least) & (p < limit)
+            return is_open & ~(p >= _UNCERTAIN)
+        if part is Part.LIKELY:
+            return is_open & (p >= _LIKELY)
+        return is_open & (p >= _UNCERTAIN) & (p < _LIKELY)
 
     def score(self, order: Order, likeness: Tensor) -> Tensor:
         """Return what an order sorts by, the largest first, (N,).

@@ -16,6 +16,7 @@ import torch
 
 from mlcrf.backbones.feature_source import FeatureSource
 from mlcrf.checkpoint import Run
+from mlcrf.decoding import Decoder
 from mlcrf.errors import DatabaseError, DataError, RunError
 from mlcrf.labels import composed, fold
 from mlcrf.review.address import address_file, listening
@@ -24,6 +25,7 @@ from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.learning import Learner
 from mlcrf.review.model_saving import ModelSaving
 from mlcrf.review.photos import find_photos
+from mlcrf.review.promise import Promise
 from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
@@ -43,6 +45,7 @@ def start_review(
     database: ReviewDatabase,
     extractor: FeatureSource,
     *,
+    decoder: Decoder | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Review, list[str]]:
     """Find the photos, score them, and read the answers given so far.
@@ -50,6 +53,7 @@ def start_review(
     Args:
         run: the model; None starts without one.
         extractor: of the run's backbone, or of any.
+        decoder: of a promise by the run, calibrated; None promises nothing.
 
     Returns:
         The review, and notes for the user about unreadable images, copies and edits.
@@ -73,6 +77,7 @@ def start_review(
     features = torch.from_numpy(np.stack(rows))
     make_learner: Callable[[], Learner] | None = partial(Learner, features, run)
     beliefs: Beliefs | None = None
+    promise: Promise | None = None
     names: Sequence[str] = ()
     if run is not None:
         try:
@@ -82,9 +87,12 @@ def start_review(
             make_learner = None
         with torch.no_grad():
             potentials = run.crf(features)
+            if decoder is not None:
+                promise = Promise.of_photos(run, potentials, decoder)
         beliefs, names = Beliefs(run.make_inference(), potentials, run.crf), run.labels.names
     maps = extractor.maps
-    return Review(photos, names, beliefs, features, database, maps, make_learner), notes
+    review = Review(photos, names, beliefs, features, database, maps, make_learner, promise)
+    return review, notes
 
 
 def serve(

@@ -39,6 +39,7 @@ _FILES = {
     "drawing.js": "text/javascript",
     "grid.js": "text/javascript",
     "progress.js": "text/javascript",
+    "promise.js": "text/javascript",
     "review.js": "text/javascript",
     "save.js": "text/javascript",
     "select.js": "text/javascript",
@@ -105,6 +106,7 @@ class _WritingAct(_Act):
     """An order to write the tags that are decided; see `Review.decided`."""
 
     least: float | None = Field(ge=0.5, le=1)
+    promised: bool = False
 
 
 class _SavingAct(_Act):
@@ -216,6 +218,7 @@ class _Pages:
                 person=self._person,
                 has_suspects=len(self._review.suspects) > 0,
                 out="" if self._saving.out is None else str(self._saving.out),
+                promise=self._promise(),
                 start=self._start,
                 version=__version__,
             )
@@ -283,16 +286,18 @@ class _Pages:
 
     def decided(self, request: Request) -> Response:
         """Count what `write` would write."""
+        asked = request.query_params
         try:
-            text = request.query_params.get("least")
+            text = asked.get("least")
             least = None if not text else float(text)
         except ValueError as error:
             raise HTTPException(422, f"least: {error}") from error
-        return JSONResponse(Decided.of_review(self._review, least).counts())
+        decided = Decided.of_review(self._review, least, promised="promised" in asked)
+        return JSONResponse(decided.counts())
 
     def write(self, request: Request) -> Response:
         body = _WritingAct.model_validate_json(request.state.body)
-        self._writing.start(body.least, body.request)
+        self._writing.start(body.least, body.request, promised=body.promised)
         return self.written(request)
 
     def written(self, request: Request) -> Response:
@@ -350,6 +355,17 @@ class _Pages:
             for tag in self._review.tags()
         ]
 
+    def _promise(self) -> dict[str, Any] | None:
+        """Return what the page says of its promise."""
+        promise = self._review.promise
+        if promise is None:
+            return None
+        return promise.text._asdict() | {
+            "covers_sure": promise.covers_sure,
+            "left_out": promise.left_out,
+            "labels": promise.labels,
+        }
+
     def _number(self, request: Request) -> int:
         return self._review.number(request.path_params["photo"])
 
@@ -387,9 +403,9 @@ class _Pages:
 
     def _record(self, look: Look) -> dict[str, Any]:
         labels = [
-            _label(p, known, verdict, label in look.contradicts)
-            for label, (p, known, verdict) in enumerate(
-                zip(look.marginals, look.known, look.verdicts, strict=True)
+            _label(p, known, verdict, label in look.contradicts) | {"promised": promised}
+            for label, (p, known, verdict, promised) in enumerate(
+                zip(look.marginals, look.known, look.verdicts, look.promised, strict=True)
             )
         ]
         return self._tile(look.number) | {

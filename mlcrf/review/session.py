@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
 from mlcrf.decoding.admissible import Admissible
-from mlcrf.errors import BackboneError, DataError, MlcrfWarning
+from mlcrf.errors import BackboneError, DataError, MlcrfWarning, SettingsError
 from mlcrf.images import Image
 from mlcrf.inference.questions import label_entropy, next_questions
 from mlcrf.prediction.reasons import EvidenceMap, Reasons, make_reasons, map_evidence
@@ -25,6 +25,7 @@ from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.finding import Filter, Order, Search, State, TagColumn
 from mlcrf.review.learning import Learner, Lesson
 from mlcrf.review.photos import Photo
+from mlcrf.review.promise import Promise
 from mlcrf.review.quality import estimate_quality
 from mlcrf.review.suspects import Suspects
 from mlcrf.review.tags import titles_of
@@ -66,6 +67,7 @@ class Look:
         known: answered tags, 1 or 0; -1 if unknown or contradictory (L,).
         verdicts: the answers about each tag (L,).
         contradicts: labels whose answers break a rule of the model.
+        promised: tags without an answer that the review's promise covers (L,).
         question: the label to ask next; None if nothing is left to ask.
         information: expected information of its answer, in nats.
         state: progress of the photo.
@@ -76,6 +78,7 @@ class Look:
     known: tuple[int, ...]
     verdicts: tuple[Verdict, ...]
     contradicts: frozenset[int]
+    promised: tuple[bool, ...]
     question: int | None
     information: float
     state: State
@@ -93,6 +96,7 @@ class Review:
         features: of the backbone, float32 (N, D).
         find_maps: see `FeatureExtractor.maps`; None for no maps of evidence.
         make_learner: called by the first `learn`; None if the model does not learn from answers.
+        promise: of the model's tags of these photos; None promises nothing.
 
     Attributes:
         suspects: likely label errors to ask about.
@@ -110,7 +114,9 @@ class Review:
         database: ReviewDatabase,
         find_maps: Callable[[Image], tuple[Tensor, ...]] | None = None,
         make_learner: Callable[[], Learner] | None = None,
+        promise: Promise | None = None,
     ) -> None:
+        self.promise = promise
         self.photos, self.features, self.database = tuple(photos), features, database
         self._table, self._beliefs = AnswerTable(photos, labels, database), beliefs
         self._num_first = len(labels)  # tags of the model
@@ -343,17 +349,30 @@ class Review:
         """The rules of the model between its labels."""
         return Rules() if self._beliefs is None else self._beliefs.rules
 
-    def decided(self, least: float | None = None) -> Tensor:
+    def decided(self, least: float | None = None, *, promised: bool = False) -> Tensor:
         """Return which tags each photo has: those answered yes, and what they imply, (N, L).
 
         No group has more than its limit; it may have fewer, because not all is answered.
 
         Args:
             least: those that nobody has answered, too, if their probability is at least this.
+            promised: those that nobody has answered, too, if the promise covers them.
+
+        Raises:
+            SettingsError: there is no promise, or there is one and `least` would break it.
         """
+        if promised and self.promise is None:
+            raise SettingsError("this page promises nothing; start it with --precision or --recall")
+        if least is not None and self.promise is not None:
+            raise SettingsError(
+                f"this page promises {self.promise.text.asked}, which a probability does not keep; "
+                "write the promised tags, or start it without the promise"
+            )
         with self._lock:
             self._refresh()
             has = self._table.known == YES
+            if promised:
+                has |= self._promised()
             if least is not None:
                 has |= ~self._table.answered & (self._marginals >= least)
             rules = self.rules.at_most
@@ -361,6 +380,12 @@ class Review:
             allowed = Admissible(torch.from_numpy(closed), rules)
             has = allowed.fit(has.long(), self._marginals.nan_to_num(0.0)) == 1
             return has & self._table.shown
+
+    def promised_counts(self) -> tuple[int, int]:
+        """Return the number of tags without an answer that the promise covers, and of photos."""
+        with self._lock:
+            tags = self._promised() & self._table.shown
+            return int(tags.sum()), int(tags.any(1).sum())
 
     def belief(self, number: int, label: int) -> tuple[float, int | None]:
         """Return P(tag present | answers), NaN if there is none, and the answer, None for none."""
@@ -510,6 +535,7 @@ class Review:
                 self._table.known[:, label].clone(),
                 self._table.answered[:, label].clone(),
                 is_new=label >= self._num_first,
+                is_sure=self._sure(label),
             )
         count = len(self.photos)
         return TagColumn(
@@ -522,6 +548,18 @@ class Review:
     def _settled(self) -> Tensor:
         """The tags that suspects are not asked about any more, (N, L)."""
         return self._table.answered | ~self._table.shown
+
+    def _promised(self) -> Tensor:
+        """Return the tags without an answer that the promise covers, (N, L)."""
+        if self.promise is None:
+            return torch.zeros_like(self._table.answered)
+        return self.promise.open_tags(self._table.answered, self._marginals)
+
+    def _sure(self, label: int) -> Tensor | None:
+        """Return which photos surely have a tag by a promised precision; None without one, (N,)."""
+        if self.promise is None or not self.promise.covers_sure:
+            return None
+        return self._promised()[:, label]
 
     def _present(self, number: int) -> Tensor:
         """Return the tags of a photo that are answered yes or more likely than not, (L,)."""
@@ -602,6 +640,7 @@ class Review:
             known=tuple(self._table.known[number].tolist()),
             verdicts=tuple(verdicts.get(key, Verdict()) for key in self._table.keys),
             contradicts=self._table.contradicts.get(number, frozenset()),
+            promised=tuple(self._promised()[number].tolist()),
             question=None if question < 0 else question,
             information=information,
             state=self._states[number],

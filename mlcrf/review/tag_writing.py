@@ -41,9 +41,9 @@ class Decided:
     predictions: tuple[Prediction, ...]
 
     @classmethod
-    def of_review(cls, review: Review, least: float | None) -> "Decided":
+    def of_review(cls, review: Review, least: float | None, *, promised: bool = False) -> "Decided":
         """Collect the tags of a review that are decided; see `Review.decided`."""
-        decided, tags = review.decided(least), review.tags()
+        decided, tags = review.decided(least, promised=promised), review.tags()
         columns: list[int] = decided.any(0).nonzero().squeeze(1).tolist()
         names = [tags[label].title for label in columns]
         rows = [
@@ -93,30 +93,33 @@ class TagWriting:
         self._progress = _Progress(0)
         self._result: Future[PredictionWriter] | None = None
 
-    def start(self, least: float | None, request: str) -> None:
+    def start(self, least: float | None, request: str, *, promised: bool = False) -> None:
         """Begin to write the decided tags of all photos.
 
         Args:
-            least: see `Review.decided`.
+            least, promised: see `Review.decided`.
             request: identifier of the act; the same one again does nothing.
 
         Raises:
             DataError: no tag is decided, or tags are being written.
             LabelsError: a tag's name cannot be a keyword.
+            SettingsError: see `Review.decided`.
         """
         with self._lock:
             if request == self._request:
                 return
             if self._result is not None and not self._result.done():
                 raise DataError("tags are being written already; wait until they are")
-            decided = Decided.of_review(self._review, least)
+            decided = Decided.of_review(self._review, least, promised=promised)
             if not decided.labels:
                 raise DataError("no tag is decided: answer yes about a tag of some photo")
             for name in decided.labels:
                 if fault := keyword_fault(name):
                     raise LabelsError(f"tag {name!r}: {fault}; give it another name")
             self._request, self._progress = request, _Progress(len(decided.predictions))
-            self._result = self._threads.submit(self._write, decided, self._progress)
+            promise = self._review.promise
+            decision = promise.decoder.signature if promise is not None and promised else ""
+            self._result = self._threads.submit(self._write, decided, decision, self._progress)
 
     def status(self) -> dict[str, object]:
         """Return how far the last request is, and what came of it.
@@ -149,11 +152,11 @@ class TagWriting:
         self._stop.set()
         self._threads.shutdown(wait=True)
 
-    def _write(self, decided: Decided, progress: _Progress) -> PredictionWriter:
+    def _write(self, decided: Decided, decision: str, progress: _Progress) -> PredictionWriter:
         labels = LabelSpace(decided.labels)
         images = _UntilStopped([one.image for one in decided.predictions], self._stop)
         files = PhotoFileOptions(xmp=True).make(
-            PhotoPlaces(), labels, Origin(_AUTHOR, rules=decided.rules), images
+            PhotoPlaces(), labels, Origin(_AUTHOR, "", decided.rules, decision), images
         )
         with PredictionWriter(None, labels, photo_files=files) as writer:
             for prediction in decided.predictions:

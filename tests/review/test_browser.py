@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from time import monotonic
@@ -16,9 +16,11 @@ from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.registry import find_spec
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
+from mlcrf.decoding import Decoder, Guarantee
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.launch import add_suspects, start_review
 from mlcrf.review.model_saving import ModelSaving
+from mlcrf.review.promise import Promise
 from mlcrf.review.review_app import make_app
 from mlcrf.review.safety import Hosts
 from mlcrf.review.session import Review
@@ -679,6 +681,46 @@ def test_tags_are_written_beside_the_photos(visiting: Visiting, tmp_path: Path) 
     page.fill("#write-percent", "55")
     until(page, "document.getElementById('write-count').textContent !== '4 tags for 4 photos.'")
     assert page.is_checked("#write-likely") and visit.complaints == []
+
+
+def test_promised_tags_are_marked_and_written(
+    visiting: Visiting, review: Review, tmp_path: Path
+) -> None:
+    """A mark on each, the tags left out by name, and the choice to write them."""
+    tags = torch.zeros(len(NAMES), len(LABELS), dtype=torch.bool)
+    tags[:3, 1] = True
+    thresholds = (1.0, 0.1, 1.0, 1.0, 1.0)
+    promised = Decoder.promising(Guarantee(precision=0.95, calibration="drawn"))
+    decoder = replace(promised, threshold=thresholds)
+    review.promise = Promise(decoder, tags, 0.0 * tags, LABELS, 100)
+    visit = visiting()
+    page = visit.page
+    assert page.inner_text("#promise summary") == "Promised: precision 95 % for 1 of 5 tags"
+    page.click("#promise summary")
+    assert "4 of 5 tags" in page.inner_text("#promise-left-out")
+    assert "sea, beach, indoor, <b>bird</b>" in page.inner_text("#promise-left-out")
+    page.keyboard.press("w")
+    until(page, "document.getElementById('write-count').textContent === '3 tags for 3 photos.'")
+    assert page.is_checked("#write-promised") and page.query_selector("#write-likely") is None
+    page.check("#write-answered")
+    until(
+        page, "document.getElementById('write-count').textContent.startsWith('No tag is decided')"
+    )
+    page.check("#write-promised")
+    until(page, "!document.getElementById('write-now').disabled")
+    page.click("#write-now")
+    page.wait_for_selector("#write-undo")
+    assert page.inner_text("#write-said").startswith("Sidecars: 3 new.")
+    page.keyboard.press("Escape")
+    page.select_option("#label", "sky")
+    page.wait_for_selector(".part[data-part=sure] .tile")
+    assert page.locator(".part[data-part=sure] .tile").count() == 3
+    page.select_option("#label", "sea")
+    until(page, "document.getElementById('tag-said').textContent.includes('cannot be promised')")
+    page.goto(f"{page.url.split('#')[0]}#/photo/{review.photos[0].id}")
+    page.wait_for_selector(".chip .promised")
+    assert page.locator(".chip .promised").all_inner_texts() == ["sure"]
+    assert visit.complaints == []
 
 
 def test_what_was_learned_is_saved(

@@ -2,6 +2,7 @@
 
 import { badge, copyOf, counted, make, makeButton, percent, WORDS } from "./drawing.js";
 import { showProgress, showsLessons } from "./progress.js";
+import { coversSure, isLeftOut, promisedWords } from "./promise.js";
 import { choose, clearSelection, extendTo, isSelecting, selected, showSelection } from "./select.js";
 import { act, ask, failed, notice } from "./server.js";
 import { areTagsOld, keyOf, numberOf, present, recount, shown, tagNamed, tagOf } from "./tags.js";
@@ -10,8 +11,8 @@ const $ = (id) => document.getElementById(id);
 const PAGE = 60; // tiles of a list that are fetched at once
 const PART = 18; // tiles of a part that are fetched at once
 const PARTS = [
-  { part: "sure", order: "likely", title: "Sure", what: "yes, or at least 90 %" },
-  { part: "likely", order: "likely", title: "Likely", what: "70 to 90 %" },
+  { part: "sure", order: "likely", title: "Sure", what: coversSure() ? `yes, or promised: ${promisedWords()}` : "yes, or at least 90 %" },
+  { part: "likely", order: "likely", title: "Likely", what: coversSure() ? "at least 70 %" : "70 to 90 %" },
   { part: "uncertain", order: "uncertain", title: "Uncertain", what: "30 to 70 %" },
   { part: "unlikely", order: "likely", title: "Unlikely", what: "below 30 %, or not known yet" },
   { part: "answered", order: "likely", title: "No", what: "or can’t tell" },
@@ -92,7 +93,8 @@ function showHead(label, records) {
   $("tag-said").hidden = label === null && !hint;
   if (label === null) return;
   const { answers, quality } = tagOf(label);
-  $("tag-said").textContent = [`${answers.yes} yes, ${answers.no} no`, quality].filter(Boolean).join(" · ");
+  const promised = isLeftOut(label) ? `${promisedWords()} cannot be promised of this tag` : "";
+  $("tag-said").textContent = [`${answers.yes} yes, ${answers.no} no`, promised, quality].filter(Boolean).join(" · ");
 }
 
 function partOf(part, record) {

@@ -3,6 +3,7 @@
 import { badge, copyOf, make, percent, WORDS } from "./drawing.js";
 import { answerSelected, asksAboutSuspects, chooseAll, extend, fillGrid, focusLastTile, forgetNumbers, goToPart, home, leaveComparison, moveAmongTiles, nextQuery, setModel, showLikeThis, showTiles, viewedTag } from "./grid.js";
 import { lastProgress, lessonsShown, shownAt, showProgress, showsLessons } from "./progress.js";
+import { promisedMark, showPromise } from "./promise.js";
 import { openSaving } from "./save.js";
 import { clearSelection, others, selected, toggleFocused } from "./select.js";
 import { act, ask, failed, isSaving, notice, saved, sinceAct } from "./server.js";
@@ -159,6 +160,7 @@ function showShare(node, one, before) {
   const change = before && one.known < 0 && before.known < 0 && one.p !== null ? Math.round(100 * (one.p - before.p)) : 0;
   place.replaceChildren();
   if (Math.abs(change) >= 2) place.append(make("span", `delta ${change > 0 ? "up" : "down"}`, `${change > 0 ? "+" : "−"}${Math.abs(change)}`));
+  if (one.promised) place.append(promisedMark());
   if (one.known < 0) place.append(one.p === null ? "–" : percent(one.p));
 }
 
@@ -400,6 +402,7 @@ function showTags() {
   $("label").value = before;
   if ($("label").selectedIndex < 0) $("label").value = "";
   $("bulk-labels").replaceChildren(...present().map((label) => new Option(shown(label))));
+  showPromise();
 }
 onTags(() => {
   showTags();

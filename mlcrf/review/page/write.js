@@ -1,21 +1,25 @@
 // The window in which the decided tags are written to files beside the photos.
 
 import { counted } from "./drawing.js";
+import { leftOut } from "./promise.js";
 import { actAndWait, ask } from "./server.js";
 
 const $ = (id) => document.getElementById(id);
 
-const least = () => ($("write-likely").checked ? Number($("write-percent").value) / 100 : null);
+// The tags without an answer that are written: promised ones, or those of a least probability. A page has one of the choices.
+const promised = () => $("write-promised")?.checked ?? false;
+const least = () => ($("write-likely")?.checked ? Number($("write-percent").value) / 100 : null);
 
 export function openWriting() {
   say("");
+  if ($("write-promised")) $("write-left-out").textContent = leftOut();
   $("writing").showModal();
   count();
 }
 
 // Say how many photos get how many tags.
 async function count() {
-  const query = least() === null ? "" : `?least=${least()}`;
+  const query = promised() ? "?promised=1" : least() === null ? "" : `?least=${least()}`;
   try {
     const { photos, tags } = await ask(`/api/decided${query}`);
     $("write-count").textContent = photos ? `${counted(tags, "tag")} for ${counted(photos, "photo")}.` : "No tag is decided yet: answer yes about a tag of some photo.";
@@ -35,7 +39,7 @@ async function write() {
   $("write-now").disabled = true;
   say("Writing…");
   try {
-    tell(await actAndWait("/api/write", { least: least() }, "/api/written", ({ done, total }) => say(`Writing: ${done} of ${total} photos…`)));
+    tell(await actAndWait("/api/write", { least: least(), promised: promised() }, "/api/written", ({ done, total }) => say(`Writing: ${done} of ${total} photos…`)));
   } catch (error) {
     say(error.message, true);
   }
@@ -58,9 +62,9 @@ $("write-form").addEventListener("submit", (event) => {
   event.preventDefault();
   write();
 });
-for (const name of ["write-answered", "write-likely", "write-percent"]) $(name).addEventListener("input", () => {
+for (const name of ["write-answered", "write-promised", "write-likely", "write-percent"]) $(name)?.addEventListener("input", () => {
   if (name === "write-percent") $("write-likely").checked = true;
-  if ($("write-percent").validity.valid) count();
+  if ($("write-percent")?.validity.valid ?? true) count();
 });
 $("write-close").addEventListener("click", () => $("writing").close());
 document.querySelectorAll(".open-writing").forEach((button) => button.addEventListener("click", openWriting));
