@@ -66,7 +66,7 @@ class Promise:
         method = run.make_inference()
         prepared = prepare(method, potentials, leave_out=_LEAVE_OUT)
         tags, marginals = [], []
-        for rows in torch.arange(len(potentials.unary)).split(_TOGETHER):
+        for rows in torch.split(torch.arange(len(potentials.unary)), _TOGETHER):
             some = potentials.rows(rows)
             posterior = prepared(some)
             tags.append(decoder(posterior, some, method) == 1)

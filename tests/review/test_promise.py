@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -153,6 +153,10 @@ def test_only_promised_tags_are_sure(place: Place) -> None:
     found = [review.find(Filter(label, part, order=Order.LIKELY)) for part in parts]
     assert sorted(found[0]) == promised[:, label].nonzero().squeeze(1).tolist()
     assert sorted(chain.from_iterable(found)) == list(range(len(NAMES)))
+    review.promise = replace(promise_of(review), tags=promised & False)
+    review._marginals[0, label] = 0.99
+    assert review.find(Filter(label, Part.SURE, order=Order.LIKELY)) == []
+    assert 0 in review.find(Filter(label, Part.LIKELY, order=Order.LIKELY))
     column = TagColumn(
         torch.tensor([0.95, 0.95, 0.6, 0.2]),
         torch.full((4,), UNKNOWN),
