@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from experiments import frame
+from experiments.coverage import tempered
+from experiments.coverage.tempered import CALIBRATION, among, population_of
 from experiments.guarantees.run import SHIFTS, shifted
 from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import Run
 from mlcrf.cli.options import cache_dir
 from mlcrf.crf import Potentials
-from mlcrf.data.manifest import Manifest, Split
-from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.decoding import Coverage, make_ranker, rank_targets
 from mlcrf.decoding.family_measures import summarise
 from mlcrf.inference import Independent, InferenceMethod
@@ -34,7 +34,6 @@ from mlcrf.labels import UNKNOWN
 LEVELS = (0.8, 0.9, 0.95)
 KNOWN = (0.0, 0.25, 0.5)
 MODELS = {"independent": "independent", "crf": "CRF"}
-CALIBRATION = 0.25  # share of the photos that each split calibrates on
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,6 @@ def rank(run: Run, features: Tensor, targets: Tensor, share: float) -> dict[str,
         standing = rank_targets(ranker, potentials, targets, known=given)
         found[model] = Ranked(ranker, potentials, given, standing)
     return found
-
-
-def among(standing: Standing, rows: Tensor) -> Standing:
-    """The places of some of the photos."""
-    return Standing(*(part[rows] for part in standing))
 
 
 def check(
@@ -128,16 +122,18 @@ def main() -> None:
     arguments = frame.read_options(__doc__, "coverage", **more)
     data = frame.photos(arguments)
     run = frame.default_run(arguments, data)
-    test = _population(arguments, run, data)
+    test = population_of(arguments, run, data)
     source = make_source(run.defer_backbone(), cache_dir=cache_dir(None))
     features = torch.from_numpy(source.matrix(test.images))
     targets = torch.from_numpy(test.targets.astype(np.int64))
     splits = 5 if arguments.quick else 200
     about = {"data": data.name, "labels": len(run.labels), "images": len(test)}
     rows: frame.Rows = []
+    kept: dict[str, Any] = {}
     if arguments.out.exists():
-        kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
-        rows = [row for row in kept if row["data"] != data.name]
+        kept = json.loads(arguments.out.read_text(encoding="utf-8"))
+        rows = [row for row in kept["rows"] if row["data"] != data.name]
+    others = {"tempered": kept["tempered"]} if "tempered" in kept else {}
     plain: dict[str, Ranked] = {}
     for share in KNOWN:
         ranked = rank(run, features, targets, share)
@@ -147,7 +143,7 @@ def main() -> None:
                 for randomised in (False, True) if not share else (False,):
                     found = check(one, Coverage(level, randomised), splits)
                     rows.append({"model": model, "known": share} | about | found)
-            frame.keep(arguments, rows)
+            frame.keep(arguments, rows, **others)
     number = 50 if arguments.quick else arguments.shifted
     few = test.rows(np.arange(min(number, len(test))))
     for name, change in {} if test.feature_names else SHIFTS.items():
@@ -157,18 +153,8 @@ def main() -> None:
         for model, one in ranked.items():
             found = check(plain[model], Coverage(0.9), splits, one)
             rows.append({"model": model, "shift": name, "known": 0.0} | about | found)
-    frame.keep(arguments, rows)
+    frame.keep(arguments, rows, **others)
     print("\n\n".join(tables({"rows": rows}).values()))
-
-
-def _population(arguments: Any, run: Run, data: Manifest) -> Manifest:
-    """The photos to calibrate and count on."""
-    if arguments.test is None:
-        test = data.part(Split.TEST)
-    else:
-        how = ReadOptions(labels=run.labels, run_features=run.backbone_spec.features)
-        test = read_dataset(arguments.test, how)
-    return test.rows(np.arange(len(test))[: arguments.photos])
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
@@ -200,7 +186,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
     ]
     if lines:
         found["tables"] = frame.table(lines, ["data", "labels", "rows", *head])
-    return found
+    return found | (tempered.tables(results) if "tempered" in results else {})
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
