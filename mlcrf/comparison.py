@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,8 @@ from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import SPLITS, Run
 from mlcrf.choices import InferenceName
 from mlcrf.data.manifest import Manifest
-from mlcrf.decoding import Decoder
+from mlcrf.decoding import Coverage, Decoder
+from mlcrf.decoding.family_measures import FamilyMeasures
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.evaluation import Answers, answer
 from mlcrf.labels import UNKNOWN, LabelSpace
@@ -51,6 +52,8 @@ class Comparison:
         at_k: number of labels of each image for the measures at k; None for no such measures.
         notes: remarks for readers of the scores.
         unknown: numbers of targets that are unknown, of the labels that are compared.
+        families: by name of the run, measures of its families of label sets of a promised coverage;
+            empty if none is asked for.
     """
 
     signature: str
@@ -61,6 +64,7 @@ class Comparison:
     at_k: int | None
     notes: tuple[str, ...]
     unknown: Unknown
+    families: dict[str, FamilyMeasures] = field(default_factory=dict)
 
     @property
     def reference(self) -> str:
@@ -98,6 +102,7 @@ def compare(
     decoder: Decoder = Decoder(),
     at_k: int | None = None,
     evidence: Sequence[Tensor | None] | None = None,
+    coverage: Coverage | None = None,
     resamples: int = 1000,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -115,10 +120,11 @@ def compare(
         split: name of the images in the signature.
         inference, max_exact_labels, decoder, at_k: as of `evaluate`, for every run.
         evidence: of each run what hints add, as of `evaluate`.
+        coverage: as of `evaluate`; each run has calibration images of its own.
         resamples, seed: number and random seed of the bootstrap resamples.
 
     Raises:
-        SettingsError: fewer than two runs, or `at_k` with runs of different labels.
+        SettingsError: fewer than two runs, or `at_k` or a coverage with runs of different labels.
         LabelsError: there is no label that all have.
         DataError: the data are no input of one of the runs; the rules of the runs contradict each
             other on an image; or see `evaluate`.
@@ -129,8 +135,11 @@ def compare(
     for run in runs:
         run.require_input(manifest)
     labels, notes = _common_labels(runs, manifest)
-    if at_k is not None and any(len(run.labels) > len(labels) for run in runs):
-        raise SettingsError("--at-k needs runs and data with the same labels, but these differ")
+    for option, value in (("--at-k", at_k), ("--coverage", coverage)):
+        if value is not None and any(len(run.labels) > len(labels) for run in runs):
+            raise SettingsError(
+                f"{option} needs runs and data with the same labels, but these differ"
+            )
     narrowed = _obeying(_narrowed(manifest, labels), runs)
     names = _names(runs)
     given = extractors or [make_source(run.defer_backbone()) for run in runs]
@@ -144,6 +153,7 @@ def compare(
             decoder=decoder,
             at_k=at_k,
             evidence=added,
+            coverage=coverage,
             progress=progress,
         )
         for name, run, extractor, added in zip(
@@ -166,8 +176,9 @@ def compare(
         "labels": len(labels),
         "models": ",".join(run.digest[:12] for run in runs),
         "inference": ",".join(one.inference for one in answers.values()),
-        "decision": f"{decoder.signature},map",
+        "decision": f"{_decision(decoder, answers)},map",
         **({} if at_k is None else {"at-k": at_k}),
+        **({} if coverage is None else {"coverage": ";".join(dict.fromkeys(_coverages(answers)))}),
         "bootstrap": resamples,
         "seed": seed,
         "mlcrf": __version__,
@@ -186,7 +197,19 @@ def compare(
             *_notes(answers, narrowed),
         ),
         unknown=unknown,
+        families={name: one.families["crf"] for name, one in answers.items() if one.families},
     )
+
+
+def _decision(decoder: Decoder, answers: dict[str, Answers]) -> str:
+    """Return the signature of the decisions; those of a promise by calibration images of a run."""
+    if decoder.guarantee is None:
+        return decoder.signature
+    return ";".join(dict.fromkeys(one.decision for one in answers.values()))
+
+
+def _coverages(answers: dict[str, Answers]) -> Iterator[str]:
+    return (one.coverage for one in answers.values())
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

@@ -63,7 +63,7 @@ class Answers:
         surprise: log-probability under the CRF of its most probable label set, minus that of the
             most probable set that agrees with the targets; at least 0 if MAP is exact (N,). None
             if not requested.
-        potentials: those of `crf` and `independent`, of all images.
+        potentials, methods: those of `crf` and `independent`, of all images.
         coverage: the promise of families in the signature; empty if none is asked for.
         families: measures of the families of `crf` and `independent`; likewise.
     """
@@ -81,6 +81,7 @@ class Answers:
     hinted: int | None = None
     surprise: NDArray[np.float64] | None = None
     potentials: dict[str, Potentials] = field(default_factory=dict)
+    methods: dict[str, InferenceMethod] = field(default_factory=dict)
     coverage: str = ""
     families: dict[str, FamilyMeasures] = field(default_factory=dict)
 
@@ -249,7 +250,7 @@ def answer(
     if posterior.advice:
         warnings.warn(posterior.advice, MlcrfWarning, stacklevel=2)
     both = {"crf": potentials, "independent": uncoupled}
-    methods = {"crf": method, "independent": Independent()}
+    methods: dict[str, InferenceMethod] = {"crf": method, "independent": Independent()}
     families = {
         model: measure_families(
             one, methods[model], both[model], known, one.shares(features.numpy())
@@ -281,6 +282,7 @@ def answer(
         hinted=None if evidence is None else int((evidence != 0).any(1).sum()),
         surprise=_surprise(potentials, known, crf, method) if with_surprise else None,
         potentials=both,
+        methods=methods,
         coverage=str(promised["crf"]) if promised else "",
         families=families,
     )

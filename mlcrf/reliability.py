@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN, Potentials
-from mlcrf.inference import InferenceMethod, log_mass, prepare
+from mlcrf.inference import InferenceMethod, Posterior, log_mass, prepare
 from mlcrf.inference.questions import pair_marginals
 from mlcrf.metrics import Reliability, reliability
 
@@ -32,13 +32,10 @@ def measure_reliability(
 
     Cost: inference, MAP, and the pair marginals of at most 1,000 images.
     """
-    posterior, best = method(potentials), method.map_states(potentials)
-    said = (log_mass(method, potentials, best) - posterior.log_partition).double().exp()
-    known = (targets != UNKNOWN).all(1)
-    right = torch.where(known, (best == targets).all(1).long(), UNKNOWN)
+    posterior = method(potentials)
     found: dict[Kind, Reliability] = {
         "labels": _compare(posterior.marginals, targets),
-        "sets": _compare(said.clamp(0, 1), right),
+        "sets": _of_sets(potentials, targets, method, posterior),
     }
     num_labels = potentials.num_labels
     if 1 < num_labels <= _MOST_PAIRED:
@@ -51,6 +48,24 @@ def measure_reliability(
         truth = torch.where(absent, 0, torch.where(least == UNKNOWN, UNKNOWN, both))
         found["pairs"] = _compare(together.clamp(0, 1), truth)
     return found
+
+
+@torch.no_grad()
+def measure_set_reliability(
+    potentials: Potentials, targets: Tensor, method: InferenceMethod
+) -> Reliability:
+    """Return the reliability of most probable label sets; see `measure_reliability`."""
+    return _of_sets(potentials, targets, method, method(potentials))
+
+
+def _of_sets(
+    potentials: Potentials, targets: Tensor, method: InferenceMethod, posterior: Posterior
+) -> Reliability:
+    best = method.map_states(potentials)
+    said = (log_mass(method, potentials, best) - posterior.log_partition).double().exp()
+    known = (targets != UNKNOWN).all(1)
+    right = torch.where(known, (best == targets).all(1).long(), UNKNOWN)
+    return _compare(said.clamp(0, 1), right)
 
 
 def _compare(probabilities: Tensor, truth: Tensor) -> Reliability:

@@ -8,6 +8,7 @@ import typer
 from mlcrf.cli import console, options
 from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import (
+    CoverageOptions,
     DecisionOptions,
     EvaluationOptions,
     ReadingOptions,
@@ -32,6 +33,7 @@ def compare(
     evaluation: EvaluationOptions,
     reading: ReadingOptions,
     decision: DecisionOptions,
+    families: CoverageOptions,
     runtime: RuntimeOptions,
     out: Annotated[
         Path | None, typer.Option(help="Also write all scores to this .csv file.")
@@ -63,7 +65,7 @@ def compare(
     chosen = options.choose_measures(measures, evaluation, decision)
     trained = [options.load_run(run) for run in runs]
     manifest = evaluation.read(trained, data, reading)
-    result = evaluation.compare(trained, manifest, reading, decision, runtime)
+    result = evaluation.compare(trained, manifest, reading, decision, runtime, families)
     options.show_notes(result.notes, manifest)
     if out is not None:
         write_text(out, tables.comparison_csv(result))

@@ -841,6 +841,7 @@ class EvaluationOptions:
         reading: ReadingOptions,
         decision: DecisionOptions,
         runtime: RuntimeOptions,
+        families: CoverageOptions,
     ) -> "Comparison":
         """Compare runs on the same images; see `mlcrf.comparison.compare`."""
         from mlcrf.comparison import compare
@@ -857,6 +858,7 @@ class EvaluationOptions:
                 decoder=decision.make_decoder(runs[0].labels),
                 at_k=self.at_k,
                 evidence=[None if one is None else one.of(manifest.images) for one in hints],
+                coverage=families.make_coverage(),
                 resamples=self.resamples,
                 seed=self.seed,
                 progress=progress,

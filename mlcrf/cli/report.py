@@ -7,6 +7,7 @@ import typer
 
 from mlcrf.cli import console, options
 from mlcrf.cli.options import (
+    CoverageOptions,
     DecisionOptions,
     EvaluationOptions,
     ReadingOptions,
@@ -23,6 +24,7 @@ def report(
     evaluation: EvaluationOptions,
     reading: ReadingOptions,
     decision: DecisionOptions,
+    families: CoverageOptions,
     runtime: RuntimeOptions,
     images: Annotated[
         int, typer.Option(min=0, max=200, help="Maximum number of images in each gallery.")
@@ -69,6 +71,7 @@ def report(
             decoder=decision.make_decoder(trained.labels),
             at_k=evaluation.at_k,
             evidence=evidence,
+            coverage=families.make_coverage(),
             with_surprise=True,
             progress=progress,
         )
@@ -82,6 +85,8 @@ def report(
     options.show_notes(result.notes, manifest)
     comparison = None
     if others:
-        comparison = evaluation.compare([trained, *others], manifest, reading, decision, runtime)
+        comparison = evaluation.compare(
+            [trained, *others], manifest, reading, decision, runtime, families
+        )
     save_report(out, trained, answers, result, Gallery(images, thumbnail_px), comparison)
     typer.echo(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")

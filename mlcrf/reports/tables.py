@@ -28,6 +28,7 @@ from mlcrf.reports.text import format_table, to_json
 
 if TYPE_CHECKING:  # slow imports, not needed by `mlcrf predict`
     from mlcrf.calibrating import CalibrationReport
+    from mlcrf.decoding.family_measures import FamilyMeasures
     from mlcrf.export import ExportReport
     from mlcrf.reports.correlations import RankAgreement
     from mlcrf.training.extending import TaughtReport
@@ -190,6 +191,20 @@ def _describe_families(result: Evaluation) -> list[str]:
     """Return the measures of families of label sets, if there are any."""
     if not result.families:
         return []
+    order = ("independent", "crf")
+    return _format_families(order, [result.families[model] for model in order])
+
+
+def _format_families(names: Sequence[str], families: "Sequence[FamilyMeasures]") -> list[str]:
+    return [
+        "families of label sets:",
+        format_table(["", *names], family_rows(families)),
+        f"coverage is of {families[0].images} images with all labels known",
+    ]
+
+
+def family_rows(families: "Sequence[FamilyMeasures]") -> list[list[str]]:
+    """Return a row of cells for each measure of families of label sets, with a title."""
     columns = [
         [
             f"{100 * one.coverage:.2f}",
@@ -198,7 +213,7 @@ def _describe_families(result: Evaluation) -> list[str]:
             f"{one.mean_log2_sets:.2f}",
             f"{one.open_labels:.2f}",
         ]
-        for one in (result.families["independent"], result.families["crf"])
+        for one in families
     ]
     titles = [
         "right label set in the family, %",
@@ -207,12 +222,7 @@ def _describe_families(result: Evaluation) -> list[str]:
         "their log2, mean",
         "open labels of an image",
     ]
-    rows = [list(row) for row in zip(titles, *columns, strict=True)]
-    return [
-        "families of label sets:",
-        format_table(["", "independent", "crf"], rows),
-        f"coverage is of {result.families['crf'].images} images with all labels known",
-    ]
+    return [list(row) for row in zip(titles, *columns, strict=True)]
 
 
 def describe_unknown(unknown: Unknown) -> list[str]:
@@ -262,6 +272,8 @@ def format_comparison(result: Comparison, measures: Sequence[str] | None = None)
         header = ["", first, name, "difference", "95 % interval"]
         lines += [*([""] if lines else []), format_table(header, rows.values())]
     lines += ["", f"differences are from {first}; {len(result.labels)} labels are compared"]
+    if result.families:
+        lines += _format_families(list(result.families), list(result.families.values()))
     lines += describe_unknown(result.unknown)
     if result.at_k is not None:
         lines.append(f"at k: each image has exactly its {result.at_k} best labels")

@@ -1,6 +1,6 @@
 """Write the report on a run: fill its template with numbers, shapes and thumbnails."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from mlcrf.checkpoint import Run
 from mlcrf.comparison import Comparison
+from mlcrf.decoding.family_measures import FamilyMeasures
 from mlcrf.evaluation import Answers, Evaluation, article
 from mlcrf.inference import LogPartitionKind
 from mlcrf.metrics import LOWER_IS_BETTER, MAIN_MEASURES, Interval, precision_recall, reliability
@@ -19,10 +20,12 @@ from mlcrf.reports.tables import (
     choose_measures,
     describe_unknown,
     evaluation_rows,
+    family_rows,
     measure_rows,
 )
 from mlcrf.reports.webpage import charts
 from mlcrf.reports.webpage.gallery import Gallery, changed_cards, surprising_cards
+from mlcrf.reports.webpage.set_charts import set_charts
 
 _MOST_LABELS = 80  # rows of a table of labels
 _MOST_CURVES = 24  # labels with a plot of their own
@@ -71,6 +74,7 @@ def save_report(
     context = (
         _overview(run, answers, result)
         | _by_label(answers, result, names)
+        | set_charts(run, answers)
         | _couplings(run, names)
         | {"comparison": None if comparison is None else _compared(comparison)}
         | {"sources": list(_sources(run)), "hinted": answers.hinted is not None}
@@ -104,8 +108,16 @@ def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
         "headlines": [measures[name] for name in _HEADLINES],
         "verdicts": {one: verdicts.count(one) for one in ("better", "worse", "not told apart")},
         "at_k": result.at_k,
+        "families": _families([result.families.get(one) for one in ("independent", "crf")]),
+        "coverage": readable(answers.coverage, 200),
         "averaged": result.models["crf"].labels_with_positives,
     }
+
+
+def _families(families: Sequence[FamilyMeasures | None]) -> list[list[str]]:
+    """Return the rows of a table of families of label sets; none if none was asked for."""
+    found = [one for one in families if one is not None]
+    return [list(map(_minus, row)) for row in family_rows(found)] if found else []
 
 
 def _measures(result: Evaluation, names: list[str] | None = None) -> dict[str, _Measure]:
@@ -135,6 +147,8 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
         "first": readable(first),
         "num_labels": len(comparison.labels),
         "notes": [readable(note, 500) for note in comparison.notes],
+        "families": _families(list(comparison.families.values())),
+        "names": [readable(name) for name in comparison.runs],
         "others": [
             (
                 readable(name),
