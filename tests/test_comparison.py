@@ -9,6 +9,7 @@ import pytest
 from mlcrf import compare, evaluate
 from mlcrf.checkpoint import SPLITS, Run
 from mlcrf.data.manifest import Manifest
+from mlcrf.decoding import Coverage
 from mlcrf.errors import LabelsError, SettingsError
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
@@ -95,3 +96,5 @@ def test_what_cannot_be_compared(runs: tuple[Run, Run], data: Manifest, tmp_path
     ):
         with pytest.raises(error, match=message):
             compare(given, data, split="all", at_k=at_k)
+    with pytest.raises(SettingsError, match="--coverage needs runs and data with the same labels"):
+        compare(runs, data, split="all", coverage=Coverage(0.9))

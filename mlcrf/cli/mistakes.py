@@ -12,6 +12,14 @@ from mlcrf.hints import choose, did_you_mean, expected
 if TYPE_CHECKING:
     from mlcrf.checkpoint import Run
 
+# why a command has not got an option that others have
+_WHY_NOT = {
+    ("tag", "--coverage"): "a keyword is there or not, and a family of label sets leaves labels "
+    "open; write families by `mlcrf predict --coverage`, or sure keywords with --precision",
+    ("review", "--coverage"): "families of label sets are promised for photos of which nothing is "
+    "known, and answers make something known; write them by `mlcrf predict --coverage`, or mark "
+    "sure tags with --precision",
+}
 UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of typer's copy of it
 
 
@@ -60,6 +68,8 @@ def _explain_option(name: str, command: Any, context: Any) -> str:
         setting = name.removeprefix("--").replace("-", "_")
         if setting in TrainSettings.model_fields:
             return f"{told}; it is a setting: --set {setting}=VALUE"
+    if (command.name, name) in _WHY_NOT:
+        return f"{told} here: {_WHY_NOT[command.name, name]}"
     if name in having:
         return f"{told} here; it is an option of {_commands(having[name])}"
     close = did_you_mean(name, [*own, *having])

@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _PLAIN = (Decision.THRESHOLD, None, None, None)  # options of the rule, none of them given
 _DATABASES = ("sqlite:", "postgres:", "postgresql:", "postgresql+")
+_given: ContextVar[frozenset[str]] = ContextVar("given", default=frozenset())  # in the command
 DATA = "Data"
 KNOWN = "Known labels"
 DECISION = "Decision"
@@ -415,22 +417,23 @@ class DecisionOptions(PromiseOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         promises = self.promises
-        if promises and self.own_rule != DecisionOptions().own_rule:
+        has_rule = "decode" in _given.get()  # be it the default, `--decode threshold`
+        if promises and (has_rule or self.own_rule != DecisionOptions().own_rule):
             raise typer.BadParameter(
                 "--precision and --recall have thresholds of their own; leave out --decode, "
                 "--threshold, --top-k, --rarity, --at-least and --at-most"
             )
-        self._check_costs(promises=promises)
+        self._check_costs(promises=promises, has_rule=has_rule)
         self._check_rule()
 
-    def _check_costs(self, *, promises: bool) -> None:
+    def _check_costs(self, *, promises: bool, has_rule: bool) -> None:
         if self.abstain is not None and self.costs is None:
             raise typer.BadParameter("--abstain is for --costs; give both")
         if self.abstain is not None and not 0 <= self.abstain <= MOST_COST:
             raise typer.BadParameter(
                 f"--abstain: expected a number from 0 to {MOST_COST:g}, got {self.abstain:g}"
             )
-        if self.costs is not None and (promises or self.without_limits != _PLAIN):
+        if self.costs is not None and (promises or has_rule or self.without_limits != _PLAIN):
             raise typer.BadParameter(
                 "--costs is a rule of its own; leave out --decode, --threshold, --top-k, --rarity, "
                 "--precision and --recall"
@@ -938,7 +941,11 @@ class PanelCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
+            sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+            named = (name for name, one in sources.items() if one and one.name == "COMMANDLINE")
+            _given.set(frozenset(named))
+            return rest
         except UsageError as error:
             explain(error, self, ctx)
             raise

@@ -25,6 +25,7 @@ _IMAGE_LIKE = frozenset(
     | {"photo", "picture"}
 )
 SCORE_PREFIXES = ("p:", "independent:")
+ABSTAINED = "abstained"  # lists labels that are left open, in tables of our own predictions
 # Texts that mean present and absent, once both occur in the label columns of a table.
 _WORDS = (
     *(("yes", "no"), ("y", "n"), ("t", "f"), ("present", "absent"), ("on", "off")),

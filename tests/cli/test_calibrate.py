@@ -176,6 +176,31 @@ def test_evaluate_measures_families(mlcrf: Mlcrf, calibrated: Path, drawn: Path)
     assert "right label set in the family, %" in text and "sets of a family, median" in text
 
 
+def test_compare_and_report_have_promises(
+    mlcrf: Mlcrf, calibrated: Path, drawn: Path, tmp_path: Path
+) -> None:
+    """The families that `evaluate` measures, of each run, and by which images they are promised."""
+    data, options = drawn / "labels.csv", ("--coverage", 0.8, "--precision", 0.7)
+    told = mlcrf("evaluate", calibrated, data, *options, "--json")
+    wanted = json.loads(told.stdout)["families"]
+    copy = tmp_path / "copy"
+    shutil.copytree(calibrated, copy)
+    words = ("compare", calibrated, copy, "--data", data, *options)
+    told = mlcrf(*words, "--json")
+    assert told.returncode == 0, told.stderr
+    record = json.loads(told.stdout)
+    assert record["families"] == {"run": wanted["crf"], "copy": wanted["crf"]}
+    assert record["signature"].count("calibration:") == 2
+    assert "right label set in the family, %" in mlcrf(*words).stdout
+    out = tmp_path / "page.html"
+    told = mlcrf("report", calibrated, data, *options, "--compare", copy, "--out", out)
+    assert told.returncode == 0, told.stderr
+    page = out.read_text(encoding="utf-8")
+    assert page.count("right label set in the family, %") == 2
+    for model in ("independent", "crf"):
+        assert f"<td>{100 * wanted[model]['coverage']:.2f}</td>" in page
+
+
 def test_what_a_coverage_needs(
     mlcrf: Mlcrf, calibrated: Path, run: Path, drawn: Path, tmp_path: Path
 ) -> None:

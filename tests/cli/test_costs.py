@@ -182,6 +182,8 @@ def test_mistakes_are_one_line(run: Path, photos: Path, costs: Path, tmp_path: P
     assert not out.exists()
     for options, reason in (
         (("--costs", costs, "--decode", "map"), "--costs is a rule of its own"),
+        (("--costs", costs, "--decode", "threshold"), "--costs is a rule of its own"),
+        (("--precision", 0.9, "--decode", "threshold"), "have thresholds of their own"),
         (("--costs", costs, "--threshold", 0.5), "--costs is a rule of its own"),
         (("--costs", costs, "--precision", 0.9), "--costs is a rule of its own"),
         (("--costs", costs, "--recall", 0.9), "--costs is a rule of its own"),

@@ -36,6 +36,8 @@ def tell(*words: object) -> str:
             "predict x --structur full",
             "did you mean '--structure'? That is an option of `mlcrf train`.",
         ),
+        ("tag a --xmp --coverage 0.9", "leaves labels open; write families by `mlcrf predict"),
+        ("review a --coverage 0.9", "answers make something known; write them by `mlcrf predict"),
         ("evaluate a b --xmp", "no such option --xmp here; it is an option of `mlcrf tag`"),
         ("train x --out y --batch-size 3", "it is a setting: --set batch_size=VALUE"),
         ("train x --out y --structure spars", "got 'spars'; did you mean 'sparse'?"),

@@ -15,6 +15,7 @@ from mlcrf import atomic
 from mlcrf.choices import Blank
 from mlcrf.data.cells import INVALID, shown_cell, write_csv_row
 from mlcrf.data.columns import (
+    ABSTAINED,
     SCORE_PREFIXES,
     Columns,
     column_splits,
@@ -42,7 +43,7 @@ from mlcrf.data.tags import (
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.images import Image, LocalImage
 from mlcrf.images.containers import find_image_tables
-from mlcrf.labels import LabelSpace
+from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.stores import Stored
 
 _PART = re.compile(rf"(.+)([-_.])({'|'.join(SPLIT_NAMES)})")
@@ -62,7 +63,8 @@ def read_table(
       columns of paths;
     - `labels`, `tags` or `label` is a list of labels if any cell is not 0, 1 or unknown. Listed
       labels are present, others absent; `[]` is the empty set. Other columns are then ignored,
-      but a column of 0, 1 and unknown only is an error, since it could be a label;
+      but a column of 0, 1 and unknown only is an error, since it could be a label. Labels that a
+      column `abstained` lists, as in our own predictions, are unknown;
     - otherwise each column is a label of 1, 0 or unknown (also 1.0, 0.0, true, false, and yes, no
       and the like where both occur).
 
@@ -174,6 +176,8 @@ def _make_manifest(
         problems.raise_if_any()
         space = labels or vocabulary(listed.tags, records.path)
         targets = tag_targets(listed.tags, space)
+        if ABSTAINED in columns.ignored and ABSTAINED not in options.ignore_columns:
+            facts += _open_labels(records, listed, space, targets, problems)
         single = listed.single
         is_long = single and _is_long(images)
         if is_long:
@@ -387,6 +391,32 @@ def _valued_targets(
     return space, np.stack([codes[name] for name in space], axis=1)
 
 
+def _open_labels(
+    records: Records,
+    listed: "_Listed",
+    space: LabelSpace,
+    targets: NDArray[np.int8],
+    problems: Problems,
+) -> list[str]:
+    """Make labels unknown that a row leaves open, in place; return what was done, in words."""
+    column = {name: place for place, name in enumerate(space)}
+    number = 0
+    # labels may be one in each row, and those left open several
+    separator = listed.separator or find_separator(records.columns[ABSTAINED]).sign
+    for row, cell in enumerate(records.columns[ABSTAINED]):
+        try:
+            names = parse_tags(cell, separator) or frozenset()
+        except ValueError as error:
+            records.fault(problems, row, f"column {ABSTAINED!r}: {error}")
+            continue
+        if both := sorted(names & (listed.tags[row] or frozenset())):
+            records.fault(problems, row, f"label {both[0]!r} is listed, and left open too")
+        places = [column[name] for name in names if name in column]
+        targets[row, places] = UNKNOWN
+        number += len(places)
+    return [f"labels left open by column {ABSTAINED!r} are unknown: {number}"]
+
+
 @dataclass(frozen=True)
 class _Listed:
     """The labels of a list column, row by row, and how its cells were understood."""
@@ -395,6 +425,7 @@ class _Listed:
     facts: list[str]
     notes: list[str]
     single: bool
+    separator: str | None
 
 
 def _listed_tags(
@@ -443,7 +474,7 @@ def _listed_tags(
             "separate labels, use --label-sep ' '"
         )
     single = all(names is None or len(names) <= 1 for names in tags)
-    return _Listed(tags, facts, notes, single)
+    return _Listed(tags, facts, notes, single, separator)
 
 
 def _split_odd_cells(

@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 from pyarrow import parquet
 
+from mlcrf.data.columns import ABSTAINED
 from mlcrf.errors import DataError
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.formats.table import (
-    ABSTAINED,
     METADATA_KEY,
     NAMES_KEY,
     OPEN_LABELS,

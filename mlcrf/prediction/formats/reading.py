@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mlcrf.data.cells import INVALID, cell_code, shown_cell, without_formula
+from mlcrf.data.columns import ABSTAINED
 from mlcrf.data.problems import Problems
 from mlcrf.data.table_files import Records, load_records
 from mlcrf.errors import DataError, LabelsError
@@ -14,7 +15,7 @@ from mlcrf.images import as_image
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.prediction.formats.parquet_table import ParquetTable, load_about
 from mlcrf.prediction.formats.parts import Parts
-from mlcrf.prediction.formats.table import ABSTAINED, TableSuffix
+from mlcrf.prediction.formats.table import TableSuffix
 from mlcrf.prediction.record import Origin, Prediction
 from mlcrf.stores import Stored
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from mlcrf.data.cells import without_formula, write_csv_row
+from mlcrf.data.columns import ABSTAINED
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.formats.output import Rows
 from mlcrf.prediction.record import Family, Origin, Prediction
@@ -19,7 +20,6 @@ from mlcrf.prediction.record import Family, Origin, Prediction
 METADATA_KEY = b"mlcrf"  # metadata of a Parquet file
 SURELY, OPEN_LABELS, SETS = "surely", "open", "sets"  # columns of a family of label sets
 NAMES_KEY = "mlcrf.names"  # names that are not UTF-8: row -> bytes as hexadecimal digits
-ABSTAINED = "abstained"  # column of a wide table
 OPEN = "?"  # in CSV, whether a label is present that is left open
 _ROWS_AT_ONCE = 1024
 

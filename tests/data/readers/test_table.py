@@ -448,3 +448,30 @@ def test_labels_that_a_table_would_not_give_back_are_refused(tmp_path: Path, nam
     with pytest.raises(DataError, match="rename it"):
         save_manifest(tmp_path / "t.csv", manifest)
     assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "image,labels,abstained\na.jpg,sea,sky;sun;unheard\nb.jpg,sky,\n"),
+        (
+            "t.jsonl",
+            '{"image": "a.jpg", "labels": ["sea"], "abstained": ["sky", "unheard"]}\n'
+            '{"image": "b.jpg", "labels": ["sky"], "abstained": []}\n',
+        ),
+    ],
+)
+def test_labels_that_were_left_open_are_unknown(folder: Path, name: str, text: str) -> None:
+    """As our own predictions with costs say them; not those of a column that is left out."""
+    path = make_table(folder, text, name)
+    manifest = read_table(path)
+    assert manifest.labels.names == ("sea", "sky")
+    assert manifest.targets.tolist() == [[1, -1], [0, 1]]
+    assert "labels left open by column 'abstained' are unknown: 1" in manifest.facts
+    ignoring = read_table(path, ReadOptions(ignore_columns=("abstained",)))
+    assert ignoring.targets.tolist() == [[1, 0], [0, 1]]
+
+
+def test_a_label_is_not_both_listed_and_left_open(folder: Path) -> None:
+    text = "image,labels,abstained\na.jpg,sea;sky,sky\nb.jpg,sky;sea,\n"
+    assert faults(make_table(folder, text)) == ["t.csv:2: label 'sky' is listed, and left open too"]
