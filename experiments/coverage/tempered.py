@@ -119,7 +119,10 @@ def check(points: list[Point], targets: Tensor, rules: Rules, splits: int) -> fr
 
 def main() -> None:
     """Look at each photo once for every pair of factors, split often, keep the figures."""
-    more = {"photos": {"type": int, "default": 3000}, "test": {"type": Path}}
+    more: dict[str, dict[str, Any]] = {
+        "photos": {"type": int, "default": 3000},
+        "test": {"type": Path},
+    }
     arguments = frame.read_options(__doc__, "coverage", **more)
     data = frame.photos(arguments)
     run = frame.default_run(arguments, data)
