@@ -17,6 +17,7 @@ from typing import Any
 from experiments import frame
 from experiments.frame import percent
 from mlcrf.atomic import write_text
+from mlcrf.calibration import CALIBRATION
 from mlcrf.checkpoint import CONFIG, LABELS, WEIGHTS, Run
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
@@ -43,10 +44,13 @@ def main() -> None:
     rows = []
     for label_set in (14,) if arguments.quick else LABEL_SETS:
         data = frame.photos(arguments, label_set)
-        half = frame.default_run(arguments, data)
+        settings = TrainSettings(**more)
+        half = frame.trained(
+            data, arguments.runs / f"weighed{label_set}", settings, as_fitted=False
+        )
         result = evaluate(half, data.part(Split.TEST), frame.extractor_of(half), split="test")
         folder = arguments.runs / "pretrained" / f"mirflickr{label_set}"
-        whole = frame.trained(_with_test_photos(data), folder, TrainSettings(**more))
+        whole = frame.trained(_with_test_photos(data), folder, settings, as_fitted=False)
         models = {name: asdict(scores) for name, scores in result.models.items()}
         row = {
             "name": folder.name,
@@ -71,7 +75,7 @@ def _with_test_photos(data: Manifest) -> Manifest:
 def _ship(run: Run, out: Path, row: dict[str, Any], result: Evaluation) -> None:
     """The run's files without what training needs, its figures and its card."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, LABELS, WEIGHTS):
+    for name in (CONFIG, LABELS, WEIGHTS, CALIBRATION):
         shutil.copyfile(run.path / name, out / name)
     figures = {key: row[key] for key in ("images", "recipe", "difference", "signature")}
     write_text(out / "metrics.json", json.dumps(figures, indent=2) + "\n")

@@ -58,11 +58,19 @@ class Candidate:
         assert self.weighing is not None
         return self.weighing.loss
 
-    def gains(self, other: "Candidate") -> bool:
-        """Return whether single labels are better by more than two standard errors."""
+    def is_better(self, stacked: "Candidate", *, enough: bool) -> bool:
+        """Return whether joint learning, which sets all weights anew, is to be preferred.
+
+        With enough validation images it is if its loss is less and single labels are not worse by
+        more than a standard error and a trifle. Fewer could not tell that: single labels have to
+        gain more than two standard errors.
+        """
         assert self.weighing is not None
-        assert other.weighing is not None
-        return self.weighing.after.gains(other.weighing.after)
+        assert stacked.weighing is not None
+        ours, theirs = self.weighing.after, stacked.weighing.after
+        if not enough:
+            return ours.gains(theirs)
+        return self.loss < stacked.loss and not ours.spoils(theirs)
 
 
 def extend(

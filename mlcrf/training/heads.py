@@ -168,9 +168,8 @@ class HeadTrainer:
     def _search_schedules(self, independent: Fitted, weigher: Weigher | None) -> Candidate:
         """Return the best candidate that was learned on log-odds, or the joint one.
 
-        Joint learning, which sets all weights anew on the images that it fits, is taken only if
-        single labels of validation images gain by it more than two standard errors; with
-        `cross_validation`, where all images choose, if its loss is less.
+        With `cross_validation`, where all images choose, the loss of joint learning decides; else
+        see `Candidate.is_better`.
         """
         best: Candidate | None = None
         if Schedule.STACKED in self._plan.schedules:
@@ -195,7 +194,7 @@ class HeadTrainer:
     def _is_better(self, joint: Candidate, stacked: Candidate) -> bool:
         if self._settings.cross_validation:
             return joint.loss < stacked.loss
-        return joint.gains(stacked)
+        return joint.is_better(stacked, enough=len(self._validation.targets) >= ENOUGH)
 
     def _search_joint(self, independent: Fitted) -> Fitted:
         """Fit the CRF by pseudo-likelihood from the baseline, then by the objective from there.

@@ -19,13 +19,15 @@ from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import exact_likelihood_loss
 from mlcrf.processes import ALONE
 from mlcrf.rules import Rules
+from mlcrf.training.candidates import Candidate, Fitted
 from mlcrf.training.examples import Examples
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.heads import HeadTrainer
 from mlcrf.training.plan import Plan, make_plan
+from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.stacking import CrfOfLogOdds, out_of_fold
 from mlcrf.training.stages import Stages
-from mlcrf.training.weighing import HeldOut, Losses, Weigher, weighed
+from mlcrf.training.weighing import HeldOut, Losses, Weigher, Weighing, weighed
 
 EXACT = Exact(max_labels=10)
 
@@ -203,6 +205,36 @@ def test_what_gains_in_single_labels() -> None:
     assert losses(0.75, 1.0, ones[:, :100] + balanced - 0.25).gains(other)
     assert not losses(0.85, 1.0, ones[:, :100] + balanced - 0.15).gains(other)
     assert not losses(1.0, 0.0, ones[:, :100]).gains(other)
+
+
+def candidate(single: float, loss: float) -> Candidate:
+    """A candidate with this loss, and a loss of single labels that images spread around."""
+    balanced = torch.tensor([1.0, -1.0] * 50) * torch.tensor([[1.0], [0.0], [0.0]])
+    by_image = torch.ones(3, 100, dtype=torch.float64) + (single != 1) * balanced
+    by_image[0] += single - 1
+    after = losses(single, loss, by_image)
+    model = models(2, 1.0)[1]
+    fitted = Fitted(model, Penalty(1.0, 1.0), loss, {}, model)
+    return Candidate(fitted, {}, Weighing(torch.ones(2), torch.zeros(2), after, after, loss))
+
+
+@pytest.mark.parametrize(
+    ("single", "loss", "enough", "few"),
+    [
+        (0.7, 0.9, True, True),
+        (0.95, 0.9, True, False),  # better, but within two standard errors
+        (1.05, 0.9, True, False),  # worse, but within one
+        (1.2, 0.9, False, False),
+        (0.95, 1.1, False, False),  # sets lose what single labels gain
+    ],
+)
+def test_few_images_have_to_show_more_for_joint_learning(
+    single: float, loss: float, enough: bool, few: bool
+) -> None:
+    """With many it needs a lower loss and single labels that are not worse."""
+    joint, stacked = candidate(single, loss), candidate(1.0, 1.0)
+    assert joint.is_better(stacked, enough=True) is enough
+    assert joint.is_better(stacked, enough=False) is few
 
 
 def test_log_odds_are_of_baselines_that_did_not_see_the_image() -> None:
