@@ -1,6 +1,6 @@
 """Makes the models that come with the package, from all shared photos of MIRFLICKR.
 
-    python -m experiments.pretrained.run [--quick]        # or make pretrained
+    python -m experiments.pretrained.run [--label-sets 24 38] [--quick]        # or make pretrained
 
 For each label set two runs of one recipe, `mlcrf train` as it is by default: one on im1 to im10000,
 scored on im10001 to im20000, whose figures go into the model card; and one on all of them, whose
@@ -38,11 +38,16 @@ MEASURES = {
 def main() -> None:
     """Train, score, write."""
     where = {"type": Path, "help": "where the models go; mlcrf/shipped_models"}
-    arguments = frame.read_options(__doc__, "pretrained", package=where)
+    which = {"nargs": "+", "type": int, "choices": LABEL_SETS, "default": LABEL_SETS}
+    arguments = frame.read_options(__doc__, "pretrained", package=where, label_sets=which)
     package = arguments.package or (arguments.runs / "package" if arguments.quick else PACKAGE)
     more = frame.QUICK if arguments.quick else {}
-    rows = []
-    for label_set in (14,) if arguments.quick else LABEL_SETS:
+    names = {f"mirflickr{label_set}" for label_set in arguments.label_sets}
+    rows: frame.Rows = []
+    if arguments.out.exists() and not arguments.quick:
+        kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
+        rows = [row for row in kept if row["name"] not in names]
+    for label_set in (14,) if arguments.quick else arguments.label_sets:
         data = frame.photos(arguments, label_set)
         settings = TrainSettings(**more)
         half = frame.trained(
@@ -60,7 +65,7 @@ def main() -> None:
             "signature": result.signature,
             "digest": whole.digest,
         }
-        rows.append(row)
+        rows = sorted([*rows, row], key=lambda one: one["name"])
         _ship(whole, package / folder.name, row, result)
         frame.keep(arguments, rows)
     print(tables({"rows": rows})["models"])

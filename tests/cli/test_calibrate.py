@@ -89,7 +89,7 @@ def test_known_labels_end_the_promise(
 def test_mistakes_are_one_line(mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path) -> None:
     """No calibration images, options that contradict each other, images of training, damage."""
     out = tmp_path / "tags.csv"
-    told = mlcrf("predict", drawn, "--out", out, "--precision", 0.9)
+    told = mlcrf("predict", drawn, "--model", "mirflickr38", "--out", out, "--precision", 0.9)
     assert told.returncode == 1
     assert "mlcrf calibrate" in told.stderr and told.stderr.count("\n") == 1
     for options in (

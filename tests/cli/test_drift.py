@@ -125,7 +125,7 @@ def test_files_of_older_versions(calibrated: Path, drawn: Path, tmp_path: Path) 
 
 def test_mistakes_are_one_line(mlcrf: Mlcrf, calibrated: Path, drawn: Path, tmp_path: Path) -> None:
     """No calibration images, too few images, labels that are not the run's, damage."""
-    told = mlcrf("drift", "mirflickr24", drawn / "images")
+    told = mlcrf("drift", "mirflickr38", drawn / "images")
     assert told.returncode == 1 and told.stderr.count("\n") == 1
     assert "has no calibration images" in told.stderr and "mlcrf calibrate" in told.stderr
     told = mlcrf("drift", calibrated, tmp_path / "nothing")
