@@ -1,8 +1,10 @@
 """Does a promised precision hold, what does it cost, and where does it not hold?
 
-python -m experiments.guarantees.run [--quick] [--data ANY TABLE] [--part known|shift]
+python -m experiments.guarantees.run [--quick] [--data ANY TABLE [--test TABLE]]
+                                     [--part known|shift] [--out FILE]
 
-With `--part` the figures of the other part are kept.
+`--test` is for data that their publisher has split; figures replace those of `--out`. With `--part`
+the figures of the other part are kept.
 """
 
 import json
@@ -18,11 +20,12 @@ from PIL import Image as Picture
 from torch import Tensor
 
 from experiments import frame
+from experiments.coverage.tempered import population_of
 from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import Run
 from mlcrf.choices import PrecisionOf
 from mlcrf.cli.options import cache_dir
-from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.manifest import Manifest
 from mlcrf.decoding import Decoder, Guarantee
 from mlcrf.decoding.guarantees import LEFT_OUT, scores_within_rules
 from mlcrf.images import as_image
@@ -105,7 +108,8 @@ def check(
         number = written.sum(axis)
         precision = (written & right).sum(axis) / number.clamp(min=1)
         violated.append(((precision < guarantee.level) & (number > 0)).reshape(-1))
-        precisions.append(((written & right).sum() / written.sum().clamp(min=1)).item())
+        if written.any():
+            precisions.append(((written & right).sum() / written.sum()).item())
         found.append((thresholds(decoder, labels) < LEFT_OUT).sum().item())
         shares.append(((written & right).sum() / right.sum()).item())
     by_label = torch.stack(violated).double().mean(0)
@@ -114,7 +118,8 @@ def check(
         "violated_most": by_label.max().item(),
         "labels": float(np.mean(found)),
         "share": float(np.mean(shares)),
-        "precision_found": float(np.mean(precisions)),
+        "precision_found": float(np.mean(precisions)) if precisions else None,
+        "splits_writing": len(precisions) / splits,
     }
 
 
@@ -149,13 +154,13 @@ def main() -> None:
     more = {
         "photos": {"type": int, "default": 4000},
         "shifted": {"type": int, "default": 600},
+        "test": {"type": Path},
         "part": {"choices": ["all", "known", "shift"], "default": "all"},
     }
     arguments = frame.read_options(__doc__, "guarantees", **more)
     data = frame.photos(arguments)
     run = frame.default_run(arguments, data)
-    test = data.part(Split.TEST)
-    test = test.rows(np.arange(len(test))[: arguments.photos])
+    test = population_of(arguments, run, data)
     source = make_source(run.make_backbone(), cache_dir=cache_dir(None))
     features = torch.from_numpy(source.matrix(test.images))
     targets = torch.from_numpy(test.targets.astype(np.int64))
@@ -208,14 +213,16 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
             row["shift"],
             MODELS[row["model"]],
             f"{100 * row['violated']:.1f}",
-            f"{100 * row['precision_found']:.1f}",
+            "-" if row["precision_found"] is None else f"{100 * row['precision_found']:.1f}",
+            f"{100 * row['splits_writing']:.1f}",
             f"{100 * row['share']:.1f}",
         ]
         for row in results["rows"]
         if "shift" in row
     ]
     if lines:
-        head = ["photos", "model", "violated, %", "precision, mean, %", "tags written, %"]
+        head = ["photos", "model", "violated, %", "precision, mean, %", "splits that write, %"]
+        head.append("tags written, %")
         found["shift"] = frame.table(lines, head)
     return found
 
