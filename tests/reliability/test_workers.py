@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,10 +111,10 @@ def test_a_thread_that_dies(
     load = module.load_pixels
     for place in np.random.default_rng(0).integers(len(paths), size=10).tolist():
 
-        def die(image: Image, size_px: int, last: Path = paths[place]) -> NDArray[np.uint8]:
+        def die(image: Image, *given: Any, last: Path = paths[place]) -> NDArray[np.uint8]:
             if image.name == str(last):
                 raise death(f"{image}: here")
-            return load(image, size_px)
+            return load(image, *given)
 
         monkeypatch.setattr(module, "load_pixels", die)
         if death is DataError:
