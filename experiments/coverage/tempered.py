@@ -44,7 +44,7 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Point:
-    """What a CRF with some factors says of N photos."""
+    """Probabilities and standings of N photos under a CRF with some factors."""
 
     factors: tuple[float, float]
     loss: Tensor

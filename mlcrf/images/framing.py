@@ -61,7 +61,7 @@ class Framing:
 
     @property
     def keeps_all(self) -> bool:
-        """Whether the square is the image, squeezed."""
+        """Return whether the square is the image, squeezed."""
         return self.crop_mode is CropMode.SQUASH and self.crop_pct == 1
 
     def resized_px(self, size_px: int) -> int:
