@@ -25,6 +25,7 @@ class AnswerTable:
         board: the answers of each person, and the tags' names.
         known: 1 or 0; -1 if unknown or contradictory (N, L).
         answered: whether anybody has answered (N, L).
+        in_conflict: whether people disagree, or their answers break a rule of the model (N, L).
         shown: which tags are neither merged nor retired (L,).
         contradicts: labels whose answers break a rule of the model, by photo.
     """
@@ -38,6 +39,7 @@ class AnswerTable:
         shape = len(photos), len(labels)
         self.known = torch.full(shape, UNKNOWN, dtype=torch.int64)
         self.answered = torch.zeros(shape, dtype=torch.bool)
+        self.in_conflict = torch.zeros(shape, dtype=torch.bool)
         self.shown = torch.ones(len(labels), dtype=torch.bool)
         self.contradicts: dict[int, frozenset[int]] = {}
 
@@ -133,6 +135,7 @@ class AnswerTable:
         pad = (0, len(new))
         self.known = F.pad(self.known, pad, value=UNKNOWN)
         self.answered = F.pad(self.answered, pad, value=False)
+        self.in_conflict = F.pad(self.in_conflict, pad, value=False)
         self._show()
 
     def _update(self, photos: Iterable[int], rules: Rules) -> list[int]:
@@ -142,9 +145,12 @@ class AnswerTable:
             self._extend(verdicts)
             found = [verdicts.get(key) for key in self.keys]
             self.answered[number] = torch.tensor([one is not None for one in found])
+            conflicts = [one is not None and one.is_conflict for one in found]
+            self.in_conflict[number] = torch.tensor(conflicts)
             values = [UNKNOWN if one is None else one.value for one in found]
             self.known[number] = torch.tensor(values)
             self.contradicts[number] = self._settle(number, rules)
+            self.in_conflict[number, sorted(self.contradicts[number])] = True
         return changed
 
     def _settle(self, number: int, rules: Rules) -> frozenset[int]:

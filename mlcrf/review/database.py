@@ -1,10 +1,12 @@
 """The database of a review: its photos, and an append-only log of answers."""
 
+import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from sqlalchemy import Connection, Table, create_engine, event, func, insert, inspect, select
@@ -20,6 +22,7 @@ from mlcrf.review.tags import TagEvent
 _LOCK = 0x6D6C637266  # PostgreSQL: held while photos are registered or tables are created
 _OVERLAP = 256  # events read again, since PostgreSQL may show later events first
 _TRIES = 8
+_PAUSE_S = 0.02  # before the second try to open; doubled each time
 
 
 @dataclass(frozen=True)
@@ -195,18 +198,25 @@ class ReviewDatabase:
             last = next((row for row in connection.execute(live) if row.photo in among), None)
             if last is None:
                 return []
-            found = []
-            for row in connection.execute(live.where(answers.c.request == last.request)).all():
-                earlier = own.where(
-                    answers.c.photo == row.photo,
-                    answers.c.label == row.label,
-                    answers.c.id < row.id,
+            earlier = answers.alias()
+            before = (
+                select(earlier.c.value)
+                .where(
+                    # not by the index of people, who may have given many answers
+                    func.coalesce(earlier.c.person, "") == person,
+                    earlier.c.photo == answers.c.photo,
+                    earlier.c.label == answers.c.label,
+                    earlier.c.id < answers.c.id,
                 )
-                before = connection.execute(earlier.limit(1)).first()
-                value = None if before is None else before.value
-                same = {"photo": row.photo, "label": row.label, "person": person}
-                found.append(same | {"value": value, "request": request, "undoes": row.id})
-            return found
+                .order_by(earlier.c.id.desc())
+                .limit(1)
+                .scalar_subquery()
+            )
+            act = live.where(answers.c.request == last.request).add_columns(before.label("before"))
+            return [
+                _again(row, request) | {"value": row.before, "undoes": row.id}
+                for row in connection.execute(act)
+            ]
 
         # locked, or another process could undo the last act between two queries
         return self._append(request, rows, locked=True)
@@ -236,13 +246,16 @@ class ReviewDatabase:
             )
             if last is None or last.undoes is None:
                 return []
-            found = []
-            for row in connection.execute(acts.where(answers.c.request == last.request)).all():
-                undone = select(answers.c.value).where(answers.c.id == row.undoes)
-                same = {"photo": row.photo, "label": row.label, "person": person}
-                value = connection.scalar(undone)
-                found.append(same | {"value": value, "request": request, "redoes": row.id})
-            return found
+            undone = answers.alias()
+            act = (
+                acts.where(answers.c.request == last.request)
+                .join(undone, undone.c.id == answers.c.undoes)
+                .add_columns(undone.c.value.label("undone"))
+            )
+            return [
+                _again(row, request) | {"value": row.undone, "redoes": row.id}
+                for row in connection.execute(act)
+            ]
 
         return self._append(request, rows, locked=True)
 
@@ -373,13 +386,26 @@ _INSTALL = "pip install 'mlcrf[review]'"
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for attempt in range(_TRIES):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:  # another one opens it: SQLite does not wait for this
+            if attempt == _TRIES - 1:
+                raise
+            sleep(_PAUSE_S * 2**attempt)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _insert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
     if rows:
         connection.execute(insert(table), rows)
+
+
+def _again(row: Any, request: str) -> dict[str, Any]:
+    """Return what an event has in common with the one that it takes back."""
+    return {"photo": row.photo, "label": row.label, "person": row.person, "request": request}
 
 
 def _stamped(row: Any) -> Stamped:

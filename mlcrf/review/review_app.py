@@ -51,6 +51,7 @@ _FILES = {
     "icon.svg": "image/svg+xml",
 }
 _MOST_AT_ONCE = 2000  # photos in one list
+_PHOTO_BYTES = 12  # of a photo's number in a request
 _MOST_SAID = 400  # characters of a refusal
 _WORKERS = 4  # threads; more would only wait for each other
 _WHY = "/api/photos/{photo:photo}/why"
@@ -90,8 +91,8 @@ class _AnswerAct(_Act):
 class _BulkAct(_AnswerAct):
     """The same answer about many photos; see `Review.answer_many`."""
 
-    photos: tuple[int, ...] = Field(min_length=1, max_length=1000)
-    others: tuple[int, ...] = Field(default=(), max_length=1000)
+    photos: tuple[int, ...] = Field(min_length=1)
+    others: tuple[int, ...] = ()
 
 
 class _TagAct(_Act):
@@ -171,7 +172,13 @@ def make_app(
     }
     app = Starlette(routes=routes, exception_handlers=errors)
     app.router.redirect_slashes = False  # only the exact paths exist
-    return Guard(app, token=token, hosts=hosts, cookie=f"mlcrf-review-{port}")
+    return Guard(
+        app,
+        token=token,
+        hosts=hosts,
+        cookie=f"mlcrf-review-{port}",
+        spare_bytes=_PHOTO_BYTES * len(review.photos),  # an act may name each photo
+    )
 
 
 class _Workers:

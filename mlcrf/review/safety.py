@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlcrf.web import HEADERS, is_loopback
 
-_MOST_BYTES = 2**14  # of a request
+_MOST_BYTES = 2**14  # of a request, before its body and in it
 _MOST_SECONDS = 5.0  # time to receive a request
 _MOST_AT_ONCE = 256  # concurrent requests; further requests are rejected with 503
 _OPEN = "/health"  # the only path without token; also served under full load
@@ -69,10 +69,16 @@ class Guard:
     - A request must be small and arrive quickly, and the number of concurrent requests is limited.
 
     It wraps the whole app, so that replies to internal errors have the headers too.
+
+    Args:
+        spare_bytes: by which a body may be larger than what comes before it.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, hosts: Hosts, cookie: str) -> None:
+    def __init__(
+        self, app: ASGIApp, *, token: str, hosts: Hosts, cookie: str, spare_bytes: int = 0
+    ) -> None:
         self._app, self._token, self._hosts, self._cookie = app, token, hosts, cookie
+        self._most_bytes = _MOST_BYTES + spare_bytes
         self._working = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,13 +92,13 @@ class Guard:
             await refusal(scope, receive, reply)
             return
         try:
-            body = await asyncio.wait_for(_read(receive), _MOST_SECONDS)
+            body = await asyncio.wait_for(_read(receive, self._most_bytes), _MOST_SECONDS)
         except TimeoutError:
             late = _error(408, "the request took too long to arrive", {"Connection": "close"})
             await late(scope, receive, reply)
             return
         if body is None:
-            await _error(413, f"more than {_MOST_BYTES} bytes")(scope, receive, reply)
+            await _error(413, f"more than {self._most_bytes} bytes")(scope, receive, reply)
             return
         await self._work(scope, _replay(body, receive), reply)
 
@@ -177,17 +183,16 @@ def _turn_away(request: Request, message: str) -> Response:
     return _error(403, message)
 
 
-async def _read(receive: Receive) -> bytes | None:
-    """Read the whole body; return None if it is too large."""
-    body = b""
+async def _read(receive: Receive, most: int) -> bytes | None:
+    """Read the whole body; return None if it has more bytes."""
+    body = bytearray()
     while True:
         message = await receive()
-        part: bytes = message.get("body", b"")
-        body += part
-        if len(body) > _MOST_BYTES:
+        body += message.get("body", b"")
+        if len(body) > most:
             return None
         if message["type"] != "http.request" or not message.get("more_body", False):
-            return body
+            return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

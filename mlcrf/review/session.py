@@ -7,6 +7,7 @@ from functools import lru_cache
 from math import isnan
 from pathlib import PurePosixPath
 from threading import Lock
+from time import sleep
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
@@ -35,6 +36,8 @@ from mlcrf.training.teaching import Taught
 
 TOO_FEW = "too few answers to say how well it is known"
 _RANKED_AT_ONCE = 2  # photos; an answer waits for no more
+_BELIEVED_AT_ONCE = 64  # photos that are inferred while others wait
+_GIVE_WAY_S = 0.002  # for those who wait, since a lock is not fair
 _MAPPED = 8  # photos whose maps of features are kept, of about 250 KB each
 
 
@@ -131,15 +134,16 @@ class Review:
         self._states = [State.NEW] * len(photos)
         self._worth = torch.zeros(len(photos), dtype=torch.float64)
         self._ranked = torch.zeros(len(photos), dtype=torch.bool)
-        self._rough = torch.zeros(len(photos), dtype=torch.bool)  # approximate marginals
+        # marginals that are approximate, or older than the answers
+        self._rough = torch.zeros(len(photos), dtype=torch.bool)
         self._search = Search([photo.name for photo in photos], features)
         self._find_maps = None if find_maps is None else lru_cache(_MAPPED)(find_maps)
         self._has_warned = False
         self.suspects = Suspects()
         self._lock = Lock()
         with self._lock:
-            self._believe(list(range(len(photos))))
             self._refresh()
+            self._believe(list(range(len(photos))))
 
     def tags(self) -> list[Tag]:
         """Return all tags by their numbers."""
@@ -458,10 +462,8 @@ class Review:
         self._lessons += 1
         pad = (0, known.shape[1] - answers.shape[1])
         changed = ((F.pad(answers, pad, value=UNKNOWN) != known) & self._table.shown).any(1)
-        for number in self._table.begun():
-            self._states[number] = self._state(number)
-        if changed.any():
-            self._believe(changed.nonzero().squeeze(1).tolist())
+        self._update_states(torch.arange(len(self.photos)))
+        self._follow(changed.nonzero().squeeze(1).tolist())
 
     def _judge(self, lesson: Lesson, answers: Tensor) -> None:
         """Estimate how well tags are known whose answers have changed."""
@@ -505,7 +507,8 @@ class Review:
     def rank(self) -> bool:
         """Rank the most promising photos that are not ranked yet; return whether any are left.
 
-        Unranked photos count with the entropy of their least certain label, a lower bound.
+        Unranked photos count with the entropy of their least certain label, a lower bound. Beliefs
+        that are approximate, or older than the answers, are inferred anew.
         """
         with self._lock:
             beliefs, columns = self._beliefs, self._columns
@@ -515,11 +518,14 @@ class Review:
             best = self._worth[waiting].argsort(descending=True, stable=True)
             some = waiting[best[:_RANKED_AT_ONCE]]
             known = self._table.known[some[:, None], columns]
+            rough = self._rough[some]
         if len(some):
             information = beliefs.information(some, known)  # answers do not wait for it
+            marginals, _ = beliefs.marginals(some[rough], known[rough])
             with self._lock:
                 if self._beliefs is beliefs:
                     same = (self._table.known[some[:, None], columns] == known).all(1)
+                    self._set_marginals(some[rough & same], marginals[same[rough]])
                     self._value(some[same], information[same])
         return len(waiting) > len(some)
 
@@ -571,7 +577,14 @@ class Review:
         """Take answers that were just written into account; return their photos."""
         with self._lock:
             self._follow(self._table.take(written, self.rules))
-        return self._table.numbers(dict.fromkeys(answer.photo for answer in written))
+        numbers = self._table.numbers(dict.fromkeys(answer.photo for answer in written))
+        for at in range(0, len(numbers), _BELIEVED_AT_ONCE):
+            behind = [n for n in numbers[at : at + _BELIEVED_AT_ONCE] if self._rough[n]]
+            if behind:
+                with self._lock:
+                    self._believe(behind)
+                sleep(_GIVE_WAY_S)
+        return numbers
 
     def _refresh(self) -> None:
         """Read the answers and changes of tags that were written since the last call."""
@@ -581,28 +594,41 @@ class Review:
         self._follow(changed)
 
     def _follow(self, changed: list[int]) -> None:
-        """Take into account answers that the table has."""
+        """Take into account answers that the table has; beliefs about many photos come later."""
         added = len(self._table.keys) - self._marginals.shape[1]
         self._marginals = F.pad(self._marginals, (0, added), value=torch.nan)
-        if changed:
+        if not changed:
+            return
+        if self._beliefs is None or len(changed) <= _BELIEVED_AT_ONCE:
             self._believe(changed)
+            return
+        rows = torch.tensor(changed)
+        self._set_marginals(rows, self._marginals[rows[:, None], self._columns])
+        self._rough[rows] = True
 
     def _believe(self, numbers: list[int]) -> None:
         rows = torch.tensor(numbers, dtype=torch.int64)
+        if self._beliefs is None:
+            self._set_marginals(rows, torch.empty(len(rows), 0))
+            return
+        known = self._table.known[rows[:, None], self._columns]
+        marginals, advice = self._beliefs.marginals(rows, known)
+        if advice and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(advice, MlcrfWarning, stacklevel=2)
+        self._set_marginals(rows, marginals)
+
+    def _set_marginals(self, rows: Tensor, marginals: Tensor) -> None:
+        """Replace the marginals of some photos, those of the model's tags as given (n, K)."""
         known = self._table.known[rows]
-        marginals = torch.where(known == UNKNOWN, torch.nan, known.double())
-        if self._beliefs is not None:
-            ours = self._columns
-            marginals[:, ours], advice = self._beliefs.marginals(rows, known[:, ours])
-            if advice and not self._has_warned:
-                self._has_warned = True
-                warnings.warn(advice, MlcrfWarning, stacklevel=2)
-        self._marginals[rows] = marginals
+        found = torch.where(known == UNKNOWN, torch.nan, known.double())
+        ours = known[:, self._columns]
+        found[:, self._columns] = torch.where(ours == UNKNOWN, marginals.double(), ours.double())
+        self._marginals[rows] = found
         self._rough[rows] = False
         if self._beliefs is not None:
             self._value_roughly(rows)
-        for number in numbers:
-            self._states[number] = self._state(number)
+        self._update_states(rows)
 
     def _value_roughly(self, rows: Tensor) -> None:
         """Take the entropy of each photo's least certain tag for the information of an answer."""
@@ -646,19 +672,22 @@ class Review:
             state=self._states[number],
         )
 
-    def _state(self, number: int) -> State:
-        verdicts = self._table.verdicts(number)
-        shown = [
-            key
-            for key, is_shown in zip(self._table.keys, self._table.shown, strict=True)
-            if is_shown
-        ]
-        ours = [verdicts[key] for key in shown if key in verdicts]
-        if any(one.is_conflict for one in ours) or self._table.contradicts.get(number):
-            return State.CONFLICT
-        if not ours:
-            return State.NEW
-        is_open = bool(self._askable(torch.tensor([number])).any())
-        if self._beliefs is None:
-            is_open = len(ours) < len(shown)
-        return State.BEGUN if is_open else State.DONE
+    def _update_states(self, rows: Tensor) -> None:
+        shown, answered = self._table.shown, self._table.answered[rows]
+        is_open = ~answered & shown if self._beliefs is None else self._askable(rows)
+        found = torch.stack(
+            [
+                (self._table.in_conflict[rows] & shown).any(1),
+                (answered & shown).any(1),
+                is_open.any(1),
+            ]
+        )
+        for number, (is_conflict, is_begun, is_left) in zip(
+            rows.tolist(), found.T.tolist(), strict=True
+        ):
+            if is_conflict:
+                self._states[number] = State.CONFLICT
+            elif not is_begun:
+                self._states[number] = State.NEW
+            else:
+                self._states[number] = State.BEGUN if is_left else State.DONE

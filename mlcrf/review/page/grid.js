@@ -3,8 +3,8 @@
 import { badge, copyOf, counted, make, makeButton, percent, WORDS } from "./drawing.js";
 import { showProgress, showsLessons } from "./progress.js";
 import { coversSure, isLeftOut, promisedWords } from "./promise.js";
-import { choose, clearSelection, extendTo, isSelecting, selected, showSelection } from "./select.js";
-import { act, ask, failed, notice } from "./server.js";
+import { choose, clearSelection, extendTo, isSelecting, selected, selectedTiles, showSelection } from "./select.js";
+import { act, failed, list, notice } from "./server.js";
 import { areTagsOld, keyOf, numberOf, present, recount, shown, tagNamed, tagOf } from "./tags.js";
 
 const $ = (id) => document.getElementById(id);
@@ -60,7 +60,7 @@ export async function fillGrid(last, isWanted = () => true) {
   const label = viewedTag();
   if (label !== null) await recount();
   const parts = partsOf(label);
-  const records = await Promise.all(parts.map((part) => ask(`/api/photos?${limited(part, 0)}`)));
+  const records = await Promise.all(parts.map((part) => list(query(part), 0, Math.max(atOnce(part), numbersShown[nameOf(part)] ?? 0))));
   if (turn !== filling || !isWanted() || areTagsOld(records[0].progress)) return;
   const place = placeOfFocus(last);
   $("parts").replaceChildren(...records.flatMap((record, at) => (record.total || model ? [partOf(parts[at], record)] : [])));
@@ -73,13 +73,8 @@ export async function fillGrid(last, isWanted = () => true) {
   putFocus(place);
 }
 
-function limited(part, offset) {
-  const [name, atOnce] = part ? [part.part, PART] : ["", PAGE];
-  const found = query(part);
-  found.set("offset", offset);
-  found.set("limit", offset ? atOnce : Math.max(atOnce, numbersShown[name] ?? 0));
-  return found;
-}
+const nameOf = (part) => part?.part ?? "";
+const atOnce = (part) => (part ? PART : PAGE);
 
 function showHead(label, records) {
   const total = records.reduce((sum, record) => sum + record.total, 0);
@@ -99,22 +94,27 @@ function showHead(label, records) {
 
 function partOf(part, record) {
   const section = make("section", "part");
-  section.dataset.part = part?.part ?? "";
-  const list = make("ul", "tiles");
-  list.append(...record.photos.map(tile));
-  if (part) section.append(headOf(part, record, list));
-  section.append(list);
-  if (record.photos.length < record.total) section.append(makeButton("more", "Show more", () => showMore(section, part, list).catch(failed)));
+  section.dataset.part = nameOf(part);
+  const place = make("ul", "tiles");
+  place.append(...record.photos.map(tile));
+  if (part) section.append(headOf(part, record, place));
+  section.append(place);
+  if (record.photos.length < record.total) {
+    const show = (words, upTo) => makeButton("", words, () => showMore(section, part, place, upTo()).catch(failed));
+    const more = make("div", "more");
+    more.append(show("Show more", () => place.children.length + atOnce(part)), show(`Show all ${record.total}`, () => Infinity));
+    section.append(more);
+  }
   return section;
 }
 
-function headOf(part, record, list) {
+function headOf(part, record, place) {
   const head = make("div", "part-head");
   const title = make("h2", "", part.title);
-  list.setAttribute("aria-label", title.textContent);
+  place.setAttribute("aria-label", title.textContent);
   const what = make("span", "quiet", `${record.total} · ${part.what}`);
-  const button = makeButton("", "Select all", () => chooseOpen(list));
-  button.disabled = !openTiles(list).length;
+  const button = makeButton("", "Select all", () => chooseOpen(place));
+  button.disabled = !openTiles(place).length;
   button.title = "Select those without an answer that are shown (Ctrl+a)";
   head.append(title, what, button);
   if (model) head.append(makeButton("", "Back to all parts", leaveComparison));
@@ -127,14 +127,16 @@ function nameTheOnlyPart() {
   if (title) title.textContent = "All photos";
 }
 
-async function showMore(section, part, list) {
-  const record = await ask(`/api/photos?${limited(part, list.children.length)}`);
+async function showMore(section, part, place, upTo) {
+  const record = await list(query(part), place.children.length, upTo);
   if (areTagsOld(record.progress)) return;
-  list.append(...record.photos.map(tile));
-  section.querySelector(".part-head button").disabled = !openTiles(list).length;
-  numbersShown[section.dataset.part] = list.children.length;
+  const here = new Set([...place.querySelectorAll(".tile")].map((one) => Number(one.dataset.photo)));
+  place.append(...record.photos.filter(({ id }) => !here.has(id)).map(tile));
+  const button = section.querySelector(".part-head button");
+  if (button) button.disabled = !openTiles(place).length;
+  numbersShown[section.dataset.part] = place.children.length;
   showSelection();
-  section.querySelector(".more").hidden = list.children.length >= record.total;
+  section.querySelector(".more").hidden = place.children.length >= record.total;
 }
 
 function tile(one) {
@@ -172,7 +174,7 @@ function showBelief(mark, one) {
 
 const tiles = () => [...document.querySelectorAll(".tile")];
 const focusedTile = () => document.activeElement?.closest(".tile");
-const openTiles = (list) => [...list.querySelectorAll(".tile")].filter((one) => !one.querySelector("[data-answer]"));
+const openTiles = (place) => [...place.querySelectorAll(".tile")].filter((one) => !one.querySelector("[data-answer]"));
 
 function placeOfFocus(last) {
   const tile = focusedTile();
@@ -227,13 +229,13 @@ export function goToPart(number) {
 
 // Select what is shown; of a tag's photos those of the part with the focus that have no answer.
 export function chooseAll() {
-  const list = (focusedTile()?.closest(".part") ?? document.querySelector(".part"))?.querySelector(".tiles");
+  const place = (focusedTile()?.closest(".part") ?? document.querySelector(".part"))?.querySelector(".tiles");
   if (viewedTag() === null) choose(tiles());
-  else if (list) chooseOpen(list);
+  else if (place) chooseOpen(place);
 }
 
-function chooseOpen(list) {
-  choose(openTiles(list));
+function chooseOpen(place) {
+  choose(openTiles(place));
 }
 
 // --- acts ---------------------------------------------------------------------------------
@@ -248,13 +250,19 @@ export async function answerSelected(value, rest = []) {
   }
   const label = await tagNamed($("bulk-label").value);
   if (label < 0) return;
+  const ours = selectedTiles();
+  for (const one of ours) one.classList.add("saving");
+  clearSelection(); // others can be selected meanwhile
   act("/api/answer", { photos, label: keyOf(label), value, others: rest }).then((record) => {
     $("redo").hidden = true;
-    clearSelection();
     showTiles(record);
     const beside = rest.length ? `; no for ${counted(record.photos.length - photos.length, "other")}` : "";
     $("spoken").textContent = `${counted(photos.length, "photo")}, ${shown(label)}: ${WORDS[value]}${beside}`;
-  }, failed);
+  }, (error) => {
+    for (const one of ours) one.classList.remove("saving");
+    choose(ours);
+    failed(error);
+  });
 }
 
 // Show photos that have changed.

@@ -6,7 +6,7 @@ import { lastProgress, lessonsShown, shownAt, showProgress, showsLessons } from 
 import { promisedMark, showPromise } from "./promise.js";
 import { openSaving } from "./save.js";
 import { clearSelection, others, selected, toggleFocused } from "./select.js";
-import { act, ask, failed, isSaving, notice, saved, sinceAct } from "./server.js";
+import { act, ask, failed, isSaving, list, notice, saved, sinceAct } from "./server.js";
 import { areTagsOld, keyOf, onTags, openTags, present, shown, tagNamed } from "./tags.js";
 import { clearWhy, followWhy, toggleWhy } from "./why.js";
 import { openWriting } from "./write.js";
@@ -258,9 +258,7 @@ function refused(error) {
 
 // The first photo of the list that was not seen yet; of one more than were seen, one is left.
 async function findNext(seen = visited) {
-  const query = nextQuery();
-  query.set("limit", Math.min(seen.size + 1, 2000));
-  const record = await ask(`/api/photos?${query}`);
+  const record = await list(nextQuery(), 0, seen.size + 1);
   return record.photos.find((one) => !seen.has(one.id)) ?? null;
 }
 

@@ -12,10 +12,11 @@ const tiles = () => [...document.querySelectorAll(".tile")];
 const idOf = (tile) => Number(tile.dataset.photo);
 
 export const selected = () => [...chosen];
+export const selectedTiles = () => [...document.querySelectorAll(".tile.chosen")];
 
 // Photos that are shown beside the selected ones, in the same parts, and have no answer there.
 export function others() {
-  const parts = new Set([...document.querySelectorAll(".tile.chosen")].map((tile) => tile.closest(".part")));
+  const parts = new Set(selectedTiles().map((tile) => tile.closest(".part")));
   return [...parts].flatMap((part) => [...part.querySelectorAll(".tile:not(.chosen, :has([data-answer]))")]).map(idOf);
 }
 
