@@ -21,6 +21,7 @@ from mlcrf.review.tags import TagEvent
 
 _LOCK = 0x6D6C637266  # PostgreSQL: held while photos are registered or tables are created
 _OVERLAP = 256  # events read again, since PostgreSQL may show later events first
+_BUSY_S = 30.0  # that SQLite waits for another process
 _TRIES = 8
 _PAUSE_S = 0.02  # before the second try to open; doubled each time
 
@@ -325,7 +326,9 @@ class ReviewDatabase:
         raise AssertionError("the last try returns or raises")
 
     def _connect(self) -> Engine:
-        options: dict[str, Any] = {"timeout": 30} if self.is_sqlite else {"connect_timeout": 10}
+        options: dict[str, Any] = {"connect_timeout": 10}
+        if self.is_sqlite:
+            options = {"timeout": _BUSY_S}
         try:
             engine = create_engine(self._url, connect_args=options, pool_pre_ping=True)
         except ImportError as error:

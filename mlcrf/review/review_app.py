@@ -50,7 +50,6 @@ _FILES = {
     "zoom.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-_MOST_AT_ONCE = 2000  # photos in one list
 _PHOTO_BYTES = 12  # of a photo's number in a request
 _MOST_SAID = 400  # characters of a refusal
 _WORKERS = 4  # threads; more would only wait for each other
@@ -262,7 +261,7 @@ class _Pages:
         try:
             wanted = self._filter(asked)
             offset, limit = int(asked.get("offset", "0")), int(asked.get("limit", "60"))
-            if offset < 0 or not 0 <= limit <= _MOST_AT_ONCE:
+            if offset < 0 or limit < 0:
                 raise ValueError("out of range")
         except (ValueError, DataError) as error:
             raise HTTPException(422, f"no such list of photos: {error}") from error
@@ -379,16 +378,15 @@ class _Pages:
     def _progress(self) -> dict[str, int | str]:
         return {"start": self._start} | self._review.progress()
 
-    def _tile(self, number: int, label: int | None = None) -> dict[str, Any]:
+    def _tile(self, number: int, tags: list[int]) -> dict[str, Any]:
         photo = self._review.photos[number]
-        tile = {
+        return {
             "id": photo.id,
             "name": photo.name,
             "version": photo.sha256[:12],
             "state": self._review.state(number),
-            "tags": self._review.tags_of(number),
+            "tags": tags,
         }
-        return tile if label is None else tile | self._asked(number, label)
 
     def _asked(self, number: int, label: int) -> dict[str, Any]:
         """Return what is believed about the tag that a list is about."""
@@ -396,7 +394,11 @@ class _Pages:
         return {"p": _share(p), "answer": answer}
 
     def _tiles(self, numbers: list[int], label: int | None = None) -> dict[str, Any]:
-        tiles = [self._tile(number, label) for number in numbers]
+        found = self._review.tags_of(numbers)
+        tiles = [self._tile(number, tags) for number, tags in zip(numbers, found, strict=True)]
+        if label is not None:
+            for number, tile in zip(numbers, tiles, strict=True):
+                tile.update(self._asked(number, label))
         return {"photos": tiles, "progress": self._progress()}
 
     def _changed(self, numbers: list[int]) -> Response:
@@ -415,7 +417,7 @@ class _Pages:
                 zip(look.marginals, look.known, look.verdicts, look.promised, strict=True)
             )
         ]
-        return self._tile(look.number) | {
+        return self._tile(look.number, *self._review.tags_of([look.number])) | {
             "labels": labels,
             "question": look.question,
             "information": round(look.information, 4),

@@ -397,11 +397,16 @@ class Review:
         answer = int(self._table.known[number, label]) if is_answered else None
         return float(self._marginals[number, label]), answer
 
-    def tags_of(self, number: int, limit: int = 3) -> list[int]:
-        """Return the tags of a photo, likeliest first."""
-        present = self._present(number)
-        labels: list[int] = self._marginals[number].argsort(descending=True).tolist()
-        return [label for label in labels if present[label]][:limit]
+    def tags_of(self, numbers: Sequence[int], limit: int = 3) -> list[list[int]]:
+        """Return the tags of some photos, likeliest first."""
+        rows = torch.tensor(numbers, dtype=torch.int64)
+        present = self._present(rows)
+        worth = self._marginals[rows].masked_fill(~present, -1)
+        best = worth.topk(min(limit, worth.shape[1]), dim=1).indices
+        return [
+            [label for label, is_present in zip(*one, strict=True) if is_present]
+            for one in zip(best.tolist(), present.gather(1, best).tolist(), strict=True)
+        ]
 
     def state(self, number: int) -> State:
         return self._states[number]
@@ -567,10 +572,10 @@ class Review:
             return None
         return self._promised()[:, label]
 
-    def _present(self, number: int) -> Tensor:
-        """Return the tags of a photo that are answered yes or more likely than not, (L,)."""
-        known = self._table.known[number]
-        present = (known == 1) | ((known == UNKNOWN) & (self._marginals[number] > 0.5))
+    def _present(self, rows: Tensor) -> Tensor:
+        """Return the tags of photos that are answered yes or more likely than not, (n, L)."""
+        known = self._table.known[rows]
+        present = (known == 1) | ((known == UNKNOWN) & (self._marginals[rows] > 0.5))
         return present & self._table.shown
 
     def _take(self, written: list[Answer]) -> list[int]:

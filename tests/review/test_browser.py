@@ -275,6 +275,25 @@ def test_why(visiting: Visiting, review: Review) -> None:
     visit.answers(1)
     page.click(f".chip[data-label='{LABELS.index('sky')}'] .chip-name")
     assert "sea (yes)\n+2.00" in explained()
+    page.keyboard.press("n")
+    visit.answers(2)
+    page.keyboard.press("a")  # settles the photo, whose reasons stay
+    visit.answers(len(LABELS))
+    assert page.inner_text("#ask-text").startswith("Every tag is settled: ")
+    title = "document.getElementById('why-title').textContent"
+    until(page, f"{title}.startsWith('sky was answered no; without that it would be at ')")
+    assert "together, in log-odds" in page.inner_text("#why-parts")
+    page.reload()
+    page.wait_for_selector(".chip")
+    page.keyboard.press("i")
+    label = page.locator(".chip-name").first.inner_text()
+    said = f"{label} was answered yes; without that it would be at "
+    until(page, f"{title}.startsWith({said!r})")
+    until(page, "!document.getElementById('evidence').hidden")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    label = page.inner_text("#ask-text strong")
+    until(page, f"{title}.startsWith({label!r})")
     page.click("#why-button")
     assert not page.is_visible("#why") and not page.is_visible("#evidence")
     assert visit.complaints == []
@@ -551,6 +570,66 @@ def test_many_at_once_by_mouse(visiting: Visiting, place: Place) -> None:
     tiles.nth(0).click()
     page.wait_for_selector(".chip")
     assert visit.complaints == []
+
+
+def test_all_photos_are_shown_and_answered_at_once(
+    browser: Any, tmp_path: Path, small_run: Path, database: ReviewDatabase
+) -> None:
+    """More than a page of them: shown by one click, answered by one key, undone by one."""
+    run = load_run(small_run)
+    folder = make_folder(tmp_path / "many", [f"{at}.png" for at in range(70)])
+    extractor = FeatureExtractor(run.make_backbone(), engine=EngineName.TORCH)
+    review = start_review(folder, run, database, extractor)[0]
+    with serving(review, database) as served:
+        visit = Visit(browser, served.address)
+        page = visit.page
+        shown = "document.querySelectorAll('.tile').length"
+        assert page.evaluate(shown) == 60
+        page.click("text=Show all 70")
+        until(page, f"{shown} === 70")
+        assert page.is_hidden(".more")
+        page.keyboard.press("Control+a")
+        page.fill("#bulk-label", "sky")
+        page.keyboard.press("Enter")
+        page.keyboard.press("n")
+        visit.answers(70)
+        until(page, "!document.querySelector('.saving')")
+        assert page.locator(".tile .badge[data-state=begun]").count() == 70
+        page.keyboard.press("z")
+        visit.answers(0)
+        page.select_option("#label", label="sky")
+        page.wait_for_selector(".part-head")
+        part = page.locator(".part:has(.more)").first
+        count = int(part.locator(".more button").last.inner_text().removeprefix("Show all "))
+        part.locator(".more button").last.click()
+        name = part.get_attribute("data-part")
+        until(page, f"document.querySelectorAll('[data-part={name}] .tile').length === {count}")
+        page.click(f"[data-part={name}] .part-head button")
+        page.keyboard.press("y")
+        visit.answers(count)
+        until(page, f"document.getElementById('tag-said').textContent === '{count} yes, 0 no'")
+        assert len(list(database.since(0))) == 2 * 70 + count
+        assert visit.complaints == []
+        visit.context.close()
+
+
+def test_a_refused_answer_leaves_the_selection(visiting: Visiting, place: Place) -> None:
+    """What was selected can be answered about again."""
+    visit = visiting()
+    page = visit.page
+    page.locator(".tile").first.hover()
+    page.locator(".tick").first.click()
+    page.fill("#bulk-label", "sky")
+    page.evaluate("document.getElementById('person').value = '\\u200b'")  # no name
+    page.keyboard.press("Enter")
+    page.keyboard.press("y")
+    page.wait_for_selector("#notice:not([hidden])")
+    assert page.locator(".tile.chosen").count() == 1 and page.locator(".saving").count() == 0
+    page.fill("#person", "anna")
+    page.keyboard.press("Escape")
+    page.keyboard.press("y")
+    visit.answers(1)
+    assert page.locator(".tile.chosen").count() == 0
 
 
 def test_the_photos_of_a_tag_by_keys(visiting: Visiting, place: Place) -> None:

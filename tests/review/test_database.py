@@ -243,6 +243,49 @@ def test_a_database_of_version_1_is_brought_up_to_date(url: str) -> None:
         one.close()
 
 
+def test_undo_gives_back_ones_own_earlier_answer(url: str) -> None:
+    """Of each photo of an act, whatever others have said in between."""
+    database = ReviewDatabase(url)
+    one, two = database.register("/photos", [stamped("1.jpg", 1), stamped("2.jpg", 2)])[0]
+    database.add(one, {"sea": 1, "sky": 0}, "anna", "first")
+    database.add_many({one: {"sea": -1}, two: {"sea": 1}}, "ben", "second")
+    database.add_many({one: {"sea": 0}, two: {"sea": 0}}, "anna", "third")
+    among = {one, two}
+    undone = database.undo("anna", "fourth", among)
+    assert {(event.photo, event.value) for event in undone} == {(one, 1), (two, None)}
+    redone = database.redo("anna", "fifth", among)
+    assert {(event.photo, event.value) for event in redone} == {(one, 0), (two, 0)}
+    assert {event.redoes for event in redone} == {event.id for event in undone}
+    database.close()
+
+
+def test_a_database_is_opened_while_another_process_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite does not wait for the write-ahead log of a new file: it is asked for again."""
+    place = tmp_path / "tags.db"
+    other = sqlite3.connect(place, isolation_level=None)
+    other.execute("CREATE TABLE review_facts (name VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)")
+    other.execute("INSERT INTO review_facts VALUES ('version', '2')")
+    other.execute("BEGIN EXCLUSIVE")
+    pauses = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr("mlcrf.review.database.sleep", pause)
+    monkeypatch.setattr("mlcrf.review.database._BUSY_S", 0.0)
+    ReviewDatabase(str(place)).close()
+    assert pauses == sorted(pauses) and len(pauses) == 3
+    other.execute("PRAGMA journal_mode = DELETE")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DatabaseError, match="cannot be opened: database is locked"):
+        ReviewDatabase(str(place))
+    other.close()
+
+
 def test_an_answer_is_there_after_a_kill(tmp_path: Path) -> None:
     """A process that is killed by SIGKILL right after an answer leaves the answer."""
     script = (

@@ -23,7 +23,9 @@ from mlcrf.review.review_app import _PAGE
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Review
 from mlcrf.rules import Rules
+from tests.making import make_potentials
 from tests.review.conftest import LABELS, make_folder, make_page, new_request
+from tests.review.test_session import start as start_drawn
 
 HOME = "http://127.0.0.1:8000"
 OWN = {"Origin": HOME}
@@ -170,6 +172,28 @@ def test_why_through_the_page(photos: Path, small_run: Path, tmp_path: Path) -> 
     database.close()
 
 
+def test_all_photos_of_a_folder_are_answered_at_once(tmp_path: Path) -> None:
+    """A request may name each photo once, and hold little more."""
+    database = ReviewDatabase(str(tmp_path / "tags.db"))
+    review = start_drawn(database, make_potentials(2500, 5))
+    ids = [photo.id for photo in review.photos]
+    with TestClient(make_page(review), base_url=HOME) as visitor:
+        visitor.get("/?token=t0ken")
+        sent = act(label="sky", value=0, photos=ids)
+        reply = visitor.post("/api/answer", json=sent, headers=OWN)
+        assert reply.status_code == 200
+        assert [one["id"] for one in reply.json()["photos"]] == ids
+        assert reply.json()["progress"]["answers"] == 2500
+        undone = visitor.post("/api/undo", json=act(), headers=OWN).json()
+        assert sorted(one["id"] for one in undone["photos"]) == ids
+        redone = visitor.post("/api/redo", json=act(), headers=OWN).json()
+        assert redone["progress"]["answers"] == 2500
+        large = act(label="sky", value=0, photos=ids * 5)
+        assert visitor.post("/api/answer", json=large, headers=OWN).status_code == 413
+    assert len(list(database.since(0))) == 3 * 2500
+    database.close()
+
+
 def test_lists_are_filtered_and_cut(client: TestClient) -> None:
     """By name and state, with the number of all; a wrong filter is refused."""
     whole = client.get("/api/photos?order=name").json()
@@ -180,6 +204,7 @@ def test_lists_are_filtered_and_cut(client: TestClient) -> None:
     assert client.get("/api/photos?name=B%2FC").json()["total"] == 1
     assert client.get("/api/photos?folder=b").json()["total"] == 1
     assert client.get("/api/photos?folder=a").json()["total"] == 0
+    assert len(client.get("/api/photos?limit=1000000000").json()["photos"]) == 3
     alike = client.get("/api/photos?order=like&like=2").json()["photos"]
     assert alike[0]["id"] == 2 and "p" not in alike[0]
     sure = [
@@ -198,7 +223,7 @@ def test_lists_are_filtered_and_cut(client: TestClient) -> None:
         "order=like&like=99",
         "order=like&like=x",
         "limit=-1",
-        "limit=9999",
+        "limit=x",
         "offset=-1",
     ):
         assert client.get(f"/api/photos?{wrong}").status_code == 422, wrong

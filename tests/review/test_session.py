@@ -224,6 +224,53 @@ def test_one_answer_about_many_photos(database: ReviewDatabase) -> None:
     assert review.progress()["answers"] == 3
 
 
+def test_nobody_waits_for_beliefs_about_many_photos(
+    database: ReviewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They follow in parts, between which others look, who see what they will be at the end."""
+    potentials = make_potentials(200, 5, unary=2.0, pairwise=1.5, dtype=torch.float32)
+    review = start(database, potentials)
+    before = [look.marginals for look in map(review.look, range(200))]
+    known = torch.full((200, 5), -1)
+    known[:150, 0] = 0
+    wanted = Exact()(potentials, known=known).marginals
+    seen = []
+
+    def look_meanwhile(_: float) -> None:
+        seen.append(review.look(149))
+
+    monkeypatch.setattr("mlcrf.review.session.sleep", look_meanwhile)
+    numbers = list(range(150))
+    assert review.answer_many(numbers, {0: 0}, "anna", new_request()) == numbers
+    assert len(seen) == 3
+    for look in seen:
+        assert torch.allclose(torch.tensor(look.marginals), wanted[149], atol=1e-6)
+        assert look.state is State.BEGUN
+    now = torch.tensor([review.belief(n, 1)[0] for n in range(200)])
+    assert torch.allclose(now, wanted[:, 1], atol=1e-6)
+    assert review.progress()["begun"] == 150
+    assert sorted(review.undo("anna", new_request())) == numbers
+    for number in (0, 70, 149, 150):
+        assert review.look(number).marginals == pytest.approx(before[number], abs=1e-6)
+    assert review.progress()["new"] == 200
+
+
+def test_many_answers_of_another_server_are_taken_into_account(database: ReviewDatabase) -> None:
+    """At once where somebody looks, and in the background everywhere."""
+    potentials = make_potentials(100, 5, unary=2.0, pairwise=1.5, dtype=torch.float32)
+    review, other = start(database, potentials), start(database, potentials)
+    other.answer_many(range(100), {0: 1}, "ben", new_request())
+    known = torch.full((100, 5), -1)
+    known[:, 0] = 1
+    wanted = Exact()(potentials, known=known).marginals
+    assert torch.allclose(torch.tensor(review.look(99).marginals), wanted[99], atol=1e-6)
+    assert review.progress()["begun"] == 100
+    while review.rank():
+        pass
+    now = torch.tensor([[review.belief(n, at)[0] for at in range(5)] for n in range(100)])
+    assert torch.allclose(now, wanted, atol=1e-6)
+
+
 def test_yes_to_some_photos_and_no_to_the_others(database: ReviewDatabase) -> None:
     """Others keep the answers that they have; one undo takes all back but these."""
     review = start(database, make_potentials(5, 5))

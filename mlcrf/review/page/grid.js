@@ -4,12 +4,13 @@ import { badge, copyOf, counted, make, makeButton, percent, WORDS } from "./draw
 import { showProgress, showsLessons } from "./progress.js";
 import { coversSure, isLeftOut, promisedWords } from "./promise.js";
 import { choose, clearSelection, extendTo, isSelecting, selected, selectedTiles, showSelection } from "./select.js";
-import { act, failed, list, notice } from "./server.js";
+import { act, ask, failed, notice } from "./server.js";
 import { areTagsOld, keyOf, numberOf, present, recount, shown, tagNamed, tagOf } from "./tags.js";
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 60; // tiles of a list that are fetched at once
 const PART = 18; // tiles of a part that are fetched at once
+const ALL = 1e9; // as many as there are
 const PARTS = [
   { part: "sure", order: "likely", title: "Sure", what: coversSure() ? `yes, or promised: ${promisedWords()}` : "yes, or at least 90 %" },
   { part: "likely", order: "likely", title: "Likely", what: coversSure() ? "at least 70 %" : "70 to 90 %" },
@@ -60,7 +61,7 @@ export async function fillGrid(last, isWanted = () => true) {
   const label = viewedTag();
   if (label !== null) await recount();
   const parts = partsOf(label);
-  const records = await Promise.all(parts.map((part) => list(query(part), 0, Math.max(atOnce(part), numbersShown[nameOf(part)] ?? 0))));
+  const records = await Promise.all(parts.map((part) => list(part, 0, Math.max(atOnce(part), numbersShown[nameOf(part)] ?? 0))));
   if (turn !== filling || !isWanted() || areTagsOld(records[0].progress)) return;
   const place = placeOfFocus(last);
   $("parts").replaceChildren(...records.flatMap((record, at) => (record.total || model ? [partOf(parts[at], record)] : [])));
@@ -75,6 +76,13 @@ export async function fillGrid(last, isWanted = () => true) {
 
 const nameOf = (part) => part?.part ?? "";
 const atOnce = (part) => (part ? PART : PAGE);
+
+function list(part, offset, limit) {
+  const found = query(part);
+  found.set("offset", offset);
+  found.set("limit", limit);
+  return ask(`/api/photos?${found}`);
+}
 
 function showHead(label, records) {
   const total = records.reduce((sum, record) => sum + record.total, 0);
@@ -100,9 +108,12 @@ function partOf(part, record) {
   if (part) section.append(headOf(part, record, place));
   section.append(place);
   if (record.photos.length < record.total) {
-    const show = (words, upTo) => makeButton("", words, () => showMore(section, part, place, upTo()).catch(failed));
+    const add = (asking) => asking.then((more) => showMore(section, place, more)).catch(failed);
     const more = make("div", "more");
-    more.append(show("Show more", () => place.children.length + atOnce(part)), show(`Show all ${record.total}`, () => Infinity));
+    more.append(
+      makeButton("", "Show more", () => add(list(part, place.children.length, atOnce(part)))),
+      makeButton("", `Show all ${record.total}`, () => add(list(part, 0, ALL))), // from the first, since their order may have changed
+    );
     section.append(more);
   }
   return section;
@@ -127,8 +138,7 @@ function nameTheOnlyPart() {
   if (title) title.textContent = "All photos";
 }
 
-async function showMore(section, part, place, upTo) {
-  const record = await list(query(part), place.children.length, upTo);
+function showMore(section, place, record) {
   if (areTagsOld(record.progress)) return;
   const here = new Set([...place.querySelectorAll(".tile")].map((one) => Number(one.dataset.photo)));
   place.append(...record.photos.filter(({ id }) => !here.has(id)).map(tile));

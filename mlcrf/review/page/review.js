@@ -6,7 +6,7 @@ import { lastProgress, lessonsShown, shownAt, showProgress, showsLessons } from 
 import { promisedMark, showPromise } from "./promise.js";
 import { openSaving } from "./save.js";
 import { clearSelection, others, selected, toggleFocused } from "./select.js";
-import { act, ask, failed, isSaving, list, notice, saved, sinceAct } from "./server.js";
+import { act, ask, failed, isSaving, notice, saved, sinceAct } from "./server.js";
 import { areTagsOld, keyOf, onTags, openTags, present, shown, tagNamed } from "./tags.js";
 import { clearWhy, followWhy, toggleWhy } from "./why.js";
 import { openWriting } from "./write.js";
@@ -19,6 +19,7 @@ const SIGNS = { 1: "✓", "-1": "?", 0: "✕" };
 let photo = null; // the photo shown, as sent by the server
 let chips = new Map(); // of the photo, by tag
 let current = null; // the label that keys answer
+let lastAnswered = null; // the label of this photo that was answered last
 let visited = new Set(); // photos seen since the filter was changed; of likely label errors those passed over
 let trail = []; // the way here, for going back
 let searching = false; // the search takes the focus once the grid is there
@@ -62,7 +63,7 @@ async function showPhoto(id) {
   if (location.hash !== `#/photo/${id}`) return;
   $("grid-view").hidden = true;
   $("photo-view").hidden = false;
-  photo = null;
+  photo = lastAnswered = null;
   if (!asksAboutSuspects()) visited.add(id);
   if (trail.at(-1) !== id) trail.push(id);
   clearWhy();
@@ -129,7 +130,7 @@ function take(record, moved = true) {
     showVotes(node, one);
   }
   if (moved || photo.labels[current]?.votes.length) choose(nextLabel(), false);
-  else followWhy(photo, current);
+  else followWhy(photo, explained());
   const isDone = present().every((label) => photo.labels[label].votes.length || photo.labels[label].p === null);
   $("accept").hidden = isDone;
   $("onward").hidden = !isDone;
@@ -177,7 +178,7 @@ function showVotes(node, one) {
 function choose(label, scroll = true) {
   if (current !== null) chipOf(current)?.classList.remove("current");
   current = label;
-  followWhy(photo, label);
+  followWhy(photo, explained());
   showSuspect(label);
   const text = $("ask-text");
   document.querySelector(".ask-buttons").hidden = label === null;
@@ -191,6 +192,11 @@ function choose(label, scroll = true) {
   text.replaceChildren("Does the tag ", make("strong", "", shown(label)), " fit?");
   chipOf(label).classList.add("current");
   if (scroll) chipOf(label).scrollIntoView({ block: "nearest" });
+}
+
+// The tag whose reasons are shown; of a photo that is settled the last one answered, or the likeliest.
+function explained() {
+  return current ?? lastAnswered ?? chips.keys().next().value ?? null;
 }
 
 function step(by) {
@@ -209,6 +215,7 @@ function answer(label, value) {
     refused(error);
   };
   chipOf(label).querySelectorAll("button").forEach((button) => button.setAttribute("aria-pressed", String(Number(button.dataset.value) === value)));
+  lastAnswered = label;
   act(`/api/photos/${id}/answer`, { label: keyOf(label), value }).then((record) => {
     $("redo").hidden = true;
     if (goesOn && photo?.id === id) return void goToNext().catch(isRefused);
@@ -258,7 +265,9 @@ function refused(error) {
 
 // The first photo of the list that was not seen yet; of one more than were seen, one is left.
 async function findNext(seen = visited) {
-  const record = await list(nextQuery(), 0, seen.size + 1);
+  const query = nextQuery();
+  query.set("limit", seen.size + 1);
+  const record = await ask(`/api/photos?${query}`);
   return record.photos.find((one) => !seen.has(one.id)) ?? null;
 }
 
@@ -301,7 +310,7 @@ function pointIn(image, box, event) {
 }
 
 function why() {
-  toggleWhy(photo, current);
+  toggleWhy(photo, explained());
 }
 
 function goBack() {

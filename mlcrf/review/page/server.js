@@ -6,7 +6,6 @@ class Refused extends Error {}
 const $ = (id) => document.getElementById(id);
 const AWAY = "mlcrf review does not answer. Start it again as before; this page then goes on.";
 const LOCKED = "mlcrf review was started anew. Open the address that it printed last; this page then goes on.";
-const MOST = 2000; // photos that the server lists at once
 const PAUSE = 300; // milliseconds between questions how far it is
 
 let waiting = 0; // acts that are not on the disk yet
@@ -21,18 +20,6 @@ export async function ask(path, options) {
   if (reply.status === 403) throw new Error(LOCKED);
   const message = record.error || `the server said ${reply.status}`;
   throw reply.status < 500 ? new Refused(message) : new Error(message);
-}
-
-// List photos of a query from a place up to another, each once although the list may change meanwhile.
-export async function list(query, from, to) {
-  const photos = new Map();
-  for (let at = from; ; at += MOST) {
-    query.set("offset", at);
-    query.set("limit", Math.min(to - at, MOST));
-    const record = await ask(`/api/photos?${query}`);
-    for (const one of record.photos) photos.set(one.id, one);
-    if (at + MOST >= Math.min(to, record.total)) return { ...record, photos: [...photos.values()] };
-  }
 }
 
 const newName = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");

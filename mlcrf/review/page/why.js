@@ -1,6 +1,6 @@
 // Why a tag is as likely as it is: parts in log-odds, and where in the photo the picture's part is.
 
-import { make, percent } from "./drawing.js";
+import { make, percent, WORDS } from "./drawing.js";
 import { ask } from "./server.js";
 import { keyOf, numberOf, shown } from "./tags.js";
 
@@ -39,7 +39,7 @@ export function followWhy(photo, label) {
   const question = JSON.stringify([photo.id, label, photo.labels.map(({ p, known }) => [p, known])]);
   if (question === explained) return;
   explained = question;
-  if (label === null) return void say("Choose a tag to see why it is as likely as it is.");
+  if (label === null) return void say("There is no tag yet.");
   wanted = { photo, label };
   askNext();
 }
@@ -87,7 +87,7 @@ function show(photo, label, reasons) {
   }
   const rows = listRows(photo, reasons.parts, isGiven);
   const longest = Math.max(...rows.map(([, value]) => Math.abs(value)));
-  $("why-title").textContent = isGiven ? `Unanswered, ${name} would be at ${percent(reasons.p)}` : `Why ${name} is at ${percent(reasons.p)}`;
+  $("why-title").textContent = isGiven ? `${name} was answered ${WORDS[known]}; without that it would be at ${percent(reasons.p)}` : `Why ${name} is at ${percent(reasons.p)}`;
   $("why-parts").replaceChildren(...rows.map(([words, value]) => partRow(words, value, longest)), totalRow(reasons));
   $("why-note").textContent = reasons.map ? "" : `No map: ${reasons.no_map}.`;
   places = reasons.map;
