@@ -118,7 +118,7 @@ class TrainSettings(BaseModel):
         description="`joint` learns weights and couplings together; `piecewise` keeps the "
         "baseline's weights and learns couplings and biases; `stacked` does so on the baseline's "
         "log-odds of images that it did not see. `auto` is stacked, or joint where that is "
-        "within reach and clearly better on validation images.",
+        "within reach and better on held-out images.",
     )
     structure_weights: tuple[Weight, ...] = Field(
         default=(0.0, 0.25, 0.5, 0.75, 1.0),
@@ -187,8 +187,8 @@ class TrainSettings(BaseModel):
     )
     cross_validation: bool = Field(
         default=False,
-        description="With fewer than 400 validation images, choose penalties, weights and "
-        "thresholds on the training images too, fold by fold; takes up to six times as long.",
+        description="With fewer than 400 validation images, choose penalties and thresholds on "
+        "the training images too, fold by fold; takes up to six times as long.",
     )
     pos_weight: Strength = Field(
         default=1.0,

@@ -58,19 +58,16 @@ class Candidate:
         assert self.weighing is not None
         return self.weighing.loss
 
-    def is_better(self, stacked: "Candidate", *, enough: bool) -> bool:
+    def is_better(self, stacked: "Candidate") -> bool:
         """Return whether joint learning, which sets all weights anew, is to be preferred.
 
-        With enough validation images it is if its loss is less and single labels are not worse by
-        more than a standard error and a trifle. Fewer could not tell that: single labels have to
-        gain more than two standard errors.
+        It is if its loss is less, and single labels are not worse by more than a standard error and
+        a trifle.
         """
         assert self.weighing is not None
         assert stacked.weighing is not None
-        ours, theirs = self.weighing.after, stacked.weighing.after
-        if not enough:
-            return ours.gains(theirs)
-        return self.loss < stacked.loss and not ours.spoils(theirs)
+        is_less = self.loss < stacked.loss
+        return is_less and not self.weighing.after.spoils(stacked.weighing.after)
 
 
 def extend(

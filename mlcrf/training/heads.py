@@ -1,7 +1,8 @@
 """Trainer of the independent baseline and the CRF on the same features.
 
-With the setting `cross_validation` and fewer than 400 validation images, what is chosen on these is
-chosen on the training images as well: each fold is scored by a model that was fitted without it.
+With fewer than 400 validation images the share of structure, and whether it is learned jointly, are
+chosen on the training images as well: each fold is scored by models that were fitted without it.
+With the setting `cross_validation` penalties and decisions are chosen so too.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +23,13 @@ from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
 from mlcrf.training.fit import time_gradient
 from mlcrf.training.outlook import typical_gradients
-from mlcrf.training.plan import Minimiser, Plan, make_minimiser, stacked_objective
+from mlcrf.training.plan import (
+    Minimiser,
+    Plan,
+    can_leave_out,
+    make_minimiser,
+    stacked_objective,
+)
 from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import FitFinished, Log, TaskStarted
 from mlcrf.training.stacking import (
@@ -84,13 +91,15 @@ class HeadTrainer:
         )
         by_part = {"train": self._train_space, "all": self._full_space}
         self._train = train
+        self._weigher = self._make_weigher()
         self._fold: Tensor | None = None
         self._fold_spaces: list[FeatureSpace] = []
-        if self._settings.cross_validation and len(validation.targets) < ENOUGH:
+        if len(validation.targets) < ENOUGH and self._has_folds():
             self._fold = assign_folds(len(train.targets), self._settings.seed)
             self._fold_spaces = [
                 self._train_space.only(self._fold != number) for number in range(FOLDS)
             ]
+        self._chooses_by_fold = self._settings.cross_validation and self._fold is not None
         self._fold_starts: dict[ObjectiveName, list[LabelCrf]] = {}
         self._stacker = Stacker(train, validation, by_part, plan, stages, log)
 
@@ -101,7 +110,7 @@ class HeadTrainer:
         best = self._search(ObjectiveName.INDEPENDENT, candidates, start)
         best = extend(best, "weights", self._strengths, self._fitter(ObjectiveName.INDEPENDENT))
         fitted = self._refit(ObjectiveName.INDEPENDENT, best)
-        if self._fold is None:
+        if not self._chooses_by_fold:
             return fitted
         held_out = tuple(
             (part.baseline, Examples(part.features, part.targets))
@@ -128,8 +137,7 @@ class HeadTrainer:
         The chosen candidate is fitted on all images; the result lies between the baseline and that,
         see `mlcrf.training.weighing`.
         """
-        weigher = self._make_weigher()
-        best = self._search_schedules(independent, weigher)
+        best = self._search_schedules(independent)
         if best.stacked is None:
             final = self._refit(self._plan.objective, best.fitted)
         else:
@@ -140,7 +148,7 @@ class HeadTrainer:
         if len(self._settings.structure_weights) > 1:
             self._log(str(best.weighing))
         final = _weigh(independent, final, best.weighing)
-        if self._fold is None:
+        if not self._chooses_by_fold:
             return final
         weights, bias = best.weighing.weights, best.weighing.bias
         held_out = tuple(
@@ -165,12 +173,24 @@ class HeadTrainer:
             parts += hold_out_folds(self._train, self._fold, baselines, crfs)
         return parts
 
-    def _search_schedules(self, independent: Fitted, weigher: Weigher | None) -> Candidate:
+    def _has_folds(self) -> bool:
+        """Return whether models are fitted without folds."""
+        if self._settings.cross_validation:
+            return True
+        settings, schedules = self._settings, self._plan.schedules
+        if self._weigher is None or settings.structure is Structure.INDEPENDENT:
+            return False
+        chooses = len(schedules) > 1 or len(settings.structure_weights) > 1
+        is_joint = schedules != (Schedule.STACKED,)  # whose trainer has its own folds
+        return chooses and is_joint and can_leave_out(self._plan)
+
+    def _search_schedules(self, independent: Fitted) -> Candidate:
         """Return the best candidate that was learned on log-odds, or the joint one.
 
-        With `cross_validation`, where all images choose, the loss of joint learning decides; else
-        see `Candidate.is_better`.
+        They are compared with one weight of structure for all labels. With `cross_validation`,
+        where all images choose, the loss of joint learning decides; else see `Candidate.is_better`.
         """
+        weigher = self._weigher
         best: Candidate | None = None
         if Schedule.STACKED in self._plan.schedules:
             assert weigher is not None  # a plan that stacks has one
@@ -184,17 +204,21 @@ class HeadTrainer:
             if weigher is not None:
                 held_out = self._hold_out(independent, joint, self._plan.objective)
                 self._log(TaskStarted("structure weights"))
-                weighing = weigher.choose(held_out)
+                weighing = weigher.choose_common(held_out)
             candidate = Candidate(joint, resolved, weighing, tuple(held_out))
             if best is None or self._is_better(candidate, best):
                 best = candidate
         assert best is not None
-        return best
+        if best.weighing is None or (best.stacked is not None and self._plan.other_edges):
+            return best
+        assert weigher is not None
+        self._log(TaskStarted("structure weights"))
+        return replace(best, weighing=weigher.choose_by_group(best.held_out, best.weighing))
 
     def _is_better(self, joint: Candidate, stacked: Candidate) -> bool:
         if self._settings.cross_validation:
             return joint.loss < stacked.loss
-        return joint.is_better(stacked, enough=len(self._validation.targets) >= ENOUGH)
+        return joint.is_better(stacked)
 
     def _search_joint(self, independent: Fitted) -> Fitted:
         """Fit the CRF by pseudo-likelihood from the baseline, then by the objective from there.
@@ -281,6 +305,10 @@ class HeadTrainer:
                 all_known = bool((self._train_space.targets >= 0).all())
                 kinds[ObjectiveName.PSEUDO_LIKELIHOOD.value] = grid + grown
                 kinds[objective.value] = (1 if all_known else 3) + 1
+            if self._fold is not None:
+                first = ObjectiveName.PSEUDO_LIKELIHOOD
+                left_out = {ObjectiveName.INDEPENDENT.value, first.value, objective.value}
+                kinds |= {kind: kinds.get(kind, 0) + FOLDS for kind in left_out}
         if Schedule.STACKED in schedules:
             kinds |= self._stacker.count_fits()
         left = {kind: count - self._stages.count(f"{kind} ") for kind, count in kinds.items()}
@@ -399,7 +427,7 @@ class HeadTrainer:
             )
             fitted = space.to_features(model)
             score = self._score(objective, fitted)
-            if self._fold is not None and part == "train":
+            if self._chooses_by_fold and part == "train":
                 score = self._cross_validate(objective, penalty, score)
         self._log(FitFinished(name, penalty, report, score))
         return {"model": fitted.state_dict(), "score": score, "report": asdict(report)}
@@ -420,6 +448,10 @@ class HeadTrainer:
         A fit starts from what was fitted without its fold before, never from a model that has seen
         it: with more features than images that would be converged, and know the fold by heart.
         """
+        first = ObjectiveName.PSEUDO_LIKELIHOOD
+        begins = objective in (ObjectiveName.INDEPENDENT, first)
+        if not begins and first not in self._fold_starts:
+            self._fit_folds(first, penalty)
         starts = self._fold_starts.get(objective) or [
             self._start_without(number, objective) for number in range(FOLDS)
         ]
@@ -450,13 +482,12 @@ class HeadTrainer:
         return models
 
     def _start_without(self, number: int, objective: ObjectiveName) -> LabelCrf:
-        """Return a model to start from without a fold: its last baseline, or a constant."""
-        if objective is not ObjectiveName.INDEPENDENT:
-            before = self._fold_starts.get(ObjectiveName.PSEUDO_LIKELIHOOD)
-            if before is not None:
-                return before[number]
+        """Return a model to start from without a fold, of an objective that comes before."""
+        if objective is ObjectiveName.INDEPENDENT:
+            return self._make_constant(self._fold_spaces[number].frequencies())
+        if objective is ObjectiveName.PSEUDO_LIKELIHOOD:
             return self._uncoupled(self._fold_starts[ObjectiveName.INDEPENDENT][number])
-        return self._make_constant(self._fold_spaces[number].frequencies())
+        return self._fold_starts[ObjectiveName.PSEUDO_LIKELIHOOD][number]
 
     def _is_frozen(self, objective: ObjectiveName) -> bool:
         coupled = objective is not ObjectiveName.INDEPENDENT

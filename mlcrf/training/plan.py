@@ -289,8 +289,8 @@ def _resolve_inference(settings: TrainSettings, objective: ObjectiveName) -> Inf
             return InferenceName.AUTO
 
 
-def _check_cross_validation(plan: Plan) -> None:
-    """Refuse fits of folds that would remember where they began."""
+def can_leave_out(plan: Plan) -> bool:
+    """Return whether fits without a fold forget where they began, and are soon made."""
     settings = plan.settings
     remembers = plan.objective in (
         ObjectiveName.UNROLLED_MEAN_FIELD,
@@ -298,7 +298,11 @@ def _check_cross_validation(plan: Plan) -> None:
     )
     hidden = settings.hidden_units > 0 and not settings.dropout
     varies = settings.pairwise is Pairwise.CONDITIONAL
-    if remembers or hidden or varies or settings.structure is Structure.LATENT:
+    return not (remembers or hidden or varies or settings.structure is Structure.LATENT)
+
+
+def _check_cross_validation(plan: Plan) -> None:
+    if not can_leave_out(plan):
         raise SettingsError(
             "cross_validation is for convex fits: constant couplings above a linear head or one "
             "with dropout, learned by likelihood; leave it out"

@@ -274,7 +274,9 @@ class Stacker:
         }
         held_out = self._held_out(independent, unseen, best)
         self._log(TaskStarted("structure weights"))
-        weighing = weigher.choose(held_out)
+        weighing = weigher.choose_common(held_out)
+        if self._plan.other_edges:  # each at its best
+            weighing = weigher.choose_by_group(held_out, weighing)
         fitted = replace(best, model=whole, on_train=whole)
         return Candidate(fitted, resolved, weighing, tuple(held_out), best)
 

@@ -117,14 +117,6 @@ class Losses:
         )
         return bool((more.mean(1) > least).any())
 
-    def gains(self, other: "Losses") -> bool:
-        """Return whether the loss of single labels is less by more than two standard errors.
-
-        The other may have more images, after these.
-        """
-        less = other.by_image[:1, : self.by_image.shape[1]] - self.by_image[:1]
-        return bool(less.mean() > 2 * _standard_error(less))
-
 
 def _standard_error(values: Tensor) -> Tensor:
     spread: Tensor = values.std(1, correction=0)
@@ -247,7 +239,7 @@ class Weigher:
         silence: evidence of sources that list only a part of what is present; what they do not
             mention has the probability of that.
 
-    Cost: of each choice, inference on at most 2,000 images of a part 5 to 20 times.
+    Cost: of each choice, inference on at most 2,000 images of a part 5 to 15 times.
     """
 
     def __init__(
@@ -270,44 +262,44 @@ class Weigher:
 
     def score(self, parts: Sequence[HeldOut]) -> float:
         """Return the least loss with the least or a larger weight, the same for all labels."""
-        parts = [part.some(_MOST_IMAGES).sharing() for part in parts]
         least, *others = self._candidates
-        return self._best(parts, [least, *others[len(others) // 2 :]], []).loss
+        return self._choose_common(_some(parts), [least, *others[len(others) // 2 :]]).loss
 
-    def choose(self, parts: Sequence[HeldOut]) -> Weighing:
-        """Return one weight for all labels, or one for each group if that is better.
+    def choose_common(self, parts: Sequence[HeldOut]) -> Weighing:
+        """Return one weight for all labels.
 
         What spoils single labels is not chosen, unless nothing else is among the candidates.
         """
-        parts = [part.some(_MOST_IMAGES).sharing() for part in parts]
+        return self._choose_common(_some(parts), self._candidates)
+
+    def choose_by_group(self, parts: Sequence[HeldOut], common: Weighing) -> Weighing:
+        """Return a weight for each group of labels where that is better than a common one."""
+        if len(self._candidates) == 1:
+            return common
+        parts, best = _some(parts), common
         held_out = sum((part.targets == 1).sum(0) for part in parts)
         groups = _groups(self._positives, torch.as_tensor(held_out))
-        best = self._best(parts, self._candidates, groups if len(groups) > 1 else [])
-        return best if len(self._candidates) == 1 else self._match(parts, best, _BIAS_ROUNDS)
-
-    def _best(
-        self, parts: Sequence[HeldOut], shares: Sequence[float], groups: Sequence[Tensor]
-    ) -> Weighing:
-        ones, none = torch.ones(len(self._positives)), torch.zeros(len(self._positives))
-        before = self._losses(parts, None, none)
-        rounds = 1 if len(shares) > 1 else 0
-
-        def tried(weights: Tensor, bias: Tensor) -> Weighing:
-            return self._match(parts, self._try(parts, weights, bias, before), rounds)
-
-        tries = [tried(share * ones, none) for share in shares]
-        allowed = [one for one in tries if not one.after.spoils(before, errors=self._errors)]
-        best = min(allowed or tries, key=lambda one: one.loss)
-        for group in groups:
-            for share in shares:
+        for group in groups if len(groups) > 1 else []:
+            for share in self._candidates:
                 weights = best.weights.clone()
                 weights[group] = share
                 if not torch.equal(weights, best.weights):
-                    one = tried(weights, best.bias)
-                    spoils = one.after.spoils(before, errors=self._errors)
+                    one = self._match(parts, self._try(parts, weights, best.bias, best.before), 1)
+                    spoils = one.after.spoils(best.before, errors=self._errors)
                     if one.loss < best.loss and not spoils:
                         best = one
-        return best
+        return self._match(parts, best, _BIAS_ROUNDS)
+
+    def _choose_common(self, parts: Sequence[HeldOut], shares: Sequence[float]) -> Weighing:
+        ones, none = torch.ones(len(self._positives)), torch.zeros(len(self._positives))
+        before = self._losses(parts, None, none)
+        rounds = 1 if len(shares) > 1 else 0
+        tries = [
+            self._match(parts, self._try(parts, share * ones, none, before), rounds)
+            for share in shares
+        ]
+        allowed = [one for one in tries if not one.after.spoils(before, errors=self._errors)]
+        return min(allowed or tries, key=lambda one: one.loss)
 
     def _match(self, parts: Sequence[HeldOut], one: Weighing, rounds: int) -> Weighing:
         """Return the same weights with biases nearer to the wanted means, unless it is worse."""
@@ -373,6 +365,10 @@ class Weigher:
             joint += len(known) / count * float(mean)
         self._processes.all_reduce(joint, by_image, sums)
         return Losses(float(by_image[0].mean()), float(joint), by_image, sums)
+
+
+def _some(parts: Sequence[HeldOut]) -> list[HeldOut]:
+    return [part.some(_MOST_IMAGES).sharing() for part in parts]
 
 
 def _groups(positives: Tensor, held_out: Tensor) -> list[Tensor]:

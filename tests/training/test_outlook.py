@@ -69,7 +69,7 @@ def test_the_fits_are_no_more_than_was_said(settings: TrainSettings, tmp_path: P
         count = sum(name.startswith(f"{kind} ") for name in made)
         assert 1 <= count <= fits.count
         assert fits.gradient_s > 0
-    assert {re.sub(r" [0-9].*| on .*", "", name) for name in made} == set(outlook)
+    assert {re.sub(r" [0-9].*| on .*| without .*", "", name) for name in made} == set(outlook)
     for kind, fits in trainer.outlook().items():
         assert fits.count < outlook[kind].count
 
