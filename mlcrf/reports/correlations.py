@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import scipy
 from numpy.typing import NDArray
 
@@ -171,6 +170,8 @@ def load_matrix(path: Path, labels: LabelSpace) -> Floats:
 
 def format_matrix(matrix: Floats, names: tuple[str, ...]) -> str:
     """Format a square matrix as CSV text that `load_matrix` reads."""
+    import pandas as pd  # loaded only here, because that takes half a second
+
     frame = pd.DataFrame(matrix, names, names)
     text: str = frame.to_csv(index_label="label", float_format="%.6g", lineterminator="\n")
     return text

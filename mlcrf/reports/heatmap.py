@@ -167,7 +167,8 @@ def _draw_labels(
         if np.isfinite(value):
             text = _short(value, 1 if limit >= 2 else 2)
             colour = "white" if abs(value) > 0.6 * limit else "black"
-            axis.text(column, row, text, color=colour, **style)
+            # within the cells, so that the layout, which is slow, needs not look at it
+            axis.text(column, row, text, color=colour, in_layout=False, **style)
 
 
 def _draw_clusters(figure: Figure, axis: Axes, panel: Panel, order: LabelOrder) -> None:

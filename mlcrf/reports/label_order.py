@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
@@ -144,6 +143,8 @@ def _strongest_attractions(
 
 def _communities(pairs: Ints, weights: Floats, num_labels: int) -> list[Ints]:
     """Split labels into communities of two labels or more."""
+    import networkx as nx  # loaded only here, because that takes a fifth of a second
+
     graph = nx.Graph()
     graph.add_nodes_from(range(num_labels))
     graph.add_weighted_edges_from(

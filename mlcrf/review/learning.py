@@ -1,5 +1,6 @@
-"""Learn the tags of a review from its answers."""
+"""Learn the tags of a review from its answers, and judge how well they are known."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,11 +10,14 @@ from mlcrf.checkpoint import Run
 from mlcrf.choices import InferenceName
 from mlcrf.config import TrainSettings
 from mlcrf.crf import UNKNOWN
+from mlcrf.errors import DataError
 from mlcrf.inference import InferenceMethod
 from mlcrf.model import LabelCrf
 from mlcrf.review.beliefs import Beliefs
+from mlcrf.review.quality import estimate_quality
 from mlcrf.training.teaching import Taught, Teacher
 
+TOO_FEW = "too few answers to say how well it is known"
 _LEAST = 1e-6  # probability in the log-odds that a model starts from
 
 
@@ -81,3 +85,75 @@ class Learner:
             return self._run.make_inference()
         settings = TrainSettings() if self._run is None else self._run.settings
         return crf.make_inference(InferenceName.AUTO, settings)
+
+
+class Course:
+    """The lessons that a review has had, one after the other, from all answers each time.
+
+    Lessons are taken in one thread; what they said may be read from others.
+
+    Args:
+        make_learner: called by the first lesson; None if the model does not learn from answers.
+
+    Attributes:
+        can_learn: whether there are lessons at all.
+        count: number of times that beliefs, or estimates of quality, have changed.
+    """
+
+    def __init__(self, make_learner: Callable[[], Learner] | None) -> None:
+        self._make_learner, self.can_learn = make_learner, make_learner is not None
+        self._learner: Learner | None = None
+        self._heard = 0, 0
+        self._last: tuple[Lesson, Tensor] | None = None
+        self._quality: dict[int, tuple[Tensor, str]] = {}
+        self.count = 0
+
+    def learn(self, heard: tuple[int, int], answers: Tensor) -> Lesson | None:
+        """Return beliefs that follow from all answers; None if there is nothing new.
+
+        Args:
+            heard: numbers of the last answer and change of a tag.
+            answers: see `Learner.learn`.
+        """
+        has_answers = bool((answers != UNKNOWN).any())
+        if self._make_learner is None or heard == self._heard or not (has_answers or self.count):
+            return None
+        if self._learner is None:
+            self._learner = self._make_learner()
+        lesson = self._learner.learn(answers)
+        self._heard = heard
+        if lesson is not None:
+            self._last = lesson, answers
+        return lesson
+
+    def judge(self) -> None:
+        """Estimate how well tags are known whose answers have changed with the last lesson."""
+        lesson, answers = self.last()
+        judged = {}
+        for at, label in enumerate(lesson.columns.tolist()):
+            said = answers[:, label]
+            before = self._quality.get(label)
+            is_same = before is not None and torch.equal(before[0], said)
+            if is_same or not bool((said != UNKNOWN).any()):
+                continue
+            tagged = lesson.marginals[:, at] > 0.5
+            found = estimate_quality(lesson.taught.given_others[:, at], said, tagged)
+            judged[label] = said.clone(), TOO_FEW if found is None else str(found)
+        self._quality |= judged
+        self.count += bool(judged)  # so that pages show it
+
+    def quality(self, label: int) -> str | None:
+        """Return a sentence on how well a tag is known; None if nothing can be said."""
+        return self._quality[label][1] if label in self._quality else None
+
+    def last(self) -> tuple[Lesson, Tensor]:
+        """Return the last lesson, and the answers that it is from (N, L).
+
+        Raises:
+            DataError: there was none.
+        """
+        if self._make_learner is None:
+            raise DataError("this model does not learn from answers")
+        if self._last is None:
+            raise DataError("nothing is learned yet: answer yes about a tag of some photos")
+        return self._last

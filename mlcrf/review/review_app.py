@@ -25,10 +25,11 @@ from mlcrf.hints import describe_fault
 from mlcrf.prediction.reasons import Reasons
 from mlcrf.review.answers import Verdict
 from mlcrf.review.finding import Filter, Order, Part, State
+from mlcrf.review.looks import Look
 from mlcrf.review.model_saving import ModelSaving
 from mlcrf.review.photos import WIDTHS, PhotoCopies
 from mlcrf.review.safety import Guard, Hosts
-from mlcrf.review.session import Look, Review
+from mlcrf.review.session import Review
 from mlcrf.review.suspects import Suspect
 from mlcrf.review.tag_writing import Decided, TagWriting
 from mlcrf.version import __version__

@@ -1,8 +1,6 @@
 """A review: photos, their marginals under a model, and the answers of people."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import isnan
 from pathlib import PurePosixPath
@@ -10,81 +8,31 @@ from threading import Lock
 from time import sleep
 
 import torch
-import torch.nn.functional as F  # noqa: N812  the field's name for it
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
 from mlcrf.decoding.admissible import Admissible
-from mlcrf.errors import BackboneError, DataError, MlcrfWarning, SettingsError
+from mlcrf.errors import BackboneError, DataError, SettingsError
 from mlcrf.images import Image
-from mlcrf.inference.questions import label_entropy, next_questions
 from mlcrf.prediction.reasons import EvidenceMap, Reasons, make_reasons, map_evidence
 from mlcrf.review.answer_table import AnswerTable
 from mlcrf.review.answers import NO, YES, Answer, Verdict
+from mlcrf.review.belief_table import BELIEVED_AT_ONCE, BeliefTable
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.finding import Filter, Order, Search, State, TagColumn
-from mlcrf.review.learning import Learner, Lesson
+from mlcrf.review.learning import Course, Learner
+from mlcrf.review.looks import Look, Tag
 from mlcrf.review.photos import Photo
 from mlcrf.review.promise import Promise
-from mlcrf.review.quality import estimate_quality
 from mlcrf.review.suspects import Suspects
 from mlcrf.review.tags import titles_of
 from mlcrf.rules import Rules
 from mlcrf.training.extending import Lessons
 from mlcrf.training.teaching import Taught
 
-TOO_FEW = "too few answers to say how well it is known"
-_RANKED_AT_ONCE = 2  # photos; an answer waits for no more
-_BELIEVED_AT_ONCE = 64  # photos that are inferred while others wait
 _GIVE_WAY_S = 0.002  # for those who wait, since a lock is not fair
 _MAPPED = 8  # photos whose maps of features are kept, of about 250 KB each
-
-
-@dataclass(frozen=True)
-class Tag:
-    """One tag of a review.
-
-    Attributes:
-        key: the label under which its answers are stored; the model's label if it knows the tag.
-        name: its name; None if it is retired, or part of another tag.
-        title: its name as people see it; the key if it has none.
-        answers: number of photos that were answered yes, and no.
-        quality: a sentence on how well it is known; None if nothing can be said.
-    """
-
-    key: str
-    name: str | None
-    title: str
-    answers: Mapping[str, int]
-    quality: str | None = None
-
-
-@dataclass(frozen=True)
-class Look:
-    """The current state of one photo.
-
-    Attributes:
-        number: position in the folder.
-        marginals: P(tag present | answers); NaN if the model does not know the tag (L,).
-        known: answered tags, 1 or 0; -1 if unknown or contradictory (L,).
-        verdicts: the answers about each tag (L,).
-        contradicts: labels whose answers break a rule of the model.
-        promised: tags without an answer that the review's promise covers (L,).
-        question: the label to ask next; None if nothing is left to ask.
-        information: expected information of its answer, in nats.
-        state: progress of the photo.
-    """
-
-    number: int
-    marginals: tuple[float, ...]
-    known: tuple[int, ...]
-    verdicts: tuple[Verdict, ...]
-    contradicts: frozenset[int]
-    promised: tuple[bool, ...]
-    question: int | None
-    information: float
-    state: State
 
 
 class Review:
@@ -102,6 +50,7 @@ class Review:
         promise: of the model's tags of these photos; None promises nothing.
 
     Attributes:
+        rules: of the model, between its labels.
         suspects: likely label errors to ask about.
 
     Warns:
@@ -121,29 +70,16 @@ class Review:
     ) -> None:
         self.promise = promise
         self.photos, self.features, self.database = tuple(photos), features, database
-        self._table, self._beliefs = AnswerTable(photos, labels, database), beliefs
+        self._table = AnswerTable(photos, labels, database)
         self._num_first = len(labels)  # tags of the model
-        self._columns = torch.arange(len(labels))  # numbers of the tags that beliefs are about
-        self._make_learner = make_learner
-        self._learner: Learner | None = None
-        self._heard, self._lessons = (0, 0), 0
-        self._learned: tuple[Lesson, Tensor] | None = None  # the last, and its answers
-        self._quality: dict[int, tuple[Tensor, str]] = {}
-        shape = len(photos), len(labels)
-        self._marginals = torch.zeros(shape, dtype=torch.float64)
-        self._states = [State.NEW] * len(photos)
-        self._worth = torch.zeros(len(photos), dtype=torch.float64)
-        self._ranked = torch.zeros(len(photos), dtype=torch.bool)
-        # marginals that are approximate, or older than the answers
-        self._rough = torch.zeros(len(photos), dtype=torch.bool)
+        self.rules = Rules() if beliefs is None else beliefs.rules
+        self._course = Course(make_learner)
         self._search = Search([photo.name for photo in photos], features)
         self._find_maps = None if find_maps is None else lru_cache(_MAPPED)(find_maps)
-        self._has_warned = False
         self.suspects = Suspects()
         self._lock = Lock()
-        with self._lock:
-            self._refresh()
-            self._believe(list(range(len(photos))))
+        self._table.read(self.rules)
+        self._beliefs = BeliefTable(self._table, beliefs)
 
     def tags(self) -> list[Tag]:
         """Return all tags by their numbers."""
@@ -158,7 +94,7 @@ class Review:
                     names.get(key),
                     titles.get(key, key),
                     {"yes": yes[label], "no": no[label]},
-                    self._quality[label][1] if label in self._quality else None,
+                    self._course.quality(label),
                 )
                 for label, key in enumerate(self._table.keys)
             ]
@@ -245,9 +181,9 @@ class Review:
         self._check(number)
         with self._lock:
             self._refresh()
-            beliefs, columns = self._beliefs, self._columns.tolist()
+            beliefs, columns = self._beliefs.beliefs, self._beliefs.columns.tolist()
             keys = tuple(self._table.keys[column] for column in columns)
-            known = self._table.known[number, self._columns]
+            known = self._table.known[number, self._beliefs.columns]
         if beliefs is None or label not in columns:
             raise DataError("the model has not learned this tag yet")
         label = columns.index(label)
@@ -342,16 +278,11 @@ class Review:
         """Return the numbers of the selected photos, in order."""
         with self._lock:
             self._refresh()
-            states, worth = tuple(self._states), self._worth.clone()
+            states, worth = tuple(self._beliefs.states), self._beliefs.worth.clone()
             if wanted.order is Order.SUSPECTS:
                 worth = self.suspects.urgency(self._settled)
             column = self._column(wanted.label)
         return self._search.find(wanted, states, worth, column)  # answers do not wait for it
-
-    @property
-    def rules(self) -> Rules:
-        """The rules of the model between its labels."""
-        return Rules() if self._beliefs is None else self._beliefs.rules
 
     def decided(self, least: float | None = None, *, promised: bool = False) -> Tensor:
         """Return which tags each photo has: those answered yes, and what they imply, (N, L).
@@ -378,11 +309,11 @@ class Review:
             if promised:
                 has |= self._promised()
             if least is not None:
-                has |= ~self._table.answered & (self._marginals >= least)
+                has |= ~self._table.answered & (self._beliefs.marginals >= least)
             rules = self.rules.at_most
             closed = rules.close(self._table.known.numpy())
             allowed = Admissible(torch.from_numpy(closed), rules)
-            has = allowed.fit(has.long(), self._marginals.nan_to_num(0.0)) == 1
+            has = allowed.fit(has.long(), self._beliefs.marginals.nan_to_num(0.0)) == 1
             return has & self._table.shown
 
     def promised_counts(self) -> tuple[int, int]:
@@ -395,33 +326,33 @@ class Review:
         """Return P(tag present | answers), NaN if there is none, and the answer, None for none."""
         is_answered = bool(self._table.answered[number, label])
         answer = int(self._table.known[number, label]) if is_answered else None
-        return float(self._marginals[number, label]), answer
+        return float(self._beliefs.marginals[number, label]), answer
 
     def tags_of(self, numbers: Sequence[int], limit: int = 3) -> list[list[int]]:
         """Return the tags of some photos, likeliest first."""
         rows = torch.tensor(numbers, dtype=torch.int64)
-        present = self._present(rows)
-        worth = self._marginals[rows].masked_fill(~present, -1)
-        best = worth.topk(min(limit, worth.shape[1]), dim=1).indices
+        present = self._beliefs.present(rows)
+        marginals = self._beliefs.marginals[rows].masked_fill(~present, -1)
+        best = marginals.topk(min(limit, marginals.shape[1]), dim=1).indices
         return [
             [label for label, is_present in zip(*one, strict=True) if is_present]
             for one in zip(best.tolist(), present.gather(1, best).tolist(), strict=True)
         ]
 
     def state(self, number: int) -> State:
-        return self._states[number]
+        return self._beliefs.states[number]
 
     def progress(self) -> dict[str, int]:
         """Count photos by state, answered tags, ranked photos, and changes of tags."""
         with self._lock:
-            counts = {state.value: self._states.count(state) for state in State}
+            counts = {state.value: self._beliefs.states.count(state) for state in State}
             return {
                 "photos": len(self.photos),
                 "answers": int(self._table.answered.sum()),
                 "labels": self._table.answered.numel(),
-                "ranked": int(self._ranked.sum()),
+                "ranked": int(self._beliefs.is_ranked.sum()),
                 "tags": self._table.board.tags.last_id + len(self._table.keys),
-                "lessons": self._lessons,
+                "lessons": self._course.count,
                 "suspects": len(self.suspects),
                 "suspects_settled": self.suspects.count_settled(self._settled),
             } | counts
@@ -434,58 +365,21 @@ class Review:
         Raises:
             DatabaseError: the database cannot be read.
         """
-        if self._make_learner is None:
+        if not self._course.can_learn:
             return False
         with self._lock:
             self._refresh()
             heard = self._table.board.last_id, self._table.board.tags.last_id
             answers = self._table.known.clone()
             answers[:, ~self._table.shown] = UNKNOWN  # of retired tags
-        has_answers = bool((answers != UNKNOWN).any())
-        if heard == self._heard or not (has_answers or self._lessons):
-            return False
-        if self._learner is None:
-            self._learner = self._make_learner()
-        lesson = self._learner.learn(answers)
-        self._heard = heard
+        lesson = self._course.learn(heard, answers)
         if lesson is None:
             return False
         with self._lock:
-            self._take_lesson(lesson, answers)
-        self._judge(lesson, answers)
+            self._beliefs.take_lesson(lesson, answers)
+            self._course.count += 1
+        self._course.judge()
         return True
-
-    def _take_lesson(self, lesson: Lesson, answers: Tensor) -> None:
-        """Replace all beliefs; those about photos that were answered meanwhile follow again."""
-        self._beliefs, self._columns = lesson.beliefs, lesson.columns
-        self._learned = lesson, answers
-        known = self._table.known
-        self._marginals = torch.where(known == UNKNOWN, torch.nan, known.double())
-        self._marginals[:, lesson.columns] = lesson.marginals
-        self._rough[:] = lesson.is_rough
-        self._value_roughly(torch.arange(len(self.photos)))
-        self._lessons += 1
-        pad = (0, known.shape[1] - answers.shape[1])
-        changed = ((F.pad(answers, pad, value=UNKNOWN) != known) & self._table.shown).any(1)
-        self._update_states(torch.arange(len(self.photos)))
-        self._follow(changed.nonzero().squeeze(1).tolist())
-
-    def _judge(self, lesson: Lesson, answers: Tensor) -> None:
-        """Estimate how well tags are known whose answers have changed."""
-        judged = {}
-        for at, label in enumerate(lesson.columns.tolist()):
-            said = answers[:, label]
-            before = self._quality.get(label)
-            is_same = before is not None and torch.equal(before[0], said)
-            if is_same or not bool((said != UNKNOWN).any()):
-                continue
-            tagged = lesson.marginals[:, at] > 0.5
-            found = estimate_quality(lesson.taught.given_others[:, at], said, tagged)
-            text = TOO_FEW if found is None else str(found)
-            judged[label] = said.clone(), text
-        with self._lock:
-            self._quality |= judged
-            self._lessons += bool(judged)  # so that pages show it
 
     def learned(self) -> tuple[Taught, Lessons, list[str]]:
         """Return what was learned last, from what, and the names of retired or merged labels in it.
@@ -496,13 +390,9 @@ class Review:
             DataError: nothing was learned yet.
             DatabaseError: the database cannot be read.
         """
-        if self._make_learner is None:
-            raise DataError("this model does not learn from answers")
+        lesson, answers = self._course.last()
         with self._lock:
             self._refresh()
-            if self._learned is None:
-                raise DataError("nothing is learned yet: answer yes about a tag of some photos")
-            lesson, answers = self._learned
             names, gone = self._table.names(answers.shape[1])
         images = [photo.image for photo in self.photos]
         features = self.features.numpy()
@@ -516,23 +406,14 @@ class Review:
         that are approximate, or older than the answers, are inferred anew.
         """
         with self._lock:
-            beliefs, columns = self._beliefs, self._columns
-            if beliefs is None:
-                return False
-            waiting = (~self._ranked).nonzero().squeeze(1)
-            best = self._worth[waiting].argsort(descending=True, stable=True)
-            some = waiting[best[:_RANKED_AT_ONCE]]
-            known = self._table.known[some[:, None], columns]
-            rough = self._rough[some]
-        if len(some):
-            information = beliefs.information(some, known)  # answers do not wait for it
-            marginals, _ = beliefs.marginals(some[rough], known[rough])
+            ranking = self._beliefs.next_ranking()
+        if ranking is None:
+            return False
+        if len(ranking.rows):
+            information, marginals = ranking.infer()  # answers do not wait for it
             with self._lock:
-                if self._beliefs is beliefs:
-                    same = (self._table.known[some[:, None], columns] == known).all(1)
-                    self._set_marginals(some[rough & same], marginals[same[rough]])
-                    self._value(some[same], information[same])
-        return len(waiting) > len(some)
+                self._beliefs.take_ranking(ranking, information, marginals)
+        return ranking.are_more
 
     def _check(self, number: int) -> None:
         if not 0 <= number < len(self.photos):
@@ -542,7 +423,7 @@ class Review:
         """Copy one tag of all photos; without a tag, make one that nothing is known of."""
         if label is not None:
             return TagColumn(
-                self._marginals[:, label].clone(),
+                self._beliefs.marginals[:, label].clone(),
                 self._table.known[:, label].clone(),
                 self._table.answered[:, label].clone(),
                 is_new=label >= self._num_first,
@@ -564,7 +445,7 @@ class Review:
         """Return the tags without an answer that the promise covers, (N, L)."""
         if self.promise is None:
             return torch.zeros_like(self._table.answered)
-        return self.promise.open_tags(self._table.answered, self._marginals)
+        return self.promise.open_tags(self._table.answered, self._beliefs.marginals)
 
     def _sure(self, label: int) -> Tensor | None:
         """Return which photos surely have a tag by a promised precision; None without one, (N,)."""
@@ -572,22 +453,16 @@ class Review:
             return None
         return self._promised()[:, label]
 
-    def _present(self, rows: Tensor) -> Tensor:
-        """Return the tags of photos that are answered yes or more likely than not, (n, L)."""
-        known = self._table.known[rows]
-        present = (known == 1) | ((known == UNKNOWN) & (self._marginals[rows] > 0.5))
-        return present & self._table.shown
-
     def _take(self, written: list[Answer]) -> list[int]:
         """Take answers that were just written into account; return their photos."""
         with self._lock:
-            self._follow(self._table.take(written, self.rules))
+            self._beliefs.follow(self._table.take(written, self.rules))
         numbers = self._table.numbers(dict.fromkeys(answer.photo for answer in written))
-        for at in range(0, len(numbers), _BELIEVED_AT_ONCE):
-            behind = [n for n in numbers[at : at + _BELIEVED_AT_ONCE] if self._rough[n]]
+        for at in range(0, len(numbers), BELIEVED_AT_ONCE):
+            behind = self._beliefs.rough(numbers[at : at + BELIEVED_AT_ONCE])
             if behind:
                 with self._lock:
-                    self._believe(behind)
+                    self._beliefs.infer(behind)
                 sleep(_GIVE_WAY_S)
         return numbers
 
@@ -595,104 +470,20 @@ class Review:
         """Read the answers and changes of tags that were written since the last call."""
         changed, have_tags_changed = self._table.read(self.rules)
         if have_tags_changed:
-            self._ranked[:] = False
-        self._follow(changed)
-
-    def _follow(self, changed: list[int]) -> None:
-        """Take into account answers that the table has; beliefs about many photos come later."""
-        added = len(self._table.keys) - self._marginals.shape[1]
-        self._marginals = F.pad(self._marginals, (0, added), value=torch.nan)
-        if not changed:
-            return
-        if self._beliefs is None or len(changed) <= _BELIEVED_AT_ONCE:
-            self._believe(changed)
-            return
-        rows = torch.tensor(changed)
-        self._set_marginals(rows, self._marginals[rows[:, None], self._columns])
-        self._rough[rows] = True
-
-    def _believe(self, numbers: list[int]) -> None:
-        rows = torch.tensor(numbers, dtype=torch.int64)
-        if self._beliefs is None:
-            self._set_marginals(rows, torch.empty(len(rows), 0))
-            return
-        known = self._table.known[rows[:, None], self._columns]
-        marginals, advice = self._beliefs.marginals(rows, known)
-        if advice and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(advice, MlcrfWarning, stacklevel=2)
-        self._set_marginals(rows, marginals)
-
-    def _set_marginals(self, rows: Tensor, marginals: Tensor) -> None:
-        """Replace the marginals of some photos, those of the model's tags as given (n, K)."""
-        known = self._table.known[rows]
-        found = torch.where(known == UNKNOWN, torch.nan, known.double())
-        ours = known[:, self._columns]
-        found[:, self._columns] = torch.where(ours == UNKNOWN, marginals.double(), ours.double())
-        self._marginals[rows] = found
-        self._rough[rows] = False
-        if self._beliefs is not None:
-            self._value_roughly(rows)
-        self._update_states(rows)
-
-    def _value_roughly(self, rows: Tensor) -> None:
-        """Take the entropy of each photo's least certain tag for the information of an answer."""
-        least = label_entropy(self._marginals[rows]).masked_fill(~self._askable(rows), 0)
-        self._worth[rows] = least.amax(1)
-        self._ranked[rows] = False
-
-    def _value(self, rows: Tensor, information: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each photo's best question, -1 for none, and its information; cache it."""
-        askable = self._askable(rows)[:, self._columns]
-        information = information.masked_fill(~askable, 0)
-        self._worth[rows] = information.amax(1)
-        self._ranked[rows] = True
-        best = next_questions(information, askable)
-        return torch.where(best < 0, best, self._columns[best]), self._worth[rows]
-
-    def _askable(self, rows: Tensor) -> Tensor:
-        """Return the tags that the model asks about: not answered, and not implied, (n, L)."""
-        p = self._marginals[rows]
-        return ~self._table.answered[rows] & (p > 0) & (p < 1) & self._table.shown
+            self._beliefs.is_ranked[:] = False
+        self._beliefs.follow(changed)
 
     def _look(self, number: int) -> Look:
-        question, information = -1, 0.0
-        if self._beliefs is not None:
-            rows = torch.tensor([number])
-            if bool(self._rough[number]):
-                self._believe([number])
-            found = self._beliefs.information(rows, self._table.known[rows][:, self._columns])
-            questions, worth = self._value(rows, found)
-            question, information = int(questions), float(worth)
+        question, information = self._beliefs.question(number)
         verdicts = self._table.verdicts(number)
         return Look(
             number=number,
-            marginals=tuple(self._marginals[number].tolist()),
+            marginals=tuple(self._beliefs.marginals[number].tolist()),
             known=tuple(self._table.known[number].tolist()),
             verdicts=tuple(verdicts.get(key, Verdict()) for key in self._table.keys),
             contradicts=self._table.contradicts.get(number, frozenset()),
             promised=tuple(self._promised()[number].tolist()),
-            question=None if question < 0 else question,
+            question=question,
             information=information,
-            state=self._states[number],
+            state=self._beliefs.states[number],
         )
-
-    def _update_states(self, rows: Tensor) -> None:
-        shown, answered = self._table.shown, self._table.answered[rows]
-        is_open = ~answered & shown if self._beliefs is None else self._askable(rows)
-        found = torch.stack(
-            [
-                (self._table.in_conflict[rows] & shown).any(1),
-                (answered & shown).any(1),
-                is_open.any(1),
-            ]
-        )
-        for number, (is_conflict, is_begun, is_left) in zip(
-            rows.tolist(), found.T.tolist(), strict=True
-        ):
-            if is_conflict:
-                self._states[number] = State.CONFLICT
-            elif not is_begun:
-                self._states[number] = State.NEW
-            else:
-                self._states[number] = State.BEGUN if is_left else State.DONE

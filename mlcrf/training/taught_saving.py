@@ -94,8 +94,9 @@ def _splits(report: TaughtReport) -> Manifest:
                 padded[:, at] = before.targets[:, column]
         others = []
         for row, image in enumerate(before.images):
-            if image.key in place:
-                ours = targets[place[image.key]]
+            ours_at = place.get(image.key)
+            if ours_at is not None:
+                ours = targets[ours_at]
                 ours[ours == UNKNOWN] = padded[row][ours == UNKNOWN]
             else:
                 others.append(row)

@@ -11,9 +11,9 @@ from mlcrf.images import as_image
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase, Stamped
 from mlcrf.review.finding import Filter, Order
-from mlcrf.review.learning import Learner
+from mlcrf.review.learning import TOO_FEW, Learner
 from mlcrf.review.photos import Photo
-from mlcrf.review.session import TOO_FEW, Review
+from mlcrf.review.session import Review
 
 COUNT, SIZE = 120, 8
 
@@ -147,7 +147,7 @@ def test_rough_marginals_are_refined_when_a_photo_is_looked_at(
     review.learn()
     rough = review.belief(100, 1)[0]
     look = review.look(100)
-    beliefs = review._beliefs
+    beliefs = review._beliefs.beliefs
     assert isinstance(beliefs, Beliefs)
     exact, _ = beliefs.marginals(torch.tensor([100]), torch.full((1, 2), -1))
     assert look.marginals[1] == pytest.approx(float(exact[0, 1]))

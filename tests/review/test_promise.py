@@ -154,7 +154,7 @@ def test_only_promised_tags_are_sure(place: Place) -> None:
     assert sorted(found[0]) == promised[:, label].nonzero().squeeze(1).tolist()
     assert sorted(chain.from_iterable(found)) == list(range(len(NAMES)))
     review.promise = replace(promise_of(review), tags=promised & False)
-    review._marginals[0, label] = 0.99
+    review._beliefs.marginals[0, label] = 0.99
     assert review.find(Filter(label, Part.SURE, order=Order.LIKELY)) == []
     assert 0 in review.find(Filter(label, Part.LIKELY, order=Order.LIKELY))
     column = TagColumn(

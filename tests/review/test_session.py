@@ -125,7 +125,7 @@ def test_an_answer_does_not_wait_for_ranking(
     monkeypatch.setattr(Beliefs, "information", answered_meanwhile)
     review.rank()
     monkeypatch.setattr(Beliefs, "information", information)
-    assert review.look(0).known[0] == 1 and float(review._worth[0]) < 9
+    assert review.look(0).known[0] == 1 and float(review._beliefs.worth[0]) < 9
 
 
 @pytest.mark.parametrize("num_labels", [14, 80])
