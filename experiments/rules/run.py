@@ -7,6 +7,8 @@ folder. Every measure of `evaluate` is compared on the same targets, those that 
 rules: what a test photo breaks of a hard limit counts as unknown, for both.
 """
 
+import importlib
+import json
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -54,26 +56,33 @@ def main() -> None:
     sizes = (100,) if arguments.quick else SIZES
     test = frame.first_photos(data.part(Split.TEST), {Split.TEST: arguments.test_photos})
     named = list(RULES.items())[: 1 if arguments.quick else None]
-    chosen = {name: _rules(files, data) for name, files in named}
+    chosen = {name: rules_of(files, data) for name, files in named}
     rows: frame.Rows = []
     for size in sizes:
-        part = frame.first_photos(data, {Split.TRAIN: size, Split.VALIDATION: size // 3})
-        plain = _trained(arguments, part, Rules(), f"{size}-none")
+        part = few_photos(data, size)
+        plain = trained_with(arguments, part, Rules(), f"{size}-none")
         for name, rules in chosen.items():
-            run = _trained(arguments, part, rules, f"{size}-{name.replace(' ', '-')}")
+            run = trained_with(arguments, part, rules, f"{size}-{name.replace(' ', '-')}")
             rows.append({"photos": size, "rules": name} | _compared(arguments, run, plain, test))
             frame.keep(arguments, rows)
     print("\n\n".join(tables({"rows": rows}).values()))
 
 
-def _rules(files: tuple[str, ...], data: Manifest) -> Rules:
+def few_photos(data: Manifest, size: int) -> Manifest:
+    """Return the first so many training photos, and a third as many for validation."""
+    return frame.first_photos(data, {Split.TRAIN: size, Split.VALIDATION: size // 3})
+
+
+def rules_of(files: tuple[str, ...], data: Manifest) -> Rules:
+    """Read the files of this folder as one set of rules."""
     rules = Rules()
     for file in files:
         rules = load_rules(Path(__file__).parent / file, data.labels, given=rules)
     return rules
 
 
-def _trained(arguments: Any, data: Manifest, rules: Rules, name: str) -> Run:
+def trained_with(arguments: Any, data: Manifest, rules: Rules, name: str) -> Run:
+    """Return the run of some photos under these rules, trained if it is not there."""
     settings = TrainSettings(**(frame.QUICK if arguments.quick else {}))
     return frame.trained(with_rules(data, rules), arguments.runs / "rules" / name, settings)
 
@@ -131,7 +140,18 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         for row in rows
     ]
     titles = ["photos", "rules", "log2 of the label sets", "chosen that break one", "unknown cells"]
-    return {"rules": frame.table(lines, head), "cost": frame.table(costs, titles)}
+    return {"rules": frame.table(lines, head), "cost": frame.table(costs, titles)} | _others()
+
+
+def _others() -> dict[str, str]:
+    """Return the tables of `outputs` and `ranking`, whose figures lie beside."""
+    found: dict[str, str] = {}
+    for name in ("outputs", "ranking"):
+        path = Path(__file__).with_name(f"{name}.json")
+        if path.exists():
+            module = importlib.import_module(f"experiments.rules.{name}")
+            found |= module.tables(json.loads(path.read_text(encoding="utf-8")))
+    return found
 
 
 if __name__ == "__main__":

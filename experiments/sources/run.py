@@ -33,12 +33,12 @@ from sklearn.linear_model import LogisticRegression
 
 from experiments import frame
 from mlcrf.checkpoint import Run
-from mlcrf.choices import Schedule
+from mlcrf.choices import ObjectiveName, Schedule
 from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials
 from mlcrf.data.joining import join_tables, with_mentions
 from mlcrf.data.manifest import Manifest, Split
-from mlcrf.labels import LabelSpace
+from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.metrics import Ranking
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import exact_likelihood_loss
@@ -47,15 +47,24 @@ from mlcrf.processes import ALONE
 from mlcrf.training.examples import Examples
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.fit import fit
+from mlcrf.training.fitting import fit_models
+from mlcrf.training.mentions import code_silence
+from mlcrf.training.plan import plan_training
 from mlcrf.training.preconditioner import Penalty, counted_variance
 from mlcrf.training.stacking import score_by_baselines
+from mlcrf.training.stages import Stages
 from mlcrf.training.trust import learn_trust
 
-PENALTIES: dict[str, Any] = {"penalties": (0.1, 0.3, 1.0), "pairwise_penalties": (0.01,)}
+PENALTIES: dict[str, Any] = {
+    "penalties": (0.03, 0.1, 0.3),
+    "pairwise_penalties": (0.001, 0.01),
+}
 LOST = 0.5  # share of the present labels
-_STACKED = {"schedule": Schedule.STACKED, "penalties": (0.1,)}
+# the likelihood in all cases: lists are learned from by it, complete tables otherwise would not be
+_STACKED = {"schedule": Schedule.STACKED, "objective": ObjectiveName.EXACT_LIKELIHOOD}
 SOURCES = {"first": (0.7, 0.4), "second": (0.95, 0.2)}  # precision and recall
 _GIVEN = "as one, couplings given"
+_SHARE_GIVEN = "--lists positives, share given"
 _HELD = 1e6  # penalty of couplings beside those given
 _TOLERANCE = 1e-4  # nats per image
 _SURE = (0.001, 0.999)
@@ -119,18 +128,63 @@ def _positives(
     chance = np.random.default_rng(arguments.seed).random(data.targets.shape)
     lost = (data.targets == 1) & (chance < LOST) & ~tested[:, None]
     left = replace(data, targets=np.where(lost, np.int8(0), data.targets))
+    marked = replace(data, targets=np.where(lost, np.int8(UNKNOWN), data.targets))
+    complete = learn("complete", data, **_STACKED)
+    worth = _worth(complete, test)
+    drawn = np.random.default_rng(arguments.seed + 1).random(len(data))
+    tags = with_mentions(left, "tags")
+    listed = learn("positives", tags, **_STACKED)
     runs = {
         "taken as absent": learn("absent", left, **_STACKED),
-        "--lists positives": learn("positives", with_mentions(left, "tags"), **_STACKED),
-        "complete": learn("complete", data, **_STACKED),
+        "--lists positives": listed,
+        "what was lost marked as unknown": learn("marked", marked, **_STACKED),
+        "complete, of half of the images": learn(
+            "half-of-images", data.rows(np.flatnonzero(tested | (drawn < 1 - LOST))), **_STACKED
+        ),
+        "complete, of images of as much information": learn(
+            "as-much", data.rows(np.flatnonzero(tested | (drawn < worth))), **_STACKED
+        ),
+        "complete": complete,
     }
     found = {name: _of_run(run, test) for name, run in runs.items()}
+    found[_SHARE_GIVEN] = _with_share_given(listed, tags, test)
+    found["complete"] = found.pop("complete")
     rows = _rows("positives", found, test, "taken as absent", "complete", arguments)
-    estimated = list(runs["--lists positives"].mentions["tags"].values())
+    estimated = list(listed.mentions["tags"].values())
     for row in rows:
         if row["case"] == "--lists positives":
             row["listed"] = [float(np.mean(estimated)), min(estimated), max(estimated)]
+            row["worth"] = worth
+        if row["case"] in runs:
+            fits = frame.record_of(runs[row["case"]])["fits"]
+            row["penalty"] = fits[row["model"]]["penalty_weights"]
     return rows
+
+
+@torch.no_grad()
+def _worth(complete: Run, test: Manifest) -> float:
+    """Return the share of the information that a list holds, as a mean over labels."""
+    p = complete.independent(frame.features_of(complete, test)).unary.double().sigmoid()
+    c, information = 1 - LOST, p * (1 - p)
+    share = (information * c * (1 - p) / (1 - c * p)).sum(0) / information.sum(0)
+    return float(share.mean())
+
+
+def _with_share_given(listed: Run, left: Manifest, test: Manifest) -> dict[str, Answers]:
+    """Return the answers of fits that are told which share is listed, instead of estimating it."""
+    targets, codes = code_silence(left.targets, left.mentions)
+    left = replace(left, targets=targets)
+    parts = []
+    for split in (Split.TRAIN, Split.VALIDATION):
+        part = left.part(split)
+        parts.append(Examples(frame.features_of(listed, part).numpy(), part.targets))
+    silence = codes.evidence(np.full((1, len(left.labels)), 1 - LOST))
+    seen = np.maximum(parts[0].targets, 0)
+    plan = plan_training(listed.settings, left.labels, seen, left.rules, mentions=True)
+    plan = replace(plan, silence=silence)
+    fitted = fit_models(*parts, plan, stages=Stages(None, ""))
+    models = {"independent": fitted.independent.model, "crf": fitted.crf.model}
+    return {name: _answers(model, listed, test) for name, model in models.items()}
 
 
 def _halves(
@@ -173,12 +227,13 @@ def _with_couplings_of(full: Run, union: Manifest) -> LabelCrf:
     start = full.crf.clone()
     with torch.no_grad():
         start.pairwise.zero_()
+    known = float((learned.targets >= 0).mean())  # losses are means over all images
     chosen = json.loads((full.path / "metrics.json").read_text(encoding="utf-8"))["fits"]["crf"]
     model, report = fit(
         space,
         space.to_axes(start),
         loss,
-        Penalty(chosen["penalty_weights"], _HELD),
+        Penalty(known * chosen["penalty_weights"], _HELD),
         curvature=counted_variance,
         tolerance=_TOLERANCE,
         progress=print,
