@@ -63,7 +63,10 @@ def test_main_job_on_real_photos(tmp_path: Path) -> None:
     )
     more = {
         "download": ["--mirror", str(mirror)],
-        "train": ["--set", "penalties=[0.3]", "--set", "pairwise_penalties=[0.01]"],
+        "train": [
+            *("--set", "penalties=[0.3]", "--set", "pairwise_penalties=[0.01]"),
+            *("--set", "schedule=joint", "--set", "structure_weights=[1]"),
+        ],
         "evaluate": ["--json", "--resamples", "20"],
     }
     printed = {}

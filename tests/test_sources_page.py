@@ -57,6 +57,8 @@ def test_commands(folder: Path) -> None:
         words = shlex.split(command)
         trains = words[0] == "train"
         quick = shlex.split(QUICK) if trains else []
+        if trains and "--lists" not in words:  # which has one schedule
+            quick += ["--set", "schedule=joint"]
         result = run_program(*words, *quick, "--cache-dir", "cache", cwd=folder)
         assert result.returncode == 0, result.stderr
         if words[0] == "evaluate":

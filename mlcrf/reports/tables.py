@@ -317,9 +317,10 @@ def format_training(report: "TrainReport") -> str:
     images = ", ".join(f"{count} {split}" for split, count in report.images.items())
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in report.seconds.items())
     run = report.run
+    what = "rows" if run.backbone_spec.features else "images"
     return "\n".join(
         [
-            f"{run.data}: {len(run.labels)} labels; images: {images}; "
+            f"{run.data}: {len(run.labels)} labels; {what}: {images}; "
             f"objective {run.settings.objective.value}",
             format_table(header, rows),
             *_describe_mentions(run.mentions),

@@ -46,6 +46,7 @@ from mlcrf.images.containers import find_image_tables
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.stores import Stored
 
+_MOST_NAMED = 3  # names of the column `abstained` that are no labels
 _PART = re.compile(rf"(.+)([-_.])({'|'.join(SPLIT_NAMES)})")
 
 
@@ -177,7 +178,9 @@ def _make_manifest(
         space = labels or vocabulary(listed.tags, records.path)
         targets = tag_targets(listed.tags, space)
         if ABSTAINED in columns.ignored and ABSTAINED not in options.ignore_columns:
-            facts += _open_labels(records, listed, space, targets, problems)
+            done, lost = _open_labels(records, listed, space, targets, problems)
+            facts += done
+            notes += lost
         single = listed.single
         is_long = single and _is_long(images)
         if is_long:
@@ -397,10 +400,15 @@ def _open_labels(
     space: LabelSpace,
     targets: NDArray[np.int8],
     problems: Problems,
-) -> list[str]:
-    """Make labels unknown that a row leaves open, in place; return what was done, in words."""
+) -> tuple[list[str], list[str]]:
+    """Make labels unknown that a row leaves open, in place.
+
+    Returns:
+        What was done, and what could not be, in words.
+    """
     column = {name: place for place, name in enumerate(space)}
     number = 0
+    lost: Counter[str] = Counter()
     # labels may be one in each row, and those left open several
     separator = listed.separator or find_separator(records.columns[ABSTAINED]).sign
     for row, cell in enumerate(records.columns[ABSTAINED]):
@@ -414,7 +422,14 @@ def _open_labels(
         places = [column[name] for name in names if name in column]
         targets[row, places] = UNKNOWN
         number += len(places)
-    return [f"labels left open by column {ABSTAINED!r} are unknown: {number}"]
+        lost.update(sorted(name for name in names if name not in column))
+    notes = [
+        f"column {ABSTAINED!r} leaves {name!r} open, which is not a label here; rows: {count}"
+        for name, count in lost.most_common(_MOST_NAMED)
+    ]
+    if len(lost) > _MOST_NAMED:
+        notes.append(f"column {ABSTAINED!r}: {len(lost) - _MOST_NAMED} more such names")
+    return [f"labels left open by column {ABSTAINED!r} are unknown: {number}"], notes
 
 
 @dataclass(frozen=True)

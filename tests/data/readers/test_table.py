@@ -468,6 +468,8 @@ def test_labels_that_were_left_open_are_unknown(folder: Path, name: str, text: s
     assert manifest.labels.names == ("sea", "sky")
     assert manifest.targets.tolist() == [[1, -1], [0, 1]]
     assert "labels left open by column 'abstained' are unknown: 1" in manifest.facts
+    lost = "column 'abstained' leaves 'unheard' open, which is not a label here; rows: 1"
+    assert lost in manifest.notes
     ignoring = read_table(path, ReadOptions(ignore_columns=("abstained",)))
     assert ignoring.targets.tolist() == [[1, 0], [0, 1]]
 
