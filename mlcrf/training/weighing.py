@@ -177,7 +177,7 @@ class Weighing:
         used, count = int((self.weights > 0).sum()), len(self.weights)
         values = ", ".join(f"{value:g}" for value in sorted(set(self.weights.tolist()))[::-1])
         return (
-            f"structure: in use for {used} of {count} labels (weights {values}); on validation "
+            f"structure: in use for {used} of {count} labels (weights {values}); on held-out "
             f"images the loss of single labels goes from {self.before.single:.4f} to "
             f"{self.after.single:.4f} nats, that of whole sets from {self.before.joint:.4f} to "
             f"{self.after.joint:.4f}"
