@@ -121,7 +121,12 @@ def unpack(folder: Path) -> dict[str, set[int]]:
 def test_tutorial(tmp_path: Path) -> None:
     """Every command ends well, and what the page says of it is so."""
     person = Person(unpack(tmp_path / "photos"))
-    more = {"train": ["--set", "penalties=[1]", "--set", "pairwise_penalties=[0.01]"]}
+    more = {
+        "train": [
+            *("--set", "penalties=[1]", "--set", "pairwise_penalties=[0.01]"),
+            *("--set", "schedule=joint", "--set", "structure_weights=[1]"),
+        ]
+    }
     reviews = []
     for words in commands():
         if words[0] == "review":
