@@ -272,6 +272,7 @@ class HeadTrainer:
             candidates=settings.structure_weights,
             joint_share=settings.joint_share,
             errors=2.0 if settings.cross_validation else 1.0,
+            is_few=len(self._validation.targets) < ENOUGH,
             silence=plan.silence,
             processes=self._processes,
         )

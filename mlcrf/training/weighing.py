@@ -21,7 +21,9 @@ Beyond exact inference pseudo-likelihood stands for the likelihood of sets. A we
 make neither the first term worse than at 0, nor the number of labels that a threshold of 0.5 gets
 wrong, nor 1 - F1 of the label set that it gives, by more than half a percent and the standard error
 of the difference: couplings can improve the one and spoil the other. With
-`cross_validation` twice the standard error is allowed: one would refuse couplings by chance.
+`cross_validation` twice the standard error is allowed: one would refuse couplings by chance. With
+fewer than 400 validation images single labels or whole sets have to gain two standard errors, else
+the baseline is used as it is.
 """
 
 import math
@@ -56,6 +58,7 @@ _BIAS_STEP = 0.8  # of Newton's step: attracting labels raise each other
 _LARGEST_BIAS_STEP = 1.0  # nats
 _BIAS_TOLERANCE = 0.02  # nats
 _TRIFLE = 0.005  # share of a loss
+_SURE_ERRORS = 2.0
 _MOST_GROUPS = 3
 _GROUP_POSITIVES = 50  # held-out positives that a group of labels needs
 
@@ -66,7 +69,8 @@ class Losses:
 
     Attributes:
         by_image: of each image the loss of its labels, how many a threshold of 0.5 gets wrong, and
-            1 - F1 of the label set that it gives, float64 (3, N).
+            1 - F1 of the label set that it gives; and the loss of its label set, if the inference
+            gives it, else of its labels again, float64 (4, N).
         sums: of each label, over images of which something is known: their number, how many have
             the label, the sum of its marginals p, and that of p (1 - p), float64 (4, L).
     """
@@ -116,6 +120,11 @@ class Losses:
             errors * _standard_error(more), _TRIFLE * other.by_image[:measures].mean(1)
         )
         return bool((more.mean(1) > least).any())
+
+    def gains(self, other: "Losses") -> bool:
+        """Return whether single labels or whole sets are better, by more than two errors."""
+        less = (other.by_image - self.by_image)[[0, 3]]
+        return bool((less.mean(1) > _SURE_ERRORS * _standard_error(less)).any())
 
 
 def _standard_error(values: Tensor) -> Tensor:
@@ -236,6 +245,8 @@ class Weigher:
         candidates: weights to choose from.
         joint_share: its share in the choice.
         errors: standard errors by which single labels must not be worse than the baseline's.
+        is_few: whether images are so few that a gain can be chance; then the baseline is used
+            unless single labels or whole sets gain two standard errors.
         silence: evidence of sources that list only a part of what is present; what they do not
             mention has the probability of that.
 
@@ -252,9 +263,10 @@ class Weigher:
         joint_share: float,
         processes: Processes,
         errors: float = 1.0,
+        is_few: bool = False,
         silence: Tensor | None = None,
     ) -> None:
-        self._errors = errors
+        self._errors, self._is_few = errors, is_few
         self._positives = positives
         self._make_inference, self._joint = make_inference, joint
         self._candidates, self._share = sorted(candidates), joint_share
@@ -288,7 +300,11 @@ class Weigher:
                     spoils = one.after.spoils(best.before, errors=self._errors)
                     if one.loss < best.loss and not spoils:
                         best = one
-        return self._match(parts, best, _BIAS_ROUNDS)
+        best = self._match(parts, best, _BIAS_ROUNDS)
+        none = torch.zeros(len(best.weights))
+        if self._is_few and self._candidates[0] == 0 and not best.after.gains(best.before):
+            return self._try(parts, none, none, best.before)
+        return best
 
     def _choose_common(self, parts: Sequence[HeldOut], shares: Sequence[float]) -> Weighing:
         ones, none = torch.ones(len(self._positives)), torch.zeros(len(self._positives))
@@ -337,7 +353,7 @@ class Weigher:
         if isinstance(method, Gibbs | ExactOrGibbs) and model.num_labels > _MOST_SAMPLED:
             method = _INSTEAD_OF_GIBBS
         joint = torch.zeros(1, dtype=torch.float64)
-        by_image = torch.zeros(3, count, dtype=torch.float64)
+        by_image = torch.zeros(4, count, dtype=torch.float64)
         sums = torch.zeros(4, model.num_labels, dtype=torch.float64)
         for rows in self._processes.blocks(count, _AT_ONCE):
             said = torch.from_numpy(targets[rows].astype(np.int64))
@@ -358,8 +374,11 @@ class Weigher:
             hits = ((known == 1) & (p >= 1 / 2)).sum(1)
             by_image[1, rows] = wrong
             by_image[2, rows] = torch.where(wrong > 0, wrong / (2 * hits + wrong), 0.0)
+            by_image[3, rows] = by_image[0, rows]
             if self._joint is None:
-                mean = (posterior.log_partition - log_mass(method, told, known)).mean()
+                of_sets = posterior.log_partition - log_mass(method, told, known)
+                by_image[3, rows] = of_sets.double()
+                mean = of_sets.mean()
             else:
                 mean = from_image(self._joint, rows.start)(potentials, said)
             joint += len(known) / count * float(mean)

@@ -90,13 +90,14 @@ def true_baseline(num_labels: int, strength: float) -> tuple[LabelCrf, LabelCrf]
     return baseline, crf
 
 
-def weigher(held_out: Examples, share: float = 0.05) -> Weigher:
+def weigher(held_out: Examples, share: float = 0.05, *, is_few: bool = False) -> Weigher:
     return Weigher(
         positives=torch.from_numpy((held_out.targets == 1).sum(0)),
         make_inference=lambda model: EXACT,
         joint=partial(exact_likelihood_loss, exact=EXACT),
         candidates=(0.0, 0.5, 1.0),
         joint_share=share,
+        is_few=is_few,
         processes=ALONE,
     )
 
@@ -112,6 +113,19 @@ def test_false_couplings_are_not_used() -> None:
         assert not chosen.weights.any()
         assert chosen.after.single == chosen.before.single
         assert "in use for 0 of 4 labels" in str(chosen)
+
+
+def test_few_images_have_to_be_sure() -> None:
+    """A gain on 40 images that can be chance gives the baseline; the same on 400 is taken."""
+    baseline, crf = true_baseline(4, 0.7)
+    used = {}
+    for count, is_few in ((40, False), (40, True), (400, True)):
+        held_out = examples(count, 4, seed=0, coupled=True)
+        part = HeldOut(held_out.features, held_out.targets, baseline, crf)
+        one = weigher(held_out, is_few=is_few)
+        chosen = one.choose_by_group([part], one.choose_common([part]))
+        used[count, is_few] = bool(chosen.weights.any())
+    assert used == {(40, False): True, (40, True): False, (400, True): True}
 
 
 @pytest.mark.parametrize("strength", [-0.5, 0.5])
@@ -137,7 +151,7 @@ def test_mean_marginals_stay_those_of_the_baseline(strength: float) -> None:
 def test_biases_stay_finite_where_all_images_are_alike(present: float) -> None:
     """No image has the label, or all have it; nothing is known of a second one."""
     sums = torch.tensor([[100.0, 0], [present, 0], [60, 0], [20, 0]], dtype=torch.float64)
-    one = Losses(1.0, 1.0, torch.ones(3, 100, dtype=torch.float64), sums)
+    one = Losses(1.0, 1.0, torch.ones(4, 100, dtype=torch.float64), sums)
     step = one.bias_towards(one.wanted())
     assert step[1] == 0
     assert (step[0] > 0) == (present > 0) and step.isfinite().all()
@@ -182,7 +196,7 @@ def losses(single: float, joint: float, by_image: torch.Tensor) -> Losses:
 @pytest.mark.parametrize("row", [0, 1, 2], ids=["loss", "wrong", "f1"])
 def test_what_spoils_single_labels(row: int) -> None:
     """A higher loss, more wrong labels or a lower F1, by more than a standard error and 0.5 %."""
-    before = losses(2.0, 2.0, torch.ones(3, 100, dtype=torch.float64))
+    before = losses(2.0, 2.0, torch.ones(4, 100, dtype=torch.float64))
 
     def with_change(change: torch.Tensor) -> Losses:
         by_image = before.by_image.clone()
@@ -198,10 +212,21 @@ def test_what_spoils_single_labels(row: int) -> None:
     assert with_change(balanced + 0.2).spoils(before)
 
 
+@pytest.mark.parametrize("row", [0, 3])
+def test_what_gains_is_better_by_two_standard_errors(row: int) -> None:
+    """In the loss of single labels, or in that of whole sets."""
+    before = losses(2.0, 2.0, torch.ones(4, 100, dtype=torch.float64))
+    balanced = torch.tensor([1.0, -1.0] * 50)
+    for gain, is_sure in ((0.25, True), (0.15, False), (-0.25, False)):
+        by_image = before.by_image.clone()
+        by_image[row] += balanced - gain
+        assert losses(2.0, 2.0, by_image).gains(before) is is_sure
+
+
 def candidate(single: float, loss: float) -> Candidate:
     """A candidate with this loss, and a loss of single labels that images spread around."""
-    balanced = torch.tensor([1.0, -1.0] * 50) * torch.tensor([[1.0], [0.0], [0.0]])
-    by_image = torch.ones(3, 100, dtype=torch.float64) + (single != 1) * balanced
+    balanced = torch.tensor([1.0, -1.0] * 50) * torch.tensor([[1.0], [0.0], [0.0], [0.0]])
+    by_image = torch.ones(4, 100, dtype=torch.float64) + (single != 1) * balanced
     by_image[0] += single - 1
     after = losses(single, loss, by_image)
     model = models(2, 1.0)[1]
