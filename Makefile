@@ -8,7 +8,7 @@ EXTRAS ?= dev,heic,jxl,lite,onnx,raw,ray,review,s3,serve
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test test-reliability coverage mutants check measure format docs site bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-tag bench-cluster bench-labels bench-layer bench-start bench-extend clean
+.PHONY: help setup demo test test-reliability coverage mutants check measure format docs site bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-tag bench-cluster bench-labels bench-layer bench-start bench-extend bench-teaching bench-answers clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -138,6 +138,9 @@ bench-layer: setup  ## Measure the layer beside the engine, and what a loop lear
 
 bench-teaching: setup  ## Measure learning from the answers of a review, and answers meanwhile; OUT=file.json QUICK=1.
 	$(BIN)/python experiments/benchmarks/teaching.py $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
+bench-answers: setup  ## Measure answers on the review page with 24 to 400 labels; OUT=file.json QUICK=1.
+	$(BIN)/python experiments/benchmarks/answers.py $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
 screenshots: setup  ## Make the screenshots of docs/images anew; RUN=run DATA=folder.
 	$(BIN)/python docs/screenshots.py --run $(RUN) --data $(DATA)

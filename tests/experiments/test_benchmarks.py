@@ -335,6 +335,17 @@ def test_teaching_is_measured() -> None:
     assert row["lessons_meanwhile"] >= 0
 
 
+def test_answers_are_measured() -> None:
+    """Of a drawn model, with couplings between different labels, each once."""
+    import answers
+
+    crf = answers.draw(30)
+    row = answers.measure("drawn", crf, 2)
+    assert 0 < len(torch.unique(crf.edges, dim=0)) == row["couplings"] <= 120
+    assert row["answers"] == 2 * answers.PER_PHOTO
+    assert row["answer_most_s"] >= row["answer_s"] > 0
+
+
 def test_layer_is_measured_and_learns_what_the_engine_does() -> None:
     """A step, a loop beside a joint fit on the same drawn features, and both tables."""
     generator = torch.Generator().manual_seed(0)
