@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+import tests.quiet  # noqa: F401
+
 # before torch is loaded: tests run two at a time, and one thread for each is faster
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -14,7 +14,16 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 _LIBRARIES = (
-    *("torch", "torchvision", "timm", "numba", "openvino", "sklearn.metrics", "networkx"),
+    *(
+        "tests.quiet",
+        "torch",
+        "torchvision",
+        "timm",
+        "numba",
+        "openvino",
+        "sklearn.metrics",
+        "networkx",
+    ),
     *("pandas", "pyarrow.parquet", "scipy.optimize", "scipy.stats", "matplotlib.pyplot"),
     *("PIL.Image", "lxml.etree", "pydantic", "rich.progress", "typer", "safetensors.torch"),
     *("torch._dynamo", "iterstrat.ml_stratifiers", "torchmetrics"),

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 
 from mlcrf.atomic import read_sealed, write_sealed
 from mlcrf.backbones.registry import Backbone, DeferredBackbone
+
+# OpenVINO tells its makers of every import and conversion, in processes of their own, unless the
+# package that does so is missing; None says that it is.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 class OpenVinoEngine:

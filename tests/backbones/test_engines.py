@@ -1,6 +1,8 @@
 """Engines give what the network gives, and a converted network is kept only as it was made."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -45,6 +47,18 @@ def conversions(kept: Path, monkeypatch: pytest.MonkeyPatch) -> list[Backbone]:
 
     monkeypatch.setattr(openvino_engine, "_convert", convert)
     return done
+
+
+def test_openvino_reports_nothing_to_its_makers() -> None:
+    """Neither that it is used nor what it converts: it has what stands in for the package."""
+    code = (
+        "import mlcrf.backbones.engines, openvino, sys\n"
+        "from openvino.tools.ovc import convert_impl, main, telemetry_utils, utils\n"
+        "print({one.tm.__name__ for one in (convert_impl, main, telemetry_utils, utils)})\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["{'openvino.tools.ovc.telemetry_stub'}", "[]"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 33])
