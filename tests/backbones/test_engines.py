@@ -37,7 +37,7 @@ def assert_equal(one: NDArray[np.float32], other: NDArray[np.float32]) -> None:
 
 @pytest.fixture
 def conversions(kept: Path, monkeypatch: pytest.MonkeyPatch) -> list[Backbone]:
-    """What is converted from here on; it all becomes `tiny`, since converting takes seconds."""
+    """Networks converted from here on; all become `tiny`, since converting takes seconds."""
     (network,) = kept.glob("*-openvino-*")
     done: list[Backbone] = []
 
@@ -50,7 +50,7 @@ def conversions(kept: Path, monkeypatch: pytest.MonkeyPatch) -> list[Backbone]:
 
 
 def test_openvino_reports_nothing_to_its_makers() -> None:
-    """Neither that it is used nor what it converts: it has what stands in for the package."""
+    """Imports and conversions: its own stand-in takes the place of the package that reports."""
     code = (
         "import mlcrf.backbones.engines, openvino, sys\n"
         "from openvino.tools.ovc import convert_impl, main, telemetry_utils, utils\n"

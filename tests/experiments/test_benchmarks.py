@@ -161,7 +161,7 @@ def test_torch_loop_counts_its_updates() -> None:
 
 
 def test_a_killed_process_is_told_from_a_slow_one() -> None:
-    """What takes too long is stopped, and what dies says so, instead of waiting for ever."""
+    """A process that takes too long is stopped, and one that dies says so at once."""
     import os
     import time
 
@@ -266,7 +266,7 @@ def test_quantiles_of_loads() -> None:
 
 
 def test_a_photo_without_a_row_or_with_two_ends_the_measurement(tmp_path: Path) -> None:
-    """Of two photos and a broken one; the whole tables are counted."""
+    """Tables of two photos and a broken one are counted if they are whole."""
     import cluster
 
     for name in ("a.jpg", "b.jpg", "c.jpg"):
@@ -336,7 +336,7 @@ def test_teaching_is_measured() -> None:
 
 
 def test_answers_are_measured() -> None:
-    """Of a drawn model, with couplings between different labels, each once."""
+    """A drawn model has couplings between different labels, each once."""
     import answers
 
     crf = answers.draw(30)

@@ -1,4 +1,4 @@
-"""What is counted over the outputs of a run with rules, and what rules change of each label."""
+"""Counts over the outputs of a run with rules, and the change that rules make to each label."""
 
 import itertools
 from pathlib import Path

@@ -86,7 +86,7 @@ def test_killed_while_it_decodes(photos: Path, tmp_path: Path) -> None:
 
 
 class Death(BaseException):
-    """What no handler expects."""
+    """An exception that no handler expects."""
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ class Visit:
         self.page.wait_for_selector(".tile")
 
     def chances(self) -> dict[int, float]:
-        """Of each tag, as far as its chip is filled."""
+        """Return for each tag how far its chip is filled."""
         chips = self.page.query_selector_all(".chip")
         return {
             int(chip.get_attribute("data-label")): float(
@@ -614,7 +614,7 @@ def test_all_photos_are_shown_and_answered_at_once(
 
 
 def test_a_refused_answer_leaves_the_selection(visiting: Visiting, place: Place) -> None:
-    """What was selected can be answered about again."""
+    """Photos that were selected can be answered about again."""
     visit = visiting()
     page = visit.page
     page.locator(".tile").first.hover()
@@ -700,7 +700,7 @@ def test_the_photos_of_a_new_tag_by_mouse(visiting: Visiting, place: Place) -> N
 
 
 def test_photos_do_not_move_under_somebody_who_looks(visiting: Visiting, place: Place) -> None:
-    """What others answer meanwhile moves them once after an act, and waits to be asked for then."""
+    """Answers of others move them once after an act, and then wait to be asked for."""
     visit = visiting()
     page = visit.page
     page.select_option("#label", label="sky")

@@ -65,7 +65,7 @@ def test_answers_are_a_log_with_who_and_when(url: str) -> None:
 
 
 def test_the_same_request_is_written_once(url: str) -> None:
-    """What is sent again after a lost reply, from many threads at once, is one answer."""
+    """A request sent again after a lost reply, from many threads at once, is one answer."""
     database = ReviewDatabase(url)
     (photo,), _ = database.register("/photos", [stamped("1.jpg", 1)])
     with ThreadPoolExecutor(8) as workers:
@@ -244,7 +244,7 @@ def test_a_database_of_version_1_is_brought_up_to_date(url: str) -> None:
 
 
 def test_undo_gives_back_ones_own_earlier_answer(url: str) -> None:
-    """Of each photo of an act, whatever others have said in between."""
+    """Each photo of an act has its own back, whatever others have said in between."""
     database = ReviewDatabase(url)
     one, two = database.register("/photos", [stamped("1.jpg", 1), stamped("2.jpg", 2)])[0]
     database.add(one, {"sea": 1, "sky": 0}, "anna", "first")

@@ -170,7 +170,7 @@ def test_only_promised_tags_are_sure(place: Place) -> None:
 
 
 def test_the_page_says_and_writes_it(place: Place) -> None:
-    """What is promised and left out; sidecars that name the promise; no other least probability."""
+    """Tags promised and left out; sidecars that name the promise; no other least probability."""
     review = place.review
     tags, photos = review.promised_counts()
     with TestClient(make_page(review), base_url="http://127.0.0.1:8000") as visitor:

@@ -227,7 +227,7 @@ def test_one_answer_about_many_photos(database: ReviewDatabase) -> None:
 def test_nobody_waits_for_beliefs_about_many_photos(
     database: ReviewDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They follow in parts, between which others look, who see what they will be at the end."""
+    """Beliefs follow in parts, between which others look, who see what they will be at the end."""
     potentials = make_potentials(200, 5, unary=2.0, pairwise=1.5, dtype=torch.float32)
     review = start(database, potentials)
     before = [look.marginals for look in map(review.look, range(200))]
