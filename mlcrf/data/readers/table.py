@@ -166,7 +166,9 @@ def _make_manifest(
     if options.label_sep == "":
         raise SettingsError("the label separator is empty; expected a character such as ';' or '|'")
     splits = _row_splits(records, columns.split, problems)
-    facts = _facts(columns)
+    may_open = columns.listed is not None and ABSTAINED not in options.ignore_columns
+    opens = may_open and ABSTAINED in columns.ignored
+    facts = _facts(columns, used=(ABSTAINED,) if opens else ())
     if columns.listed is None:
         space, targets = _valued_targets(records, columns.valued, labels, problems)
         single = is_long = False
@@ -177,7 +179,7 @@ def _make_manifest(
         problems.raise_if_any()
         space = labels or vocabulary(listed.tags, records.path)
         targets = tag_targets(listed.tags, space)
-        if ABSTAINED in columns.ignored and ABSTAINED not in options.ignore_columns:
+        if opens:
             done, lost = _open_labels(records, listed, space, targets, problems)
             facts += done
             notes += lost
@@ -211,15 +213,15 @@ def _make_manifest(
     return manifest if len(kept) == len(images) else manifest.rows(np.array(kept))
 
 
-def _facts(columns: Columns) -> list[str]:
-    """Return how the columns were understood, in words."""
+def _facts(columns: Columns, used: Sequence[str]) -> list[str]:
+    """Return how the columns were understood, in words; `used` are not left out after all."""
     facts = []
     if columns.words:
         facts.append(f"cells read: {', '.join(columns.words)}")
     if columns.split and columns.split != (SPLIT_COLUMN,):
         facts.append(f"splits from column {', '.join(map(_one_line, columns.split))}")
-    if columns.ignored:
-        facts.append(f"columns left out: {', '.join(map(_one_line, columns.ignored))}")
+    if left_out := [_one_line(name) for name in columns.ignored if name not in used]:
+        facts.append(f"columns left out: {', '.join(left_out)}")
     return facts
 
 

@@ -470,7 +470,9 @@ def test_labels_that_were_left_open_are_unknown(folder: Path, name: str, text: s
     assert "labels left open by column 'abstained' are unknown: 1" in manifest.facts
     lost = "column 'abstained' leaves 'unheard' open, which is not a label here; rows: 1"
     assert lost in manifest.notes
+    assert not [one for one in manifest.facts if one.startswith("columns left out")]
     ignoring = read_table(path, ReadOptions(ignore_columns=("abstained",)))
+    assert "columns left out: abstained" in ignoring.facts
     assert ignoring.targets.tolist() == [[1, 0], [0, 1]]
 
 
