@@ -101,6 +101,7 @@ class Finetune(StrEnum):
     """Part of the network that is trained with the head."""
 
     NONE = "none"
+    LAST = "last"  # the last stage, on activations before it
     ALL = "all"
 
 

@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mlcrf.choices import (
     Finetune,
@@ -33,6 +33,7 @@ Text = Annotated[str, AfterValidator(_encodable)]
 Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1)]
+_OF_LAST = {"epochs": 5, "learning_rate": 3e-4, "batch_size": 32}  # defaults of --finetune last
 
 
 class TrainSettings(BaseModel):
@@ -60,7 +61,9 @@ class TrainSettings(BaseModel):
     )
     finetune: Finetune = Field(
         default=Finetune.NONE,
-        description="`all` trains the network too; tiny, which has no published weights, needs it.",
+        description="`last` trains the last stage of the network too, on what the layers before it "
+        "give; `all` trains all of it, which takes hours or a GPU; tiny, which has no published "
+        "weights, needs it.",
     )
     structure: Structure = Field(
         default=Structure.AUTO,
@@ -211,10 +214,20 @@ class TrainSettings(BaseModel):
         default=1e-3, description="Tolerance for the objectives whose gradient is expensive."
     )
     epochs: int = Field(
-        default=10, ge=1, description="Epochs of --finetune all and of a head with dropout."
+        default=10,
+        ge=1,
+        description="Epochs of --finetune and of a head with dropout; 5 with --finetune last, "
+        "unless given.",
     )
-    learning_rate: Strength = Field(default=1e-3, description="Learning rate of the same.")
-    batch_size: int = Field(default=64, ge=1, description="Images a batch of the same.")
+    learning_rate: Strength = Field(
+        default=1e-3,
+        description="Learning rate of the same; 3e-4 with --finetune last, unless given.",
+    )
+    batch_size: int = Field(
+        default=64,
+        ge=1,
+        description="Images a batch of the same; 32 with --finetune last, unless given.",
+    )
     gradient_accumulation: int = Field(
         default=1,
         ge=1,
@@ -238,9 +251,17 @@ class TrainSettings(BaseModel):
         default=0.05,
         ge=0,
         allow_inf_nan=False,
-        description="Weight decay of --finetune all and of a head with dropout.",
+        description="Weight decay of --finetune and of a head with dropout.",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Random seed.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suit_finetune(cls, given: Any) -> Any:
+        """Fill in what --finetune last does better with than with the other defaults."""
+        if isinstance(given, dict) and given.get("finetune") == Finetune.LAST:
+            return _OF_LAST | given
+        return given
 
 
 def make_settings(

@@ -26,7 +26,7 @@ from mlcrf.training.extraction import Environment
 from mlcrf.training.plan import Plan, make_minimiser
 from mlcrf.training.progress import EpochFinished, EpochProgress, Log
 from mlcrf.training.stages import Result, Stages
-from mlcrf.training.stepping import Part, Stepper, one_cycle, share_batch_norm
+from mlcrf.training.stepping import Part, Stepper, copy_weights, one_cycle, share_batch_norm
 
 _KEEP_BYTES = 2**30  # largest size of decoded images kept in memory
 _STAGE = "finetune"
@@ -75,7 +75,7 @@ def finetune(
     steps = settings.epochs * batches.count
     schedule = one_cycle(optimiser, settings.learning_rate, steps)
     losses: list[tuple[float, float]] = []
-    best: dict[str, Tensor] = _weights(backbone)
+    best: dict[str, Tensor] = copy_weights(backbone)
     begun = stages.find(_STAGE)
     if begun is not None:
         modules.load_state_dict(begun["modules"])
@@ -95,7 +95,7 @@ def finetune(
             checked = sum(stepper.check(parts) * size for size, parts in in_order)
         total, checked = total / len(train), checked / len(validation)
         if not losses or checked < min(loss for _, loss in losses):
-            best = _weights(backbone)
+            best = copy_weights(backbone)
         losses.append((total, checked))
         log(EpochFinished("finetune", epoch + 1, settings.epochs, total, checked))
         stages.keep(
@@ -109,7 +109,7 @@ def finetune(
             },
         )
     backbone.cpu().float()
-    return {"best": best, "last": _weights(backbone), "losses": losses}
+    return {"best": best, "last": copy_weights(backbone), "losses": losses}
 
 
 class _Network(torch.nn.Module):
@@ -127,14 +127,6 @@ class _Network(torch.nn.Module):
             objective = from_image(self._objective, first_image)
             loss: Tensor = objective(potentials, known)
             return loss
-
-
-def _weights(backbone: Backbone) -> dict[str, Tensor]:
-    return {
-        key: value.detach().cpu().to(kind).clone(memory_format=torch.contiguous_format)
-        for key, value in backbone.state_dict().items()
-        for kind in [torch.float32 if value.is_floating_point() else value.dtype]
-    }
 
 
 @dataclass(frozen=True)

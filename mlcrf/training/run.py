@@ -5,8 +5,10 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -135,7 +137,7 @@ def train(
     parts = train_part, validation_part
     for note in describe_data(plan, *parts):
         log(f"note: {note}")
-    network = _train_network(backbone, parts, plan, stages, environment, log)
+    network = _train_network(backbone, parts, plan, stages, environment, log, progress)
     if network is not None:
         clock.note("network")
     coded_parts = coded.part(Split.TRAIN), coded.part(Split.VALIDATION)
@@ -191,9 +193,9 @@ def _find_backbone(settings: TrainSettings, manifest: Manifest) -> BackboneSpec:
                 f"{given}: {manifest.name} is a table of numbers, which no network reads; leave it "
                 "out"
             )
-        if settings.finetune is Finetune.ALL or settings.albums:
+        if settings.finetune is not Finetune.NONE or settings.albums:
             raise SettingsError(
-                f"--finetune all and --album are for images; {manifest.name} is a table of numbers"
+                f"--finetune and --album are for images; {manifest.name} is a table of numbers"
             )
         return table_spec(manifest.feature_names)
     if settings.backbone == TABLE:
@@ -202,10 +204,12 @@ def _find_backbone(settings: TrainSettings, manifest: Manifest) -> BackboneSpec:
             "numbers, or leave it out"
         )
     spec = find_spec(settings.backbone, settings.weights, views=settings.views)
-    if spec.source is Source.SCRATCH and settings.finetune is Finetune.NONE:
+    if spec.source is Source.SCRATCH and settings.finetune is not Finetune.ALL:
         raise SettingsError(f"backbone {spec.name} has no published weights; add --finetune all")
-    if "+" in spec.name and settings.finetune is Finetune.ALL:
-        raise SettingsError(f"--finetune all trains one network; backbone {spec.name} has several")
+    if spec.part_specs and settings.finetune is not Finetune.NONE:
+        raise SettingsError(
+            f"--finetune {settings.finetune} trains one network; backbone {spec.name} has several"
+        )
     return spec
 
 
@@ -216,16 +220,31 @@ def _train_network(
     stages: Stages,
     environment: Environment,
     log: Log,
+    progress: Progress,
 ) -> Result | None:
-    """Fine-tune the backbone, in place, if the settings want it."""
-    if plan.settings.finetune is Finetune.NONE:
-        return None
-    from mlcrf.training.finetune import finetune  # brings torchvision, two seconds
+    """Fine-tune the backbone, in place, if the settings want it.
 
-    network = stages.run(
-        "network", lambda: finetune(backbone, *parts, plan, stages, log, environment)
-    )
-    backbone.load_state_dict(network["best"])
+    Returns:
+        What the training gave; without `best` if the published weights are to be kept.
+    """
+    match plan.settings.finetune:
+        case Finetune.NONE:
+            return None
+        case Finetune.LAST:
+            from mlcrf.training.last_stage import finetune_last
+
+            train = partial(
+                finetune_last, backbone, *parts, plan, stages, log, progress, environment
+            )
+        case Finetune.ALL:
+            from mlcrf.training.finetune import finetune  # brings torchvision, two seconds
+
+            train = partial(finetune, backbone, *parts, plan, stages, log, environment)
+        case other:
+            assert_never(other)
+    network = stages.run("network", train)
+    if network["best"]:
+        backbone.load_state_dict(network["best"])
     return network
 
 
@@ -287,7 +306,7 @@ def _make_run(
         **models.crf.resolved,
     }
     crf, independent = models.crf.model, models.independent.model
-    weights = None if network is None else network["best"]
+    weights = None if network is None else network["best"] or None
     states = {"crf": crf.state_dict(), "independent": independent.state_dict()}
     require_finite("training", states | {"backbone": weights or {}})
     return Run(

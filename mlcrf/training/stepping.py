@@ -139,6 +139,15 @@ def one_cycle(optimiser: torch.optim.Optimizer, rate: float, steps: int) -> OneC
     return OneCycleLR(optimiser, rate, total_steps=total, pct_start=warm_up / total)
 
 
+def copy_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the weights of a network on the CPU, real ones in float32."""
+    return {
+        key: value.detach().cpu().to(kind).clone(memory_format=torch.contiguous_format)
+        for key, value in network.state_dict().items()
+        for kind in [torch.float32 if value.is_floating_point() else value.dtype]
+    }
+
+
 class SharedBatchNorm(_BatchNorm):
     """Batch normalisation over the images of all processes, on any device.
 

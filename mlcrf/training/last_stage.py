@@ -1,0 +1,304 @@
+"""Train the last stage of a network on activations that the layers before it gave once.
+
+An epoch then costs a fraction of one through the whole network, so that two cores suffice. The
+features of training images fit them better than those of new images afterwards, so it is validation
+images that choose the penalties of the heads, and whether the trained weights are used at all.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mlcrf.backbones.feature_matrix import Matrix, read_rows, read_spread
+from mlcrf.backbones.network_split import NetworkParts, split_network
+from mlcrf.backbones.registry import Backbone
+from mlcrf.choices import ObjectiveName, Structure
+from mlcrf.config import TrainSettings
+from mlcrf.crf import Potentials
+from mlcrf.data.manifest import Manifest
+from mlcrf.errors import RunError, SettingsError
+from mlcrf.images import Image
+from mlcrf.model import LabelCrf
+from mlcrf.processes import Processes
+from mlcrf.training.examples import Examples
+from mlcrf.training.extraction import Environment, Progress, extract
+from mlcrf.training.fitting import fit_baseline
+from mlcrf.training.plan import Plan, make_minimiser
+from mlcrf.training.progress import EpochFinished, EpochProgress, Log, TaskStarted
+from mlcrf.training.stages import Result, Stages
+from mlcrf.training.stepping import copy_weights, one_cycle
+
+_STAGE = "finetune"
+_AT_ONCE = 256  # images per batch of features
+_LARGEST_NORM = 5.0  # of a gradient
+_REMEDY = "lower --set learning_rate"
+_OF_THE_BASELINE = (  # settings that it has in the run too
+    "penalties",
+    "pos_weight",
+    "focus_positive",
+    "focus_negative",
+    "margin",
+    "tolerance",
+)
+
+
+def finetune_last(
+    backbone: Backbone,
+    train: Manifest,
+    validation: Manifest,
+    plan: Plan,
+    stages: Stages,
+    log: Log,
+    progress: Progress = lambda done, total: None,
+    environment: Environment = Environment(),
+) -> Result:
+    """Train the last stage of a network, with a linear head on top, on the loss of single labels.
+
+    The layers before it give the activations of every image and of its mirror image once. AdamW
+    then starts from the convex head of the published features; statistics of batch normalisation
+    stay as they are. Each image is mirrored half of the time. Each epoch is a stage, as in
+    `--finetune all`; activations are computed again by a run that is resumed. Every process makes
+    all steps, on activations that they computed together, and takes the weights of the first.
+
+    Args:
+        backbone: is not changed.
+        progress: called with the number of images whose activations are computed, and of all.
+
+    Returns:
+        `best`: weights of the network; empty if they do not make the loss of the baseline on
+        validation images less by more than a standard error. `last`: weights after the last
+        epoch; `losses`: by epoch training and validation loss of the head; `gain`: that
+        difference in nats an image, and its standard error.
+
+    Raises:
+        BackboneError: it is not known where the network's last stage begins.
+        DataError: images that cannot be read, all named.
+        RunError: loss, gradient or weights are not finite; the state of earlier epochs is kept.
+        SettingsError: there are no validation images.
+
+    Cost: one pass through the network for two views of each image, then about three passes through
+    its last stage for each image and epoch; memory for two views of all activations, 75 kB an
+    image with lite0.
+    """
+    if not len(validation):
+        raise SettingsError(
+            "--finetune last needs validation images to judge it by, and there are none"
+        )
+    tuned, device, processes = copy.deepcopy(backbone), environment.device, environment.processes
+    parts = split_network(tuned)
+    images = train.images + validation.images
+    log(f"activations of {len(images)} images and their mirror images, before the last stage")
+    both = _extract(parts, images, environment, progress)
+    activations = _Activations(parts, both, device, averaged=backbone.spec.views > 1)
+    targets = np.concatenate([train.targets, validation.targets])
+    log(TaskStarted("baseline on the published weights"))
+    before = _Baseline.fit(activations.features(), targets, len(train), plan)
+    losses = _learn(activations, before, targets, plan, stages, log)
+    tuned.cpu()
+    _take_from_first(tuned, processes)
+    activations.rest.to(device)
+    log(TaskStarted("baseline on the trained weights"))
+    after = _Baseline.fit(activations.features(), targets, len(train), plan)
+    tuned.cpu()
+    gains = torch.from_numpy(before.losses - after.losses) / processes.size
+    processes.all_reduce(gains)
+    gain, error = float(gains.mean()), float(gains.std(correction=0) / len(gains) ** 0.5)
+    is_better = gain > error
+    log(
+        f"finetune: loss of the baseline on {len(validation)} validation images "
+        f"{before.losses.mean():.4f} with the published weights, {after.losses.mean():.4f} with the "
+        f"trained ones (gain {gain:.4f} +- {error:.4f}): the "
+        f"{'trained' if is_better else 'published'} ones are used"
+    )
+    last = copy_weights(tuned)
+    best = last if is_better else {}
+    return {"best": best, "last": last, "losses": losses, "gain": [gain, error]}
+
+
+def _extract(
+    parts: NetworkParts, images: Sequence[Image], environment: Environment, progress: Progress
+) -> Matrix:
+    """Return the activations of all images; only those too large for memory are kept in files."""
+    size = len(images) * parts.front.num_features * 4
+    in_memory = size <= environment.in_memory
+    where = replace(environment, cache_dir=None) if in_memory else environment
+    return extract(parts.front, images, where, progress=progress)
+
+
+class _Activations:
+    """Activations of images and of their mirror images, and the layers that go on from there."""
+
+    def __init__(
+        self, parts: NetworkParts, both: Matrix, device: torch.device, *, averaged: bool
+    ) -> None:
+        self.rest, self.device = parts.rest.to(device), device
+        self._parts, self._both = parts, both
+        self._averaged = averaged
+
+    def features(self, rows: slice = slice(None)) -> NDArray[np.float32]:
+        """Return the features of images by the layers as they are now, (N, D).
+
+        They are those of the plain image, or of several views the mean with the mirrored image.
+        """
+        count = len(range(len(self._both))[rows])
+        first = rows.start or 0
+        found = []
+        with torch.inference_mode():
+            for at in range(first, first + count, _AT_ONCE):
+                block = read_rows(self._both, slice(at, min(at + _AT_ONCE, first + count)))
+                plain, mirrored = (self.rest(one) for one in self._views(block))
+                found.append((plain + mirrored) / 2 if self._averaged else plain)
+        return torch.cat(found).cpu().numpy()
+
+    def read(self, rows: NDArray[np.int64], *, mirrored: NDArray[np.bool_]) -> Tensor:
+        """Return the activations of some images, each of its plain or its mirrored view."""
+        plain, other = self._views(read_spread(self._both, rows))
+        choice = torch.from_numpy(mirrored).to(self.device)
+        return torch.where(choice.reshape(-1, *[1] * (plain.ndim - 1)), other, plain)
+
+    def _views(self, block: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        both = torch.from_numpy(np.ascontiguousarray(block)).to(self.device)
+        plain, mirrored = both.tensor_split(2, 1)
+        return self._parts.as_maps(plain), self._parts.as_maps(mirrored)
+
+
+@dataclass(frozen=True)
+class _Baseline:
+    """The convex head of features, with its loss on each validation image (N,)."""
+
+    head: LabelCrf
+    mean: Tensor
+    spread: Tensor
+    losses: NDArray[np.float64]
+
+    @classmethod
+    def fit(
+        cls, features: NDArray[np.float32], targets: NDArray[np.int8], num_train: int, plan: Plan
+    ) -> "_Baseline":
+        """Fit it to the first `num_train` images, with a penalty chosen on the others."""
+        given = plan.settings
+        settings = TrainSettings(
+            structure=Structure.INDEPENDENT,
+            seed=given.seed,
+            **{name: getattr(given, name) for name in _OF_THE_BASELINE},
+        )
+        train = Examples(features[:num_train], targets[:num_train])
+        validation = Examples(features[num_train:], targets[num_train:])
+        head = fit_baseline(train, validation, plan.labels, settings).on_train
+        learned = torch.from_numpy(train.features).double()
+        spread = learned.std(0, correction=0)
+        spread = torch.where(spread > 0, spread, torch.ones_like(spread))
+        loss = make_minimiser(plan, ObjectiveName.INDEPENDENT).loss
+        with torch.no_grad():
+            rows = [slice(row, row + 1) for row in range(len(validation.targets))]
+            losses = [
+                float(
+                    loss(
+                        validation.potentials(head, one), torch.from_numpy(validation.targets[one])
+                    )
+                )
+                for one in rows
+            ]
+        return cls(head, learned.mean(0).float(), spread.float(), np.array(losses))
+
+
+def _learn(
+    activations: _Activations,
+    start: _Baseline,
+    targets: NDArray[np.int8],
+    plan: Plan,
+    stages: Stages,
+    log: Log,
+) -> list[tuple[float, float]]:
+    """Train the layers after the activations, in place; return losses of each epoch."""
+    settings, device = plan.settings, activations.device
+    loss_of = make_minimiser(plan, ObjectiveName.INDEPENDENT).loss
+    num_train = len(targets) - len(start.losses)
+    head = _StandardisedHead(start)
+    modules = nn.ModuleDict({"rest": activations.rest, "head": head}).to(device)
+    optimiser = torch.optim.AdamW(
+        modules.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    batches = math.ceil(num_train / settings.batch_size)
+    steps = settings.epochs * batches
+    schedule = one_cycle(optimiser, settings.learning_rate, steps)
+    losses: list[tuple[float, float]] = []
+    begun = stages.find(_STAGE)
+    if begun is not None:
+        modules.load_state_dict(begun["modules"])
+        optimiser.load_state_dict(begun["optimiser"])
+        schedule.load_state_dict(begun["schedule"])
+        losses = begun["losses"]
+    known = torch.from_numpy(targets.astype(np.int64)).to(device)
+    for epoch in range(len(losses), settings.epochs):
+        rng, total = np.random.default_rng((settings.seed, epoch)), 0.0
+        parts = np.array_split(rng.permutation(num_train), batches)
+        for done, rows in enumerate(parts, epoch * batches + 1):
+            maps = activations.read(rows, mirrored=rng.random(len(rows)) < 0.5)
+            loss = loss_of(head(activations.rest(maps)), known[rows])
+            _require_finite("the loss is", loss)
+            optimiser.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(modules.parameters(), _LARGEST_NORM)
+            _require_finite("the norm of the gradient is", norm)
+            optimiser.step()
+            schedule.step()
+            total += float(loss.detach()) * len(rows) / num_train
+            log(EpochProgress(_STAGE, done / steps))
+        with torch.no_grad():
+            features = torch.from_numpy(activations.features(slice(num_train, len(targets))))
+            checked = loss_of(head(features.to(device)), known[num_train:])
+        _require_finite("the loss is", checked)
+        losses.append((total, float(checked)))
+        log(EpochFinished(_STAGE, epoch + 1, settings.epochs, *losses[-1]))
+        stages.keep(
+            _STAGE,
+            {
+                "modules": modules.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+                "losses": losses,
+            },
+        )
+    return losses
+
+
+class _StandardisedHead(nn.Module):
+    """A linear head without couplings on standardised features, which suit one learning rate."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, start: _Baseline) -> None:
+        super().__init__()
+        self.register_buffer("mean", start.mean)
+        self.register_buffer("spread", start.spread)
+        self.model = start.head.clone()
+        with torch.no_grad():
+            weight = start.head.output.weight
+            self.model.output.weight.copy_(weight * start.spread)
+            self.model.output.bias.add_(weight @ start.mean)
+
+    def forward(self, features: Tensor) -> Potentials:
+        potentials: Potentials = self.model((features - self.mean) / self.spread)
+        return potentials
+
+
+def _require_finite(what: str, value: Tensor) -> None:
+    if not bool(torch.isfinite(value)):
+        raise RunError(f"finetune: {what} {float(value.detach())}; {_REMEDY}")
+
+
+def _take_from_first(backbone: Backbone, processes: Processes) -> None:
+    """Give every process the weights of the first, which others may have to the last bits only."""
+    for value in backbone.state_dict().values():
+        if value.is_floating_point() and processes.size > 1:
+            own = value if processes.is_first else torch.zeros_like(value)
+            processes.all_reduce(own)
+            value.copy_(own)
