@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mlcrf.backbones.registry import Backbone
 from mlcrf.errors import BackboneError
 
-_STAGES = ("blocks", "stages", "layers", "layer4", "s4")  # of timm's networks, and of `Tiny`
+_STAGES = ("blocks", "stages", "layers", "layer4", "s4")  # of timm's networks
 _WHOLE = ("layer4", "s4")  # stages that are a child of the network on their own
 _TOLERANCE = 1e-4  # largest difference from the whole network, relative to the largest feature
 _CHECKED = 2  # number of images compared
@@ -37,7 +37,7 @@ class NetworkParts:
 
     def as_maps(self, activations: Tensor) -> Tensor:
         """Return the activations of one view, (N, C H' W'), as `rest` takes them."""
-        return activations.unflatten(1, self.shape)
+        return activations.reshape(-1, *self.shape)
 
 
 def split_network(backbone: Backbone) -> NetworkParts:
@@ -70,7 +70,7 @@ def split_network(backbone: Backbone) -> NetworkParts:
     front_network = _Front(ahead)
     size_px = backbone.spec.size_px
     drawn = torch.rand(
-        _CHECKED, 3, size_px, size_px, generator=torch.Generator().manual_seed(0), device="cpu"
+        _CHECKED, 3, size_px, size_px, generator=torch.Generator().manual_seed(0)
     ).to(backbone.mean)
     try:
         with torch.inference_mode():
@@ -101,7 +101,7 @@ class _Front(nn.Module):
 def _with_children(network: nn.Module, changed: dict[str, nn.Module]) -> Any:
     """Return the network with other children, which shares the rest with it."""
     result = copy.copy(network)
-    result._modules = dict(network._modules) | changed
+    result._modules = {**network._modules, **changed}
     return result
 
 

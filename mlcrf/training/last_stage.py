@@ -28,6 +28,7 @@ from mlcrf.model import LabelCrf
 from mlcrf.processes import Processes
 from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment, Progress, extract
+from mlcrf.training.finite import diverging
 from mlcrf.training.fitting import fit_baseline
 from mlcrf.training.plan import Plan, make_minimiser
 from mlcrf.training.progress import EpochFinished, EpochProgress, Log, TaskStarted
@@ -37,6 +38,7 @@ from mlcrf.training.stepping import copy_weights, one_cycle
 _STAGE = "finetune"
 _AT_ONCE = 256  # images per batch of features
 _LARGEST_NORM = 5.0  # of a gradient
+_SMALLEST_SPREAD = 0.1  # of a feature, relative to the root mean square of all
 _REMEDY = "lower --set learning_rate"
 _OF_THE_BASELINE = (  # settings that it has in the run too
     "penalties",
@@ -44,8 +46,8 @@ _OF_THE_BASELINE = (  # settings that it has in the run too
     "focus_positive",
     "focus_negative",
     "margin",
-    "tolerance",
 )
+_TOLERANCE = 1e-4  # of its fits, in nats an image
 
 
 def finetune_last(
@@ -112,9 +114,9 @@ def finetune_last(
     is_better = gain > error
     log(
         f"finetune: loss of the baseline on {len(validation)} validation images "
-        f"{before.losses.mean():.4f} with the published weights, {after.losses.mean():.4f} with the "
-        f"trained ones (gain {gain:.4f} +- {error:.4f}): the "
-        f"{'trained' if is_better else 'published'} ones are used"
+        f"{before.losses.mean():.4f} with the published weights, {after.losses.mean():.4f} with "
+        f"those trained, a gain of {gain:.4f} +- {error:.4f}: "
+        f"{'the trained' if is_better else 'the published'} weights are used"
     )
     last = copy_weights(tuned)
     best = last if is_better else {}
@@ -186,6 +188,7 @@ class _Baseline:
         settings = TrainSettings(
             structure=Structure.INDEPENDENT,
             seed=given.seed,
+            tolerance=max(given.tolerance, _TOLERANCE),
             **{name: getattr(given, name) for name in _OF_THE_BASELINE},
         )
         train = Examples(features[:num_train], targets[:num_train])
@@ -193,7 +196,6 @@ class _Baseline:
         head = fit_baseline(train, validation, plan.labels, settings).on_train
         learned = torch.from_numpy(train.features).double()
         spread = learned.std(0, correction=0)
-        spread = torch.where(spread > 0, spread, torch.ones_like(spread))
         loss = make_minimiser(plan, ObjectiveName.INDEPENDENT).loss
         with torch.no_grad():
             rows = [slice(row, row + 1) for row in range(len(validation.targets))]
@@ -241,17 +243,18 @@ def _learn(
         parts = np.array_split(rng.permutation(num_train), batches)
         for done, rows in enumerate(parts, epoch * batches + 1):
             maps = activations.read(rows, mirrored=rng.random(len(rows)) < 0.5)
-            loss = loss_of(head(activations.rest(maps)), known[rows])
+            with diverging(_STAGE):
+                loss = loss_of(head(activations.rest(maps)), known[rows])
             _require_finite("the loss is", loss)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(modules.parameters(), _LARGEST_NORM)
             _require_finite("the norm of the gradient is", norm)
             optimiser.step()
             schedule.step()
             total += float(loss.detach()) * len(rows) / num_train
             log(EpochProgress(_STAGE, done / steps))
-        with torch.no_grad():
+        with torch.no_grad(), diverging(_STAGE):
             features = torch.from_numpy(activations.features(slice(num_train, len(targets))))
             checked = loss_of(head(features.to(device)), known[num_train:])
         _require_finite("the loss is", checked)
@@ -270,15 +273,20 @@ def _learn(
 
 
 class _StandardisedHead(nn.Module):
-    """A linear head without couplings on standardised features, which suit one learning rate."""
+    """A linear head without couplings on standardised features, which suit one learning rate.
+
+    A feature that hardly varies is divided by more than its spread, and its weight is the smaller
+    for it: it would else blow up once its layer learns.
+    """
 
     mean: Tensor
     spread: Tensor
 
     def __init__(self, start: _Baseline) -> None:
         super().__init__()
+        smallest = _SMALLEST_SPREAD * float(start.spread.square().mean().sqrt()) or 1.0
         self.register_buffer("mean", start.mean)
-        self.register_buffer("spread", start.spread)
+        self.register_buffer("spread", start.spread.clamp(min=smallest))
         self.model = start.head.clone()
         with torch.no_grad():
             weight = start.head.output.weight

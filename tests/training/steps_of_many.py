@@ -1,5 +1,6 @@
 """Run by torchrun in `test_processes.py`: the losses of first steps, into a JSON file."""
 
+import hashlib
 import json
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.choices import EngineName, Finetune, ObjectiveName, Precision
@@ -24,6 +26,7 @@ from mlcrf.rules import Rules
 from mlcrf.training.extraction import Environment, extract
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finetune import finetune
+from mlcrf.training.last_stage import finetune_last
 from mlcrf.training.plan import make_minimiser, make_plan
 from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import FitProgress
@@ -98,6 +101,37 @@ def trained(
     return [loss for pair in result["losses"] for loss in pair]
 
 
+def last_stage(table: Path, processes: Processes) -> dict[str, Any]:
+    """Losses of the last stage's training, and what every process has in the end.
+
+    Each process draws its own batches, so that they differ by more than rounding before.
+    """
+    manifest = read_table(table)
+    settings = TrainSettings(
+        backbone="lite0@64",
+        finetune=Finetune.LAST,
+        batch_size=16,
+        epochs=2,
+        penalties=(0.1,),
+        seed=processes.rank,
+    )
+    result = finetune_last(
+        make_backbone(find_spec("lite0@64")),
+        manifest.part(Split.TRAIN),
+        manifest.part(Split.VALIDATION),
+        make_plan(settings, manifest.labels, full_edges(len(manifest.labels)), manifest.rules),
+        Stages(None, "", processes),
+        lambda event: None,
+        environment=Environment(engine=EngineName.TORCH, processes=processes),
+    )
+    digest = hashlib.sha256(save(result["last"])).hexdigest()
+    return {
+        "losses": [loss for pair in result["losses"] for loss in pair],
+        "digests": processes.gather_texts([digest]),
+        "gains": processes.gather_texts([repr(result["gain"])]),
+    }
+
+
 def extracted(table: Path, out: Path, processes: Processes) -> dict[str, Any]:
     """Features in memory and mapped, and what is said of two pictures that cannot be read."""
     paths = read_table(table).images[:21]
@@ -126,6 +160,7 @@ def main(table: Path, out: Path) -> None:
             "frozen": {one.value: frozen(one, processes) for one in OBJECTIVES},
             "trained": {one.value: trained(one, table, out, processes) for one in OBJECTIVES},
             "accumulated": trained(OBJECTIVES[1], table, out, processes, epochs=5, accumulate=3),
+            "last": last_stage(table, processes),
             "extracted": extracted(table, out, processes),
         }
         if processes.is_first:

@@ -71,6 +71,14 @@ def test_a_batch_in_parts(records: dict[int, Any]) -> None:
     assert records[1]["accumulated"] != whole, "batch normalisation saw parts"
 
 
+def test_all_take_the_last_stage_of_the_first(records: dict[int, Any]) -> None:
+    """Whatever others learned, all have its weights and judge them alike."""
+    one, many = (records[size]["last"] for size in (1, 4))
+    np.testing.assert_allclose(many["losses"], one["losses"], rtol=1e-2)
+    assert len(many["digests"]) == 4 and len(set(many["digests"])) == 1
+    assert len(set(many["gains"])) == 1
+
+
 @pytest.mark.parametrize("size", [1, 4])
 def test_features_of_all_in_each(records: dict[int, Any], size: int) -> None:
     first, found = records[1]["extracted"], records[size]["extracted"]

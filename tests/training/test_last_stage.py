@@ -1,0 +1,285 @@
+"""Training of a network's last stage on activations: what changes, what stays, and when it is used."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mlcrf.backbones.network_split import split_network
+from mlcrf.backbones.registry import find_spec, make_backbone
+from mlcrf.checkpoint import WEIGHTS, load_run
+from mlcrf.choices import EngineName, Finetune, Schedule
+from mlcrf.config import TrainSettings, make_settings
+from mlcrf.crf import full_edges
+from mlcrf.data.manifest import Manifest, Split
+from mlcrf.data.readers import read_dataset
+from mlcrf.data.splits import split_manifest
+from mlcrf.errors import BackboneError, RunError, SettingsError
+from mlcrf.prediction import Tagger
+from mlcrf.synthetic.dataset import make_dataset
+from mlcrf.training import last_stage
+from mlcrf.training.extraction import Environment
+from mlcrf.training.last_stage import finetune_last
+from mlcrf.training.plan import Plan, make_plan
+from mlcrf.training.progress import EpochProgress, Event, Line
+from mlcrf.training.run import train
+from mlcrf.training.stages import Result, Stages
+
+BACKBONE = "lite0@64"
+TORCH = Environment(engine=EngineName.TORCH)
+QUICK: dict[str, Any] = {
+    "backbone": BACKBONE,
+    "finetune": Finetune.LAST,
+    "epochs": 2,
+    "penalties": (0.1,),
+    "pairwise_penalties": (0.01,),
+    "structure_weights": (1,),
+    "schedule": Schedule.JOINT,
+}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """80 drawn scenes, divided."""
+    folder = tmp_path_factory.mktemp("scenes") / "data"
+    return split_manifest(
+        read_dataset(make_dataset(folder, num_images=80, image_size_px=32)), seed=0
+    )
+
+
+def make_plan_of(manifest: Manifest, **settings: Any) -> Plan:
+    given = TrainSettings(**QUICK | settings)
+    return make_plan(given, manifest.labels, full_edges(len(manifest.labels)), manifest.rules)
+
+
+def learn(manifest: Manifest, log: Callable[[Event], None] = print, **settings: Any) -> Result:
+    backbone = make_backbone(find_spec(BACKBONE))
+    parts = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
+    plan = make_plan_of(manifest, **settings)
+    return finetune_last(backbone, *parts, plan, Stages(None, ""), log, environment=TORCH)
+
+
+@pytest.fixture(scope="module")
+def learned(manifest: Manifest) -> Result:
+    return learn(manifest, learning_rate=1e-3, epochs=4)
+
+
+def test_only_the_last_stage_learns(learned: Result) -> None:
+    """Its weights change; those before it, and all statistics, stay those that are published."""
+    backbone = make_backbone(find_spec(BACKBONE))
+    trained = {id(one) for one in split_network(backbone).rest.parameters()}
+    names = {key for key, one in backbone.named_parameters() if id(one) in trained}
+    before = backbone.state_dict()
+    changed = {key for key, value in learned["last"].items() if not torch.equal(value, before[key])}
+    assert changed == names
+    first, last = learned["losses"][0][0], learned["losses"][-1][0]
+    assert last < 0.8 * first, "it learned from the training images"
+
+
+def test_the_same_seed_gives_the_same_bits(manifest: Manifest) -> None:
+    """And another seed does not."""
+    one, again, other = (learn(manifest, epochs=1, seed=seed)["last"] for seed in (0, 0, 1))
+    assert all(torch.equal(value, again[key]) for key, value in one.items())
+    assert not all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_it_starts_from_the_baseline_of_published_features(manifest: Manifest) -> None:
+    """With a learning rate of next to nothing the validation loss is that of the convex baseline."""
+    lines: list[str] = []
+    result = learn(
+        manifest,
+        lambda event: lines.append(str(event)) if isinstance(event, Line) else None,
+        learning_rate=1e-12,
+        epochs=1,
+    )
+    published = float(lines[-1].partition("images ")[2].split()[0])
+    assert result["losses"][0][1] == pytest.approx(published, rel=0.01)
+    assert result["gain"][0] == pytest.approx(0, abs=1e-3)
+    assert result["best"] == {}, "no gain, so the published weights stay"
+    assert lines[-1].endswith("the published weights are used")
+
+
+@pytest.mark.parametrize(("better", "used"), [(True, "trained"), (False, "published")])
+def test_the_run_uses_what_validation_images_prefer(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: bool, used: str
+) -> None:
+    """The weights that the run keeps, and that it predicts with, are those that were better."""
+    real = last_stage._Baseline.fit
+    count = 0
+
+    def fit(*given: Any) -> Any:
+        nonlocal count
+        count += 1
+        found = real(*given)
+        worse = (count == 1) == better  # the first is that of the published weights
+        return replace(found, losses=found.losses + 5.0 * worse)
+
+    monkeypatch.setattr(last_stage._Baseline, "fit", fit)
+    lines: list[str] = []
+    settings = TrainSettings(**QUICK | {"epochs": 1})
+    train(manifest, tmp_path / "run", settings, TORCH, log=lambda event: lines.append(str(event)))
+    assert any(line.endswith(f"the {used} weights are used") for line in lines)
+    run = load_run(tmp_path / "run")
+    assert (run.backbone_weights is not None) == better
+    published, own = make_backbone(find_spec(BACKBONE)), run.make_backbone()
+    assert (own.fingerprint() != published.fingerprint()) == better
+    image = manifest.part(Split.TEST).images[0]
+    seen = [
+        next(iter(Tagger(one, engine=EngineName.TORCH).predict([image]))).marginals
+        for one in (run, replace(run, backbone_weights=None))
+    ]
+    assert (seen[0] != seen[1]) == better
+    rows = (tmp_path / "run" / "results.csv").read_text().splitlines()
+    assert len(rows) == 2 and (tmp_path / "run" / "last.safetensors").exists()
+
+
+class _StoppedError(Exception):
+    pass
+
+
+def test_a_stopped_run_resumes_to_the_same_bits(manifest: Manifest, tmp_path: Path) -> None:
+    """Stopped after an epoch, it goes on with the next one and ends as an undisturbed run."""
+    settings = TrainSettings(**QUICK | {"learning_rate": 1e-3})
+    train(manifest, tmp_path / "whole", settings, TORCH)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Line) and "epoch 1 of 2" in str(event):
+            raise _StoppedError
+
+    with pytest.raises(_StoppedError):
+        train(manifest, tmp_path / "stopped", settings, TORCH, log=stop)
+    seen: list[str] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Line):
+            seen.append(str(event))
+
+    train(manifest, tmp_path / "stopped", settings, TORCH, resume=True, log=note)
+    epochs = [line for line in seen if line.startswith("finetune: epoch")]
+    assert len(epochs) == 2, "the event of the first epoch comes before it is kept"
+    weights = [(tmp_path / name / WEIGHTS).read_bytes() for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
+
+
+def test_unknown_labels_teach_nothing(manifest: Manifest) -> None:
+    """What is unknown of training images has no influence; what is known has."""
+    rows = np.flatnonzero([split is Split.TRAIN for split in manifest.splits or ()])[:40]
+    hidden, flipped = manifest.targets.copy(), manifest.targets.copy()
+    hidden[rows, 0] = -1
+    flipped[rows, 0] = 1 - flipped[rows, 0]
+    flipped_hidden = np.where(hidden < 0, -1, flipped)
+    one, same, other = (
+        learn(replace(manifest, targets=targets), epochs=1)["last"]
+        for targets in (hidden, flipped_hidden, flipped)
+    )
+    assert all(torch.equal(value, same[key]) for key, value in one.items())
+    assert not all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_mirrored_images_are_seen_half_of_the_time(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch has activations of plain and of mirrored images, and no third kind."""
+    real = last_stage._Activations.read
+    shares: list[float] = []
+
+    def read(self: Any, rows: Any, *, mirrored: Any) -> Tensor:
+        found = real(self, rows, mirrored=mirrored)
+        plain, other = self._views(np.asarray(self._both)[rows])
+        for row, is_mirrored in enumerate(mirrored):
+            assert torch.equal(found[row], (other if is_mirrored else plain)[row])
+        assert not torch.equal(plain, other)
+        shares.append(float(np.mean(mirrored)))
+        return found
+
+    monkeypatch.setattr(last_stage._Activations, "read", read)
+    learn(manifest, epochs=3)
+    assert 0.35 < np.mean(shares) < 0.65
+
+
+def test_activations_are_mapped_where_memory_is_small(manifest: Manifest, tmp_path: Path) -> None:
+    """Mapped from files they give the same bits, and features are cached under their own key."""
+    backbone = make_backbone(find_spec(BACKBONE))
+    parts = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
+    plan = make_plan_of(manifest, epochs=1)
+    mapped = replace(TORCH, in_memory=10_000, cache_dir=tmp_path)
+    found = [
+        finetune_last(backbone, *parts, plan, Stages(None, ""), print, environment=one)["last"]
+        for one in (TORCH, mapped)
+    ]
+    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
+    assert list(tmp_path.glob("matrix-*/000000.npy"))
+    with pytest.raises(SettingsError, match="give a --cache-dir"):
+        environment = replace(mapped, cache_dir=None)
+        finetune_last(backbone, *parts, plan, Stages(None, ""), print, environment=environment)
+
+
+def test_progress_is_told(manifest: Manifest) -> None:
+    """The share of all batches rises to 1, and images are counted while activations are computed."""
+    shares: list[float] = []
+    counts: list[tuple[int, int]] = []
+    finetune_last(
+        make_backbone(find_spec(BACKBONE)),
+        manifest.part(Split.TRAIN),
+        manifest.part(Split.VALIDATION),
+        make_plan_of(manifest, epochs=2),
+        Stages(None, ""),
+        lambda event: shares.append(event.share) if isinstance(event, EpochProgress) else None,
+        lambda done, total: counts.append((done, total)),
+        TORCH,
+    )
+    total = len(manifest.part(Split.TRAIN)) + len(manifest.part(Split.VALIDATION))
+    assert counts[-1] == (total, total)
+    assert shares == sorted(shares) and shares[-1] == 1
+
+
+def test_defaults_are_its_own_unless_given() -> None:
+    settings = make_settings(None, ("finetune=last",))
+    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (5, 32, 3e-4)
+    settings = make_settings(None, ("finetune=last", "epochs=7"), learning_rate=1e-2)
+    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (7, 32, 1e-2)
+    settings = make_settings(None, ("finetune=all",))
+    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (10, 64, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "reason"),
+    [
+        ("tiny", "backbone tiny has no published weights; add --finetune all"),
+        ("lite0+lite1", "--finetune last trains one network; backbone .* has several"),
+    ],
+)
+def test_networks_that_it_cannot_train_are_refused(
+    manifest: Manifest, tmp_path: Path, backbone: str, reason: str
+) -> None:
+    """Before anything is made."""
+    with pytest.raises(SettingsError, match=reason):
+        train(manifest, tmp_path / "run", TrainSettings(**QUICK | {"backbone": backbone}), TORCH)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_without_known_stages_is_refused(manifest: Manifest) -> None:
+    """With the way out."""
+    backbone = make_backbone(find_spec("tiny"))
+    parts = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
+    plan = make_plan_of(manifest)
+    with pytest.raises(BackboneError, match="not known where its last stage begins; use --finetu"):
+        finetune_last(backbone, *parts, plan, Stages(None, ""), print, environment=TORCH)
+
+
+def test_no_validation_images_are_refused(manifest: Manifest) -> None:
+    backbone = make_backbone(find_spec(BACKBONE))
+    part, plan = manifest.part(Split.TRAIN), make_plan_of(manifest)
+    none = manifest.part(Split.TRAIN).rows(np.zeros(0, np.int64))
+    with pytest.raises(SettingsError, match="needs validation images"):
+        finetune_last(backbone, part, none, plan, Stages(None, ""), print, environment=TORCH)
+
+
+def test_a_loss_that_is_not_finite_is_said(manifest: Manifest) -> None:
+    with pytest.raises(RunError, match="finetune: .*lower --set learning_rate"):
+        learn(manifest, learning_rate=1e30, epochs=2)
