@@ -207,6 +207,7 @@ class _Baseline:
                 )
                 for one in rows
             ]
+        _require_finite("the loss of the baseline is", torch.tensor(sum(losses)))
         return cls(head, learned.mean(0).float(), spread.float(), np.array(losses))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.checkpoint import STATE
-from mlcrf.choices import ObjectiveName
+from mlcrf.choices import Finetune, ObjectiveName
 from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials
 from mlcrf.data.manifest import Manifest
@@ -23,7 +23,7 @@ from mlcrf.inference import Posterior
 from mlcrf.latent import AlbumScores, fit_transitions
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import BlendedConvexBp, ContrastiveDivergence
-from mlcrf.training import finetune, heads, members
+from mlcrf.training import finetune, heads, last_stage, members
 from mlcrf.training import fitting as fitting_both
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.members import Members
@@ -290,6 +290,8 @@ def by_objective() -> Iterator[tuple[str, Place]]:
 CHAINS = {"objective": ObjectiveName.CONTRASTIVE_DIVERGENCE}
 BLENDED = {"objective": ObjectiveName.BLENDED_CONVEX_BP}
 EXACT = ObjectiveName.EXACT_LIKELIHOOD
+LAST = {"finetune": Finetune.LAST, "backbone": "lite0@64", "epochs": 2, "batch_size": 64}
+last = partial(fitting, last_stage, None)
 network = partial(fitting, finetune, None)
 step = partial(after, torch.optim.AdamW, "step")
 
@@ -327,6 +329,10 @@ PLACES = {
     "finetune-running-variance": Place(
         running_variance, "finetune: (diverged|modules.*running_var is NaN or infinite)", 3
     ),
+    "last-loss": Place(last(value_of_loss), "finetune: the loss is", 2, LAST),
+    "last-gradient": Place(last(gradient_of_loss), "finetune: the norm of the grad", 2, LAST),
+    "last-baseline": Place(last(value_unlearned), "finetune: the loss of the baseline is", 1, LAST),
+    "last-weight": Place(step(network_weight), "finetune: diverged", 1, LAST),
     "member-loss": Place(fitting(members, None, value_of_loss), "diverged; lower", 1, MEMBERS),
     "member-gradient": Place(
         fitting(members, None, gradient_of_loss), "diverged; lower", 3, MEMBERS

@@ -1,4 +1,4 @@
-"""Training of a network's last stage on activations: what changes, what stays, and when it is used."""
+"""Training of a network's last stage on activations: what changes, and when it is used."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_bits(manifest: Manifest) -> None:
 
 
 def test_it_starts_from_the_baseline_of_published_features(manifest: Manifest) -> None:
-    """With a learning rate of next to nothing the validation loss is that of the convex baseline."""
+    """At a learning rate near zero the validation loss is that of the convex baseline."""
     lines: list[str] = []
     result = learn(
         manifest,
@@ -220,7 +220,7 @@ def test_activations_are_mapped_where_memory_is_small(manifest: Manifest, tmp_pa
 
 
 def test_progress_is_told(manifest: Manifest) -> None:
-    """The share of all batches rises to 1, and images are counted while activations are computed."""
+    """The share of all batches rises to 1, and images with activations are counted."""
     shares: list[float] = []
     counts: list[tuple[int, int]] = []
     finetune_last(
@@ -281,5 +281,5 @@ def test_no_validation_images_are_refused(manifest: Manifest) -> None:
 
 
 def test_a_loss_that_is_not_finite_is_said(manifest: Manifest) -> None:
-    with pytest.raises(RunError, match="finetune: .*lower --set learning_rate"):
+    with pytest.raises(RunError, match=r"finetune: .*lower --set learning_rate"):
         learn(manifest, learning_rate=1e30, epochs=2)
