@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save
 
 from mlcrf import atomic
+from mlcrf.backbones.network_split import split_network
 from mlcrf.backbones.registry import (
     TABLE,
     Backbone,
@@ -130,7 +131,7 @@ def train(
     plan = plan_training(settings, manifest.labels, listed, manifest.rules, mentions=partial)
     gap = timedelta(minutes=settings.album_gap_minutes)
     albums = training_albums(train_part, validation_part, gap) if settings.albums else None
-    backbone = make_backbone(spec, seed=settings.seed)
+    backbone = _make_backbone(spec, settings)
     stages = _begin(out, manifest, plan, spec, environment, resume=resume, overwrite=overwrite)
 
     log(RunStarted(out, plan.settings))
@@ -195,7 +196,8 @@ def _find_backbone(settings: TrainSettings, manifest: Manifest) -> BackboneSpec:
             )
         if settings.finetune is not Finetune.NONE or settings.albums:
             raise SettingsError(
-                f"--finetune and --album are for images; {manifest.name} is a table of numbers"
+                f"--finetune and --album are for images; {manifest.name} is a table of numbers; "
+                "leave them out"
             )
         return table_spec(manifest.feature_names)
     if settings.backbone == TABLE:
@@ -211,6 +213,14 @@ def _find_backbone(settings: TrainSettings, manifest: Manifest) -> BackboneSpec:
             f"--finetune {settings.finetune} trains one network; backbone {spec.name} has several"
         )
     return spec
+
+
+def _make_backbone(spec: BackboneSpec, settings: TrainSettings) -> Backbone:
+    """Build the backbone; refuse one that cannot be fine-tuned, before anything is made."""
+    backbone = make_backbone(spec, seed=settings.seed)
+    if settings.finetune is Finetune.LAST:
+        split_network(backbone)
+    return backbone
 
 
 def _train_network(

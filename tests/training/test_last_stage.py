@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mlcrf.backbones.network_split import split_network
@@ -17,7 +19,7 @@ from mlcrf.choices import EngineName, Finetune, Schedule
 from mlcrf.config import TrainSettings, make_settings
 from mlcrf.crf import full_edges
 from mlcrf.data.manifest import Manifest, Split
-from mlcrf.data.readers import read_dataset
+from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.splits import split_manifest
 from mlcrf.errors import BackboneError, RunError, SettingsError
 from mlcrf.prediction import Tagger
@@ -263,13 +265,25 @@ def test_networks_that_it_cannot_train_are_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_network_without_known_stages_is_refused(manifest: Manifest) -> None:
-    """With the way out."""
-    backbone = make_backbone(find_spec("tiny"))
-    parts = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
-    plan = make_plan_of(manifest)
+def test_a_network_without_known_stages_is_refused(manifest: Manifest, tmp_path: Path) -> None:
+    """With the way out, and before anything is made."""
+    weights = tmp_path / "vit.safetensors"
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), weights)
+    settings = TrainSettings(**QUICK | {"backbone": "test_vit", "weights": str(weights)})
     with pytest.raises(BackboneError, match="not known where its last stage begins; use --finetu"):
-        finetune_last(backbone, *parts, plan, Stages(None, ""), print, environment=TORCH)
+        train(manifest, tmp_path / "run", settings, TORCH)
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_are_refused(tmp_path: Path) -> None:
+    """A table of numbers has no network to train."""
+    table = tmp_path / "numbers.csv"
+    rows = [f"row{row},{row % 7},{row % 3},{row % 2}" for row in range(40)]
+    table.write_text("\n".join(["id,f1,f2,label", *rows]) + "\n")
+    numbers = read_dataset(table, ReadOptions(features=("f*",)))
+    settings = TrainSettings(finetune=Finetune.LAST)
+    with pytest.raises(SettingsError, match="--finetune and --album are for images; numbers is a"):
+        train(numbers, tmp_path / "run", settings, TORCH)
 
 
 def test_no_validation_images_are_refused(manifest: Manifest) -> None:
