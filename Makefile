@@ -76,7 +76,7 @@ bench-inference: setup  ## Measure inference beside its limits and peers; DATA=f
 
 EXPERIMENTS := lecture objectives decisions hidden_labels learning_curves known_tags structures calibration correlations \
 	clicks teach sources albums synthetic_recovery resolution best many_labels annotation \
-	slopes rules audit never_worse multilabel guarantees coverage costs drift
+	slopes rules audit never_worse multilabel guarantees coverage costs drift beyond_pairwise
 experiment-%: setup  # One experiment, such as experiment-known_tags; DATA=folder.
 	$(BIN)/python -m experiments.$*.run $(if $(filter lecture,$*),,--data $(DATA))
 
