@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from typing import Any, Self
 
 import numpy as np
@@ -12,10 +11,6 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.kernel_approximation import Nystroem
-from sklearn.metrics import euclidean_distances
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -32,6 +27,7 @@ from mlcrf.config import TrainSettings, make_settings
 from mlcrf.crf import Potentials
 from mlcrf.data.splits import draw_validation
 from mlcrf.decoding import Decoder, DrawsLabels
+from mlcrf.derived_features import DerivedFeatures, ForestLogOdds, Unaries, choose_kernel
 from mlcrf.errors import MlcrfError
 from mlcrf.hints import choose
 from mlcrf.inference import InferenceMethod, Posterior, log_mass
@@ -49,16 +45,6 @@ Floats = NDArray[np.float64]
 
 _AT_ONCE = 4096  # rows per batch of inference
 _ENOUGH = 4000  # rows, of which a tenth is enough to choose penalties on
-_WIDTHS = (0.25, 1.0, 4.0)  # of gamma, relative to the median rule
-_MOST_PAIRS = 1000  # rows whose distances give the median
-_MOST_COMPONENTS = 500
-
-
-class Unaries(StrEnum):
-    """Functions of the features that give the unaries."""
-
-    LINEAR = "linear"
-    RBF = "rbf"
 
 
 class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -70,8 +56,10 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
     cross-validation, else on a tenth of the rows; the choice is fitted on all rows.
 
     Args:
-        features: unaries are linear in the features (`linear`), or in a Nystroem approximation of
-            the RBF kernel of the standardised features (`rbf`). Both problems are convex.
+        features: unaries are linear in the features (`linear`), in a Nystroem approximation of the
+            RBF kernel of the standardised features (`rbf`), or in the log-odds of all labels by a
+            random forest (`forest`), for training rows by the trees that have not seen them. All
+            problems are convex.
         gamma: of the RBF kernel, for standardised features; None chooses by cross-validation among
             a quarter of, once and four times the inverse of the median squared distance.
         n_components: number of features that approximate the kernel; None is one per row, at most
@@ -87,7 +75,7 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             for those of `mlcrf train`. A single one is used as it is.
         settings: other settings of `mlcrf train` by name, such as `objective`; see
             `mlcrf.TrainSettings`.
-        random_state: of folds, kernel and hidden units.
+        random_state: of folds, kernel, forest and hidden units.
 
     Attributes:
         labels_: names of the labels: columns of Y if it was a DataFrame, else their numbers.
@@ -97,7 +85,7 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             couplings; a fitted estimator of this class.
         held_out_loss_: -log P(Y | x) per row, on rows of which the model had not seen the labels.
         settings_: settings of the fit.
-        kernel_: the fitted map of `rbf`; None for others.
+        derived_: the fitted function of `rbf` and `forest`, with `transform`; None for others.
 
     `predict_proba` and `predict_log_proba` return one array (N, L) of P(y_i = 1 | x), those of
     `MultiOutputClassifier` a list with an array (N, 2) for each label.
@@ -177,12 +165,12 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         with _errors_of_values():
             self.settings_ = self._make_settings(targets, seed)
-            self.kernel_ = self._choose_kernel(rows, targets)
-            train, validation = self._split(self._map(rows), targets)
+            features, self.derived_ = self._derive(rows, targets)
+            train, validation = self._split(features, targets)
             models = fit_features(train, validation, _numbered(targets), self.settings_)
         self._keep(models.crf, models.plan.inference, models.decoders["crf"])
         self.independent_ = clone(self).set_params(structure="independent")
-        for name in ("labels_", "classes_", "settings_", "kernel_", "n_features_in_"):
+        for name in ("labels_", "classes_", "settings_", "derived_", "n_features_in_"):
             setattr(self.independent_, name, getattr(self, name))
         if hasattr(self, "feature_names_in_"):
             self.independent_.feature_names_in_ = self.feature_names_in_
@@ -336,40 +324,30 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             }
         )
 
-    def _choose_kernel(
-        self, features: NDArray[np.float32], targets: NDArray[np.int8]
-    ) -> Pipeline | None:
-        """Return the fitted map of the kernel whose baseline predicts held-out rows best."""
-        if self.features == Unaries.LINEAR:
-            return None
-        standard = StandardScaler().fit_transform(features)
-        gammas = [self.gamma]
-        if self.gamma is None:
-            rng = np.random.default_rng(self.settings_.seed)
-            some = standard[rng.permutation(len(standard))[:_MOST_PAIRS]]
-            apart = euclidean_distances(some, squared=True)[np.triu_indices(len(some), 1)]
-            median = float(np.median(apart)) if len(apart) else 0.0
-            gammas = [width / (median or 1.0) for width in _WIDTHS]
-        count = self.n_components or min(len(features), _MOST_COMPONENTS)
-        kernels = [
-            make_pipeline(
-                StandardScaler(),
-                Nystroem(
-                    gamma=gamma,
-                    n_components=min(count, len(features)),
-                    random_state=self.settings_.seed,
-                ),
-            ).fit(features)
-            for gamma in gammas
-        ]
-        if len(kernels) == 1:
-            return kernels[0]
-        losses = []
-        for kernel in kernels:
-            mapped = kernel.transform(features).astype(np.float32)
-            parts = self._split(mapped, targets)
-            losses.append(fit_baseline(*parts, _numbered(targets), self.settings_).score)
-        return kernels[int(np.argmin(losses))]
+    def _derive(
+        self, rows: NDArray[np.float32], targets: NDArray[np.int8]
+    ) -> tuple[NDArray[np.float32], DerivedFeatures | None]:
+        """Return the features of the training rows, and the fitted function that gave them."""
+        match Unaries(self.features):
+            case Unaries.LINEAR:
+                return rows, None
+            case Unaries.FOREST:
+                forest = ForestLogOdds(self.settings_.seed)
+                return forest.fit_transform(rows, targets).astype(np.float32), forest
+            case Unaries.RBF:
+
+                def loss(mapped: NDArray[np.float32]) -> float:
+                    parts = self._split(mapped, targets)
+                    return fit_baseline(*parts, _numbered(targets), self.settings_).score
+
+                kernel = choose_kernel(
+                    rows,
+                    loss,
+                    gamma=self.gamma,
+                    n_components=self.n_components,
+                    seed=self.settings_.seed,
+                )
+                return kernel.transform(rows).astype(np.float32), kernel
 
     def _split(
         self, features: NDArray[np.float32], targets: NDArray[np.int8]
@@ -389,9 +367,9 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         self._method: InferenceMethod = fitted.model.make_inference(inference, self.settings_)
 
     def _map(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.kernel_ is None:
+        if self.derived_ is None:
             return features
-        mapped: NDArray[np.float32] = self.kernel_.transform(features).astype(np.float32)
+        mapped: NDArray[np.float32] = self.derived_.transform(features).astype(np.float32)
         return mapped
 
     def _read_features(self, X: ArrayLike) -> NDArray[np.float32]:  # noqa: N803

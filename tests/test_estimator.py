@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mlcrf import MultiLabelCRFClassifier
+from mlcrf.derived_features import ForestLogOdds
 from mlcrf.labels import LabelSpace
 from mlcrf.training.examples import Examples
 from mlcrf.training.fitting import fit_features
@@ -138,7 +139,13 @@ def test_unknown_labels(arrays: Arrays) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"features": "rbf"}, {"hidden_units": 8, "dropout": 0.2}, {"structure": "tree"}]
+    "changed",
+    [
+        {"features": "rbf"},
+        {"features": "forest"},
+        {"hidden_units": 8, "dropout": 0.2},
+        {"structure": "tree"},
+    ],
 )
 def test_other_unaries(arrays: Arrays, changed: dict[str, Any]) -> None:
     features, targets = arrays
@@ -178,7 +185,11 @@ def test_decisions(arrays: Arrays, fitted: MultiLabelCRFClassifier, decision: st
         ({}, [[0, np.nan]] * 4, "label '1' is unknown in every row; leave it out"),
         ({}, [[0, 1]] * 3, "X has 4 rows and Y has 3"),
         ({}, [0, 1, 2, 2], "Only binary classification"),
-        ({"features": "rbff"}, [[0, 1]] * 4, "features: expected one of linear, rbf, got 'rbff'"),
+        (
+            {"features": "rbff"},
+            [[0, 1]] * 4,
+            "features: expected one of linear, rbf, forest, got 'rbff'",
+        ),
         ({"structure": "treee"}, [[0, 1]] * 4, "setting structure: .* did you mean 'tree'"),
         ({"settings": {"objectiv": 1}}, [[0, 1]] * 4, "unknown setting 'objectiv'"),
         ({"k": 3, "decision": "top-k"}, [[0, 1], [1, 0]] * 2, "k"),
@@ -218,3 +229,36 @@ def test_kernel_of_many_labels() -> None:
     fitted = MultiLabelCRFClassifier(features="rbf", **quick).fit(features, targets)
     assert fitted.settings_.schedule == "stacked"
     assert fitted.predict_proba(features).shape == (80, 30)
+
+
+def test_log_odds_of_a_forest_are_of_trees_that_saw_not_the_row() -> None:
+    """Random labels stay random on training rows, where all trees together know them by heart."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(80, 6)).astype(np.float32)
+    targets = rng.integers(0, 2, (80, 3)).astype(np.int8)
+    forest = ForestLogOdds(0)
+    left_out, by_all = forest.fit_transform(rows, targets), forest.transform(rows)
+    signs = 2 * targets - 1
+    assert ((signs * left_out) > 0).mean() < 0.6
+    assert ((signs * by_all) > 0).mean() > 0.8
+    assert left_out.shape == by_all.shape == (80, 3)
+    fitted = MultiLabelCRFClassifier(**QUICK, features="forest").fit(rows, targets)
+    assert fitted.independent_.held_out_loss_ > 3 * np.log(2) - 0.1
+
+
+def test_a_forest_of_labels_that_are_partly_known() -> None:
+    """Each has the forest of its known rows; one known row, or one value, is no failure."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(120, 4)).astype(np.float32)
+    targets = (rows[:, :3] > 0).astype(np.int8)
+    targets[:, 2] = 1
+    partly = targets.copy()
+    partly[::2, 1] = -1
+    partly[1:, 2] = -1
+    found = ForestLogOdds(0).fit_transform(rows, partly)
+    assert ((found[:, :2] > 0) == (targets[:, :2] == 1)).mean() > 0.9
+    assert (found[:, 2] == 0).all(), "known in one row"
+    alone = ForestLogOdds(0).fit_transform(rows[1::2], targets[1::2, 1:2])
+    np.testing.assert_allclose(found[1::2, 1:2], alone)
+    constant = ForestLogOdds(0).fit_transform(rows, np.ones((120, 1), dtype=np.int8))
+    assert (constant > 4).all()

@@ -36,7 +36,7 @@ from experiments.numbers import Numbers, read_numbers
 from mlcrf import MultiLabelCRFClassifier
 from mlcrf.labels import LabelSpace
 
-CRF, CHOSEN = ("CRF, linear", "CRF, rbf"), "CRF, chosen"
+CRF, CHOSEN = ("CRF, linear", "CRF, rbf", "CRF, forest"), "CRF, chosen"
 _OTHERS = (
     "independent logistic regression",
     "classifier chain",
@@ -94,7 +94,8 @@ def main() -> None:
         rows, splits = before["rows"], before.get("splits", [])
     if arguments.resplit:
         for name, numbers in _data_sets(arguments):
-            splits = [row for row in splits if row["set"] != name]
+            stay = _OTHERS if arguments.ours else ()
+            splits = [row for row in splits if row["set"] != name or row["method"] in stay]
             splits += resplit(name, numbers, arguments)
             frame.keep(arguments, rows, splits=splits)
         print(tables({"rows": rows, "splits": splits})["splits"])
