@@ -97,6 +97,23 @@ def test_the_examples_for_python_run(tmp_path: Path) -> None:
         assert re.search(expected, "".join(said), re.MULTILINE), (expected, said)
 
 
+def test_what_is_computed_is_kept_from_python(tmp_path: Path) -> None:
+    """Features are in the cache folder, by the engine that was asked for, and used again."""
+    make_dataset(tmp_path / "drawn", num_images=4, image_size_px=64)
+    photos = sorted((tmp_path / "drawn" / "images").iterdir())
+    first, second = (
+        list(
+            Tagger.load(
+                "mirflickr24", engine=EngineName.TORCH, cache_dir=str(tmp_path / "kept")
+            ).predict(photos)
+        )
+        for _ in range(2)
+    )
+    assert [one.marginals for one in first] == [one.marginals for one in second]
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert kept.name.startswith("features-") and kept.suffix == ".sqlite"
+
+
 def test_known_labels_from_python(tmp_path: Path) -> None:
     """They keep their value, the others move, and what cannot be is said at once."""
     make_dataset(tmp_path / "drawn", num_images=4, image_size_px=64)

@@ -26,6 +26,7 @@ from mlcrf.images.albums import find_albums
 from mlcrf.inference import InferenceMethod, prepare
 from mlcrf.inference.explanation import explain_label
 from mlcrf.inference.questions import answer_information, pair_marginals
+from mlcrf.labels import LabelSpace
 from mlcrf.latent import share_in_albums
 from mlcrf.prediction.families import FamilyFinder
 from mlcrf.prediction.formats.table import WideLayout
@@ -116,6 +117,9 @@ class Tagger:
         abstain: float | None = None,
         coverage: float | None = None,
         randomised: bool = False,
+        engine: EngineName = EngineName.AUTO,
+        device: torch.device = torch.device("cpu"),
+        cache_dir: str | Path | None = None,
     ) -> "Tagger":
         """Load a run directory, or a model that comes with mlcrf.
 
@@ -131,6 +135,9 @@ class Tagger:
             coverage: also give the family of label sets that holds the right one with this
                 probability, as `Prediction.family`.
             randomised: choose the last set of a family at random, by the image.
+            engine, device: what runs the network, as for `--engine` and `--device`.
+            cache_dir: folder that keeps features and the network that was converted for its engine
+                (10 to 20 s); None keeps nothing.
 
         Warns:
             MlcrfWarning: labels for which that cannot be had, which are left out; or the images are
@@ -152,28 +159,24 @@ class Tagger:
             if families.is_of_all:
                 note = next(coverage_notes(run, families))
                 warnings.warn(note, MlcrfWarning, stacklevel=2)
+        decoder = Decoder()
         if precision is None and recall is None:
-            if costs is None:
-                return cls(run, PredictJob(run.digest, coverage=families))
-            if isinstance(costs, Mapping):
-                known = Costs.of(costs, run.labels, abstain)
-            else:
-                known = load_costs(Path(costs), run.labels, abstain=abstain)
-            return cls(run, PredictJob(run.digest, Decoder(costs=known), coverage=families))
-        if costs is not None:
+            if costs is not None:
+                decoder = Decoder(costs=_read_costs(costs, run.labels, abstain))
+        elif costs is not None:
             raise SettingsError("costs decide otherwise than precision and recall; leave one out")
-        try:
-            of = PrecisionOf(precision_of)
-        except ValueError:
-            raise SettingsError(
-                f"precision_of: expected 'label' or 'all', got {precision_of!r}"
-            ) from None
-        asked = Decoder.promising(Guarantee(precision, recall, confidence, of))
-        decoder = run.make_decoder(asked)
-        if decoder.left_out(run.labels.names):
-            note = next(guarantee_notes(run, decoder))
-            warnings.warn(note, MlcrfWarning, stacklevel=2)
-        return cls(run, PredictJob(run.digest, decoder, coverage=families))
+        else:
+            decoder = run.make_decoder(_promise(precision, recall, confidence, precision_of))
+            if decoder.left_out(run.labels.names):
+                note = next(guarantee_notes(run, decoder))
+                warnings.warn(note, MlcrfWarning, stacklevel=2)
+        return cls(
+            run,
+            PredictJob(run.digest, decoder, coverage=families),
+            engine=engine,
+            device=device,
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+        )
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -422,3 +425,25 @@ def _by_folder(stream: Iterator[_Item]) -> Iterator[list[_Item]]:
     for _, items in groupby(stream, key=lambda item: item[0].folder):
         while batch := list(islice(items, LARGEST_ALBUM)):
             yield batch
+
+
+def _promise(
+    precision: float | None, recall: float | None, confidence: float, precision_of: str
+) -> Decoder:
+    try:
+        of = PrecisionOf(precision_of)
+    except ValueError:
+        raise SettingsError(
+            f"precision_of: expected 'label' or 'all', got {precision_of!r}"
+        ) from None
+    return Decoder.promising(Guarantee(precision, recall, confidence, of))
+
+
+def _read_costs(
+    costs: str | Path | Mapping[str, Sequence[float | None]],
+    labels: LabelSpace,
+    abstain: float | None,
+) -> Costs:
+    if isinstance(costs, Mapping):
+        return Costs.of(costs, labels, abstain)
+    return load_costs(Path(costs), labels, abstain=abstain)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mlcrf import Tagger
 from mlcrf.calibration import load_calibration
 from mlcrf.checkpoint import load_run
+from mlcrf.cli.options import cache_dir
 from mlcrf.decoding import Coverage
 from mlcrf.errors import MlcrfWarning, RunError
 from mlcrf.serving.monitoring import Limits
@@ -63,7 +64,7 @@ def test_only_what_is_promised_is_written(
         "note: precision 0.7 with confidence 0.9 is promised for images like the 60" in told.stderr
     )
     with pytest.warns(MlcrfWarning, match="cannot be had for"):
-        tagger = Tagger.load(calibrated, precision=0.7)
+        tagger = Tagger.load(calibrated, precision=0.7, cache_dir=cache_dir(None))
     assert tagger.left_out
     assert f"left out: {', '.join(tagger.left_out)}" in told.stderr
     table = pd.read_parquet(out)
@@ -137,7 +138,7 @@ def test_families_are_the_same_everywhere(
     told = mlcrf("convert", tmp_path / "tags.parquet", "--tidy", "--out", tmp_path / "tidy.csv")
     assert told.returncode == 0, told.stderr
     tidy = pd.read_csv(tmp_path / "tidy.csv")
-    tagger = Tagger.load(calibrated, coverage=0.8)
+    tagger = Tagger.load(calibrated, coverage=0.8, cache_dir=cache_dir(None))
     for row, one in zip(
         table.to_dict("records"), tagger.predict(drawn / n for n in table["image"]), strict=True
     ):
@@ -155,7 +156,7 @@ def test_families_are_the_same_everywhere(
     client = TestClient(make_app(tagger.run, tagger, Limits(4, 4, 4, 4, 4)))
     reply = client.post("/tags/image", content=content, headers={"content-type": "image/png"})
     assert reply.json()["family"]["sets"] == table["sets"][0]
-    randomised = Tagger.load(calibrated, coverage=0.8, randomised=True)
+    randomised = Tagger.load(calibrated, coverage=0.8, randomised=True, cache_dir=cache_dir(None))
     images = [drawn / name for name in table["image"]]
     one_by_one = [next(iter(randomised.predict([image]))).family for image in images]
     assert [one.family for one in randomised.predict(images)] == one_by_one
