@@ -79,13 +79,13 @@ def audit(
         _write(corrected, manifest.to_frame().assign(image=addresses))
     if run is not None and run.backbone_weights is not None:
         console.note("the run's network was trained: it may have seen these annotations")
-    with console.bar("features", then="fits") as progress:
+    with console.bar("features", then="fits of labels") as progress:
         features = manifest.features
         if run is not None:
             run.require_input(manifest)
             features = runtime.make_extractor(run).matrix(manifest.images, progress=progress)
         assert features is not None
-        found = judge(manifest, features)
+        found = judge(manifest, features, progress=progress.show_next)
     options.show_notes((), manifest)
     suspects = list(found.suspects(0.0 if every else 0.5))
     if out is not None:

@@ -2,8 +2,9 @@
 
 import getpass
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -132,24 +133,36 @@ def report_predictions(
 @contextmanager
 def bar(
     title: str, *, then: str = "", kept: str = "features that were computed are kept in the cache"
-) -> Iterator[Callable[[int, int], None]]:
+) -> Iterator["Tasks"]:
     """Show progress on standard error; when the command is stopped, say what is kept.
 
     Args:
-        then: the task that follows once all is done, whose length is not known.
+        then: the task that follows once all is done, whose length is not known yet.
     """
     progress = Progress(title)
-
-    def show(done: int, total: int) -> None:
-        if then and done >= total:
-            progress.show(then, 0, 0)
-        else:
-            progress.show(title, done, total)
-
     try:
         with progress.drawn():
-            yield show
+            yield Tasks(progress, title, then)
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, KeyboardInterrupt) or stop.code in STOPPED:
             log(f"stopped; {kept}")
         raise
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Tasks that a bar shows one after the other; called, it shows the first."""
+
+    progress: Progress
+    title: str
+    then: str
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.then and done >= total:
+            self.progress.show(self.then, 0, 0)
+        else:
+            self.progress.show(self.title, done, total)
+
+    def show_next(self, done: int, total: int) -> None:
+        """Show the task that follows, once its length is known."""
+        self.progress.show(self.then, done, total)

@@ -47,7 +47,7 @@ def extend(
     options_of = reading.make(label_set or base.label_set, expected, run_features=features)
     manifest = read_dataset(place, options_of)
     options.show_reading(manifest)
-    with console.bar("features", then="labels") as progress:
+    with console.bar("features", then="fits of labels") as progress:
         report = add(
             base,
             manifest,
@@ -56,6 +56,7 @@ def extend(
             overwrite=overwrite,
             made_by=provenance((), ctx.params),
             progress=progress,
+            fitted=progress.show_next,
         )
     save_card(report)
     options.show_notes(report.notes, manifest)

@@ -406,7 +406,7 @@ def _learn_from_answers(
     options.show_reading(manifest)
     if config is not None:
         note_changes(config, manifest)
-    with console.bar("features", then="labels") as progress:
+    with console.bar("features", then="fits of labels") as progress:
         report = teach(
             base,
             manifest,
@@ -414,6 +414,7 @@ def _learn_from_answers(
             skip_unreadable=True,
             made_by=made_by,
             progress=progress,
+            fitted=progress.show_next,
         )
     report = save_taught(report, out, overwrite=overwrite)
     save_card(report)

@@ -31,6 +31,7 @@ def extend(
     overwrite: bool = False,
     made_by: Provenance = Provenance(),
     progress: Progress = lambda done, total: None,
+    fitted: Progress = lambda done, total: None,
 ) -> TaughtReport:
     """Add the labels of a data set that a run does not know, and write the new run directory.
 
@@ -40,6 +41,7 @@ def extend(
     Args:
         extractor: of the run's backbone; by default without a cache.
         progress: called with the number of images whose features are computed, and of all images.
+        fitted: called with the number of a label's fits that are begun, and of all.
 
     Raises:
         DataError: nothing to learn, a new label without a positive image, or images that cannot be
@@ -62,7 +64,7 @@ def extend(
             "and says nothing about those that it knows"
         )
     extractor = extractor or make_source(run.defer_backbone())
-    report = teach(run, lessons, extractor, made_by=made_by, progress=progress)
+    report = teach(run, lessons, extractor, made_by=made_by, progress=progress, fitted=fitted)
     return save_taught(report, out, overwrite=overwrite)
 
 
@@ -109,6 +111,7 @@ def teach(
     skip_unreadable: bool = False,
     made_by: Provenance = Provenance(),
     progress: Progress = lambda done, total: None,
+    fitted: Progress = lambda done, total: None,
 ) -> TaughtReport:
     """Return the run that the data teach, not yet saved.
 
@@ -117,6 +120,7 @@ def teach(
             labels.
         extractor: of the base run's backbone.
         skip_unreadable: leave out images that cannot be read, with a note for each.
+        progress, fitted: see `extend`.
 
     Raises:
         DataError: no known label, or images that cannot be read (all named).
@@ -137,7 +141,9 @@ def teach(
     else:
         before = marginal_log_odds(base, features)
         teacher = Teacher(features, base.crf, base.independent, before)
-    taught = None if bool((answers == UNKNOWN).all()) else teacher.learn(answers)
+    taught = None
+    if not bool((answers == UNKNOWN).all()):
+        taught = teacher.learn(answers, progress=fitted)
     if taught is None:
         raise DataError(f"{manifest.name}: nothing to learn: every label of every image is unknown")
     names, notes = manifest.labels.names, manifest.notes

@@ -1,6 +1,6 @@
 """Likely errors of annotations, judged by the image and by the other annotations of the image."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +102,12 @@ class Audit:
         )
 
 
-def audit(manifest: Manifest, features: NDArray[np.float32]) -> Audit:
+def audit(
+    manifest: Manifest,
+    features: NDArray[np.float32],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Audit:
     """Return the probabilities of all annotations, none by a model that has seen it.
 
     Unaries are fitted to the annotations with each one left out in closed form; couplings are
@@ -115,6 +120,7 @@ def audit(manifest: Manifest, features: NDArray[np.float32]) -> Audit:
 
     Args:
         features: of the images, in their order (N, D).
+        progress: called with the number of fits that are begun, and of all.
 
     Raises:
         DataError: no annotation.
@@ -123,7 +129,7 @@ def audit(manifest: Manifest, features: NDArray[np.float32]) -> Audit:
         the prior.
     """
     targets = torch.from_numpy(manifest.targets).long()
-    taught = Teacher(features).learn(targets)
+    taught = Teacher(features).learn(targets, progress=progress)
     if taught is None:
         raise DataError(f"{manifest.name}: every label of every image is unknown")
     given = targets[:, taught.columns]

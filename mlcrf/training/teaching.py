@@ -10,7 +10,8 @@ Couplings of new labels are learned on these left-out log-odds, from images in w
 answered; their strength is chosen by folds of images, none included.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,13 +132,20 @@ class Teacher:
         self._offset = None if log_odds is None else log_odds.double()
         self._fits: dict[tuple[int, float], _Fit] = {}
         self._drawn = _drawn(len(features), len(features))
+        self._fit_begins: Callable[[], None] = lambda: None
 
-    def learn(self, answers: Tensor) -> Taught | None:
+    def learn(
+        self,
+        answers: Tensor,
+        *,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Taught | None:
         """Return models that follow from all answers so far; None if they know no label.
 
         Args:
             answers: 1, 0 or -1 for unknown, int64 (N, L), L >= L0; the first L0 labels are those
                 of the model.
+            progress: called with the number of a label's fits that are begun, and of all.
 
         Cost: O(n D'^2) for each label with n new or old answers if one of them is new, with
             D' = min(n, 600), then O(N D' L).
@@ -149,6 +157,9 @@ class Teacher:
             if bool((answers[:, label] != UNKNOWN).any())
         ]
         corrected = [label for label in known if bool((answers[:, label] != UNKNOWN).any())]
+        begun = itertools.count(1)
+        total = len(new) * (len(_OF_AXES) + 1) + len(corrected) * (len(_DEPARTURES) + 1)
+        self._fit_begins = lambda: progress(next(begun), total)
         unseen = self._count_unseen(corrected, answers)
         departure = self._choose_departure(corrected, answers, unseen)
         width = self._choose_width(new, answers)
@@ -263,6 +274,7 @@ class Teacher:
         Args:
             unseen: number of images that count as the model says.
         """
+        self._fit_begins()
         before = self._fits.get((label, scale))
         if before is not None and torch.equal(before.answers, answers) and before.unseen == unseen:
             return before

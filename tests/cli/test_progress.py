@@ -143,6 +143,7 @@ def test_in_a_terminal_lines_stand_above_the_bar(monkeypatch: pytest.MonkeyPatch
             show(1, 4)
             console.log("a line")
             show(4, 4)
+            show.show_next(2, 3)
     said = b""
     with contextlib.suppress(OSError):  # which ends the text of a terminal
         while chunk := os.read(reader, 100_000):
@@ -150,7 +151,7 @@ def test_in_a_terminal_lines_stand_above_the_bar(monkeypatch: pytest.MonkeyPatch
     os.close(reader)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said.decode())
     assert "images: 1 of 4" in plain
-    assert "scores" in plain
+    assert "scores" in plain and "scores: 2 of 3" in plain
     assert "\ra line\r\n" in plain
 
 

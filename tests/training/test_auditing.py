@@ -53,6 +53,15 @@ def test_planted_errors_come_first() -> None:
     assert int(found.scores.isnan().sum()) == 20
 
 
+def test_fits_are_counted() -> None:
+    """One by one, up to the number that was said from the first."""
+    features, given, _ = scene()
+    told: list[tuple[int, int]] = []
+    audit(manifest(given), features, progress=lambda *counts: told.append(counts))
+    assert [done for done, _ in told] == list(range(1, len(told) + 1))
+    assert {total for _, total in told} == {len(told)}
+
+
 def test_a_suspect_says_why() -> None:
     features, given, _ = scene()
     features[0, 0] = 0.2  # the image hardly tells
