@@ -19,9 +19,10 @@ Rows = NDArray[np.float32]
 _WIDTHS = (0.25, 1.0, 4.0)  # of gamma, relative to the median rule
 _MOST_PAIRS = 1000  # rows whose distances give the median
 _MOST_COMPONENTS = 500
-_TREES = 300
+_TREES, _FEWEST_TREES = 300, 50
 _LEAVES = (1, 2, 5)  # least rows of a leaf to choose from
-_VOTES = _TREES * 0.37  # trees that have not seen a row
+_LEFT_OUT = 0.37  # share of the trees that have not seen a row
+_MOST_BYTES = 1e9  # of the trees' nodes, of which each holds a number per label
 
 
 class Unaries(StrEnum):
@@ -82,7 +83,8 @@ class ForestLogOdds:
     A forest of 300 regression trees on 0 and 1, whose means in leaves are shares of rows with the
     label; splits that lessen the variance are those that lessen Gini's impurity. The least number
     of rows of a leaf is chosen by out-of-bag loss (Breiman, "Random forests", 2001). Labels that
-    are unknown in some rows have a forest each, of the rows where they are known.
+    are unknown in some rows have a forest each, of the rows where they are known. Where 300 trees
+    would take more than 1 GB, there are fewer, down to 50.
 
     Growing takes O(300 N log N sqrt(D)), three times; a label that is known in fewer than two
     rows has log-odds 0.
@@ -110,37 +112,39 @@ class ForestLogOdds:
             there = known[:, labels[0]]
             forest = self._grown(rows[there], targets[there][:, labels].astype(np.float64))
             self._forests.append((labels, forest))
-            result[:, labels] = _log_odds(forest.predict(rows), len(labels))
-            result[np.ix_(there, labels)] = _log_odds(forest.oob_prediction_, len(labels))
+            result[:, labels] = _log_odds(forest.predict(rows), forest)
+            result[np.ix_(there, labels)] = _log_odds(forest.oob_prediction_, forest)
         return result
 
     def transform(self, rows: Rows) -> NDArray[np.float64]:
         """Return the log-odds (N, L) of other rows (N, D), by all trees."""
         result = np.zeros((len(rows), self._num_labels))
         for labels, forest in self._forests:
-            result[:, labels] = _log_odds(forest.predict(rows), len(labels))
+            result[:, labels] = _log_odds(forest.predict(rows), forest)
         return result
 
     def _grown(self, rows: Rows, targets: NDArray[np.float64]) -> RandomForestRegressor:
-        forests = [
-            RandomForestRegressor(
-                _TREES,
+        nodes = 2 * 0.63 * len(rows)  # of a tree whose leaves have one row
+        most = int(_MOST_BYTES / (8 * nodes * targets.shape[1]))
+        best, least = None, np.inf
+        for leaf in _LEAVES:
+            forest = RandomForestRegressor(
+                min(_TREES, max(_FEWEST_TREES, most)),
                 min_samples_leaf=leaf,
                 max_features="sqrt",
-                oob_score=_loss,
+                oob_score=True,
                 random_state=self._seed,
             ).fit(rows, targets if targets.shape[1] > 1 else targets[:, 0])
-            for leaf in _LEAVES
-        ]
-        return min(forests, key=lambda forest: forest.oob_score_)
+            signs = 2 * targets - 1
+            loss = np.logaddexp(0, -signs * _log_odds(forest.oob_prediction_, forest)).mean()
+            if loss < least:
+                best, least = forest, loss
+        return best
 
 
-def _log_odds(shares: NDArray[np.float64], num_labels: int) -> NDArray[np.float64]:
-    votes = _VOTES * shares.reshape(-1, num_labels)
-    return np.log((votes + 0.5) / (_VOTES - votes + 0.5))
-
-
-def _loss(targets: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
-    """Return the mean loss of targets in nats."""
-    signs = 2 * targets.reshape(len(targets), -1) - 1
-    return float(np.logaddexp(0, -signs * _log_odds(shares, signs.shape[1])).mean())
+def _log_odds(shares: NDArray[np.float64], forest: RandomForestRegressor) -> NDArray[np.float64]:
+    """Return log-odds (N, L) of shares of votes; those of left-out trees have fewer."""
+    votes = _LEFT_OUT * forest.n_estimators
+    shares = shares.reshape(len(shares), -1)
+    result: NDArray[np.float64] = np.log(votes * shares + 0.5) - np.log(votes * (1 - shares) + 0.5)
+    return result
