@@ -59,7 +59,7 @@ def test_commands(folder: Path) -> None:
         quick = shlex.split(QUICK) if trains else []
         if trains and "--lists" not in words:  # which has one schedule
             quick += ["--set", "schedule=joint"]
-        result = run_program(*words, *quick, "--cache-dir", "cache", cwd=folder)
+        result = run_program(*words, *quick, cwd=folder)
         assert result.returncode == 0, result.stderr
         if words[0] == "evaluate":
             assert "|hinted:150|" in result.stdout

@@ -134,7 +134,9 @@ def shifted(
         with Picture.open(image.path) as photo:
             change(photo).save(place)
         places.append(as_image(place))
-    return torch.from_numpy(make_source(run.make_backbone()).matrix(places))
+    return torch.from_numpy(
+        make_source(run.defer_backbone(), cache_dir=cache_dir(None)).matrix(places)
+    )
 
 
 def rows_of(

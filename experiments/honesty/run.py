@@ -55,7 +55,7 @@ def main() -> None:
     """Draw models, infer by each method, compare with enumeration, and keep the figures."""
     version = {"default": "now", "help": "name of these figures beside those of other code"}
     arguments = frame.read_options(__doc__, "honesty", version=version)
-    num_images = 4 if arguments.quick else 50
+    num_images = 1 if arguments.quick else 50
     rows: Rows = []
     if arguments.out.exists():
         kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]

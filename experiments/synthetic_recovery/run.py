@@ -44,7 +44,7 @@ MEASURES = ("nll", "hamming", "subset_accuracy")
 def main() -> None:
     """Draw, train, score, and keep the figures."""
     arguments = frame.read_options(__doc__, "synthetic_recovery")
-    num_images = 400 if arguments.quick else 6000
+    num_images = 120 if arguments.quick else 6000
     more = frame.QUICK if arguments.quick else {}
     rows: Rows = []
     for strength in STRENGTHS[2:3] if arguments.quick else STRENGTHS:

@@ -516,7 +516,7 @@ def test_inspect_shows_a_run_and_data(mlcrf: Mlcrf, run: Path, drawn: Path) -> N
 
 def test_audit(mlcrf: Mlcrf, drawn: Path, tmp_path: Path) -> None:
     """Suspects in words, in a table and as JSON have the same counts; --all has all annotations."""
-    words = ("audit", drawn / "labels.csv", "--cache-dir", tmp_path / "cache")
+    words = ("audit", drawn / "labels.csv")
     shown = mlcrf(*words, "--out", tmp_path / "suspects.csv", "--top", 3).stdout
     suspects = pd.read_csv(tmp_path / "suspects.csv")
     assert suspects["score"].is_monotonic_decreasing and suspects["score"].min() >= 0.5

@@ -10,17 +10,21 @@ import pytest
 from tests.mirror import ROOT, make_small_mirror
 from tests.program import run_program
 
-# half a minute each; `make experiments-quick` runs them
+# a quarter to half a minute each; `make experiments-quick` runs them
 SLOW = (
     "albums",
     "coverage",
     "guarantees",
+    "honesty",
     "many_labels",
     "multilabel",
     "objectives",
+    "pretrained",
     "resolution",
     "slopes",
     "sources",
+    "synthetic_recovery",
+    "teach",
 )
 FOLDERS = sorted(
     path.parent.name

@@ -48,7 +48,7 @@ def frozen(objective: ObjectiveName, processes: Processes) -> list[float]:
     )
     targets[rng.random(targets.shape) < 0.1] = -1
     space = FeatureSpace(features, targets, processes=processes)
-    settings = TrainSettings(exact_tolerance=1e-12, tolerance=1e-12, steps=50)
+    settings = TrainSettings(exact_tolerance=1e-12, tolerance=1e-12, steps=30)
     losses: list[float] = []
 
     def note(event: FitProgress) -> None:
@@ -64,7 +64,7 @@ def frozen(objective: ObjectiveName, processes: Processes) -> list[float]:
         frozen=False,
         progress=note,
     )
-    return losses[:50]
+    return losses[:30]
 
 
 def trained(
@@ -73,7 +73,7 @@ def trained(
     out: Path,
     processes: Processes,
     *,
-    epochs: int = 15,
+    epochs: int = 8,
     accumulate: int = 1,
 ) -> list[float]:
     """Training and validation losses of epochs of two batches, the second of one picture."""

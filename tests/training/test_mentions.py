@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mlcrf.cli.options import cache_dir
 from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials, full_edges
 from mlcrf.data.joining import with_mentions
@@ -118,7 +119,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def test_a_run_predicts_presence_not_mention(scenes: Manifest, tmp_path: Path) -> None:
     """It finds about as many labels as there are, keeps the shares, and resumes with the same."""
     settings = TrainSettings(penalties=(0.3,), pairwise_penalties=(0.01,))
-    environment = Environment(cache_dir=tmp_path / "cache")
+    environment = Environment(cache_dir=cache_dir(None))
     run = train(scenes, tmp_path / "run", settings, environment).run
     shares = run.mentions["tags"]
     assert list(shares) == list(scenes.labels)
