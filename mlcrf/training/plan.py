@@ -307,6 +307,11 @@ def _check_cross_validation(plan: Plan) -> None:
             "cross_validation is for convex fits: constant couplings above a linear head or one "
             "with dropout, learned by likelihood; leave it out"
         )
+    if plan.settings.finetune is not Finetune.NONE:
+        raise SettingsError(
+            f"cross_validation judges by folds of the training images, and with --finetune "
+            f"{plan.settings.finetune} the network has learned from all of them; leave one out"
+        )
 
 
 def _check_reach(plan: Plan) -> None:

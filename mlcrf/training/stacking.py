@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcrf.backbones.feature_matrix import read_spread, spread_rows
-from mlcrf.choices import ObjectiveName, Schedule, Structure
+from mlcrf.choices import Finetune, ObjectiveName, Schedule, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import independent_loss
@@ -45,6 +45,15 @@ FOLD_TOLERANCE = 1e-4  # nats per image; log-odds need no more
 ENOUGH = 400  # validation images to choose penalties and weights on alone
 _ROWS_PER_FEATURE = 4  # with fewer, a model that has seen a fold can know it by heart
 _MOST_OF_FOLDS = 1000  # training images to choose on beside fewer
+
+
+def must_be_enough(validation: Examples, settings: TrainSettings) -> bool:
+    """Return whether validation images judge alone.
+
+    They do if they are many, or if the network was trained on the training images: of those it
+    knows more than of new ones, whatever fold they are in.
+    """
+    return len(validation.targets) >= ENOUGH or settings.finetune is not Finetune.NONE
 
 
 class CrfOfLogOdds(LabelCrf):
@@ -212,7 +221,7 @@ class Stacker:
         settings = self._settings
         grown = MOST_ADDED if len(settings.pairwise_penalties) > 1 else 0
         strengths = len(settings.pairwise_penalties) * len(settings.pairwise_l1) + grown
-        of_each = 1 if self._validation_is_enough else 1 + FOLDS
+        of_each = 1 if must_be_enough(self._validation, settings) else 1 + FOLDS
         edge_sets = 1 + len(self._plan.other_edges)
         return {
             "fold": 2 * FOLDS,
@@ -280,15 +289,11 @@ class Stacker:
         fitted = replace(best, model=whole, on_train=whole)
         return Candidate(fitted, resolved, weighing, tuple(held_out), best)
 
-    @property
-    def _validation_is_enough(self) -> bool:
-        return len(self._validation.targets) >= ENOUGH
-
     def _held_out(self, independent: Fitted, unseen: OutOfFold, one: Fitted) -> list[HeldOut]:
         """Return validation images, and if they are few, training images, fold by fold."""
         whole, baseline = self._validation, independent.on_train
         parts = [HeldOut(whole.features, whole.targets, baseline, _above(one.model, baseline))]
-        if self._validation_is_enough:
+        if must_be_enough(self._validation, self._settings):
             return parts
         baselines = [self._spaces["train"].to_features(of_fold) for of_fold in unseen.baselines]
         crfs = []

@@ -25,11 +25,14 @@ from mlcrf.errors import BackboneError, RunError, SettingsError
 from mlcrf.prediction import Tagger
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training import last_stage
+from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment
 from mlcrf.training.last_stage import finetune_last
+from mlcrf.training.members import make_trainer
 from mlcrf.training.plan import Plan, make_plan
 from mlcrf.training.progress import EpochProgress, Event, Line
 from mlcrf.training.run import train
+from mlcrf.training.stacking import FOLDS
 from mlcrf.training.stages import Result, Stages
 
 BACKBONE = "lite0@64"
@@ -286,6 +289,30 @@ def test_numbers_are_refused(tmp_path: Path) -> None:
     settings = TrainSettings(finetune=Finetune.LAST)
     with pytest.raises(SettingsError, match="--finetune and --album are for images; numbers is a"):
         train(numbers, tmp_path / "run", settings, TORCH)
+
+
+@pytest.mark.parametrize("finetune", Finetune)
+def test_images_that_the_network_learned_from_judge_nothing(
+    manifest: Manifest, finetune: Finetune
+) -> None:
+    """Few validation images judge alone then; else folds of the training images do as well."""
+    rng = np.random.default_rng(0)
+    parts = [manifest.part(one).targets for one in (Split.TRAIN, Split.VALIDATION)]
+    examples = [
+        Examples(rng.normal(size=(len(targets), 5)).astype(np.float32), targets)
+        for targets in parts
+    ]
+    plan = make_plan_of(
+        manifest, finetune=finetune, schedule=Schedule.AUTO, structure_weights=(0, 1)
+    )
+    trainer, _ = make_trainer(*examples, plan, Stages(None, ""), print)
+    fits = {kind: one.count for kind, one in trainer.outlook().items()}
+    assert (fits["independent"] > FOLDS) is (finetune is Finetune.NONE)
+
+
+def test_folds_of_a_trained_network_are_refused(manifest: Manifest) -> None:
+    with pytest.raises(SettingsError, match="--finetune last the network has learned from all"):
+        make_plan_of(manifest, cross_validation=True)
 
 
 def test_no_validation_images_are_refused(manifest: Manifest) -> None:
