@@ -8,7 +8,7 @@ EXTRAS ?= dev,heic,jxl,lite,onnx,raw,ray,review,s3,serve
 TORCH ?= default
 DATA ?= data/mirflickr25k
 
-.PHONY: help setup demo test test-reliability coverage mutants check measure format docs site bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-tag bench-cluster bench-labels bench-layer bench-start bench-extend bench-teaching bench-answers clean
+.PHONY: help setup demo test test-reliability coverage mutants check measure format docs site bench-inference bench-predict bench-serving screenshots dependencies audit experiments experiments-quick pretrained ci-system bench-memory bench-tag bench-cluster bench-labels bench-layer bench-start bench-extend bench-teaching bench-answers bench-waiting clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -121,6 +121,10 @@ bench-cluster: setup  ## Measure `predict --cluster ray` beside `predict`; DATA=
 
 bench-tag: setup  ## Measure `tag --xmp` beside `predict`; DATA=folder OUT=file.json QUICK=1.
 	$(BIN)/python experiments/benchmarks/tagging.py --data $(DATA) $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
+bench-waiting: setup  ## Time `train` by how OpenMP's threads wait; DATA=folder OUT=file.json.
+	$(BIN)/python -m experiments.benchmarks.waiting --train $(DATA) --turns 2 \
+		--out $(or $(OUT),experiments/benchmarks/waiting.json)
 
 bench-extend: setup  ## Measure `extend` beside a fit of all labels anew; DATA=folder OUT=file.json RUNS=folder.
 	$(BIN)/python -m experiments.benchmarks.extend --data $(DATA) --out $(or $(OUT),experiments/benchmarks/extend.json) \

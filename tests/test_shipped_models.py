@@ -21,7 +21,7 @@ from tests.program import run_program
 # converting the network for another engine, which a Tagger of one's own does not keep, takes 10 s
 PLAIN_TORCH = """from mlcrf import Tagger
 from mlcrf.choices import EngineName
-Tagger.__init__.__kwdefaults__["engine"] = EngineName.TORCH
+Tagger.load.__func__.__kwdefaults__["engine"] = EngineName.TORCH
 """
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -306,6 +307,9 @@ def train(
     On several processes, GPUs or machines: `torchrun --nproc-per-node N -m mlcrf train ...`.
     """
     console.quiet()
+    # torch's threads would spin between its operations, where the fits compute on others; read
+    # when torch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     data = data or []
     if log_to is not None:
         _require_tracker(log_to)

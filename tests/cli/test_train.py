@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mlcrf.cli import main
 from mlcrf.cli.train import _PANELS, _setting_options
 from mlcrf.config import TrainSettings
 from tests.cli.conftest import Mlcrf
@@ -45,6 +47,21 @@ def test_other_commands_do_without_the_settings() -> None:
     """The command line imports no pydantic before `mlcrf train` asks for its options."""
     code = "import sys, mlcrf.cli; sys.exit('pydantic' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_threads_sleep_between_operations(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unless the user has said how they wait."""
+    for before, after in (("", "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        monkeypatch.setenv("OMP_WAIT_POLICY", before)
+        if not before:
+            monkeypatch.delenv("OMP_WAIT_POLICY")
+        monkeypatch.setattr(sys, "argv", ["mlcrf", "train", "no-table.csv", "--out", "run"])
+        with pytest.raises(SystemExit):
+            main()
+        assert os.environ["OMP_WAIT_POLICY"] == after
+    assert "no-table.csv" in capsys.readouterr().err
 
 
 def test_log_of_a_training_run(run: Path) -> None:
