@@ -247,7 +247,7 @@ def test_log_odds_of_a_forest_are_of_trees_that_saw_not_the_row() -> None:
 
 
 def test_a_forest_of_labels_that_are_partly_known() -> None:
-    """Each has the forest of its known rows; one known row, or one value, is no failure."""
+    """Labels have forests of their known rows; one known row, or one value, is no failure."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(120, 4)).astype(np.float32)
     targets = (rows[:, :3] > 0).astype(np.int8)

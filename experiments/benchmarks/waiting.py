@@ -1,4 +1,4 @@
-"""What it costs how OpenMP's threads wait: of Gibbs on one and two threads, or of `mlcrf train`.
+"""Cost of how OpenMP's threads wait: of Gibbs on one and two threads, or of `mlcrf train`.
 
     python -m experiments.benchmarks.waiting [--images 1 16 128] [--turns 9]
     make bench-waiting DATA=folder      # training on 24 labels instead; waiting.json

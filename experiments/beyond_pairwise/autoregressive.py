@@ -22,7 +22,7 @@ _DROPOUT = 0.3
 
 
 class AutoregressiveNetwork(nn.Module):
-    """One order: log-odds of each label given log-odds of all and the labels before it."""
+    """Log-odds in one order: of each label given log-odds of all and the labels before it."""
 
     def __init__(self, odds: Tensor, order: Tensor) -> None:
         super().__init__()

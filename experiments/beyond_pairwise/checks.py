@@ -1,4 +1,4 @@
-"""Whether photos look as a CRF says: label sets drawn from it beside those that are there.
+"""Label sets drawn from a CRF beside those that are there: do photos look as it says?
 
 For every label, pair, triple and number of labels, the photos with it are counted in drawn data
 (Rubin 1984; Gelman, Meng and Stern 1996) and in the photos: z = (observed - mean) / deviation. A

@@ -39,7 +39,7 @@ def f1_loss(crf: HigherOrderCrf, weights: Weights, photos: Photos) -> Tensor:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a fit may change, and the L2 penalty of each."""
+    """Parameters that a fit may change, and the L2 penalty of each."""
 
     penalties: dict[str, float]
     loss: Loss = set_loss

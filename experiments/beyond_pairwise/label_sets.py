@@ -112,7 +112,7 @@ class HalfStates:
 
     @classmethod
     def every(cls, parts: tuple[list[int], list[int]]) -> "HalfStates":
-        """All states of two parts of the labels."""
+        """States of two parts of the labels, all of them."""
         num_labels, halves = len(parts[0]) + len(parts[1]), []
         for labels in parts:
             numbers = torch.arange(2 ** len(labels))

@@ -1,4 +1,4 @@
-"""What lies beyond pairs of labels: counts, triples, couplings by photo, fits for the measure.
+"""Beyond pairs of labels: counts, triples, couplings by photo, fits for the measure.
 
     python -m experiments.beyond_pairwise.run [--quick] [--labels 24] [--heads 'lite0, linear']
 
@@ -89,7 +89,7 @@ _FIT_LOST, _SCORE_LOST = 1e-4, 1e-6  # share of the mass of a half that is left 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of photos: all that the measures need."""
+    """Statements of a model about photos: all that the measures need."""
 
     marginals: Tensor
     best: Tensor

@@ -57,7 +57,7 @@ class Photos:
     targets: Tensor
 
     def rows(self, wanted: Tensor) -> "Photos":
-        """Some of the photos, bool (N,)."""
+        """Photos that are chosen, bool (N,)."""
         return Photos(self.odds[wanted], self.components[wanted], self.targets[wanted])
 
     def __len__(self) -> int:

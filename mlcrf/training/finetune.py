@@ -26,10 +26,16 @@ from mlcrf.training.extraction import Environment
 from mlcrf.training.plan import Plan, make_minimiser
 from mlcrf.training.progress import EpochFinished, EpochProgress, Log
 from mlcrf.training.stages import Result, Stages
-from mlcrf.training.stepping import Part, Stepper, copy_weights, one_cycle, share_batch_norm
+from mlcrf.training.stepping import (
+    FINETUNE,
+    Part,
+    Stepper,
+    Training,
+    copy_weights,
+    share_batch_norm,
+)
 
 _KEEP_BYTES = 2**30  # largest size of decoded images kept in memory
-_STAGE = "finetune"
 
 
 def finetune(
@@ -69,27 +75,18 @@ def finetune(
     modules = torch.nn.ModuleDict({"backbone": backbone, "head": network.head})
     if settings.precision is Precision.FLOAT64:
         modules.double()
-    optimiser = torch.optim.AdamW(
-        modules.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
     steps = settings.epochs * batches.count
-    schedule = one_cycle(optimiser, settings.learning_rate, steps)
-    losses: list[tuple[float, float]] = []
-    best: dict[str, Tensor] = copy_weights(backbone)
-    begun = stages.find(_STAGE)
-    if begun is not None:
-        modules.load_state_dict(begun["modules"])
-        optimiser.load_state_dict(begun["optimiser"])
-        schedule.load_state_dict(begun["schedule"])
-        losses, best = begun["losses"], begun["best"]
-    stepper = Stepper(network, optimiser, schedule, settings, device, processes)
+    training = Training(modules, settings, steps, stages)
+    losses = training.losses
+    best: dict[str, Tensor] = training.begun.get("best") or copy_weights(backbone)
+    stepper = Stepper(network, training.optimiser, training.schedule, settings, device, processes)
     for epoch in range(len(losses), settings.epochs):
         modules.train()
         total = 0.0
         with closing(batches.shuffled(epoch)) as shuffled:
             for done, (size, parts) in enumerate(shuffled, epoch * batches.count + 1):
                 total += stepper.step(parts) * size
-                log(EpochProgress(_STAGE, done / steps))
+                log(EpochProgress(FINETUNE, done / steps))
         modules.eval()
         with closing(checks.in_order()) as in_order:
             checked = sum(stepper.check(parts) * size for size, parts in in_order)
@@ -97,17 +94,8 @@ def finetune(
         if not losses or checked < min(loss for _, loss in losses):
             best = copy_weights(backbone)
         losses.append((total, checked))
-        log(EpochFinished("finetune", epoch + 1, settings.epochs, total, checked))
-        stages.keep(
-            _STAGE,
-            {
-                "modules": modules.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "schedule": schedule.state_dict(),
-                "losses": losses,
-                "best": best,
-            },
-        )
+        log(EpochFinished(FINETUNE, epoch + 1, settings.epochs, total, checked))
+        training.keep(best=best)
     backbone.cpu().float()
     return {"best": best, "last": copy_weights(backbone), "losses": losses}
 

@@ -41,7 +41,7 @@ from mlcrf.training.stacking import (
     Stacker,
     assign_folds,
     hold_out_folds,
-    must_be_enough,
+    validation_judges_alone,
 )
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.time_to_go import Fits
@@ -95,7 +95,7 @@ class HeadTrainer:
         self._weigher = self._make_weigher()
         self._fold: Tensor | None = None
         self._fold_spaces: list[FeatureSpace] = []
-        if not must_be_enough(validation, self._settings) and self._has_folds():
+        if not validation_judges_alone(validation, self._settings) and self._has_folds():
             self._fold = assign_folds(len(train.targets), self._settings.seed)
             self._fold_spaces = [
                 self._train_space.only(self._fold != number) for number in range(FOLDS)

@@ -33,9 +33,8 @@ from mlcrf.training.fitting import fit_baseline
 from mlcrf.training.plan import Plan, make_minimiser
 from mlcrf.training.progress import EpochFinished, EpochProgress, Log, TaskStarted
 from mlcrf.training.stages import Result, Stages
-from mlcrf.training.stepping import copy_weights, one_cycle
+from mlcrf.training.stepping import FINETUNE, Training, copy_weights
 
-_STAGE = "finetune"
 _AT_ONCE = 256  # images per batch of features
 _LARGEST_NORM = 5.0  # of a gradient
 _SMALLEST_SPREAD = 0.1  # of a feature, relative to the root mean square of all
@@ -225,51 +224,34 @@ def _learn(
     num_train = len(targets) - len(start.losses)
     head = _StandardisedHead(start)
     modules = nn.ModuleDict({"rest": activations.rest, "head": head}).to(device)
-    optimiser = torch.optim.AdamW(
-        modules.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
     batches = math.ceil(num_train / settings.batch_size)
     steps = settings.epochs * batches
-    schedule = one_cycle(optimiser, settings.learning_rate, steps)
-    losses: list[tuple[float, float]] = []
-    begun = stages.find(_STAGE)
-    if begun is not None:
-        modules.load_state_dict(begun["modules"])
-        optimiser.load_state_dict(begun["optimiser"])
-        schedule.load_state_dict(begun["schedule"])
-        losses = begun["losses"]
+    training = Training(modules, settings, steps, stages)
+    losses = training.losses
     known = torch.from_numpy(targets.astype(np.int64)).to(device)
     for epoch in range(len(losses), settings.epochs):
         rng, total = np.random.default_rng((settings.seed, epoch)), 0.0
         parts = np.array_split(rng.permutation(num_train), batches)
         for done, rows in enumerate(parts, epoch * batches + 1):
             maps = activations.read(rows, mirrored=rng.random(len(rows)) < 0.5)
-            with diverging(_STAGE):
+            with diverging(FINETUNE):
                 loss = loss_of(head(activations.rest(maps)), known[rows])
             _require_finite("the loss is", loss)
-            optimiser.zero_grad()
+            training.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(modules.parameters(), _LARGEST_NORM)
             _require_finite("the norm of the gradient is", norm)
-            optimiser.step()
-            schedule.step()
+            training.optimiser.step()
+            training.schedule.step()
             total += float(loss.detach()) * len(rows) / num_train
-            log(EpochProgress(_STAGE, done / steps))
-        with torch.no_grad(), diverging(_STAGE):
+            log(EpochProgress(FINETUNE, done / steps))
+        with torch.no_grad(), diverging(FINETUNE):
             features = torch.from_numpy(activations.features(slice(num_train, len(targets))))
             checked = loss_of(head(features.to(device)), known[num_train:])
         _require_finite("the loss is", checked)
         losses.append((total, float(checked)))
-        log(EpochFinished(_STAGE, epoch + 1, settings.epochs, *losses[-1]))
-        stages.keep(
-            _STAGE,
-            {
-                "modules": modules.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "schedule": schedule.state_dict(),
-                "losses": losses,
-            },
-        )
+        log(EpochFinished(FINETUNE, epoch + 1, settings.epochs, *losses[-1]))
+        training.keep()
     return losses
 
 

@@ -47,7 +47,7 @@ _ROWS_PER_FEATURE = 4  # with fewer, a model that has seen a fold can know it by
 _MOST_OF_FOLDS = 1000  # training images to choose on beside fewer
 
 
-def must_be_enough(validation: Examples, settings: TrainSettings) -> bool:
+def validation_judges_alone(validation: Examples, settings: TrainSettings) -> bool:
     """Return whether validation images judge alone.
 
     They do if they are many, or if the network was trained on the training images: of those it
@@ -221,7 +221,7 @@ class Stacker:
         settings = self._settings
         grown = MOST_ADDED if len(settings.pairwise_penalties) > 1 else 0
         strengths = len(settings.pairwise_penalties) * len(settings.pairwise_l1) + grown
-        of_each = 1 if must_be_enough(self._validation, settings) else 1 + FOLDS
+        of_each = 1 if validation_judges_alone(self._validation, settings) else 1 + FOLDS
         edge_sets = 1 + len(self._plan.other_edges)
         return {
             "fold": 2 * FOLDS,
@@ -293,7 +293,7 @@ class Stacker:
         """Return validation images, and if they are few, training images, fold by fold."""
         whole, baseline = self._validation, independent.on_train
         parts = [HeldOut(whole.features, whole.targets, baseline, _above(one.model, baseline))]
-        if must_be_enough(self._validation, self._settings):
+        if validation_judges_alone(self._validation, self._settings):
             return parts
         baselines = [self._spaces["train"].to_features(of_fold) for of_fold in unseen.baselines]
         crfs = []

@@ -17,6 +17,7 @@ from mlcrf.choices import Precision
 from mlcrf.config import TrainSettings
 from mlcrf.errors import PotentialsError, RunError, SettingsError
 from mlcrf.processes import Processes
+from mlcrf.training.stages import Result, Stages
 
 _NAMES = {
     Precision.FLOAT64: "no",
@@ -25,6 +26,7 @@ _NAMES = {
     Precision.FLOAT16: "fp16",
 }
 _REMEDY = "lower --set learning_rate"
+FINETUNE = "finetune"  # stage of a run that trains a network
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,45 @@ def one_cycle(optimiser: torch.optim.Optimizer, rate: float, steps: int) -> OneC
     total = max(steps, 2)
     warm_up = 1.1 if total == 10 else total / 10  # torch divides by zero if it is one step
     return OneCycleLR(optimiser, rate, total_steps=total, pct_start=warm_up / total)
+
+
+class Training:
+    """Modules in training, with AdamW and its learning rates, as stages of a run keep them.
+
+    Args:
+        steps: number of all steps.
+        stages: where an earlier run has kept its last epoch, if it has; it goes on from there.
+
+    Attributes:
+        losses: training and validation loss of each epoch so far.
+        begun: what was kept beside these; empty at the first epoch.
+    """
+
+    def __init__(
+        self, modules: nn.Module, settings: TrainSettings, steps: int, stages: Stages
+    ) -> None:
+        self._modules, self._stages = modules, stages
+        self.optimiser = torch.optim.AdamW(
+            modules.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.schedule = one_cycle(self.optimiser, settings.learning_rate, steps)
+        self.losses: list[tuple[float, float]] = []
+        self.begun: Result = stages.find(FINETUNE) or {}
+        if self.begun:
+            modules.load_state_dict(self.begun["modules"])
+            self.optimiser.load_state_dict(self.begun["optimiser"])
+            self.schedule.load_state_dict(self.begun["schedule"])
+            self.losses = self.begun["losses"]
+
+    def keep(self, **more: Any) -> None:
+        """Keep the state after an epoch, and more beside it."""
+        state = {
+            "modules": self._modules.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "losses": self.losses,
+        }
+        self._stages.keep(FINETUNE, state | more)
 
 
 def copy_weights(network: nn.Module) -> dict[str, Tensor]:

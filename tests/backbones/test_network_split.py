@@ -49,7 +49,7 @@ def test_both_parts_are_the_network(name: str, first: str, shape: tuple[int, ...
 
 @torch.no_grad()
 def test_the_network_follows_its_rest() -> None:
-    """What is learned by the rest is learned by the network; its first layers stay."""
+    """The network learns what the rest learns; its first layers stay."""
     backbone = draw_backbone("test_efficientnet")
     parts = split_network(backbone)
     pixels = torch.full((1, 64, 64, 3), 90, dtype=torch.uint8)
@@ -62,7 +62,7 @@ def test_the_network_follows_its_rest() -> None:
 
 @pytest.mark.parametrize("name", ["test_vit", "densenet121"])
 def test_a_network_without_known_stages_is_refused(name: str) -> None:
-    """Neither one whose first layers cannot be left out nor one without stages is cut."""
+    """Networks whose first layers cannot be left out, or without stages, are not cut."""
     network = timm.create_model(name, num_classes=0).eval()
     size_px = network.pretrained_cfg["input_size"][1]
     backbone = Backbone(BackboneSpec(name, Source.OWN, size_px), network, 1).eval()

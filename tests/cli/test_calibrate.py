@@ -163,7 +163,7 @@ def test_families_are_the_same_everywhere(
 
 
 def test_evaluate_measures_families(mlcrf: Mlcrf, calibrated: Path, drawn: Path) -> None:
-    """Of both models, on the images that calibrated: at least the promised share is covered."""
+    """Coverage of both models on the images that calibrated is at least what is promised."""
     words = ("evaluate", calibrated, drawn / "labels.csv", "--coverage", 0.8)
     told = mlcrf(*words, "--json")
     assert told.returncode == 0, told.stderr

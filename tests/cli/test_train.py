@@ -52,7 +52,7 @@ def test_other_commands_do_without_the_settings() -> None:
 def test_threads_sleep_between_operations(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Unless the user has said how they wait."""
+    """The policy is set unless the user has set one."""
     for before, after in (("", "PASSIVE"), ("ACTIVE", "ACTIVE")):
         monkeypatch.setenv("OMP_WAIT_POLICY", before)
         if not before:

@@ -120,7 +120,7 @@ def test_no_likely_half_state_is_left_out(crf: HigherOrderCrf, photos: Photos) -
 def test_gradients_by_batches_are_those_of_the_loss(
     loss: fits.Loss, crf: HigherOrderCrf, photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each parameter's gradient equals the quotient of differences."""
+    """Gradients equal quotients of differences, parameter by parameter."""
     states = HalfStates.every(PARTS)
     whole = loss(crf, Sums(crf, states).weigh(photos.odds), photos).item() / 4
     monkeypatch.setattr(fits, "_BATCH", 3)

@@ -77,7 +77,7 @@ class Spoilt:
 
 
 def fitting(module: Any, name: ObjectiveName | None, change: Callable[[Any, Fault], Any]) -> Spoil:
-    """What a module makes of an objective's name is changed; of any name if it is None."""
+    """Change what a module makes of an objective's name, or of any name."""
 
     def spoil(patch: Patch, fault: Fault) -> None:
         real = module.make_minimiser

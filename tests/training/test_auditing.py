@@ -54,7 +54,7 @@ def test_planted_errors_come_first() -> None:
 
 
 def test_fits_are_counted() -> None:
-    """One by one, up to the number that was said from the first."""
+    """Counts go one by one up to the number that was said from the first."""
     features, given, _ = scene()
     told: list[tuple[int, int]] = []
     audit(manifest(given), features, progress=lambda *counts: told.append(counts))

@@ -75,7 +75,7 @@ def learned(manifest: Manifest) -> Result:
 
 
 def test_only_the_last_stage_learns(learned: Result) -> None:
-    """Its weights change; those before it, and all statistics, stay those that are published."""
+    """Weights of the stage change; those before it, and all statistics, stay as published."""
     backbone = make_backbone(find_spec(BACKBONE))
     trained = {id(one) for one in split_network(backbone).rest.parameters()}
     names = {key for key, one in backbone.named_parameters() if id(one) in trained}
@@ -174,7 +174,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(manifest: Manifest, tmp_path: Pa
 
 
 def test_unknown_labels_teach_nothing(manifest: Manifest) -> None:
-    """What is unknown of training images has no influence; what is known has."""
+    """Unknown labels of training images have no influence; known ones have."""
     rows = np.flatnonzero([split is Split.TRAIN for split in manifest.splits or ()])[:40]
     hidden, flipped = manifest.targets.copy(), manifest.targets.copy()
     hidden[rows, 0] = -1
@@ -191,7 +191,7 @@ def test_unknown_labels_teach_nothing(manifest: Manifest) -> None:
 def test_mirrored_images_are_seen_half_of_the_time(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each batch has activations of plain and of mirrored images, and no third kind."""
+    """Batches have activations of plain and of mirrored images, and no third kind."""
     real = last_stage._Activations.read
     shares: list[float] = []
 
@@ -264,14 +264,14 @@ def test_defaults_are_its_own_unless_given() -> None:
 def test_networks_that_it_cannot_train_are_refused(
     manifest: Manifest, tmp_path: Path, backbone: str, reason: str
 ) -> None:
-    """Before anything is made."""
+    """Refusals come before anything is made."""
     with pytest.raises(SettingsError, match=reason):
         train(manifest, tmp_path / "run", TrainSettings(**QUICK | {"backbone": backbone}), TORCH)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_network_without_known_stages_is_refused(manifest: Manifest, tmp_path: Path) -> None:
-    """With the way out, and before anything is made."""
+    """The refusal names the way out, before anything is made."""
     weights = tmp_path / "vit.safetensors"
     save_file(timm.create_model("test_vit", num_classes=0).state_dict(), weights)
     settings = TrainSettings(**QUICK | {"backbone": "test_vit", "weights": str(weights)})
@@ -295,7 +295,7 @@ def test_numbers_are_refused(tmp_path: Path) -> None:
 def test_images_that_the_network_learned_from_judge_nothing(
     manifest: Manifest, finetune: Finetune
 ) -> None:
-    """Few validation images judge alone then; else folds of the training images do as well."""
+    """Validation images judge alone then, however few; else training folds do as well."""
     rng = np.random.default_rng(0)
     parts = [manifest.part(one).targets for one in (Split.TRAIN, Split.VALIDATION)]
     examples = [
