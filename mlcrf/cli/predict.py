@@ -1,7 +1,7 @@
 """`mlcrf predict`: write a table of labels for folders of images.
 
 Groups of options (`KnownOptions`, `DecisionOptions`, `RuntimeOptions`) are defined in
-`cli/options.py`. Retired spellings are refused in `cli/retired_options.py`. An option that changes
+`cli/options/`. Retired spellings are refused in `cli/retired_options.py`. An option that changes
 predictions must become a field of `PredictJob` (`prediction/job.py`), so that finished parts of
 `--shard` and `--cluster` are reused only if it is equal.
 """

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -94,13 +94,14 @@ def _setting_options() -> list[Any]:
 class DataOptions:
     """The images and labels to train on."""
 
+    panel: ClassVar[str] = DATA
+
     from_review: Annotated[
         str | None,
         typer.Option(
             metavar="DB",
             help="Train on the answers in this database of `mlcrf review`; DATA is then the folder "
             "of the images, needed only if it has moved.",
-            rich_help_panel=DATA,
         ),
     ] = None
     model: Annotated[
@@ -108,7 +109,6 @@ class DataOptions:
         typer.Option(
             help="With --from-review: start from this run, and draw towards it what the answers "
             "say; `none` learns the tags from the answers alone. Nothing else is trained.",
-            rich_help_panel=DATA,
         ),
     ] = None
     map: Annotated[
@@ -117,7 +117,6 @@ class DataOptions:
             metavar="FILE",
             help="File of names that mean the same label, such as `beach = seaside = strand`; or "
             "`tags.csv, strand => beach` for one table.",
-            rich_help_panel=DATA,
         ),
     ] = None
     lists: Annotated[
@@ -126,7 +125,6 @@ class DataOptions:
             metavar="[TABLE=]positives",
             help="The table (if several are given, which one) lists only what is present, and "
             "leaves out a part of it; may be repeated.",
-            rich_help_panel=DATA,
         ),
     ] = None
     hints: Annotated[
@@ -135,20 +133,18 @@ class DataOptions:
             metavar="[NAME=]TABLE",
             help="Tags of the same images by another source, which may be wrong: how far it is to "
             "be trusted is learned, for `mlcrf predict --hints`; may be repeated.",
-            rich_help_panel=DATA,
         ),
     ] = None
     label_set: options.LabelSet = 24
     labels: Annotated[
         Path | None,
-        typer.Option(help="Text file of the expected labels, one per line.", rich_help_panel=DATA),
+        typer.Option(help="Text file of the expected labels, one per line."),
     ] = None
     rules: Annotated[
         Path | None,
         typer.Option(
             help="File of rules between labels, one per line, such as `dog => animal` or "
             "`exclusive: indoor, outdoor`.",
-            rich_help_panel=DATA,
         ),
     ] = None
 
