@@ -6,7 +6,7 @@ of `Source`, and its case in both.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -129,8 +129,17 @@ class Backbone(nn.Module):
         return images.permute(0, 3, 1, 2)
 
     def load_state_dict(self, *given: Any, **named: Any) -> Any:
-        self.published = ""
+        for one in (self, *self.parts):
+            one.published = ""
         return super().load_state_dict(*given, **named)
+
+    def join_weights(self, weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Return weights of each part as those of the whole, which `load_state_dict` takes."""
+        return {
+            f"{_prefix(at)}{key}": value
+            for at, one in enumerate(weights)
+            for key, value in one.items()
+        }
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of name, input and weights: everything that features depend on."""
@@ -442,7 +451,7 @@ def defer_backbone(
 
     Args:
         weights: those that the network is given; None for published ones, which only a network of
-            the hub or of one's own has to be built for to be known.
+            the hub or of one's own has to be built for to be known, as have several of the hub.
         build: builds it.
 
     Raises:
@@ -450,13 +459,35 @@ def defer_backbone(
     """
     if weights is not None:
         _require_finite(spec, weights)
-        return DeferredBackbone(spec, num_features, _fingerprint(spec, weights), build)
-    names = spec.name.split("+")
-    if spec.source is not Source.PACKAGE:
+    if spec.source is not Source.PACKAGE and (weights is None or spec.part_specs):
         return build()
+    if weights is not None:
+        whole = DeferredBackbone(spec, num_features, _fingerprint(spec, weights), build)
+        whole.parts = tuple(
+            _part_of(whole, part, at, weights) for at, part in enumerate(spec.part_specs)
+        )
+        return whole
+    names = spec.name.split("+")
     parts = tuple(map(_packaged, spec.part_specs))
     published = "+".join(packaged_digest(_split_size(name)[0]) for name in names)
     return DeferredBackbone(spec, num_features, _fingerprint(spec, published), build, parts)
+
+
+def _prefix(at: int) -> str:
+    """Return what the names of a part's weights begin with among those of the whole."""
+    return f"network.{at}."
+
+
+def _part_of(
+    whole: DeferredBackbone, spec: BackboneSpec, at: int, weights: Mapping[str, Tensor]
+) -> DeferredBackbone:
+    """Return one of several networks of the package, with its weights among those of the whole."""
+    prefix = _prefix(at)
+    own = {
+        key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
+    }
+    fingerprint = _fingerprint(spec, own)
+    return DeferredBackbone(spec, _LITE_FEATURES, fingerprint, lambda: whole.built().parts[at])
 
 
 def _packaged(spec: BackboneSpec) -> DeferredBackbone:

@@ -1,5 +1,7 @@
 """Train the last stage of a network on activations that the layers before it gave once.
 
+Of several networks each is trained by itself: side by side, one would leave the rest to the other.
+
 An epoch then costs a fraction of one through the whole network, so that two cores suffice. The
 features of training images fit them better than those of new images afterwards, so it is validation
 images that choose the penalties of the heads, and whether the trained weights are used at all.
@@ -9,6 +11,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -59,7 +62,7 @@ def finetune_last(
     progress: Progress = lambda done, total: None,
     environment: Environment = Environment(),
 ) -> Result:
-    """Train the last stage of a network, with a linear head on top, on the loss of single labels.
+    """Train the last stage of each network, with a linear head on top, on the loss of single labels.
 
     The layers before it give the activations of every image and of its mirror image once. AdamW
     then starts from the convex head of the published features; statistics of batch normalisation
@@ -72,35 +75,74 @@ def finetune_last(
         progress: called with the number of images whose activations are computed, and of all.
 
     Returns:
-        `best`: weights of the network; empty if they do not make the loss of the baseline on
-        validation images less by more than a standard error. `last`: weights after the last
-        epoch; `losses`: by epoch training and validation loss of the head; `gain`: that
-        difference in nats an image, and its standard error.
+        `best`: weights of the backbone; empty if none are used. Those of a network are used if they
+        make the loss of its baseline on validation images less by more than a standard error.
+        `last`: weights after the last epoch; `losses`: by epoch training and validation loss of the
+        head, network after network; `gains`: of each network that difference in nats an image, and
+        its standard error.
 
     Raises:
-        BackboneError: it is not known where the network's last stage begins.
+        BackboneError: it is not known where a network's last stage begins.
         DataError: images that cannot be read, all named.
         RunError: loss, gradient or weights are not finite; the state of earlier epochs is kept.
         SettingsError: there are no validation images.
 
-    Cost: one pass through the network for two views of each image, then about three passes through
-    its last stage for each image and epoch; memory for two views of all activations, 75 kB an
-    image with lite0.
+    Cost: for each network one pass through it for two views of each image, then about three passes
+    through its last stage for each image and epoch; memory for two views of all activations, 75 kB
+    an image with lite0.
     """
     if not len(validation):
         raise SettingsError(
             "--finetune last needs validation images to judge it by, and there are none"
         )
-    tuned, device, processes = copy.deepcopy(backbone), environment.device, environment.processes
-    parts = split_network(tuned)
+
+    def learn(network: Backbone, stage: str) -> Result:
+        return _finetune_one(
+            network, (train, validation), plan, stages, stage, log, progress, environment
+        )
+
+    if not backbone.parts:
+        return learn(backbone, FINETUNE)
+    found = []
+    for part in backbone.parts:
+        stage = f"{FINETUNE} {part.spec.name}"
+        found.append(stages.run(f"{stage}: network", partial(learn, part, stage)))
+    is_used = any(one["best"] for one in found)
+    published = [copy_weights(part) for part in backbone.parts]
+    best = [one["best"] or old for one, old in zip(found, published, strict=True)]
+    return {
+        "best": backbone.join_weights(best) if is_used else {},
+        "last": backbone.join_weights([one["last"] for one in found]),
+        "losses": [losses for one in found for losses in one["losses"]],
+        "gains": [gain for one in found for gain in one["gains"]],
+    }
+
+
+def _finetune_one(
+    network: Backbone,
+    parts: tuple[Manifest, Manifest],
+    plan: Plan,
+    stages: Stages,
+    stage: str,
+    log: Log,
+    progress: Progress,
+    environment: Environment,
+) -> Result:
+    """Train the last stage of one network; see `finetune_last`."""
+    train, validation = parts
+    tuned, device, processes = copy.deepcopy(network), environment.device, environment.processes
+    halves = split_network(tuned)
     images = train.images + validation.images
-    log(f"activations of {len(images)} images and their mirror images, before the last stage")
-    both = _extract(parts, images, environment, progress)
-    activations = _Activations(parts, both, device, averaged=backbone.spec.views > 1)
+    log(
+        f"activations of {len(images)} images and their mirror images, before the last stage of "
+        f"{network.spec.name}"
+    )
+    both = _extract(halves, images, environment, progress)
+    activations = _Activations(halves, both, device, averaged=network.spec.views > 1)
     targets = np.concatenate([train.targets, validation.targets])
     log(TaskStarted("baseline on the published weights"))
     before = _Baseline.fit(activations.features(), targets, len(train), plan)
-    losses = _learn(activations, before, targets, plan, stages, log)
+    losses = _learn(activations, before, targets, plan, stages, stage, log)
     tuned.cpu()
     _take_from_first(tuned, processes)
     activations.rest.to(device)
@@ -112,14 +154,14 @@ def finetune_last(
     gain, error = float(gains.mean()), float(gains.std(correction=0) / len(gains) ** 0.5)
     is_better = gain > error
     log(
-        f"finetune: loss of the baseline on {len(validation)} validation images "
+        f"{stage}: loss of the baseline on {len(validation)} validation images "
         f"{before.losses.mean():.4f} with the published weights, {after.losses.mean():.4f} with "
         f"those trained, a gain of {gain:.4f} +- {error:.4f}: "
         f"{'the trained' if is_better else 'the published'} weights are used"
     )
     last = copy_weights(tuned)
     best = last if is_better else {}
-    return {"best": best, "last": last, "losses": losses, "gain": [gain, error]}
+    return {"best": best, "last": last, "losses": losses, "gains": [[gain, error]]}
 
 
 def _extract(
@@ -216,6 +258,7 @@ def _learn(
     targets: NDArray[np.int8],
     plan: Plan,
     stages: Stages,
+    stage: str,
     log: Log,
 ) -> list[tuple[float, float]]:
     """Train the layers after the activations, in place; return losses of each epoch."""
@@ -226,7 +269,7 @@ def _learn(
     modules = nn.ModuleDict({"rest": activations.rest, "head": head}).to(device)
     batches = math.ceil(num_train / settings.batch_size)
     steps = settings.epochs * batches
-    training = Training(modules, settings, steps, stages)
+    training = Training(modules, settings, steps, stages, stage)
     losses = training.losses
     known = torch.from_numpy(targets.astype(np.int64)).to(device)
     for epoch in range(len(losses), settings.epochs):
@@ -244,13 +287,13 @@ def _learn(
             training.optimiser.step()
             training.schedule.step()
             total += float(loss.detach()) * len(rows) / num_train
-            log(EpochProgress(FINETUNE, done / steps))
+            log(EpochProgress(stage, done / steps))
         with torch.no_grad(), diverging(FINETUNE):
             features = torch.from_numpy(activations.features(slice(num_train, len(targets))))
             checked = loss_of(head(features.to(device)), known[num_train:])
         _require_finite("the loss is", checked)
         losses.append((total, float(checked)))
-        log(EpochFinished(FINETUNE, epoch + 1, settings.epochs, *losses[-1]))
+        log(EpochFinished(stage, epoch + 1, settings.epochs, *losses[-1]))
         training.keep()
     return losses
 

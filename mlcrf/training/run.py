@@ -208,9 +208,10 @@ def _find_backbone(settings: TrainSettings, manifest: Manifest) -> BackboneSpec:
     spec = find_spec(settings.backbone, settings.weights, views=settings.views)
     if spec.source is Source.SCRATCH and settings.finetune is not Finetune.ALL:
         raise SettingsError(f"backbone {spec.name} has no published weights; add --finetune all")
-    if spec.part_specs and settings.finetune is not Finetune.NONE:
+    if spec.part_specs and settings.finetune is Finetune.ALL:
         raise SettingsError(
-            f"--finetune {settings.finetune} trains one network; backbone {spec.name} has several"
+            f"--finetune all trains one network, and backbone {spec.name} has several; use "
+            "--finetune last, which trains each, or name one"
         )
     return spec
 
@@ -219,7 +220,8 @@ def _make_backbone(spec: BackboneSpec, settings: TrainSettings) -> Backbone:
     """Build the backbone; refuse one that cannot be fine-tuned, before anything is made."""
     backbone = make_backbone(spec, seed=settings.seed)
     if settings.finetune is Finetune.LAST:
-        split_network(backbone)
+        for one in backbone.parts or (backbone,):
+            split_network(one)
     return backbone
 
 

@@ -147,6 +147,7 @@ class Training:
     Args:
         steps: number of all steps.
         stages: where an earlier run has kept its last epoch, if it has; it goes on from there.
+        stage: the name that it is kept by.
 
     Attributes:
         losses: training and validation loss of each epoch so far.
@@ -154,15 +155,20 @@ class Training:
     """
 
     def __init__(
-        self, modules: nn.Module, settings: TrainSettings, steps: int, stages: Stages
+        self,
+        modules: nn.Module,
+        settings: TrainSettings,
+        steps: int,
+        stages: Stages,
+        stage: str = FINETUNE,
     ) -> None:
-        self._modules, self._stages = modules, stages
+        self._modules, self._stages, self._stage = modules, stages, stage
         self.optimiser = torch.optim.AdamW(
             modules.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.schedule = one_cycle(self.optimiser, settings.learning_rate, steps)
         self.losses: list[tuple[float, float]] = []
-        self.begun: Result = stages.find(FINETUNE) or {}
+        self.begun: Result = stages.find(stage) or {}
         if self.begun:
             modules.load_state_dict(self.begun["modules"])
             self.optimiser.load_state_dict(self.begun["optimiser"])
@@ -177,7 +183,7 @@ class Training:
             "schedule": self.schedule.state_dict(),
             "losses": self.losses,
         }
-        self._stages.keep(FINETUNE, state | more)
+        self._stages.keep(self._stage, state | more)
 
 
 def copy_weights(network: nn.Module) -> dict[str, Tensor]:

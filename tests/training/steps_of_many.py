@@ -128,7 +128,7 @@ def last_stage(table: Path, processes: Processes) -> dict[str, Any]:
     return {
         "losses": [loss for pair in result["losses"] for loss in pair],
         "digests": processes.gather_texts([digest]),
-        "gains": processes.gather_texts([repr(result["gain"])]),
+        "gains": processes.gather_texts([repr(result["gains"])]),
     }
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.network_split import split_network
 from mlcrf.backbones.registry import find_spec, make_backbone
 from mlcrf.checkpoint import WEIGHTS, load_run
@@ -22,6 +23,7 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.splits import split_manifest
 from mlcrf.errors import BackboneError, RunError, SettingsError
+from mlcrf.images.pixels import load_pixels
 from mlcrf.prediction import Tagger
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training import last_stage
@@ -106,7 +108,7 @@ def test_it_starts_from_the_baseline_of_published_features(manifest: Manifest) -
     on_train, on_validation = result["losses"][0]
     assert on_validation == pytest.approx(published, rel=0.01)
     assert on_train < 0.5 * on_validation, "each image is seen with its own labels"
-    assert result["gain"][0] == pytest.approx(0, abs=1e-3)
+    assert result["gains"][0][0] == pytest.approx(0, abs=1e-3)
     assert result["best"] == {}, "no gain, so the published weights stay"
     assert lines[-1].endswith("the published weights are used")
 
@@ -255,19 +257,68 @@ def test_defaults_are_its_own_unless_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "reason"),
+    ("backbone", "finetune", "reason"),
     [
-        ("tiny", "backbone tiny has no published weights; add --finetune all"),
-        ("lite0+lite1", "--finetune last trains one network; backbone .* has several"),
+        ("tiny", Finetune.LAST, "backbone tiny has no published weights; add --finetune all"),
+        ("lite0+lite1", Finetune.ALL, "lite0.lite1 has several; use --finetune last, which trains"),
     ],
 )
 def test_networks_that_it_cannot_train_are_refused(
-    manifest: Manifest, tmp_path: Path, backbone: str, reason: str
+    manifest: Manifest, tmp_path: Path, backbone: str, finetune: Finetune, reason: str
 ) -> None:
     """Refusals come before anything is made."""
+    settings = TrainSettings(**QUICK | {"backbone": backbone, "finetune": finetune})
     with pytest.raises(SettingsError, match=reason):
-        train(manifest, tmp_path / "run", TrainSettings(**QUICK | {"backbone": backbone}), TORCH)
+        train(manifest, tmp_path / "run", settings, TORCH)
     assert not (tmp_path / "run").exists()
+
+
+def test_several_networks_are_trained_each_by_itself(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each learns what it learns alone; one that does not gain keeps its published weights.
+
+    The run predicts with the features of both as they are then, built anew or deferred.
+    """
+    real = last_stage._Baseline.fit
+    count = 0
+
+    def fit(*given: Any) -> Any:
+        nonlocal count
+        count += 1
+        found = real(*given)
+        worse = count in (1, 4)  # the first network gains, the second loses
+        return replace(found, losses=found.losses + 5.0 * worse)
+
+    monkeypatch.setattr(last_stage._Baseline, "fit", fit)
+    lines: list[str] = []
+    settings = TrainSettings(**QUICK | {"epochs": 1, "backbone": "lite0@64+lite1@64"})
+    train(manifest, tmp_path / "run", settings, TORCH, log=lambda event: lines.append(str(event)))
+    ends = [line for line in lines if line.endswith("weights are used")]
+    assert [line.split(":")[0] for line in ends] == ["finetune lite0@64", "finetune lite1@64"]
+    assert [line.split()[-4] for line in ends] == ["trained", "published"]
+    monkeypatch.setattr(last_stage._Baseline, "fit", real)
+    run = load_run(tmp_path / "run")
+    own, deferred = run.make_backbone(), run.defer_backbone()
+    published = make_backbone(run.backbone_spec)
+    alone = learn(manifest, epochs=1)["last"]
+    assert all(torch.equal(value, alone[key]) for key, value in own.parts[0].state_dict().items())
+    same = published.parts[1].state_dict()
+    assert all(torch.equal(value, same[key]) for key, value in own.parts[1].state_dict().items())
+    assert own.fingerprint() == deferred.fingerprint() != published.fingerprint()
+    prints = [[one.fingerprint() for one in each.parts] for each in (own, deferred, published)]
+    assert prints[0] == prints[1] and prints[0][0] != prints[2][0]
+    assert deferred.built().parts[1] is deferred.parts[1].built()
+    images = list(manifest.images[:3])
+    found = [
+        FeatureExtractor(one, engine=EngineName.TORCH).matrix(images) for one in (own, deferred)
+    ]
+    assert np.array_equal(*found)
+    pixels = [torch.tensor(load_pixels(images[0], 64))[None]] * 2
+    with torch.inference_mode():
+        expected = torch.cat([one(one_of) for one, one_of in zip(own.parts, pixels, strict=True)], 1)
+    assert found[0][0] == pytest.approx(expected[0].numpy(), abs=1e-5)
+    assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 3
 
 
 def test_a_network_without_known_stages_is_refused(manifest: Manifest, tmp_path: Path) -> None:
