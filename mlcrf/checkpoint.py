@@ -16,13 +16,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mlcrf import atomic
-from mlcrf.backbones.registry import (
-    Backbone,
-    BackboneSpec,
-    DeferredBackbone,
-    defer_backbone,
-    make_backbone,
-)
+from mlcrf.backbones.deferred import DeferredBackbone, defer_backbone
+from mlcrf.backbones.registry import Backbone, BackboneSpec, Source, make_backbone
 from mlcrf.backbones.views import VIEWS
 from mlcrf.calibration import (
     Calibration,
@@ -103,7 +98,8 @@ class Run:
         backbone_spec: the network and its input size.
         data: name of the training data set.
         crf, independent: the model and its baseline, for raw features.
-        backbone_weights: weights of the network if it was fine-tuned, else None.
+        backbone_weights: weights of the network if it was fine-tuned, else None; of networks of the
+            package those that differ from the published ones.
         decoders: decision rules with values tuned on the validation images, by model (`crf` and
             `independent`).
         digest: SHA-256 of the weights file; if there are factors, of that and of these.
@@ -145,10 +141,12 @@ class Run:
         Raises:
             BackboneError: its published weights are not available offline.
         """
-        backbone = make_backbone(self.backbone_spec, pretrained=self.backbone_weights is None)
-        if self.backbone_weights is not None:
+        is_packaged = self.backbone_spec.source is Source.PACKAGE
+        own = self.backbone_weights
+        backbone = make_backbone(self.backbone_spec, pretrained=own is None or is_packaged)
+        if own is not None:
             try:
-                backbone.load_state_dict(self.backbone_weights)
+                (backbone.load_changes if is_packaged else backbone.load_state_dict)(own)
             except RuntimeError as error:
                 raise RunError(
                     f"{self.path / WEIGHTS}: not the weights of {self.backbone_spec.name}, which "

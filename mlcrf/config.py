@@ -61,7 +61,7 @@ class TrainSettings(BaseModel):
     )
     finetune: Finetune = Field(
         default=Finetune.NONE,
-        description="`last` trains the last stage of the network too, on what the layers before it "
+        description="`last` trains the last stage of each network too, on what the layers before it "
         "give; `all` trains all of it, which takes hours or a GPU; tiny, which has no published "
         "weights, needs it.",
     )

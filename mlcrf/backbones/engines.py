@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlcrf.backbones.deferred import DeferredBackbone
 from mlcrf.backbones.openvino_engine import OpenVinoEngine, is_known_sound, keep_as_sound
-from mlcrf.backbones.registry import Backbone, DeferredBackbone
+from mlcrf.backbones.registry import Backbone
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError
 from mlcrf.hints import did_you_mean

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcrf.backbones.cache import FeatureCache
+from mlcrf.backbones.deferred import DeferredBackbone
 from mlcrf.backbones.engines import Engine, engine_key, make_engine
 from mlcrf.backbones.feature_maps import feature_map
 from mlcrf.backbones.feature_source import Decoded, Feature, FeatureSource
-from mlcrf.backbones.registry import Backbone, BackboneSpec, DeferredBackbone
+from mlcrf.backbones.registry import Backbone, BackboneSpec
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError, DataError, MlcrfWarning
 from mlcrf.images import Image

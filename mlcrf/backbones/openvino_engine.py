@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from mlcrf.atomic import read_sealed, write_sealed
-from mlcrf.backbones.registry import Backbone, DeferredBackbone
+from mlcrf.backbones.deferred import DeferredBackbone
+from mlcrf.backbones.registry import Backbone
 
 # OpenVINO tells its makers of every import and conversion, in processes of their own, unless the
 # package that does so is missing; None says that it is.

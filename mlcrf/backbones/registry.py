@@ -6,13 +6,12 @@ of `Source`, and its case in both.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from threading import Lock
 from typing import Any, assert_never
 
 import torch
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 from mlcrf.backbones.packaged_weights import (
     find_weights,
     load_packaged_weights,
-    packaged_digest,
 )
 from mlcrf.backbones.views import VIEWS, average_over_views, enlarged_px, require_views
 from mlcrf.errors import BackboneError
@@ -33,7 +31,6 @@ TABLE = "table"  # name of the backbone of a table of numbers
 LARGEST_PX = 1024  # side of a network's input
 _SMALLEST_PX = 32
 _HALF = (0.5, 0.5, 0.5)
-_LITE_FEATURES = 1280  # of each
 _LITE_SIZES_PX = {"lite0": 224, "lite1": 240, "lite2": 260}
 
 
@@ -133,8 +130,31 @@ class Backbone(nn.Module):
             one.published = ""
         return super().load_state_dict(*given, **named)
 
+    def load_changes(self, changes: Mapping[str, Tensor]) -> None:
+        """Replace some of the published weights.
+
+        Args:
+            changes: by name in the state dict; see `changed`.
+
+        Raises:
+            RuntimeError: a weight that the network does not have, or of another shape.
+        """
+        published = [one.published for one in (self, *self.parts)]
+        self.load_state_dict(self.state_dict() | dict(changes))
+        if self.parts:
+            for at, (part, one) in enumerate(zip(self.parts, published[1:], strict=True)):
+                part.published = with_changes(one, weights_of_part(changes, at))
+            self.published = "+".join(part.published for part in self.parts if part.published)
+        else:
+            self.published = with_changes(published[0], changes)
+
+    def changed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return those of new weights that differ from the present ones."""
+        present = self.state_dict()
+        return {key: one for key, one in weights.items() if not torch.equal(one, present[key])}
+
     def join_weights(self, weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Return weights of each part as those of the whole, which `load_state_dict` takes."""
+        """Return weights of each part as those of the whole."""
         return {
             f"{_prefix(at)}{key}": value
             for at, one in enumerate(weights)
@@ -143,56 +163,18 @@ class Backbone(nn.Module):
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of name, input and weights: everything that features depend on."""
-        return _fingerprint(self.spec, self.published or self.state_dict())
+        return fingerprint(self.spec, self.published or self.state_dict())
 
     def require_finite(self) -> None:
         """Raise a BackboneError if a weight is NaN or infinite."""
-        _require_finite(self.spec, self.state_dict())
+        require_finite_weights(self.spec, self.state_dict())
 
     def built(self) -> "Backbone":
         """Return the backbone itself; see `DeferredBackbone`."""
         return self
 
 
-class DeferredBackbone:
-    """A backbone that is known by its features, and built once something has to compute.
-
-    Building one takes longer than tagging a photo with its compiled network or with features that
-    are kept. Use it in the place of a `Backbone` that is not changed.
-
-    Attributes:
-        spec, num_features, parts: as those of the backbone.
-    """
-
-    def __init__(
-        self,
-        spec: BackboneSpec,
-        num_features: int,
-        fingerprint: str,
-        build: Callable[[], Backbone],
-        parts: "tuple[DeferredBackbone, ...]" = (),
-    ) -> None:
-        self.spec, self.num_features, self.parts = spec, num_features, parts
-        self._fingerprint, self._build = fingerprint, build
-        self._built: Backbone | None = None
-        self._building = Lock()
-
-    def fingerprint(self) -> str:
-        """Return that of the backbone."""
-        return self._fingerprint
-
-    def require_finite(self) -> None:
-        """Do nothing: weights were looked at when they were read, or are published."""
-
-    def built(self) -> Backbone:
-        """Return the backbone, built by the first call."""
-        with self._building:
-            if self._built is None:
-                self._built = self._build()
-        return self._built
-
-
-def _fingerprint(spec: BackboneSpec, weights: str | Mapping[str, Tensor]) -> str:
+def fingerprint(spec: BackboneSpec, weights: str | Mapping[str, Tensor]) -> str:
     """Return the fingerprint of a backbone with these weights, or those of a file."""
     colours = (*spec.mean, *spec.std)  # a loaded spec has lists
     given: tuple[object, ...] = (spec.name, spec.size_px, *colours)
@@ -200,7 +182,16 @@ def _fingerprint(spec: BackboneSpec, weights: str | Mapping[str, Tensor]) -> str
         given += (f"{spec.views} views",)
     if spec.framing is not None:
         given += (str(spec.framing), *spec.framing.fill)
-    digest = hashlib.sha256(repr(given).encode())
+    return _digest(repr(given), weights)
+
+
+def with_changes(published: str, changes: Mapping[str, Tensor]) -> str:
+    """Return the digest of published weights of which some are replaced; empty if it is unknown."""
+    return _digest(published, changes) if published and changes else published
+
+
+def _digest(begin: str, weights: str | Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(begin.encode())
     if isinstance(weights, str):
         digest.update(weights.encode())
     else:
@@ -210,7 +201,21 @@ def _fingerprint(spec: BackboneSpec, weights: str | Mapping[str, Tensor]) -> str
     return digest.hexdigest()
 
 
-def _require_finite(spec: BackboneSpec, weights: Mapping[str, Tensor]) -> None:
+def weights_of_part(weights: Mapping[str, Tensor], at: int) -> dict[str, Tensor]:
+    """Return the weights of one of several networks, by their names in it."""
+    prefix = _prefix(at)
+    return {
+        key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
+    }
+
+
+def _prefix(at: int) -> str:
+    """Return what the names of a part's weights begin with among those of the whole."""
+    return f"network.{at}."
+
+
+def require_finite_weights(spec: BackboneSpec, weights: Mapping[str, Tensor]) -> None:
+    """Raise a BackboneError if a weight of a backbone is NaN or infinite."""
     if not all(bool(torch.isfinite(one).all()) for one in weights.values()):
         raise BackboneError(
             f"backbone {spec.name}: a weight is NaN or infinite; use another run, or train again"
@@ -292,14 +297,14 @@ def _find_plain(name: str, weights: str | None) -> BackboneSpec:
             )
         together = "+".join(part.name for part in parts)
         return BackboneSpec(together, parts[0].source, max(part.size_px for part in parts))
-    name, size_px = _split_size(name)
+    name, size_px = split_size(name)
     found = _find_named(name)
     if size_px in (None, found.size_px):
         return found
     return replace(found, name=f"{name}@{size_px}", size_px=size_px)
 
 
-def _split_size(name: str) -> tuple[str, int | None]:
+def split_size(name: str) -> tuple[str, int | None]:
     """Return a network's name and the input size that is asked for, if any."""
     network, at, size = name.partition("@")
     return (network, _read_size(name, network, size)) if at and network else (name, None)
@@ -322,7 +327,7 @@ def _split_own_size(name: str) -> tuple[str, int | None]:
     """
     network, at, size = name.rpartition("@")
     if not name.startswith(OWN_PREFIXES):
-        return _split_size(name)
+        return split_size(name)
     is_size = at and size.isdecimal() and 2 <= len(size) <= 4
     if not is_size or Path(name.removeprefix(OWN_PREFIXES[0])).is_dir():
         return name, None
@@ -365,7 +370,7 @@ def _own_spec(name: str, weights: str | None) -> BackboneSpec:
             "architecture of lite0 name tf_efficientnet_lite0"
         )
     if not name.startswith(OWN_PREFIXES):
-        _require_known(_split_size(name)[0])
+        _require_known(split_size(name)[0])
     from mlcrf.backbones.own_weights import find_own
 
     network, size_px = _split_own_size(name)
@@ -407,7 +412,7 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
         return whole.eval()
     published = ""
     own_name = spec.source is Source.OWN  # where @ may begin a revision
-    name, size_px = (_split_own_size if own_name else _split_size)(spec.name)
+    name, size_px = (_split_own_size if own_name else split_size)(spec.name)
     match spec.source:
         case Source.SCRATCH:
             network = Tiny(seed=seed)
@@ -439,60 +444,6 @@ def make_backbone(spec: BackboneSpec, *, pretrained: bool = True, seed: int = 0)
     backbone = Backbone(spec, network, num_features)
     backbone.published = published
     return backbone.eval()
-
-
-def defer_backbone(
-    spec: BackboneSpec,
-    num_features: int,
-    weights: Mapping[str, Tensor] | None,
-    build: Callable[[], Backbone],
-) -> Backbone | DeferredBackbone:
-    """Return a backbone to compute features with, built only where that is needed.
-
-    Args:
-        weights: those that the network is given; None for published ones, which only a network of
-            the hub or of one's own has to be built for to be known, as have several of the hub.
-        build: builds it.
-
-    Raises:
-        BackboneError: see `make_backbone`; or a weight is not finite.
-    """
-    if weights is not None:
-        _require_finite(spec, weights)
-    if spec.source is not Source.PACKAGE and (weights is None or spec.part_specs):
-        return build()
-    if weights is not None:
-        whole = DeferredBackbone(spec, num_features, _fingerprint(spec, weights), build)
-        whole.parts = tuple(
-            _part_of(whole, part, at, weights) for at, part in enumerate(spec.part_specs)
-        )
-        return whole
-    names = spec.name.split("+")
-    parts = tuple(map(_packaged, spec.part_specs))
-    published = "+".join(packaged_digest(_split_size(name)[0]) for name in names)
-    return DeferredBackbone(spec, num_features, _fingerprint(spec, published), build, parts)
-
-
-def _prefix(at: int) -> str:
-    """Return what the names of a part's weights begin with among those of the whole."""
-    return f"network.{at}."
-
-
-def _part_of(
-    whole: DeferredBackbone, spec: BackboneSpec, at: int, weights: Mapping[str, Tensor]
-) -> DeferredBackbone:
-    """Return one of several networks of the package, with its weights among those of the whole."""
-    prefix = _prefix(at)
-    own = {
-        key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
-    }
-    fingerprint = _fingerprint(spec, own)
-    return DeferredBackbone(spec, _LITE_FEATURES, fingerprint, lambda: whole.built().parts[at])
-
-
-def _packaged(spec: BackboneSpec) -> DeferredBackbone:
-    fingerprint = _fingerprint(spec, packaged_digest(_split_size(spec.name)[0]))
-    return DeferredBackbone(spec, _LITE_FEATURES, fingerprint, lambda: make_backbone(spec))
 
 
 def available_offline() -> dict[str, bool]:

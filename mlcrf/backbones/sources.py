@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mlcrf.backbones.deferred import DeferredBackbone
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.feature_source import Decoded, Feature, FeatureSource
-from mlcrf.backbones.registry import Backbone, BackboneSpec, DeferredBackbone, Source
+from mlcrf.backbones.registry import Backbone, BackboneSpec, Source
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError, DataError
 from mlcrf.images import Image

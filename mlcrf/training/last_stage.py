@@ -62,7 +62,7 @@ def finetune_last(
     progress: Progress = lambda done, total: None,
     environment: Environment = Environment(),
 ) -> Result:
-    """Train the last stage of each network, with a linear head on top, on the loss of single labels.
+    """Train the last stage of each network, with a linear head on top, on the loss of labels.
 
     The layers before it give the activations of every image and of its mirror image once. AdamW
     then starts from the convex head of the published features; statistics of batch normalisation

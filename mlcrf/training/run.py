@@ -237,7 +237,8 @@ def _train_network(
     """Fine-tune the backbone, in place, if the settings want it.
 
     Returns:
-        What the training gave; without `best` if the published weights are to be kept.
+        What the training gave, with `best` as `Run.backbone_weights` has it: empty if the published
+        weights are to be kept.
     """
     match plan.settings.finetune:
         case Finetune.NONE:
@@ -255,9 +256,13 @@ def _train_network(
         case other:
             assert_never(other)
     network = stages.run("network", train)
-    if network["best"]:
-        backbone.load_state_dict(network["best"])
-    return network
+    best = network["best"]
+    if backbone.spec.source is Source.PACKAGE:
+        best = backbone.changed(best)
+        backbone.load_changes(best)
+    elif best:
+        backbone.load_state_dict(best)
+    return network | {"best": best}
 
 
 def _extract(

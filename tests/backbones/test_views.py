@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from mlcrf.backbones.deferred import defer_backbone
 from mlcrf.backbones.engines import TorchEngine
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.feature_maps import feature_map
 from mlcrf.backbones.openvino_engine import OpenVinoEngine
-from mlcrf.backbones.registry import Backbone, defer_backbone, find_spec, make_backbone
+from mlcrf.backbones.registry import Backbone, find_spec, make_backbone
 from mlcrf.backbones.views import VIEWS, View, enlarged_px
 from mlcrf.choices import EngineName
 from mlcrf.errors import BackboneError

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mlcrf.backbones.deferred import DeferredBackbone, defer_backbone
 from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.network_split import split_network
 from mlcrf.backbones.registry import find_spec, make_backbone
@@ -316,7 +317,9 @@ def test_several_networks_are_trained_each_by_itself(
     assert np.array_equal(*found)
     pixels = [torch.tensor(load_pixels(images[0], 64))[None]] * 2
     with torch.inference_mode():
-        expected = torch.cat([one(one_of) for one, one_of in zip(own.parts, pixels, strict=True)], 1)
+        expected = torch.cat(
+            [one(one_of) for one, one_of in zip(own.parts, pixels, strict=True)], 1
+        )
     assert found[0][0] == pytest.approx(expected[0].numpy(), abs=1e-5)
     assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 3
 
@@ -377,3 +380,29 @@ def test_no_validation_images_are_refused(manifest: Manifest) -> None:
 def test_a_loss_that_is_not_finite_is_said(manifest: Manifest) -> None:
     with pytest.raises(RunError, match=r"finetune: .*lower --set learning_rate"):
         learn(manifest, learning_rate=1e30, epochs=2)
+
+
+def test_a_run_keeps_what_differs_from_the_published_weights(
+    manifest: Manifest, tmp_path: Path, learned: Result
+) -> None:
+    """The file has the trained stage alone, and loads to the same network, whose name tells it."""
+    backbone = make_backbone(find_spec(BACKBONE))
+    changes = backbone.changed(learned["last"])
+    assert set(changes) < set(learned["last"])
+    published = backbone.fingerprint()
+    backbone.load_changes(changes)
+    assert all(
+        torch.equal(value, learned["last"][key]) for key, value in backbone.state_dict().items()
+    )
+    other = make_backbone(find_spec(BACKBONE))
+    other.load_changes({key: value + 1 for key, value in changes.items()})
+    prints = {published, backbone.fingerprint(), other.fingerprint()}
+    assert len(prints) == 3, "features of one must not be taken for those of another"
+    deferred = defer_backbone(backbone.spec, 1280, changes, lambda: backbone)
+    assert isinstance(deferred, DeferredBackbone)
+    assert deferred.fingerprint() == backbone.fingerprint()
+    assert backbone.changed({}) == {}
+    backbone.load_changes({})
+    assert backbone.fingerprint() == deferred.fingerprint(), "nothing was replaced"
+    with pytest.raises(RuntimeError, match="layer_of_another"):
+        backbone.load_changes({"layer_of_another": torch.zeros(1)})
