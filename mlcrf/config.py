@@ -33,7 +33,7 @@ Text = Annotated[str, AfterValidator(_encodable)]
 Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1)]
-_OF_LAST = {"epochs": 5, "learning_rate": 3e-4, "batch_size": 32}  # defaults of --finetune last
+_OF_LAST = {"epochs": 5, "batch_size": 32}  # defaults of --finetune last
 
 
 class TrainSettings(BaseModel):
@@ -61,7 +61,7 @@ class TrainSettings(BaseModel):
     )
     finetune: Finetune = Field(
         default=Finetune.NONE,
-        description="`last` trains the last stage of each network too, on what the layers before it "
+        description="`last` trains the last stage of each network too, on what layers before it "
         "give; `all` trains all of it, which takes hours or a GPU; tiny, which has no published "
         "weights, needs it.",
     )
@@ -221,7 +221,7 @@ class TrainSettings(BaseModel):
     )
     learning_rate: Strength = Field(
         default=1e-3,
-        description="Learning rate of the same; 3e-4 with --finetune last, unless given.",
+        description="Learning rate of the same.",
     )
     batch_size: int = Field(
         default=64,

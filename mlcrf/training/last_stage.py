@@ -40,6 +40,7 @@ from mlcrf.training.stepping import FINETUNE, Training, copy_weights
 
 _AT_ONCE = 256  # images per batch of features
 _LARGEST_NORM = 5.0  # of a gradient
+_DROPPED = 0.5  # chance that a step leaves a feature out
 _SMALLEST_SPREAD = 0.1  # of a feature, relative to the root mean square of all
 _REMEDY = "lower --set learning_rate"
 _OF_THE_BASELINE = (  # settings that it has in the run too
@@ -66,7 +67,8 @@ def finetune_last(
 
     The layers before it give the activations of every image and of its mirror image once. AdamW
     then starts from the convex head of the published features; statistics of batch normalisation
-    stay as they are. Each image is mirrored half of the time. Each epoch is a stage, as in
+    stay as they are. Each image is mirrored half of the time, and the head sees half of the
+    features, drawn anew for each image (dropout). Each epoch is a stage, as in
     `--finetune all`; activations are computed again by a run that is resumed. Every process makes
     all steps, on activations that they computed together, and takes the weights of the first.
 
@@ -195,8 +197,8 @@ class _Activations:
         with torch.inference_mode():
             for at in range(first, first + count, _AT_ONCE):
                 block = read_rows(self._both, slice(at, min(at + _AT_ONCE, first + count)))
-                plain, mirrored = (self.rest(one) for one in self._views(block))
-                found.append((plain + mirrored) / 2 if self._averaged else plain)
+                views = self._views(block)[: 2 if self._averaged else 1]
+                found.append(torch.stack([self.rest(one) for one in views]).mean(0))
         return torch.cat(found).cpu().numpy()
 
     def read(self, rows: NDArray[np.int64], *, mirrored: NDArray[np.bool_]) -> Tensor:
@@ -277,8 +279,10 @@ def _learn(
         parts = np.array_split(rng.permutation(num_train), batches)
         for done, rows in enumerate(parts, epoch * batches + 1):
             maps = activations.read(rows, mirrored=rng.random(len(rows)) < 0.5)
+            kept = rng.random((len(rows), len(start.mean)), np.float32) >= _DROPPED
             with diverging(FINETUNE):
-                loss = loss_of(head(activations.rest(maps)), known[rows])
+                features = activations.rest(maps)
+                loss = loss_of(head(features, torch.from_numpy(kept).to(device)), known[rows])
             _require_finite("the loss is", loss)
             training.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -289,8 +293,8 @@ def _learn(
             total += float(loss.detach()) * len(rows) / num_train
             log(EpochProgress(stage, done / steps))
         with torch.no_grad(), diverging(FINETUNE):
-            features = torch.from_numpy(activations.features(slice(num_train, len(targets))))
-            checked = loss_of(head(features.to(device)), known[num_train:])
+            found = torch.from_numpy(activations.features(slice(num_train, len(targets))))
+            checked = loss_of(head(found.to(device)), known[num_train:])
         _require_finite("the loss is", checked)
         losses.append((total, float(checked)))
         log(EpochFinished(stage, epoch + 1, settings.epochs, *losses[-1]))
@@ -319,8 +323,12 @@ class _StandardisedHead(nn.Module):
             self.model.output.weight.copy_(weight * start.spread)
             self.model.output.bias.add_(weight @ start.mean)
 
-    def forward(self, features: Tensor) -> Potentials:
-        potentials: Potentials = self.model((features - self.mean) / self.spread)
+    def forward(self, features: Tensor, kept: Tensor | None = None) -> Potentials:
+        """Return potentials of features (N, D); those that are not `kept` count as their mean."""
+        standard = (features - self.mean) / self.spread
+        if kept is not None:
+            standard = standard * kept / (1 - _DROPPED)
+        potentials: Potentials = self.model(standard)
         return potentials
 
 

@@ -250,7 +250,7 @@ def test_progress_is_told(manifest: Manifest) -> None:
 
 def test_defaults_are_its_own_unless_given() -> None:
     settings = make_settings(None, ("finetune=last",))
-    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (5, 32, 3e-4)
+    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (5, 32, 1e-3)
     settings = make_settings(None, ("finetune=last", "epochs=7"), learning_rate=1e-2)
     assert (settings.epochs, settings.batch_size, settings.learning_rate) == (7, 32, 1e-2)
     settings = make_settings(None, ("finetune=all",))
