@@ -11,6 +11,8 @@ from mlcrf.cli.options import ReadingOptions, RuntimeOptions, grouped
 from mlcrf.cli.sources import ImageSource, require_there
 
 if TYPE_CHECKING:
+    from mlcrf.backbones.deferred import DeferredBackbone
+    from mlcrf.backbones.registry import Backbone
     from mlcrf.data.manifest import Manifest
 
 _SHOWN = 10  # images that cannot be read, of those named
@@ -23,8 +25,12 @@ def features(
     reading: ReadingOptions,
     runtime: RuntimeOptions,
     backbone: Annotated[
-        str, typer.Option(help="Network, as for `mlcrf train --backbone`.", rich_help_panel="Model")
-    ] = "lite0",
+        str | None,
+        typer.Option(
+            help="Network, as for `mlcrf train --backbone` (default: lite0).",
+            rich_help_panel="Model",
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -32,9 +38,21 @@ def features(
         ),
     ] = None,
     views: Annotated[
-        int,
-        typer.Option(min=1, max=4, help="As for `mlcrf train --views`.", rich_help_panel="Model"),
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            max=4,
+            help="As for `mlcrf train --views` (default: 1).",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run whose network to use, as it was trained, in place of a network by name.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
     label_set: options.LabelSet = 24,
     limit: options.Limit = None,
     null: options.Null = False,
@@ -53,7 +71,6 @@ def features(
 
     from mlcrf import atomic
     from mlcrf.backbones.engines import pick_device
-    from mlcrf.backbones.registry import find_spec, make_backbone
     from mlcrf.backbones.sources import make_source
     from mlcrf.data.feature_files import FEATURE_SUFFIXES, KnownOfImages, save_features
     from mlcrf.errors import DataError, MlcrfError
@@ -70,9 +87,10 @@ def features(
             raise DataError(f"{', '.join(images)}: {listed.left_out.explain_none()}")
     else:
         found = manifest.images[:limit]
-    spec = find_spec(backbone, weights, views=views)
+    network = _find_network(model, backbone, weights, views)
+    spec = network.spec
     extractor = make_source(
-        make_backbone(spec),
+        network,
         engine=runtime.engine,
         device=pick_device(runtime.device),
         cache_dir=runtime.cache,
@@ -89,8 +107,8 @@ def features(
     save_features(out, matrix, known)
     record = {
         "out": str(out),
-        "backbone": backbone,
-        "views": views,
+        "backbone": spec.name,
+        "views": spec.views,
         "images": len(rows),
         "features": matrix.shape[1],
         "labels": len(known.labels),
@@ -101,6 +119,27 @@ def features(
     typer.echo(to_json(record) if as_json else text)
     if strict and errors:
         raise typer.Exit(1)
+
+
+def _find_network(
+    model: Path | None, backbone: str | None, weights: str | None, views: int | None
+) -> "Backbone | DeferredBackbone":
+    from mlcrf.backbones.registry import find_spec, make_backbone
+    from mlcrf.errors import MlcrfError
+
+    if model is None:
+        return make_backbone(find_spec(backbone or "lite0", weights, views=views or 1))
+    for name, given in (("backbone", backbone), ("weights", weights), ("views", views)):
+        if given is not None:
+            raise MlcrfError(f"--model {model} has its own network; leave out --{name}, or --model")
+    from mlcrf.checkpoint import load_run
+
+    run = load_run(model)
+    if run.backbone_spec.features:
+        raise MlcrfError(
+            f"{model}: learned from a table of numbers, and has no network; give another --model"
+        )
+    return run.defer_backbone()
 
 
 def _read_labelled(images: list[str], reading: ReadingOptions, label_set: int) -> "Manifest | None":

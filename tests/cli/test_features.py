@@ -1,10 +1,18 @@
 """`mlcrf features`: one row an image, or a reported error, and labels where there are any."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pytest
+import torch
 from PIL import Image as Picture
 
+from mlcrf import Tagger
+from mlcrf.checkpoint import load_run
+from mlcrf.choices import EngineName
+from mlcrf.inference import Independent
 from tests.cli.conftest import Mlcrf
 
 
@@ -41,3 +49,36 @@ def test_features_of_photos_and_of_data(mlcrf: Mlcrf, tmp_path: Path) -> None:
     assert frame["sea"][0] == 1
     assert pd.isna(frame["sea"][1])
     assert len(frame["features"][0]) == 1280
+
+
+def test_features_of_the_network_of_a_run(
+    mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path
+) -> None:
+    """They are those that its heads were fitted on; what has no network of its own is named."""
+    images, out = drawn / "images", tmp_path / "features.parquet"
+    words = ("--out", out, "--engine", "torch")
+    done = mlcrf("features", images, *words, "--model", run, "--limit", 4, "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert (record["backbone"], record["views"], record["features"]) == ("tiny", 1, 128)
+    frame = pd.read_parquet(out)
+    found = torch.tensor([list(one) for one in frame["features"]])
+    learned = load_run(run)
+    tagger = Tagger(learned, engine=EngineName.TORCH)
+    expected = [one.independent for one in tagger.predict(list(frame["image"]))]
+    marginals = Independent()(learned.independent(found)).marginals
+    assert marginals.detach().numpy() == pytest.approx(np.array(expected), abs=1e-4)
+    for option, given in (("backbone", "lite1"), ("weights", "w.safetensors"), ("views", 2)):
+        refused = mlcrf(
+            "features", images, *words, "--overwrite", "--model", run, f"--{option}", given
+        )
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert f"--model {run} has its own network; leave out --{option}" in refused.stderr
+    rows = [f"r{row},{row % 7},{row % 3},{row % 2}" for row in range(40)]
+    (tmp_path / "n.csv").write_text("\n".join(["id,x1,x2,odd", *rows]) + "\n")
+    numbers = mlcrf("train", tmp_path / "n.csv", "--features", "x*", "--out", tmp_path / "numbers")
+    assert numbers.returncode == 0, numbers.stderr
+    refused = mlcrf("features", images, *words, "--overwrite", "--model", tmp_path / "numbers")
+    assert refused.returncode == 1
+    assert "numbers: learned from a table of numbers, and has no network" in refused.stderr
+    assert len(pd.read_parquet(out)) == 4
