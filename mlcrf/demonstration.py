@@ -24,7 +24,7 @@ from mlcrf.reports.card import save_card
 from mlcrf.reports.correlations import cooccurrence, load_matrix
 from mlcrf.reports.heatmap import Panel, save_heatmap
 from mlcrf.reports.label_order import LabelOrder, cluster_order
-from mlcrf.reports.tables import format_evaluation
+from mlcrf.reports.score_tables import format_evaluation
 from mlcrf.reports.text import format_table
 from mlcrf.synthetic.dataset import COUPLINGS_TABLE, IMAGES, make_dataset
 from mlcrf.training.extraction import Environment

@@ -42,7 +42,7 @@ from mlcrf.images import ImageBytes
 from mlcrf.inference import Independent, InferenceMethod, log_mass
 from mlcrf.labels import LabelSpace
 from mlcrf.metrics import (
-    LOWER_IS_BETTER,
+    MEASURES,
     Interval,
     Measures,
     Predictions,
@@ -51,7 +51,7 @@ from mlcrf.metrics import (
     gather_statistics,
 )
 from mlcrf.model import LabelCrf
-from mlcrf.reports.tables import MEASURE_TITLES, choose_measures
+from mlcrf.reports.score_tables import choose_measures
 from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment
 from mlcrf.training.fitting import fit_features
@@ -154,7 +154,7 @@ def compared(
 
 def judge(measure: str, low: float, high: float) -> str:
     """Return whether the CRF is worse, better or level, by the interval of CRF minus baseline."""
-    if measure in LOWER_IS_BETTER:
+    if MEASURES[measure].is_loss:
         low, high = -high, -low
     return "worse" if high < 0 else "better" if low > 0 else "level"
 
@@ -282,16 +282,16 @@ def tables(results: dict[str, Rows]) -> dict[str, str]:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    title, factor, digits = MEASURE_TITLES[row["measure"]]
+    measure = MEASURES[row["measure"]]
     theirs, ours = row["independent"], row["crf"]
-    interval = (factor * value for value in (ours - theirs, row["low"], row["high"]))
-    value, low, high = (f"{one:+.{digits}f}" for one in interval)
+    interval = (ours - theirs, row["low"], row["high"])
+    value, low, high = (measure.format(one, signed=True) for one in interval)
     return [
         row["data"],
         f"{row['labels']:,d}",
-        title,
-        f"{factor * theirs:.{digits}f}",
-        f"{factor * ours:.{digits}f}",
+        measure.title,
+        measure.format(theirs),
+        measure.format(ours),
         f"{value} [{low}, {high}]",
         row["verdict"],
     ]

@@ -42,7 +42,7 @@ def calibrate(
     from mlcrf.calibrating import require_place
     from mlcrf.data.readers import read_dataset
     from mlcrf.data.splits import take_split
-    from mlcrf.reports.tables import calibration_record, format_calibration
+    from mlcrf.reports.calibration_tables import calibration_record, format_calibration
 
     trained = options.load_run(run, tempered=False)
     require_place(trained, out)

@@ -60,7 +60,7 @@ def compare(
     for run in runs:
         find_run(run)
     options.parse_source(data)
-    from mlcrf.reports import tables
+    from mlcrf.reports.score_tables import comparison_csv, comparison_record, format_comparison
 
     chosen = options.choose_measures(measures, evaluation, decision)
     trained = [options.load_run(run) for run in runs]
@@ -68,7 +68,5 @@ def compare(
     result = evaluation.compare(trained, manifest, reading, decision, runtime, families)
     options.show_notes(result.notes, manifest)
     if out is not None:
-        write_text(out, tables.comparison_csv(result))
-    typer.echo(
-        tables.comparison_record(result) if as_json else tables.format_comparison(result, chosen)
-    )
+        write_text(out, comparison_csv(result))
+    typer.echo(comparison_record(result) if as_json else format_comparison(result, chosen))

@@ -87,7 +87,7 @@ def write_predictions(
             left out.
     """
     from mlcrf.images import ListedImages
-    from mlcrf.reports.tables import format_left_out
+    from mlcrf.reports.tagging_tables import format_left_out
 
     nothing = "" if writer.path is None else f"{writer.path} was not written; "
     kept = f"{nothing}features that were computed are kept in the cache"
@@ -117,7 +117,7 @@ def report_predictions(
         of_all_shards, what: see `format_predictions`.
     """
     from mlcrf.images.file_kinds import Kind
-    from mlcrf.reports.tables import format_predictions, predictions_record
+    from mlcrf.reports.tagging_tables import format_predictions, predictions_record
 
     for error in writer.first_errors():
         log(f"error: {error}")

@@ -39,7 +39,7 @@ def evaluate(
         require_ending(out, (".csv",))
     trained, manifest = evaluation.load(run, data, reading, "evaluate")
     from mlcrf.evaluation import evaluate as score
-    from mlcrf.reports import tables
+    from mlcrf.reports.score_tables import evaluation_csv, evaluation_record, format_evaluation
 
     chosen = options.choose_measures(measures, evaluation, decision)
     hints = options.read_evidence(trained, evaluation.hints, reading)
@@ -63,7 +63,5 @@ def evaluate(
         )
     options.show_notes(result.notes, manifest)
     if out is not None:
-        write_text(out, tables.evaluation_csv(result))
-    typer.echo(
-        tables.evaluation_record(result) if as_json else tables.format_evaluation(result, chosen)
-    )
+        write_text(out, evaluation_csv(result))
+    typer.echo(evaluation_record(result) if as_json else format_evaluation(result, chosen))

@@ -42,7 +42,7 @@ def export(
     """
     console.quiet()
     from mlcrf.export import draw_images, export_onnx, load_images
-    from mlcrf.reports.tables import export_record, format_export
+    from mlcrf.reports.export_tables import export_record, format_export
 
     trained = options.load_run(run)
     require_images(trained, "export")

@@ -37,7 +37,7 @@ def extend(
     from mlcrf.data.readers import read_dataset
     from mlcrf.labels import load_labels
     from mlcrf.reports.card import save_card
-    from mlcrf.reports.tables import format_teaching, teaching_record
+    from mlcrf.reports.training_tables import format_teaching, teaching_record
     from mlcrf.training.additions import extend as add
     from mlcrf.training.taught_saving import require_free
 

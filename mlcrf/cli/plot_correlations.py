@@ -46,7 +46,7 @@ def plot_correlations(
     find_run(run)
     from mlcrf.atomic import require_ending, write_text
     from mlcrf.errors import RunError
-    from mlcrf.reports import correlations, tables
+    from mlcrf.reports import correlations
     from mlcrf.reports.couplings_page import save_couplings_page
     from mlcrf.reports.heatmap import FORMATS, Panel, save_couplings
     from mlcrf.reports.label_order import given_order, order_labels
@@ -100,8 +100,8 @@ def plot_correlations(
         }
         typer.echo(to_json(record))
         return
-    typer.echo(tables.format_pairs(attract, repel))
+    typer.echo(correlations.format_pairs(attract, repel))
     if compare is not None:
-        typer.echo(tables.format_agreements(compare, agreements))
+        typer.echo(correlations.format_agreements(compare, agreements))
     some = f", the {kept:,} strongest of {len(edges):,} couplings" if kept < len(edges) else ""
     typer.echo(f"page: {out}{some}" if page else f"heatmap: {out}")

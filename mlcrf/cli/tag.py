@@ -217,7 +217,7 @@ def _undo(
 ) -> None:
     """Remove what was written for images and in folders, and print how many files were changed."""
     from mlcrf.errors import DataError
-    from mlcrf.reports.tables import format_left_out, format_undone, undone_record
+    from mlcrf.reports.tagging_tables import format_left_out, format_undone, undone_record
 
     try:
         photo_files, faults = files.undo(listed, places, folders)

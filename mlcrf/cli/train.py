@@ -327,7 +327,7 @@ def train(
     from mlcrf.backbones.engines import pick_device
     from mlcrf.processes import joined, speaks
     from mlcrf.reports.card import save_card
-    from mlcrf.reports.tables import format_training, training_record
+    from mlcrf.reports.training_tables import format_training, training_record
     from mlcrf.training.extraction import Environment
     from mlcrf.training.run import train as run_training
     from mlcrf.training.tracking import tracking
@@ -391,7 +391,7 @@ def _learn_from_answers(
 ) -> None:
     """Learn from the answers of a review, starting from a run, and write a new one."""
     from mlcrf.reports.card import save_card
-    from mlcrf.reports.tables import format_teaching, teaching_record
+    from mlcrf.reports.training_tables import format_teaching, teaching_record
     from mlcrf.review.review_reader import read_archive
     from mlcrf.shipped_models import DEFAULT
     from mlcrf.training.additions import teach

@@ -1,14 +1,13 @@
 """Write the model card of a finished run, with a heatmap of its couplings."""
 
 from mlcrf import atomic
-from mlcrf.reports.correlations import couplings, strongest_pairs
+from mlcrf.reports.correlations import couplings, format_pairs, strongest_pairs
 from mlcrf.reports.heatmap import save_couplings
 from mlcrf.reports.label_order import order_labels
 from mlcrf.reports.names import some_names
-from mlcrf.reports.tables import (
+from mlcrf.reports.training_tables import (
     format_hints,
     format_mentions,
-    format_pairs,
     format_teaching,
     format_training,
 )

@@ -2,7 +2,9 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from mlcrf.errors import DataError
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf
 from mlcrf.reports.names import some_names
+from mlcrf.reports.text import format_table
 
 Floats = NDArray[np.float64]
 
@@ -175,6 +178,27 @@ def format_matrix(matrix: Floats, names: tuple[str, ...]) -> str:
     frame = pd.DataFrame(matrix, names, names)
     text: str = frame.to_csv(index_label="label", float_format="%.6g", lineterminator="\n")
     return text
+
+
+def format_pairs(
+    attractions: Sequence[tuple[str, str, float]], repulsions: Sequence[tuple[str, str, float]]
+) -> str:
+    """Format the strongest couplings, attractions on the left."""
+    left, right = (
+        [[f"{one} - {other}", f"{value:+.2f}"] for one, other, value in pairs]
+        for pairs in (attractions, repulsions)
+    )
+    rows = [[*one, *other] for one, other in zip_longest(left, right, fillvalue=["", ""])]
+    return format_table(["attract", "", "repel", ""], rows)
+
+
+def format_agreements(name: str, agreements: Sequence[RankAgreement]) -> str:
+    """Format rank correlations, one per line."""
+    return "\n".join(
+        f"rank correlation with {name}, {one.over} ({one.pairs}): {one.correlation:+.3f}, "
+        f"same sign in {one.same_sign}"
+        for one in agreements
+    )
 
 
 def _agreement(over: str, ours: Floats, theirs: Floats) -> RankAgreement:

@@ -15,8 +15,8 @@ from mlcrf.backbones.registry import available_offline
 from mlcrf.checkpoint import Run
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.reports.names import some_names
-from mlcrf.reports.tables import format_hints, format_mentions
 from mlcrf.reports.text import format_table
+from mlcrf.reports.training_tables import format_hints, format_mentions
 from mlcrf.version import __version__
 
 _MOST_LABELS = 100  # in a table; with more, only the most frequent are shown

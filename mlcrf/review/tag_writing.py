@@ -19,7 +19,7 @@ from mlcrf.prediction import (
     Prediction,
     PredictionWriter,
 )
-from mlcrf.reports.tables import photo_files_record
+from mlcrf.reports.tagging_tables import photo_files_record
 from mlcrf.review.session import Review
 from mlcrf.rules import Rules
 

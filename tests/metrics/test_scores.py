@@ -30,9 +30,9 @@ from mlcrf.metrics import (
     Unknown,
     bootstrap_differences,
     gather_statistics,
-    rank_labels,
     reliability,
 )
+from mlcrf.metrics.scoring import rank_labels
 
 Targets = NDArray[np.int8]
 

@@ -137,7 +137,7 @@ def choose_measures(
     text: str, evaluation: EvaluationOptions, decision: DecisionOptions
 ) -> tuple[str, ...] | None:
     """Return the measures that --measures asks for; None for the main ones."""
-    from mlcrf.reports.tables import choose_measures as choose
+    from mlcrf.reports.score_tables import choose_measures as choose
 
     if text == "main":
         return None

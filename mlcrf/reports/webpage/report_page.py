@@ -12,11 +12,11 @@ from mlcrf.comparison import Comparison
 from mlcrf.decoding.family_measures import FamilyMeasures
 from mlcrf.evaluation import Answers, Evaluation, article
 from mlcrf.inference import LogPartitionKind
-from mlcrf.metrics import LOWER_IS_BETTER, MAIN_MEASURES, Interval, precision_recall, reliability
+from mlcrf.metrics import MEASURES, Interval, precision_recall, reliability
 from mlcrf.reports.correlations import strongest_pairs
 from mlcrf.reports.html_page import save_page
 from mlcrf.reports.names import readable
-from mlcrf.reports.tables import (
+from mlcrf.reports.score_tables import (
     choose_measures,
     describe_unknown,
     evaluation_rows,
@@ -85,7 +85,7 @@ def save_report(
 
 def _overview(run: Run, answers: Answers, result: Evaluation) -> dict[str, Any]:
     measures = _measures(result)
-    more = [one for one in choose_measures("all", result.at_k) if one not in MAIN_MEASURES]
+    more = [one for one in choose_measures("all", result.at_k) if not MEASURES[one].is_main]
     verdicts = [one.verdict for one in measures.values()]
     name, data = readable(run.path.name), readable(answers.manifest.name)
     return {
@@ -130,7 +130,7 @@ def _with_intervals(
     measures = {}
     for name, cells in rows.items():
         value, low, high = difference[name]
-        shape = charts.interval(value, low, high, lower_is_better=name in LOWER_IS_BETTER)
+        shape = charts.interval(value, low, high, lower_is_better=MEASURES[name].is_loss)
         title, *figures = cells
         theirs, ours, signed, interval = map(_minus, figures)
         if shape is None:

@@ -14,7 +14,7 @@ from PIL import Image
 from mlcrf.checkpoint import Run
 from mlcrf.errors import MlcrfError
 from mlcrf.model import no_edges
-from mlcrf.reports.tables import evaluation_rows
+from mlcrf.reports.score_tables import evaluation_rows
 from mlcrf.reports.webpage import Gallery, save_report
 from tests.reports.webpage.making import (
     HOSTILE_FILES,

@@ -7,32 +7,32 @@ import numpy as np
 import pytest
 
 from mlcrf.errors import SettingsError
-from mlcrf.metrics import COST_MEASURES, LOWER_IS_BETTER, MAIN_MEASURES, SYMBOLS, Measures, Unknown
-from mlcrf.reports.tables import MEASURE_TITLES, choose_measures, describe_unknown
+from mlcrf.metrics import COST_MEASURES, MEASURES, Measures, Unknown
+from mlcrf.reports.score_tables import choose_measures, describe_unknown
 from tests.mirror import ROOT
 
 
 def test_every_measure_has_a_title() -> None:
     """All fields of `Measures` are rows of the table, but for the number of averaged labels."""
     names = {field.name for field in fields(Measures)}
-    assert MEASURE_TITLES.keys() == names - {"labels_with_positives"}
-    assert MEASURE_TITLES.keys() >= LOWER_IS_BETTER | MAIN_MEASURES | SYMBOLS.keys()
+    assert MEASURES.keys() == names - {"labels_with_positives"}
 
 
 def test_every_measure_is_defined() -> None:
     """docs/measures.md has a row with title, name, direction and symbol of each."""
     rows = (ROOT / "docs" / "measures.md").read_text(encoding="utf-8").splitlines()
-    for name, (title, _, _) in MEASURE_TITLES.items():
-        direction = " (lower)" if name in LOWER_IS_BETTER else ""
-        start = f"| {re.split(', %| [(]', title)[0]}, `{name}`{direction} | {SYMBOLS.get(name, '')}"
+    for name, measure in MEASURES.items():
+        direction = " (lower)" if measure.is_loss else ""
+        title = re.split(", %| [(]", measure.title)[0]
+        start = f"| {title}, `{name}`{direction} | {measure.symbol}"
         assert [row for row in rows if row.startswith(start)], start
 
 
 def test_choose_measures() -> None:
     """Names and symbols in any case and order; those at k only where there is a k."""
     assert choose_measures(" OR,nll, cf1@5", 5) == ("micro_recall", "nll", "f1_at_k")
-    assert choose_measures("all", 5, has_costs=True) == tuple(MEASURE_TITLES)
-    assert set(MEASURE_TITLES) - set(choose_measures("all", 5)) == set(COST_MEASURES)
+    assert choose_measures("all", 5, has_costs=True) == tuple(MEASURES)
+    assert set(MEASURES) - set(choose_measures("all", 5)) == set(COST_MEASURES)
     assert not [name for name in choose_measures("all", None) if name.endswith("at_k")]
     for text, at_k, message in (
         ("CP,CFI", 3, "got 'CFI'; did you mean 'CF1'?"),
