@@ -16,28 +16,19 @@ from torch import Tensor
 from mlcrf.choices import InferenceName, ObjectiveName, Schedule, Structure
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import from_image, sharing
-from mlcrf.training.candidates import MOST_ADDED, Candidate, Fitted, extend
+from mlcrf.training.candidates import Candidate, Fitted, extend
 from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
-from mlcrf.training.fit import time_gradient
-from mlcrf.training.outlook import typical_gradients
-from mlcrf.training.plan import (
-    Minimiser,
-    Plan,
-    can_leave_out,
-    make_minimiser,
-    stacked_objective,
-)
+from mlcrf.training.outlook import count_fits
+from mlcrf.training.plan import Minimiser, Plan, can_leave_out, make_minimiser
 from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import FitFinished, Log, TaskStarted
 from mlcrf.training.stacking import (
     ENOUGH,
     FOLD_TOLERANCE,
     FOLDS,
-    CrfOfLogOdds,
-    LogOddsSpace,
     Stacker,
     assign_folds,
     hold_out_folds,
@@ -279,63 +270,11 @@ class HeadTrainer:
         )
 
     def outlook(self) -> dict[str, Fits]:
-        """Return the fits that are still to be made, at most, with the time of a gradient, by kind.
-
-        Cost: two gradients of each objective over a block of the training images.
-        """
-        settings, objective = self._settings, self._plan.objective
-        grown = MOST_ADDED if len(settings.penalties) > 1 else 0
-        kinds = {ObjectiveName.INDEPENDENT.value: len(settings.penalties) + grown + 1}
-        grown = MOST_ADDED if len(settings.pairwise_penalties) > 1 else 0
-        couplings = len(settings.pairwise_penalties) * len(settings.pairwise_l1)
-        schedules = self._plan.schedules
-        if objective is not ObjectiveName.INDEPENDENT and schedules != (Schedule.STACKED,):
-            near = min(2, len(settings.penalties))
-            if Schedule.PIECEWISE in schedules:
-                near = 1
-            grid = near * couplings
-            direct = settings.structure is Structure.LATENT or objective in (
-                ObjectiveName.BLENDED_CONVEX_BP,
-                ObjectiveName.UNROLLED_MEAN_FIELD,
-            )
-            if direct:
-                refits = 0 if self._minimiser(objective).early_stopping else 1
-                kinds[objective.value] = grid + refits
-            elif objective is ObjectiveName.PSEUDO_LIKELIHOOD:
-                kinds[objective.value] = grid + grown + 1
-            else:
-                all_known = bool((self._train_space.targets >= 0).all())
-                kinds[ObjectiveName.PSEUDO_LIKELIHOOD.value] = grid + grown
-                kinds[objective.value] = (1 if all_known else 3) + 1
-            if self._fold is not None:
-                first = ObjectiveName.PSEUDO_LIKELIHOOD
-                left_out = {ObjectiveName.INDEPENDENT.value, first.value, objective.value}
-                kinds |= {kind: kinds.get(kind, 0) + FOLDS for kind in left_out}
-        if Schedule.STACKED in schedules:
-            kinds |= self._stacker.count_fits()
-        left = {kind: count - self._stages.count(f"{kind} ") for kind, count in kinds.items()}
-        return {kind: self._fits(kind, count) for kind, count in left.items() if count > 0}
-
-    def _fits(self, kind: str, count: int) -> Fits:
-        space, model = self._train_space, self._plan.make_model(self._num_features)
-        objective = ObjectiveName.INDEPENDENT
-        if kind.startswith("stacked "):
-            objective = stacked_objective(self._plan)
-            space = LogOddsSpace(torch.zeros(space.targets.shape), space.targets, self._processes)
-            model = CrfOfLogOdds(len(self._plan.labels), self._plan.edges, self._plan.rules)
-        elif kind in (ObjectiveName.INDEPENDENT, "fold"):
-            model = LabelCrf(self._num_features, len(self._plan.labels), edges=no_edges())
-        else:
-            objective = ObjectiveName(kind)
-        with torch.no_grad():  # label sets as likely as those of the data, which exact sums prune
-            model.output.bias.copy_(space.frequencies().logit())
-        minimiser = self._minimiser(objective)
-        steps = None if minimiser.steps is None else minimiser.steps.count
-        seconds = time_gradient(
-            space, space.to_axes(model), minimiser.loss, is_persistent=steps is not None
+        """Return the fits that are still to be made; see `mlcrf.training.outlook`."""
+        by_fold = self._fold is not None
+        return count_fits(
+            self._plan, self._train_space, self._stacker, self._stages, by_fold=by_fold
         )
-        gradients = typical_gradients(self._plan, objective, steps)
-        return Fits(count, gradients, seconds, self._stacker.count_later(kind))
 
     def _fit_likelihood(self, objective: ObjectiveName, found: Fitted) -> Fitted:
         """Fit from the choice of pseudo-likelihood, with its penalties.

@@ -1,12 +1,20 @@
-"""Tell how many gradients fits take, and the limits of the data."""
+"""Tell which fits are to be made and how long they take, and the limits of the data."""
 
 import math
 
 import numpy as np
+import torch
 
-from mlcrf.choices import ObjectiveName, Structure
+from mlcrf.choices import ObjectiveName, Schedule, Structure
 from mlcrf.data.manifest import Manifest
-from mlcrf.training.plan import Plan, make_minimiser
+from mlcrf.model import LabelCrf, no_edges
+from mlcrf.training.candidates import MOST_ADDED
+from mlcrf.training.features import FeatureSpace
+from mlcrf.training.fit import time_gradient
+from mlcrf.training.plan import Plan, make_minimiser, stacked_objective
+from mlcrf.training.stacking import FOLDS, CrfOfLogOdds, LogOddsSpace, Stacker
+from mlcrf.training.stages import Stages
+from mlcrf.training.time_to_go import Fits
 
 _FEW_IMAGES = 1000
 _FEW_EXAMPLES = 10
@@ -22,7 +30,86 @@ _LATENT = (20, 120)
 _NEWTON = (3, 6)
 
 
-def typical_gradients(plan: Plan, objective: ObjectiveName, steps: int | None) -> tuple[int, int]:
+def count_fits(
+    plan: Plan, space: FeatureSpace, stacker: Stacker, stages: Stages, *, by_fold: bool
+) -> dict[str, Fits]:
+    """Return the fits that are still to be made, at most, with the time of a gradient, by kind.
+
+    Args:
+        space: the training images.
+        stages: those that are finished.
+        by_fold: whether models are fitted without each fold, too.
+
+    Cost: two gradients of each objective over a block of the training images.
+    """
+    settings, objective, schedules = plan.settings, plan.objective, plan.schedules
+    grown = MOST_ADDED if len(settings.penalties) > 1 else 0
+    kinds = {ObjectiveName.INDEPENDENT.value: len(settings.penalties) + grown + 1}
+    if objective is not ObjectiveName.INDEPENDENT and schedules != (Schedule.STACKED,):
+        kinds |= _count_joint_fits(plan, all_known=bool((space.targets >= 0).all()))
+        if by_fold:
+            first = ObjectiveName.PSEUDO_LIKELIHOOD
+            left_out = {ObjectiveName.INDEPENDENT.value, first.value, objective.value}
+            kinds |= {kind: kinds.get(kind, 0) + FOLDS for kind in left_out}
+    if Schedule.STACKED in schedules:
+        kinds |= stacker.count_fits()
+    left = {kind: count - stages.count(f"{kind} ") for kind, count in kinds.items()}
+    return {
+        kind: _time_fits(kind, count, plan, space, later=stacker.count_later(kind))
+        for kind, count in left.items()
+        if count > 0
+    }
+
+
+def _count_joint_fits(plan: Plan, *, all_known: bool) -> dict[str, int]:
+    """Return the number of fits of unaries and couplings together, by kind.
+
+    Args:
+        all_known: whether all targets are known.
+    """
+    settings, objective = plan.settings, plan.objective
+    grown = MOST_ADDED if len(settings.pairwise_penalties) > 1 else 0
+    near = 1 if Schedule.PIECEWISE in plan.schedules else min(2, len(settings.penalties))
+    grid = near * len(settings.pairwise_penalties) * len(settings.pairwise_l1)
+    direct = settings.structure is Structure.LATENT or objective in (
+        ObjectiveName.BLENDED_CONVEX_BP,
+        ObjectiveName.UNROLLED_MEAN_FIELD,
+    )
+    if direct:
+        refits = 0 if make_minimiser(plan, objective).early_stopping else 1
+        return {objective.value: grid + refits}
+    if objective is ObjectiveName.PSEUDO_LIKELIHOOD:
+        return {objective.value: grid + grown + 1}
+    return {
+        ObjectiveName.PSEUDO_LIKELIHOOD.value: grid + grown,
+        objective.value: (1 if all_known else 3) + 1,
+    }
+
+
+def _time_fits(kind: str, count: int, plan: Plan, space: FeatureSpace, *, later: int) -> Fits:
+    """Return fits of one kind, with the seconds that a gradient takes here."""
+    num_features, num_labels = len(space.variance), len(plan.labels)
+    model = plan.make_model(num_features)
+    objective = ObjectiveName.INDEPENDENT
+    if kind.startswith("stacked "):
+        objective = stacked_objective(plan)
+        space = LogOddsSpace(torch.zeros(space.targets.shape), space.targets, space.processes)
+        model = CrfOfLogOdds(num_labels, plan.edges, plan.rules)
+    elif kind in (ObjectiveName.INDEPENDENT, "fold"):
+        model = LabelCrf(num_features, num_labels, edges=no_edges())
+    else:
+        objective = ObjectiveName(kind)
+    with torch.no_grad():  # label sets as likely as those of the data, which exact sums prune
+        model.output.bias.copy_(space.frequencies().logit())
+    minimiser = make_minimiser(plan, objective)
+    steps = None if minimiser.steps is None else minimiser.steps.count
+    seconds = time_gradient(
+        space, space.to_axes(model), minimiser.loss, is_persistent=steps is not None
+    )
+    return Fits(count, _typical_gradients(plan, objective, steps), seconds, later)
+
+
+def _typical_gradients(plan: Plan, objective: ObjectiveName, steps: int | None) -> tuple[int, int]:
     """Return how many gradients a fit takes, at least and at most as a rule.
 
     Args:
