@@ -9,7 +9,8 @@ import argparse
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image as Picture
+from torch import Tensor
 
-from mlcrf.backbones.extractor import FeatureExtractor
+from mlcrf.backbones.feature_source import FeatureSource
+from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import STATE, Run, load_run
 from mlcrf.choices import Schedule
 from mlcrf.cli.options import cache_dir
@@ -27,6 +31,8 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.splits import split_manifest
 from mlcrf.evaluation import Evaluation, evaluate
+from mlcrf.images import as_image
+from mlcrf.labels import UNKNOWN
 from mlcrf.training.extraction import Environment
 from mlcrf.training.progress import without_gradients
 from mlcrf.training.run import train
@@ -35,6 +41,10 @@ ROOT = Path(__file__).parent.parent
 QUICK: dict[str, Any] = {"penalties": (0.3,), "pairwise_penalties": (0.01,), "steps": 20}
 AS_FITTED: dict[str, Any] = {"schedule": Schedule.JOINT, "structure_weights": (1.0,)}
 QUICK_PHOTOS = {Split.TRAIN: 300, Split.VALIDATION: 100, Split.TEST: 200}
+SHIFTS = {
+    "greyscale": lambda photo: photo.convert("L").convert("RGB"),
+    "64 px": lambda photo: photo.convert("RGB").resize((64, 64)),
+}
 
 Rows = list[dict[str, Any]]
 
@@ -123,14 +133,51 @@ def record_of(run: Run) -> dict[str, Any]:
     return record
 
 
-def extractor_of(run: Run) -> FeatureExtractor:
+def extractor_of(run: Run) -> FeatureSource:
     """A run's network, with features kept from earlier."""
-    return FeatureExtractor(run.make_backbone(), cache_dir=cache_dir(None))
+    return make_source(run.defer_backbone(), cache_dir=cache_dir(None))
 
 
-def features_of(run: Run, data: Manifest) -> torch.Tensor:
+def features_of(run: Run, data: Manifest) -> Tensor:
     """Features of the photos, (N, D)."""
     return torch.from_numpy(extractor_of(run).matrix(data.images))
+
+
+def some_test(arguments: argparse.Namespace, run: Run, data: Manifest) -> Manifest:
+    """The first `--photos` test photos: those of `--test`, a table, where the data are split so."""
+    if getattr(arguments, "test", None) is None:
+        test = data.part(Split.TEST)
+    else:
+        how = ReadOptions(labels=run.labels, run_features=run.backbone_spec.features)
+        test = read_dataset(arguments.test, how)
+    return test.rows(np.arange(len(test))[: arguments.photos])
+
+
+def partly_known(targets: Tensor, share: float) -> Tensor:
+    """The targets (N, L), with a random share of them known and the others -1."""
+    shown = torch.rand(targets.shape, generator=torch.Generator().manual_seed(0)) < share
+    return torch.where(shown, targets, UNKNOWN)
+
+
+def shifted(run: Run, test: Manifest, change: Callable[[Picture.Image], Picture.Image]) -> Tensor:
+    """Features of changed photos; see `SHIFTS`."""
+    places = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, image in enumerate(test.images):
+            assert image.path is not None
+            place = Path(folder) / f"{number}.png"
+            with Picture.open(image.path) as photo:
+                change(photo).save(place)
+            places.append(as_image(place))
+        return torch.from_numpy(extractor_of(run).matrix(places))
+
+
+def earlier(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The figures that are kept already; none without a file."""
+    if not arguments.out.exists():
+        return {}
+    figures: dict[str, Any] = json.loads(arguments.out.read_text(encoding="utf-8"))
+    return figures
 
 
 def keep(arguments: argparse.Namespace, rows: Rows, **more: Any) -> None:

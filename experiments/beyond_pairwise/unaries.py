@@ -3,6 +3,7 @@
 Of photos to learn from these are out of fold, of new photos those of the head of all folds.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,11 @@ class Photos:
     def rows(self, wanted: Tensor) -> "Photos":
         """Photos that are chosen, bool (N,)."""
         return Photos(self.odds[wanted], self.components[wanted], self.targets[wanted])
+
+    def batches(self, size: int = 1000) -> Iterator["Photos"]:
+        """The photos in parts of so many, in order."""
+        parts = (one.split(size) for one in (self.odds, self.components, self.targets))
+        return (Photos(*part) for part in zip(*parts, strict=True))
 
     def __len__(self) -> int:
         return len(self.odds)

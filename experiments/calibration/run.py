@@ -3,7 +3,6 @@
 python -m experiments.calibration.run [--quick]
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def main() -> None:
         for model in MODELS:
             p, hit = (value.flatten().double().numpy() for value in found[model][kind])
             rows.append({"of": kind, "model": model} | reliability(p, hit))
-    kept = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
+    kept = frame.earlier(arguments)
     more = {"tempering": kept["tempering"]} if "tempering" in kept else {}
     frame.keep(arguments, rows, **more)
     draw(rows, arguments.out.with_name("reliability.png"))

@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 
 from experiments import frame
-from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import Run
-from mlcrf.cli.options import cache_dir
 from mlcrf.crf import Potentials
-from mlcrf.data.manifest import Split
 from mlcrf.decoding import Costs, Decoder
 from mlcrf.inference import Independent, InferenceMethod
 from mlcrf.labels import UNKNOWN
@@ -44,10 +41,7 @@ def rows_of(
     run: Run, features: Tensor, targets: Tensor, share: float, resamples: int
 ) -> list[dict[str, Any]]:
     """A row for each pair of costs, with a share of the labels known, which is not counted."""
-    generator = torch.Generator().manual_seed(0)
-    shown = torch.rand(targets.shape, generator=generator) < share
-    known = torch.where(shown, targets, UNKNOWN)
-    known = torch.from_numpy(run.rules.close(known.numpy()))
+    known = torch.from_numpy(run.rules.close(frame.partly_known(targets, share).numpy()))
     counted = torch.where(known == UNKNOWN, targets, UNKNOWN).to(torch.int8).numpy()
     labels, count = run.labels.names, len(run.labels)
     models = {
@@ -77,10 +71,8 @@ def main() -> None:
     arguments = frame.read_options(__doc__, "costs", photos={"type": int, "default": 4000})
     data = frame.photos(arguments)
     run = frame.default_run(arguments, data)
-    test = data.part(Split.TEST)
-    test = test.rows(np.arange(len(test))[: arguments.photos])
-    source = make_source(run.make_backbone(), cache_dir=cache_dir(None))
-    features = torch.from_numpy(source.matrix(test.images))
+    test = frame.some_test(arguments, run, data)
+    features = frame.features_of(run, test)
     targets = torch.from_numpy(test.targets.astype(np.int64))
     rows: frame.Rows = []
     for share in KNOWN:

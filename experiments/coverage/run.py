@@ -6,9 +6,7 @@ python -m experiments.coverage.run [--quick] [--data ANY TABLE [--test TABLE]] [
 The figures of other data are kept: `--data` replaces those of the same data alone.
 """
 
-import json
 import math
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +17,13 @@ from torch import Tensor
 
 from experiments import frame
 from experiments.coverage import tempered
-from experiments.coverage.tempered import CALIBRATION, among, population_of
-from experiments.guarantees.run import SHIFTS, shifted
-from mlcrf.backbones.sources import make_source
+from experiments.coverage.tempered import CALIBRATION, among
 from mlcrf.checkpoint import Run
-from mlcrf.cli.options import cache_dir
 from mlcrf.crf import Potentials
 from mlcrf.decoding import Coverage, make_ranker, rank_targets
 from mlcrf.decoding.family_measures import summarise
 from mlcrf.inference import Independent, InferenceMethod
 from mlcrf.inference.ranking import Leaders, Ranker, Standing
-from mlcrf.labels import UNKNOWN
 
 LEVELS = (0.8, 0.9, 0.95)
 KNOWN = (0.0, 0.25, 0.5)
@@ -54,9 +48,7 @@ class Ranked:
 @torch.no_grad()
 def rank(run: Run, features: Tensor, targets: Tensor, share: float) -> dict[str, Ranked]:
     """The rankings of both models with a share of the labels known."""
-    generator = torch.Generator().manual_seed(0)
-    shown = torch.rand(targets.shape, generator=generator) < share
-    known = torch.where(shown, targets, UNKNOWN)
+    known = frame.partly_known(targets, share)
     closed = torch.from_numpy(run.rules.close(known.numpy()))
     models: dict[str, tuple[Potentials, InferenceMethod, Tensor]] = {
         "independent": (run.independent(features), Independent(), known),
@@ -122,17 +114,13 @@ def main() -> None:
     arguments = frame.read_options(__doc__, "coverage", **more)
     data = frame.photos(arguments)
     run = frame.default_run(arguments, data)
-    test = population_of(arguments, run, data)
-    source = make_source(run.defer_backbone(), cache_dir=cache_dir(None))
-    features = torch.from_numpy(source.matrix(test.images))
+    test = frame.some_test(arguments, run, data)
+    features = frame.features_of(run, test)
     targets = torch.from_numpy(test.targets.astype(np.int64))
     splits = 5 if arguments.quick else 200
     about = {"data": data.name, "labels": len(run.labels), "images": len(test)}
-    rows: frame.Rows = []
-    kept: dict[str, Any] = {}
-    if arguments.out.exists():
-        kept = json.loads(arguments.out.read_text(encoding="utf-8"))
-        rows = [row for row in kept["rows"] if row["data"] != data.name]
+    kept = frame.earlier(arguments)
+    rows = [row for row in kept.get("rows", []) if row["data"] != data.name]
     others = {"tempered": kept["tempered"]} if "tempered" in kept else {}
     plain: dict[str, Ranked] = {}
     for share in KNOWN:
@@ -146,10 +134,8 @@ def main() -> None:
             frame.keep(arguments, rows, **others)
     number = 50 if arguments.quick else arguments.shifted
     few = test.rows(np.arange(min(number, len(test))))
-    for name, change in {} if test.feature_names else SHIFTS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            changed = shifted(run, few, Path(folder), change)
-        ranked = rank(run, changed, targets[: len(few)], 0.0)
+    for name, change in {} if test.feature_names else frame.SHIFTS.items():
+        ranked = rank(run, frame.shifted(run, few, change), targets[: len(few)], 0.0)
         for model, one in ranked.items():
             found = check(plain[model], Coverage(0.9), splits, one)
             rows.append({"model": model, "shift": name, "known": 0.0} | about | found)

@@ -19,12 +19,7 @@ import torch
 from torch import Tensor
 
 from experiments import frame
-from mlcrf.backbones.sources import make_source
-from mlcrf.checkpoint import Run
-from mlcrf.cli.options import cache_dir
 from mlcrf.crf import Potentials
-from mlcrf.data.manifest import Manifest, Split
-from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.decoding import Coverage, Decoder, Guarantee, make_ranker, rank_targets
 from mlcrf.decoding.guarantees import scores_within_rules
 from mlcrf.inference import InferenceMethod, log_mass
@@ -50,16 +45,6 @@ class Point:
     loss: Tensor
     scores: Tensor
     standing: Standing
-
-
-def population_of(arguments: Any, run: Run, data: Manifest) -> Manifest:
-    """The photos to calibrate and count on."""
-    if arguments.test is None:
-        test = data.part(Split.TEST)
-    else:
-        how = ReadOptions(labels=run.labels, run_features=run.backbone_spec.features)
-        test = read_dataset(arguments.test, how)
-    return test.rows(np.arange(len(test))[: arguments.photos])
 
 
 def among(standing: Standing, rows: Tensor) -> Standing:
@@ -126,10 +111,8 @@ def main() -> None:
     arguments = frame.read_options(__doc__, "coverage", **more)
     data = frame.photos(arguments)
     run = frame.default_run(arguments, data)
-    test = population_of(arguments, run, data)
-    features = torch.from_numpy(
-        make_source(run.defer_backbone(), cache_dir=cache_dir(None)).matrix(test.images)
-    )
+    test = frame.some_test(arguments, run, data)
+    features = frame.features_of(run, test)
     targets = torch.from_numpy(test.targets.astype(np.int64))
     whole = (targets >= 0).all(1)
     with torch.no_grad():
@@ -138,9 +121,7 @@ def main() -> None:
     grid = list(product(UNARY, PAIRWISE))
     points = [look(potentials, targets, method, factors) for factors in grid]
     about = {"data": data.name, "labels": len(run.labels), "images": len(targets)}
-    results: dict[str, Any] = {}
-    if arguments.out.exists():
-        results = json.loads(arguments.out.read_text(encoding="utf-8"))
+    results = frame.earlier(arguments)
     rows = results.get("tempered", {}).get("rows", [])
     rows = [row for row in rows if row["data"] != data.name]
     splits = 5 if arguments.quick else 200

@@ -3,9 +3,7 @@
 python -m experiments.drift.run [--quick] [--data ANY TABLE]
 """
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from experiments import frame
-from experiments.guarantees.run import SHIFTS, shifted
-from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import Run
-from mlcrf.cli.options import cache_dir
-from mlcrf.data.manifest import Split
 from mlcrf.drift import Sample, Score, compare_samples
 from mlcrf.drift.comparing import describe
 
@@ -103,10 +97,8 @@ def main() -> None:
     sizes = (60,) if arguments.quick else SIZES
     data = frame.photos(arguments)
     run = frame.default_run(arguments, data)
-    test = data.part(Split.TEST)
-    test = test.rows(np.arange(len(test))[: arguments.photos])
-    source = make_source(run.make_backbone(), cache_dir=cache_dir(None))
-    features = source.matrix(test.images)
+    test = frame.some_test(arguments, run, data)
+    features = frame.features_of(run, test).numpy()
     pool = describe(run, features, test.targets)
     rng = np.random.default_rng(0)
     rows: frame.Rows = []
@@ -135,9 +127,8 @@ def main() -> None:
             keep()
     few = test.rows(np.arange(min(arguments.shifted, len(test))))
     others = np.arange(len(few), len(test))
-    for name, change in {} if test.feature_names else SHIFTS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            changed = shifted(run, few, Path(folder), change).numpy()
+    for name, change in {} if test.feature_names else frame.SHIFTS.items():
+        changed = frame.shifted(run, few, change).numpy()
         new = describe(run, changed, few.targets)
         found_shift = []
         for repeat in range(max(3, arguments.repeats // 10)):

@@ -7,38 +7,26 @@ python -m experiments.guarantees.run [--quick] [--data ANY TABLE [--test TABLE]]
 the figures of the other part are kept.
 """
 
-import json
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image as Picture
 from torch import Tensor
 
 from experiments import frame
-from experiments.coverage.tempered import population_of
-from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import Run
 from mlcrf.choices import PrecisionOf
-from mlcrf.cli.options import cache_dir
-from mlcrf.data.manifest import Manifest
 from mlcrf.decoding import Decoder, Guarantee
 from mlcrf.decoding.guarantees import LEFT_OUT, scores_within_rules
-from mlcrf.images import as_image
 from mlcrf.inference import Independent
 from mlcrf.labels import UNKNOWN
 
 PRECISIONS = (0.9, 0.95, 0.99)
 KNOWN = (0.0, 0.25, 0.5)
 MODELS = {"independent": "independent", "crf": "CRF"}
-SHIFTS = {
-    "greyscale": lambda photo: photo.convert("L").convert("RGB"),
-    "64 px": lambda photo: photo.convert("RGB").resize((64, 64)),
-}
 CALIBRATION = 0.25  # share of the photos that each split calibrates on
 
 
@@ -53,10 +41,7 @@ class Scored:
 @torch.no_grad()
 def score(run: Run, features: Tensor, targets: Tensor, share: float) -> dict[str, Scored]:
     """Return the scores of both models with a share of the labels known, which is not counted."""
-    generator = torch.Generator().manual_seed(0)
-    shown = torch.rand(targets.shape, generator=generator) < share
-    known = torch.where(shown, targets, UNKNOWN)
-    known = torch.from_numpy(run.rules.close(known.numpy()))
+    known = torch.from_numpy(run.rules.close(frame.partly_known(targets, share).numpy()))
     counted = torch.where(known == UNKNOWN, targets, UNKNOWN)
     ours = run.make_inference()(run.crf(features), known=known if share else None)
     theirs = Independent()(run.independent(features))
@@ -123,22 +108,6 @@ def check(
     }
 
 
-def shifted(
-    run: Run, test: Manifest, folder: Path, change: Callable[[Picture.Image], Picture.Image]
-) -> Tensor:
-    """Features of changed photos."""
-    places = []
-    for number, image in enumerate(test.images):
-        assert image.path is not None
-        place = folder / f"{number}.png"
-        with Picture.open(image.path) as photo:
-            change(photo).save(place)
-        places.append(as_image(place))
-    return torch.from_numpy(
-        make_source(run.defer_backbone(), cache_dir=cache_dir(None)).matrix(places)
-    )
-
-
 def rows_of(
     run: Run, scored: dict[str, Scored], splits: int, **about: Any
 ) -> Iterator[dict[str, Any]]:
@@ -162,14 +131,13 @@ def main() -> None:
     arguments = frame.read_options(__doc__, "guarantees", **more)
     data = frame.photos(arguments)
     run = frame.default_run(arguments, data)
-    test = population_of(arguments, run, data)
-    source = make_source(run.make_backbone(), cache_dir=cache_dir(None))
-    features = torch.from_numpy(source.matrix(test.images))
+    test = frame.some_test(arguments, run, data)
+    features = frame.features_of(run, test)
     targets = torch.from_numpy(test.targets.astype(np.int64))
     splits = 5 if arguments.quick else 200
     rows: frame.Rows = []
     if arguments.part != "all":
-        kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
+        kept = frame.earlier(arguments)["rows"]
         rows = [row for row in kept if ("shift" in row) != (arguments.part == "shift")]
     plain = score(run, features, targets, 0.0)
     for share in () if arguments.part == "shift" else KNOWN:
@@ -178,9 +146,8 @@ def main() -> None:
     number = 50 if arguments.quick else arguments.shifted
     few = test.rows(np.arange(min(number, len(test))))
     is_shifted = arguments.part != "known" and not test.feature_names
-    for name, change in SHIFTS.items() if is_shifted else ():
-        with tempfile.TemporaryDirectory() as folder:
-            features = shifted(run, few, Path(folder), change)
+    for name, change in frame.SHIFTS.items() if is_shifted else ():
+        features = frame.shifted(run, few, change)
         scored = score(run, features, targets[: len(few)], 0.0)
         for model, one in scored.items():
             asked = Guarantee(0.9, of=PrecisionOf.ALL)

@@ -7,7 +7,6 @@ weak to so strong that beliefs have several modes. Figures of other versions of 
 the file, so that a change is seen beside what was before it.
 """
 
-import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -56,10 +55,8 @@ def main() -> None:
     version = {"default": "now", "help": "name of these figures beside those of other code"}
     arguments = frame.read_options(__doc__, "honesty", version=version)
     num_images = 1 if arguments.quick else 50
-    rows: Rows = []
-    if arguments.out.exists():
-        kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
-        rows = [row for row in kept if row["version"] != arguments.version]
+    kept = frame.earlier(arguments).get("rows", [])
+    rows: Rows = [row for row in kept if row["version"] != arguments.version]
     generator = torch.Generator().manual_seed(SEED)
     for name, (make, strengths) in MODELS.items():
         models = [make(num_images, strength, generator) for strength in strengths]

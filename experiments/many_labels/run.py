@@ -64,10 +64,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {40: 10} if arguments.quick else SIZES
     wanted = {size: sizes[size] for size in arguments.sizes or sizes}
-    rows: Rows = []
-    if arguments.out.exists():
-        kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
-        rows = [row for row in kept if row["labels"] not in wanted]
+    kept = frame.earlier(arguments).get("rows", [])
+    rows: Rows = [row for row in kept if row["labels"] not in wanted]
     for num_labels, steps in wanted.items():
         table, out = folder / f"{num_labels}.csv", folder / str(num_labels)
         draw_tags(data, num_labels, seed=0).to_csv(table, index=False)

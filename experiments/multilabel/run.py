@@ -16,7 +16,6 @@ difference on the official test rows is one of the methods, or of these rows. Me
 scikit-learn are tuned by one of the five folds; `--ours` leaves them out.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -87,11 +86,9 @@ def main() -> None:
         seed={"type": int, "default": 0},
     )
     torch.set_num_threads(1)
-    rows: Rows = []
-    splits: Rows = []
-    if arguments.out.exists():
-        before = json.loads(arguments.out.read_text(encoding="utf-8"))
-        rows, splits = before["rows"], before.get("splits", [])
+    kept = frame.earlier(arguments)
+    rows: Rows = kept.get("rows", [])
+    splits: Rows = kept.get("splits", [])
     if arguments.resplit:
         for name, numbers in _data_sets(arguments):
             stay = _OTHERS if arguments.ours else ()

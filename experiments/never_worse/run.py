@@ -13,7 +13,6 @@ training images, and 5,000 labels. Rows of other data sets in the file of figure
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -93,10 +92,10 @@ def main() -> None:
         seed=arguments.seed, **(frame.QUICK if arguments.quick else {})
     )
     names = [str(path) for path in arguments.data or ()] or _built_in(arguments)
-    results: dict[str, Rows] = {"rows": [], "sets": []}
-    if arguments.out.exists():
-        kept = json.loads(arguments.out.read_text(encoding="utf-8"))
-        results = {key: [row for row in kept[key] if row["data"] not in names] for key in results}
+    kept = frame.earlier(arguments) or {"rows": [], "sets": []}
+    results: dict[str, Rows] = {
+        key: [row for row in kept[key] if row["data"] not in names] for key in ("rows", "sets")
+    }
     for name in names:
         print(f"## {name}", flush=True)
         try:

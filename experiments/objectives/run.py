@@ -7,7 +7,6 @@ rewritten after every row, and keeps what is not done anew.
 """
 
 import argparse
-import json
 from dataclasses import asdict
 from time import perf_counter
 from typing import Any
@@ -114,11 +113,10 @@ def main() -> None:
 
 def _kept(arguments: argparse.Namespace, names: list[str]) -> Rows:
     """Return the results of an earlier call for objectives that are not run again."""
-    if not arguments.out.exists():
-        return []
-    rows: Rows = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
     return [
-        row for row in rows if row["labels"] != arguments.label_set or row["objective"] not in names
+        row
+        for row in frame.earlier(arguments).get("rows", [])
+        if row["labels"] != arguments.label_set or row["objective"] not in names
     ]
 
 

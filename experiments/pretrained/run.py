@@ -43,10 +43,8 @@ def main() -> None:
     package = arguments.package or (arguments.runs / "package" if arguments.quick else PACKAGE)
     more = frame.QUICK if arguments.quick else {}
     names = {f"mirflickr{label_set}" for label_set in arguments.label_sets}
-    rows: frame.Rows = []
-    if arguments.out.exists() and not arguments.quick:
-        kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
-        rows = [row for row in kept if row["name"] not in names]
+    kept = [] if arguments.quick else frame.earlier(arguments).get("rows", [])
+    rows: frame.Rows = [row for row in kept if row["name"] not in names]
     for label_set in (14,) if arguments.quick else arguments.label_sets:
         data = frame.photos(arguments, label_set)
         settings = TrainSettings(**more)

@@ -106,9 +106,8 @@ def main() -> None:
     rows: frame.Rows = []
     if arguments.only:
         questions = {arguments.only: questions[arguments.only]}
-        if arguments.out.exists():
-            kept = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
-            rows = [row for row in kept if row["question"] != arguments.only]
+        kept = frame.earlier(arguments).get("rows", [])
+        rows = [row for row in kept if row["question"] != arguments.only]
     for question in questions.values():
         rows += question(data, test, learn, arguments)
         frame.keep(arguments, rows)
