@@ -4,12 +4,14 @@ import hashlib
 import os
 import platform
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-from mlcrf.errors import MlcrfError
+from mlcrf.errors import MlcrfError, RunError
 
 _PREFIX, _SUFFIX = ".mlcrf-", ".part"
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
@@ -56,6 +58,26 @@ def replacing(path: Path) -> Iterator[Path]:
                 "Check free space and permissions, or choose another folder."
             ) from error
         raise
+
+
+@contextmanager
+def folder_beside(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside a run directory that is to be made; remove it at the end.
+
+    What was made in it is renamed to `out` by the body, as a whole or not at all.
+
+    Raises:
+        RunError: a folder or file cannot be made or renamed.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be made: {error.strerror}") from error
 
 
 def sweep(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Calibrate a run on images of one's own: `mlcrf calibrate`."""
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mlcrf import atomic
 from mlcrf.backbones.feature_source import FeatureSource
 from mlcrf.calibration import (
     Adjustment,
@@ -221,12 +221,7 @@ def measure_support(
 
 def _save_copy(run: Run, out: Path, calibration: Calibration) -> Calibration:
     """Write the run with calibration images to a new directory, as a whole or not at all."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise RunError(f"{out}: cannot be made: {error.strerror}") from error
-    try:
+    with atomic.folder_beside(out) as place:
         copy = place / "new"
         shutil.copytree(
             run.path, copy, ignore=shutil.ignore_patterns(STATE, SPLITS, "__pycache__", "*.py")
@@ -235,8 +230,4 @@ def _save_copy(run: Run, out: Path, calibration: Calibration) -> Calibration:
             save_manifest(copy / SPLITS, load_splits(run))
         calibration = save_calibration(copy, calibration)
         copy.rename(out)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be made: {error.strerror}") from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     return calibration

@@ -17,7 +17,7 @@ from torch import Tensor
 from mlcrf import atomic
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.decoding import Decoder
-from mlcrf.errors import RunError
+from mlcrf.errors import RunError, reason_of
 from mlcrf.inference import InferenceMethod, Posterior, log_mass
 from mlcrf.inference.ranking import SLACK, Standing
 from mlcrf.shipped_models import is_shipped
@@ -192,7 +192,7 @@ def load_calibration(folder: Path, *, run: str, num_labels: int) -> Calibration:
         standings = _read_standings(tensors, len(targets))
         surprises = _read_surprises(tensors, len(targets))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise RunError(f"{path}: damaged: {reason}; make it again: {calibrate}") from error
     if made_for != run:
         raise RunError(f"{path}: was made for other weights; make it again: {calibrate}")
@@ -219,7 +219,7 @@ def load_adjustments(folder: Path, *, run: str) -> dict[Model, Adjustment]:
             about = json.loads(file.metadata()["about"])
         adjustments, made_for = _read_adjustments(about), about["run"]
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise RunError(f"{path}: damaged: {reason}; make it again: {calibrate}") from error
     if adjustments and made_for != run:
         raise RunError(f"{path}: was made for other weights; make it again: {calibrate}")

@@ -7,6 +7,11 @@ def printable(name: object) -> str:
     return text if text.isprintable() else repr(text)
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the message of an error on one line; its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class MlcrfError(Exception):
     """An error that the user can fix; the command line prints its message and exits with 1."""
 

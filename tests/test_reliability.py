@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mlcrf.inference import Exact, Independent
-from mlcrf.metrics import CALIBRATION_BINS, reliability
+from mlcrf.metrics import reliability
+from mlcrf.metrics.curves import CALIBRATION_BINS
 from mlcrf.reliability import measure_reliability
 from tests.making import make_potentials
 from tests.oracle import oracles

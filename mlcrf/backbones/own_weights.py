@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mlcrf.backbones.hub_access import offline_if_unreachable
 from mlcrf.backbones.registry import OWN_PREFIXES
-from mlcrf.errors import BackboneError
+from mlcrf.errors import BackboneError, reason_of
 from mlcrf.images.framing import CropMode, Framing
 
 _FOLDER, _HUB = OWN_PREFIXES
@@ -63,7 +63,7 @@ class OwnWeights:
             with torch.random.fork_rng(devices=[]):
                 network: nn.Module = timm.create_model(self.model, num_classes=0)
         except Exception as error:  # whatever a config.json makes timm raise
-            reason = " ".join(str(error).split())
+            reason = reason_of(error)
             raise BackboneError(f"backbone {self.name!r}: timm cannot make it: {reason}") from error
         return network
 

@@ -21,7 +21,7 @@ from mlcrf.data.arff_files import load_arff
 from mlcrf.data.files import load_text
 from mlcrf.data.matrix_files import FEATURES, MatrixContent, load_matrices, load_svmlight
 from mlcrf.data.problems import Problems
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, reason_of
 from mlcrf.images.file_kinds import SUFFIXES
 from mlcrf.labels import composed
 from mlcrf.stores import Stored
@@ -258,7 +258,7 @@ def _load_parquet(path: Path | Stored) -> Records:
         check_header(path, header)
         columns = {name: _plain(table.column(place)) for place, name in enumerate(header)}
     except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise DataError(f"cannot be read as Parquet: {reason}", path) from error
     return Records(path, columns, list(range(1, table.num_rows + 1)), has_lines=False)
 

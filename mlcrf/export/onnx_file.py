@@ -13,7 +13,7 @@ import torch
 from mlcrf.atomic import replacing, require_ending
 from mlcrf.checkpoint import Run
 from mlcrf.choices import EngineName, GraphInference
-from mlcrf.errors import BackboneError, MlcrfError
+from mlcrf.errors import BackboneError, MlcrfError, reason_of
 from mlcrf.export.comparison import Pixels, differences, run_file, run_graph, run_itself
 from mlcrf.export.tagger_module import OUTPUTS, TaggerModule, choose_marginals
 from mlcrf.version import __version__
@@ -174,7 +174,7 @@ def _trace(graph: TaggerModule, run: Run) -> bytes:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        reason = reason_of(error.__cause__ or error)[:200]
         raise BackboneError(
             f"backbone {run.backbone_spec.name!r}: torch cannot export it to ONNX: {reason}"
         ) from error

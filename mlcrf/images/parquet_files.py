@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, reason_of
 
 SUFFIX = ".parquet"
 # Exceptions of pyarrow for damaged files, and for values that Python cannot represent.
@@ -158,11 +158,6 @@ def check_claims(path: Path, metadata: pq.FileMetaData) -> None:
             "or damaged",
             path,
         )
-
-
-def reason_of(error: BaseException) -> str:
-    """Return the message of an error, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @lru_cache(maxsize=_INDEXES)

@@ -15,9 +15,9 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, reason_of
 from mlcrf.images.image import ContainedImage
-from mlcrf.images.parquet_files import FAULTS, ImageTable, load_table, reason_of
+from mlcrf.images.parquet_files import FAULTS, ImageTable, load_table
 
 _OPEN_FILES = 8
 _KEPT_BYTES = 2**27  # size of cached images of all files

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, reason_of
 from mlcrf.images.image import ContainedImage
 
 SUFFIX = ".tar"
@@ -64,7 +64,7 @@ def _index(tar: Path, mtime_ns: int, size: int) -> dict[str, tuple[int, int]]:
                     raise DataError(f"contains {one.name!r} twice", tar)
                 found[str(name)] = one.offset_data, one.size
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise DataError(f"cannot be read as a tar file, not compressed: {reason}", tar) from error
     if found and max(offset + length for offset, length in found.values()) > size:
         raise DataError("ends before its last file does; copy it again", tar)

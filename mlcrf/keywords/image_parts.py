@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageSequence
 
+from mlcrf.errors import reason_of
 from mlcrf.images import as_image
 from mlcrf.images.file_kinds import RAW_SUFFIXES, suffix_of
 from mlcrf.images.limits import refuse_large
@@ -124,7 +125,7 @@ def pixels_of(content: bytes, kind: str) -> object:
                 digest.update(f"{pixels.shape} {pixels.dtype}".encode())
                 digest.update(np.ascontiguousarray(pixels).data)
     except Exception as error:  # Pillow and LibRaw may raise any exception
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise ValueError(
             f"its pixels cannot be read ({reason}), so a change would not be noticed"
         ) from error

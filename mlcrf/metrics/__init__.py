@@ -7,7 +7,6 @@ docs/measures.md. A measure that is only there where it is asked for is None els
 
 from mlcrf.metrics.bootstrap import Interval, bootstrap_differences, bootstrap_from
 from mlcrf.metrics.curves import (
-    CALIBRATION_BINS,
     PrecisionRecall,
     Ranking,
     Reliability,
@@ -18,7 +17,6 @@ from mlcrf.metrics.measures import COST_MEASURES, MEASURES, SYMBOLS, Measures
 from mlcrf.metrics.scoring import Predictions, Statistics, Unknown, gather_statistics
 
 __all__ = [
-    "CALIBRATION_BINS",
     "COST_MEASURES",
     "MEASURES",
     "SYMBOLS",

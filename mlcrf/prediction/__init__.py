@@ -5,7 +5,6 @@
 sidecars and tag files; their interface is `photo_file_set.PhotoFileWriter`.
 """
 
-from mlcrf.images import ListedImages, list_images
 from mlcrf.prediction.formats import OutputFormat, Table, choose_format
 from mlcrf.prediction.formats.parts import Part, PartFormat, Parts
 from mlcrf.prediction.formats.reading import PredictionTable, read_predictions
@@ -28,7 +27,6 @@ __all__ = [
     "KnownKeywords",
     "KnownLabels",
     "LabelSelection",
-    "ListedImages",
     "Origin",
     "OutputFormat",
     "Part",
@@ -44,7 +42,6 @@ __all__ = [
     "Table",
     "Tagger",
     "choose_format",
-    "list_images",
     "load_names",
     "read_known",
     "read_predictions",

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table, create_engine, event, func, insert, in
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
-from mlcrf.errors import DatabaseError, SettingsError
+from mlcrf.errors import DatabaseError, SettingsError, reason_of
 from mlcrf.review import schema
 from mlcrf.review.answers import VALUES, Answer
 from mlcrf.review.schema import answers, contents, facts, photos, places, tags
@@ -379,9 +379,8 @@ class ReviewDatabase:
         try:
             yield
         except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or error)
-            line = " ".join(reason.split()) or type(error).__name__
-            raise DatabaseError(f"{self.name}: {what}: {line}") from error
+            reason = reason_of(getattr(error, "orig", None) or error)
+            raise DatabaseError(f"{self.name}: {what}: {reason}") from error
 
 
 _INSTALL = "pip install 'mlcrf[review]'"

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
+from mlcrf.errors import reason_of
+
 # scheme -> module that fsspec needs, and the package to install
 DRIVERS = {"s3": ("s3fs", "'mlcrf[s3]'"), "gs": ("gcsfs", "gcsfs"), "memory": None, "file": None}
 _SETTINGS: dict[str, dict[str, Any]] = {
@@ -78,4 +80,4 @@ def reason(error: Exception) -> str:
     """Return the message of an error, on one line."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return reason_of(error)[:300]

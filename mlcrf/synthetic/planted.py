@@ -146,9 +146,7 @@ def every_state(num_labels: int) -> NDArray[np.float64]:
     return ((np.arange(2**num_labels)[:, None] >> np.arange(num_labels)) & 1).astype(np.float64)
 
 
-def _fit_bias(
-    matrix: NDArray[np.float64], frequencies: NDArray[np.float64], *, tolerance: float = 1e-6
-) -> NDArray[np.float64]:
+def _fit_bias(matrix: NDArray[np.float64], frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
     states = every_state(len(frequencies))
     pair_score = _pair_score(states, matrix)
     wanted = np.log(frequencies) - np.log1p(-frequencies)
@@ -159,7 +157,7 @@ def _fit_bias(
             marginal = _normalised(states @ bias + pair_score) @ states[:, label]
             worst = max(worst, abs(float(marginal - frequencies[label])))
             bias[label] += wanted[label] - np.log(marginal) + np.log1p(-marginal)
-        if worst < tolerance:
+        if worst < 1e-6:
             return bias
     raise AssertionError("iterative proportional fitting did not converge")
 

@@ -1,8 +1,6 @@
 """Write runs made by teaching."""
 
 import json
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,21 +28,12 @@ def save_taught(report: TaughtReport, out: Path, *, overwrite: bool = False) -> 
         MlcrfError: it cannot be written.
     """
     require_free(out, overwrite=overwrite)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise RunError(f"{out}: cannot be made: {error.strerror}") from error
-    try:
+    with atomic.folder_beside(out) as place:
         run = save_run(replace(report.run, path=place / "new"))
         save_manifest(run.path / SPLITS, _splits(report))
         text = json.dumps(report.record(), indent=2) + "\n"
         atomic.write_text(run.path / "metrics.json", text)
         _replace(out, run.path, place / "old")
-    except OSError as error:
-        raise RunError(f"{out}: cannot be made: {error.strerror}") from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     return replace(report, run=replace(run, path=out))
 
 

@@ -12,6 +12,7 @@ from accelerate.state import PartialState
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 
 from mlcrf.choices import TrackerName
+from mlcrf.errors import reason_of
 from mlcrf.training.progress import (
     EpochFinished,
     Event,
@@ -69,7 +70,7 @@ class RunTracker:
             act()
         except Exception as error:  # noqa: BLE001 - of somebody else's program, and told
             self._tracker = None
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason_of(error)
             self._tell(
                 f"note: --log {self._name}: {reason}; nothing more is logged, training goes on"
             )

@@ -18,9 +18,9 @@ from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.readers.reader import Reader
 from mlcrf.data.readers.table import records_manifest
 from mlcrf.data.table_files import IMAGE_COLUMNS, Records, check_header
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, reason_of
 from mlcrf.images.containers import find_image_tables
-from mlcrf.images.parquet_files import FAULTS, load_table, reason_of
+from mlcrf.images.parquet_files import FAULTS, load_table
 
 _SPLIT_NAME = re.compile(rf"({'|'.join(SPLIT_NAMES)})[-_.]")  # train-00000-of-00004.parquet
 _HUGGING_FACE = b"huggingface"

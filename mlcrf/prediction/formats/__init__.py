@@ -16,7 +16,7 @@ from mlcrf.prediction.formats.table import Table, TableSuffix
 from mlcrf.prediction.record import Origin
 from mlcrf.version import __version__
 
-__all__ = ["FiftyOne", "LabelStudio", "OutputFormat", "Table", "TableSuffix", "choose_format"]
+__all__ = ["OutputFormat", "Table", "choose_format"]
 
 
 def choose_format(

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from mlcrf.data.columns import ABSTAINED
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, reason_of
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.formats.table import (
@@ -77,7 +77,7 @@ class ParquetTable:
                         yield self._prediction(row, at)
                         at += 1
         except (OSError, ValueError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())
+            reason = reason_of(error)
             raise DataError(
                 f"{self._path}: damaged ({reason}); delete the file and create it again"
             ) from error
@@ -115,7 +115,7 @@ def load_about(path: Path | Stored) -> dict[str, Any] | None:
     except (KeyError, json.JSONDecodeError):
         return None
     except (OSError, ValueError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise DataError(f"{path}: cannot be read as Parquet: {reason}") from error
     return about if set(wanted) <= set(schema.names) else None
 
