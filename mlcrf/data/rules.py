@@ -17,7 +17,7 @@ _MOST_NOTES = 10  # broken rules that are named
 
 
 def load_rules(path: Path, labels: LabelSpace, *, given: Rules = Rules()) -> Rules:
-    """Load rules, one on each line, and add them to others; see `mlcrf.rules.parse_rule`.
+    """Load rules, one on each line, and add them to others; see `mlcrf.rules.lines.parse_rule`.
 
     A first line `child,parent`, blank lines and lines that begin with # are skipped.
 

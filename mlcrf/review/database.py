@@ -32,7 +32,7 @@ class Stamped:
 
     Attributes:
         path: relative to the folder, separated by `/`; bytes that are not UTF-8 are escaped.
-        stamp: see `mlcrf.images.Stamp.version`.
+        stamp: see `mlcrf.images.image.Stamp.version`.
     """
 
     path: str

@@ -89,8 +89,8 @@ class ModelSaving:
         self._threads.shutdown(wait=True)
 
     def _save(self, out: Path, replace: bool) -> TaughtReport:
-        taught, lessons, gone = self._review.learned()
-        report = leave_out(make_taught_run(taught, lessons, self._base, self._spec), gone)
+        taught, data, gone = self._review.learned()
+        report = leave_out(make_taught_run(taught, data, self._base, self._spec), gone)
         report = save_taught(report, out, overwrite=replace)
         save_card(report)
         return report

@@ -25,9 +25,9 @@ from mlcrf.hints import describe_fault
 from mlcrf.prediction.reasons import Reasons
 from mlcrf.review.answers import Verdict
 from mlcrf.review.finding import Filter, Order, Part, State
-from mlcrf.review.looks import Look
 from mlcrf.review.model_saving import ModelSaving
 from mlcrf.review.photos import WIDTHS, PhotoCopies
+from mlcrf.review.records import PhotoState
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Review
 from mlcrf.review.suspects import Suspect
@@ -408,10 +408,10 @@ class _Pages:
         first = self._record(self._review.look(numbers[0]))
         return JSONResponse(self._tiles(numbers) | {"photo": first})
 
-    def _shown(self, look: Look) -> Response:
+    def _shown(self, look: PhotoState) -> Response:
         return JSONResponse({"photo": self._record(look), "progress": self._progress()})
 
-    def _record(self, look: Look) -> dict[str, Any]:
+    def _record(self, look: PhotoState) -> dict[str, Any]:
         labels = [
             _label(p, known, verdict, label in look.contradicts) | {"promised": promised}
             for label, (p, known, verdict, promised) in enumerate(

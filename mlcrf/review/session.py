@@ -22,13 +22,13 @@ from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.finding import Filter, Order, Search, State, TagColumn
 from mlcrf.review.learning import Course, Learner
-from mlcrf.review.looks import Look, Tag
 from mlcrf.review.photos import Photo
 from mlcrf.review.promise import Promise
+from mlcrf.review.records import PhotoState, Tag
 from mlcrf.review.suspects import Suspects
 from mlcrf.review.tags import titles_of
 from mlcrf.rules import Rules
-from mlcrf.training.extending import Lessons
+from mlcrf.training.extending import TeachingData
 from mlcrf.training.teaching import Taught
 
 _GIVE_WAY_S = 0.002  # for those who wait, since a lock is not fair
@@ -156,7 +156,7 @@ class Review:
         found = {str(one) for photo in self.photos for one in PurePosixPath(photo.name).parents}
         return sorted(found - {"."})
 
-    def look(self, number: int) -> Look:
+    def look(self, number: int) -> PhotoState:
         """Return a photo's state, including new answers of other people.
 
         Raises:
@@ -198,7 +198,7 @@ class Review:
 
     def answer(
         self, number: int, values: Mapping[int, int | None], person: str, request: str
-    ) -> Look:
+    ) -> PhotoState:
         """Store a person's answers about a photo; return its new state.
 
         Args:
@@ -252,7 +252,7 @@ class Review:
             }
         return self._take(self.database.add_many(said, person, request))
 
-    def accept(self, number: int, person: str, request: str) -> Look:
+    def accept(self, number: int, person: str, request: str) -> PhotoState:
         """Answer all open tags that the model knows as shown, for a person."""
         look, tags = self.look(number), self.tags()
         rest = {
@@ -381,7 +381,7 @@ class Review:
         self._course.judge()
         return True
 
-    def learned(self) -> tuple[Taught, Lessons, list[str]]:
+    def learned(self) -> tuple[Taught, TeachingData, list[str]]:
         """Return what was learned last, from what, and the names of retired or merged labels in it.
 
         Answers and tags that came later than the last lesson are not in it.
@@ -396,8 +396,8 @@ class Review:
             names, gone = self._table.names(answers.shape[1])
         images = [photo.image for photo in self.photos]
         features = self.features.numpy()
-        lessons = Lessons("review", images, features, answers, names, lesson.before)
-        return lesson.taught, lessons, gone
+        data = TeachingData("review", images, features, answers, names, lesson.before)
+        return lesson.taught, data, gone
 
     def rank(self) -> bool:
         """Rank the most promising photos that are not ranked yet; return whether any are left.
@@ -473,10 +473,10 @@ class Review:
             self._beliefs.is_ranked[:] = False
         self._beliefs.follow(changed)
 
-    def _look(self, number: int) -> Look:
+    def _look(self, number: int) -> PhotoState:
         question, information = self._beliefs.question(number)
         verdicts = self._table.verdicts(number)
-        return Look(
+        return PhotoState(
             number=number,
             marginals=tuple(self._beliefs.marginals[number].tolist()),
             known=tuple(self._table.known[number].tolist()),

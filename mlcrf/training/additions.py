@@ -15,7 +15,7 @@ from mlcrf.data.rules import with_rules
 from mlcrf.errors import DataError
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.rules import Rules
-from mlcrf.training.extending import Lessons, TaughtReport, make_taught_run, marginal_log_odds
+from mlcrf.training.extending import TaughtReport, TeachingData, make_taught_run, marginal_log_odds
 from mlcrf.training.extraction import Progress
 from mlcrf.training.repetition import digest_data
 from mlcrf.training.taught_saving import require_free, save_taught
@@ -51,20 +51,20 @@ def extend(
     require_free(out, overwrite=overwrite)
     run.require_input(manifest)
     require_teachable(run.crf)
-    lessons = add_labels(run, manifest)
-    new = range(len(run.labels), len(lessons.labels))
-    empty = [lessons.labels.names[at] for at in new if not (lessons.targets[:, at] == 1).any()]
+    extended = add_labels(run, manifest)
+    new = range(len(run.labels), len(extended.labels))
+    empty = [extended.labels.names[at] for at in new if not (extended.targets[:, at] == 1).any()]
     if empty:
         raise DataError(
             f"{manifest.name}: no image has {', '.join(map(repr, empty))}; a new label needs one"
         )
-    if not new and (lessons.targets == UNKNOWN).all():
+    if not new and (extended.targets == UNKNOWN).all():
         raise DataError(
             f"{manifest.name}: nothing to learn: it has no label that {run.path} does not know, "
             "and says nothing about those that it knows"
         )
     extractor = extractor or make_source(run.defer_backbone())
-    report = teach(run, lessons, extractor, made_by=made_by, progress=progress, fitted=fitted)
+    report = teach(run, extended, extractor, made_by=made_by, progress=progress, fitted=fitted)
     return save_taught(report, out, overwrite=overwrite)
 
 
@@ -147,5 +147,5 @@ def teach(
     if taught is None:
         raise DataError(f"{manifest.name}: nothing to learn: every label of every image is unknown")
     names, notes = manifest.labels.names, manifest.notes
-    lessons = Lessons(manifest.name, manifest.images, features, answers, names, before, notes)
-    return make_taught_run(taught, lessons, base, extractor.spec, made_by)
+    data = TeachingData(manifest.name, manifest.images, features, answers, names, before, notes)
+    return make_taught_run(taught, data, base, extractor.spec, made_by)

@@ -2,8 +2,8 @@
 
 before = marginal_log_odds(base, features)
 taught = Teacher(features, base.crf, base.independent, before).learn(answers)
-lessons = Lessons("answers", images, features, answers, names, before)
-report = save_taught(make_taught_run(taught, lessons, base, base.backbone_spec), out)
+data = TeachingData("answers", images, features, answers, names, before)
+report = save_taught(make_taught_run(taught, data, base, base.backbone_spec), out)
 
 `save_taught` is in `mlcrf.training.taught_saving`.
 """
@@ -45,7 +45,7 @@ _ENUMERATING = (InferenceName.EXACT, InferenceName.JUNCTION_TREE)
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TeachingData:
     """Images of an archive, and what is known about them.
 
     Attributes:
@@ -110,7 +110,7 @@ class TaughtReport:
     """A run made by teaching, and what was learned.
 
     Attributes:
-        lessons: what it was taught.
+        data: what it was taught.
         base: the base run; None without one.
         labels: figures of the answered labels, by name.
         change: of the base run's labels; None without a base run.
@@ -118,7 +118,7 @@ class TaughtReport:
     """
 
     run: Run
-    lessons: Lessons
+    data: TeachingData
     base: Run | None
     labels: dict[str, LabelFigures]
     change: Change | None
@@ -127,18 +127,18 @@ class TaughtReport:
     @property
     def images(self) -> int:
         """The number of images with an answer."""
-        return int((self.lessons.answers != UNKNOWN).any(1).sum())
+        return int((self.data.answers != UNKNOWN).any(1).sum())
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Repairs and omissions in the data, and the known labels that they correct."""
         known = [name for name, one in self.labels.items() if not one.is_new]
         if self.base is None or not known:
-            return self.lessons.notes
+            return self.data.notes
         names = ", ".join(known[:_MOST_NAMED]) + (" and others" if known[_MOST_NAMED:] else "")
         does = "correct it" if self.is_corrected else "do not show that it is wrong"
         told = f"answers about labels that {self.base.path.name} knows {does}: {names}"
-        return (*self.lessons.notes, told)
+        return (*self.data.notes, told)
 
     @property
     def losses(self) -> tuple[float, float] | None:
@@ -157,7 +157,7 @@ class TaughtReport:
         """Return what metrics.json keeps."""
         return {
             "base": None if self.base is None else str(self.base.path),
-            "images": {"answered": self.images, "archive": len(self.lessons.images)},
+            "images": {"answered": self.images, "archive": len(self.data.images)},
             "labels": {name: asdict(one) for name, one in self.labels.items()},
             "change": None if self.change is None else asdict(self.change),
         }
@@ -174,7 +174,7 @@ def marginal_log_odds(run: Run, features: NDArray[np.float32]) -> Tensor:
 @torch.no_grad()
 def make_taught_run(
     taught: Taught,
-    lessons: Lessons,
+    data: TeachingData,
     base: Run | None,
     spec: BackboneSpec,
     made_by: Provenance = Provenance(),
@@ -195,8 +195,8 @@ def make_taught_run(
         RunError: weights are not finite.
     """
     columns = taught.columns.tolist()
-    labels = LabelSpace(tuple(lessons.names[column] for column in columns))
-    answers = lessons.answers[:, taught.columns]
+    labels = LabelSpace(tuple(data.names[column] for column in columns))
+    answers = data.answers[:, taught.columns]
     models = {"crf": taught.crf, "independent": taught.independent}
     require_finite("teaching", {name: model.state_dict() for name, model in models.items()})
     run = Run(
@@ -204,7 +204,7 @@ def make_taught_run(
         labels=labels,
         settings=_settings(base, spec, taught.crf),
         backbone_spec=spec,
-        data=lessons.name if base is None else f"{base.data} and {lessons.name}",
+        data=data.name if base is None else f"{base.data} and {data.name}",
         crf=taught.crf,
         independent=taught.independent,
         backbone_weights=None if base is None else base.backbone_weights,
@@ -212,12 +212,12 @@ def make_taught_run(
     )
     if base is None:
         figures = _figures(labels, taught.log_odds, answers, 0)
-        decoders = _tune_decoders(run, taught, lessons, answers, None)
-        return TaughtReport(replace(run, decoders=decoders), lessons, None, figures, None)
-    figures = _figures(labels, taught.log_odds, answers, len(base.labels), lessons.before)
-    run = replace(run, decoders=_tune_decoders(run, taught, lessons, answers, base))
+        decoders = _tune_decoders(run, taught, data, answers, None)
+        return TaughtReport(replace(run, decoders=decoders), data, None, figures, None)
+    figures = _figures(labels, taught.log_odds, answers, len(base.labels), data.before)
+    run = replace(run, decoders=_tune_decoders(run, taught, data, answers, base))
     is_corrected = bool(taught.moved[: len(base.labels)].any())
-    return TaughtReport(run, lessons, base, figures, _measure(run, lessons), is_corrected)
+    return TaughtReport(run, data, base, figures, _measure(run, data), is_corrected)
 
 
 @torch.no_grad()
@@ -233,7 +233,7 @@ def leave_out(report: TaughtReport, names: Collection[str]) -> TaughtReport:
     kept = [at for at, name in enumerate(run.labels) if name not in names]
     if not kept:
         raise RunError("every label that was learned is left out")
-    features = torch.from_numpy(report.lessons.features[:_MOST_MEASURED])
+    features = torch.from_numpy(report.data.features[:_MOST_MEASURED])
     means = _marginals(run, run.crf, run.crf(features)).mean(0)
     run = replace(
         run,
@@ -347,29 +347,29 @@ def _figures(
     return figures
 
 
-def _measure(run: Run, lessons: Lessons) -> Change:
+def _measure(run: Run, data: TeachingData) -> Change:
     """Measure the change of the base run's labels on images drawn from the archive."""
-    assert lessons.before is not None
-    before = lessons.before.sigmoid()
+    assert data.before is not None
+    before = data.before.sigmoid()
     rows = np.random.default_rng(0).permutation(len(before))[:_MOST_MEASURED]
-    features = torch.from_numpy(lessons.features[rows])
+    features = torch.from_numpy(data.features[rows])
     after = _marginals(run, run.crf, run.crf(features))[:, : before.shape[1]]
     change = (after - before[rows]).abs()
     return Change(len(rows), float(change.mean()), float(change.max()))
 
 
 def _tune_decoders(
-    run: Run, taught: Taught, lessons: Lessons, answers: Tensor, base: Run | None
+    run: Run, taught: Taught, data: TeachingData, answers: Tensor, base: Run | None
 ) -> dict[str, tuple[Decoder, ...]]:
     """Return decision rules of both models, with what can be tuned."""
     answered = (answers != UNKNOWN).any(1).nonzero().squeeze(1)
     order = np.random.default_rng(0).permutation(len(answered))
     rows = answered[order[:_MOST_TUNED]]
-    features, targets = torch.from_numpy(lessons.features[rows.numpy()]), answers[rows]
+    features, targets = torch.from_numpy(data.features[rows.numpy()]), answers[rows]
     by_all = taught.independent.unary(features).double()
     if base is not None:
-        assert lessons.before is not None
-        difference = lessons.before[rows] - base.independent.unary(features)
+        assert data.before is not None
+        difference = data.before[rows] - base.independent.unary(features)
         by_all[:, : difference.shape[1]] += difference
     left_out = taught.log_odds[rows] - by_all  # what an answer itself adds to its log-odds
     left_out[targets == UNKNOWN] = 0

@@ -117,7 +117,7 @@ def choose_edges(
 
     Raises:
         SettingsError: `file` without `edges_file`, or `edges_file` without `file`.
-        DataError, LabelsError: the file cannot be used; see `mlcrf.crf.load_edges`.
+        DataError, LabelsError: the file cannot be used; see `mlcrf.crf.edges.load_edges`.
     """
     given = settings.edges_file is not None
     if given != (settings.structure is Structure.FILE):

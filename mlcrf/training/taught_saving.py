@@ -68,11 +68,11 @@ def _replace(out: Path, new: Path, old: Path) -> None:
 
 def _splits(report: TaughtReport) -> Manifest:
     """Return the images that were learned from, with those of the base run."""
-    lessons, labels, base = report.lessons, report.run.labels, report.base
-    columns = [lessons.names.index(name) for name in labels]
-    answered = (lessons.answers != UNKNOWN).any(1).nonzero().squeeze(1).tolist()
-    targets = lessons.answers[answered][:, columns].to(torch.int8).numpy()
-    images = [lessons.images[row] for row in answered]
+    data, labels, base = report.data, report.run.labels, report.base
+    columns = [data.names.index(name) for name in labels]
+    answered = (data.answers != UNKNOWN).any(1).nonzero().squeeze(1).tolist()
+    targets = data.answers[answered][:, columns].to(torch.int8).numpy()
+    images = [data.images[row] for row in answered]
     splits = [Split.TRAIN] * len(images)
     if base is not None and (base.path / SPLITS).exists():
         before = load_splits(base)

@@ -18,7 +18,7 @@ from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.reports.card import save_card
 from mlcrf.rules import Rules
-from mlcrf.training.extending import Lessons, TaughtReport, make_taught_run, marginal_log_odds
+from mlcrf.training.extending import TaughtReport, TeachingData, make_taught_run, marginal_log_odds
 from mlcrf.training.taught_saving import save_taught
 from mlcrf.training.teaching import Teacher
 from tests.training.test_teaching import SIZE, answers_of, archive
@@ -59,8 +59,8 @@ def taught_run(base: Run | None, answers: Tensor, names: tuple[str, ...]) -> Tau
     taught = Teacher(features, *models, before).learn(answers)
     assert taught is not None
     images = [as_image(f"/archive/{row}.jpg") for row in range(len(features))]
-    lessons = Lessons("answers", images, features, answers, names, before)
-    return make_taught_run(taught, lessons, base, SPEC)
+    data = TeachingData("answers", images, features, answers, names, before)
+    return make_taught_run(taught, data, base, SPEC)
 
 
 def new_answers() -> Tensor:
@@ -154,8 +154,8 @@ def test_corrected_photos_leave_no_more_photos_without_a_tag() -> None:
     taught = Teacher(features, base.crf, base.independent, before).learn(answers)
     assert taught is not None
     images = [as_image(f"/archive/{row}.jpg") for row in range(len(features))]
-    lessons = Lessons("answers", images, features, answers, base.labels.names, before)
-    report = make_taught_run(taught, lessons, base, base.backbone_spec)
+    data = TeachingData("answers", images, features, answers, base.labels.names, before)
+    report = make_taught_run(taught, data, base, base.backbone_spec)
     run = report.run
     after = run.make_inference()(run.crf(torch.from_numpy(features))).marginals
     empty = [float((p <= 0.5).all(1).double().mean()) for p in (marginals, after)]

@@ -27,7 +27,7 @@ class Tag:
 
 
 @dataclass(frozen=True)
-class Look:
+class PhotoState:
     """The current state of one photo.
 
     Attributes:
