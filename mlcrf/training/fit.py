@@ -10,7 +10,6 @@ sampled Hessian come first, and mostly suffice (see `mlcrf.training.newton`).
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -26,34 +25,13 @@ from mlcrf.objectives import Objective, from_image, sharing
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.newton import Point, SampledHessian, can_step, newton_steps
 from mlcrf.training.preconditioner import Curvature, Penalty, Preconditioner, counted_variance
-from mlcrf.training.progress import FitProgress
+from mlcrf.training.progress import FitProgress, FitReport
 
 _PATIENCE = 15  # number of steps without gain on held-out images
 _MOST_KEPT = 2**26  # numbers stored by L-BFGS for parameters, and as many for gradients: 1 GB
 _MOST_NEWTON_STEPS = 20
 _TIMED = 512  # largest number of images whose gradient is timed
 _ROUNDING = 1e-7  # relative rounding error of a float32 loss
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """Result of a fit, without the model.
-
-    Attributes:
-        loss: objective plus penalty, in nats per image.
-        remaining: estimated remaining decrease of the loss (Newton decrement), in nats per image.
-        converged: whether `remaining` is at most the tolerance, or the rounding error of the loss.
-        gradients: number of gradients over all images.
-        seconds: wall time.
-        stopped_early: whether the model is the best on held-out images instead of the last one.
-    """
-
-    loss: float
-    remaining: float
-    converged: bool
-    gradients: int
-    seconds: float
-    stopped_early: bool = False
 
 
 def fit(

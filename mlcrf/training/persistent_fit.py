@@ -13,9 +13,9 @@ from torch import Tensor
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import Objective, PersistentObjective, from_image
 from mlcrf.training.features import FeatureSpace
-from mlcrf.training.fit import FitReport, gradients_of, require_finite_step
+from mlcrf.training.fit import gradients_of, require_finite_step
 from mlcrf.training.preconditioner import Curvature, Penalty, Preconditioner
-from mlcrf.training.progress import FitProgress
+from mlcrf.training.progress import FitProgress, FitReport
 
 Memory = TypeVar("Memory")
 

@@ -34,10 +34,10 @@ from mlcrf.objectives import (
 )
 from mlcrf.rules import Rules
 from mlcrf.training.features import FeatureSpace
-from mlcrf.training.fit import FitReport, fit
+from mlcrf.training.fit import fit
 from mlcrf.training.persistent_fit import Steps, fit_persistent
 from mlcrf.training.preconditioner import Curvature, Penalty, counted_variance, sampled_covariance
-from mlcrf.training.progress import FitProgress
+from mlcrf.training.progress import FitProgress, FitReport
 
 _LEFT_OUT = 1e-4  # share of Z in a fit, far below what its tolerance lets pass
 _NEWTON_STATES = (

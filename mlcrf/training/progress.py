@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from mlcrf.config import TrainSettings
 from mlcrf.training.time_to_go import FitsPlanned
 
-if TYPE_CHECKING:  # these have events
-    from mlcrf.training.fit import FitReport
+if TYPE_CHECKING:  # slow import
     from mlcrf.training.preconditioner import Penalty
 
 
@@ -39,6 +38,27 @@ class FitProgress:
             f"gradient {self.gradient}: {kind} {self.loss:.8g}, about {self.remaining:.1e} to gain"
         )
         return f"{self.fit}: {line}{noise}" if self.fit else f"{line}{noise}"
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """Result of a fit, without the model.
+
+    Attributes:
+        loss: objective plus penalty, in nats per image.
+        remaining: estimated remaining decrease of the loss (Newton decrement), in nats per image.
+        converged: whether `remaining` is at most the tolerance, or the rounding error of the loss.
+        gradients: number of gradients over all images.
+        seconds: wall time.
+        stopped_early: whether the model is the best on held-out images instead of the last one.
+    """
+
+    loss: float
+    remaining: float
+    converged: bool
+    gradients: int
+    seconds: float
+    stopped_early: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,7 @@ class FitFinished:
 
     fit: str
     penalty: "Penalty"
-    report: "FitReport"
+    report: FitReport
     validation_loss: float | None = None
 
     def __str__(self) -> str:

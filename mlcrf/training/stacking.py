@@ -32,10 +32,10 @@ from mlcrf.training.candidates import MOST_ADDED, Candidate, Fitted, extend
 from mlcrf.training.examples import Examples
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.finite import diverging
-from mlcrf.training.fit import FitReport, fit
+from mlcrf.training.fit import fit
 from mlcrf.training.plan import Minimiser, Plan, make_minimiser, stacked_objective
 from mlcrf.training.preconditioner import Penalty
-from mlcrf.training.progress import FitFinished, Log, TaskStarted
+from mlcrf.training.progress import FitFinished, FitReport, Log, TaskStarted
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.weighing import HeldOut, Weigher
 

@@ -12,7 +12,6 @@ from mlcrf.choices import TrackerName
 from mlcrf.config import TrainSettings
 from mlcrf.errors import MlcrfError
 from mlcrf.training import tracking
-from mlcrf.training.fit import FitReport
 from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import (
     EpochFinished,
@@ -20,6 +19,7 @@ from mlcrf.training.progress import (
     Event,
     FitFinished,
     FitProgress,
+    FitReport,
     RunFinished,
     RunStarted,
 )
