@@ -290,6 +290,8 @@ def _find_plain(name: str, weights: str | None) -> BackboneSpec:
         if not all(name.split("+")):
             raise BackboneError(f"backbone {name!r}: expected a network on each side of every +")
         parts = [_find_plain(part, None) for part in name.split("+")]
+        if len(set(parts)) < len(parts):
+            raise BackboneError(f"backbone {name!r}: names a network twice; leave out one")
         if len({part.source for part in parts}) > 1 or parts[0].source is Source.SCRATCH:
             raise BackboneError(
                 f"backbone {name!r}: networks can be combined only if all have published "

@@ -1,6 +1,6 @@
 """Mistakes in the words of a command, and what was probably meant."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,11 @@ _WHY_NOT = {
     "known, and answers make something known; write them by `mlcrf predict --coverage`, or mark "
     "sure tags with --precision",
 }
+_FOR = {  # command -> option -> those without which it does nothing
+    "tag": {"replace_txt": ("txt",), "parent": ("xmp", "embed"), "sidecar_name": ("xmp",)},
+}
+_OUTPUTS = ("out", "matrix_csv", "corrected", "onnx")
+_DATA = ("data", "what", "images")
 UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of typer's copy of it
 
 
@@ -92,6 +97,69 @@ def _options(command: Any, context: Any) -> list[str]:
         for option in (*one.opts, *one.secondary_opts)
         if option.startswith("--")
     ]
+
+
+def refuse_idle_options(command: str | None, given: Collection[str]) -> None:
+    """Refuse options that do nothing without another one.
+
+    Args:
+        given: names of the parameters that the user typed.
+
+    Raises:
+        BadParameter: one is given without any that it is for.
+    """
+    for option, others in _FOR.get(command or "", {}).items():
+        if option in given and not any(one in given for one in others):
+            words = " or ".join(f"--{one}" for one in others)
+            raise typer.BadParameter(f"--{option.replace('_', '-')} is for {words}; give both")
+
+
+def refuse_idle_label_set(parameters: Mapping[str, Any]) -> None:
+    """Refuse --label-set for data other than MIRFLICKR's, which alone have sets of labels.
+
+    Raises:
+        BadParameter: none of the data is a folder of MIRFLICKR.
+    """
+    from mlcrf.data.readers.mirflickr import is_mirflickr
+
+    places = [one for name in _DATA for one in _texts(parameters.get(name))]
+    if places and not any(Path(one).is_dir() and is_mirflickr(Path(one)) for one in places):
+        raise typer.BadParameter(
+            f"--label-set is for a folder of MIRFLICKR, and {places[0]} is none; leave it out"
+        )
+
+
+def refuse_replacing_inputs(parameters: Mapping[str, Any]) -> None:
+    """Refuse to write to a file that the command also reads, such as the table of the labels.
+
+    Args:
+        parameters: values by the names of parameters.
+
+    Raises:
+        BadParameter: names both parameters.
+    """
+    for output in _OUTPUTS:
+        for out in _texts(parameters.get(output)):
+            for name, value in parameters.items():
+                if name not in _OUTPUTS and any(_is_same_file(out, one) for one in _texts(value)):
+                    raise typer.BadParameter(
+                        f"--{output.replace('_', '-')} {out} would replace what the command reads; "
+                        "choose another file"
+                    )
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the texts and paths of a parameter's value; of NAME=TABLE also the table."""
+    values = value if isinstance(value, list | tuple) else [value]
+    texts = [str(one) for one in values if isinstance(one, str | Path)]
+    return [*texts, *(one.partition("=")[2] for one in texts if "=" in one)]
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        return Path(one).is_file() and Path(one).samefile(other)
+    except (OSError, ValueError):  # no such file, or no name of one
+        return False
 
 
 def is_run(place: str | Path) -> bool:

@@ -132,8 +132,12 @@ def tag(
     console.quiet()
     if not (xmp or txt or embed or undo):
         raise typer.BadParameter("nothing to write: give --xmp, --txt, --embed or --undo")
-    if undo and table is not None:
-        raise typer.BadParameter("--undo needs no labels; leave out --from")
+    labels = (known, decision, selected) != (KnownOptions(), DecisionOptions(), SelectionOptions())
+    if undo and (table is not None or labels):
+        raise typer.BadParameter(
+            "--undo needs no labels; leave out --from, and options about known labels, decisions "
+            "and labels to write"
+        )
     if table is not None and (known, decision) != (KnownOptions(), DecisionOptions()):
         raise typer.BadParameter(
             "--from replaces the model; leave it out, or --given, --known, --known-keywords, "

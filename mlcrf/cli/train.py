@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from mlcrf.choices import TrackerName
+from mlcrf.choices import Finetune, TrackerName
 from mlcrf.cli import console, options
 from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import DATA, RUNTIME, PanelCommand, ReadingOptions, RuntimeOptions, grouped
@@ -323,6 +323,12 @@ def train(
     from mlcrf.config import make_settings
 
     settings = make_settings(config, tuple(set_ or ()), **ctx.meta[_SETTINGS])
+    typed = ctx.meta[_SETTINGS]["epochs"] is not None
+    if typed and settings.finetune is Finetune.NONE and not settings.dropout:
+        raise typer.BadParameter(
+            "--epochs is for --finetune, or for a head with dropout (--set hidden_units=512 --set "
+            "dropout=0.6); leave it out"
+        )
     source.require_data(data)
     from mlcrf.backbones.engines import pick_device
     from mlcrf.processes import joined, speaks

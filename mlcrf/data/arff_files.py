@@ -23,6 +23,12 @@ _COUNT = re.compile(r"-C\s+(-?\d+)")
 _QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
 _INDEX = re.compile(r"[{,]\s*(\d+)(?=\s)")  # of a value in a sparse row
 _MOST_LABELS_SHOWN = 3
+_REMEDIES = {  # by what the parser says
+    "Bad @ATTRIBUTE type": "; expected numeric, real, integer, string or {value, value}",
+    "Invalid numerical value": "; expected a number or ?",
+    "not found in nominal declaration": "; expected one of the values that @attribute names",
+    "Bad @DATA instance format": "; expected a value for each attribute",
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ def load_arff(path: Path | Stored, problems: Problems) -> ArffContent:
     except arff.ArffException as error:
         line = error.line if error.line > 0 else None
         reason = re.sub(r"[,:]? *(at|in) line -?\d+[.:]?", "", str(error)).strip() or "wrong layout"
-        raise DataError(f"cannot be read as ARFF: {reason}", path, line) from error
+        remedy = next((said for what, said in _REMEDIES.items() if what in reason), "")
+        raise DataError(f"cannot be read as ARFF: {reason}{remedy}", path, line) from error
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         raise DataError(f"cannot be read as ARFF: {' '.join(str(error).split())}", path) from error
     names = [composed(re.sub(r"\\(.)", r"\1", name)) for name, _ in content["attributes"]]

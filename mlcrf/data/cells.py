@@ -5,6 +5,7 @@ import math
 import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, time
 from typing import TextIO
 
 import numpy as np
@@ -61,9 +62,21 @@ def cell_code(cell: object, words: Mapping[str, int] | None = None) -> int:
     return _NUMBER_CODES.get(cell, INVALID) if isinstance(cell, int | float) else INVALID
 
 
+def read_number(cell: object) -> float:
+    """Return the number in a cell; `1_000` is none, though Python reads it.
+
+    Raises:
+        TypeError, ValueError, OverflowError: there is no number in it.
+    """
+    if isinstance(cell, str) and "_" in cell:
+        raise ValueError(f"an underscore in {shown_cell(cell)}")
+    return float(cell)  # type: ignore[arg-type]
+
+
 def shown_cell(cell: object) -> str:
     """Shorten a cell for a message."""
-    return repr((cell if isinstance(cell, str) else reprlib.repr(cell))[:40])
+    text = str(cell) if isinstance(cell, str | date | time) else reprlib.repr(cell)
+    return repr(text[:40])
 
 
 def without_formula(text: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.choices import Blank, Oddity
-from mlcrf.data.cells import INVALID, MISSING_TEXTS, cell_codes, shown_cell
+from mlcrf.data.cells import INVALID, MISSING_TEXTS, cell_codes, read_number, shown_cell
 from mlcrf.data.manifest import SPLIT_COLUMN, SPLIT_NAMES, Split
 from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.table_files import IMAGE_COLUMNS, UNNAMED, Records
@@ -121,15 +121,16 @@ def sort_columns(
     ignored = (*index, *more_paths, *left, *options.ignore_columns, *scores)
     if not others:
         raise DataError(
-            f"has no label column; found {_names(cells)}. Add a column of 0 and 1 "
-            "per label, or a column `labels` with a list of them.",
+            f"has no label column; found {_names(cells) or 'features only'}. Add a column of 0 and "
+            "1 per label, or a column `labels` with a list of them; to safetensors a tensor "
+            "`labels` (N, L) of 1, 0 and -1.",
             path,
-            1,
+            1 if records.has_lines else None,
         )
     chosen = {name: codes[name] for name in others}
     listed = _listed_columns(chosen, options)
     if not listed:
-        said = tuple(f"{text!r} as {code}" for text, code in words.items() if text)
+        said = tuple(f"{text!r} as {code}" for text, code in words.items() if text in texts)
         if "-1" in texts - words.keys():
             said += ("'-1' as unknown",)
         return Columns(image, split, None, chosen, ignored, said)
@@ -339,7 +340,8 @@ def describe_invalid(name: str, cells: Sequence[object], codes: NDArray[np.int8]
             f"Name others with --true NUMBER --false NUMBER, or leave it out with "
             f"--ignore-columns {option}"
         )
-    if not numbers and len(distinct) <= 3 and len(wrong) > 2 and len(wrong) >= known:
+    words = all(isinstance(cells[row], str) for row in wrong)
+    if words and not numbers and len(distinct) <= 3 and len(wrong) > 2 and len(wrong) >= known:
         return (
             f"column {name!r} holds {shown}; name the words with --true WORD --false WORD, use "
             f"--label-columns {option} if it lists labels, or leave it out with --ignore-columns "
@@ -355,7 +357,7 @@ def describe_invalid(name: str, cells: Sequence[object], codes: NDArray[np.int8]
 
 def _is_number(cell: object) -> bool:
     try:
-        float(cell)  # type: ignore[arg-type]
+        read_number(cell)
     except OverflowError:  # an integer with hundreds of digits
         return True
     except (TypeError, ValueError):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlcrf.choices import Oddity
-from mlcrf.data.cells import INVALID, cell_codes, shown_cell
+from mlcrf.data.cells import INVALID, cell_codes, read_number, shown_cell
 from mlcrf.data.columns import LIST_COLUMNS
 from mlcrf.data.manifest import SPLIT_COLUMN
 from mlcrf.data.matrix_files import FEATURES
@@ -90,7 +91,7 @@ def take_features(records: Records, options: ReadOptions = ReadOptions()) -> Fea
         id_column = None
     blocks = {name: _read_block(records, name, options.run_features) for name in chosen}
     for name, block in blocks.items():
-        _require_mostly_numbers(records, name, block)
+        _require_mostly_numbers(records, name, block, options)
     names = [one for block in blocks.values() for one in block.names]
     double = [name for name, count in Counter(names).items() if count > 1]
     if double:
@@ -399,7 +400,7 @@ def _number(cell: object) -> float | str:
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return "empty, expected a number"
     try:
-        number = float(cell)  # type: ignore[arg-type]
+        number = read_number(cell)
     except (TypeError, ValueError, OverflowError):
         comma = isinstance(cell, str) and re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell)
         hint = " (with a point, not a comma)" if comma else ""
@@ -410,13 +411,16 @@ def _number(cell: object) -> float | str:
     return number if abs(number) <= _LARGEST else f"{number}, expected a finite number"
 
 
-def _require_mostly_numbers(records: Records, name: str, block: _Block) -> None:
+def _require_mostly_numbers(
+    records: Records, name: str, block: _Block, options: ReadOptions
+) -> None:
     """Refuse a column of another kind, in one line instead of one for each row."""
     if len(block.faults) > max(2, len(records) // 2):
         fault = next(iter(block.faults.values()))
+        remedy = "of --features" if options.features else f"with --ignore-columns {shlex.quote(name)}"
         raise DataError(
             f"{fault} ({len(block.faults)} of {len(records)} rows); column {name!r} is no column "
-            "of features: leave it out of --features, or write numbers",
+            f"of features: leave it out {remedy}, or write numbers",
             records.path,
             1,
         )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlcrf.data.cells import read_number
 from mlcrf.data.manifest import SPLIT_COLUMN
 from mlcrf.errors import DataError
 from mlcrf.labels import composed
@@ -19,6 +20,8 @@ from mlcrf.stores import Stored
 FEATURES = "features"  # name of the matrix, and of the column of its rows
 _TARGETS = ("labels", "targets")
 _ROW = re.compile(r"\s*(-?\d+(,-?\d+)*)?(\s+qid:\d+)?(\s+\d+:[^\s:]+)*\s*(#.*)?")
+_FEATURE = re.compile(r"(?<!\S)(\d+):(\S+)")
+_LARGEST_INDEX = 2**31 - 2  # what scikit-learn's reader takes
 _MOST_NUMBERS = 2**31  # of a dense matrix, 8 GB
 
 
@@ -109,6 +112,23 @@ def _reader(path: Path | Stored, metadata: dict[str, Any]) -> Callable[[str, int
     return read
 
 
+def _fault_of(row: str) -> str | None:
+    """Return why the features of a row of SVMlight cannot be read, or None."""
+    before = -1
+    for index, value in _FEATURE.findall(row):
+        if not before < int(index) <= _LARGEST_INDEX:
+            fault = f"is too large, at most {_LARGEST_INDEX}"
+            if int(index) <= before:
+                fault = f"follows {before}; expected the numbers of features in rising order"
+            return f"feature {index} {fault}"
+        before = int(index)
+        try:
+            read_number(value)
+        except ValueError:
+            return f"feature {index} is {value!r}, expected a number"
+    return None
+
+
 def load_svmlight(path: Path | Stored) -> MatrixContent:
     """Load a file of LibSVM or SVMlight: `1,3 2:0.5 7:1`, labels and then the features not 0.
 
@@ -129,7 +149,9 @@ def load_svmlight(path: Path | Stored) -> MatrixContent:
         if not _ROW.fullmatch(line):
             expected = "expected labels and features such as 1,3 2:0.5 7:1"
             raise DataError(f"{line[:40]!r}; {expected}", path, number)
-        if line.partition("#")[0].strip():
+        if row := line.partition("#")[0].strip():
+            if fault := _fault_of(row):
+                raise DataError(fault, path, number)
             lines.append(number)
     try:
         found = load_svmlight_file(io.BytesIO(text.encode()), multilabel=True, zero_based=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlcrf.choices import Blank, Oddity
+from mlcrf.errors import SettingsError
 from mlcrf.labels import LabelSpace
 from mlcrf.stores import Stored
 
@@ -48,3 +49,13 @@ class ReadOptions:
     accept: frozenset[Oddity] = frozenset()
     features: tuple[str, ...] | None = None
     run_features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a word for both values.
+
+        Raises:
+            SettingsError: a word stands for 1 and for 0.
+        """
+        absent = {word.lower() for word in self.false_words}
+        if both := [word for word in self.true_words if word.lower() in absent]:
+            raise SettingsError(f"--true {both[0]} --false {both[0]}: a word has one meaning")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlcrf.choices import MOST_COST
-from mlcrf.data.cells import shown_cell
+from mlcrf.data.cells import read_number, shown_cell
 from mlcrf.data.files import load_text
 from mlcrf.data.problems import Problems
 from mlcrf.data.table_files import csv_rows
@@ -68,6 +68,9 @@ def load_costs(path: Path, labels: LabelSpace, *, abstain: float | None = None) 
                         path, f"column {kind!r} is {shown_cell(cell)}; {wanted}", line=line
                     )
                 numbers.append(value)
+            if numbers[0] == numbers[1] == 0:
+                fault = "both costs are 0, which decides nothing; expected one above 0"
+                problems.add(path, fault, line=line)
             given[label] = numbers
     problems.raise_if_any()
     try:
@@ -93,6 +96,6 @@ def _header(path: Path, names: list[str], line: int) -> dict[str, int]:
 def _number(cell: str) -> float:
     """Return the number in a cell, NaN if there is none."""
     try:
-        return float(cell.replace(",", "."))
+        return read_number(cell.replace(",", "."))
     except ValueError:
         return math.nan

@@ -1,14 +1,28 @@
 """Image references: a local file, an object in a store, or a member of a tar or Parquet file."""
 
 import hashlib
+import io
 import os
 import stat
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import IO
 
 from mlcrf.errors import DataError
 from mlcrf.stores import Stored
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading; a pipe is refused, since opening it would wait for a writer.
+
+    Raises:
+        OSError: it does not exist, cannot be read, or is no regular file.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError("a folder, not an image" if stat.S_ISDIR(mode) else "not a regular file")
+    return path.open("rb")
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,14 @@ class Image(ABC):
             OSError: the image does not exist, or cannot be read.
             DataError: it cannot be fetched, or its tar or Parquet file is damaged.
         """
+
+    def open(self) -> IO[bytes]:
+        """Open the content for reading; of a local file nothing is read yet.
+
+        Raises:
+            OSError, DataError: see `read`; a folder, pipe or device is no image.
+        """
+        return io.BytesIO(self.read())
 
     def __str__(self) -> str:
         return self.name
@@ -160,9 +182,12 @@ class LocalImage(Image):
     def key(self) -> str:
         return os.path.realpath(self.name)
 
+    def open(self) -> IO[bytes]:
+        return open_regular(self.path)
+
     def read(self) -> bytes:
-        self._require_regular()
-        return self.path.read_bytes()
+        with self.open() as stream:
+            return stream.read()
 
     def stamp(self) -> Stamp | None:
         try:
@@ -174,16 +199,11 @@ class LocalImage(Image):
         )
 
     def fingerprint(self) -> bytes:
-        self._require_regular()
-        with self.path.open("rb") as stream:
+        with self.open() as stream:
             return hashlib.file_digest(stream, "sha256").digest()
 
     def fetch(self) -> "LocalImage":
         return self
-
-    def _require_regular(self) -> None:
-        if not stat.S_ISREG(self.path.stat().st_mode):
-            raise OSError("not a regular file")
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,11 @@ import ctypes
 import importlib
 import os
 import re
-import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from io import BytesIO
-from pathlib import Path
 from typing import IO
 
 from PIL import ExifTags, ImageFile
@@ -55,13 +53,10 @@ def open_image(image: Image, *, for_pixels: bool = False) -> Iterator[ImageFile.
         DataError: it cannot be fetched from its store.
         OSError: not a regular file, or an unknown format. Damaged files may raise any exception.
     """
-    source = image.path or image.read()
-    if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
-        raise OSError("a folder, not an image" if source.is_dir() else "not a regular file")
     kind = kind_of_file(image.file_name)
-    with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+    with image.open() as stream:
         try:
-            opened = _identified(stream, "" if isinstance(source, bytes) else str(source))
+            opened = _identified(stream, str(image.path or ""))
         except Exception as error:
             if is_raw(image):
                 opened = _preview(image)
@@ -97,6 +92,8 @@ def _identified(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
         OSError: an unknown format.
     """
     head = stream.read(16)
+    if not head:
+        raise OSError("the file is empty; copy it again")
     reason = ""
     for kind in _formats():
         factory, accept = PilImage.OPEN[kind]

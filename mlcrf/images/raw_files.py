@@ -60,9 +60,7 @@ def is_raw(image: Image) -> bool:
     """Return whether an image is a RAW file: by its suffix, unless the content is a JPEG."""
     if suffix_of(image.file_name) not in RAW_SUFFIXES:
         return False
-    if image.path is None:
-        return not image.read().startswith(b"\xff\xd8\xff")
-    with image.path.open("rb") as stream:
+    with image.open() as stream:
         return stream.read(3) != b"\xff\xd8\xff"
 
 
@@ -160,7 +158,7 @@ def _is_cut_short(image: Image) -> bool:
 
     LibRaw may take whatever is in memory for the missing data.
     """
-    with io.BytesIO(image.read()) if image.path is None else image.path.open("rb") as stream:
+    with image.open() as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(0)
         head = stream.read(8)
@@ -207,7 +205,7 @@ def _holds(image: Image, content: bytes) -> bool:
     if image.path is None:
         return content in image.read()
     with (
-        image.path.open("rb") as stream,
+        image.open() as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
     ):
         return mapped.find(content) >= 0

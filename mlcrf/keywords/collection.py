@@ -61,7 +61,7 @@ def _may_have_keywords(image: Image) -> bool:
     if image.path is None:
         return False
     try:
-        with image.path.open("rb") as stream:
+        with image.open() as stream:
             head = stream.read(_HEAD)
     except OSError:
         return False

@@ -70,7 +70,7 @@ def _found_in(photo: Image) -> bytes:
     """
     if photo.path is None:
         return b""
-    with photo.path.open("rb") as stream:
+    with photo.open() as stream:
         head = stream.read(_RAW_HEAD)
     found = re.search(rb"<x:xmpmeta[ >].*?</x:xmpmeta>", head, re.DOTALL)
     return found[0] if found else b""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mlcrf.errors import DataError
-from mlcrf.images import Image
+from mlcrf.images import Image, open_regular
 from mlcrf.keywords.embedded import embedded_packet
 from mlcrf.keywords.retagging import own_keywords
 from mlcrf.keywords.xmp import MAX_BYTES, Packet
@@ -17,7 +17,7 @@ def load_sidecar(path: Path) -> bytes:
         DataError: it cannot be read.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path) from error

@@ -183,7 +183,10 @@ def read_known(
         name, sign, value = part.rpartition("=")
         if not sign or value.strip() not in ("0", "1"):
             raise SettingsError(f"--given {part.strip()}: expected label=1 or label=0")
-        everywhere[labels.index(name.strip())] = int(value)
+        column = labels.index(name.strip())
+        if everywhere[column] == 1 - int(value):
+            raise SettingsError(f"--given {text}: {name.strip()} is given as 1 and as 0")
+        everywhere[column] = int(value)
     broken = _contradiction(everywhere, labels, rules)
     if broken:
         raise SettingsError(f"--given {text}: {broken}")

@@ -33,7 +33,7 @@ from mlcrf.data.hint_tables import Hints
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
-from mlcrf.errors import DataError, RunError, SettingsError
+from mlcrf.errors import DataError, MlcrfError, RunError, SettingsError
 from mlcrf.labels import UNKNOWN
 from mlcrf.shipped_models import CONFIG
 from mlcrf.training.album_fit import training_albums
@@ -138,11 +138,16 @@ def train(
     parts = train_part, validation_part
     for note in describe_data(plan, *parts):
         log(f"note: {note}")
-    network = _train_network(backbone, parts, plan, stages, environment, log, progress)
-    if network is not None:
-        clock.note("network")
     coded_parts = coded.part(Split.TRAIN), coded.part(Split.VALIDATION)
-    examples = _extract(backbone, coded_parts, environment, log, progress)
+    try:
+        network = _train_network(backbone, parts, plan, stages, environment, log, progress)
+        if network is not None:
+            clock.note("network")
+        examples = _extract(backbone, coded_parts, environment, log, progress)
+    except MlcrfError:
+        if environment.processes.is_first and not stages.count(""):  # nothing to resume
+            shutil.rmtree(out)
+        raise
     clock.note("features")
     mentions: dict[str, dict[str, float]] = {}
     if silence is not None:

@@ -52,7 +52,7 @@ def test_safetensors(tmp_path: Path) -> None:
         ({"features": X, "labels": Y}, {"label_names": "sea"}, "expected a JSON list of texts"),
         ({"features": X, "labels": Y + 0.5}, {}, "holds numbers such as"),
         ({"features": X * np.inf, "labels": Y}, {}, "12 of 12 rows"),
-        ({"features": X}, {}, "has no label column"),
+        ({"features": X}, {}, "has no label column; found features only.*a tensor `labels`"),
     ],
 )
 def test_tensors_that_do_not_fit(
@@ -93,9 +93,12 @@ def test_svmlight(tmp_path: Path) -> None:
         ("1 1:2\n1.5 1:2\n", ":2: '1.5 1:2'; expected labels and features such as"),
         ("+1 1:2\n-1 1:3\n", ":1: '\\+1 1:2'"),
         ("1 1:2\n-1 1:3\n", "has the label -1, as files of one label"),
-        ("1 2:2 1:2\n", "cannot be read as LibSVM: Feature indices"),
-        ("1 1:2 2:x\n", "cannot be read as LibSVM"),
-        ("1 1:2\n2 99999999999:1\n", "cannot be read|too many for a dense matrix"),
+        ("1 1:2\n1 2:2 1:2\n", ":2: feature 1 follows 2; expected .* rising order"),
+        ("1 qid:3 1:2 1:2\n", ":1: feature 1 follows 1"),
+        ("1 1:2 2:x\n", ":1: feature 2 is 'x', expected a number"),
+        ("1 1:2 2:1_0\n", ":1: feature 2 is '1_0', expected a number"),
+        ("1 1:2\n2 99999999999:1\n", ":2: feature 99999999999 is too large"),
+        ("1 1:2\n2 2147483646:1\n", "too many for a dense matrix"),
         ("1 1:2 2:1\n2 1:nan 2:3\n1 1:4 2:2\n", ":2: feature 'features\\[1\\]' is nan"),
         ("", "has no rows"),
     ],
@@ -174,6 +177,7 @@ def test_columns_that_are_no_features(features: str, message: str, tmp_path: Pat
         ("x,id,sea\n1,a,1\n2,,0\n", "3: column 'id' is empty"),
         ("x;sea\n1,5;1\n2;0\n1;0\n", r"2: feature 'x' is '1,5', expected a number \(with a point"),
         ("x,sea\n[],1\n[],0\n", "column 'x' holds empty lists"),
+        ("x,sea\n1,1\n1_000,0\n1,0\n", "3: feature 'x' is '1_000', expected a number"),
     ],
 )
 def test_rows_that_cannot_be_told_apart(text: str, message: str, tmp_path: Path) -> None:

@@ -263,6 +263,8 @@ def test_a_file_of_costs(text: str, tmp_path: Path) -> None:
         ("label,false,missed\n*,,1\n", ":2: column 'false' is ''"),
         ("label,false,missed,abstain\n*,1,1,-2\n", ":2: column 'abstain' is '-2'"),
         ("label,false,missed\n*,1,1\nsea,1,1\nsea,2,2\n", ":4: 'sea' is on line 3 already"),
+        ("label,false,missed\n*,1,1\nsea,0,0\n", ":3: both costs are 0, which decides nothing"),
+        ("label,false,missed\n*,1_0,1\n", ":2: column 'false' is '1_0'; expected a number"),
         ("label,false,missed\n*,1\n", ":2: 2 cells, but the header has 3"),
         ("label,false,missed\nsea,1,1\n", "costs.csv: has no costs of 'sky'; add them, or a row"),
         ("label,false,missed\n", "costs.csv: has no costs of 'sea' and 1 more labels"),

@@ -341,12 +341,14 @@ def test_truncated_files(tmp_path: Path, kind: str, share: float) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0", b"a text, not a picture\n" * 100, b"<html>Not found</html>", b"\xff\xd8\xff"],
+    [b"\0", b"a text, not a picture\n" * 100, b"<html>Not found</html>", b"\xff\xd8\xff"],
 )
 def test_files_that_are_no_pictures(tmp_path: Path, content: bytes) -> None:
-    """Empty files, text, a page of HTML and a bare beginning are no pictures."""
+    """Text, a page of HTML and a bare beginning are no pictures; an empty file is called empty."""
     (tmp_path / "a.jpg").write_bytes(content)
     assert "unknown format, or damaged" in failure(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes(b"")
+    assert "the file is empty; copy it again" in failure(tmp_path / "a.jpg")
 
 
 def test_no_interpreter_is_started(tmp_path: Path) -> None:

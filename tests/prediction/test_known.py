@@ -39,6 +39,7 @@ def test_given_of_every_photo(tmp_path: Path) -> None:
         ("seaa=1", LabelsError, r"unknown label 'seaa'; did you mean 'sea'\?"),
         ("bird=1,sky=0", SettingsError, r"sky is given as absent, but a label"),
         ("sea=1,", SettingsError, r"expected label=1 or label=0"),
+        ("sea=1,sea=0", SettingsError, r"--given sea=1,sea=0: sea is given as 1 and as 0"),
     ],
 )
 def test_given_that_is_wrong(given: str, error: type[Exception], message: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mlcrf.data.cells import INVALID, cell_code, shown_cell, without_formula
+from mlcrf.data.cells import INVALID, cell_code, read_number, shown_cell, without_formula
 from mlcrf.data.columns import ABSTAINED
 from mlcrf.data.problems import Problems
 from mlcrf.data.table_files import Records, load_records
@@ -123,7 +123,7 @@ class _Cells:
     def probability(self, row: int, column: str) -> float:
         cell = self.records.columns[column][row]
         try:
-            value = float(cell.replace(",", ".") if isinstance(cell, str) else cell)  # type: ignore[arg-type]
+            value = read_number(cell.replace(",", ".") if isinstance(cell, str) else cell)
         except (TypeError, ValueError):
             value = math.nan
         if not 0 <= value <= 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mlcrf.errors import DataError, MlcrfError, MlcrfWarning, printable
-from mlcrf.images import Image
+from mlcrf.images import Image, open_regular
 from mlcrf.keywords.embedded import embedded_packet
 from mlcrf.keywords.embedding import EmbeddingPlan, apply, plan
 from mlcrf.keywords.exiftool import ExifTool, ExifToolError
@@ -198,7 +198,7 @@ class _Photo:
         Raises:
             ValueError: of a kind that exiftool does not write.
         """
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(HEAD_BYTES)
             kind = kind_of(path.name, head)
             return cls(path, head + stream.read(), kind)

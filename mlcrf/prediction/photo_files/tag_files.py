@@ -9,7 +9,7 @@ from threading import Lock
 
 from mlcrf import atomic
 from mlcrf.errors import DataError, MlcrfError, SettingsError, printable
-from mlcrf.images import Image
+from mlcrf.images import Image, open_regular
 from mlcrf.images.file_kinds import is_image_name
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.labels import LabelSpace
@@ -204,8 +204,11 @@ def _content(path: Path) -> bytes | None:
     Raises:
         DataError: the file cannot be read.
     """
+    if not os.path.lexists(path):
+        return None
     try:
-        return path.read_bytes() if os.path.lexists(path) else None
+        with open_regular(path) as stream:
+            return stream.read()
     except OSError as error:
         raise DataError(f"{printable(path)}: cannot be read: {error.strerror or error}") from error
 

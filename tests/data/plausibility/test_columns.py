@@ -44,8 +44,19 @@ def test_other_words_for_values(folder: Path, present: str, absent: str) -> None
     with pytest.raises(DataError, match="--true WORD --false WORD") as caught:
         read(path)
     assert str(caught.value).count("\n") == 0
-    manifest = read(path, true_words=(present,), false_words=(absent,))
+    manifest = read(path, true_words=(present,), false_words=(absent, "never"), blank=Blank.ABSENT)
     assert manifest.targets.tolist() == [[1], [0]] * 3
+    assert manifest.facts == (f"cells read: {present!r} as 1, {absent!r} as 0",)  # what is there
+    with pytest.raises(SettingsError, match=f"--true {present} --false {present}: a word has one"):
+        read(path, true_words=(present,), false_words=(present,))
+
+
+def test_dates_are_no_words(tmp_path: Path) -> None:
+    """They are shown as dates, and are not to be named as words for 1 and 0."""
+    frame = pd.DataFrame({"x": range(4), "sea": [1, 0, 0, 1], "day": pd.Timestamp("2020-01-01")})
+    frame.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="'day' contains no 0 or 1, but .* '2020-01-01 00:00:00'"):
+        read(tmp_path / "t.parquet", features=("x",))
 
 
 SPLITS = {
