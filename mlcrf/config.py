@@ -267,9 +267,7 @@ class TrainSettings(BaseModel):
 def make_settings(
     config: Path | None = None, overrides: tuple[str, ...] = (), **given: Any
 ) -> TrainSettings:
-    """Merge settings from a JSON file, `key=value` texts and named values.
-
-    Texts and named values win over the file, and may not give one setting twice.
+    """Merge settings from a JSON file, `key=value` texts and named values; the later wins.
 
     Args:
         config: an object of settings, or the config.json of a run.
@@ -284,13 +282,8 @@ def make_settings(
         key, sign, value = text.partition("=")
         if not sign:
             raise SettingsError(f"--set {' '.join(text.split())}: expected key=value")
-        known = later.setdefault(key.strip(), _parsed(value.strip()))
-        if known != _parsed(value.strip()):
-            raise SettingsError(f"--set {key.strip()} is given twice, with other values; keep one")
-    options = {key: value for key, value in given.items() if value is not None}
-    for key in options.keys() & later.keys():
-        raise SettingsError(f"--set {key} and --{key.replace('_', '-')}: keep one of them")
-    later |= options
+        later[key.strip()] = _parsed(value.strip())
+    later |= {key: value for key, value in given.items() if value is not None}
     values = in_file | later
     source = {key: "" if key in later else f"{config}: " for key in values}
     for key in values:

@@ -290,13 +290,13 @@ def _find_plain(name: str, weights: str | None) -> BackboneSpec:
         if not all(name.split("+")):
             raise BackboneError(f"backbone {name!r}: expected a network on each side of every +")
         parts = [_find_plain(part, None) for part in name.split("+")]
-        if len(set(parts)) < len(parts):
-            raise BackboneError(f"backbone {name!r}: names a network twice; leave out one")
         if len({part.source for part in parts}) > 1 or parts[0].source is Source.SCRATCH:
             raise BackboneError(
                 f"backbone {name!r}: networks can be combined only if all have published "
                 "weights from one source, such as lite0+lite2"
             )
+        if len(set(parts)) < len(parts):
+            raise BackboneError(f"backbone {name!r}: names a network twice; leave out one")
         together = "+".join(part.name for part in parts)
         return BackboneSpec(together, parts[0].source, max(part.size_px for part in parts))
     name, size_px = split_size(name)

@@ -20,6 +20,7 @@ from mlcrf.errors import MlcrfError
 
 if TYPE_CHECKING:
     from mlcrf.checkpoint import Provenance
+    from mlcrf.config import TrainSettings
     from mlcrf.data.hint_tables import Hints
     from mlcrf.data.manifest import Manifest
     from mlcrf.processes import Processes
@@ -323,12 +324,8 @@ def train(
     from mlcrf.config import make_settings
 
     settings = make_settings(config, tuple(set_ or ()), **ctx.meta[_SETTINGS])
-    typed = ctx.meta[_SETTINGS]["epochs"] is not None
-    if typed and settings.finetune is Finetune.NONE and not settings.dropout:
-        raise typer.BadParameter(
-            "--epochs is for --finetune, or for a head with dropout (--set hidden_units=512 --set "
-            "dropout=0.6); leave it out"
-        )
+    if ctx.meta[_SETTINGS]["epochs"] is not None:
+        _require_epochs(settings)
     source.require_data(data)
     from mlcrf.backbones.engines import pick_device
     from mlcrf.processes import joined, speaks
@@ -382,6 +379,15 @@ def train(
     if processes.is_first:
         options.show_notes(report.notes, manifest)
         typer.echo(training_record(report) if as_json else format_training(report))
+
+
+def _require_epochs(settings: "TrainSettings") -> None:
+    """Refuse --epochs where nothing is trained by epochs."""
+    if settings.finetune is Finetune.NONE and not settings.dropout:
+        raise typer.BadParameter(
+            "--epochs is for --finetune, or for a head with dropout (--set hidden_units=512 --set "
+            "dropout=0.6); leave it out"
+        )
 
 
 def _learn_from_answers(

@@ -417,7 +417,9 @@ def _require_mostly_numbers(
     """Refuse a column of another kind, in one line instead of one for each row."""
     if len(block.faults) > max(2, len(records) // 2):
         fault = next(iter(block.faults.values()))
-        remedy = "of --features" if options.features else f"with --ignore-columns {shlex.quote(name)}"
+        remedy = (
+            "of --features" if options.features else f"with --ignore-columns {shlex.quote(name)}"
+        )
         raise DataError(
             f"{fault} ({len(block.faults)} of {len(records)} rows); column {name!r} is no column "
             f"of features: leave it out {remedy}, or write numbers",

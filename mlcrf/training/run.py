@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -35,6 +37,7 @@ from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
 from mlcrf.errors import DataError, MlcrfError, RunError, SettingsError
 from mlcrf.labels import UNKNOWN
+from mlcrf.processes import Processes
 from mlcrf.shipped_models import CONFIG
 from mlcrf.training.album_fit import training_albums
 from mlcrf.training.candidates import Fitted
@@ -139,15 +142,11 @@ def train(
     for note in describe_data(plan, *parts):
         log(f"note: {note}")
     coded_parts = coded.part(Split.TRAIN), coded.part(Split.VALIDATION)
-    try:
+    with _removed_if_vain(out, stages, environment.processes):
         network = _train_network(backbone, parts, plan, stages, environment, log, progress)
         if network is not None:
             clock.note("network")
         examples = _extract(backbone, coded_parts, environment, log, progress)
-    except MlcrfError:
-        if environment.processes.is_first and not stages.count(""):  # nothing to resume
-            shutil.rmtree(out)
-        raise
     clock.note("features")
     mentions: dict[str, dict[str, float]] = {}
     if silence is not None:
@@ -435,6 +434,17 @@ def _begin(
     if processes.is_first:
         save_manifest(out / SPLITS, manifest)
     return stages
+
+
+@contextmanager
+def _removed_if_vain(out: Path, stages: Stages, processes: Processes) -> Iterator[None]:
+    """Remove the folder after an error that the user can fix, if there is nothing to resume."""
+    try:
+        yield
+    except MlcrfError:
+        if processes.is_first and not stages.count(""):
+            shutil.rmtree(out)
+        raise
 
 
 def _identity(manifest: Manifest, plan: Plan, spec: BackboneSpec) -> str:

@@ -428,3 +428,6 @@ def test_networks_that_cannot_stand_side_by_side() -> None:
             find_spec(name)
     with pytest.raises(BackboneError, match="unknown backbone 'lite7'"):
         find_spec("lite0+lite7")
+    with pytest.raises(BackboneError, match=r"'lite0\+lite1\+lite0': names a network twice"):
+        find_spec("lite0+lite1+lite0")
+    assert find_spec("lite0+lite0@288").name == "lite0+lite0@288"

@@ -68,6 +68,15 @@ def tell(*words: object) -> str:
         ("predict x --out a.csv --sidecar-dir x", "--sidecar-dir is for --known-keywords"),
         ("predict x --out a.csv --workers 2", "--workers needs --cluster"),
         ("evaluate a b c", "one argument too many: c"),
+        ("train x --out y --epochs 3", "--epochs is for --finetune, or for a head with dropout"),
+        ("train . --out y --label-set 14", "--label-set is for a folder of MIRFLICKR, and . is"),
+        ("evaluate mirflickr24 . --label-set 14", "--label-set is for a folder of MIRFLICKR"),
+        ("tag a --xmp --replace-txt", "--replace-txt is for --txt; give both"),
+        ("tag a --txt --parent AI", "--parent is for --xmp or --embed; give both"),
+        ("tag a --txt --sidecar-name photo.xmp", "--sidecar-name is for --xmp; give both"),
+        ("tag a --undo --given sky=1", "--undo needs no labels; leave out --from, and options"),
+        ("tag a --undo --precision 0.9", "--undo needs no labels; leave out --from, and options"),
+        ("tag a --undo --only sky", "--undo needs no labels; leave out --from, and options"),
         ("evaluate mirflickr42 x", "no such run directory; did you mean 'mirflickr24'?"),
     ],
 )
@@ -118,6 +127,30 @@ def test_arguments_in_each_others_place(tmp_path: Path, words: str, says: str) -
     """A run where data or images belong, and the reverse, are told with the command to write."""
     (tmp_path / "t.csv").touch()
     assert says.format(data=tmp_path) in tell(*words.format(data=tmp_path).split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "evaluate mirflickr24 {data} --out {data}",
+        "compare mirflickr24 mirflickr38 --data {data} --out {data}",
+        "evaluate mirflickr24 a.csv --hints web={data} --out {data}",
+        "evaluate mirflickr24 a.csv --costs {data} --out {link}",
+        "audit {link} --out {data}",
+        "audit {data} --answers sqlite:///a.db --corrected {data}",
+        "plot-correlations mirflickr24 --out a.png --compare {data} --matrix-csv {data}",
+        "features {data} --out {data} --overwrite",
+        "predict . --known {data} --out {data} --overwrite",
+    ],
+)
+def test_what_is_read_is_not_replaced(tmp_path: Path, words: str) -> None:
+    """A table of labels stays if it is also the file to write, by another name too."""
+    table, link = tmp_path / "data.csv", tmp_path / "link.csv"
+    table.write_text("image,sea\na.jpg,1\n")
+    link.symlink_to(table)
+    said = tell(*words.format(data=table, link=link).split())
+    assert "would replace what the command reads; choose another file" in said
+    assert table.read_text() == "image,sea\na.jpg,1\n"
 
 
 def test_closest_names() -> None:

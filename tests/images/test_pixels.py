@@ -372,6 +372,8 @@ def test_pipes_do_not_hang(tmp_path: Path) -> None:
     """A pipe that nobody writes to is refused, not waited for; so is a device."""
     os.mkfifo(tmp_path / "pipe.jpg")
     assert "not a regular file" in failure(tmp_path / "pipe.jpg")
+    with pytest.raises(OSError, match="not a regular file"):
+        as_image(tmp_path / "pipe.jpg").open()
     assert "not a regular file" in failure(Path("/dev/zero"))
 
 

@@ -1,13 +1,15 @@
 """Our labels find their place among the keywords that a collection has."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from mlcrf.errors import SettingsError
+from mlcrf.errors import DataError, SettingsError
 from mlcrf.images import as_image
 from mlcrf.keywords.collection import collection_keywords
 from mlcrf.keywords.keyword_lists import HIERARCHICAL_SUBJECT, SUBJECT, TAGS_LIST
+from mlcrf.keywords.photo_keywords import load_sidecar, read_keywords
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.keywords.xmp import Packet
 from mlcrf.labels import LabelSpace
@@ -78,6 +80,18 @@ def test_labels_join_the_persons_tree(photos: list[Path], parent: str) -> None:
     assert packet.values(SUBJECT.keywords) == ["sea", "people", "people_r1"]
     PhotoFileOptions(xmp=True).undo(images, PhotoPlaces())
     assert {path: path.read_bytes() for path in photos[0].parent.iterdir()} == before
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    """A pipe among photos, and one in the place of a sidecar, have no keywords."""
+    for name in ("pipe.jpg", "raw.dng", "b.jpg.xmp"):
+        os.mkfifo(tmp_path / name)
+    photos = [as_image(tmp_path / name) for name in ("pipe.jpg", "raw.dng", "b.jpg")]
+    assert not collection_keywords(photos, PhotoPlaces(), LABELS)
+    with pytest.raises(DataError, match=r"pipe\.jpg: .*not a regular file"):
+        read_keywords(photos[0])
+    with pytest.raises(DataError, match=r"b\.jpg\.xmp: cannot be read: not a regular file"):
+        load_sidecar(tmp_path / "b.jpg.xmp")
 
 
 def test_a_parent_that_no_list_can_hold(photos: list[Path]) -> None:

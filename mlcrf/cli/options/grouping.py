@@ -9,7 +9,13 @@ from typing import Any, get_type_hints
 
 from typer.core import TyperCommand
 
-from mlcrf.cli.mistakes import UsageError, explain
+from mlcrf.cli.mistakes import (
+    UsageError,
+    explain,
+    refuse_idle_label_set,
+    refuse_idle_options,
+    refuse_replacing_inputs,
+)
 
 DATA = "Data"
 KNOWN = "Known labels"
@@ -73,6 +79,11 @@ class PanelCommand(TyperCommand):
             sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
             named = (name for name, one in sources.items() if one and one.name == "COMMANDLINE")
             named_options.set(frozenset(named))
+            refuse_idle_options(self.name, named_options.get())
+            if "label_set" in named_options.get():
+                refuse_idle_label_set(ctx.params)
+            if self.name != "convert":  # which has read its table before it writes
+                refuse_replacing_inputs(ctx.params)
             return rest
         except UsageError as error:
             explain(error, self, ctx)

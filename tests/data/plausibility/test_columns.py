@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from mlcrf.choices import Blank
 from mlcrf.data.manifest import Split
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, SettingsError
 from tests.data.plausibility.making import NAMES, WRITERS, Writer, cells, make_csv, read
 
 
@@ -55,7 +56,7 @@ def test_dates_are_no_words(tmp_path: Path) -> None:
     """They are shown as dates, and are not to be named as words for 1 and 0."""
     frame = pd.DataFrame({"x": range(4), "sea": [1, 0, 0, 1], "day": pd.Timestamp("2020-01-01")})
     frame.to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="'day' contains no 0 or 1, but .* '2020-01-01 00:00:00'"):
+    with pytest.raises(DataError, match=r"'day' contains no 0 or 1, but .* '2020-01-01 00:00:00'"):
         read(tmp_path / "t.parquet", features=("x",))
 
 

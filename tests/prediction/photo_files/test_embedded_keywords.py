@@ -88,6 +88,13 @@ def pixels(path: Path) -> Any:
 
 
 @needs_exiftool
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(DataError, match=r"pipe\.jpg: left unchanged: not a regular file"):
+        undo(tmp_path / "pipe.jpg")
+
+
+@needs_exiftool
 def test_every_list_has_both_and_undo_gives_the_same_file(photo: Path) -> None:
     """The same inode with its times; in between, pixels and all else are as they were."""
     raw, status, before, seen = photo.read_bytes(), photo.stat(), metadata(photo), pixels(photo)
