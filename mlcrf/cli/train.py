@@ -321,11 +321,7 @@ def train(
         return
     if resume and overwrite:
         raise typer.BadParameter("--resume continues a run, --overwrite replaces it; leave one out")
-    from mlcrf.config import make_settings
-
-    settings = make_settings(config, tuple(set_ or ()), **ctx.meta[_SETTINGS])
-    if ctx.meta[_SETTINGS]["epochs"] is not None:
-        _require_epochs(settings)
+    settings = _make_settings(config, set_, ctx.meta[_SETTINGS])
     source.require_data(data)
     from mlcrf.backbones.engines import pick_device
     from mlcrf.processes import joined, speaks
@@ -381,13 +377,20 @@ def train(
         typer.echo(training_record(report) if as_json else format_training(report))
 
 
-def _require_epochs(settings: "TrainSettings") -> None:
-    """Refuse --epochs where nothing is trained by epochs."""
-    if settings.finetune is Finetune.NONE and not settings.dropout:
+def _make_settings(
+    config: Path | None, texts: list[str] | None, given: dict[str, Any]
+) -> "TrainSettings":
+    """Merge settings; refuse --epochs where nothing is trained by epochs."""
+    from mlcrf.config import make_settings
+
+    settings = make_settings(config, tuple(texts or ()), **given)
+    has_epochs = settings.finetune is not Finetune.NONE or settings.dropout
+    if given["epochs"] is not None and not has_epochs:
         raise typer.BadParameter(
             "--epochs is for --finetune, or for a head with dropout (--set hidden_units=512 --set "
             "dropout=0.6); leave it out"
         )
+    return settings
 
 
 def _learn_from_answers(

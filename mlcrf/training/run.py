@@ -122,7 +122,10 @@ def train(
     )
     made_by = replace(made_by, data_sha256=digest_data(manifest), auto=automatic)
     manifest = split_manifest(manifest, seed=settings.seed)
-    train_part, validation_part = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
+    parts = train_part, validation_part = (
+        manifest.part(Split.TRAIN),
+        manifest.part(Split.VALIDATION),
+    )
     _check_targets(train_part)
     coded, silence = manifest, None
     if manifest.mentions:
@@ -138,14 +141,13 @@ def train(
     stages = _begin(out, manifest, plan, spec, environment, resume=resume, overwrite=overwrite)
 
     log(RunStarted(out, plan.settings))
-    parts = train_part, validation_part
     for note in describe_data(plan, *parts):
         log(f"note: {note}")
-    coded_parts = coded.part(Split.TRAIN), coded.part(Split.VALIDATION)
     with _removed_if_vain(out, stages, environment.processes):
         network = _train_network(backbone, parts, plan, stages, environment, log, progress)
         if network is not None:
             clock.note("network")
+        coded_parts = coded.part(Split.TRAIN), coded.part(Split.VALIDATION)
         examples = _extract(backbone, coded_parts, environment, log, progress)
     clock.note("features")
     mentions: dict[str, dict[str, float]] = {}
