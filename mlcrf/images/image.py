@@ -13,7 +13,7 @@ from mlcrf.errors import DataError
 from mlcrf.stores import Stored
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading; a pipe is refused, since opening it would wait for a writer.
 
     Raises:
@@ -199,7 +199,7 @@ class LocalImage(Image):
         )
 
     def fingerprint(self) -> bytes:
-        with self.open() as stream:
+        with open_regular(self.path) as stream:
             return hashlib.file_digest(stream, "sha256").digest()
 
     def fetch(self) -> "LocalImage":
