@@ -251,6 +251,8 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         random_state: int | np.random.RandomState | None = None,
     ) -> NDArray[np.int64]:
         """Draw n label sets for each row, 0 or 1 (n, N, L)."""
+        if n < 1:
+            raise ValueError(f"n: expected a whole number from 1, got {n!r}")
         features = self._read_features(X)
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
         generator, parts = torch.Generator().manual_seed(seed), []

@@ -92,6 +92,8 @@ def test_samples_have_the_marginals(arrays: Arrays, fitted: MultiLabelCRFClassif
     assert drawn.shape == (4000, 5, 3)
     assert np.allclose(drawn.mean(0), fitted.predict_proba(features), atol=0.04)
     assert (drawn == fitted.sample(features, 4000, random_state=1)).all()
+    with pytest.raises(ValueError, match="n: expected a whole number from 1, got 0"):
+        fitted.sample(features, 0)
 
 
 def test_couplings_and_the_baseline(arrays: Arrays, fitted: MultiLabelCRFClassifier) -> None:
