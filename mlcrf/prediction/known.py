@@ -218,7 +218,7 @@ def read_known(
 
 def with_told(
     known: KnownLabels | None,
-    told: Mapping[str | Path | Image, Mapping[str, bool]],
+    told: Mapping[str | Path | Image, Mapping[str, bool | None]],
     labels: LabelSpace,
     rules: Rules,
 ) -> KnownLabels:
@@ -235,7 +235,7 @@ def with_told(
         image = as_image(photo).key
         row = of_photo.get(image, np.full(len(labels), UNKNOWN, dtype=np.int8)).copy()
         for name, value in values.items():
-            row[labels.index(name)] = int(value)
+            row[labels.index(name)] = UNKNOWN if value is None else int(value)
         broken = _contradiction(np.where(row == UNKNOWN, known.everywhere, row), labels, rules)
         if broken:
             raise DataError(broken, photo)

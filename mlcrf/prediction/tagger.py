@@ -187,7 +187,7 @@ class Tagger:
         self,
         images: Iterable[str | Path | Image],
         *,
-        known: Mapping[str | Path | Image, Mapping[str, bool]] | None = None,
+        known: Mapping[str | Path | Image, Mapping[str, bool | None]] | None = None,
     ) -> Iterator[Prediction]:
         """Yield one prediction per image, in order; an image that cannot be read gives its error.
 
@@ -195,7 +195,7 @@ class Tagger:
 
         Args:
             known: known labels per image, as in `{"a.jpg": {"sea": True}}`. They keep their value,
-                and the other labels are inferred from them.
+                and the other labels are inferred from them; None is unknown.
 
         Warns:
             MlcrfWarning: inference did not converge for some images; once per tagger.
@@ -204,7 +204,10 @@ class Tagger:
             LabelsError: `known` names an unknown label.
             DataError: `known` contradicts the rules of the run.
             RunError: log-odds of finite features are not finite.
+            TypeError: `images` is one image, not several.
         """
+        if isinstance(images, str | Path | Image):  # text would be taken for a list of letters
+            raise TypeError(f"images: expected several, as in predict([{str(images)!r}])")
         told = self._known
         if known is not None:
             told = with_told(told, known, self.labels, self.run.rules)

@@ -9,7 +9,8 @@ from mlcrf.data.readers import ReadOptions
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
-from mlcrf.prediction import read_known
+from mlcrf.prediction import Tagger, read_known
+from mlcrf.prediction.known import with_told
 from mlcrf.rules import Rules
 from tests.making import images_of
 
@@ -98,3 +99,15 @@ def test_relative_paths_and_another_root(tmp_path: Path, monkeypatch: pytest.Mon
     known = read_known(LABELS, RULES, table=table, options=ReadOptions(image_root=Path()))
     for name in ("1.jpg", "./1.jpg", f"../{tmp_path.name}/1.jpg"):
         assert np.array_equal(known.of(images_of([Path(name)]))[0], [1, -1, -1, -1])
+
+
+def test_none_is_unknown() -> None:
+    """Of labels that a caller tells of an image."""
+    told = with_told(None, {"a.jpg": {"sea": None, "sky": True}}, LABELS, RULES)
+    assert told.of([as_image("a.jpg")]).tolist() == [[-1, 1, -1, -1]]
+
+
+def test_one_image_is_no_list_of_letters() -> None:
+    for image in ("photo.jpg", Path("photo.jpg"), as_image("photo.jpg")):
+        with pytest.raises(TypeError, match=r"several, as in predict\(\['photo.jpg'\]\)"):
+            Tagger.predict(None, image)  # type: ignore[arg-type]
