@@ -33,7 +33,7 @@ Text = Annotated[str, AfterValidator(_encodable)]
 Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1)]
-_OF_LAST = {"epochs": 5, "batch_size": 32}  # defaults of --finetune last
+_OF_LAST = {"epochs": 5, "batch_size": 32, "weight_decay": 1.0}  # defaults of --finetune last
 
 
 class TrainSettings(BaseModel):
@@ -251,7 +251,8 @@ class TrainSettings(BaseModel):
         default=0.05,
         ge=0,
         allow_inf_nan=False,
-        description="Weight decay of --finetune and of a head with dropout.",
+        description="Weight decay of --finetune and of a head with dropout; 1 with --finetune "
+        "last, unless given.",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Random seed.")
 

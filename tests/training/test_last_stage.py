@@ -250,11 +250,11 @@ def test_progress_is_told(manifest: Manifest) -> None:
 
 def test_defaults_are_its_own_unless_given() -> None:
     settings = make_settings(None, ("finetune=last",))
-    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (5, 32, 1e-3)
-    settings = make_settings(None, ("finetune=last", "epochs=7"), learning_rate=1e-2)
-    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (7, 32, 1e-2)
+    assert (settings.epochs, settings.batch_size, settings.weight_decay) == (5, 32, 1)
+    settings = make_settings(None, ("finetune=last", "epochs=7"), weight_decay=0.1)
+    assert (settings.epochs, settings.batch_size, settings.weight_decay) == (7, 32, 0.1)
     settings = make_settings(None, ("finetune=all",))
-    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (10, 64, 1e-3)
+    assert (settings.epochs, settings.batch_size, settings.weight_decay) == (10, 64, 0.05)
 
 
 @pytest.mark.parametrize(
