@@ -41,6 +41,7 @@ from mlcrf.training.stepping import FINETUNE, Training, copy_weights
 _AT_ONCE = 256  # images per batch of features
 _LARGEST_NORM = 5.0  # of a gradient
 _DROPPED = 0.5  # chance that a step leaves a feature out
+_MOST_STEPS = 625  # of a training with the weight decay that is given; of more, all decay as much
 _SMALLEST_SPREAD = 0.1  # of a feature, relative to the root mean square of all
 _REMEDY = "lower --set learning_rate"
 _OF_THE_BASELINE = (  # settings that it has in the run too
@@ -271,7 +272,9 @@ def _learn(
     modules = nn.ModuleDict({"rest": activations.rest, "head": head}).to(device)
     batches = math.ceil(num_train / settings.batch_size)
     steps = settings.epochs * batches
-    training = Training(modules, settings, steps, stages, stage)
+    decay = settings.weight_decay * min(1, _MOST_STEPS / steps)
+    decayed = settings.model_copy(update={"weight_decay": decay})
+    training = Training(modules, decayed, steps, stages, stage)
     losses = training.losses
     known = torch.from_numpy(targets.astype(np.int64)).to(device)
     for epoch in range(len(losses), settings.epochs):
