@@ -28,7 +28,7 @@ from mlcrf.backbones.registry import (
     table_spec,
 )
 from mlcrf.calibration import Calibration, save_calibration
-from mlcrf.checkpoint import SPLITS, STATE, Provenance, Run, save_run
+from mlcrf.checkpoint import SPLITS, STATE, WEIGHTS, Provenance, Run, save_run
 from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
 from mlcrf.data.hint_tables import Hints
@@ -410,11 +410,27 @@ def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
         if not overwrite or not is_run:
             ways = "--resume it, --overwrite it, or" if is_run else "it is not a run, so"
             raise RunError(f"{out}: exists already; {ways} choose another --out")
-        shutil.rmtree(out)
+        _set_aside(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{out}: cannot be made: {error.strerror}") from error
+
+
+def _replaced(out: Path) -> Path:
+    """Return where the run that a new one replaces is kept until the new one is finished."""
+    return out.with_name(f".{out.name}.replaced")
+
+
+def _set_aside(out: Path) -> None:
+    """Make room for a new run; the last finished one is kept until then."""
+    old = _replaced(out)
+    if old.exists() and not (out / WEIGHTS).exists():  # a new run that was stopped
+        shutil.rmtree(out)
+        return
+    if old.exists():
+        shutil.rmtree(old)
+    out.rename(old)
 
 
 def _begin(
@@ -440,12 +456,14 @@ def _begin(
 
 @contextmanager
 def _removed_if_vain(out: Path, stages: Stages, processes: Processes) -> Iterator[None]:
-    """Remove the folder after an error that the user can fix, if there is nothing to resume."""
+    """Put back what was there after an error that the user can fix, unless it can be resumed."""
     try:
         yield
     except MlcrfError:
         if processes.is_first and not stages.count(""):
             shutil.rmtree(out)
+            if _replaced(out).exists():
+                _replaced(out).rename(out)
         raise
 
 
@@ -477,7 +495,7 @@ def _summary(fitted: Fitted) -> dict[str, float]:
 
 
 def _save_record(report: TrainReport, network: Result | None) -> None:
-    """Write results.csv, metrics.json and the last weights."""
+    """Write results.csv, metrics.json and the last weights; then an old run is not needed."""
     path = report.run.path
     rows = ["epoch,train_loss,validation_loss"]
     for epoch, (loss, checked) in enumerate(network["losses"] if network else [], start=1):
@@ -487,3 +505,5 @@ def _save_record(report: TrainReport, network: Result | None) -> None:
         atomic.write_bytes(path / "last.safetensors", save(network["last"]))
     record = {"images": report.images, "fits": report.fits, "seconds": report.seconds}
     atomic.write_text(path / "metrics.json", json.dumps(record, indent=2) + "\n")
+    if _replaced(path).exists():
+        shutil.rmtree(_replaced(path))

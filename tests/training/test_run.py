@@ -301,6 +301,32 @@ def test_overwrite_replaces_runs_only(manifest: Manifest, tmp_path: Path) -> Non
     assert (tmp_path / "photos" / "dear.txt").read_text() == "keep me"
 
 
+def test_an_old_run_stays_until_the_new_one_is_finished(manifest: Manifest, tmp_path: Path) -> None:
+    """An image that cannot be read, or a stop, does not cost the run that is to be replaced."""
+    out, settings = tmp_path / "run", TrainSettings(**QUICK)
+    train(manifest, out, settings, TORCH)
+    old = (out / WEIGHTS).read_bytes()
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    bad = replace(manifest, images=(as_image(tmp_path / "bad.png"), *manifest.images[1:]))
+    with pytest.raises(DataError, match=r"bad\.png"):
+        train(bad, out, settings, TORCH, overwrite=True)
+    assert (out / WEIGHTS).read_bytes() == old
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Line) and "independent on train" in str(event):
+            raise KeyboardInterrupt
+
+    other = TrainSettings(**QUICK, seed=1)
+    for _ in range(2):  # the second finds a run that was stopped in its place
+        with pytest.raises(KeyboardInterrupt):
+            train(manifest, out, other, TORCH, overwrite=True, log=stop)
+        (kept,) = tmp_path.glob(".run*")
+        assert (kept / WEIGHTS).read_bytes() == old
+    train(manifest, out, other, TORCH, resume=True)
+    assert (out / WEIGHTS).read_bytes() != old
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["bad.png", "run"]
+
+
 def test_the_network_is_trained_with_rules_and_gates(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
