@@ -32,7 +32,7 @@ from mlcrf.data.manifest import Manifest
 from mlcrf.data.readers import ReadOptions
 from mlcrf.data.readers.table import read_table
 from mlcrf.decoding import Coverage, Decoder
-from mlcrf.errors import DataError, LabelsError, RunError
+from mlcrf.errors import DataError, LabelsError, RunError, reason_of
 from mlcrf.hints import describe_fault
 from mlcrf.inference import InferenceMethod
 from mlcrf.labels import LabelSpace, load_labels, save_labels
@@ -361,7 +361,7 @@ def load_run(path: Path, *, tempered: bool = True) -> Run:
             for name in ("crf", "independent")
         )
     except (KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        reason = _one_line(error)
+        reason = reason_of(error)
         raise RunError(f"{path / WEIGHTS}: does not fit {CONFIG} and {LABELS}: {reason}") from error
     weights = parts["backbone"] if config.backbone_trained else None
     given = (config.settings, config.backbone, config.data)
@@ -462,16 +462,12 @@ def _load_weights(path: Path) -> tuple[dict[str, dict[str, Tensor]], str]:
             "finish it with `mlcrf train --resume`"
         ) from None
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise RunError(f"{path}: damaged: {_one_line(error)}; train again") from error
+        raise RunError(f"{path}: damaged: {reason_of(error)}; train again") from error
     parts: dict[str, dict[str, Tensor]] = {"crf": {}, "independent": {}, "backbone": {}}
     for name, tensor in tensors.items():
         part, _, key = name.partition(".")
         parts.setdefault(part, {})[key] = tensor
     return parts, hashlib.sha256(content).hexdigest()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _num_features(model: LabelCrf) -> int:

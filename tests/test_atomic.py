@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mlcrf.atomic import replacing, write_bytes, write_text
-from mlcrf.errors import MlcrfError
+from mlcrf.atomic import folder_beside, replacing, write_bytes, write_text
+from mlcrf.errors import MlcrfError, RunError
 
 
 def names(folder: Path) -> list[str]:
@@ -140,3 +140,23 @@ def test_long_names(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("old")
     write_text(tmp_path / name, "new")
     assert (tmp_path / name).read_text() == "new"
+
+
+def test_a_folder_is_made_beside_and_leaves_nothing(tmp_path: Path) -> None:
+    """What the body moves to its place stays; the rest goes, after an error too."""
+    out = tmp_path / "runs" / "run"
+    with folder_beside(out) as place:
+        assert place.parent == out.parent
+        (place / "new").mkdir()
+        (place / "rest").touch()
+        (place / "new").rename(out)
+    assert names(out.parent) == ["run"]
+    with pytest.raises(ValueError, match="stop"), folder_beside(out):
+        raise ValueError("stop")
+    assert names(out.parent) == ["run"]
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(RunError, match=r"file/run: cannot be made"),
+        folder_beside(tmp_path / "file" / "run"),
+    ):
+        pytest.fail("there is no place for it")

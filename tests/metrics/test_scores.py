@@ -32,6 +32,7 @@ from mlcrf.metrics import (
     gather_statistics,
     reliability,
 )
+from mlcrf.metrics.measures import MEASURES
 from mlcrf.metrics.scoring import rank_labels
 
 Targets = NDArray[np.int8]
@@ -480,3 +481,13 @@ def test_what_is_no_probability_is_not_scored(value: float) -> None:
         measures(broken, targets)
     with pytest.raises(ProbabilitiesError, match=f"from 0 to 1, got {value:g}"):
         reliability(marginals, targets)
+
+
+def test_values_are_shown_in_the_unit_of_their_title() -> None:
+    """Shares as per cent, nats and counts as they are, differences with their sign."""
+    shown = {name: MEASURES[name].format(0.12345) for name in ("nll", "hamming", "micro_f1")}
+    assert shown == {"nll": "0.123", "hamming": "12.35", "micro_f1": "12.35"}
+    assert MEASURES["hamming"].format(0.001, signed=True) == "+0.10"
+    assert MEASURES["nll"].format(-0.001, signed=True) == "-0.001"
+    for measure in MEASURES.values():
+        assert (measure.factor == 100) == measure.title.endswith(("%", "% (MAP)")), measure.title
