@@ -19,6 +19,12 @@ from mlcrf.training.time_to_go import Fits
 _FEW_IMAGES = 1000
 _FEW_EXAMPLES = 10
 _MANY_PAIRS = 5000
+_WEIGHTS = (
+    "pos_weight",
+    "focus_positive",
+    "focus_negative",
+    "margin",
+)  # of labels, in one objective
 # gradients of a fit by L-BFGS, few and many; warm starts need few
 _GRADIENTS = {
     ObjectiveName.INDEPENDENT: (10, 40),
@@ -125,7 +131,7 @@ def _typical_gradients(plan: Plan, objective: ObjectiveName, steps: int | None) 
 
 
 def describe_data(plan: Plan, train: Manifest, validation: Manifest) -> list[str]:
-    """Return notes where labels are beyond exact inference, or images few for them."""
+    """Return notes where labels are beyond exact inference, or images few; of weights of labels."""
     settings, count = plan.settings, len(plan.labels)
     notes = []
     if plan.exact is None and settings.structure is not Structure.INDEPENDENT:
@@ -152,5 +158,13 @@ def describe_data(plan: Plan, train: Manifest, validation: Manifest) -> list[str
             f"{len(train)} training images are few, and a share measured on the {len(validation)} "
             f"validation images is uncertain by up to {margin:.0f} points{hardly}. Couplings may "
             "gain nothing: compare both models by `mlcrf evaluate`"
+        )
+    fields = type(settings).model_fields
+    weights = [one for one in _WEIGHTS if getattr(settings, one) != fields[one].default]
+    if weights and plan.objective is not ObjectiveName.INDEPENDENT:
+        notes.append(
+            f"{' and '.join(weights)}: of the independent objective; the baseline is learned with "
+            f"it, the couplings by {plan.objective.value}, so their losses are not comparable. "
+            "--objective independent learns both with it"
         )
     return notes

@@ -137,3 +137,8 @@ def test_many_labels_and_few_images() -> None:
     assert "1 of the labels have fewer than 10 examples and are hardly learned: label0" in note
     enough = draw(1200, 4)
     assert describe_data(plan_of(enough, settings), enough, enough) == []
+    weighted = settings.model_copy(update={"pos_weight": 3.0, "margin": 0.1})
+    (note,) = describe_data(plan_of(enough, weighted), enough, enough)
+    assert note.startswith("pos_weight and margin: of the independent objective; the baseline is")
+    both = weighted.model_copy(update={"objective": ObjectiveName.INDEPENDENT})
+    assert describe_data(plan_of(enough, both), enough, enough) == []
