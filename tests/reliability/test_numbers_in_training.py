@@ -23,7 +23,7 @@ from mlcrf.inference import Posterior
 from mlcrf.latent import AlbumScores, fit_transitions
 from mlcrf.model import LabelCrf
 from mlcrf.objectives import BlendedConvexBp, ContrastiveDivergence
-from mlcrf.training import finetune, heads, last_stage, members
+from mlcrf.training import finetune, heads, last_stage, members, outlook
 from mlcrf.training import fitting as fitting_both
 from mlcrf.training.features import FeatureSpace
 from mlcrf.training.members import Members
@@ -362,7 +362,7 @@ def test_training_stops_before_it_keeps_any(
 
     At length the run is then resumed undisturbed, and ends with the bits of one that never was.
     """
-    monkeypatch.setattr(heads, "time_gradient", lambda *given, **settings: 0.0)  # is no step
+    monkeypatch.setattr(outlook, "time_gradient", lambda *given, **settings: 0.0)  # is no step
     place, fault = PLACES[name], Fault(value, PLACES[name].at)
     settings = TrainSettings(**QUICK | place.settings)
     with monkeypatch.context() as patch, pytest.raises(MlcrfError, match=place.reason) as caught:
