@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -114,22 +115,23 @@ def test_it_starts_from_the_baseline_of_published_features(manifest: Manifest) -
     assert lines[-1].endswith("the published weights are used")
 
 
+def worsen_fits(monkeypatch: pytest.MonkeyPatch, which: set[int]) -> None:
+    """Make some of the baselines that are fitted, counted from 1, worse on validation images."""
+    real, counted = last_stage._Baseline.fit, count(1)
+
+    def fit(*given: Any) -> Any:
+        found = real(*given)
+        return replace(found, losses=found.losses + 5.0 * (next(counted) in which))
+
+    monkeypatch.setattr(last_stage._Baseline, "fit", fit)
+
+
 @pytest.mark.parametrize(("better", "used"), [(True, "trained"), (False, "published")])
 def test_the_run_uses_what_validation_images_prefer(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: bool, used: str
 ) -> None:
     """The weights that the run keeps, and that it predicts with, are those that were better."""
-    real = last_stage._Baseline.fit
-    count = 0
-
-    def fit(*given: Any) -> Any:
-        nonlocal count
-        count += 1
-        found = real(*given)
-        worse = (count == 1) == better  # the first is that of the published weights
-        return replace(found, losses=found.losses + 5.0 * worse)
-
-    monkeypatch.setattr(last_stage._Baseline, "fit", fit)
+    worsen_fits(monkeypatch, {1 if better else 2})  # the first is that of the published weights
     lines: list[str] = []
     settings = TrainSettings(**QUICK | {"epochs": 1})
     train(manifest, tmp_path / "run", settings, TORCH, log=lambda event: lines.append(str(event)))
@@ -281,24 +283,14 @@ def test_several_networks_are_trained_each_by_itself(
 
     The run predicts with the features of both as they are then, built anew or deferred.
     """
-    real = last_stage._Baseline.fit
-    count = 0
-
-    def fit(*given: Any) -> Any:
-        nonlocal count
-        count += 1
-        found = real(*given)
-        worse = count in (1, 4)  # the first network gains, the second loses
-        return replace(found, losses=found.losses + 5.0 * worse)
-
-    monkeypatch.setattr(last_stage._Baseline, "fit", fit)
+    worsen_fits(monkeypatch, {1, 4})  # the first network gains, the second loses
     lines: list[str] = []
     settings = TrainSettings(**QUICK | {"epochs": 1, "backbone": "lite0@64+lite1@64"})
     train(manifest, tmp_path / "run", settings, TORCH, log=lambda event: lines.append(str(event)))
     ends = [line for line in lines if line.endswith("weights are used")]
     assert [line.split(":")[0] for line in ends] == ["finetune lite0@64", "finetune lite1@64"]
     assert [line.split()[-4] for line in ends] == ["trained", "published"]
-    monkeypatch.setattr(last_stage._Baseline, "fit", real)
+    monkeypatch.undo()
     run = load_run(tmp_path / "run")
     own, deferred = run.make_backbone(), run.defer_backbone()
     published = make_backbone(run.backbone_spec)
