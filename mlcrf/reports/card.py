@@ -1,6 +1,7 @@
 """Write the model card of a finished run, with a heatmap of its couplings."""
 
 from mlcrf import atomic
+from mlcrf.choices import Finetune
 from mlcrf.reports.correlations import couplings, format_pairs, strongest_pairs
 from mlcrf.reports.heatmap import save_couplings
 from mlcrf.reports.label_order import order_labels
@@ -48,7 +49,8 @@ def save_card(report: TrainReport | TaughtReport) -> None:
 
 def _summary(report: TrainReport | TaughtReport) -> str:
     settings = report.run.settings
-    network = "trained with the heads" if report.run.backbone_weights else "frozen"
+    how = "last stage trained" if settings.finetune is Finetune.LAST else "trained with the heads"
+    network = how if report.run.backbone_weights else "frozen"
     unaries = (
         f"from {settings.hidden_units} hidden units"
         if settings.hidden_units

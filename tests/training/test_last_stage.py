@@ -27,6 +27,7 @@ from mlcrf.data.splits import split_manifest
 from mlcrf.errors import BackboneError, RunError, SettingsError
 from mlcrf.images.pixels import load_pixels
 from mlcrf.prediction import Tagger
+from mlcrf.reports.card import save_card
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training import last_stage
 from mlcrf.training.examples import Examples
@@ -134,7 +135,12 @@ def test_the_run_uses_what_validation_images_prefer(
     worsen_fits(monkeypatch, {1 if better else 2})  # the first is that of the published weights
     lines: list[str] = []
     settings = TrainSettings(**QUICK | {"epochs": 1})
-    train(manifest, tmp_path / "run", settings, TORCH, log=lambda event: lines.append(str(event)))
+    report = train(
+        manifest, tmp_path / "run", settings, TORCH, log=lambda one: lines.append(str(one))
+    )
+    save_card(report)
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert f"({'last stage trained' if better else 'frozen'}); unaries" in card
     assert any(line.endswith(f"the {used} weights are used") for line in lines)
     run = load_run(tmp_path / "run")
     assert (run.backbone_weights is not None) == better
