@@ -24,7 +24,7 @@ from torch import Tensor
 from mlcrf.backbones.feature_source import FeatureSource
 from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import STATE, Run, load_run
-from mlcrf.choices import Schedule
+from mlcrf.choices import Finetune, Schedule
 from mlcrf.cli.options import cache_dir
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
@@ -96,9 +96,11 @@ def first_photos(data: Manifest, counts: dict[Split, int]) -> Manifest:
 def trained(data: Manifest, out: Path, settings: TrainSettings, *, as_fitted: bool = True) -> Run:
     """The run at `out`: as it is there, or trained to its end. Needs the data's splits made.
 
-    Unless the settings name a schedule, the CRF is learned jointly and used as it was fitted; with
-    `as_fitted` False it is learned as `mlcrf train` does.
+    Unless the settings say otherwise the network is left as published, and the CRF is learned
+    jointly and used as it was fitted; with `as_fitted` False it is learned as `mlcrf train` does.
     """
+    if settings.finetune is Finetune.AUTO:
+        settings = settings.with_finetune(Finetune.NONE)
     if as_fitted and settings.schedule is Schedule.AUTO:
         settings = settings.model_copy(update=AS_FITTED)
     if not (out / "metrics.json").exists():

@@ -135,6 +135,10 @@ class Run:
         relevant = sum(name.endswith("_r1") for name in self.labels)
         return 24 if not relevant else 14 if relevant == len(self.labels) else 38
 
+    def with_published_network(self) -> "Run":
+        """Return the run whose network has seen no labels, for its features alone."""
+        return replace(self, backbone_weights=None)
+
     def make_backbone(self) -> Backbone:
         """Return the network with the weights that the heads were fitted on.
 

@@ -100,6 +100,7 @@ class InferenceName(StrEnum):
 class Finetune(StrEnum):
     """Part of the network that is trained with the head."""
 
+    AUTO = "auto"  # LAST where it helps, see `mlcrf.training.network.resolve_finetune`
     NONE = "none"
     LAST = "last"  # the last stage, on activations before it
     ALL = "all"

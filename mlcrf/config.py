@@ -60,10 +60,12 @@ class TrainSettings(BaseModel):
         "image, 3 the enlarged one, 4 both together; 2, 3.7 and 5.3 times the cost.",
     )
     finetune: Finetune = Field(
-        default=Finetune.NONE,
+        default=Finetune.AUTO,
         description="`last` trains the last stage of each network too, on what layers before it "
         "give; `all` trains all of it, which takes hours or a GPU; tiny, which has no published "
-        "weights, needs it.",
+        "weights, needs it. `auto` is `last` for up to 64 labels and at least 400 validation "
+        "images, with lite0, lite1 and lite2, and where labels are all that is learned from; else "
+        "`none`.",
     )
     structure: Structure = Field(
         default=Structure.AUTO,
@@ -256,6 +258,16 @@ class TrainSettings(BaseModel):
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Random seed.")
 
+    @property
+    def trains_network(self) -> bool:
+        """Whether the network is trained, too; not before AUTO is resolved."""
+        return self.finetune in (Finetune.LAST, Finetune.ALL)
+
+    def with_finetune(self, choice: Finetune) -> "TrainSettings":
+        """Return the settings with another `finetune`, and what goes best with it if not given."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return TrainSettings.model_validate(given | {"finetune": choice})
+
     @model_validator(mode="before")
     @classmethod
     def _suit_finetune(cls, given: Any) -> Any:
@@ -338,6 +350,8 @@ def _load_settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or not isinstance(automatic, list):
         wrong = "made_by" if isinstance(settings, dict) else "settings"
         raise SettingsError(f"{path}: {wrong}: not as a run writes it")
+    if "finetune" in automatic and settings.get("finetune") == Finetune.LAST:
+        settings = {key: value for key, value in settings.items() if _OF_LAST.get(key) != value}
     return {name: value for name, value in settings.items() if name not in automatic}
 
 

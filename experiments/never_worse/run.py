@@ -29,6 +29,7 @@ from experiments.learning_curves.run import drawn as drawn_photos
 from experiments.many_labels.drawn import make_sparse_crf
 from experiments.numbers import Arrays, Numbers, read_numbers
 from mlcrf.backbones.extractor import FeatureExtractor
+from mlcrf.choices import Finetune
 from mlcrf.cli.options import cache_dir
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
@@ -89,7 +90,9 @@ def main() -> None:
     if arguments.data and arguments.out.parent == Path(__file__).parent:
         raise SystemExit("--data: its figures are not those of the page; add --out FILE")
     arguments.settings = TrainSettings(
-        seed=arguments.seed, **(frame.QUICK if arguments.quick else {})
+        seed=arguments.seed,
+        finetune=Finetune.NONE,
+        **(frame.QUICK if arguments.quick else {}),
     )
     names = [str(path) for path in arguments.data or ()] or _built_in(arguments)
     kept = frame.earlier(arguments) or {"rows": [], "sets": []}

@@ -19,6 +19,7 @@ from experiments.frame import percent
 from mlcrf.atomic import write_text
 from mlcrf.calibration import CALIBRATION
 from mlcrf.checkpoint import CONFIG, LABELS, WEIGHTS, Run
+from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.evaluation import Evaluation, evaluate
@@ -47,7 +48,8 @@ def main() -> None:
     rows: frame.Rows = [row for row in kept if row["name"] not in names]
     for label_set in (14,) if arguments.quick else arguments.label_sets:
         data = frame.photos(arguments, label_set)
-        settings = TrainSettings(**more)
+        tuned = Finetune.NONE if arguments.quick else Finetune.LAST  # the default of as many photos
+        settings = TrainSettings(finetune=tuned, **more)
         half = frame.trained(
             data, arguments.runs / f"weighed{label_set}", settings, as_fitted=False
         )

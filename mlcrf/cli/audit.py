@@ -8,7 +8,6 @@ import typer
 from mlcrf.cli import console, options
 from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import ReadingOptions, RuntimeOptions, grouped
-from mlcrf.shipped_models import DEFAULT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +20,11 @@ def audit(
     runtime: RuntimeOptions,
     model: Annotated[
         Path,
-        typer.Option(help="Run whose network gives the features; its labels are fitted anew."),
-    ] = Path(DEFAULT),
+        typer.Option(
+            help="Run whose network gives the features, or `none` for the published lite0; labels "
+            "are fitted anew."
+        ),
+    ] = Path("none"),
     label_set: options.LabelSet = 24,
     out: Annotated[
         Path | None,
@@ -66,7 +68,9 @@ def audit(
     from mlcrf.training.auditing import audit as judge
 
     manifest = read_dataset(place, reading.make(label_set))
-    run = None if manifest.feature_names else options.load_run(model)
+    run = None
+    if not manifest.feature_names:
+        run, _ = options.load_base(model)
     options.show_reading(manifest)
     if answers is not None:
         console.require_extra("review", "sqlalchemy")

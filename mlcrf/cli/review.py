@@ -102,10 +102,9 @@ def review(
     if out is not None:
         require_free(out, overwrite=True)
     suspects = None if audit is None else read_suspects(audit)
-    run = options.load_run(Path(DEFAULT) if str(model) == "none" else model)
+    run, base = options.load_base(model)
     require_images(run, "review")
     decoder = options.make_promise(run, promise)
-    base = None if str(model) == "none" else run
     extractor = runtime.make_extractor(run)
     who = person or console.login_name()
     database = ReviewDatabase(db)

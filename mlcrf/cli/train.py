@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from mlcrf.choices import Finetune, TrackerName
+from mlcrf.choices import TrackerName
 from mlcrf.cli import console, options
 from mlcrf.cli.mistakes import refuse_run
 from mlcrf.cli.options import DATA, RUNTIME, PanelCommand, ReadingOptions, RuntimeOptions, grouped
@@ -384,11 +384,11 @@ def _make_settings(
     from mlcrf.config import make_settings
 
     settings = make_settings(config, tuple(texts or ()), **given)
-    has_epochs = settings.finetune is not Finetune.NONE or settings.dropout
+    has_epochs = settings.trains_network or settings.dropout
     if given["epochs"] is not None and not has_epochs:
         raise typer.BadParameter(
-            "--epochs is for --finetune, or for a head with dropout (--set hidden_units=512 --set "
-            "dropout=0.6); leave it out"
+            "--epochs is for --finetune last or all, or for a head with dropout (--set "
+            "hidden_units=512 --set dropout=0.6); leave it out"
         )
     return settings
 
@@ -408,14 +408,11 @@ def _learn_from_answers(
     from mlcrf.reports.card import save_card
     from mlcrf.reports.training_tables import format_teaching, teaching_record
     from mlcrf.review.review_reader import read_archive
-    from mlcrf.shipped_models import DEFAULT
     from mlcrf.training.additions import teach
     from mlcrf.training.taught_saving import require_free, save_taught
 
     assert source.model is not None and source.from_review is not None
-    starts_empty = str(source.model) == "none"
-    run = options.load_run(Path(DEFAULT) if starts_empty else source.model)
-    base = None if starts_empty else run
+    run, base = options.load_base(source.model)
     require_free(out, overwrite=overwrite)
     manifest = read_archive(source.from_review, base, list(map(Path, data)))
     options.show_reading(manifest)

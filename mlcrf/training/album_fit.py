@@ -22,12 +22,18 @@ from mlcrf.training.progress import Log
 Albums = list[list[int]]
 
 
-def training_albums(train: Manifest, held_out: Manifest, gap: timedelta) -> tuple[Albums, Albums]:
+def training_albums(
+    train: Manifest, held_out: Manifest, gap_minutes: float
+) -> tuple[Albums, Albums]:
     """Return the albums of both splits, as row numbers of their images.
+
+    Args:
+        gap_minutes: longest time between two photos of an album.
 
     Raises:
         DataError: no training album has two photos.
     """
+    gap = timedelta(minutes=gap_minutes)
     albums = find_albums(train.images, gap=gap), find_albums(held_out.images, gap=gap)
     if all(len(album) < 2 for album in albums[0]):
         raise DataError(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mlcrf.backbones.registry import BackboneSpec
 from mlcrf.checkpoint import Provenance, Run
-from mlcrf.choices import Decision, InferenceName, ObjectiveName, Schedule, Structure
+from mlcrf.choices import Decision, Finetune, InferenceName, ObjectiveName, Schedule, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.crf import UNKNOWN, Potentials
 from mlcrf.decoding import Decoder
@@ -284,9 +284,8 @@ def _decoder_of_some(decoder: Decoder, kept: list[int]) -> Decoder:
 
 
 def _settings(base: Run | None, spec: BackboneSpec, crf: LabelCrf) -> TrainSettings:
-    settings = (
-        TrainSettings(backbone=spec.name, views=spec.views) if base is None else base.settings
-    )
+    first = TrainSettings(backbone=spec.name, views=spec.views, finetune=Finetune.NONE)
+    settings = first if base is None else base.settings
     changes: dict[str, object] = {}
     if settings.inference in _ENUMERATING:
         changes["inference"] = InferenceName.AUTO

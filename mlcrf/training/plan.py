@@ -43,7 +43,7 @@ _LEFT_OUT = 1e-4  # share of Z in a fit, far below what its tolerance lets pass
 _NEWTON_STATES = (
     18  # log2 of label sets, from which a gradient costs more than a Newton step's rest
 )
-_MOST_PAIRED = 64  # labels of which all pairs are coupled, and learned with the unaries
+MOST_PAIRED = 64  # labels of which all pairs are coupled, and learned with the unaries
 _STACKABLE = (
     ObjectiveName.PSEUDO_LIKELIHOOD,
     ObjectiveName.EXACT_LIKELIHOOD,
@@ -142,14 +142,14 @@ def resolve_structure(settings: TrainSettings, num_labels: int) -> Structure:
     """Return the structure of `choose_edges`."""
     if settings.structure is not Structure.AUTO:
         return settings.structure
-    return Structure.FULL if num_labels <= _MOST_PAIRED else Structure.SPARSE
+    return Structure.FULL if num_labels <= MOST_PAIRED else Structure.SPARSE
 
 
 def _other_edges(
     settings: TrainSettings, labels: LabelSpace, targets: NDArray[np.int8], rules: Rules
 ) -> tuple[Tensor, ...]:
     """Return the edge sets to choose from beside `choose_edges`: a tree of many labels."""
-    if settings.structure is Structure.AUTO and len(labels) > _MOST_PAIRED:
+    if settings.structure is Structure.AUTO and len(labels) > MOST_PAIRED:
         tree = settings.model_copy(update={"structure": Structure.TREE})
         return (choose_edges(tree, labels, targets, rules),)
     return ()
@@ -205,7 +205,7 @@ def _resolve_schedules(
     goes = settings.objective in (ObjectiveName.AUTO, ObjectiveName.PSEUDO_LIKELIHOOD)
     if not goes or _refuses_stacking(settings):
         return (Schedule.JOINT,)
-    if exact is None and num_labels > _MOST_PAIRED:
+    if exact is None and num_labels > MOST_PAIRED:
         return (Schedule.STACKED,)
     return (Schedule.JOINT, Schedule.STACKED)
 
@@ -223,7 +223,7 @@ def _resolve_mentions(settings: TrainSettings) -> tuple[Schedule, ...]:
             ObjectiveName.CONTRASTIVE_DIVERGENCE,
         ),
         "schedule": (Schedule.AUTO, Schedule.STACKED),
-        "finetune": (Finetune.NONE,),
+        "finetune": (Finetune.AUTO, Finetune.NONE),
         "pairwise": (Pairwise.CONSTANT,),
         "hidden_units": (0,),
         "pos_weight": (1.0,),
@@ -307,7 +307,7 @@ def _check_cross_validation(plan: Plan) -> None:
             "cross_validation is for convex fits: constant couplings above a linear head or one "
             "with dropout, learned by likelihood; leave it out"
         )
-    if plan.settings.finetune is not Finetune.NONE:
+    if plan.settings.trains_network:
         raise SettingsError(
             f"cross_validation judges by folds of the training images, and with --finetune "
             f"{plan.settings.finetune} the network has learned from all of them; leave one out"

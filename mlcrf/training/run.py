@@ -6,36 +6,23 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import assert_never
 
 import numpy as np
 import torch
 from safetensors.torch import save
 
 from mlcrf import atomic
-from mlcrf.backbones.network_split import split_network
-from mlcrf.backbones.registry import (
-    TABLE,
-    Backbone,
-    BackboneSpec,
-    Source,
-    find_spec,
-    make_backbone,
-    table_spec,
-)
+from mlcrf.backbones.registry import Backbone, BackboneSpec
 from mlcrf.calibration import Calibration, save_calibration
 from mlcrf.checkpoint import SPLITS, STATE, WEIGHTS, Provenance, Run, save_run
-from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
 from mlcrf.data.hint_tables import Hints
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
-from mlcrf.errors import DataError, MlcrfError, RunError, SettingsError
+from mlcrf.errors import DataError, MlcrfError, RunError
 from mlcrf.labels import UNKNOWN
 from mlcrf.processes import Processes
 from mlcrf.shipped_models import CONFIG
@@ -56,6 +43,7 @@ from mlcrf.training.mentions import (
     learn_mentions,
     name_shares,
 )
+from mlcrf.training.network import find_backbone, make_network, resolve_finetune, train_network
 from mlcrf.training.outlook import describe_data
 from mlcrf.training.plan import Plan, plan_training, resolve_structure
 from mlcrf.training.progress import Log, RunFinished, RunStarted
@@ -114,19 +102,17 @@ def train(
         SettingsError: settings that contradict each other.
     """
     clock = _Clock()
-    spec = _find_backbone(settings, manifest)
+    spec = find_backbone(settings, manifest)
     automatic = tuple(
         name
-        for name in ("structure", "objective", "schedule", "inference")
+        for name in ("finetune", "structure", "objective", "schedule", "inference")
         if getattr(settings, name) == "auto"
     )
     made_by = replace(made_by, data_sha256=digest_data(manifest), auto=automatic)
     manifest = split_manifest(manifest, seed=settings.seed)
-    parts = train_part, validation_part = (
-        manifest.part(Split.TRAIN),
-        manifest.part(Split.VALIDATION),
-    )
-    _check_targets(train_part)
+    settings = resolve_finetune(settings, spec, manifest, is_hinted=bool(hints))
+    parts = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
+    _check_targets(parts[0])
     coded, silence = manifest, None
     if manifest.mentions:
         targets, silence = code_silence(manifest.targets, manifest.mentions)
@@ -135,16 +121,15 @@ def train(
     listed = np.where(listed < UNKNOWN, 0, listed)
     partial = silence is not None
     plan = plan_training(settings, manifest.labels, listed, manifest.rules, mentions=partial)
-    gap = timedelta(minutes=settings.album_gap_minutes)
-    albums = training_albums(train_part, validation_part, gap) if settings.albums else None
-    backbone = _make_backbone(spec, settings)
+    albums = training_albums(*parts, settings.album_gap_minutes) if settings.albums else None
+    backbone = make_network(spec, settings)
     stages = _begin(out, manifest, plan, spec, environment, resume=resume, overwrite=overwrite)
 
     log(RunStarted(out, plan.settings))
-    for note in describe_data(plan, *parts):
+    for note in describe_data(plan, *parts, automatic):
         log(f"note: {note}")
     with _removed_if_vain(out, stages, environment.processes):
-        network = _train_network(backbone, parts, plan, stages, environment, log, progress)
+        network = train_network(backbone, parts, plan, stages, environment, log, progress)
         if network is not None:
             clock.note("network")
         coded_parts = coded.part(Split.TRAIN), coded.part(Split.VALIDATION)
@@ -183,92 +168,6 @@ def train(
         _save_record(report, network)
     log(RunFinished(fits))
     return report
-
-
-def _find_backbone(settings: TrainSettings, manifest: Manifest) -> BackboneSpec:
-    """Return the settings' backbone, or that of a table of numbers.
-
-    Raises:
-        SettingsError: the backbone does not go with the data, or with the setting `finetune`.
-    """
-    is_default = settings.backbone == TrainSettings.model_fields["backbone"].default
-    if manifest.feature_names:
-        if settings.weights or settings.views > 1 or not (is_default or settings.backbone == TABLE):
-            given = "--weights" if settings.weights else f"--backbone {settings.backbone}"
-            given = f"--views {settings.views}" if settings.views > 1 else given
-            raise SettingsError(
-                f"{given}: {manifest.name} is a table of numbers, which no network reads; leave it "
-                "out"
-            )
-        if settings.finetune is not Finetune.NONE or settings.albums:
-            raise SettingsError(
-                f"--finetune and --album are for images; {manifest.name} is a table of numbers; "
-                "leave them out"
-            )
-        return table_spec(manifest.feature_names)
-    if settings.backbone == TABLE:
-        raise SettingsError(
-            f"--backbone table: {manifest.name} has images and no features; give a table of "
-            "numbers, or leave it out"
-        )
-    spec = find_spec(settings.backbone, settings.weights, views=settings.views)
-    if spec.source is Source.SCRATCH and settings.finetune is not Finetune.ALL:
-        raise SettingsError(f"backbone {spec.name} has no published weights; add --finetune all")
-    if spec.part_specs and settings.finetune is Finetune.ALL:
-        raise SettingsError(
-            f"--finetune all trains one network, and backbone {spec.name} has several; use "
-            "--finetune last, which trains each, or name one"
-        )
-    return spec
-
-
-def _make_backbone(spec: BackboneSpec, settings: TrainSettings) -> Backbone:
-    """Build the backbone; refuse one that cannot be fine-tuned, before anything is made."""
-    backbone = make_backbone(spec, seed=settings.seed)
-    if settings.finetune is Finetune.LAST:
-        for one in backbone.parts or (backbone,):
-            split_network(one)
-    return backbone
-
-
-def _train_network(
-    backbone: Backbone,
-    parts: tuple[Manifest, Manifest],
-    plan: Plan,
-    stages: Stages,
-    environment: Environment,
-    log: Log,
-    progress: Progress,
-) -> Result | None:
-    """Fine-tune the backbone, in place, if the settings want it.
-
-    Returns:
-        What the training gave, with `best` as `Run.backbone_weights` has it: empty if the published
-        weights are to be kept.
-    """
-    match plan.settings.finetune:
-        case Finetune.NONE:
-            return None
-        case Finetune.LAST:
-            from mlcrf.training.last_stage import finetune_last
-
-            train = partial(
-                finetune_last, backbone, *parts, plan, stages, log, progress, environment
-            )
-        case Finetune.ALL:
-            from mlcrf.training.finetune import finetune  # brings torchvision, two seconds
-
-            train = partial(finetune, backbone, *parts, plan, stages, log, environment)
-        case other:
-            assert_never(other)
-    network = stages.run("network", train)
-    best = network["best"]
-    if backbone.spec.source is Source.PACKAGE:
-        best = backbone.changed(best)
-        backbone.load_changes(best)
-    elif best:
-        backbone.load_state_dict(best)
-    return network | {"best": best}
 
 
 def _extract(

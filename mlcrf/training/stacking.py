@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlcrf.backbones.feature_matrix import read_spread, spread_rows
-from mlcrf.choices import Finetune, ObjectiveName, Schedule, Structure
+from mlcrf.choices import ObjectiveName, Schedule, Structure
 from mlcrf.config import TrainSettings
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import independent_loss
@@ -53,7 +53,7 @@ def validation_judges_alone(validation: Examples, settings: TrainSettings) -> bo
     They do if they are many, or if the network was trained on the training images: of those it
     knows more than of new ones, whatever fold they are in.
     """
-    return len(validation.targets) >= ENOUGH or settings.finetune is not Finetune.NONE
+    return len(validation.targets) >= ENOUGH or settings.trains_network
 
 
 class CrfOfLogOdds(LabelCrf):

@@ -68,7 +68,10 @@ def tell(*words: object) -> str:
         ("predict x --out a.csv --sidecar-dir x", "--sidecar-dir is for --known-keywords"),
         ("predict x --out a.csv --workers 2", "--workers needs --cluster"),
         ("evaluate a b c", "one argument too many: c"),
-        ("train x --out y --epochs 3", "--epochs is for --finetune, or for a head with dropout"),
+        (
+            "train x --out y --epochs 3",
+            "--epochs is for --finetune last or all, or for a head with dropout",
+        ),
         ("train . --out y --label-set 14", "--label-set is for a folder of MIRFLICKR, and . is"),
         ("evaluate mirflickr24 . --label-set 14", "--label-set is for a folder of MIRFLICKR"),
         ("tag a --xmp --replace-txt", "--replace-txt is for --txt; give both"),

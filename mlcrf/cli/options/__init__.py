@@ -24,7 +24,7 @@ from mlcrf.cli.options.grouping import DATA, KNOWN, LABELS, RUNTIME, PanelComman
 from mlcrf.cli.options.images import Images, Limit, Null, RawPairsOption, Strict
 from mlcrf.cli.options.known import KnownOptions, read_evidence
 from mlcrf.cli.options.output import Json, Overwrite, Rename, SelectionOptions
-from mlcrf.cli.options.runs import Model, RunDirectory, find_both, load_run
+from mlcrf.cli.options.runs import Model, RunDirectory, find_both, load_base, load_run
 from mlcrf.cli.options.runtime import CacheDir, Engine, RuntimeOptions, cache_dir
 from mlcrf.cli.options.scoring import EvaluationOptions, Measures, choose_measures
 
@@ -64,6 +64,7 @@ __all__ = [
     "choose_measures",
     "find_both",
     "grouped",
+    "load_base",
     "load_run",
     "make_coverage",
     "make_decoder",

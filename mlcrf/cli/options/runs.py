@@ -34,6 +34,19 @@ def load_run(path: Path, *, tempered: bool = True) -> "Run":
     return load(path, tempered=tempered)
 
 
+def load_base(path: Path) -> "tuple[Run, Run | None]":
+    """Load the run that labels are added to: its network for features, and the run.
+
+    `none` is no run to add to; features are then those of the published network.
+    """
+    from mlcrf.shipped_models import DEFAULT
+
+    if str(path) == "none":
+        return load_run(Path(DEFAULT)).with_published_network(), None
+    run = load_run(path)
+    return run, run
+
+
 def find_both(run: Path, data: str, command: str) -> "Path | Stored":
     """Return where data are, for a command on a run and data; see that both are there.
 
