@@ -157,7 +157,7 @@ audit: setup  ## Ask PyPI's database for known vulnerabilities of docs/constrain
 	$(BIN)/pip install --quiet pip-audit
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement docs/constraints.txt
 
-pretrained: setup  ## Make the models that come with the package anew, half an hour; DATA=folder.
+pretrained: setup  ## Make the models that come with the package anew, an hour and a half; DATA=folder.
 	$(BIN)/python -m experiments.pretrained.run --data $(DATA)
 
 # What tests use and needs root; a test that needs what is missing skips.

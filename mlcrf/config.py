@@ -63,9 +63,9 @@ class TrainSettings(BaseModel):
         default=Finetune.AUTO,
         description="`last` trains the last stage of each network too, on what layers before it "
         "give; `all` trains all of it, which takes hours or a GPU; tiny, which has no published "
-        "weights, needs it. `auto` is `last` for up to 64 labels and at least 400 validation "
-        "images, with lite0, lite1 and lite2, and where labels are all that is learned from; else "
-        "`none`.",
+        "weights, needs it. `auto` is `last` with lite0, lite1 and lite2 for up to 64 labels, at "
+        "least 400 validation images and at most 50,000 images, and where labels are all that is "
+        "learned from; else `none`.",
     )
     structure: Structure = Field(
         default=Structure.AUTO,

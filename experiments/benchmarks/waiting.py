@@ -60,7 +60,8 @@ def time_training(data: Path, turns: int, out: Path | None) -> None:
     for turn in range(turns + 1):
         for name, variables in POLICIES.items():
             with TemporaryDirectory() as place:
-                words = ["train", data, "--label-set", "24", "--out", f"{place}/run"]
+                words = ["train", data, "--label-set", "24", "--finetune", "none"]
+                words += ["--out", f"{place}/run"]
                 began, before = perf_counter(), os.times()
                 subprocess.run(
                     [sys.executable, "-m", "mlcrf", *words],

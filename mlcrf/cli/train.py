@@ -446,7 +446,7 @@ def _log(processes: "Processes", progress: Progress, track: "Log", *, verbose: b
     Args:
         track: is given all events.
     """
-    from mlcrf.training.progress import EpochProgress, FitFinished, FitProgress, Line, TaskStarted
+    from mlcrf.training.progress import FitFinished, FitProgress, Line, TaskProgress, TaskStarted
     from mlcrf.training.time_to_go import FitsPlanned, TimeToGo
 
     to_go: TimeToGo | None = None
@@ -457,7 +457,7 @@ def _log(processes: "Processes", progress: Progress, track: "Log", *, verbose: b
         match event:
             case FitsPlanned():
                 to_go = TimeToGo(event)
-            case EpochProgress():
+            case TaskProgress():
                 progress.show(event.task, event.share, 1)
             case TaskStarted():
                 progress.show(event.task, 0, 0, whole=None if event.is_last else to_go)

@@ -24,7 +24,7 @@ from mlcrf.objectives import Objective, from_image
 from mlcrf.processes import Processes
 from mlcrf.training.extraction import Environment
 from mlcrf.training.plan import Plan, make_minimiser
-from mlcrf.training.progress import EpochFinished, EpochProgress, Log
+from mlcrf.training.progress import EpochFinished, Log, TaskProgress
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import (
     FINETUNE,
@@ -86,7 +86,7 @@ def finetune(
         with closing(batches.shuffled(epoch)) as shuffled:
             for done, (size, parts) in enumerate(shuffled, epoch * batches.count + 1):
                 total += stepper.step(parts) * size
-                log(EpochProgress(FINETUNE, done / steps))
+                log(TaskProgress(FINETUNE, done / steps))
         modules.eval()
         with closing(checks.in_order()) as in_order:
             checked = sum(stepper.check(parts) * size for size, parts in in_order)

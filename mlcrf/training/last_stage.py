@@ -30,11 +30,11 @@ from mlcrf.images import Image
 from mlcrf.model import LabelCrf
 from mlcrf.processes import Processes
 from mlcrf.training.examples import Examples
-from mlcrf.training.extraction import Environment, Progress, extract
+from mlcrf.training.extraction import Environment, extract
 from mlcrf.training.finite import diverging
 from mlcrf.training.fitting import fit_baseline
 from mlcrf.training.plan import Plan, make_minimiser
-from mlcrf.training.progress import EpochFinished, EpochProgress, Log, TaskStarted
+from mlcrf.training.progress import EpochFinished, Log, TaskProgress, TaskStarted
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import FINETUNE, Training, copy_weights
 
@@ -61,7 +61,6 @@ def finetune_last(
     plan: Plan,
     stages: Stages,
     log: Log,
-    progress: Progress = lambda done, total: None,
     environment: Environment = Environment(),
 ) -> Result:
     """Train the last stage of each network, with a linear head on top, on the loss of labels.
@@ -75,7 +74,6 @@ def finetune_last(
 
     Args:
         backbone: is not changed.
-        progress: called with the number of images whose activations are computed, and of all.
 
     Returns:
         `best`: weights of the backbone; empty if none are used. Those of a network are used if they
@@ -100,9 +98,7 @@ def finetune_last(
         )
 
     def learn(network: Backbone, stage: str) -> Result:
-        return _finetune_one(
-            network, (train, validation), plan, stages, stage, log, progress, environment
-        )
+        return _finetune_one(network, (train, validation), plan, stages, stage, log, environment)
 
     if not backbone.parts:
         return learn(backbone, FINETUNE)
@@ -128,7 +124,6 @@ def _finetune_one(
     stages: Stages,
     stage: str,
     log: Log,
-    progress: Progress,
     environment: Environment,
 ) -> Result:
     """Train the last stage of one network; see `finetune_last`."""
@@ -140,7 +135,7 @@ def _finetune_one(
         f"activations of {len(images)} images and their mirror images, before the last stage of "
         f"{network.spec.name}"
     )
-    both = _extract(halves, images, environment, progress)
+    both = _extract(halves, images, environment, log)
     activations = _Activations(halves, both, device, averaged=network.spec.views > 1)
     targets = np.concatenate([train.targets, validation.targets])
     log(TaskStarted("baseline on the published weights"))
@@ -168,13 +163,17 @@ def _finetune_one(
 
 
 def _extract(
-    parts: NetworkParts, images: Sequence[Image], environment: Environment, progress: Progress
+    parts: NetworkParts, images: Sequence[Image], environment: Environment, log: Log
 ) -> Matrix:
     """Return the activations of all images; only those too large for memory are kept in files."""
     size = len(images) * parts.front.num_features * 4
     in_memory = size <= environment.in_memory
     where = replace(environment, cache_dir=None) if in_memory else environment
-    return extract(parts.front, images, where, progress=progress)
+
+    def show(done: int, total: int) -> None:
+        log(TaskProgress("activations", done / max(1, total)))
+
+    return extract(parts.front, images, where, progress=show)
 
 
 class _Activations:
@@ -294,7 +293,7 @@ def _learn(
             training.optimiser.step()
             training.schedule.step()
             total += float(loss.detach()) * len(rows) / num_train
-            log(EpochProgress(stage, done / steps))
+            log(TaskProgress(stage, done / steps))
         with torch.no_grad(), diverging(FINETUNE):
             found = torch.from_numpy(activations.features(slice(num_train, len(targets))))
             checked = loss_of(head(found.to(device)), known[num_train:])

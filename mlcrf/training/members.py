@@ -23,7 +23,7 @@ from mlcrf.training.examples import Examples
 from mlcrf.training.extraction import Environment
 from mlcrf.training.heads import HeadTrainer
 from mlcrf.training.plan import Plan, make_minimiser
-from mlcrf.training.progress import EpochFinished, EpochProgress, Log
+from mlcrf.training.progress import EpochFinished, Log, TaskProgress
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import one_cycle
 
@@ -192,7 +192,7 @@ def _learn(examples: Examples, plan: Plan, seed: int, title: str, log: Log) -> R
                 schedule.step()
                 total += float(loss.detach()) * len(batch) / len(rows)
                 done += 1
-                log(EpochProgress(title, done / steps))
+                log(TaskProgress(title, done / steps))
             log(EpochFinished(title, epoch + 1, settings.epochs, total))
     with torch.no_grad():
         model.hidden.weight.div_(spread)

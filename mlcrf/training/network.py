@@ -17,11 +17,13 @@ from mlcrf.choices import Finetune
 from mlcrf.config import TrainSettings
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.errors import SettingsError
-from mlcrf.training.extraction import Environment, Progress
+from mlcrf.training.extraction import Environment
 from mlcrf.training.plan import MOST_PAIRED, Plan
 from mlcrf.training.progress import Log
 from mlcrf.training.stacking import ENOUGH
 from mlcrf.training.stages import Result, Stages
+
+_MOST_IMAGES = 50_000  # whose activations fit in memory, as a rule
 
 
 def find_backbone(settings: TrainSettings, manifest: Manifest) -> BackboneSpec:
@@ -66,10 +68,11 @@ def resolve_finetune(
 ) -> TrainSettings:
     """Return the settings with LAST or NONE in place of AUTO.
 
-    LAST where it was measured to help: networks of the package, up to 64 labels, a linear head. The
-    features of training images then know more than those of new ones, so there must be as many
-    validation images as judge alone, and nothing is learned that training images must tell beside
-    the labels: what hints and sources are worth, whole albums.
+    LAST where it was measured to help: networks of the package, up to 64 labels, a linear head; and
+    not so many images that their activations would fill a disk. The features of training images
+    then know more than those of new ones. So there must be as many validation images as judge
+    alone, and training images must have nothing to tell beside the labels: what hints and sources
+    are worth, whole albums.
 
     Args:
         manifest: images of all splits.
@@ -79,6 +82,7 @@ def resolve_finetune(
         return settings
     helps = (
         spec.source is Source.PACKAGE
+        and len(manifest) <= _MOST_IMAGES
         and len(manifest.labels) <= MOST_PAIRED
         and (manifest.splits or ()).count(Split.VALIDATION) >= ENOUGH
         and not settings.hidden_units
@@ -106,7 +110,6 @@ def train_network(
     stages: Stages,
     environment: Environment,
     log: Log,
-    progress: Progress,
 ) -> Result | None:
     """Fine-tune the backbone, in place, if the settings want it.
 
@@ -120,9 +123,7 @@ def train_network(
         case Finetune.LAST:
             from mlcrf.training.last_stage import finetune_last
 
-            train = partial(
-                finetune_last, backbone, *parts, plan, stages, log, progress, environment
-            )
+            train = partial(finetune_last, backbone, *parts, plan, stages, log, environment)
         case Finetune.ALL:
             from mlcrf.training.finetune import finetune  # brings torchvision, two seconds
 

@@ -62,12 +62,12 @@ class FitReport:
 
 
 @dataclass(frozen=True)
-class EpochProgress:
-    """State of training by epochs after a batch.
+class TaskProgress:
+    """State of a part of the training whose length is known.
 
     Attributes:
-        task: name of the training.
-        share: share of all batches of all epochs that is done.
+        task: name of the part.
+        share: share of it that is done; of training by epochs, of all batches of all epochs.
     """
 
     task: str
@@ -142,7 +142,7 @@ class RunFinished:
 
 
 Line = str | FitsPlanned | FitFinished | EpochFinished  # what is shown as a line of text
-Event = Line | TaskStarted | FitProgress | EpochProgress | RunStarted | RunFinished
+Event = Line | TaskStarted | FitProgress | TaskProgress | RunStarted | RunFinished
 Log = Callable[[Event], None]
 
 

@@ -129,7 +129,7 @@ def train(
     for note in describe_data(plan, *parts, automatic):
         log(f"note: {note}")
     with _removed_if_vain(out, stages, environment.processes):
-        network = train_network(backbone, parts, plan, stages, environment, log, progress)
+        network = train_network(backbone, parts, plan, stages, environment, log)
         if network is not None:
             clock.note("network")
         coded_parts = coded.part(Split.TRAIN), coded.part(Split.VALIDATION)

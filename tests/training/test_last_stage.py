@@ -1,5 +1,6 @@
 """Training of a network's last stage on activations: what changes, and when it is used."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -35,7 +36,7 @@ from mlcrf.training.extraction import Environment
 from mlcrf.training.last_stage import finetune_last
 from mlcrf.training.members import make_trainer
 from mlcrf.training.plan import Plan, make_plan
-from mlcrf.training.progress import EpochProgress, Event, Line
+from mlcrf.training.progress import Event, Line, TaskProgress
 from mlcrf.training.run import train
 from mlcrf.training.stacking import FOLDS
 from mlcrf.training.stages import Result, Stages
@@ -238,22 +239,25 @@ def test_activations_are_mapped_where_memory_is_small(manifest: Manifest, tmp_pa
 
 
 def test_progress_is_told(manifest: Manifest) -> None:
-    """The share of all batches rises to 1, and images with activations are counted."""
-    shares: list[float] = []
-    counts: list[tuple[int, int]] = []
+    """The shares of images with activations, and of all batches, rise to 1."""
+    shares: dict[str, list[float]] = defaultdict(list)
+
+    def note(event: Event) -> None:
+        if isinstance(event, TaskProgress):
+            shares[event.task].append(event.share)
+
     finetune_last(
         make_backbone(find_spec(BACKBONE)),
         manifest.part(Split.TRAIN),
         manifest.part(Split.VALIDATION),
         make_plan_of(manifest, epochs=2),
         Stages(None, ""),
-        lambda event: shares.append(event.share) if isinstance(event, EpochProgress) else None,
-        lambda done, total: counts.append((done, total)),
+        note,
         TORCH,
     )
-    total = len(manifest.part(Split.TRAIN)) + len(manifest.part(Split.VALIDATION))
-    assert counts[-1] == (total, total)
-    assert shares == sorted(shares) and shares[-1] == 1
+    assert list(shares) == ["activations", "finetune"]
+    for found in shares.values():
+        assert found == sorted(found) and found[-1] == 1
 
 
 def test_defaults_are_its_own_unless_given() -> None:
@@ -343,7 +347,7 @@ def test_numbers_are_refused(tmp_path: Path) -> None:
         train(numbers, tmp_path / "run", settings, TORCH)
 
 
-@pytest.mark.parametrize("finetune", Finetune)
+@pytest.mark.parametrize("finetune", [Finetune.NONE, Finetune.LAST, Finetune.ALL])
 def test_images_that_the_network_learned_from_judge_nothing(
     manifest: Manifest, finetune: Finetune
 ) -> None:

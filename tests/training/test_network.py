@@ -58,6 +58,7 @@ def test_many_photos_and_few_labels() -> None:
         {"is_hinted": True},
         {"manifest": make_manifest(num_validation=ENOUGH - 1)},
         {"manifest": make_manifest(num_labels=65)},
+        {"manifest": make_manifest(num_validation=50_000)},
         {
             "manifest": replace(
                 make_manifest(), mentions={"source": np.zeros((10 + ENOUGH, 3), np.int8)}

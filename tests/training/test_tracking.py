@@ -15,19 +15,19 @@ from mlcrf.training import tracking
 from mlcrf.training.preconditioner import Penalty
 from mlcrf.training.progress import (
     EpochFinished,
-    EpochProgress,
     Event,
     FitFinished,
     FitProgress,
     FitReport,
     RunFinished,
     RunStarted,
+    TaskProgress,
 )
 
 SETTINGS = TrainSettings()
 EVENTS: tuple[Event, ...] = (
     "a line",
-    EpochProgress("finetune", 0.5),
+    TaskProgress("finetune", 0.5),
     EpochFinished("finetune", 1, 2, 3.5, 3.75),
     FitProgress(1, 2.5, 0.125, fit="crf on train, penalties 1 and 0.5"),
     FitFinished(
