@@ -468,6 +468,7 @@ def _weigh(independent: Fitted, crf: Fitted, weighing: Weighing) -> Fitted:
         "mean_structure_weight": float(weighing.weights.mean()),
         "single_label_loss": weighing.after.single,
         "single_label_loss_of_baseline": weighing.before.single,
+        "loss_of_baseline": weighing.before.joint,
     }
     return replace(
         crf,

@@ -22,6 +22,7 @@ from mlcrf.rules import Rules
 from mlcrf.training.candidates import Candidate, Fitted
 from mlcrf.training.examples import Examples
 from mlcrf.training.features import FeatureSpace
+from mlcrf.training.fitting import fit_models
 from mlcrf.training.heads import HeadTrainer
 from mlcrf.training.plan import Plan, make_plan
 from mlcrf.training.preconditioner import Penalty
@@ -333,6 +334,16 @@ def test_few_validation_images_are_joined_by_training_images(tmp_path: Path) -> 
         loss = binary_cross_entropy_with_logits(log_odds, truth, reduction="none").sum(1)
         found = before[count:].sort().values.float()
         torch.testing.assert_close(found, loss.sort().values[: len(found)], atol=1e-4, rtol=1e-4)
+
+
+def test_losses_of_both_models_are_of_the_same_images(tmp_path: Path) -> None:
+    """With few validation images folds count for the CRF, and so for the baseline beside it."""
+    parts = examples(200, 3, seed=1, coupled=True), examples(40, 3, seed=2, coupled=True)
+    models = fit_models(*parts, plan_of(3), stages=Stages(tmp_path / "state.pt", ""))
+    report = models.crf.report
+    assert models.independent.score == report["loss_of_baseline"]
+    alone = HeadTrainer(*parts, plan_of(3), Stages(tmp_path / "alone.pt", ""), print)
+    assert abs(alone.fit_independent().score - models.independent.score) > 1e-3
 
 
 def test_structure_stands_aside_where_there_is_none(tmp_path: Path) -> None:
