@@ -166,8 +166,8 @@ def test_features_of_a_network_teach_what_its_photos_teach(suffix: str, tmp_path
         run = train(numbers, tmp_path / "numbers", SETTINGS).run
         with pytest.MonkeyPatch.context() as patch:
             hub = replace(tiny.spec, source=Source.HUB)  # or a network from scratch is refused
-            patch.setattr("mlcrf.training.run.find_spec", lambda name, weights, views: hub)
-            patch.setattr("mlcrf.training.run.make_backbone", lambda spec, seed: tiny)
+            patch.setattr("mlcrf.training.network.find_spec", lambda name, weights, views: hub)
+            patch.setattr("mlcrf.training.network.make_backbone", lambda spec, seed: tiny)
             torch_engine = Environment(engine=EngineName.TORCH)
             other = train(photos, tmp_path / "photos", SETTINGS, torch_engine).run
         assert all(
