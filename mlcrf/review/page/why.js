@@ -51,6 +51,7 @@ async function askNext() {
   while (wanted) {
     const { photo, label } = wanted;
     wanted = null;
+    if (!$("why-title").textContent) $("why-note").textContent = "Looking at the photo…"; // the first takes seconds
     try {
       const reasons = await ask(`/api/photos/${photo.id}/why?${new URLSearchParams({ label: keyOf(label) })}`);
       if (!wanted && isOpen && explained) show(photo, label, reasons);
