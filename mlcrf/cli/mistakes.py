@@ -20,6 +20,7 @@ _WHY_NOT = {
     "known, and answers make something known; write them by `mlcrf predict --coverage`, or mark "
     "sure tags with --precision",
 }
+_RUN = {"run", "runs", "model"}  # names of a run as the first argument
 _FOR = {  # command -> option -> those without which it does nothing
     "tag": {"replace_txt": ("txt",), "parent": ("xmp", "embed"), "sidecar_name": ("xmp",)},
 }
@@ -75,6 +76,12 @@ def _explain_option(name: str, command: Any, context: Any) -> str:
             return f"{told}; it is a setting: --set {setting}=VALUE"
     if (command.name, name) in _WHY_NOT:
         return f"{told} here: {_WHY_NOT[command.name, name]}"
+    places = [one.name for one in command.params if one.param_type_name == "argument"]
+    wanted = name.removeprefix("--")
+    is_run = wanted in _RUN and not _RUN.isdisjoint(places[:1])
+    if is_run or wanted in places:
+        words = " ".join(map(str.upper, places))
+        return f"{told}: it goes without a name, in its place: mlcrf {command.name} {words}"
     if name in having:
         return f"{told} here; it is an option of {_commands(having[name])}"
     close = did_you_mean(name, [*own, *having])
