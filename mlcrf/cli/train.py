@@ -347,7 +347,7 @@ def train(
                 in_memory=int(in_memory * 2**30),
                 processes=processes,
             )
-            progress = Progress("features", hidden=not processes.is_first)
+            progress = Progress("preparation", hidden=not processes.is_first)
             tracker = tracking(log_to if processes.is_first else None, progress.log)
             with progress.drawn(), tracker as track:
                 report = run_training(
