@@ -1,10 +1,10 @@
 """Does a promised precision hold, what does it cost, and where does it not hold?
 
 python -m experiments.guarantees.run [--quick] [--data ANY TABLE [--test TABLE]]
-                                     [--part known|shift] [--out FILE]
+                                     [--part known|shift|frequency] [--out FILE]
 
-`--test` is for data that their publisher has split; figures replace those of `--out`. With `--part`
-the figures of the other part are kept.
+`--test` is for data that their publisher has split. The figures of other data are kept: `--data`
+replaces those of the same data alone, and with `--part` those of this part.
 """
 
 from collections.abc import Iterator
@@ -27,6 +27,9 @@ from mlcrf.labels import UNKNOWN
 PRECISIONS = (0.9, 0.95, 0.99)
 KNOWN = (0.0, 0.25, 0.5)
 MODELS = {"independent": "independent", "crf": "CRF"}
+OF = {"label": "each label", "all": "all together"}
+PARTS = ("known", "shift", "frequency")
+RARER = (2, 4)  # times, of a label, in a collection that is drawn by it
 CALIBRATION = 0.25  # share of the photos that each split calibrates on
 
 
@@ -101,10 +104,52 @@ def check(
     return {
         "violated": by_label.mean().item(),
         "violated_most": by_label.max().item(),
-        "labels": float(np.mean(found)),
+        "labels_found": float(np.mean(found)),
         "share": float(np.mean(shares)),
         "precision_found": float(np.mean(precisions)) if precisions else None,
         "splits_writing": len(precisions) / splits,
+    }
+
+
+def check_rarer(
+    guarantee: Guarantee, run: Run, scored: Scored, splits: int, factor: float
+) -> dict[str, Any]:
+    """Over random splits: how often precision is violated where one label is rarer.
+
+    For each label in turn the population is a collection that is drawn by it: photos that have it
+    come so many times more seldom, so that precision is that of weighted photos. A promise of each
+    label is counted for the label that is rarer, one of all labels together for all; of the labels
+    that splits write.
+    """
+    generator = torch.Generator().manual_seed(1)
+    count, labels = scored.targets.shape
+    right, counted = scored.targets == 1, scored.targets != UNKNOWN
+    weights = torch.where(right, 1 / factor, 1.0).double()
+    writing, violated, total = torch.zeros(3, labels, dtype=torch.float64)
+    for _ in range(splits):
+        rows = torch.randperm(count, generator=generator)[: int(CALIBRATION * count)]
+        decoder = calibrated(guarantee, run, scored, rows)
+        written = written_by(decoder, scored.scores) & counted
+        found, hits = written.double(), (written & right).double()
+        if guarantee.of is PrecisionOf.ALL:
+            found, hits = (one.sum(1, keepdim=True) for one in (found, hits))
+        number = (weights * found).sum(0)
+        precision = (weights * hits).sum(0) / number.clamp(min=1e-12)
+        writing += number > 0
+        violated += (precision < guarantee.level) & (number > 0)
+        total += precision
+    promised = (writing > 0).nonzero().squeeze(1)
+    if not len(promised):
+        return {"promised": 0}
+    shares, precisions = (one[promised] / writing[promised] for one in (violated, total))
+    worst = promised[precisions.argmin()]
+    return {
+        "promised": len(promised),
+        "violated": shares.mean().item(),
+        "violated_most": shares.max().item(),
+        "precision_found": precisions.mean().item(),
+        "worst": run.labels.names[worst],
+        "precision_of_worst": precisions.min().item(),
     }
 
 
@@ -126,7 +171,7 @@ def main() -> None:
         "photos": {"type": int, "default": 4000},
         "shifted": {"type": int, "default": 600},
         "test": {"type": Path},
-        "part": {"choices": ["all", "known", "shift"], "default": "all"},
+        "part": {"choices": ["all", *PARTS], "default": "all"},
     }
     arguments = frame.read_options(__doc__, "guarantees", **more)
     data = frame.photos(arguments)
@@ -135,65 +180,109 @@ def main() -> None:
     features = frame.features_of(run, test)
     targets = torch.from_numpy(test.targets.astype(np.int64))
     splits = 5 if arguments.quick else 200
-    rows: frame.Rows = []
-    if arguments.part != "all":
-        kept = frame.earlier(arguments)["rows"]
-        rows = [row for row in kept if ("shift" in row) != (arguments.part == "shift")]
+    parts = PARTS if arguments.part == "all" else (arguments.part,)
+    earlier = frame.earlier(arguments).get("rows", [])
+    kept = [row for row in earlier if row["data"] != data.name or row["part"] not in parts]
     plain = score(run, features, targets, 0.0)
-    for share in () if arguments.part == "shift" else KNOWN:
-        rows += rows_of(run, score(run, features, targets, share), splits, known=share)
-        frame.keep(arguments, rows, images=len(test), labels=len(run.labels))
-    number = 50 if arguments.quick else arguments.shifted
-    few = test.rows(np.arange(min(number, len(test))))
-    is_shifted = arguments.part != "known" and not test.feature_names
-    for name, change in frame.SHIFTS.items() if is_shifted else ():
-        features = frame.shifted(run, few, change)
-        scored = score(run, features, targets[: len(few)], 0.0)
-        for model, one in scored.items():
-            asked = Guarantee(0.9, of=PrecisionOf.ALL)
-            row = {"model": model, "of": "all", "precision": 0.9, "shift": name}
-            row |= {"photos": len(few)}
-            rows.append(row | check(asked, run, plain[model], splits, one))
-    frame.keep(arguments, rows, images=len(test), labels=len(run.labels))
+    found: dict[str, frame.Rows] = {part: [] for part in parts}
+    if "known" in parts:
+        for share in KNOWN:
+            scored = score(run, features, targets, share)
+            found["known"] += rows_of(run, scored, splits, known=share)
+    if "shift" in parts and not test.feature_names:
+        number = 50 if arguments.quick else arguments.shifted
+        few = test.rows(np.arange(min(number, len(test))))
+        asked = Guarantee(0.9, of=PrecisionOf.ALL)
+        for name, change in frame.SHIFTS.items():
+            changed = score(run, frame.shifted(run, few, change), targets[: len(few)], 0.0)
+            for model, one in changed.items():
+                row = {"model": model, "of": "all", "precision": 0.9, "shift": name}
+                found["shift"].append(row | check(asked, run, plain[model], splits, one))
+    if "frequency" in parts:
+        for of in PrecisionOf:
+            for factor in RARER:
+                for model, one in plain.items():
+                    row = {"model": model, "of": of.value, "precision": 0.9, "rarer": factor}
+                    rarer = check_rarer(Guarantee(0.9, of=of), run, one, splits, factor)
+                    found["frequency"].append(row | rarer)
+    about: dict[str, Any] = {"data": data.name, "labels": len(run.labels), "images": len(test)}
+    about["commit"] = frame.commit()
+    rows = kept + [about | {"part": part} | row for part in parts for row in found[part]]
+    frame.keep(arguments, rows)
     print("\n\n".join(tables({"rows": rows}).values()))
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
-    """`label` and `all`: what is promised and written by known labels; `shift`: on other photos."""
+    """`label` and `all`: what is promised and written by known labels; `shift`: on other photos.
+
+    `frequency`: where a label is rarer; all these of the first data. `tables`: of other data.
+    """
+    rows = results["rows"]
+    first = rows[0]["data"]
+    own = [row for row in rows if row["data"] == first]
     found = {}
-    for of, title in (("label", "violated most, %"), ("all", "violated, %")):
-        lines = []
-        for row in results["rows"]:
-            if row["of"] == of and "known" in row:
-                lines.append(
-                    [
-                        f"{100 * row['known']:.0f}",
-                        f"{100 * row['precision']:.0f}",
-                        MODELS[row["model"]],
-                        f"{100 * row['violated_most']:.1f}",
-                        f"{row['labels']:.1f}",
-                        f"{100 * row['share']:.1f}",
-                    ]
-                )
-        head = ["known, %", "precision, %", "model", title, "labels written", "tags written, %"]
-        found[of] = frame.table(lines, head)
-    lines = [
-        [
-            row["shift"],
-            MODELS[row["model"]],
-            f"{100 * row['violated']:.1f}",
-            "-" if row["precision_found"] is None else f"{100 * row['precision_found']:.1f}",
-            f"{100 * row['splits_writing']:.1f}",
-            f"{100 * row['share']:.1f}",
+    head = ["precision, %", "model", "violated most, %", "labels written", "tags written, %"]
+    for of in PrecisionOf:
+        lines = [
+            [f"{100 * row['known']:.0f}", *_cells(row)]
+            for row in own
+            if row["part"] == "known" and row["of"] == of
         ]
-        for row in results["rows"]
-        if "shift" in row
+        if of is PrecisionOf.ALL:
+            head = [title.replace("violated most", "violated") for title in head]
+        found[of.value] = frame.table(lines, ["known, %", *head])
+    if lines := [_shift_cells(row) for row in own if row["part"] == "shift"]:
+        head = ["photos", "model", "violated, %", "precision, mean, %", "splits that write, %"]
+        found["shift"] = frame.table(lines, [*head, "tags written, %"])
+    if lines := [_rarer_cells(row) for row in own if row["part"] == "frequency"]:
+        head = ["promise of", "rarer", "model", "violated, mean, %", "violated, most, %"]
+        found["frequency"] = frame.table(lines, [*head, "precision, mean, %", "least, %", "of"])
+    lines = [
+        [row["data"], f"{row['labels']}", f"{row['images']}", OF[row["of"]], *_cells(row)]
+        for row in rows
+        if row["data"] != first and row["part"] == "known" and not row["known"]
     ]
     if lines:
-        head = ["photos", "model", "violated, %", "precision, mean, %", "splits that write, %"]
-        head.append("tags written, %")
-        found["shift"] = frame.table(lines, head)
+        head = ["data", "labels", "rows", "promise of", "precision, %", "model"]
+        found["tables"] = frame.table(
+            lines, [*head, "violated most, %", "labels written", "tags written, %"]
+        )
     return found
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [
+        f"{100 * row['precision']:.0f}",
+        MODELS[row["model"]],
+        f"{100 * row['violated_most']:.1f}",
+        f"{row['labels_found']:.1f}",
+        f"{100 * row['share']:.1f}",
+    ]
+
+
+def _shift_cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["shift"],
+        MODELS[row["model"]],
+        f"{100 * row['violated']:.1f}",
+        "-" if row["precision_found"] is None else f"{100 * row['precision_found']:.1f}",
+        f"{100 * row['splits_writing']:.1f}",
+        f"{100 * row['share']:.1f}",
+    ]
+
+
+def _rarer_cells(row: dict[str, Any]) -> list[str]:
+    about = [OF[row["of"]], f"{row['rarer']} times", MODELS[row["model"]]]
+    if not row["promised"]:
+        return [*about, *["-"] * 5]
+    return [
+        *about,
+        f"{100 * row['violated']:.1f}",
+        f"{100 * row['violated_most']:.1f}",
+        f"{100 * row['precision_found']:.1f}",
+        f"{100 * row['precision_of_worst']:.1f}",
+        row["worst"],
+    ]
 
 
 if __name__ == "__main__":
