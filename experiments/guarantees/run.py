@@ -167,7 +167,7 @@ def rows_of(
 
 def main() -> None:
     """Score each photo once, split often, and keep the figures."""
-    more = {
+    more: dict[str, dict[str, Any]] = {
         "photos": {"type": int, "default": 4000},
         "shifted": {"type": int, "default": 600},
         "test": {"type": Path},
