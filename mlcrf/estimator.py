@@ -26,7 +26,7 @@ from mlcrf.choices import Decision, InferenceName, Schedule, Structure
 from mlcrf.config import TrainSettings, make_settings
 from mlcrf.crf import Potentials
 from mlcrf.data.splits import draw_validation
-from mlcrf.decoding import Decoder, DrawsLabels
+from mlcrf.decoding import Costs, Decoder, DrawsLabels
 from mlcrf.derived_features import DerivedFeatures, ForestLogOdds, Unaries, choose_kernel
 from mlcrf.errors import MlcrfError
 from mlcrf.hints import choose
@@ -71,6 +71,9 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         decision: rule of `predict`, one of `mlcrf.choices.Decision`: `threshold` (0.5, fewest wrong
             labels), `map` (the most probable set), `expected-f1`, and others.
         k: number of labels of each row for `top-k` and `f1-of-means`.
+        costs: what mistakes cost, by label: (false, missed), or (false, missed, abstain) where a
+            label may be left open; `*` stands for all that are not named. `predict` then gives the
+            label set of least expected cost, which is a rule of its own beside the default one.
         penalties, pairwise_penalties: L2 penalties of weights and of couplings to choose from; None
             for those of `mlcrf train`. A single one is used as it is.
         settings: other settings of `mlcrf train` by name, such as `objective`; see
@@ -108,6 +111,7 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         structure: str = "auto",
         decision: str = "threshold",
         k: int | None = None,
+        costs: Mapping[str, Sequence[float | None]] | None = None,
         penalties: Sequence[float] | None = None,
         pairwise_penalties: Sequence[float] | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -121,6 +125,7 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         self.structure = structure
         self.decision = decision
         self.k = k
+        self.costs = costs
         self.penalties = penalties
         self.pairwise_penalties = pairwise_penalties
         self.settings = settings
@@ -179,21 +184,23 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         )
         return self
 
-    def predict(self, X: ArrayLike, *, decision: str | None = None) -> NDArray[np.int64]:  # noqa: N803
-        """Return label sets, 0 or 1 (N, L).
+    def predict(self, X: ArrayLike, *, decision: str | None = None) -> NDArray[Any]:  # noqa: N803
+        """Return label sets, 0 or 1 (N, L); NaN where `costs` leave a label open.
 
         Args:
-            decision: a rule in place of the estimator's.
+            decision: a rule in place of the estimator's, and of its costs.
         """
         features = self._read_features(X)
         with _errors_of_values():
-            decoder = self._make_decoder(decision or self.decision)
+            decoder = self._make_decoder(decision)
             # rules that choose for all rows together need all at once
             parts = [
                 decoder(posterior, potentials, self._method)
                 for potentials, posterior in self._infer(features, at_once=len(features))
             ]
         chosen: NDArray[np.int64] = torch.cat(parts).numpy().astype(np.int64)
+        if decoder.abstains:
+            return np.where(chosen == UNKNOWN, np.nan, chosen)
         return self.classes_[chosen[:, 0]] if self._is_single else chosen
 
     def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
@@ -235,7 +242,7 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
     ) -> float:
         """Return the share of label sets that `predict` gets wholly right (subset accuracy).
 
-        Labels that are NaN in y are left out.
+        Labels that are NaN in y are left out; those that `costs` leave open are not right.
         """
         predicted = self.predict(X)
         given = self._read_known(y, len(predicted))
@@ -417,16 +424,28 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         marginals: Floats = torch.cat(parts).double().numpy()
         return marginals
 
-    def _make_decoder(self, name: str) -> Decoder:
+    def _make_decoder(self, given: str | None) -> Decoder:
+        name = self.decision if given is None else given
         if name not in set(Decision):
             raise ValueError(f"decision: {choose(name, Decision)}")
         rule = Decision(name)
+        if self.costs is not None and given is None:
+            return Decoder(rule, costs=self._make_costs(self.costs))
         rarity = None if rule is Decision.TOP_K else 0.0
         decoder = Decoder(rule, k=self.k if rule.has_k else None, rarity=rarity)
         for tuned in self._decoders:
             if not decoder.is_ready and tuned.rule is rule:
                 decoder = decoder.filled_in(tuned)
         return decoder
+
+    def _make_costs(self, given: Mapping[str, Sequence[float | None]]) -> Costs:
+        by_name = {str(label): row for label, row in given.items()}
+        costs = Costs.of(by_name, self.labels_.tolist())
+        if self._is_single and costs.abstains:
+            raise ValueError(
+                "costs: classes of one dimension are never left open; leave out abstain"
+            )
+        return costs
 
 
 def _dense(features: Any) -> NDArray[np.float32]:

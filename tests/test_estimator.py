@@ -180,6 +180,37 @@ def test_decisions(arrays: Arrays, fitted: MultiLabelCRFClassifier, decision: st
     assert set(np.unique(chosen)) == {0, 1}
 
 
+def test_costs_decide(arrays: Arrays, fitted: MultiLabelCRFClassifier) -> None:
+    """A label is written where missing it is expected to cost more; a rule that is named wins."""
+    features, targets = arrays
+    dear = clone(fitted).set_params(costs={"sea": (1, 4), "*": (3, 1)})
+    dear.fit(features, pd.DataFrame(targets, columns=["sea", "beach", "car"]))
+    p = fitted.predict_proba(features)
+    assert (dear.predict(features) == (p > [0.2, 0.75, 0.75])).all()
+    assert (dear.predict(features, decision="threshold") == (p > 0.5)).all()
+    assert (dear.predict(features) != (p > 0.5)).any()
+    dear.set_params(costs={"sea": (1, 1), "*": (1, 1, 0.2)})
+    chosen = dear.predict(features)
+    is_open = (np.abs(p - 0.5) < 0.3) & [False, True, True]
+    assert is_open.any() and (np.isnan(chosen) == is_open).all()
+    assert (chosen[~is_open] == (p > 0.5)[~is_open]).all()
+    assert dear.score(features, targets) == (chosen == targets).all(1).mean()
+    alone = dear.independent_.set_params(costs={"*": (1, 9)})
+    assert (alone.predict(features) == (alone.predict_proba(features) > 0.1)).all()
+
+
+def test_costs_of_two_classes(arrays: Arrays) -> None:
+    """Costs of one label by its number choose between two classes."""
+    features, targets = arrays
+    names = np.where(targets[:, 0] == 1, "yes", "no")
+    fitted = MultiLabelCRFClassifier(**QUICK, costs={0: (1, 9)}).fit(features, names)
+    expected = np.where(fitted.predict_proba(features)[:, 1] > 0.1, "yes", "no")
+    assert (fitted.predict(features) == expected).all() and (expected != names).any()
+    fitted.set_params(costs={"0": (1, 9, 0.1)})
+    with pytest.raises(ValueError, match="classes of one dimension are never left open"):
+        fitted.predict(features)
+
+
 @pytest.mark.parametrize(
     ("changed", "targets", "message"),
     [
@@ -195,6 +226,20 @@ def test_decisions(arrays: Arrays, fitted: MultiLabelCRFClassifier, decision: st
         ({"structure": "treee"}, [[0, 1]] * 4, "setting structure: .* did you mean 'tree'"),
         ({"settings": {"objectiv": 1}}, [[0, 1]] * 4, "unknown setting 'objectiv'"),
         ({"k": 3, "decision": "top-k"}, [[0, 1], [1, 0]] * 2, "k"),
+        ({"costs": {"2": (1, 1), "*": (1, 1)}}, [[0, 1], [1, 0]] * 2, "costs: unknown label '2'"),
+        ({"costs": {"1": (1, 1)}}, [[0, 1], [1, 0]] * 2, "has no costs of '0'"),
+        ({"costs": {"*": 1}}, [[0, 1], [1, 0]] * 2, "costs: '.': expected .false, missed."),
+        ({"costs": {"*": (1, "x")}}, [[0, 1], [1, 0]] * 2, "costs: '.': expected .false, missed."),
+        (
+            {"costs": {"*": (1, -1)}},
+            [[0, 1], [1, 0]] * 2,
+            "costs: missed of '0': expected a number",
+        ),
+        (
+            {"costs": {"*": (1, 1)}, "decision": "map"},
+            [[0, 1], [1, 0]] * 2,
+            "decision map: costs have a rule of their own",
+        ),
     ],
 )
 def test_refuses(changed: dict[str, Any], targets: Any, message: str) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from mlcrf.choices import MOST_COST
 from mlcrf.decoding.admissible import Admissible
 from mlcrf.errors import LabelsError, SettingsError
+from mlcrf.hints import did_you_mean
 from mlcrf.labels import LabelSpace
 
 ANY_LABEL = "*"  # stands for all labels that are not named
@@ -50,7 +52,7 @@ class Costs:
     def of(
         cls,
         given: Mapping[str, Sequence[float | None]],
-        labels: LabelSpace,
+        labels: Iterable[str],
         abstain: float | None = None,
         name: str = "costs",
     ) -> "Costs":
@@ -65,18 +67,19 @@ class Costs:
             LabelsError: an unknown label, or one without costs.
             SettingsError: no two or three numbers, or see above.
         """
+        names = tuple(labels)
         for label, row in given.items():
-            if label != ANY_LABEL:
-                labels.index(label)  # raises, and suggests the closest
-            if len(row) not in (2, 3) or None in row[:2]:
+            if label != ANY_LABEL and label not in names:
+                raise LabelsError(f"costs: unknown label {label!r}{did_you_mean(label, names)}")
+            if not _are_costs(row):
                 raise SettingsError(
                     f"costs: {label!r}: expected (false, missed) or (false, missed, abstain)"
                 )
-        require_all(given, labels)
-        rows = [(*given.get(label, given.get(ANY_LABEL, ())), None)[:3] for label in labels]
+        require_all(given, names)
+        rows = [(*given.get(label, given.get(ANY_LABEL, ())), None)[:3] for label in names]
         false, missed, own = zip(*rows, strict=True)
         return cls(
-            labels.names,
+            names,
             tuple(map(float, false)),
             tuple(map(float, missed)),
             tuple(abstain if one is None else float(one) for one in own),
@@ -131,7 +134,17 @@ def cost_fault(cost: float) -> str:
     return f"expected a number from 0 to {MOST_COST:g}, got {cost:g}"
 
 
-def require_all(named: Iterable[str], labels: LabelSpace) -> None:
+def _are_costs(row: object) -> bool:
+    """Return whether a row has two numbers, and perhaps a third or None."""
+    if isinstance(row, str) or not isinstance(row, Iterable):
+        return False
+    numbers = list(row)
+    if len(numbers) == 3 and numbers[2] is None:
+        del numbers[2]
+    return len(numbers) in (2, 3) and all(isinstance(one, Real) for one in numbers)
+
+
+def require_all(named: Iterable[str], labels: Iterable[str]) -> None:
     """Require that each label is named, or `*` is.
 
     Raises:

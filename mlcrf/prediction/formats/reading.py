@@ -1,7 +1,7 @@
 """Read tables of predictions: files by mlcrf, also after a person has edited them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +15,15 @@ from mlcrf.images import as_image
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.prediction.formats.parquet_table import ParquetTable, load_about
 from mlcrf.prediction.formats.parts import Parts
-from mlcrf.prediction.formats.table import TableSuffix
-from mlcrf.prediction.record import Origin, Prediction
+from mlcrf.prediction.formats.table import (
+    FAMILY,
+    FAMILY_STATES,
+    OPEN_LABELS,
+    SETS,
+    SURELY,
+    TableSuffix,
+)
+from mlcrf.prediction.record import Family, Origin, Prediction
 from mlcrf.stores import Stored
 
 
@@ -37,7 +44,7 @@ class PredictionTable(Protocol):
 
     @property
     def families(self) -> bool:
-        """Return whether the table has families of label sets; only Parquet keeps them."""
+        """Return whether the table has families of label sets."""
         ...
 
     def __iter__(self) -> Iterator[Prediction]: ...
@@ -68,7 +75,8 @@ def read_predictions(
     """Read a table of predictions: .csv, .jsonl or .parquet, wide or tidy, or a folder of parts.
 
     The column `labels`, or `present` of a tidy table, holds the decisions; what `abstained` lists,
-    or has no value in `present`, is left open. CSV as saved by
+    or has no value in `present`, is left open. The columns `surely`, `open` and `sets`, or `family`
+    and `sets`, are families of label sets; no table says whether they are exact. CSV as saved by
     spreadsheets is accepted: a byte-order mark, semicolons or tabs between cells, decimal commas
     and the apostrophes of `--excel-safe`.
 
@@ -130,6 +138,23 @@ class _Cells:
             self.fault(row, f"column {column!r} is {shown_cell(cell)}; expected a probability")
         return value
 
+    def count(self, row: int) -> int:
+        """Return the number of sets of a family."""
+        cell = self.records.columns[SETS][row]
+        try:
+            value = read_number(cell)
+            # a float has not all digits of a large number
+            number = (
+                int(cell) if isinstance(cell, int | str) else int(value) * (value == int(value))
+            )
+        except (TypeError, ValueError, OverflowError):
+            number = 0
+        if number < 1:
+            self.fault(
+                row, f"column {SETS!r} is {shown_cell(cell)}; expected a whole number from 1"
+            )
+        return number
+
     def label(self, row: int, name: str, labels: LabelSpace) -> str:
         """Return the label that a text names."""
         plain = name if name in labels.names else _without_apostrophe(name)
@@ -153,6 +178,7 @@ def _read_wide(cells: _Cells, labels: LabelSpace | None, probabilities: bool) ->
     if probabilities and missing:
         raise DataError(f"{path}:1: has no column {missing[0]!r}, which is needed here")
     names, abstains = frozenset(space.names), ABSTAINED in columns
+    families = {SURELY, OPEN_LABELS, SETS} <= columns.keys()
     predictions = []
     for row in range(len(columns["labels"])):
         chosen = _listed(cells, row, "labels", space)
@@ -163,11 +189,31 @@ def _read_wide(cells: _Cells, labels: LabelSpace | None, probabilities: bool) ->
         )
         present = tuple(name for name in space if name in chosen & names)
         left_open = tuple(name for name in space if name in (is_open & names) - chosen)
-        image = as_image(cells.image(row))
-        predictions.append(
-            Prediction(image, present, marginals, independent, abstained=left_open, listed=row)
+        prediction = Prediction(
+            as_image(cells.image(row)),
+            present,
+            marginals,
+            independent,
+            abstained=left_open,
+            listed=row,
+            family=_family(cells, row, space) if families else None,
         )
-    return LoadedTable(space, predictions, abstains=abstains)
+        predictions.append(prediction)
+    return LoadedTable(space, predictions, abstains=abstains, families=families)
+
+
+def _family(cells: _Cells, row: int, labels: LabelSpace) -> Family | None:
+    """Return the family of an image in a wide table; None if it has none."""
+    columns = cells.records.columns
+    if cell_code(columns[SETS][row]) == UNKNOWN:
+        return None
+    surely, is_open = (_listed(cells, row, column, labels) for column in (SURELY, OPEN_LABELS))
+    if both := surely & is_open:
+        cells.fault(row, f"label {min(both)!r} is in {SURELY!r} and in {OPEN_LABELS!r}")
+    present, left = (
+        tuple(name for name in labels if name in one) for one in (surely, is_open - surely)
+    )
+    return Family(present, left, cells.count(row))
 
 
 def _listed(cells: _Cells, row: int, column: str, labels: LabelSpace) -> set[str]:
@@ -189,6 +235,7 @@ def _read_tidy(cells: _Cells, labels: LabelSpace | None, probabilities: bool) ->
         raise DataError(f"{path}:1: has no column {missing[0]!r}, which is needed here")
     texts = [_without_apostrophe(str(cell)) for cell in columns["label"]]
     space = _space(path, list(dict.fromkeys(texts)))
+    families = {FAMILY, SETS} <= columns.keys()
     rows: dict[str, dict[str, int]] = {}
     for row, label in enumerate(texts):
         own = rows.setdefault(cells.image(row), {})
@@ -213,6 +260,7 @@ def _read_tidy(cells: _Cells, labels: LabelSpace | None, probabilities: bool) ->
             tuple(cells.probability(own[name], kind) for name in space) if probabilities else ()
             for kind in ("p", "independent")
         )
+        family = _tidy_family(cells, {name: own[name] for name in space}) if families else None
         predictions.append(
             Prediction(
                 as_image(image),
@@ -221,9 +269,31 @@ def _read_tidy(cells: _Cells, labels: LabelSpace | None, probabilities: bool) ->
                 independent,
                 abstained=tuple(is_open),
                 listed=listed,
+                family=family,
             )
         )
-    return LoadedTable(space, predictions, abstains=any(one.abstained for one in predictions))
+    abstains = any(one.abstained for one in predictions)
+    return LoadedTable(space, predictions, abstains=abstains, families=families)
+
+
+def _tidy_family(cells: _Cells, own: Mapping[str, int]) -> Family | None:
+    """Return the family of an image by the row of each label; None if it has none."""
+    columns = cells.records.columns
+    if all(cell_code(columns[SETS][row]) == UNKNOWN for row in own.values()):
+        return None
+    said: dict[str, list[str]] = {state: [] for state in FAMILY_STATES}
+    for name, row in own.items():
+        state = columns[FAMILY][row]
+        if state not in FAMILY_STATES:
+            expected = ", ".join(FAMILY_STATES)
+            cells.fault(row, f"column {FAMILY!r} is {shown_cell(state)}; expected {expected}")
+            continue
+        said[state].append(name)
+    counts = {name: cells.count(row) for name, row in own.items()}
+    least, most = (choose(counts, key=counts.__getitem__) for choose in (min, max))
+    if counts[least] != counts[most]:
+        cells.fault(own[most], f"column {SETS!r} differs from that of label {least!r}")
+    return Family(tuple(said["present"]), tuple(said["open"]), counts[most])
 
 
 def _space(path: Path | Stored, names: Sequence[str]) -> LabelSpace:

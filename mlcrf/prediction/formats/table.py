@@ -19,6 +19,7 @@ from mlcrf.prediction.record import Family, Origin, Prediction
 
 METADATA_KEY = b"mlcrf"  # metadata of a Parquet file
 SURELY, OPEN_LABELS, SETS = "surely", "open", "sets"  # columns of a family of label sets
+FAMILY, FAMILY_STATES = "family", ("present", "open", "absent")  # of a label, in a tidy table
 NAMES_KEY = "mlcrf.names"  # names that are not UTF-8: row -> bytes as hexadecimal digits
 OPEN = "?"  # in CSV, whether a label is present that is left open
 _ROWS_AT_ONCE = 1024
@@ -141,7 +142,7 @@ class TidyLayout:
             "independent": pa.float32(),
         }
         if families:
-            self.columns |= {"family": pa.string(), SETS: pa.int64()}
+            self.columns |= {FAMILY: pa.string(), SETS: pa.int64()}
 
     def rows(self, prediction: Prediction) -> Iterator[list[Any]]:
         present, is_open = frozenset(prediction.labels), frozenset(prediction.abstained)
@@ -156,8 +157,9 @@ class TidyLayout:
             return []
         if family is None:
             return [None, None]
-        state = "open" if name in family.open else "absent"
-        return ["present" if name in family.present else state, family.sets]
+        present, is_open, absent = FAMILY_STATES
+        state = is_open if name in family.open else absent
+        return [present if name in family.present else state, family.sets]
 
 
 class CsvFile:
