@@ -9,6 +9,7 @@ import typer
 from mlcrf.cli import console, options
 from mlcrf.cli.mistakes import refuse_run, require_images
 from mlcrf.cli.options import PromiseOptions, RuntimeOptions, grouped
+from mlcrf.cli.options.grouping import DECISION
 from mlcrf.shipped_models import DEFAULT
 
 _MOST_NOTES = 10
@@ -33,6 +34,15 @@ def review(
             metavar="TAGS",
             help='Tags of your own to add to the page, separated by semicolons: "beach; Oma". More '
             "can be added there.",
+        ),
+    ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write tags without an answer where that is expected to cost less than to leave "
+            "them out: a CSV file `label,false,missed`, as for `mlcrf predict`.",
+            rich_help_panel=DECISION,
         ),
     ] = None,
     audit: Annotated[
@@ -72,13 +82,10 @@ def review(
     """Confirm tags on a web page; each answer updates the photo's other tags. Ctrl-C ends it.
 
     `--model none` starts without labels, for tags of your own. With --precision or --recall, what
-    the page writes of tags without an answer, and calls sure, is what calibration images support.
+    the page writes of tags without an answer, and calls sure, is what calibration images support;
+    with --costs it writes those that cost least.
     """
-    if promise.promises and str(model) == "none":
-        raise typer.BadParameter(
-            "--precision and --recall are promised by a calibrated model; with --model none there "
-            "is none"
-        )
+    _check(promise, costs, model)
     console.quiet()
     console.require_extra("review", "starlette", "uvicorn", "jinja2", "sqlalchemy")
     from mlcrf.review.photos import require_folder
@@ -86,6 +93,7 @@ def review(
     refuse_run(folder, "a folder of photos", f"Name it so: mlcrf review FOLDER --model {folder}")
     require_folder(folder)
     from mlcrf.checkpoint import guarantee_notes
+    from mlcrf.decoding import load_costs
     from mlcrf.review.database import ReviewDatabase
     from mlcrf.review.launch import (
         add_suspects,
@@ -105,13 +113,20 @@ def review(
     run, base = options.load_base(model)
     require_images(run, "review")
     decoder = options.make_promise(run, promise)
+    known_costs = None if costs is None else load_costs(costs, run.labels)
     extractor = runtime.make_extractor(run)
     who = person or console.login_name()
     database = ReviewDatabase(db)
     try:
         with console.bar("photos") as progress:
             session, notes = start_review(
-                folder, base, database, extractor, decoder=decoder, progress=progress
+                folder,
+                base,
+                database,
+                extractor,
+                decoder=decoder,
+                costs=known_costs,
+                progress=progress,
             )
         add_tags(session, (labels or "").split(";"), who)
         if suspects is not None:
@@ -144,6 +159,24 @@ def review(
         console.log(f"answers are in {database.name}")
     finally:
         database.close()
+
+
+def _check(promise: PromiseOptions, costs: Path | None, model: Path) -> None:
+    """Refuse options that say nothing without a model, or contradict each other."""
+    is_none = str(model) == "none"
+    if promise.promises and is_none:
+        raise typer.BadParameter(
+            "--precision and --recall are promised by a calibrated model; with --model none there "
+            "is none"
+        )
+    if costs is not None and is_none:
+        raise typer.BadParameter(
+            "--costs decides by the probabilities of a model; with --model none there is none"
+        )
+    if costs is not None and promise.promises:
+        raise typer.BadParameter(
+            "--costs decides otherwise than --precision and --recall; give one"
+        )
 
 
 def _show_notes(notes: Sequence[str]) -> None:

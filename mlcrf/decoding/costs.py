@@ -111,6 +111,17 @@ class Costs:
             self.name,
         )
 
+    def and_never(self, names: Sequence[str]) -> "Costs":
+        """Return the costs of these labels and of further ones, which are never written."""
+        count = len(names)
+        return Costs(
+            (*self.labels, *names),
+            (*self.false, *[1.0] * count),
+            (*self.missed, *[0.0] * count),
+            (*self.abstain, *[None] * count),
+            self.name,
+        )
+
     def rows(self) -> list[list[float]]:
         """Return the costs of false, missed and open labels, 3 lists (L,); infinity: never open."""
         never = float("inf")

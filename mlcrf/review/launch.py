@@ -16,7 +16,7 @@ import torch
 
 from mlcrf.backbones.feature_source import FeatureSource
 from mlcrf.checkpoint import Run
-from mlcrf.decoding import Decoder
+from mlcrf.decoding import Costs, Decoder
 from mlcrf.errors import DatabaseError, DataError, RunError
 from mlcrf.labels import composed, fold
 from mlcrf.review.address import address_file, listening
@@ -46,6 +46,7 @@ def start_review(
     extractor: FeatureSource,
     *,
     decoder: Decoder | None = None,
+    costs: Costs | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Review, list[str]]:
     """Find the photos, score them, and read the answers given so far.
@@ -54,6 +55,7 @@ def start_review(
         run: the model; None starts without one.
         extractor: of the run's backbone, or of any.
         decoder: of a promise by the run, calibrated; None promises nothing.
+        costs: of wrong decisions on the labels of the run.
 
     Returns:
         The review, and notes for the user about unreadable images, copies and edits.
@@ -91,7 +93,7 @@ def start_review(
                 promise = Promise.of_photos(run, potentials, decoder)
         beliefs, names = Beliefs(run.make_inference(), potentials, run.crf), run.labels.names
     maps = extractor.maps
-    review = Review(photos, names, beliefs, features, database, maps, make_learner, promise)
+    review = Review(photos, names, beliefs, features, database, maps, make_learner, promise, costs)
     return review, notes
 
 

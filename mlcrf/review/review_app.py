@@ -108,6 +108,7 @@ class _WritingAct(_Act):
 
     least: float | None = Field(ge=0.5, le=1)
     promised: bool = False
+    at_least_cost: bool = False
 
 
 class _SavingAct(_Act):
@@ -226,6 +227,7 @@ class _Pages:
                 has_suspects=len(self._review.suspects) > 0,
                 out="" if self._saving.out is None else str(self._saving.out),
                 promise=self._promise(),
+                costs="" if self._review.costs is None else self._review.costs.name,
                 start=self._start,
                 version=__version__,
             )
@@ -299,12 +301,19 @@ class _Pages:
             least = None if not text else float(text)
         except ValueError as error:
             raise HTTPException(422, f"least: {error}") from error
-        decided = Decided.of_review(self._review, least, promised="promised" in asked)
+        decided = Decided.of_review(
+            self._review,
+            least,
+            promised="promised" in asked,
+            at_least_cost="at_least_cost" in asked,
+        )
         return JSONResponse(decided.counts())
 
     def write(self, request: Request) -> Response:
         body = _WritingAct.model_validate_json(request.state.body)
-        self._writing.start(body.least, body.request, promised=body.promised)
+        self._writing.start(
+            body.least, body.request, promised=body.promised, at_least_cost=body.at_least_cost
+        )
         return self.written(request)
 
     def written(self, request: Request) -> Response:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
+from mlcrf.decoding import Costs, minimise_expected_cost
 from mlcrf.decoding.admissible import Admissible
 from mlcrf.errors import BackboneError, DataError, SettingsError
 from mlcrf.images import Image
@@ -48,6 +49,7 @@ class Review:
         find_maps: see `FeatureExtractor.maps`; None for no maps of evidence.
         make_learner: called by the first `learn`; None if the model does not learn from answers.
         promise: of the model's tags of these photos; None promises nothing.
+        costs: of wrong decisions on the model's tags; None knows none.
 
     Attributes:
         rules: of the model, between its labels.
@@ -67,8 +69,9 @@ class Review:
         find_maps: Callable[[Image], tuple[Tensor, ...]] | None = None,
         make_learner: Callable[[], Learner] | None = None,
         promise: Promise | None = None,
+        costs: Costs | None = None,
     ) -> None:
-        self.promise = promise
+        self.promise, self.costs = promise, costs
         self.photos, self.features, self.database = tuple(photos), features, database
         self._table = AnswerTable(photos, labels, database)
         self._num_first = len(labels)  # tags of the model
@@ -284,7 +287,9 @@ class Review:
             column = self._column(wanted.label)
         return self._search.find(wanted, states, worth, column)  # answers do not wait for it
 
-    def decided(self, least: float | None = None, *, promised: bool = False) -> Tensor:
+    def decided(
+        self, least: float | None = None, *, promised: bool = False, at_least_cost: bool = False
+    ) -> Tensor:
         """Return which tags each photo has: those answered yes, and what they imply, (N, L).
 
         No group has more than its limit; it may have fewer, because not all is answered.
@@ -292,9 +297,12 @@ class Review:
         Args:
             least: those that nobody has answered, too, if their probability is at least this.
             promised: those that nobody has answered, too, if the promise covers them.
+            at_least_cost: those of the model's that nobody has answered, too, if the tags of least
+                expected cost, given the answers, have them; see `minimise_expected_cost`.
 
         Raises:
-            SettingsError: there is no promise, or there is one and `least` would break it.
+            SettingsError: there is no promise, or there is one and `least` would break it; there
+                are no costs.
         """
         if promised and self.promise is None:
             raise SettingsError("this page promises nothing; start it with --precision or --recall")
@@ -303,17 +311,24 @@ class Review:
                 f"this page promises {self.promise.text.asked}, which a probability does not keep; "
                 "write the promised tags, or start it without the promise"
             )
+        if at_least_cost and self.costs is None:
+            raise SettingsError("this page knows no costs; start it with --costs FILE")
         with self._lock:
             self._refresh()
             has = self._table.known == YES
+            rules = self.rules.at_most
+            closed = rules.close(self._table.known.numpy())
+            allowed = Admissible(torch.from_numpy(closed), rules)
+            marginals = self._beliefs.marginals.nan_to_num(0.0)
             if promised:
                 has |= self._promised()
             if least is not None:
                 has |= ~self._table.answered & (self._beliefs.marginals >= least)
-            rules = self.rules.at_most
-            closed = rules.close(self._table.known.numpy())
-            allowed = Admissible(torch.from_numpy(closed), rules)
-            has = allowed.fit(has.long(), self._beliefs.marginals.nan_to_num(0.0)) == 1
+            if at_least_cost and self.costs is not None:
+                own = self._table.keys[self._num_first :]  # of which no costs are known
+                states, _ = minimise_expected_cost(marginals, self.costs.and_never(own), allowed)
+                has |= ~self._table.answered & (states == YES)
+            has = allowed.fit(has.long(), marginals) == 1
             return has & self._table.shown
 
     def promised_counts(self) -> tuple[int, int]:

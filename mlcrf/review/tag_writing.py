@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from threading import Event, Lock
 
+from mlcrf.decoding import Decoder
 from mlcrf.errors import DataError, LabelsError
 from mlcrf.images import Image
 from mlcrf.keywords.retagging import keyword_fault
@@ -41,9 +42,17 @@ class Decided:
     predictions: tuple[Prediction, ...]
 
     @classmethod
-    def of_review(cls, review: Review, least: float | None, *, promised: bool = False) -> "Decided":
+    def of_review(
+        cls,
+        review: Review,
+        least: float | None,
+        *,
+        promised: bool = False,
+        at_least_cost: bool = False,
+    ) -> "Decided":
         """Collect the tags of a review that are decided; see `Review.decided`."""
-        decided, tags = review.decided(least, promised=promised), review.tags()
+        decided = review.decided(least, promised=promised, at_least_cost=at_least_cost)
+        tags = review.tags()
         columns: list[int] = decided.any(0).nonzero().squeeze(1).tolist()
         names = [tags[label].title for label in columns]
         rows = [
@@ -93,11 +102,18 @@ class TagWriting:
         self._progress = _Progress(0)
         self._result: Future[PredictionWriter] | None = None
 
-    def start(self, least: float | None, request: str, *, promised: bool = False) -> None:
+    def start(
+        self,
+        least: float | None,
+        request: str,
+        *,
+        promised: bool = False,
+        at_least_cost: bool = False,
+    ) -> None:
         """Begin to write the decided tags of all photos.
 
         Args:
-            least, promised: see `Review.decided`.
+            least, promised, at_least_cost: see `Review.decided`.
             request: identifier of the act; the same one again does nothing.
 
         Raises:
@@ -110,15 +126,19 @@ class TagWriting:
                 return
             if self._result is not None and not self._result.done():
                 raise DataError("tags are being written already; wait until they are")
-            decided = Decided.of_review(self._review, least, promised=promised)
+            decided = Decided.of_review(
+                self._review, least, promised=promised, at_least_cost=at_least_cost
+            )
             if not decided.labels:
                 raise DataError("no tag is decided: answer yes about a tag of some photo")
             for name in decided.labels:
                 if fault := keyword_fault(name):
                     raise LabelsError(f"tag {name!r}: {fault}; give it another name")
             self._request, self._progress = request, _Progress(len(decided.predictions))
-            promise = self._review.promise
+            promise, costs = self._review.promise, self._review.costs
             decision = promise.decoder.signature if promise is not None and promised else ""
+            if costs is not None and at_least_cost:
+                decision = Decoder(costs=costs).signature
             self._result = self._threads.submit(self._write, decided, decision, self._progress)
 
     def status(self) -> dict[str, object]:

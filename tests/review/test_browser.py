@@ -16,7 +16,7 @@ from mlcrf.backbones.extractor import FeatureExtractor
 from mlcrf.backbones.registry import find_spec
 from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
-from mlcrf.decoding import Decoder, Guarantee
+from mlcrf.decoding import Costs, Decoder, Guarantee
 from mlcrf.review.database import ReviewDatabase
 from mlcrf.review.launch import add_suspects, start_review
 from mlcrf.review.model_saving import ModelSaving
@@ -801,6 +801,27 @@ def test_promised_tags_are_marked_and_written(
     page.goto(f"{page.url.split('#')[0]}#/photo/{review.photos[0].id}")
     page.wait_for_selector(".chip .promised")
     assert page.locator(".chip .promised").all_inner_texts() == ["sure"]
+    assert visit.complaints == []
+
+
+def test_tags_of_least_cost_are_written(visiting: Visiting, review: Review) -> None:
+    """The choice of the page is to write these, or only what was answered yes."""
+    costs = Costs.of({"sky": (0, 1), "*": (1, 0)}, LABELS, name="costs.csv")
+    review.costs = costs
+    visit = visiting()
+    page = visit.page
+    page.keyboard.press("w")
+    said = "document.getElementById('write-count').textContent"
+    until(page, f"{said} === '{len(NAMES)} tags for {len(NAMES)} photos.'")
+    assert page.is_checked("#write-costs") and page.query_selector("#write-likely") is None
+    assert "by costs.csv" in page.inner_text("#write-form")
+    page.check("#write-answered")
+    until(page, f"{said}.startsWith('No tag is decided')")
+    page.check("#write-costs")
+    until(page, "!document.getElementById('write-now').disabled")
+    page.click("#write-now")
+    page.wait_for_selector("#write-undo")
+    assert page.inner_text("#write-said").startswith(f"Sidecars: {len(NAMES)} new.")
     assert visit.complaints == []
 
 

@@ -6,8 +6,9 @@ import { actAndWait, ask } from "./server.js";
 
 const $ = (id) => document.getElementById(id);
 
-// The tags without an answer that are written: promised ones, or those of a least probability. A page has one of the choices.
+// The tags without an answer that are written: promised ones, those of least cost, or those of a least probability. A page has one of the choices.
 const promised = () => $("write-promised")?.checked ?? false;
+const atLeastCost = () => $("write-costs")?.checked ?? false;
 const least = () => ($("write-likely")?.checked ? Number($("write-percent").value) / 100 : null);
 
 export function openWriting() {
@@ -19,7 +20,7 @@ export function openWriting() {
 
 // Say how many photos get how many tags.
 async function count() {
-  const query = promised() ? "?promised=1" : least() === null ? "" : `?least=${least()}`;
+  const query = promised() ? "?promised=1" : atLeastCost() ? "?at_least_cost=1" : least() === null ? "" : `?least=${least()}`;
   try {
     const { photos, tags } = await ask(`/api/decided${query}`);
     $("write-count").textContent = photos ? `${counted(tags, "tag")} for ${counted(photos, "photo")}.` : "No tag is decided yet: answer yes about a tag of some photo.";
@@ -39,7 +40,7 @@ async function write() {
   $("write-now").disabled = true;
   say("Writing…");
   try {
-    tell(await actAndWait("/api/write", { least: least(), promised: promised() }, "/api/written", ({ done, total }) => say(`Writing: ${done} of ${total} photos…`)));
+    tell(await actAndWait("/api/write", { least: least(), promised: promised(), at_least_cost: atLeastCost() }, "/api/written", ({ done, total }) => say(`Writing: ${done} of ${total} photos…`)));
   } catch (error) {
     say(error.message, true);
   }
@@ -62,7 +63,7 @@ $("write-form").addEventListener("submit", (event) => {
   event.preventDefault();
   write();
 });
-for (const name of ["write-answered", "write-promised", "write-likely", "write-percent"]) $(name)?.addEventListener("input", () => {
+for (const name of ["write-answered", "write-promised", "write-costs", "write-likely", "write-percent"]) $(name)?.addEventListener("input", () => {
   if (name === "write-percent") $("write-likely").checked = true;
   if ($("write-percent")?.validity.valid ?? true) count();
 });
