@@ -168,6 +168,16 @@ class Run:
             self.backbone_spec, _num_features(self.crf), self.backbone_weights, self.make_backbone
         )
 
+    def take_input(self, manifest: Manifest) -> Manifest:
+        """Return data with the features that the run learned from, if these are among theirs.
+
+        Raises:
+            DataError: see `require_input`.
+        """
+        found = manifest.of_features(self.backbone_spec.features)
+        self.require_input(found)
+        return found
+
     def require_input(self, manifest: Manifest) -> None:
         """Refuse data of another kind than the run learned from.
 

@@ -111,7 +111,7 @@ def compare(
 
     The runs are compared on the labels that all of them and the data have. A run with more labels
     decides among all of its own; the others count as unknown in its nll, that is, summed out. The
-    targets obey the rules of all runs.
+    targets obey the rules of all runs. Of a table of numbers each run takes its own features.
 
     Args:
         runs: at least two; the first is the reference of all differences.
@@ -133,7 +133,7 @@ def compare(
     if len(runs) < 2:
         raise SettingsError("expected at least two runs to compare; for one, use mlcrf evaluate")
     for run in runs:
-        run.require_input(manifest)
+        run.take_input(manifest)
     labels, notes = _common_labels(runs, manifest)
     for option, value in (("--at-k", at_k), ("--coverage", coverage)):
         if value is not None and any(len(run.labels) > len(labels) for run in runs):
@@ -146,7 +146,7 @@ def compare(
     answers = {
         name: answer(
             run,
-            replace(narrowed, targets=_repaired(narrowed, run), labels=run.labels),
+            replace(run.take_input(narrowed), targets=_repaired(narrowed, run), labels=run.labels),
             extractor,
             inference=inference,
             max_exact_labels=max_exact_labels,

@@ -199,6 +199,7 @@ def make_rows(
             "train": len(targets),
             "test": len(truths),
             "method": method,
+            "commit": frame.commit(),
         }
         row |= {measure: float(values.mean()) for measure, values in found.scores.items()}
         row |= {"seconds": round(found.seconds, 1), "setting": found.setting}
@@ -335,8 +336,8 @@ def _ranks(rows: Rows) -> list[list[str]]:
     """
     measured = {(row["set"], row["method"]) for row in rows if row["labels"] <= 24}
     small = sorted({name for name, _ in measured if all((name, one) in measured for one in RANKED)})
-    lines = []
-    for method in RANKED:
+    lines: list[list[str]] = []
+    for method in RANKED if small else ():
         others = [one for one in _OTHERS if one != method]
         means = []
         for measure, larger in MEASURES.items():

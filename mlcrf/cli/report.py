@@ -53,18 +53,18 @@ def report(
     require_ending(out, (".html", ".htm"))
     if out.exists() and not overwrite:
         raise MlcrfError(f"{out}: exists already; choose another --out or --overwrite")
-    trained, manifest = evaluation.load(run, data, reading, "report")
+    others = [options.load_run(one) for one in compare or ()]
+    trained, manifest = evaluation.load(run, data, reading, "report", others)
     from mlcrf.evaluation import answer, score
     from mlcrf.reports.webpage import Gallery, save_report
 
-    others = [options.load_run(one) for one in compare or ()]
     hints = options.read_evidence(trained, evaluation.hints, reading)
     evidence = None if hints is None else hints.of(manifest.images)
     extractor = runtime.make_extractor(trained)
     with console.bar("features", then="scores") as progress:
         answers = answer(
             trained,
-            manifest,
+            trained.take_input(manifest),
             extractor,
             inference=evaluation.inference,
             max_exact_labels=evaluation.max_exact_labels,

@@ -186,6 +186,25 @@ class Manifest:
             )
         return self.rows(wanted)
 
+    def of_features(self, names: Sequence[str]) -> "Manifest":
+        """Return the rows of a table of numbers with some of its features, in this order.
+
+        Images stay as they are, and so do rows that lack one of the features, or where none are
+        named.
+        """
+        wanted = tuple(names)
+        if wanted == self.feature_names or not wanted or set(wanted) - set(self.feature_names):
+            return self
+        place = {name: column for column, name in enumerate(self.feature_names)}
+        columns = [place[name] for name in wanted]
+        images = tuple(
+            replace(one, features=one.features[columns])
+            if isinstance(one, NumberRow) and one.features is not None
+            else one
+            for one in self.images
+        )
+        return replace(self, images=images, feature_names=wanted)
+
     def relabelled(self, labels: LabelSpace) -> "Manifest":
         """Return the same images with the columns of `labels`, matched by name.
 

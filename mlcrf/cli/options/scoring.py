@@ -72,17 +72,33 @@ class EvaluationOptions:
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0
 
     def load(
-        self, run: Path, data: str, reading: ReadingOptions, command: str
+        self,
+        run: Path,
+        data: str,
+        reading: ReadingOptions,
+        command: str,
+        others: "Sequence[Run]" = (),
     ) -> "tuple[Run, Manifest]":
-        """Load a run, and the images to score it on; print how they were understood."""
+        """Load a run, and the images to score it on; print how they were understood.
+
+        Args:
+            others: runs that are to be compared with it, whose features are read, too.
+        """
         find_both(run, data, command)
         trained = load_run(run)
-        return trained, self.read([trained], data, reading)
+        return trained, self.read([trained], data, reading, others)
 
-    def read(self, runs: "Sequence[Run]", data: str, reading: ReadingOptions) -> "Manifest":
+    def read(
+        self,
+        runs: "Sequence[Run]",
+        data: str,
+        reading: ReadingOptions,
+        others: "Sequence[Run]" = (),
+    ) -> "Manifest":
         """Read the images to score runs on; print how they were understood.
 
-        All labels of the data are read if the runs have different ones.
+        All labels of the data are read if the runs have different ones. Of a table of numbers the
+        features of all runs are read, and of further ones.
         """
         import numpy as np
 
@@ -94,10 +110,12 @@ class EvaluationOptions:
         label_set = self.label_set or first.label_set
         if any(set(run.labels) != set(first.labels) for run in runs):
             labels, label_set = None, self.label_set or 38
-        how = reading.make(label_set, labels, run_features=first.backbone_spec.features)
+        everyone = [*runs, *others]
+        features = dict.fromkeys(name for run in everyone for name in run.backbone_spec.features)
+        how = reading.make(label_set, labels, run_features=tuple(features))
         manifest = read_dataset(parse_source(data), how)
-        for run in runs:
-            run.require_input(manifest)
+        for run in everyone:
+            run.take_input(manifest)
         show_reading(manifest)
         manifest = take_split(manifest, self.split)
         return manifest.rows(np.arange(len(manifest))[: self.limit])
