@@ -28,7 +28,10 @@ def audit(
     label_set: options.LabelSet = 24,
     out: Annotated[
         Path | None,
-        typer.Option(help="Also write the suspects, likeliest first, to this .csv file."),
+        typer.Option(
+            help="Also write the suspects, likeliest first, to this .csv file; an old one is "
+            "replaced."
+        ),
     ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Write all annotations instead of suspects only.")
@@ -42,7 +45,10 @@ def audit(
     ] = None,
     corrected: Annotated[
         Path | None,
-        typer.Option(help="With --answers: also write the corrected table to this .csv file."),
+        typer.Option(
+            help="With --answers: also write the corrected table to this .csv file; an old one is "
+            "replaced."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="Number of suspects to print.")] = 20,
     as_json: options.Json = False,

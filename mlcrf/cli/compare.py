@@ -36,7 +36,8 @@ def compare(
     families: CoverageOptions,
     runtime: RuntimeOptions,
     out: Annotated[
-        Path | None, typer.Option(help="Also write all scores to this .csv file.")
+        Path | None,
+        typer.Option(help="Also write all scores to this .csv file; an old one is replaced."),
     ] = None,
     measures: options.Measures = "main",
     as_json: options.Json = False,

@@ -14,7 +14,8 @@ def plot_correlations(
     out: Annotated[
         Path,
         typer.Option(
-            help="File to write: a heatmap (.png, .svg, .pdf) or a zoomable page (.html)."
+            help="File to write or to replace: a heatmap (.png, .svg, .pdf) or a zoomable page "
+            "(.html)."
         ),
     ],
     compare: Annotated[

@@ -138,6 +138,8 @@ def tag(
             "--undo needs no labels; leave out --from, and options about known labels, decisions "
             "and labels to write"
         )
+    if parent and not parent.strip("| "):
+        raise typer.BadParameter(f"--parent {parent!r} names no keyword; give one, such as AI")
     if table is not None and (known, decision) != (KnownOptions(), DecisionOptions()):
         raise typer.BadParameter(
             "--from replaces the model; leave it out, or --given, --known, --known-keywords, "

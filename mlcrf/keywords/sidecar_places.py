@@ -29,6 +29,9 @@ class PhotoPlaces:
         places: the folders and photos given by the user. The parallel tree starts at their deepest
             common folder.
         new_name: the name of a new sidecar; `photo.xmp` only where it can belong to no other file.
+
+    Raises:
+        DataError: the parallel tree is, or is below, a file.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class PhotoPlaces:
         self._directory, self._new_name = directory, new_name
         self._root = Path()
         if directory is not None:
+            _require_folder(directory)
             folders = {(one if one.is_dir() else one.parent).resolve() for one in places}
             self._root = Path(os.path.commonpath(folders)) if folders else Path()
         self._listed: tuple[Path, dict[str, list[str]]] = (Path(), {})
@@ -126,6 +130,12 @@ class PhotoPlaces:
         """Return the photo's path, or the corresponding path in the parallel tree."""
         path = _location(photo)
         return self.mirrored(path.parent) / path.name
+
+
+def _require_folder(directory: Path) -> None:
+    there = next(one for one in (directory, *directory.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise DataError("is a file; --sidecar-dir takes a folder, there or new", there)
 
 
 def _suffix_of(sidecar: Path) -> str:

@@ -258,6 +258,7 @@ def test_photos_within_a_container(run: Path, photos: Path, tmp_path: Path) -> N
         (["--undo", "--from", "a.csv"], "--undo needs no labels"),
         (["--txt", "--from", "a.csv", "--given", "sea=1"], "--from replaces the model"),
         (["--txt", "--min-prob", "2"], "expected a number from 0 to 1, got '2'"),
+        (["--xmp", "--parent", " | "], "names no keyword; give one, such as AI"),
     ],
 )
 def test_usage_errors(photos: Path, words: list[str], says: str) -> None:
@@ -265,6 +266,20 @@ def test_usage_errors(photos: Path, words: list[str], says: str) -> None:
     result = tag(photos, *words)
     assert result.exit_code == 2
     assert says in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("below", ["", "new/deeper"])
+def test_a_parallel_tree_that_is_a_file(
+    run: Path, photos: Path, tmp_path: Path, below: str
+) -> None:
+    """One line before any photo, with --undo too; the file stays."""
+    place = tmp_path / "notes.txt"
+    place.write_text("mine")
+    for words in (["--xmp", "--model", run], ["--undo"]):
+        done = tag(photos, *words, "--sidecar-dir", place / below)
+        said = f"{place}: is a file; --sidecar-dir takes a folder, there or new"
+        assert isinstance(done.exception, MlcrfError) and str(done.exception) == said
+    assert place.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Runs on tables of numbers: trained, scored, asked and refused by the same code as on images."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from mlcrf import compare, evaluate
 from mlcrf.backbones.registry import BackboneSpec, Source, make_backbone
 from mlcrf.backbones.sources import make_source
 from mlcrf.checkpoint import Run, load_run
@@ -30,6 +32,7 @@ SETTINGS = TrainSettings(
     penalties=(0.1,), pairwise_penalties=(0.01,), schedule=Schedule.JOINT, structure_weights=(1.0,)
 )
 LABELS = ["sea", "sky", "snow"]
+LEARNED = ("f0", "f1", "depth")
 
 
 def draw_table(rows: int = 120) -> pd.DataFrame:
@@ -112,6 +115,33 @@ def test_other_data_than_it_learned_from(run: Run, table: Path, tmp_path: Path) 
             train(rows, tmp_path / "run", settings)
     with pytest.raises(SettingsError, match="--views 2: data is a table of numbers, which no net"):
         train(rows, tmp_path / "run", SETTINGS.model_copy(update={"views": 2}))
+
+
+def test_runs_of_other_columns_are_compared(run: Run, table: Path, tmp_path: Path) -> None:
+    """Each takes its own features, in its own order; a table that lacks some is refused."""
+    frame = draw_table()[["id", "f2", "f0", *LABELS, "split"]]
+    frame.to_csv(tmp_path / "few.csv", index=False)
+    few = read_dataset(tmp_path / "few.csv", ReadOptions(features=("f2", "f0")))
+    other = train(few, tmp_path / "other", SETTINGS).run
+    both = read_dataset(table, ReadOptions(labels=run.labels, run_features=("f2", *LEARNED)))
+    compared = compare([run, other], both, split="all", resamples=5)
+    parts = [one.take_input(both) for one in (run, other)]
+    assert [one.feature_names for one in parts] == [run.backbone_spec.features, ("f2", "f0")]
+    alone = [
+        evaluate(one, part, split="all", resamples=5)
+        for one, part in zip((run, other), parts, strict=True)
+    ]
+    assert list(compared.runs.values()) == [one.models["crf"] for one in alone]
+    assert alone[0].models["crf"] != alone[1].models["crf"]
+    words = ("compare", run.path, other.path, "--data", table, "--resamples", 5, "--json")
+    told = run_program(*words)
+    assert told.returncode == 0, told.stderr
+    nll = json.loads(told.stdout)["runs"]["other"]["nll"]
+    test = parts[1].part(Split.TEST)
+    scored = evaluate(other, test, split="test", resamples=5)
+    assert nll == pytest.approx(scored.models["crf"].nll)
+    refused = run_program("compare", other.path, run.path, "--data", tmp_path / "few.csv")
+    assert refused.returncode == 1 and "lacks 2 of the 4 features" in refused.stderr
 
 
 def test_each_row_is_predicted_or_told(run: Run, tmp_path: Path) -> None:
