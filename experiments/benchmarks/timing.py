@@ -47,6 +47,12 @@ def median_ratio(above: Iterable[float], below: Iterable[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
+def quartiles_of_ratio(above: Iterable[float], below: Iterable[float]) -> tuple[float, float]:
+    """First and third quartile over turns of the ratio within a turn."""
+    first, _, third = statistics.quantiles(a / b for a, b in zip(above, below, strict=True))
+    return first, third
+
+
 def installed(program: str) -> bool:
     """Return whether a peer can be imported."""
     return importlib.util.find_spec(_MODULES.get(program, program)) is not None

@@ -367,7 +367,7 @@ def test_layer_is_measured_and_learns_what_the_engine_does() -> None:
     assert abs(learned["loop_loss"] - learned["train_loss"]) < 1e-4
     assert learned["correlation_of_couplings"] > 0.9999
     assert learned["independent_loss"] - learned["loop_loss"] > 0.1
-    step = layer.measure(6, 0.2, turns=1)
+    step = layer.measure(6, 0.2, turns=2)
     assert step["same_loss"] < 1e-5 and step["ratio"] > 0
     made = layer.tables({"steps": [step], "learned": learned})
     assert made["steps"].startswith("| labels | unknown | layer, ms |")
