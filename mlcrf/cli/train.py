@@ -194,16 +194,17 @@ class DataOptions:
             tables.append(table or data[0])
         return tables
 
-    def read_hints(self, manifest: "Manifest") -> "Hints | None":
+    def read_hints(self, data: list[str], manifest: "Manifest") -> "Hints | None":
         """Read what other sources say of the images."""
         if not self.hints:
             return None
-        from mlcrf.data.hint_tables import parse_hints, read_hints
+        from mlcrf.data.hint_tables import parse_hints, read_hints, require_other_table
         from mlcrf.data.read_options import ReadOptions
 
         how = ReadOptions(run_features=manifest.feature_names)
-
-        return read_hints(parse_hints(self.hints), manifest.labels, how, tell=options.show_reading)
+        tables = parse_hints(self.hints)
+        require_other_table(tables, [options.parse_data(one) for one in data])
+        return read_hints(tables, manifest.labels, how, tell=options.show_reading)
 
     def require_data(self, data: list[str]) -> None:
         """See that tables are there, and are not runs, before anything heavy is imported.
@@ -333,7 +334,7 @@ def train(
 
     device = pick_device(runtime.device)
     manifest = source.load(data, reading)
-    hints = source.read_hints(manifest)
+    hints = source.read_hints(data, manifest)
     try:
         with joined(device) as (processes, own_device):
             if processes.is_first:

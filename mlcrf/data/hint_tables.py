@@ -1,6 +1,6 @@
 """Read what other sources say of images: evidence of labels, not truth."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +41,44 @@ def parse_hints(texts: list[str]) -> dict[str, Path | Stored]:
             )
         tables[name] = table
     return tables
+
+
+def require_other_table(tables: Mapping[str, Path | Stored], data: Sequence[Path | Stored]) -> None:
+    """Refuse hints that are the table that is learned from or scored, as they are never wrong.
+
+    Raises:
+        DataError: a source's table is one of the data.
+    """
+    for place in tables.values():
+        if any(_is_same(place, one) for one in data):
+            raise DataError(
+                "is DATA itself, so that as hints it would never be wrong; give what another "
+                "source says of the images, or leave out --hints",
+                place,
+            )
+
+
+def _is_same(one: Path | Stored, other: Path | Stored) -> bool:
+    if isinstance(one, Path) and isinstance(other, Path):
+        return one.exists() and other.exists() and one.samefile(other)
+    return str(one) == str(other)
+
+
+def describe_copies(hints: Hints, manifest: Manifest) -> list[str]:
+    """Return a note for each source that never contradicts the annotations, as a copy would."""
+    notes = []
+    nothing = np.full(len(manifest.labels), UNKNOWN, dtype=np.int8)
+    for name, rows in hints.items():
+        said = np.stack([rows.get(image.key, nothing) for image in manifest.images])
+        both = (said != UNKNOWN) & (manifest.targets != UNKNOWN)
+        same = said == manifest.targets
+        if both.any() and same[both].all() and (said[both] == 1).any():
+            notes.append(
+                f"hints of {name!r} agree with the annotations wherever both speak of a label "
+                f"({both.sum()} times): if they were copied from each other, the source is trusted "
+                "too much"
+            )
+    return notes
 
 
 def read_hints(

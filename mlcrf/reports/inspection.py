@@ -39,7 +39,8 @@ def dataset_record(manifest: Manifest, *, top: int) -> dict[str, Any]:
         "features": len(manifest.feature_names),
         "splits": None if splits is None else {s.value: splits.count(s) for s in Split},
         "labels_per_image": float((targets == 1).sum(1).mean()) if len(manifest) else 0.0,
-        "without_any_label": int((targets != 1).all(1).sum()),
+        "without_any_label": int((targets == 0).all(1).sum()),
+        "none_known_present": int(((targets != 1).all(1) & (targets < 0).any(1)).sum()),
         "labels": {
             name: {"present": int(present[column]), "unknown": int(unknown[column])}
             for column, name in enumerate(manifest.labels)
@@ -69,6 +70,7 @@ def format_dataset(record: dict[str, Any]) -> str:
         if splits is None
         else ", ".join(f"{count} {split}" for split, count in splits.items())
     )
+    open_rows = record["none_known_present"]
     shown = list(record["labels"].items())
     cut = len(shown) > _MOST_LABELS
     if cut:
@@ -89,7 +91,8 @@ def format_dataset(record: dict[str, Any]) -> str:
         [
             f"{record['data']}: {images} {what}s ({parts}), {len(record['labels'])} labels, "
             f"{record['labels_per_image']:.2f} labels per {what}, "
-            f"{record['without_any_label']} {what}s without any",
+            f"{record['without_any_label']} {what}s without any"
+            f"{f', {open_rows} {what}s where that is unknown' if open_rows else ''}",
             "",
             *([f"the {_COMMONEST} most frequent labels; --json has all"] if cut else []),
             format_table(["label", "present", "%", "unknown"], rows),

@@ -15,6 +15,7 @@ from mlcrf.training.teaching import Teacher
 
 _MOST_REASONS = 3  # other annotations that are named
 _LEAST_REASON = 0.1  # nats
+_ERROR_RATE = 0.1  # of annotations, for couplings
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Audit:
         columns: columns of the targets that are judged: those with an annotation (K,).
         p_image, p_others: see `Suspect`, float64 (N, K).
         pairwise_matrix: couplings of these labels (K, K).
-        unusual: each label's annotation, or its probability, minus its mean probability (N, K).
+        unusual: each label's annotation, or its probability, minus its mean probability, times
+            the 1 - 2 e of `audit` (N, K).
     """
 
     manifest: Manifest
@@ -111,12 +113,13 @@ def audit(
     """Return the probabilities of all annotations, none by a model that has seen it.
 
     Unaries are fitted to the annotations with each one left out in closed form; couplings are
-    learned on these left-out log-odds (`mlcrf.training.teaching`). With both,
+    learned on these left-out log-odds, as if one annotation in ten were wrong
+    (`mlcrf.training.teaching`): else they would learn what errors have in common. With both,
 
-        logit P(y_i | x, others) = left_out_i + sum_j pairwise_ij (y_j - base_rate_j)
+        logit P(y_i | x, others) = left_out_i + sum_j pairwise_ij (1 - 2 e) (y_j - base_rate_j)
 
-    where an unknown y_j is replaced by its probability. The couplings have seen the annotation, as
-    one of many.
+    where e = 0.1, since y_j may be wrong as well, and an unknown y_j is replaced by its
+    probability. The couplings have seen the annotation, as one of many.
 
     Args:
         features: of the images, in their order (N, D).
@@ -129,13 +132,13 @@ def audit(
         the prior.
     """
     targets = torch.from_numpy(manifest.targets).long()
-    taught = Teacher(features).learn(targets, progress=progress)
+    taught = Teacher(features).learn(targets, error_rate=_ERROR_RATE, progress=progress)
     if taught is None:
         raise DataError(f"{manifest.name}: every label of every image is unknown")
     given = targets[:, taught.columns]
     left_out = taught.log_odds.double()
     likely = torch.where(given == UNKNOWN, left_out.sigmoid(), given)
-    unusual = likely - taught.base_rate
+    unusual = (1 - 2 * _ERROR_RATE) * (likely - taught.base_rate)
     matrix = taught.crf.pairwise_matrix().double()
     p_others = (left_out + unusual @ matrix).sigmoid()
     return Audit(manifest, taught.columns, left_out.sigmoid(), p_others, matrix, unusual)

@@ -18,7 +18,7 @@ from mlcrf.backbones.registry import Backbone, BackboneSpec
 from mlcrf.calibration import Calibration, save_calibration
 from mlcrf.checkpoint import SPLITS, STATE, WEIGHTS, Provenance, Run, save_run
 from mlcrf.config import TrainSettings
-from mlcrf.data.hint_tables import Hints
+from mlcrf.data.hint_tables import Hints, describe_copies
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
@@ -126,7 +126,7 @@ def train(
     stages = _begin(out, manifest, plan, spec, environment, resume=resume, overwrite=overwrite)
 
     log(RunStarted(out, plan.settings))
-    for note in describe_data(plan, *parts, automatic):
+    for note in describe_data(plan, *parts, automatic) + describe_copies(hints or {}, manifest):
         log(f"note: {note}")
     with _removed_if_vain(out, stages, environment.processes):
         network = train_network(backbone, parts, plan, stages, environment, log)

@@ -11,6 +11,7 @@ answered; their strength is chosen by folds of images, none included.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,6 +139,7 @@ class Teacher:
         self,
         answers: Tensor,
         *,
+        error_rate: float = 0.0,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Taught | None:
         """Return models that follow from all answers so far; None if they know no label.
@@ -145,6 +147,7 @@ class Teacher:
         Args:
             answers: 1, 0 or -1 for unknown, int64 (N, L), L >= L0; the first L0 labels are those
                 of the model.
+            error_rate: see `learn_couplings`; unaries take all answers as right.
             progress: called with the number of a label's fits that are begun, and of all.
 
         Cost: O(n D'^2) for each label with n new or old answers if one of them is new, with
@@ -181,8 +184,9 @@ class Teacher:
         base_rate = log_odds.sigmoid().mean(0)
         for at, (rows, values) in left_out.items():
             log_odds[rows, at] = values
-        edges, pairwise = self._couple(log_odds, answers[:, columns], base_rate)
-        given_others = _given_others(log_odds, answers[:, columns], base_rate, edges, pairwise)
+        given = answers[:, columns]
+        edges, pairwise = self._couple(log_odds, given, base_rate, error_rate)
+        given_others = _given_others(log_odds, given, base_rate, edges, pairwise)
         nothing = no_edges(), torch.zeros(0)
         independent = self._make_model(self._baseline, steps, *nothing, base_rate)
         crf = self._make_model(self._model, steps, edges, pairwise, base_rate)
@@ -335,7 +339,7 @@ class Teacher:
         ).sqrt()
 
     def _couple(
-        self, log_odds: Tensor, answers: Tensor, base_rate: Tensor
+        self, log_odds: Tensor, answers: Tensor, base_rate: Tensor, error_rate: float
     ) -> tuple[Tensor, Tensor]:
         """Return new edges and their couplings."""
         known = answers != UNKNOWN
@@ -346,7 +350,9 @@ class Teacher:
         edges = together.nonzero()
         if not len(edges):
             return edges, torch.zeros(0)
-        pairwise = learn_couplings(log_odds[images], answers[images], base_rate, edges)
+        pairwise = learn_couplings(
+            log_odds[images], answers[images], base_rate, edges, error_rate=error_rate
+        )
         used = pairwise != 0
         return edges[used], pairwise[used].float()
 
@@ -400,7 +406,14 @@ def require_teachable(model: LabelCrf) -> None:
         )
 
 
-def learn_couplings(log_odds: Tensor, answers: Tensor, base_rate: Tensor, edges: Tensor) -> Tensor:
+def learn_couplings(
+    log_odds: Tensor,
+    answers: Tensor,
+    base_rate: Tensor,
+    edges: Tensor,
+    *,
+    error_rate: float = 0.0,
+) -> Tensor:
     """Return couplings that tell answered labels from each other, float64 (E,).
 
     Maximises the pseudo-likelihood of the answers with the log-odds
@@ -416,28 +429,36 @@ def learn_couplings(log_odds: Tensor, answers: Tensor, base_rate: Tensor, edges:
         answers: 1, 0 or -1 for unknown (N, L).
         base_rate: mean probability of each label in the archive (L,).
         edges: pairs of labels (E, 2).
+        error_rate: share of answers that are wrong, whatever the image; an answer then has at least
+            this probability, and none outweighs many others. Not convex unless 0.
+
+    Source: Copas, "Binary regression models for contaminated data" (1988), for the error rate.
     """
     likely = log_odds.sigmoid()
     others = torch.cat([torch.where(answers == UNKNOWN, likely, answers), likely])
     unusual = (others - base_rate).numpy()
     rows, labels = (torch.cat([answers, answers]) != UNKNOWN).nonzero().numpy().T
     images = rows % len(answers)
-    present = (answers == 1).double().numpy()[images, labels]
+    sign = 2 * (answers == 1).double().numpy()[images, labels] - 1
     unary, (first, second) = log_odds.numpy()[images, labels], edges.T.numpy()
     count = len(base_rate)
+    log_error = math.log(error_rate) if error_rate else -math.inf
+    log_sound = math.log1p(-2 * error_rate)
 
     def loss(pairwise: NDArray[np.float64], part: NDArray[np.bool_]) -> tuple[float, Any]:
         matrix = np.zeros((count, count))
         matrix[first, second] = matrix[second, first] = pairwise
         chosen = part[images]
         at = rows[chosen], labels[chosen]
-        logits = unary[chosen] + (unusual @ matrix)[at]
-        each = np.logaddexp(0, logits) - present[chosen] * logits
+        logits = (unary[chosen] + (unusual @ matrix)[at]) * sign[chosen]
+        log_right = log_sound - np.logaddexp(0, -logits)
+        log_given = np.logaddexp(log_error, log_right)
+        slope = np.exp(log_right - log_given) / (1 + np.exp(logits.clip(-_LARGEST, _LARGEST)))
         residuals = np.zeros_like(unusual)
-        residuals[at] = 1 / (1 + np.exp(-logits.clip(-_LARGEST, _LARGEST))) - present[chosen]
+        residuals[at] = -slope * sign[chosen]
         by_matrix = residuals.T @ unusual
         gradient = by_matrix[first, second] + by_matrix[second, first]
-        return float(each.sum()), gradient
+        return float(-log_given.sum()), gradient
 
     def fit(variance: float, part: NDArray[np.bool_]) -> NDArray[np.float64]:
         def penalised(pairwise: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

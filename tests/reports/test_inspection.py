@@ -1,5 +1,6 @@
 """What is said of data and runs with many labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +46,15 @@ def test_a_run_of_many_labels_names_some(tmp_path: Path) -> None:
     text = format_run(run_record(run))
     assert "50 labels: label0, " in text
     assert "label39 and 10 more" in text
+
+
+def test_images_of_unknown_labels_are_not_images_without_any() -> None:
+    """One is annotated as without any; of one nothing is known, of one a part."""
+    some = make_manifest(4)
+    targets = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [-1, -1, -1, -1], [0, 0, -1, 0]], dtype=np.int8)
+    record = dataset_record(replace(some, targets=targets), top=0)
+    assert (record["without_any_label"], record["none_known_present"]) == (1, 2)
+    first = format_dataset(record).splitlines()[0]
+    assert first.endswith("1 images without any, 2 images where that is unknown")
+    known = dataset_record(replace(some, targets=np.maximum(targets, 0)), top=0)
+    assert format_dataset(known).splitlines()[0].endswith("3 images without any")

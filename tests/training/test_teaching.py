@@ -167,6 +167,24 @@ def test_couplings_of_labels_that_are_answered_together() -> None:
     assert found[1].abs() < 0.4
 
 
+def test_couplings_of_answers_that_are_often_wrong() -> None:
+    """Errors that follow a pattern do not hide the attraction that all others show."""
+    generator = torch.Generator().manual_seed(0)
+    present = torch.randint(2, (400, 2), generator=generator).double()
+    log_odds = 6 * present - 3  # what the images show
+    answers = present.long()
+    answers[:, 1] = torch.where(torch.rand(400, generator=generator) < 0.95, answers[:, 0], 0)
+    wrong = (answers[:, 0] == 1) & (torch.rand(400, generator=generator) < 0.2)
+    log_odds[:, 1] = 0
+    answers[wrong] = torch.tensor([0, 1])
+    half, edges = torch.full((2,), 0.5, dtype=torch.float64), torch.tensor([[0, 1]])
+    plain, *robust = (
+        float(learn_couplings(log_odds, answers, half, edges, error_rate=rate))
+        for rate in (0.0, 0.01, 0.1)
+    )
+    assert plain + 0.2 < robust[0] < robust[1] - 0.2
+
+
 def test_answers_that_do_not_change_are_not_fitted_again() -> None:
     """The same answers in another order of time give the same models."""
     features, truth = archive()

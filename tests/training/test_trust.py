@@ -10,7 +10,13 @@ import torch
 from PIL import Image as Picture
 
 from mlcrf.checkpoint import load_run
-from mlcrf.data.hint_tables import parse_hints, read_hints
+from mlcrf.data.hint_tables import (
+    describe_copies,
+    parse_hints,
+    read_hints,
+    require_other_table,
+)
+from mlcrf.data.manifest import Manifest
 from mlcrf.errors import MlcrfError
 from mlcrf.images import as_image
 from mlcrf.labels import LabelSpace
@@ -82,3 +88,34 @@ def test_a_table_without_any_of_the_labels(tmp_path: Path) -> None:
     table.write_text("image,boat\nim1.jpg,1\n")
     with pytest.raises(MlcrfError, match=r"tags.csv: has none of the labels sky, sea; check"):
         read_hints({"tags": table}, LabelSpace(("sky", "sea")))
+
+
+def test_hints_that_are_the_data(tmp_path: Path) -> None:
+    """By whatever path; another table, and one that is not there, are no matter of this."""
+    data, other = tmp_path / "tags.csv", tmp_path / "other.csv"
+    data.write_text("image,labels\n")
+    other.write_text("image,labels\n")
+    link = tmp_path / "link.csv"
+    link.symlink_to(data)
+    for same in (data, link):
+        with pytest.raises(MlcrfError, match=f"{same.name}: is DATA itself"):
+            require_other_table(parse_hints([str(other), f"x={same}"]), [tmp_path, data])
+    require_other_table(parse_hints([str(other), f"x={tmp_path}/none.csv"]), [data])
+
+
+def test_hints_that_never_contradict_the_annotations() -> None:
+    """A copy is noted; one contradiction, or nothing named, shows that it is none."""
+    images = tuple(as_image(f"{number}.jpg") for number in range(3))
+    targets = np.array([[1, 0], [0, -1], [1, 1]], dtype=np.int8)
+    manifest = Manifest(images, targets, LabelSpace(("sky", "sea")), None, "data")
+
+    def notes(rows: list[list[int]]) -> list[str]:
+        said = zip((image.key for image in images), np.array(rows, dtype=np.int8), strict=False)
+        return describe_copies({"web": dict(said)}, manifest)
+
+    [note] = notes([[1, 0], [-1, 1]])
+    assert note.startswith("hints of 'web' agree with the annotations wherever both speak")
+    assert "(2 times)" in note
+    assert notes([[1, 0], [1, 1]]) == []
+    assert notes([[-1, 0], [0, 1]]) == []
+    assert notes([[-1, -1], [-1, 1]]) == []

@@ -102,6 +102,7 @@ class EvaluationOptions:
         """
         import numpy as np
 
+        from mlcrf.data.hint_tables import parse_hints, require_other_table
         from mlcrf.data.readers import read_dataset
         from mlcrf.data.splits import take_split
 
@@ -113,7 +114,9 @@ class EvaluationOptions:
         everyone = [*runs, *others]
         features = dict.fromkeys(name for run in everyone for name in run.backbone_spec.features)
         how = reading.make(label_set, labels, run_features=tuple(features))
-        manifest = read_dataset(parse_source(data), how)
+        place = parse_source(data)
+        require_other_table(parse_hints(self.hints or []), [place])
+        manifest = read_dataset(place, how)
         for run in everyone:
             run.take_input(manifest)
         show_reading(manifest)

@@ -259,6 +259,7 @@ def _merge_rows(
     """
     first: dict[str, int] = {}
     kept = []
+    reported = {one.line for one in problems.found}
     remedy = ", or list all labels of an image in one row" if single else ""
     for row, image in enumerate(images):
         before = first.setdefault(image.address, row)
@@ -268,7 +269,9 @@ def _merge_rows(
         other_split = splits is not None and splits[row] is not splits[before]
         if is_long and not other_split:
             targets[before] = np.maximum(targets[before], targets[row])
-        elif other_split or not np.array_equal(targets[row], targets[before]):
+        elif records.lines[row] not in reported and (
+            other_split or not np.array_equal(targets[row], targets[before])
+        ):
             what = "split" if other_split else "labels"
             records.fault(
                 problems,
