@@ -198,6 +198,8 @@ def test_by_keys_alone(visiting: Visiting, place: Place) -> None:
     assert page.url == first
     page.keyboard.press("?")
     assert page.is_visible("#help")
+    shown = page.eval_on_selector("#help", "h => [h.scrollHeight > h.clientHeight, h.scrollTop]")
+    assert shown == [True, 0]  # longer than the window, from its beginning
     page.keyboard.press("Escape")
     assert not page.is_visible("#help")
     page.keyboard.press("/")

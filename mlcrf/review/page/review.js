@@ -368,10 +368,15 @@ const KEYS_OF_GRID = {
   y: () => answerSelected(1), n: () => answerSelected(0), u: () => answerSelected(-1),
   o: () => answerSelected(1, others()), Delete: () => answerSelected(null),
 };
+function openHelp() {
+  $("help").showModal();
+  $("help").scrollTop = 0; // its button, which is last, has the focus
+}
+
 // what Ctrl or Cmd and a letter mean
 const CONTROLS = { z: "z", "Shift+z": "redo", y: "redo", a: "all" };
 const KEYS = {
-  "?": () => $("help").showModal(), z: undo, redo, e: openTags, w: openWriting, m: openSaving,
+  "?": openHelp, z: undo, redo, e: openTags, w: openWriting, m: openSaving,
   "/": () => {
     if (!$("grid-view").hidden) return $("name").focus();
     searching = true;
@@ -460,7 +465,7 @@ $("own").addEventListener("submit", (event) => {
   event.preventDefault();
   addOwn().catch(failed);
 });
-$("help-button").addEventListener("click", () => $("help").showModal());
+$("help-button").addEventListener("click", openHelp);
 document.querySelectorAll(".ask-buttons button").forEach((button) => button.addEventListener("click", () => answer(current, Number(button.dataset.value))));
 
 $("person").value = localStorage.getItem("person") || document.body.dataset.person;
