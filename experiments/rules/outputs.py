@@ -1,6 +1,7 @@
 """Count the label sets that break a rule in every kind of output, over all test photos.
 
-    python -m experiments.rules.outputs [--data FOLDER] [--model RUN] [--slow N] [--quick]
+    python -m experiments.rules.outputs [--data FOLDER] [--model RUN] [--slow N] [--only PART]
+        [--quick]
 
 A run of 300 photos with all hard rules of this folder tags the test photos. The files that it
 writes are read with csv, json and string methods, and the rules are applied as the sentences that
@@ -19,6 +20,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from mlcrf.review.launch import start_review
 Sets = Iterable[set[str]]
 _ALL = "and never together"
 _HALF = 0.5
+_SLOW = ("service, POST /tags/image", "graph (ONNX), above 0.5")
 
 
 def main() -> None:
@@ -47,7 +50,8 @@ def main() -> None:
         "rules",
         "outputs.json",
         model={"type": Path, "help": "a run with rules; trained if not given"},
-        slow={"type": int, "default": 500, "help": "photos for the service and the graph"},
+        slow={"type": int, "default": 2000, "help": "photos for the service and the graph"},
+        only={"choices": ["files", "slow"], "help": "keep the others' figures, of the same run"},
     )
     data = frame.photos(arguments, 24)
     test = data.part(Split.TEST)
@@ -60,7 +64,12 @@ def main() -> None:
         run = load_run(arguments.model)
     assert run.rules, f"{run.path} has no rules"
     sentences = run.rules.lines(run.labels.names)
-    rows: frame.Rows = []
+    kept = frame.earlier(arguments) if arguments.only else {}
+    assert kept.get("model", run.digest) == run.digest, "the figures to keep are of another run"
+    slow = [row for row in kept.get("rows", []) if row["output"] in _SLOW]
+    rows: frame.Rows = [row for row in kept.get("rows", []) if row["output"] not in _SLOW]
+    if arguments.only == "files":
+        rows = []
 
     def count(name: str, sets: Sets) -> None:
         listed = list(sets)
@@ -71,15 +80,24 @@ def main() -> None:
         rows.append({"output": name, "photos": len(listed), "tags": tags, "broken": broken})
         print(f"{name}: {broken} of {len(listed)}", flush=True)
 
-    count("baseline, which knows no rules", _independent(run, test))
+    if arguments.only != "slow":
+        count("baseline, which knows no rules", _independent(run, test))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "photos"
         folder.mkdir()
         for image in test.images:
             shutil.copy(image.path, folder)
-        for name, sets in _outputs(run, folder, Path(place), arguments.slow):
+        outputs: list[Iterator[tuple[str, Sets]]] = []
+        if arguments.only != "slow":
+            outputs.append(_files(run, folder, Path(place)))
+        if arguments.only != "files":
+            outputs.append(_answers(run, folder, Path(place), arguments.slow))
+        for name, sets in chain.from_iterable(outputs):
             count(name, sets)
             frame.keep(arguments, rows, rules=sentences, model=run.digest)
+    if arguments.only == "files":
+        rows += slow
+        frame.keep(arguments, rows, rules=sentences, model=run.digest)
     print(tables({"rows": rows})["outputs"])
 
 
@@ -111,8 +129,8 @@ def breaks(present: set[str], sentences: list[str]) -> bool:
     return False
 
 
-def _outputs(run: Run, folder: Path, place: Path, slow: int) -> Iterator[tuple[str, Sets]]:
-    """Yield each kind of output, as the label sets in it."""
+def _files(run: Run, folder: Path, place: Path) -> Iterator[tuple[str, Sets]]:
+    """Yield each kind of file, and what the page shows, as the label sets in it."""
     model = ["--model", str(run.path)]
     for decision in Decision:
         if decision is Decision.F1_OF_MEANS:  # of evaluate and report only
@@ -134,9 +152,13 @@ def _outputs(run: Run, folder: Path, place: Path, slow: int) -> Iterator[tuple[s
     for sidecar in folder.glob("*.xmp"):
         sidecar.unlink()
     yield from _of_page(run, folder, place)
+
+
+def _answers(run: Run, folder: Path, place: Path, slow: int) -> Iterator[tuple[str, Sets]]:
+    """Yield what the service and the graph answer for the first so many photos."""
     photos = sorted(folder.glob("*.jpg"))[:slow]
-    yield "service, POST /tags/image", _of_service(run, photos)
-    yield "graph (ONNX), above 0.5", _of_graph(run, photos, place)
+    yield _SLOW[0], _of_service(run, photos)
+    yield _SLOW[1], _of_graph(run, photos, place)
 
 
 def _command(*words: str) -> None:
