@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mlcrf import Tagger
-from mlcrf.calibration import load_calibration
+from mlcrf.calibration import CALIBRATION, load_calibration
 from mlcrf.checkpoint import load_run
 from mlcrf.cli.options import cache_dir
 from mlcrf.decoding import Coverage
@@ -89,8 +89,9 @@ def test_known_labels_end_the_promise(
 
 def test_mistakes_are_one_line(mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path) -> None:
     """No calibration images, options that contradict each other, images of training, damage."""
-    out = tmp_path / "tags.csv"
-    told = mlcrf("predict", drawn, "--model", "mirflickr38", "--out", out, "--precision", 0.9)
+    out, bare = tmp_path / "tags.csv", tmp_path / "bare"
+    shutil.copytree(run, bare, ignore=shutil.ignore_patterns(CALIBRATION))
+    told = mlcrf("predict", drawn / "images", "--model", bare, "--out", out, "--precision", 0.9)
     assert told.returncode == 1
     assert "mlcrf calibrate" in told.stderr and told.stderr.count("\n") == 1
     for options in (

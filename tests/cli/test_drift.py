@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Picture
 
 from mlcrf import find_drift
-from mlcrf.calibration import Calibration, Surprises, save_calibration
+from mlcrf.calibration import CALIBRATION, Calibration, Surprises, save_calibration
 from mlcrf.checkpoint import load_run
 from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.errors import DataError, RunError, SettingsError
@@ -125,7 +125,9 @@ def test_files_of_older_versions(calibrated: Path, drawn: Path, tmp_path: Path) 
 
 def test_mistakes_are_one_line(mlcrf: Mlcrf, calibrated: Path, drawn: Path, tmp_path: Path) -> None:
     """No calibration images, too few images, labels that are not the run's, damage."""
-    told = mlcrf("drift", "mirflickr38", drawn / "images")
+    bare = tmp_path / "bare"
+    shutil.copytree(calibrated, bare, ignore=shutil.ignore_patterns(CALIBRATION))
+    told = mlcrf("drift", bare, drawn / "images")
     assert told.returncode == 1 and told.stderr.count("\n") == 1
     assert "has no calibration images" in told.stderr and "mlcrf calibrate" in told.stderr
     told = mlcrf("drift", calibrated, tmp_path / "nothing")
