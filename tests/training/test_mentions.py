@@ -133,7 +133,7 @@ def test_a_run_predicts_presence_not_mention(scenes: Manifest, tmp_path: Path) -
     ("change", "says"),
     [
         ({"objective": "pseudo-likelihood"}, "--lists positives goes with objective auto or"),
-        ({"finetune": "all"}, "--lists positives goes with finetune none, not all"),
+        ({"finetune": "all"}, "--lists positives goes with finetune auto or none, not all"),
         ({"structure": "latent"}, "does not go with --structure latent"),
     ],
 )

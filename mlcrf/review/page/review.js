@@ -480,7 +480,9 @@ $("person").addEventListener("change", () => {
 // begun to look through them: eyes that have passed over photos must not select others. A button shows
 // the news then.
 async function showNews() {
+  const asked = Date.now();
   const progress = await ask("/api/progress");
+  if (sinceAct() <= Date.now() - asked) return; // of before what was done meanwhile
   if (areTagsOld(progress)) return;
   const isNews = progress.answers !== lastProgress?.answers || progress.lessons !== lessonsShown();
   showProgress(progress);
