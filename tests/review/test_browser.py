@@ -615,6 +615,35 @@ def test_all_photos_are_shown_and_answered_at_once(
         visit.context.close()
 
 
+def test_news_of_before_an_act_are_ignored(visiting: Visiting) -> None:
+    """What the server said of its state before an answer does not come after that answer."""
+    visit = visiting()
+    page = visit.page
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/api/progress", hold)
+    page.locator(".tile").first.hover()
+    page.locator(".tick").first.click()
+    page.fill("#bulk-label", "sky")
+    page.keyboard.press("Enter")
+    page.keyboard.press("y")
+    visit.answers(1)
+    end = monotonic() + PATIENCE_S
+    while not held:
+        assert monotonic() < end
+        page.wait_for_timeout(20)
+    before = held[0].fetch()
+    page.keyboard.press("z")
+    visit.answers(0)
+    held[0].fulfill(response=before)
+    page.wait_for_timeout(300)
+    assert page.inner_text("#progress-text").endswith("0 answers")
+    page.unroute("**/api/progress")
+
+
 def test_a_refused_answer_leaves_the_selection(visiting: Visiting, place: Place) -> None:
     """Photos that were selected can be answered about again."""
     visit = visiting()
