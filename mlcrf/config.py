@@ -260,7 +260,7 @@ class TrainSettings(BaseModel):
 
     @property
     def trains_network(self) -> bool:
-        """Whether the network is trained, too; not before AUTO is resolved."""
+        """Return whether the network is trained, too; AUTO, which data resolve, counts as no."""
         return self.finetune in (Finetune.LAST, Finetune.ALL)
 
     def with_finetune(self, choice: Finetune) -> "TrainSettings":

@@ -14,7 +14,7 @@ from mlcrf.hints import describe_fault, did_you_mean, expected
 
 
 def tell(*words: object) -> str:
-    """What a refused command says, on one line."""
+    """Return what a refused command says, on one line."""
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code in (1, 2)
     text = f"{result.output} {result.exception}"
