@@ -70,7 +70,11 @@ def pick_device(name: str) -> torch.device:
 
 
 def engine_key(name: EngineName, device: torch.device) -> str:
-    """Return a key of engine and precision; features with the same key have the same bits."""
+    """Return a key of engine and precision; features with the same key have the same bits.
+
+    Those of a network whose last stage was just trained differ by rounding, at full precision; see
+    `FeatureExtractor.keep`.
+    """
     torch_key = f"torch-{torch.__version__}-{device.type}"
     match _candidates(name, device)[0]:
         case EngineName.OPENVINO:
@@ -81,6 +85,11 @@ def engine_key(name: EngineName, device: torch.device) -> str:
             return f"{torch_key}-bfloat16"
         case _:
             return f"{torch_key}-float32"
+
+
+def has_full_precision(name: EngineName, device: torch.device) -> bool:
+    """Return whether the engine computes in float32."""
+    return engine_key(name, device).endswith("-float32")
 
 
 def make_engine(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mlcrf.backbones.cache import FeatureCache
 from mlcrf.backbones.deferred import DeferredBackbone
-from mlcrf.backbones.engines import Engine, engine_key, make_engine
+from mlcrf.backbones.engines import Engine, engine_key, has_full_precision, make_engine
 from mlcrf.backbones.feature_maps import feature_map
 from mlcrf.backbones.feature_source import Decoded, Feature, FeatureSource
 from mlcrf.backbones.registry import Backbone, BackboneSpec
@@ -177,6 +177,36 @@ class FeatureExtractor(FeatureSource):
                 decoded[place] = _Decoded(one)
         return self._finite(images, decoded, results, None)
 
+    def keep(
+        self,
+        images: Sequence[Image],
+        stamps: Sequence[Stamp | None],
+        features: NDArray[np.float32],
+    ) -> None:
+        """Put features that the layers of the network gave elsewhere into the cache, if it is on.
+
+        They may differ from those of the engine by rounding, so none are kept for an engine of
+        less than full precision; nor are those of images that have changed or have no stamp.
+
+        Args:
+            stamps: of each image, from before it was read.
+            features: (N, D), all finite.
+
+        Raises:
+            DataError: the cache cannot be written.
+
+        Cost: each image is read once, for its SHA-256.
+        """
+        if not self._cache_dir or not has_full_precision(self._engine_name, self._device):
+            return
+        with (
+            FeatureCache(self._cache_dir, self.key) as cache,
+            ThreadPoolExecutor(self.num_workers) as workers,
+        ):
+            digests = workers.map(_digest_if_same, images, stamps)
+            found = zip(stamps, digests, features, strict=True)
+            cache.add([entry for entry in found if entry[0] and entry[1]])
+
     def _side_by_side(self, images: Iterable[Image]) -> Iterator[Feature | DataError]:
         """Yield the concatenated features of several networks."""
         copies = tee(images, len(self._beside))
@@ -211,12 +241,7 @@ class FeatureExtractor(FeatureSource):
             image = image.fetch()
         with self._decoding:  # many threads wait for a store, few hold pixels in memory
             pixels = load_pixels(image, *self._input)
-        if hashed:
-            with suppress(OSError):  # a file that disappears or changes meanwhile is not cached
-                digest = image.fingerprint()
-                if image.stamp() == stamp:
-                    return _Decoded(pixels, stamp, digest)
-        return _Decoded(pixels)
+        return _Decoded(pixels, stamp, _digest_if_same(image, stamp) if hashed else b"")
 
     def _finish(
         self,
@@ -290,6 +315,15 @@ class FeatureExtractor(FeatureSource):
     def _fall_back(self, reason: str) -> None:
         self._is_as_named = False
         warnings.warn(f"{reason}; features are not cached", MlcrfWarning, stacklevel=2)
+
+
+def _digest_if_same(image: Image, stamp: Stamp | None) -> bytes:
+    """Return the SHA-256 of an image that still has this stamp; else nothing."""
+    with suppress(OSError):  # a file that disappears or changes meanwhile is not cached
+        digest = image.fingerprint()
+        if image.stamp() == stamp:
+            return digest
+    return b""
 
 
 def _joined(found: Iterable[tuple[Feature | DataError, ...]]) -> list[Feature | DataError]:

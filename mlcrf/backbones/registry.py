@@ -153,6 +153,21 @@ class Backbone(nn.Module):
         present = self.state_dict()
         return {key: one for key, one in weights.items() if not torch.equal(one, present[key])}
 
+    def take(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Take trained weights; return those of them that a run has to keep.
+
+        Args:
+            weights: by name in the state dict; of a network of the package they may be some of
+                all, or none.
+        """
+        if self.spec.source is Source.PACKAGE:
+            changes = self.changed(weights)
+            self.load_changes(changes)
+            return changes
+        if weights:
+            self.load_state_dict(weights)
+        return dict(weights)
+
     def join_weights(self, weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Return weights of each part as those of the whole."""
         return {

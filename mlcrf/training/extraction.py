@@ -88,6 +88,22 @@ def extract(
     return _in_shards(backbone, images, environment, environment.cache_dir, progress)
 
 
+def keep_features(
+    backbone: Backbone,
+    images: Sequence[Image],
+    stamps: Sequence[Stamp | None],
+    features: NDArray[np.float32],
+    environment: Environment,
+) -> None:
+    """Put features that the backbone's layers gave into the cache; each process keeps its share.
+
+    See `FeatureExtractor.keep` for the arguments.
+    """
+    own = environment.processes.shard(len(images))
+    extractor = _extractor(backbone, environment, environment.cache_dir)
+    extractor.keep(images[own], stamps[own], features[own])
+
+
 def _in_memory(
     backbone: Backbone, images: Sequence[Image], environment: Environment, progress: Progress
 ) -> NDArray[np.float32]:

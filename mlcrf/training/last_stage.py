@@ -30,7 +30,7 @@ from mlcrf.images import Image
 from mlcrf.model import LabelCrf
 from mlcrf.processes import Processes
 from mlcrf.training.examples import Examples
-from mlcrf.training.extraction import Environment, extract
+from mlcrf.training.extraction import Environment, extract, keep_features
 from mlcrf.training.finite import diverging
 from mlcrf.training.fitting import fit_baseline
 from mlcrf.training.plan import Plan, make_minimiser
@@ -38,6 +38,7 @@ from mlcrf.training.progress import EpochFinished, Log, TaskProgress, TaskStarte
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.stepping import FINETUNE, Training, copy_weights
 
+_VIEWS = 2  # of an image: as it is, and mirrored
 _AT_ONCE = 256  # images per batch of features
 _LARGEST_NORM = 5.0  # of a gradient
 _DROPPED = 0.5  # chance that a step leaves a feature out
@@ -131,6 +132,7 @@ def _finetune_one(
     tuned, device, processes = copy.deepcopy(network), environment.device, environment.processes
     halves = split_network(tuned)
     images = train.images + validation.images
+    stamps = [image.stamp() for image in images]
     log(
         f"activations of {len(images)} images and their mirror images, before the last stage of "
         f"{network.spec.name}"
@@ -145,7 +147,8 @@ def _finetune_one(
     _take_from_first(tuned, processes)
     activations.rest.to(device)
     log(TaskStarted("baseline on the trained weights"))
-    after = _Baseline.fit(activations.features(), targets, len(train), plan)
+    features = activations.features()
+    after = _Baseline.fit(features, targets, len(train), plan)
     tuned.cpu()
     gains = torch.from_numpy(before.losses - after.losses) / processes.size
     processes.all_reduce(gains)
@@ -159,6 +162,10 @@ def _finetune_one(
     )
     last = copy_weights(tuned)
     best = last if is_better else {}
+    if is_better and network.spec.views <= _VIEWS:
+        trained = copy.deepcopy(network)
+        trained.take(best)
+        keep_features(trained, images, stamps, features, environment)
     return {"best": best, "last": last, "losses": losses, "gains": [[gain, error]]}
 
 

@@ -131,10 +131,4 @@ def train_network(
         case other:
             assert_never(other)
     network = stages.run("network", train)
-    best = network["best"]
-    if backbone.spec.source is Source.PACKAGE:
-        best = backbone.changed(best)
-        backbone.load_changes(best)
-    elif best:
-        backbone.load_state_dict(best)
-    return network | {"best": best}
+    return network | {"best": backbone.take(network["best"])}

@@ -13,6 +13,9 @@ from tests.program import run_program
 # a quarter to half a minute each; `make experiments-quick` runs them
 SLOW = (
     "albums",
+    "best",
+    "beyond_pairwise",
+    "correlations",
     "coverage",
     "guarantees",
     "honesty",
@@ -21,8 +24,10 @@ SLOW = (
     "objectives",
     "pretrained",
     "resolution",
+    "rules",
     "slopes",
     "sources",
+    "structures",
     "synthetic_recovery",
     "teach",
 )
@@ -34,7 +39,6 @@ FOLDERS = sorted(
 PICTURES = {
     "learning_curves": "curves.png",
     "calibration": "reliability.png",
-    "correlations": "matrices.png",
 }
 
 

@@ -408,3 +408,23 @@ def test_a_run_keeps_what_differs_from_the_published_weights(
     assert backbone.fingerprint() == deferred.fingerprint(), "nothing was replaced"
     with pytest.raises(RuntimeError, match="layer_of_another"):
         backbone.load_changes({"layer_of_another": torch.zeros(1)})
+
+
+def test_features_of_the_trained_network_are_kept(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network does not see the images again; its features would be the same, up to rounding."""
+    backbone = make_backbone(find_spec(BACKBONE))
+    parts = manifest.part(Split.TRAIN), manifest.part(Split.VALIDATION)
+    plan = make_plan_of(manifest, epochs=1)
+    worsen_fits(monkeypatch, {1})  # so that the trained weights are used
+    cached = replace(TORCH, cache_dir=tmp_path)
+    best = finetune_last(backbone, *parts, plan, Stages(None, ""), print, environment=cached)[
+        "best"
+    ]
+    backbone.take(best)
+    images = parts[0].images + parts[1].images
+    computed = FeatureExtractor(backbone, engine=EngineName.TORCH).matrix(images)
+    kept = FeatureExtractor(backbone, engine=EngineName.TORCH, cache_dir=tmp_path)
+    monkeypatch.setattr(kept, "_run", lambda pixels: pytest.fail("the network ran"))
+    np.testing.assert_allclose(kept.matrix(images), computed, rtol=1e-4, atol=1e-4)
