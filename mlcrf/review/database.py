@@ -1,29 +1,21 @@
 """The database of a review: its photos, and an append-only log of answers."""
 
-import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from time import sleep
 from typing import Any
 
-from sqlalchemy import Connection, Table, create_engine, event, func, insert, inspect, select
-from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy.exc import IntegrityError
 
-from mlcrf.errors import DatabaseError, SettingsError, reason_of
-from mlcrf.review import schema
+from mlcrf.errors import DatabaseError, SettingsError
 from mlcrf.review.answers import VALUES, Answer
+from mlcrf.review.connections import Connections
 from mlcrf.review.schema import answers, contents, facts, photos, places, tags
 from mlcrf.review.tags import TagEvent
 
-_LOCK = 0x6D6C637266  # PostgreSQL: held while photos are registered or tables are created
 _OVERLAP = 256  # events read again, since PostgreSQL may show later events first
-_BUSY_S = 30.0  # that SQLite waits for another process
-_TRIES = 8
-_PAUSE_S = 0.02  # before the second try to open; doubled each time
+_TRIES = 8  # to append, while another process writes the same
 
 
 @dataclass(frozen=True)
@@ -40,25 +32,6 @@ class Stamped:
     sha256: str
 
 
-def parse_url(text: str) -> URL:
-    """Parse `sqlite:///tags.db`, `postgresql://user@host/name`, or the name of an SQLite file.
-
-    Raises:
-        SettingsError: anything else.
-    """
-    try:
-        url = make_url(text if "://" in text else f"sqlite:///{text}")
-    except (ArgumentError, ValueError):
-        url = None
-    kind = None if url is None else url.get_backend_name()
-    if url is None or kind not in ("sqlite", "postgresql", "postgres") or not url.database:
-        raise SettingsError(
-            "database: expected sqlite:///FILE or postgresql://USER@HOST/DATABASE, "
-            f"got {' '.join(text.rsplit('@', maxsplit=1)[-1].split())}"
-        )
-    return url if kind == "sqlite" else url.set(drivername="postgresql+psycopg")
-
-
 class ReviewDatabase:
     """Photos and answers; safe to use from several threads and processes at once.
 
@@ -66,7 +39,7 @@ class ReviewDatabase:
     power failure loses an acknowledged answer.
 
     Args:
-        url: see `parse_url`.
+        url: see `mlcrf.review.connections.parse_url`.
         must_exist: refuse to create a new SQLite file.
 
     Raises:
@@ -75,23 +48,12 @@ class ReviewDatabase:
     """
 
     def __init__(self, url: str, *, must_exist: bool = False) -> None:
-        self._url = parse_url(url)
-        self.is_sqlite = self._url.get_backend_name() == "sqlite"
-        self.name = self._url.render_as_string(hide_password=True)
-        place = self._url.set(password=None)
-        if self.is_sqlite:
-            place = place.set(database=str(Path(str(place.database)).resolve()))
-        self.address = place.render_as_string()  # of this database alone on this machine
-        if must_exist and self.is_sqlite and not Path(str(self._url.database)).is_file():
-            raise DatabaseError(f"{self.name}: no such file; `mlcrf review` creates it")
-        self._engine = self._connect()
-        with self._errors("cannot be opened"), self._engine.begin() as connection:
-            self._begin(connection, locked=True)
-            self._make_tables(connection)
+        self._connections = Connections(url, must_exist=must_exist)
+        self.name, self.address = self._connections.name, self._connections.address
 
     def close(self) -> None:
         """Close all connections; with the last one SQLite removes its write-ahead log."""
-        self._engine.dispose()
+        self._connections.close()
 
     def ping(self) -> None:
         """Read one row, to check that the database can be reached.
@@ -99,19 +61,19 @@ class ReviewDatabase:
         Raises:
             DatabaseError: it cannot be read.
         """
-        with self._errors("cannot be read"), self._engine.connect() as connection:
+        with self._connections.reading() as connection:
             connection.execute(select(facts.c.value).limit(1))
 
     def folders(self) -> list[str]:
         """Return every folder whose photos were reviewed."""
         query = select(places.c.folder).distinct().order_by(places.c.folder)
-        with self._errors("cannot be read"), self._engine.connect() as connection:
+        with self._connections.reading() as connection:
             return list(connection.scalars(query))
 
     def stamps(self, folder: str) -> dict[str, Stamped]:
         """Return stamp and SHA-256 of each file of a folder when it was last seen, by path."""
         query = select(places).where(places.c.folder == folder)
-        with self._errors("cannot be read"), self._engine.connect() as connection:
+        with self._connections.reading() as connection:
             return {row.path: _stamped(row) for row in connection.execute(query)}
 
     def register(self, folder: str, files: Sequence[Stamped]) -> tuple[list[int], int]:
@@ -127,8 +89,7 @@ class ReviewDatabase:
         Returns:
             A number for each file, and the number of edited photos.
         """
-        with self._errors("cannot be written"), self._engine.begin() as connection:
-            self._begin(connection, locked=True)
+        with self._connections.writing("cannot be written", locked=True) as connection:
             of_content = {row.sha256: row.photo for row in connection.execute(select(contents))}
             query = select(places).where(places.c.folder == folder)
             before = {row.path: _stamped(row) for row in connection.execute(query)}
@@ -262,9 +223,9 @@ class ReviewDatabase:
 
     def since(self, last_id: int) -> Iterator[Answer]:
         """Yield the events after `last_id`, possibly with some earlier events."""
-        overlap = 0 if self.is_sqlite else _OVERLAP
+        overlap = 0 if self._connections.is_sqlite else _OVERLAP
         query = select(answers).where(answers.c.id > last_id - overlap).order_by(answers.c.id)
-        with self._errors("cannot be read"), self._engine.connect() as connection:
+        with self._connections.reading() as connection:
             yield from [_answer(row) for row in connection.execute(query)]
 
     def tag(
@@ -283,7 +244,7 @@ class ReviewDatabase:
     def tags_since(self, last_id: int) -> list[TagEvent]:
         """Return the events of tags after `last_id`."""
         query = select(tags).where(tags.c.id > last_id).order_by(tags.c.id)
-        with self._errors("cannot be read"), self._engine.connect() as connection:
+        with self._connections.reading() as connection:
             return [TagEvent(**row._mapping) for row in connection.execute(query)]
 
     def _append(
@@ -305,8 +266,8 @@ class ReviewDatabase:
     ) -> Sequence[Any]:
         for attempt in range(_TRIES):
             try:
-                with self._errors("the answer was not saved"), self._engine.begin() as connection:
-                    self._begin(connection, locked=locked)
+                failure = "the answer was not saved"
+                with self._connections.writing(failure, locked=locked) as connection:
                     done = connection.execute(
                         select(table).where(table.c.request == request).order_by(table.c.id)
                     ).all()
@@ -325,79 +286,12 @@ class ReviewDatabase:
                     raise
         raise AssertionError("the last try returns or raises")
 
-    def _connect(self) -> Engine:
-        options: dict[str, Any] = {"connect_timeout": 10}
-        if self.is_sqlite:
-            options = {"timeout": _BUSY_S}
-        try:
-            engine = create_engine(self._url, connect_args=options, pool_pre_ping=True)
-        except ImportError as error:
-            raise SettingsError(f"{self.name}: needs psycopg: {_INSTALL}") from error
-        if self.is_sqlite:
-            event.listen(engine, "connect", _set_up_sqlite)
-        return engine
-
-    def _begin(self, connection: Connection, *, locked: bool = False) -> None:
-        """Take the write lock at the start of a transaction."""
-        if self.is_sqlite:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        elif locked:
-            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-
-    def _make_tables(self, connection: Connection) -> None:
-        present = set(inspect(connection).get_table_names())
-        if facts.name not in present:
-            if self.is_sqlite and present:
-                some = ", ".join(sorted(present)[:3])
-                raise DatabaseError(
-                    f"{self.name}: contains other tables ({some}); choose another file for --db"
-                )
-            facts.create(connection)
-            connection.execute(insert(facts), {"name": "version", "value": schema.VERSION})
-        version = connection.scalar(select(facts.c.value).where(facts.c.name == "version"))
-        while version in schema.MIGRATIONS:
-            for statement in schema.MIGRATIONS[version]:
-                connection.exec_driver_sql(statement)
-            version = str(int(version) + 1)
-            connection.execute(facts.update().where(facts.c.name == "version"), {"value": version})
-        if version != schema.VERSION:
-            raise DatabaseError(
-                f"{self.name}: made by another version of mlcrf (tables {version}, this one knows "
-                f"{schema.VERSION}); update mlcrf, or choose another --db"
-            )
-        schema.METADATA.create_all(connection)
-
     @staticmethod
     def _new_photos(connection: Connection, number: int) -> list[int]:
         if not number:
             return []
         rows = [{"since": datetime.now(UTC)}] * number
         return list(connection.scalars(insert(photos).returning(photos.c.id), rows))
-
-    @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except SQLAlchemyError as error:
-            reason = reason_of(getattr(error, "orig", None) or error)
-            raise DatabaseError(f"{self.name}: {what}: {reason}") from error
-
-
-_INSTALL = "pip install 'mlcrf[review]'"
-
-
-def _set_up_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves
-    for attempt in range(_TRIES):
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError:  # another one opens it: SQLite does not wait for this
-            if attempt == _TRIES - 1:
-                raise
-            sleep(_PAUSE_S * 2**attempt)
-    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def _insert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ def read_review(
     answers a label is unknown.
 
     Args:
-        url: see `mlcrf.review.database.parse_url`.
+        url: see `mlcrf.review.connections.parse_url`.
         folders: current folders of the photos; by default the folders in the database.
         labels: labels to learn, by the names of tags or by the labels of the model that they come
             from; None takes all tags with at least ten answers, and the notes list the others.

@@ -69,7 +69,7 @@ def test_given() -> None:
 def test_database_urls() -> None:
     """`--db` is understood, or refused in one line without what may be a password."""
     pytest.importorskip("sqlalchemy")
-    from mlcrf.review.database import parse_url
+    from mlcrf.review.connections import parse_url
 
     outcomes = Outcomes()
     starts = st.sampled_from(

@@ -15,7 +15,8 @@ import sqlalchemy
 
 from mlcrf.errors import DatabaseError, DataError, SettingsError
 from mlcrf.review.answers import Board
-from mlcrf.review.database import ReviewDatabase, Stamped, parse_url
+from mlcrf.review.connections import parse_url
+from mlcrf.review.database import ReviewDatabase, Stamped
 from mlcrf.review.photos import PhotoCopies, find_photos, scan_folder
 from tests.data.readers.test_parquet_images import make_parquet
 from tests.data.readers.test_webdataset import make_tar
@@ -275,8 +276,8 @@ def test_a_database_is_opened_while_another_process_opens_it(
         if len(pauses) == 3:
             other.execute("COMMIT")
 
-    monkeypatch.setattr("mlcrf.review.database.sleep", pause)
-    monkeypatch.setattr("mlcrf.review.database._BUSY_S", 0.0)
+    monkeypatch.setattr("mlcrf.review.connections.sleep", pause)
+    monkeypatch.setattr("mlcrf.review.connections._BUSY_S", 0.0)
     ReviewDatabase(str(place)).close()
     assert pauses == sorted(pauses) and len(pauses) == 3
     other.execute("PRAGMA journal_mode = DELETE")
