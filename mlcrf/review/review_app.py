@@ -5,13 +5,11 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from importlib.resources import files
-from math import isfinite, isnan
 from typing import Any
 
 from jinja2 import Environment
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
@@ -22,15 +20,14 @@ from starlette.types import ASGIApp
 
 from mlcrf.errors import DatabaseError, DataError, MlcrfError
 from mlcrf.hints import describe_fault
-from mlcrf.prediction.reasons import Reasons
-from mlcrf.review.answers import Verdict
+from mlcrf.review.acts import Act, AnswerAct, BulkAct, SavingAct, TagAct, WritingAct
 from mlcrf.review.finding import Filter, Order, Part, State
 from mlcrf.review.model_saving import ModelSaving
 from mlcrf.review.photos import WIDTHS, PhotoCopies
 from mlcrf.review.records import PhotoState
+from mlcrf.review.replies import Replies, describe_reasons
 from mlcrf.review.safety import Guard, Hosts
 from mlcrf.review.session import Review
-from mlcrf.review.suspects import Suspect
 from mlcrf.review.tag_writing import Decided, TagWriting
 from mlcrf.version import __version__
 
@@ -71,51 +68,6 @@ class _Number(Convertor[int]):
 
 
 register_url_convertor("photo", _Number())
-
-
-class _Act(BaseModel):
-    """A person's act, with an identifier so that a repeated request acts once."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    person: str = Field(min_length=1, max_length=60, pattern=r"^[^\s\p{C}]([^\p{C}]*[^\s\p{C}])?$")
-    request: str = Field(min_length=8, max_length=64, pattern=r"^[0-9A-Za-z-]+$")
-
-
-class _AnswerAct(_Act):
-    """An answer about one label."""
-
-    label: str = Field(max_length=1000)
-    value: int | None = Field(ge=-1, le=1)
-
-
-class _BulkAct(_AnswerAct):
-    """The same answer about many photos; see `Review.answer_many`."""
-
-    photos: tuple[int, ...] = Field(min_length=1)
-    others: tuple[int, ...] = ()
-
-
-class _TagAct(_Act):
-    """A change of a tag; see `Review.change_tag`."""
-
-    key: str | None = Field(default=None, max_length=1000)
-    name: str | None = Field(default=None, max_length=1000)
-    into: str | None = Field(default=None, max_length=1000)
-
-
-class _WritingAct(_Act):
-    """An order to write the tags that are decided; see `Review.decided`."""
-
-    least: float | None = Field(ge=0.5, le=1)
-    promised: bool = False
-    at_least_cost: bool = False
-
-
-class _SavingAct(_Act):
-    """An order to save what was learned as a model; see `ModelSaving.start`."""
-
-    name: str = Field(max_length=100, pattern=r"^\P{C}*$")
-    replace: bool = False
 
 
 def make_app(
@@ -212,7 +164,8 @@ class _Pages:
     ) -> None:
         self._review, self._writing, self._saving = review, writing, saving
         self._person = person
-        self._start = secrets.token_hex(8)  # an open page renews itself when it differs
+        self._start = secrets.token_hex(8)
+        self._replies = Replies(review, self._start)
         self._copies = PhotoCopies(review.photos)
         template = (_PAGE / "page.html").read_text(encoding="utf-8")
         self._template = Environment(autoescape=True).from_string(template)
@@ -220,13 +173,13 @@ class _Pages:
     def page(self, request: Request) -> Response:
         return HTMLResponse(
             self._template.render(
-                tags=self._tags(),
+                tags=self._replies.tags(),
                 tags_version=self._review.progress()["tags"],
                 folders=self._review.folders(),
                 person=self._person,
                 has_suspects=len(self._review.suspects) > 0,
                 out="" if self._saving.out is None else str(self._saving.out),
-                promise=self._promise(),
+                promise=self._replies.promise(),
                 costs="" if self._review.costs is None else self._review.costs.name,
                 start=self._start,
                 version=__version__,
@@ -247,13 +200,13 @@ class _Pages:
         return Response((_PAGE / name).read_bytes(), media_type=_FILES[name])
 
     def progress(self, request: Request) -> Response:
-        return JSONResponse(self._progress())
+        return JSONResponse(self._replies.progress())
 
     def tags(self, request: Request) -> Response:
-        return JSONResponse({"tags": self._tags(), "progress": self._progress()})
+        return JSONResponse({"tags": self._replies.tags(), "progress": self._replies.progress()})
 
     def change_tag(self, request: Request) -> Response:
-        body = _TagAct.model_validate_json(request.state.body)
+        body = TagAct.model_validate_json(request.state.body)
         self._review.change_tag(
             body.person, body.request, key=body.key, name=body.name, into=body.into
         )
@@ -269,7 +222,7 @@ class _Pages:
         except (ValueError, DataError) as error:
             raise HTTPException(422, f"no such list of photos: {error}") from error
         found = self._review.find(wanted)
-        shown = self._tiles(found[offset : offset + limit], wanted.label)
+        shown = self._replies.tiles(found[offset : offset + limit], wanted.label)
         return JSONResponse({"total": len(found)} | shown)
 
     def look(self, request: Request) -> Response:
@@ -277,21 +230,21 @@ class _Pages:
 
     def why(self, request: Request) -> Response:
         label = self._review.tag_number(request.query_params.get("label", ""))
-        return JSONResponse(_reasons(self._review.explain(self._number(request), label)))
+        return JSONResponse(describe_reasons(self._review.explain(self._number(request), label)))
 
     def answer(self, request: Request) -> Response:
-        body = _AnswerAct.model_validate_json(request.state.body)
+        body = AnswerAct.model_validate_json(request.state.body)
         values = {self._review.tag_number(body.label): body.value}
         written = self._review.answer(self._number(request), values, body.person, body.request)
         return self._shown(written)
 
     def answer_many(self, request: Request) -> Response:
-        body = _BulkAct.model_validate_json(request.state.body)
+        body = BulkAct.model_validate_json(request.state.body)
         numbers = [self._review.number(photo) for photo in body.photos]
         others = [self._review.number(photo) for photo in body.others]
         values = {self._review.tag_number(body.label): body.value}
         changed = self._review.answer_many(numbers, values, body.person, body.request, others)
-        return JSONResponse(self._tiles(changed))
+        return JSONResponse(self._replies.tiles(changed))
 
     def decided(self, request: Request) -> Response:
         """Count what `write` would write."""
@@ -310,7 +263,7 @@ class _Pages:
         return JSONResponse(decided.counts())
 
     def write(self, request: Request) -> Response:
-        body = _WritingAct.model_validate_json(request.state.body)
+        body = WritingAct.model_validate_json(request.state.body)
         self._writing.start(
             body.least, body.request, promised=body.promised, at_least_cost=body.at_least_cost
         )
@@ -320,7 +273,7 @@ class _Pages:
         return JSONResponse(self._writing.status())
 
     def save(self, request: Request) -> Response:
-        body = _SavingAct.model_validate_json(request.state.body)
+        body = SavingAct.model_validate_json(request.state.body)
         self._saving.start(body.name.strip(), body.request, replace=body.replace)
         return self.saved(request)
 
@@ -328,15 +281,15 @@ class _Pages:
         return JSONResponse(self._saving.status())
 
     def accept(self, request: Request) -> Response:
-        body = _Act.model_validate_json(request.state.body)
+        body = Act.model_validate_json(request.state.body)
         return self._shown(self._review.accept(self._number(request), body.person, body.request))
 
     def undo(self, request: Request) -> Response:
-        body = _Act.model_validate_json(request.state.body)
+        body = Act.model_validate_json(request.state.body)
         return self._changed(self._review.undo(body.person, body.request))
 
     def redo(self, request: Request) -> Response:
-        body = _Act.model_validate_json(request.state.body)
+        body = Act.model_validate_json(request.state.body)
         return self._changed(self._review.redo(body.person, body.request))
 
     def photo(self, request: Request) -> Response:
@@ -359,115 +312,19 @@ class _Pages:
             like=self._review.number(int(like)) if like else None,
         )
 
-    def _tags(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "key": tag.key,
-                "name": tag.name,
-                "title": tag.title,
-                "answers": tag.answers,
-                "quality": tag.quality,
-            }
-            for tag in self._review.tags()
-        ]
-
-    def _promise(self) -> dict[str, Any] | None:
-        """Return what the page says of its promise."""
-        promise = self._review.promise
-        if promise is None:
-            return None
-        return promise.text._asdict() | {
-            "covers_sure": promise.covers_sure,
-            "left_out": promise.left_out,
-            "labels": promise.labels,
-        }
-
     def _number(self, request: Request) -> int:
         return self._review.number(request.path_params["photo"])
-
-    def _progress(self) -> dict[str, int | str]:
-        return {"start": self._start} | self._review.progress()
-
-    def _tile(self, number: int, tags: list[int]) -> dict[str, Any]:
-        photo = self._review.photos[number]
-        return {
-            "id": photo.id,
-            "name": photo.name,
-            "version": photo.sha256[:12],
-            "state": self._review.state(number),
-            "tags": tags,
-        }
-
-    def _asked(self, number: int, label: int) -> dict[str, Any]:
-        """Return what is believed about the tag that a list is about."""
-        p, answer = self._review.belief(number, label)
-        return {"p": _share(p), "answer": answer}
-
-    def _tiles(self, numbers: list[int], label: int | None = None) -> dict[str, Any]:
-        found = self._review.tags_of(numbers)
-        tiles = [self._tile(number, tags) for number, tags in zip(numbers, found, strict=True)]
-        if label is not None:
-            for number, tile in zip(numbers, tiles, strict=True):
-                tile.update(self._asked(number, label))
-        return {"photos": tiles, "progress": self._progress()}
 
     def _changed(self, numbers: list[int]) -> Response:
         if not numbers:
             return JSONResponse({"photo": None})
-        first = self._record(self._review.look(numbers[0]))
-        return JSONResponse(self._tiles(numbers) | {"photo": first})
+        first = self._replies.photo(self._review.look(numbers[0]))
+        return JSONResponse(self._replies.tiles(numbers) | {"photo": first})
 
     def _shown(self, look: PhotoState) -> Response:
-        return JSONResponse({"photo": self._record(look), "progress": self._progress()})
-
-    def _record(self, look: PhotoState) -> dict[str, Any]:
-        labels = [
-            _label(p, known, verdict, label in look.contradicts) | {"promised": promised}
-            for label, (p, known, verdict, promised) in enumerate(
-                zip(look.marginals, look.known, look.verdicts, look.promised, strict=True)
-            )
-        ]
-        return self._tile(look.number, *self._review.tags_of([look.number])) | {
-            "labels": labels,
-            "question": look.question,
-            "information": round(look.information, 4),
-            "suspects": [_suspect(one) for one in self._review.suspects.of_photo(look.number)],
-        }
-
-
-def _label(p: float, known: int, verdict: Verdict, contradicts: bool) -> dict[str, Any]:
-    votes = [
-        {"person": who, "value": vote.value, "at": vote.at.isoformat(timespec="seconds")}
-        for who, vote in verdict.votes.items()
-    ]
-    return {
-        "p": _share(p),
-        "known": known,
-        "conflict": verdict.is_conflict or contradicts,
-        "votes": votes,
-    }
-
-
-def _suspect(suspect: Suspect) -> dict[str, Any]:
-    row = suspect.row
-    return {"label": suspect.tag, "given": row.given, "p": row.p, "because": row.because}
-
-
-def _reasons(reasons: Reasons) -> dict[str, Any]:
-    is_finite = isfinite(reasons.log_odds)  # JSON has no infinity
-    places = reasons.map
-    return {
-        "p": reasons.probability,
-        "log_odds": reasons.log_odds if is_finite else None,
-        "parts": [asdict(part) for part in reasons.parts] if is_finite else [],
-        "settled_by": reasons.settled_by,
-        "map": None if places is None else {"rows": places.values.tolist(), "bias": places.bias},
-        "no_map": reasons.no_map,
-    }
-
-
-def _share(p: float) -> float | None:
-    return None if isnan(p) else round(p, 4)
+        return JSONResponse(
+            {"photo": self._replies.photo(look), "progress": self._replies.progress()}
+        )
 
 
 def _refusal(status: int, message: str) -> Response:

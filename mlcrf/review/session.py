@@ -1,7 +1,6 @@
 """A review: photos, their marginals under a model, and the answers of people."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from math import isnan
 from pathlib import PurePosixPath
 from threading import Lock
@@ -11,29 +10,29 @@ import torch
 from torch import Tensor
 
 from mlcrf.crf import UNKNOWN
-from mlcrf.decoding import Costs, minimise_expected_cost
-from mlcrf.decoding.admissible import Admissible
-from mlcrf.errors import BackboneError, DataError, SettingsError
+from mlcrf.decoding import Costs
+from mlcrf.errors import DataError
 from mlcrf.images import Image
-from mlcrf.prediction.reasons import EvidenceMap, Reasons, make_reasons, map_evidence
+from mlcrf.prediction.reasons import Reasons
 from mlcrf.review.answer_table import AnswerTable
 from mlcrf.review.answers import NO, YES, Answer, Verdict
 from mlcrf.review.belief_table import BELIEVED_AT_ONCE, BeliefTable
 from mlcrf.review.beliefs import Beliefs
 from mlcrf.review.database import ReviewDatabase
+from mlcrf.review.explaining import Explainer
 from mlcrf.review.finding import Filter, Order, Search, State, TagColumn
 from mlcrf.review.learning import Course, Learner
 from mlcrf.review.photos import Photo
 from mlcrf.review.promise import Promise
 from mlcrf.review.records import PhotoState, Tag
 from mlcrf.review.suspects import Suspects
+from mlcrf.review.tag_decisions import TagDecisions
 from mlcrf.review.tags import titles_of
 from mlcrf.rules import Rules
 from mlcrf.training.extending import TeachingData
 from mlcrf.training.teaching import Taught
 
 _GIVE_WAY_S = 0.002  # for those who wait, since a lock is not fair
-_MAPPED = 8  # photos whose maps of features are kept, of about 250 KB each
 
 
 class Review:
@@ -78,11 +77,14 @@ class Review:
         self.rules = Rules() if beliefs is None else beliefs.rules
         self._course = Course(make_learner)
         self._search = Search([photo.name for photo in photos], features)
-        self._find_maps = None if find_maps is None else lru_cache(_MAPPED)(find_maps)
+        self._explainer = Explainer(self.photos, find_maps)
         self.suspects = Suspects()
         self._lock = Lock()
         self._table.read(self.rules)
         self._beliefs = BeliefTable(self._table, beliefs)
+        self._decisions = TagDecisions(
+            self._table, self._beliefs, self.rules, promise, costs, self._num_first
+        )
 
     def tags(self) -> list[Tag]:
         """Return all tags by their numbers."""
@@ -185,19 +187,12 @@ class Review:
         with self._lock:
             self._refresh()
             beliefs, columns = self._beliefs.beliefs, self._beliefs.columns.tolist()
-            keys = tuple(self._table.keys[column] for column in columns)
+            keys = [self._table.keys[column] for column in columns]
             known = self._table.known[number, self._beliefs.columns]
         if beliefs is None or label not in columns:
             raise DataError("the model has not learned this tag yet")
-        label = columns.index(label)
-        crf, image = beliefs.crf, self.photos[number].image
-
-        def find_map() -> EvidenceMap:
-            if crf is None or self._find_maps is None:
-                raise BackboneError("this review has no network")
-            return map_evidence(crf, self._find_maps(image), label)
-
-        return make_reasons(beliefs.explain(number, label, known), label, keys, image, find_map)
+        at = columns.index(label)
+        return self._explainer.explain(beliefs, number, at, known, keys)
 
     def answer(
         self, number: int, values: Mapping[int, int | None], person: str, request: str
@@ -304,37 +299,14 @@ class Review:
             SettingsError: there is no promise, or there is one and `least` would break it; there
                 are no costs.
         """
-        if promised and self.promise is None:
-            raise SettingsError("this page promises nothing; start it with --precision or --recall")
-        if least is not None and self.promise is not None:
-            raise SettingsError(
-                f"this page promises {self.promise.text.asked}, which a probability does not keep; "
-                "write the promised tags, or start it without the promise"
-            )
-        if at_least_cost and self.costs is None:
-            raise SettingsError("this page knows no costs; start it with --costs FILE")
         with self._lock:
             self._refresh()
-            has = self._table.known == YES
-            rules = self.rules.at_most
-            closed = rules.close(self._table.known.numpy())
-            allowed = Admissible(torch.from_numpy(closed), rules)
-            marginals = self._beliefs.marginals.nan_to_num(0.0)
-            if promised:
-                has |= self._promised()
-            if least is not None:
-                has |= ~self._table.answered & (self._beliefs.marginals >= least)
-            if at_least_cost and self.costs is not None:
-                own = self._table.keys[self._num_first :]  # of which no costs are known
-                states, _ = minimise_expected_cost(marginals, self.costs.and_never(own), allowed)
-                has |= ~self._table.answered & (states == YES)
-            has = allowed.fit(has.long(), marginals) == 1
-            return has & self._table.shown
+            return self._decisions.decide(least, promised=promised, at_least_cost=at_least_cost)
 
     def promised_counts(self) -> tuple[int, int]:
         """Return the number of tags without an answer that the promise covers, and of photos."""
         with self._lock:
-            tags = self._promised() & self._table.shown
+            tags = self._decisions.promised() & self._table.shown
             return int(tags.sum()), int(tags.any(1).sum())
 
     def belief(self, number: int, label: int) -> tuple[float, int | None]:
@@ -442,7 +414,7 @@ class Review:
                 self._table.known[:, label].clone(),
                 self._table.answered[:, label].clone(),
                 is_new=label >= self._num_first,
-                is_sure=self._sure(label),
+                is_sure=self._decisions.sure(label),
             )
         count = len(self.photos)
         return TagColumn(
@@ -455,18 +427,6 @@ class Review:
     def _settled(self) -> Tensor:
         """The tags that suspects are not asked about any more, (N, L)."""
         return self._table.answered | ~self._table.shown
-
-    def _promised(self) -> Tensor:
-        """Return the tags without an answer that the promise covers, (N, L)."""
-        if self.promise is None:
-            return torch.zeros_like(self._table.answered)
-        return self.promise.open_tags(self._table.answered, self._beliefs.marginals)
-
-    def _sure(self, label: int) -> Tensor | None:
-        """Return which photos surely have a tag by a promised precision; None without one, (N,)."""
-        if self.promise is None or not self.promise.covers_sure:
-            return None
-        return self._promised()[:, label]
 
     def _take(self, written: list[Answer]) -> list[int]:
         """Take answers that were just written into account; return their photos."""
@@ -497,7 +457,7 @@ class Review:
             known=tuple(self._table.known[number].tolist()),
             verdicts=tuple(verdicts.get(key, Verdict()) for key in self._table.keys),
             contradicts=self._table.contradicts.get(number, frozenset()),
-            promised=tuple(self._promised()[number].tolist()),
+            promised=tuple(self._decisions.promised()[number].tolist()),
             question=question,
             information=information,
             state=self._beliefs.states[number],
