@@ -11,22 +11,20 @@ answered; their strength is chosen by folds of images, none included.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's name for it
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from mlcrf.errors import RunError
 from mlcrf.labels import UNKNOWN
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.rules import Rules
+from mlcrf.training.answer_couplings import learn_couplings, log_odds_given_others
 from mlcrf.training.laplace import fit_laplace
 
 _MOST_AXES = 512
@@ -37,12 +35,8 @@ _OF_MODEL, _OF_CONSTANT = 0.5, 2.0
 # The same for a label that the model knows, as factors of (10, 0, 1).
 _DEPARTURES = (0.01, 0.1, 1.0)
 _STANDARD_ERRORS = 2.0  # by which a gain on answers must exceed 0
-_OF_COUPLINGS = (0.0, 0.1, 0.3, 1.0)
-_FOLDS = 3
 _FEWEST_TOGETHER = 3  # images in which both labels of a new coupling are answered
 _MOST_COMPARED = 2000  # answers about a label from which the prior's width is chosen
-_COARSE = {"maxiter": 60, "ftol": 1e-6}
-_LARGEST = 500.0  # log-odds whose exp does not overflow
 _CONSTANT = 1e-6  # largest spread of a constant feature relative to its mean
 _LEAST = 1e-12
 # With fewer answers of no, images drawn by chance count as answered no: two for each answer of yes.
@@ -186,7 +180,7 @@ class Teacher:
             log_odds[rows, at] = values
         given = answers[:, columns]
         edges, pairwise = self._couple(log_odds, given, base_rate, error_rate)
-        given_others = _given_others(log_odds, given, base_rate, edges, pairwise)
+        given_others = log_odds_given_others(log_odds, given, base_rate, edges, pairwise)
         nothing = no_edges(), torch.zeros(0)
         independent = self._make_model(self._baseline, steps, *nothing, base_rate)
         crf = self._make_model(self._model, steps, edges, pairwise, base_rate)
@@ -404,94 +398,6 @@ def require_teachable(model: LabelCrf) -> None:
             "labels can be added to a model with linear unaries and constant couplings only: train "
             "without --hidden-units, --pairwise conditional and --structure latent"
         )
-
-
-def learn_couplings(
-    log_odds: Tensor,
-    answers: Tensor,
-    base_rate: Tensor,
-    edges: Tensor,
-    *,
-    error_rate: float = 0.0,
-) -> Tensor:
-    """Return couplings that tell answered labels from each other, float64 (E,).
-
-    Maximises the pseudo-likelihood of the answers with the log-odds
-
-        log_odds_i + sum_j pairwise_ij (y_j - base_rate_j)
-
-    where an unknown y_j is replaced by its probability; and the same with all y_j unknown, so that
-    couplings do not repeat what the image says already. They have a Gaussian prior whose variance
-    (0 for no couplings) has the lowest loss on folds of images that were left out.
-
-    Args:
-        log_odds: by unaries that have not seen the answers (N, L).
-        answers: 1, 0 or -1 for unknown (N, L).
-        base_rate: mean probability of each label in the archive (L,).
-        edges: pairs of labels (E, 2).
-        error_rate: share of answers that are wrong, whatever the image; an answer then has at least
-            this probability, and none outweighs many others. Not convex unless 0.
-
-    Source: Copas, "Binary regression models for contaminated data" (1988), for the error rate.
-    """
-    likely = log_odds.sigmoid()
-    others = torch.cat([torch.where(answers == UNKNOWN, likely, answers), likely])
-    unusual = (others - base_rate).numpy()
-    rows, labels = (torch.cat([answers, answers]) != UNKNOWN).nonzero().numpy().T
-    images = rows % len(answers)
-    sign = 2 * (answers == 1).double().numpy()[images, labels] - 1
-    unary, (first, second) = log_odds.numpy()[images, labels], edges.T.numpy()
-    count = len(base_rate)
-    log_error = math.log(error_rate) if error_rate else -math.inf
-    log_sound = math.log1p(-2 * error_rate)
-
-    def loss(pairwise: NDArray[np.float64], part: NDArray[np.bool_]) -> tuple[float, Any]:
-        matrix = np.zeros((count, count))
-        matrix[first, second] = matrix[second, first] = pairwise
-        chosen = part[images]
-        at = rows[chosen], labels[chosen]
-        logits = (unary[chosen] + (unusual @ matrix)[at]) * sign[chosen]
-        log_right = log_sound - np.logaddexp(0, -logits)
-        log_given = np.logaddexp(log_error, log_right)
-        slope = np.exp(log_right - log_given) / (1 + np.exp(logits.clip(-_LARGEST, _LARGEST)))
-        residuals = np.zeros_like(unusual)
-        residuals[at] = -slope * sign[chosen]
-        by_matrix = residuals.T @ unusual
-        gradient = by_matrix[first, second] + by_matrix[second, first]
-        return float(-log_given.sum()), gradient
-
-    def fit(variance: float, part: NDArray[np.bool_]) -> NDArray[np.float64]:
-        def penalised(pairwise: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            value, gradient = loss(pairwise, part)
-            return value + (pairwise**2).sum() / 2 / variance, gradient + pairwise / variance
-
-        if not variance:
-            return np.zeros(len(edges))
-        start = np.zeros(len(edges))
-        result = minimize(penalised, start, jac=True, method="L-BFGS-B", options=_COARSE)
-        found: NDArray[np.float64] = result.x
-        return found
-
-    fold = _drawn(len(answers), len(answers)).argsort().numpy() % _FOLDS
-    left_out = {
-        variance: sum(
-            loss(fit(variance, fold != number), fold == number)[0] for number in range(_FOLDS)
-        )
-        for variance in _OF_COUPLINGS
-    }
-    best = min(left_out, key=left_out.__getitem__)
-    return torch.from_numpy(fit(best, np.ones(len(answers), dtype=bool)))
-
-
-def _given_others(
-    log_odds: Tensor, answers: Tensor, base_rate: Tensor, edges: Tensor, pairwise: Tensor
-) -> Tensor:
-    """Return the log-odds of `learn_couplings`, which an image's other labels move, (N, L)."""
-    matrix = log_odds.new_zeros(len(base_rate), len(base_rate))
-    first, second = edges.T
-    matrix[first, second] = matrix[second, first] = pairwise.to(matrix)
-    others = torch.where(answers == UNKNOWN, log_odds.sigmoid(), answers)
-    return log_odds + (others - base_rate) @ matrix
 
 
 def _input_map(

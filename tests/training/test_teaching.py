@@ -8,7 +8,8 @@ from mlcrf.crf import full_edges
 from mlcrf.errors import RunError
 from mlcrf.inference import Exact
 from mlcrf.model import LabelCrf, no_edges
-from mlcrf.training.teaching import Taught, Teacher, learn_couplings
+from mlcrf.training.answer_couplings import learn_couplings
+from mlcrf.training.teaching import Taught, Teacher
 
 COUNT, SIZE = 400, 12
 
