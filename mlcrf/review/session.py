@@ -82,9 +82,6 @@ class Review:
         self._lock = Lock()
         self._table.read(self.rules)
         self._beliefs = BeliefTable(self._table, beliefs)
-        self._decisions = TagDecisions(
-            self._table, self._beliefs, self.rules, promise, costs, self._num_first
-        )
 
     def tags(self) -> list[Tag]:
         """Return all tags by their numbers."""
@@ -421,6 +418,12 @@ class Review:
             torch.full((count,), torch.nan),
             torch.full((count,), UNKNOWN),
             torch.zeros(count, dtype=torch.bool),
+        )
+
+    @property
+    def _decisions(self) -> TagDecisions:
+        return TagDecisions(
+            self._table, self._beliefs, self.rules, self.promise, self.costs, self._num_first
         )
 
     @property

@@ -18,6 +18,7 @@ from mlcrf.checkpoint import load_run
 from mlcrf.choices import EngineName
 from mlcrf.decoding import Costs, Decoder, Guarantee
 from mlcrf.review.database import ReviewDatabase
+from mlcrf.review.explaining import Explainer
 from mlcrf.review.launch import add_suspects, start_review
 from mlcrf.review.model_saving import ModelSaving
 from mlcrf.review.promise import Promise
@@ -251,7 +252,7 @@ def test_likely_label_errors_come_first(browser: Any, place: Place, tmp_path: Pa
 
 def test_why(visiting: Visiting, review: Review) -> None:
     """A key shows parts and a map of the tag asked about, follows to other tags, and hides both."""
-    review._find_maps = lambda _: (torch.rand(128, 4, 3),)
+    review._explainer = Explainer(review.photos, lambda _: (torch.rand(128, 4, 3),))
     visit = visiting()
     page = visit.page
     page.keyboard.press("s")
