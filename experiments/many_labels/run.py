@@ -1,11 +1,13 @@
 """Hundreds and thousands of labels: does `mlcrf train` get through, and at what time and memory?
 
     python -m experiments.many_labels.run [--sizes 374 ...] [--quick]
+    python -m experiments.many_labels.run --defaults --sizes 374
 
 There is no such data set here, so tags are drawn: each of MIRFLICKR's 24 labels stands for a topic
 of its own, whose tags are present with chances that fall as 1 / rank, and every label may have any
 tag by a small chance. Photos, and so features, are real. Couplings are sparse, eight a label; one
-penalty of each kind; each size is a process of its own, whose time and peak memory are read.
+penalty of each kind; each size is a process of its own, whose time and peak memory are read. With
+`--defaults` there are 5,000 photos, 4,500 of them to learn from, and no option at all.
 """
 
 import json
@@ -24,6 +26,7 @@ from mlcrf.data.manifest import Manifest, Split
 
 SIZES = {374: 50, 1000: 20, 5000: 10}  # labels to steps of contrastive divergence
 _PHOTOS = {Split.TRAIN: 2400, Split.VALIDATION: 300, Split.TEST: 300}
+_PHOTOS_BY_DEFAULT = {Split.TRAIN: 4050, Split.VALIDATION: 450, Split.TEST: 500}
 
 
 def draw_tags(data: Manifest, num_labels: int, seed: int) -> pd.DataFrame:
@@ -56,23 +59,30 @@ def main() -> None:
         __doc__,
         "many_labels",
         sizes={"nargs": "*", "type": int, "help": "numbers of labels; the others stay"},
+        defaults={"action": "store_true", "help": "train without an option"},
     )
     data = frame.photos(arguments)
     if not arguments.quick:
-        data = frame.first_photos(data, _PHOTOS)
+        data = frame.first_photos(data, _PHOTOS_BY_DEFAULT if arguments.defaults else _PHOTOS)
     folder = arguments.runs / "many_labels"
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {40: 10} if arguments.quick else SIZES
     wanted = {size: sizes[size] for size in arguments.sizes or sizes}
     kept = frame.earlier(arguments).get("rows", [])
-    rows: Rows = [row for row in kept if row["labels"] not in wanted]
+    rows: Rows = [
+        row
+        for row in kept
+        if row["labels"] not in wanted or row.get("defaults", False) != arguments.defaults
+    ]
     for num_labels, steps in wanted.items():
-        table, out = folder / f"{num_labels}.csv", folder / str(num_labels)
+        name = f"{num_labels}{'-defaults' if arguments.defaults else ''}"
+        table, out = folder / f"{name}.csv", folder / name
         draw_tags(data, num_labels, seed=0).to_csv(table, index=False)
         settings = ["penalties=[0.3]", "pairwise_penalties=[0.01]", f"steps={steps}"]
+        chosen = ["--structure", "sparse", *(word for one in settings for word in ("--set", one))]
         trained = _measured(
-            ["train", str(table), "--out", str(out), "--structure", "sparse", "--overwrite"]
-            + [word for one in settings for word in ("--set", one)]
+            ["train", str(table), "--out", str(out), "--overwrite"]
+            + ([] if arguments.defaults else chosen)
         )
         resamples = str(arguments.resamples // 10)
         evaluated = _measured(["evaluate", str(out), str(table), "--resamples", resamples])
@@ -81,7 +91,8 @@ def main() -> None:
         rows.append(
             {
                 "labels": num_labels,
-                "steps": steps,
+                "defaults": arguments.defaults,
+                "steps": None if arguments.defaults else steps,
                 "edges": _edges(out),
                 "photos": len(data),
                 "train_seconds": trained["seconds"],
@@ -130,8 +141,9 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
     lines = [
         [
             f"{row['labels']:,d}",
+            f"{row['photos']:,d}",
             f"{row['edges']:,d}",
-            str(row["steps"]),
+            "defaults" if row.get("defaults") else f"one penalty, {row['steps']} steps",
             f"{row['train_seconds']:.0f}",
             f"{row['seconds']['independent']:.0f}",
             f"{row['seconds']['crf']:.0f}",
@@ -141,7 +153,15 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         ]
         for row in results["rows"]
     ]
-    head = ["labels", "couplings", "steps", "training, s", "baseline, s", "couplings, s"]
+    head = [
+        "labels",
+        "photos",
+        "couplings",
+        "settings",
+        "training, s",
+        "baseline, s",
+        "couplings, s",
+    ]
     head += ["peak memory, MB", "evaluating, s", "peak memory, MB"]
     return {"sizes": frame.table(lines, head)}
 
