@@ -29,6 +29,28 @@ def test_answers_near_the_boundary_and_spot_checks() -> None:
     assert sorted(widths)[20] < 0.4  # of the tagged photos
 
 
+def test_answers_that_confirm_likely_photos() -> None:
+    """With many more answers of yes than of no, the learner expects the tag too often."""
+    covered = []
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        scores = torch.randn(2000, generator=generator)
+        logits = 1.1 * scores - 3
+        truth = torch.bernoulli(logits.sigmoid(), generator=generator).long()
+        confirmed = torch.bernoulli((logits + 1.5).sigmoid(), generator=generator).long()
+        answers = torch.full((2000,), -1)
+        asked = scores.argsort(descending=True)[:60]
+        answers[asked] = confirmed[asked]
+        asked = scores.abs().argsort()[:12]
+        answers[asked] = truth[asked]
+        found = estimate_quality(scores, answers, scores > 0)
+        if found is not None:
+            right = int(truth[(answers < 0) & (scores > 0)].sum())
+            covered.append(found.right.low <= right <= found.right.high)
+    assert len(covered) > 30
+    assert sum(covered) >= 0.9 * len(covered)
+
+
 def test_too_few_answers_say_nothing() -> None:
     answers = torch.full((100,), -1)
     answers[:5], answers[5:9] = 1, 0
