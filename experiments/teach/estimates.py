@@ -1,11 +1,13 @@
 """Count how often estimates of a tag's quality hold the truth, and how wide they are.
 
     python -m experiments.teach.estimates --data FOLDER
+    python -m experiments.teach.estimates --data FOLDER --training --way confirming --out FILE
     python -m experiments.teach.estimates [--quick]
 
 A simulated person answers about archives of test photos, of which the prior of `estimate_quality`
 has seen none, in each way of answering and from each start. At each number of answers every tag is
-estimated that has enough of them.
+estimated that has enough of them. With `--training` the archives are those that the prior was
+chosen on.
 """
 
 from dataclasses import replace
@@ -30,7 +32,7 @@ WAYS: dict[str, Order] = {
     "random": RANDOM,
 }
 _MARKS = [200, 500, 1000]
-_FIRST_SEED = 100  # `run` draws its archives with smaller ones
+_FIRST_SEED = 100  # of archives of test photos; of training photos it is 0
 _RESAMPLES = 1000
 
 
@@ -41,16 +43,19 @@ def main() -> None:
         "teach",
         "estimates.json",
         seeds={"type": int, "default": 2, "help": "archives that are drawn"},
+        training={"action": "store_true", "help": "draw them from training photos"},
+        way={"choices": WAYS, "help": "one way of answering only"},
     )
+    ways = WAYS if arguments.way is None else {arguments.way: WAYS[arguments.way]}
     seeds, marks = (1, [50, 100]) if arguments.quick else (arguments.seeds, _MARKS)
     checks: Rows = []
     try:
         data = answerable(frame.photos(arguments))
         for archives in range(1, seeds + 1):
-            seed = _FIRST_SEED + archives
+            seed = archives if arguments.training else _FIRST_SEED + archives
             for start in STARTS:
-                world = draw_world(data, arguments, seed, start, of_test=True)
-                for way, order in WAYS.items():
+                world = draw_world(data, arguments, seed, start, of_test=not arguments.training)
+                for way, order in ways.items():
                     learner = OurLearner(world, coupled=True)
                     for mark, answers in teach(learner, world, order, marks, seed):
                         at = {"way": way, "start": start, "answers": mark}
