@@ -32,7 +32,7 @@ WAYS: dict[str, Order] = {
     "random": RANDOM,
 }
 _MARKS = [200, 500, 1000]
-_FIRST_SEED = 100  # of archives of test photos; of training photos it is 0
+_FIRST_SEED = 200  # of archives of test photos; of training photos it is 0
 _RESAMPLES = 1000
 
 

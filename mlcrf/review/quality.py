@@ -12,14 +12,14 @@ about the photo's other tags, since the tags that would be written follow from i
 
 The choice says something nevertheless: photos are asked about where the learner knew least, or
 where it was surest. So an answered photo's log-odds are those of the function plus d_- or d_+, by
-the sign of s, which no number of answers makes known. Who mostly confirms likely photos has many
-more answers of yes than of no, and then the learner expects the tag far too often. With r = log(yes
-/ no), by the numbers of answers, r' = r limited to -2 to 2, and standard deviations behind +-, the
+the sign of s, which no number of answers makes known. Who mostly confirms likely photos has more
+answers of yes than of no, and then the learner expects the tag far too often. With r = log(yes /
+no), by the numbers of answers, r' = r limited to 0 to 2, and standard deviations behind +-, the
 prior is
 
-    a = -0.9 - 0.85 r +- 1.4 exp(0.25 r')
-    log b_- = 0.16 - 0.27 r +- 0.7, log b_+ = 0.45 +- 1
-    d_- = 0.3 +- 0.5 exp(0.4 r'), d_+ = 0.17 + 0.15 r +- 0.5 exp(0.6 r')
+    a = -0.7 - 0.6 r - 0.35 r' +- 1.4 exp(0.25 r')
+    log b_- = 0.3 - 0.4 r' +- 0.7, log b_+ = 0.45 +- 1
+    d_- = 0.25 +- 0.5 exp(0.4 r'), d_+ = 0.05 + 0.25 r' +- 0.5 exp(0.6 r')
 
 where a and log b_- have a correlation of 0.45. The learner does not know how rare a tag is, so it
 expects as many among the other photos as among the answers; hence the second term of a.
@@ -48,7 +48,7 @@ _FEWEST = 5  # answers of yes, and of no
 _FUNCTIONS, _DRAWS = 20_000, 2000
 _BINS, _LARGEST = 150, 15.0  # of log-odds
 _CONFIDENCE = 0.96
-_MOST_LOPSIDED = 2.0  # log-ratio of answers that widens the prior
+_LARGEST_EXCESS = 2.0  # of answers of yes over those of no, as a logarithm
 
 
 @dataclass(frozen=True)
@@ -139,14 +139,14 @@ def _draw_prior(log_ratio: float) -> Tensor:
         log_ratio: log(yes / no), of the numbers of answers.
     """
     first, second, third, fourth, fifth = _normal()
-    limited = torch.tensor(log_ratio).clamp(-_MOST_LOPSIDED, _MOST_LOPSIDED)
+    excess = torch.tensor(log_ratio).clamp(0, _LARGEST_EXCESS)
     return torch.stack(
         [
-            1.4 * (0.25 * limited).exp() * first - 0.9 - 0.85 * log_ratio,
-            (0.16 - 0.27 * log_ratio + 0.7 * (0.45 * first + 0.89 * second)).exp(),
+            1.4 * (0.25 * excess).exp() * first - 0.7 - 0.6 * log_ratio - 0.35 * excess,
+            (0.3 - 0.4 * excess + 0.7 * (0.45 * first + 0.89 * second)).exp(),
             (0.45 + third).exp(),
-            0.3 + 0.5 * (0.4 * limited).exp() * fourth,
-            0.17 + 0.15 * log_ratio + 0.5 * (0.6 * limited).exp() * fifth,
+            0.25 + 0.5 * (0.4 * excess).exp() * fourth,
+            0.05 + 0.25 * excess + 0.5 * (0.6 * excess).exp() * fifth,
         ]
     )
 
