@@ -37,11 +37,11 @@ def test_answers_that_confirm_likely_photos() -> None:
         scores = torch.randn(2000, generator=generator)
         logits = 1.1 * scores - 3
         truth = torch.bernoulli(logits.sigmoid(), generator=generator).long()
-        confirmed = torch.bernoulli((logits + 1.5).sigmoid(), generator=generator).long()
+        confirmed = torch.bernoulli((logits + 2.5).sigmoid(), generator=generator).long()
         answers = torch.full((2000,), -1)
         asked = scores.argsort(descending=True)[:60]
         answers[asked] = confirmed[asked]
-        asked = scores.abs().argsort()[:12]
+        asked = scores.abs().argsort()[:8]
         answers[asked] = truth[asked]
         found = estimate_quality(scores, answers, scores > 0)
         if found is not None:
