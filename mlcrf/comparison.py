@@ -18,6 +18,7 @@ from mlcrf.decoding import Coverage, Decoder
 from mlcrf.decoding.family_measures import FamilyMeasures
 from mlcrf.errors import DataError, LabelsError, SettingsError
 from mlcrf.evaluation import Answers, answer
+from mlcrf.hints import counted
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.metrics import (
     SYMBOLS,
@@ -266,7 +267,14 @@ def _obeying(manifest: Manifest, runs: Sequence[Run]) -> Manifest:
             image = manifest.images[int(changed.argmax())]
             raise DataError(f"{image}: the rules of {run.path} contradict those of another run")
     count = int((targets != manifest.targets).sum())
-    notes = [f"{count} labels were changed or filled in by the rules of the runs"] if count else []
+    notes = (
+        [
+            f"{counted(count, 'label was', 'labels were')} "
+            "changed or filled in by the rules of the runs"
+        ]
+        if count
+        else []
+    )
     return replace(manifest, targets=targets, notes=(*manifest.notes, *notes))
 
 

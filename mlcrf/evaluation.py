@@ -20,6 +20,7 @@ from mlcrf.data.rules import with_rules
 from mlcrf.decoding import Coverage, Decoder
 from mlcrf.decoding.family_measures import FamilyMeasures, measure_families
 from mlcrf.errors import DataError, MlcrfWarning, PotentialsError, RunError, SettingsError
+from mlcrf.hints import counted
 from mlcrf.inference import (
     Gibbs,
     Independent,
@@ -364,7 +365,9 @@ def _training_notes(run: Run, in_training: int, images: int) -> list[str]:
     if not in_training:
         return []
     return [
-        f"{in_training} of {images} images were used in training (see {run.path / SPLITS}): "
+        f"{in_training} of "
+        f"{counted(images, 'image was', 'images were')} "
+        f"used in training (see {run.path / SPLITS}): "
         "these scores are not those of a test"
     ]
 
@@ -380,10 +383,15 @@ def _notes(run: Run, method: InferenceMethod, posterior: Posterior) -> list[str]
         notes.append(f"nll of the crf rests on a log Z that is {article(kind)}")
     converged = posterior.converged
     if failed := int((~converged).sum()):
-        notes.append(f"inference did not converge for {failed} of {len(converged)} images")
+        notes.append(
+            f"inference did not converge for {failed} of {counted(len(converged), 'image')}"
+        )
     error = posterior.log_partition_error
     if error is not None and (unknown := int(error.isinf().sum())):
-        notes.append(f"log Z is not known for {unknown} of {len(error)} images: do not use the nll")
+        notes.append(
+            f"log Z is not known for {unknown} of "
+            f"{counted(len(error), 'image')}: do not use the nll"
+        )
     return notes
 
 

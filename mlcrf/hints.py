@@ -34,6 +34,20 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
     return f"; did you mean {names}?" if close else ""
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a number with its noun, such as `1 image` or `2 images`.
+
+    Args:
+        many: the form for other numbers than 1; by default `one` and an s.
+    """
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
+def are(count: int) -> str:
+    """Return the verb that goes with a number of things: `is` or `are`."""
+    return "is" if count == 1 else "are"
+
+
 def expected(kind: Any, **bounds: float | None) -> str:
     """Return what a value of this type is, such as `a whole number from 1 to 40`.
 

@@ -67,7 +67,7 @@ def test_runs_with_other_labels(runs: tuple[Run, Run], data: Manifest) -> None:
     broken = data.targets.copy()
     broken[0] = (0, 0, 1)
     got = compare(runs, replace(data, targets=broken), split="all", resamples=5)
-    assert any(note.startswith("1 labels were changed") for note in got.notes)
+    assert any(note.startswith("1 label was changed") for note in got.notes)
 
 
 def test_images_that_a_run_learned_from(runs: tuple[Run, Run], data: Manifest) -> None:

@@ -107,7 +107,7 @@ def report_predictions(
     as_json: bool,
     strict: bool,
     of_all_shards: bool = False,
-    what: str = "photos",
+    what: str = "photo",
 ) -> None:
     """Print the first errors and a summary, with what a walk has left out.
 

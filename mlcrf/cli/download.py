@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mlcrf.hints import counted
+
 SYNTHETIC = "synthetic"
 
 
@@ -50,4 +52,7 @@ def download(
     for note in (*report.notes, f"{entry.licence} ({entry.home})"):
         typer.echo(f"note: {note}", err=True)
     state = "already in" if report.already_there else "now in"
-    typer.echo(f"{name}: {report.files} files, {report.bytes / 1e6:.1f} MB, {state} {report.dest}")
+    typer.echo(
+        f"{name}: "
+        f"{counted(report.files, 'file')}, {report.bytes / 1e6:.1f} MB, {state} {report.dest}"
+    )

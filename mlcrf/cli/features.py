@@ -9,6 +9,7 @@ from mlcrf.choices import Oddity
 from mlcrf.cli import console, options
 from mlcrf.cli.options import ReadingOptions, RuntimeOptions, grouped
 from mlcrf.cli.sources import ImageSource, require_there
+from mlcrf.hints import counted
 
 if TYPE_CHECKING:
     from mlcrf.backbones.deferred import DeferredBackbone
@@ -115,7 +116,10 @@ def features(
         "failed": len(errors),
     }
     failed = f", {len(errors)} with errors" if errors else ""
-    text = f"{len(rows)} images, {matrix.shape[1]} features of {spec.title}{failed}: {out}"
+    text = (
+        f"{counted(len(rows), 'image')}, "
+        f"{counted(matrix.shape[1], 'feature')} of {spec.title}{failed}: {out}"
+    )
     typer.echo(to_json(record) if as_json else text)
     if strict and errors:
         raise typer.Exit(1)

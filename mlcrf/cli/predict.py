@@ -166,7 +166,7 @@ def predict(
         as_json=as_json,
         strict=strict,
         of_all_shards=part is not None,
-        what="rows" if run.backbone_spec.features else "photos",
+        what="row" if run.backbone_spec.features else "photo",
     )
 
 

@@ -47,6 +47,14 @@ def recorded_options(config: Path, known: Sequence[str]) -> dict[str, Any]:
         SettingsError: the file cannot be read, or has options that are unknown or no options.
     """
     from mlcrf.config import load_json
+    from mlcrf.shipped_models import find_model
+
+    folder = find_model(config)
+    if folder.is_dir():
+        raise SettingsError(
+            f"{config}: is a run or folder, expected a file of settings: --config "
+            f"{folder / 'config.json'}"
+        )
 
     made_by = load_json(config).get("made_by", {})
     options = made_by.get("options", {}) if isinstance(made_by, dict) else None

@@ -10,6 +10,7 @@ from mlcrf.cli import console, options
 from mlcrf.cli.mistakes import refuse_run, require_images
 from mlcrf.cli.options import PromiseOptions, RuntimeOptions, grouped
 from mlcrf.cli.options.grouping import DECISION
+from mlcrf.hints import counted
 from mlcrf.shipped_models import DEFAULT
 
 _MOST_NOTES = 10
@@ -137,12 +138,17 @@ def review(
 
         def announce(address: str) -> None:
             asked = f"{len(session.suspects)} likely label errors, " if session.suspects else ""
-            typer.echo(f"{len(session.photos)} photos, {asked}answers in {database.name}")
+            typer.echo(
+                f"{counted(len(session.photos), 'photo')}, {asked}answers in {database.name}"
+            )
             if decoder is not None:
                 for line in guarantee_notes(run, decoder):
                     typer.echo(line)
                 tags, photos = session.promised_counts()
-                typer.echo(f"tags without an answer that are promised: {tags}, on {photos} photos")
+                typer.echo(
+                    f"tags without an answer that are promised: {tags}, on "
+                    f"{counted(photos, 'photo')}"
+                )
             typer.echo(address)
             if browser:
                 open_browser(address)

@@ -212,8 +212,15 @@ class DataOptions:
         Raises:
             MlcrfError: one is not there, or is a run.
         """
+        from mlcrf.shipped_models import find_model
+
         for one in data:
-            remedy = f"To train again as it was: mlcrf train --config {one}/config.json --out RUN"
+            folder = find_model(Path(one))
+            again = "DATA " if folder != Path(one) else ""  # shipped models keep no path of data
+            remedy = (
+                f"To train again as it was: mlcrf train {again}--config {folder}/config.json "
+                "--out RUN"
+            )
             refuse_run(one, "data to learn from", remedy)
             if self.from_review is None:
                 options.parse_source(one)
@@ -368,14 +375,21 @@ def train(
             processes.barrier()
     except (KeyboardInterrupt, SystemExit):
         if speaks():
-            console.log(
-                f"stopped; finished fits and epochs are kept in {out}: run the same command with "
-                "--resume to continue"
-            )
+            console.log(_stopped(out))
         raise
     if processes.is_first:
         options.show_notes(report.notes, manifest)
         typer.echo(training_record(report) if as_json else format_training(report))
+
+
+def _stopped(out: Path) -> str:
+    """Return what is kept of a run that was stopped, and how to continue."""
+    if not out.is_dir():
+        return "stopped; nothing is kept: run the same command again"
+    return (
+        f"stopped; finished fits and epochs are kept in {out}: run the same command with --resume "
+        "to continue"
+    )
 
 
 def _make_settings(

@@ -7,6 +7,7 @@ number, is left out.
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import arff
 from lxml import etree
@@ -22,6 +23,7 @@ _KEYWORD = re.compile(r"^[ \t]*@(relation|attribute|data)\b[ \t]*", re.IGNORECAS
 _COUNT = re.compile(r"-C\s+(-?\d+)")
 _QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
 _INDEX = re.compile(r"[{,]\s*(\d+)(?=\s)")  # of a value in a sparse row
+_NUMERIC = re.compile(r"(@attribute\b.*\s)(?:numeric|real|integer)\s*$", re.IGNORECASE)
 _MOST_LABELS_SHOWN = 3
 _REMEDIES = {  # by what the parser says
     "Bad @ATTRIBUTE type": "; expected numeric, real, integer, string or {value, value}",
@@ -63,6 +65,7 @@ def load_arff(path: Path | Stored, problems: Problems) -> ArffContent:
     lines = text.splitlines()
     start = next((at for at, line in enumerate(lines) if _keyword(line) == "data"), len(lines))
     header = [_KEYWORD.sub(lambda found: f"@{found[1]} ", line) for line in lines[:start]]
+    header = [_NUMERIC.sub(r"\1numeric", line) for line in header]  # the parser cuts integers
     try:
         content = arff.loads("\n".join([*header, *lines[start:]]))
     except arff.ArffException as error:
@@ -89,6 +92,11 @@ def load_arff(path: Path | Stored, problems: Problems) -> ArffContent:
     ]
     for at in numbers:
         _require_single_indices(path, at, lines[at - 1].strip())
+    if any("_" in lines[at - 1] for at in numbers):
+        texts = [_NUMERIC.sub(r"\1string", line) for line in header]
+        _require_plain_numbers(
+            path, arff.loads("\n".join([*texts, *lines[start:]])), kinds, numbers
+        )
     return ArffContent({name: columns[name] for name in ordered}, nominal, labels, numbers)
 
 
@@ -100,6 +108,16 @@ def _require_single_indices(path: Path | Stored, at: int, row: str) -> None:
     if len(set(indices)) < len(indices):
         double = next(index for index in indices if indices.count(index) > 1)
         raise DataError(f"attribute number {double} occurs twice in a row; remove one", path, at)
+
+
+def _require_plain_numbers(
+    path: Path | Stored, content: Any, kinds: dict[str, object], lines: list[int]
+) -> None:
+    """Refuse numbers such as `1_000`, which the parser reads; the content has them as texts."""
+    for at, row in zip(lines, content["data"], strict=True):
+        for cell, (name, kind) in zip(row, kinds.items(), strict=True):
+            if kind == "NUMERIC" and isinstance(cell, str) and "_" in cell:
+                raise DataError(f"attribute {name!r} is {cell!r}, expected a number", path, at)
 
 
 def _keyword(line: str) -> str:

@@ -22,6 +22,7 @@ from mlcrf.data.problems import Problems
 from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.table_files import IMAGE_COLUMNS, Records, load_records
 from mlcrf.errors import DataError
+from mlcrf.hints import counted
 from mlcrf.images.file_kinds import SUFFIXES
 from mlcrf.images.number_rows import NumberRow
 from mlcrf.stores import Stored
@@ -421,7 +422,8 @@ def _require_mostly_numbers(
             "of --features" if options.features else f"with --ignore-columns {shlex.quote(name)}"
         )
         raise DataError(
-            f"{fault} ({len(block.faults)} of {len(records)} rows); column {name!r} is no column "
+            f"{fault} ({len(block.faults)} of "
+            f"{counted(len(records), 'row')}); column {name!r} is no column "
             f"of features: leave it out {remedy}, or write numbers",
             records.path,
             1,
@@ -476,7 +478,7 @@ def _describe(names: Sequence[str], columns: Sequence[str]) -> str:
         many = "feature" if len(names) == 1 else "features"
         return f"{len(names)} {many} from column {columns[0]!r}"
     shown = ", ".join(columns[:_FEW]) + (f" to {columns[-1]}" if len(columns) > _FEW else "")
-    return f"{len(names)} features from {len(columns)} columns: {shown}"
+    return f"{counted(len(names), 'feature')} from {counted(len(columns), 'column')}: {shown}"
 
 
 def _doubts(names: Sequence[str], values: NDArray[Any], faults: Mapping[int, str]) -> Iterator[str]:

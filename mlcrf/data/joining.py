@@ -16,6 +16,7 @@ from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.readers import read_dataset
 from mlcrf.data.rules import with_rules
 from mlcrf.errors import DataError, LabelsError
+from mlcrf.hints import counted
 from mlcrf.images import Image
 from mlcrf.images.number_rows import NumberRow
 from mlcrf.labels import UNKNOWN, LabelSpace
@@ -230,7 +231,8 @@ def _contradictions(
         told.append(f"{images[row]}: {labels.names[column]} is {' and '.join(says)}")
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     yield (
-        f"tables contradict each other in {len(found)} answers, which are taken as unknown: "
+        "tables contradict each other in "
+        f"{counted(len(found), 'answer')}, taken as unknown: "
         f"{'; '.join(told)}{more}"
     )
 
@@ -254,7 +256,10 @@ def _join_splits(
     if not split_of:
         return None, []
     without = len(images) - len(split_of)
-    note = f"{without} images are in tables without splits only, and are training images"
+    note = (
+        f"{counted(without, 'image is', 'images are')} "
+        "in tables without splits only: taken for training"
+    )
     splits = [split_of[row][0] if row in split_of else Split.TRAIN for row in range(len(images))]
     return tuple(splits), [note] if without else []
 
@@ -288,8 +293,9 @@ def _facts(
         known = int((table.targets != UNKNOWN).sum())
         partial = ", as a part of what is present" if table.mentions else ""
         yield (
-            f"{name} ({table.layout}): {len(rows)} images ({shared_rows} of them in other tables "
-            f"too), {len(table.labels)} labels ({shared_labels} in other tables too), "
+            f"{name} ({table.layout}): "
+            f"{counted(len(rows), 'image')} ({shared_rows} of them in other tables "
+            f"too), {counted(len(table.labels), 'label')} ({shared_labels} in other tables too), "
             f"{known} known answers, {int((table.targets == 1).sum())} of them present{partial}"
         )
         yield from (f"{name}: {fact}" for fact in table.facts)

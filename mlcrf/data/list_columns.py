@@ -12,6 +12,7 @@ from mlcrf.data.problems import Problems
 from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.table_files import Records
 from mlcrf.data.tags import Separator, Tags, clean_tags, find_separator, parse_tags, unknown_tags
+from mlcrf.hints import counted
 from mlcrf.labels import UNKNOWN, LabelSpace
 
 _MOST_NAMED = 3  # names of the column `abstained` that are no labels
@@ -55,7 +56,7 @@ def read_listed_tags(
             tags.append(None)
     if len(wrong) > len(cells) / 2 and len(wrong) > 2:  # the column is of another kind
         row, reason = next(iter(wrong.items()))
-        wrong = {row: f"{reason} ({len(wrong)} rows)"}
+        wrong = {row: f"{reason} ({counted(len(wrong), 'row')})"}
     for row, reason in wrong.items():
         records.fault(problems, row, f"column {column!r}: {reason}")
     notes = []
@@ -77,7 +78,7 @@ def read_listed_tags(
         )
     facts = [f"labels from column {column!r}"]
     if separator is not None:
-        facts[0] += f", separated by {separator!r} ({found.cells} of {len(cells)} rows)"
+        facts[0] += f", separated by {separator!r} ({found.cells} of {counted(len(cells), 'row')})"
     elif any(" " in name for names in tags for name in names or ()):
         notes.append(
             f"column {column!r} has no separator but spaces: each cell is one label; if spaces "

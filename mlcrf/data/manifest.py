@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlcrf.data.cells import INVALID, cell_codes, shown_cell
 from mlcrf.errors import DataError
+from mlcrf.hints import counted
 from mlcrf.images import Image, as_image
 from mlcrf.images.number_rows import NumberRow
 from mlcrf.labels import UNKNOWN, LabelSpace
@@ -101,7 +102,8 @@ class Manifest:
     ) -> "Manifest":
         """Make a manifest from a pandas table with one row per image.
 
-        An optional column `split` contains train, validation (or val) or test.
+        An optional column `split` contains train, validation (or val) or test. Rows that repeat an
+        image with the same labels and split are left out, with a note.
 
         Args:
             images: column of paths, URLs or `Image` values.
@@ -110,7 +112,7 @@ class Manifest:
             name: name of the data set in results.
 
         Raises:
-            DataError: a column is missing, or a cell is invalid.
+            DataError: a column is missing, a cell is invalid, or an image has two rows that differ.
             LabelsError: a column name is not a valid label name.
         """
         if labels is None:
@@ -128,7 +130,16 @@ class Manifest:
         splits = None
         if SPLIT_COLUMN in frame.columns:
             splits = tuple(_frame_splits(_frame_cells(frame, SPLIT_COLUMN), name))
-        return cls(tuple(map(as_image, found)), targets, space, splits, name)
+        listed = tuple(map(as_image, found))
+        kept = _first_rows(listed, targets, splits, name)
+        manifest = cls(listed, targets, space, splits, name)
+        if len(kept) == len(manifest):
+            return manifest
+        note = (
+            f"{counted(len(manifest) - len(kept), 'row stands', 'rows stand')} "
+            "twice, with the same labels"
+        )
+        return replace(manifest.rows(np.array(kept)), notes=(note,))
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a pandas table that `from_frame` reads back: `image`, `split`, and each label.
@@ -225,6 +236,27 @@ def _frame_cells(frame: "pd.DataFrame", column: str) -> list[Any]:
     """Return the cells of a column as Python values, None for missing values."""
     pairs = zip(frame[column].tolist(), frame[column].isna(), strict=True)
     return [None if is_missing else cell for cell, is_missing in pairs]
+
+
+def _first_rows(
+    images: Sequence[Image],
+    targets: NDArray[np.int8],
+    splits: Sequence[Split] | None,
+    name: str,
+) -> list[int]:
+    """Return the first row of each image.
+
+    Raises:
+        DataError: another row of the image has other labels or another split.
+    """
+    first: dict[Image, int] = {}
+    for row, image in enumerate(images):
+        earlier = first.setdefault(image, row)
+        if (targets[row] != targets[earlier]).any():
+            raise DataError(f"rows {earlier} and {row}: {image} has other labels", name)
+        if splits is not None and splits[row] != splits[earlier]:
+            raise DataError(f"rows {earlier} and {row}: {image} is in another split", name)
+    return list(first.values())
 
 
 def _frame_codes(frame: "pd.DataFrame", label: str, name: str) -> NDArray[np.int8]:

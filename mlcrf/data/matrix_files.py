@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mlcrf.data.cells import read_number
 from mlcrf.data.manifest import SPLIT_COLUMN
 from mlcrf.errors import DataError
+from mlcrf.hints import counted
 from mlcrf.labels import composed
 from mlcrf.stores import Stored
 
@@ -159,7 +160,9 @@ def load_svmlight(path: Path | Stored) -> MatrixContent:
         raise DataError(f"cannot be read as LibSVM: {error}", path) from error
     matrix, answers = found
     if matrix.shape[0] != len(lines):
-        raise DataError(f"{len(lines)} rows, of which {matrix.shape[0]} could be read", path)
+        raise DataError(
+            f"{counted(len(lines), 'row')}, of which {matrix.shape[0]} could be read", path
+        )
     if matrix.shape[0] * matrix.shape[1] > _MOST_NUMBERS:
         raise DataError(
             f"{matrix.shape[0]} rows of {matrix.shape[1]} features are too many for a dense matrix",

@@ -11,6 +11,7 @@ import numpy as np
 from mlcrf.choices import Oddity
 from mlcrf.data.manifest import Manifest, Split
 from mlcrf.errors import DataError, printable
+from mlcrf.hints import counted
 from mlcrf.labels import LabelSpace
 
 _SHOWN = 10
@@ -111,8 +112,8 @@ def summarise(manifest: Manifest) -> str:
     """Return one or two lines that say how a data set was understood."""
     splits = "no splits"
     if manifest.splits is not None:
-        counted = Counter(manifest.splits)
-        splits = ", ".join(f"{one.value} {counted[one]}" for one in Split if counted[one])
+        sizes = Counter(manifest.splits)
+        splits = ", ".join(f"{one.value} {sizes[one]}" for one in Split if sizes[one])
     counts = (manifest.targets == 1).sum(0)
     shown = [
         f"{printable(name)} {count}"
@@ -121,8 +122,9 @@ def summarise(manifest: Manifest) -> str:
     more = len(manifest.labels) - len(shown)
     kind = f" ({manifest.layout})" if manifest.layout else ""
     lines = [
-        f"data: {manifest.name}{kind}: {len(manifest)} images ({splits}), "
-        f"{len(manifest.labels)} labels: {', '.join(shown)}{f' and {more} more' if more else ''}"
+        f"data: {manifest.name}{kind}: {counted(len(manifest), 'image')} ({splits}), "
+        f"{counted(len(manifest.labels), 'label')}: "
+        f"{', '.join(shown)}{f' and {more} more' if more else ''}"
     ]
     return "\n".join([*lines, *(f"data: {fact}" for fact in manifest.facts)])
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlcrf.errors import DataError
+from mlcrf.hints import are, counted
 from mlcrf.images import Image
 from mlcrf.stores import Stored
 
@@ -32,11 +33,11 @@ class Problems:
         return [str(one) for one in ranked[: self.limit]]
 
     def note(self, subject: str) -> str:
-        """Return a note that what had these errors is left out; names the first few."""
+        """Return a note that what had these errors, such as `image`, is left out; names a few."""
         some = "; ".join(" ".join(one.split()) for one in self.shown[:3])
-        return f"{len(self.found)} {subject} that cannot be read are left out: {some}" + (
-            "; ..." if len(self.found) > 3 else ""
-        )
+        count = len(self.found)
+        more = "; ..." if count > 3 else ""
+        return f"{counted(count, subject)} that cannot be read {are(count)} left out: {some}{more}"
 
     def raise_if_any(self) -> None:
         """Raise one error if there were any.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mlcrf.data.manifest import SPLIT_NAMES, Manifest, Split
 from mlcrf.errors import DataError, SettingsError
+from mlcrf.hints import counted
 from mlcrf.labels import UNKNOWN
 
 
@@ -84,7 +85,10 @@ def draw_validation(
         DataError: too few rows.
     """
     if len(targets) < 2:
-        raise DataError(f"{len(targets)} rows are too few to learn from and to choose penalties on")
+        raise DataError(
+            f"{counted(len(targets), 'row is', 'rows are')} "
+            "too few to learn from and to choose penalties on"
+        )
     chosen = np.zeros(len(targets), dtype=bool)
     wanted = min(max(round(len(targets) * validation), 1), len(targets) - 1)
     chosen[_stratified(_patterns(targets), wanted, 1, seed)] = True
@@ -117,7 +121,8 @@ def _check_enough(manifest: Manifest, available: int, shares: Collection[float])
     needed = max(math.ceil(1 / smallest - 1e-9), 1 + len(shares))
     if available < needed:
         raise DataError(
-            f"{available} images are too few to take a share of {smallest:g} "
+            f"{counted(available, 'image is', 'images are')} "
+            f"too few to take a share of {smallest:g} "
             f"from; at least {needed} are needed. Add images, or a column `split` with "
             "train, validation or test.",
             manifest.name,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mlcrf.data.cells import MISSING_TEXTS, shown_cell
 from mlcrf.data.manifest import SPLIT_NAMES, Manifest, Split
 from mlcrf.errors import DataError, LabelsError
+from mlcrf.hints import counted
 from mlcrf.images import Image
 from mlcrf.labels import UNKNOWN, LabelSpace, composed
 from mlcrf.stores import Stored
@@ -195,7 +196,9 @@ def folder_manifest(
     elif known:
         names = ", ".join(sorted({one.value for one in known}))
         notes.append(
-            f"{len(known)} of {len(images)} images are in folders named after a split ({names}), "
+            f"{len(known)} of "
+            f"{counted(len(images), 'image is', 'images are')} "
+            f"in folders named after a split ({names}), "
             "which is not used: it needs all images in such folders, some for training"
         )
     return Manifest(

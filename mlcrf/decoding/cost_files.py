@@ -11,7 +11,7 @@ from mlcrf.data.problems import Problems
 from mlcrf.data.table_files import csv_rows
 from mlcrf.decoding.costs import ANY_LABEL, Costs, cost_fault, require_all
 from mlcrf.errors import DataError, LabelsError
-from mlcrf.hints import did_you_mean
+from mlcrf.hints import counted, did_you_mean
 from mlcrf.labels import LabelSpace, composed
 
 _NEEDED = ("label", "false", "missed")
@@ -45,7 +45,9 @@ def load_costs(path: Path, labels: LabelSpace, *, abstain: float | None = None) 
     given: dict[str, Sequence[float | None]] = {}
     for row, line in zip(rows[1:], lines[1:], strict=True):
         if len(row) != len(rows[0]):
-            problems.add(path, f"{len(row)} cells, but the header has {len(rows[0])}", line=line)
+            problems.add(
+                path, f"{counted(len(row), 'cell')}, but the header has {len(rows[0])}", line=line
+            )
             continue
         label = composed(row[place["label"]])
         if label not in labels.names and label != ANY_LABEL:

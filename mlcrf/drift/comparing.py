@@ -17,6 +17,7 @@ from mlcrf.drift.permutation import compare_means
 from mlcrf.drift.scores import Quantity, Sample, Score, statistics_of
 from mlcrf.errors import DataError, PotentialsError, RunError, SettingsError
 from mlcrf.evaluation import in_training
+from mlcrf.hints import are, counted
 from mlcrf.labels import UNKNOWN, LabelSpace
 
 LEAST_IMAGES = 10  # of each sample
@@ -133,11 +134,16 @@ def find_drift(
     manifest = manifest.rows(_drawn(np.flatnonzero(~learned), seed))
     _require_images(len(manifest), manifest.name, int(learned.sum()))
     if len(manifest) < len(learned) - int(learned.sum()):
-        notes.append(f"{len(manifest)} of {int((~learned).sum())} images were drawn at random")
+        notes.append(
+            f"{len(manifest)} of {counted(int((~learned).sum()), 'image')} were drawn at random"
+        )
     extractor = extractor or make_source(run.defer_backbone())
     rows, features, errors = extractor.readable(manifest.images, progress=progress)
     if errors:
-        notes.append(f"{len(errors)} images that cannot be read are left out: {errors[0]}")
+        notes.append(
+            f"{counted(len(errors), 'image')} that cannot be read {are(len(errors))} "
+            f"left out: {errors[0]}"
+        )
     manifest = manifest.rows(np.array(rows))
     _require_images(len(manifest), manifest.name, int(learned.sum()))
     targets = manifest.targets
@@ -302,7 +308,9 @@ def _require_images(count: int, name: str, in_training: int) -> None:
         return
     used = f" ({in_training} more were used in training)" if in_training else ""
     raise DataError(
-        f"{count} images to compare{used}; expected at least {LEAST_IMAGES}, better hundreds", name
+        f"{counted(count, 'image')} "
+        f"to compare{used}; expected at least {LEAST_IMAGES}, better hundreds",
+        name,
     )
 
 
@@ -320,4 +328,7 @@ def _notes(run: Run, calibration: Calibration, new: Sample, *, with_targets: boo
         )
     elif with_targets and new.surprise is not None and np.isnan(new.surprise).any():
         whole = int((~np.isnan(new.surprise)).sum())
-        yield f"all labels are known of {whole} of {len(new)} images: only theirs are label sets"
+        yield (
+            f"all labels are known of {whole} of "
+            f"{counted(len(new), 'image')}: only theirs are label sets"
+        )

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from mlcrf.calibrating import CalibrationReport
+from mlcrf.hints import counted
 from mlcrf.metrics import Reliability
 from mlcrf.reliability import Kind
 from mlcrf.reports.text import format_table, to_json
@@ -17,7 +18,7 @@ _RELIABILITY_TITLES: dict[Kind, str] = {
 def format_calibration(report: CalibrationReport) -> str:
     """Format the images, and what they support at some precisions."""
     calibration, labels = report.calibration, report.run.labels
-    images = f"{len(calibration.targets)} images of {calibration.data}"
+    images = f"{counted(len(calibration.targets), 'image')} of {calibration.data}"
     skipped = f" ({report.skipped} that it was trained on left out)" if report.skipped else ""
     confidence = report.support[0].confidence
     rows = [
@@ -54,7 +55,8 @@ def _describe_reaches(report: CalibrationReport) -> list[str]:
         for level, reach in report.reaches.items()
     ]
     return [
-        f"--coverage is had on the {known} images with all labels known, by the most probable "
+        f"--coverage is had on the "
+        f"{counted(known, 'image')} with all labels known, by the most probable "
         f"label sets up to a total probability: {', '.join(parts)}"
     ]
 
@@ -75,7 +77,8 @@ def _format_tempering(report: CalibrationReport) -> list[str]:
     of = report.tempering["crf"]
     loss = "likelihood of an image" if of.joint else "pseudo-likelihood of an image"
     return [
-        f"Factors of potentials, from {of.images} images; gain of the {loss}, cross-validated:",
+        f"Factors of potentials, from "
+        f"{counted(of.images, 'image')}; gain of the {loss}, cross-validated:",
         format_table(head, rows),
     ]
 

@@ -2,6 +2,7 @@
 
 from mlcrf import atomic
 from mlcrf.choices import Finetune
+from mlcrf.hints import counted
 from mlcrf.reports.correlations import couplings, format_pairs, strongest_pairs
 from mlcrf.reports.heatmap import save_couplings
 from mlcrf.reports.label_order import order_labels
@@ -26,7 +27,10 @@ def save_card(report: TrainReport | TaughtReport) -> None:
     """
     run = report.run
     names = run.labels.names
-    parts = [f"# A tagger for {len(names)} labels, trained on {run.data}", _summary(report)]
+    parts = [
+        f"# A tagger for {counted(len(names), 'label')}, trained on {run.data}",
+        _summary(report),
+    ]
     if len(run.crf.edges):
         parts.append("## Couplings")
         heatmap = run.path / "plots" / "couplings.png"

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from mlcrf.drift import DriftReport, Finding, Score, Verdict
+from mlcrf.hints import counted
 from mlcrf.reports.text import format_table, to_json
 
 _SHOWN = 5  # differences of a score that are printed, if that many changed
@@ -22,7 +23,7 @@ def format_drift(report: DriftReport) -> str:
     left_out = f" ({report.in_training} used in training left out)" if report.in_training else ""
     what = "images and labels" if report.with_targets else "images only"
     lines = [
-        f"{report.images} images of {report.data}{left_out}, {what}, beside "
+        f"{counted(report.images, 'image')} of {report.data}{left_out}, {what}, beside "
         f"{report.reference_images} of {report.reference}: {said}",
         format_table(header, rows),
         f"p-value: chance of so large a difference without a drift, of all that a score compares; "

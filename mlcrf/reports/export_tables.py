@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from mlcrf.export import OUTPUTS, ExportReport
+from mlcrf.hints import counted
 from mlcrf.reports.text import to_json
 
 
@@ -17,11 +18,13 @@ def format_export(report: ExportReport) -> str:
             f"{report.path}: {report.num_bytes / 1e6:.1f} MB",
             f"inputs: {inputs}; outputs: {', '.join(OUTPUTS)}",
             f"inference: {report.inference}; the run's own is {report.own_inference}",
-            f"largest difference over {count} images: {report.rounding:.1e} between onnxruntime "
+            "largest difference over "
+            f"{counted(count, 'image')}: {report.rounding:.1e} between onnxruntime "
             f"and torch, {report.largest_gap:.1e} from the run's own inference",
             f"mean difference from the run's own inference: {report.mean_gap:.1e} "
             f"(that of independent: {report.independent_gap:.1e})",
-            f"time for {count} images here: onnxruntime {report.seconds:.2f} s, the run's own "
+            "time for "
+            f"{counted(count, 'image')} here: onnxruntime {report.seconds:.2f} s, the run's own "
             f"engine {report.own_seconds:.2f} s",
         ]
     )

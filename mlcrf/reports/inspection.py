@@ -14,6 +14,7 @@ from scipy.sparse import coo_array, csr_array, triu
 from mlcrf.backbones.registry import available_offline
 from mlcrf.checkpoint import Run
 from mlcrf.data.manifest import Manifest, Split
+from mlcrf.hints import counted
 from mlcrf.reports.names import some_names
 from mlcrf.reports.text import format_table
 from mlcrf.reports.training_tables import format_hints, format_mentions
@@ -87,12 +88,13 @@ def format_dataset(record: dict[str, Any]) -> str:
     pairs = [
         [f"{first} + {second}", str(count)] for first, second, count in record["frequent_pairs"]
     ]
+    number = len(record["labels"])
     return "\n".join(
         [
-            f"{record['data']}: {images} {what}s ({parts}), {len(record['labels'])} labels, "
+            f"{record['data']}: {counted(images, what)} ({parts}), {counted(number, 'label')}, "
             f"{record['labels_per_image']:.2f} labels per {what}, "
-            f"{record['without_any_label']} {what}s without any"
-            f"{f', {open_rows} {what}s where that is unknown' if open_rows else ''}",
+            f"{counted(record['without_any_label'], what)} without any"
+            f"{f', {counted(open_rows, what)} where that is unknown' if open_rows else ''}",
             "",
             *([f"the {_COMMONEST} most frequent labels; --json has all"] if cut else []),
             format_table(["label", "present", "%", "unknown"], rows),
@@ -144,7 +146,7 @@ def format_run(record: dict[str, Any]) -> str:
         [
             format_table(["run", ""], rows),
             "",
-            f"{len(record['labels'])} labels: {some_names(record['labels'])}",
+            f"{counted(len(record['labels']), 'label')}: {some_names(record['labels'])}",
             *_rules(record),
             *format_mentions(record["mentions"]),
             *format_hints(record["hints"]),
@@ -158,7 +160,7 @@ def _rules(record: dict[str, Any]) -> list[str]:
     rules = record["rules"]
     if not rules:
         return []
-    return ["", f"{len(rules)} rules: {some_names([f'`{rule}`' for rule in rules])}"]
+    return ["", f"{counted(len(rules), 'rule')}: {some_names([f'`{rule}`' for rule in rules])}"]
 
 
 def machine_record(cache_dir: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from mlcrf import comparison
 from mlcrf.comparison import Comparison
 from mlcrf.errors import SettingsError
 from mlcrf.evaluation import COLUMNS, Evaluation
-from mlcrf.hints import did_you_mean
+from mlcrf.hints import are, counted, did_you_mean
 from mlcrf.metrics import COST_MEASURES, MEASURES, SYMBOLS, Interval, Measures, Unknown
 from mlcrf.reports.text import format_table, to_json
 
@@ -104,12 +104,13 @@ def format_evaluation(result: Evaluation, measures: Sequence[str] | None = None)
         measures: see `evaluation_rows`.
     """
     header = ["", "independent", "crf", "difference", "95 % interval"]
-    counted = result.models["crf"].labels_with_positives
+    averaged = result.models["crf"].labels_with_positives
     return "\n".join(
         [
             *_training_headline(result),
             format_table(header, evaluation_rows(result, measures).values()),
-            f"averages over {counted} labels with a positive; nll of the crf is {result.nll_kind}",
+            f"averages over {counted(averaged, 'label')} with a positive; nll of the crf is "
+            f"{result.nll_kind}",
             *describe_unknown(result.unknown),
             *(
                 []
@@ -134,7 +135,7 @@ def _format_families(names: Sequence[str], families: "Sequence[FamilyMeasures]")
     return [
         "families of label sets:",
         format_table(["", *names], family_rows(families)),
-        f"coverage is of {families[0].images} images with all labels known",
+        f"coverage is of {counted(families[0].images, 'image')} with all labels known",
     ]
 
 
@@ -165,7 +166,11 @@ def describe_unknown(unknown: Unknown) -> list[str]:
     if not unknown.labels:
         return []
     images = unknown.images
-    left_out = f"; {images} images of which nothing is known are left out" if images else ""
+    left_out = (
+        f"; {counted(images, 'image')} of which nothing is known {are(images)} left out"
+        if images
+        else ""
+    )
     return [
         f"{unknown.labels} of {unknown.all_labels} labels are unknown: nll is that of the known "
         f"ones together, the others summed out{left_out}"
@@ -206,7 +211,11 @@ def format_comparison(result: Comparison, measures: Sequence[str] | None = None)
         )
         header = ["", first, name, "difference", "95 % interval"]
         lines += [*([""] if lines else []), format_table(header, rows.values())]
-    lines += ["", f"differences are from {first}; {len(result.labels)} labels are compared"]
+    lines += [
+        "",
+        f"differences are from {first}; "
+        f"{counted(len(result.labels), 'label is', 'labels are')} compared",
+    ]
     if result.families:
         lines += _format_families(list(result.families), list(result.families.values()))
     lines += describe_unknown(result.unknown)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from mlcrf.hints import counted
 from mlcrf.reports.text import format_table
 from mlcrf.training.auditing import Audit, Suspect
 
@@ -47,8 +48,9 @@ def audit_record(audit: Audit, suspects: Sequence[Suspect]) -> dict[str, Any]:
 def format_audit(audit: Audit, suspects: Sequence[Suspect], *, top: int) -> str:
     """Return counts, the labels with most suspects, and the first suspects."""
     record = audit_record(audit, suspects)
+    images, annotations = record["images"], record["annotations"]
     lines = [
-        f"{record['images']} images, {record['annotations']} annotations; "
+        f"{counted(images, 'image')}, {counted(annotations, 'annotation')}; "
         f"more likely wrong than right: {record['suspects']}"
     ]
     if not suspects:

@@ -1,5 +1,6 @@
 """Format the numbers of tagged images, and of files beside them, as text and JSON."""
 
+from mlcrf.hints import counted
 from mlcrf.images import LeftOut
 from mlcrf.prediction import Action, PhotoFileSet, PredictionWriter
 from mlcrf.reports.text import to_json
@@ -10,7 +11,7 @@ def format_predictions(
     left_out: LeftOut | None = None,
     *,
     of_all_shards: bool = False,
-    what: str = "photos",
+    what: str = "photo",
 ) -> str:
     """Format the numbers of tagged photos, of files beside them, and of what was left out.
 
@@ -24,7 +25,7 @@ def format_predictions(
         failed += f", see {writer.errors_path}"
     return "\n".join(
         [
-            f"{writer.written} {what} tagged{table}{failed}",
+            f"{counted(writer.written, what)} tagged{table}{failed}",
             *format_photo_files(writer.photo_files),
             *format_left_out(left_out, of_all_shards=of_all_shards),
         ]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mlcrf.hints import counted
 from mlcrf.reports.text import format_table, to_json
 
 if TYPE_CHECKING:  # slow imports
@@ -30,7 +31,7 @@ def format_training(report: "TrainReport") -> str:
     what = "rows" if run.backbone_spec.features else "images"
     return "\n".join(
         [
-            f"{run.data}: {len(run.labels)} labels; {what}: {images}; "
+            f"{run.data}: {counted(len(run.labels), 'label')}; {what}: {images}; "
             f"objective {run.settings.objective.value}",
             format_table(header, rows),
             *_describe_mentions(run.mentions),
@@ -108,11 +109,13 @@ def format_teaching(report: "TaughtReport") -> str:
         change = report.change
         lines.append(
             f"labels of the run that was given: marginals move by {change.mean:.2g} on average and "
-            f"by {change.largest:.2g} at most on {change.images} images of which nothing is known"
+            f"by {change.largest:.2g} at most on "
+            f"{counted(change.images, 'image')} of which nothing is known"
         )
     return "\n".join(
         [
-            f"{run.data}: {len(run.labels)} labels; {report.images} images with answers",
+            f"{run.data}: {counted(len(run.labels), 'label')}; "
+            f"{counted(report.images, 'image')} with answers",
             format_table(header, rows),
             "each answer is judged by a fit without it; before: the run that was given, or the "
             "base rate of a new label",

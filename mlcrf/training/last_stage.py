@@ -26,6 +26,7 @@ from mlcrf.config import TrainSettings
 from mlcrf.crf import Potentials
 from mlcrf.data.manifest import Manifest
 from mlcrf.errors import RunError, SettingsError
+from mlcrf.hints import counted
 from mlcrf.images import Image
 from mlcrf.model import LabelCrf
 from mlcrf.processes import Processes
@@ -134,7 +135,8 @@ def _finetune_one(
     images = train.images + validation.images
     stamps = [image.stamp() for image in images]
     log(
-        f"activations of {len(images)} images and their mirror images, before the last stage of "
+        "activations of "
+        f"{counted(len(images), 'image')} and their mirror images, before the last stage of "
         f"{network.spec.name}"
     )
     both = _extract(halves, images, environment, log)
@@ -155,7 +157,7 @@ def _finetune_one(
     gain, error = float(gains.mean()), float(gains.std(correction=0) / len(gains) ** 0.5)
     is_better = gain > error
     log(
-        f"{stage}: loss of the baseline on {len(validation)} validation images "
+        f"{stage}: loss of the baseline on {counted(len(validation), 'validation image')} "
         f"{before.losses.mean():.4f} with the published weights, {after.losses.mean():.4f} with "
         f"those trained, a gain of {gain:.4f} +- {error:.4f}: "
         f"{'the trained' if is_better else 'the published'} weights are used"

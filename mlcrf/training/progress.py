@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlcrf.config import TrainSettings
+from mlcrf.hints import counted
 from mlcrf.training.time_to_go import FitsPlanned
 
 if TYPE_CHECKING:  # slow import
@@ -106,7 +107,7 @@ class FitFinished:
         if report.stopped_early:
             ending = ", stopped at the best on validation images"
         return (
-            f"{self.fit}: loss {report.loss:.4f}{checked}, {report.gradients} gradients "
+            f"{self.fit}: loss {report.loss:.4f}{checked}, {counted(report.gradients, 'gradient')} "
             f"in {report.seconds:.0f} s{ending}"
         )
 

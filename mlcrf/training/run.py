@@ -23,6 +23,7 @@ from mlcrf.data.manifest import Manifest, Split
 from mlcrf.data.readers.table import save_manifest
 from mlcrf.data.splits import split_manifest
 from mlcrf.errors import DataError, MlcrfError, RunError
+from mlcrf.hints import counted
 from mlcrf.labels import UNKNOWN
 from mlcrf.processes import Processes
 from mlcrf.shipped_models import CONFIG
@@ -125,7 +126,7 @@ def train(
     backbone = make_network(spec, settings)
     stages = _begin(out, manifest, plan, spec, environment, resume=resume, overwrite=overwrite)
 
-    log(RunStarted(out, plan.settings))
+    log(RunStarted(out, plan.settings.model_copy(update={"backbone": spec.name})))
     for note in describe_data(plan, *parts, automatic) + describe_copies(hints or {}, manifest):
         log(f"note: {note}")
     with _removed_if_vain(out, stages, environment.processes):
@@ -179,7 +180,7 @@ def _extract(
 ) -> tuple[Examples, Examples]:
     """Return features and targets of training and validation images."""
     train_part, validation_part = parts
-    log(f"features of {len(train_part) + len(validation_part)} images")
+    log(f"features of {counted(len(train_part) + len(validation_part), 'image')}")
     features = extract(
         backbone, train_part.images + validation_part.images, environment, progress=progress
     )

@@ -24,6 +24,7 @@ from torch import Tensor
 from mlcrf.backbones.feature_matrix import read_spread, spread_rows
 from mlcrf.choices import ObjectiveName, Schedule, Structure
 from mlcrf.config import TrainSettings
+from mlcrf.hints import counted
 from mlcrf.model import LabelCrf, no_edges
 from mlcrf.objectives import independent_loss
 from mlcrf.processes import Processes
@@ -347,7 +348,10 @@ class Stacker:
             without: number of the fold whose targets the space leaves out.
         """
         where = part if without is None else f"{part} without fold {without + 1}"
-        name = f"stacked {self._objective.value} on {where}, {len(start.edges)} edges, {penalty}"
+        name = (
+            f"stacked {self._objective.value} on {where}, "
+            f"{counted(len(start.edges), 'edge')}, {penalty}"
+        )
 
         def compute() -> Result:
             minimiser = self._minimiser(self._objective)

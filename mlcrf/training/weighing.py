@@ -37,6 +37,7 @@ from torch import Tensor
 
 from mlcrf.backbones.feature_matrix import Matrix, read_rows, read_spread, spread_rows
 from mlcrf.crf import UNKNOWN
+from mlcrf.hints import counted
 from mlcrf.inference import Bethe, Exact, Gibbs, InferenceMethod
 from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.inference.exact.shared_split import SharedSplit
@@ -186,7 +187,8 @@ class Weighing:
         used, count = int((self.weights > 0).sum()), len(self.weights)
         values = ", ".join(f"{value:g}" for value in sorted(set(self.weights.tolist()))[::-1])
         return (
-            f"structure: in use for {used} of {count} labels (weights {values}); on held-out "
+            f"structure: in use for {used} of "
+            f"{counted(count, 'label')} (weights {values}); on held-out "
             f"images the loss of single labels goes from {self.before.single:.4f} to "
             f"{self.after.single:.4f} nats, that of whole sets from {self.before.joint:.4f} to "
             f"{self.after.joint:.4f}"

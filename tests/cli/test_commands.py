@@ -110,6 +110,26 @@ def test_scores_of_training_images_are_not_called_a_test(
     assert "NOT A TEST" not in mlcrf(*words, "test").stdout
 
 
+def test_the_table_that_was_trained_on_without_splits(
+    mlcrf: Mlcrf, run: Path, drawn: Path, tmp_path: Path
+) -> None:
+    """The remedy is the run's own splits, and not all images; of other images it is --split all."""
+    frame = pd.read_csv(drawn / "labels.csv").drop(columns="split")
+    table = tmp_path / "whole.csv"
+    frame.to_csv(table, index=False)
+    words = ("--resamples", "2", "--image-root", drawn)
+    refused = mlcrf("evaluate", run, table, *words)
+    assert refused.returncode == 1
+    assert f"was trained on 180 of its 240 images; give {run / 'splits.csv'} in" in refused.stderr
+    (tmp_path / "other").mkdir()
+    for row in range(2):
+        shutil.copy(drawn / frame.image[row], tmp_path / "other" / f"{row}.png")
+    frame.assign(image=[f"other/{row}.png" for row in range(len(frame))])[:2].to_csv(
+        table, index=False
+    )
+    assert "or use --split all" in mlcrf("evaluate", run, table).stderr
+
+
 def test_an_existing_run_is_not_overwritten(mlcrf: Mlcrf, run: Path, drawn: Path) -> None:
     """Training into an existing run is refused and changes nothing."""
     before = (run / "best.safetensors").read_bytes()

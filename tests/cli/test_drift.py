@@ -65,7 +65,7 @@ def test_other_images_are_found(mlcrf: Mlcrf, calibrated: Path, tmp_path: Path) 
     assert told.returncode == 0, told.stderr
     assert told.stdout.startswith(f"40 images of {folder}, images only, beside 60 of labels@")
     assert ": DRIFT of " in told.stdout and "\npermutations 999, seed 0\n" in told.stdout
-    assert "note: 1 images that cannot be read are left out" in told.stderr
+    assert "note: 1 image that cannot be read is left out" in told.stderr
     assert mlcrf(*words, "--strict").returncode == 1
     assert mlcrf(*words).stdout == told.stdout
 

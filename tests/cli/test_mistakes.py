@@ -9,8 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from mlcrf import shipped_models
 from mlcrf.cli import app
-from mlcrf.hints import describe_fault, did_you_mean, expected
+from mlcrf.hints import are, counted, describe_fault, did_you_mean, expected
 
 
 def tell(*words: object) -> str:
@@ -122,7 +123,7 @@ def test_every_choice_suggests_its_nearest_value() -> None:
         ("tag {data}/t.csv --xmp", "For a table of labels to write: --from"),
         ("review mirflickr24", "mlcrf review FOLDER --model mirflickr24"),
         ("review {data} mirflickr24", "too many: mirflickr24; it is a run: --model mirflickr24"),
-        ("train mirflickr24 --out y", "mlcrf train --config mirflickr24/config.json --out RUN"),
+        ("train mirflickr24 --out y", "mlcrf train DATA --config {models}/mirflickr24/config.json"),
         ("convert mirflickr24 --out a.csv", "expected a table of predictions"),
         ("export {data}/t.csv --onnx a.onnx", "is a file, not a run directory"),
         ("plot-correlations {data} --out a.png", "not a finished run"),
@@ -132,7 +133,9 @@ def test_every_choice_suggests_its_nearest_value() -> None:
 def test_arguments_in_each_others_place(tmp_path: Path, words: str, says: str) -> None:
     """A run where data or images belong, and the reverse, are told with the command to write."""
     (tmp_path / "t.csv").touch()
-    assert says.format(data=tmp_path) in tell(*words.format(data=tmp_path).split())
+    models = Path(shipped_models.__file__).parent
+    said = tell(*words.format(data=tmp_path).split())
+    assert says.format(data=tmp_path, models=models) in said
 
 
 @pytest.mark.parametrize(
@@ -197,3 +200,13 @@ def test_what_is_expected(kind: type, bounds: dict[str, float], says: str) -> No
 def test_faults_in_our_words(fault: dict[str, Any], says: str) -> None:
     assert describe_fault(fault) == says
     assert re.match("is|expected", says)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "0 images are"), (1, "1 image is"), (2, "2 images are")],
+)
+def test_numbers_and_their_nouns(count: int, said: str) -> None:
+    """Noun and verb agree with the number; another plural than that with an s is given."""
+    assert f"{counted(count, 'image')} {are(count)}" == said
+    assert counted(count, "box", "boxes").endswith("box" if count == 1 else "boxes")

@@ -11,6 +11,7 @@ from mlcrf.cli.repeating import find_config, provenance, recorded_options
 from mlcrf.cli.train import DataOptions
 from mlcrf.config import TrainSettings, make_settings
 from mlcrf.errors import SettingsError
+from mlcrf.shipped_models import find_model
 from tests.cli.conftest import Mlcrf
 
 
@@ -63,6 +64,17 @@ def test_damaged_options(tmp_path: Path, content: str, says: str) -> None:
         recorded_options(file, ["data", "label_set"])
     assert says in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+def test_a_run_is_no_file_of_settings(tmp_path: Path) -> None:
+    """A folder, or a shipped model's name, is told with the file that it holds."""
+    for given, file in (
+        (tmp_path, tmp_path / "config.json"),
+        (Path("mirflickr24"), find_model(Path("mirflickr24")) / "config.json"),
+    ):
+        with pytest.raises(SettingsError, match="expected a file of settings") as caught:
+            recorded_options(given, ["data"])
+        assert str(caught.value).endswith(f"--config {file}")
 
 
 @pytest.mark.parametrize(

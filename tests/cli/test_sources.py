@@ -136,7 +136,7 @@ def test_a_raw_file_and_its_jpeg(small_run: Path, tmp_path: Path) -> None:
     words += ["--rename", tmp_path / "names.csv"]
     done = run_program(*words)
     assert done.stdout == (
-        "1 photos tagged\nsidecars: 1 new\nleft out: 1 RAW file beside its JPEG\n"
+        "1 photo tagged\nsidecars: 1 new\nleft out: 1 RAW file beside its JPEG\n"
     ), done.stderr
     assert sidecars() == {"a.jpg.xmp"}
     done = run_program(*words, "--raw-pairs", "both")

@@ -102,6 +102,7 @@ def test_labels_as_meka_names_them(relation: str, expected: list[str], tmp_path:
         (("size numeric", "size date"), "arff:3: .* Bad @ATTRIBUTE type; expected numeric"),
         (("night", "size"), "already in use"),
         (("1.5,", "wide,"), "Invalid numerical value; expected a number"),
+        (("1.5,", "1_5,"), "arff:8: attribute 'size' is '1_5', expected a number"),
         (("1.5,1", "1.5,2"), "arff:8: cannot be read as ARFF: Data value 2 not found"),
         (("@data", "@date"), "cannot be read as ARFF"),
     ],
@@ -113,6 +114,15 @@ def test_files_that_cannot_be_read(change: tuple[str, str], message: str, tmp_pa
     with pytest.raises(DataError, match=message) as error:
         read_dataset(path)
     assert "\n" not in str(error.value)
+
+
+def test_decimals_of_an_integer_are_kept(tmp_path: Path) -> None:
+    """A number under `integer` is the number that is written, as Weka reads it."""
+    path = tmp_path / "drawn.arff"
+    path.write_text((HEAD + "\n".join(ROWS["dense"])).replace("size numeric", "size INTEGER"))
+    (tmp_path / "drawn.xml").write_text(XML)
+    features = read_dataset(path).features
+    assert features is not None and 1.5 in features
 
 
 def test_rows_that_cannot_be_used(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def test_contradictions_become_unknown_and_are_named(folder: Path) -> None:
     second = _write(folder / "b.csv", "image,sea\nim1.jpg,0\nim2.jpg,0\n")
     data = read_datasets([first, second])
     assert data.targets.tolist() == [[-1, 0], [0, 1]]
-    [note] = [note for note in data.notes if "answers, which" in note]
-    assert "in 1 answers, which are taken as unknown" in note
+    [note] = [note for note in data.notes if "contradict each other" in note]
+    assert "in 1 answer, taken as unknown" in note
     assert f"im1.jpg: sea is 1 in {first}:2 and 0 in {second}:2" in note
 
 
@@ -97,7 +97,7 @@ def test_splits(folder: Path) -> None:
     second = _write(folder / "b.csv", "image,dog\nim1.jpg,1\nim3.jpg,0\n")
     data = read_datasets([first, second])
     assert data.splits == ("test", "train", "train")
-    assert any("1 images are in tables without splits only" in note for note in data.notes)
+    assert any("1 image is in tables without splits only" in note for note in data.notes)
     other = _write(folder / "c.csv", "image,split,cat\nim1.jpg,train,1\n")
     with pytest.raises(
         MlcrfError, match=r"im1.jpg is in the split test of .*a.csv:2, and train of"

@@ -53,6 +53,16 @@ def test_columns_of_a_frame() -> None:
         ({"image": ["a", "b"], "sea": [1, 2]}, None, "data: row 1: label 'sea' is '2'; expected"),
         ({"image": ["a", None], "sea": [1, 0]}, None, "data: row 1: image 'None'; expected"),
         ({"image": ["a"], "split": ["x"], "sea": [1]}, None, "data: row 0: unknown split 'x'"),
+        (
+            {"image": ["a", "b", "a"], "sea": [1, 0, 0]},
+            None,
+            "data: rows 0 and 2: a has other labels",
+        ),
+        (
+            {"image": ["a", "a"], "split": ["train", "test"], "sea": [1, 1]},
+            None,
+            "data: rows 0 and 1: a is in another split",
+        ),
     ],
 )
 def test_frames_that_are_wrong(
@@ -61,6 +71,14 @@ def test_frames_that_are_wrong(
     """One line names the column, or row and cell."""
     with pytest.raises(DataError, match=message):
         Manifest.from_frame(pd.DataFrame(columns), labels=labels, name="data")
+
+
+def test_rows_that_stand_twice() -> None:
+    """An image that is repeated with the same labels counts once, and a note says so."""
+    manifest = Manifest.from_frame(pd.DataFrame({"image": ["a", "b", "a"], "sea": [1, 0, 1]}))
+    assert [image.name for image in manifest.images] == ["a", "b"]
+    assert manifest.targets.tolist() == [[1], [0]]
+    assert manifest.notes == ("1 row stands twice, with the same labels",)
 
 
 def test_names_that_cannot_be() -> None:

@@ -92,7 +92,7 @@ QUICK_SETS = {
     "half-of-test-unknown",
 }
 REFUSED = {
-    "one-image": (rows((1, 0, 0)), "1 images are too few"),
+    "one-image": (rows((1, 0, 0)), "1 image is too few"),
     "two-images": (rows((2, 0, 0)), "2 images are too few"),
     "no-train": (rows((0, 5, 5)), "no image in split 'train'"),
     "only-test": (rows((0, 0, 5)), "no image in split 'train'"),

@@ -55,6 +55,6 @@ def test_images_of_unknown_labels_are_not_images_without_any() -> None:
     record = dataset_record(replace(some, targets=targets), top=0)
     assert (record["without_any_label"], record["none_known_present"]) == (1, 2)
     first = format_dataset(record).splitlines()[0]
-    assert first.endswith("1 images without any, 2 images where that is unknown")
+    assert first.endswith("1 image without any, 2 images where that is unknown")
     known = dataset_record(replace(some, targets=np.maximum(targets, 0)), top=0)
     assert format_dataset(known).splitlines()[0].endswith("3 images without any")

@@ -51,6 +51,6 @@ def test_unknown_targets_are_counted() -> None:
     (line,) = describe_unknown(Unknown.of(targets))
     assert line == (
         "3 of 6 labels are unknown: nll is that of the known ones together, the others summed out; "
-        "1 images of which nothing is known are left out"
+        "1 image of which nothing is known is left out"
     )
     assert not describe_unknown(Unknown.of(targets[2:]))

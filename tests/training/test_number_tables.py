@@ -25,6 +25,7 @@ from mlcrf.evaluation import answer, count_in_training
 from mlcrf.prediction import Tagger
 from mlcrf.synthetic.dataset import make_dataset
 from mlcrf.training.extraction import Environment
+from mlcrf.training.progress import RunStarted
 from mlcrf.training.run import train
 from tests.program import run_program
 
@@ -65,6 +66,15 @@ def run(table: Path) -> Run:
 def read_for(run: Run, path: Path) -> Manifest:
     features = run.backbone_spec.features
     return read_dataset(path, ReadOptions(labels=run.labels, run_features=features))
+
+
+def test_its_log_names_no_network(table: Path, tmp_path: Path) -> None:
+    """The settings that a log is given say `table`, as the run's config.json does."""
+    manifest = read_dataset(table, ReadOptions(features=("f*", "depth")))
+    events: list[object] = []
+    train(manifest, tmp_path / "run", SETTINGS, log=events.append)
+    (started,) = [event for event in events if isinstance(event, RunStarted)]
+    assert started.settings.backbone == "table"
 
 
 def test_a_run_knows_its_features(run: Run, table: Path) -> None:

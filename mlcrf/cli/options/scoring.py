@@ -120,6 +120,8 @@ class EvaluationOptions:
         for run in everyone:
             run.take_input(manifest)
         show_reading(manifest)
+        if manifest.splits is None and self.split != "all":
+            _require_unseen(runs, manifest)
         manifest = take_split(manifest, self.split)
         return manifest.rows(np.arange(len(manifest))[: self.limit])
 
@@ -163,3 +165,18 @@ def choose_measures(
     if text == "main":
         return None
     return choose(text, evaluation.at_k, has_costs=decision.costs is not None)
+
+
+def _require_unseen(runs: "Sequence[Run]", manifest: "Manifest") -> None:
+    """Refuse data without splits that a run was trained on; name the table of the run's splits."""
+    from mlcrf.checkpoint import SPLITS
+    from mlcrf.errors import DataError
+    from mlcrf.evaluation import count_in_training
+
+    for run in runs:
+        if count := count_in_training(run, manifest):
+            raise DataError(
+                f"defines no splits, and {run.path} was trained on {count} of its {len(manifest)} "
+                f"images; give {run.path / SPLITS} in its place, which says what is test",
+                manifest.name,
+            )

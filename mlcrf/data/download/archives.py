@@ -1,5 +1,6 @@
 """Unpack untrusted archives: completely or not at all, and never outside the folder."""
 
+import filecmp
 import gzip
 import io
 import shutil
@@ -9,7 +10,7 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -60,6 +61,7 @@ def unpack(
     into: Path,
     *,
     limits: UnpackLimits = UnpackLimits(),
+    replaceable: Container[str] | None = None,
     progress: Progress | None = None,
 ) -> UnpackReport:
     """Unpack a zip, tar or tar.gz file into a folder that may contain other files.
@@ -70,10 +72,13 @@ def unpack(
     ignored. A temporary folder of a killed run is removed first, so two runs must not unpack into
     the same folder at once.
 
+    Args:
+        replaceable: paths below `into` of files that may be replaced by others; all if None.
+
     Raises:
-        DownloadError: not an archive, damaged, over a limit, a member that is not a plain file or
-            has an unsafe or duplicate name, or the disk is full. No files are left behind, unless
-            the disk fails while they are moved.
+        DownloadError: not an archive, damaged, over a limit, a member that is not a plain file, has
+            an unsafe or duplicate name or would replace another file, `into` cannot be written, or
+            the disk is full. No files are left behind, unless the disk fails while they are moved.
 
     Cost: reads a zip or tar file once, a tar.gz twice.
     """
@@ -85,8 +90,9 @@ def unpack(
             contents(plan)
             if temporary.exists():
                 shutil.rmtree(temporary)
-            temporary.mkdir(parents=True)
+            _make_folder(temporary, into)
             _write_all(plan, temporary, progress)
+            _require_replaceable(plan, temporary, into, replaceable)
             _move_all(plan, temporary, into)
     except _UNREADABLE as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -275,6 +281,32 @@ def _write_all(plan: _Plan, temporary: Path, progress: Progress | None) -> None:
         done += written
         if progress:
             progress(f"unpacking {plan.archive.name}", done, plan.unpacked_bytes)
+
+
+def _make_folder(folder: Path, into: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DownloadError(
+            f"{into}: cannot be made or written: {error.strerror}. Choose another folder."
+        ) from error
+
+
+def _require_replaceable(
+    plan: _Plan, temporary: Path, into: Path, replaceable: Container[str] | None
+) -> None:
+    """Refuse to replace files of other content that are not of an earlier download."""
+    if replaceable is None:
+        return
+    for member in plan.members:
+        target = into / member.name
+        if member.name in replaceable or not target.is_file():
+            continue
+        if not filecmp.cmp(temporary / member.name, target, shallow=False):
+            raise DownloadError(
+                f"{target}: is not a file of {plan.archive.name} and would be replaced. Move it "
+                "away, or choose another folder."
+            )
 
 
 def _move_all(plan: _Plan, temporary: Path, into: Path) -> None:

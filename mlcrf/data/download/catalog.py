@@ -106,6 +106,11 @@ class Unpacked:
         atomic.write_text(dest / _MARKER, json.dumps(record, indent=1) + "\n")
 
 
+def was_unpacked(dest: Path) -> bool:
+    """Return whether a download has been unpacked into a folder, complete or not any more."""
+    return (dest / _MARKER).is_file()
+
+
 def load_unpacked(entry: CatalogEntry, dest: Path) -> Unpacked | None:
     """Load the record of a folder; None if the data set seems incomplete.
 

@@ -66,7 +66,8 @@ def download(
 
     Raises:
         DownloadError: too little space, an invalid mirror, a server that fails for longer than
-            `retries` allows, a file with wrong content, or an unsafe archive.
+            `retries` allows, a file with wrong content, an unsafe archive, or a file in `dest` that
+            is not of an earlier download and would be replaced.
     """
     job = _Job(dest, retries, free, progress or (lambda what, done, total: None))
     try:
@@ -87,9 +88,16 @@ def _fetch_and_unpack(
     job.check_space(sum(_needed_bytes(source, job.dest) for source in sources))
     obtained = [(source, *_obtain(source, job)) for source in sources]
     sizes: dict[PurePosixPath, int] = {}
+    own = catalog.was_unpacked(job.dest)
     for source, path, _ in obtained:
-        unpacked = unpack(path, job.dest / source.archive.folder, progress=job.progress)
         below = PurePosixPath(source.archive.folder)
+        earlier = {str(name.relative_to(below)) for name in sizes if name.is_relative_to(below)}
+        unpacked = unpack(
+            path,
+            job.dest / source.archive.folder,
+            replaceable=None if own else earlier,
+            progress=job.progress,
+        )
         sizes |= {below / name: size for name, size in unpacked.sizes.items()}
     hashes = {source.archive.name: digests for source, _, digests in obtained}
     notes = tuple(source.note for source in sources if source.note)

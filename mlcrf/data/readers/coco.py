@@ -22,7 +22,7 @@ from mlcrf.data.readers.reader import Reader
 from mlcrf.data.table_files import IMAGE_COLUMNS
 from mlcrf.data.tags import relabelled
 from mlcrf.errors import DataError, LabelsError, SettingsError
-from mlcrf.hints import describe_fault
+from mlcrf.hints import counted, describe_fault
 from mlcrf.images import Image
 from mlcrf.labels import LabelSpace, composed
 from mlcrf.stores import Stored
@@ -206,7 +206,10 @@ def _load_instances(file: Path, image_root: Path | None, problems: Problems) -> 
         boxes.add((box.image_id, box.category_id))
     facts = [f"images of {file.name} from {root}"]
     if empty := len(numbers - {image for image, _ in boxes}):
-        facts.append(f"{empty} images of {file.name} have no box: every label is absent")
+        facts.append(
+            f"{counted(empty, 'image')} of {file.name} "
+            f"{'has' if empty == 1 else 'have'} no box: every label is absent"
+        )
     if crowds := sum(bool(box.iscrowd) for box in content.annotations):
         facts.append(f"{crowds} boxes of {file.name} mark a crowd (iscrowd) and count like others")
     return _Instances(images, categories, boxes, facts, found.notes)

@@ -11,6 +11,7 @@ from mlcrf.data.readers.reader import Reader
 from mlcrf.data.table_files import tables_in
 from mlcrf.data.tags import clean_tags, folder_manifest
 from mlcrf.errors import DataError, LabelsError
+from mlcrf.hints import are, counted
 from mlcrf.images import LeftOut, LocalImage
 from mlcrf.images.file_kinds import Kind
 from mlcrf.images.listing import walk_images
@@ -83,13 +84,14 @@ def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> M
         raise DataError(f"none of the labels is among its keywords, such as {some}", folder)
     notes = []
     if unreadable.found:
-        notes.append(unreadable.note("images with keywords"))
+        notes.append(unreadable.note("image"))
     if untagged:
-        notes.append(f"{untagged} images without keywords are left out")
+        notes.append(f"{counted(untagged, 'image')} without keywords {are(untagged)} left out")
     others = [file for file in walk_suffix(folder, ".xmp") if file not in sidecars]
     if others:
         notes.append(
-            f"{len(others)} sidecars belong to no image that is read, such as {others[0].name!r}"
+            f"{counted(len(others), 'sidecar belongs', 'sidecars belong')} "
+            f"to no image that is read, such as {others[0].name!r}"
         )
     not_images.forget(Kind.SIDECAR)
     if not_images:
@@ -97,7 +99,10 @@ def read_keyword_folder(folder: Path, options: ReadOptions = ReadOptions()) -> M
     if left_out:
         names = [" ".join(name.split()) for name in sorted(left_out)[:5]]
         some = ", ".join(names) + (", ..." if len(left_out) > 5 else "")
-        notes.append(f"{len(left_out)} keywords that are not labels are left out: {some}")
+        notes.append(
+            f"{counted(len(left_out), 'keyword')} other than labels {are(len(left_out))} "
+            f"left out: {some}"
+        )
     return folder_manifest(folder, images, tags, labels, notes)
 
 

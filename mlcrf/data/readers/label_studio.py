@@ -26,7 +26,7 @@ from mlcrf.data.readers.reader import Reader
 from mlcrf.data.table_files import IMAGE_COLUMNS, load_records
 from mlcrf.data.tags import parse_tags, tag_targets, unknown_tags, vocabulary
 from mlcrf.errors import DataError
-from mlcrf.hints import describe_fault
+from mlcrf.hints import counted, describe_fault
 from mlcrf.images.file_kinds import is_image_name
 from mlcrf.labels import UNKNOWN
 from mlcrf.stores import Stored
@@ -175,7 +175,7 @@ def _notes(answers: Sequence[_Answers], listed: int) -> Iterator[str]:
     if disputed:
         first = disputed[0]
         yield (
-            f"annotators disagree about {len(disputed)} images, such as {first.place} "
+            f"annotators disagree about {counted(len(disputed), 'image')}, such as {first.place} "
             f"({', '.join(sorted(first.disputed))}); these labels are unknown there"
         )
 

@@ -32,6 +32,7 @@ from mlcrf.data.readers.reader import Reader
 from mlcrf.data.table_files import IMAGE_COLUMNS, TABLE_SUFFIXES, Records, load_records
 from mlcrf.data.tags import tag_targets, vocabulary
 from mlcrf.errors import DataError, LabelsError, SettingsError
+from mlcrf.hints import counted
 from mlcrf.images import Image, LocalImage
 from mlcrf.images.containers import find_image_tables
 from mlcrf.labels import LabelSpace
@@ -188,7 +189,10 @@ def _make_manifest(
     )
     problems.raise_if_any()
     if len(kept) < len(images) and not is_long:
-        notes.append(f"{len(images) - len(kept)} rows stand twice, with the same labels")
+        notes.append(
+            f"{counted(len(images) - len(kept), 'row stands', 'rows stand')} "
+            "twice, with the same labels"
+        )
     manifest = Manifest(
         tuple(images),
         targets,

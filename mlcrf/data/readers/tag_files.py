@@ -18,6 +18,7 @@ from mlcrf.data.tags import (
     unknown_tags,
 )
 from mlcrf.errors import DataError
+from mlcrf.hints import are, counted
 from mlcrf.images import Image, LeftOut, LocalImage
 from mlcrf.images.file_kinds import Kind
 from mlcrf.images.listing import walk_images
@@ -110,7 +111,9 @@ def find_tagged_images(folder: Path, problems: Problems) -> TaggedImages:
     if not found.images:
         raise DataError("no image has a tag file; expected im1.txt next to im1.jpg", folder)
     if untagged:
-        found.notes.append(f"{untagged} images without a tag file are left out")
+        found.notes.append(
+            f"{counted(untagged, 'image')} without a tag file {are(untagged)} left out"
+        )
     if others := tag_files.others({*found.files}):
         found.notes.append(
             f"{len(others)} text files belong to no image and are not read, such as "
@@ -151,7 +154,7 @@ def read_tag_folder(folder: Path, options: ReadOptions = ReadOptions()) -> Manif
             unreadable.raise_if_any()
         found.images = [found.images[at] for at in kept]
         found.files = [found.files[at] for at in kept]
-        found.notes.append(unreadable.note("tag files"))
+        found.notes.append(unreadable.note("tag file"))
     lines = {file: texts[file].splitlines() for file in found.files}
     separator = find_separator(line for own in lines.values() for line in own)
     sign = options.label_sep or separator.sign or ","
@@ -159,9 +162,10 @@ def read_tag_folder(folder: Path, options: ReadOptions = ReadOptions()) -> Manif
     problems.raise_if_any()
     notes, facts = found.notes, []
     if options.label_sep is None and separator.sign is not None:
-        facts.append(f"labels separated by {sign!r} ({separator.cells} lines)")
+        facts.append(f"labels separated by {sign!r} ({counted(separator.cells, 'line')})")
         notes += [
-            f"{count} lines contain {other!r}, which does not separate labels; --label-sep chooses"
+            f"{counted(count, 'line contains', 'lines contain')} "
+            f"{other!r}, which does not separate labels; --label-sep chooses"
             for other, count in separator.others.items()
         ]
     return folder_manifest(folder, found.images, tags, labels, notes, facts)

@@ -19,6 +19,7 @@ from mlcrf.data.read_options import ReadOptions
 from mlcrf.data.readers.reader import Reader
 from mlcrf.data.tags import unknown_tags, vocabulary
 from mlcrf.errors import DataError, SettingsError
+from mlcrf.hints import are, counted
 from mlcrf.images import Image, as_image
 from mlcrf.images.file_kinds import is_image_name
 from mlcrf.labels import UNKNOWN, LabelSpace, composed
@@ -130,7 +131,10 @@ def read_voc(path: Path, options: ReadOptions = ReadOptions()) -> Manifest:
     )
     notes = found.notes
     if found.left_out:
-        notes.append(f"{found.left_out} images without an annotation or a split are left out")
+        notes.append(
+            f"{counted(found.left_out, 'image')} without an annotation or a split "
+            f"{are(found.left_out)} left out"
+        )
     splits = tuple(split for split in found.splits if split is not None)
     name = "+".join(dict.fromkeys(root.resolve().name.lower() for root in roots))
     return Manifest(
@@ -148,11 +152,12 @@ def _facts(found: _Found, unknown: int) -> Iterator[str]:
     """Yield how objects were understood."""
     empty = sum(not states for states in found.states)
     if empty:
-        yield f"{empty} images have no object: every label is absent"
+        yield f"{counted(empty, 'image has', 'images have')} no object: every label is absent"
     if found.difficult:
         yield (
-            f"{found.difficult} objects are difficult: labels that only they have are unknown "
-            f"({unknown} cells)"
+            f"{counted(found.difficult, 'object is', 'objects are')} "
+            "difficult: labels that only they have are unknown "
+            f"({counted(unknown, 'cell')})"
         )
     if found.hidden:
         yield f"{found.hidden} objects are occluded or truncated and count like others"
@@ -174,7 +179,8 @@ def _read_root(
     wanted = sorted(files if splits is None else splits.keys() & files.keys())
     if splits is not None and (lacking := splits.keys() - files.keys()):
         found.notes.append(
-            f"{len(lacking)} images of ImageSets have no annotation and are left out, such as "
+            f"{counted(len(lacking), 'image of ImageSets has', 'images of ImageSets have')} "
+            f"no annotation and {are(len(lacking))} left out, such as "
             f"{min(lacking)!r}"
         )
     annotations = {stem: _load_annotation(files[stem], problems) for stem in wanted}
@@ -249,7 +255,7 @@ def _find_images(
         images[stem] = image
     if others:
         found.notes.append(
-            f"<filename> of {len(others)} annotations is no image, and the image of the "
+            f"<filename> of {counted(len(others), 'annotation')} is no image, and the image of the "
             f"annotation's name is used, such as {others[0]}"
         )
     found.notes += [*declared.notes, *similar.notes]

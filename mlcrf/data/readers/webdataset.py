@@ -12,6 +12,7 @@ from mlcrf.data.readers.reader import Reader
 from mlcrf.data.readers.tag_files import load_tags
 from mlcrf.data.tags import Tags, folder_manifest, parse_tags, unknown_tags
 from mlcrf.errors import DataError
+from mlcrf.hints import are, counted
 from mlcrf.images import Image
 from mlcrf.images.containers import find_tars, members
 from mlcrf.images.file_kinds import is_image_name
@@ -55,9 +56,14 @@ def read_webdataset(path: Path, options: ReadOptions = ReadOptions()) -> Manifes
     problems.raise_if_any()
     if not images:
         raise DataError("no image has tags; expected 1.json or 1.txt next to 1.jpg", path)
-    notes = [f"{untagged} images without tags are left out"] if untagged else []
+    notes = (
+        [f"{counted(untagged, 'image')} without tags {are(untagged)} left out"] if untagged else []
+    )
     if without_image:
-        notes.append(f"{without_image} files of tags belong to no image and are not used")
+        notes.append(
+            f"{counted(without_image, 'file of tags belongs', 'files of tags belong')} to no image "
+            f"and {are(without_image)} not used"
+        )
     return folder_manifest(path, images, tags, labels, notes)
 
 

@@ -15,6 +15,7 @@ from mlcrf.data.readers.reader import Reader
 from mlcrf.data.readers.tag_files import find_tagged_images, walk_tag_files
 from mlcrf.data.tags import folder_manifest, relabelled
 from mlcrf.errors import DataError, LabelsError
+from mlcrf.hints import counted
 from mlcrf.labels import LabelSpace, composed
 
 _NAME_FILES = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml")
@@ -69,7 +70,11 @@ def read_yolo(folder: Path, options: ReadOptions = ReadOptions()) -> Manifest:
         tags.append(frozenset(classes))
     problems.raise_if_any()
     empty = sum(not one for one in tags)
-    facts = [f"{empty} images have no box: every label is absent"] if empty else []
+    facts = (
+        [f"{counted(empty, 'image has', 'images have')} no box: every label is absent"]
+        if empty
+        else []
+    )
     manifest = folder_manifest(folder, found.images, tags, space, found.notes, facts)
     return relabelled(manifest, options.labels, folder)
 

@@ -114,6 +114,34 @@ def test_fetches_verifies_unpacks(
     assert report.notes == ("test: this program was never tested against the real host",)
 
 
+def test_files_of_others_are_not_replaced(
+    tmp_path: Path, entry: CatalogEntry, retries: RetryPolicy
+) -> None:
+    """A file of the same name and other content ends it before any is written; an equal one not."""
+    mine, same = sorted(PICTURES)[:2]
+    for name, content in ((mine, b"my own"), (same, PICTURES[same])):
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(content)
+    with pytest.raises(
+        DownloadError, match=f"{mine}: is not a file of a.zip and would be replaced"
+    ):
+        download(entry, tmp_path / "d", retries=retries)
+    assert {mine, same} == names(tmp_path / "d") - {"a.zip"}
+    assert (tmp_path / "d" / mine).read_bytes() == b"my own"
+    (tmp_path / "d" / mine).unlink()
+    download(entry, tmp_path / "d", retries=retries)
+    assert_whole(tmp_path / "d")
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path, mirror: Path, entry: CatalogEntry) -> None:
+    """A file under the folder's name is named, not the archive."""
+    (tmp_path / "d").write_text("mine")
+    write_sums(mirror)
+    with pytest.raises(DownloadError, match=r"d: cannot be made or written: .*another folder"):
+        download(entry, tmp_path / "d", mirror=mirror)
+    assert (tmp_path / "d").read_text() == "mine"
+
+
 def test_keeps_archives_if_asked(tmp_path: Path, entry: CatalogEntry, retries: RetryPolicy) -> None:
     """With keep_archives the archive stays, whole and under its name."""
     download(entry, tmp_path, keep_archives=True, retries=retries)

@@ -147,7 +147,7 @@ def test_a_folder_with_json_names_the_file(tmp_path: Path) -> None:
 
 
 DIFFICULT, HIDDEN = "<difficult>1</difficult>", "<occluded>1</occluded>"
-UNKNOWN_FACT = "1 objects are difficult: labels that only they have are unknown (1 cells)"
+UNKNOWN_FACT = "1 object is difficult: labels that only they have are unknown (1 cell)"
 HIDDEN_FACT = "1 objects are occluded or truncated and count like others"
 
 
@@ -177,7 +177,7 @@ def test_voc_images_without_objects(tmp_path: Path) -> None:
     make_voc(tmp_path, {"a.xml": voc_xml(""), "b.xml": voc_xml("", "sea")}, ["a.jpg", "b.jpg"])
     manifest = read(tmp_path)
     assert manifest.targets.tolist() == [[0], [1]]
-    assert "1 images have no object: every label is absent" in manifest.facts
+    assert "1 image has no object: every label is absent" in manifest.facts
 
 
 @pytest.mark.parametrize(

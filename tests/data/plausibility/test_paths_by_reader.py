@@ -121,8 +121,8 @@ def test_two_places_for_one_name(tmp_path: Path, layout: str) -> None:
 VOC_NAMES = {
     "same": (["a.jpg"], "a.jpg", None),
     "none": (["a.jpg"], "", None),
-    "stale": (["a.jpg"], "000017.jpg", "<filename> of 1 annotations is no image"),
-    "stale-suffix": (["a.png"], "a.jpg", "<filename> of 1 annotations is no image"),
+    "stale": (["a.jpg"], "000017.jpg", "<filename> of 1 annotation is no image"),
+    "stale-suffix": (["a.png"], "a.jpg", "<filename> of 1 annotation is no image"),
     "path": (["a.jpg"], "C:\\old\\a.jpg", "with backslashes"),
     "suffix": (["a.jpg"], "a", "without suffix"),
     "case": (["a.jpg"], "A.JPG", "differ in case"),

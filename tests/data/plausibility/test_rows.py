@@ -31,7 +31,7 @@ def test_rows_that_stand_twice(folder: Path) -> None:
     """With the same labels one row and a note; with others an error that names both lines."""
     rows = cells("1", "0")
     manifest = read(make_csv(folder, ["image", "sea"], [*rows, rows[0]]))
-    assert len(manifest) == 6 and "1 rows stand twice, with the same labels" in manifest.notes
+    assert len(manifest) == 6 and "1 row stands twice, with the same labels" in manifest.notes
     with pytest.raises(DataError, match=r"t\.csv:8: duplicate row: '00.jpg' is on line 2 too"):
         read(make_csv(folder, ["image", "sea"], [*rows, [NAMES[0], "0"]]))
     with_splits = [[*row, "train"] for row in rows]
@@ -43,7 +43,7 @@ def test_what_was_understood_is_said(folder: Path) -> None:
     """Layout, images by split, labels with counts, columns."""
     rows = [[image, "01"[at % 2], ("train", "test")[at % 2]] for at, image in enumerate(NAMES)]
     said = summarise(read(make_csv(folder, ["image", "sea", "Split"], rows)))
-    assert said.splitlines()[0] == "data: t (table): 6 images (train 3, test 3), 1 labels: sea 3"
+    assert said.splitlines()[0] == "data: t (table): 6 images (train 3, test 3), 1 label: sea 3"
     assert "data: splits from column Split" in said
 
 

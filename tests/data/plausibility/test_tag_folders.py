@@ -108,7 +108,7 @@ def test_another_separator_in_a_few_lines_is_noted(tmp_path: Path) -> None:
         (tmp_path / f"{at}.txt").write_text("sea|sky" if at == 5 else "sea, sky")
     manifest = read(tmp_path)
     assert "labels separated by ',' (5 lines)" in manifest.facts
-    assert any("1 lines contain '|', which does not separate" in note for note in manifest.notes)
+    assert any("1 line contains '|', which does not separate" in note for note in manifest.notes)
 
 
 def test_text_files_without_images(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_names_of_classes(tmp_path: Path, name: str) -> None:
     manifest = read(tmp_path)
     assert manifest.labels.names == ("sky", "sea")
     assert labels_of(manifest) == {"a.jpg": {"sea"}, "b.jpg": set(), "c.jpg": {"sky"}}
-    assert "1 images have no box: every label is absent" in manifest.facts
+    assert "1 image has no box: every label is absent" in manifest.facts
 
 
 @pytest.mark.parametrize(
@@ -212,4 +212,4 @@ def test_sidecars_without_image_are_noted(tmp_path: Path) -> None:
     (tmp_path / "b.cr2.xmp").write_bytes(xmp_of("sky"))
     manifest = read(tmp_path)
     assert labels_of(manifest) == {"a.jpg": {"sea"}}
-    assert any("1 sidecars belong to no image that is read" in one for one in manifest.notes)
+    assert any("1 sidecar belongs to no image that is read" in one for one in manifest.notes)

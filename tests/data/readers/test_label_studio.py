@@ -169,7 +169,7 @@ def test_annotators_that_disagree(tmp_path: Path) -> None:
     found = read(tmp_path, content, "a.jpg b.jpg")
     assert found.labels.names == ("dog", "sea", "sky")
     assert found.targets.tolist() == [[-1, 1, -1], [0, 1, 1]]
-    assert "annotators disagree about 1 images, such as task 1 (dog, sky)" in "".join(found.notes)
+    assert "annotators disagree about 1 image, such as task 1 (dog, sky)" in "".join(found.notes)
 
 
 def test_the_image_among_the_data(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_voc_splits(tmp_path: Path) -> None:
     manifest = read_voc(tmp_path)
     assert [image.file_name for image in manifest.images] == [f"{n}.jpg" for n in (1, 2, 3, 4)]
     assert manifest.splits == (Split.TRAIN, Split.VALIDATION, Split.TRAIN, Split.TEST)
-    assert manifest.notes == ("1 images without an annotation or a split are left out",)
+    assert manifest.notes == ("1 image without an annotation or a split is left out",)
 
 
 def test_voc_nested_and_merged(tmp_path: Path) -> None:

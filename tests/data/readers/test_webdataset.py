@@ -60,8 +60,8 @@ def test_a_folder_of_them(shards: Path) -> None:
     assert names == ["a.tar/001.png", "a.tar/002.png", "b.tar/a/001.seg.PNG", "b.tar/ü/1.png"]
     assert data.targets.tolist() == [[1, 1], [0, 1], [0, 0], [-1, -1]]
     assert data.notes == (
-        "1 images without tags are left out",
-        "1 files of tags belong to no image and are not used",
+        "1 image without tags is left out",
+        "1 file of tags belongs to no image and is not used",
     )
     one = read_dataset(shards / "a.tar", ReadOptions(labels=LabelSpace(("sky", "sea", "dog"))))
     assert one.targets.tolist() == [[1, 1, 0], [1, 0, 0]]

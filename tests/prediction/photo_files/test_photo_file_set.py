@@ -433,8 +433,8 @@ def test_a_folder_with_keywords_is_a_data_set(tmp_path: Path) -> None:
     assert manifest.labels.names == ("Ann", "Sea", "sky")
     assert manifest.targets.tolist() == [[1, 1, 0], [0, 0, 1]]
     assert manifest.notes == (
-        "1 images without keywords are left out",
-        "1 keywords that are not labels are left out: x;y",
+        "1 image without keywords is left out",
+        "1 keyword other than labels is left out: x;y",
     )
     from mlcrf.data.readers.keyword_folder import read_keyword_folder
 
@@ -444,7 +444,7 @@ def test_a_folder_with_keywords_is_a_data_set(tmp_path: Path) -> None:
     make_photo(tmp_path / "d.jpg")
     damaged = read_dataset(tmp_path)
     assert damaged.targets.tolist() == manifest.targets.tolist()
-    assert damaged.notes[0].startswith("1 images with keywords that cannot be read are left out: ")
+    assert damaged.notes[0].startswith("1 image that cannot be read is left out: ")
     assert "d.jpg.xmp: cannot be read as a sidecar: it is not XML" in damaged.notes[0]
 
 
