@@ -146,9 +146,16 @@ def require_ending(path: Path, endings: tuple[str, ...]) -> None:
     """Check the path of an output before the work starts.
 
     Raises:
-        MlcrfError: another ending, or the path is a folder.
+        MlcrfError: another ending, the path is a folder, or no file can be made there.
     """
     if path.suffix.lower() not in endings:
         raise MlcrfError(f"{path}: unknown ending; name the file with one of {', '.join(endings)}")
     if path.is_dir():
         raise MlcrfError(f"{path}: is a folder; choose another name")
+    above = next(one for one in Path(os.path.realpath(path)).parents if one.exists())
+    if not above.is_dir():
+        raise MlcrfError(f"{path}: cannot be written: {above} is a file; choose another folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise MlcrfError(
+            f"{path}: cannot be written: no file can be made in {above}; choose another folder"
+        )

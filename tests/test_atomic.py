@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from mlcrf.atomic import folder_beside, replacing, write_bytes, write_text
+from mlcrf.atomic import (
+    folder_beside,
+    replacing,
+    require_ending,
+    write_bytes,
+    write_text,
+)
 from mlcrf.errors import MlcrfError, RunError
 
 
@@ -160,3 +166,17 @@ def test_a_folder_is_made_beside_and_leaves_nothing(tmp_path: Path) -> None:
         folder_beside(tmp_path / "file" / "run"),
     ):
         pytest.fail("there is no place for it")
+
+
+def test_an_output_that_cannot_be_made_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Missing folders are made later; a file in the place of one, and a closed one, are told."""
+    require_ending(tmp_path / "new" / "folder" / "out.csv", (".csv",))
+    (tmp_path / "file").touch()
+    with pytest.raises(MlcrfError, match=r"cannot be written: .*file is a file; choose another"):
+        require_ending(tmp_path / "file" / "out.csv", (".csv",))
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(MlcrfError, match="cannot be written: no file can be made in"):
+        require_ending(tmp_path / "out.csv", (".csv",))
+    assert names(tmp_path) == ["file"]

@@ -142,7 +142,8 @@ def load_matrix(path: Path, labels: LabelSpace) -> Floats:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}; expected phi, "
+            "cooccurrence, or a CSV file of a square matrix of labels"
         ) from error
     if not rows or len(rows) != len(rows[0]):
         raise DataError(f"{path}: expected a square matrix with names in the first row and column")
@@ -194,11 +195,15 @@ def format_pairs(
 
 def format_agreements(name: str, agreements: Sequence[RankAgreement]) -> str:
     """Format rank correlations, one per line."""
-    return "\n".join(
-        f"rank correlation with {name}, {one.over} ({one.pairs}): {one.correlation:+.3f}, "
-        f"same sign in {one.same_sign}"
-        for one in agreements
-    )
+    lines = []
+    for one in agreements:
+        is_known = not np.isnan(one.correlation)
+        value = f"{one.correlation:+.3f}" if is_known else "not known of so few or equal pairs"
+        lines.append(
+            f"rank correlation with {name}, {one.over} ({one.pairs}): {value}, "
+            f"same sign in {one.same_sign}"
+        )
+    return "\n".join(lines)
 
 
 def _agreement(over: str, ours: Floats, theirs: Floats) -> RankAgreement:

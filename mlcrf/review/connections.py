@@ -69,7 +69,12 @@ class Connections:
             place = place.set(database=str(Path(str(place.database)).resolve()))
         self.address = place.render_as_string()
         if must_exist and self.is_sqlite and not Path(str(self._url.database)).is_file():
-            raise DatabaseError(f"{self.name}: no such file; `mlcrf review` creates it")
+            is_folder = Path(str(self._url.database)).is_dir()
+            raise DatabaseError(
+                f"{self.name}: is a folder; name the database in it"
+                if is_folder
+                else f"{self.name}: no such file; `mlcrf review` creates it"
+            )
         self._engine = self._connect()
         with self.writing("cannot be opened", locked=True) as connection:
             self._make_tables(connection)

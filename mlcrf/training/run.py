@@ -305,7 +305,7 @@ def _prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
         return
     if out.is_dir() and any(out.iterdir()):
         if resume:
-            raise RunError(f"{out}: nothing to resume: it has no {STATE}")
+            raise RunError(f"{out}: nothing to resume: it has no {STATE}; choose another --out")
         is_run = (out / STATE).exists() or (out / CONFIG).exists()
         if not overwrite or not is_run:
             ways = "--resume it, --overwrite it, or" if is_run else "it is not a run, so"

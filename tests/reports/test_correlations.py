@@ -95,6 +95,17 @@ def test_rank_agreement_over_all_and_over_strong_pairs() -> None:
     assert (whole.same_sign, strong.same_sign) == (6, 3)
 
 
+def test_a_folder_is_no_matrix(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected phi, cooccurrence, or a CSV file"):
+        correlations.load_matrix(tmp_path, LabelSpace(("a", "b")))
+
+
+def test_two_pairs_have_no_rank_correlation() -> None:
+    few = correlations.RankAgreement("all pairs", 2, float("nan"), 1)
+    told = correlations.format_agreements("phi", [few])
+    assert "nan" not in told and "(2): not known of so few or equal pairs, same sign in 1" in told
+
+
 def test_strongest_pairs_are_sorted_and_signed() -> None:
     """Attractions fall, repulsions rise, and neither holds the other's sign."""
     model = LabelCrf(1, 3)  # of a and b, a and c, b and c

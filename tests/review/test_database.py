@@ -340,6 +340,8 @@ def test_databases_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match="no such file"):
         ReviewDatabase(str(tmp_path / "none.db"), must_exist=True)
     assert not (tmp_path / "none.db").exists()
+    with pytest.raises(DatabaseError, match="is a folder; name the database in it"):
+        ReviewDatabase(str(tmp_path), must_exist=True)
     with pytest.raises(DatabaseError, match="cannot be opened") as caught:
         ReviewDatabase("postgresql://anna:secret@127.0.0.1:1/tags")
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)

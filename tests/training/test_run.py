@@ -378,3 +378,12 @@ def test_crops_and_flips_are_drawn_from_the_seed() -> None:
     cropped = finetune_module._Augmentation(np.zeros(3, bool), middle).apply(pixels, np.arange(3))
     assert cropped.shape == pixels.shape
     assert 8 <= cropped.min() < 10 and 22 < cropped.max() <= 24
+
+
+def test_a_folder_without_a_state_is_not_resumed(manifest: Manifest, tmp_path: Path) -> None:
+    """What lies there stays, and the message says what to do."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").touch()
+    with pytest.raises(RunError, match="nothing to resume: it has no state.pt; choose another"):
+        train(manifest, tmp_path / "run", TrainSettings(**QUICK), TORCH, resume=True)
+    assert [one.name for one in (tmp_path / "run").iterdir()] == ["notes.txt"]
