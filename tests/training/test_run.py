@@ -384,6 +384,6 @@ def test_a_folder_without_a_state_is_not_resumed(manifest: Manifest, tmp_path: P
     """What lies there stays, and the message says what to do."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").touch()
-    with pytest.raises(RunError, match="nothing to resume: it has no state.pt; choose another"):
+    with pytest.raises(RunError, match=r"nothing to resume: it has no state\.pt; choose another"):
         train(manifest, tmp_path / "run", TrainSettings(**QUICK), TORCH, resume=True)
     assert [one.name for one in (tmp_path / "run").iterdir()] == ["notes.txt"]
