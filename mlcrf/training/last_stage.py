@@ -45,6 +45,7 @@ _LARGEST_NORM = 5.0  # of a gradient
 _DROPPED = 0.5  # chance that a step leaves a feature out
 _MOST_STEPS = 625  # of a training with the weight decay that is given; of more, all decay as much
 _SMALLEST_SPREAD = 0.1  # of a feature, relative to the root mean square of all
+_ACTIVATIONS = "activations"  # as the task is shown
 _REMEDY = "lower --set learning_rate"
 _OF_THE_BASELINE = (  # settings that it has in the run too
     "penalties",
@@ -139,6 +140,7 @@ def _finetune_one(
         f"{counted(len(images), 'image')} and their mirror images, before the last stage of "
         f"{network.spec.name}"
     )
+    log(TaskStarted(_ACTIVATIONS))
     both = _extract(halves, images, environment, log)
     activations = _Activations(halves, both, device, averaged=network.spec.views > 1)
     targets = np.concatenate([train.targets, validation.targets])
@@ -180,7 +182,7 @@ def _extract(
     where = replace(environment, cache_dir=None) if in_memory else environment
 
     def show(done: int, total: int) -> None:
-        log(TaskProgress("activations", done / max(1, total)))
+        log(TaskProgress(_ACTIVATIONS, done / max(1, total)))
 
     return extract(parts.front, images, where, progress=show)
 

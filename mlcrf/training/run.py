@@ -47,7 +47,7 @@ from mlcrf.training.mentions import (
 from mlcrf.training.network import find_backbone, make_network, resolve_finetune, train_network
 from mlcrf.training.outlook import describe_data
 from mlcrf.training.plan import Plan, plan_training, resolve_structure
-from mlcrf.training.progress import Log, RunFinished, RunStarted
+from mlcrf.training.progress import Log, RunFinished, RunStarted, TaskStarted
 from mlcrf.training.repetition import digest_data
 from mlcrf.training.stages import Result, Stages
 from mlcrf.training.trust import learn_trust
@@ -181,6 +181,7 @@ def _extract(
     """Return features and targets of training and validation images."""
     train_part, validation_part = parts
     log(f"features of {counted(len(train_part) + len(validation_part), 'image')}")
+    log(TaskStarted("features"))
     features = extract(
         backbone, train_part.images + validation_part.images, environment, progress=progress
     )
