@@ -176,7 +176,7 @@ def describe_data(
     if "finetune" in automatic and settings.trains_network:
         notes.append(
             "the last stage of the network is trained first; --finetune none leaves it as "
-            "published, which takes about a quarter of the time and, as a rule, gives fewer right "
+            "published, which takes about a third of the time and, as a rule, gives fewer right "
             "labels"
         )
     return notes
