@@ -195,7 +195,7 @@ class FeatureExtractor(FeatureSource):
         Raises:
             DataError: the cache cannot be written.
 
-        Cost: each image is read once, for its SHA-256.
+        Cost: each of these images is read once, for its SHA-256; none is fetched from a store.
         """
         if not self._cache_dir or not has_full_precision(self._engine_name, self._device):
             return
@@ -203,9 +203,10 @@ class FeatureExtractor(FeatureSource):
             FeatureCache(self._cache_dir, self.key) as cache,
             ThreadPoolExecutor(self.num_workers) as workers,
         ):
-            digests = workers.map(_digest_if_same, images, stamps)
-            found = zip(stamps, digests, features, strict=True)
-            cache.add([entry for entry in found if entry[0] and entry[1]])
+            local = [row for row, stamp in enumerate(stamps) if stamp is not None]
+            digests = workers.map(lambda row: _digest_if_same(images[row], stamps[row]), local)
+            found = zip(local, digests, strict=True)
+            cache.add([(stamps[row], digest, features[row]) for row, digest in found if digest])
 
     def _side_by_side(self, images: Iterable[Image]) -> Iterator[Feature | DataError]:
         """Yield the concatenated features of several networks."""
@@ -319,7 +320,7 @@ class FeatureExtractor(FeatureSource):
 
 def _digest_if_same(image: Image, stamp: Stamp | None) -> bytes:
     """Return the SHA-256 of an image that still has this stamp; else nothing."""
-    with suppress(OSError):  # a file that disappears or changes meanwhile is not cached
+    with suppress(OSError, DataError):  # one that disappears or changes meanwhile is not cached
         digest = image.fingerprint()
         if image.stamp() == stamp:
             return digest
