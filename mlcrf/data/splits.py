@@ -23,7 +23,10 @@ def split_manifest(
     from given training images. With both, or without training images, nothing changes.
 
     Each label is stratified by both `present` and `unknown`, so that each split gets its share of
-    the labelled images too. Rows with the same path get the same split.
+    the labelled images too. Labels too rare to be expected in a split even once are stratified
+    together, by how many of them an image has: shares of less than one image would be rounded,
+    mostly to none, and splits would differ in their number of labels an image. Rows with the same
+    path get the same split.
 
     Args:
         seed: the same seed, order of rows and shares give the same splits.
@@ -139,13 +142,22 @@ def _stratified(
 ) -> NDArray[np.int64]:
     """Return about `wanted` rows, stratified by the columns of `patterns`.
 
-    Stratification may change the size by a few images. If it would select none, or leave fewer
-    than `spare`, exactly `wanted` positions are drawn at random.
+    Columns of which a draw of `wanted` rows expects less than one are stratified together, by how
+    many of them a row has. Stratification may change the size by a few images. If it would select
+    none, or leave fewer than `spare`, exactly `wanted` positions are drawn at random.
     """
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
+    def is_common(columns: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        expected: NDArray[np.bool_] = columns.sum(0) * wanted >= len(columns)
+        return expected
+
+    counts = patterns[:, ~is_common(patterns)].sum(1)
+    at_least = counts[:, None] >= np.arange(1, counts.max(initial=0) + 1)
+    columns = np.hstack([patterns, at_least])
+    columns &= is_common(columns)
     draw = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=wanted, random_state=seed % 2**32)
-    _, taken = next(draw.split(patterns, patterns))
+    _, taken = next(draw.split(columns, columns))
     if not 0 < len(taken) <= len(patterns) - spare:
         taken = np.random.default_rng(seed % 2**32).permutation(len(patterns))[:wanted]
     return np.sort(taken)

@@ -46,6 +46,26 @@ def test_shares_and_strata() -> None:
     assert made.notes[-1].startswith("test and validation made by iterative stratification")
 
 
+def test_rare_labels_are_as_many_in_each_split() -> None:
+    """Labels whose share of a split is less than one image are there as often as elsewhere.
+
+    Rounded, the share of each would be none, and of all labels a half would be missing.
+    """
+    rng = np.random.default_rng(0)
+    targets = np.zeros((1000, 400), dtype=np.int8)
+    for column in range(1, targets.shape[1]):
+        targets[rng.permutation(1000)[:3], column] = 1
+    targets[:500, 0] = 1
+    images = tuple(as_image(f"im{row}.jpg") for row in range(1000))
+    labels = LabelSpace(tuple(f"label{column}" for column in range(400)))
+    made = split_manifest(Manifest(images, targets, labels, None, "made"), seed=0)
+    for split in Split:
+        part = made.part(split).targets
+        rare = part[:, 1:].sum(axis=1)
+        assert rare.mean() == pytest.approx(1.197, abs=0.04)
+        assert part[:, 0].mean() == pytest.approx(0.5, abs=0.02)
+
+
 def test_same_seed_same_splits() -> None:
     """The seed alone decides, and another one gives another division."""
     manifest = make_manifest(200)
