@@ -62,12 +62,14 @@ class Candidate:
         """Return whether joint learning, which sets all weights anew, is to be preferred.
 
         It is if its loss is less, and single labels are not worse by more than a standard error and
-        a trifle.
+        a trifle: than those of the baseline if whole sets are better, else than those of the other.
         """
         assert self.weighing is not None
         assert stacked.weighing is not None
-        is_less = self.loss < stacked.loss
-        return is_less and not self.weighing.after.spoils(stacked.weighing.after)
+        ours, theirs = self.weighing, stacked.weighing
+        gains_sets = ours.after.joint < theirs.after.joint
+        least = ours.before if gains_sets else theirs.after
+        return self.loss < stacked.loss and not ours.after.spoils(least)
 
 
 def extend(

@@ -10,7 +10,8 @@ held-out images to their frequency, as far as counts are enough to tell it, else
     m_i = r e_i (n_i + c) / (r e_i + c),     r = sum_i n_i / sum_i e_i
 
 where the baseline expects label i in e_i of these images and n_i have it. n_i / e_i has a gamma
-distribution of mean r and variance r^2 / c, which the spread of all n_i tells by moments.
+distribution of mean r and variance r^2 / c, which the spread of n_i tells by moments, of the labels
+that are expected in one image or more.
 
 The loss to choose by is that of single labels, through the inference in use, and a share of that
 of whole sets:
@@ -43,7 +44,12 @@ from mlcrf.inference.automatic import ExactOrGibbs
 from mlcrf.inference.exact.shared_split import SharedSplit
 from mlcrf.inference.posterior import log_mass
 from mlcrf.model import LabelCrf
-from mlcrf.objectives import Objective, from_image
+from mlcrf.objectives import (
+    Objective,
+    from_image,
+    pseudo_likelihood_by_image,
+    pseudo_likelihood_loss,
+)
 from mlcrf.objectives.objective import with_silence
 from mlcrf.processes import Processes
 from mlcrf.training.finite import require_finite
@@ -70,8 +76,8 @@ class Losses:
 
     Attributes:
         by_image: of each image the loss of its labels, how many a threshold of 0.5 gets wrong, and
-            1 - F1 of the label set that it gives; and the loss of its label set, if the inference
-            gives it, else of its labels again, float64 (4, N).
+            1 - F1 of the label set that it gives; and the loss of its label set by the inference or
+            by pseudo-likelihood, by another objective that of its labels again, float64 (4, N).
         sums: of each label, over images of which something is known: their number, how many have
             the label, the sum of its marginals p, and that of p (1 - p), float64 (4, L).
     """
@@ -86,8 +92,10 @@ class Losses:
         _, present, expected, variance = self.sums
         common = (present.sum() + 1) / (expected.sum() + 1)
         expected, variance = common * expected, common * variance.clamp(min=_LEAST)
-        excess = ((present - expected) ** 2 / variance - 1).sum()
-        spread = excess.clamp(min=0) / (expected**2 / variance).sum()  # 1 / c
+        tells = expected >= 1  # of rarer labels one image more or less would be all that counts
+        excess = ((present - expected) ** 2 / variance - 1)[tells].sum()
+        most = (expected**2 / variance)[tells].sum().clamp(min=_LEAST)
+        spread = excess.clamp(min=0) / most  # 1 / c
         wanted: Tensor = expected * (spread * present + 1) / (spread * expected + 1)
         return wanted
 
@@ -379,6 +387,10 @@ class Weigher:
             by_image[3, rows] = by_image[0, rows]
             if self._joint is None:
                 of_sets = posterior.log_partition - log_mass(method, told, known)
+                by_image[3, rows] = of_sets.double()
+                mean = of_sets.mean()
+            elif self._joint is pseudo_likelihood_loss:
+                of_sets = pseudo_likelihood_by_image(potentials, said)
                 by_image[3, rows] = of_sets.double()
                 mean = of_sets.mean()
             else:

@@ -16,7 +16,7 @@ from mlcrf.errors import SettingsError
 from mlcrf.inference import Exact
 from mlcrf.labels import LabelSpace
 from mlcrf.model import LabelCrf, no_edges
-from mlcrf.objectives import exact_likelihood_loss
+from mlcrf.objectives import exact_likelihood_loss, pseudo_likelihood_loss
 from mlcrf.processes import ALONE
 from mlcrf.rules import Rules
 from mlcrf.training.candidates import Candidate, Fitted
@@ -158,6 +158,44 @@ def test_biases_stay_finite_where_all_images_are_alike(present: float) -> None:
     assert (step[0] > 0) == (present > 0) and step.isfinite().all()
 
 
+def test_rare_labels_do_not_tell_how_far_a_baseline_is_off() -> None:
+    """Hundreds of labels that are expected in half an image: in which of them one is, is chance."""
+    rare, common = 400, 4
+    expected = torch.cat([torch.full((rare,), 0.5), torch.full((common,), 100.0)]).double()
+    is_there = torch.arange(rare) % 8 == 0  # four images of one label in eight
+    present = torch.cat([4.0 * is_there, torch.full((common,), 100.0)])
+    sums = torch.stack([torch.full_like(expected, 1000.0), present, expected, expected])
+    one = Losses(1.0, 1.0, torch.ones(4, 1000, dtype=torch.float64), sums)
+    torch.testing.assert_close(one.wanted(), expected)
+    present[-common:] = torch.tensor([50.0, 150.0, 50.0, 150.0])
+    sums[1] = present
+    off = one.wanted()
+    torch.testing.assert_close(off[-common:], present[-common:].double(), rtol=0.1, atol=0)
+    assert (off[:rare] < 4 * expected[:rare]).all()
+
+
+@torch.no_grad()
+def test_pseudo_likelihood_of_each_image_stands_for_that_of_its_set() -> None:
+    """Couplings that it shows are a gain, though single labels hide it in their noise."""
+    held_out = examples(400, 4, seed=0, coupled=True)
+    baseline, crf = true_baseline(4, 0.7)
+    part = HeldOut(held_out.features, held_out.targets, baseline, crf)
+    one = weigher(held_out, is_few=True)
+    one._joint = pseudo_likelihood_loss
+    chosen = one.choose_common([part])
+    assert chosen.weights.any()
+    found = one._losses([part], chosen.weights, chosen.bias)
+    assert float(found.by_image[3].mean()) == pytest.approx(found.joint, rel=1e-6)
+    before = chosen.before
+    hidden = Losses(
+        before.single,
+        before.joint,
+        torch.cat([found.by_image[:3], before.by_image[3:]]),
+        before.sums,
+    )
+    assert found.gains(hidden)
+
+
 def test_losses_are_those_of_the_images() -> None:
     """Single labels, unknown ones left out, whole sets, wrong labels and F1; parts count alike."""
     held_out = examples(50, 4, seed=3, coupled=True)
@@ -224,29 +262,39 @@ def test_what_gains_is_better_by_two_standard_errors(row: int) -> None:
         assert losses(2.0, 2.0, by_image).gains(before) is is_sure
 
 
-def candidate(single: float, loss: float) -> Candidate:
+def candidate(single: float, loss: float, joint: float) -> Candidate:
     """A candidate with this loss, and a loss of single labels that images spread around."""
     balanced = torch.tensor([1.0, -1.0] * 50) * torch.tensor([[1.0], [0.0], [0.0], [0.0]])
     by_image = torch.ones(4, 100, dtype=torch.float64) + (single != 1) * balanced
     by_image[0] += single - 1
-    after = losses(single, loss, by_image)
+    after = losses(single, joint, by_image)
+    baseline = torch.ones(4, 100, dtype=torch.float64)
+    baseline[0] += 0.5
+    before = losses(1.5, 1.5, baseline)
     model = models(2, 1.0)[1]
     fitted = Fitted(model, Penalty(1.0, 1.0), loss, {}, model)
-    return Candidate(fitted, {}, Weighing(torch.ones(2), torch.zeros(2), after, after, loss))
+    return Candidate(fitted, {}, Weighing(torch.ones(2), torch.zeros(2), before, after, loss))
 
 
 @pytest.mark.parametrize(
-    ("single", "loss", "is_better"),
+    ("single", "joint", "loss", "is_better"),
     [
-        (0.7, 0.9, True),
-        (1.05, 0.9, True),  # worse, but within a standard error
-        (1.2, 0.9, False),
-        (0.95, 1.1, False),  # sets lose what single labels gain
+        (0.7, 1.0, 0.9, True),
+        (1.05, 1.0, 0.9, True),  # worse, but within a standard error
+        (1.2, 1.0, 0.9, False),
+        (0.95, 1.0, 1.1, False),  # sets lose what single labels gain
+        (1.2, 0.8, 0.9, True),  # whole sets are better, single labels as good as the baseline's
+        (1.7, 0.8, 0.9, False),
     ],
 )
-def test_when_joint_learning_is_taken(single: float, loss: float, is_better: bool) -> None:
-    """With a lower loss and single labels that are not worse."""
-    assert candidate(single, loss).is_better(candidate(1.0, 1.0)) is is_better
+def test_when_joint_learning_is_taken(
+    single: float, joint: float, loss: float, is_better: bool
+) -> None:
+    """With a lower loss, and single labels that are not worse than they have to be.
+
+    The other candidate has 1 in all, the baseline 1.5 of single labels.
+    """
+    assert candidate(single, loss, joint).is_better(candidate(1.0, 1.0, 1.0)) is is_better
 
 
 def test_log_odds_are_of_baselines_that_did_not_see_the_image() -> None:
