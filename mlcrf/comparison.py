@@ -107,6 +107,7 @@ def compare(
     resamples: int = 1000,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    scoring: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
     """Score the CRFs of several runs on the same images and targets.
 
@@ -123,6 +124,7 @@ def compare(
         evidence: of each run what hints add, as of `evaluate`.
         coverage: as of `evaluate`; each run has calibration images of its own.
         resamples, seed: number and random seed of the bootstrap resamples.
+        progress, scoring: as of `evaluate`.
 
     Raises:
         SettingsError: fewer than two runs, or `at_k` or a coverage with runs of different labels.
@@ -167,7 +169,9 @@ def compare(
         for columns in [_columns(labels, one.manifest.labels)]
     ]
     reference, *others = statistics
-    differences = bootstrap_from(reference, others, resamples=resamples, seed=seed)
+    differences = bootstrap_from(
+        reference, others, resamples=resamples, seed=seed, progress=scoring
+    )
     unknown = Unknown.of(narrowed.targets)
     parts = {
         "data": narrowed.name,

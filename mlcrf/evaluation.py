@@ -156,8 +156,13 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    scoring: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Score both models of a run: `answer`, then `score`, which describe the arguments."""
+    """Score both models of a run: `answer`, then `score`, which describe the arguments.
+
+    Args:
+        scoring: the `progress` of `score`.
+    """
     answers = answer(
         run,
         manifest,
@@ -170,7 +175,7 @@ def evaluate(
         coverage=coverage,
         progress=progress,
     )
-    return score(run, answers, split=split, resamples=resamples, seed=seed)
+    return score(run, answers, split=split, resamples=resamples, seed=seed, progress=scoring)
 
 
 @torch.no_grad()
@@ -290,13 +295,20 @@ def answer(
 
 
 def score(
-    run: Run, answers: Answers, *, split: str, resamples: int = 1000, seed: int = 0
+    run: Run,
+    answers: Answers,
+    *,
+    split: str,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Score the predictions of both models, with an interval of their difference.
 
     Args:
         split: name of the images in the signature.
         resamples, seed: number and random seed of the bootstrap resamples.
+        progress: called with the number of resamples that are scored, and of all.
     """
     targets = answers.manifest.targets
     ours = gather_statistics(answers.crf, targets)
@@ -324,7 +336,9 @@ def score(
     return Evaluation(
         signature="|".join(f"{key}:{value}" for key, value in parts.items()),
         models={"independent": theirs.measures(), "crf": ours.measures()},
-        difference=bootstrap_differences(ours, theirs, resamples=resamples, seed=seed),
+        difference=bootstrap_differences(
+            ours, theirs, resamples=resamples, seed=seed, progress=progress
+        ),
         per_label=_per_label(run, targets, ours, theirs),
         at_k=answers.at_k,
         nll_kind=answers.nll_kind.value,

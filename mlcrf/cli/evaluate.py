@@ -61,6 +61,7 @@ def evaluate(
             resamples=evaluation.resamples,
             seed=evaluation.seed,
             progress=progress,
+            scoring=progress.show_next,
         )
     options.show_notes(result.notes, manifest)
     if out is not None:

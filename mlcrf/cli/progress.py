@@ -62,11 +62,14 @@ class Progress:
     def show(self, task: str, done: float, total: float, *, whole: "Whole | None" = None) -> None:
         """Show that a part of a task is done; a total of 1 is shown as a percentage.
 
+        Time counts from the first call for the task, and anew once its total is known.
+
         Args:
             whole: the work that the task is a part of, whose share and time to go are shown.
         """
         self._whole = whole
-        if task != self._task or done < self._done:
+        is_known_now = total and not self._total
+        if task != self._task or done < self._done or is_known_now:
             self._began = self._clock()
         self._task, self._done, self._total = task, done, total
         if self._live is not None:

@@ -75,13 +75,14 @@ def report(
             with_surprise=True,
             progress=progress,
         )
-    result = score(
-        trained,
-        answers,
-        split=evaluation.split,
-        resamples=evaluation.resamples,
-        seed=evaluation.seed,
-    )
+        result = score(
+            trained,
+            answers,
+            split=evaluation.split,
+            resamples=evaluation.resamples,
+            seed=evaluation.seed,
+            progress=progress.show_next,
+        )
     options.show_notes(result.notes, manifest)
     comparison = None
     if others:

@@ -1,6 +1,6 @@
 """Intervals of differences between models, by the bootstrap over images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 import numpy as np
@@ -26,14 +26,24 @@ _LOWER_IN_RESAMPLES = frozenset(
 
 
 def bootstrap_differences(
-    ours: Statistics, theirs: Statistics, *, resamples: int = 1000, seed: int = 0
+    ours: Statistics,
+    theirs: Statistics,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Interval]:
     """Return each measure's difference, ours minus theirs; see `bootstrap_from`."""
-    return bootstrap_from(theirs, [ours], resamples=resamples, seed=seed)[0]
+    return bootstrap_from(theirs, [ours], resamples=resamples, seed=seed, progress=progress)[0]
 
 
 def bootstrap_from(
-    reference: Statistics, models: Sequence[Statistics], *, resamples: int = 1000, seed: int = 0
+    reference: Statistics,
+    models: Sequence[Statistics],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, Interval]]:
     """Return of each model every measure's difference from a reference, with a 95 % interval.
 
@@ -43,6 +53,9 @@ def bootstrap_from(
     A resample lacks a third of the images, and with them all that was found of some rare labels, so
     that means over labels of precision and recall, also at k, are lower in resamples. Theirs
     are moved by a constant, to have the value as their mean.
+
+    Args:
+        progress: called with the number of resamples that are scored, and of all.
 
     Returns:
         For each model, by measure: (value, low, high); without measures at k if not requested.
@@ -61,9 +74,10 @@ def bootstrap_from(
     rng = np.random.default_rng(seed)
     num_images = len(reference.nll)
     drawn = []
-    for _ in range(resamples):
+    for number in range(resamples):
         counts = np.bincount(rng.integers(num_images, size=num_images), minlength=num_images)
         drawn.append(differences(counts.astype(np.float64)))
+        progress(number + 1, resamples)
     samples = np.array(drawn)
     return [
         _intervals(names, values, samples[:, model])

@@ -44,6 +44,13 @@ def test_time_to_go() -> None:
     progress.show("scores", 0, 0)
     clock.now = 212
     assert progress.text() == "scores: 2 s so far"
+    progress.show("scores", 0, 0)
+    clock.now = 220
+    assert progress.text() == "scores: 10 s so far"
+    progress.show("scores", 1, 1000)
+    clock.now = 222
+    progress.show("scores", 201, 1000)
+    assert progress.text() == "scores: 201 of 1,000, about 8 s to go"
 
 
 def test_a_log_has_a_line_every_half_minute() -> None:

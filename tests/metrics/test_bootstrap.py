@@ -33,8 +33,12 @@ def make_two_models(num_images: int = 80) -> tuple[Statistics, Statistics]:
 def test_the_value_is_the_difference_and_lies_in_its_interval() -> None:
     """Every measure is there, ours minus theirs, between low and high."""
     ours, theirs = make_two_models()
-    differences = bootstrap_differences(ours, theirs, resamples=200)
+    told: list[tuple[int, int]] = []
+    differences = bootstrap_differences(
+        ours, theirs, resamples=200, progress=lambda *of: told.append(of)
+    )
     assert list(differences) == NAMES
+    assert told == [(number, 200) for number in range(1, 201)]
     mine, other = ours.measures(), theirs.measures()
     for name, (value, low, high) in differences.items():
         assert value == getattr(mine, name) - getattr(other, name)

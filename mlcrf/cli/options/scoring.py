@@ -153,6 +153,7 @@ class EvaluationOptions:
                 resamples=self.resamples,
                 seed=self.seed,
                 progress=progress,
+                scoring=progress.show_next,
             )
 
 
