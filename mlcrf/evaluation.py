@@ -308,7 +308,7 @@ def score(
     Args:
         split: name of the images in the signature.
         resamples, seed: number and random seed of the bootstrap resamples.
-        progress: called with the number of resamples that are scored, and of all.
+        progress: told of the resamples, as of `bootstrap_from`.
     """
     targets = answers.manifest.targets
     ours = gather_statistics(answers.crf, targets)

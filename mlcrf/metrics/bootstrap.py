@@ -12,6 +12,7 @@ from mlcrf.metrics.scoring import Statistics
 Interval = tuple[float, float, float]
 
 _COUNT = "labels_found_at_k"
+_TOLD = 100  # times that progress is told
 _LOWER_IN_RESAMPLES = frozenset(
     {
         "macro_precision",
@@ -55,7 +56,8 @@ def bootstrap_from(
     are moved by a constant, to have the value as their mean.
 
     Args:
-        progress: called with the number of resamples that are scored, and of all.
+        progress: called about a hundred times, with the number of resamples that are scored, and of
+            all.
 
     Returns:
         For each model, by measure: (value, low, high); without measures at k if not requested.
@@ -73,11 +75,12 @@ def bootstrap_from(
 
     rng = np.random.default_rng(seed)
     num_images = len(reference.nll)
-    drawn = []
+    drawn, step = [], max(1, resamples // _TOLD)
     for number in range(resamples):
         counts = np.bincount(rng.integers(num_images, size=num_images), minlength=num_images)
         drawn.append(differences(counts.astype(np.float64)))
-        progress(number + 1, resamples)
+        if (number + 1) % step == 0 or number + 1 == resamples:
+            progress(number + 1, resamples)
     samples = np.array(drawn)
     return [
         _intervals(names, values, samples[:, model])
