@@ -27,11 +27,17 @@ def download(
 ) -> None:
     """Download, verify and unpack a known data set, unless that is done."""
     if name == SYNTHETIC:
-        from mlcrf.synthetic.dataset import make_dataset
+        if mirror is not None or keep_archives:
+            option = "--keep-archives" if mirror is None else "--mirror"
+            raise typer.BadParameter(f"{option}: these images are drawn, not fetched; leave it out")
+        from mlcrf.synthetic.dataset import TRUTH, make_dataset
 
+        is_again = (dest / TRUTH).exists()
         make_dataset(dest, seed=seed)
-        typer.echo(f"{name}: {dest}")
+        typer.echo(f"{name}: {dest}{', in the place of an earlier one' if is_again else ''}")
         return
+    if seed:
+        raise typer.BadParameter(f"--seed {seed}: it is for synthetic alone; leave it out")
     from rich.console import Console
     from rich.progress import Progress, TaskID
 

@@ -68,6 +68,24 @@ def test_usage_error_is_2(mlcrf: Mlcrf) -> None:
     assert "--no-such-option" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("synthetic", ["--mirror", "folder"]),
+        ("synthetic", ["--keep-archives"]),
+        ("mirflickr25k", ["--seed", "1"]),
+    ],
+)
+def test_download_refuses_options_without_use(
+    mlcrf: Mlcrf, tmp_path: Path, name: str, option: list[str]
+) -> None:
+    """What is drawn has no archives, and what is fetched no seed."""
+    result = mlcrf("download", name, "--dest", tmp_path / "data", *option)
+    assert result.returncode == 2
+    assert option[0] in result.stderr and "leave it out" in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
 def test_head_closes_the_pipe_without_traceback(drawn: Path) -> None:
     """A reader that stops early, as head does, gets no traceback."""
     command = f"{sys.executable} -m mlcrf inspect {drawn / 'labels.csv'} | head -1"
