@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -71,14 +72,18 @@ def test_a_running_cluster_and_an_object_store(
     assert told[0] == told[1] and told[0].count("error: s3://") == 3
 
 
-def test_control_c_leaves_nothing_half_done(small_run: Path, photos: Path, tmp_path: Path) -> None:
+def test_control_c_leaves_nothing_half_done(
+    small_run: Path, photos: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """No table, no temporary file, and no process of Ray that we started; only whole parts.
 
     On a busy machine the work was seen to be done in spite of a signal, some seconds later; then
     all of it has to be there, and it is tried again.
     """
-    out = tmp_path / "tags.csv"
-    words = ["predict", *[photos] * 8, "--model", small_run, "--out", out, "--cluster", "ray"]
+    out, many = tmp_path / "tags.csv", tmp_path_factory.mktemp("many")
+    for number in range(8):
+        shutil.copytree(photos, many / str(number), copy_function=os.link)
+    words = ["predict", many, "--model", small_run, "--out", out, "--cluster", "ray"]
     for _ in range(3):
         program = Program(*words)
         process = wait_for_work(program)
