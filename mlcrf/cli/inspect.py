@@ -1,5 +1,7 @@
 """`mlcrf inspect`: show the content of a run or a data set."""
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +41,15 @@ def inspect(
         typer.echo(to_json(record) if as_json else inspection.format_run(record))
         return
     manifest = read_dataset(place, reading.make(label_set, accept=tuple(Oddity)))
-    options.show_reading(manifest)
+    told = [_told(note, reading.accept or ()) for note in manifest.notes]
+    options.show_reading(replace(manifest, notes=tuple(told)))
     record = inspection.dataset_record(manifest, top=top)
     typer.echo(to_json(record) if as_json else inspection.format_dataset(record))
+
+
+def _told(note: str, accepted: Collection[Oddity]) -> str:
+    """Return the note; of an oddity that nobody accepted it says that other commands refuse it."""
+    for one in set(Oddity).difference(accepted):
+        if note.startswith(mark := f"accepted ({one}): "):
+            return f"refused without --accept {one}: {note.removeprefix(mark)}"
+    return note

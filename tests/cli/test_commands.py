@@ -552,6 +552,20 @@ def test_inspect_shows_a_run_and_data(mlcrf: Mlcrf, run: Path, drawn: Path) -> N
         assert counts == {"present": int(table[name].sum()), "unknown": 0}
 
 
+def test_inspect_says_what_other_commands_would_refuse(
+    mlcrf: Mlcrf, drawn: Path, tmp_path: Path
+) -> None:
+    """Not that it was accepted, unless it was."""
+    table = tmp_path / "table.csv"
+    rows = [f"{path},1," for path in sorted((drawn / "images").iterdir())[:12]]
+    table.write_text("\n".join(["image,sky,sea", *rows]) + "\n")
+    refused = mlcrf("train", table, "--out", tmp_path / "run")
+    assert refused.returncode == 1 and "--accept no-absent" in refused.stderr
+    told = mlcrf("inspect", table).stderr
+    assert "note: refused without --accept no-absent: " in told and "accepted (" not in told
+    assert "note: accepted (no-absent): " in mlcrf("inspect", table, "--accept", "no-absent").stderr
+
+
 def test_audit(mlcrf: Mlcrf, drawn: Path, tmp_path: Path) -> None:
     """Suspects in words, in a table and as JSON have the same counts; --all has all annotations."""
     words = ("audit", drawn / "labels.csv")
