@@ -385,12 +385,11 @@ class Weigher:
             by_image[1, rows] = wrong
             by_image[2, rows] = torch.where(wrong > 0, wrong / (2 * hits + wrong), 0.0)
             by_image[3, rows] = by_image[0, rows]
-            if self._joint is None:
-                of_sets = posterior.log_partition - log_mass(method, told, known)
-                by_image[3, rows] = of_sets.double()
-                mean = of_sets.mean()
-            elif self._joint is pseudo_likelihood_loss:
-                of_sets = pseudo_likelihood_by_image(potentials, said)
+            if self._joint is None or self._joint is pseudo_likelihood_loss:
+                if self._joint is None:
+                    of_sets = posterior.log_partition - log_mass(method, told, known)
+                else:
+                    of_sets = pseudo_likelihood_by_image(potentials, said)
                 by_image[3, rows] = of_sets.double()
                 mean = of_sets.mean()
             else:

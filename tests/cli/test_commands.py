@@ -79,7 +79,7 @@ def test_usage_error_is_2(mlcrf: Mlcrf) -> None:
 def test_download_refuses_options_without_use(
     mlcrf: Mlcrf, tmp_path: Path, name: str, option: list[str]
 ) -> None:
-    """What is drawn has no archives, and what is fetched no seed."""
+    """Drawn data have no archives, and fetched data no seed."""
     result = mlcrf("download", name, "--dest", tmp_path / "data", *option)
     assert result.returncode == 2
     assert option[0] in result.stderr and "leave it out" in result.stderr
@@ -555,7 +555,7 @@ def test_inspect_shows_a_run_and_data(mlcrf: Mlcrf, run: Path, drawn: Path) -> N
 def test_inspect_says_what_other_commands_would_refuse(
     mlcrf: Mlcrf, drawn: Path, tmp_path: Path
 ) -> None:
-    """Not that it was accepted, unless it was."""
+    """A note says that something was accepted only if it was."""
     table = tmp_path / "table.csv"
     rows = [f"{path},1," for path in sorted((drawn / "images").iterdir())[:12]]
     table.write_text("\n".join(["image,sky,sea", *rows]) + "\n")
