@@ -4,11 +4,16 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 import tests.quiet  # noqa: F401
 
 # before torch is loaded: tests run two at a time, and one thread for each is faster
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# whatever the machine does beside, and whenever it is run
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session", autouse=True)

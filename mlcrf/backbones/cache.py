@@ -41,8 +41,14 @@ class FeatureCache:
         self.path = folder / f"features-{key}.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"cannot be a folder of features: {error.strerror}; choose another --cache-dir",
+                folder,
+            ) from error
+        try:
             self._database = sqlite3.connect(self.path, timeout=60)
-        except (OSError, sqlite3.Error) as error:
+        except sqlite3.Error as error:
             raise self._broken(error) from error
         try:
             self._database.executescript(_SCHEMA)

@@ -75,11 +75,13 @@ def write_predictions(
     selection: "LabelSelection",
     *,
     may_be_none: bool = False,
+    kept: str = "features that were computed are kept in the cache",
 ) -> None:
     """Write predictions as they come, with a progress bar.
 
     Args:
         listed: the images of the predictions.
+        kept: what is kept if the command is stopped.
         may_be_none: accept that no image was listed or could be tagged.
 
     Raises:
@@ -90,8 +92,7 @@ def write_predictions(
     from mlcrf.reports.tagging_tables import format_left_out
 
     nothing = "" if writer.path is None else f"{writer.path} was not written; "
-    kept = f"{nothing}features that were computed are kept in the cache"
-    with bar("images", kept=kept) as progress, writer:
+    with bar("images", kept=f"{nothing}{kept}") as progress, writer:
         progress(0, len(listed))
         for prediction in predictions:  # the tagger shows the progress, image by image
             writer.write(selection(prediction))

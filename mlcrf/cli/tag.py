@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 _FILES = "Files"
 
+_NO_LABELS = (None, None, KnownOptions(), DecisionOptions(), SelectionOptions())
+_KEPT = "keywords that were written stay; the same command writes the rest, --undo removes them"
+_NOTHING_KEPT = "nothing was written, because of --dry-run"
+
 
 @grouped
 def tag(
@@ -132,11 +136,10 @@ def tag(
     console.quiet()
     if not (xmp or txt or embed or undo):
         raise typer.BadParameter("nothing to write: give --xmp, --txt, --embed or --undo")
-    labels = (known, decision, selected) != (KnownOptions(), DecisionOptions(), SelectionOptions())
-    if undo and (table is not None or labels):
+    if undo and (table, model, known, decision, selected) != _NO_LABELS:
         raise typer.BadParameter(
-            "--undo needs no labels; leave out --from, and options about known labels, decisions "
-            "and labels to write"
+            "--undo needs no labels; leave out --from, --model, and options about known labels, "
+            "decisions and labels to write"
         )
     if parent and not parent.strip("| "):
         raise typer.BadParameter(f"--parent {parent!r} names no keyword; give one, such as AI")
@@ -182,7 +185,8 @@ def tag(
     selection = labelled.selection
     photo_files = files.make(places, selection.labels, labelled.origin, listed)
     writer = PredictionWriter(None, selection.labels, photo_files=photo_files)
-    console.write_predictions(writer, labelled.predictions, listed, selection)
+    kept = _NOTHING_KEPT if dry_run else _KEPT
+    console.write_predictions(writer, labelled.predictions, listed, selection, kept=kept)
     tagging.note_unreadable(labelled.job)
     if dry_run:
         console.note("nothing was written, because of --dry-run")

@@ -22,6 +22,7 @@ from mlcrf.errors import DataError
 from mlcrf.images import Image, as_image
 from mlcrf.images.file_kinds import is_image_name
 from mlcrf.images.image import UrlImage
+from mlcrf.images.listing import is_file, is_folder
 from mlcrf.labels import composed, fold
 from mlcrf.stores import Stored, is_url, parse_place
 
@@ -185,9 +186,9 @@ class _Listings:
         try:
             with os.scandir(folder or ".") as entries:
                 for entry in entries:
-                    if entry.is_file():
+                    if is_file(entry):
                         files.append(entry.name)
-                    elif entry.is_dir():
+                    elif is_folder(entry):
                         folders.append(entry.name)
         except PermissionError:
             self._listed[folder] = None

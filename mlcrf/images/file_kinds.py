@@ -67,6 +67,7 @@ _SUFFIXES_OF = {
 _KIND_OF_SUFFIX = {
     f".{suffix}": kind for kind, suffixes in _SUFFIXES_OF.items() for suffix in suffixes.split()
 } | dict.fromkeys(RAW_SUFFIXES, Kind.RAW)
+_PICTURES = frozenset({Kind.RAW, Kind.VIDEO, Kind.OTHER_FORMAT})
 _COMPANIONS = frozenset({".json", ".txt"})
 _BUNDLES = frozenset(
     {
@@ -123,6 +124,12 @@ def is_image_name(name: str) -> bool:
     suffix = suffix_of(name)
     is_read = suffix in SUFFIXES or (suffix in RAW_SUFFIXES and reads_raw())
     return is_read and not name.startswith(".")
+
+
+def is_picture_name(name: str) -> bool:
+    """Return whether a file name has the suffix of an image, read or not, a RAW file or a video."""
+    suffix = suffix_of(name)
+    return suffix in SUFFIXES or _KIND_OF_SUFFIX.get(suffix) in _PICTURES
 
 
 def is_raw_name(name: str) -> bool:

@@ -260,6 +260,22 @@ class _Listing:
         return _real_path(str(place), self._real_folder)
 
 
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry of a folder is a file; a link that leads to itself is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry of a folder is a folder; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _entries(folder: str) -> tuple[list[str], set[str], list[str]]:
     """Return the names of files, of links and of folders; files and folders in order."""
     files: list[str] = []
@@ -269,11 +285,7 @@ def _entries(folder: str) -> tuple[list[str], set[str], list[str]]:
         for entry in entries:
             if entry.is_symlink():
                 links.add(entry.name)
-            try:
-                is_folder = entry.is_dir()
-            except OSError:  # a link that leads to itself
-                is_folder = False
-            (folders if is_folder else files).append(entry.name)
+            (folders if is_folder(entry) else files).append(entry.name)
     return sorted(files), links, sorted(folders)
 
 

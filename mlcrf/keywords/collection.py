@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator
 from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.keywords.embedded import embedded_packet
-from mlcrf.keywords.keyword_lists import LISTS, KeywordPath, OwnKeywords
+from mlcrf.keywords.keyword_lists import LISTS, KeywordPath, OwnKeywords, fold_level
 from mlcrf.keywords.photo_keywords import load_sidecar
 from mlcrf.keywords.sidecar_places import PhotoPlaces
 from mlcrf.keywords.xmp import Packet
-from mlcrf.labels import fold
 
 _HEAD = 256 * 2**10
 _RDF = b"http://www.w3.org/1999/02/22-rdf-syntax-ns#"  # in all XMP
@@ -31,13 +30,13 @@ def collection_keywords(
     Returns:
         Keywords in the person's spelling, by folded name.
     """
-    wanted = {fold(name) for name in names}
+    wanted = {fold_level(name) for name in names}
     counts: dict[str, Counter[KeywordPath]] = defaultdict(Counter)
     for packet in (packet for image in images for packet in _packets(image, places)):
         for path in OwnKeywords(packet).paths:
             for end, level in enumerate(path, start=1):
-                if fold(level) in wanted:
-                    counts[fold(level)][path[:end]] += 1
+                if fold_level(level) in wanted:
+                    counts[fold_level(level)][path[:end]] += 1
     return {
         name: min(paths, key=lambda path: (len(path) == 1, -paths[path], path))
         for name, paths in counts.items()

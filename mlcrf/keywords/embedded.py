@@ -14,18 +14,23 @@ from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.images.opening import open_image
 from mlcrf.images.raw_files import is_raw
-from mlcrf.keywords.keyword_lists import LISTS, SUBJECT, KeywordPath, OwnKeywords
+from mlcrf.keywords.keyword_lists import LISTS, SUBJECT, KeywordPath, OwnKeywords, fold_level
 from mlcrf.keywords.retagging import marked_names, without_ours
-from mlcrf.keywords.xmp import Packet, Property, without_padding
-from mlcrf.labels import fold
+from mlcrf.keywords.xmp import DamagedXmpError, Packet, Property, without_padding
 
+REPAIR = "remove it from the photo, as by exiftool -XMP:all= FILE"
 _EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 _HAS_EXTENSION = Property("xmpNote", "HasExtendedXMP")
 _RAW_HEAD = 2**20
 _MAX_EXTENSION = 64 * 2**20
-_MAX_VALUE = (
-    64 * 2**10
-)  # longer values are pictures and depth maps, which no program looks for here
+# Longer values are pictures and depth maps, which no program looks for here.
+_MAX_VALUE = 64 * 2**10
+# How a finished image was developed; by a sidecar with it, it would be developed so again. Colour
+# labels, the one thing of darktable's that describes, stay.
+_DEVELOPMENT = re.compile(
+    r"\{http://darktable\.sf\.net/\}(?!colorlabels$)"
+    r"|\{http://ns\.adobe\.com/camera-raw-(saved-)?settings/1\.0/\}"
+)
 _IPTC_CHARSET, _IPTC_KEYWORDS, _IPTC_UTF8 = (1, 90), (2, 25), b"\x1b%G"
 _RATING = Property("xmp", "Rating")
 _EXIF_RATING, _XP_TITLE, _XP_AUTHOR, _XP_KEYWORDS = 0x4746, 0x9C9B, 0x9C9D, 0x9C9E
@@ -43,7 +48,8 @@ def embedded_packet(photo: Image) -> Packet:
     """Return an image's XMP, completed by its IPTC and EXIF; without tags that we wrote.
 
     Keywords of all three are united. Title, description, creator, rights and rating are taken from
-    the first that has them. Values of more than 64 KB are left out.
+    the first that has them. Values of more than 64 KB are left out, and settings by which an image
+    was developed, unless it is a RAW file.
 
     Raises:
         DataError: the image or its metadata cannot be read.
@@ -54,7 +60,11 @@ def embedded_packet(photo: Image) -> Packet:
         with open_image(photo) as opened:
             raw = opened.info.get("xmp") or (_found_in(photo) if is_raw(photo) else b"")
             packet, ours = _xmp(opened, raw.encode() if isinstance(raw, str) else raw)
+            if not is_raw(photo):
+                packet.drop(lambda name, _: _DEVELOPMENT.match(name) is not None)
             _complete(packet, opened, ours)
+    except DamagedXmpError as error:
+        raise DataError(f"its XMP cannot be read: {error}; {REPAIR}", photo) from error
     except Exception as error:  # Pillow may raise any exception
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(
@@ -89,7 +99,7 @@ def _xmp(image: ImageFile.ImageFile, raw: bytes) -> tuple[Packet, set[str]]:
         if extension:
             packet.extend(Packet(extension, huge=True))
     packet.discard(_HAS_EXTENSION)
-    packet.drop_long(_MAX_VALUE)
+    packet.drop(lambda _, length: length > _MAX_VALUE)
     return packet, ours
 
 
@@ -130,7 +140,7 @@ def _complete(packet: Packet, image: ImageFile.ImageFile, ours: set[str]) -> Non
         packet.set_text(_RATING, str(rating))
     keywords = iptc_texts(_IPTC_KEYWORDS)
     keywords += _cleaned(_exif_text(exif.get(_XP_KEYWORDS)).split(";"))
-    _add_keywords(packet, [(one,) for one in keywords if fold(one) not in ours])
+    _add_keywords(packet, [(one,) for one in keywords if fold_level(one) not in ours])
 
 
 def _add_keywords(packet: Packet, keywords: list[KeywordPath]) -> None:
@@ -142,8 +152,8 @@ def _add_keywords(packet: Packet, keywords: list[KeywordPath]) -> None:
         return
     theirs = OwnKeywords(packet).paths
     for place in LISTS:
-        there = {fold(level) for path in place.paths(packet) for level in path}
-        new = [path for path in keywords if fold(path[-1]) not in there]
+        there = {fold_level(level) for path in place.paths(packet) for level in path}
+        new = [path for path in keywords if fold_level(path[-1]) not in there]
         if new and (there or place is SUBJECT):
             place.add(packet, place.fitting(new if there else [*theirs, *new]))
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from mlcrf.keywords.exiftool import ExifTool, ExifToolError
 from mlcrf.keywords.image_parts import ImageParts, pixels_of, working_copy
-from mlcrf.keywords.keyword_lists import SUBJECT
+from mlcrf.keywords.keyword_lists import SUBJECT, fold_level
 from mlcrf.keywords.retagging import Author, Retagged, Tag, marked_names, retag
 from mlcrf.keywords.sealing import without_wrapper
 from mlcrf.keywords.xmp import Packet
-from mlcrf.labels import fold
 
 _WRAPPER = (
     b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n%b\n<?xpacket end="w"?>'
@@ -39,7 +38,7 @@ class EmbeddingPlan:
         """The person's keywords in IPTC."""
         ours = _marked(self.before.xmp)
         there = self.before.iptc.keywords if self.before.iptc else ()
-        return {name for name in there if fold(name) not in ours}
+        return {name for name in there if fold_level(name) not in ours}
 
     @property
     def new_xmp(self) -> bytes | None:
@@ -74,8 +73,11 @@ def plan(
     before = ImageParts.read(content, kind, tool)
     theirs: set[str] = set()
     if before.iptc:
-        theirs = {fold(one) for one in before.iptc.keywords} - _marked(before.xmp)
-        tags = [Tag(tag.name, tag.paths, tag.confirmed or fold(tag.name) in theirs) for tag in tags]
+        theirs = {fold_level(one) for one in before.iptc.keywords} - _marked(before.xmp)
+        tags = [
+            Tag(tag.name, tag.paths, tag.confirmed or fold_level(tag.name) in theirs)
+            for tag in tags
+        ]
     after = retag(before.xmp, tags, author, new, theirs)
     if len(after.content or b"") > _MAX_XMP:
         raise ValueError(f"its XMP would have more than {_MAX_XMP} bytes")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlcrf.labels import fold
+from mlcrf.keywords.keyword_lists import fold_level
 
 WANTED = ("-IPTC:all", "-IPTCDigest", "-CurrentIPTCDigest")
 CHANGING = frozenset(
@@ -50,9 +50,9 @@ class Iptc:
             and one.isprintable()
             and (one.isascii() or self.is_utf8)
         ]
-        ours = [one for one in self.keywords if fold(one) in was and one.isprintable()]
+        ours = [one for one in self.keywords if fold_level(one) in was and one.isprintable()]
         kept = [one for one in self.keywords if one not in ours or one in fits]
         words = [f"-IPTC:Keywords-={one}" for one in self.keywords if one not in kept]
-        folded = {fold(one) for one in kept}
-        words += [f"-IPTC:Keywords+={one}" for one in fits if fold(one) not in folded]
+        folded = {fold_level(one) for one in kept}
+        words += [f"-IPTC:Keywords+={one}" for one in fits if fold_level(one) not in folded]
         return [*words, "-IPTCDigest=new"] if words and self.has_digest else words

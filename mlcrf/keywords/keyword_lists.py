@@ -14,6 +14,15 @@ from mlcrf.labels import fold
 
 KeywordPath = tuple[str, ...]
 
+# What stands in a level for the sign that separates levels: as digiKam writes `/`, and Immich `|`.
+_STAND_IN = {"/": "\\", "|": "/"}
+_ONE_SIGN = str.maketrans({"|": "/", "\\": "/"})
+
+
+def fold_level(name: str) -> str:
+    """Return a level in a form where case does not matter, nor what stands for a separator."""
+    return fold(name).translate(_ONE_SIGN)
+
 
 @dataclass(frozen=True)
 class KeywordList:
@@ -84,12 +93,18 @@ class KeywordList:
         return tuple(level.strip() for level in levels if level.strip())
 
     def join(self, path: KeywordPath) -> str:
-        """Return a keyword as a value of the list: without levels, its last level."""
-        return self.separator.join(path) if self.separator else path[-1]
+        """Return a keyword as a value of the list: without levels, its last level.
+
+        A separator inside a level is replaced, so that the level stays one.
+        """
+        if not self.separator:
+            return path[-1]
+        stand_in = _STAND_IN[self.separator]
+        return self.separator.join(level.replace(self.separator, stand_in) for level in path)
 
 
 def _folded(path: KeywordPath) -> KeywordPath:
-    return tuple(map(fold, path))
+    return tuple(map(fold_level, path))
 
 
 class _Subject(KeywordList):
@@ -97,7 +112,7 @@ class _Subject(KeywordList):
 
     def own(self, packet: Packet) -> list[KeywordPath]:
         levels = levels_of_ours(packet)
-        return [path for path in super().own(packet) if fold(path[0]) not in levels]
+        return [path for path in super().own(packet) if fold_level(path[0]) not in levels]
 
 
 class _Categories(KeywordList):
@@ -205,11 +220,13 @@ ADDED_LEVELS = Property(OURS, "addedLevels")
 
 def levels_of_ours(packet: Packet) -> set[str]:
     """Return the names above our keywords, folded, that are no levels of a person's keywords."""
-    added = {fold(name) for name in packet.values(ADDED_LEVELS)}
+    added = {fold_level(name) for name in packet.values(ADDED_LEVELS)}
     if not added:
         return added
     others = (place for place in LISTS if place is not SUBJECT)
-    return added - {fold(level) for one in others for path in one.own(packet) for level in path}
+    return added - {
+        fold_level(level) for one in others for path in one.own(packet) for level in path
+    }
 
 
 class OwnKeywords:
@@ -219,25 +236,32 @@ class OwnKeywords:
         lists: where to look.
 
     Attributes:
-        paths: each keyword once, without names that are a level of another keyword.
+        paths: each keyword once; a name that is a level of another keyword only if it stands alone
+            in a list with levels, too.
         levels: all names at any level, folded.
     """
 
     def __init__(self, packet: Packet, lists: Iterable[KeywordList] = LISTS) -> None:
         distinct: dict[KeywordPath, KeywordPath] = {}
+        with_levels: set[KeywordPath] = set()
         for place in lists:
             for path in place.own(packet):
-                distinct.setdefault(_folded(path), path)
+                folded = _folded(path)
+                distinct.setdefault(folded, path)
+                if place.separator:
+                    with_levels.add(folded)
         self._folded = frozenset(distinct)
         self._names = {folded[-1] for folded in distinct}
         self.levels = {level for folded in distinct for level in folded}
         deep = {level for folded in distinct if len(folded) > 1 for level in folded}
         self.paths = [
-            path for folded, path in distinct.items() if len(path) > 1 or folded[0] not in deep
+            path
+            for folded, path in distinct.items()
+            if folded in with_levels or folded[0] not in deep
         ]
 
     def __contains__(self, name: str) -> bool:
-        return fold(name) in self._names
+        return fold_level(name) in self._names
 
     def hold(self, path: KeywordPath) -> bool:
         """Return whether a keyword is among them; a name without levels may be at any level."""
@@ -246,4 +270,4 @@ class OwnKeywords:
 
     def named(self, name: str) -> tuple[KeywordPath, ...]:
         """Return the keywords of a name."""
-        return tuple(path for path in self.paths if fold(path[-1]) == fold(name))
+        return tuple(path for path in self.paths if fold_level(path[-1]) == fold_level(name))

@@ -5,9 +5,9 @@ from pathlib import Path
 from mlcrf.errors import DataError
 from mlcrf.images import Image, open_regular
 from mlcrf.keywords.embedded import embedded_packet
+from mlcrf.keywords.keyword_lists import fold_level
 from mlcrf.keywords.retagging import own_keywords
 from mlcrf.keywords.xmp import MAX_BYTES, Packet
-from mlcrf.labels import fold
 
 
 def load_sidecar(path: Path) -> bytes:
@@ -42,7 +42,7 @@ def read_keywords(photo: Image, *sidecars: Path) -> tuple[str, ...]:
     found += own_keywords(embedded_packet(photo))
     distinct: dict[str, str] = {}
     for name in found:
-        distinct.setdefault(fold(name), name)
+        distinct.setdefault(fold_level(name), name)
     return tuple(distinct.values())
 
 

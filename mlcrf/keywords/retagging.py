@@ -15,11 +15,11 @@ from mlcrf.keywords.keyword_lists import (
     KeywordList,
     KeywordPath,
     OwnKeywords,
+    fold_level,
     levels_of_ours,
 )
 from mlcrf.keywords.sealing import Earlier, seal, unseal
 from mlcrf.keywords.xmp import NAMESPACES, OURS, Packet, Property
-from mlcrf.labels import fold
 
 
 @dataclass(frozen=True)
@@ -146,16 +146,18 @@ def retag(
     refused = set[str]() if current is None or author is None else _refused(current)
     refused = {name for name in refused if name not in theirs}
     made = [place for place in LISTS if not place.paths(packet)]
-    added = _add(packet, [tag for tag in tags if fold(tag.name) not in refused], theirs)
+    added = _add(packet, [tag for tag in tags if fold_level(tag.name) not in refused], theirs)
     for place in LISTS:
         marked = [] if current is None else place.marked(current)
         place.note(packet, added.get(place, ()))
-        place.note(packet, [path for path in marked if fold(path[-1]) in refused])
+        place.note(packet, [path for path in marked if fold_level(path[-1]) in refused])
     for place in made:
         place.note_copies(packet)
     above = {level for paths in added.values() for path in paths for level in path[:-1]}
-    names = {fold(tag.name) for tag in tags}
-    packet.add(ADDED_LEVELS, sorted(one for one in above if fold(one) not in theirs.levels | names))
+    names = {fold_level(tag.name) for tag in tags}
+    packet.add(
+        ADDED_LEVELS, sorted(one for one in above if fold_level(one) not in theirs.levels | names)
+    )
     if author is not None and (refused or any(added.values())):
         packet.set_text(_MODEL, author.model)
         if author.weights:
@@ -170,7 +172,7 @@ def retag(
     was, now = before[SUBJECT.keywords], after[SUBJECT.keywords]
     return Retagged(
         content,
-        tuple(name for name in now - was if fold(name) in names),
+        tuple(name for name in now - was if fold_level(name) in names),
         tuple(was - now),
     )
 
@@ -182,7 +184,7 @@ def has_our_marks(raw: bytes) -> bool:
 
 def marked_names(packet: Packet) -> set[str]:
     """Return our keywords in a packet, folded."""
-    return {fold(path[-1]) for place in LISTS for path in place.marked(packet)}
+    return {fold_level(path[-1]) for place in LISTS for path in place.marked(packet)}
 
 
 def own_keywords(packet: Packet) -> list[str]:
@@ -208,21 +210,24 @@ def without_ours(raw: bytes, elsewhere: Collection[str] = ()) -> Earlier:
         return earlier
     made = bool(packet.values(_MADE_FILE))
     own = {place: place.own(packet) for place in LISTS}
-    theirs = {fold(path[-1]) for paths in own.values() for path in paths}
+    theirs = {fold_level(path[-1]) for paths in own.values() for path in paths}
     levels = levels_of_ours(packet)
-    SUBJECT.remove(packet, [path for path in SUBJECT.paths(packet) if fold(path[0]) in levels])
+    SUBJECT.remove(
+        packet, [path for path in SUBJECT.paths(packet) if fold_level(path[0]) in levels]
+    )
     for place in LISTS:
         marked = place.marked(packet)
         place.remove(
-            packet, [one for one in marked if fold(one[-1]) not in theirs or one in own[place]]
+            packet,
+            [one for one in marked if fold_level(one[-1]) not in theirs or one in own[place]],
         )
     made_lists = [place for place in LISTS if place.copied(packet)]
     kept = OwnKeywords(packet, [place for place in LISTS if place not in made_lists])
-    names = {fold(name) for name in elsewhere}
+    names = {fold_level(name) for name in elsewhere}
     for place in made_lists:
         left = place.paths(packet)
         if set(left) <= set(place.copied(packet)) and all(
-            kept.hold(path) or fold(path[-1]) in names for path in left
+            kept.hold(path) or fold_level(path[-1]) in names for path in left
         ):
             packet.discard(place.keywords)
     if not packet.remove_ours():
@@ -233,7 +238,7 @@ def without_ours(raw: bytes, elsewhere: Collection[str] = ()) -> Earlier:
 def _refused(packet: Packet) -> set[str]:
     """Return the names of our tags that a person removed from dc:subject."""
     left = Counter(SUBJECT.marked(packet)) - Counter(SUBJECT.paths(packet))
-    return {fold(path[-1]) for path in left}
+    return {fold_level(path[-1]) for path in left}
 
 
 def _add(
@@ -252,10 +257,10 @@ def _add(
             if place not in FIRST:
                 continue
             place.add(packet, place.fitting(theirs.paths))
-        there = {fold(level) for path in place.paths(packet) for level in path}
-        missing = [tag for tag in ours if fold(tag.name) not in there]
+        there = {fold_level(level) for path in place.paths(packet) for level in path}
+        missing = [tag for tag in ours if fold_level(tag.name) not in there]
         added[place] = _paths(place, missing, among=spelled)
-        lacking = [tag for tag in kept if fold(tag.name) not in there]
+        lacking = [tag for tag in kept if fold_level(tag.name) not in there]
         place.add(packet, [*_paths(place, lacking, among=kept), *added[place]])
     return added
 

@@ -30,7 +30,8 @@ class Earlier:
 def seal(packet: Packet, earlier: Earlier) -> bytes:
     """Return the packet as a file that holds the earlier content, compressed, and its own hash.
 
-    An earlier content that has more than 4 MB when compressed is not kept.
+    An earlier content that has more than 4 MB when compressed is not kept, nor one with which the
+    file would be larger than a sidecar may be.
     """
     kept = _NO_FILE if earlier.content is None else b64encode(compress(earlier.content, 9)).decode()
     if len(kept) > _MAX_KEPT:
@@ -38,6 +39,10 @@ def seal(packet: Packet, earlier: Earlier) -> bytes:
     packet.set_text(_EARLIER, kept)
     packet.set_text(_SEAL, _OPEN)
     content = packet.to_bytes()
+    if len(content) > MAX_BYTES:
+        packet.discard(_EARLIER)
+        packet.discard(_SEAL)
+        return packet.to_bytes()
     return content.replace(_OPEN.encode(), _digest(content).encode())
 
 

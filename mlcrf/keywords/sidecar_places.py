@@ -9,20 +9,21 @@ from mlcrf.choices import SidecarName
 from mlcrf.errors import DataError
 from mlcrf.images import Image
 from mlcrf.images.containers import members
+from mlcrf.images.file_kinds import is_picture_name
+from mlcrf.images.listing import is_file
 from mlcrf.keywords.photo_keywords import load_sidecar
 from mlcrf.keywords.xmp import Packet, Property
 
 _FOR_EXTENSION = Property("photoshop", "SidecarForExtension")
-_BESIDE = frozenset({".xmp", ".txt"})  # files that themselves belong to a photo
 
 
 class PhotoPlaces:
     """Paths of files next to photos, or in a parallel tree.
 
     A new sidecar is named `photo.jpg.xmp`, which is unique. An existing `photo.xmp` is used instead
-    if it says that it belongs to a `.jpg`; or if it does not say so, and no other file in the
-    folder, such as a raw file, has the same name but another suffix. Photos in a tar or Parquet
-    file need a parallel tree, `DIR/shard.tar/photo.jpg.xmp`.
+    if it says that it belongs to a `.jpg`; or if it does not say so, and no other image, RAW file
+    or video in the folder has the same name but another suffix. Photos in a tar or Parquet file
+    need a parallel tree, `DIR/shard.tar/photo.jpg.xmp`.
 
     Args:
         directory: top of the parallel tree; None for files next to the photos.
@@ -112,15 +113,15 @@ class PhotoPlaces:
         return self._directory / folder.resolve().relative_to(self._root)
 
     def rivals(self, photo: Image) -> Sequence[str]:
-        """Return other files in the folder that `photo.xmp` or `photo.txt` could belong to."""
+        """Return other images, RAW files and videos in the folder that `photo.xmp` could be of."""
         path = _location(photo)
         folder = path.parent
         listed, by_stem = self._listed
         if listed != folder:
             by_stem = {}
             for name in map(Path, _file_names(photo)):
-                if name.suffix.lower() in _BESIDE:
-                    continue
+                if not is_picture_name(name.name):
+                    continue  # no program keeps keywords of such a file in a sidecar
                 for stem in {name.stem, name.name}:  # a.jpg.xmp belongs to a.jpg, not to a.jpg.png
                     by_stem.setdefault(stem, []).append(name.name)
             self._listed = (folder, by_stem)
@@ -168,4 +169,4 @@ def _file_names(photo: Image) -> Iterator[str]:
         yield from (one.file_name for one in inside if one.location.parent == folder)
         return
     with os.scandir(folder) if folder.is_dir() else nullcontext(()) as entries:
-        yield from (entry.name for entry in entries if entry.is_file())
+        yield from (entry.name for entry in entries if is_file(entry))

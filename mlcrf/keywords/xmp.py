@@ -6,7 +6,7 @@ Source: ISO 16684-1 (XMP), sections 6 and 7; RDF/XML in the forms that it allows
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -69,6 +69,10 @@ class Property:
         return f"{self.prefix}:{self.name}"
 
 
+class DamagedXmpError(ValueError):
+    """XMP that cannot be read; the text says why."""
+
+
 def parse_xml(raw: bytes, *, huge: bool = False) -> etree._Element:
     """Parse XML without loading or expanding anything.
 
@@ -76,7 +80,7 @@ def parse_xml(raw: bytes, *, huge: bool = False) -> etree._Element:
         huge: allow texts of more than 10 MB.
 
     Raises:
-        ValueError: not XML, damaged, or with a DOCTYPE.
+        DamagedXmpError: not XML, damaged, or with a DOCTYPE.
     """
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=huge
@@ -84,9 +88,9 @@ def parse_xml(raw: bytes, *, huge: bool = False) -> etree._Element:
     try:
         root = etree.fromstring(raw, parser)
     except etree.XMLSyntaxError as error:
-        raise ValueError(f"it is not XML: {' '.join(str(error.msg).split())}") from error
+        raise DamagedXmpError(f"it is not XML: {' '.join(str(error.msg).split())}") from error
     if root.getroottree().docinfo.internalDTD is not None:
-        raise ValueError("it declares a document type, which is not allowed")
+        raise DamagedXmpError("it declares a document type, which is not allowed")
     return root
 
 
@@ -102,18 +106,18 @@ class Packet:
         huge: read it whatever its size.
 
     Raises:
-        ValueError: not XMP, damaged, too large, or with a DOCTYPE (not used by XMP, and it could
-            declare entities).
+        DamagedXmpError: not XMP, damaged, too large, or with a DOCTYPE (not used by XMP, and it
+            could declare entities).
     """
 
     def __init__(self, raw: bytes, *, huge: bool = False) -> None:
         if len(raw) > MAX_BYTES and not huge:
-            raise ValueError(f"it has {len(raw)} bytes; the limit is {MAX_BYTES}")
+            raise DamagedXmpError(f"it has more than {MAX_BYTES // 2**20} MB")
         root = parse_xml(raw, huge=huge)
         self._tree = root.getroottree()
         found = root if root.tag == _ROOT else next(root.iter(_ROOT), None)
         if found is None:
-            raise ValueError("it contains no rdf:RDF")
+            raise DamagedXmpError("it contains no rdf:RDF")
         self._rdf = found
         self._by_tag: dict[str, list[str | etree._Element]] | None = None
         self._declared = raw.startswith((b"<?xml ", b"\xef\xbb\xbf<?xml "))
@@ -194,14 +198,15 @@ class Packet:
             _append(self._rdf, description)
         self._changed()
 
-    def drop_long(self, limit: int) -> None:
-        """Remove properties with more characters than a limit."""
+    def drop(self, unwanted: Callable[[str, int], bool]) -> None:
+        """Remove properties by their names, `{namespace}name`, and numbers of characters."""
         for description in self._descriptions():
             for name in self._attributes(description):
-                if len(description.get(name, "")) > limit:
+                if unwanted(name, len(description.get(name, ""))):
                     del description.attrib[name]
-            for element in list(description):
-                if len(etree.tostring(element, encoding="unicode", with_tail=False)) > limit:
+            for element in list(description.iterchildren(etree.Element)):
+                text = etree.tostring(element, encoding="unicode", with_tail=False)
+                if unwanted(str(element.tag), len(text)):
                     _remove(element)
         self._changed()
 
@@ -310,6 +315,10 @@ class Packet:
 def _text(element: etree._Element) -> str:
     """Return the text of a property or an item; with qualifiers it is one level deeper."""
     value = element.find(f".//{_VALUE}") if len(element) else None
+    if value is None:
+        for one in element.iter(etree.Element):
+            if _VALUE in one.attrib:  # the same in RDF's short form
+                return str(one.attrib[_VALUE])
     return "".join(map(str, (element if value is None else value).itertext()))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlcrf.data.pairs import load_rows
 from mlcrf.errors import LabelsError, SettingsError
-from mlcrf.labels import LabelSpace
+from mlcrf.labels import LabelSpace, fold
 from mlcrf.prediction.record import Family, Prediction
 from mlcrf.rules import Rules
 
@@ -122,10 +122,12 @@ def load_names(path: Path, labels: LabelSpace) -> dict[str, str]:
         if label in names:
             raise LabelsError(f"{path}:{line}: {label!r} occurs on line {line_of[label]} too")
         line_of[label], names[label] = line, name
-    owner: dict[str, str] = {name: name for name in labels if name not in names}
+    owner: dict[str, str] = {fold(name): name for name in labels if name not in names}
     for label, name in names.items():
-        if owner.setdefault(name, label) != label:
+        other = owner.setdefault(fold(name), label)
+        if other != label:
             raise LabelsError(
-                f"{path}:{line_of[label]}: {name!r} would be the name of {owner[name]!r} too"
+                f"{path}:{line_of[label]}: {name!r} would be the name of {other!r} too, as "
+                "case does not tell names apart"
             )
     return names

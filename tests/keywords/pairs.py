@@ -22,6 +22,10 @@ KEYWORDS = [
     ("people",),
     ("Who", "people", "Ann"),
     ("x" * 300,),
+    ("Film", "B/W"),
+    ("B/W",),
+    ("Orange",),
+    ("Fruit", "Orange"),
 ]
 SPACES = {
     "dc": "http://purl.org/dc/elements/1.1/",
@@ -106,6 +110,11 @@ class Pair:
     embedded: list[KeywordPath] = field(default_factory=list)
 
 
+def joined(separator: str, path: KeywordPath) -> str:
+    """A value of a list; digiKam puts a backslash where a level has its separator."""
+    return separator.join(level.replace("/", "\\") if separator == "/" else level for level in path)
+
+
 def _categories(paths: list[KeywordPath]) -> str:
     def nested(path: KeywordPath) -> str:
         inside = nested(path[1:]) if path[1:] else ""
@@ -125,7 +134,7 @@ def draw_sidecar(draw: random.Random) -> tuple[bytes, dict[str, list[KeywordPath
         lists["dc:subject"] = [path[-1:] for path in lists["dc:subject"]]
     attributes, bodies, nodes = "", [*draw.sample(OTHERS, draw.randint(0, 3))], ""
     for at, (name, paths) in enumerate(lists.items()):
-        values = [LISTS[name].join(path) for path in paths]
+        values = [joined(LISTS[name], path) for path in paths]
         if name == "acdsee:categories":
             bodies.append(f"<{name}>{escape(_categories(paths))}</{name}>")
         elif len(values) == 1 and draw.random() < 0.3:

@@ -52,6 +52,23 @@ def test_the_packet_of_every_format(tmp_path: Path, name: str) -> None:
     assert packet.values(SUBJECT) == ["Sea"] and b"<other:x>1</other:x>" in packet.to_bytes()
 
 
+def test_how_a_finished_image_was_developed_is_not_said_again(tmp_path: Path) -> None:
+    """A program would develop it so a second time."""
+    names = (
+        'xmlns:dt="http://darktable.sf.net/" dt:xmp_version="5" dt:history_end="1" '
+        'xmlns:crs="http://ns.adobe.com/camera-raw-settings/1.0/" crs:HasCrop="True"'
+    )
+    more = "<dt:colorlabels><rdf:Seq><rdf:li>1</rdf:li></rdf:Seq></dt:colorlabels>"
+    more += "<dt:history><rdf:Seq><rdf:li dt:operation='flip'/></rdf:Seq></dt:history>"
+    raw = XMP.format(names, more).encode()
+    image, photo = Image.new("RGB", (64, 64)), tmp_path / "a.jpg"
+    image.save(photo, xmp=raw)
+    packet = embedded_packet(as_image(photo))
+    content = packet.to_bytes()
+    assert packet.values(TITLE) == ["Dawn"] and b"<dt:colorlabels>" in content
+    assert not any(one in content for one in (b"history", b"xmp_version", b"HasCrop"))
+
+
 def test_iptc_and_exif_say_the_rest(tmp_path: Path) -> None:
     """Keywords are united; other properties come from XMP, else IPTC, else EXIF."""
     iptc = data_set(5, "no title") + data_set(25, "sea") + data_set(25, "Möwe")
@@ -80,8 +97,10 @@ def test_a_raw_file(tmp_path: Path, preview_first: bool) -> None:
     photo = tmp_path / "a.dng"
     photo.write_bytes(content)
     assert embedded_packet(as_image(photo)).is_empty
-    photo.write_bytes(content + XMP.format("", "").encode())
-    assert embedded_packet(as_image(photo)).values(TITLE) == ["Dawn"]
+    edit = 'xmlns:crs="http://ns.adobe.com/camera-raw-settings/1.0/" crs:HasCrop="True"'
+    photo.write_bytes(content + XMP.format(edit, "").encode())
+    packet = embedded_packet(as_image(photo))
+    assert packet.values(TITLE) == ["Dawn"] and b"HasCrop" in packet.to_bytes()
 
 
 def test_extended_xmp(tmp_path: Path) -> None:
@@ -131,7 +150,7 @@ def test_tags_of_ours_in_an_image_are_not_the_persons(tmp_path: Path) -> None:
 def test_a_damaged_packet_is_an_error(tmp_path: Path) -> None:
     """A sidecar that hid what other programs may still read would lose it."""
     photo = make_photo(tmp_path / "a.jpg", xmp=b"<rdf:RDF no xml")
-    with pytest.raises(DataError, match=r"a\.jpg: its metadata cannot be read: it is not XML"):
+    with pytest.raises(DataError, match=r"a\.jpg: its XMP cannot be read: it is not XML"):
         embedded_packet(as_image(photo))
     image = BytesIO()
     Image.new("RGB", (8, 8)).save(image, "JPEG", xmp=b"no packet at all")

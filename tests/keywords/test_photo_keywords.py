@@ -55,7 +55,7 @@ def test_what_we_wrote_does_not_count(tmp_path: Path) -> None:
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     """One line that names the file, also where its name has several lines."""
     photo = make_photo(tmp_path / "a\nb.jpg", xmp=b"<rdf:RDF no xml")
-    with pytest.raises(DataError, match=r"a\\nb\.jpg': its metadata cannot be read: it is not XML"):
+    with pytest.raises(DataError, match=r"a\\nb\.jpg': its XMP cannot be read: it is not XML"):
         read_keywords(as_image(photo))
     good = make_photo(tmp_path / "a.jpg")
     sidecar = tmp_path / "a.jpg.xmp"

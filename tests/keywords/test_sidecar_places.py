@@ -37,6 +37,18 @@ def test_a_shared_sidecar_is_nobodys(tmp_path: Path) -> None:
     assert list(places.rivals(as_image(tmp_path / "b.jpg"))) == ["b.png"]
 
 
+def test_only_images_and_videos_have_sidecars(tmp_path: Path) -> None:
+    """Edits, records, copies and voice notes beside a photo are no rivals."""
+    touch(
+        tmp_path, "a.jpg", "a.xmp", "a.AAE", "a.json", "a.jpg_original", "a.wav", "a.THM", "a.pp3"
+    )
+    touch(tmp_path, "b.jpg", "b.MOV", "b.xmp", "c.jpg", "c.psd", "c.xmp")
+    (tmp_path / "loop").symlink_to("loop")
+    places = PhotoPlaces()
+    found = [places.sidecar(as_image(tmp_path / f"{name}.jpg")).name for name in "abc"]
+    assert found == ["a.xmp", "b.jpg.xmp", "c.jpg.xmp"]
+
+
 def sidecar_for(suffix: str) -> bytes:
     return f"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
       xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description

@@ -105,6 +105,7 @@ def test_load_names(tmp_path: Path) -> None:
         ("dog,x\n\ndog,y\n", LabelsError, ":3: 'dog' occurs on line 1 too"),
         ("dog,x\nsea,x\n", LabelsError, ":2: 'x' would be the name of 'dog' too"),
         ("dog,sea\n", LabelsError, ":1: 'sea' would be the name of 'sea' too"),
+        ("dog,SEA\n", LabelsError, ":1: 'SEA' would be the name of 'sea' too"),
         ('dog,"x\n', DataError, ":1: invalid CSV"),
         (b"dog,\xff\n", DataError, "not UTF-8"),
     ],

@@ -12,13 +12,13 @@ from types import MappingProxyType
 
 from mlcrf.errors import DataError, MlcrfError, MlcrfWarning, printable
 from mlcrf.images import Image, open_regular
-from mlcrf.keywords.embedded import embedded_packet
+from mlcrf.keywords.embedded import REPAIR, embedded_packet
 from mlcrf.keywords.embedding import EmbeddingPlan, apply, plan
 from mlcrf.keywords.exiftool import ExifTool, ExifToolError
 from mlcrf.keywords.image_parts import HEAD_BYTES, kind_of, pixels_of
 from mlcrf.keywords.keyword_lists import SUBJECT, KeywordPath, OwnKeywords
 from mlcrf.keywords.retagging import Author, Tag, has_our_marks
-from mlcrf.keywords.xmp import Packet
+from mlcrf.keywords.xmp import DamagedXmpError, Packet
 from mlcrf.labels import LabelSpace
 from mlcrf.prediction.photo_files.persons_files import (
     keep_earlier,
@@ -249,6 +249,8 @@ def _left_unchanged(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except DamagedXmpError as error:
+        raise DataError(f"left unchanged: its XMP: {error}; {REPAIR}", path) from error
     except ValueError as error:
         raise DataError(f"left unchanged: {error}; use --xmp", path) from error
     except ExifToolError as error:

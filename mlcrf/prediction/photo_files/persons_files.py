@@ -41,9 +41,19 @@ def rewrite(path: Path, content: bytes) -> None:
         if path.exists():
             old, new = path.stat(), temporary.stat()
             if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-                os.chown(temporary, old.st_uid, old.st_gid)
+                _keep_owner(path, temporary, old)
             shutil.copystat(path, temporary)  # extended attributes, too
             os.utime(temporary)
+
+
+def _keep_owner(path: Path, temporary: Path, old: os.stat_result) -> None:
+    try:
+        os.chown(temporary, old.st_uid, old.st_gid)
+    except OSError as error:
+        raise MlcrfError(
+            f"{printable(path)}: left unchanged: a new file could not belong to its owner and "
+            f"group, {old.st_uid} and {old.st_gid}: {error.strerror}"
+        ) from error
 
 
 def keep_earlier(path: Path, kept: Path) -> None:
@@ -61,7 +71,8 @@ def keep_earlier(path: Path, kept: Path) -> None:
             shutil.copy2(path, kept)
     except OSError as error:
         raise MlcrfError(
-            f"{printable(kept)}: cannot be written: {error.strerror or error}"
+            f"{printable(path)}: left unchanged, as no copy of it can be kept beside it: "
+            f"{error.strerror or error}"
         ) from error
 
 

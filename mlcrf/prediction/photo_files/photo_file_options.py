@@ -126,8 +126,7 @@ class PhotoFileOptions:
             except MlcrfError as error:
                 faults.append(str(error))
         for folder in folders:
-            errors = map(str, photo_files.undo_below(places.mirrored(folder)))
-            faults += [error for error in errors if error not in faults]
+            faults += map(str, photo_files.undo_below(places.mirrored(folder)))
         photo_files.close()
         if faults and not any(counts.total() for counts in photo_files.counts.values()):
             raise DataError("\n".join(["nothing could be undone", *faults]))

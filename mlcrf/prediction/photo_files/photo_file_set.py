@@ -95,6 +95,8 @@ class PhotoFileSet:
         self._kinds, self._report = kinds, report
         self._threads: list[ThreadPoolExecutor] = []
         self.counts: dict[str, Counter[Action]] = {one.kind: Counter() for one in kinds}
+        self._undone: set[tuple[str, str]] = set()  # kinds and paths
+        self._told: set[str] = set()  # faults of undo
 
     def write(self, prediction: Prediction) -> None:
         """Write the files of one photo; if one fails, the others are still written.
@@ -120,7 +122,10 @@ class PhotoFileSet:
 
     def undo(self, photo: Image) -> None:
         """Remove what mlcrf wrote from the files of one photo; raises as `write` does."""
-        self.count(self._each(lambda kind: kind.undo(photo)))
+        written = self._each(lambda kind: kind.undo(photo))
+        self._undone.update((kind, str(change.path)) for kind, change in written.changes)
+        self._told.update(written.faults)
+        self.count(written)
 
     def count(self, written: Written) -> None:
         """Count and report the changes of one photo's files.
@@ -136,13 +141,20 @@ class PhotoFileSet:
             raise MlcrfError("; ".join(written.faults))
 
     def undo_below(self, folder: Path) -> Iterator[MlcrfError]:
-        """Remove what mlcrf wrote in a folder and below it; yield an error per damaged file."""
+        """Remove what mlcrf wrote in a folder and below it, but for what `undo` has done or told.
+
+        Yields:
+            An error per damaged file.
+        """
         for kind in self._kinds:
             for path in kind.leftovers(folder):
+                if (kind.kind, str(path)) in self._undone:
+                    continue
                 try:
                     self.count(Written(((kind.kind, kind.undo_file(path)),)))
                 except MlcrfError as error:
-                    yield error
+                    if str(error) not in self._told:
+                        yield error
 
     def stop(self) -> None:
         """Complete the files that are being written, and begin no others."""

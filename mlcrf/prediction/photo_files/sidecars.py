@@ -5,10 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
-from mlcrf.errors import DataError
+from mlcrf.errors import DataError, MlcrfError, printable
 from mlcrf.images import Image
 from mlcrf.keywords.embedded import embedded_packet
-from mlcrf.keywords.keyword_lists import KeywordPath
+from mlcrf.keywords.keyword_lists import KeywordPath, fold_level
 from mlcrf.keywords.photo_keywords import damaged_sidecar, load_sidecar
 from mlcrf.keywords.retagging import (
     Author,
@@ -19,8 +19,8 @@ from mlcrf.keywords.retagging import (
     retag,
 )
 from mlcrf.keywords.sidecar_places import PhotoPlaces
-from mlcrf.keywords.xmp import Packet
-from mlcrf.labels import LabelSpace, fold
+from mlcrf.keywords.xmp import MAX_BYTES, Packet
+from mlcrf.labels import LabelSpace
 from mlcrf.prediction.photo_files.persons_files import (
     remove,
     require_replaceable,
@@ -142,6 +142,11 @@ class Sidecars:
                 action = Action.UNCHANGED if result.content == old else Action.CHANGED
         if action in (Action.NEW, Action.CHANGED, Action.DELETED):
             require_replaceable(path)
+            if len(result.content or b"") > MAX_BYTES:
+                raise MlcrfError(
+                    f"{printable(path)}: left unchanged: with these keywords it would have more "
+                    f"than {MAX_BYTES // 2**20} MB"
+                )
             if self._dry_run:
                 pass
             elif result.content is None:
@@ -180,14 +185,14 @@ def keyword_paths(
                 parents[labels.names[child]].append(labels.names[one])
 
     def first(name: str) -> KeywordPath:
-        if fold(name) in existing:
-            return existing[fold(name)]
+        if fold_level(name) in existing:
+            return existing[fold_level(name)]
         above = parents[name]
         return (*(first(above[0]) if above else parent), name)
 
     return {
         name: tuple((*first(one), name) for one in above)
-        if above and fold(name) not in existing
+        if above and fold_level(name) not in existing
         else (first(name),)
         for name, above in parents.items()
     }

@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
 from mlcrf import atomic
-from mlcrf.errors import DataError, MlcrfError, SettingsError, printable
+from mlcrf.errors import DataError, MlcrfError, MlcrfWarning, SettingsError, printable
 from mlcrf.images import Image, open_regular
 from mlcrf.images.file_kinds import is_image_name
 from mlcrf.keywords.sidecar_places import PhotoPlaces
@@ -63,6 +64,7 @@ class TagFiles:
         self._log: tuple[Path | None, set[str]] = (None, set())
         self._log_lock = Lock()
         self._undone: set[Path] = set()
+        self._kept: list[Path] = []  # a person's files that undo does not bring back
 
     def write(self, prediction: Prediction) -> Change:
         """Write the labels of a prediction.
@@ -112,9 +114,11 @@ class TagFiles:
     def undo_file(self, path: Path) -> Change:
         """Undo one file, as `undo` does."""
         content, before = _content(path), _kept(path)
-        if content is not None and not self._is_ours(path, content):
-            return Change(path, Action.UNCHANGED)
         brings_back = before.exists()
+        if content is not None and not self._is_ours(path, content):
+            if brings_back:
+                self._kept.append(before)
+            return Change(path, Action.UNCHANGED)
         require_replaceable(path)
         if not self._dry_run:
             self._undone.add(path.parent)
@@ -136,16 +140,26 @@ class TagFiles:
                     ours = content is None or self._is_ours(path, content)
                 except DataError:
                     ours = True  # `undo_file` reports it
-                if ours:
+                if ours or _kept(path).exists():
                     yield path
 
     def close(self) -> None:
-        """After deletions, remove from the log all files that no longer exist as written."""
+        """After deletions, remove from the log all files that no longer exist as written.
+
+        Note the person's files that are still kept, as those in their places have changed since.
+        """
+        if self._kept:
+            warnings.warn(
+                f"{printable(self._kept[0])}: still kept, as it was before --replace-txt"
+                + (f", with {len(self._kept) - 1:,} others" if self._kept[1:] else "")
+                + "; the file in its place has changed since: move it back or delete it yourself",
+                MlcrfWarning,
+                stacklevel=2,
+            )
         for folder in self._undone:
             with suppress(OSError):  # it is missing, or not empty
                 (folder / BEFORE).rmdir()
-            there = (_digest(path, _content(path) or b"") for path in folder.glob("*.txt"))
-            left = _load_log(folder) & set(there)
+            left = _load_log(folder) & set(_digests(folder))
             if left:
                 atomic.write_text(folder / LOG, "".join(f"{one}\n" for one in sorted(left)))
             else:
@@ -171,7 +185,8 @@ class TagFiles:
                 stream.write(f"{digest}\n")
         except OSError as error:
             raise MlcrfError(
-                f"{printable(path.parent / LOG)}: cannot be written: {error.strerror or error}"
+                f"{printable(path)}: cannot be written, nor {LOG} beside it: "
+                f"{error.strerror or error}"
             ) from error
         written.add(digest)
 
@@ -220,6 +235,13 @@ def _tags(content: bytes) -> list[str]:
 
 def _digest(path: Path, content: bytes) -> str:
     return hashlib.sha256(os.fsencode(path.name) + b"\0" + content).hexdigest()
+
+
+def _digests(folder: Path) -> Iterator[str]:
+    """Yield the digests of the tag files in a folder; what cannot be read is none of ours."""
+    for path in folder.glob("*.txt"):
+        with suppress(DataError):
+            yield _digest(path, _content(path) or b"")
 
 
 def _load_log(folder: Path) -> set[str]:

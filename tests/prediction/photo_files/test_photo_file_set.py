@@ -10,7 +10,7 @@ import pytest
 
 from mlcrf.data.readers import ReadOptions, read_dataset
 from mlcrf.data.readers.tag_files import read_tag_folder
-from mlcrf.errors import DataError, MlcrfError, SettingsError
+from mlcrf.errors import DataError, MlcrfError, MlcrfWarning, SettingsError
 from mlcrf.images import LocalImage, as_image
 from mlcrf.keywords.photo_keywords import read_keywords
 from mlcrf.keywords.retagging import Author, Tag, retag
@@ -314,6 +314,48 @@ def test_replaced_tag_files_come_back(tmp_path: Path) -> None:
     assert everything(tmp_path) == before
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (old.st_ino, old.st_mtime_ns)
     assert not (tmp_path / BEFORE).exists()
+
+
+def test_what_undo_cannot_bring_back_is_told(tmp_path: Path) -> None:
+    """A replaced file whose place has changed since; also where only the folder is named."""
+    photo = make_photo(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text("grandma\n")
+    files = TagFiles(PhotoPlaces(), LABELS, replace=True)
+    files.write(Prediction(as_image(photo), ("sky",)))
+    (tmp_path / "a.txt").write_text("sky\nmore\n")
+    for listed in ([as_image(photo)], []):
+        with pytest.warns(MlcrfWarning, match=r"\.mlcrf-before/a\.txt: still kept"):
+            undone, faults = PhotoFileOptions(txt=True).undo(listed, PhotoPlaces(), [tmp_path])
+        assert not faults and undone.counts["tag files"] == Counter({"unchanged": 1})
+    assert (tmp_path / BEFORE / "a.txt").read_text() == "grandma\n"
+
+
+def test_undo_beside_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """A link to nothing, a folder: none is ours, and the log goes with the last of ours."""
+    photo = make_photo(tmp_path / "a.jpg")
+    TagFiles(PhotoPlaces(), LABELS).write(Prediction(as_image(photo), ("sky",)))
+    (tmp_path / "notes.txt").symlink_to("gone.txt")
+    (tmp_path / "folder.txt").mkdir()
+    undoing = TagFiles(PhotoPlaces())
+    assert [one.action for one in undoing.undo(as_image(photo))] == ["deleted"]
+    undoing.close()
+    assert not (tmp_path / LOG).exists() and not (tmp_path / "a.txt").exists()
+
+
+def test_undo_tells_of_each_file_once(tmp_path: Path) -> None:
+    """A dry run leaves what it would delete, and a fault what it could not."""
+    photos = [make_photo(tmp_path / name) for name in ("a.jpg", "b.jpg")]
+    images = [LocalImage(str(one)) for one in photos]
+    for image in images:
+        sidecars().write(Prediction(image, ("sky",)))
+        TagFiles(PhotoPlaces(), LABELS).write(Prediction(image, ("sky",)))
+    (tmp_path / "b.jpg.xmp").chmod(0o444)
+    (tmp_path / "b.txt").chmod(0o444)
+    told: list[Change] = []
+    options = PhotoFileOptions(dry_run=True, report=told.append)
+    undone, faults = options.undo(images, PhotoPlaces(), [tmp_path])
+    assert len(told) == 2 and len(faults) == 1 and faults[0].count("is read-only") == 2
+    assert undone.counts == {kind: Counter({"deleted": 1}) for kind in ("sidecars", "tag files")}
 
 
 def test_undo_finds_files_whose_image_is_gone(tmp_path: Path) -> None:
