@@ -12,12 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
-    check_array,
     check_consistent_length,
     check_is_fitted,
-    column_or_1d,
     validate_data,
 )
 from torch import Tensor
@@ -29,8 +26,19 @@ from mlcrf.data.splits import draw_validation
 from mlcrf.decoding import Costs, Decoder, DrawsLabels
 from mlcrf.derived_features import DerivedFeatures, ForestLogOdds, Unaries, choose_kernel
 from mlcrf.errors import MlcrfError
+from mlcrf.estimator_inputs import (
+    REAL,
+    as_dense,
+    as_single,
+    by_name,
+    names_of,
+    read_classes,
+    read_targets,
+    shift_of,
+    without_na,
+)
 from mlcrf.hints import choose
-from mlcrf.inference import InferenceMethod, Posterior, log_mass
+from mlcrf.inference import Independent, InferenceMethod, Posterior, log_mass
 from mlcrf.labels import UNKNOWN, LabelSpace
 from mlcrf.reports.correlations import couplings
 from mlcrf.reports.heatmap import Panel, make_figure
@@ -75,14 +83,14 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             label may be left open; `*` stands for all that are not named. `predict` then gives the
             label set of least expected cost, which is a rule of its own beside the default one.
         penalties, pairwise_penalties: L2 penalties of weights and of couplings to choose from; None
-            for those of `mlcrf train`. A single one is used as it is.
+            for those of `mlcrf train`. A single one, a number or a list of it, is used as it is.
         settings: other settings of `mlcrf train` by name, such as `objective`; see
             `mlcrf.TrainSettings`.
         random_state: of folds, kernel, forest and hidden units.
 
     Attributes:
         labels_: names of the labels: columns of Y if it was a DataFrame, else their numbers.
-        classes_: [0, 1] for each label; the classes if Y was of one dimension.
+        classes_: [0, 1] for each label (L, 2); the classes if Y was of one dimension.
         coupling_: learned couplings, as a symmetric DataFrame; above 0 attracts.
         independent_: the independent baseline, the same features fitted as carefully without
             couplings; a fitted estimator of this class.
@@ -143,26 +151,30 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         """Fit the CRF and the independent baseline.
 
         Args:
-            X: features (N, D), dense or sparse; sparse ones are made dense.
-            Y: 1 present, 0 absent, NaN unknown (N, L): an array, a DataFrame or a sparse matrix.
+            X: features (N, D), dense or sparse; sparse ones are made dense. Numbers of 64 bits are
+                centred where those of 32 bits, which the model computes with, would lose them.
+            Y: 1 present, 0 absent, NaN or NA unknown (N, L): an array, a DataFrame or a sparse
+                matrix.
                 Two classes of any kind (N,) are one label, as other classifiers take them.
         """
         if Y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None"
             )
-        names = [str(one) for one in Y.columns] if isinstance(Y, pd.DataFrame) else None
-        rows = _dense(
-            validate_data(self, X, accept_sparse="csr", dtype=np.float32, ensure_min_samples=2)
+        names = names_of(Y) if isinstance(Y, pd.DataFrame) else None
+        exact = as_dense(
+            validate_data(self, X, accept_sparse="csr", dtype=REAL, ensure_min_samples=2)
         )
-        given = Y if sparse.issparse(Y) else np.asarray(Y)
-        self.classes_: NDArray[Any] | list[NDArray[Any]]
+        self.shift_ = shift_of(exact)
+        rows = as_single(exact, self.shift_)
+        given = Y if sparse.issparse(Y) else np.asarray(without_na(Y))
+        self.classes_: NDArray[Any]
         if given.ndim == 1:
-            self.classes_, targets = _read_classes(given)
+            self.classes_, targets = read_classes(given)
             check_consistent_length(rows, targets)
         else:
-            targets = _read_targets(given, names, len(rows))
-            self.classes_ = [np.array([0, 1])] * targets.shape[1]
+            targets = read_targets(given, names, len(rows))
+            self.classes_ = np.tile([0, 1], (targets.shape[1], 1))
         self.labels_ = np.array(names or [str(at) for at in range(targets.shape[1])], dtype=object)
         for name, known in zip(self.labels_, (targets != UNKNOWN).any(0), strict=True):
             if not known:
@@ -175,7 +187,7 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             models = fit_features(train, validation, _numbered(targets), self.settings_)
         self._keep(models.crf, models.plan.inference, models.decoders["crf"])
         self.independent_ = clone(self).set_params(structure="independent")
-        for name in ("labels_", "classes_", "settings_", "derived_", "n_features_in_"):
+        for name in ("labels_", "classes_", "settings_", "derived_", "shift_", "n_features_in_"):
             setattr(self.independent_, name, getattr(self, name))
         if hasattr(self, "feature_names_in_"):
             self.independent_.feature_names_in_ = self.feature_names_in_
@@ -266,10 +278,14 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         for potentials, posterior in self._infer(features):
             if isinstance(self._method, DrawsLabels):
                 parts.append(self._method.sample(potentials, n, generator))
-            else:
-                assert posterior.samples is not None
+            elif posterior.samples is not None:
                 chosen = torch.randint(len(posterior.samples), (n,), generator=generator)
                 parts.append(posterior.samples[chosen])
+            elif isinstance(self._method, Independent):
+                many = posterior.marginals.expand(n, -1, -1)
+                parts.append(many.bernoulli(generator=generator).byte())
+            else:
+                raise ValueError(f"inference {self._method.name} draws no label sets; use gibbs")
         drawn: NDArray[np.int64] = torch.cat(parts, 1).numpy().astype(np.int64)
         return drawn
 
@@ -277,15 +293,15 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         """Return the marginals (N, L) given labels that are known.
 
         Args:
-            known: 1, 0 or NaN for unknown (N, L), or (L,) for all rows; a DataFrame may have only
-                the columns of some labels.
+            known: 1, 0 or NaN for unknown (N, L), or (L,) for all rows; a DataFrame, a Series with
+                names and a mapping may have only some labels.
         """
         features = self._read_features(X)
         return self._marginals(features, self._read_known(known, len(features)))
 
     @property
     def _is_single(self) -> bool:
-        return isinstance(self.classes_, np.ndarray)
+        return self.classes_.ndim == 1
 
     @property
     def coupling_(self) -> pd.DataFrame:
@@ -312,7 +328,11 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             "penalties": self.penalties,
             "pairwise_penalties": self.pairwise_penalties,
         }
-        given = {name: tuple(value) for name, value in given.items() if value is not None}
+        given = {name: tuple(np.atleast_1d(one)) for name, one in given.items() if one is not None}
+        for name, least in (("n_components", 1), ("k", 1), ("gamma", 0)):
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ValueError(f"{name}: expected a number from {least}, got {value!r}")
         given |= {name: getattr(self, name) for name in ("hidden_units", "dropout", "structure")}
         settings = make_settings(**{"seed": seed} | given | dict(self.settings or {}))
         is_convex = settings.hidden_units == 0 or settings.dropout > 0
@@ -383,18 +403,18 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
 
     def _read_features(self, X: ArrayLike) -> NDArray[np.float32]:  # noqa: N803
         check_is_fitted(self, "_model")
-        return self._map(
-            _dense(validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False))
-        )
+        exact = validate_data(self, X, accept_sparse="csr", dtype=REAL, reset=False)
+        return self._map(as_single(as_dense(exact), self.shift_))
 
     def _read_known(self, given: ArrayLike, count: int) -> Tensor:
         """Return label values as 1, 0 and -1 (N, L)."""
-        if isinstance(given, pd.DataFrame):
-            others = [str(one) for one in given.columns if str(one) not in set(self.labels_)]
+        named = by_name(given, count, is_single=self._is_single)
+        if named is not None:
+            given = named.set_axis(names_of(named), axis=1)
+            others = [one for one in given.columns if one not in set(self.labels_)]
             if others:
                 raise ValueError(f"unknown label {others[0]!r}; labels are {list(self.labels_)}")
-            given = given.set_axis([str(one) for one in given.columns], axis=1)
-            given = given.reindex(columns=list(self.labels_))
+            given = without_na(given.reindex(columns=list(self.labels_)))
         elif not sparse.issparse(given):
             values = np.asarray(given)
             if self._is_single and values.ndim == 1:
@@ -402,7 +422,7 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             if values.ndim == 1 and len(values) == len(self.labels_):
                 values = np.broadcast_to(values, (count, len(values)))
             given = values
-        known = _read_targets(given, list(self.labels_), count)
+        known = read_targets(given, list(self.labels_), count)
         if known.shape[1] != len(self.labels_):
             raise ValueError(f"expected {len(self.labels_)} labels, got {known.shape[1]}")
         return torch.from_numpy(known).long()
@@ -446,53 +466,6 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
                 "costs: classes of one dimension are never left open; leave out abstain"
             )
         return costs
-
-
-def _dense(features: Any) -> NDArray[np.float32]:
-    dense: NDArray[np.float32] = features.toarray() if sparse.issparse(features) else features
-    return dense
-
-
-def _read_classes(given: Any) -> tuple[NDArray[Any], NDArray[np.int8]]:
-    """Return the one or two classes of targets (N,), and which has the second (N, 1)."""
-    values = column_or_1d(given)
-    check_classification_targets(values)
-    classes, codes = np.unique(values, return_inverse=True)
-    if len(classes) > 2:
-        raise ValueError(
-            "Only binary classification is supported. The type of the target is multiclass: "
-            "give a column of 0 and 1 for each label"
-        )
-    return classes, codes.astype(np.int8)[:, None]
-
-
-def _read_targets(given: Any, names: Sequence[str] | None, count: int) -> NDArray[np.int8]:
-    """Return label values as 1, 0 and -1 for unknown (N, L).
-
-    Raises:
-        ValueError: another shape, or another value.
-    """
-    if sparse.issparse(given):
-        given = given.toarray()
-    values = check_array(
-        given, dtype=np.float64, ensure_all_finite="allow-nan", ensure_2d=False, input_name="Y"
-    )
-    if values.ndim != 2:
-        raise ValueError(
-            f"Y: expected a column for each label, (n_samples, n_labels), got shape {values.shape}"
-        )
-    if len(values) != count:
-        raise ValueError(f"X has {count} rows and Y has {len(values)}; expected as many")
-    unknown = np.isnan(values)
-    wrong = ~unknown & (values != 0) & (values != 1)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        name = column if names is None else names[column]
-        raise ValueError(
-            f"Y: expected 0, 1 or NaN (unknown), got {values[row, column]:g} "
-            f"in row {row} of label {str(name)!r}"
-        )
-    return np.where(unknown, UNKNOWN, values).astype(np.int8)
 
 
 def _numbered(targets: NDArray[np.int8]) -> LabelSpace:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -94,6 +94,67 @@ def test_samples_have_the_marginals(arrays: Arrays, fitted: MultiLabelCRFClassif
     assert (drawn == fitted.sample(features, 4000, random_state=1)).all()
     with pytest.raises(ValueError, match="n: expected a whole number from 1, got 0"):
         fitted.sample(features, 0)
+
+
+def test_samples_without_couplings(arrays: Arrays, fitted: MultiLabelCRFClassifier) -> None:
+    """Of the baseline, and of one label: each label for itself."""
+    features, targets = arrays
+    baseline = fitted.independent_
+    drawn = baseline.sample(features[:5], 4000, random_state=1)
+    assert drawn.shape == (4000, 5, 3)
+    assert np.allclose(drawn.mean(0), baseline.predict_proba(features[:5]), atol=0.04)
+    one = MultiLabelCRFClassifier(**QUICK).fit(features, targets[:, 0])
+    drawn = one.sample(features[:5], 4000, random_state=1)
+    assert np.allclose(drawn.mean(0)[:, 0], one.predict_proba(features[:5])[:, 1], atol=0.04)
+
+
+def test_large_offsets_are_not_lost(arrays: Arrays) -> None:
+    """Such as dates in seconds, of which numbers of 32 bits keep no minutes."""
+    features, targets = arrays
+    wanted = MultiLabelCRFClassifier(**QUICK).fit(features, targets).predict_proba(features)
+    for offset in (1e6, 1.7e9, -1e12):
+        moved = features * 3600 + offset
+        fitted = MultiLabelCRFClassifier(**QUICK).fit(moved, targets)
+        assert np.allclose(fitted.predict_proba(moved), wanted, atol=2e-4), offset
+        baseline = fitted.independent_
+        assert np.ptp(baseline.predict_proba(moved), axis=0).min() > 0.5
+    with pytest.raises(ValueError, match="too large for dtype"):
+        MultiLabelCRFClassifier(**QUICK).fit(features * 1e300, targets)
+
+
+def test_known_labels_by_name(arrays: Arrays, fitted: MultiLabelCRFClassifier) -> None:
+    """A Series and a mapping are read by their names; a Series without names by position."""
+    features = arrays[0][:5]
+    wanted = fitted.condition(features, np.array([0, 1, np.nan]))
+    named = pd.Series({"beach": 1, "sea": 0})
+    assert (fitted.condition(features, named) == wanted).all()
+    assert (fitted.condition(features, {"beach": 1, "sea": 0}) == wanted).all()
+    assert (fitted.condition(features, {"beach": 1, "sea": 0, "car": pd.NA}) == wanted).all()
+    assert (fitted.condition(features, pd.Series([0, 1, np.nan])) == wanted).all()
+    with pytest.raises(ValueError, match="unknown label 'bech'"):
+        fitted.condition(features, {"bech": 1})
+
+
+@pytest.mark.parametrize("kind", ["Int64", "boolean"])
+def test_missing_values_of_pandas(arrays: Arrays, kind: Any) -> None:
+    features, targets = arrays
+    unknown = np.random.default_rng(1).random(targets.shape) < 0.3
+    frame = pd.DataFrame(targets.astype(int), columns=list("abc")).astype(kind).mask(unknown)
+    fitted = MultiLabelCRFClassifier(**QUICK).fit(features, frame)
+    wanted = MultiLabelCRFClassifier(**QUICK).fit(features, np.where(unknown, np.nan, targets))
+    assert (fitted.predict_proba(features) == wanted.predict_proba(features)).all()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_probabilities_by_cross_validation(arrays: Arrays, count: int) -> None:
+    """As scikit-learn collects them, and scores them."""
+    features, targets = arrays[0], arrays[1][:, :count]
+    model = MultiLabelCRFClassifier(**QUICK)
+    for method in ("predict_proba", "predict_log_proba"):
+        found = cross_val_predict(model, features, targets, cv=2, method=method)
+        assert found.shape == targets.shape and np.isfinite(found).all()
+    scores = cross_val_score(model, features, targets, cv=2, scoring="roc_auc")
+    assert ((scores > 0.6) & (scores < 1)).all()
 
 
 def test_couplings_and_the_baseline(arrays: Arrays, fitted: MultiLabelCRFClassifier) -> None:
@@ -224,6 +285,9 @@ def test_costs_of_two_classes(arrays: Arrays) -> None:
             "features: expected one of linear, rbf, forest, got 'rbff'",
         ),
         ({"structure": "treee"}, [[0, 1]] * 4, "setting structure: .* did you mean 'tree'"),
+        ({"n_components": 0}, [[0, 1]] * 4, "n_components: expected a number from 1, got 0"),
+        ({"gamma": -1.0}, [[0, 1]] * 4, "gamma: expected a number from 0, got -1.0"),
+        ({}, pd.DataFrame([[0, 1]] * 4, columns=["a", "a"]), "label 'a' has several columns"),
         ({"settings": {"objectiv": 1}}, [[0, 1]] * 4, "unknown setting 'objectiv'"),
         ({"k": 3, "decision": "top-k"}, [[0, 1], [1, 0]] * 2, "k"),
         ({"costs": {"2": (1, 1), "*": (1, 1)}}, [[0, 1], [1, 0]] * 2, "costs: unknown label '2'"),

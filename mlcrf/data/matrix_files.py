@@ -73,7 +73,10 @@ def load_matrices(path: Path | Stored) -> MatrixContent:
         )
     columns: dict[str, list[object]] = {FEATURES: list(features.astype(np.float32))}
     count = len(features)
-    targets = next((arrays[name] for name in _TARGETS if name in arrays), np.zeros((count, 0)))
+    given = [name for name in _TARGETS if name in arrays]
+    if len(given) > 1:
+        raise DataError(f"has the tensors {' and '.join(given)}; keep one of them", path)
+    targets = arrays[given[0]] if given else np.zeros((count, 0))
     if targets.ndim != 2 or len(targets) != count:
         raise DataError(
             f"labels have the shape {targets.shape}; expected ({count}, L), a row for each of the "

@@ -29,6 +29,7 @@ _IMAGE_NAME = re.compile(r".*\.(jpe?g|png|gif|webp|tiff?|bmp|heic)", re.IGNORECA
 _SCORED = re.compile(r".*[^\W\d].*[:=]\s*([01]|\d*\.\d+%?|\d+%)\s*\)?")  # sea:0.9, sea=1, (sea:1.2)
 _BITS = re.compile(r"[01]([\s,;]*[01])+")
 _JOINTS = ("/", "\\", "+", "#", "&", "\u00b7", "\u2022", "~", ":", ".", "-", "_", "<br>", "<br/>")
+_WITHIN_NAMES = frozenset({":", ".", "-", "_"})  # those that single labels often have
 _NEGATION = re.compile(r"(?:no|not|non|without)[ _-]+(.+)|[-!~\u00ac]\s*(.+)", re.IGNORECASE)
 
 
@@ -197,9 +198,10 @@ def _vectors(names: Sequence[str], manifest: Manifest) -> Finding | None:
 def _combinations(names: Sequence[str]) -> Finding | None:
     """Find labels that are combinations of words that other labels have too.
 
-    Words are joined by spaces or another sign. As names may well have a hyphen or the like within
-    them, with those the words must also be fewer than their combinations. Numbers between spaces
-    are always combinations, of class numbers.
+    Words are joined by spaces or another sign. As names may well have such a sign within them, the
+    words must then also be fewer than their combinations; or each must be a label on its own, for
+    signs other than hyphens and the like. Numbers between spaces are always combinations, of class
+    numbers.
     """
     for sign in (*_JOINTS, None):
         words = {name: [one for one in map(str.strip, name.split(sign)) if one] for name in names}
@@ -211,7 +213,10 @@ def _combinations(names: Sequence[str]) -> Finding | None:
         distinct = {word for name in several for word in words[name]}
         if sign is None and all(word.isdecimal() for word in distinct):
             shared = several
-        if len(shared) * 2 <= len(several) or (sign and len(distinct) > len(several)):
+        alone = {name for name, own in words.items() if len(own) == 1}
+        is_made_of_labels = sign not in _WITHIN_NAMES and distinct <= alone
+        few_words = sign is None or len(distinct) <= len(several) or is_made_of_labels
+        if len(shared) * 2 <= len(several) or not few_words:
             continue
         what = f"{sign!r} separates" if sign else "spaces separate"
         return Finding(

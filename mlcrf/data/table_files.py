@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -224,7 +225,10 @@ def _load_json_lines(path: Path | Stored, problems: Problems) -> Records:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = json.loads(line, object_pairs_hook=_without_repetition)
+        except _RepeatedKeyError as error:
+            problems.add(path, f"has the key {error} twice; keep one of them", line=number)
+            continue
         except (ValueError, RecursionError) as error:
             reason = _json_fault(error)
             problems.add(
@@ -240,6 +244,18 @@ def _load_json_lines(path: Path | Stored, problems: Problems) -> Records:
         lines.append(number)
     names = list(dict.fromkeys(name for entry in objects for name in entry))
     return Records(path, {name: [entry.get(name) for entry in objects] for name in names}, lines)
+
+
+class _RepeatedKeyError(ValueError):
+    """A JSON object in which a key stands twice; the text is the key."""
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise _RepeatedKeyError(repr(next(key for key, count in counts.items() if count > 1)))
+    return found
 
 
 def _json_fault(error: ValueError | RecursionError) -> str:
@@ -264,14 +280,22 @@ def _load_parquet(path: Path | Stored) -> Records:
 
 
 def _plain(column: pa.ChunkedArray) -> list[object]:
-    """Return the cells of a column; lists of floats, which may be long, as arrays."""
+    """Return the cells of a column; lists of floats, which may be long, as arrays.
+
+    Decimal numbers, as databases write them, become integers or floats.
+    """
     kind = column.type
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     if any(is_so(kind) for is_so in lists) and pa.types.is_floating(kind.value_type):
         return [
             one.values.to_numpy(zero_copy_only=False) if one.is_valid else None for one in column
         ]
-    cells: list[object] = column.to_pylist()
+    cells: list[Any] = column.to_pylist()
+    if pa.types.is_decimal(kind):
+        return [
+            one if one is None else int(one) if one == one.to_integral_value() else float(one)
+            for one in cells
+        ]
     return cells
 
 

@@ -47,6 +47,11 @@ def test_safetensors(tmp_path: Path) -> None:
     [
         ({"weight": X}, {}, r"has no tensor `features` \(N, D\); found weight \(12, 3\)"),
         ({"features": X[0]}, {}, "has no tensor `features`"),
+        (
+            {"features": X, "labels": Y, "targets": 1 - Y},
+            {},
+            "labels and targets; keep one",
+        ),
         ({"features": X, "labels": Y[1:]}, {}, "a row for each of the 12 rows"),
         ({"features": X, "labels": Y}, {"label_names": texts("sea")}, "has 1 texts, expected 2"),
         ({"features": X, "labels": Y}, {"label_names": "sea"}, "expected a JSON list of texts"),

@@ -47,7 +47,8 @@ _REMEDIES = {
     (".zip", ".gz", ".tgz"): "is an archive; unpack it and use the folder or file in it",
     (".xlsx", ".xls", ".ods", ".numbers"): "is a spreadsheet; save it as .csv, in UTF-8",
     (".npy", ".npz"): "is a file of numpy, which may hold code and is not opened; save it in "
-    'Python by safetensors.numpy.save_file({"features": X, "labels": Y}, "data.safetensors")',
+    "Python by safetensors.numpy.save_file({'features': np.ascontiguousarray(X), 'labels': "
+    "np.ascontiguousarray(Y)}, 'data.safetensors')",
 }
 
 

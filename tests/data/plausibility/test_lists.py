@@ -60,6 +60,7 @@ REFUSED_LISTS = {
     "none": (["none", "sea"], "--accept missing-words"),
     "na-among": (["sea;N/A", "sky"], "--accept missing-words"),
     "combinations": (["sea sky", "sky beach", "sea beach", "sea"], "--label-sep ' '"),
+    "slashes": (["sea/sky", "sky/dog", "sea", "sky", "dog"], "--label-sep '/'"),
 }
 
 

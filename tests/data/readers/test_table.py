@@ -1,6 +1,7 @@
 """Tables: one row an image, label columns or a list of labels, every fault with its line."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -320,6 +321,7 @@ def test_json_lines_faults_have_lines(folder: Path) -> None:
         "[1]",
         "",
         '{"image": 7, "labels": {"sea": 1}}',
+        '{"image": "b.jpg", "labels": ["sea"], "labels": ["sky"]}',
     ]
     found = faults(make_table(folder, "\n".join(lines), "t.jsonl"))
     assert found == [
@@ -329,22 +331,24 @@ def test_json_lines_faults_have_lines(folder: Path) -> None:
         "t.jsonl:5: column 'image' contains int, expected a path as text",
         "t.jsonl:5: column 'labels': expected a list of labels, got \"{'sea': 1}\"; write one "
         "column per label, or a list of names",
+        "t.jsonl:6: has the key 'labels' twice; keep one of them",
     ]
 
 
 def test_parquet_with_label_columns(folder: Path) -> None:
-    """Integers with nulls, floats and booleans are read as 1, 0 and unknown."""
+    """Integers with nulls, floats, booleans and decimals are read as 1, 0 and unknown."""
     path = folder / "t.parquet"
     columns = {
         "image": ["a.jpg", "b.jpg"],
         "sea": [1, None],
         "sky": [float("nan"), 0.0],
         "dog": [True, False],
+        "sun": [Decimal("1.00"), Decimal("0.00")],
     }
     pq.write_table(pa.table(columns), path)
     manifest = read_table(path)
-    assert manifest.labels.names == ("sea", "sky", "dog")
-    assert manifest.targets.tolist() == [[1, -1, 1], [-1, 0, 0]]
+    assert manifest.labels.names == ("sea", "sky", "dog", "sun")
+    assert manifest.targets.tolist() == [[1, -1, 1, 1], [-1, 0, 0, 0]]
 
 
 def test_parquet_with_lists(folder: Path) -> None:
