@@ -60,8 +60,11 @@ class LabelSpace:
         """The SHA-256 of the names in their order."""
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
 
-    def index(self, name: str) -> int:
+    def index(self, name: str, where: str = "") -> int:
         """Return the column of a label.
+
+        Args:
+            where: what names the label, for the error.
 
         Raises:
             LabelsError: unknown label; suggests the closest.
@@ -70,7 +73,8 @@ class LabelSpace:
             return self.names.index(name)
         except ValueError:
             hint = did_you_mean(name, self.names)
-            raise LabelsError(f"unknown label {name!r}{hint}") from None
+            place = f"{where}: " if where else ""
+            raise LabelsError(f"{place}unknown label {name!r}{hint}") from None
 
     def columns_in(self, others: Iterable[str]) -> list[int]:
         """Return the position of each of our labels among `others`, in our order.

@@ -183,7 +183,7 @@ def read_known(
         name, sign, value = part.rpartition("=")
         if not sign or value.strip() not in ("0", "1"):
             raise SettingsError(f"--given {part.strip()}: expected label=1 or label=0")
-        column = labels.index(name.strip())
+        column = labels.index(name.strip(), "--given")
         if everywhere[column] == 1 - int(value):
             raise SettingsError(f"--given {text}: {name.strip()} is given as 1 and as 0")
         everywhere[column] = int(value)

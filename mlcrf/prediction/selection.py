@@ -50,8 +50,9 @@ class LabelSelection:
     ) -> None:
         if not 0 <= min_prob <= 1:
             raise SettingsError(f"--min-prob: expected 0 to 1, got {min_prob}")
-        for name in (*(only or ()), *never):
-            labels.index(name)
+        for option, names in (("--only", only or ()), ("--never", never)):
+            for name in names:
+                labels.index(name, option)
         self.rules = rules
         self._column = {name: at for at, name in enumerate(labels)}
         self.given = labels

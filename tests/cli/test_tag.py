@@ -285,7 +285,7 @@ def test_a_parallel_tree_that_is_a_file(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--only", "dgo"], "unknown label 'dgo'; did you mean 'dog'"),
+        (["--only", "dgo"], "--only: unknown label 'dgo'; did you mean 'dog'"),
         (["--never", "dog,"], "unknown label ''"),
         (["--rename", "absent.csv"], "absent.csv"),
     ],
