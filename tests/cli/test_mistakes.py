@@ -81,9 +81,9 @@ def tell(*words: object) -> str:
         ("tag a --xmp --replace-txt", "--replace-txt is for --txt; give both"),
         ("tag a --txt --parent AI", "--parent is for --xmp or --embed; give both"),
         ("tag a --txt --sidecar-name photo.xmp", "--sidecar-name is for --xmp; give both"),
-        ("tag a --undo --given sky=1", "--undo needs no labels; leave out --from, and options"),
-        ("tag a --undo --precision 0.9", "--undo needs no labels; leave out --from, and options"),
-        ("tag a --undo --only sky", "--undo needs no labels; leave out --from, and options"),
+        ("tag a --undo --given sky=1", "--undo needs no labels; leave out --from, --model, and"),
+        ("tag a --undo --precision 0.9", "--undo needs no labels; leave out --from, --model, and"),
+        ("tag a --undo --only sky", "--undo needs no labels; leave out --from, --model, and"),
         ("evaluate mirflickr42 x", "no such run directory; did you mean 'mirflickr24'?"),
     ],
 )
