@@ -96,6 +96,7 @@ class MultiLabelCRFClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             couplings; a fitted estimator of this class.
         held_out_loss_: -log P(Y | x) per row, on rows of which the model had not seen the labels.
         settings_: settings of the fit.
+        shift_: what is subtracted of each feature (D,), see `fit`.
         derived_: the fitted function of `rbf` and `forest`, with `transform`; None for others.
 
     `predict_proba` and `predict_log_proba` return one array (N, L) of P(y_i = 1 | x), those of
